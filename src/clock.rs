@@ -1,0 +1,132 @@
+//! Time as a parameter. [`Clock`] is what a store asks; [`SystemClock`] is the machine's; `ManualClock` (feature
+//! `test-util`) is moved by hand.
+//!
+//! A store reads the wall clock once, when it is opened, and adds the monotonic clock to it from then on: a wall clock
+//! that jumps while the process runs is not noticed. At opening, time is never earlier than what the store has
+//! already seen. What remains: a wall clock that jumped *forward* across a restart expires records early.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since the Unix epoch, by the store's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// `milliseconds` after the Unix epoch.
+    #[must_use]
+    pub const fn from_millis(milliseconds: u64) -> Self {
+        Self(milliseconds)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This time plus `duration`; the end of time where that overflows.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Where a store gets the time from.
+pub trait Clock: Debug + Send + Sync + 'static {
+    /// The wall clock.
+    fn wall(&self) -> Timestamp;
+
+    /// Time since any fixed moment; never goes back.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The machine's clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn wall(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_millis(0).plus(since)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// Wall clock at opening plus monotonic since.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    clock: std::sync::Arc<dyn Clock>,
+    opened: Timestamp,
+    started: Duration,
+}
+
+impl Timeline {
+    /// Starts at the wall clock's time, or at `seen` where that is later.
+    pub(crate) fn start(clock: std::sync::Arc<dyn Clock>, seen: Timestamp) -> Self {
+        Self { opened: clock.wall().max(seen), started: clock.monotonic(), clock }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.opened.plus(self.clock.monotonic().saturating_sub(self.started))
+    }
+}
+
+/// A clock that stands still until it is moved.
+#[cfg(feature = "test-util")]
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    // Wall clock and monotonic clock, in milliseconds.
+    hands: std::sync::Arc<std::sync::Mutex<(u64, u64)>>,
+}
+
+#[cfg(feature = "test-util")]
+impl ManualClock {
+    /// A clock that shows `wall`.
+    #[must_use]
+    pub fn new(wall: Timestamp) -> Self {
+        Self { hands: std::sync::Arc::new(std::sync::Mutex::new((wall.as_millis(), 0))) }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        let milliseconds = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.move_hands(|wall, monotonic| (wall.saturating_add(milliseconds), monotonic.saturating_add(milliseconds)));
+    }
+
+    /// Sets the wall clock to `wall`, as an operator or NTP does; no time passes.
+    pub fn jump(&self, wall: Timestamp) {
+        self.move_hands(|_, monotonic| (wall.as_millis(), monotonic));
+    }
+
+    fn move_hands(&self, to: impl FnOnce(u64, u64) -> (u64, u64)) {
+        let mut hands = self.hands.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *hands = to(hands.0, hands.1);
+    }
+
+    fn hands(&self) -> (u64, u64) {
+        *self.hands.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl Clock for ManualClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(self.hands().0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.hands().1)
+    }
+}

@@ -1,0 +1,105 @@
+//! Asking the store for the operation, under its slot.
+
+use std::time::Duration;
+
+use super::context::Rerun;
+use super::engine::{Ask, Engine};
+use super::policy::OnInterrupted;
+use crate::fingerprint::Match;
+use crate::record::{Claim, Claimed, Hold, Nonce, Record, State};
+use crate::slots::Refusal;
+use crate::store::{Store, StoreError};
+
+/// How long the store may take to answer a claim before the requester is told that it is away.
+pub(super) const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Acquired {
+    /// The operation is ours to run.
+    Run(Hold, Rerun),
+    /// There is a record.
+    Found(Record),
+    /// Neither.
+    Refused(Refusal),
+}
+
+impl<St: Store> Engine<St> {
+    pub(super) async fn acquire(&self, ask: &Ask) -> Acquired {
+        match self.try_acquire(ask).await {
+            Ok(acquired) => acquired,
+            Err(error) => Acquired::Refused(self.refusal(ask, &error)),
+        }
+    }
+
+    async fn try_acquire(&self, ask: &Ask) -> Result<Acquired, StoreError> {
+        // Looked at under the slot: drain waits for slots taken before it said so.
+        if self.store.slots().is_draining() {
+            return Ok(match self.store.load(ask.id).await? {
+                Some(record) if !matches!(record.state, State::Running { .. }) => Acquired::Found(record),
+                _ => Acquired::Refused(Refusal::ShuttingDown),
+            });
+        }
+        let claim = Claim {
+            id: ask.id,
+            fingerprint: ask.fingerprint,
+            nonce: draw_nonce()?,
+            durable: self.claims_durably(),
+            interrupted_retention: self.policy.interrupted_retention,
+        };
+        let record = match self.claim(claim).await? {
+            Claimed::Fresh(hold) => return Ok(Acquired::Run(hold, if claim.durable { Rerun::No } else { Rerun::Unknown })),
+            Claimed::Held(record) => record,
+        };
+        let record = match record.state {
+            // We have the slot, so no run of this process is alive under it: it ended without settling.
+            State::Running { .. } => {
+                self.store.interrupt(ask.id, record.fence).await?;
+                match self.store.load(ask.id).await? {
+                    Some(record) => record,
+                    None => return Ok(Acquired::Refused(Refusal::Unavailable)),
+                }
+            }
+            State::Interrupted { .. } | State::Completed { .. } | State::Consumed { .. } => record,
+        };
+        self.reclaim(ask, claim, record).await
+    }
+
+    /// Sends a claim, and sends it again where its answer was lost: the nonce shows that it is ours.
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        match self.store.claim(claim).await {
+            Err(StoreError::Uncertain { .. }) => self.store.claim(claim).await,
+            result => result,
+        }
+    }
+
+    /// An interrupted operation runs again where the policy says so, and the request is the same.
+    async fn reclaim(&self, ask: &Ask, claim: Claim, record: Record) -> Result<Acquired, StoreError> {
+        let interrupted = matches!(record.state, State::Interrupted { .. });
+        let same = record.fingerprint.compare(&ask.fingerprint) == Match::Same;
+        if !interrupted || !same || self.policy.on_interrupted != OnInterrupted::Rerun {
+            return Ok(Acquired::Found(record));
+        }
+        let reclaimed = match self.store.reclaim(claim, record.fence).await {
+            Err(StoreError::Uncertain { .. }) => self.store.reclaim(claim, record.fence).await,
+            result => result,
+        };
+        match reclaimed? {
+            Some(hold) => Ok(Acquired::Run(hold, Rerun::Yes)),
+            // Settled by somebody meanwhile.
+            None => Ok(match self.store.load(ask.id).await? {
+                Some(record) => Acquired::Found(record),
+                None => Acquired::Refused(Refusal::Unavailable),
+            }),
+        }
+    }
+}
+
+fn draw_nonce() -> Result<Nonce, StoreError> {
+    let mut nonce = Nonce::default();
+    getrandom::fill(&mut nonce).map_err(|error| StoreError::Unavailable {
+        reason: "the operating system gives no random numbers".to_owned(),
+        source: Some(error.to_string().into()),
+    })?;
+    Ok(nonce)
+}

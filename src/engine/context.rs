@@ -1,0 +1,66 @@
+//! What a run knows of itself.
+
+use crate::key::RecordId;
+use crate::record::{Fence, Hold};
+
+/// Whether the operation may have run before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rerun {
+    /// It did not: a claim of an earlier run would have left a trace.
+    No,
+    /// It did, and was cut short: it may have taken effect.
+    Yes,
+    /// Not known: under `Rerun` a claim leaves no trace if the process dies.
+    Unknown,
+}
+
+/// What a run knows of itself: its fence, its attempt, and keys for what it calls in turn.
+#[derive(Debug, Clone, Copy)]
+pub struct RunContext {
+    id: RecordId,
+    fence: Fence,
+    attempt: u32,
+    rerun: Rerun,
+}
+
+impl RunContext {
+    pub(super) fn new(hold: &Hold, rerun: Rerun) -> Self {
+        Self { id: hold.id, fence: hold.fence, attempt: hold.attempt, rerun }
+    }
+
+    /// Of a run that no store protects.
+    pub(super) fn unprotected(id: RecordId) -> Self {
+        Self { id, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown }
+    }
+
+    /// Which operation.
+    #[must_use]
+    pub fn id(&self) -> RecordId {
+        self.id
+    }
+
+    /// The run's fence: hand it to what the operation changes, so that a later run's change is not undone by this one.
+    /// `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// The number of this attempt, from 1, as far as earlier ones left a trace.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Whether the operation may have run before.
+    #[must_use]
+    pub fn rerun(&self) -> Rerun {
+        self.rerun
+    }
+
+    /// An idempotency key for a downstream call: 32 hex digits, the same in every attempt, another for every `step`.
+    #[must_use]
+    pub fn derived_key(&self, step: &str) -> String {
+        self.id.derived_key(step)
+    }
+}

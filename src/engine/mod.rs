@@ -1,0 +1,28 @@
+//! Run once, over a store. Knows nothing of HTTP: a redelivered message is a retried request too.
+//!
+//! One operation's way:
+//! 1. [`exchange`](engine::Engine::exchange) looks at the slot, the store, and the slot again: a duplicate is answered
+//!    from the run under way or from the record.
+//! 2. A new key takes the slot, and its run is **spawned before the claim is sent** ([`run`]): from there on no
+//!    dropped future can leave a claim without an owner.
+//! 3. Under the slot the store is asked ([`claim`]): fresh, found, or refused.
+//! 4. The work runs, its panics caught and its time limited ([`run`]).
+//! 5. How it ended is recorded before anybody is told ([`settle`]); then the slot is freed.
+
+mod claim;
+mod context;
+#[allow(clippy::module_inception, reason = "the noun of this room")]
+mod engine;
+mod once;
+mod policy;
+mod run;
+mod settle;
+mod verdict;
+
+pub use context::{Rerun, RunContext};
+pub(crate) use engine::{Ask, Engine, WrapRun};
+pub use engine::Counts;
+pub use once::{Effect, Once, OnceError, Outcome};
+pub use policy::{OnInFlight, OnInterrupted};
+pub(crate) use policy::Policy;
+pub(crate) use verdict::{Ended, Finished, Verdict};

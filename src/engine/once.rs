@@ -1,0 +1,213 @@
+//! The engine alone, for message consumers.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::context::RunContext;
+use super::engine::{Ask, Counts, Engine};
+use super::policy::{OnInFlight, OnInterrupted, Policy};
+use super::verdict::{Ended, Finished, Verdict};
+use crate::fingerprint::{Fingerprint, Match};
+use crate::key::RecordId;
+use crate::slots::Refusal;
+use crate::store::Store;
+
+/// Runs effects at most once per record id, without HTTP.
+///
+/// A handle; clones share everything.
+///
+/// ```
+/// use bytes::Bytes;
+/// use tower_idempotency::{Effect, Fingerprint, Key, Once, RecordId, store::MemoryStore};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let once = Once::new(MemoryStore::new());
+/// let id = RecordId::new(None, &Key::new("message-17")?);
+/// for redelivered in [false, true] {
+///     let effect = |_context| async { Ok::<_, Effect<std::io::Error>>(Bytes::from("mail sent")) };
+///     let outcome = once.run(id, Fingerprint::of(b"the message"), effect).await?;
+///     assert_eq!(outcome.replayed, redelivered);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Once<St> {
+    engine: Arc<Engine<St>>,
+}
+
+/// How an effect failed.
+#[derive(Debug)]
+pub enum Effect<E> {
+    /// It did not take place; it may be tried again under the same key.
+    NotStarted(E),
+    /// Nobody knows whether it took place. What `?` makes of an error.
+    Unknown(E),
+}
+
+impl<E> From<E> for Effect<E> {
+    fn from(error: E) -> Self {
+        Self::Unknown(error)
+    }
+}
+
+/// What an effect produced, now or earlier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Whether an earlier run produced them.
+    pub replayed: bool,
+}
+
+/// Why there is no outcome.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OnceError<E> {
+    /// The effect itself failed.
+    #[error("the effect failed")]
+    Effect(#[source] E),
+    /// It panicked or exceeded `max_run`: nobody knows whether it took place.
+    #[error("the effect was cut short; it is not known whether it took place")]
+    CutShort,
+    /// An earlier run was cut short, and the policy is to refuse.
+    #[error("an earlier run was cut short; it is not known whether it took place")]
+    OutcomeUnknown,
+    /// It is running now; come again later.
+    #[error("the effect is running; try again later")]
+    InFlight,
+    /// It took place, but its outcome could not be stored.
+    #[error("the effect took place, but its outcome was not stored")]
+    NotReplayable,
+    /// The id belongs to another message.
+    #[error("the id was used with another fingerprint")]
+    Mismatch(Match),
+    /// Nothing ran.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl<St: Store> Once<St> {
+    /// Over `store`, with the defaults: refuse what was interrupted, wait two seconds for what is running, remember
+    /// outcomes for 24 hours.
+    #[must_use]
+    pub fn new(store: St) -> Self {
+        Self { engine: Arc::new(Engine { store, policy: Policy::default(), wrap_run: None }) }
+    }
+
+    /// What a retry gets when the run before it was cut short. Default: [`OnInterrupted::Refuse`].
+    #[must_use]
+    pub fn on_interrupted(self, policy: OnInterrupted) -> Self
+    where
+        St: Clone,
+    {
+        self.with(|with| with.on_interrupted = policy)
+    }
+
+    /// What a duplicate gets while the first still runs. Default: wait two seconds.
+    #[must_use]
+    pub fn on_in_flight(self, policy: OnInFlight) -> Self
+    where
+        St: Clone,
+    {
+        self.with(|with| with.on_in_flight = policy)
+    }
+
+    /// How long an outcome is remembered, from completion. Default: 24 hours.
+    #[must_use]
+    pub fn retention(self, retention: Duration) -> Self
+    where
+        St: Clone,
+    {
+        self.with(|with| with.retention = retention)
+    }
+
+    /// How long an effect may run. Default: 10 minutes.
+    #[must_use]
+    pub fn max_run(self, max_run: Duration) -> Self
+    where
+        St: Clone,
+    {
+        self.with(|with| with.max_run = max_run)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Policy)) -> Self
+    where
+        St: Clone,
+    {
+        let Engine { store, policy, wrap_run } = &*self.engine;
+        let (store, mut policy, wrap_run) = (store.clone(), policy.clone(), wrap_run.clone());
+        change(&mut policy);
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }) }
+    }
+
+    /// Runs `effect`, unless it ran already under this `id`; answers its outcome either way. The effect is detached:
+    /// it runs on if this future is dropped.
+    ///
+    /// # Errors
+    /// [`OnceError::Effect`] is the effect's own; all others say what became of the operation without it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing for an effect that has begun; it is recorded all the same.
+    pub async fn run<W, F, E>(&self, id: RecordId, fingerprint: Fingerprint, effect: W) -> Result<Outcome, OnceError<E>>
+    where
+        W: FnOnce(RunContext) -> F + Send + 'static,
+        F: Future<Output = Result<Bytes, Effect<E>>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let work = move |context| async move {
+            let result = effect(context).await;
+            let ended = match &result {
+                Ok(bytes) => Ended::Outcome(bytes.clone()),
+                Err(Effect::NotStarted(_)) => Ended::Released,
+                Err(Effect::Unknown(_)) => Ended::Unknown,
+            };
+            Finished { answer: result, ended }
+        };
+        match self.engine.exchange(Ask { id, fingerprint }, work).await {
+            Verdict::Answered(Ok(bytes)) => Ok(Outcome { bytes, replayed: false }),
+            Verdict::Answered(Err(Effect::NotStarted(error) | Effect::Unknown(error))) => Err(OnceError::Effect(error)),
+            Verdict::Replayed(bytes) => Ok(Outcome { bytes, replayed: true }),
+            Verdict::Consumed { .. } => Err(OnceError::NotReplayable),
+            Verdict::Mismatch(found) => Err(OnceError::Mismatch(found)),
+            Verdict::InFlight => Err(OnceError::InFlight),
+            Verdict::Interrupted => Err(OnceError::OutcomeUnknown),
+            Verdict::CutShort => Err(OnceError::CutShort),
+            Verdict::Refused(refusal) => Err(OnceError::Refused(refusal)),
+        }
+    }
+
+    /// Refuses new ids from now on, waits at most `deadline` for what is running, and says how many runs are left.
+    pub async fn drain(&self, deadline: Duration) -> usize {
+        self.engine.drain(deadline).await
+    }
+
+    /// What this process has counted over this store.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.engine.counts()
+    }
+
+    /// The store, to list and settle what was interrupted.
+    #[must_use]
+    pub fn store(&self) -> &St {
+        &self.engine.store
+    }
+}
+
+impl<St> Clone for Once<St> {
+    fn clone(&self) -> Self {
+        Self { engine: Arc::clone(&self.engine) }
+    }
+}
+
+impl<St: fmt::Debug> fmt::Debug for Once<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Once").field("engine", &self.engine).finish()
+    }
+}

@@ -1,0 +1,182 @@
+//! One run, detached from whoever asked for it: claim, work, record.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
+
+use super::claim::{Acquired, CLAIM_TIMEOUT};
+use super::context::RunContext;
+use super::engine::{Ask, Engine, millis};
+use super::verdict::{Ended, Finished, Verdict};
+use crate::record::Hold;
+use crate::slots::{End, Phase, Refusal, Slot};
+use crate::store::Store;
+
+/// A run, from the moment its slot was taken.
+pub(super) struct Run<St: Store> {
+    pub(super) engine: Arc<Engine<St>>,
+    pub(super) slot: Slot,
+    pub(super) ask: Ask,
+}
+
+impl<St: Store> Run<St> {
+    /// Does everything. What goes to `reply` is said only after it is durable.
+    pub(super) async fn drive<W, F, T>(self, work: W, reply: oneshot::Sender<Verdict<T>>)
+    where
+        W: FnOnce(RunContext) -> F + Send,
+        F: Future<Output = Finished<T>> + Send,
+        T: Send,
+    {
+        let (engine, ask) = (Arc::clone(&self.engine), self.ask);
+        let acquiring = engine.acquire(&ask);
+        tokio::pin!(acquiring);
+        let Ok(acquired) = tokio::time::timeout(CLAIM_TIMEOUT, acquiring.as_mut()).await else {
+            return self.stalled(work, reply, acquiring).await;
+        };
+        match acquired {
+            Acquired::Run(hold, rerun) => {
+                let context = RunContext::new(&hold, rerun);
+                let mut cut = Cut { engine: &engine, hold: Some(hold) };
+                let finished = self.work(work, context).await;
+                cut.hold = None;
+                self.settle(hold, finished, reply).await;
+            }
+            Acquired::Found(record) => {
+                // First the slot, so that who is answered doesn't meet it again.
+                drop(work);
+                let verdict = Verdict::of_record(record.clone(), &self.ask.fingerprint);
+                self.slot.end(End::Found(record));
+                let _ = reply.send(verdict);
+            }
+            Acquired::Refused(Refusal::Unavailable) if self.engine.policy.fail_open => {
+                self.unprotected(work, reply).await.end();
+            }
+            Acquired::Refused(refusal) => {
+                drop(work);
+                self.slot.end(End::Refused(refusal));
+                let _ = reply.send(Verdict::Refused(refusal));
+            }
+        }
+    }
+
+    /// The claim takes too long. The requester is told so now; the slot is kept until the store has answered, so that
+    /// what it answers can be undone.
+    async fn stalled<W, F, T>(
+        self,
+        work: W,
+        reply: oneshot::Sender<Verdict<T>>,
+        acquiring: impl Future<Output = Acquired> + Send,
+    ) where
+        W: FnOnce(RunContext) -> F + Send,
+        F: Future<Output = Finished<T>> + Send,
+        T: Send,
+    {
+        let fail_open = self.engine.policy.fail_open;
+        tracing::error!(
+            target: "tower_idempotency", record_id = self.ask.id.short(), fail_open,
+            "the store has not answered a claim in {CLAIM_TIMEOUT:?}"
+        );
+        if fail_open {
+            let unprotected = self.unprotected(work, reply).await;
+            if let Acquired::Run(hold, _) = acquiring.await {
+                // It ran, though not under this claim.
+                let _ = unprotected.run.engine.store.interrupt(hold.id, hold.fence).await;
+            }
+            unprotected.end();
+            return;
+        }
+        drop(work);
+        self.slot.enter(Phase::Stalled);
+        let _ = reply.send(Verdict::Refused(Refusal::Unavailable));
+        if let Acquired::Run(hold, _) = acquiring.await {
+            self.release_unused(&hold).await;
+        }
+        self.slot.end(End::Refused(Refusal::Unavailable));
+    }
+
+    /// Calls the work and says how it ended, whatever it does.
+    async fn work<W, F, T>(&self, work: W, context: RunContext) -> Option<Finished<T>>
+    where
+        W: FnOnce(RunContext) -> F + Send,
+        F: Future<Output = Finished<T>> + Send,
+    {
+        self.engine.count(|tally| &tally.runs);
+        self.slot.enter(Phase::Running(self.ask.fingerprint));
+        let began = Instant::now();
+        // `work` itself may panic, before there is a future.
+        let working = AssertUnwindSafe(async move { work(context).await }).catch_unwind();
+        let result = tokio::time::timeout(self.engine.policy.max_run, working).await;
+        tracing::Span::current().record("ran_ms", millis(began.elapsed()));
+        let why = match result {
+            Ok(Ok(finished)) => return Some(finished),
+            Ok(Err(_)) => "the handler panicked",
+            Err(_) => "the handler exceeded max_run",
+        };
+        tracing::error!(target: "tower_idempotency", record_id = self.ask.id.short(), "{why}");
+        None
+    }
+
+    /// Runs without a store, as `fail_open` says. Whoever is there meanwhile shares the outcome; it is not remembered.
+    async fn unprotected<W, F, T>(self, work: W, reply: oneshot::Sender<Verdict<T>>) -> Unprotected<St>
+    where
+        W: FnOnce(RunContext) -> F + Send,
+        F: Future<Output = Finished<T>> + Send,
+    {
+        self.engine.count(|tally| &tally.unprotected);
+        tracing::warn!(
+            target: "tower_idempotency", record_id = self.ask.id.short(),
+            "the store is away and fail_open is set: the handler runs unprotected"
+        );
+        let (ended, verdict) = match self.work(work, RunContext::unprotected(self.ask.id)).await {
+            Some(Finished { answer, ended }) => (ended, Verdict::Answered(answer)),
+            None => (Ended::Unknown, Verdict::CutShort),
+        };
+        let _ = reply.send(verdict);
+        Unprotected { run: self, ended }
+    }
+}
+
+/// A run without a store that is over and has still its slot.
+struct Unprotected<St: Store> {
+    run: Run<St>,
+    ended: Ended,
+}
+
+impl<St: Store> Unprotected<St> {
+    fn end(self) {
+        let Run { slot, ask, .. } = self.run;
+        slot.end(end_of(self.ended, &ask));
+    }
+}
+
+/// What the waiters of a run are told that ended so.
+pub(super) fn end_of(ended: Ended, ask: &Ask) -> End {
+    match ended {
+        Ended::Outcome(outcome) => End::Completed(ask.fingerprint, outcome),
+        Ended::Consumed { status } => End::Consumed(ask.fingerprint, status),
+        Ended::Released => End::Released(ask.fingerprint),
+        Ended::Unknown => End::Interrupted(ask.fingerprint),
+    }
+}
+
+/// Says that a run was cut short if it is dropped: its task was aborted, or its runtime is gone.
+struct Cut<'a, St: Store> {
+    engine: &'a Engine<St>,
+    hold: Option<Hold>,
+}
+
+impl<St: Store> Drop for Cut<'_, St> {
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            self.engine.count(|tally| &tally.interrupted);
+            if hold.recorded {
+                // Takes effect when it is called; there is nobody left to wait for it.
+                drop(self.engine.store.interrupt(hold.id, hold.fence));
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Recording how a run ended, before anybody is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tokio::sync::oneshot;
+
+use super::engine::{Ask, Engine};
+use super::policy::OnInterrupted;
+use super::run::{Run, end_of};
+use super::verdict::{Ended, Finished, Verdict};
+use crate::record::{Completion, Hold, Settled, Settlement};
+use crate::slots::{End, Refusal};
+use crate::store::{Health, Store, StoreError};
+
+/// How often a record that could not be written is tried again while the requester waits.
+const TRIES: usize = 3;
+
+impl<St: Store> Run<St> {
+    /// Records, tells the waiters, frees the slot, and answers the requester.
+    pub(super) async fn settle<T: Send>(
+        self,
+        hold: Hold,
+        finished: Option<Finished<T>>,
+        reply: oneshot::Sender<Verdict<T>>,
+    ) {
+        let Self { engine, slot, ask } = self;
+        let (ended, verdict) = match finished {
+            Some(Finished { answer, ended }) => (ended, Verdict::Answered(answer)),
+            None => (Ended::Unknown, Verdict::CutShort),
+        };
+        let ended = engine.judged(ended);
+        if let Err(error) = engine.record(&ask, &hold, &ended).await {
+            // The effect took place: the real answer is given. The claim stays, so that nothing runs again, and this
+            // process remembers the outcome until the store knows it.
+            engine.unrecorded(&ask, &error);
+            slot.remember(match ended {
+                Ended::Released => End::Refused(Refusal::Unavailable),
+                _ => end_of(ended.clone(), &ask),
+            });
+            let _ = reply.send(verdict);
+            engine.record_later(ask, hold, ended).await;
+            return;
+        }
+        slot.end(end_of(ended, &ask));
+        let _ = reply.send(verdict);
+    }
+
+    /// Gives back a claim under which nothing ran.
+    pub(super) async fn release_unused(&self, hold: &Hold) {
+        if let Err(error) = self.engine.record(&self.ask, hold, &Ended::Released).await {
+            self.engine.refusal(&self.ask, &error);
+        }
+    }
+}
+
+impl<St: Store> Engine<St> {
+    /// A run that was cut short may run again where the policy says so.
+    fn judged(&self, ended: Ended) -> Ended {
+        let Ended::Unknown = ended else { return ended };
+        self.count(|tally| &tally.interrupted);
+        match self.policy.on_interrupted {
+            OnInterrupted::Refuse => Ended::Unknown,
+            OnInterrupted::Rerun => Ended::Released,
+        }
+    }
+
+    async fn record(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Result<(), StoreError> {
+        let mut pauses = backoff(Duration::from_millis(20)).take(TRIES - 1);
+        loop {
+            let error = match self.record_once(ask, hold, ended).await {
+                Ok(Settled::Done) => return Ok(()),
+                Ok(Settled::Superseded) => return Err(superseded()),
+                Err(error) => error,
+            };
+            match pauses.next() {
+                Some(pause) if self.may_recover() => tokio::time::sleep(pause).await,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    async fn record_once(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Result<Settled, StoreError> {
+        let settlement = match ended {
+            Ended::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
+            Ended::Consumed { status } => Settlement::Consumed { status: *status },
+            // The slot was the claim.
+            Ended::Released | Ended::Unknown if !hold.recorded => return Ok(Settled::Done),
+            Ended::Released => return self.store.release(hold.id, hold.fence).await,
+            Ended::Unknown => return self.store.interrupt(hold.id, hold.fence).await,
+        };
+        let retention = self.policy.retention;
+        self.store.complete(Completion { hold: *hold, fingerprint: ask.fingerprint, settlement, retention }).await
+    }
+
+    fn unrecorded(&self, ask: &Ask, error: &StoreError) {
+        self.count(|tally| &tally.unrecorded);
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        tracing::error!(
+            target: "tower_idempotency", record_id = ask.id.short(), %error, source,
+            "answered without a record: retries get the answer until this process ends, and are refused afterwards"
+        );
+    }
+
+    /// Tries on until the store knows the outcome, or never will.
+    async fn record_later(self: Arc<Self>, ask: Ask, hold: Hold, ended: Ended) {
+        for pause in backoff(Duration::from_millis(200)) {
+            if !self.may_recover() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            match self.record_once(&ask, &hold, &ended).await {
+                Ok(Settled::Done) => return self.store.slots().forget(&ask.id),
+                Ok(Settled::Superseded) => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether a store that failed may work again within this process.
+    fn may_recover(&self) -> bool {
+        !matches!(self.store.health(), Health::Poisoned { .. } | Health::Closed)
+    }
+}
+
+fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(first)
+        .with_max_delay(Duration::from_secs(30))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+fn superseded() -> StoreError {
+    let reason = "somebody else settled the operation while it ran".to_owned();
+    StoreError::Unavailable { reason, source: None }
+}

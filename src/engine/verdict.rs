@@ -1,0 +1,100 @@
+//! All the ways an exchange can end.
+
+use bytes::Bytes;
+
+use crate::fingerprint::{Fingerprint, Match};
+use crate::record::{Record, State};
+use crate::slots::{End, Refusal};
+
+/// What the work of a run produced, and what is to be remembered of it.
+#[derive(Debug)]
+pub(crate) struct Finished<T> {
+    pub(crate) answer: T,
+    pub(crate) ended: Ended,
+}
+
+/// How the work of a run ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Ended {
+    /// With an outcome that is replayed from now on.
+    Outcome(Bytes),
+    /// With an outcome that can't be stored.
+    Consumed {
+        status: u16,
+    },
+    /// Without an effect.
+    Released,
+    /// Nobody knows whether with or without.
+    Unknown,
+}
+
+/// How an exchange ended, for one request.
+#[derive(Debug)]
+pub(crate) enum Verdict<T> {
+    /// It was the first, and this is what its own run produced.
+    Answered(T),
+    /// The outcome of an earlier run.
+    Replayed(Bytes),
+    /// An earlier run ended with an outcome that can't be stored.
+    Consumed { status: u16 },
+    /// The key belongs to another request.
+    Mismatch(Match),
+    /// The run goes on, or ended without an effect while this request waited for it.
+    InFlight,
+    /// An earlier run was cut short.
+    Interrupted,
+    /// Its own run was: it panicked, or took too long.
+    CutShort,
+    /// Nothing ran.
+    Refused(Refusal),
+}
+
+impl<T> Verdict<T> {
+    /// Its name in logs.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Answered(_) => "ran",
+            Self::Replayed(_) => "replayed",
+            Self::Consumed { .. } => "not-replayable",
+            Self::Mismatch(Match::OtherCredentials) => "credentials-changed",
+            Self::Mismatch(Match::NotVerifiable) => "not-verifiable",
+            Self::Mismatch(_) => "key-reused",
+            Self::InFlight => "in-flight",
+            Self::Interrupted | Self::CutShort => "outcome-unknown",
+            Self::Refused(Refusal::Full) => "store-full",
+            Self::Refused(Refusal::ShuttingDown) => "shutting-down",
+            Self::Refused(_) => "store-unavailable",
+        }
+    }
+
+    /// What a request is told that finds this record. Which request it is, is compared before anything else.
+    pub(crate) fn of_record(record: Record, presented: &Fingerprint) -> Self {
+        match record.fingerprint.compare(presented) {
+            Match::Same => {}
+            other => return Self::Mismatch(other),
+        }
+        match record.state {
+            State::Running { .. } => Self::InFlight,
+            State::Interrupted { .. } => Self::Interrupted,
+            State::Completed { outcome, .. } => Self::Replayed(outcome),
+            State::Consumed { status, .. } => Self::Consumed { status },
+        }
+    }
+
+    /// What a request is told that meets a run that ended so.
+    pub(crate) fn of_end(end: End, presented: &Fingerprint) -> Self {
+        let (fingerprint, verdict) = match end {
+            End::Found(record) => return Self::of_record(record, presented),
+            End::Refused(refusal) => return Self::Refused(refusal),
+            End::Completed(fingerprint, outcome) => (fingerprint, Self::Replayed(outcome)),
+            End::Consumed(fingerprint, status) => (fingerprint, Self::Consumed { status }),
+            // A waiter never claims: it is told to come again.
+            End::Released(fingerprint) => (fingerprint, Self::InFlight),
+            End::Interrupted(fingerprint) => (fingerprint, Self::Interrupted),
+        };
+        match fingerprint.compare(presented) {
+            Match::Same => verdict,
+            other => Self::Mismatch(other),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What a request was, digested: the [`Fingerprint`] that is stored with a claim and compared with every retry.
+//!
+//! Two parts. The *request* digest covers what is asked for; the *credentials* digest, present only where no scope is
+//! configured, covers who asks. They are apart so that a retry with a refreshed token can be told from another request.
+//! Each part is BLAKE3 over labelled, length-prefixed fields, so that no two lists of fields give the same bytes.
+//!
+//! A fingerprint carries the version of these rules and a digest of the options it was made with. What was recorded
+//! under others is compared by *its* rules, or, where that can't be done, said to be [`Match::NotVerifiable`].
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the rules in this file. It changes when a digest of the same request would.
+const VERSION: u8 = 1;
+
+/// The options digest of a fingerprint made without any option.
+const NO_OPTIONS: [u8; 8] = [0; 8];
+
+/// A request's digest, as stored beside its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    version: u8,
+    options: [u8; 8],
+    request: [u8; 32],
+    credentials: Option<[u8; 32]>,
+}
+
+/// How a presented request compares with a recorded one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Match {
+    /// The same request.
+    Same,
+    /// Another request.
+    Other,
+    /// The same request with other credentials, or credentials where there were none.
+    OtherCredentials,
+    /// Recorded by rules that this build, with these options, can't apply.
+    NotVerifiable,
+}
+
+impl Fingerprint {
+    /// Starts a fingerprint over labelled fields.
+    #[must_use]
+    pub fn builder() -> FingerprintBuilder {
+        FingerprintBuilder {
+            request: blake3::Hasher::new_derive_key("tower-idempotency 2026 request v1"),
+            credentials: None,
+            options: NO_OPTIONS,
+            version: VERSION,
+        }
+    }
+
+    /// The fingerprint of one sequence of bytes: all a message consumer needs.
+    #[must_use]
+    pub fn of(message: &[u8]) -> Self {
+        Self::builder().field("message", message).finish()
+    }
+
+    /// Compares a presented request with this recorded one, by the rules of the recorded one.
+    #[must_use]
+    pub fn compare(&self, presented: &Self) -> Match {
+        if self.version != presented.version || self.options != presented.options {
+            return Match::NotVerifiable;
+        }
+        if self.request != presented.request {
+            return Match::Other;
+        }
+        match (self.credentials, presented.credentials) {
+            // Recorded under a scope, which is part of the record's id: who asks was compared already.
+            (None, _) => Match::Same,
+            (Some(_), None) => Match::NotVerifiable,
+            (Some(recorded), Some(presented)) if recorded == presented => Match::Same,
+            (Some(_), Some(_)) => Match::OtherCredentials,
+        }
+    }
+}
+
+/// Makes a [`Fingerprint`], field by field.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct FingerprintBuilder {
+    request: blake3::Hasher,
+    credentials: Option<blake3::Hasher>,
+    options: [u8; 8],
+    version: u8,
+}
+
+impl FingerprintBuilder {
+    /// Adds a field of what is asked for.
+    pub fn field(mut self, label: &str, value: &[u8]) -> Self {
+        add(&mut self.request, label, value);
+        self
+    }
+
+    /// Makes the credentials part of the fingerprint, even where a request has none: then only a request that has
+    /// none either is the same.
+    pub fn with_credentials(mut self) -> Self {
+        self.credentials
+            .get_or_insert_with(|| blake3::Hasher::new_derive_key("tower-idempotency 2026 credentials v1"));
+        self
+    }
+
+    /// Adds a field of who asks.
+    pub fn credential(mut self, label: &str, value: &[u8]) -> Self {
+        self = self.with_credentials();
+        if let Some(credentials) = &mut self.credentials {
+            add(credentials, label, value);
+        }
+        self
+    }
+
+    /// Pretends to be made by a later release, or with options that this one doesn't know.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn foreign(mut self, version: u8, options: [u8; 8]) -> Self {
+        self.version = version;
+        self.options = options;
+        self
+    }
+
+    /// The fingerprint of all fields so far.
+    #[must_use]
+    pub fn finish(self) -> Fingerprint {
+        Fingerprint {
+            version: self.version,
+            options: self.options,
+            request: *self.request.finalize().as_bytes(),
+            credentials: self.credentials.map(|hasher| *hasher.finalize().as_bytes()),
+        }
+    }
+}
+
+fn add(hasher: &mut blake3::Hasher, label: &str, value: &[u8]) {
+    for part in [label.as_bytes(), value] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(body: &[u8]) -> FingerprintBuilder {
+        Fingerprint::builder().field("method", b"POST").field("body", body)
+    }
+
+    #[test]
+    fn fields_never_run_together() {
+        let one = Fingerprint::builder().field("a", b"bc").finish();
+        let two = Fingerprint::builder().field("ab", b"c").finish();
+        assert_eq!(one.compare(&two), Match::Other);
+    }
+
+    #[test]
+    fn other_credentials_are_told_from_another_request() {
+        let recorded = request(b"1").credential("authorization", b"alice").finish();
+        let retried = request(b"1").credential("authorization", b"bob").finish();
+        let without = request(b"1").with_credentials().finish();
+        let another = request(b"2").credential("authorization", b"bob").finish();
+        assert_eq!(recorded.compare(&recorded), Match::Same);
+        assert_eq!(recorded.compare(&retried), Match::OtherCredentials);
+        assert_eq!(recorded.compare(&without), Match::OtherCredentials);
+        assert_eq!(recorded.compare(&another), Match::Other);
+    }
+
+    #[test]
+    fn trap_31_another_version_of_the_rules_is_not_a_mismatch() {
+        let recorded = request(b"1").foreign(2, NO_OPTIONS).finish();
+        assert_eq!(recorded.compare(&request(b"1").finish()), Match::NotVerifiable);
+        assert_eq!(recorded.compare(&request(b"2").finish()), Match::NotVerifiable);
+    }
+
+    #[test]
+    fn recorded_without_credentials_is_compared_without_them() {
+        let recorded = request(b"1").finish();
+        assert_eq!(recorded.compare(&request(b"1").credential("cookie", b"x").finish()), Match::Same);
+        let with = request(b"1").credential("cookie", b"x").finish();
+        assert_eq!(with.compare(&recorded), Match::NotVerifiable);
+    }
+
+    #[test]
+    fn trap_33_a_digest_has_256_bits_of_blake3() {
+        // The published test vector of BLAKE3's key derivation differs from a plain hash of the same input: what is
+        // stored is neither truncated nor home-made.
+        let fingerprint = Fingerprint::of(b"m");
+        assert_eq!(fingerprint.request.len(), 32);
+        let mut expected = blake3::Hasher::new_derive_key("tower-idempotency 2026 request v1");
+        expected.update(&7_u64.to_le_bytes()).update(b"message");
+        expected.update(&1_u64.to_le_bytes()).update(b"m");
+        assert_eq!(fingerprint.request, *expected.finalize().as_bytes());
+    }
+}

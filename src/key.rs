@@ -1,0 +1,245 @@
+//! What names an operation: a [`Key`] chosen by the client, a [`Scope`] chosen by the server, and the [`RecordId`]
+//! that both are digested into.
+//!
+//! A key is a secret: whoever knows it, and can send the same request, reads the answer. So a key has no `Display`,
+//! its `Debug` shows its length only, and it reaches a store, a log line or a metric only as a [`RecordId`].
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The longest key that is accepted, in bytes.
+pub const MAX_KEY_BYTES: usize = 255;
+
+/// An idempotency key: 1 to 255 bytes, not all of them blank.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key(Box<str>);
+
+/// Why a text is not a key. The sender is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Nothing in it, or blanks only.
+    #[error("the key is empty; send a value that is unique to the operation, such as a UUID")]
+    Empty,
+    /// More than [`MAX_KEY_BYTES`] bytes.
+    #[error("the key has {bytes} bytes, more than the {MAX_KEY_BYTES} that are accepted")]
+    TooLong {
+        /// The bytes it has.
+        bytes: usize,
+    },
+    /// A byte that a key can't have.
+    #[error("the key has a character that is not accepted at byte {at}; use visible ASCII")]
+    Character {
+        /// Its position, counted from 0.
+        at: usize,
+    },
+}
+
+impl Key {
+    /// Makes a key of `text`, whose characters must be printable ASCII.
+    ///
+    /// # Errors
+    /// [`KeyError`] for a text that is blank, too long or has another character.
+    pub fn new(text: &str) -> Result<Self, KeyError> {
+        if text.bytes().all(|byte| byte == b' ') {
+            return Err(KeyError::Empty);
+        }
+        if text.len() > MAX_KEY_BYTES {
+            return Err(KeyError::TooLong { bytes: text.len() });
+        }
+        match text.bytes().position(|byte| !(b' '..=b'~').contains(&byte)) {
+            Some(at) => Err(KeyError::Character { at }),
+            None => Ok(Self(text.into())),
+        }
+    }
+
+    /// The key's text: a secret, not for logs.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({} bytes)", self.0.len())
+    }
+}
+
+/// Who a key belongs to: a tenant, an account, a principal. The same key in two scopes names two operations.
+///
+/// Build it from what stays the same between two tries of one client (the account's id), never from what does not
+/// (an access token that is refreshed: the retry would be a second charge).
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Scope {
+    // Length-prefixed parts, so that ("a:b", "c") and ("a", "b:c") differ.
+    parts: Vec<u8>,
+}
+
+impl Scope {
+    /// The scope of `part`, such as an account's id.
+    #[must_use]
+    pub fn new(part: impl AsRef<[u8]>) -> Self {
+        Self::default().and(part)
+    }
+
+    /// This scope narrowed by one more part, such as a user within a tenant.
+    #[must_use]
+    pub fn and(mut self, part: impl AsRef<[u8]>) -> Self {
+        let part = part.as_ref();
+        self.parts.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        self.parts.extend_from_slice(part);
+        self
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scope({} bytes)", self.parts.len())
+    }
+}
+
+/// The digest of scope and key (BLAKE3): the only form in which a key reaches a store.
+///
+/// `Display` writes all 64 hex digits, for operators who settle an interrupted operation; `Debug` and the logs show
+/// the first eight.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct RecordId([u8; 32]);
+
+/// A text is not a [`RecordId`]: it has not exactly 64 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a record id has 64 hex digits")]
+pub struct RecordIdError;
+
+impl RecordId {
+    /// The id of `key` within `scope`, or of `key` alone where the application has no scopes.
+    #[must_use]
+    pub fn new(scope: Option<&Scope>, key: &Key) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("tower-idempotency 2026 record id v1");
+        match scope {
+            None => hasher.update(&[0]),
+            Some(scope) => {
+                let length = scope.parts.len() as u64;
+                hasher.update(&[1]).update(&length.to_le_bytes()).update(&scope.parts)
+            }
+        };
+        Self(*hasher.update(key.as_str().as_bytes()).finalize().as_bytes())
+    }
+
+    /// The id whose bytes these are, as a store keeps them.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Its first eight hex digits: what logs show.
+    #[must_use]
+    pub fn short(&self) -> String {
+        hex(&self.0[..4])
+    }
+
+    /// A key for a downstream call made by this operation: 32 hex digits that depend on scope, key and `step`
+    /// alone, so that every attempt sends the same one.
+    #[must_use]
+    pub fn derived_key(&self, step: &str) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("tower-idempotency 2026 derived key v1");
+        hasher.update(&self.0).update(step.as_bytes());
+        hex(&hasher.finalize().as_bytes()[..16])
+    }
+}
+
+/// Lower-case hex digits of `bytes`.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl fmt::Debug for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordId({}…)", self.short())
+    }
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl FromStr for RecordId {
+    type Err = RecordIdError;
+
+    fn from_str(text: &str) -> Result<Self, RecordIdError> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(RecordIdError);
+        }
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| RecordIdError)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| RecordIdError)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_one_to_255_printable_bytes() {
+        assert!(Key::new(&"k".repeat(255)).is_ok());
+        assert_eq!(Key::new(&"k".repeat(256)), Err(KeyError::TooLong { bytes: 256 }));
+        assert_eq!(Key::new(""), Err(KeyError::Empty));
+        assert_eq!(Key::new("  "), Err(KeyError::Empty));
+        assert_eq!(Key::new("abc\u{e9}"), Err(KeyError::Character { at: 3 }));
+        assert_eq!(Key::new("a\tb"), Err(KeyError::Character { at: 1 }));
+    }
+
+    #[test]
+    fn neither_debug_output_shows_what_it_holds() {
+        assert_eq!(format!("{:?}", key("secret")), "Key(6 bytes)");
+        assert!(!format!("{:?}", Scope::new("alice")).contains("alice"));
+        let id = RecordId::new(None, &key("secret"));
+        assert_eq!(format!("{id:?}"), format!("RecordId({}…)", &id.to_string()[..8]));
+    }
+
+    #[test]
+    fn trap_24_scope_parts_are_length_prefixed_and_never_run_together() {
+        let one = Scope::new("a:b").and("c");
+        let two = Scope::new("a").and("b:c");
+        assert_ne!(RecordId::new(Some(&one), &key("k")), RecordId::new(Some(&two), &key("k")));
+        let shifted = RecordId::new(Some(&Scope::new("ab")), &key("c"));
+        assert_ne!(shifted, RecordId::new(Some(&Scope::new("a")), &key("bc")));
+        assert_ne!(RecordId::new(None, &key("k")), RecordId::new(Some(&Scope::default()), &key("k")));
+    }
+
+    #[test]
+    fn a_record_id_survives_its_text() {
+        let id = RecordId::new(Some(&Scope::new("a")), &key("k"));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("xyz".parse::<RecordId>(), Err(RecordIdError));
+        assert_eq!("é".repeat(32).parse::<RecordId>(), Err(RecordIdError));
+    }
+
+    #[test]
+    fn a_derived_key_depends_on_the_step_and_on_nothing_that_changes_between_attempts() {
+        let id = RecordId::new(None, &key("k"));
+        assert_eq!(id.derived_key("charge"), id.derived_key("charge"));
+        assert_ne!(id.derived_key("charge"), id.derived_key("mail"));
+        assert_eq!(id.derived_key("charge").len(), 32);
+    }
+}

@@ -1,0 +1,128 @@
+//! All slots of an opened store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::{Notify, watch};
+
+use super::slot::{Phase, Slot};
+use super::wait::Waiter;
+use crate::key::RecordId;
+
+/// The slots of one opened store, with what this process counts about its runs. A store owns it and looks into none
+/// of it.
+#[derive(Debug, Default)]
+pub struct Slots {
+    places: DashMap<RecordId, Place>,
+    // Runs that are over, and known to this process alone.
+    remembered: DashMap<RecordId, watch::Receiver<Phase>>,
+    live: AtomicUsize,
+    idle: Notify,
+    draining: AtomicBool,
+    pub(super) waiters: Arc<AtomicUsize>,
+    pub(crate) tally: Tally,
+}
+
+/// What this process counts.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) runs: AtomicU64,
+    pub(crate) replays: AtomicU64,
+    pub(crate) interrupted: AtomicU64,
+    pub(crate) unrecorded: AtomicU64,
+    pub(crate) unprotected: AtomicU64,
+    pub(crate) corrupt: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Place {
+    phase: watch::Receiver<Phase>,
+    waiters: Arc<AtomicUsize>,
+}
+
+/// What came of asking for a slot.
+#[derive(Debug)]
+pub(crate) enum Entered {
+    /// It was free.
+    Mine(Slot),
+    /// It is another run's.
+    Taken(Waiter),
+}
+
+impl Slots {
+    /// The run under way for `id`, or the one that only this process remembers.
+    pub(crate) fn look(&self, id: &RecordId) -> Option<Waiter> {
+        if let Some(place) = self.places.get(id) {
+            return Some(self.waiter(&place));
+        }
+        self.recall(id)
+    }
+
+    /// Takes the slot of `id`, unless a run has it.
+    pub(crate) fn take(self: &Arc<Self>, id: RecordId) -> Entered {
+        match self.places.entry(id) {
+            Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
+            Entry::Vacant(place) => {
+                // Looked up under the lock of the place: a run remembers before it leaves its place.
+                if let Some(waiter) = self.recall(&id) {
+                    return Entered::Taken(waiter);
+                }
+                let (phase, receiver) = watch::channel(Phase::Claiming);
+                self.live.fetch_add(1, Ordering::SeqCst);
+                place.insert(Place { phase: receiver, waiters: Arc::default() });
+                Entered::Mine(Slot { slots: Arc::clone(self), id, phase })
+            }
+        }
+    }
+
+    pub(super) fn leave(&self, id: RecordId) {
+        self.places.remove(&id);
+        if self.live.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    pub(super) fn linger(&self, id: RecordId, phase: watch::Receiver<Phase>) {
+        self.remembered.insert(id, phase);
+    }
+
+    /// Frees a slot whose end was remembered: the store knows it now.
+    pub(crate) fn forget(&self, id: &RecordId) {
+        self.remembered.remove(id);
+    }
+
+    /// Refuses new runs from now on and waits until no run is left.
+    pub(crate) async fn drained(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.live() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Whether new runs are refused.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Runs under way.
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Ordering::SeqCst)
+    }
+
+    fn waiter(&self, place: &Place) -> Waiter {
+        Waiter::new(place.phase.clone(), Arc::clone(&place.waiters), Arc::clone(&self.waiters))
+    }
+
+    fn recall(&self, id: &RecordId) -> Option<Waiter> {
+        let phase = self.remembered.get(id)?.clone();
+        Some(Waiter::new(phase, Arc::default(), Arc::clone(&self.waiters)))
+    }
+}

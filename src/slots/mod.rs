@@ -1,0 +1,21 @@
+//! Slots: a run's place in this process, and where its duplicates wait for it.
+//!
+//! Rules:
+//! 1. At most one slot per record id. Who has it claims, runs and records; nobody else touches the record.
+//! 2. A slot is freed only after what its run has to say is durable and readable. Until then a duplicate meets the
+//!    slot; afterwards it finds the record.
+//! 3. A slot always ends: [`Slot`]'s drop tells its waiters, whatever became of the run.
+//! 4. A waiter is bound to the run, not to the key. It gets that run's [`End`] and never claims.
+//! 5. Waiters are counted, per slot and in all; a slot has one notification, and nobody polls.
+//!
+//! Slots belong to the opened store, not to a layer: two layers over one store share them.
+
+mod map;
+mod slot;
+mod wait;
+
+pub use map::Slots;
+pub(crate) use map::{Entered, Tally};
+pub use slot::Refusal;
+pub(crate) use slot::{End, Phase, Slot};
+pub(crate) use wait::{Joined, Waiter};

@@ -1,0 +1,103 @@
+//! One slot: the phases a run goes through, as its duplicates see them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::Slots;
+use crate::fingerprint::Fingerprint;
+use crate::key::RecordId;
+use crate::record::Record;
+
+/// Where a run stands.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    /// It asked the store for the operation and has no answer yet. What the operation's request *is* is not known.
+    Claiming,
+    /// The store takes too long to answer.
+    Stalled,
+    /// Its handler runs.
+    Running(Fingerprint),
+    /// It is over.
+    Ended(End),
+}
+
+/// How a run ended, for those who waited.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// No run came of it: there was this record.
+    Found(Record),
+    /// No run came of it: the claim was refused.
+    Refused(Refusal),
+    /// With an outcome.
+    Completed(Fingerprint, Bytes),
+    /// With an outcome that can't be stored.
+    Consumed(Fingerprint, u16),
+    /// Without an effect; the key is free again.
+    Released(Fingerprint),
+    /// Nobody knows how.
+    Interrupted(Fingerprint),
+}
+
+/// Why a claim was refused, though there is no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The store can't be reached, is poisoned or takes too long. Nothing ran.
+    #[error("the store is not available")]
+    Unavailable,
+    /// There is a record, but its bytes are damaged. Nothing ran.
+    #[error("what is stored for this key can't be read")]
+    Corrupt,
+    /// The store's limits are reached. Nothing ran.
+    #[error("the store is full")]
+    Full,
+    /// The process is shutting down. Nothing ran.
+    #[error("the process is shutting down")]
+    ShuttingDown,
+}
+
+/// The right to be the one run of a record id in this process.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(super) slots: Arc<Slots>,
+    pub(super) id: RecordId,
+    pub(super) phase: watch::Sender<Phase>,
+}
+
+impl Slot {
+    /// Tells the duplicates where the run stands.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Tells the duplicates how the run ended, and frees the slot.
+    pub(crate) fn end(self, end: End) {
+        self.enter(Phase::Ended(end));
+    }
+
+    /// Tells the duplicates how the run ended, and keeps telling those who come later: the store doesn't know it.
+    /// [`Slots::forget`] frees the slot.
+    pub(crate) fn remember(self, end: End) {
+        let receiver = self.phase.subscribe();
+        self.enter(Phase::Ended(end));
+        self.slots.linger(self.id, receiver);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Not ended: the run panicked, its task was aborted, or its runtime is gone.
+        self.phase.send_if_modified(|phase| {
+            let end = match phase {
+                Phase::Ended(_) => return false,
+                Phase::Claiming | Phase::Stalled => End::Refused(Refusal::Unavailable),
+                Phase::Running(fingerprint) => End::Interrupted(*fingerprint),
+            };
+            *phase = Phase::Ended(end);
+            true
+        });
+        self.slots.leave(self.id);
+    }
+}

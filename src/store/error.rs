@@ -1,0 +1,97 @@
+//! What goes wrong in a store.
+
+use std::path::PathBuf;
+
+use crate::key::RecordId;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A fault of a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A limit that the operator set is reached; claims are refused. Nothing was done.
+    #[error("the store is full: {limit} reached; raise the limit, or shorten the retention")]
+    Full {
+        /// Which limit.
+        limit: &'static str,
+    },
+    /// The store can't be reached, was closed or is poisoned. Nothing was done.
+    #[error("the store is not available: {reason}")]
+    Unavailable {
+        /// Why.
+        reason: String,
+        /// What the store's backend says.
+        #[source]
+        source: Option<Source>,
+    },
+    /// It may or may not have been done: the fault came between the request and its answer.
+    #[error("it is not known whether the store did it: {reason}")]
+    Uncertain {
+        /// What happened.
+        reason: String,
+        /// What the store's backend says.
+        #[source]
+        source: Option<Source>,
+    },
+    /// What is stored for this id is damaged. Nothing was done. Restore the store from a backup, or wait until the
+    /// record would have expired.
+    #[error("the record {} is damaged: {reason}", id.short())]
+    Corrupt {
+        /// Whose record.
+        id: RecordId,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A store could not be opened. Nothing was changed, unless the variant says so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory is open already, in this process or in another one.
+    #[error(
+        "{} is in use: one store at a time may open it. Clone the store that is open, or stop the other process; \
+         to serve one set of keys from several processes, use a shared store", path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory holds files that are not a store's.
+    #[error("{} is not a store's directory: it holds {found}. Give an empty or a new directory", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// One of the foreign files.
+        found: String,
+    },
+    /// The store was written by a later release of this crate.
+    #[error("the store in {} has format {format}; this release reads up to {known}. Use a later release", path.display())]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// What it is of.
+        format: u8,
+        /// What this release knows.
+        known: u8,
+    },
+    /// The operating system refused.
+    #[error("{action} {} failed; check that the disk has space and the directory is writable", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// The database in the directory can't be read.
+    #[error("the database in {} can't be opened: {reason}", path.display())]
+    Database {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}

@@ -1,0 +1,27 @@
+//! Where records are kept: the contract, and the stores that keep it.
+//!
+//! | store | feature | survives | for |
+//! |---|---|---|---|
+//! | [`SledStore`] | `sled` | crashes and power cuts | one machine; the default |
+//! | [`MemoryStore`] | `memory` | nothing | tests, and those who accept losing all at a restart |
+//! | [`AnyStore`] | | what the store in it survives | choosing at run time |
+//! | [`TestStore`](crate::test_util::TestStore) | `test-util` | a crash, on command | testing a handler's retries |
+
+mod contract;
+mod erased;
+mod error;
+#[cfg(feature = "memory")]
+mod memory;
+#[cfg(feature = "sled")]
+mod sled;
+#[cfg(feature = "test-util")]
+pub(crate) mod test;
+
+pub use contract::{Health, InterruptedRecord, Store};
+pub(crate) use contract::Sealed;
+pub use erased::AnyStore;
+pub use error::{OpenError, StoreError};
+#[cfg(feature = "memory")]
+pub use memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "sled")]
+pub use sled::{SledStore, SledStoreBuilder};

@@ -1,0 +1,107 @@
+//! The store's directory: made, checked, locked.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::Path;
+
+use crate::store::OpenError;
+
+/// The file whose lock says that the directory is open. It stays when the store is closed.
+const LOCK_FILE: &str = "tower-idempotency.lock";
+/// Files by which sled's directories are known.
+const SLED_FILES: [&str; 3] = ["db", "conf", "blobs"];
+
+/// Makes the directory, or checks that the one there is a store's or empty, and locks it.
+pub(super) fn acquire(path: &Path) -> Result<File, OpenError> {
+    if path.exists() {
+        refuse_foreign(path)?;
+    } else {
+        private_builder().create(path).map_err(io_error("creating", path))?;
+    }
+    let lock = lock(path)?;
+    make_private(path)?;
+    remove_torn_snapshots(path)?;
+    Ok(lock)
+}
+
+fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+    let mut found = None;
+    for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
+        let name = entry.map_err(io_error("reading", path))?.file_name().to_string_lossy().into_owned();
+        if name == LOCK_FILE {
+            return Ok(());
+        }
+        if !SLED_FILES.contains(&name.as_str()) && !name.starts_with("snap.") {
+            found = Some(name);
+        }
+    }
+    match found {
+        Some(found) => Err(OpenError::NotAStore { path: path.into(), found }),
+        None => Ok(()),
+    }
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let file = path.join(LOCK_FILE);
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
+    let lock = lock.map_err(io_error("opening", &file))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.into() }),
+        Err(TryLockError::Error(error)) => Err(io_error("locking", &file)(error)),
+    }
+}
+
+/// Only who runs the process may read the answers.
+#[cfg(unix)]
+fn make_private(path: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io_error("making private", path))
+}
+
+#[cfg(not(unix))]
+fn make_private(_: &Path) -> Result<(), OpenError> {
+    Ok(())
+}
+
+fn private_builder() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+}
+
+/// A snapshot that was being written when the process died can have the highest number, and then every opening fails
+/// with "Read corrupted data"; without it, all records are there.
+fn remove_torn_snapshots(path: &Path) -> Result<(), OpenError> {
+    for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
+        let entry = entry.map_err(io_error("reading", path))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path()).map_err(io_error("removing", &entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directory and what stands in it durable, its name in its parent too.
+pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
+    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path));
+    for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
+        let entry = entry.map_err(io_error("reading", path))?.path();
+        match sync(&entry) {
+            // sled's flusher may have replaced a snapshot since the directory was read.
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
+    sync(path)?;
+    let absolute = fs::canonicalize(path).map_err(io_error("finding", path))?;
+    absolute.parent().map_or(Ok(()), sync)
+}
+
+pub(super) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
+    move |source| OpenError::Io { action, path: path.into(), source }
+}

@@ -1,0 +1,240 @@
+//! The handle: what the rest of the crate, and the application, hold of a store.
+
+use std::fs::File;
+use std::future::Future;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use backon::{ConstantBuilder, Retryable as _};
+use tokio::sync::oneshot;
+
+use super::batch::Reply;
+use super::open::SledStoreBuilder;
+use super::read::ReadError;
+use super::state::Shared;
+use super::writer::Verb;
+use super::{keys, read};
+use crate::key::RecordId;
+use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled};
+use crate::slots::Slots;
+use crate::store::contract::{Health, InterruptedRecord, Sealed, Store};
+use crate::store::{OpenError, StoreError};
+
+/// How often, and how far apart, closing looks whether the directory is free.
+const CLOSE_LOOKS: usize = 1_000;
+const CLOSE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own: they survive crashes of
+/// the process and power cuts.
+///
+/// A handle; clones share the open store. One process at a time, and one opening in it, may use a directory.
+///
+/// # Durability
+/// What is answered is on disk: written, flushed, and made durable with `fdatasync`, together with what else came in
+/// meanwhile (group commit). If a write or sync fails, the store is [poisoned](Health::Poisoned): it answers only what
+/// memory can, and the process must be restarted.
+#[derive(Debug, Clone)]
+pub struct SledStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    writer: Sender<Verb>,
+    slots: Arc<Slots>,
+}
+
+impl SledStore {
+    /// Opens the store in `directory`, which is made if it is not there, with mode 0700.
+    ///
+    /// Blocks while the database is read: 0.3 s for a million records.
+    ///
+    /// # Errors
+    /// [`OpenError`]: in use, not a store's directory, or refused by the operating system.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder().open(directory)
+    }
+
+    /// Sets what differs from the defaults.
+    pub fn builder() -> SledStoreBuilder {
+        SledStoreBuilder::default()
+    }
+
+    pub(super) fn new(shared: Arc<Shared>, writer: Sender<Verb>) -> Self {
+        Self { inner: Arc::new(Inner { shared, writer, slots: Arc::default() }) }
+    }
+
+    /// Lends the database, for trees of the application. What is written to them is durable after
+    /// [`sync`](Self::sync). Keep values below 4 KiB: sled writes large ones to files that nothing syncs.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] once the store is closed.
+    pub fn db(&self) -> Result<sled::Db, StoreError> {
+        let database = self.inner.shared.database();
+        database.map(|database| database.db).ok_or_else(closed)
+    }
+
+    /// Returns when all that was written to the database before this call is durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Uncertain`] when the sync failed, which poisons the store; [`StoreError::Unavailable`] for a store
+    /// that is closed or poisoned.
+    ///
+    /// # Cancel safety
+    /// The sync takes place whether or not its answer is waited for.
+    pub fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        answer(self.send(Verb::Sync))
+    }
+
+    /// Finishes what was asked for and closes the store, for all its handles. Returns when the directory can be opened
+    /// again.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the database is still in use after ten seconds, because the application holds a
+    /// handle that [`db`](Self::db) lent.
+    ///
+    /// # Cancel safety
+    /// If dropped, the store may be closed or on its way to it; call it again.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let shared = &self.inner.shared;
+        shared.closed.store(true, Ordering::SeqCst);
+        let (reply, finished) = oneshot::channel();
+        if self.inner.writer.send(Verb::Close(reply)).is_ok() {
+            // An error: the thread has ended already.
+            let _ = finished.await;
+        }
+        drop(shared.database.write().unwrap_or_else(PoisonError::into_inner).take());
+        let file = shared.path.join("db");
+        let free = || async { File::open(&file).is_ok_and(|file| file.try_lock().is_ok()).then_some(()).ok_or(()) };
+        let pauses = ConstantBuilder::default().with_delay(CLOSE_PAUSE).with_max_times(CLOSE_LOOKS);
+        let closed = free.retry(pauses).sleep(tokio::time::sleep).await;
+        closed.map_err(|()| StoreError::Unavailable {
+            reason: "closed, but a sled::Db or sled::Tree that was lent is still held; drop it".to_owned(),
+            source: None,
+        })?;
+        drop(shared.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Ok(())
+    }
+
+    /// Sends a verb to the writer, now.
+    fn send<T>(&self, verb: impl FnOnce(Reply<T>) -> Verb) -> Sent<T> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.shared.check()?;
+        self.inner.writer.send(verb(reply)).map_err(|_| closed())?;
+        Ok(answer)
+    }
+
+    /// A claim that leaves no trace: the slot is the claim.
+    fn claim_by_slot(&self, claim: &Claim) -> Result<Claimed, StoreError> {
+        let shared = &self.inner.shared;
+        if let Some(record) = read::load(shared, claim.id)? {
+            return Ok(Claimed::Held(record));
+        }
+        let pending = i64::try_from(self.inner.slots.live()).unwrap_or(i64::MAX);
+        // The claimer's own slot is one of them.
+        shared.check_room(pending - 1)?;
+        let (fence, began) = (shared.next_fence()?, shared.time.now());
+        Ok(Claimed::Fresh(Hold { id: claim.id, fence, attempt: 1, began, recorded: false }))
+    }
+
+    fn list_interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
+        let shared = &self.inner.shared;
+        shared.check()?;
+        let tree = shared.database().ok_or_else(closed)?.tree;
+        let mut found = Vec::new();
+        for entry in tree.scan_prefix(keys::INTERRUPTED).keys() {
+            if found.len() == limit {
+                break;
+            }
+            let key = entry.map_err(|error| ReadError::from(error).for_caller(RecordId::from_bytes([0; 32])))?;
+            let Some(id) = keys::id_of(&key) else { continue };
+            let record = read::head(&tree, id).map_err(|error| error.for_caller(id))?;
+            let live = record.and_then(|record| record.live(shared.time.now()));
+            found.extend(live.and_then(|record| InterruptedRecord::of(id, &record)));
+        }
+        Ok(found)
+    }
+}
+
+/// A verb on its way, and where its answer will be.
+type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
+
+async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
+    sent?.await.unwrap_or_else(|_| {
+        let reason = "the store was poisoned or closed meanwhile".to_owned();
+        Err(StoreError::Uncertain { reason, source: None })
+    })
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable { reason: "closed".to_owned(), source: None }
+}
+
+impl Sealed for SledStore {}
+
+impl Store for SledStore {
+    fn slots(&self) -> &Arc<Slots> {
+        &self.inner.slots
+    }
+
+    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        read::load(&self.inner.shared, id)
+    }
+
+    fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send {
+        let by_slot = (!claim.durable).then(|| self.claim_by_slot(&claim));
+        let sent = claim.durable.then(|| self.send(|reply| Verb::Claim(claim, reply)));
+        async move {
+            match (by_slot, sent) {
+                (Some(claimed), _) => claimed,
+                (None, Some(sent)) => answer(sent).await,
+                (None, None) => Err(closed()),
+            }
+        }
+    }
+
+    fn reclaim(
+        &self,
+        claim: Claim,
+        interrupted: Fence,
+    ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
+        answer(self.send(|reply| Verb::Reclaim(claim, interrupted, reply)))
+    }
+
+    fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        answer(self.send(|reply| Verb::Complete(completion, reply)))
+    }
+
+    fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        answer(self.send(|reply| Verb::Release(id, fence, reply)))
+    }
+
+    fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        answer(self.send(|reply| Verb::Interrupt(id, fence, reply)))
+    }
+
+    fn resolve(
+        &self,
+        id: RecordId,
+        fence: Fence,
+        resolution: Resolution,
+    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        answer(self.send(|reply| Verb::Resolve(id, fence, resolution, reply)))
+    }
+
+    async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
+        self.list_interrupted(limit)
+    }
+
+    fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        answer(self.send(|reply| Verb::Sweep(limit, reply)))
+    }
+
+    fn health(&self) -> Health {
+        self.inner.shared.health()
+    }
+}

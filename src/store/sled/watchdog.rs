@@ -1,0 +1,27 @@
+//! Reports a batch that takes too long: a disk that hangs, not one that fails.
+
+use std::sync::Weak;
+use std::thread;
+use std::time::Duration;
+
+use super::state::{SLOW, Shared};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks once a second, until the store is gone or closed.
+pub(super) fn run(shared: &Weak<Shared>) {
+    let mut reported = false;
+    loop {
+        thread::park_timeout(LOOK_EVERY);
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.closed.load(std::sync::atomic::Ordering::SeqCst) {
+            return;
+        }
+        let slow = shared.batch_age().filter(|age| *age >= SLOW);
+        if let (Some(age), false) = (slow, reported) {
+            let (path, seconds) = (shared.path.display(), age.as_secs());
+            tracing::error!(target: "tower_idempotency", %path, seconds, "a write has not returned yet; is the disk all right?");
+        }
+        reported = slow.is_some();
+    }
+}

@@ -1,0 +1,205 @@
+//! The writer thread: takes what is queued, decides it, makes it durable, answers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::batch::{Batch, Reply};
+use super::durable::Disk;
+use super::state::{Database, Shared};
+use super::{read, sweep};
+use crate::codec::Stored;
+use crate::key::RecordId;
+use crate::record::{self, Claim, Claimed, Completion, Fence, Hold, Resolution, Settled, Settlement};
+
+/// The most verbs in one batch.
+const MAX_VERBS: usize = 512;
+/// The bytes of outcomes from which on a batch takes no more verbs.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Expired records deleted along with a batch of requests: few, so that they are not held up.
+const SWEPT_BESIDE: usize = 32;
+/// Expired records deleted in a batch of their own, while nobody asks for anything.
+const SWEPT_IDLE: usize = 512;
+/// How often the thread looks for expired records.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// What the handles send.
+pub(super) enum Verb {
+    Claim(Claim, Reply<Claimed>),
+    Reclaim(Claim, Fence, Reply<Option<Hold>>),
+    Complete(Completion, Reply<Settled>),
+    Release(RecordId, Fence, Reply<Settled>),
+    Interrupt(RecordId, Fence, Reply<Settled>),
+    Resolve(RecordId, Fence, Resolution, Reply<Settled>),
+    Sweep(usize, Reply<usize>),
+    /// Makes durable what the application wrote to its own trees.
+    Sync(Reply<()>),
+    /// Ends the thread, once all that was sent before is answered.
+    Close(oneshot::Sender<()>),
+}
+
+/// Runs until the store is closed or the last handle is gone.
+pub(super) fn run(shared: &Arc<Shared>, verbs: &Receiver<Verb>, disk: &Disk) {
+    let Some(database) = shared.database() else { return };
+    let mut writer = Writer { shared, disk, backlog: false, swept: Instant::now() };
+    let closed = loop {
+        let wait = if writer.backlog { Duration::ZERO } else { SWEEP_EVERY };
+        let first = match verbs.recv_timeout(wait) {
+            Ok(verb) => Some(verb),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => break None,
+        };
+        let (verbs, close) = gather(first, verbs);
+        shared.set_batch(Some(Instant::now()));
+        writer.batch(&database, verbs);
+        shared.set_batch(None);
+        if close.is_some() {
+            break close;
+        }
+    };
+    // sled's handles first, so that who waits for the answer finds them gone.
+    drop(database);
+    if let Some(reply) = closed {
+        let _ = reply.send(());
+    }
+}
+
+/// What is queued, up to the size of a batch.
+fn gather(first: Option<Verb>, queue: &Receiver<Verb>) -> (Vec<Verb>, Option<oneshot::Sender<()>>) {
+    let mut verbs = Vec::new();
+    let mut bytes = 0;
+    let mut next = first;
+    while let Some(verb) = next {
+        match verb {
+            Verb::Close(reply) => return (verbs, Some(reply)),
+            verb => {
+                bytes += verb.bytes();
+                verbs.push(verb);
+            }
+        }
+        next = if verbs.len() < MAX_VERBS && bytes < MAX_BYTES { queue.try_recv().ok() } else { None };
+    }
+    (verbs, None)
+}
+
+impl Verb {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Complete(Completion { settlement: Settlement::Outcome(outcome), .. }, _)
+            | Self::Resolve(_, _, Resolution::Outcome { outcome, .. }, _) => outcome.len(),
+            _ => 0,
+        }
+    }
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    disk: &'a Disk,
+    // Whether the last look found more expired records than it could delete.
+    backlog: bool,
+    swept: Instant,
+}
+
+impl Writer<'_> {
+    fn batch(&mut self, database: &Database, verbs: Vec<Verb>) {
+        if self.shared.check().is_err() && !self.shared.closed.load(std::sync::atomic::Ordering::SeqCst) {
+            // Poisoned: the senders learn from their dropped replies.
+            self.backlog = false;
+            return;
+        }
+        // sled panics on some internal failures.
+        let result = catch_unwind(AssertUnwindSafe(|| self.write(database, verbs)));
+        if result.is_err() {
+            self.shared.poison("the database panicked".to_owned());
+        }
+    }
+
+    fn write(&mut self, database: &Database, verbs: Vec<Verb>) {
+        let mut batch = Batch::new(self.shared, database);
+        let beside = if verbs.is_empty() { SWEPT_IDLE } else { SWEPT_BESIDE };
+        let mut sync = false;
+        for verb in verbs {
+            sync |= matches!(verb, Verb::Sync(_));
+            decide(&mut batch, verb);
+        }
+        if self.backlog || self.swept.elapsed() >= SWEEP_EVERY {
+            self.swept = Instant::now();
+            self.backlog = match sweep::slice(&mut batch, beside) {
+                Ok((_, more)) => more,
+                Err(error) => {
+                    tracing::error!(target: "tower_idempotency", %error, "sweeping failed");
+                    false
+                }
+            };
+        }
+        // A failure has poisoned the store and told everybody.
+        let _ = batch.commit(self.disk, sync);
+    }
+}
+
+/// Decides one verb.
+fn decide(batch: &mut Batch<'_>, verb: Verb) {
+    let now = batch.now;
+    match verb {
+        Verb::Claim(claim, reply) => decide_claim(batch, claim, reply),
+        Verb::Reclaim(claim, interrupted, reply) => batch.decide(claim.id, None, reply, |batch, current| {
+            let fence = batch.shared.next_fence()?;
+            Ok(record::reclaim(current, &claim, interrupted, fence, now))
+        }),
+        Verb::Complete(completion, reply) => {
+            let Completion { hold, fingerprint, settlement, retention } = completion;
+            let (settlement, outcome) = stored(settlement);
+            let completion = Completion { hold, fingerprint, settlement, retention };
+            batch.decide(hold.id, outcome, reply, |_, current| Ok(record::complete(current, completion, now)));
+        }
+        Verb::Release(id, fence, reply) => {
+            batch.decide(id, None, reply, |_, current| Ok(record::release(current, fence)));
+        }
+        Verb::Interrupt(id, fence, reply) => {
+            batch.decide(id, None, reply, |_, current| Ok(record::interrupt(current, fence, now)));
+        }
+        Verb::Resolve(id, fence, resolution, reply) => {
+            let (outcome, bytes) = match resolution {
+                Resolution::Outcome { outcome, retention } => (Some((Stored::of(&outcome), retention)), Some(outcome)),
+                Resolution::Forget => (None, None),
+            };
+            batch.decide(id, bytes, reply, |_, current| Ok(record::resolve(current, fence, outcome, now)));
+        }
+        Verb::Sweep(limit, reply) => match sweep::slice(batch, limit) {
+            Ok((swept, _)) => batch.answer(reply, move |_| Ok(swept)),
+            Err(error) => drop(reply.send(Err(error))),
+        },
+        Verb::Sync(reply) => batch.answer(reply, |_| Ok(())),
+        // Taken out by `gather`.
+        Verb::Close(_) => {}
+    }
+}
+
+fn decide_claim(batch: &mut Batch<'_>, claim: Claim, reply: Reply<Claimed>) {
+    let now = batch.now;
+    let decided = batch.step(claim.id, None, |batch, current| {
+        if current.is_none() {
+            batch.shared.check_room(batch.added)?;
+        }
+        Ok(record::claim(current, &claim, batch.shared.next_fence()?, now))
+    });
+    match decided {
+        Ok(Claimed::Fresh(hold)) => batch.answer(reply, move |_| Ok(Claimed::Fresh(hold))),
+        Ok(Claimed::Held(record)) => batch.answer(reply, move |tree| {
+            let whole = read::whole(tree, claim.id, record).map_err(|error| error.for_caller(claim.id))?;
+            Ok(Claimed::Held(whole))
+        }),
+        Err(error) => drop(reply.send(Err(error))),
+    }
+}
+
+fn stored(settlement: Settlement) -> (Settlement<Stored>, Option<Bytes>) {
+    match settlement {
+        Settlement::Outcome(outcome) => (Settlement::Outcome(Stored::of(&outcome)), Some(outcome)),
+        Settlement::Consumed { status } => (Settlement::Consumed { status }, None),
+    }
+}
