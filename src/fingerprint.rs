@@ -95,8 +95,7 @@ impl FingerprintBuilder {
     /// Makes the credentials part of the fingerprint, even where a request has none: then only a request that has
     /// none either is the same.
     pub fn with_credentials(mut self) -> Self {
-        self.credentials
-            .get_or_insert_with(|| blake3::Hasher::new_derive_key("tower-idempotency 2026 credentials v1"));
+        self.credentials.get_or_insert_with(|| blake3::Hasher::new_derive_key("tower-idempotency 2026 credentials v1"));
         self
     }
 

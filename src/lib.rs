@@ -1,17 +1,71 @@
-//! wip
-#![allow(missing_docs)]
-mod clock;
+//! A Tower layer that makes retried requests safe: it reads `Idempotency-Key`, records what the first request with a key
+//! was and what it was answered, and gives its retries that same answer instead of a second charge.
+//!
+//! Everything else, from the first two commands to the security notes, is in the README, which follows here after a
+//! request's journey through the files.
+//!
+//! # A request's journey
+//! 1. **`server/service.rs`** looks at the head alone. Not covered, or no key: the request passes untouched, and nothing
+//!    is allocated. Malformed: refused. Otherwise the service that was polled ready is taken along into an exchange.
+//! 2. **`server/exchange.rs`** tells the rest of the story, one step a line: `scope` says whose the key is, `collect.rs`
+//!    reads the body within its limit, `identify.rs` makes the fingerprint, and the engine is asked.
+//! 3. **`engine/engine.rs`** looks at the slot, the store, and the slot again. A run under way is joined
+//!    (`slots/wait.rs`), a record is compared and answered from (`engine/verdict.rs`).
+//! 4. A new key takes the slot (`slots/map.rs`), and its run is spawned before the claim is sent: **`engine/run.rs`**.
+//!    Under the slot the store is asked for the operation (`engine/claim.rs`).
+//! 5. **`store/`** decides each step by `record.rs`, the one file that says which state follows which. `SledStore` does it
+//!    on one thread that writes, syncs, and only then answers (`store/sled/writer.rs`).
+//! 6. The handler runs, detached from the connection. What its answer means for the key is decided in
+//!    `server/policy.rs`; `server/snapshot.rs` turns it into bytes.
+//! 7. **`engine/settle.rs`** records how it ended, tells those who wait, frees the slot, and answers.
+//! 8. Back in `server/exchange.rs` the verdict becomes an answer: the handler's own, a replay, or a refusal
+//!    (`server/refusal.rs`).
+//!
+//! # Modules
+//! Imports go one way: values ([`key`], [`fingerprint`], [`record`], [`clock`]) → codec → slots → [`store`] →
+//! [`engine`] → [`server`]. The engine knows no HTTP and builds without it.
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `server` | yes | the Tower layer: [`IdempotencyLayer`], [`server`], [`problem`] |
+//! | `axum` | yes | axum's body stays axum's; [`IdempotencyContext`] as an extractor; [`Keep`] and [`Release`] as response parts |
+//! | `sled` | yes | [`SledStore`] |
+//! | `memory` | yes | [`MemoryStore`] |
+//! | `test-util` | no | [`test_util`]: a clock moved by hand, a store that fails on command |
+//! | `full` | no | all of the above |
+//!
+#![cfg_attr(all(feature = "server", feature = "axum", feature = "sled", feature = "test-util"), doc = include_str!("../README.md"))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(feature = "server", feature = "sled", feature = "memory")),
+    allow(dead_code, unused_imports, reason = "some values are there for one feature alone")
+)]
+
+pub mod clock;
 #[cfg(feature = "sled")]
 mod codec;
-mod engine;
-mod fingerprint;
-mod key;
-mod record;
+pub mod engine;
+pub mod fingerprint;
+#[cfg(feature = "server")]
+pub mod header;
+pub mod key;
+#[cfg(feature = "server")]
+pub mod problem;
+pub mod record;
+#[cfg(feature = "server")]
+pub mod server;
 mod slots;
-mod store;
-pub use clock::*;
-pub use fingerprint::*;
-pub use key::*;
-pub use record::*;
-pub use slots::{Slots, Refusal}; pub use engine::*;
-pub use store::*;
+pub mod store;
+#[cfg(feature = "test-util")]
+pub mod test_util;
+
+pub use engine::{OnInFlight, OnInterrupted, Once};
+pub use fingerprint::Fingerprint;
+pub use key::{Key, RecordId, Scope};
+#[cfg(feature = "server")]
+pub use server::{IdempotencyContext, IdempotencyLayer, Keep, Rejection, RejectionKind, Release};
+pub use store::AnyStore;
+#[cfg(feature = "memory")]
+pub use store::MemoryStore;
+#[cfg(feature = "sled")]
+pub use store::SledStore;

@@ -232,9 +232,7 @@ pub(crate) fn claim<O>(
             let hold = hold(claim.id, &record);
             (Change::Put(record), Claimed::Fresh(hold))
         }
-        Some(record) if has_nonce(&record, &claim.nonce) => {
-            (Change::Nothing, Claimed::Fresh(hold(claim.id, &record)))
-        }
+        Some(record) if has_nonce(&record, &claim.nonce) => (Change::Nothing, Claimed::Fresh(hold(claim.id, &record))),
         Some(record) => (Change::Nothing, Claimed::Held(record)),
     }
 }

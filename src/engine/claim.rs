@@ -48,7 +48,9 @@ impl<St: Store> Engine<St> {
             interrupted_retention: self.policy.interrupted_retention,
         };
         let record = match self.claim(claim).await? {
-            Claimed::Fresh(hold) => return Ok(Acquired::Run(hold, if claim.durable { Rerun::No } else { Rerun::Unknown })),
+            Claimed::Fresh(hold) => {
+                return Ok(Acquired::Run(hold, if claim.durable { Rerun::No } else { Rerun::Unknown }));
+            }
             Claimed::Held(record) => record,
         };
         let record = match record.state {

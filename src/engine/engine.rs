@@ -25,7 +25,7 @@ pub(crate) type WrapRun = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'stati
 
 /// A store and how it is used.
 pub(crate) struct Engine<St> {
-    pub(crate) store: St,
+    pub(crate) store: Arc<St>,
     pub(crate) policy: Policy,
     pub(crate) wrap_run: Option<WrapRun>,
 }

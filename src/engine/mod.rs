@@ -19,10 +19,11 @@ mod run;
 mod settle;
 mod verdict;
 
+pub use crate::slots::Refusal;
 pub use context::{Rerun, RunContext};
-pub(crate) use engine::{Ask, Engine, WrapRun};
 pub use engine::Counts;
+pub(crate) use engine::{Ask, Engine, WrapRun};
 pub use once::{Effect, Once, OnceError, Outcome};
-pub use policy::{OnInFlight, OnInterrupted};
 pub(crate) use policy::Policy;
+pub use policy::{OnInFlight, OnInterrupted};
 pub(crate) use verdict::{Ended, Finished, Verdict};

@@ -22,7 +22,7 @@ use crate::store::Store;
 ///
 /// ```
 /// use bytes::Bytes;
-/// use tower_idempotency::{Effect, Fingerprint, Key, Once, RecordId, store::MemoryStore};
+/// use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, engine::Effect};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -97,51 +97,36 @@ impl<St: Store> Once<St> {
     /// outcomes for 24 hours.
     #[must_use]
     pub fn new(store: St) -> Self {
-        Self { engine: Arc::new(Engine { store, policy: Policy::default(), wrap_run: None }) }
+        Self { engine: Arc::new(Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None }) }
     }
 
     /// What a retry gets when the run before it was cut short. Default: [`OnInterrupted::Refuse`].
     #[must_use]
-    pub fn on_interrupted(self, policy: OnInterrupted) -> Self
-    where
-        St: Clone,
-    {
+    pub fn on_interrupted(self, policy: OnInterrupted) -> Self {
         self.with(|with| with.on_interrupted = policy)
     }
 
     /// What a duplicate gets while the first still runs. Default: wait two seconds.
     #[must_use]
-    pub fn on_in_flight(self, policy: OnInFlight) -> Self
-    where
-        St: Clone,
-    {
+    pub fn on_in_flight(self, policy: OnInFlight) -> Self {
         self.with(|with| with.on_in_flight = policy)
     }
 
     /// How long an outcome is remembered, from completion. Default: 24 hours.
     #[must_use]
-    pub fn retention(self, retention: Duration) -> Self
-    where
-        St: Clone,
-    {
+    pub fn retention(self, retention: Duration) -> Self {
         self.with(|with| with.retention = retention)
     }
 
     /// How long an effect may run. Default: 10 minutes.
     #[must_use]
-    pub fn max_run(self, max_run: Duration) -> Self
-    where
-        St: Clone,
-    {
+    pub fn max_run(self, max_run: Duration) -> Self {
         self.with(|with| with.max_run = max_run)
     }
 
-    fn with(self, change: impl FnOnce(&mut Policy)) -> Self
-    where
-        St: Clone,
-    {
+    fn with(self, change: impl FnOnce(&mut Policy)) -> Self {
         let Engine { store, policy, wrap_run } = &*self.engine;
-        let (store, mut policy, wrap_run) = (store.clone(), policy.clone(), wrap_run.clone());
+        let (store, mut policy, wrap_run) = (Arc::clone(store), policy.clone(), wrap_run.clone());
         change(&mut policy);
         Self { engine: Arc::new(Engine { store, policy, wrap_run }) }
     }

@@ -19,9 +19,7 @@ pub(crate) enum Ended {
     /// With an outcome that is replayed from now on.
     Outcome(Bytes),
     /// With an outcome that can't be stored.
-    Consumed {
-        status: u16,
-    },
+    Consumed { status: u16 },
     /// Without an effect.
     Released,
     /// Nobody knows whether with or without.

@@ -207,7 +207,8 @@ impl Shared {
 
     fn sweep(&self, limit: usize) -> usize {
         let now = self.time.now();
-        let due: Vec<_> = self.expiry().iter().take_while(|(expires, _)| *expires <= now).take(limit).copied().collect();
+        let due: Vec<_> =
+            self.expiry().iter().take_while(|(expires, _)| *expires <= now).take(limit).copied().collect();
         let mut swept = 0;
         for (expires, id) in due {
             // Looked at again under its lock: it may have been claimed anew since.

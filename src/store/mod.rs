@@ -17,8 +17,8 @@ mod sled;
 #[cfg(feature = "test-util")]
 pub(crate) mod test;
 
+pub use crate::slots::Slots;
 pub use contract::{Health, InterruptedRecord, Store};
-pub(crate) use contract::Sealed;
 pub use erased::AnyStore;
 pub use error::{OpenError, StoreError};
 #[cfg(feature = "memory")]

@@ -76,7 +76,9 @@ pub(super) fn whole(tree: &sled::Tree, id: RecordId, record: Record<Stored>) -> 
         State::Running { nonce, interrupted_retention } => State::Running { nonce, interrupted_retention },
         State::Interrupted { since, expires } => State::Interrupted { since, expires },
         State::Consumed { status, expires } => State::Consumed { status, expires },
-        State::Completed { outcome, expires } => State::Completed { outcome: fetch(tree, id, fence, outcome)?, expires },
+        State::Completed { outcome, expires } => {
+            State::Completed { outcome: fetch(tree, id, fence, outcome)?, expires }
+        }
     };
     Ok(Record { fingerprint, fence, attempt, began, state })
 }

@@ -1,0 +1,150 @@
+//! The `Idempotency-Key` header, read.
+//!
+//! Rules:
+//! 1. A value that begins with a double quote is a structured-field String (RFC 9651, section 3.3.3), parsed strictly;
+//!    parameters are allowed and ignored.
+//! 2. Anything else is taken bare, as nearly all SDKs send it: visible ASCII without `"`, `,`, `;`, `\` and blanks.
+//!    `"abc"` and `abc` are one key. In strict mode a bare key is refused.
+//! 3. More than one field line is refused *before* parsing: a structured-field parser would join them.
+//! 4. A key has 1 to 255 bytes and is not blank.
+
+use http::{HeaderMap, HeaderName};
+
+use crate::key::{Key, KeyError};
+
+/// Why the header is no key. The client is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// More than one field line.
+    #[error("there is more than one {0} header; send one")]
+    Repeated(HeaderName),
+    /// Not a structured-field String, though it begins like one.
+    #[error("the {0} header begins with a double quote but is not a structured-field String (RFC 9651)")]
+    BadString(HeaderName),
+    /// A bare value with a character that only a quoted one can have.
+    #[error("the {0} header has a character that is not accepted; quote it, or use letters, digits and hyphens")]
+    BadBare(HeaderName),
+    /// A bare value where a structured-field String is required.
+    #[error("the {0} header must be a structured-field String, in double quotes")]
+    NotQuoted(HeaderName),
+    /// The value is no key.
+    #[error("the {name} header is not accepted: {source}")]
+    Key {
+        /// The header's name.
+        name: HeaderName,
+        /// Why not.
+        source: KeyError,
+    },
+}
+
+/// The key in the header `name`, if it is there.
+///
+/// # Errors
+/// [`HeaderError`] for a header that is there and is no key.
+pub fn read_key(headers: &HeaderMap, name: &HeaderName, strict: bool) -> Result<Option<Key>, HeaderError> {
+    let mut lines = headers.get_all(name).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(HeaderError::Repeated(name.clone()));
+    }
+    let value = line.as_bytes();
+    let quoted;
+    let text = if value.first() == Some(&b'"') {
+        quoted = string(value).ok_or_else(|| HeaderError::BadString(name.clone()))?;
+        quoted.as_str()
+    } else {
+        bare(value, name, strict)?
+    };
+    Key::new(text).map(Some).map_err(|source| HeaderError::Key { name: name.clone(), source })
+}
+
+fn string(value: &[u8]) -> Option<String> {
+    let item = sfv::Parser::new(value).parse::<sfv::Item>().ok()?;
+    item.bare_item.as_string().map(|string| string.as_str().to_owned())
+}
+
+fn bare<'a>(value: &'a [u8], name: &HeaderName, strict: bool) -> Result<&'a str, HeaderError> {
+    if value.is_empty() {
+        return Err(HeaderError::Key { name: name.clone(), source: KeyError::Empty });
+    }
+    let accepted = |byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(byte);
+    match std::str::from_utf8(value) {
+        Ok(text) if value.iter().all(accepted) => {
+            if strict {
+                return Err(HeaderError::NotQuoted(name.clone()));
+            }
+            Ok(text)
+        }
+        _ => Err(HeaderError::BadBare(name.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    const NAME: HeaderName = HeaderName::from_static("idempotency-key");
+
+    fn read(values: &[&[u8]], strict: bool) -> Result<Option<Key>, HeaderError> {
+        let lines = values.iter().map(|value| (NAME, HeaderValue::from_bytes(value).unwrap()));
+        let mut headers = HeaderMap::new();
+        lines.for_each(|(name, value)| drop(headers.append(name, value)));
+        read_key(&headers, &NAME, strict)
+    }
+
+    fn key(text: &str) -> Result<Option<Key>, HeaderError> {
+        Ok(Some(Key::new(text).unwrap()))
+    }
+
+    #[test]
+    fn trap_20_a_quoted_and_a_bare_key_are_the_same_key() {
+        assert_eq!(read(&[b"abc"], false), key("abc"));
+        assert_eq!(read(&[b"\"abc\""], false), key("abc"));
+        assert_eq!(read(&[b"\"abc\";v=1; w"], false), key("abc"));
+        assert_eq!(read(&[b"\"a\\\"b, c\""], false), key("a\"b, c"));
+    }
+
+    #[test]
+    fn keys_that_clients_are_known_to_send_are_accepted() {
+        for sent in ["8e03978e-40d5-43e8-bc93-6894a57f9324", "stripe-node-retry-8e03978e-40d5", "cart_42!", "\"17\""] {
+            assert!(matches!(read(&[sent.as_bytes()], false), Ok(Some(_))), "{sent}");
+        }
+    }
+
+    #[test]
+    fn trap_19_what_is_not_a_key_is_an_error_and_never_no_key() {
+        let malformed: [&[u8]; 14] = [
+            b"",
+            b"\"",
+            b"\"abc",
+            b"\"abc\"x",
+            b"\"a\\b\"",
+            b"\"\"",
+            b"\"  \"",
+            b"a b",
+            b"a,b",
+            b"a;b",
+            b"a\"b",
+            b"a\\b",
+            "clé".as_bytes(),
+            b"\"a\", \"b\"",
+        ];
+        for value in malformed {
+            assert!(read(&[value], false).is_err(), "{:?}", String::from_utf8_lossy(value));
+        }
+        assert_eq!(read(&[b"a", b"a"], false), Err(HeaderError::Repeated(NAME)));
+        assert_eq!(read(&[b"\"a\"", b""], false), Err(HeaderError::Repeated(NAME)));
+        assert!(read(&["k".repeat(256).as_bytes()], false).is_err());
+        assert_eq!(read(&["k".repeat(255).as_bytes()], false), key(&"k".repeat(255)));
+        assert_eq!(read(&[format!("\"{}\"", "k".repeat(255)).as_bytes()], false), key(&"k".repeat(255)));
+    }
+
+    #[test]
+    fn strict_mode_takes_quoted_keys_only() {
+        assert_eq!(read(&[b"abc"], true), Err(HeaderError::NotQuoted(NAME)));
+        assert_eq!(read(&[b"\"abc\""], true), key("abc"));
+        assert_eq!(read(&[], true), Ok(None));
+    }
+}

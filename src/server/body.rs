@@ -1,0 +1,255 @@
+//! How bodies go through the layer.
+//!
+//! Under axum the types stay what they are: `axum::body::Body` in and out. In another stack a body of type `B` leaves
+//! the layer as [`ReplayBody<B>`], which is `B` itself where nothing was done to it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Empty, Full, Limited};
+
+/// A body that can go through the layer.
+///
+/// It names the type it leaves as. That is the same type where one can be made of bytes, as axum's can, and
+/// [`ReplayBody`] otherwise. For a body type of your own:
+/// ```
+/// # use bytes::Bytes;
+/// # use std::{pin::Pin, task::{Context, Poll}};
+/// use tower_idempotency::server::{LayerBody, ReplayBody};
+/// # struct MyBody;
+/// # impl http_body::Body for MyBody {
+/// #     type Data = Bytes; type Error = std::io::Error;
+/// #     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>)
+/// #         -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> { Poll::Ready(None) }
+/// # }
+/// impl LayerBody for MyBody {
+///     type Through = ReplayBody<Self>;
+/// }
+/// ```
+/// A body type of another crate can be mapped to one of these outside the layer, with tower-http's
+/// `MapRequestBodyLayer` and `MapResponseBodyLayer`.
+pub trait LayerBody: Body + Sized {
+    /// The type that leaves the layer.
+    type Through: Body + From<Passage<Self>>;
+}
+
+/// What became of a body in the layer.
+pub enum Passage<B: Body> {
+    /// Nothing.
+    Untouched(B),
+    /// It was read to its end, or comes from a record.
+    Whole {
+        /// Its bytes.
+        data: Bytes,
+        /// Its trailers, if it had any.
+        trailers: Option<HeaderMap>,
+    },
+    /// It was read in part.
+    Resumed {
+        /// What was read.
+        head: VecDeque<Bytes>,
+        /// What is left of it, or how it failed.
+        rest: Result<Pin<Box<B>>, B::Error>,
+    },
+}
+
+impl<B: Body> fmt::Debug for Passage<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Untouched(_) => "Passage::Untouched",
+            Self::Whole { .. } => "Passage::Whole",
+            Self::Resumed { .. } => "Passage::Resumed",
+        })
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A body that has gone through the layer: the one it was, or recorded bytes, or both one after the other.
+    pub struct ReplayBody<B: Body> {
+        head: VecDeque<Bytes>,
+        #[pin]
+        rest: Rest<B>,
+        error: Option<B::Error>,
+        trailers: Option<HeaderMap>,
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// What is read after the recorded bytes.
+    #[project = RestProjected]
+    enum Rest<B> {
+        Nothing,
+        Untouched { #[pin] body: B },
+        Resumed { body: Pin<Box<B>> },
+    }
+}
+
+impl<B: Body> Rest<B> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project() {
+            RestProjected::Nothing => Poll::Ready(None),
+            RestProjected::Untouched { body } => body.poll_frame(cx),
+            RestProjected::Resumed { body } => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn body(&self) -> Option<&B> {
+        match self {
+            Self::Nothing => None,
+            Self::Untouched { body } => Some(body),
+            Self::Resumed { body } => Some(body),
+        }
+    }
+}
+
+impl<B: Body> From<Passage<B>> for ReplayBody<B> {
+    fn from(passage: Passage<B>) -> Self {
+        let (head, rest, error, trailers) = match passage {
+            Passage::Untouched(body) => (VecDeque::new(), Rest::Untouched { body }, None, None),
+            Passage::Whole { data, trailers } if data.is_empty() => (VecDeque::new(), Rest::Nothing, None, trailers),
+            Passage::Whole { data, trailers } => (VecDeque::from([data]), Rest::Nothing, None, trailers),
+            Passage::Resumed { head, rest: Ok(body) } => (head, Rest::Resumed { body }, None, None),
+            Passage::Resumed { head, rest: Err(error) } => (head, Rest::Nothing, Some(error), None),
+        };
+        Self { head, rest, error, trailers }
+    }
+}
+
+impl<B: Body> Default for ReplayBody<B> {
+    fn default() -> Self {
+        Self { head: VecDeque::new(), rest: Rest::Nothing, error: None, trailers: None }
+    }
+}
+
+impl<B: Body> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let recorded = self.head.iter().map(Bytes::len).sum::<usize>();
+        f.debug_struct("ReplayBody").field("recorded", &recorded).field("streams", &self.rest.body().is_some()).finish()
+    }
+}
+
+impl<B: Body> Body for ReplayBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut this = self.project();
+        if let Some(bytes) = this.head.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if let Some(frame) = ready!(this.rest.as_mut().poll_frame(cx)) {
+            return Poll::Ready(Some(frame.map(into_bytes)));
+        }
+        this.rest.set(Rest::Nothing);
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let rest_ended = self.rest.body().is_none_or(Body::is_end_stream);
+        self.head.is_empty() && rest_ended && self.error.is_none() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.error.is_some() {
+            return SizeHint::default();
+        }
+        let head = self.head.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        let rest = self.rest.body().map_or(SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(head));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(head)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+fn into_bytes<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
+    frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
+}
+
+#[cfg(feature = "axum")]
+impl LayerBody for axum::body::Body {
+    type Through = Self;
+}
+
+#[cfg(feature = "axum")]
+impl From<Passage<Self>> for axum::body::Body {
+    fn from(passage: Passage<Self>) -> Self {
+        match passage {
+            Passage::Untouched(body) => body,
+            Passage::Whole { data, trailers: None } => data.into(),
+            passage => Self::new(ReplayBody::from(passage)),
+        }
+    }
+}
+
+impl LayerBody for hyper::body::Incoming {
+    type Through = ReplayBody<Self>;
+}
+
+impl LayerBody for String {
+    type Through = ReplayBody<Self>;
+}
+
+impl<D: Buf> LayerBody for Full<D> {
+    type Through = ReplayBody<Self>;
+}
+
+impl<D: Buf> LayerBody for Empty<D> {
+    type Through = ReplayBody<Self>;
+}
+
+impl<B: Body> LayerBody for Limited<B>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Through = ReplayBody<Self>;
+}
+
+impl<D: Buf, E> LayerBody for http_body_util::combinators::BoxBody<D, E> {
+    type Through = ReplayBody<Self>;
+}
+
+impl<D: Buf, E> LayerBody for http_body_util::combinators::UnsyncBoxBody<D, E> {
+    type Through = ReplayBody<Self>;
+}
+
+impl<L: Body, R: Body<Data = L::Data>> LayerBody for http_body_util::Either<L, R>
+where
+    L::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Through = ReplayBody<Self>;
+}
+
+impl<S, D, E> LayerBody for http_body_util::StreamBody<S>
+where
+    S: futures_util::Stream<Item = Result<Frame<D>, E>>,
+    D: Buf,
+{
+    type Through = ReplayBody<Self>;
+}
+
+impl<B: Body> LayerBody for ReplayBody<B> {
+    type Through = ReplayBody<Self>;
+}
+
+impl<B: Body + Unpin + ?Sized> LayerBody for Box<B> {
+    type Through = ReplayBody<Self>;
+}
+
+impl<P> LayerBody for Pin<P>
+where
+    P: Unpin + std::ops::DerefMut<Target: Body>,
+{
+    type Through = ReplayBody<Self>;
+}

@@ -1,0 +1,98 @@
+//! What a handler can ask about its own run.
+
+use std::sync::Arc;
+
+use crate::engine::{Rerun, RunContext};
+use crate::key::{Key, RecordId};
+use crate::record::Fence;
+use crate::slots::Slots;
+
+/// What a handler can ask about its own run: the key, the attempt, the fence, and keys for what it calls in turn.
+///
+/// A request extension. In axum (feature `axum`) an extractor too: `Option<IdempotencyContext>` is `None` for requests
+/// without a key; the bare extractor answers 500 for them and says what is missing.
+#[derive(Debug, Clone)]
+pub struct IdempotencyContext {
+    key: Key,
+    run: RunContext,
+    // Whose exchange this is: a second layer over the same store passes through.
+    slots: Arc<Slots>,
+}
+
+impl IdempotencyContext {
+    pub(super) fn new(key: Key, run: RunContext, slots: Arc<Slots>) -> Self {
+        Self { key, run, slots }
+    }
+
+    pub(super) fn is_of(&self, slots: &Arc<Slots>) -> bool {
+        Arc::ptr_eq(&self.slots, slots)
+    }
+
+    /// The key. A secret: not for logs.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The digest of scope and key, as operators see it.
+    #[must_use]
+    pub fn record_id(&self) -> RecordId {
+        self.run.id()
+    }
+
+    /// The number of this attempt, from 1, as far as earlier ones left a trace.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.run.attempt()
+    }
+
+    /// The run's fence: hand it to what the operation changes, so that a later run's change is not undone by this one.
+    /// `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.run.fence()
+    }
+
+    /// Whether the operation may have run before.
+    #[must_use]
+    pub fn rerun(&self) -> Rerun {
+        self.run.rerun()
+    }
+
+    /// An idempotency key for a downstream call: 32 hex digits, the same in every attempt, another for every `step`.
+    #[must_use]
+    pub fn derived_key(&self, step: &str) -> String {
+        self.run.derived_key(step)
+    }
+}
+
+#[cfg(feature = "axum")]
+mod extract {
+    use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+    use http::StatusCode;
+    use http::request::Parts;
+
+    use super::IdempotencyContext;
+
+    const NO_KEY: &str = "IdempotencyContext: the request has no Idempotency-Key. \
+        Extract Option<IdempotencyContext>, or set require_key on the layer.";
+    const NO_LAYER: &str = "IdempotencyContext: no IdempotencyLayer covers this route and method. \
+        Add one, and check its options `methods` and `covers`.";
+
+    impl<S: Send + Sync> FromRequestParts<S> for IdempotencyContext {
+        type Rejection = (StatusCode, &'static str);
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+            let missing = if parts.headers.contains_key("idempotency-key") { NO_LAYER } else { NO_KEY };
+            parts.extensions.get::<Self>().cloned().ok_or((StatusCode::INTERNAL_SERVER_ERROR, missing))
+        }
+    }
+
+    impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyContext {
+        type Rejection = std::convert::Infallible;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
+            Ok(parts.extensions.get::<Self>().cloned())
+        }
+    }
+}

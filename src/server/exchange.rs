@@ -1,0 +1,164 @@
+//! One request's story, top to bottom:
+//! 1. Whose is the key? The scope says so, or refuses.
+//! 2. The body is read, within its limit, **before** any claim: a slow upload holds no key.
+//! 3. What is the request? Its fingerprint.
+//! 4. The engine brings it to a verdict: it runs, or meets an earlier run or its record.
+//! 5. If it runs: the handler is called, and what its answer means for the key is decided ([`Work`]).
+//! 6. The verdict becomes an answer: the handler's own, a replay, or a refusal.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use tower_service::Service;
+
+use super::body::{LayerBody, Passage};
+use super::collect::{Collected, collect};
+use super::context::IdempotencyContext;
+use super::identify::fingerprint;
+use super::policy::{Started, frees_key};
+use super::refusal;
+use super::rejection::Rejection;
+use super::service::Shared;
+use super::snapshot;
+use crate::engine::{Ask, Ended, Finished, RunContext, Verdict};
+use crate::key::{Key, RecordId};
+use crate::slots::Refusal;
+use crate::store::Store;
+
+/// A request with a key, and what it takes to run it.
+pub(super) struct Exchange<S, St> {
+    pub(super) shared: Arc<Shared<St>>,
+    pub(super) key: Key,
+    pub(super) service: S,
+}
+
+/// What a run gives its requester.
+type Answer<R, E> = Result<Response<<R as LayerBody>::Through>, E>;
+
+impl<S, St: Store> Exchange<S, St> {
+    pub(super) async fn answer<B, R, E>(self, request: Request<B>) -> Answer<R, E>
+    where
+        S: Service<Request<B::Through>, Response = Response<R>, Error = E> + Send + 'static,
+        S::Future: Future<Output = Result<Response<R>, E>> + Send + 'static,
+        E: Send + 'static,
+        B: LayerBody + Send + 'static,
+        B::Data: Send,
+        B::Error: Send + fmt::Display,
+        B::Through: Send + 'static,
+        R: LayerBody + Send + 'static,
+        R::Data: Send,
+        R::Error: Send,
+        R::Through: Send + 'static,
+    {
+        let Self { shared, key, service } = self;
+        let (parts, body) = request.into_parts();
+        let id = match record_id(&shared, &parts, &key) {
+            Ok(id) => id,
+            Err(rejection) => return Ok(shared.refuse::<R>(rejection)),
+        };
+        let limit = shared.options.max_request_body;
+        let (data, trailers) = match collect(body, limit, None).await {
+            Collected::Whole { data, trailers } => (data, trailers),
+            Collected::Over { .. } => return Ok(shared.refuse::<R>(refusal::body_too_large(limit))),
+            Collected::Failed { error, .. } => return Ok(shared.refuse::<R>(refusal::body_incomplete(&error))),
+        };
+        let fingerprint = fingerprint(&parts, &data, shared.options.scope.is_some());
+        let request = Request::from_parts(parts, Passage::Whole { data, trailers }.into());
+        let work = Work { shared: Arc::clone(&shared), key, service, request };
+        let verdict = shared.engine.exchange(Ask { id, fingerprint }, |context| work.run::<R>(context)).await;
+        match verdict {
+            Verdict::Answered(answer) => answer,
+            Verdict::Replayed(outcome) => Ok(replay::<R, St>(&shared, &outcome)),
+            verdict => Ok(shared.refuse::<R>(refusal::of_verdict(&verdict, &shared.engine.policy))),
+        }
+    }
+}
+
+fn record_id<St>(shared: &Shared<St>, parts: &Parts, key: &Key) -> Result<RecordId, Rejection> {
+    let scope = shared.options.scope.as_ref().map(|scope| scope(parts)).transpose()?;
+    Ok(RecordId::new(scope.as_ref(), key))
+}
+
+fn replay<R: LayerBody, St: Store>(shared: &Shared<St>, outcome: &Bytes) -> Response<R::Through> {
+    let Some(snapshot) = snapshot::decode(outcome) else {
+        // Its digest fits, so it was written so: by another program, or by a later release.
+        shared.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
+        return shared.refuse::<R>(refusal::of_refusal(Refusal::Corrupt));
+    };
+    let mut response = Response::new(Passage::<R>::Whole { data: snapshot.body, trailers: snapshot.trailers }.into());
+    *response.status_mut() = snapshot.status;
+    *response.headers_mut() = snapshot.headers;
+    response.headers_mut().insert(shared.options.replay_header_name.clone(), HeaderValue::from_static("true"));
+    response
+}
+
+/// The handler, ready to be called once.
+struct Work<S, St, B> {
+    shared: Arc<Shared<St>>,
+    key: Key,
+    service: S,
+    request: Request<B>,
+}
+
+impl<S, St: Store, B> Work<S, St, B> {
+    async fn run<R>(mut self, context: RunContext) -> Finished<Answer<R, S::Error>>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        S::Error: 'static,
+        R: LayerBody,
+    {
+        let context = IdempotencyContext::new(self.key, context, Arc::clone(self.shared.engine.store.slots()));
+        self.request.extensions_mut().insert(context);
+        match self.service.call(self.request).await {
+            Ok(response) => {
+                let (response, ended) = take(&self.shared, response).await;
+                Finished { answer: Ok(response), ended }
+            }
+            Err(error) => {
+                let classify = self.shared.options.classify_error.as_ref();
+                let ended = match classify.map_or(Started::Unknown, |classify| classify(&error as &dyn Any)) {
+                    Started::No => Ended::Released,
+                    Started::Unknown => Ended::Unknown,
+                };
+                Finished { answer: Err(error), ended }
+            }
+        }
+    }
+}
+
+/// What an answer means for its key, and the answer again.
+async fn take<R: LayerBody, St>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, Ended) {
+    let options = &shared.options;
+    let (parts, body) = response.into_parts();
+    let policy = shared.engine.policy.on_interrupted;
+    if frees_key(parts.status, &parts.extensions, policy, &options.not_started) {
+        return (Response::from_parts(parts, Passage::Untouched(body).into()), Ended::Released);
+    }
+    let consumed = Ended::Consumed { status: parts.status.as_u16() };
+    if is_stream(&parts) {
+        return (Response::from_parts(parts, Passage::Untouched(body).into()), consumed);
+    }
+    let (passage, ended) = match collect(body, options.max_response_body, Some(options.outcome_body_timeout)).await {
+        Collected::Whole { data, trailers } => {
+            let kept = options.kept_headers.choose(&parts.headers, &options.replay_header_name);
+            let outcome = snapshot::encode(parts.status, kept, &data, trailers.as_ref());
+            (Passage::Whole { data, trailers }, outcome.map_or(consumed, Ended::Outcome))
+        }
+        Collected::Over { head, rest } => (Passage::Resumed { head, rest: Ok(rest) }, consumed),
+        Collected::Failed { head, error } => (Passage::Resumed { head, rest: Err(error) }, Ended::Unknown),
+    };
+    (Response::from_parts(parts, passage.into()), ended)
+}
+
+/// An answer that goes on as long as somebody reads it.
+fn is_stream(parts: &http::response::Parts) -> bool {
+    let event_stream = |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream");
+    parts.status == StatusCode::SWITCHING_PROTOCOLS || parts.headers.get(CONTENT_TYPE).is_some_and(event_stream)
+}

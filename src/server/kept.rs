@@ -1,0 +1,106 @@
+//! Which headers of an answer are recorded.
+
+use http::header::{
+    AGE, CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    VIA, WWW_AUTHENTICATE,
+};
+
+/// Header names that are left out of a record, beside those that the answer's `Connection` names.
+const LEFT_OUT: [HeaderName; 28] = [
+    // Hop-by-hop (RFC 9110, section 7.6.1).
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    // Of the message that is sent, not of the outcome.
+    DATE,
+    CONTENT_LENGTH,
+    AGE,
+    VIA,
+    HeaderName::from_static("server-timing"),
+    // For the client that asked first.
+    SET_COOKIE,
+    HeaderName::from_static("set-cookie2"),
+    WWW_AUTHENTICATE,
+    // Of one request.
+    HeaderName::from_static("request-id"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("correlation-id"),
+    HeaderName::from_static("x-correlation-id"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("baggage"),
+    HeaderName::from_static("b3"),
+    HeaderName::from_static("x-trace-id"),
+    HeaderName::from_static("x-amzn-trace-id"),
+    HeaderName::from_static("x-amzn-requestid"),
+    HeaderName::from_static("x-cloud-trace-context"),
+    HeaderName::from_static("uber-trace-id"),
+    HeaderName::from_static("ratelimit"),
+];
+
+/// Beginnings of header names that are left out of a record.
+const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-", "x-ratelimit-", "x-b3-"];
+
+/// Which headers of an answer are recorded and replayed. The first answer carries all of them in any case.
+///
+/// By default all but: hop-by-hop headers and those that `Connection` names, `Date`, `Content-Length` (made anew),
+/// `Age`, `Via`, `Server-Timing`, `Set-Cookie`, `WWW-Authenticate`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the
+/// ids of tracing systems and single requests.
+#[derive(Debug, Clone, Default)]
+pub struct KeptHeaders {
+    with: Vec<HeaderName>,
+    without: Vec<HeaderName>,
+}
+
+impl KeptHeaders {
+    /// Keeps these headers too. Think of who may send the retry before you keep `Set-Cookie`.
+    #[must_use]
+    pub fn with(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.with.extend(names);
+        self
+    }
+
+    /// Leaves these headers out too.
+    #[must_use]
+    pub fn without(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.without.extend(names);
+        self
+    }
+
+    /// The names that differ from the default.
+    pub(super) fn describe(&self) -> String {
+        let names = |sign: &'static str, names: &[HeaderName]| -> Vec<String> {
+            names.iter().map(|name| format!("{sign}{name}")).collect()
+        };
+        let changes = [names("+", &self.with), names("-", &self.without)].concat();
+        if changes.is_empty() { "standard".to_owned() } else { format!("standard {}", changes.join(" ")) }
+    }
+
+    /// The headers of `headers` to record, in their order.
+    pub(super) fn choose<'a>(
+        &'a self,
+        headers: &'a HeaderMap,
+        replay_header: &'a HeaderName,
+    ) -> impl Iterator<Item = (&'a HeaderName, &'a http::HeaderValue)> {
+        headers.iter().filter(move |(name, _)| *name != replay_header && self.keeps(name) && !named(headers, name))
+    }
+
+    fn keeps(&self, name: &HeaderName) -> bool {
+        if self.without.contains(name) {
+            return false;
+        }
+        if self.with.contains(name) {
+            return true;
+        }
+        !LEFT_OUT.contains(name) && !LEFT_OUT_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+    }
+}
+
+/// Whether `Connection` names this header, which makes it hop-by-hop.
+fn named(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
+}

@@ -1,0 +1,315 @@
+//! The layer: a store, and how it is used.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderName, Method, Response, StatusCode};
+use tower_layer::Layer;
+
+use super::kept::KeptHeaders;
+use super::options::{OptionLine, Options};
+use super::policy::Started;
+use super::rejection::Rejection;
+use super::service::{IdempotencyService, Shared};
+use super::snapshot;
+use crate::engine::{Counts, Engine, OnInFlight, OnInterrupted};
+use crate::key::{RecordId, Scope};
+use crate::record::{Fence, Resolution, Settled};
+use crate::store::{InterruptedRecord, Store, StoreError};
+
+/// Makes retried requests safe: the first request with a key runs, the others get its answer.
+///
+/// ```
+/// # #[cfg(feature = "memory")] {
+/// use axum::{Router, routing::post};
+/// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+///
+/// let app: Router = Router::new()
+///     .route("/charges", post(|| async { "charged" }))
+///     .layer(IdempotencyLayer::new(MemoryStore::new()));
+/// # }
+/// ```
+/// Clones share the store. Layers over one store, with the same or other options, know each other's runs.
+pub struct IdempotencyLayer<St> {
+    store: Arc<St>,
+    options: Options,
+}
+
+/// What an operator says of an interrupted operation.
+#[derive(Debug)]
+pub enum Resolve {
+    /// It took place; retries get this answer, as long as any other.
+    Answer(Response<Bytes>),
+    /// It did not take place, or may take place again: the key is free.
+    Forget,
+}
+
+impl<St: Store> IdempotencyLayer<St> {
+    /// A layer over `store` with the default options.
+    #[must_use]
+    pub fn new(store: St) -> Self {
+        Self { store: Arc::new(store), options: Options::default() }
+    }
+}
+
+/// Options. Each has its default in the README's table.
+impl<St> IdempotencyLayer<St> {
+    /// The header that carries the key. Default: `Idempotency-Key`.
+    #[must_use]
+    pub fn header_name(mut self, name: HeaderName) -> Self {
+        self.options.header_name = name;
+        self
+    }
+
+    /// The header, with the value `true`, that marks a replay. Default: `Idempotent-Replayed`.
+    #[must_use]
+    pub fn replay_header_name(mut self, name: HeaderName) -> Self {
+        self.options.replay_header_name = name;
+        self
+    }
+
+    /// The methods that are covered. Safe methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT never
+    /// are, whether named here or not. Default: POST and PATCH.
+    #[must_use]
+    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.options.methods =
+            methods.into_iter().filter(|method| !method.is_safe() && *method != Method::CONNECT).collect();
+        self
+    }
+
+    /// Which requests of these methods are covered; the others pass through untouched. Default: all.
+    #[must_use]
+    pub fn covers(mut self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.options.covers = Some(Arc::new(covers));
+        self
+    }
+
+    /// Refuses covered requests without a key (400 `key-missing`). Default: they pass through.
+    #[must_use]
+    pub fn require_key(mut self, require: bool) -> Self {
+        self.options.require_key = require;
+        self
+    }
+
+    /// Takes only keys that are structured-field Strings, in double quotes. Default: bare ones too.
+    #[must_use]
+    pub fn strict_keys(mut self, strict: bool) -> Self {
+        self.options.strict_keys = strict;
+        self
+    }
+
+    /// Whose a key is: the account, tenant or principal, as some layer outside has established it. What it refuses is
+    /// refused. Default: no scope; then the request's credentials (`Authorization`, `Cookie`, `X-Api-Key`,
+    /// `Proxy-Authorization`) must be the same in a retry.
+    ///
+    /// Set it where clients authenticate otherwise (mTLS, signatures that change with each try), where they refresh
+    /// tokens between tries, and where two clients may choose the same key.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync + 'static) -> Self {
+        self.options.scope = Some(Arc::new(scope));
+        self
+    }
+
+    /// What a duplicate gets while the first still runs. Default: wait two seconds.
+    #[must_use]
+    pub fn on_in_flight(mut self, policy: OnInFlight) -> Self {
+        self.options.policy.on_in_flight = policy;
+        self
+    }
+
+    /// What a retry gets when the run before it was cut short. Default: [`OnInterrupted::Refuse`].
+    #[must_use]
+    pub fn on_interrupted(mut self, policy: OnInterrupted) -> Self {
+        self.options.policy.on_interrupted = policy;
+        self
+    }
+
+    /// Statuses with which this application says, always, that nothing happened: their answers free the key. Default:
+    /// none.
+    #[must_use]
+    pub fn not_started(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.options.not_started = statuses.into_iter().collect();
+        self
+    }
+
+    /// How long an outcome is replayed, from completion. Default: 24 hours.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.options.policy.retention = retention;
+        self
+    }
+
+    /// How long an operation that was cut short is refused, from when that was first seen. Default: 30 days.
+    #[must_use]
+    pub fn interrupted_retention(mut self, retention: Duration) -> Self {
+        self.options.policy.interrupted_retention = retention;
+        self
+    }
+
+    /// How long a handler may run, its answer's body included. Default: 10 minutes.
+    #[must_use]
+    pub fn max_run(mut self, max_run: Duration) -> Self {
+        self.options.policy.max_run = max_run;
+        self
+    }
+
+    /// The most bytes of a request's body. Default: 1 MiB.
+    #[must_use]
+    pub fn max_request_body(mut self, bytes: usize) -> Self {
+        self.options.max_request_body = bytes;
+        self
+    }
+
+    /// The most bytes of an answer's body that are recorded; a longer one is passed on whole, and its retries are refused.
+    /// Default: 1 MiB.
+    #[must_use]
+    pub fn max_response_body(mut self, bytes: usize) -> Self {
+        self.options.max_response_body = bytes;
+        self
+    }
+
+    /// How long an answer's body may take to be complete; a slower one is passed on whole, and its retries are refused.
+    /// Default: 10 seconds.
+    #[must_use]
+    pub fn outcome_body_timeout(mut self, timeout: Duration) -> Self {
+        self.options.outcome_body_timeout = timeout;
+        self
+    }
+
+    /// Which headers of an answer are replayed. Default: [`KeptHeaders`]' standard.
+    #[must_use]
+    pub fn kept_headers(mut self, kept: KeptHeaders) -> Self {
+        self.options.kept_headers = kept;
+        self
+    }
+
+    /// Runs handlers without protection while the store is away, if nothing is known of their key. Each is counted and
+    /// logged. **A retry of such a request is a second effect.** Default: false; they are refused.
+    #[must_use]
+    pub fn fail_open(mut self, fail_open: bool) -> Self {
+        self.options.policy.fail_open = fail_open;
+        self
+    }
+
+    /// The beginning of every problem's `type`. Default: [`problem`](crate::problem) in this crate's documentation.
+    #[must_use]
+    pub fn problem_base(mut self, base: impl Into<String>) -> Self {
+        self.options.problem_base = base.into();
+        self
+    }
+
+    /// How refusals read. Default: [`Rejection::render`].
+    #[must_use]
+    pub fn render_rejection(mut self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
+        self.options.render_rejection = Some(Arc::new(render));
+        self
+    }
+
+    /// Whether an error of the inner service means that nothing happened. `E` is the inner service's error; an error of
+    /// another type counts as [`Started::Unknown`]. Default: all do.
+    #[must_use]
+    pub fn classify_error<E: 'static>(mut self, classify: impl Fn(&E) -> Started + Send + Sync + 'static) -> Self {
+        let classify = move |error: &dyn Any| error.downcast_ref().map_or(Started::Unknown, &classify);
+        self.options.classify_error = Some(Arc::new(classify));
+        self
+    }
+
+    /// What a run's future passes through before it is spawned. It is called in the requester's task, so that it can
+    /// carry task-locals over. A future that it drops is a run that never began. Default: nothing.
+    #[must_use]
+    pub fn wrap_run<F>(mut self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.options.wrap_run = Some(Arc::new(move |run| Box::pin(wrap(run))));
+        self
+    }
+
+    /// All options as they are set, in the order of the README's table.
+    #[must_use]
+    pub fn describe(&self) -> Vec<OptionLine> {
+        self.options.describe()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &St {
+        &self.store
+    }
+}
+
+/// For operators.
+impl<St: Store> IdempotencyLayer<St> {
+    /// Refuses new keys from now on (503 `shutting-down`; replays are still given), waits at most `deadline` for the runs
+    /// under way, on all layers over this store, and says how many are left.
+    pub async fn drain(&self, deadline: Duration) -> usize {
+        self.engine().drain(deadline).await
+    }
+
+    /// The operations that were cut short, the oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store is away, or a record damaged.
+    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
+        self.store.interrupted(limit).await
+    }
+
+    /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
+    /// where it no longer is, or runs again.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store is away, or the answer can't be stored.
+    pub async fn resolve(&self, id: RecordId, fence: Fence, resolve: Resolve) -> Result<Settled, StoreError> {
+        let resolution = match resolve {
+            Resolve::Forget => Resolution::Forget,
+            Resolve::Answer(response) => {
+                let kept = self.options.kept_headers.choose(response.headers(), &self.options.replay_header_name);
+                let outcome = snapshot::encode(response.status(), kept, response.body(), None);
+                let outcome = outcome.ok_or_else(|| StoreError::Unavailable {
+                    reason: "the answer can't be stored".to_owned(),
+                    source: None,
+                })?;
+                Resolution::Outcome { outcome, retention: self.options.policy.retention }
+            }
+        };
+        self.store.resolve(id, fence, resolution).await
+    }
+
+    /// What this process has counted over this store.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.engine().counts()
+    }
+
+    fn engine(&self) -> Engine<St> {
+        let (policy, wrap_run) = (self.options.policy.clone(), self.options.wrap_run.clone());
+        Engine { store: Arc::clone(&self.store), policy, wrap_run }
+    }
+}
+
+impl<S, St: Store> Layer<S> for IdempotencyLayer<St> {
+    type Service = IdempotencyService<S, St>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let shared = Shared { engine: Arc::new(self.engine()), options: self.options.clone() };
+        IdempotencyService::new(inner, Arc::new(shared))
+    }
+}
+
+impl<St> Clone for IdempotencyLayer<St> {
+    fn clone(&self) -> Self {
+        Self { store: Arc::clone(&self.store), options: self.options.clone() }
+    }
+}
+
+impl<St: fmt::Debug> fmt::Debug for IdempotencyLayer<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyLayer").field("store", &self.store).field("options", &self.options).finish()
+    }
+}

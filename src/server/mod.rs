@@ -1,0 +1,29 @@
+//! The Tower layer.
+//!
+//! One request's story stands in [`exchange`], top to bottom; every other file here is a step of it, or a role that
+//! Tower asks for ([`layer`], [`service`], [`future`]).
+
+mod body;
+mod collect;
+mod context;
+mod exchange;
+mod future;
+mod identify;
+mod kept;
+mod layer;
+mod options;
+mod policy;
+mod refusal;
+mod rejection;
+mod service;
+mod snapshot;
+
+pub use body::{LayerBody, Passage, ReplayBody};
+pub use context::IdempotencyContext;
+pub use future::ResponseFuture;
+pub use kept::KeptHeaders;
+pub use layer::{IdempotencyLayer, Resolve};
+pub use options::OptionLine;
+pub use policy::{Keep, Release, Started};
+pub use rejection::{Rejection, RejectionKind};
+pub use service::IdempotencyService;

@@ -1,0 +1,168 @@
+//! What can be set on the layer, and what it is by default.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, Method, Response, StatusCode};
+
+use super::kept::KeptHeaders;
+use super::policy::Started;
+use super::rejection::Rejection;
+use crate::engine::{OnInFlight, OnInterrupted, Policy, WrapRun};
+use crate::key::Scope;
+
+type Hook<F> = Option<Arc<F>>;
+type Covers = dyn Fn(&Parts) -> bool + Send + Sync;
+type ScopeOf = dyn Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync;
+type Render = dyn Fn(&Rejection) -> Response<Bytes> + Send + Sync;
+type Classify = dyn Fn(&dyn Any) -> Started + Send + Sync;
+
+/// All options of a layer.
+#[derive(Clone)]
+pub(super) struct Options {
+    pub(super) header_name: HeaderName,
+    pub(super) replay_header_name: HeaderName,
+    pub(super) methods: Vec<Method>,
+    pub(super) covers: Hook<Covers>,
+    pub(super) require_key: bool,
+    pub(super) strict_keys: bool,
+    pub(super) scope: Hook<ScopeOf>,
+    pub(super) policy: Policy,
+    pub(super) not_started: Vec<StatusCode>,
+    pub(super) max_request_body: usize,
+    pub(super) max_response_body: usize,
+    pub(super) outcome_body_timeout: Duration,
+    pub(super) kept_headers: KeptHeaders,
+    pub(super) problem_base: String,
+    pub(super) render_rejection: Hook<Render>,
+    pub(super) classify_error: Hook<Classify>,
+    pub(super) wrap_run: Option<WrapRun>,
+}
+
+/// Where the problem types are described.
+const PROBLEM_BASE: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
+const MIB: usize = 1024 * 1024;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            header_name: HeaderName::from_static("idempotency-key"),
+            replay_header_name: HeaderName::from_static("idempotent-replayed"),
+            methods: vec![Method::POST, Method::PATCH],
+            covers: None,
+            require_key: false,
+            strict_keys: false,
+            scope: None,
+            policy: Policy::default(),
+            not_started: Vec::new(),
+            max_request_body: MIB,
+            max_response_body: MIB,
+            outcome_body_timeout: Duration::from_secs(10),
+            kept_headers: KeptHeaders::default(),
+            problem_base: PROBLEM_BASE.to_owned(),
+            render_rejection: None,
+            classify_error: None,
+            wrap_run: None,
+        }
+    }
+}
+
+/// One option, as it is set: for a start-up log, and for the table in the README.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OptionLine {
+    /// Its name: the layer's method.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What it protects, or what for it is there.
+    pub protects: &'static str,
+}
+
+impl Options {
+    pub(super) fn render(&self, rejection: &Rejection) -> Response<Bytes> {
+        match &self.render_rejection {
+            Some(render) => render(rejection),
+            None => rejection.render(&self.problem_base),
+        }
+    }
+
+    pub(super) fn describe(&self) -> Vec<OptionLine> {
+        let line = |name, value: String, protects| OptionLine { name, value, protects };
+        let policy = &self.policy;
+        vec![
+            line("header_name", self.header_name.to_string(), "the header that carries the key"),
+            line("replay_header_name", self.replay_header_name.to_string(), "the header that marks a replay"),
+            line("methods", list(&self.methods), "which methods are covered; safe ones never are"),
+            line("covers", hook(&self.covers, "every request"), "which requests of these methods are covered"),
+            line("require_key", self.require_key.to_string(), "refuses covered requests without a key"),
+            line("strict_keys", self.strict_keys.to_string(), "refuses keys that are not quoted"),
+            line("scope", hook(&self.scope, "none"), "whose a key is; without it, credentials are compared"),
+            line("on_in_flight", in_flight(policy.on_in_flight), "how long a duplicate is held while the first runs"),
+            line("on_interrupted", interrupted(policy.on_interrupted), "against a second effect after a crash"),
+            line("not_started", list(&self.not_started), "statuses that mean: nothing happened, the key is free"),
+            line("retention", time(policy.retention), "how long an outcome is replayed, from completion"),
+            line("interrupted_retention", time(policy.interrupted_retention), "how long an unknown outcome is refused"),
+            line("max_run", time(policy.max_run), "a key against a handler that hangs"),
+            line("max_request_body", size(self.max_request_body), "memory, per request that is read"),
+            line("max_response_body", size(self.max_response_body), "memory and disk, per outcome"),
+            line("outcome_body_timeout", time(self.outcome_body_timeout), "a key against a body that never ends"),
+            line("kept_headers", self.kept_headers.describe(), "the next client against headers meant for the first"),
+            line("fail_open", policy.fail_open.to_string(), "availability, at the price of protection"),
+            line("problem_base", self.problem_base.clone(), "the beginning of every problem's type"),
+            line("render_rejection", hook(&self.render_rejection, "problem+json"), "how refusals read"),
+            line("classify_error", hook(&self.classify_error, "unknown"), "whether an inner error means: not started"),
+            line("wrap_run", hook(&self.wrap_run, "none"), "task-locals of the detached run"),
+        ]
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.describe();
+        f.debug_map().entries(lines.iter().map(|line| (line.name, &line.value))).finish()
+    }
+}
+
+fn list(values: &[impl ToString]) -> String {
+    let values: Vec<_> = values.iter().map(ToString::to_string).collect();
+    if values.is_empty() { "none".to_owned() } else { values.join(", ") }
+}
+
+fn hook<F: ?Sized>(hook: &Hook<F>, default: &str) -> String {
+    if hook.is_some() { "set" } else { default }.to_owned()
+}
+
+fn in_flight(policy: OnInFlight) -> String {
+    match policy {
+        OnInFlight::Wait(patience) => format!("wait {}", time(patience)),
+        OnInFlight::Reject => "reject".to_owned(),
+    }
+}
+
+fn interrupted(policy: OnInterrupted) -> String {
+    match policy {
+        OnInterrupted::Refuse => "refuse",
+        OnInterrupted::Rerun => "rerun",
+    }
+    .to_owned()
+}
+
+fn time(duration: Duration) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "min")];
+    let seconds = duration.as_secs();
+    if duration.subsec_nanos() != 0 || seconds == 0 {
+        return format!("{duration:?}");
+    }
+    // Days only from two on: "24 h" is what people say.
+    let unit = UNITS.iter().find(|(unit, name)| seconds % unit == 0 && (*name != "d" || seconds > *unit));
+    unit.map_or_else(|| format!("{seconds} s"), |(unit, name)| format!("{} {name}", seconds / unit))
+}
+
+fn size(bytes: usize) -> String {
+    if bytes.is_multiple_of(MIB) && bytes > 0 { format!("{} MiB", bytes / MIB) } else { format!("{bytes} B") }
+}

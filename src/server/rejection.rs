@@ -1,0 +1,172 @@
+//! Refusals: which there are, and how they read (RFC 9457).
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+/// Which refusal it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
+/// [`problem`](crate::problem).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is described, once, in the module `problem`")]
+pub enum RejectionKind {
+    KeyMissing,
+    KeyMalformed,
+    BodyTooLarge,
+    BodyIncomplete,
+    StoreUnavailable,
+    StoreFull,
+    ShuttingDown,
+    KeyReused,
+    CredentialsChanged,
+    NotVerifiable,
+    InFlight,
+    NotReplayable,
+    OutcomeUnknown,
+    /// The application's own, from its `scope` function.
+    Custom,
+}
+
+impl RejectionKind {
+    /// All but `Custom`.
+    pub const ALL: [Self; 13] = [
+        Self::KeyMissing,
+        Self::KeyMalformed,
+        Self::BodyTooLarge,
+        Self::BodyIncomplete,
+        Self::StoreUnavailable,
+        Self::StoreFull,
+        Self::ShuttingDown,
+        Self::KeyReused,
+        Self::CredentialsChanged,
+        Self::NotVerifiable,
+        Self::InFlight,
+        Self::NotReplayable,
+        Self::OutcomeUnknown,
+    ];
+
+    /// The stable name of the problem: the last part of its `type`.
+    #[must_use]
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::KeyMissing => "key-missing",
+            Self::KeyMalformed => "key-malformed",
+            Self::BodyTooLarge => "body-too-large",
+            Self::BodyIncomplete => "body-incomplete",
+            Self::StoreUnavailable => "store-unavailable",
+            Self::StoreFull => "store-full",
+            Self::ShuttingDown => "shutting-down",
+            Self::KeyReused => "key-reused",
+            Self::CredentialsChanged => "credentials-changed",
+            Self::NotVerifiable => "not-verifiable",
+            Self::InFlight => "in-flight",
+            Self::NotReplayable => "not-replayable",
+            Self::OutcomeUnknown => "outcome-unknown",
+            Self::Custom => "custom",
+        }
+    }
+}
+
+/// A refusal: why a request was not run and not answered from a record. It rides in the answer's extensions, for layers
+/// outside that want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejection {
+    /// Which it is.
+    pub kind: RejectionKind,
+    /// The answer's status.
+    pub status: StatusCode,
+    /// What it is, in a few words that don't change.
+    pub title: &'static str,
+    /// What happened this time, and what to do.
+    pub detail: String,
+    /// Whether the same request with the same key may be answered otherwise later. Where not, the detail says whether a
+    /// new key is safe.
+    pub retry_with_same_key: bool,
+    /// After how many seconds to try again.
+    pub retry_after: Option<u32>,
+    /// The status of the answer that could not be stored.
+    pub original_status: Option<StatusCode>,
+}
+
+/// The members of an RFC 9457 problem, ours included.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    retry_with_same_key: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original_status: Option<u16>,
+}
+
+impl Rejection {
+    pub(super) fn new(kind: RejectionKind, status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self { kind, status, title, detail, retry_with_same_key: false, retry_after: None, original_status: None }
+    }
+
+    /// A refusal of the application's own, for its `scope` function: 401 for a request that names no account, say.
+    #[must_use]
+    pub fn custom(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(RejectionKind::Custom, status, title, detail)
+    }
+
+    pub(super) fn same_key(mut self) -> Self {
+        self.retry_with_same_key = true;
+        self
+    }
+
+    pub(super) fn after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self.same_key()
+    }
+
+    pub(super) fn original(mut self, status: u16) -> Self {
+        self.original_status = StatusCode::from_u16(status).ok();
+        self
+    }
+
+    /// The problem's `type`: `base` and the slug.
+    #[must_use]
+    pub fn type_uri(&self, base: &str) -> String {
+        format!("{base}{}", self.kind.slug())
+    }
+
+    /// The problem's members as JSON: what a hook of your own can start from.
+    #[must_use]
+    pub fn problem(&self, base: &str) -> serde_json::Value {
+        serde_json::to_value(self.members(&self.type_uri(base))).unwrap_or_default()
+    }
+
+    fn members<'a>(&'a self, r#type: &'a str) -> Problem<'a> {
+        Problem {
+            r#type,
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            retry_with_same_key: self.retry_with_same_key,
+            original_status: self.original_status.map(|status| status.as_u16()),
+        }
+    }
+
+    /// The answer: `application/problem+json`, `Link` to its description, `Retry-After` where that helps.
+    #[must_use]
+    pub fn render(&self, base: &str) -> Response<Bytes> {
+        let uri = self.type_uri(base);
+        let body = serde_json::to_vec(&self.members(&uri)).unwrap_or_default();
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Ok(link) = HeaderValue::from_str(&format!("<{uri}>; rel=\"describedby\"")) {
+            headers.insert(LINK, link);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}

@@ -1,0 +1,111 @@
+//! An answer as outcome bytes, and back.
+//!
+//! # Format 1
+//! One byte for the version; the answer's status, kept headers and trailers as postcard writes them (names and values are
+//! bytes, in order, repeats included); then the body's bytes up to the end, so that a replay shares them with the
+//! record instead of copying.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+
+const VERSION: u8 = 1;
+
+type Fields<'a> = Vec<(&'a [u8], &'a [u8])>;
+
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    status: u16,
+    #[serde(borrow)]
+    headers: Fields<'a>,
+    #[serde(borrow)]
+    trailers: Option<Fields<'a>>,
+}
+
+/// An answer, taken apart.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+/// The outcome of an answer.
+pub(super) fn encode<'a>(
+    status: StatusCode,
+    headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    body: &Bytes,
+    trailers: Option<&HeaderMap>,
+) -> Option<Bytes> {
+    let head = Head {
+        status: status.as_u16(),
+        headers: headers.map(field).collect(),
+        trailers: trailers.map(|trailers| trailers.iter().map(field).collect()),
+    };
+    let mut bytes = BytesMut::with_capacity(body.len() + 256);
+    bytes.put_u8(VERSION);
+    let mut bytes = postcard::to_extend(&head, bytes).ok()?;
+    bytes.put_slice(body);
+    Some(bytes.freeze())
+}
+
+/// The answer of an outcome; `None` for bytes that are none.
+pub(super) fn decode(outcome: &Bytes) -> Option<Snapshot> {
+    let (version, rest) = outcome.split_first()?;
+    if *version != VERSION {
+        return None;
+    }
+    let (head, body): (Head<'_>, &[u8]) = postcard::take_from_bytes(rest).ok()?;
+    Some(Snapshot {
+        status: StatusCode::from_u16(head.status).ok()?,
+        headers: map(&head.headers)?,
+        body: outcome.slice_ref(body),
+        trailers: match head.trailers {
+            Some(fields) => Some(map(&fields)?),
+            None => None,
+        },
+    })
+}
+
+fn field<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> (&'a [u8], &'a [u8]) {
+    (name.as_str().as_bytes(), value.as_bytes())
+}
+
+fn map(fields: &Fields<'_>) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        headers.append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_survives_byte_for_byte_repeats_and_strange_bytes_included() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-twice", HeaderValue::from_static("1"));
+        headers.append("x-latin", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+        headers.append("x-twice", HeaderValue::from_static("2"));
+        let mut trailers = HeaderMap::new();
+        trailers.append("grpc-status", HeaderValue::from_static("0"));
+        let body = Bytes::from_static(b"\0\xffbody");
+        let outcome = encode(StatusCode::CREATED, headers.iter(), &body, Some(&trailers)).unwrap();
+        let snapshot = decode(&outcome).unwrap();
+        assert_eq!(snapshot.status, StatusCode::CREATED);
+        assert_eq!(snapshot.headers, headers);
+        assert_eq!(snapshot.trailers, Some(trailers));
+        assert_eq!(snapshot.body, body);
+        assert_eq!(snapshot.body.as_ptr(), outcome[outcome.len() - body.len()..].as_ptr(), "shared, not copied");
+    }
+
+    #[test]
+    fn bytes_that_are_no_outcome_are_refused() {
+        assert!(decode(&Bytes::new()).is_none());
+        assert!(decode(&Bytes::from_static(&[2, 0, 0, 0])).is_none());
+        assert!(decode(&Bytes::from_static(&[1, 0xff, 0xff, 0xff, 0xff])).is_none());
+    }
+}

@@ -1,0 +1,248 @@
+//! A store that fails on command.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{oneshot, watch};
+
+use super::contract::{Health, InterruptedRecord, Sealed, Store};
+use super::error::StoreError;
+use super::memory::{MemoryStore, MemoryStoreBuilder};
+use crate::clock::Clock;
+use crate::key::RecordId;
+use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled};
+use crate::slots::Slots;
+
+/// A verb of the store, to say which call shall fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verb {
+    /// Looking a record up.
+    Load,
+    /// Claiming a new operation.
+    Claim,
+    /// Claiming an interrupted one.
+    Reclaim,
+    /// Recording an outcome.
+    Complete,
+    /// Freeing a key.
+    Release,
+    /// Saying that a run was cut short.
+    Interrupt,
+    /// Settling an interrupted operation.
+    Resolve,
+    /// Listing interrupted operations.
+    Interrupted,
+    /// Sweeping.
+    Sweep,
+}
+
+/// A store for tests: it fails, stalls, loses answers, crashes and is opened again, each on command. Otherwise it
+/// behaves as a store on disk does, with the disk in memory: a claim that need not be durable leaves no trace.
+///
+/// A handle; clones share the open store.
+#[derive(Debug, Clone)]
+pub struct TestStore {
+    memory: MemoryStore,
+    process: Arc<Process>,
+}
+
+/// One opening of the store, until its crash.
+#[derive(Debug, Default)]
+struct Process {
+    crashed: AtomicBool,
+    faults: Mutex<HashMap<Verb, VecDeque<Fault>>>,
+    stalls: Mutex<HashMap<Verb, watch::Receiver<bool>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Fail,
+    LoseAnswer,
+}
+
+/// Calls of one verb are held up until this is dropped.
+#[derive(Debug)]
+#[must_use = "the calls go on as soon as this is dropped"]
+pub struct Stall {
+    release: watch::Sender<bool>,
+}
+
+impl Stall {
+    /// Lets the calls go on.
+    pub fn release(self) {}
+}
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        self.release.send_replace(true);
+    }
+}
+
+impl Default for TestStore {
+    fn default() -> Self {
+        Self::over(MemoryStoreBuilder::default())
+    }
+}
+
+impl TestStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty store that gets the time from `clock`.
+    #[must_use]
+    pub fn with_clock(clock: impl Clock) -> Self {
+        Self::over(MemoryStoreBuilder::default().clock(clock))
+    }
+
+    fn over(builder: MemoryStoreBuilder) -> Self {
+        Self { memory: builder.volatile_claims().build(), process: Arc::default() }
+    }
+
+    /// The next call of `verb` fails, and nothing is done.
+    pub fn fail_next(&self, verb: Verb) {
+        self.fault(verb, Fault::Fail);
+    }
+
+    /// The next call of `verb` is done, but its answer is lost.
+    pub fn lose_answer(&self, verb: Verb) {
+        self.fault(verb, Fault::LoseAnswer);
+    }
+
+    /// Calls of `verb` are held up, undone, until the [`Stall`] is dropped.
+    pub fn stall(&self, verb: Verb) -> Stall {
+        let (release, gate) = watch::channel(false);
+        lock(&self.process.stalls).insert(verb, gate);
+        Stall { release }
+    }
+
+    /// The process dies: every call of this handle and its clones fails from now on. What is on disk stays.
+    pub fn crash(&self) {
+        self.process.crashed.store(true, Ordering::SeqCst);
+    }
+
+    /// Another process opens what is on disk, after a [`crash`](Self::crash): the runs of the last one were cut short.
+    #[must_use]
+    pub fn reopen(&self) -> Self {
+        self.crash();
+        Self { memory: self.memory.reopened(), process: Arc::default() }
+    }
+
+    fn fault(&self, verb: Verb, fault: Fault) {
+        lock(&self.process.faults).entry(verb).or_default().push_back(fault);
+    }
+
+    /// Does `call` as the faults that were ordered say. It is done when this is called, or, stalled, when it goes on.
+    fn call<F, T>(&self, verb: Verb, call: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
+    where
+        F: FnOnce(&MemoryStore) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let gate = lock(&self.process.stalls).get(&verb).filter(|gate| !*gate.borrow()).cloned();
+        let (done, answer) = oneshot::channel();
+        let store = self.clone();
+        let act = move || {
+            let _ = done.send(store.act(verb, call));
+        };
+        match gate {
+            None => act(),
+            Some(mut gate) => drop(tokio::spawn(async move {
+                let _ = gate.wait_for(|open| *open).await;
+                act();
+            })),
+        }
+        async move { answer.await.unwrap_or_else(|_| Err(uncertain())) }
+    }
+
+    fn act<T>(&self, verb: Verb, call: impl FnOnce(&MemoryStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.process.crashed.load(Ordering::SeqCst) {
+            return Err(unavailable("the process crashed"));
+        }
+        let fault = lock(&self.process.faults).get_mut(&verb).and_then(|faults| faults.pop_front());
+        match fault {
+            Some(Fault::Fail) => Err(unavailable("the test said so")),
+            Some(Fault::LoseAnswer) => call(&self.memory).and_then(|_| Err(uncertain())),
+            None => call(&self.memory),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unavailable(reason: &str) -> StoreError {
+    StoreError::Unavailable { reason: reason.to_owned(), source: None }
+}
+
+fn uncertain() -> StoreError {
+    StoreError::Uncertain { reason: "the answer was lost".to_owned(), source: None }
+}
+
+/// The answer of a future that is ready at once.
+fn now<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    use futures_util::FutureExt as _;
+    answer.now_or_never().unwrap_or_else(|| Err(uncertain()))
+}
+
+impl Sealed for TestStore {}
+
+impl Store for TestStore {
+    fn slots(&self) -> &Arc<Slots> {
+        self.memory.slots()
+    }
+
+    fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+        self.call(Verb::Load, move |store| now(store.load(id)))
+    }
+
+    fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send {
+        self.call(Verb::Claim, move |store| now(store.claim(claim)))
+    }
+
+    fn reclaim(
+        &self,
+        claim: Claim,
+        interrupted: Fence,
+    ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
+        self.call(Verb::Reclaim, move |store| now(store.reclaim(claim, interrupted)))
+    }
+
+    fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        self.call(Verb::Complete, move |store| now(store.complete(completion)))
+    }
+
+    fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        self.call(Verb::Release, move |store| now(store.release(id, fence)))
+    }
+
+    fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        self.call(Verb::Interrupt, move |store| now(store.interrupt(id, fence)))
+    }
+
+    fn resolve(
+        &self,
+        id: RecordId,
+        fence: Fence,
+        resolution: Resolution,
+    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        self.call(Verb::Resolve, move |store| now(store.resolve(id, fence, resolution)))
+    }
+
+    fn interrupted(&self, limit: usize) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
+        self.call(Verb::Interrupted, move |store| now(store.interrupted(limit)))
+    }
+
+    fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        self.call(Verb::Sweep, move |store| now(store.sweep(limit)))
+    }
+
+    fn health(&self) -> Health {
+        if self.process.crashed.load(Ordering::SeqCst) { Health::Closed } else { Health::Good }
+    }
+}
