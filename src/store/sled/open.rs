@@ -52,7 +52,8 @@ impl SledStoreBuilder {
         self
     }
 
-    /// The records from which on no new key is taken, so that the disk doesn't fill up. Default: 10 million.
+    /// The records from which on no new key is taken, so that the disk doesn't fill up. Runs under way whose claims leave no
+    /// trace (`Rerun`) come on top. Default: 10 million.
     pub fn max_records(mut self, records: u64) -> Self {
         self.max_records = records;
         self

@@ -1,0 +1,279 @@
+//! What `SledStore` promises beyond the contract: restarts, one owner, durability's small print.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::record::{Claim, Claimed, Completion, Hold, Settled, Settlement, State};
+use tower_idempotency::store::{Health, OpenError, SledStore, Store, StoreError};
+use tower_idempotency::test_util::ManualClock;
+use tower_idempotency::{Fingerprint, Key, RecordId};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+struct Place {
+    _parent: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("payments.db");
+        Self { _parent: parent, path }
+    }
+
+    fn open(&self) -> SledStore {
+        SledStore::open(&self.path).unwrap()
+    }
+}
+
+fn wish(name: &str) -> Claim {
+    let id = RecordId::new(None, &Key::new(name).unwrap());
+    let fingerprint = Fingerprint::of(name.as_bytes());
+    Claim { id, fingerprint, nonce: [1; 16], durable: true, interrupted_retention: DAY }
+}
+
+async fn claim(store: &SledStore, name: &str) -> Hold {
+    match store.claim(wish(name)).await.unwrap() {
+        Claimed::Fresh(hold) => hold,
+        Claimed::Held(record) => panic!("held: {record:?}"),
+    }
+}
+
+async fn run(store: &SledStore, name: &str, outcome: Bytes) -> Hold {
+    let hold = claim(store, name).await;
+    let settlement = Settlement::Outcome(outcome);
+    let completion = Completion { hold, fingerprint: wish(name).fingerprint, settlement, retention: DAY };
+    assert_eq!(store.complete(completion).await.unwrap(), Settled::Done);
+    hold
+}
+
+async fn outcome(store: &SledStore, name: &str) -> Bytes {
+    match store.load(wish(name).id).await.unwrap().unwrap().state {
+        State::Completed { outcome, .. } => outcome,
+        other => panic!("not completed: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn outcomes_small_and_large_are_there_after_a_restart() {
+    let place = Place::new();
+    let store = place.open();
+    let large = Bytes::from(vec![7; 300_000]);
+    run(&store, "small", Bytes::from("x")).await;
+    run(&store, "large", large.clone()).await;
+    store.close().await.unwrap();
+    let store = place.open();
+    assert_eq!(outcome(&store, "small").await, "x");
+    assert_eq!(outcome(&store, "large").await, large);
+    assert!(
+        !place.path.join("blobs").read_dir().is_ok_and(|mut blobs| blobs.next().is_some()),
+        "sled never syncs blobs"
+    );
+}
+
+#[tokio::test]
+async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_comes_back() {
+    let place = Place::new();
+    let store = place.open();
+    let mut holds = Vec::new();
+    for number in 0..1_100 {
+        holds.push(claim(&store, &format!("k{number}")).await);
+    }
+    store.close().await.unwrap();
+    let store = place.open();
+    assert_eq!(store.interrupted(2_000).await.unwrap().len(), 1_100);
+    let record = store.load(holds[0].id).await.unwrap().unwrap();
+    assert!(matches!(record.state, State::Interrupted { .. }), "{record:?}");
+    assert_eq!(record.fence, holds[0].fence);
+    let last = holds.iter().map(|hold| hold.fence).max().unwrap();
+    assert!(claim(&store, "new").await.fence > last);
+    let fence = store.reclaim(Claim { nonce: [2; 16], ..wish("k0") }, holds[0].fence).await.unwrap().unwrap().fence;
+    assert!(fence > last);
+}
+
+#[tokio::test]
+async fn trap_60_a_second_opening_is_an_error_that_names_the_remedy() {
+    let place = Place::new();
+    let store = place.open();
+    let error = SledStore::open(&place.path).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+    assert!(error.to_string().contains("stop the other process"), "{error}");
+    run(&store, "k", Bytes::from("still works")).await;
+    store.close().await.unwrap();
+    place.open();
+}
+
+#[tokio::test]
+async fn after_close_everything_is_refused_and_the_directory_can_be_opened_again() {
+    let place = Place::new();
+    for round in 0..5 {
+        let store = place.open();
+        run(&store, &format!("k{round}"), Bytes::from("x")).await;
+        store.clone().close().await.unwrap();
+        assert_eq!(store.health(), Health::Closed);
+        assert!(matches!(store.claim(wish("other")).await, Err(StoreError::Unavailable { .. })));
+        assert!(store.db().is_err());
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_asked_before_close_is_done() {
+    let place = Place::new();
+    let store = place.open();
+    let holds = [claim(&store, "a").await, claim(&store, "b").await];
+    let answers = holds.map(|hold| store.interrupt(hold.id, hold.fence));
+    store.close().await.unwrap();
+    for answer in answers {
+        assert_eq!(answer.await.unwrap(), Settled::Done);
+    }
+}
+
+#[tokio::test]
+async fn the_remains_of_a_torn_snapshot_do_not_stop_an_opening() {
+    let place = Place::new();
+    let store = place.open();
+    run(&store, "k", Bytes::from("x")).await;
+    store.close().await.unwrap();
+    fs::write(place.path.join("snap.7FFFFFFFFFFFFFFF.generating"), b"torn").unwrap();
+    let store = place.open();
+    assert_eq!(outcome(&store, "k").await, "x");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_directory_is_private_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let place = Place::new();
+    let store = place.open();
+    assert_eq!(mode(&place.path), 0o700);
+    store.close().await.unwrap();
+    fs::set_permissions(&place.path, fs::Permissions::from_mode(0o755)).unwrap();
+    let _store = place.open();
+    assert_eq!(mode(&place.path), 0o700);
+}
+
+#[test]
+fn a_directory_with_other_files_is_left_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    fs::write(parent.path().join("thesis.tex"), b"mine").unwrap();
+    let error = SledStore::open(parent.path()).unwrap_err();
+    assert!(matches!(&error, OpenError::NotAStore { found, .. } if found == "thesis.tex"), "{error:?}");
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_directory_of_a_later_format_is_refused() {
+    let place = Place::new();
+    let db = sled::open(&place.path).unwrap();
+    db.open_tree("tower-idempotency").unwrap().insert("mformat", &[2]).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let error = SledStore::open(&place.path).unwrap_err();
+    assert!(matches!(error, OpenError::Format { format: 2, known: 1, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn trap_72_a_key_claimed_anew_leaves_nothing_of_its_old_record_behind() {
+    let place = Place::new();
+    let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
+    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+    let keys = |store: &SledStore| store.db().unwrap().open_tree("tower-idempotency").unwrap().len();
+    run(&store, "k", Bytes::from("x")).await;
+    let with_one_small = keys(&store);
+    clock.advance(DAY);
+    run(&store, "k", Bytes::from(vec![1; 50_000])).await;
+    assert_eq!(keys(&store), with_one_small + 13, "50,000 bytes are 13 chunks");
+    clock.advance(DAY - Duration::from_secs(1));
+    assert_eq!(store.sweep(100).await.unwrap(), 0, "the old entry is gone, and does not name the new record");
+    clock.advance(Duration::from_secs(1));
+    run(&store, "k", Bytes::from("x")).await;
+    assert_eq!(keys(&store), with_one_small);
+}
+
+#[tokio::test]
+async fn a_record_that_expired_is_swept_without_anybody_asking() {
+    let place = Place::new();
+    let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
+    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+    for number in 0..50 {
+        run(&store, &format!("k{number}"), Bytes::from("x")).await;
+    }
+    let before = tree.len();
+    let mut events = tree.watch_prefix("r");
+    clock.advance(DAY);
+    let removed = tokio::task::spawn_blocking(move || {
+        let removals = std::iter::from_fn(|| events.next()).filter(|event| matches!(event, sled::Event::Remove { .. }));
+        removals.take(50).count()
+    });
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), removed).await.unwrap().unwrap(), 50);
+    // The batch is visible as a whole once a later verb is answered.
+    store.sweep(0).await.unwrap();
+    assert_eq!(tree.len(), before - 100, "records and expiry entries");
+}
+
+#[tokio::test]
+async fn trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_back() {
+    let place = Place::new();
+    let start = Timestamp::from_millis(10 * 86_400_000);
+    let clock = ManualClock::new(start);
+    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+    run(&store, "k", Bytes::from("x")).await;
+    clock.advance(DAY / 2);
+    run(&store, "later", Bytes::from("x")).await;
+    store.close().await.unwrap();
+    let clock = ManualClock::new(Timestamp::from_millis(86_400_000));
+    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+    clock.advance(DAY / 2);
+    assert_eq!(store.load(wish("k").id).await.unwrap(), None, "a day has passed by the store's clock");
+    assert!(store.load(wish("later").id).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_new_keys_and_finishes_what_has_begun() {
+    let place = Place::new();
+    let store = SledStore::builder().max_records(3).open(&place.path).unwrap();
+    let holds = [claim(&store, "a").await, claim(&store, "b").await, claim(&store, "c").await];
+    for durable in [true, false] {
+        let refused = store.claim(Claim { durable, ..wish("d") }).await;
+        assert!(matches!(refused, Err(StoreError::Full { limit: "max_records" })), "{refused:?}");
+    }
+    for (hold, name) in holds.iter().zip(["a", "b", "c"]) {
+        let settlement = Settlement::Outcome(Bytes::from(vec![1; 100_000]));
+        let completion = Completion { hold: *hold, fingerprint: wish(name).fingerprint, settlement, retention: DAY };
+        assert_eq!(store.complete(completion).await.unwrap(), Settled::Done);
+    }
+    store.close().await.unwrap();
+    let store = SledStore::builder().max_records(3).open(&place.path).unwrap();
+    assert!(matches!(store.claim(wish("d")).await, Err(StoreError::Full { .. })), "counted across a restart");
+}
+
+#[tokio::test]
+async fn the_application_s_own_trees_are_durable_after_sync() {
+    let place = Place::new();
+    let store = place.open();
+    store.db().unwrap().open_tree("charges").unwrap().insert("ch_1", "100").unwrap();
+    store.sync().await.unwrap();
+    store.close().await.unwrap();
+    let store = place.open();
+    assert_eq!(store.db().unwrap().open_tree("charges").unwrap().get("ch_1").unwrap().unwrap(), "100");
+}
+
+#[tokio::test]
+async fn a_lent_database_that_is_still_held_keeps_the_directory_and_the_error_says_so() {
+    let place = Place::new();
+    let store = place.open();
+    let held = store.db().unwrap();
+    drop(store);
+    // The writer ends with the last handle; sled's own lock goes with the last lent one.
+    let error = SledStore::open(&place.path).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+    drop(held);
+}
