@@ -16,8 +16,8 @@ use super::run::Run;
 use super::verdict::{Finished, Verdict};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
-use crate::record::State;
-use crate::slots::{Entered, Joined, Refusal, Waiter};
+use crate::record::{Fence, Resolution, Settled, State};
+use crate::slots::{End, Entered, Joined, Refusal, Waiter};
 use crate::store::{Store, StoreError};
 
 /// Through which a run's future passes before it is spawned.
@@ -185,6 +185,25 @@ impl<St: Store> Engine<St> {
         let slots = self.store.slots();
         let _ = tokio::time::timeout(deadline, slots.drained()).await;
         slots.live()
+    }
+
+    /// Settles an interrupted operation. The slot is held meanwhile, so that nobody is answered from what is not durable.
+    pub(crate) async fn resolve(
+        &self,
+        id: RecordId,
+        fence: Fence,
+        resolution: Resolution,
+    ) -> Result<Settled, StoreError> {
+        let Entered::Mine(slot) = self.store.slots().take(id) else {
+            return Ok(Settled::Superseded);
+        };
+        let settled = self.store.resolve(id, fence, resolution).await?;
+        // Who has met the slot meanwhile is answered from the record, or told to come again.
+        slot.end(match self.store.load(id).await {
+            Ok(Some(record)) => End::Found(record),
+            Ok(None) | Err(_) => End::Refused(Refusal::Unavailable),
+        });
+        Ok(settled)
     }
 
     pub(crate) fn counts(&self) -> Counts {

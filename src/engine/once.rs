@@ -13,8 +13,9 @@ use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::verdict::{Ended, Finished, Verdict};
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
+use crate::record::{Fence, Resolution, Settled};
 use crate::slots::Refusal;
-use crate::store::Store;
+use crate::store::{InterruptedRecord, Store, StoreError};
 
 /// Runs effects at most once per record id, without HTTP.
 ///
@@ -172,13 +173,30 @@ impl<St: Store> Once<St> {
         self.engine.drain(deadline).await
     }
 
+    /// The operations that were cut short, the oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store is away, or a record damaged.
+    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
+        self.engine.store.interrupted(limit).await
+    }
+
+    /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
+    /// where it no longer is, or runs again.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store is away.
+    pub async fn resolve(&self, id: RecordId, fence: Fence, resolution: Resolution) -> Result<Settled, StoreError> {
+        self.engine.resolve(id, fence, resolution).await
+    }
+
     /// What this process has counted over this store.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.engine.counts()
     }
 
-    /// The store, to list and settle what was interrupted.
+    /// The store.
     #[must_use]
     pub fn store(&self) -> &St {
         &self.engine.store

@@ -261,7 +261,7 @@ impl<St: Store> IdempotencyLayer<St> {
     }
 
     /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
-    /// where it no longer is, or runs again.
+    /// where it no longer is, or runs again, or a request for it is just being answered.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or the answer can't be stored.
@@ -278,7 +278,7 @@ impl<St: Store> IdempotencyLayer<St> {
                 Resolution::Outcome { outcome, retention: self.options.policy.retention }
             }
         };
-        self.store.resolve(id, fence, resolution).await
+        self.engine().resolve(id, fence, resolution).await
     }
 
     /// What this process has counted over this store.

@@ -64,7 +64,8 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
     /// Says of a run that nobody knows how it ended.
     fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send;
 
-    /// Settles an interrupted operation.
+    /// Settles an interrupted operation. Applications call the layer's `resolve`, or `Once`'s, which hold the slot
+    /// meanwhile.
     fn resolve(
         &self,
         id: RecordId,

@@ -68,6 +68,11 @@ impl SledStore {
         Self { inner: Arc::new(Inner { shared, writer, slots: Arc::default() }) }
     }
 
+    #[cfg(test)]
+    pub(super) fn inner(&self) -> &Shared {
+        &self.inner.shared
+    }
+
     /// Lends the database, for trees of the application. What is written to them is durable after
     /// [`sync`](Self::sync). Keep values below 4 KiB: sled writes large ones to files that nothing syncs.
     ///

@@ -24,6 +24,8 @@ mod open;
 mod read;
 mod state;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod watchdog;
 mod writer;
 

@@ -95,6 +95,11 @@ impl Shared {
         Err(StoreError::Unavailable { reason, source: None })
     }
 
+    /// Whether a write or sync has failed.
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.poison.get().is_some()
+    }
+
     pub(super) fn next_fence(&self) -> Result<Fence, StoreError> {
         let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
         if fence > self.last_fence {

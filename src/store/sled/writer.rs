@@ -106,8 +106,8 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn batch(&mut self, database: &Database, verbs: Vec<Verb>) {
-        if self.shared.check().is_err() && !self.shared.closed.load(std::sync::atomic::Ordering::SeqCst) {
-            // Poisoned: the senders learn from their dropped replies.
+        if self.shared.is_poisoned() {
+            // The senders learn from their dropped replies.
             self.backlog = false;
             return;
         }

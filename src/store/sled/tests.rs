@@ -1,0 +1,65 @@
+use std::time::Duration;
+
+use super::SledStore;
+use crate::fingerprint::Fingerprint;
+use crate::key::{Key, RecordId};
+use crate::record::{Claim, Claimed, Completion, Settled, Settlement};
+use crate::store::{Health, Store, StoreError};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn wish(name: &str) -> Claim {
+    let id = RecordId::new(None, &Key::new(name).unwrap());
+    let fingerprint = Fingerprint::of(b"m");
+    Claim { id, fingerprint, nonce: [1; 16], durable: true, interrupted_retention: HOUR }
+}
+
+async fn run(store: &SledStore, name: &str) {
+    let Claimed::Fresh(hold) = store.claim(wish(name)).await.unwrap() else { panic!("held") };
+    let settlement = Settlement::Outcome("done".into());
+    let completion = Completion { hold, fingerprint: wish(name).fingerprint, settlement, retention: HOUR };
+    assert_eq!(store.complete(completion).await.unwrap(), Settled::Done);
+}
+
+#[tokio::test]
+async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_it_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = SledStore::open(&path).unwrap();
+    run(&store, "cached").await;
+    store.inner().poison("a test".to_owned());
+
+    assert!(matches!(store.health(), Health::Poisoned { reason } if reason == "a test"));
+    assert!(store.load(wish("cached").id).await.unwrap().is_some());
+    let unavailable = |error: StoreError| matches!(error, StoreError::Unavailable { .. });
+    assert!(unavailable(store.load(wish("other").id).await.unwrap_err()));
+    for durable in [true, false] {
+        assert!(unavailable(store.claim(Claim { durable, ..wish("other") }).await.unwrap_err()));
+    }
+    assert!(unavailable(store.sync().await.unwrap_err()));
+    assert!(unavailable(store.interrupted(1).await.unwrap_err()));
+    store.close().await.unwrap();
+
+    let store = SledStore::open(&path).unwrap();
+    assert_eq!(store.health(), Health::Good);
+    run(&store, "other").await;
+}
+
+#[tokio::test]
+async fn what_was_queued_when_the_store_was_poisoned_is_not_said_to_be_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::open(directory.path().join("s")).unwrap();
+    let queued: Vec<_> = (0..100).map(|number| store.claim(wish(&format!("k{number}")))).collect();
+    store.inner().poison("a test".to_owned());
+    let mut refused = 0;
+    for answer in queued {
+        match answer.await {
+            Ok(Claimed::Fresh(_)) => assert_eq!(refused, 0, "in order: nothing is done after something was not"),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Uncertain { .. }), "{error:?}");
+                refused += 1;
+            }
+        }
+    }
+}
