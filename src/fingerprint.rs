@@ -40,7 +40,6 @@ pub enum Match {
 
 impl Fingerprint {
     /// Starts a fingerprint over labelled fields.
-    #[must_use]
     pub fn builder() -> FingerprintBuilder {
         FingerprintBuilder {
             request: blake3::Hasher::new_derive_key("tower-idempotency 2026 request v1"),

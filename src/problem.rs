@@ -5,48 +5,48 @@
 //! says otherwise, nothing ran.
 //!
 //! ## key-missing
-//! 400. The server requires a key. Send one.
+//! Status 400. The server requires a key. Send one.
 //!
 //! ## key-malformed
-//! 400. More than one field line, a quoted value that is no structured-field String (RFC 9651), empty or blank, over 255
+//! Status 400. More than one field line, a quoted value that is no structured-field String (RFC 9651), empty or blank, over 255
 //! bytes, or a byte that is not accepted. Send one valid key.
 //!
 //! ## body-too-large
-//! 413. Requests with a key are read as a whole, up to a limit. Make the request smaller.
+//! Status 413. Requests with a key are read as a whole, up to a limit. Make the request smaller.
 //!
 //! ## body-incomplete
-//! 400. The body broke off. Send it again with the same key.
+//! Status 400. The body broke off. Send it again with the same key.
 //!
 //! ## store-unavailable
-//! 503, with `Retry-After`. The store of keys can't be reached, and what asked for protection never runs without it. Try
+//! Status 503, with `Retry-After`. The store of keys can't be reached, and what asked for protection never runs without it. Try
 //! again with the same key. Without `Retry-After`: what is stored for this key is damaged; ask the operator.
 //!
 //! ## store-full
-//! 503. A limit of the store is reached. Try again later with the same key.
+//! Status 503. A limit of the store is reached. Try again later with the same key.
 //!
 //! ## shutting-down
-//! 503, with `Retry-After`. This server takes no new operations. Try again with the same key.
+//! Status 503, with `Retry-After`. This server takes no new operations. Try again with the same key.
 //!
 //! ## key-reused
-//! 422. The key belongs to another request: method, host, path, query, content type or body differ. A new operation needs
+//! Status 422. The key belongs to another request: method, host, path, query, content type or body differ. A new operation needs
 //! a new key.
 //!
 //! ## credentials-changed
-//! 422. The same request with other credentials than the first try's. **Do not mint a new key**: it would run the
+//! Status 422. The same request with other credentials than the first try's. **Do not mint a new key**: it would run the
 //! operation again. Use the first try's credentials; operators avoid this with a `scope`.
 //!
 //! ## not-verifiable
-//! 409. What was recorded was made by rules that this server can't apply, such as a later release's. **Do not mint a new
+//! Status 409. What was recorded was made by rules that this server can't apply, such as a later release's. **Do not mint a new
 //! key.**
 //!
 //! ## in-flight
-//! 409, with `Retry-After`. A request with this key is being processed, or was until now and ended without an effect. Try
+//! Status 409, with `Retry-After`. A request with this key is being processed, or was until now and ended without an effect. Try
 //! again with the same key.
 //!
 //! ## not-replayable
-//! 409. The operation **took place**, with the status in `original_status`; its answer was not stored, because it was too
+//! Status 409. The operation **took place**, with the status in `original_status`; its answer was not stored, because it was too
 //! large, too slow or a stream. It is not run again.
 //!
 //! ## outcome-unknown
-//! 409, or 500 for the request whose own run it was. The operation **may have taken place**: its run was cut short by a
+//! Status 409, or 500 for the request whose own run it was. The operation **may have taken place**: its run was cut short by a
 //! crash, a panic, an error or a time-out. Find out before you use a new key; the operator can settle it.

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Each function here is one arrow. It looks at what the store holds and says what the store has to write
-//! ([`Change`]) and what it has to answer. A store calls it inside its own atomic step; no store decides by itself.
+//! (`Change`) and what it has to answer. A store calls it inside its own atomic step; no store decides by itself.
 //! Rules, kept by every arrow:
 //! 1. A record past its expiry is absent, swept or not ([`Record::live`]).
 //! 2. All but `claim` compare the fence. Who holds an older one changes nothing and is told so ([`Settled::Superseded`]).

@@ -1,13 +1,13 @@
 //! Run once, over a store. Knows nothing of HTTP: a redelivered message is a retried request too.
 //!
 //! One operation's way:
-//! 1. [`exchange`](engine::Engine::exchange) looks at the slot, the store, and the slot again: a duplicate is answered
+//! 1. `engine.rs` looks at the slot, the store, and the slot again: a duplicate is answered
 //!    from the run under way or from the record.
-//! 2. A new key takes the slot, and its run is **spawned before the claim is sent** ([`run`]): from there on no
+//! 2. A new key takes the slot, and its run is **spawned before the claim is sent** (`run.rs`): from there on no
 //!    dropped future can leave a claim without an owner.
-//! 3. Under the slot the store is asked ([`claim`]): fresh, found, or refused.
-//! 4. The work runs, its panics caught and its time limited ([`run`]).
-//! 5. How it ended is recorded before anybody is told ([`settle`]); then the slot is freed.
+//! 3. Under the slot the store is asked (`claim.rs`): fresh, found, or refused.
+//! 4. The work runs, its panics caught and its time limited (`run.rs`).
+//! 5. How it ended is recorded before anybody is told (`settle.rs`); then the slot is freed.
 
 mod claim;
 mod context;

@@ -33,9 +33,9 @@ use http_body_util::{Empty, Full, Limited};
 /// ```
 /// A body type of another crate can be mapped to one of these outside the layer, with tower-http's
 /// `MapRequestBodyLayer` and `MapResponseBodyLayer`.
-pub trait LayerBody: Body + Sized {
+pub trait LayerBody: Body<Data: Send, Error: Send> + Send + Sized + 'static {
     /// The type that leaves the layer.
-    type Through: Body + From<Passage<Self>>;
+    type Through: Body + From<Passage<Self>> + Send + 'static;
 }
 
 /// What became of a body in the layer.
@@ -89,8 +89,10 @@ pin_project_lite::pin_project! {
     }
 }
 
+type Polled<D, E> = Poll<Option<Result<Frame<D>, E>>>;
+
 impl<B: Body> Rest<B> {
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Data, B::Error> {
         match self.project() {
             RestProjected::Nothing => Poll::Ready(None),
             RestProjected::Untouched { body } => body.poll_frame(cx),
@@ -137,7 +139,7 @@ impl<B: Body> Body for ReplayBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Bytes, B::Error> {
         let mut this = self.project();
         if let Some(bytes) = this.head.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
@@ -200,30 +202,30 @@ impl LayerBody for String {
     type Through = ReplayBody<Self>;
 }
 
-impl<D: Buf> LayerBody for Full<D> {
+impl<D: Buf + Send + 'static> LayerBody for Full<D> {
     type Through = ReplayBody<Self>;
 }
 
-impl<D: Buf> LayerBody for Empty<D> {
+impl<D: Buf + Send + 'static> LayerBody for Empty<D> {
     type Through = ReplayBody<Self>;
 }
 
-impl<B: Body> LayerBody for Limited<B>
+impl<B: LayerBody> LayerBody for Limited<B>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Through = ReplayBody<Self>;
 }
 
-impl<D: Buf, E> LayerBody for http_body_util::combinators::BoxBody<D, E> {
+impl<D: Buf + Send + 'static, E: Send + 'static> LayerBody for http_body_util::combinators::BoxBody<D, E> {
     type Through = ReplayBody<Self>;
 }
 
-impl<D: Buf, E> LayerBody for http_body_util::combinators::UnsyncBoxBody<D, E> {
+impl<D: Buf + Send + 'static, E: Send + 'static> LayerBody for http_body_util::combinators::UnsyncBoxBody<D, E> {
     type Through = ReplayBody<Self>;
 }
 
-impl<L: Body, R: Body<Data = L::Data>> LayerBody for http_body_util::Either<L, R>
+impl<L: LayerBody, R: LayerBody + Body<Data = L::Data>> LayerBody for http_body_util::Either<L, R>
 where
     L::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -233,23 +235,24 @@ where
 
 impl<S, D, E> LayerBody for http_body_util::StreamBody<S>
 where
-    S: futures_util::Stream<Item = Result<Frame<D>, E>>,
-    D: Buf,
+    S: futures_util::Stream<Item = Result<Frame<D>, E>> + Send + 'static,
+    D: Buf + Send,
+    E: Send,
 {
     type Through = ReplayBody<Self>;
 }
 
-impl<B: Body> LayerBody for ReplayBody<B> {
+impl<B: LayerBody> LayerBody for ReplayBody<B> {
     type Through = ReplayBody<Self>;
 }
 
-impl<B: Body + Unpin + ?Sized> LayerBody for Box<B> {
+impl<B: LayerBody + Unpin> LayerBody for Box<B> {
     type Through = ReplayBody<Self>;
 }
 
 impl<P> LayerBody for Pin<P>
 where
-    P: Unpin + std::ops::DerefMut<Target: Body>,
+    P: Unpin + std::ops::DerefMut<Target: Body<Data: Send, Error: Send>> + Send + 'static,
 {
     type Through = ReplayBody<Self>;
 }

@@ -7,7 +7,6 @@
 //! 6. The verdict becomes an answer: the handler's own, a replay, or a refusal.
 
 use std::any::Any;
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,14 +47,8 @@ impl<S, St: Store> Exchange<S, St> {
         S: Service<Request<B::Through>, Response = Response<R>, Error = E> + Send + 'static,
         S::Future: Future<Output = Result<Response<R>, E>> + Send + 'static,
         E: Send + 'static,
-        B: LayerBody + Send + 'static,
-        B::Data: Send,
-        B::Error: Send + fmt::Display,
-        B::Through: Send + 'static,
-        R: LayerBody + Send + 'static,
-        R::Data: Send,
-        R::Error: Send,
-        R::Through: Send + 'static,
+        B: LayerBody,
+        R: LayerBody,
     {
         let Self { shared, key, service } = self;
         let (parts, body) = request.into_parts();
@@ -67,7 +60,7 @@ impl<S, St: Store> Exchange<S, St> {
         let (data, trailers) = match collect(body, limit, None).await {
             Collected::Whole { data, trailers } => (data, trailers),
             Collected::Over { .. } => return Ok(shared.refuse::<R>(refusal::body_too_large(limit))),
-            Collected::Failed { error, .. } => return Ok(shared.refuse::<R>(refusal::body_incomplete(&error))),
+            Collected::Failed { .. } => return Ok(shared.refuse::<R>(refusal::body_incomplete())),
         };
         let fingerprint = fingerprint(&parts, &data, shared.options.scope.is_some());
         let request = Request::from_parts(parts, Passage::Whole { data, trailers }.into());
@@ -134,7 +127,7 @@ impl<S, St: Store, B> Work<S, St, B> {
 }
 
 /// What an answer means for its key, and the answer again.
-async fn take<R: LayerBody, St>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, Ended) {
+async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, Ended) {
     let options = &shared.options;
     let (parts, body) = response.into_parts();
     let policy = shared.engine.policy.on_interrupted;

@@ -1,7 +1,7 @@
 //! The Tower layer.
 //!
-//! One request's story stands in [`exchange`], top to bottom; every other file here is a step of it, or a role that
-//! Tower asks for ([`layer`], [`service`], [`future`]).
+//! One request's story stands in `exchange.rs`, top to bottom; every other file here is a step of it, or a role that
+//! Tower asks for (`layer.rs`, `service.rs`, `future.rs`).
 
 mod body;
 mod collect;

@@ -113,7 +113,7 @@ impl Options {
             line("outcome_body_timeout", time(self.outcome_body_timeout), "a key against a body that never ends"),
             line("kept_headers", self.kept_headers.describe(), "the next client against headers meant for the first"),
             line("fail_open", policy.fail_open.to_string(), "availability, at the price of protection"),
-            line("problem_base", self.problem_base.clone(), "the beginning of every problem's type"),
+            line("problem_base", base(&self.problem_base), "the beginning of every problem's type"),
             line("render_rejection", hook(&self.render_rejection, "problem+json"), "how refusals read"),
             line("classify_error", hook(&self.classify_error, "unknown"), "whether an inner error means: not started"),
             line("wrap_run", hook(&self.wrap_run, "none"), "task-locals of the detached run"),
@@ -135,6 +135,10 @@ fn list(values: &[impl ToString]) -> String {
 
 fn hook<F: ?Sized>(hook: &Hook<F>, default: &str) -> String {
     if hook.is_some() { "set" } else { default }.to_owned()
+}
+
+fn base(base: &str) -> String {
+    if base == PROBLEM_BASE { "this crate's documentation" } else { base }.to_owned()
 }
 
 fn in_flight(policy: OnInFlight) -> String {
@@ -159,7 +163,7 @@ fn time(duration: Duration) -> String {
         return format!("{duration:?}");
     }
     // Days only from two on: "24 h" is what people say.
-    let unit = UNITS.iter().find(|(unit, name)| seconds % unit == 0 && (*name != "d" || seconds > *unit));
+    let unit = UNITS.iter().find(|(unit, name)| seconds.is_multiple_of(*unit) && (*name != "d" || seconds > *unit));
     unit.map_or_else(|| format!("{seconds} s"), |(unit, name)| format!("{} {name}", seconds / unit))
 }
 

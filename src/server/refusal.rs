@@ -1,7 +1,5 @@
 //! Which refusal a verdict is, and what it says.
 
-use std::fmt::Display;
-
 use http::StatusCode;
 
 use super::rejection::{Rejection, RejectionKind};
@@ -15,8 +13,8 @@ pub(super) fn body_too_large(limit: usize) -> Rejection {
 }
 
 /// The connection is broken as a rule, and nobody reads this.
-pub(super) fn body_incomplete(error: &impl Display) -> Rejection {
-    let detail = format!("The request body could not be read to its end: {error}. Nothing was done.");
+pub(super) fn body_incomplete() -> Rejection {
+    let detail = "The request body could not be read to its end. Nothing was done.";
     let title = "The request body is incomplete";
     Rejection::new(RejectionKind::BodyIncomplete, StatusCode::BAD_REQUEST, title, detail).same_key()
 }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::Body;
 use tower_service::Service;
 
 use super::body::{LayerBody, Passage};
@@ -100,14 +99,8 @@ where
     S::Future: Future<Output = Result<Response<R>, S::Error>> + Send + 'static,
     S::Error: Send + 'static,
     St: Store,
-    B: LayerBody + Send + 'static,
-    B::Data: Send,
-    B::Error: Send + fmt::Display,
-    B::Through: Send + 'static,
-    R: LayerBody + Send + 'static,
-    R::Data: Send,
-    R::Error: Send,
-    R::Through: Body + Send + 'static,
+    B: LayerBody,
+    R: LayerBody,
 {
     type Response = Response<R::Through>;
     type Error = S::Error;

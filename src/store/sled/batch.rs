@@ -195,7 +195,7 @@ impl<'a> Batch<'a> {
         }
         for answer in answers {
             let uncertain = |reason: &String| StoreError::Uncertain { reason: reason.clone(), source: None };
-            answer(result.as_ref().map(|()| ()).map_err(uncertain));
+            answer(result.as_ref().copied().map_err(uncertain));
         }
         result
     }
