@@ -255,6 +255,37 @@ async fn a_full_store_refuses_new_keys_and_finishes_what_has_begun() {
     assert!(matches!(store.claim(wish("d")).await, Err(StoreError::Full { .. })), "counted across a restart");
 }
 
+/// One line per key: key and value in hex, as the first release wrote them.
+const FORMAT_1: &str = include_str!("fixtures/store-v1.txt");
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<_> = text.bytes().map(|digit| char::from(digit).to_digit(16).unwrap()).collect();
+    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_store_of_format_1_is_read() {
+    let place = Place::new();
+    let db = sled::open(&place.path).unwrap();
+    let tree = db.open_tree("tower-idempotency").unwrap();
+    for line in FORMAT_1.lines() {
+        let (key, value) = line.split_once(' ').unwrap();
+        tree.insert(unhex(key), unhex(value)).unwrap();
+    }
+    db.flush().unwrap();
+    drop((tree, db));
+    let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
+    let store = SledStore::builder().clock(clock).open(&place.path).unwrap();
+    assert_eq!(outcome(&store, "small").await, "x");
+    assert_eq!(outcome(&store, "large").await, Bytes::from(vec![7; 9_000]));
+    let interrupted = store.interrupted(10).await.unwrap();
+    assert_eq!(
+        interrupted.iter().map(|record| record.id).collect::<Vec<_>>(),
+        [wish("interrupted").id, wish("running").id]
+    );
+    assert!(claim(&store, "new").await.fence.0 >> 40 == 2, "the second boot");
+}
+
 #[tokio::test]
 async fn the_application_s_own_trees_are_durable_after_sync() {
     let place = Place::new();

@@ -86,7 +86,8 @@ fn remove_torn_snapshots(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Makes the directory and what stands in it durable, its name in its parent too.
+/// Makes the directory and what stands in it durable, and its name, and the names of the directories above it: an earlier
+/// opening may have made them and not come so far.
 pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path));
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
@@ -99,7 +100,14 @@ pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     }
     sync(path)?;
     let absolute = fs::canonicalize(path).map_err(io_error("finding", path))?;
-    absolute.parent().map_or(Ok(()), sync)
+    for (above, directory) in absolute.ancestors().skip(1).enumerate() {
+        match sync(directory) {
+            // Who may not read a directory higher up did not make it.
+            Err(OpenError::Io { source, .. }) if above > 0 && source.kind() == io::ErrorKind::PermissionDenied => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {

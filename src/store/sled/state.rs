@@ -131,9 +131,14 @@ impl Shared {
         if self.closed.load(Ordering::SeqCst) {
             return Health::Closed;
         }
-        match self.batch_age() {
-            Some(since) if since >= SLOW => Health::Slow { since },
-            _ => Health::Good,
-        }
+        health_at(self.batch_age())
+    }
+}
+
+/// The health of a store whose batch under way has taken so long.
+pub(super) fn health_at(batch_age: Option<Duration>) -> Health {
+    match batch_age {
+        Some(since) if since >= SLOW => Health::Slow { since },
+        _ => Health::Good,
     }
 }

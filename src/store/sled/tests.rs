@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::SledStore;
+use super::state::health_at;
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
 use crate::record::{Claim, Claimed, Completion, Settled, Settlement};
@@ -43,6 +44,14 @@ async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_i
     let store = SledStore::open(&path).unwrap();
     assert_eq!(store.health(), Health::Good);
     run(&store, "other").await;
+}
+
+#[test]
+fn a_batch_that_takes_too_long_shows_in_the_health() {
+    assert_eq!(health_at(None), Health::Good);
+    assert_eq!(health_at(Some(Duration::from_millis(4_999))), Health::Good);
+    let since = Duration::from_secs(5);
+    assert_eq!(health_at(Some(since)), Health::Slow { since });
 }
 
 #[tokio::test]
