@@ -1,7 +1,5 @@
 //! Asking the store for the operation, under its slot.
 
-use std::time::Duration;
-
 use super::context::Rerun;
 use super::engine::{Ask, Engine};
 use super::policy::OnInterrupted;
@@ -9,9 +7,6 @@ use crate::fingerprint::Match;
 use crate::record::{Claim, Claimed, Hold, Nonce, Record, State};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
-
-/// How long the store may take to answer a claim before the requester is told that it is away.
-pub(super) const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What came of it.
 #[derive(Debug)]
@@ -35,22 +30,21 @@ impl<St: Store> Engine<St> {
     async fn try_acquire(&self, ask: &Ask) -> Result<Acquired, StoreError> {
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() {
-            return Ok(match self.store.load(ask.id).await? {
-                Some(record) if !matches!(record.state, State::Running { .. }) => Acquired::Found(record),
-                _ => Acquired::Refused(Refusal::ShuttingDown),
-            });
+            return match self.store.load(ask.id).await {
+                Ok(Some(record)) if !matches!(record.state, State::Running { .. }) => Ok(Acquired::Found(record)),
+                Err(error @ StoreError::Corrupt { .. }) => Err(error),
+                Ok(_) | Err(_) => Ok(Acquired::Refused(Refusal::ShuttingDown)),
+            };
         }
         let claim = Claim {
             id: ask.id,
             fingerprint: ask.fingerprint,
-            nonce: draw_nonce()?,
+            nonce: self.store.slots().doubted(&ask.id).map_or_else(draw_nonce, Ok)?,
             durable: self.claims_durably(),
             interrupted_retention: self.policy.interrupted_retention,
         };
         let record = match self.claim(claim).await? {
-            Claimed::Fresh(hold) => {
-                return Ok(Acquired::Run(hold, if claim.durable { Rerun::No } else { Rerun::Unknown }));
-            }
+            Claimed::Fresh(hold) => return Ok(Acquired::Run(hold, rerun(&claim, &hold))),
             Claimed::Held(record) => record,
         };
         let record = match record.state {
@@ -67,12 +61,21 @@ impl<St: Store> Engine<St> {
         self.reclaim(ask, claim, record).await
     }
 
-    /// Sends a claim, and sends it again where its answer was lost: the nonce shows that it is ours.
+    /// Sends a claim, and sends it again where its answer was lost: the nonce shows that it is ours. Where that one is
+    /// lost too, the next request for the operation uses the nonce.
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        match self.store.claim(claim).await {
+        let result = match self.store.claim(claim).await {
             Err(StoreError::Uncertain { .. }) => self.store.claim(claim).await,
             result => result,
+        };
+        self.doubting(&claim, result)
+    }
+
+    fn doubting<T>(&self, claim: &Claim, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Uncertain { .. }) = result {
+            self.store.slots().doubt(claim.id, claim.nonce);
         }
+        result
     }
 
     /// An interrupted operation runs again where the policy says so, and the request is the same.
@@ -86,7 +89,7 @@ impl<St: Store> Engine<St> {
             Err(StoreError::Uncertain { .. }) => self.store.reclaim(claim, record.fence).await,
             result => result,
         };
-        match reclaimed? {
+        match self.doubting(&claim, reclaimed)? {
             Some(hold) => Ok(Acquired::Run(hold, Rerun::Yes)),
             // Settled by somebody meanwhile.
             None => Ok(match self.store.load(ask.id).await? {
@@ -94,6 +97,15 @@ impl<St: Store> Engine<St> {
                 None => Acquired::Refused(Refusal::Unavailable),
             }),
         }
+    }
+}
+
+fn rerun(claim: &Claim, hold: &Hold) -> Rerun {
+    match hold.attempt {
+        1 if claim.durable => Rerun::No,
+        1 => Rerun::Unknown,
+        // Reclaimed before, though the store's answer was lost.
+        _ => Rerun::Yes,
     }
 }
 

@@ -4,10 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, field};
 
 use super::context::RunContext;
@@ -19,6 +20,9 @@ use crate::key::RecordId;
 use crate::record::{Fence, Resolution, Settled, State};
 use crate::slots::{End, Entered, Joined, Refusal, Waiter};
 use crate::store::{Store, StoreError};
+
+/// How long the store may take to answer before the requester is told that it is away.
+pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Through which a run's future passes before it is spawned.
 pub(crate) type WrapRun = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -103,16 +107,17 @@ impl<St: Store> Engine<St> {
             return self.join(waiter, &ask).await;
         }
         // Slot, record, slot: a record seen between two looks at a free slot is durable.
-        let loaded = self.store.load(ask.id).await;
+        let deadline = Instant::now() + STORE_TIMEOUT;
+        let loaded = timeout_at(deadline, self.store.load(ask.id)).await;
         if let Some(waiter) = slots.look(&ask.id) {
             drop(work);
             return self.join(waiter, &ask).await;
         }
         match loaded {
-            Ok(Some(record)) if matches!(record.state, State::Completed { .. } | State::Consumed { .. }) => {
+            Ok(Ok(Some(record))) if matches!(record.state, State::Completed { .. } | State::Consumed { .. }) => {
                 return Verdict::of_record(record, &ask.fingerprint);
             }
-            Err(error @ StoreError::Corrupt { .. }) => return Verdict::Refused(self.refusal(&ask, &error)),
+            Ok(Err(error @ StoreError::Corrupt { .. })) => return Verdict::Refused(self.refusal(&ask, &error)),
             // New, to be settled under the slot, or the store is away, which the claim will say.
             _ => {}
         }
@@ -123,7 +128,7 @@ impl<St: Store> Engine<St> {
             }
             Entered::Mine(slot) => {
                 let (reply, verdict) = oneshot::channel();
-                let run = Run { engine: Arc::clone(self), slot, ask };
+                let run = Run { engine: Arc::clone(self), slot, ask, deadline };
                 self.spawn(Box::pin(run.drive(work, reply)));
                 // The run is gone without a word only if its runtime is shutting down, or a hook dropped it.
                 verdict.await.unwrap_or(Verdict::CutShort)
@@ -178,6 +183,11 @@ impl<St: Store> Engine<St> {
             OnInterrupted::Refuse => true,
             OnInterrupted::Rerun => false,
         }
+    }
+
+    /// Whether a run may go ahead without the store.
+    pub(super) fn fails_open(&self) -> bool {
+        self.policy.fail_open && !self.store.slots().is_draining()
     }
 
     /// Refuses new keys from now on, waits for the runs under way, at most `deadline`, and says how many are left.

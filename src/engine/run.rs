@@ -3,14 +3,14 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::claim::{Acquired, CLAIM_TIMEOUT};
+use super::claim::Acquired;
 use super::context::RunContext;
-use super::engine::{Ask, Engine, millis};
+use super::engine::{Ask, Engine, STORE_TIMEOUT, millis};
 use super::verdict::{Ended, Finished, Verdict};
 use crate::record::Hold;
 use crate::slots::{End, Phase, Refusal, Slot};
@@ -21,6 +21,8 @@ pub(super) struct Run<St: Store> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) slot: Slot,
     pub(super) ask: Ask,
+    /// Until when the store has to answer.
+    pub(super) deadline: Instant,
 }
 
 impl<St: Store> Run<St> {
@@ -34,7 +36,7 @@ impl<St: Store> Run<St> {
         let (engine, ask) = (Arc::clone(&self.engine), self.ask);
         let acquiring = engine.acquire(&ask);
         tokio::pin!(acquiring);
-        let Ok(acquired) = tokio::time::timeout(CLAIM_TIMEOUT, acquiring.as_mut()).await else {
+        let Ok(acquired) = timeout_at(self.deadline, acquiring.as_mut()).await else {
             return self.stalled(work, reply, acquiring).await;
         };
         match acquired {
@@ -52,7 +54,7 @@ impl<St: Store> Run<St> {
                 self.slot.end(End::Found(record));
                 let _ = reply.send(verdict);
             }
-            Acquired::Refused(Refusal::Unavailable) if self.engine.policy.fail_open => {
+            Acquired::Refused(Refusal::Unavailable) if self.engine.fails_open() => {
                 self.unprotected(work, reply).await.end();
             }
             Acquired::Refused(refusal) => {
@@ -75,10 +77,10 @@ impl<St: Store> Run<St> {
         F: Future<Output = Finished<T>> + Send,
         T: Send,
     {
-        let fail_open = self.engine.policy.fail_open;
+        let fail_open = self.engine.fails_open();
         tracing::error!(
             target: "tower_idempotency", record_id = self.ask.id.short(), fail_open,
-            "the store has not answered a claim in {CLAIM_TIMEOUT:?}"
+            "the store has not answered in {STORE_TIMEOUT:?}"
         );
         if fail_open {
             let unprotected = self.unprotected(work, reply).await;
@@ -92,8 +94,8 @@ impl<St: Store> Run<St> {
         drop(work);
         self.slot.enter(Phase::Stalled);
         let _ = reply.send(Verdict::Refused(Refusal::Unavailable));
-        if let Acquired::Run(hold, _) = acquiring.await {
-            self.release_unused(&hold).await;
+        if let Acquired::Run(hold, rerun) = acquiring.await {
+            self.give_back(&hold, rerun).await;
         }
         self.slot.end(End::Refused(Refusal::Unavailable));
     }
@@ -109,7 +111,7 @@ impl<St: Store> Run<St> {
         let began = Instant::now();
         // `work` itself may panic, before there is a future.
         let working = AssertUnwindSafe(async move { work(context).await }).catch_unwind();
-        let result = tokio::time::timeout(self.engine.policy.max_run, working).await;
+        let result = timeout(self.engine.policy.max_run, working).await;
         tracing::Span::current().record("ran_ms", millis(began.elapsed()));
         let why = match result {
             Ok(Ok(finished)) => return Some(finished),
@@ -148,7 +150,9 @@ struct Unprotected<St: Store> {
 
 impl<St: Store> Unprotected<St> {
     fn end(self) {
-        let Run { slot, ask, .. } = self.run;
+        let Run { engine, slot, ask, .. } = self.run;
+        // It ran: a claim that the store may hold must not be taken for one under which nothing did.
+        engine.store.slots().doubted(&ask.id);
         slot.end(end_of(self.ended, &ask));
     }
 }

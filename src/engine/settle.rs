@@ -6,6 +6,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 
+use super::context::Rerun;
 use super::engine::{Ask, Engine};
 use super::policy::OnInterrupted;
 use super::run::{Run, end_of};
@@ -25,7 +26,7 @@ impl<St: Store> Run<St> {
         finished: Option<Finished<T>>,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
-        let Self { engine, slot, ask } = self;
+        let Self { engine, slot, ask, .. } = self;
         let (ended, verdict) = match finished {
             Some(Finished { answer, ended }) => (ended, Verdict::Answered(answer)),
             None => (Ended::Unknown, Verdict::CutShort),
@@ -47,9 +48,10 @@ impl<St: Store> Run<St> {
         let _ = reply.send(verdict);
     }
 
-    /// Gives back a claim under which nothing ran.
-    pub(super) async fn release_unused(&self, hold: &Hold) {
-        if let Err(error) = self.engine.record(&self.ask, hold, &Ended::Released).await {
+    /// Gives back a claim under which nothing ran. What an earlier attempt did is as unknown as before.
+    pub(super) async fn give_back(&self, hold: &Hold, rerun: Rerun) {
+        let ended = if rerun == Rerun::Yes { Ended::Unknown } else { Ended::Released };
+        if let Err(error) = self.engine.record(&self.ask, hold, &ended).await {
             self.engine.refusal(&self.ask, &error);
         }
     }

@@ -10,6 +10,10 @@ use tokio::sync::{Notify, watch};
 use super::slot::{Phase, Slot};
 use super::wait::Waiter;
 use crate::key::RecordId;
+use crate::record::Nonce;
+
+/// The most claims that are remembered as doubtful.
+const MAX_DOUBTFUL: usize = 16_384;
 
 /// The slots of one opened store, with what this process counts about its runs. A store owns it and looks into none
 /// of it.
@@ -18,6 +22,8 @@ pub struct Slots {
     places: DashMap<RecordId, Place>,
     // Runs that are over, and known to this process alone.
     remembered: DashMap<RecordId, watch::Receiver<Phase>>,
+    // Claims that the store may hold, though it never said so; nothing ran under them.
+    doubtful: DashMap<RecordId, Nonce>,
     live: AtomicUsize,
     idle: Notify,
     draining: AtomicBool,
@@ -91,6 +97,19 @@ impl Slots {
     /// Frees a slot whose end was remembered: the store knows it now.
     pub(crate) fn forget(&self, id: &RecordId) {
         self.remembered.remove(id);
+    }
+
+    /// Keeps the nonce of a claim of which the store may or may not know: sent again with it, the claim is known for our
+    /// own. Beyond a bound it is let go; the operation is then refused as interrupted, though nothing ran.
+    pub(crate) fn doubt(&self, id: RecordId, nonce: Nonce) {
+        if self.doubtful.len() < MAX_DOUBTFUL {
+            self.doubtful.insert(id, nonce);
+        }
+    }
+
+    /// The nonce of such a claim, for the next one to use, or to be forgotten.
+    pub(crate) fn doubted(&self, id: &RecordId) -> Option<Nonce> {
+        self.doubtful.remove(id).map(|(_, nonce)| nonce)
     }
 
     /// Refuses new runs from now on and waits until no run is left.
