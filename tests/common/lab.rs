@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,8 +13,9 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt as _;
-use tower_idempotency::IdempotencyLayer;
-use tower_idempotency::store::Store;
+use tower_idempotency::record::{Claim, Claimed, Completion, Hold, Settlement};
+use tower_idempotency::store::{SledStoreBuilder, Store};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, RecordId, SledStore};
 
 /// An answer, read to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +57,27 @@ impl Answer {
         std::str::from_utf8(&self.body).expect("the body is text")
     }
 
+    /// The first value of a header, as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("the header is text"))
+    }
+
+    /// Asserts that this is the refusal `slug`, in all its parts: status, media type, members, `Link`, `Retry-After`.
+    #[track_caller]
+    pub fn assert_refusal(&self, status: u16, slug: &str, same_key: bool, retry_after: Option<&str>) {
+        assert_eq!(self.refusal(), (status, slug.to_owned()), "{}", String::from_utf8_lossy(&self.body));
+        let problem = self.json();
+        assert_eq!(problem["status"], status, "{slug}: member status");
+        assert_eq!(problem["retry_with_same_key"], same_key, "{slug}: member retry_with_same_key");
+        for member in ["title", "detail"] {
+            assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{slug}: member {member}");
+        }
+        let link = format!("<{}>; rel=\"describedby\"", problem["type"].as_str().expect("a problem has a type"));
+        assert_eq!(self.header("link"), Some(link.as_str()), "{slug}: Link");
+        assert_eq!(self.header("retry-after"), retry_after, "{slug}: Retry-After");
+        assert!(!self.is_replay(), "{slug}: a refusal is no replay");
+    }
+
     /// Status and problem, to compare in one line.
     pub fn refusal(&self) -> (u16, String) {
         (self.status.as_u16(), self.problem())
@@ -78,7 +101,16 @@ impl Lab {
         Fut: Future<Output = R> + Send,
         R: IntoResponse,
     {
-        let effects = Arc::new(AtomicUsize::new(0));
+        Self::sharing(Arc::default(), layer, answer)
+    }
+
+    fn sharing<St, F, Fut, R>(effects: Arc<AtomicUsize>, layer: IdempotencyLayer<St>, answer: F) -> Self
+    where
+        St: Store,
+        F: Fn(usize) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = R> + Send,
+        R: IntoResponse,
+    {
         let counted = Arc::clone(&effects);
         let handler = move || {
             let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
@@ -91,6 +123,36 @@ impl Lab {
     /// Like [`new`](Self::new), with a handler that answers `effect N`.
     pub fn counting<St: Store>(layer: IdempotencyLayer<St>) -> Self {
         Self::new(layer, |number| async move { format!("effect {number}") })
+    }
+
+    /// Like [`counting`](Self::counting), with a handler that waits at a gate after its effect.
+    pub fn gated<St: Store>(layer: IdempotencyLayer<St>) -> (Self, Gate) {
+        let gate = Gate::default();
+        let handler = gate.clone();
+        let answer = move |number| {
+            let gate = handler.clone();
+            async move {
+                gate.pass().await;
+                format!("effect {number}")
+            }
+        };
+        (Self::new(layer, answer), gate)
+    }
+
+    /// An application of the test's own, which counts effects, if it does, by itself.
+    pub fn of(app: Router) -> Self {
+        Self { app, effects: Arc::default() }
+    }
+
+    /// The same effects, behind another layer: another server, or the same one after a restart.
+    pub fn behind<St, F, Fut, R>(&self, layer: IdempotencyLayer<St>, answer: F) -> Self
+    where
+        St: Store,
+        F: Fn(usize) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = R> + Send,
+        R: IntoResponse,
+    {
+        Self::sharing(Arc::clone(&self.effects), layer, answer)
     }
 
     pub fn effects(&self) -> usize {
@@ -118,6 +180,23 @@ impl Lab {
 pub fn post(key: &str, body: impl Into<Body>) -> Request<Body> {
     let request = Request::post("/charges").header("host", "pay.example").header("idempotency-key", key);
     request.body(body.into()).expect("a valid request")
+}
+
+/// A request to `uri` with `key`, to be changed before it is given a body.
+pub fn keyed(method: &str, uri: &str, key: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(uri).header("host", "pay.example").header("idempotency-key", key)
+}
+
+/// A body whose frames come one by one, and whose length nobody knows before; `Err` breaks it off.
+pub fn frames(frames: impl IntoIterator<Item = Result<&'static str, &'static str>>) -> Body {
+    let frames: Vec<_> = frames.into_iter().map(|frame| frame.map_err(std::io::Error::other)).collect();
+    Body::from_stream(futures_util::stream::iter(frames))
+}
+
+/// Polls once: an answer that is there at once, without any waiting.
+pub fn at_once<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> Option<F::Output> {
+    use futures_util::FutureExt as _;
+    future.as_mut().now_or_never()
 }
 
 /// A place in a handler where it waits until the test lets it go on; the test can wait until it is there.
@@ -150,4 +229,56 @@ impl Gate {
     pub fn open(&self) {
         self.open.send_replace(true);
     }
+}
+
+/// The record id of `key` where no scope is configured.
+pub fn id(key: &str) -> RecordId {
+    RecordId::new(None, &Key::new(key).expect("a valid key"))
+}
+
+/// Lets every task of a current-thread runtime go as far as it can without time passing.
+pub async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A store on disk, in a directory that goes with the first value.
+pub fn on_disk(builder: SledStoreBuilder) -> (tempfile::TempDir, SledStore) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = builder.open(directory.path()).expect("a new store");
+    (directory, store)
+}
+
+/// A durable claim of `key`, to be sent to a store.
+pub fn wish(key: &str, nonce: u8) -> Claim {
+    let interrupted_retention = Duration::from_secs(86_400);
+    let fingerprint = Fingerprint::of(b"m");
+    Claim { id: id(key), fingerprint, nonce: [nonce; 16], durable: true, interrupted_retention }
+}
+
+/// The end of the run that has `hold`, to be sent to a store.
+pub fn done(hold: Hold, outcome: &'static str, retention: Duration) -> Completion {
+    let settlement = Settlement::Outcome(Bytes::from_static(outcome.as_bytes()));
+    Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention }
+}
+
+/// Claims `key`, which nobody has.
+pub async fn hold<St: Store>(store: &St, key: &str) -> Hold {
+    match store.claim(wish(key, 1)).await.expect("the store works") {
+        Claimed::Fresh(hold) => hold,
+        Claimed::Held(record) => panic!("{key} is held: {record:?}"),
+    }
+}
+
+/// A lab whose handlers answer `effect N` from behind `gate`, which others may stand at too.
+pub fn gated<St: Store>(layer: IdempotencyLayer<St>, gate: &Gate) -> Lab {
+    let gate = gate.clone();
+    Lab::new(layer, move |number| {
+        let gate = gate.clone();
+        async move {
+            gate.pass().await;
+            format!("effect {number}")
+        }
+    })
 }

@@ -1,0 +1,98 @@
+//! A retried unary call is replayed, its status included, over a socket.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use grpc_example::{CHARGE, Charges, Text, routes};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Server, server::TcpIncoming};
+use tonic::{Code, Response, Status};
+use tower_idempotency::{IdempotencyLayer, MemoryStore};
+
+async fn server(charges: &Charges) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = routes(charges.clone(), IdempotencyLayer::new(MemoryStore::new()));
+    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(TcpIncoming::from(listener)));
+    address
+}
+
+async fn call(channel: &Channel, key: Option<&str>, amount: &str) -> Result<Response<String>, Status> {
+    let mut request = tonic::Request::new(amount.to_owned());
+    if let Some(key) = key {
+        request.metadata_mut().insert("idempotency-key", key.parse().unwrap());
+    }
+    let mut client = Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    client.unary(request, http::uri::PathAndQuery::from_static(CHARGE), Text).await
+}
+
+#[tokio::test]
+async fn a_retried_call_is_replayed_and_has_one_effect() {
+    let charges = Charges::default();
+    let address = server(&charges).await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+
+    let first = call(&channel, Some("k"), "5 EUR").await.unwrap();
+    let retry = call(&channel, Some("k"), "5 EUR").await.unwrap();
+    assert!(first.metadata().get("idempotent-replayed").is_none());
+    assert_eq!(retry.metadata().get("idempotent-replayed").unwrap(), "true");
+    assert_eq!((first.into_inner().as_str(), retry.into_inner().as_str()), ("charge 1: 5 EUR", "charge 1: 5 EUR"));
+    assert_eq!(charges.effects(), 1);
+
+    let bare = call(&channel, None, "5 EUR").await.unwrap();
+    assert_eq!((bare.into_inner().as_str(), charges.effects()), ("charge 2: 5 EUR", 2));
+}
+
+#[tokio::test]
+async fn a_failed_status_is_an_outcome_and_a_refusal_is_a_status() {
+    let charges = Charges::default();
+    let address = server(&charges).await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+
+    for replayed in [false, true] {
+        let declined = call(&channel, Some("k"), "a fortune").await.unwrap_err();
+        assert_eq!((declined.code(), declined.message()), (Code::FailedPrecondition, "charge 1 was declined"));
+        assert_eq!(declined.metadata().contains_key("idempotent-replayed"), replayed);
+    }
+    let reused = call(&channel, Some("k"), "5 EUR").await.unwrap_err();
+    assert_eq!(reused.code(), Code::InvalidArgument);
+    assert!(reused.message().starts_with("key-reused: "), "{reused:?}");
+    assert_eq!(charges.effects(), 1);
+}
+
+/// One call past tonic's client: the bytes and trailers as they are on the wire.
+async fn raw(address: std::net::SocketAddr) -> (HeaderMap, Bytes, HeaderMap) {
+    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let mut message = BytesMut::new();
+    message.put_u8(0);
+    message.put_u32(5);
+    message.put_slice(b"5 EUR");
+    let request = Request::post(format!("http://{address}{CHARGE}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("idempotency-key", "k")
+        .body(Full::new(message.freeze()))
+        .unwrap();
+    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap();
+    let trailers = body.trailers().cloned().expect("trailers");
+    (parts.headers, body.to_bytes(), trailers)
+}
+
+#[tokio::test]
+async fn the_status_in_the_trailers_is_replayed() {
+    let charges = Charges::default();
+    let address = server(&charges).await;
+    let (_, first, first_trailers) = raw(address).await;
+    let (headers, retry, trailers) = raw(address).await;
+    assert_eq!(headers["idempotent-replayed"], "true");
+    assert_eq!(headers["content-type"], "application/grpc");
+    assert_eq!(trailers["grpc-status"], "0");
+    assert_eq!((first, first_trailers), (retry, trailers));
+    assert_eq!(charges.effects(), 1);
+}

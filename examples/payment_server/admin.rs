@@ -1,0 +1,102 @@
+//! For operators: which operations were cut short, and how to settle them. Open to this machine alone.
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response as HttpResponse, StatusCode};
+use serde_json::{Value, json};
+use tower_idempotency::record::{Fence, Settled};
+use tower_idempotency::server::Resolve;
+use tower_idempotency::store::StoreError;
+use tower_idempotency::{AnyStore, IdempotencyLayer};
+
+use crate::errors::ApiError;
+use crate::fields::Fields;
+
+type Layer = State<IdempotencyLayer<AnyStore>>;
+
+/// How many operations are listed.
+pub(crate) const LISTED: usize = 1_000;
+
+pub(crate) async fn only_this_machine(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // A server bound to all IPv6 addresses sees IPv4 ones mapped.
+    if peer.ip().to_canonical().is_loopback() { next.run(request).await } else { ApiError::not_found().into_response() }
+}
+
+/// `GET /admin/interrupted`
+pub(crate) async fn list(State(layer): Layer) -> Result<Json<Value>, ApiError> {
+    let interrupted = layer.interrupted(LISTED).await.map_err(store_error)?;
+    let lines = interrupted.iter().map(|record| {
+        json!({
+            "id": record.id.to_string(),
+            // As a text: many readers of JSON round large numbers.
+            "fence": record.fence.0.to_string(),
+            "attempt": record.attempt,
+            "began": record.began.as_millis() / 1_000,
+        })
+    });
+    Ok(Json(json!({ "data": lines.collect::<Vec<_>>() })))
+}
+
+/// `POST /admin/interrupted/{id}/forget?fence=N`
+pub(crate) async fn forget(
+    State(layer): Layer,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    resolve(&layer, &id, &query_of(query)?, Resolve::Forget).await
+}
+
+/// `POST /admin/interrupted/{id}/answer?fence=N`, the answer's JSON as the body
+pub(crate) async fn answer(
+    State(layer): Layer,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let query = query_of(query)?;
+    serde_json::from_slice::<serde::de::IgnoredAny>(&body)
+        .map_err(|error| ApiError::invalid(None, format!("The answer is not JSON: {error}")))?;
+    let status = query.optional_number("status", 200..=599)?.and_then(|status| u16::try_from(status).ok());
+    let mut answer = HttpResponse::new(body);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *answer.status_mut() = status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::OK);
+    resolve(&layer, &id, &query, Resolve::Answer(answer)).await
+}
+
+fn query_of(query: Option<String>) -> Result<Fields, ApiError> {
+    Fields::form(query.unwrap_or_default().as_bytes())
+}
+
+async fn resolve(
+    layer: &IdempotencyLayer<AnyStore>,
+    id: &str,
+    query: &Fields,
+    resolve: Resolve,
+) -> Result<Response, ApiError> {
+    let id = id.parse().map_err(|_| ApiError::invalid("id", "id must be 64 hex digits, as they are listed"))?;
+    let fence = Fence(query.number("fence", 1..=u64::MAX)?);
+    match layer.resolve(id, fence, resolve).await.map_err(store_error)? {
+        Settled::Done => {
+            tracing::warn!(record_id = id.short(), "an operator settled an interrupted operation");
+            Ok(Json(json!({ "settled": true })).into_response())
+        }
+        Settled::Superseded => {
+            let error = ApiError::invalid(None, "It is not interrupted (any more) under this fence; list again.");
+            Err(error.status(StatusCode::CONFLICT))
+        }
+    }
+}
+
+fn store_error(error: StoreError) -> ApiError {
+    ApiError::api(StatusCode::SERVICE_UNAVAILABLE, crate::chain(&error))
+}

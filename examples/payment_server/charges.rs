@@ -1,0 +1,110 @@
+//! Charges: made, listed, looked up.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::account::Account;
+use crate::errors::ApiError;
+use crate::fields::Fields;
+use crate::ledger::{ChargeId, Entry, Ledger, since_1970};
+use crate::sources::Source;
+
+/// Stripe's limit too.
+const MAX_AMOUNT: u64 = 99_999_999;
+/// Keeps the ledger's values well below the 4 KiB that sled takes into its log, escapes included.
+const MAX_DESCRIPTION: usize = 500;
+const MAX_LIST: u64 = 1_000_000;
+
+#[derive(Debug, Serialize)]
+struct Charge {
+    id: ChargeId,
+    object: &'static str,
+    amount: u64,
+    amount_refunded: u64,
+    created: u64,
+    currency: String,
+    description: Option<String>,
+    paid: bool,
+    refunded: bool,
+    status: &'static str,
+}
+
+impl Charge {
+    fn of(id: ChargeId, entry: Entry) -> Self {
+        let Entry { amount, amount_refunded, currency, description, created } = entry;
+        let refunded = amount_refunded == amount;
+        let (object, status) = ("charge", "succeeded");
+        Self { id, object, amount, amount_refunded, created, currency, description, paid: true, refunded, status }
+    }
+}
+
+/// `POST /v1/charges`
+pub(crate) async fn create(
+    State(ledger): State<Arc<Ledger>>,
+    account: Account,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    let (source, entry) = read(&fields)?;
+    tracing::debug!(%source, "a charge begins");
+    if let Some(answer) = source.before().await {
+        return Ok(answer);
+    }
+    let id = ledger.charge(account, &entry).await?;
+    source.after();
+    if source == Source::Error {
+        return Err(ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong after the charge."));
+    }
+    Ok(Json(Charge::of(id, entry)).into_response())
+}
+
+fn read(fields: &Fields) -> Result<(Source, Entry), ApiError> {
+    let amount = fields.number("amount", 1..=MAX_AMOUNT)?;
+    let currency = fields.text("currency")?.to_ascii_lowercase();
+    if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return Err(ApiError::invalid("currency", "currency must be three letters, such as eur"));
+    }
+    let source = fields.text("source")?;
+    let source = source.parse().map_err(|()| ApiError::invalid("source", format!("No such token: '{source}'")))?;
+    let description = fields.optional_text("description")?.map(str::to_owned);
+    if description.as_ref().is_some_and(|text| text.len() > MAX_DESCRIPTION) {
+        let message = format!("description may have at most {MAX_DESCRIPTION} bytes");
+        return Err(ApiError::invalid("description", message));
+    }
+    let created = since_1970().as_secs();
+    Ok((source, Entry { amount, amount_refunded: 0, currency, description, created }))
+}
+
+/// `GET /v1/charges`
+pub(crate) async fn list(
+    State(ledger): State<Arc<Ledger>>,
+    account: Account,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, ApiError> {
+    let query = Fields::form(query.unwrap_or_default().as_bytes())?;
+    let limit = query.optional_number("limit", 1..=MAX_LIST)?.unwrap_or(100);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    // A million charges take a while.
+    let listed = tokio::task::spawn_blocking(move || ledger.list(account, limit)).await;
+    let failed = |_| ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "The list could not be made.");
+    let (charges, has_more) = listed.map_err(failed)??;
+    let data: Vec<_> = charges.into_iter().map(|(id, entry)| Charge::of(id, entry)).collect();
+    Ok(Json(json!({ "object": "list", "url": "/v1/charges", "has_more": has_more, "data": data })))
+}
+
+/// `GET /v1/charges/{id}`
+pub(crate) async fn get(
+    State(ledger): State<Arc<Ledger>>,
+    account: Account,
+    Path(text): Path<String>,
+) -> Result<Response, ApiError> {
+    let missing = || ApiError::missing("id", &text);
+    let id = text.parse().map_err(|()| missing())?;
+    let entry = ledger.get(account, id)?.ok_or_else(missing)?;
+    Ok(Json(Charge::of(id, entry)).into_response())
+}

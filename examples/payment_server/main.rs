@@ -1,0 +1,83 @@
+//! A payment server whose charges can be retried safely.
+//!
+//! Run it:
+//!
+//! ```text
+//! cargo run --example payment_server -- [--listen 127.0.0.1:4242] [--data ./payment-data] [--store sled|memory]
+//!     [--on-interrupted refuse|rerun] [--on-in-flight reject|wait:SECONDS]
+//! ```
+//!
+//! It prints where it listens, and two lines to try. What to look at:
+//!
+//! 1. The same charge sent twice with one `Idempotency-Key`: the second answer has the same `id`, and
+//!    `idempotent-replayed: true`. `GET /v1/charges` lists one charge.
+//! 2. The same key with another amount: 422, and nothing is charged.
+//! 3. What can go wrong, by `source`: `tok_visa` charges; `tok_chargeDeclined` is declined (402); `tok_slow` takes two
+//!    seconds; `tok_error` charges and answers 500; `tok_unavailable` answers 503 before charging, so that a retry runs;
+//!    `tok_panic` charges and panics; `tok_crash` charges and ends the process with code 70.
+//! 4. After `tok_crash`, start it again and retry: 409 `outcome-unknown`. Nobody but you knows whether the charge took
+//!    place. See what is open, look it up in `GET /v1/charges`, and settle it, one way or the other:
+//!
+//! ```text
+//! curl http://127.0.0.1:4242/admin/interrupted
+//! curl -X POST 'http://127.0.0.1:4242/admin/interrupted/ID/forget?fence=N'
+//! curl 'http://127.0.0.1:4242/admin/interrupted/ID/answer?fence=N' --json '{"id":"ch_…","object":"charge"}'
+//! ```
+//!
+//! `forget` frees the key: a retry charges. `answer` gives retries that JSON (add `&status=402` for another status than
+//! 200). Both are open to this machine alone.
+//!
+//! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
+//! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes what is under way and
+//! exits with 0. `RUST_LOG=payment_server=debug` shows how the layer is set.
+
+mod account;
+mod admin;
+mod args;
+mod charges;
+mod errors;
+mod fields;
+mod health;
+mod ledger;
+mod refunds;
+mod rejections;
+mod routes;
+mod server;
+mod sources;
+mod stop;
+mod stores;
+
+use std::error::Error;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = args::Args::parse();
+    // sled says much, and at trace all that it stores.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    match server::run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and what caused it.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

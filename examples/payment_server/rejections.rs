@@ -1,0 +1,29 @@
+//! How the layer's refusals read here: as problems, and as errors in the style of Stripe's API.
+
+use bytes::Bytes;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+use serde_json::json;
+use tower_idempotency::{Rejection, RejectionKind};
+
+/// Where the problem types are described.
+pub(crate) const PROBLEMS: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
+
+pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
+    let kind = match rejection.kind {
+        RejectionKind::Custom => "authentication_error",
+        _ => "idempotency_error",
+    };
+    let mut body = rejection.problem(PROBLEMS);
+    body["error"] = json!({ "type": kind, "code": rejection.kind.slug(), "message": rejection.detail });
+    let mut response = rejection.render(PROBLEMS);
+    *response.body_mut() = Bytes::from(body.to_string());
+    if !rejection.retry_with_same_key {
+        // Stripe's clients retry every 409 and 5xx otherwise.
+        response.headers_mut().insert("stripe-should-retry", HeaderValue::from_static("false"));
+    }
+    if rejection.status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}

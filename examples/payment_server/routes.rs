@@ -1,0 +1,48 @@
+//! What is where, and which of it the layer covers.
+
+use std::sync::Arc;
+
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use tower_idempotency::{AnyStore, IdempotencyLayer, OnInFlight, OnInterrupted};
+
+use crate::account::Account;
+use crate::args::{Args, InFlight, Interrupted};
+use crate::errors::ApiError;
+use crate::ledger::Ledger;
+use crate::{admin, charges, health, refunds, rejections};
+
+pub(crate) fn layer(store: AnyStore, args: &Args) -> IdempotencyLayer<AnyStore> {
+    let on_interrupted = match args.on_interrupted {
+        Interrupted::Refuse => OnInterrupted::Refuse,
+        Interrupted::Rerun => OnInterrupted::Rerun,
+    };
+    let on_in_flight = match args.on_in_flight {
+        InFlight::Reject => OnInFlight::Reject,
+        InFlight::Wait(patience) => OnInFlight::Wait(patience),
+    };
+    IdempotencyLayer::new(store)
+        .scope(|parts| Account::of(&parts.headers).map(Account::scope))
+        .on_interrupted(on_interrupted)
+        .on_in_flight(on_in_flight)
+        .problem_base(rejections::PROBLEMS)
+        .render_rejection(rejections::render)
+}
+
+pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Ledger) -> Router {
+    let payments = Router::new()
+        .route("/v1/charges", post(charges::create).get(charges::list))
+        .route("/v1/charges/{id}", get(charges::get))
+        .route("/v1/refunds", post(refunds::create))
+        .layer(layer.clone())
+        .with_state(Arc::new(ledger));
+    // Beside the layer, not under it: an operator's call is not an operation of a client.
+    let admin = Router::new()
+        .route("/admin/interrupted", get(admin::list))
+        .route("/admin/interrupted/{id}/forget", post(admin::forget))
+        .route("/admin/interrupted/{id}/answer", post(admin::answer))
+        .layer(middleware::from_fn(admin::only_this_machine))
+        .with_state(layer.clone());
+    let health = Router::new().route("/healthz", get(health::get)).with_state(layer.store().clone());
+    payments.merge(admin).merge(health).fallback(|| async { ApiError::not_found() })
+}

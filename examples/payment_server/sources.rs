@@ -1,0 +1,82 @@
+//! The levers: what a charge's `source` makes go wrong.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use tower_idempotency::Release;
+
+use crate::errors::ApiError;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Visa,
+    Declined,
+    Slow,
+    Error,
+    Unavailable,
+    Panic,
+    Crash,
+}
+
+impl Source {
+    const ALL: [Self; 7] =
+        [Self::Visa, Self::Declined, Self::Slow, Self::Error, Self::Unavailable, Self::Panic, Self::Crash];
+
+    fn token(self) -> &'static str {
+        match self {
+            Self::Visa => "tok_visa",
+            Self::Declined => "tok_chargeDeclined",
+            Self::Slow => "tok_slow",
+            Self::Error => "tok_error",
+            Self::Unavailable => "tok_unavailable",
+            Self::Panic => "tok_panic",
+            Self::Crash => "tok_crash",
+        }
+    }
+
+    /// What happens before the charge; an answer, where there is to be none.
+    pub(crate) async fn before(self) -> Option<Response> {
+        match self {
+            Self::Slow => {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                None
+            }
+            Self::Declined => Some(ApiError::declined().into_response()),
+            Self::Unavailable => {
+                let error = ApiError::api(StatusCode::SERVICE_UNAVAILABLE, "Nothing was charged; try again.");
+                // Only who knows that nothing happened may say so: the key is free, and a retry runs.
+                Some((Release, error).into_response())
+            }
+            Self::Visa | Self::Error | Self::Panic | Self::Crash => None,
+        }
+    }
+
+    /// What happens once the charge is durable.
+    pub(crate) fn after(self) {
+        match self {
+            Self::Panic => panic!("tok_panic: charged, and then this"),
+            Self::Crash => {
+                tracing::error!("tok_crash: charged, and now the process ends");
+                std::process::exit(70)
+            }
+            Self::Visa | Self::Declined | Self::Slow | Self::Error | Self::Unavailable => {}
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.token())
+    }
+}
+
+impl FromStr for Source {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|source| source.token() == text).ok_or(())
+    }
+}

@@ -1,0 +1,306 @@
+//! The example payment server as a process of its own, and a client that speaks to it over real sockets.
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::lab::Answer;
+
+/// What a server is called by, whatever its port: the host is part of what a retry must repeat.
+const HOST: &str = "pay.example";
+/// How often something is looked at that will come about, and after how long that is given up.
+const LOOK: Duration = Duration::from_millis(10);
+const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// How to start servers, one after the other, on one data directory.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub data: PathBuf,
+    arguments: Vec<OsString>,
+    log: String,
+    wrapper: Vec<OsString>,
+}
+
+impl Setup {
+    pub fn new(directory: impl AsRef<Path>) -> Self {
+        let log = "info,sled=warn,payment_server=debug".to_owned();
+        Self { data: directory.as_ref().join("data"), arguments: Vec::new(), log, wrapper: Vec::new() }
+    }
+
+    /// Adds arguments, separated by blanks.
+    pub fn with(mut self, arguments: &str) -> Self {
+        self.arguments.extend(arguments.split(' ').map(OsString::from));
+        self
+    }
+
+    pub fn log(mut self, filter: &str) -> Self {
+        filter.clone_into(&mut self.log);
+        self
+    }
+
+    /// Starts the server through another program.
+    pub fn under(mut self, wrapper: impl IntoIterator<Item = OsString>) -> Self {
+        self.wrapper = wrapper.into_iter().collect();
+        self
+    }
+
+    pub fn command(&self) -> Command {
+        let mut words = self.wrapper.iter().cloned().chain([program().into_os_string()]);
+        let mut command = Command::new(words.next().expect("there is at least the program"));
+        command.args(words).arg("--listen").arg("127.0.0.1:0").arg("--data").arg(&self.data).args(&self.arguments);
+        command.env("RUST_LOG", &self.log).env_remove("RUST_BACKTRACE");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn start(&self) -> Server {
+        let mut child =
+            self.command().spawn().expect("`cargo build --example payment_server` first; `cargo test` alone does");
+        let log = drain(child.stderr.take().expect("it is piped"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut first = String::new();
+        stdout.read_line(&mut first).expect("the server's output can be read");
+        let address = first.trim_end().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+        let Some(address) = address else {
+            let status = child.wait().expect("its own child");
+            panic!("the server did not start: {status}, {first:?}, {}", log.text());
+        };
+        Server { child, address, output: drain(stdout), log }
+    }
+}
+
+/// The example, which stands beside the directory of the test programs.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    let profile = test.parent().and_then(Path::parent).expect("tests are built into target/<profile>/deps");
+    profile.join("examples").join(format!("payment_server{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// What a process has written so far.
+#[derive(Debug, Clone, Default)]
+pub struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl Output {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+/// Reads on, so that the process never waits for a full pipe.
+fn drain(mut pipe: impl Read + Send + 'static) -> Output {
+    let output = Output::default();
+    let kept = output.clone();
+    std::thread::spawn(move || {
+        let mut piece = [0; 8192];
+        while let Ok(read @ 1..) = pipe.read(&mut piece) {
+            kept.0.lock().unwrap().extend_from_slice(&piece[..read]);
+        }
+    });
+    output
+}
+
+/// Looks until there is something.
+pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < GIVE_UP, "it never came about: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// A running server. Killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    pub output: Output,
+    pub log: Output,
+}
+
+impl Server {
+    /// Sends one request over an HTTP/1.1 connection of its own.
+    pub async fn send(&self, call: &Call) -> Answer {
+        let mut connection = Connection::http1(self.address).await.expect("the server listens");
+        connection.send(call).await.expect("the server answers")
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(&Call::get(path)).await
+    }
+
+    /// Sends a request until it is no longer in flight.
+    pub async fn send_until_settled(&self, call: &Call) -> Answer {
+        let began = Instant::now();
+        loop {
+            let answer = self.send(call).await;
+            if answer.problem() != "in-flight" {
+                return answer;
+            }
+            assert!(began.elapsed() < GIVE_UP, "in flight for ever");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The demo account's charges, the newest first.
+    pub async fn charges(&self) -> Vec<serde_json::Value> {
+        let list = self.get("/v1/charges?limit=1000000").await.json();
+        assert_eq!(list["has_more"], false);
+        list["data"].as_array().expect("a list").clone()
+    }
+
+    /// The operations that were cut short: id and fence.
+    pub async fn interrupted(&self) -> Vec<(String, String)> {
+        let list = self.get("/admin/interrupted").await.json();
+        let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+        let lines = list["data"].as_array().expect("a list").iter();
+        lines.map(|line| (text(&line["id"]), text(&line["fence"]))).collect()
+    }
+
+    /// Waits until the handler has begun `count` charges with this source.
+    pub async fn charge_begun(&self, source: &str, count: usize) {
+        let line = format!("a charge begins source={source}");
+        eventually(&line, || (self.log.text().matches(&line).count() >= count).then_some(())).await;
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn exit(&mut self) -> ExitStatus {
+        eventually("the server ends", || self.child.try_wait().expect("its own child")).await
+    }
+
+    /// Asks it to stop, with SIGTERM.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        assert!(status.expect("there is a program kill").success());
+    }
+
+    /// Stops it and waits for its end.
+    pub async fn stop(mut self) {
+        self.terminate();
+        assert_eq!(self.exit().await.code(), Some(0), "{}", self.log.text());
+    }
+
+    /// SIGKILL: nothing is finished, nothing is tidied up.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("its own child");
+        self.child.wait().expect("its own child");
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Errors: it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A request, to be sent as often as needed.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub method: Method,
+    pub path: String,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+}
+
+impl Call {
+    pub fn get(path: &str) -> Self {
+        Self { method: Method::GET, path: path.to_owned(), headers: Vec::new(), body: String::new() }
+    }
+
+    pub fn post(path: &str, body: &str) -> Self {
+        let headers = vec![("content-type", "application/x-www-form-urlencoded".to_owned())];
+        Self { method: Method::POST, path: path.to_owned(), headers, body: body.to_owned() }
+    }
+
+    /// A charge of 10 euros.
+    pub fn charge(key: &str, source: &str) -> Self {
+        Self::post("/v1/charges", &format!("amount=1000&currency=eur&source={source}")).header("idempotency-key", key)
+    }
+
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.retain(|(held, _)| *held != name);
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+}
+
+/// A client's connection. Closed when dropped, whatever is under way.
+#[derive(Debug)]
+pub struct Connection {
+    sender: Sender,
+    driver: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Sender {
+    One(http1::SendRequest<Full<Bytes>>),
+    Two(http2::SendRequest<Full<Bytes>>),
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Connection {
+    pub async fn http1(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = TokioIo::new(TcpStream::connect(address).await?);
+        let (sender, connection) = http1::handshake(stream).await?;
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { sender: Sender::One(sender), driver })
+    }
+
+    /// With prior knowledge.
+    pub async fn http2(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = TokioIo::new(TcpStream::connect(address).await?);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { sender: Sender::Two(sender), driver })
+    }
+
+    /// Sends a request and reads its answer to the end.
+    pub async fn send(&mut self, call: &Call) -> Result<Answer, Failure> {
+        let mut request = Request::builder().method(call.method.clone());
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
+        }
+        let body = Full::from(call.body.clone());
+        let response = match &mut self.sender {
+            Sender::One(sender) => {
+                sender.ready().await?;
+                sender.send_request(request.uri(&call.path).header("host", HOST).body(body)?).await?
+            }
+            Sender::Two(sender) => {
+                sender.ready().await?;
+                sender.send_request(request.uri(format!("http://{HOST}{}", call.path)).body(body)?).await?
+            }
+        };
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await?;
+        let trailers = body.trailers().cloned();
+        Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}

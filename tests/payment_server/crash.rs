@@ -1,0 +1,120 @@
+//! A crash between the charge and its answer is never papered over.
+
+use tempfile::{TempDir, tempdir};
+
+use crate::common::lab::Answer;
+use crate::common::process::{Call, Connection, Server, Setup};
+
+/// Charges with `tok_crash`, sees the process end, and starts another on the same data.
+async fn crash(directory: &TempDir, policy: &str) -> Server {
+    let setup = Setup::new(directory).with("--on-interrupted").with(policy);
+    let mut server = setup.start();
+    let mut connection = Connection::http1(server.address).await.unwrap();
+    connection.send(&charge()).await.expect_err("the process ends before any answer");
+    assert_eq!(server.exit().await.code(), Some(70));
+    setup.start()
+}
+
+fn charge() -> Call {
+    Call::charge("crash", "tok_crash")
+}
+
+fn outcome_unknown(answer: &Answer) {
+    assert_eq!(answer.refusal(), (409, "outcome-unknown".to_owned()));
+    assert!(!answer.headers.contains_key("retry-after"));
+    assert_eq!(answer.headers["stripe-should-retry"], "false");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_after_a_crash_is_refused() {
+    let directory = tempdir().unwrap();
+    let server = crash(&directory, "refuse").await;
+    for _ in 0..3 {
+        outcome_unknown(&server.send(&charge()).await);
+    }
+    assert_eq!(server.charges().await.len(), 1);
+    assert_eq!(server.interrupted().await.len(), 1);
+    assert!(server.log.text().contains("interrupted operations wait to be settled"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_an_operator_forgets_runs_again() {
+    let directory = tempdir().unwrap();
+    let mut server = crash(&directory, "refuse").await;
+    let (id, fence) = server.interrupted().await.remove(0);
+    let forget = Call::post(&format!("/admin/interrupted/{id}/forget?fence={fence}"), "");
+    assert_eq!(server.send(&forget).await.status, 200);
+    assert!(server.interrupted().await.is_empty());
+    assert_eq!(server.send(&forget).await.status, 409, "there is nothing left to settle");
+    let mut connection = Connection::http1(server.address).await.unwrap();
+    connection.send(&charge()).await.expect_err("it runs again, and crashes again");
+    assert_eq!(server.exit().await.code(), Some(70));
+    let server = Setup::new(&directory).start();
+    assert_eq!(server.charges().await.len(), 2);
+    outcome_unknown(&server.send(&charge()).await);
+    let (_, later) = server.interrupted().await.remove(0);
+    assert!(later.parse::<u64>().unwrap() > fence.parse().unwrap(), "a fence never shrinks");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_an_operator_answers_is_replayed_that_answer() {
+    let directory = tempdir().unwrap();
+    let server = crash(&directory, "refuse").await;
+    let charges = server.charges().await;
+    let (id, fence) = server.interrupted().await.remove(0);
+    let found = charges[0].to_string();
+    let path = format!("/admin/interrupted/{id}/answer?fence={fence}");
+    assert_eq!(server.send(&Call::post(&path, "not json")).await.status, 400);
+    outcome_unknown(&server.send(&charge()).await);
+    assert_eq!(server.send(&Call::post(&path, &found)).await.status, 200);
+    let replay = server.send(&charge()).await;
+    assert!(replay.is_replay());
+    assert_eq!((replay.status.as_u16(), replay.text()), (200, found.as_str()));
+    assert_eq!(replay.headers["content-type"], "application/json");
+    assert_eq!(server.charges().await.len(), 1);
+    // The operator's word is as durable as any answer.
+    server.stop().await;
+    let server = Setup::new(&directory).start();
+    assert_eq!(server.send(&charge()).await.body, replay.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_settled_under_another_fence() {
+    let directory = tempdir().unwrap();
+    let server = crash(&directory, "refuse").await;
+    let (id, fence) = server.interrupted().await.remove(0);
+    let earlier = fence.parse::<u64>().unwrap() - 1;
+    let forget = |query: String| Call::post(&format!("/admin/interrupted/{id}/forget{query}"), "");
+    assert_eq!(server.send(&forget(format!("?fence={earlier}"))).await.status, 409);
+    assert_eq!(server.send(&forget(String::new())).await.status, 400);
+    outcome_unknown(&server.send(&charge()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_rerun_a_retry_after_a_crash_charges_again() {
+    let directory = tempdir().unwrap();
+    let mut server = crash(&directory, "rerun").await;
+    assert_eq!(server.charges().await.len(), 1);
+    let mut connection = Connection::http1(server.address).await.unwrap();
+    connection.send(&charge()).await.expect_err("it runs again, and crashes again");
+    assert_eq!(server.exit().await.code(), Some(70));
+    let server = Setup::new(&directory).with("--on-interrupted rerun").start();
+    assert_eq!(server.charges().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_killed_is_refused_too() {
+    let directory = tempdir().unwrap();
+    let setup = Setup::new(&directory);
+    let mut server = setup.start();
+    let call = Call::charge("killed", "tok_slow");
+    let mut connection = Connection::http1(server.address).await.unwrap();
+    tokio::select! {
+        answer = connection.send(&call) => panic!("answered before it could be killed: {answer:?}"),
+        () = server.charge_begun("tok_slow", 1) => {}
+    }
+    server.kill();
+    let server = setup.start();
+    outcome_unknown(&server.send(&call).await);
+    assert!(server.charges().await.len() <= 1);
+}

@@ -1,0 +1,73 @@
+//! What can go wrong, by source.
+
+use tempfile::tempdir;
+
+use crate::common::process::{Call, Setup};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declined_charge_is_recorded_and_replayed() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).start();
+    let call = Call::charge("declined", "tok_chargeDeclined");
+    let (first, second) = (server.send(&call).await, server.send(&call).await);
+    assert_eq!(first.status, 402);
+    assert_eq!(first.json()["error"]["type"], "card_error");
+    assert_eq!((second.status, &second.body), (first.status, &first.body));
+    assert!(!first.is_replay() && second.is_replay());
+    assert!(server.charges().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_after_the_charge_is_recorded_and_replayed() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).start();
+    let call = Call::charge("error", "tok_error");
+    let (first, second) = (server.send(&call).await, server.send(&call).await);
+    assert_eq!(first.status, 500);
+    assert_eq!((second.status, &second.body), (first.status, &first.body));
+    assert!(!first.is_replay() && second.is_replay());
+    assert_eq!(server.charges().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_rerun_an_error_frees_the_key() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).with("--on-interrupted rerun").start();
+    let call = Call::charge("error", "tok_error");
+    for charges in 1..=2 {
+        let answer = server.send(&call).await;
+        assert_eq!((answer.status.as_u16(), answer.is_replay()), (500, false));
+        assert_eq!(server.charges().await.len(), charges);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_503_before_the_charge_is_marked_release_and_a_retry_runs() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).start();
+    let call = Call::charge("unavailable", "tok_unavailable");
+    for _ in 0..2 {
+        let answer = server.send(&call).await;
+        assert_eq!((answer.status.as_u16(), answer.is_replay()), (503, false));
+    }
+    server.charge_begun("tok_unavailable", 2).await;
+    // The key is free for another request, too.
+    assert_eq!(server.send(&Call::charge("unavailable", "tok_visa")).await.status, 200);
+    assert_eq!(server.charges().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_after_the_charge_leaves_the_outcome_unknown() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).start();
+    let call = Call::charge("panic", "tok_panic");
+    assert_eq!(server.send(&call).await.refusal(), (500, "outcome-unknown".to_owned()));
+    for _ in 0..2 {
+        let retry = server.send(&call).await;
+        assert_eq!(retry.refusal(), (409, "outcome-unknown".to_owned()));
+        assert_eq!(retry.headers["stripe-should-retry"], "false");
+    }
+    assert_eq!(server.charges().await.len(), 1);
+    assert_eq!(server.interrupted().await.len(), 1);
+    assert_eq!(server.get("/healthz").await.status, 200);
+}
