@@ -36,15 +36,18 @@ impl<St: Store> Engine<St> {
                 Ok(_) | Err(_) => Ok(Acquired::Refused(Refusal::ShuttingDown)),
             };
         }
+        self.undo_doubted(ask).await?;
         let claim = Claim {
             id: ask.id,
             fingerprint: ask.fingerprint,
-            nonce: self.store.slots().doubted(&ask.id).map_or_else(draw_nonce, Ok)?,
+            nonce: draw_nonce()?,
             durable: self.claims_durably(),
             interrupted_retention: self.policy.interrupted_retention,
         };
         let record = match self.claim(claim).await? {
-            Claimed::Fresh(hold) => return Ok(Acquired::Run(hold, rerun(&claim, &hold))),
+            Claimed::Fresh(hold) => {
+                return Ok(Acquired::Run(hold, if claim.durable { Rerun::No } else { Rerun::Unknown }));
+            }
             Claimed::Held(record) => record,
         };
         let record = match record.state {
@@ -61,8 +64,24 @@ impl<St: Store> Engine<St> {
         self.reclaim(ask, claim, record).await
     }
 
+    /// Undoes a claim that an earlier request sent and the store may hold: nothing ran under it.
+    async fn undo_doubted(&self, ask: &Ask) -> Result<(), StoreError> {
+        let Some(doubted) = self.store.slots().doubted(&ask.id) else { return Ok(()) };
+        // Sent again, it is known for our own by its nonce.
+        let undone = match self.store.claim(doubted).await {
+            Ok(Claimed::Fresh(hold)) if hold.attempt > 1 => self.store.interrupt(hold.id, hold.fence).await.map(drop),
+            Ok(Claimed::Fresh(hold)) if hold.recorded => self.store.release(hold.id, hold.fence).await.map(drop),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if undone.is_err() {
+            self.store.slots().doubt(doubted);
+        }
+        undone
+    }
+
     /// Sends a claim, and sends it again where its answer was lost: the nonce shows that it is ours. Where that one is
-    /// lost too, the next request for the operation uses the nonce.
+    /// lost too, the next request for the operation undoes it.
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let result = match self.store.claim(claim).await {
             Err(StoreError::Uncertain { .. }) => self.store.claim(claim).await,
@@ -73,7 +92,7 @@ impl<St: Store> Engine<St> {
 
     fn doubting<T>(&self, claim: &Claim, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(StoreError::Uncertain { .. }) = result {
-            self.store.slots().doubt(claim.id, claim.nonce);
+            self.store.slots().doubt(*claim);
         }
         result
     }
@@ -97,15 +116,6 @@ impl<St: Store> Engine<St> {
                 None => Acquired::Refused(Refusal::Unavailable),
             }),
         }
-    }
-}
-
-fn rerun(claim: &Claim, hold: &Hold) -> Rerun {
-    match hold.attempt {
-        1 if claim.durable => Rerun::No,
-        1 => Rerun::Unknown,
-        // Reclaimed before, though the store's answer was lost.
-        _ => Rerun::Yes,
     }
 }
 

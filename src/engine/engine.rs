@@ -18,7 +18,7 @@ use super::verdict::{Finished, Verdict};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::record::{Fence, Resolution, Settled, State};
-use crate::slots::{End, Entered, Joined, Refusal, Waiter};
+use crate::slots::{End, Entered, Joined, Phase, Refusal, Waiter};
 use crate::store::{Store, StoreError};
 
 /// How long the store may take to answer before the requester is told that it is away.
@@ -128,10 +128,14 @@ impl<St: Store> Engine<St> {
             }
             Entered::Mine(slot) => {
                 let (reply, verdict) = oneshot::channel();
+                let phase = slot.watch();
                 let run = Run { engine: Arc::clone(self), slot, ask, deadline };
                 self.spawn(Box::pin(run.drive(work, reply)));
-                // The run is gone without a word only if its runtime is shutting down, or a hook dropped it.
-                verdict.await.unwrap_or(Verdict::CutShort)
+                // Gone without a word: its runtime is shutting down, or a hook dropped it.
+                verdict.await.unwrap_or_else(|_| match &*phase.borrow() {
+                    Phase::Ended(End::Refused(refusal)) => Verdict::Refused(*refusal),
+                    _ => Verdict::CutShort,
+                })
             }
         }
     }

@@ -74,7 +74,7 @@ mod extract {
 
     use super::IdempotencyContext;
 
-    const NO_KEY: &str = "IdempotencyContext: the request has no Idempotency-Key. \
+    const NO_KEY: &str = "IdempotencyContext: the request has no Idempotency-Key (or the layer reads another header). \
         Extract Option<IdempotencyContext>, or set require_key on the layer.";
     const NO_LAYER: &str = "IdempotencyContext: no IdempotencyLayer covers this route and method. \
         Add one, and check its options `methods` and `covers`.";

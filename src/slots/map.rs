@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::slot::{Phase, Slot};
 use super::wait::Waiter;
 use crate::key::RecordId;
-use crate::record::Nonce;
+use crate::record::Claim;
 
 /// The most claims that are remembered as doubtful.
 const MAX_DOUBTFUL: usize = 16_384;
@@ -23,7 +23,7 @@ pub struct Slots {
     // Runs that are over, and known to this process alone.
     remembered: DashMap<RecordId, watch::Receiver<Phase>>,
     // Claims that the store may hold, though it never said so; nothing ran under them.
-    doubtful: DashMap<RecordId, Nonce>,
+    doubtful: DashMap<RecordId, Claim>,
     live: AtomicUsize,
     idle: Notify,
     draining: AtomicBool,
@@ -99,17 +99,17 @@ impl Slots {
         self.remembered.remove(id);
     }
 
-    /// Keeps the nonce of a claim of which the store may or may not know: sent again with it, the claim is known for our
-    /// own. Beyond a bound it is let go; the operation is then refused as interrupted, though nothing ran.
-    pub(crate) fn doubt(&self, id: RecordId, nonce: Nonce) {
+    /// Keeps a claim of which the store may or may not know, so that the next one can undo it. Beyond a bound it is let
+    /// go; the operation is then refused as interrupted, though nothing ran.
+    pub(crate) fn doubt(&self, claim: Claim) {
         if self.doubtful.len() < MAX_DOUBTFUL {
-            self.doubtful.insert(id, nonce);
+            self.doubtful.insert(claim.id, claim);
         }
     }
 
-    /// The nonce of such a claim, for the next one to use, or to be forgotten.
-    pub(crate) fn doubted(&self, id: &RecordId) -> Option<Nonce> {
-        self.doubtful.remove(id).map(|(_, nonce)| nonce)
+    /// Takes such a claim out.
+    pub(crate) fn doubted(&self, id: &RecordId) -> Option<Claim> {
+        self.doubtful.remove(id).map(|(_, claim)| claim)
     }
 
     /// Refuses new runs from now on and waits until no run is left.

@@ -67,6 +67,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// How it stands, for whoever asked for the run.
+    pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
     /// Tells the duplicates where the run stands.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);

@@ -1,0 +1,334 @@
+//! Traps 38 to 52 of TRAPS.md, at the layer: what is recorded of an answer, and what a retry gets.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::patch;
+use bytes::Bytes;
+use common::lab::{Answer, Lab, frames, keyed, post};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tower::ServiceExt as _;
+use tower_http::compression::CompressionLayer;
+use tower_idempotency::engine::OnInterrupted;
+use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, Release};
+
+fn layer() -> IdempotencyLayer<MemoryStore> {
+    IdempotencyLayer::new(MemoryStore::new())
+}
+
+/// The answers of two tries, of which the second is a replay.
+async fn two_tries(lab: &Lab) -> [Answer; 2] {
+    let [first, mut retry] = [lab.post("k", "a").await, lab.post("k", "a").await];
+    assert!(!first.is_replay() && retry.is_replay());
+    assert_eq!(lab.effects(), 1);
+    retry.headers.remove("idempotent-replayed");
+    [first, retry]
+}
+
+/// What a server says, byte for byte, to requests sent to it one after the other, each on a connection of its own.
+async fn wire(app: Router, requests: &[String]) -> Vec<String> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut answers = Vec::new();
+    for request in requests {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answers.push(answer);
+    }
+    server.abort();
+    answers
+}
+
+/// A charge as it goes over a connection that is closed after it.
+fn plain(method: &str) -> String {
+    let head = format!("{method} /charges HTTP/1.1\r\nhost: pay.example\r\nidempotency-key: k\r\n");
+    format!("{head}connection: close\r\ncontent-length: 1\r\n\r\na")
+}
+
+/// The header lines of an answer's head that begin with `name`.
+fn lines<'a>(answer: &'a str, name: &str) -> Vec<&'a str> {
+    let head = answer.split("\r\n\r\n").next().unwrap();
+    head.lines().filter(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:"))).collect()
+}
+
+#[tokio::test]
+async fn trap_38_all_frames_of_an_answer_are_recorded() {
+    let lab = Lab::new(layer(), |_| async { frames([Ok("one "), Ok(""), Ok("two "), Ok("three")]) });
+    let [first, retry] = two_tries(&lab).await;
+    assert_eq!(first.text(), "one two three");
+    assert_eq!(retry.body, first.body);
+}
+
+#[tokio::test]
+async fn trap_39_and_40_an_answer_too_large_to_store_is_neither_cut_nor_run_again() {
+    for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
+        let layer = layer().max_response_body(8).on_interrupted(policy);
+        let lab = Lab::new(layer, |_| async { frames([Ok("12345"), Ok("67890"), Ok("!")]) });
+        assert_eq!(lab.post("k", "a").await.text(), "1234567890!");
+        for _ in 0..2 {
+            lab.post("k", "a").await.assert_refusal(409, "not-replayable", false, None);
+        }
+        assert_eq!(lab.effects(), 1);
+    }
+}
+
+#[tokio::test]
+async fn trap_41_a_stream_is_passed_on_and_not_buffered_for_ever() {
+    // An endless body, each frame of which is counted when it is made.
+    let made = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&made);
+    let lab = Lab::new(layer(), move |_| {
+        let counted = Arc::clone(&counted);
+        let events = futures_util::stream::repeat_with(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, std::io::Error>("data: tick\n\n")
+        });
+        async move { ([("content-type", "text/event-stream")], Body::from_stream(events)) }
+    });
+    let response = lab.app.clone().oneshot(post("k", "a")).await.unwrap();
+    assert_eq!((response.status().as_u16(), made.load(Ordering::SeqCst)), (200, 0), "nothing of it was read");
+    lab.post("k", "a").await.assert_refusal(409, "not-replayable", false, None);
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn trap_42_repeated_and_non_utf_8_headers_survive_in_their_order() {
+    let lab = Lab::new(layer(), |_| async {
+        let mut headers = HeaderMap::new();
+        for value in [&b"one"[..], b"two", b"caf\xe9", b"one"] {
+            headers.append("x-many", HeaderValue::from_bytes(value).unwrap());
+        }
+        headers.append("link", HeaderValue::from_static("</1>; rel=\"next\", </2>; rel=\"last\""));
+        (headers, "done")
+    });
+    let [first, retry] = two_tries(&lab).await;
+    let many: Vec<_> = retry.headers.get_all("x-many").iter().map(HeaderValue::as_bytes).collect();
+    assert_eq!(many, [&b"one"[..], b"two", b"caf\xe9", b"one"]);
+    assert_eq!(retry, first);
+}
+
+#[tokio::test]
+async fn trap_43_cookies_and_challenges_are_for_the_first_alone() {
+    let meant_for_the_first = [
+        ("set-cookie", "session=1"),
+        ("www-authenticate", "Bearer"),
+        ("proxy-authenticate", "Basic"),
+        ("access-control-allow-origin", "https://one.example"),
+    ];
+    let lab = Lab::new(layer(), move |_| async move { (StatusCode::CREATED, meant_for_the_first, "done") });
+    let [first, retry] = two_tries(&lab).await;
+    for (name, value) in meant_for_the_first {
+        assert_eq!((first.header(name), retry.header(name)), (Some(value), None), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn trap_44_what_belongs_to_one_message_is_not_replayed() {
+    let of_one_message = [
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("transfer-encoding", "chunked"),
+        ("connection", "x-hop, keep-alive"),
+        ("x-hop", "1"),
+        ("keep-alive", "timeout=5"),
+        ("age", "7"),
+        ("via", "1.1 proxy"),
+        ("server-timing", "db;dur=53"),
+        ("x-request-id", "42"),
+        ("request-id", "req_42"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("ratelimit-remaining", "9"),
+    ];
+    let lab = Lab::new(layer(), move |_| async move { (of_one_message, [("x-kept", "1")], "done") });
+    let [first, retry] = two_tries(&lab).await;
+    for (name, value) in of_one_message {
+        assert_eq!((first.header(name), retry.header(name)), (Some(value), None), "{name}");
+    }
+    assert_eq!(retry.header("x-kept"), Some("1"));
+}
+
+#[tokio::test]
+async fn trap_44_a_replay_has_one_length_and_one_date_of_its_own() {
+    // The first is chunked, for its length is not known beforehand.
+    let lab =
+        Lab::new(layer(), |_| async { ([("date", "Sun, 06 Nov 1994 08:49:37 GMT")], frames([Ok("do"), Ok("ne")])) });
+    let answers = wire(lab.app.clone(), &[plain("POST"), plain("POST")]).await;
+    let replay = &answers[1];
+    assert_eq!((lines(replay, "idempotent-replayed").len(), lab.effects()), (1, 1));
+    assert_eq!(lines(replay, "content-length"), ["content-length: 4"]);
+    assert!(lines(replay, "transfer-encoding").is_empty());
+    assert_eq!(lines(replay, "date").len(), 1);
+    assert!(!replay.contains("1994"));
+    assert!(replay.ends_with("\r\n\r\ndone"));
+}
+
+#[tokio::test]
+async fn trap_45_a_201_stays_a_201_and_keeps_its_location() {
+    let lab = Lab::new(layer(), |_| async { (StatusCode::CREATED, [("location", "/charges/1"), ("etag", "\"1\"")]) });
+    let [first, retry] = two_tries(&lab).await;
+    assert_eq!((retry.status, retry.header("location")), (StatusCode::CREATED, Some("/charges/1")));
+    assert_eq!(retry, first);
+}
+
+#[tokio::test]
+async fn trap_46_a_replayed_204_or_304_has_neither_body_nor_length() {
+    for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
+        let lab = Lab::new(layer(), move |_| async move { (status, [("etag", "\"1\"")]) });
+        let answers = wire(lab.app.clone(), &[plain("PATCH"), plain("PATCH")]).await;
+        assert_eq!(lines(&answers[1], "idempotent-replayed").len(), 1, "{status}");
+        for answer in &answers {
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert!(answer.ends_with("\r\n\r\n") && answer.matches("\r\n\r\n").count() == 1, "a body: {answer}");
+            assert!(lines(answer, "content-length").is_empty(), "a length: {answer}");
+            assert!(lines(answer, "transfer-encoding").is_empty(), "{answer}");
+            assert_eq!(lines(answer, "etag"), ["etag: \"1\""]);
+        }
+        assert_eq!(lab.effects(), 1);
+    }
+}
+
+#[tokio::test]
+async fn trap_47_trailers_are_replayed() {
+    let lab = Lab::new(layer(), |_| async {
+        let mut trailers = HeaderMap::new();
+        trailers.append("grpc-status", HeaderValue::from_static("0"));
+        trailers.append("grpc-message", HeaderValue::from_static("charged"));
+        let frames = [Frame::data(Bytes::from_static(b"message")), Frame::trailers(trailers)];
+        Body::new(StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, std::convert::Infallible>))))
+    });
+    let [first, retry] = two_tries(&lab).await;
+    assert_eq!((first.text(), retry.text()), ("message", "message"));
+    assert_eq!(retry.trailers.as_ref().unwrap()["grpc-message"], "charged");
+    assert_eq!(retry.trailers, first.trailers);
+}
+
+#[tokio::test]
+async fn trap_47_trailers_of_an_answer_without_a_body_are_replayed() {
+    let lab = Lab::new(layer(), |_| async {
+        let mut trailers = HeaderMap::new();
+        trailers.append("grpc-status", HeaderValue::from_static("0"));
+        let trailers = futures_util::future::ready(Some(Ok::<_, std::convert::Infallible>(trailers)));
+        Body::new(http_body_util::BodyExt::with_trailers(Full::new(Bytes::new()), trailers))
+    });
+    let [first, retry] = two_tries(&lab).await;
+    assert_eq!(retry.trailers.as_ref().unwrap()["grpc-status"], "0");
+    assert_eq!((first.trailers, retry.body.len()), (retry.trailers, 0));
+}
+
+#[tokio::test]
+async fn trap_48_with_compression_outside_each_try_gets_the_encoding_it_asked_for() {
+    let mut lab = Lab::new(layer(), |_| async { "charged ".repeat(100) });
+    lab.app = lab.app.layer(CompressionLayer::new());
+    let asking =
+        |encoding| keyed("POST", "/charges", "k").header("accept-encoding", encoding).body("a".into()).unwrap();
+    let first = lab.send(asking("gzip")).await;
+    assert_eq!(first.header("content-encoding"), Some("gzip"));
+    assert!(first.body.starts_with(b"\x1f\x8b"));
+    let retry = lab.post("k", "a").await;
+    assert_eq!((retry.header("content-encoding"), retry.is_replay()), (None, true));
+    assert_eq!(retry.text(), "charged ".repeat(100));
+    let again = lab.send(asking("gzip")).await;
+    assert_eq!((again.header("content-encoding"), again.is_replay()), (Some("gzip"), true));
+    assert_eq!(again.body, first.body);
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn trap_49_what_a_layer_outside_refuses_is_not_recorded() {
+    for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::UNAUTHORIZED] {
+        let store = MemoryStore::new();
+        let refuse = Arc::new(AtomicBool::new(true));
+        let first_is_refused = move |request: Request, next: Next| {
+            let refused = refuse.swap(false, Ordering::SeqCst);
+            async move { if refused { status.into_response() } else { next.run(request).await } }
+        };
+        let mut lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+        lab.app = lab.app.layer(from_fn(first_is_refused));
+        assert_eq!(lab.post("k", "a").await.status, status);
+        assert_eq!((lab.effects(), store.len()), (0, 0));
+        let retry = lab.post("k", "a").await;
+        assert_eq!((retry.text(), retry.is_replay()), ("effect 1", false));
+        assert!(lab.post("k", "a").await.is_replay());
+    }
+}
+
+#[tokio::test]
+async fn trap_49_a_downstream_s_429_after_the_charge_is_recorded_and_never_run_again() {
+    let lab =
+        Lab::new(layer(), |_| async { (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3")], "mail: too many") });
+    let [first, retry] = two_tries(&lab).await;
+    assert_eq!((retry.status.as_u16(), retry.header("retry-after")), (429, Some("3")));
+    assert_eq!(retry, first);
+
+    // Under `Rerun` it is the handler that has to say so.
+    let rerun = layer().on_interrupted(OnInterrupted::Rerun);
+    let lab = Lab::new(rerun, |_| async { (StatusCode::TOO_MANY_REQUESTS, Keep, "mail: too many") });
+    assert_eq!(two_tries(&lab).await[1].status, 429);
+}
+
+#[tokio::test]
+async fn trap_50_a_503_of_one_bad_minute_is_not_replayed_where_the_handler_says_that_nothing_happened() {
+    let answer = |n| async move {
+        let busy = || (StatusCode::SERVICE_UNAVAILABLE, Release, [("retry-after", "1")], "busy").into_response();
+        if n == 1 { busy() } else { "charged".into_response() }
+    };
+    let lab = Lab::new(layer(), answer);
+    let first = lab.post("k", "a").await;
+    assert_eq!((first.status.as_u16(), first.header("retry-after"), first.text()), (503, Some("1"), "busy"));
+    let second = lab.post("k", "a").await;
+    assert_eq!((second.text(), second.is_replay()), ("charged", false));
+    assert!(lab.post("k", "a").await.is_replay());
+    assert_eq!(lab.effects(), 2);
+}
+
+#[tokio::test]
+async fn trap_51_the_retry_of_a_successful_patch_is_not_told_precondition_failed() {
+    let version = Arc::new(AtomicU64::new(1));
+    let change = move |headers: HeaderMap| async move {
+        let wanted: u64 = headers["if-match"].to_str().unwrap().trim_matches('"').parse().unwrap();
+        match version.compare_exchange(wanted, wanted + 1, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => ([("etag", format!("\"{}\"", wanted + 1))], "changed").into_response(),
+            Err(_) => StatusCode::PRECONDITION_FAILED.into_response(),
+        }
+    };
+    let lab = Lab::of(Router::new().route("/profile", patch(change)).layer(layer()));
+    let with_key = |key| {
+        let request = keyed("PATCH", "/profile", key).header("if-match", "\"1\"").body(Body::from("a")).unwrap();
+        lab.send(request)
+    };
+    for replayed in [false, true, true] {
+        let answer = with_key("k").await;
+        assert_eq!((answer.status.as_u16(), answer.text(), answer.is_replay()), (200, "changed", replayed));
+        assert_eq!(answer.header("etag"), Some("\"2\""));
+    }
+    assert_eq!(with_key("another").await.status, StatusCode::PRECONDITION_FAILED);
+}
+
+#[tokio::test]
+async fn trap_52_a_replay_is_marked_and_nothing_else_is() {
+    // A handler that passes on what a service behind it answered: that one's replay, not ours.
+    let answer = |_| async { Response::builder().header("idempotent-replayed", "true").body(Body::empty()).unwrap() };
+    let lab = Lab::counting(layer());
+    assert_eq!(lab.post("k", "a").await.header("idempotent-replayed"), None);
+    assert_eq!(lab.post("k", "a").await.header("idempotent-replayed"), Some("true"));
+    assert_eq!(lab.post("k", "b").await.header("idempotent-replayed"), None);
+    assert_eq!(lab.post("a b", "a").await.header("idempotent-replayed"), None);
+
+    let lab = Lab::new(layer(), answer);
+    lab.post("k", "a").await;
+    let replay = lab.post("k", "a").await;
+    assert_eq!(replay.headers.get_all("idempotent-replayed").iter().count(), 1, "once, not twice");
+}
