@@ -90,7 +90,7 @@ mod tests {
     fn read(values: &[&[u8]], strict: bool) -> Result<Option<Key>, HeaderError> {
         let lines = values.iter().map(|value| (NAME, HeaderValue::from_bytes(value).unwrap()));
         let mut headers = HeaderMap::new();
-        lines.for_each(|(name, value)| drop(headers.append(name, value)));
+        headers.extend(lines);
         read_key(&headers, &NAME, strict)
     }
 

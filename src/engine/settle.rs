@@ -113,8 +113,8 @@ impl<St: Store> Engine<St> {
             }
             tokio::time::sleep(pause).await;
             match self.record_once(&ask, &hold, &ended).await {
-                Ok(Settled::Done) => return self.store.slots().forget(&ask.id),
-                Ok(Settled::Superseded) => return,
+                // Superseded: the store knows another end, which is the one that counts.
+                Ok(Settled::Done | Settled::Superseded) => return self.store.slots().forget(&ask.id),
                 Err(_) => {}
             }
         }

@@ -18,7 +18,7 @@ use super::policy::Started;
 use super::rejection::Rejection;
 use super::service::{IdempotencyService, Shared};
 use super::snapshot;
-use crate::engine::{Counts, Engine, OnInFlight, OnInterrupted};
+use crate::engine::{Counts, OnInFlight, OnInterrupted};
 use crate::key::{RecordId, Scope};
 use crate::record::{Fence, Resolution, Settled};
 use crate::store::{InterruptedRecord, Store, StoreError};
@@ -37,8 +37,7 @@ use crate::store::{InterruptedRecord, Store, StoreError};
 /// ```
 /// Clones share the store. Layers over one store, with the same or other options, know each other's runs.
 pub struct IdempotencyLayer<St> {
-    store: Arc<St>,
-    options: Options,
+    shared: Arc<Shared<St>>,
 }
 
 /// What an operator says of an interrupted operation.
@@ -54,7 +53,7 @@ impl<St: Store> IdempotencyLayer<St> {
     /// A layer over `store` with the default options.
     #[must_use]
     pub fn new(store: St) -> Self {
-        Self { store: Arc::new(store), options: Options::default() }
+        Self { shared: Arc::new(Shared::new(Arc::new(store), Options::default())) }
     }
 }
 
@@ -62,46 +61,41 @@ impl<St: Store> IdempotencyLayer<St> {
 impl<St> IdempotencyLayer<St> {
     /// The header that carries the key. Default: `Idempotency-Key`.
     #[must_use]
-    pub fn header_name(mut self, name: HeaderName) -> Self {
-        self.options.header_name = name;
-        self
+    pub fn header_name(self, name: HeaderName) -> Self {
+        self.with(|options| options.header_name = name)
     }
 
     /// The header, with the value `true`, that marks a replay. Default: `Idempotent-Replayed`.
     #[must_use]
-    pub fn replay_header_name(mut self, name: HeaderName) -> Self {
-        self.options.replay_header_name = name;
-        self
+    pub fn replay_header_name(self, name: HeaderName) -> Self {
+        self.with(|options| options.replay_header_name = name)
     }
 
     /// The methods that are covered. Safe methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT never
     /// are, whether named here or not. Default: POST and PATCH.
     #[must_use]
-    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
-        self.options.methods =
-            methods.into_iter().filter(|method| !method.is_safe() && *method != Method::CONNECT).collect();
-        self
+    pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
+        let can_be_covered = |method: &Method| !method.is_safe() && *method != Method::CONNECT;
+        let methods = methods.into_iter().filter(can_be_covered).collect();
+        self.with(|options| options.methods = methods)
     }
 
     /// Which requests of these methods are covered; the others pass through untouched. Default: all.
     #[must_use]
-    pub fn covers(mut self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.options.covers = Some(Arc::new(covers));
-        self
+    pub fn covers(self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|options| options.covers = Some(Arc::new(covers)))
     }
 
     /// Refuses covered requests without a key (400 `key-missing`). Default: they pass through.
     #[must_use]
-    pub fn require_key(mut self, require: bool) -> Self {
-        self.options.require_key = require;
-        self
+    pub fn require_key(self, require: bool) -> Self {
+        self.with(|options| options.require_key = require)
     }
 
     /// Takes only keys that are structured-field Strings, in double quotes. Default: bare ones too.
     #[must_use]
-    pub fn strict_keys(mut self, strict: bool) -> Self {
-        self.options.strict_keys = strict;
-        self
+    pub fn strict_keys(self, strict: bool) -> Self {
+        self.with(|options| options.strict_keys = strict)
     }
 
     /// Whose a key is: the account, tenant or principal, as some layer outside has established it. What it refuses is
@@ -111,136 +105,126 @@ impl<St> IdempotencyLayer<St> {
     /// Set it where clients authenticate otherwise (mTLS, signatures that change with each try), where they refresh
     /// tokens between tries, and where two clients may choose the same key.
     #[must_use]
-    pub fn scope(mut self, scope: impl Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync + 'static) -> Self {
-        self.options.scope = Some(Arc::new(scope));
-        self
+    pub fn scope(self, scope: impl Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync + 'static) -> Self {
+        self.with(|options| options.scope = Some(Arc::new(scope)))
     }
 
     /// What a duplicate gets while the first still runs. Default: wait two seconds.
     #[must_use]
-    pub fn on_in_flight(mut self, policy: OnInFlight) -> Self {
-        self.options.policy.on_in_flight = policy;
-        self
+    pub fn on_in_flight(self, policy: OnInFlight) -> Self {
+        self.with(|options| options.policy.on_in_flight = policy)
     }
 
     /// What a retry gets when the run before it was cut short. Default: [`OnInterrupted::Refuse`].
     #[must_use]
-    pub fn on_interrupted(mut self, policy: OnInterrupted) -> Self {
-        self.options.policy.on_interrupted = policy;
-        self
+    pub fn on_interrupted(self, policy: OnInterrupted) -> Self {
+        self.with(|options| options.policy.on_interrupted = policy)
     }
 
     /// Statuses with which this application says, always, that nothing happened: their answers free the key. Default:
     /// none.
     #[must_use]
-    pub fn not_started(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
-        self.options.not_started = statuses.into_iter().collect();
-        self
+    pub fn not_started(self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.with(|options| options.not_started = statuses.into_iter().collect())
     }
 
     /// How long an outcome is replayed, from completion. Default: 24 hours.
     #[must_use]
-    pub fn retention(mut self, retention: Duration) -> Self {
-        self.options.policy.retention = retention;
-        self
+    pub fn retention(self, retention: Duration) -> Self {
+        self.with(|options| options.policy.retention = retention)
     }
 
     /// How long an operation that was cut short is refused, from when that was first seen. Default: 30 days.
     #[must_use]
-    pub fn interrupted_retention(mut self, retention: Duration) -> Self {
-        self.options.policy.interrupted_retention = retention;
-        self
+    pub fn interrupted_retention(self, retention: Duration) -> Self {
+        self.with(|options| options.policy.interrupted_retention = retention)
     }
 
     /// How long a handler may run, its answer's body included. Default: 10 minutes.
     #[must_use]
-    pub fn max_run(mut self, max_run: Duration) -> Self {
-        self.options.policy.max_run = max_run;
-        self
+    pub fn max_run(self, max_run: Duration) -> Self {
+        self.with(|options| options.policy.max_run = max_run)
     }
 
     /// The most bytes of a request's body. Default: 1 MiB.
     #[must_use]
-    pub fn max_request_body(mut self, bytes: usize) -> Self {
-        self.options.max_request_body = bytes;
-        self
+    pub fn max_request_body(self, bytes: usize) -> Self {
+        self.with(|options| options.max_request_body = bytes)
     }
 
     /// The most bytes of an answer's body that are recorded; a longer one is passed on whole, and its retries are refused.
     /// Default: 1 MiB.
     #[must_use]
-    pub fn max_response_body(mut self, bytes: usize) -> Self {
-        self.options.max_response_body = bytes;
-        self
+    pub fn max_response_body(self, bytes: usize) -> Self {
+        self.with(|options| options.max_response_body = bytes)
     }
 
     /// How long an answer's body may take to be complete; a slower one is passed on whole, and its retries are refused.
     /// Default: 10 seconds.
     #[must_use]
-    pub fn outcome_body_timeout(mut self, timeout: Duration) -> Self {
-        self.options.outcome_body_timeout = timeout;
-        self
+    pub fn outcome_body_timeout(self, timeout: Duration) -> Self {
+        self.with(|options| options.outcome_body_timeout = timeout)
     }
 
     /// Which headers of an answer are replayed. Default: [`KeptHeaders`]' standard.
     #[must_use]
-    pub fn kept_headers(mut self, kept: KeptHeaders) -> Self {
-        self.options.kept_headers = kept;
-        self
+    pub fn kept_headers(self, kept: KeptHeaders) -> Self {
+        self.with(|options| options.kept_headers = kept)
     }
 
     /// Runs handlers without protection while the store is away, if nothing is known of their key. Each is counted and
     /// logged. **A retry of such a request is a second effect.** Default: false; they are refused.
     #[must_use]
-    pub fn fail_open(mut self, fail_open: bool) -> Self {
-        self.options.policy.fail_open = fail_open;
-        self
+    pub fn fail_open(self, fail_open: bool) -> Self {
+        self.with(|options| options.policy.fail_open = fail_open)
     }
 
     /// The beginning of every problem's `type`. Default: [`problem`](crate::problem) in this crate's documentation.
     #[must_use]
-    pub fn problem_base(mut self, base: impl Into<String>) -> Self {
-        self.options.problem_base = base.into();
-        self
+    pub fn problem_base(self, base: impl Into<String>) -> Self {
+        self.with(|options| options.problem_base = base.into())
     }
 
     /// How refusals read. Default: [`Rejection::render`].
     #[must_use]
-    pub fn render_rejection(mut self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
-        self.options.render_rejection = Some(Arc::new(render));
-        self
+    pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
+        self.with(|options| options.render_rejection = Some(Arc::new(render)))
     }
 
     /// Whether an error of the inner service means that nothing happened. `E` is the inner service's error; an error of
     /// another type counts as [`Started::Unknown`]. Default: all do.
     #[must_use]
-    pub fn classify_error<E: 'static>(mut self, classify: impl Fn(&E) -> Started + Send + Sync + 'static) -> Self {
+    pub fn classify_error<E: 'static>(self, classify: impl Fn(&E) -> Started + Send + Sync + 'static) -> Self {
         let classify = move |error: &dyn Any| error.downcast_ref().map_or(Started::Unknown, &classify);
-        self.options.classify_error = Some(Arc::new(classify));
-        self
+        self.with(|options| options.classify_error = Some(Arc::new(classify)))
     }
 
     /// What a run's future passes through before it is spawned. It is called in the requester's task, so that it can
     /// carry task-locals over. A future that it drops is a run that never began. Default: nothing.
     #[must_use]
-    pub fn wrap_run<F>(mut self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self
+    pub fn wrap_run<F>(self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.options.wrap_run = Some(Arc::new(move |run| Box::pin(wrap(run))));
-        self
+        self.with(|options| options.wrap_run = Some(Arc::new(move |run| Box::pin(wrap(run)))))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = self.shared.options.clone();
+        change(&mut options);
+        Self { shared: Arc::new(Shared::new(Arc::clone(&self.shared.engine.store), options)) }
     }
 
     /// All options as they are set, in the order of the README's table.
     #[must_use]
     pub fn describe(&self) -> Vec<OptionLine> {
-        self.options.describe()
+        self.shared.options.describe()
     }
 
     /// The store.
     #[must_use]
     pub fn store(&self) -> &St {
-        &self.store
+        &self.shared.engine.store
     }
 }
 
@@ -249,7 +233,7 @@ impl<St: Store> IdempotencyLayer<St> {
     /// Refuses new keys from now on (503 `shutting-down`; replays are still given), waits at most `deadline` for the runs
     /// under way, on all layers over this store, and says how many are left.
     pub async fn drain(&self, deadline: Duration) -> usize {
-        self.engine().drain(deadline).await
+        self.shared.engine.drain(deadline).await
     }
 
     /// The operations that were cut short, the oldest first, at most `limit`.
@@ -257,7 +241,7 @@ impl<St: Store> IdempotencyLayer<St> {
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.store.interrupted(limit).await
+        self.shared.engine.store.interrupted(limit).await
     }
 
     /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
@@ -266,30 +250,26 @@ impl<St: Store> IdempotencyLayer<St> {
     /// # Errors
     /// [`StoreError`]: the store is away, or the answer can't be stored.
     pub async fn resolve(&self, id: RecordId, fence: Fence, resolve: Resolve) -> Result<Settled, StoreError> {
+        let options = &self.shared.options;
         let resolution = match resolve {
             Resolve::Forget => Resolution::Forget,
             Resolve::Answer(response) => {
-                let kept = self.options.kept_headers.choose(response.headers(), &self.options.replay_header_name);
+                let kept = options.kept_headers.choose(response.headers(), &options.replay_header_name);
                 let outcome = snapshot::encode(response.status(), kept, response.body(), None);
                 let outcome = outcome.ok_or_else(|| StoreError::Unavailable {
                     reason: "the answer can't be stored".to_owned(),
                     source: None,
                 })?;
-                Resolution::Outcome { outcome, retention: self.options.policy.retention }
+                Resolution::Outcome { outcome, retention: options.policy.retention }
             }
         };
-        self.engine().resolve(id, fence, resolution).await
+        self.shared.engine.resolve(id, fence, resolution).await
     }
 
     /// What this process has counted over this store.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.engine().counts()
-    }
-
-    fn engine(&self) -> Engine<St> {
-        let (policy, wrap_run) = (self.options.policy.clone(), self.options.wrap_run.clone());
-        Engine { store: Arc::clone(&self.store), policy, wrap_run }
+        self.shared.engine.counts()
     }
 }
 
@@ -297,19 +277,19 @@ impl<S, St: Store> Layer<S> for IdempotencyLayer<St> {
     type Service = IdempotencyService<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let shared = Shared { engine: Arc::new(self.engine()), options: self.options.clone() };
-        IdempotencyService::new(inner, Arc::new(shared))
+        IdempotencyService::new(inner, Arc::clone(&self.shared))
     }
 }
 
 impl<St> Clone for IdempotencyLayer<St> {
     fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), options: self.options.clone() }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl<St: fmt::Debug> fmt::Debug for IdempotencyLayer<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdempotencyLayer").field("store", &self.store).field("options", &self.options).finish()
+        let Shared { engine, options } = &*self.shared;
+        f.debug_struct("IdempotencyLayer").field("store", &engine.store).field("options", options).finish()
     }
 }

@@ -45,6 +45,13 @@ impl<S, St: Store> IdempotencyService<S, St> {
     }
 }
 
+impl<St> Shared<St> {
+    pub(super) fn new(store: Arc<St>, options: Options) -> Self {
+        let (policy, wrap_run) = (options.policy.clone(), options.wrap_run.clone());
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options }
+    }
+}
+
 impl<St: Store> Shared<St> {
     /// Decides from the head alone, and allocates nothing for what passes.
     fn way<B>(&self, request: Request<B>) -> (Way, Request<B>) {

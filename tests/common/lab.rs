@@ -13,9 +13,11 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt as _;
+use tower_idempotency::engine::Effect;
+use tower_idempotency::fingerprint::FingerprintBuilder;
 use tower_idempotency::record::{Claim, Claimed, Completion, Hold, Settlement};
 use tower_idempotency::store::{SledStoreBuilder, Store};
-use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, RecordId, SledStore};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, Once, RecordId, SledStore};
 
 /// An answer, read to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -281,4 +283,17 @@ pub fn gated<St: Store>(layer: IdempotencyLayer<St>, gate: &Gate) -> Lab {
             format!("effect {number}")
         }
     })
+}
+
+/// The fingerprint of `post(_, "a")`, field by field, without credentials.
+pub fn charge_print() -> FingerprintBuilder {
+    let print = Fingerprint::builder().field("method", b"POST").field("host", b"pay.example");
+    print.field("target", b"/charges").field("body", b"a")
+}
+
+/// Records an answer 200 with the body `recorded` for `id`, in format 1 of `server/snapshot.rs`.
+pub async fn plant<St: Store + Clone>(store: &St, id: RecordId, fingerprint: Fingerprint) {
+    let outcome = Bytes::from_static(b"\x01\xc8\x01\x00\x00recorded");
+    let effect = |_| async move { Ok::<_, Effect<()>>(outcome) };
+    assert!(!Once::new(store.clone()).run(id, fingerprint, effect).await.unwrap().replayed);
 }

@@ -100,6 +100,7 @@ fn as_status(rejection: &Rejection) -> http::Response<Bytes> {
         RejectionKind::BodyTooLarge | RejectionKind::StoreFull => Code::ResourceExhausted,
         RejectionKind::StoreUnavailable | RejectionKind::ShuttingDown => Code::Unavailable,
         RejectionKind::InFlight => Code::Aborted,
+        RejectionKind::OutcomeUnknown => Code::Unknown,
         _ => Code::FailedPrecondition,
     };
     Status::new(code, format!("{}: {}", rejection.kind.slug(), rejection.detail)).into_http()
