@@ -9,7 +9,7 @@
 //!    is allocated. Malformed: refused. Otherwise the service that was polled ready is taken along into an exchange.
 //! 2. **`server/exchange.rs`** tells the rest of the story, one step a line: `scope` says whose the key is, `collect.rs`
 //!    reads the body within its limit, `identify.rs` makes the fingerprint, and the engine is asked.
-//! 3. **`engine/engine.rs`** looks at the slot, the store, and the slot again. A run under way is joined
+//! 3. **`engine/exchange.rs`** looks at the slot, the store, and the slot again. A run under way is joined
 //!    (`slots/wait.rs`), a record is compared and answered from (`engine/verdict.rs`).
 //! 4. A new key takes the slot (`slots/map.rs`), and its run is spawned before the claim is sent: **`engine/run.rs`**.
 //!    Under the slot the store is asked for the operation (`engine/claim.rs`).

@@ -1,7 +1,7 @@
 //! Run once, over a store. Knows nothing of HTTP: a redelivered message is a retried request too.
 //!
 //! One operation's way:
-//! 1. `engine.rs` looks at the slot, the store, and the slot again: a duplicate is answered
+//! 1. `exchange.rs` looks at the slot, the store, and the slot again: a duplicate is answered
 //!    from the run under way or from the record.
 //! 2. A new key takes the slot, and its run is **spawned before the claim is sent** (`run.rs`): from there on no
 //!    dropped future can leave a claim without an owner.
@@ -13,6 +13,7 @@ mod claim;
 mod context;
 #[allow(clippy::module_inception, reason = "the noun of this room")]
 mod engine;
+mod exchange;
 mod once;
 mod policy;
 mod run;

@@ -24,7 +24,7 @@ use super::identify::fingerprint;
 use super::policy::{Started, frees_key};
 use super::refusal;
 use super::rejection::Rejection;
-use super::service::Shared;
+use super::shared::Shared;
 use super::snapshot;
 use crate::engine::{Ask, Ended, Finished, RunContext, Verdict};
 use crate::key::{Key, RecordId};

@@ -16,6 +16,7 @@ mod policy;
 mod refusal;
 mod rejection;
 mod service;
+mod shared;
 mod snapshot;
 
 pub use body::{LayerBody, Passage, ReplayBody};

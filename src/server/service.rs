@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use tower_service::Service;
 
@@ -13,9 +12,8 @@ use super::body::{LayerBody, Passage};
 use super::context::IdempotencyContext;
 use super::exchange::Exchange;
 use super::future::ResponseFuture;
-use super::options::Options;
 use super::rejection::{Rejection, RejectionKind};
-use crate::engine::Engine;
+use super::shared::Shared;
 use crate::header;
 use crate::key::Key;
 use crate::store::Store;
@@ -24,12 +22,6 @@ use crate::store::Store;
 pub struct IdempotencyService<S, St> {
     inner: S,
     shared: Arc<Shared<St>>,
-}
-
-/// What all clones of a service share.
-pub(super) struct Shared<St> {
-    pub(super) engine: Arc<Engine<St>>,
-    pub(super) options: Options,
 }
 
 /// What is to be done with a request.
@@ -42,13 +34,6 @@ enum Way {
 impl<S, St: Store> IdempotencyService<S, St> {
     pub(super) fn new(inner: S, shared: Arc<Shared<St>>) -> Self {
         Self { inner, shared }
-    }
-}
-
-impl<St> Shared<St> {
-    pub(super) fn new(store: Arc<St>, options: Options) -> Self {
-        let (policy, wrap_run) = (options.policy.clone(), options.wrap_run.clone());
-        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options }
     }
 }
 
@@ -86,18 +71,6 @@ impl<St: Store> Shared<St> {
             }
         }
     }
-
-    /// The answer of a refusal, which rides along in its extensions.
-    pub(super) fn refuse<B: LayerBody>(&self, rejection: Rejection) -> Response<B::Through> {
-        let mut response = self.options.render(&rejection).map(whole::<B>);
-        response.extensions_mut().insert(rejection);
-        response
-    }
-}
-
-/// A body of these bytes.
-pub(super) fn whole<B: LayerBody>(data: Bytes) -> B::Through {
-    Passage::Whole { data, trailers: None }.into()
 }
 
 impl<S, St, B, R> Service<Request<B>> for IdempotencyService<S, St>
