@@ -159,7 +159,7 @@ async fn traced(directory: &Path, connections: usize, each: usize) -> (String, V
 
 async fn every_answer_follows_its_sync(connections: usize, each: usize, writes: Writes) {
     if let Some(obstacle) = obstacle() {
-        println!("SKIPPED, NOTHING WAS SHOWN: {obstacle}");
+        common::skipped("that every answer follows its sync", &obstacle);
         return;
     }
     let directory = tempdir().unwrap();

@@ -69,7 +69,7 @@ impl<'a> Batch<'a> {
         outcome: Option<Bytes>,
         arrow: impl FnOnce(&Self, Option<Record<Stored>>) -> Result<(Change<Stored>, T), StoreError>,
     ) -> Result<T, StoreError> {
-        let current = self.current(id).map_err(|error| error.for_caller(id))?;
+        let current = self.current(id).map_err(|error| error.for_caller(self.shared, id))?;
         let (change, answer) = arrow(self, current.clone().and_then(|record| record.live(self.now)))?;
         self.apply(id, current, change, outcome)?;
         Ok(answer)
@@ -177,12 +177,13 @@ impl<'a> Batch<'a> {
             self.write(keys::TOTALS, &totals);
         }
         let Self { shared, database, writes, written, fresh, answers, .. } = self;
-        let result = if written {
-            database.tree.apply_batch(writes).map_err(|error| format!("writing failed: {error}"))
-        } else {
-            Ok(())
+        let write = || database.tree.apply_batch(writes).map_err(|error| format!("writing failed: {error}"));
+        let result = match (shared.is_poisoned(), written) {
+            (true, _) => Err("a read failed meanwhile".to_owned()),
+            (false, true) => write().and_then(|()| disk.sync(&database.db)),
+            (false, false) if sync => disk.sync(&database.db),
+            (false, false) => Ok(()),
         };
-        let result = if written || sync { result.and_then(|()| disk.sync(&database.db)) } else { result };
         if result.is_ok() {
             shared.count.store(count, std::sync::atomic::Ordering::Relaxed);
             for (id, record) in fresh {

@@ -153,9 +153,10 @@ impl SledStore {
             if found.len() == limit {
                 break;
             }
-            let key = entry.map_err(|error| ReadError::from(error).for_caller(RecordId::from_bytes([0; 32])))?;
+            let key =
+                entry.map_err(|error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32])))?;
             let Some(id) = keys::id_of(&key) else { continue };
-            let record = read::head(&tree, id).map_err(|error| error.for_caller(id))?;
+            let record = read::head(&tree, id).map_err(|error| error.for_caller(shared, id))?;
             let live = record.and_then(|record| record.live(shared.time.now()));
             found.extend(live.and_then(|record| InterruptedRecord::of(id, &record)));
         }
@@ -185,11 +186,12 @@ impl Store for SledStore {
     }
 
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        read::load(&self.inner.shared, id)
+        let shared = &self.inner.shared;
+        read::guarded(shared, || read::load(shared, id))
     }
 
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send {
-        let by_slot = (!claim.durable).then(|| self.claim_by_slot(&claim));
+        let by_slot = (!claim.durable).then(|| read::guarded(&self.inner.shared, || self.claim_by_slot(&claim)));
         let sent = claim.durable.then(|| self.send(|reply| Verb::Claim(claim, reply)));
         async move {
             match (by_slot, sent) {
@@ -230,7 +232,7 @@ impl Store for SledStore {
     }
 
     async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.list_interrupted(limit)
+        read::guarded(&self.inner.shared, || self.list_interrupted(limit))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

@@ -3,6 +3,8 @@
 //! A read may meet a batch that is half applied: a record whose chunks are not there yet, or not any more. It is then
 //! made once more, and refused if it still doesn't fit.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::{Bytes, BytesMut};
 
 use super::keys;
@@ -30,11 +32,12 @@ impl From<sled::Error> for ReadError {
 }
 
 impl ReadError {
-    /// What the caller is told. A read that sled fails says nothing of what was written: the store is not poisoned.
-    pub(super) fn for_caller(self, id: RecordId) -> StoreError {
+    /// What the caller is told. A read that the operating system or sled refuses poisons the store, as a write does.
+    pub(super) fn for_caller(self, shared: &Shared, id: RecordId) -> StoreError {
         match self {
             Self::Corrupt(reason) => StoreError::Corrupt { id, reason },
             Self::Sled(error) => {
+                shared.poison(format!("reading failed: {error}"));
                 StoreError::Unavailable { reason: "reading failed".to_owned(), source: Some(error.into()) }
             }
         }
@@ -60,7 +63,15 @@ pub(super) fn load(shared: &Shared, id: RecordId) -> Result<Option<Record>, Stor
         Err(ReadError::Corrupt(_)) => read(),
         result => result,
     };
-    result.map_err(|error| error.for_caller(id))
+    result.map_err(|error| error.for_caller(shared, id))
+}
+
+/// Calls what reads; sled panics on some internal failures, and that poisons the store too.
+pub(super) fn guarded<T>(shared: &Shared, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        shared.poison("the database panicked".to_owned());
+        Err(StoreError::Unavailable { reason: "the database panicked".to_owned(), source: None })
+    })
 }
 
 /// The record as it stands in the tree, its outcome not yet fetched; expired ones too.

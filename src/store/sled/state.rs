@@ -81,8 +81,15 @@ impl Shared {
 
     /// Refuses everything from now on.
     pub(super) fn poison(&self, reason: String) {
-        tracing::error!(target: "tower_idempotency", path = %self.path.display(), reason, "the store is poisoned; restart the process");
-        let _ = self.poison.set(reason);
+        let mut first = false;
+        let reason = self.poison.get_or_init(|| {
+            first = true;
+            reason
+        });
+        if first {
+            let path = self.path.display();
+            tracing::error!(target: "tower_idempotency", %path, reason, "the store is poisoned; restart the process");
+        }
     }
 
     /// Why nothing may be written or read, if so.

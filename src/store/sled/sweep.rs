@@ -9,7 +9,8 @@ use crate::store::StoreError;
 
 /// Adds the deletion of at most `limit` expired records to `batch`; says how many, and whether there may be more.
 pub(super) fn slice(batch: &mut Batch<'_>, limit: usize) -> Result<(usize, bool), StoreError> {
-    let failed = |error: sled::Error| ReadError::from(error).for_caller(RecordId::from_bytes([0; 32]));
+    let shared = batch.shared;
+    let failed = |error: sled::Error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32]));
     let (mut seen, mut swept) = (0, 0);
     for entry in batch.database.tree.scan_prefix(keys::EXPIRY).keys() {
         let key = entry.map_err(failed)?;
@@ -28,7 +29,7 @@ pub(super) fn slice(batch: &mut Batch<'_>, limit: usize) -> Result<(usize, bool)
             Ok(_) => batch.erase(&key),
             // A damaged record stays, so that its key stays refused; its entry goes, or it would be met for ever.
             Err(error) => {
-                tracing::error!(target: "tower_idempotency", record_id = id.short(), error = %error.for_caller(id), "sweeping");
+                tracing::error!(target: "tower_idempotency", record_id = id.short(), error = %error.for_caller(shared, id), "sweeping");
                 batch.erase(&key);
             }
         }

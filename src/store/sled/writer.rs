@@ -180,7 +180,7 @@ fn decide(batch: &mut Batch<'_>, verb: Verb) {
 }
 
 fn decide_claim(batch: &mut Batch<'_>, claim: Claim, reply: Reply<Claimed>) {
-    let now = batch.now;
+    let (now, shared) = (batch.now, batch.shared);
     let decided = batch.step(claim.id, None, |batch, current| {
         if current.is_none() {
             batch.shared.check_room(batch.added)?;
@@ -190,7 +190,7 @@ fn decide_claim(batch: &mut Batch<'_>, claim: Claim, reply: Reply<Claimed>) {
     match decided {
         Ok(Claimed::Fresh(hold)) => batch.answer(reply, move |_| Ok(Claimed::Fresh(hold))),
         Ok(Claimed::Held(record)) => batch.answer(reply, move |tree| {
-            let whole = read::whole(tree, claim.id, record).map_err(|error| error.for_caller(claim.id))?;
+            let whole = read::whole(tree, claim.id, record).map_err(|error| error.for_caller(shared, claim.id))?;
             Ok(Claimed::Held(whole))
         }),
         Err(error) => drop(reply.send(Err(error))),
