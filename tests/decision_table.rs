@@ -122,6 +122,21 @@ async fn a_body_that_is_cut_off_claims_nothing() {
     assert_eq!(lab.send(post("k", frames([Ok("ha"), Ok("lf")]))).await.text(), "effect 1");
 }
 
+// hyper takes an HTTP/2 stream that was reset without an error for one that has ended.
+#[tokio::test]
+async fn a_body_shorter_than_its_request_declared_claims_nothing() {
+    let store = MemoryStore::new();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    let declaring = |length: &str, body: &'static str| {
+        let mut request = post("k", body);
+        request.headers_mut().insert("content-length", length.parse().unwrap());
+        request
+    };
+    lab.send(declaring("100", "amount=10")).await.assert_refusal(400, "body-incomplete", true, None);
+    assert!(store.is_empty());
+    assert_eq!(lab.send(declaring("11", "amount=1000")).await.text(), "effect 1");
+}
+
 // Row: scope function fails → its rejection; there is no empty scope.
 
 #[tokio::test]

@@ -89,6 +89,25 @@ async fn trap_23_without_a_scope_no_stranger_reads_another_s_answer() {
     }
 }
 
+#[tokio::test]
+async fn a_second_host_that_says_otherwise_is_not_overlooked() {
+    let lab = lab();
+    let hosts = |uri: &str, hosts: [&str; 2]| {
+        let mut request = keyed("POST", uri, "k").body(Body::from("a")).unwrap();
+        request.headers_mut().remove("host");
+        hosts.into_iter().for_each(|host| {
+            request.headers_mut().append("host", host.parse().unwrap());
+        });
+        request
+    };
+    assert_eq!(lab.send(hosts("/charges", ["a.test", "b.test"])).await.text(), "effect 1");
+    for other in [["a.test", "c.test"], ["a.test", "a.test"], ["b.test", "a.test"]] {
+        assert_eq!(lab.send(hosts("/charges", other)).await.problem(), "key-reused");
+    }
+    assert_eq!(lab.send(hosts("http://b.test/charges", ["a.test", "b.test"])).await.problem(), "key-reused");
+    assert!(lab.send(hosts("/charges", ["A.test", "B.test"])).await.is_replay());
+}
+
 thread_local! {
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }

@@ -49,25 +49,26 @@ mod stores;
 
 use std::error::Error;
 use std::io::IsTerminal as _;
-use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let args = args::Args::parse();
     // sled says much, and at trace all that it stores.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
-    match server::run(args).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match server::run(args).await {
+        Ok(()) => 0,
         Err(error) => {
             tracing::error!("{}", chain(error.as_ref()));
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // At once: a thread that waits for a broken disk would keep the runtime from ending.
+    std::process::exit(code)
 }
 
 /// An error and what caused it.

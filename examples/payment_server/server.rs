@@ -30,7 +30,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let stop = Stop::listen()?;
     let listener = TcpListener::bind(args.listen).await?;
     announce(listener.local_addr()?)?;
-    serve(listener, app, stop).await?;
+    let refusing = layer.clone();
+    let stopping = async move {
+        stop.asked().await;
+        tracing::info!("stopping: connections finish what is under way, and new keys are refused");
+        tokio::spawn(async move { refusing.drain(DEADLINE).await });
+    };
+    serve(listener, app, stopping).await?;
 
     // A run may outlive its connection.
     let left = layer.drain(DEADLINE).await;
@@ -72,15 +78,14 @@ fn announce(address: SocketAddr) -> io::Result<()> {
     stdout.flush()
 }
 
-async fn serve(listener: TcpListener, app: Router, stop: Stop) -> io::Result<()> {
+async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     let listener = listener.tap_io(|stream| {
         // An answer is one small write: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
     });
     let (stopping, stopped) = oneshot::channel();
     let asked = async move {
-        stop.asked().await;
-        tracing::info!("stopping: connections finish what is under way");
+        stop.await;
         let _ = stopping.send(());
     };
     let app = app.into_make_service_with_connect_info::<SocketAddr>();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tower_service::Service;
@@ -58,6 +58,9 @@ impl<S, St: Store> Exchange<S, St> {
         };
         let limit = shared.options.max_request_body;
         let (data, trailers) = match collect(body, limit, None).await {
+            Collected::Whole { data, .. } if is_cut(&parts, data.len()) => {
+                return Ok(shared.refuse::<R>(refusal::body_incomplete()));
+            }
             Collected::Whole { data, trailers } => (data, trailers),
             Collected::Over { .. } => return Ok(shared.refuse::<R>(refusal::body_too_large(limit))),
             Collected::Failed { .. } => return Ok(shared.refuse::<R>(refusal::body_incomplete())),
@@ -72,6 +75,13 @@ impl<S, St: Store> Exchange<S, St> {
             verdict => Ok(shared.refuse::<R>(refusal::of_verdict(&verdict, &shared.engine.policy))),
         }
     }
+}
+
+/// Whether a body ended before the length that its request declared: hyper takes an HTTP/2 stream that is reset without
+/// an error for one that has ended.
+fn is_cut(parts: &Parts, length: usize) -> bool {
+    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    declared.is_some_and(|declared| (length as u64) < declared)
 }
 
 fn record_id<St>(shared: &Shared<St>, parts: &Parts, key: &Key) -> Result<RecordId, Rejection> {

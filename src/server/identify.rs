@@ -15,10 +15,11 @@ const CREDENTIALS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, HeaderName::from_st
 pub(super) fn fingerprint(parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
     let uri = client_uri(parts);
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    let mut builder = Fingerprint::builder()
-        .field("method", parts.method.as_str().as_bytes())
-        .field("host", &host(parts, uri.authority()))
-        .field("target", target.as_bytes());
+    let mut builder = Fingerprint::builder().field("method", parts.method.as_str().as_bytes());
+    for host in hosts(parts, uri.authority()) {
+        builder = builder.field("host", &host);
+    }
+    builder = builder.field("target", target.as_bytes());
     for value in parts.headers.get_all(CONTENT_TYPE) {
         builder = builder.field("content-type", value.as_bytes());
     }
@@ -36,16 +37,17 @@ fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBu
     builder
 }
 
-/// HTTP/2 names the host in the URI, HTTP/1.1 in a header; a retry may use the other one. Hosts know no case.
-fn host(parts: &Parts, authority: Option<&Authority>) -> Vec<u8> {
-    let host = match authority {
-        Some(authority) => {
-            let name = authority.as_str();
-            name.rsplit_once('@').map_or(name, |(_, host)| host).as_bytes()
-        }
-        None => parts.headers.get(HOST).map_or(&[][..], |value| value.as_bytes()),
-    };
-    host.to_ascii_lowercase()
+/// HTTP/2 names the host in the URI, HTTP/1.1 in a header; a retry may use the other one, so what both say is taken once.
+/// Where they say different things, all of it counts: nobody knows which one the application reads. Hosts know no case.
+fn hosts(parts: &Parts, authority: Option<&Authority>) -> Vec<Vec<u8>> {
+    let named = authority.map(|authority| {
+        let name = authority.as_str();
+        name.rsplit_once('@').map_or(name, |(_, host)| host).as_bytes()
+    });
+    let lines = parts.headers.get_all(HOST).iter().map(http::HeaderValue::as_bytes);
+    let mut hosts: Vec<_> = named.into_iter().chain(lines).map(<[u8]>::to_ascii_lowercase).collect();
+    hosts.dedup();
+    hosts
 }
 
 /// A nested router strips its prefix from the URI and leaves the client's in an extension.

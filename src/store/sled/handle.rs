@@ -1,14 +1,10 @@
 //! The handle: what the rest of the crate, and the application, hold of a store.
 
-use std::fs::File;
 use std::future::Future;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
-use backon::{ConstantBuilder, Retryable as _};
 use tokio::sync::oneshot;
 
 use super::batch::Reply;
@@ -16,16 +12,12 @@ use super::open::SledStoreBuilder;
 use super::read::ReadError;
 use super::state::Shared;
 use super::writer::Verb;
-use super::{keys, read};
+use super::{close, keys, read};
 use crate::key::RecordId;
 use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled};
 use crate::slots::Slots;
 use crate::store::contract::{Health, InterruptedRecord, Sealed, Store};
 use crate::store::{OpenError, StoreError};
-
-/// How often, and how far apart, closing looks whether the directory is free.
-const CLOSE_LOOKS: usize = 1_000;
-const CLOSE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own: they survive crashes of
 /// the process and power cuts.
@@ -96,33 +88,17 @@ impl SledStore {
     }
 
     /// Finishes what was asked for and closes the store, for all its handles. Returns when the directory can be opened
-    /// again.
+    /// again, or after ten seconds.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the database is still in use after ten seconds, because the application holds a
-    /// handle that [`db`](Self::db) lent.
+    /// [`StoreError::Unavailable`]: the application still holds a handle that [`db`](Self::db) lent, or the disk doesn't
+    /// return. [`StoreError::Uncertain`]: the database failed while it was closed. What was answered is durable all the
+    /// same.
     ///
     /// # Cancel safety
     /// If dropped, the store may be closed or on its way to it; call it again.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let shared = &self.inner.shared;
-        shared.closed.store(true, Ordering::SeqCst);
-        let (reply, finished) = oneshot::channel();
-        if self.inner.writer.send(Verb::Close(reply)).is_ok() {
-            // An error: the thread has ended already.
-            let _ = finished.await;
-        }
-        drop(shared.database.write().unwrap_or_else(PoisonError::into_inner).take());
-        let file = shared.path.join("db");
-        let free = || async { File::open(&file).is_ok_and(|file| file.try_lock().is_ok()).then_some(()).ok_or(()) };
-        let pauses = ConstantBuilder::default().with_delay(CLOSE_PAUSE).with_max_times(CLOSE_LOOKS);
-        let closed = free.retry(pauses).sleep(tokio::time::sleep).await;
-        closed.map_err(|()| StoreError::Unavailable {
-            reason: "closed, but a sled::Db or sled::Tree that was lent is still held; drop it".to_owned(),
-            source: None,
-        })?;
-        drop(shared.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
-        Ok(())
+        close::close(&self.inner.shared, &self.inner.writer).await
     }
 
     /// Sends a verb to the writer, now.

@@ -16,6 +16,7 @@
 
 mod batch;
 mod cache;
+mod close;
 mod directory;
 mod durable;
 mod handle;

@@ -7,12 +7,15 @@ use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::cache::Cache;
+use super::close::let_go;
 use crate::clock::Timeline;
 use crate::record::Fence;
 use crate::store::{Health, StoreError};
 
 /// From when on a write is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
+/// From when on a write is taken for failed: after some I/O errors sled waits for ever.
+pub(super) const STUCK: Duration = Duration::from_secs(60);
 /// Fences of one boot: 2^40. The boot number has the 23 bits above, so that a fence fits a signed 64-bit column.
 pub(super) const BOOT_SHIFT: u32 = 40;
 pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
@@ -139,6 +142,16 @@ impl Shared {
             return Health::Closed;
         }
         health_at(self.batch_age())
+    }
+}
+
+impl Drop for Shared {
+    /// The last handle is gone and nobody called `close`.
+    fn drop(&mut self) {
+        let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(database) = database {
+            let_go(self, database);
+        }
     }
 }
 

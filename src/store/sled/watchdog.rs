@@ -1,10 +1,10 @@
-//! Reports a batch that takes too long: a disk that hangs, not one that fails.
+//! Reports a batch that takes too long, and poisons the store if it takes for ever: a disk that hangs, not one that fails.
 
 use std::sync::Weak;
 use std::thread;
 use std::time::Duration;
 
-use super::state::{SLOW, Shared};
+use super::state::{SLOW, STUCK, Shared};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -23,5 +23,9 @@ pub(super) fn run(shared: &Weak<Shared>) {
             tracing::error!(target: "tower_idempotency", %path, seconds, "a write has not returned yet; is the disk all right?");
         }
         reported = slow.is_some();
+        if slow.is_some_and(|age| age >= STUCK) {
+            shared.poison(format!("a write has not returned in {STUCK:?}"));
+            return;
+        }
     }
 }

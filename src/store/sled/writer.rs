@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::batch::{Batch, Reply};
+use super::close::let_go;
 use super::durable::Disk;
 use super::state::{Database, Shared};
 use super::{read, sweep};
@@ -62,7 +63,7 @@ pub(super) fn run(shared: &Arc<Shared>, verbs: &Receiver<Verb>, disk: &Disk) {
         }
     };
     // sled's handles first, so that who waits for the answer finds them gone.
-    drop(database);
+    let_go(shared, database);
     if let Some(reply) = closed {
         let _ = reply.send(());
     }
