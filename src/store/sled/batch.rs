@@ -12,7 +12,7 @@ use super::state::{Database, Shared};
 use crate::clock::Timestamp;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
-use crate::record::{Change, Record, State};
+use crate::record::{Change, Fence, Record, State};
 use crate::store::StoreError;
 
 /// Where an answer goes.
@@ -142,12 +142,15 @@ impl<'a> Batch<'a> {
 
     fn chunk(&mut self, id: RecordId, record: &Record<Stored>, stored: &Stored, outcome: Option<Bytes>) {
         if let Stored::Chunked { length, .. } = stored {
-            let mut pieces = outcome.iter().flat_map(|bytes| bytes.chunks(keys::CHUNK_BYTES));
-            for key in keys::chunks(id, record.fence, *length) {
-                match pieces.next() {
-                    Some(piece) => self.writes.insert(&key[..], piece),
-                    None => self.writes.remove(&key[..]),
+            match &outcome {
+                Some(bytes) => {
+                    let pieces = bytes.chunks(keys::CHUNK_BYTES);
+                    keys::chunks(id, record.fence, *length)
+                        .zip(pieces)
+                        .for_each(|(key, piece)| self.writes.insert(&key[..], piece));
                 }
+                // A long outcome has hundreds of pieces. Nothing leads to them any more; the sweep removes them bit by bit.
+                None => self.writes.insert(&keys::grave(&id, record.fence)[..], &[]),
             }
         }
         if let (Some(outcome), Some(expires)) = (outcome, record.expires()) {
@@ -155,6 +158,15 @@ impl<'a> Batch<'a> {
             let state = State::Completed { outcome, expires };
             self.fresh.push((id, Record { fingerprint, fence, attempt, began, state }));
         }
+    }
+
+    /// Removes a record that can't be read, and what there may be of its outcome.
+    pub(super) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
+        self.shared.cache.remove(&id);
+        self.erase(&keys::record(&id));
+        self.writes.insert(&keys::grave(&id, fence)[..], &[]);
+        self.added -= 1;
+        self.overlay.insert(id, None);
     }
 
     /// Writes a key that belongs to no record.

@@ -6,10 +6,9 @@ use std::path::Path;
 
 use crate::store::OpenError;
 
-/// The file whose lock says that the directory is open. It stays when the store is closed.
+/// The file whose lock says that the directory is open. It is the first one made, and stays when the store is closed: by
+/// it a store's directory is known.
 const LOCK_FILE: &str = "tower-idempotency.lock";
-/// Files by which sled's directories are known.
-const SLED_FILES: [&str; 3] = ["db", "conf", "blobs"];
 
 /// Makes the directory, or checks that the one there is a store's or empty, and locks it.
 pub(super) fn acquire(path: &Path) -> Result<File, OpenError> {
@@ -31,9 +30,7 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
         if name == LOCK_FILE {
             return Ok(());
         }
-        if !SLED_FILES.contains(&name.as_str()) && !name.starts_with("snap.") {
-            found = Some(name);
-        }
+        found = Some(name);
     }
     match found {
         Some(found) => Err(OpenError::NotAStore { path: path.into(), found }),
@@ -102,12 +99,17 @@ pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     let absolute = fs::canonicalize(path).map_err(io_error("finding", path))?;
     for (above, directory) in absolute.ancestors().skip(1).enumerate() {
         match sync(directory) {
-            // Who may not read a directory higher up did not make it.
-            Err(OpenError::Io { source, .. }) if above > 0 && source.kind() == io::ErrorKind::PermissionDenied => {}
+            // Higher up: not ours to read, or of a file system that can't be written to, or knows no syncs.
+            Err(OpenError::Io { source, .. }) if above > 0 && is_harmless(source.kind()) => {}
             result => result?,
         }
     }
     Ok(())
+}
+
+fn is_harmless(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(kind, InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
 }
 
 pub(super) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {

@@ -37,7 +37,6 @@ pub struct SledStore {
 struct Inner {
     shared: Arc<Shared>,
     writer: Sender<Verb>,
-    slots: Arc<Slots>,
 }
 
 impl SledStore {
@@ -57,7 +56,7 @@ impl SledStore {
     }
 
     pub(super) fn new(shared: Arc<Shared>, writer: Sender<Verb>) -> Self {
-        Self { inner: Arc::new(Inner { shared, writer, slots: Arc::default() }) }
+        Self { inner: Arc::new(Inner { shared, writer }) }
     }
 
     #[cfg(test)]
@@ -129,12 +128,19 @@ impl SledStore {
             if found.len() == limit {
                 break;
             }
-            let key =
-                entry.map_err(|error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32])))?;
+            let key = entry.map_err(|error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32])))?;
             let Some(id) = keys::id_of(&key) else { continue };
-            let record = read::head(&tree, id).map_err(|error| error.for_caller(shared, id))?;
-            let live = record.and_then(|record| record.live(shared.time.now()));
-            found.extend(live.and_then(|record| InterruptedRecord::of(id, &record)));
+            match read::head(&tree, id) {
+                Ok(record) => {
+                    let live = record.and_then(|record| record.live(shared.time.now()));
+                    found.extend(live.and_then(|record| InterruptedRecord::of(id, &record)));
+                }
+                // The others can be settled all the same.
+                Err(error @ ReadError::Corrupt(_)) => {
+                    shared.report_damage(id, &error.for_caller(shared, id), "left out of a list");
+                }
+                Err(error) => return Err(error.for_caller(shared, id)),
+            }
         }
         Ok(found)
     }
@@ -158,7 +164,7 @@ impl Sealed for SledStore {}
 
 impl Store for SledStore {
     fn slots(&self) -> &Arc<Slots> {
-        &self.inner.slots
+        &self.inner.shared.slots
     }
 
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {

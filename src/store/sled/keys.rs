@@ -7,6 +7,7 @@
 //! | `e` expires id | fence | when a record is forgotten |
 //! | `n` id | fence | which operations are running |
 //! | `i` since id | fence | which operations were interrupted |
+//! | `g` id fence | | whose pieces are to be removed: a grave |
 //! | `m` name | | what is said of the store as a whole |
 //!
 //! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` in 8 bytes, the index in 4. All keys of a
@@ -52,6 +53,23 @@ pub(super) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
     key
 }
 
+/// The grave of an outcome whose record is gone.
+pub(super) fn grave(id: &RecordId, fence: Fence) -> [u8; 41] {
+    let mut key = [b'g'; 41];
+    key[1..33].copy_from_slice(id.as_bytes());
+    key[33..].copy_from_slice(&fence.0.to_be_bytes());
+    key
+}
+
+/// What all pieces of the outcome in a grave begin with.
+pub(super) fn buried(grave: &[u8]) -> Vec<u8> {
+    let mut prefix = grave.to_vec();
+    if let Some(tag) = prefix.first_mut() {
+        *tag = b'c';
+    }
+    prefix
+}
+
 /// The keys of the chunks of an outcome of `length` bytes.
 pub(super) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<Item = [u8; 45]> {
     let count = length.div_ceil(CHUNK_BYTES as u64);
@@ -62,6 +80,7 @@ pub(super) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<I
 pub(super) const EXPIRY: &[u8] = b"e";
 pub(super) const RUNNING: &[u8] = b"n";
 pub(super) const INTERRUPTED: &[u8] = b"i";
+pub(super) const GRAVES: &[u8] = b"g";
 
 /// The id at the end of an index key.
 pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {

@@ -96,13 +96,14 @@ impl SledStoreBuilder {
             Ok(value) => Ok(value),
             Err(error) => Err(broken(path, &error.to_string())),
         };
-        check_format(path, meta(keys::FORMAT)?.as_deref())?;
-        let boot = meta(keys::BOOT)?.as_deref().and_then(number).unwrap_or(0) + 1;
+        let format = meta(keys::FORMAT)?;
+        check_format(path, format.as_deref())?;
+        let boot = known(path, format.is_some(), meta(keys::BOOT)?.as_deref(), number)?.unwrap_or(0) + 1;
         if boot > MAX_BOOT {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
         let totals = meta(keys::TOTALS)?;
-        let (count, seen) = totals.as_deref().and_then(two_numbers).unwrap_or((0, 0));
+        let (count, seen) = known(path, format.is_some(), totals.as_deref(), two_numbers)?.unwrap_or((0, 0));
         let time = Timeline::start(self.clock, Timestamp::from_millis(seen));
         let shared = Shared::new(Opening {
             path: path.into(),
@@ -146,7 +147,7 @@ fn cut_short(shared: &Shared, database: &Database, disk: &Disk) -> Result<bool, 
             None => Ok((record::Change::Nothing, record::Settled::Superseded)),
         });
         if let Err(error) = step {
-            tracing::error!(target: "tower_idempotency", record_id = id.short(), %error, "opening");
+            shared.report_damage(id, &error, "left as it is");
         }
     }
     batch.commit(disk, false)?;
@@ -170,6 +171,23 @@ fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
         None | Some([FORMAT]) => Ok(()),
         Some([format]) => Err(OpenError::Format { path: path.into(), format: *format, known: FORMAT }),
         Some(_) => Err(broken(path, "its format's number makes no sense")),
+    }
+}
+
+/// What is said of the store as a whole; it is there from the first opening on, and nothing is guessed in its place:
+/// fences would come back, and time would turn back.
+fn known<T>(
+    path: &Path,
+    opened_before: bool,
+    value: Option<&[u8]>,
+    read: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<Option<T>, OpenError> {
+    match value {
+        None if !opened_before => Ok(None),
+        value => match value.and_then(read) {
+            Some(value) => Ok(Some(value)),
+            None => Err(broken(path, "its boot number, count or time is damaged; restore the directory from a backup")),
+        },
     }
 }
 

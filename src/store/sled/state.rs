@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::cache::Cache;
 use super::close::let_go;
 use crate::clock::Timeline;
+use crate::key::RecordId;
 use crate::record::Fence;
+use crate::slots::Slots;
 use crate::store::{Health, StoreError};
 
 /// From when on a write is reported as slow.
@@ -24,6 +26,7 @@ pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) path: PathBuf,
+    pub(super) slots: Arc<Slots>,
     /// Gone once the store is closed.
     pub(super) database: RwLock<Option<Database>>,
     pub(super) cache: Cache,
@@ -63,6 +66,7 @@ impl Shared {
         let first_fence = opening.boot << BOOT_SHIFT;
         Self {
             path: opening.path,
+            slots: Arc::default(),
             database: RwLock::new(Some(opening.database)),
             cache: opening.cache,
             time: opening.time,
@@ -93,6 +97,12 @@ impl Shared {
             let path = self.path.display();
             tracing::error!(target: "tower_idempotency", %path, reason, "the store is poisoned; restart the process");
         }
+    }
+
+    /// Counts and logs a damaged record that nobody asked for.
+    pub(super) fn report_damage(&self, id: RecordId, error: &StoreError, what: &str) {
+        self.slots.tally.corrupt.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(target: "tower_idempotency", record_id = id.short(), %error, "a damaged record is {what}");
     }
 
     /// Why nothing may be written or read, if so.

@@ -12,7 +12,8 @@ use super::batch::{Batch, Reply};
 use super::close::let_go;
 use super::durable::Disk;
 use super::state::{Database, Shared};
-use super::{read, sweep};
+use super::read;
+use super::sweep::{Slice, sweep};
 use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::{self, Claim, Claimed, Completion, Fence, Hold, Resolution, Settled, Settlement};
@@ -21,10 +22,10 @@ use crate::record::{self, Claim, Claimed, Completion, Fence, Hold, Resolution, S
 const MAX_VERBS: usize = 512;
 /// The bytes of outcomes from which on a batch takes no more verbs.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// Expired records deleted along with a batch of requests: few, so that they are not held up.
-const SWEPT_BESIDE: usize = 32;
-/// Expired records deleted in a batch of their own, while nobody asks for anything.
-const SWEPT_IDLE: usize = 512;
+/// What is swept along with a batch of requests: little, so that they are not held up.
+const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
+/// What is swept in a batch of its own, while nobody asks for anything; who does then waits for its end.
+const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
 /// How often the thread looks for expired records.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -129,8 +130,8 @@ impl Writer<'_> {
         }
         if self.backlog || self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
-            self.backlog = match sweep::slice(&mut batch, beside) {
-                Ok((_, more)) => more,
+            self.backlog = match sweep(&mut batch, beside) {
+                Ok(swept) => swept.more,
                 Err(error) => {
                     tracing::error!(target: "tower_idempotency", %error, "sweeping failed");
                     false
@@ -170,8 +171,8 @@ fn decide(batch: &mut Batch<'_>, verb: Verb) {
             };
             batch.decide(id, bytes, reply, |_, current| Ok(record::resolve(current, fence, outcome, now)));
         }
-        Verb::Sweep(limit, reply) => match sweep::slice(batch, limit) {
-            Ok((swept, _)) => batch.answer(reply, move |_| Ok(swept)),
+        Verb::Sweep(limit, reply) => match sweep(batch, Slice { records: limit, ..SWEPT_IDLE }) {
+            Ok(swept) => batch.answer(reply, move |_| Ok(swept.records)),
             Err(error) => drop(reply.send(Err(error))),
         },
         Verb::Sync(reply) => batch.answer(reply, |_| Ok(())),
