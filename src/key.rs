@@ -70,7 +70,7 @@ impl fmt::Debug for Key {
 ///
 /// Build it from what stays the same between two tries of one client (the account's id), never from what does not
 /// (an access token that is refreshed: the retry would be a second charge).
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Scope {
     // Length-prefixed parts, so that ("a:b", "c") and ("a", "b:c") differ.
     parts: Vec<u8>,
@@ -80,7 +80,8 @@ impl Scope {
     /// The scope of `part`, such as an account's id.
     #[must_use]
     pub fn new(part: impl AsRef<[u8]>) -> Self {
-        Self::default().and(part)
+        // There is no empty scope to be had from outside: in it all strangers would share their keys.
+        Self { parts: Vec::new() }.and(part)
     }
 
     /// This scope narrowed by one more part, such as a user within a tenant.
@@ -224,7 +225,7 @@ mod tests {
         assert_ne!(RecordId::new(Some(&one), &key("k")), RecordId::new(Some(&two), &key("k")));
         let shifted = RecordId::new(Some(&Scope::new("ab")), &key("c"));
         assert_ne!(shifted, RecordId::new(Some(&Scope::new("a")), &key("bc")));
-        assert_ne!(RecordId::new(None, &key("k")), RecordId::new(Some(&Scope::default()), &key("k")));
+        assert_ne!(RecordId::new(None, &key("k")), RecordId::new(Some(&Scope::new("")), &key("k")));
     }
 
     #[test]

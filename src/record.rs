@@ -201,7 +201,7 @@ pub enum Resolution {
         /// How long.
         retention: Duration,
     },
-    /// It did not take place, or may take place again: the key is free.
+    /// It did not take place, or may take place again: the key is free, and the next run is told of no earlier one.
     Forget,
 }
 

@@ -137,6 +137,16 @@ async fn a_body_shorter_than_its_request_declared_claims_nothing() {
     assert_eq!(lab.send(declaring("11", "amount=1000")).await.text(), "effect 1");
 }
 
+#[tokio::test]
+async fn a_body_that_a_limit_outside_cuts_off_is_too_large_and_claims_nothing() {
+    let store = MemoryStore::new();
+    let mut lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    lab.app = lab.app.layer(tower_http::limit::RequestBodyLimitLayer::new(4));
+    let answer = lab.send(post("k", frames([Ok("123"), Ok("45")]))).await;
+    answer.assert_refusal(413, "body-too-large", false, None);
+    assert!(store.is_empty());
+}
+
 // Row: scope function fails → its rejection; there is no empty scope.
 
 #[tokio::test]

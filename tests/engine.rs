@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tower_idempotency::engine::{Effect, OnceError, Refusal, Rerun, RunContext};
 use tower_idempotency::record::{Resolution, Settled};
-use tower_idempotency::store::Store;
-use tower_idempotency::test_util::TestStore;
+use tower_idempotency::store::{InterruptedRecord, Store, StoreError};
+use tower_idempotency::test_util::{TestStore, Verb};
 use tower_idempotency::{Fingerprint, Key, MemoryStore, OnInFlight, OnInterrupted, Once, RecordId};
 
 type Failure = OnceError<&'static str>;
@@ -74,6 +74,87 @@ async fn what_was_cut_short_is_settled_by_who_knows() {
     assert_eq!(deliver(&once, &effects, Ok("sent")).await.unwrap(), ("it was sent".into(), true));
     let settled = once.resolve(interrupted.id, interrupted.fence, outcome).await.unwrap();
     assert_eq!(settled, Settled::Superseded);
+    assert_eq!(effects.load(Ordering::SeqCst), 1);
+}
+
+/// A key whose run was cut short, and what is listed of it.
+async fn cut_short(once: &Once<TestStore>) -> InterruptedRecord {
+    deliver(once, &Arc::default(), Err(Effect::Unknown("no answer"))).await.unwrap_err();
+    once.interrupted(1).await.unwrap()[0]
+}
+
+fn answer() -> Resolution {
+    Resolution::Outcome { outcome: "it was sent".into(), retention: Duration::from_secs(60) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn settling_that_the_store_does_not_answer_holds_nobody_up_for_long() {
+    let store = TestStore::new();
+    let once = Once::new(store.clone());
+    let interrupted = cut_short(&once).await;
+    let stall = store.stall(Verb::Resolve);
+    let unanswered = once.resolve(interrupted.id, interrupted.fence, answer()).await;
+    assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
+    let meanwhile = deliver(&once, &Arc::default(), Ok("sent")).await;
+    assert!(matches!(meanwhile, Err(OnceError::Refused(Refusal::Unavailable))), "{meanwhile:?}");
+    stall.release();
+    assert_eq!(once.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(deliver(&once, &Arc::default(), Ok("sent")).await.unwrap(), ("it was sent".into(), true));
+}
+
+#[tokio::test]
+async fn an_operator_who_goes_away_leaves_the_slot_until_what_he_said_is_durable() {
+    let store = TestStore::new();
+    let once = Once::new(store.clone());
+    let interrupted = cut_short(&once).await;
+    let stall = store.stall(Verb::Resolve);
+    let mut resolving = Box::pin(once.resolve(interrupted.id, interrupted.fence, answer()));
+    assert!(futures_util::poll!(resolving.as_mut()).is_pending());
+    drop(resolving);
+    assert_eq!(once.counts().live, 1, "the slot is held");
+    stall.release();
+    assert_eq!(once.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(deliver(&once, &Arc::default(), Ok("sent")).await.unwrap(), ("it was sent".into(), true));
+}
+
+#[tokio::test]
+async fn what_would_run_again_is_not_refused_for_good_while_the_process_is_shutting_down() {
+    let store = TestStore::new();
+    cut_short(&Once::new(store.clone())).await;
+    let [refuse, rerun] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
+    let once = Once::new(store).on_interrupted(rerun);
+    once.drain(Duration::ZERO).await;
+    let refused = deliver(&once, &Arc::default(), Ok("sent")).await;
+    assert!(matches!(refused, Err(OnceError::Refused(Refusal::ShuttingDown))), "{refused:?}");
+    let refused = deliver(&once.on_interrupted(refuse), &Arc::default(), Ok("sent")).await;
+    assert!(matches!(refused, Err(OnceError::OutcomeUnknown)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_while_its_end_is_recorded_does_not_free_its_slot() {
+    let store = TestStore::new();
+    let once = Once::new(store.clone());
+    let stall = store.stall(Verb::Complete);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (ran, running) = tokio::sync::oneshot::channel();
+    let (asked, effects) = (once.clone(), Arc::<AtomicUsize>::default());
+    let counted = Arc::clone(&effects);
+    runtime.spawn(async move {
+        let effect = move |_: RunContext| async move {
+            counted.fetch_add(1, Ordering::SeqCst);
+            ran.send(()).unwrap();
+            Ok::<_, Effect<&str>>(Bytes::from("sent"))
+        };
+        asked.run(id("k"), Fingerprint::of(MESSAGE), effect).await.map(|_| ())
+    });
+    running.await.unwrap();
+    runtime.shutdown_background();
+    while once.counts().live > 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(stall);
+    let refused = deliver(&once, &effects, Ok("sent")).await;
+    assert!(matches!(refused, Err(OnceError::Refused(Refusal::Unavailable))), "{refused:?}");
     assert_eq!(effects.load(Ordering::SeqCst), 1);
 }
 

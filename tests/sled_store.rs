@@ -29,6 +29,15 @@ impl Place {
     fn open(&self) -> SledStore {
         SledStore::open(&self.path).unwrap()
     }
+
+    /// Writes to the store's tree past the store, which is closed.
+    fn plant(&self, entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
+        let db = sled::open(&self.path).unwrap();
+        let tree = db.open_tree("tower-idempotency").unwrap();
+        entries.into_iter().for_each(|(key, value)| drop(tree.insert(key, value).unwrap()));
+        db.flush().unwrap();
+        fs::write(self.path.join("tower-idempotency.lock"), b"").unwrap();
+    }
 }
 
 fn wish(name: &str) -> Claim {
@@ -171,10 +180,7 @@ fn a_directory_with_other_files_is_left_alone() {
 #[test]
 fn a_directory_of_a_later_format_is_refused() {
     let place = Place::new();
-    let db = sled::open(&place.path).unwrap();
-    db.open_tree("tower-idempotency").unwrap().insert("mformat", &[2]).unwrap();
-    db.flush().unwrap();
-    drop(db);
+    place.plant([(b"mformat".to_vec(), vec![2])]);
     let error = SledStore::open(&place.path).unwrap_err();
     assert!(matches!(error, OpenError::Format { format: 2, known: 1, .. }), "{error:?}");
 }
@@ -194,7 +200,56 @@ async fn trap_72_a_key_claimed_anew_leaves_nothing_of_its_old_record_behind() {
     assert_eq!(store.sweep(100).await.unwrap(), 0, "the old entry is gone, and does not name the new record");
     clock.advance(Duration::from_secs(1));
     run(&store, "k", Bytes::from("x")).await;
+    swept_clean(&store).await;
     assert_eq!(keys(&store), with_one_small);
+}
+
+/// Sweeps until nothing is left of outcomes whose records are gone.
+async fn swept_clean(store: &SledStore) {
+    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+    while tree.scan_prefix("g").next().is_some() {
+        store.sweep(100).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_is_over() {
+    let place = Place::new();
+    let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
+    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+    for name in ["damaged", "whole"] {
+        let hold = claim(&store, name).await;
+        store.interrupt(hold.id, hold.fence).await.unwrap();
+    }
+    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+    tree.insert([b"r".as_slice(), wish("damaged").id.as_bytes()].concat(), "garbage").unwrap();
+    let listed = store.interrupted(10).await.unwrap();
+    assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [wish("whole").id]);
+    assert!(matches!(store.claim(wish("damaged")).await, Err(StoreError::Corrupt { .. })));
+    clock.advance(DAY);
+    while tree.scan_prefix("r").next().is_some() {
+        store.sweep(10).await.unwrap();
+    }
+    claim(&store, "damaged").await;
+}
+
+#[tokio::test]
+async fn a_damaged_boot_number_is_an_error_and_no_fence_comes_back() {
+    for (key, value) in [("mboot", Some("junk")), ("mboot", None), ("mtotals", Some("junk")), ("mtotals", None)] {
+        let place = Place::new();
+        let store = place.open();
+        store.close().await.unwrap();
+        let db = sled::open(&place.path).unwrap();
+        let tree = db.open_tree("tower-idempotency").unwrap();
+        match value {
+            Some(value) => drop(tree.insert(key, value).unwrap()),
+            None => drop(tree.remove(key).unwrap()),
+        }
+        db.flush().unwrap();
+        drop((tree, db));
+        let error = SledStore::open(&place.path).unwrap_err();
+        assert!(matches!(&error, OpenError::Database { reason, .. } if reason.contains("damaged")), "{error:?}");
+    }
 }
 
 #[tokio::test]
@@ -266,14 +321,10 @@ fn unhex(text: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_store_of_format_1_is_read() {
     let place = Place::new();
-    let db = sled::open(&place.path).unwrap();
-    let tree = db.open_tree("tower-idempotency").unwrap();
-    for line in FORMAT_1.lines() {
+    place.plant(FORMAT_1.lines().map(|line| {
         let (key, value) = line.split_once(' ').unwrap();
-        tree.insert(unhex(key), unhex(value)).unwrap();
-    }
-    db.flush().unwrap();
-    drop((tree, db));
+        (unhex(key), unhex(value))
+    }));
     let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
     let store = SledStore::builder().clock(clock).open(&place.path).unwrap();
     assert_eq!(outcome(&store, "small").await, "x");
@@ -298,7 +349,7 @@ async fn the_application_s_own_trees_are_durable_after_sync() {
 }
 
 #[tokio::test]
-async fn a_lent_database_that_is_still_held_keeps_the_directory_and_the_error_says_so() {
+async fn a_lent_database_that_is_still_held_keeps_the_directory() {
     let place = Place::new();
     let store = place.open();
     let held = store.db().unwrap();
@@ -307,4 +358,19 @@ async fn a_lent_database_that_is_still_held_keeps_the_directory_and_the_error_sa
     let error = SledStore::open(&place.path).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
     drop(held);
+    let reopened = async {
+        while let Err(error) = SledStore::open(&place.path) {
+            assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reopened).await.expect("it is free once all handles are gone");
+}
+
+#[test]
+fn another_program_s_database_is_left_alone() {
+    let place = Place::new();
+    drop(sled::open(&place.path).unwrap());
+    let error = SledStore::open(&place.path).unwrap_err();
+    assert!(matches!(error, OpenError::NotAStore { .. }), "{error:?}");
 }

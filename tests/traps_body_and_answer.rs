@@ -237,6 +237,26 @@ async fn trap_47_trailers_of_an_answer_without_a_body_are_replayed() {
 }
 
 #[tokio::test]
+async fn trap_47_trailers_go_over_http1_too_as_they_do_without_the_layer() {
+    let handler = async || {
+        let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("42"))]);
+        let frames = [Frame::data(Bytes::from_static(b"message")), Frame::trailers(trailers)];
+        let body = StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
+        http::Response::builder().header("trailer", "x-sum").body(Body::new(body)).unwrap()
+    };
+    let app = Router::new().fallback(axum::routing::any(handler));
+    let request = plain("POST").replace("connection: close", "te: trailers\r\nconnection: close, te");
+    let bare = wire(app.clone(), std::slice::from_ref(&request)).await;
+    let tries = wire(app.layer(layer()), &[request.clone(), request]).await;
+    for answer in [&bare[0], &tries[0], &tries[1]] {
+        assert!(lines(answer, "content-length").is_empty(), "{answer}");
+        assert_eq!(lines(answer, "trailer"), ["trailer: x-sum"], "{answer}");
+        assert!(answer.ends_with("7\r\nmessage\r\n0\r\nx-sum: 42\r\n\r\n"), "{answer}");
+    }
+    assert_eq!(lines(&tries[1], "idempotent-replayed"), ["idempotent-replayed: true"]);
+}
+
+#[tokio::test]
 async fn trap_48_with_compression_outside_each_try_gets_the_encoding_it_asked_for() {
     let mut lab = Lab::new(layer(), |_| async { "charged ".repeat(100) });
     lab.app = lab.app.layer(CompressionLayer::new());

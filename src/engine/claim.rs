@@ -8,6 +8,9 @@ use crate::record::{Claim, Claimed, Hold, Nonce, Record, State};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
 
+/// How often an operation is claimed whose record vanishes each time before it is looked at.
+const CLAIMS: usize = 3;
+
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Acquired {
@@ -30,13 +33,31 @@ impl<St: Store> Engine<St> {
     async fn try_acquire(&self, ask: &Ask) -> Result<Acquired, StoreError> {
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() {
-            return match self.store.load(ask.id).await {
-                Ok(Some(record)) if !matches!(record.state, State::Running { .. }) => Ok(Acquired::Found(record)),
-                Err(error @ StoreError::Corrupt { .. }) => Err(error),
-                Ok(_) | Err(_) => Ok(Acquired::Refused(Refusal::ShuttingDown)),
-            };
+            return self.find(ask).await;
         }
         self.undo_doubted(ask).await?;
+        for _ in 0..CLAIMS {
+            if let Some(acquired) = self.claim_once(ask).await? {
+                return Ok(acquired);
+            }
+        }
+        Ok(Acquired::Refused(Refusal::Unavailable))
+    }
+
+    /// While the process is shutting down: what is there is answered, and nothing begins.
+    async fn find(&self, ask: &Ask) -> Result<Acquired, StoreError> {
+        let record = match self.store.load(ask.id).await {
+            Ok(Some(record)) => record,
+            Err(error @ StoreError::Corrupt { .. }) => return Err(error),
+            Ok(None) | Err(_) => return Ok(Acquired::Refused(Refusal::ShuttingDown)),
+        };
+        // The next process will run it.
+        let runs = matches!(record.state, State::Running { .. }) || self.runs_again(ask, &record);
+        Ok(if runs { Acquired::Refused(Refusal::ShuttingDown) } else { Acquired::Found(record) })
+    }
+
+    /// Claims, and takes over what was cut short, where the policy says so; `None` if the record vanished in between.
+    async fn claim_once(&self, ask: &Ask) -> Result<Option<Acquired>, StoreError> {
         let claim = Claim {
             id: ask.id,
             fingerprint: ask.fingerprint,
@@ -46,7 +67,8 @@ impl<St: Store> Engine<St> {
         };
         let record = match self.claim(claim).await? {
             Claimed::Fresh(hold) => {
-                return Ok(Acquired::Run(hold, if claim.durable { Rerun::No } else { Rerun::Unknown }));
+                let rerun = if claim.durable { Rerun::No } else { Rerun::Unknown };
+                return Ok(Some(Acquired::Run(hold, rerun)));
             }
             Claimed::Held(record) => record,
         };
@@ -54,14 +76,21 @@ impl<St: Store> Engine<St> {
             // We have the slot, so no run of this process is alive under it: it ended without settling.
             State::Running { .. } => {
                 self.store.interrupt(ask.id, record.fence).await?;
-                match self.store.load(ask.id).await? {
-                    Some(record) => record,
-                    None => return Ok(Acquired::Refused(Refusal::Unavailable)),
-                }
+                self.store.load(ask.id).await?
             }
-            State::Interrupted { .. } | State::Completed { .. } | State::Consumed { .. } => record,
+            State::Interrupted { .. } | State::Completed { .. } | State::Consumed { .. } => Some(record),
         };
-        self.reclaim(ask, claim, record).await
+        match record {
+            Some(record) if self.runs_again(ask, &record) => self.reclaim(claim, record).await,
+            record => Ok(record.map(Acquired::Found)),
+        }
+    }
+
+    /// Whether an operation that was cut short runs again for this request.
+    fn runs_again(&self, ask: &Ask, record: &Record) -> bool {
+        matches!(record.state, State::Interrupted { .. })
+            && self.policy.on_interrupted == OnInterrupted::Rerun
+            && record.fingerprint.compare(&ask.fingerprint) == Match::Same
     }
 
     /// Undoes a claim that an earlier request sent and the store may hold: nothing ran under it.
@@ -97,24 +126,15 @@ impl<St: Store> Engine<St> {
         result
     }
 
-    /// An interrupted operation runs again where the policy says so, and the request is the same.
-    async fn reclaim(&self, ask: &Ask, claim: Claim, record: Record) -> Result<Acquired, StoreError> {
-        let interrupted = matches!(record.state, State::Interrupted { .. });
-        let same = record.fingerprint.compare(&ask.fingerprint) == Match::Same;
-        if !interrupted || !same || self.policy.on_interrupted != OnInterrupted::Rerun {
-            return Ok(Acquired::Found(record));
-        }
+    async fn reclaim(&self, claim: Claim, record: Record) -> Result<Option<Acquired>, StoreError> {
         let reclaimed = match self.store.reclaim(claim, record.fence).await {
             Err(StoreError::Uncertain { .. }) => self.store.reclaim(claim, record.fence).await,
             result => result,
         };
         match self.doubting(&claim, reclaimed)? {
-            Some(hold) => Ok(Acquired::Run(hold, Rerun::Yes)),
+            Some(hold) => Ok(Some(Acquired::Run(hold, Rerun::Yes))),
             // Settled by somebody meanwhile.
-            None => Ok(match self.store.load(ask.id).await? {
-                Some(record) => Acquired::Found(record),
-                None => Acquired::Refused(Refusal::Unavailable),
-            }),
+            None => Ok(self.store.load(claim.id).await?.map(Acquired::Found)),
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::record::{Fence, Hold};
 /// Whether the operation may have run before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rerun {
-    /// It did not: a claim of an earlier run would have left a trace.
+    /// There is no trace of an earlier run, and the claims of this policy leave one. What leaves none: a run that an
+    /// operator said to forget, and one that was cut short longer than `interrupted_retention` ago.
     No,
     /// It did, and was cut short: it may have taken effect.
     Yes,

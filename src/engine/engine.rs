@@ -10,8 +10,7 @@ use futures_util::future::BoxFuture;
 use super::policy::{OnInterrupted, Policy};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
-use crate::record::{Fence, Resolution, Settled};
-use crate::slots::{End, Entered, Refusal};
+use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
 
 /// How long the store may take to answer before the requester is told that it is away.
@@ -97,25 +96,6 @@ impl<St: Store> Engine<St> {
         let slots = self.store.slots();
         let _ = tokio::time::timeout(deadline, slots.drained()).await;
         slots.live()
-    }
-
-    /// Settles an interrupted operation. The slot is held meanwhile, so that nobody is answered from what is not durable.
-    pub(crate) async fn resolve(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        resolution: Resolution,
-    ) -> Result<Settled, StoreError> {
-        let Entered::Mine(slot) = self.store.slots().take(id) else {
-            return Ok(Settled::Superseded);
-        };
-        let settled = self.store.resolve(id, fence, resolution).await?;
-        // Who has met the slot meanwhile is answered from the record, or told to come again.
-        slot.end(match self.store.load(id).await {
-            Ok(Some(record)) => End::Found(record),
-            Ok(None) | Err(_) => End::Refused(Refusal::Unavailable),
-        });
-        Ok(settled)
     }
 
     pub(crate) fn counts(&self) -> Counts {

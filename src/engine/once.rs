@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::context::RunContext;
 use super::engine::{Ask, Counts, Engine};
+use super::exchange;
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::verdict::{Ended, Finished, Verdict};
 use crate::fingerprint::{Fingerprint, Match};
@@ -149,13 +150,14 @@ impl<St: Store> Once<St> {
         let work = move |context| async move {
             let result = effect(context).await;
             let ended = match &result {
-                Ok(bytes) => Ended::Outcome(bytes.clone()),
+                // It may be a small part of a large buffer, which the record would keep alive.
+                Ok(bytes) => Ended::Outcome(Bytes::copy_from_slice(bytes)),
                 Err(Effect::NotStarted(_)) => Ended::Released,
                 Err(Effect::Unknown(_)) => Ended::Unknown,
             };
             Finished { answer: result, ended }
         };
-        match self.engine.exchange(Ask { id, fingerprint }, work).await {
+        match self.engine.exchange(&exchange::span(), Ask { id, fingerprint }, work).await {
             Verdict::Answered(Ok(bytes)) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Err(Effect::NotStarted(error) | Effect::Unknown(error))) => Err(OnceError::Effect(error)),
             Verdict::Replayed(bytes) => Ok(Outcome { bytes, replayed: true }),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::Span;
 
 use super::claim::Acquired;
 use super::context::RunContext;
@@ -23,6 +24,8 @@ pub(super) struct Run<St: Store> {
     pub(super) ask: Ask,
     /// Until when the store has to answer.
     pub(super) deadline: Instant,
+    /// What is told of it.
+    pub(super) span: Span,
 }
 
 impl<St: Store> Run<St> {
@@ -112,7 +115,7 @@ impl<St: Store> Run<St> {
         // `work` itself may panic, before there is a future.
         let working = AssertUnwindSafe(async move { work(context).await }).catch_unwind();
         let result = timeout(self.engine.policy.max_run, working).await;
-        tracing::Span::current().record("ran_ms", millis(began.elapsed()));
+        self.span.record("ran_ms", millis(began.elapsed()));
         let why = match result {
             Ok(Ok(finished)) => return Some(finished),
             Ok(Err(_)) => "the handler panicked",
@@ -137,6 +140,7 @@ impl<St: Store> Run<St> {
             Some(Finished { answer, ended }) => (ended, Verdict::Answered(answer)),
             None => (Ended::Unknown, Verdict::CutShort),
         };
+        self.span.record("outcome", verdict.name());
         let _ = reply.send(verdict);
         Unprotected { run: self, ended }
     }

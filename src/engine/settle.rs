@@ -26,11 +26,13 @@ impl<St: Store> Run<St> {
         finished: Option<Finished<T>>,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
-        let Self { engine, slot, ask, .. } = self;
+        let Self { engine, mut slot, ask, span, .. } = self;
+        slot.settles();
         let (ended, verdict) = match finished {
             Some(Finished { answer, ended }) => (ended, Verdict::Answered(answer)),
             None => (Ended::Unknown, Verdict::CutShort),
         };
+        span.record("outcome", verdict.name());
         let ended = engine.judged(ended);
         if let Err(error) = engine.record(&ask, &hold, &ended).await {
             // The effect took place: the real answer is given. The claim stays, so that nothing runs again, and this

@@ -48,6 +48,11 @@ pub(crate) enum Verdict<T> {
 }
 
 impl<T> Verdict<T> {
+    /// Whether the request's own run says it, which records it too: its requester may be gone.
+    pub(super) fn is_of_own_run(&self) -> bool {
+        matches!(self, Self::Answered(_) | Self::CutShort)
+    }
+
     /// Its name in logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {

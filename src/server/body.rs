@@ -3,7 +3,6 @@
 //! Under axum the types stay what they are: `axum::body::Body` in and out. In another stack a body of type `B` leaves
 //! the layer as [`ReplayBody<B>`], which is `B` itself where nothing was done to it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -33,7 +32,7 @@ use http_body_util::{Empty, Full, Limited};
 /// ```
 /// A body type of another crate can be mapped to one of these outside the layer, with tower-http's
 /// `MapRequestBodyLayer` and `MapResponseBodyLayer`.
-pub trait LayerBody: Body<Data: Send, Error: Send> + Send + Sized + 'static {
+pub trait LayerBody: Body<Data: Send, Error: Send + 'static> + Send + Sized + 'static {
     /// The type that leaves the layer.
     type Through: Body + From<Passage<Self>> + Send + 'static;
 }
@@ -52,7 +51,7 @@ pub enum Passage<B: Body> {
     /// It was read in part.
     Resumed {
         /// What was read.
-        head: VecDeque<Bytes>,
+        head: Bytes,
         /// What is left of it, or how it failed.
         rest: Result<Pin<Box<B>>, B::Error>,
     },
@@ -71,7 +70,7 @@ impl<B: Body> fmt::Debug for Passage<B> {
 pin_project_lite::pin_project! {
     /// A body that has gone through the layer: the one it was, or recorded bytes, or both one after the other.
     pub struct ReplayBody<B: Body> {
-        head: VecDeque<Bytes>,
+        head: Bytes,
         #[pin]
         rest: Rest<B>,
         error: Option<B::Error>,
@@ -112,9 +111,8 @@ impl<B: Body> Rest<B> {
 impl<B: Body> From<Passage<B>> for ReplayBody<B> {
     fn from(passage: Passage<B>) -> Self {
         let (head, rest, error, trailers) = match passage {
-            Passage::Untouched(body) => (VecDeque::new(), Rest::Untouched { body }, None, None),
-            Passage::Whole { data, trailers } if data.is_empty() => (VecDeque::new(), Rest::Nothing, None, trailers),
-            Passage::Whole { data, trailers } => (VecDeque::from([data]), Rest::Nothing, None, trailers),
+            Passage::Untouched(body) => (Bytes::new(), Rest::Untouched { body }, None, None),
+            Passage::Whole { data, trailers } => (data, Rest::Nothing, None, trailers),
             Passage::Resumed { head, rest: Ok(body) } => (head, Rest::Resumed { body }, None, None),
             Passage::Resumed { head, rest: Err(error) } => (head, Rest::Nothing, Some(error), None),
         };
@@ -124,14 +122,16 @@ impl<B: Body> From<Passage<B>> for ReplayBody<B> {
 
 impl<B: Body> Default for ReplayBody<B> {
     fn default() -> Self {
-        Self { head: VecDeque::new(), rest: Rest::Nothing, error: None, trailers: None }
+        Self { head: Bytes::new(), rest: Rest::Nothing, error: None, trailers: None }
     }
 }
 
 impl<B: Body> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let recorded = self.head.iter().map(Bytes::len).sum::<usize>();
-        f.debug_struct("ReplayBody").field("recorded", &recorded).field("streams", &self.rest.body().is_some()).finish()
+        f.debug_struct("ReplayBody")
+            .field("recorded", &self.head.len())
+            .field("streams", &self.rest.body().is_some())
+            .finish()
     }
 }
 
@@ -141,8 +141,8 @@ impl<B: Body> Body for ReplayBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Bytes, B::Error> {
         let mut this = self.project();
-        if let Some(bytes) = this.head.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        if !this.head.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.head)))));
         }
         if let Some(frame) = ready!(this.rest.as_mut().poll_frame(cx)) {
             return Poll::Ready(Some(frame.map(into_bytes)));
@@ -160,10 +160,14 @@ impl<B: Body> Body for ReplayBody<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.error.is_some() {
-            return SizeHint::default();
+        let head = self.head.len() as u64;
+        // What fails has no length; and with an exact one, HTTP/1.1 would be written without chunks, and so without
+        // trailers.
+        if self.error.is_some() || self.trailers.is_some() {
+            let mut hint = SizeHint::new();
+            hint.set_lower(head);
+            return hint;
         }
-        let head = self.head.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
         let rest = self.rest.body().map_or(SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(head));
@@ -237,7 +241,7 @@ impl<S, D, E> LayerBody for http_body_util::StreamBody<S>
 where
     S: futures_util::Stream<Item = Result<Frame<D>, E>> + Send + 'static,
     D: Buf + Send,
-    E: Send,
+    E: Send + 'static,
 {
     type Through = ReplayBody<Self>;
 }
@@ -252,7 +256,7 @@ impl<B: LayerBody + Unpin> LayerBody for Box<B> {
 
 impl<P> LayerBody for Pin<P>
 where
-    P: Unpin + std::ops::DerefMut<Target: Body<Data: Send, Error: Send>> + Send + 'static,
+    P: Unpin + std::ops::DerefMut<Target: Body<Data: Send, Error: Send + 'static>> + Send + 'static,
 {
     type Through = ReplayBody<Self>;
 }

@@ -1,13 +1,15 @@
 //! Reading bodies, within bounds.
 
-use std::collections::VecDeque;
+use std::any::Any;
+use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
+use http_body_util::LengthLimitError;
 use tokio::time::{Instant, timeout_at};
 
 /// What reading came to.
@@ -15,21 +17,27 @@ pub(super) enum Collected<B: Body> {
     /// The whole body.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
     /// It has more bytes than the limit, or was not complete in time.
-    Over { head: VecDeque<Bytes>, rest: Pin<Box<B>> },
+    Over { head: Bytes, rest: Pin<Box<B>> },
     /// It failed.
-    Failed { head: VecDeque<Bytes>, error: B::Error },
+    Failed { head: Bytes, error: B::Error },
+}
+
+/// What was read so far: one frame as it came, several joined, so that many small ones don't cost more than their bytes.
+#[derive(Default)]
+struct Head {
+    one: Bytes,
+    joined: BytesMut,
 }
 
 /// Reads `body` up to `limit` bytes, for at most `time`.
 pub(super) async fn collect<B: Body>(body: B, limit: usize, time: Option<Duration>) -> Collected<B> {
     let mut body = Box::pin(body);
-    let mut head = VecDeque::new();
+    let mut head = Head::default();
     // A body that says at once that it is too long is not read at all.
     if body.size_hint().lower() > limit as u64 {
-        return Collected::Over { head, rest: body };
+        return Collected::Over { head: head.finish(), rest: body };
     }
     let deadline = time.map(|time| Instant::now() + time);
-    let mut length = 0;
     let mut trailers = None;
     loop {
         let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
@@ -37,18 +45,17 @@ pub(super) async fn collect<B: Body>(body: B, limit: usize, time: Option<Duratio
             None => frame.await,
             Some(deadline) => match timeout_at(deadline, frame).await {
                 Ok(frame) => frame,
-                Err(_) => return Collected::Over { head, rest: body },
+                Err(_) => return Collected::Over { head: head.finish(), rest: body },
             },
         };
         match frame {
-            None => return Collected::Whole { data: join(head, length), trailers },
-            Some(Err(error)) => return Collected::Failed { head, error },
+            None => return Collected::Whole { data: head.finish(), trailers },
+            Some(Err(error)) => return Collected::Failed { head: head.finish(), error },
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(mut data) => {
-                    length += data.remaining();
-                    head.push_back(data.copy_to_bytes(data.remaining()));
-                    if length > limit {
-                        return Collected::Over { head, rest: body };
+                Ok(data) => {
+                    head.push(data);
+                    if head.len() > limit {
+                        return Collected::Over { head: head.finish(), rest: body };
                     }
                 }
                 Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
@@ -57,12 +64,47 @@ pub(super) async fn collect<B: Body>(body: B, limit: usize, time: Option<Duratio
     }
 }
 
-/// The frames as one; a single one is not copied.
-fn join(mut frames: VecDeque<Bytes>, length: usize) -> Bytes {
-    if frames.len() <= 1 {
-        return frames.pop_front().unwrap_or_default();
+impl Head {
+    fn len(&self) -> usize {
+        self.one.len() + self.joined.len()
     }
-    let mut bytes = BytesMut::with_capacity(length);
-    frames.iter().for_each(|frame| bytes.extend_from_slice(frame));
-    bytes.freeze()
+
+    fn push(&mut self, mut data: impl Buf) {
+        if self.len() == 0 {
+            self.one = data.copy_to_bytes(data.remaining());
+            return;
+        }
+        if self.joined.is_empty() {
+            self.joined.extend_from_slice(&std::mem::take(&mut self.one));
+        }
+        self.joined.put(data);
+    }
+
+    fn finish(self) -> Bytes {
+        if self.joined.is_empty() { self.one } else { self.joined.freeze() }
+    }
+}
+
+/// Whether a layer outside found the body too long.
+pub(super) fn exceeds_limit(error: &dyn Any) -> bool {
+    let boxed = || Some(&**error.downcast_ref::<Box<dyn Error + Send + Sync>>()? as &(dyn Error + 'static));
+    let limit = || Some(error.downcast_ref::<LengthLimitError>()? as &(dyn Error + 'static));
+    let mut cause = limit().or_else(boxed).or_else(|| of_axum(error));
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(feature = "axum")]
+fn of_axum(error: &dyn Any) -> Option<&(dyn Error + 'static)> {
+    Some(error.downcast_ref::<axum::Error>()?)
+}
+
+#[cfg(not(feature = "axum"))]
+fn of_axum(_: &dyn Any) -> Option<&(dyn Error + 'static)> {
+    None
 }

@@ -18,7 +18,7 @@ use http::{Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::body::{LayerBody, Passage};
-use super::collect::{Collected, collect};
+use super::collect::{Collected, collect, exceeds_limit};
 use super::context::IdempotencyContext;
 use super::identify::fingerprint;
 use super::policy::{Started, frees_key};
@@ -26,7 +26,7 @@ use super::refusal;
 use super::rejection::Rejection;
 use super::shared::Shared;
 use super::snapshot;
-use crate::engine::{Ask, Ended, Finished, RunContext, Verdict};
+use crate::engine::{self, Ask, Ended, Finished, RunContext, Verdict};
 use crate::key::{Key, RecordId};
 use crate::slots::Refusal;
 use crate::store::Store;
@@ -52,23 +52,31 @@ impl<S, St: Store> Exchange<S, St> {
     {
         let Self { shared, key, service } = self;
         let (parts, body) = request.into_parts();
+        let span = engine::span();
+        let refuse = |rejection: Rejection| {
+            span.record("outcome", rejection.kind.slug());
+            Ok(shared.refuse::<R>(rejection))
+        };
         let id = match record_id(&shared, &parts, &key) {
             Ok(id) => id,
-            Err(rejection) => return Ok(shared.refuse::<R>(rejection)),
+            Err(rejection) => return refuse(rejection),
         };
         let limit = shared.options.max_request_body;
         let (data, trailers) = match collect(body, limit, None).await {
             Collected::Whole { data, .. } if is_cut(&parts, data.len()) => {
-                return Ok(shared.refuse::<R>(refusal::body_incomplete()));
+                return refuse(refusal::body_incomplete());
             }
             Collected::Whole { data, trailers } => (data, trailers),
-            Collected::Over { .. } => return Ok(shared.refuse::<R>(refusal::body_too_large(limit))),
-            Collected::Failed { .. } => return Ok(shared.refuse::<R>(refusal::body_incomplete())),
+            Collected::Over { .. } => return refuse(refusal::body_too_large(limit)),
+            Collected::Failed { error, .. } if exceeds_limit(&error) => {
+                return refuse(refusal::body_over_outer_limit());
+            }
+            Collected::Failed { .. } => return refuse(refusal::body_incomplete()),
         };
         let fingerprint = fingerprint(&parts, &data, shared.options.scope.is_some());
         let request = Request::from_parts(parts, Passage::Whole { data, trailers }.into());
         let work = Work { shared: Arc::clone(&shared), key, service, request };
-        let verdict = shared.engine.exchange(Ask { id, fingerprint }, |context| work.run::<R>(context)).await;
+        let verdict = shared.engine.exchange(&span, Ask { id, fingerprint }, |context| work.run::<R>(context)).await;
         match verdict {
             Verdict::Answered(answer) => answer,
             Verdict::Replayed(outcome) => Ok(replay::<R, St>(&shared, &outcome)),
@@ -150,7 +158,7 @@ async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R
     }
     let (passage, ended) = match collect(body, options.max_response_body, Some(options.outcome_body_timeout)).await {
         Collected::Whole { data, trailers } => {
-            let kept = options.kept_headers.choose(&parts.headers, &options.replay_header_name);
+            let kept = options.kept_headers.choose(&parts.headers, &options.replay_header_name, trailers.is_some());
             let outcome = snapshot::encode(parts.status, kept, &data, trailers.as_ref());
             (Passage::Whole { data, trailers }, outcome.map_or(consumed, Ended::Outcome))
         }

@@ -7,7 +7,7 @@ use http::header::{
 
 /// Header names that are left out of a record, beside those that the answer's `Connection` names.
 const LEFT_OUT: [HeaderName; 28] = [
-    // Hop-by-hop (RFC 9110, section 7.6.1).
+    // Hop-by-hop (RFC 9110, section 7.6.1), and what announces trailers: kept where there are some.
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     TE,
@@ -84,8 +84,13 @@ impl KeptHeaders {
         &'a self,
         headers: &'a HeaderMap,
         replay_header: &'a HeaderName,
+        has_trailers: bool,
     ) -> impl Iterator<Item = (&'a HeaderName, &'a http::HeaderValue)> {
-        headers.iter().filter(move |(name, _)| *name != replay_header && self.keeps(name) && !named(headers, name))
+        headers.iter().filter(move |(name, _)| {
+            // HTTP/1.1 sends only the trailers that this header names.
+            let announces = has_trailers && **name == TRAILER;
+            *name != replay_header && (announces || self.keeps(name)) && !named(headers, name)
+        })
     }
 
     fn keeps(&self, name: &HeaderName) -> bool {

@@ -46,7 +46,7 @@ pub struct IdempotencyLayer<St> {
 pub enum Resolve {
     /// It took place; retries get this answer, as long as any other.
     Answer(Response<Bytes>),
-    /// It did not take place, or may take place again: the key is free.
+    /// It did not take place, or may take place again: the key is free, and the next run is told of no earlier one.
     Forget,
 }
 
@@ -201,7 +201,9 @@ impl<St> IdempotencyLayer<St> {
     }
 
     /// What a run's future passes through before it is spawned. It is called in the requester's task, so that it can
-    /// carry task-locals over. A future that it drops is a run that never began. Default: nothing.
+    /// carry task-locals over. A future that it drops before its first poll is a run that never began; one that it drops
+    /// later is cut short, and if that was while its end was being recorded, this process refuses the key from then on.
+    /// Default: nothing.
     #[must_use]
     pub fn wrap_run<F>(self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self
     where
@@ -255,7 +257,7 @@ impl<St: Store> IdempotencyLayer<St> {
         let resolution = match resolve {
             Resolve::Forget => Resolution::Forget,
             Resolve::Answer(response) => {
-                let kept = options.kept_headers.choose(response.headers(), &options.replay_header_name);
+                let kept = options.kept_headers.choose(response.headers(), &options.replay_header_name, false);
                 let outcome = snapshot::encode(response.status(), kept, response.body(), None);
                 let outcome = outcome.ok_or_else(|| StoreError::Unavailable {
                     reason: "the answer can't be stored".to_owned(),

@@ -8,7 +8,14 @@ use crate::fingerprint::Match;
 use crate::slots::Refusal;
 
 pub(super) fn body_too_large(limit: usize) -> Rejection {
-    let detail = format!("Requests with an idempotency key may have at most {limit} bytes of body. Nothing was done.");
+    too_large(format!("Requests with an idempotency key may have at most {limit} bytes of body. Nothing was done."))
+}
+
+pub(super) fn body_over_outer_limit() -> Rejection {
+    too_large("The body is longer than this server takes. Nothing was done.".to_owned())
+}
+
+fn too_large(detail: String) -> Rejection {
     Rejection::new(RejectionKind::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large", detail)
 }
 

@@ -14,6 +14,7 @@ use super::exchange::Exchange;
 use super::future::ResponseFuture;
 use super::rejection::{Rejection, RejectionKind};
 use super::shared::Shared;
+use crate::engine;
 use crate::header;
 use crate::key::Key;
 use crate::store::Store;
@@ -97,7 +98,10 @@ where
                 let request = request.map(|body| Passage::Untouched(body).into());
                 ResponseFuture::passing(self.inner.call(request))
             }
-            Way::Refuse(rejection) => ResponseFuture::refused(self.shared.refuse::<R>(rejection)),
+            Way::Refuse(rejection) => {
+                engine::span().record("outcome", rejection.kind.slug());
+                ResponseFuture::refused(self.shared.refuse::<R>(rejection))
+            }
             Way::Exchange(key) => {
                 // The service that was polled ready goes along; the clone takes its place.
                 let clone = self.inner.clone();

@@ -78,7 +78,7 @@ impl Slots {
                 let (phase, receiver) = watch::channel(Phase::Claiming);
                 self.live.fetch_add(1, Ordering::SeqCst);
                 place.insert(Place { phase: receiver, waiters: Arc::default() });
-                Entered::Mine(Slot { slots: Arc::clone(self), id, phase })
+                Entered::Mine(Slot::new(Arc::clone(self), id, phase))
             }
         }
     }

@@ -61,12 +61,28 @@ pub enum Refusal {
 /// The right to be the one run of a record id in this process.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(super) slots: Arc<Slots>,
-    pub(super) id: RecordId,
-    pub(super) phase: watch::Sender<Phase>,
+    slots: Arc<Slots>,
+    id: RecordId,
+    phase: watch::Sender<Phase>,
+    // Whether the store is being told how it ends.
+    settling: bool,
 }
 
 impl Slot {
+    pub(super) fn new(slots: Arc<Slots>, id: RecordId, phase: watch::Sender<Phase>) -> Self {
+        Self { slots, id, phase, settling: false }
+    }
+
+    pub(crate) fn id(&self) -> RecordId {
+        self.id
+    }
+
+    /// From here on the store is told how it ends. If this is dropped before the store has answered, nobody may be answered
+    /// from what can be seen there but is perhaps not durable: the slot is not freed any more.
+    pub(crate) fn settles(&mut self) {
+        self.settling = true;
+    }
+
     /// How it stands, for whoever asked for the run.
     pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
@@ -94,15 +110,20 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         // Not ended: the run panicked, its task was aborted, or its runtime is gone.
-        self.phase.send_if_modified(|phase| {
+        let settling = self.settling;
+        let cut = self.phase.send_if_modified(|phase| {
             let end = match phase {
                 Phase::Ended(_) => return false,
                 Phase::Claiming | Phase::Stalled => End::Refused(Refusal::Unavailable),
+                Phase::Running(_) if settling => End::Refused(Refusal::Unavailable),
                 Phase::Running(fingerprint) => End::Interrupted(*fingerprint),
             };
             *phase = Phase::Ended(end);
             true
         });
+        if cut && settling {
+            self.slots.linger(self.id, self.phase.subscribe());
+        }
         self.slots.leave(self.id);
     }
 }

@@ -13,9 +13,7 @@ use super::contract::{Health, InterruptedRecord, Sealed, Store};
 use super::error::StoreError;
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
 use crate::key::RecordId;
-use crate::record::{
-    self, Change, Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled, Settlement, State,
-};
+use crate::record::{self, Change, Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled, State};
 use crate::slots::Slots;
 
 /// What a record takes beside its outcome, in bytes: map entry, expiry entry and their share of empty places.
@@ -222,19 +220,23 @@ impl Shared {
         swept
     }
 
-    fn check_room(&self) -> Result<(), StoreError> {
+    /// Takes a place among the records, to be given back once the record has taken one of its own.
+    fn reserve(&self) -> Result<(), StoreError> {
         self.sweep(SWEPT_PER_CLAIM);
-        if self.count.load(Ordering::Relaxed) >= self.max_records {
-            return Err(StoreError::Full { limit: "max_records" });
-        }
         if self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
             return Err(StoreError::Full { limit: "max_bytes" });
         }
-        Ok(())
+        let free = |count: usize| (count < self.max_records).then_some(count + 1);
+        match self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(StoreError::Full { limit: "max_records" }),
+        }
     }
 
     fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
-        let room = self.check_room();
+        // Counted before it is there, so that two who come at once can't both take the last place.
+        let room = self.reserve();
+        let reserved = room.is_ok();
         let mut refused = None;
         let answer = self.step(claim.id, |current| {
             let absent = current.is_none();
@@ -250,12 +252,15 @@ impl Shared {
             }
             (change, answer)
         });
+        if reserved {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
         refused.map_or(Ok(answer), Err)
     }
 
     fn complete(&self, completion: Completion) -> Settled {
         let id = completion.hold.id;
-        self.step(id, |current| record::complete(current, own_bytes(completion), self.time.now()))
+        self.step(id, |current| record::complete(current, completion, self.time.now()))
     }
 
     fn next_fence(&self) -> Fence {
@@ -276,14 +281,6 @@ impl Shared {
         found.truncate(limit);
         found
     }
-}
-
-/// An outcome may be a small part of a large buffer, which it would keep alive.
-fn own_bytes(mut completion: Completion) -> Completion {
-    if let Settlement::Outcome(outcome) = &mut completion.settlement {
-        *outcome = Bytes::copy_from_slice(outcome);
-    }
-    completion
 }
 
 fn size(record: &Record) -> usize {

@@ -128,7 +128,8 @@ impl SledStore {
             if found.len() == limit {
                 break;
             }
-            let key = entry.map_err(|error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32])))?;
+            let key =
+                entry.map_err(|error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32])))?;
             let Some(id) = keys::id_of(&key) else { continue };
             match read::head(&tree, id) {
                 Ok(record) => {

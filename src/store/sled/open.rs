@@ -70,7 +70,18 @@ impl SledStoreBuilder {
     /// # Errors
     /// As [`SledStore::open`].
     pub fn open(self, directory: impl AsRef<Path>) -> Result<SledStore, OpenError> {
-        let path = directory.as_ref();
+        let (shared, disk) = self.prepare(directory.as_ref())?;
+        let (sender, verbs) = mpsc::channel();
+        let shared = Arc::new(shared);
+        let watched = Arc::downgrade(&shared);
+        let writing = Arc::clone(&shared);
+        spawn("idempotency-writer", move || writer::run(&writing, &verbs, &disk))?;
+        spawn("idempotency-watchdog", move || watchdog::run(&watched))?;
+        Ok(SledStore::new(shared, sender))
+    }
+
+    /// Everything but the threads.
+    pub(super) fn prepare(self, path: &Path) -> Result<(Shared, Disk), OpenError> {
         let lock = directory::acquire(path)?;
         let Self { cache_bytes, .. } = self;
         // sled panics on some damaged files.
@@ -79,14 +90,7 @@ impl SledStoreBuilder {
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
         directory::sync(path)?;
         let shared = self.start(path, database, lock, &disk)?;
-
-        let (sender, verbs) = mpsc::channel();
-        let shared = Arc::new(shared);
-        let watched = Arc::downgrade(&shared);
-        let writing = Arc::clone(&shared);
-        spawn("idempotency-writer", move || writer::run(&writing, &verbs, &disk))?;
-        spawn("idempotency-watchdog", move || watchdog::run(&watched))?;
-        Ok(SledStore::new(shared, sender))
+        Ok((shared, disk))
     }
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.

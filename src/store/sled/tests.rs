@@ -1,10 +1,14 @@
 use std::time::Duration;
 
 use super::SledStore;
+use super::batch::Batch;
 use super::state::health_at;
+use super::sweep::sweep;
+use super::writer::{SWEPT_IDLE, Verb, decide};
+use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
-use crate::record::{Claim, Claimed, Completion, Settled, Settlement};
+use crate::record::{Claim, Claimed, Completion, Hold, Settled, Settlement};
 use crate::store::{Health, Store, StoreError};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -44,6 +48,43 @@ async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_i
     let store = SledStore::open(&path).unwrap();
     assert_eq!(store.health(), Health::Good);
     run(&store, "other").await;
+}
+
+#[test]
+fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
+    const PIECES: usize = 263; // of a megabyte
+    let directory = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
+    let builder = SledStore::builder().clock(clock.clone());
+    // Without the writer's thread, which sweeps by itself.
+    let (shared, disk) = builder.prepare(&directory.path().join("s")).unwrap();
+    let database = shared.database().unwrap();
+    let count = |kind: &str| database.tree.scan_prefix(kind).count();
+    for number in 0..4 {
+        let Claim { id, fingerprint, .. } = wish(&format!("k{number}"));
+        let (fence, began) = (shared.next_fence().unwrap(), shared.time.now());
+        let hold = Hold { id, fence, attempt: 1, began, recorded: false };
+        let settlement = Settlement::Outcome(vec![1; 1 << 20].into());
+        let mut batch = Batch::new(&shared, &database);
+        let (reply, _answer) = tokio::sync::oneshot::channel();
+        decide(&mut batch, Verb::Complete(Completion { hold, fingerprint, settlement, retention: HOUR }, reply));
+        batch.commit(&disk, false).unwrap();
+    }
+    assert_eq!((count("r"), count("c")), (4, 4 * PIECES));
+    clock.advance(HOUR);
+    let mut left = count("c");
+    loop {
+        let mut batch = Batch::new(&shared, &database);
+        let swept = sweep(&mut batch, SWEPT_IDLE).unwrap();
+        batch.commit(&disk, false).unwrap();
+        if !swept.more {
+            break;
+        }
+        let now = count("c");
+        assert!(left - now <= SWEPT_IDLE.pieces, "{} in one slice", left - now);
+        left = now;
+    }
+    assert_eq!([count("r"), count("e"), count("g"), count("c")], [0; 4]);
 }
 
 #[test]

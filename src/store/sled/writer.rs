@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use super::batch::{Batch, Reply};
 use super::close::let_go;
 use super::durable::Disk;
-use super::state::{Database, Shared};
 use super::read;
+use super::state::{Database, Shared};
 use super::sweep::{Slice, sweep};
 use crate::codec::Stored;
 use crate::key::RecordId;
@@ -25,7 +25,7 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// What is swept along with a batch of requests: little, so that they are not held up.
 const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
 /// What is swept in a batch of its own, while nobody asks for anything; who does then waits for its end.
-const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
+pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
 /// How often the thread looks for expired records.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -144,7 +144,7 @@ impl Writer<'_> {
 }
 
 /// Decides one verb.
-fn decide(batch: &mut Batch<'_>, verb: Verb) {
+pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
     let now = batch.now;
     match verb {
         Verb::Claim(claim, reply) => decide_claim(batch, claim, reply),
