@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let Stores { any, sled, ledger } = stores::open(&args)?;
     let layer = routes::layer(any, &args);
-    report(&layer).await?;
+    report(&layer).await;
     let app = routes::app(&layer, ledger);
 
     let stop = Stop::listen()?;
@@ -54,15 +54,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// What an operator wants to know at the start.
-async fn report(layer: &IdempotencyLayer<AnyStore>) -> Result<(), Failure> {
+async fn report(layer: &IdempotencyLayer<AnyStore>) {
     for line in layer.describe() {
         tracing::debug!(option = line.name, value = line.value, protects = line.protects);
     }
-    match layer.interrupted(admin::LISTED).await?.len() {
-        0 => tracing::info!("no interrupted operations"),
-        count => tracing::warn!(count, "interrupted operations wait to be settled; see /admin/interrupted"),
+    match layer.interrupted(admin::LISTED).await.map(|interrupted| interrupted.len()) {
+        Ok(0) => tracing::info!("no interrupted operations"),
+        Ok(count) => tracing::warn!(count, "interrupted operations wait to be settled; see /admin/interrupted"),
+        Err(error) => tracing::error!("interrupted operations can't be listed: {}", crate::chain(&error)),
     }
-    Ok(())
 }
 
 /// Says where the server listens, and what to try.

@@ -95,7 +95,7 @@ pub enum Health {
         /// How long so far.
         since: Duration,
     },
-    /// A write or sync failed: what is on disk is unknown. It refuses everything but what memory can answer, until
+    /// A write, sync or read failed, or a write never returned: what is on disk is unknown. It refuses everything but what memory can answer, until
     /// the process is started again.
     Poisoned {
         /// What failed.

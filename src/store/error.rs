@@ -35,7 +35,7 @@ pub enum StoreError {
         source: Option<Source>,
     },
     /// What is stored for this id is damaged. Nothing was done. Restore the store from a backup, or wait until the
-    /// record would have expired.
+    /// record would have expired: it is deleted then.
     #[error("the record {} is damaged: {reason}", id.short())]
     Corrupt {
         /// Whose record.
@@ -45,14 +45,13 @@ pub enum StoreError {
     },
 }
 
-/// A store could not be opened. Nothing was changed, unless the variant says so.
+/// A store could not be opened. Its records are as they were.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The directory is open already, in this process or in another one.
     #[error(
-        "{} is in use: one store at a time may open it. Clone the store that is open, or stop the other process; \
-         to serve one set of keys from several processes, use a shared store", path.display()
+        "{} is in use: one store at a time may open it. Clone the store that is open, or stop the other process", path.display()
     )]
     InUse {
         /// The directory.

@@ -26,8 +26,8 @@ use crate::store::{OpenError, StoreError};
 ///
 /// # Durability
 /// What is answered is on disk: written, flushed, and made durable with `fdatasync`, together with what else came in
-/// meanwhile (group commit). If a write or sync fails, the store is [poisoned](Health::Poisoned): it answers only what
-/// memory can, and the process must be restarted.
+/// meanwhile (group commit). If a write, sync or read fails, or a write does not return within a minute, the store is
+/// [poisoned](Health::Poisoned): it answers only what memory can, and the process must be restarted.
 #[derive(Debug, Clone)]
 pub struct SledStore {
     inner: Arc<Inner>,

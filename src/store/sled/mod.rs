@@ -6,7 +6,7 @@
 //!    one batch, flushes, **then calls `fdatasync` on a descriptor of its own**, and only then answers ([`durable`]).
 //! 2. No value is over 4 KiB, because sled keeps large ones in files that it never syncs: longer outcomes are kept in
 //!    chunks ([`keys`]), under one checksum.
-//! 3. Any error of a write or sync poisons the store ([`state`]). A sync that failed is not tried again: the kernel may
+//! 3. Any I/O error, of a write, a sync or a read, poisons the store ([`state`]), as does a write that never returns. A sync that failed is not tried again: the kernel may
 //!    have dropped the pages and would report success. Recovery is a restart of the process.
 //! 4. The directory is locked by a file of our own, before sled touches it ([`directory`]), and remains of a torn
 //!    snapshot, which would make every later opening fail, are removed ([`open`]).

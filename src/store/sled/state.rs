@@ -115,7 +115,7 @@ impl Shared {
         Err(StoreError::Unavailable { reason, source: None })
     }
 
-    /// Whether a write or sync has failed.
+    /// Whether a write, sync or read has failed.
     pub(super) fn is_poisoned(&self) -> bool {
         self.poison.get().is_some()
     }
