@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use common::lab::{Gate, Lab, done, hold, id, on_disk, post};
+use common::lab::{Gate, Lab, done, hold, id, on_disk, post, wish};
+use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
 use tower_http::cors::CorsLayer;
 use tower_idempotency::clock::Timestamp;
@@ -75,6 +76,23 @@ async fn trap_54_on_disk_too_a_sweep_deletes_a_slice_with_all_that_belongs_to_it
     assert!(store.load(id("young")).await.unwrap().is_some());
     let left = ["r", "e", "n", "i", "c"].map(|kind| tree(&store).scan_prefix(kind).count());
     assert_eq!(left, [1, 1, 0, 0, 0], "records, expiries, running, interrupted, chunks");
+}
+
+#[test]
+fn trap_57_many_claims_at_once_take_all_places_and_no_more() {
+    for _ in 0..200 {
+        let store = MemoryStore::builder().max_records(4).build();
+        let claims: Vec<_> = (0..4).map(|number| wish(&format!("k{number}"), 1)).collect();
+        let taken = std::thread::scope(|scope| {
+            let store = &store;
+            let claim = |wish| scope.spawn(move || store.claim(wish).now_or_never().unwrap().is_ok());
+            let claims: Vec<_> = claims.into_iter().map(claim).collect();
+            claims.into_iter().map(|claim| claim.join().unwrap()).filter(|taken| *taken).count()
+        });
+        assert_eq!((taken, store.len()), (4, 4));
+        assert!(store.claim(wish("one more", 1)).now_or_never().unwrap().is_err());
+        assert_eq!(store.len(), 4);
+    }
 }
 
 async fn sweep_spares_the_running<St: Store>(store: St, clock: &ManualClock) {

@@ -93,7 +93,10 @@ impl<St: Store> Engine<St> {
                     // Gone without a word: its runtime is shutting down, or a hook dropped it. Its slot says the last word.
                     Err(_) => match phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref() {
                         Ok(Phase::Ended(End::Refused(refusal))) => Verdict::Refused(*refusal),
-                        _ => Verdict::CutShort,
+                        _ => {
+                            span.record("outcome", Verdict::<T>::CutShort.name());
+                            Verdict::CutShort
+                        }
                     },
                 }
             }

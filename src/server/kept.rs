@@ -88,7 +88,7 @@ impl KeptHeaders {
     ) -> impl Iterator<Item = (&'a HeaderName, &'a http::HeaderValue)> {
         headers.iter().filter(move |(name, _)| {
             // HTTP/1.1 sends only the trailers that this header names.
-            let announces = has_trailers && **name == TRAILER;
+            let announces = has_trailers && **name == TRAILER && !self.without.contains(name);
             *name != replay_header && (announces || self.keeps(name)) && !named(headers, name)
         })
     }

@@ -43,9 +43,10 @@ pub(super) fn encode<'a>(
         headers: headers.map(field).collect(),
         trailers: trailers.map(|trailers| trailers.iter().map(field).collect()),
     };
-    let mut bytes = BytesMut::with_capacity(body.len() + 256);
-    bytes.put_u8(VERSION);
-    let mut bytes = postcard::to_extend(&head, bytes).ok()?;
+    let head = postcard::to_extend(&head, vec![VERSION]).ok()?;
+    // Exactly as long as it is: a store counts it by its length, and keeps the whole buffer.
+    let mut bytes = BytesMut::with_capacity(head.len() + body.len());
+    bytes.put_slice(&head);
     bytes.put_slice(body);
     Some(bytes.freeze())
 }
@@ -101,6 +102,18 @@ mod tests {
         assert_eq!(snapshot.body, body);
         assert_eq!(snapshot.body.as_ptr(), outcome[outcome.len() - body.len()..].as_ptr(), "shared, not copied");
     }
+
+    #[test]
+    fn an_outcome_keeps_no_more_memory_than_its_length() {
+        let headers = HeaderMap::from_iter([(HeaderName::from_static("x"), HeaderValue::from_static(LONG))]);
+        let outcome = encode(StatusCode::OK, headers.iter(), &Bytes::from(vec![0; 10_000]), None).unwrap();
+        let length = outcome.len();
+        assert_eq!(outcome.try_into_mut().unwrap().capacity(), length);
+    }
+
+    const LONG: &str = "a header of some length, longer than any room that a guess would leave for it: a header of some \
+        length, longer than any room that a guess would leave for it: a header of some length, longer than any room that a \
+        guess would leave for it: a header of some length, longer than any room";
 
     #[test]
     fn bytes_that_are_no_outcome_are_refused() {

@@ -115,7 +115,6 @@ impl Drop for Slot {
             let end = match phase {
                 Phase::Ended(_) => return false,
                 Phase::Claiming | Phase::Stalled => End::Refused(Refusal::Unavailable),
-                Phase::Running(_) if settling => End::Refused(Refusal::Unavailable),
                 Phase::Running(fingerprint) => End::Interrupted(*fingerprint),
             };
             *phase = Phase::Ended(end);

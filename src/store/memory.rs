@@ -147,7 +147,7 @@ impl MemoryStore {
         };
         let cut: Vec<_> = self.shared.records.iter().filter_map(|entry| running(&entry)).collect();
         for (id, fence) in cut {
-            self.shared.step(id, |current| record::interrupt(current, fence, now));
+            let _ = self.shared.step(id, |current| record::interrupt(current, fence, now));
         }
         Self { shared: Arc::clone(&self.shared), slots: Arc::default() }
     }
@@ -155,17 +155,29 @@ impl MemoryStore {
 
 impl Shared {
     /// One atomic step on one record.
-    fn step<T>(&self, id: RecordId, arrow: impl FnOnce(Option<Record>) -> (Change<Bytes>, T)) -> T {
+    fn step<T>(&self, id: RecordId, arrow: impl FnOnce(Option<Record>) -> (Change<Bytes>, T)) -> Result<T, StoreError> {
+        self.step_within(usize::MAX, id, arrow)
+    }
+
+    /// One atomic step on one record, unless it makes one more than `max_records`.
+    fn step_within<T>(
+        &self,
+        max_records: usize,
+        id: RecordId,
+        arrow: impl FnOnce(Option<Record>) -> (Change<Bytes>, T),
+    ) -> Result<T, StoreError> {
         let now = self.time.now();
         match self.records.entry(id) {
             Entry::Vacant(place) => {
                 let (change, answer) = arrow(None);
                 if let Change::Put(record) = change {
-                    self.count.fetch_add(1, Ordering::Relaxed);
+                    let free = |count: usize| (count < max_records).then_some(count + 1);
+                    let counted = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
+                    counted.map_err(|_| StoreError::Full { limit: "max_records" })?;
                     self.entered(id, &record);
                     place.insert(record);
                 }
-                answer
+                Ok(answer)
             }
             Entry::Occupied(mut place) => {
                 let (change, answer) = arrow(place.get().clone().live(now));
@@ -178,7 +190,7 @@ impl Shared {
                     }
                     Change::Delete => self.remove(place),
                 }
-                answer
+                Ok(answer)
             }
         }
     }
@@ -220,30 +232,15 @@ impl Shared {
         swept
     }
 
-    /// Takes a place among the records, to be given back once the record has taken one of its own.
-    fn reserve(&self) -> Result<(), StoreError> {
-        self.sweep(SWEPT_PER_CLAIM);
-        if self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
-            return Err(StoreError::Full { limit: "max_bytes" });
-        }
-        let free = |count: usize| (count < self.max_records).then_some(count + 1);
-        match self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(StoreError::Full { limit: "max_records" }),
-        }
-    }
-
     fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
-        // Counted before it is there, so that two who come at once can't both take the last place.
-        let room = self.reserve();
-        let reserved = room.is_ok();
-        let mut refused = None;
-        let answer = self.step(claim.id, |current| {
+        self.sweep(SWEPT_PER_CLAIM);
+        let mut full = None;
+        let answer = self.step_within(self.max_records, claim.id, |current| {
             let absent = current.is_none();
             let (mut change, mut answer) = record::claim(current, claim, self.next_fence(), self.time.now());
             if absent {
-                refused = room.err();
-                if refused.is_some() || (self.volatile_claims && !claim.durable) {
+                full = self.limit_reached();
+                if full.is_some() || (self.volatile_claims && !claim.durable) {
                     change = Change::Nothing;
                     if let Claimed::Fresh(hold) = &mut answer {
                         hold.recorded = false;
@@ -251,14 +248,18 @@ impl Shared {
                 }
             }
             (change, answer)
-        });
-        if reserved {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-        }
-        refused.map_or(Ok(answer), Err)
+        })?;
+        full.map_or(Ok(answer), |limit| Err(StoreError::Full { limit }))
     }
 
-    fn complete(&self, completion: Completion) -> Settled {
+    fn limit_reached(&self) -> Option<&'static str> {
+        if self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
+            return Some("max_bytes");
+        }
+        (self.count.load(Ordering::Relaxed) >= self.max_records).then_some("max_records")
+    }
+
+    fn complete(&self, completion: Completion) -> Result<Settled, StoreError> {
         let id = completion.hold.id;
         self.step(id, |current| record::complete(current, completion, self.time.now()))
     }
@@ -316,20 +317,20 @@ impl Store for MemoryStore {
         let fence = self.shared.next_fence();
         let now = self.shared.time.now();
         let arrow = |current| record::reclaim(current, &claim, interrupted, fence, now);
-        ready(Ok(self.shared.step(claim.id, arrow)))
+        ready(self.shared.step(claim.id, arrow))
     }
 
     fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        ready(Ok(self.shared.complete(completion)))
+        ready(self.shared.complete(completion))
     }
 
     fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        ready(Ok(self.shared.step(id, |current| record::release(current, fence))))
+        ready(self.shared.step(id, |current| record::release(current, fence)))
     }
 
     fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
         let now = self.shared.time.now();
-        ready(Ok(self.shared.step(id, |current| record::interrupt(current, fence, now))))
+        ready(self.shared.step(id, |current| record::interrupt(current, fence, now)))
     }
 
     fn resolve(
@@ -343,7 +344,7 @@ impl Store for MemoryStore {
             Resolution::Outcome { outcome, retention } => Some((outcome, retention)),
             Resolution::Forget => None,
         };
-        ready(Ok(self.shared.step(id, |current| record::resolve(current, fence, outcome, now))))
+        ready(self.shared.step(id, |current| record::resolve(current, fence, outcome, now)))
     }
 
     fn interrupted(&self, limit: usize) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {

@@ -1,6 +1,7 @@
 //! One batch: verbs are decided in order, each over what those before it left, then written together.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -29,6 +30,7 @@ pub(super) struct Batch<'a> {
     writes: sled::Batch,
     written: bool,
     pub(super) added: i64,
+    pub(super) pieces: usize,
     fresh: Vec<(RecordId, Record)>,
     answers: Vec<Answer<'a>>,
 }
@@ -43,6 +45,7 @@ impl<'a> Batch<'a> {
             writes: sled::Batch::default(),
             written: false,
             added: 0,
+            pieces: 0,
             fresh: Vec::new(),
             answers: Vec::new(),
         }
@@ -145,6 +148,7 @@ impl<'a> Batch<'a> {
             match &outcome {
                 Some(bytes) => {
                     let pieces = bytes.chunks(keys::CHUNK_BYTES);
+                    self.pieces += pieces.len();
                     keys::chunks(id, record.fence, *length)
                         .zip(pieces)
                         .for_each(|(key, piece)| self.writes.insert(&key[..], piece));
@@ -164,9 +168,19 @@ impl<'a> Batch<'a> {
     pub(super) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
         self.shared.cache.remove(&id);
         self.erase(&keys::record(&id));
+        self.erase(&keys::running(&id));
+        // Since when it was interrupted, if it was, is not known any more.
+        let listed = self.database.tree.scan_prefix(keys::INTERRUPTED).keys().filter_map(Result::ok);
+        listed.filter(|key| keys::id_of(key) == Some(id)).for_each(|key| self.writes.remove(key));
         self.writes.insert(&keys::grave(&id, fence)[..], &[]);
         self.added -= 1;
         self.overlay.insert(id, None);
+    }
+
+    /// Says when a record that can't be read is forgotten, where nothing else says so.
+    pub(super) fn expire_damaged(&mut self, id: RecordId, fence: Fence, retention: Duration) {
+        let expires = self.now.plus(retention);
+        self.write(&keys::expiry(expires, &id), &fence.0.to_be_bytes());
     }
 
     /// Writes a key that belongs to no record.

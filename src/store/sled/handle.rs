@@ -4,13 +4,15 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::batch::Reply;
 use super::open::SledStoreBuilder;
 use super::read::ReadError;
-use super::state::Shared;
+use super::state::{STUCK, Shared};
 use super::writer::Verb;
 use super::{close, keys, read};
 use crate::key::RecordId;
@@ -18,6 +20,9 @@ use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution,
 use crate::slots::Slots;
 use crate::store::contract::{Health, InterruptedRecord, Sealed, Store};
 use crate::store::{OpenError, StoreError};
+
+/// How long an answer is waited for: a little longer than a write may take before it is taken for failed.
+const ANSWERED_WITHIN: Duration = STUCK.saturating_add(Duration::from_secs(5));
 
 /// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own: they survive crashes of
 /// the process and power cuts.
@@ -91,8 +96,8 @@ impl SledStore {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: the application still holds a handle that [`db`](Self::db) lent, or the disk doesn't
-    /// return. [`StoreError::Uncertain`]: the database failed while it was closed. What was answered is durable all the
-    /// same.
+    /// return. [`StoreError::Uncertain`]: closed, but the store was poisoned, before or just now. What was answered is
+    /// durable all the same.
     ///
     /// # Cancel safety
     /// If dropped, the store may be closed or on its way to it; call it again.
@@ -134,7 +139,8 @@ impl SledStore {
             match read::head(&tree, id) {
                 Ok(record) => {
                     let live = record.and_then(|record| record.live(shared.time.now()));
-                    found.extend(live.and_then(|record| InterruptedRecord::of(id, &record)));
+                    let listed = live.and_then(|record| InterruptedRecord::of(id, &record));
+                    found.extend(listed.filter(|listed| Some(listed.since) == keys::time_of(&key)));
                 }
                 // The others can be settled all the same.
                 Err(error @ ReadError::Corrupt(_)) => {
@@ -151,10 +157,12 @@ impl SledStore {
 type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
 
 async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
-    sent?.await.unwrap_or_else(|_| {
-        let reason = "the store was poisoned or closed meanwhile".to_owned();
-        Err(StoreError::Uncertain { reason, source: None })
-    })
+    let uncertain = |reason: &str| Err(StoreError::Uncertain { reason: reason.to_owned(), source: None });
+    match timeout(ANSWERED_WITHIN, sent?).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => uncertain("the store was poisoned or closed meanwhile"),
+        Err(_) => uncertain("a write has not returned"),
+    }
 }
 
 fn closed() -> StoreError {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use super::batch::Batch;
 use super::cache::Cache;
@@ -13,13 +14,16 @@ use super::durable::Disk;
 use super::state::{Database, MAX_BOOT, Opening, Shared};
 use super::{SledStore, directory, keys, watchdog, writer};
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
-use crate::record;
+use crate::record::{self, Fence};
 use crate::store::OpenError;
 
 /// The version of the layout in `keys.rs` and of the codec.
 const FORMAT: u8 = 1;
 /// Runs of an earlier process that are said to be interrupted in one batch.
 const CUT_PER_BATCH: usize = 512;
+
+/// How long the key of a damaged record of a run is refused: as long as that of an interrupted one by default.
+const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 /// Sets up a [`SledStore`].
 #[derive(Debug, Clone)]
@@ -84,13 +88,14 @@ impl SledStoreBuilder {
     pub(super) fn prepare(self, path: &Path) -> Result<(Shared, Disk), OpenError> {
         let lock = directory::acquire(path)?;
         let Self { cache_bytes, .. } = self;
-        // sled panics on some damaged files.
-        let opened = catch_unwind(AssertUnwindSafe(|| open_database(path, cache_bytes)));
-        let database = opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was read")))?;
-        let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
-        directory::sync(path)?;
-        let shared = self.start(path, database, lock, &disk)?;
-        Ok((shared, disk))
+        // sled panics on some damaged files, and where the last write fails as its handles go.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let database = open_database(path, cache_bytes)?;
+            let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
+            directory::sync(path)?;
+            Ok((self.start(path, database, lock, &disk)?, disk))
+        }));
+        opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was opened")))
     }
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
@@ -102,10 +107,11 @@ impl SledStoreBuilder {
         };
         let format = meta(keys::FORMAT)?;
         check_format(path, format.as_deref())?;
-        let boot = known(path, format.is_some(), meta(keys::BOOT)?.as_deref(), number)?.unwrap_or(0) + 1;
-        if boot > MAX_BOOT {
+        let last = known(path, format.is_some(), meta(keys::BOOT)?.as_deref(), number)?.unwrap_or(0);
+        if last >= MAX_BOOT {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
+        let boot = last + 1;
         let totals = meta(keys::TOTALS)?;
         let (count, seen) = known(path, format.is_some(), totals.as_deref(), two_numbers)?.unwrap_or((0, 0));
         let time = Timeline::start(self.clock, Timestamp::from_millis(seen));
@@ -136,10 +142,10 @@ impl SledStoreBuilder {
 /// Marks a slice of the runs that the last process left; says whether there were any.
 fn cut_short(shared: &Shared, database: &Database, disk: &Disk) -> Result<bool, String> {
     let mut batch = Batch::new(shared, database);
-    let entries: Result<Vec<_>, _> = database.tree.scan_prefix(keys::RUNNING).keys().take(CUT_PER_BATCH).collect();
+    let entries: Result<Vec<_>, _> = database.tree.scan_prefix(keys::RUNNING).take(CUT_PER_BATCH).collect();
     let entries = entries.map_err(|error| error.to_string())?;
     let any = !entries.is_empty();
-    for key in entries {
+    for (key, value) in entries {
         // The entry goes with the record's state; here too where it has none or can't be read, so that the loop ends.
         batch.erase(&key);
         let Some(id) = keys::id_of(&key) else { continue };
@@ -151,7 +157,8 @@ fn cut_short(shared: &Shared, database: &Database, disk: &Disk) -> Result<bool, 
             None => Ok((record::Change::Nothing, record::Settled::Superseded)),
         });
         if let Err(error) = step {
-            shared.report_damage(id, &error, "left as it is");
+            shared.report_damage(id, &error, "refused for 30 days");
+            batch.expire_damaged(id, Fence(number(&value).unwrap_or(0)), DAMAGED_RETENTION);
         }
     }
     batch.commit(disk, false)?;

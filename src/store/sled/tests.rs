@@ -4,7 +4,7 @@ use super::SledStore;
 use super::batch::Batch;
 use super::state::health_at;
 use super::sweep::sweep;
-use super::writer::{SWEPT_IDLE, Verb, decide};
+use super::writer::{SWEPT_IDLE, Verb, beside, decide};
 use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
@@ -68,6 +68,7 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
         let mut batch = Batch::new(&shared, &database);
         let (reply, _answer) = tokio::sync::oneshot::channel();
         decide(&mut batch, Verb::Complete(Completion { hold, fingerprint, settlement, retention: HOUR }, reply));
+        assert_eq!(beside(&batch).pieces, 2 * PIECES, "sweeping keeps up with writing");
         batch.commit(&disk, false).unwrap();
     }
     assert_eq!((count("r"), count("c")), (4, 4 * PIECES));

@@ -22,8 +22,10 @@ use crate::record::{self, Claim, Claimed, Completion, Fence, Hold, Resolution, S
 const MAX_VERBS: usize = 512;
 /// The bytes of outcomes from which on a batch takes no more verbs.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// What is swept along with a batch of requests: little, so that they are not held up.
+/// What is swept at least along with a batch of requests: little, so that they are not held up.
 const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
+/// How many times what a batch writes is swept along with it, so that sweeping keeps up with writing.
+const SWEPT_PER_WRITTEN: usize = 2;
 /// What is swept in a batch of its own, while nobody asks for anything; who does then waits for its end.
 pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
 /// How often the thread looks for expired records.
@@ -122,7 +124,7 @@ impl Writer<'_> {
 
     fn write(&mut self, database: &Database, verbs: Vec<Verb>) {
         let mut batch = Batch::new(self.shared, database);
-        let beside = if verbs.is_empty() { SWEPT_IDLE } else { SWEPT_BESIDE };
+        let idle = verbs.is_empty();
         let mut sync = false;
         for verb in verbs {
             sync |= matches!(verb, Verb::Sync(_));
@@ -130,7 +132,8 @@ impl Writer<'_> {
         }
         if self.backlog || self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
-            self.backlog = match sweep(&mut batch, beside) {
+            let slice = if idle { SWEPT_IDLE } else { beside(&batch) };
+            self.backlog = match sweep(&mut batch, slice) {
                 Ok(swept) => swept.more,
                 Err(error) => {
                     tracing::error!(target: "tower_idempotency", %error, "sweeping failed");
@@ -140,6 +143,15 @@ impl Writer<'_> {
         }
         // A failure has poisoned the store and told everybody.
         let _ = batch.commit(self.disk, sync);
+    }
+}
+
+/// What is swept along with what a batch writes.
+pub(super) fn beside(batch: &Batch<'_>) -> Slice {
+    let added = usize::try_from(batch.added).unwrap_or(0);
+    Slice {
+        records: SWEPT_BESIDE.records.max(SWEPT_PER_WRITTEN * added),
+        pieces: SWEPT_BESIDE.pieces.max(SWEPT_PER_WRITTEN * batch.pieces),
     }
 }
 
