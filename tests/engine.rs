@@ -131,34 +131,6 @@ async fn what_would_run_again_is_not_refused_for_good_while_the_process_is_shutt
 }
 
 #[tokio::test]
-async fn a_run_that_is_dropped_while_its_end_is_recorded_does_not_free_its_slot() {
-    let store = TestStore::new();
-    let once = Once::new(store.clone());
-    let stall = store.stall(Verb::Complete);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (ran, running) = tokio::sync::oneshot::channel();
-    let (asked, effects) = (once.clone(), Arc::<AtomicUsize>::default());
-    let counted = Arc::clone(&effects);
-    runtime.spawn(async move {
-        let effect = move |_: RunContext| async move {
-            counted.fetch_add(1, Ordering::SeqCst);
-            ran.send(()).unwrap();
-            Ok::<_, Effect<&str>>(Bytes::from("sent"))
-        };
-        asked.run(id("k"), Fingerprint::of(MESSAGE), effect).await.map(|_| ())
-    });
-    running.await.unwrap();
-    runtime.shutdown_background();
-    while once.counts().live > 0 {
-        tokio::task::yield_now().await;
-    }
-    drop(stall);
-    let refused = deliver(&once, &effects, Ok("sent")).await;
-    assert!(matches!(refused, Err(OnceError::OutcomeUnknown)), "{refused:?}");
-    assert_eq!(effects.load(Ordering::SeqCst), 1);
-}
-
-#[tokio::test]
 async fn a_rerun_knows_that_it_is_one_and_has_a_higher_fence() {
     let store = TestStore::new();
     let once = Once::new(store.clone());

@@ -13,14 +13,16 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post as route;
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
-use common::lab::{Lab, at_once, frames, keyed, post};
+use common::lab::{Lab, at_once, frames, id, keyed, post};
 use http::header::{HeaderName, LOCATION, SET_COOKIE};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{OnInFlight, OnInterrupted};
+use tower_idempotency::record::State;
 use tower_idempotency::server::{KeptHeaders, Started};
+use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::{ManualClock, TestStore, Verb};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, Keep, MemoryStore, RecordId, Release, Scope};
 
@@ -274,9 +276,40 @@ async fn a_run_that_wrap_run_drops_never_began_and_leaves_the_key_free() {
         if std::mem::take(&mut *once.lock().unwrap()) { Box::pin(async {}) } else { run }
     };
     let lab = Lab::counting(layer().wrap_run(drop_first));
-    assert!(lab.post("k", "a").await.status.is_server_error());
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(lab.effects(), 0);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+}
+
+#[tokio::test]
+async fn a_run_that_wrap_run_drops_while_it_is_recorded_is_not_answered_from_what_may_not_be_durable() {
+    let store = TestStore::new();
+    let drop_all = Arc::new(tokio::sync::Notify::new());
+    let dropping = Arc::clone(&drop_all);
+    let until_dropped = move |run: futures_util::future::BoxFuture<'static, ()>| {
+        let dropped = Arc::clone(&dropping);
+        async move {
+            tokio::select! { () = run => {}, () = dropped.notified() => {} }
+        }
+    };
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).wrap_run(until_dropped));
+    let stall = store.stall(Verb::Complete);
+    let first = lab.spawn(post("k", "a"));
+    while lab.effects() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop_all.notify_one();
+    first.await.unwrap().assert_refusal(500, "outcome-unknown", false, None);
+    // The record is there now, but this process was never told that it is durable.
+    stall.release();
+    while !matches!(store.load(id("k")).await.unwrap().unwrap().state, State::Completed { .. }) {
+        tokio::task::yield_now().await;
+    }
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(lab.effects(), 1);
+    assert!(
+        lab.behind(IdempotencyLayer::new(store.reopen()), |_| async { "not run" }).post("k", "a").await.is_replay()
+    );
 }
 
 // What a handler can ask, and say.

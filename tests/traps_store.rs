@@ -80,9 +80,9 @@ async fn trap_54_on_disk_too_a_sweep_deletes_a_slice_with_all_that_belongs_to_it
 
 #[test]
 fn trap_57_many_claims_at_once_take_all_places_and_no_more() {
-    for _ in 0..200 {
+    for _ in 0..500 {
         let store = MemoryStore::builder().max_records(4).build();
-        let claims: Vec<_> = (0..4).map(|number| wish(&format!("k{number}"), 1)).collect();
+        let claims: Vec<_> = (0..8).map(|number| wish(&format!("k{number}"), 1)).collect();
         let taken = std::thread::scope(|scope| {
             let store = &store;
             let claim = |wish| scope.spawn(move || store.claim(wish).now_or_never().unwrap().is_ok());
