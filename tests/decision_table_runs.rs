@@ -352,7 +352,7 @@ async fn an_upgrade_is_passed_on_and_never_run_again() {
 // Row: client goes away → the run goes on and is recorded.
 
 #[tokio::test]
-async fn a_client_that_goes_away_changes_nothing() {
+async fn trap_11_a_client_that_goes_away_changes_nothing() {
     let layer = refuse();
     let (lab, gate) = Lab::gated(layer.clone());
     let request = lab.spawn(post("k", "a"));

@@ -25,19 +25,6 @@ use tracing::Instrument as _;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-#[tokio::test]
-async fn trap_11_a_dropped_request_runs_on_and_its_retry_is_answered() {
-    let gate = Gate::default();
-    let lab = gated(IdempotencyLayer::new(MemoryStore::new()), &gate);
-    let request = lab.spawn(post("k", "a"));
-    gate.arrival().await;
-    request.abort();
-    assert!(request.await.unwrap_err().is_cancelled());
-    gate.open();
-    let retry = lab.post("k", "a").await;
-    assert_eq!((retry.text(), retry.is_replay(), lab.effects()), ("effect 1", true, 1));
-}
-
 #[tokio::test(start_paused = true)]
 async fn trap_11_an_outer_timeout_stops_the_answer_and_not_the_run() {
     let gate = Gate::default();
