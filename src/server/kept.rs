@@ -109,3 +109,34 @@ fn named(headers: &HeaderMap, name: &HeaderName) -> bool {
     let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(kept: &KeptHeaders, has_trailers: bool) -> Vec<String> {
+        let lines = ["trailer", "location", "date", "x-hop", "proxy-status", "set-cookie", "idempotent-replayed"];
+        let mut headers: HeaderMap =
+            lines.iter().map(|name| (HeaderName::from_static(name), http::HeaderValue::from_static("1"))).collect();
+        headers.insert(CONNECTION, http::HeaderValue::from_static("close, X-Hop"));
+        let marker = HeaderName::from_static("idempotent-replayed");
+        kept.choose(&headers, &marker, has_trailers).map(|(name, _)| name.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_of_one_message_or_for_one_client_is_left_out() {
+        assert_eq!(kept(&KeptHeaders::default(), false), ["location"]);
+    }
+
+    #[test]
+    fn what_announces_trailers_is_kept_where_there_are_some_unless_it_was_left_out_by_name() {
+        assert_eq!(kept(&KeptHeaders::default(), true), ["trailer", "location"]);
+        assert_eq!(kept(&KeptHeaders::default().without([TRAILER]), true), ["location"]);
+    }
+
+    #[test]
+    fn names_are_added_and_left_out_but_never_the_hop_by_hop_ones_of_this_answer() {
+        let with = KeptHeaders::default().with([SET_COOKIE, HeaderName::from_static("x-hop")]);
+        assert_eq!(kept(&with, false), ["location", "set-cookie"]);
+    }
+}
