@@ -1,5 +1,7 @@
 //! Asking the store for the operation, under its slot.
 
+use std::future::Future;
+
 use super::context::Rerun;
 use super::engine::{Ask, Engine};
 use super::policy::OnInterrupted;
@@ -65,7 +67,7 @@ impl<St: Store> Engine<St> {
             durable: self.claims_durably(),
             interrupted_retention: self.policy.interrupted_retention,
         };
-        let record = match self.claim(claim).await? {
+        let record = match self.send(&claim, || self.store.claim(claim)).await? {
             Claimed::Fresh(hold) => {
                 let rerun = if claim.durable { Rerun::No } else { Rerun::Unknown };
                 return Ok(Some(Acquired::Run(hold, rerun)));
@@ -109,17 +111,17 @@ impl<St: Store> Engine<St> {
         undone
     }
 
-    /// Sends a claim, and sends it again where its answer was lost: the nonce shows that it is ours. Where that one is
-    /// lost too, the next request for the operation undoes it.
-    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let result = match self.store.claim(claim).await {
-            Err(StoreError::Uncertain { .. }) => self.store.claim(claim).await,
+    /// Sends what takes an operation, and sends it again where its answer was lost: the nonce shows that it is ours. Where
+    /// that one is lost too, the next request for the operation undoes it.
+    async fn send<T, F>(&self, claim: &Claim, send: impl Fn() -> F + Send) -> Result<T, StoreError>
+    where
+        T: Send,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let result = match send().await {
+            Err(StoreError::Uncertain { .. }) => send().await,
             result => result,
         };
-        self.doubting(&claim, result)
-    }
-
-    fn doubting<T>(&self, claim: &Claim, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(StoreError::Uncertain { .. }) = result {
             self.store.slots().doubt(*claim);
         }
@@ -127,11 +129,7 @@ impl<St: Store> Engine<St> {
     }
 
     async fn reclaim(&self, claim: Claim, record: Record) -> Result<Option<Acquired>, StoreError> {
-        let reclaimed = match self.store.reclaim(claim, record.fence).await {
-            Err(StoreError::Uncertain { .. }) => self.store.reclaim(claim, record.fence).await,
-            result => result,
-        };
-        match self.doubting(&claim, reclaimed)? {
+        match self.send(&claim, || self.store.reclaim(claim, record.fence)).await? {
             Some(hold) => Ok(Some(Acquired::Run(hold, Rerun::Yes))),
             // Settled by somebody meanwhile.
             None => Ok(self.store.load(claim.id).await?.map(Acquired::Found)),

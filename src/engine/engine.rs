@@ -62,7 +62,7 @@ pub struct Counts {
 impl<St: Store> Engine<St> {
     /// What the requester is told of a fault, which is logged here.
     pub(super) fn refusal(&self, ask: &Ask, error: &StoreError) -> Refusal {
-        let source = std::error::Error::source(error).map(ToString::to_string);
+        let source = source(error);
         tracing::error!(target: "tower_idempotency", record_id = ask.id.short(), %error, source, "the store failed");
         match error {
             StoreError::Full { .. } => Refusal::Full,
@@ -112,6 +112,11 @@ impl<St: Store> Engine<St> {
             live: slots.live() as u64,
         }
     }
+}
+
+/// What the store's backend says of a fault, for a log.
+pub(super) fn source(error: &StoreError) -> Option<String> {
+    std::error::Error::source(error).map(ToString::to_string)
 }
 
 /// For a span's field.

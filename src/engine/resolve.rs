@@ -25,10 +25,9 @@ impl<St: Store> Engine<St> {
         let settling = tokio::spawn(settle(Arc::clone(&self.store), slot, fence, resolution));
         match timeout(STORE_TIMEOUT, settling).await {
             Ok(Ok(settled)) => settled,
-            Ok(Err(_)) | Err(_) => Err(StoreError::Uncertain {
-                reason: "the store has not answered; list the interrupted operations again".to_owned(),
-                source: None,
-            }),
+            Ok(Err(_)) | Err(_) => {
+                Err(StoreError::uncertain("the store has not answered; list the interrupted operations again"))
+            }
         }
     }
 }

@@ -46,9 +46,9 @@ impl<St: Store> Run<St> {
             Acquired::Run(hold, rerun) => {
                 let context = RunContext::new(&hold, rerun);
                 let mut cut = Cut { engine: &engine, hold: Some(hold) };
-                let finished = self.work(work, context).await;
+                let (ended, verdict) = self.work(work, context).await;
                 cut.hold = None;
-                self.settle(hold, finished, reply).await;
+                self.settle(hold, ended, verdict, reply).await;
             }
             Acquired::Found(record) => {
                 // First the slot, so that who is answered doesn't meet it again.
@@ -103,8 +103,8 @@ impl<St: Store> Run<St> {
         self.slot.end(End::Refused(Refusal::Unavailable));
     }
 
-    /// Calls the work and says how it ended, whatever it does.
-    async fn work<W, F, T>(&self, work: W, context: RunContext) -> Option<Finished<T>>
+    /// Calls the work and says how it ended, whatever it does, and what its requester is told.
+    async fn work<W, F, T>(&self, work: W, context: RunContext) -> (Ended, Verdict<T>)
     where
         W: FnOnce(RunContext) -> F + Send,
         F: Future<Output = Finished<T>> + Send,
@@ -116,13 +116,18 @@ impl<St: Store> Run<St> {
         let working = AssertUnwindSafe(async move { work(context).await }).catch_unwind();
         let result = timeout(self.engine.policy.max_run, working).await;
         self.span.record("ran_ms", millis(began.elapsed()));
-        let why = match result {
-            Ok(Ok(finished)) => return Some(finished),
-            Ok(Err(_)) => "the handler panicked",
-            Err(_) => "the handler exceeded max_run",
+        let (ended, verdict) = match result {
+            Ok(Ok(Finished { answer, ended })) => (ended, Verdict::Answered(answer)),
+            Ok(Err(_)) => self.cut_short("the handler panicked"),
+            Err(_) => self.cut_short("the handler exceeded max_run"),
         };
+        self.span.record("outcome", verdict.name());
+        (ended, verdict)
+    }
+
+    fn cut_short<T>(&self, why: &str) -> (Ended, Verdict<T>) {
         tracing::error!(target: "tower_idempotency", record_id = self.ask.id.short(), "{why}");
-        None
+        (Ended::Unknown, Verdict::CutShort)
     }
 
     /// Runs without a store, as `fail_open` says. Whoever is there meanwhile shares the outcome; it is not remembered.
@@ -136,11 +141,7 @@ impl<St: Store> Run<St> {
             target: "tower_idempotency", record_id = self.ask.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
-        let (ended, verdict) = match self.work(work, RunContext::unprotected(self.ask.id)).await {
-            Some(Finished { answer, ended }) => (ended, Verdict::Answered(answer)),
-            None => (Ended::Unknown, Verdict::CutShort),
-        };
-        self.span.record("outcome", verdict.name());
+        let (ended, verdict) = self.work(work, RunContext::unprotected(self.ask.id)).await;
         let _ = reply.send(verdict);
         Unprotected { run: self, ended }
     }

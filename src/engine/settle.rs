@@ -7,10 +7,10 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 
 use super::context::Rerun;
-use super::engine::{Ask, Engine};
+use super::engine::{Ask, Engine, source};
 use super::policy::OnInterrupted;
 use super::run::{Run, end_of};
-use super::verdict::{Ended, Finished, Verdict};
+use super::verdict::{Ended, Verdict};
 use crate::record::{Completion, Hold, Settled, Settlement};
 use crate::slots::{End, Refusal};
 use crate::store::{Health, Store, StoreError};
@@ -23,16 +23,12 @@ impl<St: Store> Run<St> {
     pub(super) async fn settle<T: Send>(
         self,
         hold: Hold,
-        finished: Option<Finished<T>>,
+        ended: Ended,
+        verdict: Verdict<T>,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
-        let Self { engine, mut slot, ask, span, .. } = self;
+        let Self { engine, mut slot, ask, .. } = self;
         slot.settles();
-        let (ended, verdict) = match finished {
-            Some(Finished { answer, ended }) => (ended, Verdict::Answered(answer)),
-            None => (Ended::Unknown, Verdict::CutShort),
-        };
-        span.record("outcome", verdict.name());
         let ended = engine.judged(ended);
         if let Err(error) = engine.record(&ask, &hold, &ended).await {
             // The effect took place: the real answer is given. The claim stays, so that nothing runs again, and this
@@ -75,7 +71,9 @@ impl<St: Store> Engine<St> {
         loop {
             let error = match self.record_once(ask, hold, ended).await {
                 Ok(Settled::Done) => return Ok(()),
-                Ok(Settled::Superseded) => return Err(superseded()),
+                Ok(Settled::Superseded) => {
+                    return Err(StoreError::unavailable("somebody else settled the operation while it ran"));
+                }
                 Err(error) => error,
             };
             match pauses.next() {
@@ -100,7 +98,7 @@ impl<St: Store> Engine<St> {
 
     fn unrecorded(&self, ask: &Ask, error: &StoreError) {
         self.count(|tally| &tally.unrecorded);
-        let source = std::error::Error::source(error).map(ToString::to_string);
+        let source = source(error);
         tracing::error!(
             target: "tower_idempotency", record_id = ask.id.short(), %error, source,
             "answered without a record: retries get the answer until this process ends, and are refused afterwards"
@@ -135,9 +133,4 @@ fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
         .with_jitter()
         .without_max_times()
         .build()
-}
-
-fn superseded() -> StoreError {
-    let reason = "somebody else settled the operation while it ran".to_owned();
-    StoreError::Unavailable { reason, source: None }
 }

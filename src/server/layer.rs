@@ -259,10 +259,7 @@ impl<St: Store> IdempotencyLayer<St> {
             Resolve::Answer(response) => {
                 let kept = options.kept_headers.choose(response.headers(), &options.replay_header_name, false);
                 let outcome = snapshot::encode(response.status(), kept, response.body(), None);
-                let outcome = outcome.ok_or_else(|| StoreError::Unavailable {
-                    reason: "the answer can't be stored".to_owned(),
-                    source: None,
-                })?;
+                let outcome = outcome.ok_or_else(|| StoreError::unavailable("the answer can't be stored"))?;
                 Resolution::Outcome { outcome, retention: options.policy.retention }
             }
         };

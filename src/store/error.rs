@@ -45,6 +45,18 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Nothing was done, for a reason of our own.
+    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), source: None }
+    }
+
+    /// It may have been done, for a reason of our own.
+    pub(crate) fn uncertain(reason: impl Into<String>) -> Self {
+        Self::Uncertain { reason: reason.into(), source: None }
+    }
+}
+
 /// A store could not be opened. Its records are as they were.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -161,11 +161,11 @@ impl TestStore {
 
     fn act<T>(&self, verb: Verb, call: impl FnOnce(&MemoryStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
         if self.process.crashed.load(Ordering::SeqCst) {
-            return Err(unavailable("the process crashed"));
+            return Err(StoreError::unavailable("the process crashed"));
         }
         let fault = lock(&self.process.faults).get_mut(&verb).and_then(|faults| faults.pop_front());
         match fault {
-            Some(Fault::Fail) => Err(unavailable("the test said so")),
+            Some(Fault::Fail) => Err(StoreError::unavailable("the test said so")),
             Some(Fault::LoseAnswer) => call(&self.memory).and_then(|_| Err(uncertain())),
             None => call(&self.memory),
         }
@@ -176,12 +176,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unavailable(reason: &str) -> StoreError {
-    StoreError::Unavailable { reason: reason.to_owned(), source: None }
-}
-
 fn uncertain() -> StoreError {
-    StoreError::Uncertain { reason: "the answer was lost".to_owned(), source: None }
+    StoreError::uncertain("the answer was lost")
 }
 
 /// The answer of a future that is ready at once.

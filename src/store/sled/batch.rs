@@ -221,8 +221,7 @@ impl<'a> Batch<'a> {
             shared.poison(reason.clone());
         }
         for answer in answers {
-            let uncertain = |reason: &String| StoreError::Uncertain { reason: reason.clone(), source: None };
-            answer(result.as_ref().copied().map_err(uncertain));
+            answer(result.as_ref().copied().map_err(StoreError::uncertain));
         }
         result
     }

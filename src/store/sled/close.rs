@@ -35,8 +35,7 @@ pub(super) async fn close(shared: &Arc<Shared>, writer: &Sender<Verb>) -> Result
     wait_for_file(shared, deadline).await?;
     drop(shared.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     if shared.is_poisoned() {
-        let reason = "closed, though the database had failed".to_owned();
-        return Err(StoreError::Uncertain { reason, source: None });
+        return Err(StoreError::uncertain("closed, though the database had failed"));
     }
     Ok(())
 }
@@ -72,13 +71,10 @@ async fn wait_for_file(shared: &Shared, deadline: Instant) -> Result<(), StoreEr
     let pauses = ConstantBuilder::default().with_delay(PAUSE).without_max_times();
     match timeout_at(deadline, free.retry(pauses).sleep(tokio::time::sleep)).await {
         Ok(Ok(())) => Ok(()),
-        _ => Err(StoreError::Unavailable {
-            reason: "closed, but a sled::Db or sled::Tree that was lent is still held; drop it".to_owned(),
-            source: None,
-        }),
+        _ => Err(StoreError::unavailable("closed, but a sled::Db or sled::Tree that was lent is still held; drop it")),
     }
 }
 
 fn stuck() -> StoreError {
-    StoreError::Unavailable { reason: "a write has not returned; is the disk all right?".to_owned(), source: None }
+    StoreError::unavailable("a write has not returned; is the disk all right?")
 }

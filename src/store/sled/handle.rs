@@ -1,11 +1,12 @@
 //! The handle: what the rest of the crate, and the application, hold of a store.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -157,16 +158,15 @@ impl SledStore {
 type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
 
 async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
-    let uncertain = |reason: &str| Err(StoreError::Uncertain { reason: reason.to_owned(), source: None });
     match timeout(ANSWERED_WITHIN, sent?).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => uncertain("the store was poisoned or closed meanwhile"),
-        Err(_) => uncertain("a write has not returned"),
+        Ok(Err(_)) => Err(StoreError::uncertain("the store was poisoned or closed meanwhile")),
+        Err(_) => Err(StoreError::uncertain("a write has not returned")),
     }
 }
 
 fn closed() -> StoreError {
-    StoreError::Unavailable { reason: "closed".to_owned(), source: None }
+    StoreError::unavailable("closed")
 }
 
 impl Sealed for SledStore {}
@@ -182,15 +182,10 @@ impl Store for SledStore {
     }
 
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send {
-        let by_slot = (!claim.durable).then(|| read::guarded(&self.inner.shared, || self.claim_by_slot(&claim)));
-        let sent = claim.durable.then(|| self.send(|reply| Verb::Claim(claim, reply)));
-        async move {
-            match (by_slot, sent) {
-                (Some(claimed), _) => claimed,
-                (None, Some(sent)) => answer(sent).await,
-                (None, None) => Err(closed()),
-            }
+        if claim.durable {
+            return Either::Left(answer(self.send(|reply| Verb::Claim(claim, reply))));
         }
+        Either::Right(ready(read::guarded(&self.inner.shared, || self.claim_by_slot(&claim))))
     }
 
     fn reclaim(

@@ -53,7 +53,7 @@ pub(super) fn load(shared: &Shared, id: RecordId) -> Result<Option<Record>, Stor
     }
     shared.check()?;
     let Some(database) = shared.database() else {
-        return Err(StoreError::Unavailable { reason: "closed".to_owned(), source: None });
+        return Err(StoreError::unavailable("closed"));
     };
     let read = || match head(&database.tree, id)?.and_then(|record| record.live(now)) {
         Some(record) => whole(&database.tree, id, record).map(Some),
@@ -70,7 +70,7 @@ pub(super) fn load(shared: &Shared, id: RecordId) -> Result<Option<Record>, Stor
 pub(super) fn guarded<T>(shared: &Shared, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
         shared.poison("the database panicked".to_owned());
-        Err(StoreError::Unavailable { reason: "the database panicked".to_owned(), source: None })
+        Err(StoreError::unavailable("the database panicked"))
     })
 }
 

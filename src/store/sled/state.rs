@@ -112,7 +112,7 @@ impl Shared {
             None if self.closed.load(Ordering::SeqCst) => "closed".to_owned(),
             None => return Ok(()),
         };
-        Err(StoreError::Unavailable { reason, source: None })
+        Err(StoreError::unavailable(reason))
     }
 
     /// Whether a write, sync or read has failed.
@@ -123,8 +123,7 @@ impl Shared {
     pub(super) fn next_fence(&self) -> Result<Fence, StoreError> {
         let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
         if fence > self.last_fence {
-            let reason = "2^40 fences were given since it was opened; restart the process".to_owned();
-            return Err(StoreError::Unavailable { reason, source: None });
+            return Err(StoreError::unavailable("2^40 fences were given since it was opened; restart the process"));
         }
         Ok(Fence(fence))
     }
