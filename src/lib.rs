@@ -12,11 +12,13 @@
 //! 3. **`engine/exchange.rs`** looks at the slot, the store, and the slot again. A run under way is joined
 //!    (`slots/wait.rs`), a record is compared and answered from (`engine/verdict.rs`).
 //! 4. A new key takes the slot (`slots/map.rs`), and its run is spawned before the claim is sent: **`engine/run.rs`**.
-//!    Under the slot the store is asked for the operation (`engine/claim.rs`).
+//!    Under the slot the store is asked for the operation (`engine/claim.rs`), and where an earlier run was cut short, the
+//!    application may be (`engine/reconcile.rs`).
 //! 5. **`store/`** decides each step by `record.rs`, the one file that says which state follows which. `SledStore` does it
 //!    on one thread that writes, syncs, and only then answers (`store/sled/writer.rs`).
 //! 6. The handler runs, detached from the connection. What its answer means for the key is decided in
-//!    `server/policy.rs`; `server/snapshot.rs` turns it into bytes.
+//!    `server/policy.rs`; `server/snapshot.rs` turns it into bytes. Or the handler commits effect and answer by itself, in one
+//!    transaction (`engine/commit.rs`, `store/sled/transaction.rs`).
 //! 7. **`engine/settle.rs`** records how it ended, tells those who wait, frees the slot, and answers.
 //! 8. Back in `server/exchange.rs` the verdict becomes an answer: the handler's own, a replay, or a refusal
 //!    (`server/refusal.rs`).
@@ -33,6 +35,7 @@
 //! | `memory` | yes | [`MemoryStore`] |
 //! | `test-util` | no | [`test_util`]: a clock moved by hand, a store that fails on command |
 //! | `full` | no | all of the above |
+//! | `laboratory` | no | protections broken on command, for this crate's own laboratories; not for servers |
 //!
 #![cfg_attr(all(feature = "server", feature = "axum", feature = "sled", feature = "test-util"), doc = include_str!("../README.md"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -45,10 +48,15 @@ pub mod clock;
 #[cfg(feature = "sled")]
 mod codec;
 pub mod engine;
+pub mod failures;
 pub mod fingerprint;
 #[cfg(feature = "server")]
 pub mod header;
 pub mod key;
+#[cfg(feature = "laboratory")]
+pub mod laboratory;
+#[cfg(not(feature = "laboratory"))]
+mod laboratory;
 #[cfg(feature = "server")]
 pub mod problem;
 pub mod record;

@@ -7,6 +7,7 @@
 //!   ├───────────────────┘    │    │ reclaim (new fence)
 //!   │              interrupt ▼    │            resolve(outcome)
 //!   │                     Interrupted{fp,fence,expires} ───────────▶ Completed
+//!   │                             ↺ inquire (new fence)
 //!   └──── resolve(forget), or past `expires`
 //! ```
 //!
@@ -44,7 +45,7 @@ pub struct Record<O = Bytes> {
     pub fence: Fence,
     /// How often it was claimed and not released, from 1.
     pub attempt: u32,
-    /// When the latest claim was made.
+    /// When the first of these claims was made.
     pub began: Timestamp,
     /// Where it stands.
     pub state: State<O>,
@@ -142,7 +143,7 @@ pub struct Hold {
     pub fence: Fence,
     /// The number of this attempt, from 1.
     pub attempt: u32,
-    /// When it began.
+    /// When the operation began: its first attempt.
     pub began: Timestamp,
     /// Whether the store has a record of it.
     pub recorded: bool,
@@ -237,6 +238,14 @@ pub(crate) fn claim<O>(
     }
 }
 
+/// Whether the run that has `hold` is the one to say how it ended.
+pub(crate) fn is_open<O>(current: Option<&Record<O>>, hold: &Hold) -> bool {
+    match current {
+        None => !hold.recorded,
+        Some(record) => hold.recorded && record.is_running(hold.fence),
+    }
+}
+
 /// `complete`: running → completed or consumed. A run without a record of its own needs none to be there.
 pub(crate) fn complete<O>(
     current: Option<Record<O>>,
@@ -245,8 +254,7 @@ pub(crate) fn complete<O>(
 ) -> (Change<O>, Settled) {
     let Completion { hold, fingerprint, settlement, retention } = completion;
     match &current {
-        None if !hold.recorded => {}
-        Some(record) if hold.recorded && record.is_running(hold.fence) => {}
+        current if is_open(current.as_ref(), &hold) => {}
         Some(Record { fence, state: State::Completed { .. } | State::Consumed { .. }, .. }) if *fence == hold.fence => {
             return (Change::Nothing, Settled::Done);
         }
@@ -285,14 +293,12 @@ pub(crate) fn reclaim<O>(
     claim: &Claim,
     interrupted: Fence,
     fence: Fence,
-    now: Timestamp,
 ) -> (Change<O>, Option<Hold>) {
     match current {
         Some(record) if record.is_interrupted(interrupted) => {
             let record = Record {
                 fence,
                 attempt: record.attempt.saturating_add(1),
-                began: now,
                 state: running(claim.nonce, claim.interrupted_retention),
                 ..record
             };
@@ -300,6 +306,14 @@ pub(crate) fn reclaim<O>(
             (Change::Put(record), Some(hold))
         }
         Some(record) if has_nonce(&record, &claim.nonce) => (Change::Nothing, Some(hold(claim.id, &record))),
+        _ => (Change::Nothing, None),
+    }
+}
+
+/// `inquire`: interrupted, under a new fence. What was said under the old one counts for nothing from here on.
+pub(crate) fn inquire<O>(current: Option<Record<O>>, interrupted: Fence, fence: Fence) -> (Change<O>, Option<Fence>) {
+    match current {
+        Some(record) if record.is_interrupted(interrupted) => (Change::Put(Record { fence, ..record }), Some(fence)),
         _ => (Change::Nothing, None),
     }
 }

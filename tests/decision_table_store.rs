@@ -97,6 +97,17 @@ async fn a_look_up_that_never_ends_is_bounded_and_the_claim_decides() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_refused_for_its_own_sake_touches_no_store() {
+    let store = TestStore::new();
+    let (lab, _) = lab(&store);
+    store.crash();
+    let cut_off = post("k", common::lab::frames([Ok("ha"), Err("reset by peer")]));
+    lab.send(cut_off).await.assert_refusal(400, "body-incomplete", true, None);
+    lab.post("", "a").await.assert_refusal(400, "key-malformed", false, None);
+    assert_eq!(lab.effects(), 0);
+}
+
+#[tokio::test]
 async fn a_claim_whose_answer_was_lost_is_known_for_our_own_and_runs_once() {
     for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
         let store = TestStore::new();
@@ -118,6 +129,17 @@ async fn a_claim_that_was_never_acknowledged_runs_nothing_and_does_not_block_its
     store.fail_next(Verb::Claim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     // The refusals said: nothing was done; try again with the same key.
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_and_that_could_not_be_sent_again_runs_nothing_and_does_not_block_its_key() {
+    let store = TestStore::new();
+    let (lab, _) = lab(&store);
+    store.lose_answer(Verb::Claim);
+    store.fail_next(Verb::Claim);
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!(lab.effects(), 0);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
 }
 

@@ -103,6 +103,41 @@ async fn settling_that_the_store_does_not_answer_holds_nobody_up_for_long() {
 }
 
 #[tokio::test]
+async fn settling_whose_acknowledgement_was_lost_is_sent_again_and_known_for_our_own() {
+    for resolution in [answer(), Resolution::Forget] {
+        let store = TestStore::new();
+        let once = Once::new(store.clone());
+        let interrupted = cut_short(&once).await;
+        store.lose_answer(Verb::Resolve);
+        let settled = once.resolve(interrupted.id, interrupted.fence, resolution.clone()).await.unwrap();
+        assert_eq!(settled, Settled::Done);
+        let (_, replayed) = deliver(&once, &Arc::default(), Ok("sent")).await.unwrap();
+        assert_eq!(replayed, matches!(resolution, Resolution::Outcome { .. }));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn settling_that_was_never_acknowledged_refuses_the_key_until_it_is() {
+    let store = TestStore::new();
+    let once = Once::new(store.clone());
+    let interrupted = cut_short(&once).await;
+    (0..4).for_each(|_| store.lose_answer(Verb::Resolve));
+    let unanswered = once.resolve(interrupted.id, interrupted.fence, answer()).await;
+    assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
+    let mut refusals = 0;
+    let answered = loop {
+        match deliver(&once, &Arc::default(), Ok("sent")).await {
+            Ok(answered) => break answered,
+            Err(OnceError::Refused(Refusal::Unavailable)) => refusals += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(answered, ("it was sent".into(), true));
+    assert!(refusals > 0);
+}
+
+#[tokio::test]
 async fn an_operator_who_goes_away_leaves_the_slot_until_what_he_said_is_durable() {
     let store = TestStore::new();
     let once = Once::new(store.clone());

@@ -30,9 +30,15 @@ impl Place {
         SledStore::open(&self.path).unwrap()
     }
 
-    /// Writes to the store's tree past the store, which is closed.
+    /// The database past the store, which is closed.
+    fn database(&self) -> sled::Db {
+        // What sled is told when it makes one belongs to the format.
+        sled::Config::new().path(&self.path).segment_size(16 * 1024 * 1024).open().unwrap()
+    }
+
+    /// Writes to the store's tree past the store.
     fn plant(&self, entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
-        let db = sled::open(&self.path).unwrap();
+        let db = self.database();
         let tree = db.open_tree("tower-idempotency").unwrap();
         entries.into_iter().for_each(|(key, value)| drop(tree.insert(key, value).unwrap()));
         db.flush().unwrap();
@@ -271,7 +277,7 @@ async fn a_damaged_boot_number_is_an_error_and_no_fence_comes_back() {
         let place = Place::new();
         let store = place.open();
         store.close().await.unwrap();
-        let db = sled::open(&place.path).unwrap();
+        let db = place.database();
         let tree = db.open_tree("tower-idempotency").unwrap();
         match value {
             Some(value) => drop(tree.insert(key, value).unwrap()),
@@ -402,7 +408,7 @@ async fn a_lent_database_that_is_still_held_keeps_the_directory() {
 #[test]
 fn another_program_s_database_is_left_alone() {
     let place = Place::new();
-    drop(sled::open(&place.path).unwrap());
+    drop(place.database());
     let error = SledStore::open(&place.path).unwrap_err();
     assert!(matches!(error, OpenError::NotAStore { .. }), "{error:?}");
 }

@@ -231,3 +231,37 @@ async fn a_claim_by_slot_completes_where_there_is_no_record_and_only_there() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn trap_74_a_question_takes_a_new_fence_and_changes_nothing_else() {
+    each(async |store, clock| {
+        let hold = claim(&store, "k", 1).await;
+        assert_eq!(store.inquire(hold.id, hold.fence).await.unwrap(), None, "it runs");
+        store.interrupt(hold.id, hold.fence).await.unwrap();
+        let listed = store.interrupted(9).await.unwrap().remove(0);
+        clock.advance(HOUR);
+        let first = store.inquire(hold.id, hold.fence).await.unwrap().unwrap();
+        let second = store.inquire(hold.id, first).await.unwrap().unwrap();
+        assert!(hold.fence < first && first < second);
+        assert_eq!(store.inquire(hold.id, first).await.unwrap(), None, "somebody else asks now");
+        let asked = store.interrupted(9).await.unwrap();
+        assert_eq!((asked.len(), asked[0].fence), (1, second));
+        assert_eq!(
+            (asked[0].began, asked[0].since, asked[0].expires, asked[0].attempt),
+            (listed.began, listed.since, listed.expires, 1)
+        );
+        // What is said under an older fence counts for nothing.
+        let answer = |outcome: &'static str| Resolution::Outcome { outcome: outcome.into(), retention: HOUR };
+        for late in [hold.fence, first] {
+            assert_eq!(store.resolve(hold.id, late, answer("late")).await.unwrap(), Settled::Superseded);
+            assert!(store.reclaim(wish("k", 2), late).await.unwrap().is_none());
+        }
+        assert_eq!(store.resolve(hold.id, second, answer("in time")).await.unwrap(), Settled::Done);
+        assert_eq!(outcome(store.load(hold.id).await.unwrap()), Some(Bytes::from("in time")));
+        assert!(store.interrupted(9).await.unwrap().is_empty());
+        clock.advance(HOUR);
+        assert!(store.load(hold.id).await.unwrap().is_none());
+        assert_eq!(store.inquire(hold.id, second).await.unwrap(), None);
+    })
+    .await;
+}

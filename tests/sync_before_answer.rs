@@ -128,12 +128,12 @@ fn has_ended(log: &str, process: u32) -> bool {
 }
 
 /// Charges over as many connections, and gives strace's log and the ids of what was answered.
-async fn traced(directory: &Path, connections: usize, each: usize) -> (String, Vec<String>) {
+async fn traced(directory: &Path, arguments: &str, connections: usize, each: usize) -> (String, Vec<String>) {
     let trace = directory.join("trace");
     // -D: the server stays our own child.
     let words = "strace -D -f -y -s 1000000 -e trace=fdatasync,fsync,pwrite64,write,writev,sendto,sendmsg -o";
     let wrapper = words.split(' ').map(OsString::from).chain([trace.clone().into_os_string()]);
-    let server = Setup::new(directory).under(wrapper).start();
+    let server = Setup::new(directory).with(arguments).under(wrapper).start();
     let (address, id) = (server.address, server.id());
     let mut clients = JoinSet::new();
     for client in 0..connections {
@@ -163,7 +163,7 @@ async fn every_answer_follows_its_sync(connections: usize, each: usize, writes: 
         return;
     }
     let directory = tempdir().unwrap();
-    let (log, charges) = traced(directory.path(), connections, each).await;
+    let (log, charges) = traced(directory.path(), "--on-interrupted refuse", connections, each).await;
     let early = answered_too_early(&log, &charges, writes);
     assert!(early.is_empty(), "{} of {}: {early:#?}", early.len(), charges.len());
     // The control: had it not synced, this would have failed.
@@ -181,6 +181,45 @@ async fn one_after_the_other_every_answer_follows_its_sync() {
 #[tokio::test(flavor = "multi_thread")]
 async fn over_64_connections_every_answer_follows_its_sync() {
     every_answer_follows_its_sync(64, 4, Writes::One).await;
+}
+
+/// How many syncs there were between the answers to charges that came one after the other.
+fn syncs_per_charge(log: &str, charges: &[String]) -> Vec<usize> {
+    let calls = parse(log);
+    let answered = charges.iter().map(|charge| {
+        let answer = calls.iter().find(|call| call.arguments.contains(charge.as_str()) && call.is_on_socket());
+        answer.expect("it was answered").began
+    });
+    let answered: Vec<_> = answered.collect();
+    let between = |pair: &[usize]| {
+        let synced = calls.iter().filter(|call| call.name == "fdatasync" && call.is_on_database());
+        synced.filter(|sync| pair[0] < sync.began && sync.began < pair[1]).count()
+    };
+    answered.windows(2).map(between).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_charge_costs_one_sync_in_one_transaction_and_three_without() {
+    if let Some(obstacle) = obstacle() {
+        common::skipped("how many syncs a charge costs", &obstacle);
+        return;
+    }
+    for (arguments, syncs) in [
+        ("--atomic", 1),
+        // The claim, the charge, the outcome.
+        ("--store sled", 3),
+        ("--on-interrupted reconcile", 3),
+        // The charge, the outcome.
+        ("--on-interrupted rerun", 2),
+        // The claim, and both in one.
+        ("--on-interrupted refuse --atomic", 2),
+    ] {
+        let directory = tempdir().unwrap();
+        let (log, charges) = traced(directory.path(), arguments, 1, 20).await;
+        let counted = syncs_per_charge(&log, &charges);
+        assert_eq!(counted, [syncs; 19], "{arguments}");
+        println!("{arguments}: {syncs} fdatasync for each of {} isolated charges", counted.len());
+    }
 }
 
 mod checker {

@@ -115,14 +115,14 @@ async fn trap_14_a_restart_before_the_record_was_written_refuses_and_never_rerun
 #[tokio::test]
 async fn trap_15_whether_a_panic_frees_the_key_is_policy() {
     for (policy, retry, effects) in [(OnInterrupted::Refuse, 409, 1), (OnInterrupted::Rerun, 200, 2)] {
-        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy);
+        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy.clone());
         let lab = Lab::new(layer.clone(), |number| async move {
             assert_ne!(number, 1, "the first run panics, on purpose");
             "done"
         });
         let first = lab.post("k", "a").await;
         assert_eq!(first.refusal(), (500, "outcome-unknown".to_owned()), "{policy:?}");
-        assert_eq!(first.json()["retry_with_same_key"], policy == OnInterrupted::Rerun);
+        assert_eq!(first.json()["retry_with_same_key"], matches!(policy, OnInterrupted::Rerun));
         assert_eq!(lab.post("k", "a").await.status, retry, "{policy:?}");
         assert_eq!((lab.effects(), layer.counts().interrupted), (effects, 1), "{policy:?}");
     }
@@ -137,7 +137,7 @@ async fn trap_15_whether_an_error_frees_the_key_is_policy() {
             let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
             async move { if first { Err(io::Error::other("cut off")) } else { Ok(Response::new(Body::empty())) } }
         });
-        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy);
+        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy.clone());
         let service = ServiceBuilder::new().layer(layer).service(handler);
         let error = service.clone().oneshot(post("k", "a")).await.unwrap_err();
         assert_eq!(error.to_string(), "cut off", "the inner error is left alone");

@@ -38,6 +38,10 @@ impl Account {
         Self(digest)
     }
 
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     pub(crate) fn bytes(self) -> [u8; 16] {
         self.0
     }

@@ -19,9 +19,15 @@ pub(crate) struct Args {
     /// `memory` forgets everything, charges included, when the server ends.
     #[arg(long, value_enum, default_value = "sled")]
     pub(crate) store: StoreKind,
-    /// What a retry gets when the run before it was cut short.
-    #[arg(long, value_enum, default_value = "refuse")]
-    pub(crate) on_interrupted: Interrupted,
+    /// What a retry gets when the run before it was cut short. Default: `refuse`; with `--atomic`, `rerun`.
+    #[arg(long, value_enum)]
+    pub(crate) on_interrupted: Option<Interrupted>,
+    /// Writes a charge or refund that has a key, and the record of its answer, in one transaction.
+    #[arg(long)]
+    pub(crate) atomic: bool,
+    /// How long an answer is replayed, in seconds.
+    #[arg(long, default_value = "86400")]
+    pub(crate) retention: u64,
     /// What a duplicate gets while the first still runs: `reject` or `wait:SECONDS`.
     #[arg(long, default_value = "wait:2")]
     pub(crate) on_in_flight: InFlight,
@@ -35,8 +41,12 @@ pub(crate) enum StoreKind {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Interrupted {
+    /// 409, until an operator settles it.
     Refuse,
+    /// It runs again.
     Rerun,
+    /// The ledger is asked.
+    Reconcile,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -8,11 +8,13 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tower_idempotency::IdempotencyContext;
 
 use crate::account::Account;
+use crate::entry::{ChargeId, Entry, Intent};
 use crate::errors::ApiError;
 use crate::fields::Fields;
-use crate::ledger::{ChargeId, Entry, Ledger, since_1970};
+use crate::ledger::{Ledger, since_1970};
 use crate::sources::Source;
 
 /// Stripe's limit too.
@@ -22,7 +24,7 @@ const MAX_DESCRIPTION: usize = 500;
 const MAX_LIST: u64 = 1_000_000;
 
 #[derive(Debug, Serialize)]
-struct Charge {
+pub(crate) struct Charge {
     id: ChargeId,
     object: &'static str,
     amount: u64,
@@ -36,8 +38,9 @@ struct Charge {
 }
 
 impl Charge {
-    fn of(id: ChargeId, entry: Entry) -> Self {
-        let Entry { amount, amount_refunded, currency, description, created } = entry;
+    pub(crate) fn of(id: ChargeId, entry: Entry) -> Self {
+        let amount_refunded = entry.refunded();
+        let Entry { amount, currency, description, created, .. } = entry;
         let refunded = amount_refunded == amount;
         let (object, status) = ("charge", "succeeded");
         Self { id, object, amount, amount_refunded, created, currency, description, paid: true, refunded, status }
@@ -48,6 +51,7 @@ impl Charge {
 pub(crate) async fn create(
     State(ledger): State<Arc<Ledger>>,
     account: Account,
+    context: Option<IdempotencyContext>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let (source, entry) = read(&fields)?;
@@ -55,12 +59,21 @@ pub(crate) async fn create(
     if let Some(answer) = source.before().await {
         return Ok(answer);
     }
-    let id = ledger.charge(account, &entry).await?;
+    let id = ledger.fresh_id()?;
+    let answer = match (&context, ledger.commits()) {
+        (Some(context), Some(store)) => ledger.commit_charge(store, context, account, id, entry).await?.into_response(),
+        _ => {
+            let intent = context.and_then(|context| Intent::of(&context.derived_key("charge")));
+            ledger.charge(account, id, &entry, intent).await?;
+            Json(Charge::of(id, entry)).into_response()
+        }
+    };
+    tracing::debug!(%id, "charged");
     source.after();
     if source == Source::Error {
         return Err(ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong after the charge."));
     }
-    Ok(Json(Charge::of(id, entry)).into_response())
+    Ok(answer)
 }
 
 fn read(fields: &Fields) -> Result<(Source, Entry), ApiError> {
@@ -77,7 +90,7 @@ fn read(fields: &Fields) -> Result<(Source, Entry), ApiError> {
         return Err(ApiError::invalid("description", message));
     }
     let created = since_1970().as_secs();
-    Ok((source, Entry { amount, amount_refunded: 0, currency, description, created }))
+    Ok((source, Entry { amount, currency, description, created, refunds: Vec::new() }))
 }
 
 /// `GET /v1/charges`

@@ -1,39 +1,35 @@
-//! The charges, kept in a tree of their own in the store's database.
+//! The charges, kept in trees of their own in the store's database.
 //!
-//! The stand-in for what a real server could not take back: a card network, an e-mail. It knows nothing of keys, and
-//! gives every charge a fresh id, so that a second effect shows.
+//! The stand-in for what a real server could not take back: a card network, an e-mail. It gives every charge a fresh id,
+//! so that a second effect shows. Beside each charge it notes by which intent it was made, so that a charge whose answer
+//! was never recorded can be found.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize, Serializer};
+use sled::Tree;
+use sled::transaction::{
+    ConflictableTransactionError, ConflictableTransactionResult, TransactionError, Transactional as _,
+    TransactionalTree,
+};
 use tower_idempotency::SledStore;
 use tower_idempotency::store::StoreError;
 
 use crate::account::Account;
+use crate::entry::{ChargeId, Entry, Intent, NotRefunded, Refund, charge_key, intent_key};
+
+const CHARGES: &str = "charges";
+const INTENTS: &str = "intents";
 
 pub(crate) struct Ledger {
-    charges: sled::Tree,
+    pub(crate) charges: Tree,
+    pub(crate) intents: Tree,
     // `None` where nothing outlives the process anyway.
-    durable: Option<SledStore>,
+    pub(crate) store: Option<SledStore>,
+    /// Whether what has a key is committed together with its record.
+    pub(crate) atomic: bool,
     last_id: AtomicU64,
 }
-
-/// A charge without its id, as it is stored. The id is in the key: account and id, 16 bytes each.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    pub(crate) amount: u64,
-    pub(crate) amount_refunded: u64,
-    pub(crate) currency: String,
-    pub(crate) description: Option<String>,
-    pub(crate) created: u64,
-}
-
-/// Microseconds since 1970, so that ids sort by age, and a random number.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ChargeId([u8; 16]);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LedgerError {
@@ -47,25 +43,44 @@ pub(crate) enum LedgerError {
     Random(getrandom::Error),
 }
 
-/// How a refund ended.
-#[derive(Debug)]
-pub(crate) enum Refunded {
-    Done { amount: u64, currency: String },
-    NoSuchCharge,
-    TooMuch { left: u64 },
-}
+/// A refund, and the charge it belongs to.
+pub(crate) type Refunded = (Refund, Entry);
 
 impl Ledger {
-    pub(crate) fn new(charges: sled::Tree, durable: Option<SledStore>) -> Self {
-        Self { charges, durable, last_id: AtomicU64::new(0) }
+    pub(crate) fn open(database: &sled::Db, store: Option<SledStore>, atomic: bool) -> sled::Result<Self> {
+        let (charges, intents) = (database.open_tree(CHARGES)?, database.open_tree(INTENTS)?);
+        Ok(Self { charges, intents, store, atomic, last_id: AtomicU64::new(0) })
     }
 
     /// Enters a charge. When this returns, it survives a power cut.
-    pub(crate) async fn charge(&self, account: Account, entry: &Entry) -> Result<ChargeId, LedgerError> {
-        let id = self.fresh_id()?;
-        self.charges.insert(key(account, id), serde_json::to_vec(entry)?)?;
-        self.sync().await?;
-        Ok(id)
+    pub(crate) async fn charge(
+        &self,
+        account: Account,
+        id: ChargeId,
+        entry: &Entry,
+        intent: Option<Intent>,
+    ) -> Result<(), LedgerError> {
+        let entry = serde_json::to_vec(entry)?;
+        self.write(|charges, intents| {
+            if let Some(intent) = intent {
+                intents.insert(&intent_key(intent, id), &account.bytes())?;
+            }
+            charges.insert(&charge_key(account, id), entry.as_slice())?;
+            Ok(())
+        })?;
+        self.sync().await
+    }
+
+    /// In one transaction: who finds a charge can find it by its intent; and alone, as `SledStore::db` asks for.
+    fn write<T>(
+        &self,
+        write: impl Fn(&TransactionalTree, &TransactionalTree) -> ConflictableTransactionResult<T, serde_json::Error>,
+    ) -> Result<T, LedgerError> {
+        let written = (&self.charges, &self.intents).transaction(|(charges, intents)| write(charges, intents));
+        written.map_err(|error| match error {
+            TransactionError::Abort(error) => LedgerError::Entry(error),
+            TransactionError::Storage(error) => LedgerError::Database(error),
+        })
     }
 
     /// Refunds `amount`, or what is left, in one step.
@@ -74,29 +89,40 @@ impl Ledger {
         account: Account,
         id: ChargeId,
         amount: Option<u64>,
-    ) -> Result<Refunded, LedgerError> {
-        let key = key(account, id);
-        let (refund, currency) = loop {
-            let Some(old) = self.charges.get(key)? else { return Ok(Refunded::NoSuchCharge) };
-            let mut entry: Entry = serde_json::from_slice(&old)?;
-            let left = entry.amount.saturating_sub(entry.amount_refunded);
-            let refund = amount.unwrap_or(left);
-            if refund > left || left == 0 {
-                return Ok(Refunded::TooMuch { left });
+        refund: &Refund,
+    ) -> Result<Result<Refunded, NotRefunded>, LedgerError> {
+        let key = charge_key(account, id);
+        let refunded = self.write(|charges, intents| {
+            let Some(old) = charges.get(key)? else { return Ok(Err(NotRefunded::NoSuchCharge)) };
+            let mut entry: Entry = serde_json::from_slice(&old).map_err(ConflictableTransactionError::Abort)?;
+            let refunded = match entry.refund(amount, refund) {
+                Ok(refunded) => refunded,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            if let Some(intent) = refund.intent {
+                intents.insert(&intent_key(intent, id), &account.bytes())?;
             }
-            entry.amount_refunded += refund;
-            let new = serde_json::to_vec(&entry)?;
-            // Another refund may have come between.
-            if self.charges.compare_and_swap(key, Some(old), Some(new))?.is_ok() {
-                break (refund, entry.currency);
-            }
-        };
+            charges.insert(&key, serde_json::to_vec(&entry).map_err(ConflictableTransactionError::Abort)?)?;
+            Ok(Ok((refunded, entry)))
+        })?;
         self.sync().await?;
-        Ok(Refunded::Done { amount: refund, currency })
+        Ok(refunded)
+    }
+
+    /// The charges that were made with this intent, or refunded in part: more than one only where a run was repeated.
+    pub(crate) fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
+        let mut found = Vec::new();
+        for item in self.intents.scan_prefix(intent.bytes()) {
+            let (key, account) = item?;
+            let (Some(id), Ok(account)) = (key.last_chunk(), account.as_ref().try_into()) else { continue };
+            let (id, account) = (ChargeId(*id), Account::from_bytes(account));
+            found.extend(self.get(account, id)?.map(|entry| (id, entry)));
+        }
+        Ok(found)
     }
 
     pub(crate) fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
-        let entry = self.charges.get(key(account, id))?;
+        let entry = self.charges.get(charge_key(account, id))?;
         Ok(entry.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
     }
 
@@ -112,14 +138,7 @@ impl Ledger {
         Ok((found, newest.next().is_some()))
     }
 
-    async fn sync(&self) -> Result<(), LedgerError> {
-        match &self.durable {
-            Some(store) => Ok(store.sync().await?),
-            None => Ok(()),
-        }
-    }
-
-    fn fresh_id(&self) -> Result<ChargeId, LedgerError> {
+    pub(crate) fn fresh_id(&self) -> Result<ChargeId, LedgerError> {
         let now = u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX);
         let last = self.last_id.fetch_max(now, Ordering::Relaxed);
         // Two in one microsecond, or a clock set back: still in order.
@@ -129,6 +148,13 @@ impl Ledger {
         time.copy_from_slice(&number.to_be_bytes());
         Ok(ChargeId(id))
     }
+
+    async fn sync(&self) -> Result<(), LedgerError> {
+        match &self.store {
+            Some(store) => Ok(store.sync().await?),
+            None => Ok(()),
+        }
+    }
 }
 
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], LedgerError> {
@@ -137,36 +163,6 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], LedgerError> {
     Ok(bytes)
 }
 
-fn key(account: Account, id: ChargeId) -> [u8; 32] {
-    let mut key = [0; 32];
-    let (left, right) = key.split_at_mut(16);
-    left.copy_from_slice(&account.bytes());
-    right.copy_from_slice(&id.0);
-    key
-}
-
 pub(crate) fn since_1970() -> std::time::Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-impl fmt::Display for ChargeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ch_{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl FromStr for ChargeId {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let digits =
-            text.strip_prefix("ch_").filter(|digits| digits.len() == 32 && !digits.starts_with('+')).ok_or(())?;
-        u128::from_str_radix(digits, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| ())
-    }
-}
-
-impl Serialize for ChargeId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
 }

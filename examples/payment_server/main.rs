@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo run --example payment_server -- [--listen 127.0.0.1:4242] [--data ./payment-data] [--store sled|memory]
-//!     [--on-interrupted refuse|rerun] [--on-in-flight reject|wait:SECONDS]
+//!     [--on-interrupted refuse|rerun|reconcile] [--atomic] [--on-in-flight reject|wait:SECONDS] [--retention SECONDS]
 //! ```
 //!
 //! It prints where it listens, and two lines to try. What to look at:
@@ -27,6 +27,12 @@
 //! `forget` frees the key: a retry charges. `answer` gives retries that JSON (add `&status=402` for another status than
 //! 200). Both are open to this machine alone.
 //!
+//! 5. The same with `--on-interrupted reconcile`: the server looks the charge up in its own ledger, by the key that it derived
+//!    for it, and answers the retry with it. What was not charged runs again. At the start it does so for all that the last
+//!    process left.
+//! 6. The same with `--atomic`: charge and record are one transaction, so the retry after `tok_crash` is answered with the
+//!    one charge. What left no record did not take place, so it is `rerun` unless told otherwise.
+//!
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
 //! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes what is under way and
 //! exits with 0. `RUST_LOG=payment_server=debug` shows how the layer is set.
@@ -34,11 +40,14 @@
 mod account;
 mod admin;
 mod args;
+mod atomic;
 mod charges;
+mod entry;
 mod errors;
 mod fields;
 mod health;
 mod ledger;
+mod reconcile;
 mod refunds;
 mod rejections;
 mod routes;

@@ -4,34 +4,64 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use tower_idempotency::IdempotencyContext;
 
 use crate::account::Account;
+use crate::entry::{ChargeId, Entry, Intent, NotRefunded, Refund};
 use crate::errors::ApiError;
 use crate::fields::Fields;
-use crate::ledger::{Ledger, Refunded, random, since_1970};
+use crate::ledger::{Ledger, random, since_1970};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer {
+    id: String,
+    object: &'static str,
+    amount: u64,
+    charge: ChargeId,
+    created: u64,
+    currency: String,
+    status: &'static str,
+}
+
+impl Answer {
+    pub(crate) fn of(charge: ChargeId, refund: Refund, entry: &Entry) -> Self {
+        let Refund { id, amount, created, .. } = refund;
+        let (object, status) = ("refund", "succeeded");
+        Self { id, object, amount, charge, created, currency: entry.currency.clone(), status }
+    }
+}
 
 /// `POST /v1/refunds`
 pub(crate) async fn create(
     State(ledger): State<Arc<Ledger>>,
     account: Account,
+    context: Option<IdempotencyContext>,
     fields: Fields,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let charge = fields.text("charge")?;
     let amount = fields.optional_number("amount", 1..=u64::MAX)?;
-    let missing = || ApiError::missing("charge", charge);
-    let id = charge.parse().map_err(|()| missing())?;
-    match ledger.refund(account, id, amount).await? {
-        Refunded::Done { amount, currency } => Ok(Json(json!({
-            "id": format!("re_{:032x}", u128::from_be_bytes(random()?)),
-            "object": "refund",
-            "amount": amount,
-            "charge": charge,
-            "created": since_1970().as_secs(),
-            "currency": currency,
-            "status": "succeeded",
-        }))),
-        Refunded::NoSuchCharge => Err(missing()),
-        Refunded::TooMuch { left } => Err(ApiError::invalid("amount", format!("{left} is left of this charge"))),
+    let id = charge.parse().map_err(|()| ApiError::missing("charge", charge))?;
+    let intent = context.as_ref().and_then(|context| Intent::of(&context.derived_key("refund")));
+    let name = format!("re_{:032x}", u128::from_be_bytes(random()?));
+    let refund = Refund { id: name, amount: 0, created: since_1970().as_secs(), intent };
+    if let (Some(context), Some(store)) = (&context, ledger.commits()) {
+        let committed = ledger.commit_refund(store, context, account, id, amount, refund).await?;
+        return Ok(committed.into_response());
+    }
+    match ledger.refund(account, id, amount, &refund).await? {
+        Ok((refund, entry)) => Ok(Json(Answer::of(id, refund, &entry)).into_response()),
+        Err(refusal) => Err(refused(refusal, charge)),
+    }
+}
+
+pub(crate) fn refused(refusal: NotRefunded, charge: &str) -> ApiError {
+    match refusal {
+        NotRefunded::NoSuchCharge => ApiError::missing("charge", charge),
+        NotRefunded::TooMuch { left } => ApiError::invalid("amount", format!("{left} is left of this charge")),
+        NotRefunded::TooMany => {
+            ApiError::invalid("charge", "This charge was refunded too often; refund the rest at once.")
+        }
     }
 }

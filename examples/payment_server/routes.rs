@@ -1,6 +1,7 @@
 //! What is where, and which of it the layer covers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::routing::{get, post};
 use axum::{Router, middleware};
@@ -10,12 +11,15 @@ use crate::account::Account;
 use crate::args::{Args, InFlight, Interrupted};
 use crate::errors::ApiError;
 use crate::ledger::Ledger;
-use crate::{admin, charges, health, refunds, rejections};
+use crate::{admin, charges, health, reconcile, refunds, rejections};
 
-pub(crate) fn layer(store: AnyStore, args: &Args) -> IdempotencyLayer<AnyStore> {
-    let on_interrupted = match args.on_interrupted {
+pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> IdempotencyLayer<AnyStore> {
+    // In one transaction nothing is half done: what left no record did not take place.
+    let default = if args.atomic { Interrupted::Rerun } else { Interrupted::Refuse };
+    let on_interrupted = match args.on_interrupted.unwrap_or(default) {
         Interrupted::Refuse => OnInterrupted::Refuse,
         Interrupted::Rerun => OnInterrupted::Rerun,
+        Interrupted::Reconcile => OnInterrupted::Reconcile(reconcile::reconciler(Arc::clone(ledger))),
     };
     let on_in_flight = match args.on_in_flight {
         InFlight::Reject => OnInFlight::Reject,
@@ -25,17 +29,18 @@ pub(crate) fn layer(store: AnyStore, args: &Args) -> IdempotencyLayer<AnyStore> 
         .scope(|parts| Account::of(&parts.headers).map(Account::scope))
         .on_interrupted(on_interrupted)
         .on_in_flight(on_in_flight)
+        .retention(Duration::from_secs(args.retention))
         .problem_base(rejections::PROBLEMS)
         .render_rejection(rejections::render)
 }
 
-pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Ledger) -> Router {
+pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>) -> Router {
     let payments = Router::new()
         .route("/v1/charges", post(charges::create).get(charges::list))
         .route("/v1/charges/{id}", get(charges::get))
         .route("/v1/refunds", post(refunds::create))
         .layer(layer.clone())
-        .with_state(Arc::new(ledger));
+        .with_state(ledger);
     // Beside the layer, not under it: an operator's call is not an operation of a client.
     let admin = Router::new()
         .route("/admin/interrupted", get(admin::list))

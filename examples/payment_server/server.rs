@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tower_idempotency::engine::Reconciliation;
 use tower_idempotency::{AnyStore, IdempotencyLayer};
 
 use crate::args::Args;
@@ -23,7 +25,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let Stores { any, sled, ledger } = stores::open(&args)?;
-    let layer = routes::layer(any, &args);
+    let ledger = Arc::new(ledger);
+    let layer = routes::layer(any, &ledger, &args);
     report(&layer).await;
     let app = routes::app(&layer, ledger);
 
@@ -36,6 +39,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         tracing::info!("stopping: connections finish what is under way, and new keys are refused");
         tokio::spawn(async move { refusing.drain(DEADLINE).await });
     };
+    let asking = layer.clone();
+    tokio::spawn(async move { reconcile(&asking).await });
     serve(listener, app, stopping).await?;
 
     // A run may outlive its connection.
@@ -43,6 +48,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     if left > 0 {
         tracing::warn!(left, "runs did not end in time; their keys will be refused after the next start");
     }
+    // Its reconciler holds the ledger's trees, and closing waits for all that was lent.
+    drop(layer);
     if let Some(store) = sled
         && let Err(error) = store.close().await
     {
@@ -62,6 +69,17 @@ async fn report(layer: &IdempotencyLayer<AnyStore>) {
         Ok(0) => tracing::info!("no interrupted operations"),
         Ok(count) => tracing::warn!(count, "interrupted operations wait to be settled; see /admin/interrupted"),
         Err(error) => tracing::error!("interrupted operations can't be listed: {}", crate::chain(&error)),
+    }
+}
+
+/// Settles what the last process left, without waiting for its clients. Nothing under another policy than `reconcile`.
+async fn reconcile(layer: &IdempotencyLayer<AnyStore>) {
+    match layer.reconcile_all().await {
+        Ok(sum) if sum == Reconciliation::default() => {}
+        Ok(Reconciliation { settled, run_again, unknown, .. }) => {
+            tracing::info!(settled, run_again, unknown, "reconciled");
+        }
+        Err(error) => tracing::error!("not reconciled: {}", crate::chain(&error)),
     }
 }
 

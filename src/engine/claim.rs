@@ -1,12 +1,13 @@
 //! Asking the store for the operation, under its slot.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::context::Rerun;
 use super::engine::{Ask, Engine};
 use super::policy::OnInterrupted;
 use crate::fingerprint::Match;
-use crate::record::{Claim, Claimed, Hold, Nonce, Record, State};
+use crate::record::{Claim, Claimed, Fence, Hold, Nonce, Record, State};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
 
@@ -25,21 +26,26 @@ pub(super) enum Acquired {
 }
 
 impl<St: Store> Engine<St> {
-    pub(super) async fn acquire(&self, ask: &Ask) -> Acquired {
-        match self.try_acquire(ask).await {
+    /// `known` is set once a record was seen.
+    pub(super) async fn acquire(&self, ask: &Ask, known: &AtomicBool) -> Acquired {
+        match self.try_acquire(ask, known).await {
             Ok(acquired) => acquired,
             Err(error) => Acquired::Refused(self.refusal(ask, &error)),
         }
     }
 
-    async fn try_acquire(&self, ask: &Ask) -> Result<Acquired, StoreError> {
+    async fn try_acquire(&self, ask: &Ask, known: &AtomicBool) -> Result<Acquired, StoreError> {
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() {
             return self.find(ask).await;
         }
         self.undo_doubted(ask).await?;
+        self.claim(ask, known).await
+    }
+
+    async fn claim(&self, ask: &Ask, known: &AtomicBool) -> Result<Acquired, StoreError> {
         for _ in 0..CLAIMS {
-            if let Some(acquired) = self.claim_once(ask).await? {
+            if let Some(acquired) = self.claim_once(ask, known).await? {
                 return Ok(acquired);
             }
         }
@@ -54,19 +60,15 @@ impl<St: Store> Engine<St> {
             Ok(None) | Err(_) => return Ok(Acquired::Refused(Refusal::ShuttingDown)),
         };
         // The next process will run it.
-        let runs = matches!(record.state, State::Running { .. }) || self.runs_again(ask, &record);
+        let runs = matches!(record.state, State::Running { .. })
+            || self.runs_again(ask, &record)
+            || self.reconciler(ask, &record).is_some();
         Ok(if runs { Acquired::Refused(Refusal::ShuttingDown) } else { Acquired::Found(record) })
     }
 
     /// Claims, and takes over what was cut short, where the policy says so; `None` if the record vanished in between.
-    async fn claim_once(&self, ask: &Ask) -> Result<Option<Acquired>, StoreError> {
-        let claim = Claim {
-            id: ask.id,
-            fingerprint: ask.fingerprint,
-            nonce: draw_nonce()?,
-            durable: self.claims_durably(),
-            interrupted_retention: self.policy.interrupted_retention,
-        };
+    async fn claim_once(&self, ask: &Ask, known: &AtomicBool) -> Result<Option<Acquired>, StoreError> {
+        let claim = self.draw(ask)?;
         let record = match self.send(&claim, || self.store.claim(claim)).await? {
             Claimed::Fresh(hold) => {
                 let rerun = if claim.durable { Rerun::No } else { Rerun::Unknown };
@@ -74,6 +76,7 @@ impl<St: Store> Engine<St> {
             }
             Claimed::Held(record) => record,
         };
+        known.store(true, Ordering::Relaxed);
         let record = match record.state {
             // We have the slot, so no run of this process is alive under it: it ended without settling.
             State::Running { .. } => {
@@ -83,7 +86,7 @@ impl<St: Store> Engine<St> {
             State::Interrupted { .. } | State::Completed { .. } | State::Consumed { .. } => Some(record),
         };
         match record {
-            Some(record) if self.runs_again(ask, &record) => self.reclaim(claim, record).await,
+            Some(record) if self.runs_again(ask, &record) => self.reclaim(claim, record.fence).await,
             record => Ok(record.map(Acquired::Found)),
         }
     }
@@ -91,7 +94,7 @@ impl<St: Store> Engine<St> {
     /// Whether an operation that was cut short runs again for this request.
     fn runs_again(&self, ask: &Ask, record: &Record) -> bool {
         matches!(record.state, State::Interrupted { .. })
-            && self.policy.on_interrupted == OnInterrupted::Rerun
+            && matches!(self.policy.on_interrupted, OnInterrupted::Rerun)
             && record.fingerprint.compare(&ask.fingerprint) == Match::Same
     }
 
@@ -118,18 +121,40 @@ impl<St: Store> Engine<St> {
         T: Send,
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        let result = match send().await {
-            Err(StoreError::Uncertain { .. }) => send().await,
-            result => result,
-        };
-        if let Err(StoreError::Uncertain { .. }) = result {
+        let first = send().await;
+        let lost = matches!(first, Err(StoreError::Uncertain { .. }));
+        let result = if lost { send().await } else { first };
+        // Whatever became of the second, the store may hold the first.
+        if lost && result.is_err() {
             self.store.slots().doubt(*claim);
         }
         result
     }
 
-    async fn reclaim(&self, claim: Claim, record: Record) -> Result<Option<Acquired>, StoreError> {
-        match self.send(&claim, || self.store.reclaim(claim, record.fence)).await? {
+    /// Takes over an operation that somebody said may run again.
+    pub(super) async fn take_over(&self, ask: &Ask, interrupted: Fence, known: &AtomicBool) -> Acquired {
+        let taking = async {
+            match self.reclaim(self.draw(ask)?, interrupted).await? {
+                Some(acquired) => Ok(acquired),
+                // It expired during the question: it is new.
+                None => self.claim(ask, known).await,
+            }
+        };
+        taking.await.unwrap_or_else(|error| Acquired::Refused(self.refusal(ask, &error)))
+    }
+
+    fn draw(&self, ask: &Ask) -> Result<Claim, StoreError> {
+        Ok(Claim {
+            id: ask.id,
+            fingerprint: ask.fingerprint,
+            nonce: draw_nonce()?,
+            durable: self.claims_durably(),
+            interrupted_retention: self.policy.interrupted_retention,
+        })
+    }
+
+    async fn reclaim(&self, claim: Claim, interrupted: Fence) -> Result<Option<Acquired>, StoreError> {
+        match self.send(&claim, || self.store.reclaim(claim, interrupted)).await? {
             Some(hold) => Ok(Some(Acquired::Run(hold, Rerun::Yes))),
             // Settled by somebody meanwhile.
             None => Ok(self.store.load(claim.id).await?.map(Acquired::Found)),

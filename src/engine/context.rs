@@ -1,5 +1,8 @@
 //! What a run knows of itself.
 
+use std::sync::Arc;
+
+use super::commitment::Commitment;
 use crate::key::RecordId;
 use crate::record::{Fence, Hold};
 
@@ -16,22 +19,30 @@ pub enum Rerun {
 }
 
 /// What a run knows of itself: its fence, its attempt, and keys for what it calls in turn.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RunContext {
     id: RecordId,
     fence: Fence,
     attempt: u32,
     rerun: Rerun,
+    // None for a run that no store protects.
+    commitment: Option<Arc<Commitment>>,
 }
 
 impl RunContext {
-    pub(super) fn new(hold: &Hold, rerun: Rerun) -> Self {
-        Self { id: hold.id, fence: hold.fence, attempt: hold.attempt, rerun }
+    pub(super) fn new(rerun: Rerun, commitment: Arc<Commitment>) -> Self {
+        let Hold { id, fence, attempt, .. } = commitment.hold;
+        Self { id, fence, attempt, rerun, commitment: Some(commitment) }
     }
 
     /// Of a run that no store protects.
     pub(super) fn unprotected(id: RecordId) -> Self {
-        Self { id, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown }
+        Self { id, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown, commitment: None }
+    }
+
+    #[cfg(any(feature = "sled", feature = "laboratory"))]
+    pub(super) fn commitment(&self) -> Option<&Arc<Commitment>> {
+        self.commitment.as_ref()
     }
 
     /// Which operation.

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use super::policy::{OnInterrupted, Policy};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
+use crate::laboratory::{self, Protection};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
 
@@ -55,6 +56,8 @@ pub struct Counts {
     pub unprotected: u64,
     /// Damaged records met.
     pub corrupt: u64,
+    /// Interrupted operations that the reconciler settled with an outcome.
+    pub reconciled: u64,
     /// Runs under way now.
     pub live: u64,
 }
@@ -80,8 +83,8 @@ impl<St: Store> Engine<St> {
 
     /// Whether the claim must be durable before the work starts.
     pub(super) fn claims_durably(&self) -> bool {
-        match self.policy.on_interrupted {
-            OnInterrupted::Refuse => true,
+        match &self.policy.on_interrupted {
+            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => !laboratory::is_broken(Protection::DurableClaim),
             OnInterrupted::Rerun => false,
         }
     }
@@ -109,6 +112,7 @@ impl<St: Store> Engine<St> {
             unrecorded: read(&tally.unrecorded),
             unprotected: read(&tally.unprotected),
             corrupt: read(&tally.corrupt),
+            reconciled: read(&tally.reconciled),
             live: slots.live() as u64,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,6 +15,7 @@ use super::engine::{Ask, Engine, STORE_TIMEOUT, millis};
 use super::policy::OnInFlight;
 use super::run::Run;
 use super::verdict::{Finished, Verdict};
+use crate::laboratory::{self, Protection};
 use crate::record::State;
 use crate::slots::{End, Entered, Joined, Phase, Waiter};
 use crate::store::{Store, StoreError};
@@ -70,6 +72,7 @@ impl<St: Store> Engine<St> {
             drop(work);
             return self.join(span, waiter, &ask).await;
         }
+        let known = Arc::new(AtomicBool::new(matches!(loaded, Ok(Ok(Some(_))))));
         match loaded {
             Ok(Ok(Some(record))) if matches!(record.state, State::Completed { .. } | State::Consumed { .. }) => {
                 return Verdict::of_record(record, &ask.fingerprint);
@@ -86,8 +89,13 @@ impl<St: Store> Engine<St> {
             Entered::Mine(slot) => {
                 let (reply, verdict) = oneshot::channel();
                 let mut phase = slot.watch();
-                let run = Run { engine: Arc::clone(self), slot, ask, deadline, span: span.clone() };
-                self.spawn(Box::pin(run.drive(work, reply)));
+                let run = Run { engine: Arc::clone(self), slot, ask, known, deadline, span: span.clone() };
+                let run = Box::pin(run.drive(work, reply));
+                if laboratory::is_broken(Protection::Detached) {
+                    run.await;
+                } else {
+                    self.spawn(run);
+                }
                 match verdict.await {
                     Ok(verdict) => verdict,
                     // Gone without a word: its runtime is shutting down, or a hook dropped it. Its slot says the last word.
@@ -103,12 +111,12 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    fn spawn(&self, run: BoxFuture<'static, ()>) {
+    pub(super) fn spawn(&self, run: BoxFuture<'static, ()>) {
         let run = match &self.wrap_run {
             Some(wrap) => wrap(run),
             None => run,
         };
-        tokio::spawn(run.in_current_span());
+        laboratory::spawn(Box::pin(run.in_current_span()));
     }
 
     async fn join<T>(&self, span: &Span, waiter: Waiter, ask: &Ask) -> Verdict<T> {

@@ -6,22 +6,36 @@
 //! 2. A new key takes the slot, and its run is **spawned before the claim is sent** (`run.rs`): from there on no
 //!    dropped future can leave a claim without an owner.
 //! 3. Under the slot the store is asked (`claim.rs`): fresh, found, or refused.
+//!    A run that was cut short is asked about first, where the policy says so (`reconcile.rs`).
 //! 4. The work runs, its panics caught and its time limited (`run.rs`).
+//!    It may write its effect and the record of its outcome in one transaction (`commit.rs`).
 //! 5. How it ended is recorded before anybody is told (`settle.rs`); then the slot is freed.
 
+mod backoff;
 mod claim;
+#[cfg(feature = "sled")]
+mod commit;
+#[cfg(feature = "laboratory")]
+mod commit_apart;
+mod commitment;
 mod context;
 #[allow(clippy::module_inception, reason = "the noun of this room")]
 mod engine;
 mod exchange;
 mod once;
 mod policy;
+mod reconcile;
+mod reconciler;
 mod resolve;
 mod run;
 mod settle;
 mod verdict;
 
 pub use crate::slots::Refusal;
+#[cfg(feature = "sled")]
+pub use commit::CommitError;
+#[cfg(feature = "laboratory")]
+pub use commit_apart::SentApart;
 pub use context::{Rerun, RunContext};
 pub use engine::Counts;
 pub(crate) use engine::{Ask, Engine, WrapRun};
@@ -29,4 +43,6 @@ pub(crate) use exchange::span;
 pub use once::{Effect, Once, OnceError, Outcome};
 pub(crate) use policy::Policy;
 pub use policy::{OnInFlight, OnInterrupted};
+pub use reconcile::Reconciliation;
+pub use reconciler::{InterruptedRun, Reconciled, Reconciler};
 pub(crate) use verdict::{Ended, Finished, Verdict};

@@ -11,6 +11,7 @@ use super::context::RunContext;
 use super::engine::{Ask, Counts, Engine};
 use super::exchange;
 use super::policy::{OnInFlight, OnInterrupted, Policy};
+use super::reconcile::Reconciliation;
 use super::verdict::{Ended, Finished, Verdict};
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
@@ -74,7 +75,7 @@ pub enum OnceError<E> {
     /// The effect itself failed.
     #[error("the effect failed")]
     Effect(#[source] E),
-    /// It panicked or exceeded `max_run`: nobody knows whether it took place.
+    /// It panicked or exceeded `max_run`, or its transaction may or may not be durable: nobody knows whether it took place.
     #[error("the effect was cut short; it is not known whether it took place")]
     CutShort,
     /// An earlier run was cut short, and the policy is to refuse.
@@ -158,6 +159,7 @@ impl<St: Store> Once<St> {
             Finished { answer: result, ended }
         };
         match self.engine.exchange(&exchange::span(), Ask { id, fingerprint }, work).await {
+            Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Ok(bytes)) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Err(Effect::NotStarted(error) | Effect::Unknown(error))) => Err(OnceError::Effect(error)),
             Verdict::Replayed(bytes) => Ok(Outcome { bytes, replayed: true }),
@@ -165,12 +167,17 @@ impl<St: Store> Once<St> {
             Verdict::Mismatch(found) => Err(OnceError::Mismatch(found)),
             Verdict::InFlight => Err(OnceError::InFlight),
             Verdict::Interrupted => Err(OnceError::OutcomeUnknown),
-            Verdict::CutShort => Err(OnceError::CutShort),
+            Verdict::CutShort | Verdict::InDoubt => Err(OnceError::CutShort),
             Verdict::Refused(refusal) => Err(OnceError::Refused(refusal)),
         }
     }
 
     /// Refuses new ids from now on, waits at most `deadline` for what is running, and says how many runs are left.
+    ///
+    /// New ids stay refused for as long as the store is open.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nobody waits any more, and new ids are refused all the same.
     pub async fn drain(&self, deadline: Duration) -> usize {
         self.engine.drain(deadline).await
     }
@@ -179,17 +186,36 @@ impl<St: Store> Once<St> {
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
+    ///
+    /// # Cancel safety
+    /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
         self.engine.store.interrupted(limit).await
     }
 
     /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
-    /// where it no longer is, or runs again.
+    /// where it no longer is, runs again, or was asked about since, which takes a new fence.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away.
+    /// [`StoreError`]: the store is away. [`Uncertain`](StoreError::Uncertain) after at most 5 s without an answer: it may
+    /// still take place, and until the store has said, runs of the operation are refused.
+    ///
+    /// # Cancel safety
+    /// If the future was polled and is dropped, the operation is settled all the same.
     pub async fn resolve(&self, id: RecordId, fence: Fence, resolution: Resolution) -> Result<Settled, StoreError> {
         self.engine.resolve(id, fence, resolution).await
+    }
+
+    /// Asks the reconciler about all operations that were cut short, without waiting for redeliveries, and settles those
+    /// whose outcome it knows. Nothing under another policy than [`OnInterrupted::Reconcile`].
+    ///
+    /// # Errors
+    /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.
+    ///
+    /// # Cancel safety
+    /// A question that was asked is seen through if the future is dropped; no further ones are asked.
+    pub async fn reconcile_all(&self) -> Result<Reconciliation, StoreError> {
+        self.engine.reconcile_all().await
     }
 
     /// What this process has counted over this store.

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::reconciler::Reconciler;
+
 /// What a duplicate gets while the first request still runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -18,16 +22,31 @@ pub enum OnInFlight {
 ///
 /// | policy | claim durable before the handler | outcome durable before the answer |
 /// |---|---|---|
-/// | `Refuse` | yes | yes |
+/// | `Refuse`, `Reconcile` | yes | yes |
 /// | `Rerun`, embedded store | no: the slot in this process is the claim | yes |
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// `O` is the form of an outcome: bytes for [`Once`](super::Once), an answer for the layer.
+#[derive(Debug)]
 #[non_exhaustive]
-pub enum OnInterrupted {
+pub enum OnInterrupted<O = Bytes> {
     /// `outcome-unknown`, until somebody who knows settles it with `resolve`. For effects elsewhere: cards, e-mail.
     Refuse,
     /// It runs again. **If the first run had taken effect before it was cut short, that is a second effect**: only for
     /// effects that are safe to repeat, or that the handler deduplicates by the derived key.
     Rerun,
+    /// The application is asked, and says: here is the outcome, run it again, or still unknown. For effects elsewhere that
+    /// can be looked up.
+    Reconcile(Reconciler<O>),
+}
+
+impl<O> Clone for OnInterrupted<O> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Refuse => Self::Refuse,
+            Self::Rerun => Self::Rerun,
+            Self::Reconcile(reconciler) => Self::Reconcile(reconciler.clone()),
+        }
+    }
 }
 
 /// The policy of one layer or consumer.

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::backoff::{self, may_recover};
 use super::engine::{Engine, STORE_TIMEOUT};
 use crate::key::RecordId;
-use crate::record::{Fence, Resolution, Settled};
+use crate::laboratory;
+use crate::record::{Fence, Record, Resolution, Settled, State};
 use crate::slots::{End, Entered, Phase, Refusal, Slot};
 use crate::store::{Store, StoreError};
 
@@ -22,37 +25,118 @@ impl<St: Store> Engine<St> {
         let Entered::Mine(slot) = self.store.slots().take(id) else {
             return Ok(Settled::Superseded);
         };
-        let settling = tokio::spawn(settle(Arc::clone(&self.store), slot, fence, resolution));
+        let (reply, settling) = oneshot::channel();
+        let store = Arc::clone(&self.store);
+        laboratory::spawn(Box::pin(async move {
+            let Settling { settled, unsure, .. } = settle(store, slot, fence, resolution).await;
+            let _ = reply.send(settled);
+            Unsure::ends(unsure).await;
+        }));
         match timeout(STORE_TIMEOUT, settling).await {
             Ok(Ok(settled)) => settled,
-            Ok(Err(_)) | Err(_) => {
-                Err(StoreError::uncertain("the store has not answered; list the interrupted operations again"))
-            }
+            Ok(Err(_)) | Err(_) => Err(not_answered()),
         }
     }
 }
 
-async fn settle<St: Store>(
+/// What settling came to.
+pub(super) struct Settling<St> {
+    pub(super) settled: Result<Settled, StoreError>,
+    /// What is told who has met the slot.
+    pub(super) end: End,
+    pub(super) unsure: Option<Unsure<St>>,
+}
+
+/// A settling of which the store never said that it is durable, though it may be seen there. Until the store says so, this
+/// process refuses the operation.
+pub(super) struct Unsure<St> {
+    store: Arc<St>,
+    id: RecordId,
+    fence: Fence,
+    resolution: Resolution,
+}
+
+/// Settles, and ends the slot with what is there then.
+pub(super) async fn settle<St: Store>(
     store: Arc<St>,
     mut slot: Slot,
     fence: Fence,
     resolution: Resolution,
-) -> Result<Settled, StoreError> {
+) -> Settling<St> {
     slot.settles();
     let id = slot.id();
-    let resolving = store.resolve(id, fence, resolution);
+    let mut pauses = backoff::while_waited_for();
+    let mut lost = false;
+    let settled = loop {
+        let settled = resolve_once(&*store, &slot, fence, resolution.clone()).await;
+        lost |= matches!(settled, Err(StoreError::Uncertain { .. }));
+        match pauses.next() {
+            Some(pause) if lost && settled.is_err() && may_recover(&*store) => tokio::time::sleep(pause).await,
+            _ => break settled,
+        }
+    };
+    if lost && settled.is_err() {
+        let end = End::Refused(Refusal::Unavailable);
+        slot.remember(end.clone());
+        let unsure = Some(Unsure { store, id, fence, resolution });
+        return Settling { settled: Err(not_answered()), end, unsure };
+    }
+    // Who has met the slot meanwhile is answered from the record, or told to come again.
+    let found = if settled.is_ok() { store.load(id).await.ok().flatten() } else { None };
+    let settled = match settled {
+        // Sent again, it finds what it did the first time.
+        Ok(Settled::Superseded) if lost && was_done(found.as_ref(), fence, &resolution) => Ok(Settled::Done),
+        settled => settled,
+    };
+    let end = found.map_or(End::Refused(Refusal::Unavailable), End::Found);
+    slot.end(end.clone());
+    Settling { settled, end, unsure: None }
+}
+
+async fn resolve_once(
+    store: &impl Store,
+    slot: &Slot,
+    fence: Fence,
+    resolution: Resolution,
+) -> Result<Settled, StoreError> {
+    let resolving = store.resolve(slot.id(), fence, resolution);
     tokio::pin!(resolving);
-    let settled = match timeout(STORE_TIMEOUT, resolving.as_mut()).await {
+    match timeout(STORE_TIMEOUT, resolving.as_mut()).await {
         Ok(settled) => settled,
         Err(_) => {
             slot.enter(Phase::Stalled);
             resolving.await
         }
-    };
-    // Who has met the slot meanwhile is answered from the record, or told to come again.
-    slot.end(match store.load(id).await {
-        Ok(Some(record)) => End::Found(record),
-        Ok(None) | Err(_) => End::Refused(Refusal::Unavailable),
-    });
-    settled
+    }
+}
+
+fn was_done(found: Option<&Record>, fence: Fence, resolution: &Resolution) -> bool {
+    match (found, resolution) {
+        (None, Resolution::Forget) => true,
+        (
+            Some(Record { state: State::Completed { outcome: found, .. }, fence: under, .. }),
+            Resolution::Outcome { outcome, .. },
+        ) => *under == fence && found == outcome,
+        _ => false,
+    }
+}
+
+impl<St: Store> Unsure<St> {
+    /// Tries on until the store answers: what was sent before is durable then. Or it never will.
+    pub(super) async fn ends(unsure: Option<Self>) {
+        let Some(Self { store, id, fence, resolution }) = unsure else { return };
+        for pause in backoff::afterwards() {
+            if !may_recover(&*store) {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            if store.resolve(id, fence, resolution.clone()).await.is_ok() {
+                return store.slots().forget(&id);
+            }
+        }
+    }
+}
+
+fn not_answered() -> StoreError {
+    StoreError::uncertain("the store has not answered; list the interrupted operations again")
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
@@ -10,10 +11,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Span;
 
 use super::claim::Acquired;
+use super::commitment::{Commitment, Committed};
 use super::context::RunContext;
 use super::engine::{Ask, Engine, STORE_TIMEOUT, millis};
 use super::verdict::{Ended, Finished, Verdict};
-use crate::record::Hold;
 use crate::slots::{End, Phase, Refusal, Slot};
 use crate::store::Store;
 
@@ -22,6 +23,8 @@ pub(super) struct Run<St: Store> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) slot: Slot,
     pub(super) ask: Ask,
+    /// Whether a record was seen for it: then it is not run unprotected.
+    pub(super) known: Arc<AtomicBool>,
     /// Until when the store has to answer.
     pub(super) deadline: Instant,
     /// What is told of it.
@@ -36,19 +39,59 @@ impl<St: Store> Run<St> {
         F: Future<Output = Finished<T>> + Send,
         T: Send,
     {
-        let (engine, ask) = (Arc::clone(&self.engine), self.ask);
-        let acquiring = engine.acquire(&ask);
+        let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
+        let acquiring = engine.acquire(&ask, &known);
         tokio::pin!(acquiring);
         let Ok(acquired) = timeout_at(self.deadline, acquiring.as_mut()).await else {
             return self.stalled(work, reply, acquiring).await;
         };
+        let reconciler = match &acquired {
+            Acquired::Found(record) => engine.reconciler(&ask, record),
+            Acquired::Run(..) | Acquired::Refused(_) => None,
+        };
+        match (acquired, reconciler) {
+            (Acquired::Found(record), Some(reconciler)) => self.reconcile(reconciler, record, work, reply).await,
+            (acquired, _) => self.proceed(acquired, work, reply).await,
+        }
+    }
+
+    /// Runs, or answers from what was found.
+    pub(super) async fn proceed<W, F, T>(self, acquired: Acquired, work: W, reply: oneshot::Sender<Verdict<T>>)
+    where
+        W: FnOnce(RunContext) -> F + Send,
+        F: Future<Output = Finished<T>> + Send,
+        T: Send,
+    {
         match acquired {
             Acquired::Run(hold, rerun) => {
-                let context = RunContext::new(&hold, rerun);
-                let mut cut = Cut { engine: &engine, hold: Some(hold) };
+                let slots = Arc::clone(self.engine.store.slots());
+                let retention = self.engine.policy.retention;
+                let commitment = Arc::new(Commitment::new(hold, self.ask.fingerprint, retention, slots));
+                let context = RunContext::new(rerun, Arc::clone(&commitment));
+                let cut = Cut { run: &self, commitment: &commitment, over: false };
                 let (ended, verdict) = self.work(work, context).await;
-                cut.hold = None;
-                self.settle(hold, ended, verdict, reply).await;
+                match commitment.close().await {
+                    Committed::Nothing => {
+                        self.says(&verdict);
+                        cut.over();
+                        self.settle(hold, ended, verdict, reply).await;
+                    }
+                    Committed::Outcome(outcome) => {
+                        let verdict = Verdict::Committed(outcome.clone());
+                        self.says(&verdict);
+                        cut.over();
+                        self.slot.end(End::Completed(self.ask.fingerprint, outcome));
+                        let _ = reply.send(verdict);
+                    }
+                    Committed::InDoubt => {
+                        self.engine.count(|tally| &tally.interrupted);
+                        cut.over();
+                        // Until a restart, when the store knows, nothing runs for it, whatever `fail_open` says.
+                        self.slot.remember(End::InDoubt(self.ask.fingerprint));
+                        commitment.remembered();
+                        let _ = reply.send(Verdict::InDoubt);
+                    }
+                }
             }
             Acquired::Found(record) => {
                 // First the slot, so that who is answered doesn't meet it again.
@@ -57,7 +100,7 @@ impl<St: Store> Run<St> {
                 self.slot.end(End::Found(record));
                 let _ = reply.send(verdict);
             }
-            Acquired::Refused(Refusal::Unavailable) if self.engine.fails_open() => {
+            Acquired::Refused(Refusal::Unavailable) if self.fails_open() => {
                 self.unprotected(work, reply).await.end();
             }
             Acquired::Refused(refusal) => {
@@ -70,7 +113,7 @@ impl<St: Store> Run<St> {
 
     /// The claim takes too long. The requester is told so now; the slot is kept until the store has answered, so that
     /// what it answers can be undone.
-    async fn stalled<W, F, T>(
+    pub(super) async fn stalled<W, F, T>(
         self,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
@@ -80,7 +123,7 @@ impl<St: Store> Run<St> {
         F: Future<Output = Finished<T>> + Send,
         T: Send,
     {
-        let fail_open = self.engine.fails_open();
+        let fail_open = self.fails_open();
         tracing::error!(
             target: "tower_idempotency", record_id = self.ask.id.short(), fail_open,
             "the store has not answered in {STORE_TIMEOUT:?}"
@@ -103,6 +146,11 @@ impl<St: Store> Run<St> {
         self.slot.end(End::Refused(Refusal::Unavailable));
     }
 
+    /// Whether it may go ahead without the store.
+    fn fails_open(&self) -> bool {
+        self.engine.fails_open() && !self.known.load(Ordering::Relaxed)
+    }
+
     /// Calls the work and says how it ended, whatever it does, and what its requester is told.
     async fn work<W, F, T>(&self, work: W, context: RunContext) -> (Ended, Verdict<T>)
     where
@@ -121,8 +169,11 @@ impl<St: Store> Run<St> {
             Ok(Err(_)) => self.cut_short("the handler panicked"),
             Err(_) => self.cut_short("the handler exceeded max_run"),
         };
-        self.span.record("outcome", verdict.name());
         (ended, verdict)
+    }
+
+    fn says<T>(&self, verdict: &Verdict<T>) {
+        self.span.record("outcome", verdict.name());
     }
 
     fn cut_short<T>(&self, why: &str) -> (Ended, Verdict<T>) {
@@ -142,6 +193,7 @@ impl<St: Store> Run<St> {
             "the store is away and fail_open is set: the handler runs unprotected"
         );
         let (ended, verdict) = self.work(work, RunContext::unprotected(self.ask.id)).await;
+        self.says(&verdict);
         let _ = reply.send(verdict);
         Unprotected { run: self, ended }
     }
@@ -174,18 +226,29 @@ pub(super) fn end_of(ended: Ended, ask: &Ask) -> End {
 
 /// Says that a run was cut short if it is dropped: its task was aborted, or its runtime is gone.
 struct Cut<'a, St: Store> {
-    engine: &'a Engine<St>,
-    hold: Option<Hold>,
+    run: &'a Run<St>,
+    commitment: &'a Commitment,
+    over: bool,
+}
+
+impl<St: Store> Cut<'_, St> {
+    fn over(mut self) {
+        self.over = true;
+    }
 }
 
 impl<St: Store> Drop for Cut<'_, St> {
     fn drop(&mut self) {
-        if let Some(hold) = self.hold.take() {
-            self.engine.count(|tally| &tally.interrupted);
-            if hold.recorded {
-                // Takes effect when it is called; there is nobody left to wait for it.
-                drop(self.engine.store.interrupt(hold.id, hold.fence));
-            }
+        if self.over {
+            return;
+        }
+        let Run { engine, slot, .. } = self.run;
+        engine.count(|tally| &tally.interrupted);
+        self.commitment.abandon(slot);
+        let hold = self.commitment.hold;
+        if hold.recorded {
+            // Takes effect when it is called; there is nobody left to wait for it.
+            drop(engine.store.interrupt(hold.id, hold.fence));
         }
     }
 }

@@ -1,22 +1,19 @@
 //! Recording how a run ended, before anybody is told.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 
+use super::backoff::{self, may_recover};
 use super::context::Rerun;
 use super::engine::{Ask, Engine, source};
 use super::policy::OnInterrupted;
 use super::run::{Run, end_of};
 use super::verdict::{Ended, Verdict};
+use crate::laboratory::{self, Protection};
 use crate::record::{Completion, Hold, Settled, Settlement};
 use crate::slots::{End, Refusal};
-use crate::store::{Health, Store, StoreError};
-
-/// How often a record that could not be written is tried again while the requester waits.
-const TRIES: usize = 3;
+use crate::store::{Store, StoreError};
 
 impl<St: Store> Run<St> {
     /// Records, tells the waiters, frees the slot, and answers the requester.
@@ -60,14 +57,14 @@ impl<St: Store> Engine<St> {
     fn judged(&self, ended: Ended) -> Ended {
         let Ended::Unknown = ended else { return ended };
         self.count(|tally| &tally.interrupted);
-        match self.policy.on_interrupted {
-            OnInterrupted::Refuse => Ended::Unknown,
+        match &self.policy.on_interrupted {
+            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => Ended::Unknown,
             OnInterrupted::Rerun => Ended::Released,
         }
     }
 
     async fn record(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Result<(), StoreError> {
-        let mut pauses = backoff(Duration::from_millis(20)).take(TRIES - 1);
+        let mut pauses = backoff::while_waited_for();
         loop {
             let error = match self.record_once(ask, hold, ended).await {
                 Ok(Settled::Done) => return Ok(()),
@@ -77,7 +74,7 @@ impl<St: Store> Engine<St> {
                 Err(error) => error,
             };
             match pauses.next() {
-                Some(pause) if self.may_recover() => tokio::time::sleep(pause).await,
+                Some(pause) if may_recover(&*self.store) => tokio::time::sleep(pause).await,
                 _ => return Err(error),
             }
         }
@@ -85,6 +82,9 @@ impl<St: Store> Engine<St> {
 
     async fn record_once(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Result<Settled, StoreError> {
         let settlement = match ended {
+            Ended::Outcome(_) if laboratory::is_broken(Protection::Record) => {
+                return self.store.release(hold.id, hold.fence).await;
+            }
             Ended::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
             Ended::Consumed { status } => Settlement::Consumed { status: *status },
             // The slot was the claim.
@@ -107,8 +107,8 @@ impl<St: Store> Engine<St> {
 
     /// Tries on until the store knows the outcome, or never will.
     async fn record_later(self: Arc<Self>, ask: Ask, hold: Hold, ended: Ended) {
-        for pause in backoff(Duration::from_millis(200)) {
-            if !self.may_recover() {
+        for pause in backoff::afterwards() {
+            if !may_recover(&*self.store) {
                 return;
             }
             tokio::time::sleep(pause).await;
@@ -119,18 +119,4 @@ impl<St: Store> Engine<St> {
             }
         }
     }
-
-    /// Whether a store that failed may work again within this process.
-    fn may_recover(&self) -> bool {
-        !matches!(self.store.health(), Health::Poisoned { .. } | Health::Closed)
-    }
-}
-
-fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(first)
-        .with_max_delay(Duration::from_secs(30))
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

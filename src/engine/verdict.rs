@@ -31,6 +31,10 @@ pub(crate) enum Ended {
 pub(crate) enum Verdict<T> {
     /// It was the first, and this is what its own run produced.
     Answered(T),
+    /// It was the first, and this is what was recorded together with its effect.
+    Committed(Bytes),
+    /// The run's transaction may or may not be durable.
+    InDoubt,
     /// The outcome of an earlier run.
     Replayed(Bytes),
     /// An earlier run ended with an outcome that can't be stored.
@@ -50,20 +54,20 @@ pub(crate) enum Verdict<T> {
 impl<T> Verdict<T> {
     /// Whether the request's own run says it, which records it too: its requester may be gone.
     pub(super) fn is_of_own_run(&self) -> bool {
-        matches!(self, Self::Answered(_) | Self::CutShort)
+        matches!(self, Self::Answered(_) | Self::Committed(_) | Self::CutShort)
     }
 
     /// Its name in logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Answered(_) => "ran",
+            Self::Answered(_) | Self::Committed(_) => "ran",
             Self::Replayed(_) => "replayed",
             Self::Consumed { .. } => "not-replayable",
             Self::Mismatch(Match::OtherCredentials) => "credentials-changed",
             Self::Mismatch(Match::NotVerifiable) => "not-verifiable",
             Self::Mismatch(_) => "key-reused",
             Self::InFlight => "in-flight",
-            Self::Interrupted | Self::CutShort => "outcome-unknown",
+            Self::Interrupted | Self::CutShort | Self::InDoubt => "outcome-unknown",
             Self::Refused(Refusal::Full) => "store-full",
             Self::Refused(Refusal::ShuttingDown) => "shutting-down",
             Self::Refused(_) => "store-unavailable",
@@ -94,6 +98,7 @@ impl<T> Verdict<T> {
             // A waiter never claims: it is told to come again.
             End::Released(fingerprint) => (fingerprint, Self::InFlight),
             End::Interrupted(fingerprint) => (fingerprint, Self::Interrupted),
+            End::InDoubt(fingerprint) => (fingerprint, Self::InDoubt),
         };
         match fingerprint.compare(presented) {
             Match::Same => verdict,

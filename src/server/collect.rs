@@ -37,7 +37,7 @@ pub(super) async fn collect<B: Body>(body: B, limit: usize, time: Option<Duratio
     if body.size_hint().lower() > limit as u64 {
         return Collected::Over { head: head.finish(), rest: body };
     }
-    let deadline = time.map(|time| Instant::now() + time);
+    let deadline = time.and_then(|time| Instant::now().checked_add(time));
     let mut trailers = None;
     loop {
         let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::recorder::Recorder;
 use crate::engine::{Rerun, RunContext};
 use crate::key::{Key, RecordId};
 use crate::record::Fence;
@@ -14,14 +15,16 @@ use crate::slots::Slots;
 #[derive(Debug, Clone)]
 pub struct IdempotencyContext {
     key: Key,
-    run: RunContext,
+    pub(super) run: RunContext,
     // Whose exchange this is: a second layer over the same store passes through.
     slots: Arc<Slots>,
+    // How an answer is recorded that is committed with the effect.
+    pub(super) recorder: Arc<Recorder>,
 }
 
 impl IdempotencyContext {
-    pub(super) fn new(key: Key, run: RunContext, slots: Arc<Slots>) -> Self {
-        Self { key, run, slots }
+    pub(super) fn new(key: Key, run: RunContext, slots: Arc<Slots>, recorder: Arc<Recorder>) -> Self {
+        Self { key, run, slots, recorder }
     }
 
     pub(super) fn is_of(&self, slots: &Arc<Slots>) -> bool {

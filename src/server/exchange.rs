@@ -79,7 +79,8 @@ impl<S, St: Store> Exchange<S, St> {
         let verdict = shared.engine.exchange(&span, Ask { id, fingerprint }, |context| work.run::<R>(context)).await;
         match verdict {
             Verdict::Answered(answer) => answer,
-            Verdict::Replayed(outcome) => Ok(replay::<R, St>(&shared, &outcome)),
+            Verdict::Committed(outcome) => Ok(recorded::<R, St>(&shared, &outcome, false)),
+            Verdict::Replayed(outcome) => Ok(recorded::<R, St>(&shared, &outcome, true)),
             verdict => Ok(shared.refuse::<R>(refusal::of_verdict(&verdict, &shared.engine.policy))),
         }
     }
@@ -97,7 +98,8 @@ fn record_id<St>(shared: &Shared<St>, parts: &Parts, key: &Key) -> Result<Record
     Ok(RecordId::new(scope.as_ref(), key))
 }
 
-fn replay<R: LayerBody, St: Store>(shared: &Shared<St>, outcome: &Bytes) -> Response<R::Through> {
+/// The recorded answer; marked, where it is a replay.
+fn recorded<R: LayerBody, St: Store>(shared: &Shared<St>, outcome: &Bytes, replay: bool) -> Response<R::Through> {
     let Some(snapshot) = snapshot::decode(outcome) else {
         // Its digest fits, so it was written so: by another program, or by a later release.
         shared.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +108,9 @@ fn replay<R: LayerBody, St: Store>(shared: &Shared<St>, outcome: &Bytes) -> Resp
     let mut response = Response::new(Passage::<R>::Whole { data: snapshot.body, trailers: snapshot.trailers }.into());
     *response.status_mut() = snapshot.status;
     *response.headers_mut() = snapshot.headers;
-    response.headers_mut().insert(shared.options.replay_header_name.clone(), HeaderValue::from_static("true"));
+    if replay {
+        response.headers_mut().insert(shared.options.replay_header_name.clone(), HeaderValue::from_static("true"));
+    }
     response
 }
 
@@ -125,7 +129,8 @@ impl<S, St: Store, B> Work<S, St, B> {
         S::Error: 'static,
         R: LayerBody,
     {
-        let context = IdempotencyContext::new(self.key, context, Arc::clone(self.shared.engine.store.slots()));
+        let slots = Arc::clone(self.shared.engine.store.slots());
+        let context = IdempotencyContext::new(self.key, context, slots, Arc::clone(&self.shared.recorder));
         self.request.extensions_mut().insert(context);
         match self.service.call(self.request).await {
             Ok(response) => {
@@ -148,7 +153,7 @@ impl<S, St: Store, B> Work<S, St, B> {
 async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, Ended) {
     let options = &shared.options;
     let (parts, body) = response.into_parts();
-    let policy = shared.engine.policy.on_interrupted;
+    let policy = &shared.engine.policy.on_interrupted;
     if frees_key(parts.status, &parts.extensions, policy, &options.not_started) {
         return (Response::from_parts(parts, Passage::Untouched(body).into()), Ended::Released);
     }

@@ -18,8 +18,7 @@ use super::policy::Started;
 use super::rejection::Rejection;
 use super::service::IdempotencyService;
 use super::shared::Shared;
-use super::snapshot;
-use crate::engine::{Counts, OnInFlight, OnInterrupted};
+use crate::engine::{Counts, OnInFlight, OnInterrupted, Reconciliation};
 use crate::key::{RecordId, Scope};
 use crate::record::{Fence, Resolution, Settled};
 use crate::store::{InterruptedRecord, Store, StoreError};
@@ -116,10 +115,11 @@ impl<St> IdempotencyLayer<St> {
         self.with(|options| options.policy.on_in_flight = policy)
     }
 
-    /// What a retry gets when the run before it was cut short. Default: [`OnInterrupted::Refuse`].
+    /// What a retry gets when the run before it was cut short. Default: [`OnInterrupted::Refuse`]. A reconciler's answer that
+    /// is longer than [`max_response_body`](Self::max_response_body) counts as unknown.
     #[must_use]
-    pub fn on_interrupted(self, policy: OnInterrupted) -> Self {
-        self.with(|options| options.policy.on_interrupted = policy)
+    pub fn on_interrupted(self, policy: OnInterrupted<Response<Bytes>>) -> Self {
+        self.with(|options| options.on_interrupted = policy)
     }
 
     /// Statuses with which this application says, always, that nothing happened: their answers free the key. Default:
@@ -235,6 +235,11 @@ impl<St> IdempotencyLayer<St> {
 impl<St: Store> IdempotencyLayer<St> {
     /// Refuses new keys from now on (503 `shutting-down`; replays are still given), waits at most `deadline` for the runs
     /// under way, on all layers over this store, and says how many are left.
+    ///
+    /// New keys stay refused for as long as the store is open.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nobody waits any more, and new keys are refused all the same.
     pub async fn drain(&self, deadline: Duration) -> usize {
         self.shared.engine.drain(deadline).await
     }
@@ -243,27 +248,49 @@ impl<St: Store> IdempotencyLayer<St> {
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
+    ///
+    /// # Cancel safety
+    /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
         self.shared.engine.store.interrupted(limit).await
     }
 
     /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
-    /// where it no longer is, or runs again, or a request for it is just being answered.
+    /// where it no longer is, runs again, was asked about since, which takes a new fence, or where a request for it is just
+    /// being answered.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away, or the answer can't be stored.
+    /// [`StoreError`]: the store is away, or the answer can't be stored. [`Uncertain`](StoreError::Uncertain) after at most
+    /// 5 s without an answer: it may still take place, and until the store has said, requests for the operation are
+    /// refused.
+    ///
+    /// # Cancel safety
+    /// If the future was polled and is dropped, the operation is settled all the same.
     pub async fn resolve(&self, id: RecordId, fence: Fence, resolve: Resolve) -> Result<Settled, StoreError> {
         let options = &self.shared.options;
         let resolution = match resolve {
             Resolve::Forget => Resolution::Forget,
             Resolve::Answer(response) => {
-                let kept = options.kept_headers.choose(response.headers(), &options.replay_header_name, false);
-                let outcome = snapshot::encode(response.status(), kept, response.body(), None);
-                let outcome = outcome.ok_or_else(|| StoreError::unavailable("the answer can't be stored"))?;
+                let outcome = self.shared.recorder.record(&response);
+                let outcome =
+                    outcome.ok_or_else(|| StoreError::unavailable("the answer is longer than max_response_body"))?;
                 Resolution::Outcome { outcome, retention: options.policy.retention }
             }
         };
         self.shared.engine.resolve(id, fence, resolution).await
+    }
+
+    /// Asks the reconciler about all operations that were cut short, without waiting for their clients, and settles those
+    /// whose outcome it knows: at the start of a process, say. Nothing under another policy than
+    /// [`OnInterrupted::Reconcile`].
+    ///
+    /// # Errors
+    /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.
+    ///
+    /// # Cancel safety
+    /// A question that was asked is seen through if the future is dropped; no further ones are asked.
+    pub async fn reconcile_all(&self) -> Result<Reconciliation, StoreError> {
+        self.shared.engine.reconcile_all().await
     }
 
     /// What this process has counted over this store.
@@ -289,7 +316,7 @@ impl<St> Clone for IdempotencyLayer<St> {
 
 impl<St: fmt::Debug> fmt::Debug for IdempotencyLayer<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { engine, options } = &*self.shared;
+        let Shared { engine, options, .. } = &*self.shared;
         f.debug_struct("IdempotencyLayer").field("store", &engine.store).field("options", options).finish()
     }
 }

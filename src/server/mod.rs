@@ -5,6 +5,8 @@
 
 mod body;
 mod collect;
+#[cfg(feature = "sled")]
+mod commit;
 mod context;
 mod exchange;
 mod future;
@@ -13,6 +15,7 @@ mod kept;
 mod layer;
 mod options;
 mod policy;
+mod recorder;
 mod refusal;
 mod rejection;
 mod service;
@@ -20,6 +23,8 @@ mod shared;
 mod snapshot;
 
 pub use body::{LayerBody, Passage, ReplayBody};
+#[cfg(feature = "sled")]
+pub use commit::Committed;
 pub use context::IdempotencyContext;
 pub use future::ResponseFuture;
 pub use kept::KeptHeaders;

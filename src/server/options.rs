@@ -11,6 +11,7 @@ use http::{HeaderName, Method, Response, StatusCode};
 
 use super::kept::KeptHeaders;
 use super::policy::Started;
+use super::recorder::Recorder;
 use super::rejection::Rejection;
 use crate::engine::{OnInFlight, OnInterrupted, Policy, WrapRun};
 use crate::key::Scope;
@@ -32,6 +33,8 @@ pub(super) struct Options {
     pub(super) strict_keys: bool,
     pub(super) scope: Hook<ScopeOf>,
     pub(super) policy: Policy,
+    /// In the layer's form; the policy has it in the engine's.
+    pub(super) on_interrupted: OnInterrupted<Response<Bytes>>,
     pub(super) not_started: Vec<StatusCode>,
     pub(super) max_request_body: usize,
     pub(super) max_response_body: usize,
@@ -58,6 +61,7 @@ impl Default for Options {
             strict_keys: false,
             scope: None,
             policy: Policy::default(),
+            on_interrupted: OnInterrupted::Refuse,
             not_started: Vec::new(),
             max_request_body: MIB,
             max_response_body: MIB,
@@ -84,6 +88,25 @@ pub struct OptionLine {
 }
 
 impl Options {
+    /// How answers are recorded that come from elsewhere than a run.
+    pub(super) fn recorder(&self) -> Recorder {
+        let (kept_headers, replay_header_name) = (self.kept_headers.clone(), self.replay_header_name.clone());
+        Recorder { kept_headers, replay_header_name, max_response_body: self.max_response_body }
+    }
+
+    /// The policy, its reconciler's answers recorded as these options say.
+    pub(super) fn engine_policy(&self) -> Policy {
+        let on_interrupted = match &self.on_interrupted {
+            OnInterrupted::Refuse => OnInterrupted::Refuse,
+            OnInterrupted::Rerun => OnInterrupted::Rerun,
+            OnInterrupted::Reconcile(reconciler) => {
+                let recorder = self.recorder();
+                OnInterrupted::Reconcile(reconciler.map(move |answer| recorder.record(&answer)))
+            }
+        };
+        Policy { on_interrupted, ..self.policy.clone() }
+    }
+
     pub(super) fn render(&self, rejection: &Rejection) -> Response<Bytes> {
         match &self.render_rejection {
             Some(render) => render(rejection),
@@ -103,7 +126,7 @@ impl Options {
             line("strict_keys", self.strict_keys.to_string(), "refuses keys that are not quoted"),
             line("scope", hook(&self.scope, "none"), "whose a key is; without it, credentials are compared"),
             line("on_in_flight", in_flight(policy.on_in_flight), "how long a duplicate is held while the first runs"),
-            line("on_interrupted", interrupted(policy.on_interrupted), "against a second effect after a crash"),
+            line("on_interrupted", interrupted(&self.on_interrupted), "against a second effect after a crash"),
             line("not_started", list(&self.not_started), "statuses that mean: nothing happened, the key is free"),
             line("retention", time(policy.retention), "how long an outcome is replayed, from completion"),
             line("interrupted_retention", time(policy.interrupted_retention), "how long an unknown outcome is refused"),
@@ -148,10 +171,11 @@ fn in_flight(policy: OnInFlight) -> String {
     }
 }
 
-fn interrupted(policy: OnInterrupted) -> String {
+fn interrupted<O>(policy: &OnInterrupted<O>) -> String {
     match policy {
         OnInterrupted::Refuse => "refuse",
         OnInterrupted::Rerun => "rerun",
+        OnInterrupted::Reconcile(_) => "reconcile",
     }
     .to_owned()
 }

@@ -31,7 +31,7 @@ pub enum Started {
 pub(super) fn frees_key(
     status: StatusCode,
     marks: &Extensions,
-    policy: OnInterrupted,
+    policy: &OnInterrupted,
     not_started: &[StatusCode],
 ) -> bool {
     if marks.get::<Release>().is_some() {
@@ -41,7 +41,7 @@ pub(super) fn frees_key(
         return false;
     }
     match policy {
-        OnInterrupted::Refuse => not_started.contains(&status),
+        OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => not_started.contains(&status),
         OnInterrupted::Rerun => not_started.contains(&status) || is_transient(status),
     }
 }

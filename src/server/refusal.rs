@@ -32,10 +32,11 @@ pub(super) fn of_verdict<T>(verdict: &Verdict<T>, policy: &Policy) -> Rejection 
         Verdict::Refused(refusal) => of_refusal(*refusal),
         Verdict::Mismatch(found) => of_mismatch(*found),
         Verdict::Consumed { status } => not_replayable(*status),
-        Verdict::Interrupted => outcome_unknown(),
-        Verdict::CutShort => cut_short(policy.on_interrupted),
-        // The two that are answers do not come here.
-        Verdict::InFlight | Verdict::Answered(_) | Verdict::Replayed(_) => in_flight(),
+        Verdict::Interrupted => outcome_unknown(&policy.on_interrupted),
+        Verdict::CutShort => cut_short(&policy.on_interrupted),
+        Verdict::InDoubt => in_doubt(),
+        // Those that are answers do not come here.
+        Verdict::InFlight | Verdict::Answered(_) | Verdict::Committed(_) | Verdict::Replayed(_) => in_flight(),
     }
 }
 
@@ -103,14 +104,29 @@ fn not_replayable(status: u16) -> Rejection {
 
 const OUTCOME_UNKNOWN: &str = "The outcome is unknown";
 
-fn outcome_unknown() -> Rejection {
-    let detail = "A request with this key was cut short, and nobody knows whether it took effect. It is not run again. \
-        A new key would run it again; find out first, or ask the operator, who can settle it.";
-    Rejection::new(RejectionKind::OutcomeUnknown, StatusCode::CONFLICT, OUTCOME_UNKNOWN, detail)
+fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
+    let refuse = |detail| Rejection::new(RejectionKind::OutcomeUnknown, StatusCode::CONFLICT, OUTCOME_UNKNOWN, detail);
+    if let OnInterrupted::Reconcile(_) = policy {
+        let detail = "A request with this key was cut short, and it is not known yet whether it took effect. Try again \
+            later with the same key. A new key would run it again.";
+        return refuse(detail).same_key();
+    }
+    refuse(
+        "A request with this key was cut short, and nobody knows whether it took effect. It is not run again. \
+         A new key would run it again; find out first, or ask the operator, who can settle it.",
+    )
+}
+
+/// For the request whose own run's transaction may or may not be durable. The store that could tell is poisoned; after a
+/// restart it knows.
+fn in_doubt() -> Rejection {
+    let detail = "The store failed while the request was being committed, and nobody knows whether it took effect. Try \
+        again later with the same key. A new key could run it again.";
+    Rejection::new(RejectionKind::OutcomeUnknown, StatusCode::SERVICE_UNAVAILABLE, OUTCOME_UNKNOWN, detail).same_key()
 }
 
 /// For the request whose own run it was.
-fn cut_short(policy: OnInterrupted) -> Rejection {
+fn cut_short(policy: &OnInterrupted) -> Rejection {
     let (detail, again) = match policy {
         OnInterrupted::Refuse => (
             "The request was cut short, and nobody knows whether it took effect. It is not run again under this key. \
@@ -119,6 +135,10 @@ fn cut_short(policy: OnInterrupted) -> Rejection {
         ),
         OnInterrupted::Rerun => (
             "The request was cut short, and nobody knows whether it took effect. With the same key it is run again.",
+            true,
+        ),
+        OnInterrupted::Reconcile(_) => (
+            "The request was cut short, and nobody knows whether it took effect. With the same key it is found out.",
             true,
         ),
     };

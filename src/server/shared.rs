@@ -7,6 +7,7 @@ use http::Response;
 
 use super::body::{LayerBody, Passage};
 use super::options::Options;
+use super::recorder::Recorder;
 use super::rejection::Rejection;
 use crate::engine::Engine;
 
@@ -14,12 +15,14 @@ use crate::engine::Engine;
 pub(super) struct Shared<St> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) options: Options,
+    pub(super) recorder: Arc<Recorder>,
 }
 
 impl<St> Shared<St> {
     pub(super) fn new(store: Arc<St>, options: Options) -> Self {
-        let (policy, wrap_run) = (options.policy.clone(), options.wrap_run.clone());
-        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options }
+        let (policy, wrap_run) = (options.engine_policy(), options.wrap_run.clone());
+        let recorder = Arc::new(options.recorder());
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, recorder }
     }
 
     /// The answer of a refusal, which rides along in its extensions.

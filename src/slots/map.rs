@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::slot::{Phase, Slot};
 use super::wait::Waiter;
 use crate::key::RecordId;
+use crate::laboratory::point;
 use crate::record::Claim;
 
 /// The most claims that are remembered as doubtful.
@@ -40,6 +41,7 @@ pub(crate) struct Tally {
     pub(crate) unrecorded: AtomicU64,
     pub(crate) unprotected: AtomicU64,
     pub(crate) corrupt: AtomicU64,
+    pub(crate) reconciled: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -60,14 +62,17 @@ pub(crate) enum Entered {
 impl Slots {
     /// The run under way for `id`, or the one that only this process remembers.
     pub(crate) fn look(&self, id: &RecordId) -> Option<Waiter> {
+        point();
         if let Some(place) = self.places.get(id) {
             return Some(self.waiter(&place));
         }
+        point();
         self.recall(id)
     }
 
     /// Takes the slot of `id`, unless a run has it.
     pub(crate) fn take(self: &Arc<Self>, id: RecordId) -> Entered {
+        point();
         match self.places.entry(id) {
             Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
             Entry::Vacant(place) => {
@@ -83,8 +88,14 @@ impl Slots {
         }
     }
 
-    pub(super) fn leave(&self, id: RecordId) {
+    pub(super) fn vacate(&self, id: RecordId) {
+        point();
         self.places.remove(&id);
+        point();
+    }
+
+    pub(super) fn leave(&self, id: RecordId) {
+        self.vacate(id);
         if self.live.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.idle.notify_waiters();
         }
@@ -96,6 +107,7 @@ impl Slots {
 
     /// Frees a slot whose end was remembered: the store knows it now.
     pub(crate) fn forget(&self, id: &RecordId) {
+        point();
         self.remembered.remove(id);
     }
 
@@ -119,6 +131,7 @@ impl Slots {
             let idle = self.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();
+            point();
             if self.live() == 0 {
                 return;
             }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::Slots;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
+use crate::laboratory::{self, Protection};
 use crate::record::Record;
 
 /// Where a run stands.
@@ -38,6 +39,8 @@ pub(crate) enum End {
     Released(Fingerprint),
     /// Nobody knows how.
     Interrupted(Fingerprint),
+    /// With a transaction of which nobody knows whether it is durable, until the store is opened again.
+    InDoubt(Fingerprint),
 }
 
 /// Why a claim was refused, though there is no record.
@@ -81,6 +84,9 @@ impl Slot {
     /// from what can be seen there but is perhaps not durable: the slot is not freed any more.
     pub(crate) fn settles(&mut self) {
         self.settling = true;
+        if laboratory::is_broken(Protection::Slot) {
+            self.slots.vacate(self.id);
+        }
     }
 
     /// How it stands, for whoever asked for the run.
@@ -90,6 +96,7 @@ impl Slot {
 
     /// Tells the duplicates where the run stands.
     pub(crate) fn enter(&self, phase: Phase) {
+        laboratory::point();
         self.phase.send_replace(phase);
     }
 
@@ -98,12 +105,17 @@ impl Slot {
         self.enter(Phase::Ended(end));
     }
 
+    /// Keeps telling how the run ended, after it has, until [`Slots::forget`].
+    pub(crate) fn linger(&self) {
+        self.slots.linger(self.id, self.phase.subscribe());
+    }
+
     /// Tells the duplicates how the run ended, and keeps telling those who come later: the store doesn't know it.
     /// [`Slots::forget`] frees the slot.
     pub(crate) fn remember(self, end: End) {
-        let receiver = self.phase.subscribe();
         self.enter(Phase::Ended(end));
-        self.slots.linger(self.id, receiver);
+        laboratory::point();
+        self.linger();
     }
 }
 
@@ -120,8 +132,9 @@ impl Drop for Slot {
             *phase = Phase::Ended(end);
             true
         });
+        laboratory::point();
         if cut && settling {
-            self.slots.linger(self.id, self.phase.subscribe());
+            self.linger();
         }
         self.slots.leave(self.id);
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::slot::{End, Phase, Refusal};
 use crate::fingerprint::{Fingerprint, Match};
+use crate::laboratory::point;
 
 /// The most duplicates that wait for one run.
 const MAX_WAITERS_PER_KEY: usize = 1_024;
@@ -44,6 +45,7 @@ impl Waiter {
     /// A waiter owns nothing: dropping it changes nothing for the run and for the others.
     pub(crate) async fn join(self, presented: &Fingerprint, patience: Duration) -> Joined {
         let Self { mut phase, here, all } = self;
+        point();
         let Some(_seat) = Seat::take(&here, &all) else {
             return crowded(phase.borrow().clone(), presented);
         };

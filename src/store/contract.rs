@@ -25,7 +25,7 @@ pub trait Sealed {}
 ///    are `Ok`; `Err` is a fault.
 /// 3. [`StoreError::Unavailable`], [`Full`](StoreError::Full) and [`Corrupt`](StoreError::Corrupt) mean that nothing
 ///    was done; [`Uncertain`](StoreError::Uncertain) that it may have been. A verb that is sent again answers as it
-///    would have the first time.
+///    would have the first time, where it does not say otherwise.
 /// 4. Limits refuse claims, never what ends a run.
 /// 5. A fence never repeats and never shrinks, whatever was released, swept or expired, across restarts too.
 /// 6. A record past its expiry is absent, swept or not.
@@ -55,6 +55,14 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
         interrupted: Fence,
     ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send;
 
+    /// Takes a new fence for an operation that was interrupted under `interrupted`, which it stays, before somebody is asked
+    /// about it; `None` where it no longer is. Sent again, it answers `None`: nothing was lost.
+    fn inquire(
+        &self,
+        id: RecordId,
+        interrupted: Fence,
+    ) -> impl Future<Output = Result<Option<Fence>, StoreError>> + Send;
+
     /// Records how a run ended.
     fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send;
 
@@ -65,7 +73,7 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
     fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send;
 
     /// Settles an interrupted operation. Applications call the layer's `resolve`, or `Once`'s, which hold the slot
-    /// meanwhile.
+    /// meanwhile. Sent again, it answers `Superseded`: the record shows what the first one did.
     fn resolve(
         &self,
         id: RecordId,
@@ -115,7 +123,7 @@ pub struct InterruptedRecord {
     pub fence: Fence,
     /// The number of the attempt that was cut short, from 1.
     pub attempt: u32,
-    /// When that attempt began.
+    /// When the operation began: its first attempt.
     pub began: Timestamp,
     /// When it was first seen to be cut short.
     pub since: Timestamp,

@@ -65,6 +65,7 @@ verbs! {
     load(id: RecordId) -> Option<Record>;
     claim(claim: Claim) -> Claimed;
     reclaim(claim: Claim, interrupted: Fence) -> Option<Hold>;
+    inquire(id: RecordId, interrupted: Fence) -> Option<Fence>;
     complete(completion: Completion) -> Settled;
     release(id: RecordId, fence: Fence) -> Settled;
     interrupt(id: RecordId, fence: Fence) -> Settled;

@@ -87,6 +87,16 @@ pub enum OpenError {
         /// What this release knows.
         known: u8,
     },
+    /// sled made the database with other settings than this release's, or is another version of itself.
+    #[error(
+        "the database in {} was made by another release: {reason}; use that release, or start with a new directory", path.display()
+    )]
+    Incompatible {
+        /// The directory.
+        path: PathBuf,
+        /// What sled says.
+        reason: String,
+    },
     /// The operating system refused.
     #[error("{action} {} failed; check that the disk has space and the directory is writable", path.display())]
     Io {
@@ -98,7 +108,10 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The database in the directory can't be read.
-    #[error("the database in {} can't be opened: {reason}", path.display())]
+    #[error(
+        "the database in {} can't be opened: {reason}; check that the disk has space and no errors, then start again; \
+         if it stays so, restore the directory from a backup", path.display()
+    )]
     Database {
         /// The directory.
         path: PathBuf,

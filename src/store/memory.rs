@@ -13,6 +13,7 @@ use super::contract::{Health, InterruptedRecord, Sealed, Store};
 use super::error::StoreError;
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
 use crate::key::RecordId;
+use crate::laboratory::point;
 use crate::record::{self, Change, Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled, State};
 use crate::slots::Slots;
 
@@ -167,6 +168,7 @@ impl Shared {
         arrow: impl FnOnce(Option<Record>) -> (Change<Bytes>, T),
     ) -> Result<T, StoreError> {
         let now = self.time.now();
+        point();
         match self.records.entry(id) {
             Entry::Vacant(place) => {
                 let (change, answer) = arrow(None);
@@ -301,7 +303,9 @@ impl Store for MemoryStore {
     }
 
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+        point();
         let record = self.shared.records.get(&id).map(|record| record.clone());
+        point();
         ready(Ok(record.and_then(|record| record.live(self.shared.time.now()))))
     }
 
@@ -315,9 +319,17 @@ impl Store for MemoryStore {
         interrupted: Fence,
     ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
         let fence = self.shared.next_fence();
-        let now = self.shared.time.now();
-        let arrow = |current| record::reclaim(current, &claim, interrupted, fence, now);
+        let arrow = |current| record::reclaim(current, &claim, interrupted, fence);
         ready(self.shared.step(claim.id, arrow))
+    }
+
+    fn inquire(
+        &self,
+        id: RecordId,
+        interrupted: Fence,
+    ) -> impl Future<Output = Result<Option<Fence>, StoreError>> + Send {
+        let fence = self.shared.next_fence();
+        ready(self.shared.step(id, |current| record::inquire(current, interrupted, fence)))
     }
 
     fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send {

@@ -24,4 +24,6 @@ pub use error::{OpenError, StoreError};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "sled")]
-pub use sled::{SledStore, SledStoreBuilder};
+pub use sled::{Abort, SledStore, SledStoreBuilder, TransactionError, TransactionTree};
+#[cfg(feature = "sled")]
+pub(crate) use sled::{NotCommitted, Transact, effect};

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
 
 use super::contract::{Health, InterruptedRecord, Sealed, Store};
 use super::error::StoreError;
@@ -25,6 +25,8 @@ pub enum Verb {
     Claim,
     /// Claiming an interrupted one.
     Reclaim,
+    /// Taking a new fence for an interrupted one.
+    Inquire,
     /// Recording an outcome.
     Complete,
     /// Freeing a key.
@@ -54,7 +56,8 @@ pub struct TestStore {
 struct Process {
     crashed: AtomicBool,
     faults: Mutex<HashMap<Verb, VecDeque<Fault>>>,
-    stalls: Mutex<HashMap<Verb, watch::Receiver<bool>>>,
+    // Closed once the calls may go on, in the order in which they came.
+    stalls: Mutex<HashMap<Verb, Arc<Semaphore>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +70,7 @@ enum Fault {
 #[derive(Debug)]
 #[must_use = "the calls go on as soon as this is dropped"]
 pub struct Stall {
-    release: watch::Sender<bool>,
+    gate: Arc<Semaphore>,
 }
 
 impl Stall {
@@ -77,7 +80,7 @@ impl Stall {
 
 impl Drop for Stall {
     fn drop(&mut self) {
-        self.release.send_replace(true);
+        self.gate.close();
     }
 }
 
@@ -116,9 +119,9 @@ impl TestStore {
 
     /// Calls of `verb` are held up, undone, until the [`Stall`] is dropped.
     pub fn stall(&self, verb: Verb) -> Stall {
-        let (release, gate) = watch::channel(false);
-        lock(&self.process.stalls).insert(verb, gate);
-        Stall { release }
+        let gate = Arc::new(Semaphore::new(0));
+        lock(&self.process.stalls).insert(verb, Arc::clone(&gate));
+        Stall { gate }
     }
 
     /// The process dies: every call of this handle and its clones fails from now on. What is on disk stays.
@@ -143,7 +146,7 @@ impl TestStore {
         F: FnOnce(&MemoryStore) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
-        let gate = lock(&self.process.stalls).get(&verb).filter(|gate| !*gate.borrow()).cloned();
+        let gate = lock(&self.process.stalls).get(&verb).filter(|gate| !gate.is_closed()).cloned();
         let (done, answer) = oneshot::channel();
         let store = self.clone();
         let act = move || {
@@ -151,8 +154,8 @@ impl TestStore {
         };
         match gate {
             None => act(),
-            Some(mut gate) => drop(tokio::spawn(async move {
-                let _ = gate.wait_for(|open| *open).await;
+            Some(gate) => drop(tokio::spawn(async move {
+                let _ = gate.acquire().await;
                 act();
             })),
         }
@@ -207,6 +210,14 @@ impl Store for TestStore {
         interrupted: Fence,
     ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
         self.call(Verb::Reclaim, move |store| now(store.reclaim(claim, interrupted)))
+    }
+
+    fn inquire(
+        &self,
+        id: RecordId,
+        interrupted: Fence,
+    ) -> impl Future<Output = Result<Option<Fence>, StoreError>> + Send {
+        self.call(Verb::Inquire, move |store| now(store.inquire(id, interrupted)))
     }
 
     fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send {

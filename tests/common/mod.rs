@@ -1,10 +1,16 @@
 //! What the tests share.
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 
 use std::io::Write as _;
 
+pub mod asked;
+pub mod control;
+#[cfg(target_os = "linux")]
+pub mod disk;
+pub mod history;
 pub mod lab;
 pub mod process;
+pub mod proxy;
 
 /// Says loudly that something could not be shown, past the test runner's capture. With `MUST_NOT_SKIP`, as the checks
 /// set it, that is a failure.

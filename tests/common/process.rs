@@ -1,10 +1,11 @@
 //! The example payment server as a process of its own, and a client that speaks to it over real sockets.
 
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -66,19 +67,97 @@ impl Setup {
     }
 
     pub fn start(&self) -> Server {
+        let Launched { child, mut stdout, log } = self.launch();
+        let first = first_line(&mut stdout);
+        server(child, stdout, log, &first).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Starts the process and does not wait until it listens: it can be killed while it opens its store.
+    pub fn launch(&self) -> Launched {
         let mut child =
             self.command().spawn().expect("`cargo build --example payment_server` first; `cargo test` alone does");
         let log = drain(child.stderr.take().expect("it is piped"));
-        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut first = String::new();
-        stdout.read_line(&mut first).expect("the server's output can be read");
-        let address = first.trim_end().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
-        let Some(address) = address else {
-            let status = child.wait().expect("its own child");
-            panic!("the server did not start: {status}, {first:?}, {}", log.text());
-        };
-        Server { child, address, output: drain(stdout), log }
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        Launched { child: Process(child), stdout, log }
     }
+}
+
+/// The help of the example's command line, which names all its options.
+pub fn help() -> String {
+    let output = Command::new(program()).arg("--help").output();
+    let output = output.expect("`cargo build --example payment_server` first; `cargo test` alone does");
+    String::from_utf8(output.stdout).expect("the help is text")
+}
+
+/// A process, killed when dropped.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Process {
+    fn kill(&mut self) {
+        self.0.kill().expect("its own child");
+        self.0.wait().expect("its own child");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Errors: it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server that may not listen yet.
+#[derive(Debug)]
+pub struct Launched {
+    child: Process,
+    stdout: BufReader<ChildStdout>,
+    pub log: Output,
+}
+
+impl Launched {
+    /// Waits until it listens; where it ends before, or takes a minute, says why.
+    pub async fn listening(self) -> Result<Server, String> {
+        let Self { mut child, mut stdout, log } = self;
+        let reading = tokio::task::spawn_blocking(move || {
+            let first = first_line(&mut stdout);
+            (first, stdout)
+        });
+        match tokio::time::timeout(GIVE_UP, reading).await {
+            Ok(read) => {
+                let (first, stdout) = read.expect("reading does not panic");
+                server(child, stdout, log, &first)
+            }
+            Err(_) => {
+                child.kill();
+                Err(format!("the server did not start in time: {}", log.text()))
+            }
+        }
+    }
+
+    /// SIGKILL, however far it has come. Says whether it had ended by itself before.
+    pub fn kill(mut self) -> bool {
+        let has_ended = self.child.0.try_wait().expect("its own child").is_some();
+        self.child.kill();
+        has_ended
+    }
+}
+
+fn first_line(stdout: &mut impl BufRead) -> String {
+    let mut first = String::new();
+    stdout.read_line(&mut first).expect("the server's output can be read");
+    first
+}
+
+/// The server that says where it listens; otherwise it has ended, and its log says why.
+fn server(mut child: Process, stdout: BufReader<ChildStdout>, log: Output, first: &str) -> Result<Server, String> {
+    let address = first.trim_end().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+    let Some(address) = address else {
+        let status = child.0.wait().expect("its own child");
+        return Err(format!("the server did not start: {status}, {first:?}, {}", log.text()));
+    };
+    Ok(Server { child, address, output: drain(stdout), log })
 }
 
 /// The example, which stands beside the directory of the test programs.
@@ -90,11 +169,19 @@ fn program() -> PathBuf {
 
 /// What a process has written so far.
 #[derive(Debug, Clone, Default)]
-pub struct Output(Arc<Mutex<Vec<u8>>>);
+pub struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    is_whole: Arc<AtomicBool>,
+}
 
 impl Output {
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+
+    /// All that the process, which has ended, has written.
+    pub async fn whole(&self) -> String {
+        eventually("the end of the output", || self.is_whole.load(Ordering::SeqCst).then(|| self.text())).await
     }
 }
 
@@ -105,8 +192,9 @@ fn drain(mut pipe: impl Read + Send + 'static) -> Output {
     std::thread::spawn(move || {
         let mut piece = [0; 8192];
         while let Ok(read @ 1..) = pipe.read(&mut piece) {
-            kept.0.lock().unwrap().extend_from_slice(&piece[..read]);
+            kept.bytes.lock().unwrap().extend_from_slice(&piece[..read]);
         }
+        kept.is_whole.store(true, Ordering::SeqCst);
     });
     output
 }
@@ -126,7 +214,7 @@ pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T
 /// A running server. Killed when dropped.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
+    child: Process,
     pub address: SocketAddr,
     pub output: Output,
     pub log: Output,
@@ -179,13 +267,13 @@ impl Server {
 
     /// Waits until the process has ended by itself.
     pub async fn exit(&mut self) -> ExitStatus {
-        eventually("the server ends", || self.child.try_wait().expect("its own child")).await
+        eventually("the server ends", || self.child.0.try_wait().expect("its own child")).await
     }
 
     /// Asks it to stop, with SIGTERM.
     pub fn terminate(&self) {
         // The shell's own `kill`: a small system has no program of that name.
-        let status = Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &self.child.id().to_string()]).status();
+        let status = Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &self.id().to_string()]).status();
         assert!(status.expect("there is a shell").success());
     }
 
@@ -197,20 +285,13 @@ impl Server {
 
     /// SIGKILL: nothing is finished, nothing is tidied up.
     pub fn kill(&mut self) {
-        self.child.kill().expect("its own child");
-        self.child.wait().expect("its own child");
+        let ended = self.child.0.try_wait().expect("its own child");
+        assert!(ended.is_none(), "it had ended by itself: {ended:?}, {}", self.log.text());
+        self.child.kill();
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Errors: it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.0.id()
     }
 }
 

@@ -3,7 +3,7 @@
 use tempfile::{TempDir, tempdir};
 
 use crate::common::lab::Answer;
-use crate::common::process::{Call, Connection, Server, Setup};
+use crate::common::process::{Call, Connection, Server, Setup, eventually};
 
 /// Charges with `tok_crash`, sees the process end, and starts another on the same data.
 async fn crash(directory: &TempDir, policy: &str) -> Server {
@@ -117,4 +117,77 @@ async fn a_run_that_was_killed_is_refused_too() {
     let server = setup.start();
     outcome_unknown(&server.send(&call).await);
     assert!(server.charges().await.len() <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_one_transaction_a_retry_after_a_crash_is_answered_with_the_one_charge() {
+    for policy in ["rerun --atomic", "refuse --atomic", "reconcile --atomic"] {
+        let directory = tempdir().unwrap();
+        let server = crash(&directory, policy).await;
+        let replay = server.send(&charge()).await;
+        assert_eq!((replay.status.as_u16(), replay.is_replay()), (200, true), "{policy}: {}", replay.text());
+        assert_eq!(server.charges().await, [replay.json()], "{policy}");
+        assert!(server.interrupted().await.is_empty(), "{policy}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ledger_knows_is_what_a_retry_after_a_crash_is_answered() {
+    let directory = tempdir().unwrap();
+    let server = crash(&directory, "reconcile").await;
+    let first = server.send(&charge()).await;
+    assert_eq!((first.status.as_u16(), first.is_replay()), (200, true), "{}", first.text());
+    assert_eq!(server.charges().await, [first.json()]);
+    assert_eq!(server.send(&charge()).await.body, first.body);
+    assert!(server.interrupted().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_server_left_is_settled_without_its_clients() {
+    let directory = tempdir().unwrap();
+    let server = crash(&directory, "reconcile").await;
+    let line = "reconciled settled=1 run_again=0 unknown=0";
+    eventually(line, || server.log.text().contains(line).then_some(())).await;
+    assert!(server.interrupted().await.is_empty());
+    assert!(server.send(&charge()).await.is_replay());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ledger_does_not_know_runs_again() {
+    let directory = tempdir().unwrap();
+    let setup = Setup::new(&directory).with("--on-interrupted reconcile");
+    let mut server = setup.start();
+    let call = Call::charge("killed", "tok_slow");
+    let mut connection = Connection::http1(server.address).await.unwrap();
+    tokio::select! {
+        answer = connection.send(&call) => panic!("answered before it could be killed: {answer:?}"),
+        () = server.charge_begun("tok_slow", 1) => {}
+    }
+    server.kill();
+    let server = setup.start();
+    let answer = server.send_until_settled(&call).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(server.charges().await.len(), 1);
+    assert!(server.send(&call).await.is_replay());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_in_one_transaction_is_made_once_and_found_by_the_ledger() {
+    let directory = tempdir().unwrap();
+    let setup = Setup::new(&directory).with("--atomic");
+    let server = setup.start();
+    let charged = server.send(&Call::charge("charge", "tok_visa")).await.json();
+    let refund = format!("charge={}&amount=400", charged["id"].as_str().unwrap());
+    let refund = Call::post("/v1/refunds", &refund).header("idempotency-key", "refund");
+    let first = server.send(&refund).await;
+    assert_eq!((first.status.as_u16(), first.is_replay()), (200, false), "{}", first.text());
+    let again = server.send(&refund).await;
+    assert_eq!((again.is_replay(), again.body), (true, first.body));
+    assert_eq!(server.charges().await[0]["amount_refunded"], 400);
+    let unknown = Call::post("/v1/refunds", "charge=ch_00000000000000000000000000000000");
+    let unknown = unknown.header("idempotency-key", "unknown");
+    for _ in 0..2 {
+        assert_eq!(server.send(&unknown).await.status, 404, "an aborted transaction's answer is recorded as any other");
+    }
+    server.stop().await;
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::tempdir;
 
-use crate::common::process::{Call, Connection, Setup};
+use crate::common::process::{Call, Connection, Setup, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_where_it_listens_and_what_to_try() {
@@ -196,4 +196,17 @@ async fn with_the_memory_store_all_is_forgotten_at_a_restart() {
         server.stop().await;
     }
     assert!(!setup.data.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_every_policy_nothing_holds_the_directory_at_the_end() {
+    for arguments in ["--on-interrupted reconcile", "--atomic", "--on-interrupted refuse"] {
+        let directory = tempdir().unwrap();
+        let server = Setup::new(&directory).with(arguments).start();
+        assert_eq!(server.send(&Call::charge("k", "tok_visa")).await.status, 200);
+        let log = server.log.clone();
+        server.stop().await;
+        eventually("the last line", || log.text().contains("stopped").then_some(())).await;
+        assert!(!log.text().contains("WARN"), "{arguments}: {}", log.text());
+    }
 }

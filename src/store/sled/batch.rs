@@ -1,6 +1,8 @@
 //! One batch: verbs are decided in order, each over what those before it left, then written together.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,13 +10,20 @@ use tokio::sync::oneshot;
 
 use super::durable::Disk;
 use super::keys;
-use super::read::{self, ReadError};
+use super::read::{self, PANICKED, ReadError};
 use super::state::{Database, Shared};
 use crate::clock::Timestamp;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
+use crate::laboratory::{self, Protection};
 use crate::record::{Change, Fence, Record, State};
 use crate::store::StoreError;
+
+/// How many pieces of long outcomes are written between two syncs: 128 KB, little beside one of sled's segments.
+const PIECES_AT_ONCE: usize = 32;
+
+/// The bytes that are written in one step, or by transactions between two syncs: as many.
+pub(super) const MAX_STEP: usize = 128 * 1024;
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -24,11 +33,20 @@ type Answer<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
 pub(super) struct Batch<'a> {
     pub(super) shared: &'a Shared,
     pub(super) database: &'a Database,
+    disk: &'a Disk,
     pub(super) now: Timestamp,
     // What the verbs before left of a record; `None`: nothing.
     overlay: HashMap<RecordId, Option<Record<Stored>>>,
     writes: sled::Batch,
     written: bool,
+    // The pieces of long outcomes, and the graves that lead to them until their records do.
+    ahead: Vec<(Vec<u8>, Bytes)>,
+    // Whether all is written in one transaction, pieces too.
+    together: bool,
+    // Whether something was written already that is to be made durable, or failed to be.
+    early: Result<bool, String>,
+    // The bytes that transactions have written since the last sync.
+    unsynced: usize,
     pub(super) added: i64,
     pub(super) pieces: usize,
     fresh: Vec<(RecordId, Record)>,
@@ -36,14 +54,19 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(shared: &'a Shared, database: &'a Database) -> Self {
+    pub(super) fn new(shared: &'a Shared, database: &'a Database, disk: &'a Disk) -> Self {
         Self {
             shared,
             database,
+            disk,
             now: shared.time.now(),
             overlay: HashMap::new(),
             writes: sled::Batch::default(),
             written: false,
+            ahead: Vec::new(),
+            together: false,
+            early: Ok(false),
+            unsynced: 0,
             added: 0,
             pieces: 0,
             fresh: Vec::new(),
@@ -84,8 +107,77 @@ impl<'a> Batch<'a> {
         reply: Reply<T>,
         answer: impl FnOnce(&sled::Tree) -> Result<T, StoreError> + 'a,
     ) {
-        let tree = &self.database.tree;
-        self.answers.push(Box::new(move |committed| drop(reply.send(committed.and_then(|()| answer(tree))))));
+        let (tree, shared) = (&self.database.tree, self.shared);
+        self.tell(move |committed| {
+            let answer = || read::guarded(shared, || answer(tree));
+            drop(reply.send(committed.and_then(|()| answer())));
+        });
+    }
+
+    /// Calls `answer` once this batch is durable, or has failed.
+    pub(super) fn tell(&mut self, answer: impl FnOnce(Result<(), StoreError>) + 'a) {
+        self.answers.push(Box::new(answer));
+    }
+
+    /// Writes what was decided so far; it is made durable, and answered, at the end.
+    pub(super) fn write_decided(&mut self) -> Result<(), StoreError> {
+        self.early.as_ref().map_err(StoreError::uncertain)?;
+        if self.written {
+            self.early = self.write_out().map(|()| true);
+        }
+        self.early.as_ref().map(drop).map_err(StoreError::uncertain)
+    }
+
+    /// Makes durable what transactions have written, if that is much: see [`write_out`](Self::write_out).
+    pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), StoreError> {
+        if self.unsynced + bytes > MAX_STEP {
+            if let Err(reason) = self.disk.sync(&self.database.db) {
+                self.early = Err(reason);
+            }
+            self.unsynced = 0;
+        }
+        self.unsynced += bytes;
+        self.early.as_ref().map(drop).map_err(StoreError::uncertain)
+    }
+
+    /// The writes of one more change, and a batch that knows of it, to be [merged](Self::merge) once they are written.
+    pub(super) fn beside(
+        &self,
+        id: RecordId,
+        old: Option<Record<Stored>>,
+        change: Change<Stored>,
+        outcome: Bytes,
+    ) -> Result<(sled::Batch, Self), StoreError> {
+        let empty = Self::new(self.shared, self.database, self.disk);
+        let mut batch = Self { now: self.now, added: self.added, together: true, ..empty };
+        batch.apply(id, old, change, Some(outcome))?;
+        Ok((batch.take_writes(), batch))
+    }
+
+    /// Takes over what a batch beside this one has written.
+    pub(super) fn merge(&mut self, beside: Self) {
+        self.overlay.extend(beside.overlay);
+        self.added = beside.added;
+        self.pieces += beside.pieces;
+        self.fresh.extend(beside.fresh);
+        self.early = Ok(true);
+    }
+
+    /// What was written early has failed: so does the batch.
+    pub(super) fn fail(&mut self, reason: String) {
+        self.early = Err(reason);
+    }
+
+    /// The writes so far, with the totals that go with them.
+    fn take_writes(&mut self) -> sled::Batch {
+        let totals = [self.count().to_be_bytes(), self.now.as_millis().to_be_bytes()].concat();
+        self.writes.insert(keys::TOTALS, totals);
+        self.written = false;
+        std::mem::take(&mut self.writes)
+    }
+
+    fn count(&self) -> u64 {
+        self.shared.count.load(Ordering::Relaxed).saturating_add_signed(self.added)
     }
 
     /// The record as this batch leaves it so far, past its expiry or not.
@@ -147,11 +239,20 @@ impl<'a> Batch<'a> {
         if let Stored::Chunked { length, .. } = stored {
             match &outcome {
                 Some(bytes) => {
-                    let pieces = bytes.chunks(keys::CHUNK_BYTES);
+                    let keys = keys::chunks(id, record.fence, *length);
+                    let pieces = (0..bytes.len())
+                        .step_by(keys::CHUNK_BYTES)
+                        .map(|start| bytes.slice(start..bytes.len().min(start + keys::CHUNK_BYTES)));
                     self.pieces += pieces.len();
-                    keys::chunks(id, record.fence, *length)
-                        .zip(pieces)
-                        .for_each(|(key, piece)| self.writes.insert(&key[..], piece));
+                    if self.together {
+                        keys.zip(pieces).for_each(|(key, piece)| self.writes.insert(&key[..], piece.as_ref()));
+                    } else {
+                        // First what leads to them, if this process ends before their record does.
+                        let grave = keys::grave(&id, record.fence);
+                        self.ahead.push((grave.to_vec(), Bytes::new()));
+                        self.ahead.extend(keys.zip(pieces).map(|(key, piece)| (key.to_vec(), piece)));
+                        self.writes.remove(&grave[..]);
+                    }
                 }
                 // A long outcome has hundreds of pieces. Nothing leads to them any more; the sweep removes them bit by bit.
                 None => self.writes.insert(&keys::grave(&id, record.fence)[..], &[]),
@@ -196,22 +297,14 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes the batch, makes it durable, and only then answers. `sync` also where there is nothing to write.
-    pub(super) fn commit(mut self, disk: &Disk, sync: bool) -> Result<(), String> {
-        let count = self.shared.count.load(std::sync::atomic::Ordering::Relaxed).saturating_add_signed(self.added);
-        if self.written {
-            let totals = [count.to_be_bytes(), self.now.as_millis().to_be_bytes()].concat();
-            self.write(keys::TOTALS, &totals);
-        }
-        let Self { shared, database, writes, written, fresh, answers, .. } = self;
-        let write = || database.tree.apply_batch(writes).map_err(|error| format!("writing failed: {error}"));
-        let result = match (shared.is_poisoned(), written) {
-            (true, _) => Err("a read failed meanwhile".to_owned()),
-            (false, true) => write().and_then(|()| disk.sync(&database.db)),
-            (false, false) if sync => disk.sync(&database.db),
-            (false, false) => Ok(()),
-        };
+    pub(super) fn commit(mut self, sync: bool) -> Result<(), String> {
+        let count = self.count();
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_all(sync)));
+        let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
+        let Self { shared, fresh, answers, .. } = self;
+        let result = if laboratory::is_broken(Protection::Poison) { Ok(()) } else { result };
         if result.is_ok() {
-            shared.count.store(count, std::sync::atomic::Ordering::Relaxed);
+            shared.count.store(count, Ordering::Relaxed);
             for (id, record) in fresh {
                 shared.cache.put(id, record);
             }
@@ -225,4 +318,37 @@ impl<'a> Batch<'a> {
         }
         result
     }
+
+    fn write_all(&mut self, sync: bool) -> Result<(), String> {
+        if self.shared.is_poisoned() {
+            return Err("a read failed meanwhile".to_owned());
+        }
+        let early = self.early.clone()?;
+        let written = self.written;
+        if written {
+            self.write_out()?;
+        }
+        if early || written || sync { self.disk.sync(&self.database.db) } else { Ok(()) }
+    }
+
+    /// Writes what was decided so far: first the pieces of long outcomes, a little at a time and each made durable, then in
+    /// one step everything else.
+    ///
+    /// sled takes a batch back as a whole if the process ends within it, and with it what its space collection has moved
+    /// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the
+    /// database can't be opened any more. So nothing that long is written in one step, or between two syncs.
+    fn write_out(&mut self) -> Result<(), String> {
+        for slice in std::mem::take(&mut self.ahead).chunks(PIECES_AT_ONCE) {
+            let mut batch = sled::Batch::default();
+            slice.iter().for_each(|(key, piece)| batch.insert(key.as_slice(), piece.as_ref()));
+            self.database.tree.apply_batch(batch).map_err(|error| write_failed(&error))?;
+            self.disk.sync(&self.database.db)?;
+        }
+        let writes = self.take_writes();
+        self.database.tree.apply_batch(writes).map_err(|error| write_failed(&error))
+    }
+}
+
+fn write_failed(error: &sled::Error) -> String {
+    format!("writing failed: {error}")
 }

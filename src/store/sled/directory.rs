@@ -1,7 +1,7 @@
 //! The store's directory: made, checked, locked.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use crate::store::OpenError;
@@ -9,6 +9,11 @@ use crate::store::OpenError;
 /// The file whose lock says that the directory is open. It is the first one made, and stays when the store is closed: by
 /// it a store's directory is known.
 const LOCK_FILE: &str = "tower-idempotency.lock";
+
+/// What the lock file holds from the moment on when all that sled made at the first opening is durable.
+const COMPLETE: &[u8] = b"complete\n";
+/// What the names of files begin with that a first opening left unfinished.
+const ASIDE: &str = "unfinished.";
 
 /// Makes the directory, or checks that the one there is a store's or empty, and locks it.
 pub(super) fn acquire(path: &Path) -> Result<File, OpenError> {
@@ -83,22 +88,58 @@ fn remove_torn_snapshots(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Whether an opening ever came so far that something could have been recorded.
+pub(super) fn is_complete(lock: &File) -> bool {
+    lock.metadata().is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// Says so, durably.
+pub(super) fn complete(mut lock: &File, path: &Path) -> Result<(), OpenError> {
+    if is_complete(lock) {
+        return Ok(());
+    }
+    let written = lock.write_all(COMPLETE).and_then(|()| lock.sync_all());
+    written.map_err(io_error("writing", &path.join(LOCK_FILE)))
+}
+
+/// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but sled can't read it.
+pub(super) fn set_aside(path: &Path) -> Result<(), OpenError> {
+    tracing::warn!(target: "tower_idempotency", path = %path.display(), "the first opening was cut short; it begins anew");
+    for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
+        let name = entry.map_err(io_error("reading", path))?.file_name();
+        let text = name.to_string_lossy();
+        if text == LOCK_FILE || text.starts_with(ASIDE) {
+            continue;
+        }
+        let (from, to) = (path.join(&name), path.join(format!("{ASIDE}{text}")));
+        // What an earlier one left there is in the way only if it is a directory that isn't empty, as `blobs` may be.
+        if to.is_dir() {
+            fs::remove_dir_all(&to).map_err(io_error("removing", &to))?;
+        }
+        fs::rename(&from, &to).map_err(io_error("renaming", &from))?;
+    }
+    sync_one(path)
+}
+
+fn sync_one(path: &Path) -> Result<(), OpenError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path))
+}
+
 /// Makes the directory and what stands in it durable, and its name, and the names of the directories above it: an earlier
 /// opening may have made them and not come so far.
 pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
-    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path));
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let entry = entry.map_err(io_error("reading", path))?.path();
-        match sync(&entry) {
+        match sync_one(&entry) {
             // sled's flusher may have replaced a snapshot since the directory was read.
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             result => result?,
         }
     }
-    sync(path)?;
+    sync_one(path)?;
     let absolute = fs::canonicalize(path).map_err(io_error("finding", path))?;
     for (above, directory) in absolute.ancestors().skip(1).enumerate() {
-        match sync(directory) {
+        match sync_one(directory) {
             // Higher up: not ours to read, or of a file system that can't be written to, or knows no syncs.
             Err(OpenError::Io { source, .. }) if above > 0 && is_harmless(source.kind()) => {}
             result => result?,

@@ -3,6 +3,16 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+
+use crate::laboratory::{self, Protection};
+
+/// From when on, and how often, who waits within sled is woken to look whether a write has failed.
+pub(super) const NUDGE_EVERY: Duration = Duration::from_secs(1);
 
 /// sled's `flush()` leaves the bytes with the operating system (`pwrite` and `sync_file_range`). What makes them
 /// survive a power cut is `fdatasync`, on a descriptor of our own for the file sled writes to.
@@ -19,7 +29,36 @@ impl Disk {
 
     /// Makes durable all that was written through `db` before this call.
     pub(super) fn sync(&self, db: &sled::Db) -> Result<(), String> {
+        if laboratory::is_broken(Protection::Flush) {
+            return Ok(());
+        }
         db.flush().map_err(|error| format!("flushing failed: {error}"))?;
+        if laboratory::is_broken(Protection::Fdatasync) {
+            return Ok(());
+        }
         self.file.sync_data().map_err(|error| format!("syncing failed: {error}"))
     }
+}
+
+/// Wakes who waits within sled for a write that has failed. On one of its paths sled notes the failure and wakes nobody;
+/// who comes to flush afterwards finds it, and wakes all. On a thread of sled's own, as it may have to wait too.
+pub(super) fn nudge(db: &sled::Db) {
+    let _ = db.flush_async().now_or_never();
+}
+
+/// Calls `act`, and nudges sled for as long as it takes.
+pub(super) fn nudging<T>(db: &sled::Db, act: impl FnOnce() -> T) -> T {
+    let (over, waiting) = mpsc::channel::<()>();
+    thread::scope(|threads| {
+        let nudge = move || {
+            while waiting.recv_timeout(NUDGE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                nudge(db);
+            }
+        };
+        // Where no thread is to be had, it goes without.
+        let _ = thread::Builder::new().name("idempotency-nudge".to_owned()).spawn_scoped(threads, nudge);
+        let acted = act();
+        drop(over);
+        acted
+    })
 }

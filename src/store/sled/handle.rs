@@ -3,7 +3,7 @@
 use std::future::{Future, ready};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SendError, Sender};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -15,7 +15,7 @@ use super::open::SledStoreBuilder;
 use super::read::ReadError;
 use super::state::{STUCK, Shared};
 use super::writer::Verb;
-use super::{close, keys, read};
+use super::{NotCommitted, Transact, close, keys, read};
 use crate::key::RecordId;
 use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled};
 use crate::slots::Slots;
@@ -71,7 +71,11 @@ impl SledStore {
     }
 
     /// Lends the database, for trees of the application. What is written to them is durable after
-    /// [`sync`](Self::sync). Keep values below 4 KiB: sled writes large ones to files that nothing syncs.
+    /// [`sync`](Self::sync). Keep values below 4 KiB and keys below 256 bytes: sled writes large pages to files that nothing
+    /// syncs. Open your trees at the start, and write to them with `transaction` or `apply_batch`, which sled does one at a
+    /// time, **not with `insert` from several threads**: two that make new pages at once can be cut short, by SIGKILL or a
+    /// power cut, so that sled panics at every later opening. sled has one lock for all transactions of the process, and every read waits for it: **a long transaction holds
+    /// up every request with a key**, past all time-outs.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] once the store is closed.
@@ -104,6 +108,19 @@ impl SledStore {
     /// If dropped, the store may be closed or on its way to it; call it again.
     pub async fn close(&self) -> Result<(), StoreError> {
         close::close(&self.inner.shared, &self.inner.writer).await
+    }
+
+    /// Sends a transaction to the writer, now. It is answered in any case.
+    pub(crate) fn transact(&self, transact: Transact) {
+        let refused = match self.inner.shared.check() {
+            Ok(()) => match self.inner.writer.send(Verb::Transact(Box::new(transact))) {
+                Ok(()) => return,
+                Err(SendError(Verb::Transact(transact))) => (transact.answer, closed()),
+                Err(_) => return,
+            },
+            Err(error) => (transact.answer, error),
+        };
+        (refused.0)(Err(NotCommitted::Store(refused.1)));
     }
 
     /// Sends a verb to the writer, now.
@@ -194,6 +211,14 @@ impl Store for SledStore {
         interrupted: Fence,
     ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
         answer(self.send(|reply| Verb::Reclaim(claim, interrupted, reply)))
+    }
+
+    fn inquire(
+        &self,
+        id: RecordId,
+        interrupted: Fence,
+    ) -> impl Future<Output = Result<Option<Fence>, StoreError>> + Send {
+        answer(self.send(|reply| Verb::Inquire(id, interrupted, reply)))
     }
 
     fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send {

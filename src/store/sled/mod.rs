@@ -12,7 +12,8 @@
 //!    snapshot, which would make every later opening fail, are removed ([`open`]).
 //! 5. `flush_async` is never called: it can deadlock. `flush_every_ms` stays on, because sled collects space on that
 //!    thread.
-//! 6. Reads do not pass through the writer ([`read`]).
+//! 6. The application can have an effect of its own written together with the record of its outcome ([`transaction`]).
+//! 7. Reads do not pass through the writer ([`read`]).
 
 mod batch;
 mod cache;
@@ -27,8 +28,11 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod watchdog;
 mod writer;
 
 pub use handle::SledStore;
 pub use open::SledStoreBuilder;
+pub use transaction::{Abort, TransactionError, TransactionTree};
+pub(crate) use transaction::{NotCommitted, Transact, effect};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::batch::Batch;
 use super::cache::Cache;
-use super::durable::Disk;
+use super::durable::{Disk, nudging};
 use super::state::{Database, MAX_BOOT, Opening, Shared};
 use super::{SledStore, directory, keys, watchdog, writer};
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
@@ -21,6 +21,15 @@ use crate::store::OpenError;
 const FORMAT: u8 = 1;
 /// Runs of an earlier process that are said to be interrupted in one batch.
 const CUT_PER_BATCH: usize = 512;
+
+/// sled's unit of space, the largest it takes; and how often it makes durable what its space collection has moved.
+///
+/// Before a segment is used again, two others are filled with what was moved out of it and what came later. sled makes
+/// none of that durable first. What protects it is that sled's flusher collects for half of its interval at most, and has
+/// synced what it moved two intervals later: it can't fill two segments in that time. What the writer thread writes, it
+/// syncs itself. With the usual 512 KiB and 500 ms a power cut could leave the old place overwritten and the new one empty.
+const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
+const FLUSH_EVERY_MS: u64 = 25;
 
 /// How long the key of a damaged record of a run is refused: as long as that of an interrupted one by default.
 const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
@@ -87,15 +96,27 @@ impl SledStoreBuilder {
     /// Everything but the threads.
     pub(super) fn prepare(self, path: &Path) -> Result<(Shared, Disk), OpenError> {
         let lock = directory::acquire(path)?;
+        // The lock file is durable before sled makes its files: without it they would be taken for somebody else's. And what
+        // a process that was killed has left with the operating system is made durable first: sled builds a durable
+        // snapshot on it, and after a power cut that lost it there would be nothing under the snapshot.
+        directory::sync(path)?;
         let Self { cache_bytes, .. } = self;
         // sled panics on some damaged files, and where the last write fails as its handles go.
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            let database = open_database(path, cache_bytes)?;
+            let database = match open_caught(path, cache_bytes) {
+                Err(OpenError::Database { .. }) if !directory::is_complete(&lock) => {
+                    directory::set_aside(path)?;
+                    open_database(path, cache_bytes)?
+                }
+                opened => opened?,
+            };
             let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
             directory::sync(path)?;
-            Ok((self.start(path, database, lock, &disk)?, disk))
+            directory::complete(&lock, path)?;
+            let db = database.db.clone();
+            Ok((nudging(&db, || self.start(path, database, lock, &disk))?, disk))
         }));
-        opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was opened")))
+        opened.unwrap_or_else(|_| Err(panicked(path)))
     }
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
@@ -126,10 +147,10 @@ impl SledStoreBuilder {
             boot,
         });
         let failed = |reason: String| broken(path, &reason);
-        let mut batch = Batch::new(&shared, &database);
+        let mut batch = Batch::new(&shared, &database, disk);
         batch.write(keys::FORMAT, &[FORMAT]);
         batch.write(keys::BOOT, &boot.to_be_bytes());
-        batch.commit(disk, true).map_err(failed)?;
+        batch.commit(true).map_err(failed)?;
         while cut_short(&shared, &database, disk).map_err(failed)? {}
         tracing::info!(
             target: "tower_idempotency", path = %path.display(), boot, records = shared.count.load(Ordering::Relaxed),
@@ -141,7 +162,7 @@ impl SledStoreBuilder {
 
 /// Marks a slice of the runs that the last process left; says whether there were any.
 fn cut_short(shared: &Shared, database: &Database, disk: &Disk) -> Result<bool, String> {
-    let mut batch = Batch::new(shared, database);
+    let mut batch = Batch::new(shared, database, disk);
     let entries: Result<Vec<_>, _> = database.tree.scan_prefix(keys::RUNNING).take(CUT_PER_BATCH).collect();
     let entries = entries.map_err(|error| error.to_string())?;
     let any = !entries.is_empty();
@@ -161,15 +182,25 @@ fn cut_short(shared: &Shared, database: &Database, disk: &Disk) -> Result<bool, 
             batch.expire_damaged(id, Fence(number(&value).unwrap_or(0)), DAMAGED_RETENTION);
         }
     }
-    batch.commit(disk, false)?;
+    batch.commit(false)?;
     Ok(any)
 }
 
+fn open_caught(path: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
+    catch_unwind(|| open_database(path, cache_bytes)).unwrap_or_else(|_| Err(panicked(path)))
+}
+
+fn panicked(path: &Path) -> OpenError {
+    broken(path, "the database panicked while it was opened")
+}
+
 fn open_database(path: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
-    let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(Some(500));
+    let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
+    let config = config.segment_size(SEGMENT_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
     let failed = |error: sled::Error| match error {
         // A handle that an earlier opening lent is still held.
         sled::Error::Io(error) if error.to_string().contains("lock") => OpenError::InUse { path: path.into() },
+        sled::Error::Unsupported(reason) => OpenError::Incompatible { path: path.into(), reason },
         error => broken(path, &error.to_string()),
     };
     let db = config.open().map_err(failed)?;
@@ -197,7 +228,7 @@ fn known<T>(
         None if !opened_before => Ok(None),
         value => match value.and_then(read) {
             Some(value) => Ok(Some(value)),
-            None => Err(broken(path, "its boot number, count or time is damaged; restore the directory from a backup")),
+            None => Err(broken(path, "its boot number, count or time is damaged")),
         },
     }
 }

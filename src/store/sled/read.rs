@@ -66,11 +66,14 @@ pub(super) fn load(shared: &Shared, id: RecordId) -> Result<Option<Record>, Stor
     result.map_err(|error| error.for_caller(shared, id))
 }
 
+/// Why a store is poisoned that sled has panicked in.
+pub(super) const PANICKED: &str = "the database panicked";
+
 /// Calls what reads; sled panics on some internal failures, and that poisons the store too.
 pub(super) fn guarded<T>(shared: &Shared, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-        shared.poison("the database panicked".to_owned());
-        Err(StoreError::unavailable("the database panicked"))
+        shared.poison(PANICKED.to_owned());
+        Err(StoreError::unavailable(PANICKED))
     })
 }
 

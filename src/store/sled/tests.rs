@@ -1,9 +1,12 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 use super::SledStore;
 use super::batch::Batch;
 use super::state::health_at;
 use super::sweep::sweep;
+use super::watchdog;
 use super::writer::{SWEPT_IDLE, Verb, beside, decide};
 use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
@@ -65,19 +68,19 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
         let (fence, began) = (shared.next_fence().unwrap(), shared.time.now());
         let hold = Hold { id, fence, attempt: 1, began, recorded: false };
         let settlement = Settlement::Outcome(vec![1; 1 << 20].into());
-        let mut batch = Batch::new(&shared, &database);
-        let (reply, _answer) = tokio::sync::oneshot::channel();
+        let mut batch = Batch::new(&shared, &database, &disk);
+        let (reply, _answer) = oneshot::channel();
         decide(&mut batch, Verb::Complete(Completion { hold, fingerprint, settlement, retention: HOUR }, reply));
         assert_eq!(beside(&batch).pieces, 2 * PIECES, "sweeping keeps up with writing");
-        batch.commit(&disk, false).unwrap();
+        batch.commit(false).unwrap();
     }
     assert_eq!((count("r"), count("c")), (4, 4 * PIECES));
     clock.advance(HOUR);
     let mut left = count("c");
     loop {
-        let mut batch = Batch::new(&shared, &database);
+        let mut batch = Batch::new(&shared, &database, &disk);
         let swept = sweep(&mut batch, SWEPT_IDLE).unwrap();
-        batch.commit(&disk, false).unwrap();
+        batch.commit(false).unwrap();
         if !swept.more {
             break;
         }
@@ -94,6 +97,21 @@ fn a_batch_that_takes_too_long_shows_in_the_health() {
     assert_eq!(health_at(Some(Duration::from_millis(4_999))), Health::Good);
     let since = Duration::from_secs(5);
     assert_eq!(health_at(Some(since)), Health::Slow { since });
+}
+
+#[test]
+fn who_is_not_answered_because_the_database_panicked_finds_the_store_poisoned_and_the_others_are_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (shared, disk) = SledStore::builder().prepare(&directory.path().join("s")).unwrap();
+    let database = shared.database().unwrap();
+    let mut batch = Batch::new(&shared, &database, &disk);
+    let ((one, mut first), (other, mut second)) = (oneshot::channel(), oneshot::channel());
+    batch.answer::<()>(one, |_| panic!("as sled does"));
+    batch.answer(other, |_| Ok(2));
+    batch.commit(true).unwrap();
+    assert!(matches!(first.try_recv().unwrap(), Err(StoreError::Unavailable { .. })));
+    assert!(shared.is_poisoned());
+    assert_eq!(second.try_recv().unwrap().unwrap(), 2);
 }
 
 #[tokio::test]
@@ -113,4 +131,24 @@ async fn what_was_queued_when_the_store_was_poisoned_is_not_said_to_be_done() {
             }
         }
     }
+}
+
+#[test]
+fn a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_minute() {
+    let directory = tempfile::tempdir().unwrap();
+    // Without the writer's thread, which would write.
+    let (shared, _disk) = SledStore::builder().prepare(&directory.path().join("s")).unwrap();
+    let mut reported = false;
+    let mut look_after = |seconds| {
+        shared.set_batch(Some(Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()));
+        (watchdog::look(&shared, &mut reported), shared.health())
+    };
+    assert_eq!(look_after(1), (false, Health::Good));
+    assert!(matches!(look_after(6), (false, Health::Slow { .. })));
+    let (given_up, health) = look_after(61);
+    assert!(given_up);
+    assert!(matches!(health, Health::Poisoned { reason } if reason.contains("60s")));
+    shared.set_batch(None);
+    assert!(matches!(shared.health(), Health::Poisoned { .. }), "it stays so: what is on disk is unknown");
+    assert!(shared.check().is_err());
 }

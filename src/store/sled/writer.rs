@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::batch::{Batch, Reply};
+use super::batch::{Batch, MAX_STEP, Reply};
 use super::close::let_go;
 use super::durable::Disk;
-use super::read;
+use super::read::{self, PANICKED};
 use super::state::{Database, Shared};
 use super::sweep::{Slice, sweep};
-use crate::codec::Stored;
+use super::transaction::Transact;
+use crate::codec::{MAX_INLINE, Stored};
 use crate::key::RecordId;
 use crate::record::{self, Claim, Claimed, Completion, Fence, Hold, Resolution, Settled, Settlement};
 
@@ -22,6 +23,8 @@ use crate::record::{self, Claim, Claimed, Completion, Fence, Hold, Resolution, S
 const MAX_VERBS: usize = 512;
 /// The bytes of outcomes from which on a batch takes no more verbs.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// What a verb writes beside its outcome: record, index entries.
+const VERB_BYTES: usize = 256;
 /// What is swept at least along with a batch of requests: little, so that they are not held up.
 const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
 /// How many times what a batch writes is swept along with it, so that sweeping keeps up with writing.
@@ -35,7 +38,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Verb {
     Claim(Claim, Reply<Claimed>),
     Reclaim(Claim, Fence, Reply<Option<Hold>>),
+    Inquire(RecordId, Fence, Reply<Option<Fence>>),
     Complete(Completion, Reply<Settled>),
+    Transact(Box<Transact>),
     Release(RecordId, Fence, Reply<Settled>),
     Interrupt(RecordId, Fence, Reply<Settled>),
     Resolve(RecordId, Fence, Resolution, Reply<Settled>),
@@ -75,17 +80,19 @@ pub(super) fn run(shared: &Arc<Shared>, verbs: &Receiver<Verb>, disk: &Disk) {
 /// What is queued, up to the size of a batch.
 fn gather(first: Option<Verb>, queue: &Receiver<Verb>) -> (Vec<Verb>, Option<oneshot::Sender<()>>) {
     let mut verbs = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut step) = (0, 0);
     let mut next = first;
     while let Some(verb) = next {
         match verb {
             Verb::Close(reply) => return (verbs, Some(reply)),
             verb => {
                 bytes += verb.bytes();
+                step += verb.step();
                 verbs.push(verb);
             }
         }
-        next = if verbs.len() < MAX_VERBS && bytes < MAX_BYTES { queue.try_recv().ok() } else { None };
+        next =
+            if verbs.len() < MAX_VERBS && bytes < MAX_BYTES && step < MAX_STEP { queue.try_recv().ok() } else { None };
     }
     (verbs, None)
 }
@@ -97,6 +104,11 @@ impl Verb {
             | Self::Resolve(_, _, Resolution::Outcome { outcome, .. }, _) => outcome.len(),
             _ => 0,
         }
+    }
+
+    /// What of it is written in one step with all others of its batch.
+    fn step(&self) -> usize {
+        VERB_BYTES + Some(self.bytes()).filter(|bytes| *bytes <= MAX_INLINE).unwrap_or(0)
     }
 }
 
@@ -115,25 +127,28 @@ impl Writer<'_> {
             self.backlog = false;
             return;
         }
+        let mut batch = Batch::new(self.shared, database, self.disk);
         // sled panics on some internal failures.
-        let result = catch_unwind(AssertUnwindSafe(|| self.write(database, verbs)));
-        if result.is_err() {
-            self.shared.poison("the database panicked".to_owned());
+        match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, verbs))) {
+            // A failure poisons the store, and tells everybody.
+            Ok(sync) => drop(batch.commit(sync)),
+            // Before the batch is dropped, and with it the answers: who misses one must find the store poisoned.
+            Err(_) => self.shared.poison(PANICKED.to_owned()),
         }
     }
 
-    fn write(&mut self, database: &Database, verbs: Vec<Verb>) {
-        let mut batch = Batch::new(self.shared, database);
+    /// Decides everything; says whether to sync even if there is nothing to write.
+    fn decide(&mut self, batch: &mut Batch<'_>, verbs: Vec<Verb>) -> bool {
         let idle = verbs.is_empty();
         let mut sync = false;
         for verb in verbs {
             sync |= matches!(verb, Verb::Sync(_));
-            decide(&mut batch, verb);
+            decide(batch, verb);
         }
         if self.backlog || self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
-            let slice = if idle { SWEPT_IDLE } else { beside(&batch) };
-            self.backlog = match sweep(&mut batch, slice) {
+            let slice = if idle { SWEPT_IDLE } else { beside(batch) };
+            self.backlog = match sweep(batch, slice) {
                 Ok(swept) => swept.more,
                 Err(error) => {
                     tracing::error!(target: "tower_idempotency", %error, "sweeping failed");
@@ -141,8 +156,7 @@ impl Writer<'_> {
                 }
             };
         }
-        // A failure has poisoned the store and told everybody.
-        let _ = batch.commit(self.disk, sync);
+        sync
     }
 }
 
@@ -162,7 +176,11 @@ pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
         Verb::Claim(claim, reply) => decide_claim(batch, claim, reply),
         Verb::Reclaim(claim, interrupted, reply) => batch.decide(claim.id, None, reply, |batch, current| {
             let fence = batch.shared.next_fence()?;
-            Ok(record::reclaim(current, &claim, interrupted, fence, now))
+            Ok(record::reclaim(current, &claim, interrupted, fence))
+        }),
+        Verb::Inquire(id, interrupted, reply) => batch.decide(id, None, reply, |batch, current| {
+            let fence = batch.shared.next_fence()?;
+            Ok(record::inquire(current, interrupted, fence))
         }),
         Verb::Complete(completion, reply) => {
             let Completion { hold, fingerprint, settlement, retention } = completion;
@@ -170,6 +188,7 @@ pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
             let completion = Completion { hold, fingerprint, settlement, retention };
             batch.decide(hold.id, outcome, reply, |_, current| Ok(record::complete(current, completion, now)));
         }
+        Verb::Transact(transact) => batch.transact(*transact),
         Verb::Release(id, fence, reply) => {
             batch.decide(id, None, reply, |_, current| Ok(record::release(current, fence)));
         }

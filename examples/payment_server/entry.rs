@@ -1,0 +1,117 @@
+//! What the ledger holds: charges, with their refunds.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::account::Account;
+
+/// Keeps an entry well below the 4 KiB that sled takes into its log.
+const MAX_REFUNDS: usize = 6;
+
+/// A charge without its id, as it is stored. The id is in the key: account and id, 16 bytes each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) amount: u64,
+    pub(crate) currency: String,
+    pub(crate) description: Option<String>,
+    pub(crate) created: u64,
+    pub(crate) refunds: Vec<Refund>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Refund {
+    pub(crate) id: String,
+    pub(crate) amount: u64,
+    pub(crate) created: u64,
+    /// By which the run that made it is known.
+    pub(crate) intent: Option<Intent>,
+}
+
+/// Why nothing was refunded.
+#[derive(Debug)]
+pub(crate) enum NotRefunded {
+    NoSuchCharge,
+    TooMuch { left: u64 },
+    TooMany,
+}
+
+impl Entry {
+    pub(crate) fn refunded(&self) -> u64 {
+        self.refunds.iter().map(|refund| refund.amount).sum()
+    }
+
+    /// Adds a refund of `amount`, or of what is left.
+    pub(crate) fn refund(&mut self, amount: Option<u64>, refund: &Refund) -> Result<Refund, NotRefunded> {
+        let left = self.amount.saturating_sub(self.refunded());
+        let amount = amount.unwrap_or(left);
+        if amount > left || left == 0 {
+            return Err(NotRefunded::TooMuch { left });
+        }
+        if self.refunds.len() >= MAX_REFUNDS {
+            return Err(NotRefunded::TooMany);
+        }
+        let refund = Refund { amount, ..refund.clone() };
+        self.refunds.push(refund.clone());
+        Ok(refund)
+    }
+}
+
+/// Microseconds since 1970, so that ids sort by age, and a random number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChargeId(pub(crate) [u8; 16]);
+
+/// The key that a run was given for its charge or refund: the same in every attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Intent(u128);
+
+impl Intent {
+    pub(crate) fn of(derived_key: &str) -> Option<Self> {
+        u128::from_str_radix(derived_key, 16).ok().map(Self)
+    }
+
+    pub(crate) fn bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}
+
+/// The key of a charge: whose, and which.
+pub(crate) fn charge_key(account: Account, id: ChargeId) -> [u8; 32] {
+    join(account.bytes(), id.0)
+}
+
+/// The key under which a charge is found by what was intended.
+pub(crate) fn intent_key(intent: Intent, id: ChargeId) -> [u8; 32] {
+    join(intent.bytes(), id.0)
+}
+
+fn join(left: [u8; 16], right: [u8; 16]) -> [u8; 32] {
+    let mut key = [0; 32];
+    let (first, second) = key.split_at_mut(16);
+    first.copy_from_slice(&left);
+    second.copy_from_slice(&right);
+    key
+}
+
+impl fmt::Display for ChargeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ch_{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl FromStr for ChargeId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let digits =
+            text.strip_prefix("ch_").filter(|digits| digits.len() == 32 && !digits.starts_with('+')).ok_or(())?;
+        u128::from_str_radix(digits, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| ())
+    }
+}
+
+impl Serialize for ChargeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -1,0 +1,47 @@
+//! `--on-interrupted reconcile`: what the ledger knows of an operation that was cut short, by the key that it was given
+//! for its charge or refund.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+
+use crate::atomic::json;
+use crate::charges::Charge;
+use crate::entry::Intent;
+use crate::ledger::{Ledger, LedgerError};
+use crate::refunds::Answer;
+
+pub(crate) fn reconciler(ledger: Arc<Ledger>) -> Reconciler<Response<Bytes>> {
+    Reconciler::new(move |run| {
+        let ledger = Arc::clone(&ledger);
+        async move {
+            // The ledger is on this disk: what is not in it did not take place, and whoever was about to write it is gone.
+            match look_up(&ledger, &run) {
+                Ok(Some(answer)) => Reconciled::Outcome(answer),
+                Ok(None) => Reconciled::RunAgain,
+                Err(error) => {
+                    tracing::error!(record_id = run.id.short(), "not reconciled: {}", crate::chain(&error));
+                    Reconciled::Unknown
+                }
+            }
+        }
+    })
+}
+
+fn look_up(ledger: &Ledger, run: &InterruptedRun) -> Result<Option<Response<Bytes>>, LedgerError> {
+    let intent = |step| Intent::of(&run.derived_key(step));
+    if let Some(intent) = intent("charge")
+        && let Some((id, entry)) = ledger.intended(intent)?.pop()
+    {
+        return Ok(Some(json(&Charge::of(id, entry))?));
+    }
+    let Some(intent) = intent("refund") else { return Ok(None) };
+    for (id, entry) in ledger.intended(intent)? {
+        if let Some(refund) = entry.refunds.iter().find(|refund| refund.intent == Some(intent)) {
+            return Ok(Some(json(&Answer::of(id, refund.clone(), &entry))?));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,165 @@
+//! Effect and record in one transaction: what a run calls.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::commitment::{ANSWERED_WITHIN, Pending, Refused};
+use super::context::RunContext;
+use crate::store::{
+    Abort, NotCommitted, SledStore, Store as _, StoreError, Transact, TransactionError, TransactionTree, effect,
+};
+
+/// Why a transaction was not committed. Unless said otherwise, nothing was done, and another may be tried.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError<E> {
+    /// The closure said so.
+    #[error("the transaction was aborted")]
+    Aborted(#[source] E),
+    /// The closure panicked.
+    #[error("the transaction's closure panicked")]
+    Panicked,
+    /// A key or value is too large, the trees can't be read, or the answer not be recorded.
+    #[error(transparent)]
+    Refused(#[from] TransactionError),
+    /// The trees can't be written to together.
+    #[error("{0}; give trees that `SledStore::db` of this store has opened, each once")]
+    Trees(&'static str),
+    /// The run has committed already, or is about to. A run commits once.
+    #[error("this run has committed already; do all of the effect in one transaction")]
+    Twice,
+    /// The run is over: it was settled without this transaction.
+    #[error("this run is over; commit before the handler answers")]
+    Over,
+    /// The operation was taken over by another run, or settled by somebody else.
+    #[error("the operation is not this run's any more")]
+    Superseded,
+    /// The run's record is kept in another store than the one that was to commit.
+    #[error("the run belongs to another store; commit in the store of its layer")]
+    Foreign,
+    /// The run is not protected by a store at all: `fail_open` let it go ahead.
+    #[error("the run goes ahead without a store, and has no record to commit")]
+    Unprotected,
+    /// The store failed. [`Uncertain`](StoreError::Uncertain): it may have been done. Whatever the run answers then, its
+    /// requester is told that the outcome is unknown.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+}
+
+impl RunContext {
+    /// Writes the run's effect and the record of its outcome in one transaction, durably. With
+    /// [`Rerun`](super::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets the
+    /// outcome or runs.
+    ///
+    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and gives the outcome. It runs on the store's
+    /// writer thread, where everybody waits for it, the look-ups of other requests included: it should only read and
+    /// write these trees. It may be called again if the database asks for it; what it returned before was then undone.
+    /// Whatever the run returns afterwards, it is answered with this outcome. All that the transaction writes, the outcome
+    /// included, is at most 128 KiB.
+    ///
+    /// # Errors
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run returns
+    /// counts as ever.
+    ///
+    /// # Cancel safety
+    /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the run is settled by it all
+    /// the same.
+    pub fn commit_in<const N: usize, E, F>(
+        &self,
+        store: &SledStore,
+        trees: [&sled::Tree; N],
+        closure: F,
+    ) -> impl Future<Output = Result<Bytes, CommitError<E>>> + Send + use<N, E, F>
+    where
+        F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let mut closure = closure;
+        // It may be a small part of a large buffer, which the record would keep alive.
+        self.commit_whole(store, trees, move |trees| Ok(Bytes::copy_from_slice(&closure(trees)?)))
+    }
+
+    /// The same, of an outcome that is all of its buffer.
+    pub(crate) fn commit_whole<const N: usize, E, F>(
+        &self,
+        store: &SledStore,
+        trees: [&sled::Tree; N],
+        closure: F,
+    ) -> impl Future<Output = Result<Bytes, CommitError<E>>> + Send + use<N, E, F>
+    where
+        F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let sent = self.send(store, trees.map(sled::Tree::clone).into(), closure);
+        let commitment = self.commitment().cloned();
+        async move {
+            match timeout(ANSWERED_WITHIN, sent?).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(doubt("the store was poisoned or closed meanwhile")),
+                Err(_) => {
+                    if let Some(commitment) = commitment {
+                        commitment.give_up();
+                    }
+                    Err(doubt("a write has not returned"))
+                }
+            }
+        }
+    }
+
+    fn send<const N: usize, E, F>(
+        &self,
+        store: &SledStore,
+        trees: Vec<sled::Tree>,
+        closure: F,
+    ) -> Result<oneshot::Receiver<Result<Bytes, CommitError<E>>>, CommitError<E>>
+    where
+        F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
+        if !Arc::ptr_eq(&commitment.slots, store.slots()) {
+            return Err(CommitError::Foreign);
+        }
+        let pending = Pending::begin(commitment).map_err(|refused| match refused {
+            Refused::Twice => CommitError::Twice,
+            Refused::Over => CommitError::Over,
+        })?;
+        let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
+        let reason = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&reason);
+        let keep = move |error| *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        let (reply, answer) = oneshot::channel();
+        let answered = move |result| {
+            let taken = reason.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let result = told(result, taken);
+            pending.answered(match &result {
+                Ok(outcome) => Ok(Some(outcome.clone())),
+                Err(CommitError::Store(StoreError::Uncertain { .. })) => Err(()),
+                Err(_) => Ok(None),
+            });
+            let _ = reply.send(result);
+        };
+        let (effect, answer_to) = (effect(closure, keep), Box::new(answered));
+        store.transact(Transact { hold, fingerprint, retention, trees, effect, answer: answer_to });
+        Ok(answer)
+    }
+}
+
+fn told<E>(result: Result<Bytes, NotCommitted>, reason: Option<E>) -> Result<Bytes, CommitError<E>> {
+    result.map_err(|error| match error {
+        NotCommitted::Aborted => reason.map_or(CommitError::Panicked, CommitError::Aborted),
+        NotCommitted::Panicked => CommitError::Panicked,
+        NotCommitted::Superseded => CommitError::Superseded,
+        NotCommitted::Refused(error) => CommitError::Refused(error),
+        NotCommitted::Trees(why) => CommitError::Trees(why),
+        NotCommitted::Store(error) => CommitError::Store(error),
+    })
+}
+
+fn doubt<E>(reason: &str) -> CommitError<E> {
+    CommitError::Store(StoreError::uncertain(reason))
+}

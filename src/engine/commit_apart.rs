@@ -1,0 +1,44 @@
+//! A transaction of a run without a database, for the laboratory of interleavings: its writer is a task of the schedule.
+
+use bytes::Bytes;
+
+use super::commitment::Pending;
+use super::context::RunContext;
+use crate::record::{Completion, Settlement};
+
+/// A transaction that was sent. If this is dropped, nobody knows how it ended.
+#[derive(Debug)]
+pub struct SentApart {
+    pending: Pending,
+    completion: Completion,
+}
+
+impl RunContext {
+    /// Sends the run's transaction to whoever holds what this returns; `None` where a run can't commit. It records `outcome`.
+    pub fn send_apart(&self, outcome: Bytes) -> Option<SentApart> {
+        let commitment = self.commitment()?;
+        let pending = Pending::begin(commitment).ok()?;
+        let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
+        let completion = Completion { hold, fingerprint, settlement: Settlement::Outcome(outcome), retention };
+        Some(SentApart { pending, completion })
+    }
+}
+
+impl SentApart {
+    /// What is to be recorded in the run's store.
+    pub fn completion(&self) -> Completion {
+        self.completion.clone()
+    }
+
+    /// It is durable.
+    pub fn committed(self) {
+        if let Settlement::Outcome(outcome) = self.completion.settlement {
+            self.pending.answered(Ok(Some(outcome)));
+        }
+    }
+
+    /// It was not done.
+    pub fn aborted(self) {
+        self.pending.answered(Ok(None));
+    }
+}

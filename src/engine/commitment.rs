@@ -1,0 +1,222 @@
+//! How a run's transaction stands, between the handler that sends it, the writer that answers, and the run that settles.
+//!
+//! Rules:
+//! 1. One transaction at a time, and none after one that was committed.
+//! 2. Whoever settles the run closes it first: what is sent later is refused, what was sent is waited for.
+//! 3. A run that is dropped in between leaves its slot lingering until the writer has answered: nobody is answered from
+//!    what can be seen in the store and is perhaps not durable.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::fingerprint::Fingerprint;
+use crate::laboratory::point;
+use crate::record::Hold;
+use crate::slots::{Slot, Slots};
+
+/// How long the writer's answer is waited for: longer than a store takes to say that a write is stuck.
+pub(super) const ANSWERED_WITHIN: Duration = Duration::from_secs(70);
+
+/// What a run's transaction needs, and where it stands.
+#[derive(Debug)]
+pub(super) struct Commitment {
+    pub(super) hold: Hold,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) retention: Duration,
+    pub(super) slots: Arc<Slots>,
+    stage: Mutex<Stage>,
+    moved: Notify,
+}
+
+#[derive(Debug, Clone)]
+enum Stage {
+    /// None was sent, or it was aborted.
+    Open,
+    /// It is with the writer.
+    Sent,
+    /// The run was dropped meanwhile.
+    Orphaned,
+    /// It is durable; this is its outcome.
+    Committed(Bytes),
+    /// Nobody knows whether it is durable.
+    Doubtful,
+    /// Nobody knew, and then the writer answered after all.
+    Late,
+    /// The run is being settled.
+    Closed,
+}
+
+/// How a run's transaction ended.
+#[derive(Debug)]
+pub(super) enum Committed {
+    /// There was none.
+    Nothing,
+    /// Effect and record are durable.
+    Outcome(Bytes),
+    /// Nobody knows.
+    InDoubt,
+}
+
+impl Commitment {
+    pub(super) fn new(hold: Hold, fingerprint: Fingerprint, retention: Duration, slots: Arc<Slots>) -> Self {
+        let (stage, moved) = (Mutex::new(Stage::Open), Notify::new());
+        Self { hold, fingerprint, retention, slots, stage, moved }
+    }
+
+    fn begin(&self) -> Result<(), Refused> {
+        point();
+        let mut stage = self.stage();
+        match *stage {
+            Stage::Open => {
+                *stage = Stage::Sent;
+                Ok(())
+            }
+            Stage::Sent | Stage::Committed(_) | Stage::Doubtful | Stage::Late => Err(Refused::Twice),
+            Stage::Orphaned | Stage::Closed => Err(Refused::Over),
+        }
+    }
+
+    /// The writer's answer: an outcome, `Ok(None)` if it was aborted, an error if nobody knows.
+    fn answered(&self, answer: Result<Option<Bytes>, ()>) {
+        point();
+        let mut stage = self.stage();
+        if matches!(*stage, Stage::Doubtful) {
+            // Nobody waits any more, but the store knows now.
+            if answer.is_ok() {
+                *stage = Stage::Late;
+                drop(stage);
+                point();
+                self.slots.forget(&self.hold.id);
+            }
+            return;
+        }
+        let orphaned = matches!(*stage, Stage::Orphaned);
+        let settled = orphaned && answer.is_ok();
+        *stage = match answer {
+            Ok(Some(outcome)) => Stage::Committed(outcome),
+            Ok(None) if orphaned => Stage::Closed,
+            Ok(None) => Stage::Open,
+            Err(()) => Stage::Doubtful,
+        };
+        drop(stage);
+        point();
+        if settled {
+            self.slots.forget(&self.hold.id);
+        }
+        self.moved.notify_waiters();
+    }
+
+    /// Nobody waits for the writer any more.
+    pub(super) fn give_up(&self) {
+        let mut stage = self.stage();
+        if let Stage::Sent = *stage {
+            *stage = Stage::Doubtful;
+        }
+        drop(stage);
+        self.moved.notify_waiters();
+    }
+
+    /// The doubt is remembered; unless the writer has answered meanwhile.
+    pub(super) fn remembered(&self) {
+        if let Stage::Late = *self.stage() {
+            self.slots.forget(&self.hold.id);
+        }
+    }
+
+    /// Waits for what was sent, refuses more, and says how it ended.
+    pub(super) async fn close(&self) -> Committed {
+        let waited = timeout(ANSWERED_WITHIN, async {
+            loop {
+                let moved = self.moved.notified();
+                tokio::pin!(moved);
+                moved.as_mut().enable();
+                point();
+                if let Some(committed) = self.try_close() {
+                    return committed;
+                }
+                moved.await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| {
+            self.give_up();
+            // The writer may have answered this moment.
+            self.try_close().unwrap_or(Committed::InDoubt)
+        })
+    }
+
+    fn try_close(&self) -> Option<Committed> {
+        let mut stage = self.stage();
+        match &*stage {
+            Stage::Sent => None,
+            Stage::Committed(outcome) => Some(Committed::Outcome(outcome.clone())),
+            Stage::Doubtful | Stage::Late => Some(Committed::InDoubt),
+            Stage::Open | Stage::Orphaned | Stage::Closed => {
+                *stage = Stage::Closed;
+                Some(Committed::Nothing)
+            }
+        }
+    }
+
+    /// The run is dropped.
+    pub(super) fn abandon(&self, slot: &Slot) {
+        point();
+        let mut stage = self.stage();
+        match *stage {
+            Stage::Sent => {
+                *stage = Stage::Orphaned;
+                slot.linger();
+            }
+            Stage::Doubtful => slot.linger(),
+            Stage::Open => *stage = Stage::Closed,
+            Stage::Orphaned | Stage::Committed(_) | Stage::Late | Stage::Closed => {}
+        }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transaction that the writer has not answered. If it never does, nobody knows.
+#[cfg_attr(not(any(feature = "sled", feature = "laboratory")), allow(dead_code, reason = "nobody sends any"))]
+#[derive(Debug)]
+pub(super) struct Pending {
+    commitment: Option<Arc<Commitment>>,
+}
+
+#[cfg_attr(not(any(feature = "sled", feature = "laboratory")), allow(dead_code, reason = "nobody sends any"))]
+impl Pending {
+    /// Begins a transaction; says why not, if so.
+    pub(super) fn begin(commitment: &Arc<Commitment>) -> Result<Self, Refused> {
+        commitment.begin()?;
+        Ok(Self { commitment: Some(Arc::clone(commitment)) })
+    }
+
+    /// An outcome, `Ok(None)` if it was aborted, an error if nobody knows.
+    pub(super) fn answered(mut self, answer: Result<Option<Bytes>, ()>) {
+        if let Some(commitment) = self.commitment.take() {
+            commitment.answered(answer);
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(commitment) = self.commitment.take() {
+            commitment.answered(Err(()));
+        }
+    }
+}
+
+/// Why no transaction can begin.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// There was one.
+    Twice,
+    /// The run is over.
+    Over,
+}

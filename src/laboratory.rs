@@ -1,0 +1,110 @@
+//! For this crate's own laboratories (feature `laboratory`): protections broken on command, to show that a laboratory
+//! would see it, and hooks through which a scheduler explores interleavings. Not for servers.
+//!
+//! Without the feature nothing is ever broken, and the hooks are empty.
+
+use futures_util::future::BoxFuture;
+
+/// The variable of the environment that names the protection to break, for the whole process.
+#[cfg(feature = "laboratory")]
+const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
+
+/// A protection that can be broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "laboratory"), allow(dead_code, reason = "named where the protection is"))]
+pub(crate) enum Protection {
+    /// A claim is written before the handler starts, where the policy needs it.
+    DurableClaim,
+    /// What is answered was handed to the operating system before.
+    Flush,
+    /// And made durable.
+    Fdatasync,
+    /// A failed write or sync poisons the store.
+    Poison,
+    /// A run is detached from its requester.
+    Detached,
+    /// An outcome is recorded.
+    Record,
+    /// The slot is held until the record is durable.
+    Slot,
+    /// Time does not follow the wall clock while the store is open.
+    SteadyTime,
+}
+
+impl Protection {
+    #[cfg(feature = "laboratory")]
+    const fn name(self) -> &'static str {
+        match self {
+            Self::DurableClaim => "durable-claim",
+            Self::Flush => "flush",
+            Self::Fdatasync => "fdatasync",
+            Self::Poison => "poison",
+            Self::Detached => "detached",
+            Self::Record => "record",
+            Self::Slot => "slot",
+            Self::SteadyTime => "steady-time",
+        }
+    }
+}
+
+/// Whether a protection is broken in this process.
+#[cfg(feature = "laboratory")]
+pub(crate) fn is_broken(protection: Protection) -> bool {
+    static BROKEN: std::sync::OnceLock<Option<std::ffi::OsString>> = std::sync::OnceLock::new();
+    let broken = BROKEN.get_or_init(|| {
+        let broken = std::env::var_os(SWITCH);
+        if let Some(name) = &broken {
+            tracing::error!(target: "tower_idempotency", ?name, "{SWITCH} is set: a protection is broken on purpose");
+        }
+        broken
+    });
+    broken.as_ref().is_some_and(|name| name == protection.name())
+}
+
+/// Whether a protection is broken in this process: never.
+#[cfg(not(feature = "laboratory"))]
+pub(crate) const fn is_broken(_: Protection) -> bool {
+    false
+}
+
+#[cfg(feature = "laboratory")]
+mod explore {
+    use std::sync::OnceLock;
+
+    use futures_util::future::BoxFuture;
+
+    /// What a scheduler of its own does instead of the machine's.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Scheduler {
+        /// Called where another thread may come between.
+        pub point: fn(),
+        /// Starts a run.
+        pub spawn: fn(BoxFuture<'static, ()>),
+    }
+
+    pub(super) static SCHEDULER: OnceLock<Scheduler> = OnceLock::new();
+
+    /// Lets a scheduler explore the interleavings of this process from now on.
+    pub fn explore(scheduler: Scheduler) {
+        let _ = SCHEDULER.set(scheduler);
+    }
+}
+#[cfg(feature = "laboratory")]
+pub use explore::{Scheduler, explore};
+
+/// A place where another thread may come between. No lock is held here.
+pub(crate) fn point() {
+    #[cfg(feature = "laboratory")]
+    if let Some(scheduler) = explore::SCHEDULER.get() {
+        (scheduler.point)();
+    }
+}
+
+/// Starts a run in the current runtime.
+pub(crate) fn spawn(run: BoxFuture<'static, ()>) {
+    #[cfg(feature = "laboratory")]
+    if let Some(scheduler) = explore::SCHEDULER.get() {
+        return (scheduler.spawn)(run);
+    }
+    tokio::spawn(run);
+}

@@ -1,0 +1,100 @@
+//! Effect and answer in one transaction: what a handler calls.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+
+use super::context::IdempotencyContext;
+use super::snapshot;
+use crate::engine::CommitError;
+use crate::store::{Abort, SledStore, TransactionError, TransactionTree};
+
+impl IdempotencyContext {
+    /// Writes the handler's effect and the record of its answer in one transaction, durably. With
+    /// [`Rerun`](crate::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets the
+    /// answer or runs.
+    ///
+    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and gives the answer.
+    /// It runs on the store's writer thread, where everybody waits for it, the look-ups of other requests included: it
+    /// should only read and write these trees. It may be called again if the database asks for it; what it wrote before
+    /// was then undone. All that the transaction writes, the answer included, is at most 128 KiB, and the answer not longer
+    /// than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
+    ///
+    /// Whatever the handler returns afterwards, the request is answered with this answer, as it was recorded: headers that
+    /// are not [kept](super::KeptHeaders) are not in the first answer either. A handler that returns
+    /// [`Committed`] can't forget to commit.
+    ///
+    /// # Errors
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was
+    /// done, and what the handler answers counts as ever.
+    ///
+    /// # Cancel safety
+    /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the run is settled by it all
+    /// the same.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::Response;
+    /// use tower_idempotency::server::Committed;
+    /// use tower_idempotency::{IdempotencyContext, SledStore};
+    ///
+    /// // With `OnInterrupted::Rerun` on the layer.
+    /// async fn charge(context: IdempotencyContext, store: SledStore) -> Result<Committed, Box<dyn std::error::Error>> {
+    ///     let charges = store.db()?.open_tree("charges")?;
+    ///     let id = context.derived_key("charge");
+    ///     let committed = context.commit_in(&store, [&charges], move |[charges]| {
+    ///         charges.insert(id.as_bytes(), b"10 euros")?;
+    ///         Ok::<_, tower_idempotency::store::Abort<std::io::Error>>(Response::new(Bytes::from("charged")))
+    ///     });
+    ///     Ok(committed.await?)
+    /// }
+    /// ```
+    pub fn commit_in<const N: usize, E, F>(
+        &self,
+        store: &SledStore,
+        trees: [&sled::Tree; N],
+        mut closure: F,
+    ) -> impl Future<Output = Result<Committed, CommitError<E>>> + Send + use<N, E, F>
+    where
+        F: FnMut([TransactionTree<'_>; N]) -> Result<Response<Bytes>, Abort<E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let recorder = Arc::clone(&self.recorder);
+        let recorded = move |trees: [TransactionTree<'_>; N]| {
+            let answer = closure(trees)?;
+            recorder.record(&answer).ok_or(Abort::Refused(TransactionError::Unrecordable))
+        };
+        let committed = self.run.commit_whole(store, trees, recorded);
+        async move { Ok(Committed { outcome: committed.await? }) }
+    }
+}
+
+/// The answer that was committed with its effect. A handler returns it; the layer answers with its record.
+#[derive(Debug)]
+#[must_use]
+pub struct Committed {
+    outcome: Bytes,
+}
+
+impl Committed {
+    /// The answer, as it was recorded.
+    #[must_use]
+    pub fn answer(self) -> Response<Bytes> {
+        let mut response = Response::default();
+        if let Some(snapshot) = snapshot::decode(&self.outcome) {
+            *response.status_mut() = snapshot.status;
+            *response.headers_mut() = snapshot.headers;
+            *response.body_mut() = snapshot.body;
+        }
+        response
+    }
+}
+
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponse for Committed {
+    fn into_response(self) -> axum::response::Response {
+        self.answer().map(Into::into)
+    }
+}

@@ -1,0 +1,325 @@
+//! The kinds of request whose futures are dropped, and what has to be true of their keys afterwards.
+
+use std::time::Duration;
+
+use tower_idempotency::test_util::Verb;
+
+use crate::handler::Policy::{self, Reconcile, Refuse, Rerun};
+use crate::handler::{Act, Layer, Phase};
+use crate::home::Kind;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    /// What the handler does, call by call.
+    pub(crate) script: &'static [Act],
+    pub(crate) before: Before,
+    pub(crate) shape: Shape,
+    pub(crate) meanwhile: Meanwhile,
+    pub(crate) options: fn(Layer) -> Layer,
+    pub(crate) policies: &'static [Policy],
+    /// What the request is told when nobody drops it: `outcome`, `nothing`, or a refusal. Shows that the case is what
+    /// it says.
+    pub(crate) undisturbed: [&'static str; 2],
+    /// What retries are told in the end, under `Refuse` and under the other two.
+    pub(crate) end: [End; 2],
+    pub(crate) after_restart: Option<End>,
+    /// Where the drop has to come at least once.
+    pub(crate) reaches: Phase,
+}
+
+/// What has happened to the key before the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    Nothing,
+    /// Another request for it was answered.
+    Answered,
+    /// Another request for it is at the handler's gate.
+    Running,
+    /// A run was cut short.
+    Interrupted,
+    /// The process is shutting down.
+    Drained,
+    AnsweredAndDrained,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Whole,
+    Pieces,
+    /// Another request with the same key.
+    Other,
+    /// A key that is refused.
+    Malformed,
+}
+
+/// What happens while the request is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meanwhile {
+    Nothing,
+    /// The handler's gate is opened.
+    Gate,
+    /// A duplicate comes and waits, and then the gate is opened.
+    Duplicate,
+    /// The process begins to shut down, and then the gate is opened.
+    Drain,
+    /// The store does not answer for a moment.
+    Slow(Verb),
+    /// The store does not answer for longer than it is waited for.
+    Stalled(Verb),
+    /// The store does it, and its answer is lost.
+    Lost(Verb),
+    /// And once more, when it is asked again.
+    LostTwice(Verb),
+    /// The store refuses it.
+    Fails(Verb),
+}
+
+/// What is true in the end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    /// What a retry is told: `outcome`, or a refusal.
+    pub(crate) told: &'static str,
+    /// How often the handler was called.
+    pub(crate) runs: usize,
+}
+
+const fn outcome(runs: usize) -> End {
+    End { told: "outcome", runs }
+}
+
+const fn refused(told: &'static str, runs: usize) -> End {
+    End { told, runs }
+}
+
+const FIRST: Case = Case {
+    name: "first-run",
+    script: &[],
+    before: Before::Nothing,
+    shape: Shape::Whole,
+    meanwhile: Meanwhile::Nothing,
+    options: |layer| layer,
+    policies: &Policy::ALL,
+    undisturbed: ["outcome"; 2],
+    end: [outcome(1); 2],
+    after_restart: None,
+    reaches: Phase::Running,
+};
+const SLOW: Case = Case { name: "slow-claim", meanwhile: Meanwhile::Slow(Verb::Claim), ..FIRST };
+const STALLED: Case = Case { meanwhile: Meanwhile::Stalled(Verb::Claim), ..FIRST };
+const GATED: Case = Case { name: "handler-at-its-gate", script: &[Act::AtGate], meanwhile: Meanwhile::Gate, ..FIRST };
+const REPLAY: Case = Case { name: "replay", before: Before::Answered, reaches: Phase::Asking, ..FIRST };
+const RELEASE: Case =
+    Case { name: "release", script: &[Act::Release], undisturbed: ["released"; 2], end: [outcome(2); 2], ..FIRST };
+const PANIC: Case = Case {
+    name: "panic",
+    script: &[Act::Panic],
+    undisturbed: ["outcome-unknown"; 2],
+    end: [refused("outcome-unknown", 1), outcome(2)],
+    ..FIRST
+};
+const STREAM: Case = Case {
+    name: "stream",
+    script: &[Act::Stream],
+    undisturbed: ["passed-on"; 2],
+    end: [refused("not-replayable", 1); 2],
+    ..FIRST
+};
+const INTERRUPTED: Case = Case {
+    name: "interrupted",
+    script: &[Act::Panic],
+    before: Before::Interrupted,
+    undisturbed: ["outcome-unknown", "outcome"],
+    end: [refused("outcome-unknown", 1), outcome(2)],
+    reaches: Phase::Asking,
+    ..FIRST
+};
+const FAIL_OPEN: Case = Case {
+    name: "fail-open",
+    script: &[Act::Unprotected],
+    meanwhile: Meanwhile::Fails(Verb::Claim),
+    options: |layer| layer.fail_open(true),
+    undisturbed: ["unprotected"; 2],
+    end: [outcome(2); 2],
+    ..FIRST
+};
+const DRAINED: Case = Case {
+    name: "new-key-while-shutting-down",
+    before: Before::Drained,
+    undisturbed: ["shutting-down"; 2],
+    end: [refused("shutting-down", 0); 2],
+    after_restart: Some(outcome(1)),
+    reaches: Phase::Asking,
+    ..FIRST
+};
+
+pub(crate) const CASES: &[Case] = &[
+    FIRST,
+    GATED,
+    Case { name: "request-in-pieces", shape: Shape::Pieces, ..FIRST },
+    Case { name: "answer-in-pieces", script: &[Act::Pieces], ..FIRST },
+    Case { name: "commit", script: &[Act::Commit], policies: &[Refuse, Rerun], reaches: Phase::Running, ..FIRST },
+    Case { name: "first-run-with-a-waiter", meanwhile: Meanwhile::Duplicate, ..GATED },
+    Case { name: "waiting-duplicate", before: Before::Running, ..GATED },
+    REPLAY,
+    Case { name: "other-request", shape: Shape::Other, undisturbed: ["key-reused"; 2], ..REPLAY },
+    Case {
+        name: "other-request-in-flight",
+        before: Before::Running,
+        shape: Shape::Other,
+        undisturbed: ["key-reused"; 2],
+        ..GATED
+    },
+    Case {
+        name: "malformed-key",
+        shape: Shape::Malformed,
+        undisturbed: ["key-malformed"; 2],
+        end: [refused("key-malformed", 0); 2],
+        reaches: Phase::Asking,
+        ..FIRST
+    },
+    Case {
+        name: "too-large-request",
+        options: |layer| layer.max_request_body(3),
+        undisturbed: ["body-too-large"; 2],
+        end: [refused("body-too-large", 0); 2],
+        reaches: Phase::Asking,
+        ..FIRST
+    },
+    RELEASE,
+    STREAM,
+    Case { name: "long-answer", script: &[Act::Long], options: |layer| layer.max_response_body(50), ..STREAM },
+    PANIC,
+    Case { name: "error", script: &[Act::Fail], undisturbed: ["nothing"; 2], ..PANIC },
+    Case {
+        name: "hanging-handler",
+        script: &[Act::Hang],
+        options: |layer| layer.max_run(Duration::from_secs(1)),
+        ..PANIC
+    },
+    INTERRUPTED,
+    Case {
+        name: "interrupted-after-its-effect",
+        script: &[Act::LatePanic],
+        policies: &[Refuse, Reconcile],
+        end: [refused("outcome-unknown", 1), outcome(1)],
+        ..INTERRUPTED
+    },
+    Case {
+        name: "slow-question",
+        meanwhile: Meanwhile::Slow(Verb::Inquire),
+        policies: &[Reconcile],
+        reaches: Phase::Claiming,
+        ..INTERRUPTED
+    },
+    Case {
+        name: "slow-verdict",
+        script: &[Act::LatePanic],
+        meanwhile: Meanwhile::Slow(Verb::Resolve),
+        policies: &[Reconcile],
+        end: [refused("outcome-unknown", 1), outcome(1)],
+        reaches: Phase::Claiming,
+        ..INTERRUPTED
+    },
+    SLOW,
+    Case { name: "slow-look-up", meanwhile: Meanwhile::Slow(Verb::Load), ..SLOW },
+    Case { name: "slow-record", meanwhile: Meanwhile::Slow(Verb::Complete), reaches: Phase::Recording, ..SLOW },
+    Case {
+        name: "slow-release",
+        meanwhile: Meanwhile::Slow(Verb::Release),
+        policies: &[Refuse, Reconcile],
+        reaches: Phase::Recording,
+        ..RELEASE
+    },
+    Case {
+        name: "slow-interrupt",
+        meanwhile: Meanwhile::Slow(Verb::Interrupt),
+        policies: &[Refuse, Reconcile],
+        reaches: Phase::Recording,
+        ..PANIC
+    },
+    Case {
+        name: "slow-reclaim",
+        meanwhile: Meanwhile::Slow(Verb::Reclaim),
+        policies: &[Rerun, Reconcile],
+        reaches: Phase::Claiming,
+        ..INTERRUPTED
+    },
+    Case { name: "stalled-claim", undisturbed: ["store-unavailable"; 2], reaches: Phase::Claiming, ..STALLED },
+    Case { name: "stalled-look-up", meanwhile: Meanwhile::Stalled(Verb::Load), ..STALLED },
+    Case {
+        name: "stalled-record",
+        meanwhile: Meanwhile::Stalled(Verb::Complete),
+        reaches: Phase::Recording,
+        ..STALLED
+    },
+    Case {
+        name: "stalled-reclaim",
+        meanwhile: Meanwhile::Stalled(Verb::Reclaim),
+        policies: &[Rerun, Reconcile],
+        undisturbed: ["store-unavailable"; 2],
+        reaches: Phase::Claiming,
+        ..INTERRUPTED
+    },
+    Case { name: "lost-claim", meanwhile: Meanwhile::Lost(Verb::Claim), ..FIRST },
+    Case {
+        name: "claim-lost-twice",
+        meanwhile: Meanwhile::LostTwice(Verb::Claim),
+        undisturbed: ["store-unavailable"; 2],
+        reaches: Phase::Over,
+        ..FIRST
+    },
+    Case { name: "lost-record", meanwhile: Meanwhile::Lost(Verb::Complete), ..FIRST },
+    Case { name: "lost-release", meanwhile: Meanwhile::Lost(Verb::Release), policies: &[Refuse, Reconcile], ..RELEASE },
+    Case { name: "record-that-fails-once", meanwhile: Meanwhile::Fails(Verb::Complete), ..FIRST },
+    FAIL_OPEN,
+    Case {
+        name: "fail-open-after-a-stalled-claim",
+        meanwhile: Meanwhile::Stalled(Verb::Claim),
+        end: [refused("outcome-unknown", 1), outcome(2)],
+        ..FAIL_OPEN
+    },
+    DRAINED,
+    Case { name: "replay-while-shutting-down", before: Before::AnsweredAndDrained, reaches: Phase::Asking, ..FIRST },
+    Case { name: "run-while-shutting-down", meanwhile: Meanwhile::Drain, ..GATED },
+];
+
+impl Case {
+    /// Whether it can be had there. Where time is the machine's, nobody waits for five seconds to pass.
+    pub(crate) fn fits(&self, kind: Kind, policy: Policy, has_own_time: bool) -> bool {
+        let needs_faults =
+            !matches!(self.meanwhile, Meanwhile::Nothing | Meanwhile::Gate | Meanwhile::Duplicate | Meanwhile::Drain);
+        let takes_time = matches!(self.meanwhile, Meanwhile::Stalled(_)) || self.script.contains(&Act::Hang);
+        // A store on disk for each key of its own is paid once.
+        let is_dear = kind == Kind::Sled && self.spoils_its_store() && policy != Refuse;
+        let has_transactions = kind == Kind::Sled || !self.script.contains(&Act::Commit);
+        self.policies.contains(&policy)
+            && has_transactions
+            && !is_dear
+            && (!needs_faults || kind == Kind::Test)
+            && (!takes_time || has_own_time)
+    }
+
+    /// Whether it leaves a store behind in which others would not find what they expect.
+    pub(crate) fn spoils_its_store(&self) -> bool {
+        let drained = matches!(self.before, Before::Drained | Before::AnsweredAndDrained);
+        drained || !matches!(self.meanwhile, Meanwhile::Nothing | Meanwhile::Gate | Meanwhile::Duplicate)
+    }
+
+    /// What each request for the key is told in the end, and how often the handler was called.
+    pub(crate) fn ends(&self, policy: Policy, restarted: bool) -> Vec<(Shape, End)> {
+        let end = under(policy, self.end);
+        let end = self.after_restart.filter(|_| restarted).unwrap_or(end);
+        match self.shape {
+            Shape::Other => vec![(Shape::Other, refused("key-reused", end.runs)), (Shape::Whole, end)],
+            Shape::Malformed => vec![(Shape::Malformed, end)],
+            Shape::Whole | Shape::Pieces => vec![(Shape::Whole, end)],
+        }
+    }
+}
+
+/// The first of two for `Refuse`, the second for the others.
+pub(crate) fn under<T: Copy>(policy: Policy, both: [T; 2]) -> T {
+    both[usize::from(policy != Policy::Refuse)]
+}

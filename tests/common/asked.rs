@@ -1,0 +1,75 @@
+//! An application that is asked about operations that were cut short, and says what the test wants.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::Response;
+use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+use tower_idempotency::record::{Claim, Claimed, Hold, Settled};
+use tower_idempotency::store::Store;
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+
+use crate::common::lab::{Gate, charge_print, wish};
+
+/// What it was asked so far. Clones share it.
+#[derive(Clone, Default)]
+pub struct Asked {
+    questions: Arc<Mutex<Vec<InterruptedRun>>>,
+}
+
+impl Asked {
+    /// Says at once: the first of `script` to the first question, and so on; the last to all that follow.
+    pub fn says<O: Said>(&self, script: impl Into<Vec<Reconciled<O>>>) -> Reconciler<O> {
+        let gate = Gate::default();
+        gate.open();
+        self.says_behind(&gate, script)
+    }
+
+    /// The same, from behind a gate.
+    pub fn says_behind<O: Said>(&self, gate: &Gate, script: impl Into<Vec<Reconciled<O>>>) -> Reconciler<O> {
+        let (questions, gate, script) = (Arc::clone(&self.questions), gate.clone(), script.into());
+        Reconciler::new(move |run| {
+            let mut questions = questions.lock().expect("nothing panics under this lock");
+            let said = script[questions.len().min(script.len() - 1)].clone();
+            questions.push(run);
+            let gate = gate.clone();
+            async move {
+                gate.pass().await;
+                said
+            }
+        })
+    }
+
+    pub fn questions(&self) -> Vec<InterruptedRun> {
+        self.questions.lock().expect("nothing panics under this lock").clone()
+    }
+
+    pub fn times(&self) -> usize {
+        self.questions().len()
+    }
+}
+
+/// An outcome that can be said more than once.
+pub trait Said: Clone + fmt::Debug + Send + Sync + 'static {}
+impl<O: Clone + fmt::Debug + Send + Sync + 'static> Said for O {}
+
+/// "It took place": answered 201 with this receipt.
+pub fn found(receipt: impl Into<Bytes>) -> Reconciled<Response<Bytes>> {
+    let response = Response::builder().status(201).header("location", "/charges/17").body(receipt.into());
+    Reconciled::Outcome(response.expect("a valid answer"))
+}
+
+/// A layer that asks.
+pub fn asking<St: Store>(store: St, reconciler: Reconciler<Response<Bytes>>) -> IdempotencyLayer<St> {
+    IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Reconcile(reconciler))
+}
+
+/// An operation `post(key, "a")` that was begun and cut short. It is forgotten after a day.
+pub async fn cut_short<St: Store>(store: &St, key: &str) -> Hold {
+    let claim = Claim { fingerprint: charge_print().with_credentials().finish(), ..wish(key, 1) };
+    let Claimed::Fresh(hold) = store.claim(claim).await.expect("the store works") else { panic!("{key} is held") };
+    let cut = store.interrupt(hold.id, hold.fence).await.expect("the store works");
+    assert_eq!(cut, Settled::Done);
+    hold
+}

@@ -1,0 +1,80 @@
+//! The control of a laboratory: the same test once more, in a process in which a protection is broken. It must see it.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The switch of `src/laboratory.rs`.
+const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
+/// How often the child is looked at, and after how long it is killed.
+const LOOK: Duration = Duration::from_millis(20);
+const BOUND: Duration = Duration::from_secs(240);
+
+/// Whether this process is a control: a protection is broken in it.
+pub fn is_control() -> bool {
+    std::env::var_os(SWITCH).is_some()
+}
+
+/// Runs `test`, a test of this program, in a child process with `protection` broken, and gives the number of violations
+/// that its figure, the last line of that kind, reports.
+///
+/// # Panics
+///
+/// If the child reports no figure, does not end in time, or succeeds although it reports violations.
+pub fn violations_when_broken(test: &str, protection: &str, extra_env: &[(&str, &str)]) -> usize {
+    let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(SWITCH, protection);
+    // A long form passes its counts on, unless `extra_env` says otherwise.
+    command.env_remove("RUST_BACKTRACE").envs(extra_env.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("this program can be started again");
+    let stdout = read(child.stdout.take().expect("it is piped"));
+    let stderr = read(child.stderr.take().expect("it is piped"));
+    let ended = wait(&mut child);
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    let status = ended.unwrap_or_else(|| panic!("{test} without {protection} did not end:\n{stdout}\n{stderr}"));
+    let Some(violations) = figure(&stdout) else {
+        panic!("{test} without {protection} reported no figure: {status}\n{stdout}\n{stderr}");
+    };
+    let said = format!("{test} without {protection} reported {violations} violations, and ended with {status}");
+    assert_eq!(status.success(), violations == 0, "{said}:\n{stdout}\n{stderr}");
+    violations
+}
+
+/// The N of the last line that ends in `violations N`.
+fn figure(output: &str) -> Option<usize> {
+    let number = |line: &str| line.rsplit_once("violations ").and_then(|(_, number)| number.trim().parse().ok());
+    output.lines().rev().find_map(number)
+}
+
+/// Reads on, so that the child never waits for a full pipe.
+fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read until then is what can be shown.
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+fn text(reader: JoinHandle<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&reader.join().expect("reading does not panic")).into_owned()
+}
+
+/// `None`: it had to be killed.
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("its own child") {
+            return Some(status);
+        }
+        if began.elapsed() > BOUND {
+            // Errors: it has ended meanwhile.
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(LOOK);
+    }
+}

@@ -1,0 +1,37 @@
+//! What really happened: what an operator finds out, and what the application says when it is asked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tower_idempotency::RecordId;
+
+use super::key;
+use super::notes::Note;
+
+/// Which effects took place.
+#[derive(Debug, Clone, Default)]
+pub struct Truth(Arc<Mutex<HashMap<RecordId, (u64, bool)>>>);
+
+impl Truth {
+    /// Learns it from what is noted.
+    pub fn hears(&self, note: &Note) {
+        match note {
+            Note::Began(key) => drop(self.all().entry(key::id(*key)).or_insert((*key, false))),
+            Note::Effect(key) => self.learns(*key, true),
+            _ => {}
+        }
+    }
+
+    pub fn learns(&self, key: u64, took_place: bool) {
+        self.all().insert(key::id(key), (key, took_place));
+    }
+
+    /// The operation of a record, and whether its effect took place, if anybody knows.
+    pub fn of(&self, id: RecordId) -> Option<(u64, bool)> {
+        self.all().get(&id).copied()
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<RecordId, (u64, bool)>> {
+        self.0.lock().expect("nobody panics under it")
+    }
+}

@@ -1,0 +1,106 @@
+//! A scheduler that takes an execution through *all* schedules with at most so many preemptions.
+//!
+//! Where a task waits for something or gives way, every choice of the next one is tried; one that gave way has its turn
+//! when nobody else can go on. To come before that, or to take the turn from a task that could go on, costs a preemption.
+//! Most races need one or two.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
+
+#[derive(Debug)]
+pub struct Bounded {
+    preemptions: usize,
+    /// The most schedules.
+    most: usize,
+    schedules: usize,
+    /// The choices of the last schedule, from its beginning.
+    path: Vec<Choice>,
+    step: usize,
+    spent: usize,
+    /// Who gave way, and has not had its turn since.
+    yielded: Vec<TaskId>,
+    complete: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Choice {
+    tasks: Vec<TaskId>,
+    taken: usize,
+}
+
+impl Bounded {
+    /// `complete` is set when there are no further schedules.
+    pub fn new(preemptions: usize, most: usize, complete: Arc<AtomicBool>) -> Self {
+        Self { preemptions, most, schedules: 0, path: Vec::new(), step: 0, spent: 0, yielded: Vec::new(), complete }
+    }
+
+    /// Goes to the next path, depth first. Whether there is one.
+    fn advance(&mut self) -> bool {
+        while let Some(last) = self.path.last_mut() {
+            last.taken += 1;
+            if last.taken < last.tasks.len() {
+                return true;
+            }
+            self.path.pop();
+        }
+        false
+    }
+
+    /// Who may come next, and for how many of them, the first ones, no preemption is needed.
+    fn choices(&mut self, runnable: &[&Task], current: Option<TaskId>, is_yielding: bool) -> (Vec<TaskId>, usize) {
+        self.yielded.extend(current.filter(|_| is_yielding));
+        let all = || runnable.iter().map(|task| task.id());
+        let goes_on = current.filter(|current| !is_yielding && all().any(|task| task == *current));
+        let mut choices: Vec<_> = match goes_on {
+            Some(current) => vec![current],
+            None => all().filter(|task| !self.yielded.contains(task)).collect(),
+        };
+        if choices.is_empty() {
+            // All have given way: in turn, so that nobody is passed over.
+            self.yielded.clear();
+            choices.extend(all().find(|task| Some(*task) > current).or(all().next()));
+        }
+        let free = choices.len();
+        if self.spent < self.preemptions {
+            let others: Vec<_> = all().filter(|task| !choices.contains(task)).collect();
+            choices.extend(others);
+        }
+        (choices, free)
+    }
+}
+
+impl Scheduler for Bounded {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        if self.schedules > 0 && !self.advance() {
+            self.complete.store(true, Ordering::SeqCst);
+            return None;
+        }
+        if self.schedules == self.most {
+            return None;
+        }
+        self.schedules += 1;
+        (self.step, self.spent) = (0, 0);
+        self.yielded.clear();
+        Some(Schedule::new(0))
+    }
+
+    fn next_task(&mut self, runnable: &[&Task], current: Option<TaskId>, is_yielding: bool) -> Option<TaskId> {
+        let (choices, free) = self.choices(runnable, current, is_yielding);
+        if self.step == self.path.len() {
+            self.path.push(Choice { tasks: choices.clone(), taken: 0 });
+        }
+        let choice = &self.path[self.step];
+        assert_eq!(choice.tasks, choices, "the same choices led elsewhere");
+        let next = choice.tasks[choice.taken];
+        self.step += 1;
+        self.spent += usize::from(choice.taken >= free);
+        self.yielded.retain(|task| *task != next);
+        Some(next)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        unreachable!("what is explored exhaustively draws no numbers")
+    }
+}

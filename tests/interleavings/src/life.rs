@@ -1,0 +1,323 @@
+//! One execution: from an empty store, through what the plan says, to a store at rest.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use shuttle::future::JoinHandle;
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::RunContext;
+use tower_idempotency::record::{Resolution, Settled};
+use tower_idempotency::store::InterruptedRecord;
+use tower_idempotency::test_util::{ManualClock, Stall, TestStore};
+use tower_idempotency::{AnyStore, Fingerprint, MemoryStore, OnInterrupted, Once};
+
+use crate::history::{Policy, Told};
+use crate::ledger::Ledger;
+use crate::machine::Machine;
+use crate::plan::{Act, Client, KEYS, Kind, LONG, Plan, REQUESTS};
+use crate::runs;
+use crate::work::{commit, handle, id, key_of, reconciler, told, wait};
+
+/// More than any time-out of the crate's own, jitter included.
+const A_WHILE: Duration = Duration::from_secs(90);
+/// How many whiles pass before something counts as stuck.
+const WHILES: usize = 400;
+
+pub struct Life {
+    plan: Plan,
+    machine: Machine,
+    once: Once<AnyStore>,
+    /// Another layer over the same store.
+    twin: Once<AnyStore>,
+    /// The store, where it is one that fails on command.
+    test: Option<TestStore>,
+    stalls: Mutex<Vec<Stall>>,
+    ledger: Ledger,
+}
+
+/// Goes through it all, and gives what was written down. To be called inside an execution.
+pub fn live(plan: Plan) -> Ledger {
+    let life = Arc::new(Life::new(plan));
+    let _machine = life.machine.enter();
+    shuttle::future::block_on(life.live());
+    life.ledger.clone()
+}
+
+impl Life {
+    fn new(plan: Plan) -> Self {
+        let ledger = Ledger::new(&plan);
+        let clock = ManualClock::new(Timestamp::from_millis(1));
+        let (store, test) = match plan.store {
+            Kind::Memory => (AnyStore::new(MemoryStore::builder().clock(clock).build()), None),
+            Kind::Test => {
+                let test = TestStore::with_clock(clock);
+                (AnyStore::new(test.clone()), Some(test))
+            }
+        };
+        let on_interrupted = match plan.policy {
+            Policy::Refuse => OnInterrupted::Refuse,
+            Policy::Rerun | Policy::Atomic => OnInterrupted::Rerun,
+            Policy::Reconcile => OnInterrupted::Reconcile(reconciler(&ledger).time_out(plan.time_out())),
+        };
+        let once = Once::new(store).on_in_flight(plan.on_in_flight).on_interrupted(on_interrupted);
+        let once = once.retention(LONG).max_run(plan.max_run());
+        let twin = once.clone().retention(LONG);
+        Self { plan, machine: Machine::new(), once, twin, test, stalls: Mutex::default(), ledger }
+    }
+
+    async fn live(self: &Arc<Self>) {
+        runs::count(self.plan.cuts.clone());
+        if self.plan.before.is_some() {
+            self.ask(&self.once, KEYS[0], REQUESTS[0]).await;
+        }
+        self.stall();
+        for fault in self.plan.faults.clone() {
+            self.clone().act(0, fault).await;
+        }
+        let acts = self.plan.acts.iter().map(|(after, act)| self.spawn(self.clone().act(*after, *act)));
+        let clients = self.plan.clients.iter().enumerate().map(|(number, client)| self.client(number, *client));
+        let all = acts.collect::<Vec<_>>().into_iter().chain(clients.flatten()).collect();
+        if self.join(all).await > 0 {
+            self.ledger.see("gone");
+        }
+        self.go_on();
+        self.runs_end().await;
+        for key in KEYS {
+            self.settle(key).await;
+        }
+        self.runs_end().await;
+        self.rest().await;
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        shuttle::future::spawn(task)
+    }
+
+    /// Waits until all have ended, and says how many of them were dropped. Time passes only where it must.
+    async fn join(&self, handles: Vec<JoinHandle<()>>) -> usize {
+        if self.plan.takes_time() {
+            for _ in 0..WHILES {
+                if handles.iter().all(JoinHandle::is_finished) {
+                    break;
+                }
+                shuttle::thread::yield_now();
+                self.machine.pass(A_WHILE);
+            }
+            assert!(handles.iter().all(JoinHandle::is_finished), "violation: a task never ends: {:?}", self.once);
+        }
+        let mut dropped = 0;
+        for handle in handles {
+            dropped += usize::from(handle.await.is_err());
+        }
+        dropped
+    }
+
+    /// Waits until no run is left.
+    async fn runs_end(&self) {
+        loop {
+            let runs = runs::take();
+            if runs.is_empty() {
+                return;
+            }
+            if self.join(runs).await > 0 {
+                self.ledger.see("cut");
+            }
+        }
+    }
+
+    /// A client, and who takes it away.
+    fn client(self: &Arc<Self>, number: usize, client: Client) -> Vec<JoinHandle<()>> {
+        let life = self.clone();
+        let handle = self.spawn(async move {
+            wait(client.after).await;
+            let once = if number.is_multiple_of(2) { &life.once } else { &life.twin };
+            for _ in 0..client.times {
+                life.ask(once, client.key, client.request).await;
+                shuttle::future::yield_now().await;
+            }
+        });
+        let Some(gone) = client.gone else { return vec![handle] };
+        let abort = handle.abort_handle();
+        let taking_away = self.spawn(async move {
+            wait(gone).await;
+            abort.abort();
+        });
+        vec![handle, taking_away]
+    }
+
+    /// Sends a request and writes down what is said.
+    async fn ask(&self, once: &Once<AnyStore>, key: &'static str, request: &'static str) -> Told {
+        let ticket = self.ledger.sent(key, request);
+        let (ledger, breaths) = (self.ledger.clone(), self.plan.breaths);
+        let store = self.plan.commits.then(|| once.store().clone());
+        let effect = move |context: RunContext| async move {
+            match store {
+                None => handle(ledger, key, request, breaths).await,
+                Some(store) => commit(ledger, key, request, breaths, context, store).await,
+            }
+        };
+        let result = once.run(id(key), Fingerprint::of(request.as_bytes()), effect).await;
+        let replayed = result.as_ref().is_ok_and(|outcome| outcome.replayed);
+        let told = told(result);
+        self.ledger.answered(ticket, told.clone(), replayed);
+        told
+    }
+
+    async fn act(self: Arc<Self>, after: usize, act: Act) {
+        wait(after).await;
+        match act {
+            Act::Pass(time) => self.machine.pass(time),
+            Act::GoOn => self.go_on(),
+            Act::Fail(verb) => self.test().fail_next(verb),
+            Act::LoseAnswer(verb) => self.test().lose_answer(verb),
+            Act::Drain => self.drain().await,
+            Act::Resolve { stays } => {
+                for listed in self.listed().await {
+                    self.resolve(listed, stays).await;
+                }
+            }
+            Act::ReconcileAll => {
+                if self.once.reconcile_all().await.is_ok_and(|sum| sum.settled > 0) {
+                    self.ledger.see("reconciled");
+                }
+            }
+        }
+    }
+
+    fn test(&self) -> &TestStore {
+        self.test.as_ref().expect("such plans are for the store that fails on command")
+    }
+
+    fn stall(&self) {
+        let stalls = self.plan.stalls.iter().map(|verb| self.test().stall(*verb)).collect();
+        *self.stalls.lock().expect("nobody panics under it") = stalls;
+    }
+
+    fn go_on(&self) {
+        let stalls = std::mem::take(&mut *self.stalls.lock().expect("nobody panics under it"));
+        drop(stalls);
+        self.machine.go_on();
+    }
+
+    async fn drain(&self) {
+        if self.once.counts().live > 0 {
+            self.ledger.see("drain waits");
+        }
+        if self.once.drain(LONG).await == 0 {
+            self.ledger.drained();
+        }
+    }
+
+    /// What the store says was cut short; nothing, where it fails.
+    async fn listed(&self) -> Vec<InterruptedRecord> {
+        self.once.interrupted(KEYS.len()).await.unwrap_or_default()
+    }
+
+    /// An operator looks up whether it took effect, and says so. Whether that counted.
+    async fn resolve(&self, listed: InterruptedRecord, stays: bool) -> bool {
+        let key = key_of(listed.id);
+        let found = self.ledger.look_up(key);
+        let resolution = match &found {
+            Some((_, outcome)) => Resolution::Outcome { outcome: outcome.clone(), retention: LONG },
+            None => Resolution::Forget,
+        };
+        // It takes him a while.
+        wait(2).await;
+        let ticket = found.map(|(request, outcome)| (self.ledger.sent(key, request), outcome));
+        let resolving = self.once.resolve(listed.id, listed.fence, resolution);
+        // Who goes away leaves it to its task.
+        let settled = if stays { Some(resolving.await) } else { resolving.now_or_never() };
+        let is_done = matches!(settled, Some(Ok(Settled::Done)));
+        self.ledger.see(if is_done { "resolved" } else { "not resolved" });
+        if let Some((ticket, outcome)) = ticket
+            && is_done
+        {
+            // From here on every answer is this one.
+            self.ledger.answered(ticket, Told::outcome(outcome), true);
+        }
+        is_done
+    }
+
+    /// Sends the requests of a key once more: it is not stuck.
+    async fn settle(self: &Arc<Self>, key: &'static str) {
+        for request in REQUESTS {
+            if !self.plan.clients.iter().any(|client| (client.key, client.request) == (key, request)) {
+                continue;
+            }
+            let told = self.settle_one(key, request).await;
+            let is_settled = match &told {
+                Told::Outcome { .. } => true,
+                Told::Refused(slug) => match slug.as_str() {
+                    "key-reused" => true,
+                    "shutting-down" => self.plan.drains(),
+                    "outcome-unknown" | "store-unavailable" => self.plan.may_linger(),
+                    _ => false,
+                },
+                Told::Nothing => false,
+            };
+            if !is_settled {
+                self.ledger.wrong(format!("{key}: {request} is stuck: {told:?}"));
+            }
+        }
+    }
+
+    /// Asks until there is an outcome; where it stays unknown, an operator settles it.
+    async fn settle_one(self: &Arc<Self>, key: &'static str, request: &'static str) -> Told {
+        for _ in 0..self.plan.tries() {
+            let told = self.finally(key, request).await;
+            if told != Told::refused("outcome-unknown") || !self.plan.may_stay_unknown() {
+                return told;
+            }
+            let listed = self.listed().await.into_iter().find(|listed| listed.id == id(key));
+            let Some(listed) = listed else { return told };
+            let life = self.clone();
+            let resolving = self.spawn(async move {
+                life.resolve(listed, true).await;
+            });
+            self.join(vec![resolving]).await;
+            self.runs_end().await;
+        }
+        Told::refused("outcome-unknown")
+    }
+
+    async fn finally(self: &Arc<Self>, key: &'static str, request: &'static str) -> Told {
+        let answer = Arc::new(Mutex::new(Told::Nothing));
+        for _ in 0..self.plan.tries() {
+            let (life, said) = (self.clone(), answer.clone());
+            let asking = self.spawn(async move {
+                let told = life.ask(&life.once, key, request).await;
+                *said.lock().expect("nobody panics under it") = told;
+            });
+            self.join(vec![asking]).await;
+            // One that ends may still be in its slot, and is met there.
+            self.runs_end().await;
+            if let Told::Outcome { .. } = *answer.lock().expect("nobody panics under it") {
+                break;
+            }
+        }
+        answer.lock().expect("nobody panics under it").clone()
+    }
+
+    /// Nobody is left: no run, no slot, no waiter.
+    async fn rest(&self) {
+        let left = self.once.drain(LONG).await;
+        let counts = self.once.counts();
+        let begun = self.ledger.begun();
+        if left > 0 || counts.live > 0 || counts.runs != begun as u64 {
+            self.ledger.wrong(format!("{left} runs left, {begun} begun: {counts:?}"));
+        }
+        if counts.unrecorded > 0 {
+            self.ledger.see("unrecorded");
+        }
+        let store = format!("{:?}", self.once.store());
+        let mut empty = vec!["places: {}", "waiters: 0,"];
+        if !self.plan.may_linger() {
+            empty.push("remembered: {}");
+        }
+        for missing in empty.into_iter().filter(|empty| !store.contains(*empty)) {
+            self.ledger.wrong(format!("at the end it is not so that {missing} in {store}"));
+        }
+    }
+}

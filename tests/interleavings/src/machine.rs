@@ -1,0 +1,56 @@
+//! The machine: a runtime of tokio's for timers and for what the crate spawns there. Nothing of it goes on but when a
+//! task of the schedule lets it.
+
+use std::time::Duration;
+
+use shuttle::sync::Mutex;
+use tokio::runtime::{Builder, EnterGuard, Runtime};
+
+/// How often what was spawned is polled until it waits for something else.
+const TURNS: usize = 4;
+
+#[derive(Debug)]
+pub struct Machine {
+    runtime: Runtime,
+    // A runtime is driven by one task at a time.
+    turn: Mutex<()>,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+        Self { runtime: runtime.expect("a runtime needs memory alone"), turn: Mutex::new(()) }
+    }
+
+    /// Timers made from here on are this machine's.
+    pub fn enter(&self) -> EnterGuard<'_> {
+        self.runtime.enter()
+    }
+
+    /// Lets time pass: timers fire.
+    pub fn pass(&self, time: Duration) {
+        let _turn = self.turn.lock().expect("nobody panics under it");
+        self.runtime.block_on(async {
+            tokio::time::advance(time).await;
+            turn().await;
+        });
+    }
+
+    /// Lets go on what was spawned.
+    pub fn go_on(&self) {
+        let _turn = self.turn.lock().expect("nobody panics under it");
+        self.runtime.block_on(turn());
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+async fn turn() {
+    for _ in 0..TURNS {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,153 @@
+//! What the application does: the work of a run, and what it says of one that was cut short.
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tower_idempotency::engine::{
+    Effect, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Refusal, RunContext, SentApart,
+};
+use tower_idempotency::record::Settled;
+use tower_idempotency::store::Store as _;
+use tower_idempotency::{AnyStore, Key, RecordId};
+
+use crate::history::Told;
+use crate::ledger::Ledger;
+use crate::plan::{Ending, Fate, KEYS, Knows};
+use crate::runs::{self, breathe};
+
+pub fn id(key: &str) -> RecordId {
+    RecordId::new(None, &Key::new(key).expect("a valid key"))
+}
+
+pub fn key_of(id: RecordId) -> &'static str {
+    KEYS.into_iter().find(|key| self::id(key) == id).expect("there are no others")
+}
+
+pub async fn wait(breaths: usize) {
+    for _ in 0..breaths {
+        breathe().await;
+    }
+}
+
+/// The work of a run.
+pub async fn handle(
+    ledger: Ledger,
+    key: &'static str,
+    request: &'static str,
+    breaths: usize,
+) -> Result<Bytes, Effect<&'static str>> {
+    let (_inside, ending) = ledger.begin(key);
+    wait(breaths).await;
+    let outcome = ending.has_effect().then(|| ledger.effect(key, request));
+    wait(breaths).await;
+    match ending {
+        Ending::Outcome => Ok(outcome.expect("it has one")),
+        Ending::NotStarted => Err(Effect::NotStarted("not started")),
+        Ending::Unknown { .. } => Err(Effect::Unknown("no answer")),
+        // Past the panic hook, which would print a schedule that is none of a failure.
+        Ending::Panic => std::panic::resume_unwind(Box::new("on purpose")),
+        Ending::Hang => std::future::pending().await,
+    }
+}
+
+/// The work of a run that commits its effect together with its record, and then ends as it likes.
+pub async fn commit(
+    ledger: Ledger,
+    key: &'static str,
+    request: &'static str,
+    breaths: usize,
+    context: RunContext,
+    store: AnyStore,
+) -> Result<Bytes, Effect<&'static str>> {
+    let (_inside, ending) = ledger.begin(key);
+    wait(breaths).await;
+    let outcome = Bytes::from(format!("{request}@{}", context.fence().0));
+    let sent = context.send_apart(outcome.clone()).expect("it is the first");
+    if context.send_apart(outcome.clone()).is_some() {
+        ledger.wrong(format!("{key}: two transactions in one run"));
+    }
+    let fate = ledger.fate();
+    // What is sent is done in the order in which it was sent, and can be seen before it is durable.
+    if fate.is_done() {
+        ledger.takes_effect(key, request, outcome.clone());
+        let settled = store.complete(sent.completion()).await;
+        if !matches!(settled, Ok(Settled::Done)) {
+            ledger.wrong(format!("{key}: the transaction ends as {settled:?}"));
+        }
+    }
+    let (reply, answer) = oneshot::channel();
+    runs::also(shuttle::future::spawn(async move {
+        wait(2).await;
+        answer_sent(&ledger, outcome, fate, sent);
+        let _ = reply.send(());
+    }));
+    wait(breaths).await;
+    match ending {
+        Ending::NotStarted => Err(Effect::NotStarted("not started")),
+        Ending::Unknown { .. } => Err(Effect::Unknown("no answer")),
+        Ending::Panic => std::panic::resume_unwind(Box::new("on purpose")),
+        Ending::Hang => std::future::pending().await,
+        Ending::Outcome => {
+            let _ = answer.await;
+            match fate {
+                // What it says does not count, only what it committed.
+                Fate::Committed => Ok("something else".into()),
+                Fate::Aborted => Err(Effect::NotStarted("aborted")),
+                Fate::Lost { .. } => Err(Effect::Unknown("no answer")),
+            }
+        }
+    }
+}
+
+/// What the store's writer says in the end.
+fn answer_sent(ledger: &Ledger, outcome: Bytes, fate: Fate, sent: SentApart) {
+    match fate {
+        Fate::Committed => {
+            ledger.see("committed");
+            ledger.durable(outcome);
+            sent.committed();
+        }
+        Fate::Aborted => {
+            ledger.see("aborted");
+            sent.aborted();
+        }
+        // It is dropped: the store was poisoned.
+        Fate::Lost { .. } => ledger.see("in doubt"),
+    }
+}
+
+/// Who looks in the ledger, if nothing else was planned.
+pub fn reconciler(ledger: &Ledger) -> Reconciler {
+    let ledger = ledger.clone();
+    Reconciler::new(move |run: InterruptedRun| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.see("asked");
+            breathe().await;
+            match ledger.knows() {
+                Some(Knows::NotYet) => return Reconciled::Unknown,
+                Some(Knows::Panics) => std::panic::resume_unwind(Box::new("on purpose")),
+                Some(Knows::Hangs) => std::future::pending().await,
+                None => {}
+            }
+            match ledger.look_up(key_of(run.id)) {
+                Some((_, outcome)) => Reconciled::Outcome(outcome),
+                None => Reconciled::RunAgain,
+            }
+        }
+    })
+}
+
+pub fn told(result: Result<Outcome, OnceError<&'static str>>) -> Told {
+    let slug = match result {
+        Ok(outcome) => return Told::outcome(outcome.bytes),
+        // What it said of itself. The key may be free now: no outcome.
+        Err(OnceError::Effect(_)) => "effect-failed",
+        Err(OnceError::CutShort | OnceError::OutcomeUnknown) => "outcome-unknown",
+        Err(OnceError::InFlight) => "in-flight",
+        Err(OnceError::Mismatch(_)) => "key-reused",
+        Err(OnceError::Refused(Refusal::Unavailable)) => "store-unavailable",
+        Err(OnceError::Refused(Refusal::ShuttingDown)) => "shutting-down",
+        Err(other) => return Told::Refused(format!("{other:?}")),
+    };
+    Told::refused(slug)
+}

@@ -1,0 +1,232 @@
+//! The functions of the C library that this one stands before.
+//!
+//! Each does its work by a bare system call. So nothing here calls itself: what the parts of this library that come from
+//! Rust's own do to files would end up here again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libc::{c_char, c_int, c_long, c_uint, c_void, iovec, mode_t, off_t, size_t, ssize_t, syscall};
+
+use crate::fault::Kind;
+use crate::lab::{Lab, Turn, end, exists, lab};
+use crate::log::Event;
+
+/// A change of a file's content: `note` writes it down, given the file's place and the call's result.
+fn change(descriptor: c_int, call: impl FnOnce() -> c_long, note: impl FnOnce(&mut Turn<'_>, &[u8], u64)) -> c_long {
+    let Some(lab) = lab().filter(|lab| lab.place_of(descriptor).is_some()) else { return call() };
+    if lab.faults.strike(Kind::Write) {
+        return -1;
+    }
+    let mut turn = lab.lock();
+    let result = call();
+    // Looked up again: it may have been renamed before it was our turn.
+    if let (Ok(done), Some(place)) = (u64::try_from(result), lab.place_of(descriptor)) {
+        note(&mut turn, &place, done);
+    }
+    result
+}
+
+/// A change of a directory's entries, at a path. `call` gets it; what it gives says what happened, and whether it is to be
+/// written down.
+///
+/// # Safety
+/// `path` is a string of C.
+unsafe fn entry(
+    path: *const c_char,
+    call: impl FnOnce() -> c_long,
+    event: impl FnOnce(&mut Turn<'_>, &[u8]),
+) -> c_long {
+    // SAFETY: as the caller promises.
+    let place = |lab: &'static Lab| Some((lab, unsafe { lab.place_at(path) }?));
+    let Some((lab, place)) = lab().and_then(place) else { return call() };
+    if lab.faults.strike(Kind::Entry) {
+        return -1;
+    }
+    let mut turn = lab.lock();
+    let result = call();
+    if result >= 0 {
+        event(&mut turn, &place);
+    }
+    result
+}
+
+/// The bytes that a call has written.
+///
+/// # Safety
+/// So many bytes are there.
+unsafe fn bytes<'a>(buffer: *const c_void, written: u64) -> &'a [u8] {
+    // SAFETY: as the caller promises; no buffer is longer than memory.
+    unsafe { std::slice::from_raw_parts(buffer.cast(), written as usize) }
+}
+
+/// Where a descriptor's next byte is read or written.
+fn position(descriptor: c_int) -> u64 {
+    // SAFETY: it changes nothing.
+    let position = unsafe { syscall(libc::SYS_lseek, descriptor, 0, libc::SEEK_CUR) };
+    position as u64
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn write(descriptor: c_int, buffer: *const c_void, count: size_t) -> ssize_t {
+    // SAFETY: the arguments are the caller's.
+    let call = || unsafe { syscall(libc::SYS_write, descriptor, buffer, count) };
+    change(descriptor, call, |turn, path, written| {
+        let offset = position(descriptor) - written;
+        // SAFETY: so much was written of the caller's buffer.
+        turn.write_down(&Event::Write { path, offset, data: unsafe { bytes(buffer, written) } });
+    }) as ssize_t
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn writev(descriptor: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: the arguments are the caller's.
+    let call = || unsafe { syscall(libc::SYS_writev, descriptor, pieces, count) };
+    change(descriptor, call, |turn, path, written| {
+        let mut data = Vec::new();
+        for index in 0..count as usize {
+            // SAFETY: the caller's array has so many pieces, each as long as it says.
+            let piece = unsafe { &*pieces.add(index) };
+            data.extend_from_slice(unsafe { bytes(piece.iov_base, piece.iov_len as u64) });
+        }
+        data.truncate(written as usize);
+        turn.write_down(&Event::Write { path, offset: position(descriptor) - written, data: &data });
+    }) as ssize_t
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwrite64(descriptor: c_int, buffer: *const c_void, count: size_t, offset: off_t) -> ssize_t {
+    // SAFETY: the arguments are the caller's.
+    let call = || unsafe { syscall(libc::SYS_pwrite64, descriptor, buffer, count, offset) };
+    change(descriptor, call, |turn, path, written| {
+        // SAFETY: so much was written of the caller's buffer.
+        turn.write_down(&Event::Write { path, offset: offset as u64, data: unsafe { bytes(buffer, written) } });
+    }) as ssize_t
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwrite(descriptor: c_int, buffer: *const c_void, count: size_t, offset: off_t) -> ssize_t {
+    // SAFETY: the same function.
+    unsafe { pwrite64(descriptor, buffer, count, offset) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn ftruncate64(descriptor: c_int, length: off_t) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    let call = || unsafe { syscall(libc::SYS_ftruncate, descriptor, length) };
+    change(descriptor, call, |turn, path, _| turn.write_down(&Event::Truncate { path, length: length as u64 })) as c_int
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn ftruncate(descriptor: c_int, length: off_t) -> c_int {
+    // SAFETY: the same function.
+    unsafe { ftruncate64(descriptor, length) }
+}
+
+/// A sync covers what was written before it began, once it has succeeded. Others may write meanwhile.
+fn sync(descriptor: c_int, call: impl FnOnce() -> c_long) -> c_int {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let Some((lab, path)) = lab().and_then(|lab| Some((lab, lab.place_of(descriptor)?))) else {
+        return call() as c_int;
+    };
+    if lab.faults.strike(Kind::Sync) {
+        return -1;
+    }
+    let (number, path) = (NUMBER.fetch_add(1, Ordering::Relaxed), path.as_slice());
+    lab.lock().write_down(&Event::SyncBegins { path, number });
+    let result = call();
+    if result >= 0 {
+        lab.lock().write_down(&Event::SyncEnds { path, number });
+    }
+    result as c_int
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fsync(descriptor: c_int) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    sync(descriptor, || unsafe { syscall(libc::SYS_fsync, descriptor) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fdatasync(descriptor: c_int) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    sync(descriptor, || unsafe { syscall(libc::SYS_fdatasync, descriptor) })
+}
+
+/// No sync: it waits for the disk's controller, not for the disk, and leaves the file's length out. It can fail as one.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sync_file_range(descriptor: c_int, offset: off_t, count: off_t, flags: c_uint) -> c_int {
+    let lab = lab().filter(|lab| lab.place_of(descriptor).is_some());
+    if lab.is_some_and(|lab| lab.faults.strike(Kind::Sync)) {
+        return -1;
+    }
+    // SAFETY: the arguments are the caller's.
+    (unsafe { syscall(libc::SYS_sync_file_range, descriptor, offset, count, flags) }) as c_int
+}
+
+/// Opening changes the directory where it makes a file, and the file where it empties it.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    let call = || unsafe { syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) };
+    if flags & (libc::O_CREAT | libc::O_TRUNC) == 0 {
+        return call() as c_int;
+    }
+    // One process at a time is in the laboratory, and sled's threads don't race to make a file.
+    // SAFETY: the path is the caller's.
+    let existed = unsafe { exists(path) };
+    if existed && flags & libc::O_TRUNC == 0 {
+        return call() as c_int;
+    }
+    // SAFETY: the path is the caller's.
+    let opened = unsafe {
+        entry(path, call, |turn, path| {
+            let length = 0;
+            turn.write_down(&if existed { Event::Truncate { path, length } } else { Event::Create(path) });
+        })
+    };
+    opened as c_int
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: the same function.
+    unsafe { open64(path, flags, mode) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    let call = || unsafe { syscall(libc::SYS_mkdirat, libc::AT_FDCWD, path, mode) };
+    // SAFETY: the path is the caller's.
+    (unsafe { entry(path, call, |turn, path| turn.write_down(&Event::MakeDirectory(path))) }) as c_int
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    let call = || unsafe { syscall(libc::SYS_renameat2, libc::AT_FDCWD, from, libc::AT_FDCWD, to, 0) };
+    // SAFETY: the paths are the caller's.
+    let renamed = unsafe {
+        entry(from, call, |turn, from| {
+            // A name that leads out of the directory is as good as none.
+            let to = lab().and_then(|lab| lab.place_at(to));
+            turn.write_down(&to.as_ref().map_or(Event::Remove(from), |to| Event::Rename(from, to)));
+        })
+    };
+    renamed as c_int
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    let call = || unsafe { syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, 0) };
+    // SAFETY: the path is the caller's.
+    (unsafe { entry(path, call, |turn, path| turn.write_down(&Event::Remove(path))) }) as c_int
+}
+
+/// A process that kills itself does so between two events: none is made and not written down.
+#[unsafe(no_mangle)]
+extern "C" fn abort() -> ! {
+    let _turn = lab().map(Lab::lock);
+    end(134)
+}

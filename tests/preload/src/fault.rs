@@ -1,0 +1,117 @@
+//! Faults: the n-th call of some kinds fails, or never returns.
+//!
+//! `DISK_PRELOAD_FAULT` is `KINDS N WHAT`, such as `write,entry 17 always:28` or `sync 3 hang`:
+//! - KINDS, with commas: `write` (bytes written, a file cut), `entry` (something made, renamed or removed), `sync`
+//!   (`fsync`, `fdatasync`, and `sync_file_range`, which reports failed writes too);
+//! - N, from 1, counts the calls of these kinds;
+//! - WHAT: `once:ERRNO`, that call fails; `always:ERRNO`, it and all that follow; `hang`, it never returns.
+//!
+//! `DISK_PRELOAD_COUNT` names a file that holds four numbers of 8 bytes in little-endian order, up to date with every call: how many
+//! calls of the kinds `write`, `entry` and `sync` there were, and how many of them failed or hung on command.
+
+use std::ffi::OsString;
+use std::sync::{Mutex, PoisonError};
+
+use libc::c_int;
+
+use crate::lab::{die, fail_with, open};
+
+/// A kind of call that can fail.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Write,
+    Entry,
+    Sync,
+}
+
+const KINDS: [(&str, Kind); 3] = [("write", Kind::Write), ("entry", Kind::Entry), ("sync", Kind::Sync)];
+
+#[derive(Clone, Copy)]
+enum What {
+    Once(c_int),
+    Always(c_int),
+    Hang,
+}
+
+struct Fault {
+    kinds: Vec<Kind>,
+    n: u64,
+    what: What,
+}
+
+#[derive(Default)]
+struct Counts {
+    of_kind: [u64; 3],
+    // Of the fault's kinds.
+    seen: u64,
+    struck: u64,
+}
+
+/// What is to fail, and what has been seen so far.
+pub(crate) struct Faults {
+    fault: Option<Fault>,
+    counts: Mutex<Counts>,
+    file: Option<c_int>,
+}
+
+impl Faults {
+    pub(crate) fn from_environment() -> Self {
+        let fault = std::env::var("DISK_PRELOAD_FAULT")
+            .ok()
+            .map(|text| parse(&text).unwrap_or_else(|| die("DISK_PRELOAD_FAULT is not KINDS N WHAT")));
+        let file = std::env::var_os("DISK_PRELOAD_COUNT").map(|path: OsString| open(path, libc::O_WRONLY));
+        Self { fault, counts: Mutex::default(), file }
+    }
+
+    /// Counts a call on the directory; whether it is to fail, for which reason is said already. It may not return.
+    pub(crate) fn strike(&self, kind: Kind) -> bool {
+        let Some(what) = self.count(kind) else { return false };
+        match what {
+            What::Once(errno) | What::Always(errno) => fail_with(errno),
+            What::Hang => loop {
+                // SAFETY: it waits for nothing, for ever.
+                unsafe { libc::poll(std::ptr::null_mut(), 0, -1) };
+            },
+        }
+        true
+    }
+
+    fn count(&self, kind: Kind) -> Option<What> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.of_kind[kind as usize] += 1;
+        let mut struck = None;
+        if let Some(fault) = self.fault.as_ref().filter(|fault| fault.kinds.contains(&kind)) {
+            counts.seen += 1;
+            let strikes = counts.seen == fault.n || (counts.seen > fault.n && matches!(fault.what, What::Always(_)));
+            struck = strikes.then_some(fault.what);
+        }
+        counts.struck += u64::from(struck.is_some());
+        self.report(&counts);
+        struck
+    }
+
+    fn report(&self, counts: &Counts) {
+        let Some(file) = self.file else { return };
+        let [writes, entries, syncs] = counts.of_kind;
+        let bytes = [writes, entries, syncs, counts.struck].map(u64::to_le_bytes).concat();
+        // SAFETY: the bytes are there.
+        let written = unsafe { libc::syscall(libc::SYS_pwrite64, file, bytes.as_ptr(), bytes.len(), 0) };
+        if usize::try_from(written) != Ok(bytes.len()) {
+            die("the counts can't be written");
+        }
+    }
+}
+
+fn parse(text: &str) -> Option<Fault> {
+    let mut words = text.split(' ');
+    let (kinds, n, what) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
+    let kind = |name: &str| KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
+    let kinds = kinds.split(',').map(kind).collect::<Option<_>>()?;
+    let what = match what.split_once(':') {
+        None if what == "hang" => What::Hang,
+        Some(("once", errno)) => What::Once(errno.parse().ok()?),
+        Some(("always", errno)) => What::Always(errno.parse().ok()?),
+        _ => return None,
+    };
+    Some(Fault { kinds, n, what })
+}
