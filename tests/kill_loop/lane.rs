@@ -104,7 +104,7 @@ impl Lane {
 
     async fn kill(&mut self, kills: usize) -> Result<(), Broken> {
         let window = WINDOW.min(kills);
-        while self.kills < kills {
+        while self.kills < kills && !self.tally.control_has_seen() {
             let end = kills.min(self.kills + window);
             if self.treatment.sweeps {
                 self.make_what_expires().await?;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use crate::common::control;
+
 /// What all lanes together have come to.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -52,6 +54,11 @@ impl Tally {
 
     pub(crate) fn violations(&self) -> Vec<String> {
         self.violations.lock().unwrap().clone()
+    }
+
+    /// A control has seen what it is to see, and can end.
+    pub(crate) fn control_has_seen(&self) -> bool {
+        control::is_control() && !self.violations.lock().unwrap().is_empty()
     }
 
     pub(crate) fn kills(&self) -> usize {

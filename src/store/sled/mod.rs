@@ -6,12 +6,13 @@
 //!    one batch, flushes, **then calls `fdatasync` on a descriptor of its own**, and only then answers ([`durable`]).
 //! 2. No value is over 4 KiB, because sled keeps large ones in files that it never syncs: longer outcomes are kept in
 //!    chunks ([`keys`]), under one checksum.
-//! 3. Any I/O error, of a write, a sync or a read, poisons the store ([`state`]), as does a write that never returns. A sync that failed is not tried again: the kernel may
-//!    have dropped the pages and would report success. Recovery is a restart of the process.
+//! 3. Any I/O error, of a write, a sync or a read, poisons the store ([`state`]), as does a write that never returns. A
+//!    sync that failed is not tried again: the kernel may have dropped the pages and would report success. Recovery is a
+//!    restart of the process.
 //! 4. The directory is locked by a file of our own, before sled touches it ([`directory`]), and remains of a torn
 //!    snapshot, which would make every later opening fail, are removed ([`open`]).
-//! 5. `flush_async` is never called: it can deadlock. `flush_every_ms` stays on, because sled collects space on that
-//!    thread.
+//! 5. Nobody waits for `flush_async`: it can deadlock ([`durable`] polls it once, to wake others). `flush_every_ms` stays
+//!    on, because sled collects space on that thread.
 //! 6. The application can have an effect of its own written together with the record of its outcome ([`transaction`]).
 //! 7. Reads do not pass through the writer ([`read`]).
 
