@@ -300,6 +300,7 @@ async fn a_record_that_expired_is_swept_without_anybody_asking() {
         run(&store, &format!("k{number}"), Bytes::from("x")).await;
     }
     let before = tree.len();
+    assert_eq!((store.len(), store.is_empty()), (50, false));
     let mut events = tree.watch_prefix("r");
     clock.advance(DAY);
     let removed = tokio::task::spawn_blocking(move || {
@@ -310,6 +311,7 @@ async fn a_record_that_expired_is_swept_without_anybody_asking() {
     // The batch is visible as a whole once a later verb is answered.
     store.sweep(0).await.unwrap();
     assert_eq!(tree.len(), before - 100, "records and expiry entries");
+    assert!(store.is_empty());
 }
 
 #[tokio::test]

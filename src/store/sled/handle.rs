@@ -3,6 +3,7 @@
 use std::future::{Future, ready};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SendError, Sender};
 use std::time::Duration;
 
@@ -63,6 +64,19 @@ impl SledStore {
 
     pub(super) fn new(shared: Arc<Shared>, writer: Sender<Verb>) -> Self {
         Self { inner: Arc::new(Inner { shared, writer }) }
+    }
+
+    /// Records it holds: those that have expired and are not swept yet included, and without the runs whose claims leave no
+    /// trace (`Rerun`).
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.inner.shared.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether it holds no record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     #[cfg(test)]

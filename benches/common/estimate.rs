@@ -1,0 +1,103 @@
+//! A median and how sure it is.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// How many pairs a ratio is the median of, at least.
+const PAIRS: usize = 21;
+/// Half of what an interval leaves out: 95 %.
+const TAIL: f64 = 0.025;
+
+/// The median of some values, and its 95 % interval.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Estimate {
+    pub median: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Estimate {
+    /// What was counted, and not measured.
+    pub fn exact(value: f64) -> Self {
+        Self { median: value, low: value, high: value }
+    }
+
+    /// Of independent values. The interval is the one between two order statistics (the sign test turned round), so that
+    /// nothing is taken for granted about how the values are spread.
+    ///
+    /// # Panics
+    /// If there are no values.
+    pub fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let last = values.len() - 1;
+        let median = f64::midpoint(values[last / 2], values[last.div_ceil(2)]);
+        let left_out = left_out(values.len());
+        Self { median, low: values[left_out], high: values[last - left_out] }
+    }
+
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { median: self.median * factor, low: self.low * factor, high: self.high * factor }
+    }
+}
+
+/// How many of so many sorted values lie outside the interval, on each side.
+fn left_out(count: usize) -> usize {
+    let half = 0.5_f64.powi(i32::try_from(count).expect("a few values"));
+    let (mut below, mut term) = (0.0, half);
+    for left_out in 0..count / 2 {
+        below += term;
+        if below > TAIL {
+            return left_out.saturating_sub(1);
+        }
+        // The next binomial coefficient.
+        term *= (count - left_out) as f64 / (left_out + 1) as f64;
+    }
+    0
+}
+
+/// Two things measured in turns.
+#[derive(Debug)]
+pub struct Pairs {
+    pub ours: Vec<f64>,
+    pub theirs: Vec<f64>,
+}
+
+impl Pairs {
+    pub fn ours(&self) -> Estimate {
+        Estimate::of(self.ours.clone())
+    }
+
+    pub fn theirs(&self) -> Estimate {
+        Estimate::of(self.theirs.clone())
+    }
+
+    /// Ours in units of theirs.
+    pub fn ratio(&self) -> Estimate {
+        Estimate::of(self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| ours / theirs).collect())
+    }
+
+    /// Ours minus theirs.
+    pub fn difference(&self) -> Estimate {
+        Estimate::of(self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| ours - theirs).collect())
+    }
+}
+
+/// How many pairs are measured: `BENCH_PAIRS` for a quick look, whose figures are not kept.
+pub fn pairs() -> usize {
+    std::env::var("BENCH_PAIRS").map_or(PAIRS, |pairs| pairs.parse().expect("BENCH_PAIRS is a number"))
+}
+
+/// Whether enough is measured for the figures to be kept.
+pub fn is_whole() -> bool {
+    pairs() >= PAIRS
+}
+
+/// The value below which this share of the sorted values lies.
+pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
+pub fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}

@@ -1,0 +1,52 @@
+//! A closed loop: so many clients, each with one request under way.
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use tokio::task::JoinSet;
+
+use super::estimate::{micros, quantile};
+use super::exchange::send;
+
+/// What a round came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    /// Per second.
+    pub throughput: f64,
+    /// In µs.
+    pub p50: f64,
+    pub p99: f64,
+}
+
+/// Sends `requests` charges, each with a key of its own, from `clients` at once.
+pub async fn round(app: &Router, clients: usize, requests: usize, serial: &mut u64) -> Round {
+    let mut running = JoinSet::new();
+    let began = Instant::now();
+    for _ in 0..clients {
+        let (app, first, share) = (app.clone(), *serial, requests / clients);
+        *serial += share as u64;
+        running.spawn(async move {
+            let mut times = Vec::with_capacity(share);
+            for number in first..first + share as u64 {
+                let key = key(number);
+                let began = Instant::now();
+                send(&app, Some(&key)).await;
+                times.push(began.elapsed());
+            }
+            times
+        });
+    }
+    let mut times: Vec<Duration> = running.join_all().await.into_iter().flatten().collect();
+    let took = began.elapsed();
+    times.sort();
+    Round {
+        throughput: times.len() as f64 / took.as_secs_f64(),
+        p50: micros(quantile(&times, 0.5)),
+        p99: micros(quantile(&times, 0.99)),
+    }
+}
+
+/// A key as clients make them.
+pub fn key(number: u64) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}

@@ -1,0 +1,47 @@
+//! The disk, when a day's records come and go: a clock moved by hand.
+
+use std::time::Duration;
+
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::test_util::ManualClock;
+use tower_idempotency::{OnInterrupted, SledStore};
+
+use crate::common::estimate::Estimate;
+use crate::common::exchange::{SMALL, protected};
+use crate::common::report::Report;
+use crate::filled::{directory, send_all};
+use crate::memory::size;
+
+/// How many records come in an hour; each is kept for a day.
+const HOURLY: u64 = 8_000;
+const DAY: u64 = 24;
+const DAYS: u64 = 3;
+const HOUR: Duration = Duration::from_secs(3_600);
+const MOST_DISK: f64 = 4.0;
+
+pub(crate) async fn tell(report: &mut Report) {
+    let directory = directory();
+    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
+    let app = protected(SMALL, store.clone(), OnInterrupted::Refuse);
+    let (mut next, mut ratios) = (0, Vec::new());
+    for hour in 0..DAYS * DAY {
+        send_all(&app, 64, (next..next + HOURLY).collect()).await;
+        next += HOURLY;
+        clock.advance(HOUR);
+        if hour > DAY {
+            ratios.push(size(directory.path()) as f64 / live(&store));
+        }
+    }
+    let group = format!("{} records live, {HOURLY} an hour come and go", DAY * HOURLY);
+    report.row(&group, "live data", "MiB", Estimate::exact(live(&store) / f64::from(1 << 20)));
+    let ratios = Estimate { high: ratios.iter().copied().fold(0.0, f64::max), ..Estimate::of(ratios) };
+    report.row(&group, "disk, of live data", "×", ratios);
+    report.at_most("churn/disk", ratios, MOST_DISK);
+}
+
+/// The bytes of all keys and values that are there.
+fn live(store: &SledStore) -> f64 {
+    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+    tree.iter().map(Result::unwrap).map(|(key, value)| (key.len() + value.len()) as f64).sum()
+}

@@ -1,0 +1,116 @@
+//! A store with so many records, and requests to it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use axum::Router;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tower_idempotency::{OnInterrupted, SledStore};
+
+use crate::common::exchange::{SMALL, protected, send};
+use crate::common::load::key;
+
+/// How many at once, while a store is filled and while it is measured.
+const FILLERS: usize = 512;
+const CLIENTS: usize = 64;
+const FIRSTS: usize = 3_200;
+const REPLAYS: usize = 6_400;
+/// As many as there are in memory for sure.
+const RECENT: usize = 5_000;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// New keys: claimed, run, recorded.
+    First,
+    /// Keys that were recorded a moment ago.
+    Recent,
+    /// Any keys.
+    Old,
+}
+
+impl Kind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Recent => "replay of a recent key",
+            Self::Old => "replay of any key",
+        }
+    }
+}
+
+pub(crate) struct Filled {
+    /// How many there were when it was filled.
+    pub(crate) records: usize,
+    directory: TempDir,
+    store: SledStore,
+    app: Router,
+    recorded: u64,
+}
+
+pub(crate) fn directory() -> TempDir {
+    tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
+}
+
+fn open(directory: &Path) -> (SledStore, Router) {
+    let store = SledStore::builder().max_records(u64::MAX).open(directory).unwrap();
+    let app = protected(SMALL, store.clone(), OnInterrupted::Refuse);
+    (store, app)
+}
+
+impl Filled {
+    pub(crate) async fn new(records: usize) -> Self {
+        let directory = directory();
+        let (store, app) = open(directory.path());
+        // Written once each, which is quicker.
+        let fill = protected(SMALL, store.clone(), OnInterrupted::Rerun);
+        send_all(&fill, FILLERS, (0..records as u64).collect()).await;
+        Self { records, directory, store, app, recorded: records as u64 }
+    }
+
+    /// The µs of one exchange of this kind, while many are under way.
+    pub(crate) async fn each(&mut self, kind: Kind) -> f64 {
+        let recorded = self.recorded;
+        let numbers: Vec<u64> = match kind {
+            Kind::First => (recorded..recorded + FIRSTS as u64).collect(),
+            Kind::Recent => (0..REPLAYS as u64).map(|number| recorded - 1 - number % RECENT as u64).collect(),
+            Kind::Old => (0..REPLAYS).map(|_| random(recorded)).collect(),
+        };
+        if kind == Kind::First {
+            self.recorded += FIRSTS as u64;
+        }
+        let count = numbers.len();
+        let began = Instant::now();
+        send_all(&self.app, CLIENTS, numbers).await;
+        began.elapsed().as_secs_f64() * 1e6 / count as f64
+    }
+
+    /// The seconds of opening it again.
+    pub(crate) async fn reopen(&mut self) -> f64 {
+        let Self { directory, store, app, .. } = self;
+        *app = Router::new();
+        store.close().await.unwrap();
+        let began = Instant::now();
+        (*store, *app) = open(directory.path());
+        began.elapsed().as_secs_f64()
+    }
+}
+
+/// Sends charges with these keys, so many at once.
+pub(crate) async fn send_all(app: &Router, clients: usize, numbers: Vec<u64>) {
+    let mut running = JoinSet::new();
+    for share in numbers.chunks(numbers.len().div_ceil(clients)) {
+        let (app, share) = (app.clone(), share.to_vec());
+        running.spawn(async move {
+            for number in share {
+                send(&app, Some(&key(number))).await;
+            }
+        });
+    }
+    running.join_all().await;
+}
+
+pub(crate) fn random(bound: u64) -> u64 {
+    getrandom::u64().unwrap() % bound
+}

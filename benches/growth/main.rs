@@ -1,0 +1,91 @@
+//! What becomes of all this when the store has grown?
+//!
+//! `cargo bench --bench growth`: 10 k, 100 k and 1 M records; `GROWTH=5000000` adds as many more. Claims, replays of recent and
+//! of old keys, and opening again, by the number of records; memory, in a process for each; then the disk under the
+//! churn of three days, and requests while expired records are swept, with a clock moved by hand.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod churn;
+mod filled;
+mod memory;
+mod sweeping;
+
+use common::estimate::{Estimate, Pairs, pairs};
+use common::report::Report;
+use filled::{Filled, Kind};
+
+const FEW: usize = 10_000;
+const SIZES: [usize; 3] = [FEW, 100_000, MANY];
+/// For which the goals are.
+const MANY: usize = 1_000_000;
+
+const MOST_SLOWER: f64 = 1.5;
+const MOST_REOPENING: f64 = 1.0;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Some(records) = memory::counted() {
+        return runtime.block_on(memory::count(records));
+    }
+    let question = "What becomes of all this when the store has grown?";
+    let mut report = Report::new("growth", "cargo bench --bench growth", question);
+    let more = std::env::var("GROWTH").map(|records| records.parse().expect("GROWTH is a number"));
+    let sizes: Vec<_> = SIZES.into_iter().chain(more.ok()).collect();
+    runtime.block_on(async {
+        let mut stores = Vec::new();
+        for records in &sizes {
+            stores.push(Filled::new(*records).await);
+        }
+        let (few, others) = stores.split_first_mut().unwrap();
+        for many in others {
+            compare(&mut report, few, many).await;
+        }
+        for store in stores {
+            reopen(&mut report, store).await;
+        }
+    });
+    for records in sizes {
+        memory::tell(&mut report, records);
+    }
+    runtime.block_on(churn::tell(&mut report));
+    runtime.block_on(sweeping::tell(&mut report));
+    report.finish();
+}
+
+/// A store with few records and one with many, in turns.
+async fn compare(report: &mut Report, few: &mut Filled, many: &mut Filled) {
+    let group = format!("{} records", many.records);
+    for kind in [Kind::First, Kind::Recent, Kind::Old] {
+        let mut both = Pairs { ours: Vec::new(), theirs: Vec::new() };
+        for turn in 0..=pairs() {
+            let (one, other) = (few.each(kind).await, many.each(kind).await);
+            // The first one warms up.
+            if turn > 0 {
+                both.theirs.push(one);
+                both.ours.push(other);
+            }
+        }
+        let name = kind.name();
+        report.row(&format!("{} records", few.records), name, "µs", both.theirs());
+        report.row(&group, name, "µs", both.ours());
+        report.row(&group, &format!("{name}, over {} records", few.records), "×", both.ratio());
+        if many.records == MANY && kind != Kind::Old {
+            report.at_most(&format!("{MANY}/{name}"), both.ratio(), MOST_SLOWER);
+        }
+    }
+}
+
+async fn reopen(report: &mut Report, mut store: Filled) {
+    let mut times = Vec::new();
+    for _ in 0..pairs().div_ceil(3) {
+        times.push(store.reopen().await);
+    }
+    let (records, times) = (store.records, Estimate::of(times));
+    report.row(&format!("{records} records"), "opening again", "s", times);
+    if records == MANY {
+        report.at_most(&format!("{MANY}/opening again"), times, MOST_REOPENING);
+    }
+}

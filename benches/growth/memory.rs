@@ -1,0 +1,84 @@
+//! How much memory a record takes, and how much disk, in a process of its own.
+
+use std::path::Path;
+use std::process::Command;
+
+use tower_idempotency::{OnInterrupted, SledStore};
+
+use crate::MANY;
+use crate::common::estimate::Estimate;
+use crate::common::exchange::{SMALL, protected, send};
+use crate::common::report::Report;
+use crate::filled::{directory, send_all};
+
+/// The argument with which the bench starts itself.
+const CHILD: &str = "--memory";
+const MOST_RESIDENT: f64 = 400.0;
+/// What the store is told to keep in memory by default: sled's pages, and recent outcomes.
+const CACHES: f64 = ((64 + 16) << 20) as f64;
+
+/// How many records this process is to hold, if it was started for that.
+pub(crate) fn counted() -> Option<usize> {
+    std::env::args().skip_while(|argument| argument != CHILD).nth(1)?.parse().ok()
+}
+
+/// Says what it takes to have written so many records, and to have opened them again.
+pub(crate) async fn count(records: usize) {
+    let directory = directory();
+    let store = SledStore::open(directory.path()).unwrap();
+    let app = protected(SMALL, store.clone(), OnInterrupted::Rerun);
+    // What all of it needs, however many records there are.
+    send(&app, Some("one")).await;
+    let before = resident();
+    send_all(&app, 512, (0..records as u64).collect()).await;
+    println!("resident {}", resident() - before);
+    drop(app);
+    store.close().await.unwrap();
+    println!("disk {}", size(directory.path()));
+}
+
+pub(crate) fn tell(report: &mut Report, records: usize) {
+    let this = std::env::current_exe().unwrap();
+    let output = Command::new(this).args([CHILD, &records.to_string()]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let figure =
+        |name: &str| -> f64 { said.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap() };
+    let (resident, disk, group) = (figure("resident"), figure("disk"), format!("{records} records"));
+    let beyond = Estimate::exact((resident - CACHES).max(0.0) / records as f64);
+    report.row(&group, "resident", "MiB", Estimate::exact(resident / f64::from(1 << 20)));
+    report.row(&group, "resident beyond the caches, a record", "B", beyond);
+    report.row(&group, "disk, a record", "B", Estimate::exact(disk / records as f64));
+    if records == MANY {
+        report.at_most(&format!("{MANY}/resident"), beyond, MOST_RESIDENT);
+    }
+}
+
+/// The bytes of this process that are in memory.
+fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<i64>().unwrap() * 1024
+}
+
+/// The bytes that a directory takes on disk.
+pub(crate) fn size(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+        Ok(metadata) => blocks(&metadata),
+        // Gone meanwhile.
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+#[cfg(unix)]
+fn blocks(metadata: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(metadata) * 512
+}
+
+#[cfg(not(unix))]
+fn blocks(metadata: &std::fs::Metadata) -> u64 {
+    metadata.len()
+}

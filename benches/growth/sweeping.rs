@@ -1,0 +1,62 @@
+//! Requests while expired records are deleted.
+
+use std::time::{Duration, Instant};
+
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::test_util::ManualClock;
+use tower_idempotency::{OnInterrupted, SledStore};
+
+use crate::common::estimate::{Estimate, Pairs, pairs};
+use crate::common::exchange::{SMALL, bare, layer};
+use crate::common::load::round;
+use crate::common::report::Report;
+use crate::filled::{directory, send_all};
+
+const CLIENTS: usize = 64;
+const REQUESTS: usize = 6_400;
+/// How many records expire at once.
+const EXPIRE: u64 = 60_000;
+const SOON: Duration = Duration::from_secs(3_600);
+const LATER: Duration = Duration::from_secs(365 * 86_400);
+const LEAST_SWEPT: f64 = 20_000.0;
+const MOST_P99: f64 = 1.25;
+
+pub(crate) async fn tell(report: &mut Report) {
+    let directory = directory();
+    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
+    let over = |retention| {
+        let layer = layer(store.clone(), OnInterrupted::Refuse).retention(retention);
+        bare(SMALL).layer(layer).with_state(())
+    };
+    let (expiring, staying) = (over(SOON), over(LATER));
+    let (mut next, mut serial) = (0, 1 << 40);
+    let (mut p99, mut rates) = (Pairs { ours: Vec::new(), theirs: Vec::new() }, Vec::new());
+    for _ in 0..pairs() {
+        send_all(&expiring, 512, (next..next + EXPIRE).collect()).await;
+        next += EXPIRE;
+        p99.theirs.push(round(&staying, CLIENTS, REQUESTS, &mut serial).await.p99);
+        clock.advance(SOON * 2);
+        let mut before = store.len();
+        // Until the first of them are gone, which may take a second.
+        while store.len() >= before {
+            before = store.len();
+            let mut few = serial;
+            round(&staying, CLIENTS, CLIENTS, &mut few).await;
+            serial = few;
+        }
+        let (began, before, first) = (Instant::now(), store.len(), serial);
+        p99.ours.push(round(&staying, CLIENTS, REQUESTS, &mut serial).await.p99);
+        let swept = before + (serial - first) - store.len();
+        rates.push(swept as f64 / began.elapsed().as_secs_f64());
+        while tower_idempotency::store::Store::sweep(&store, 10_000).await.unwrap() > 0 {}
+    }
+    let group = format!("{CLIENTS} at once, while {EXPIRE} records are swept");
+    report.row(&group, "p99 without", "µs", p99.theirs());
+    report.row(&group, "p99 meanwhile", "µs", p99.ours());
+    report.row(&group, "ratio", "×", p99.ratio());
+    let rates = Estimate::of(rates);
+    report.row(&group, "swept", "records/s", rates);
+    report.at_least("sweeping/rate", rates, LEAST_SWEPT);
+    report.at_most("sweeping/p99", p99.ratio(), MOST_P99);
+}

@@ -1,0 +1,108 @@
+//! What does a request that the layer does not cover pay for it?
+//!
+//! `cargo bench --bench passthrough`. Counted, not timed: instructions by callgrind (Debian's `valgrind`), allocations by
+//! the allocator. Nobody listens to tracing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::hint::black_box;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::any;
+use common::callgrind::{counted, instructions};
+use common::estimate::Estimate;
+use common::exchange::KEY;
+use common::report::Report;
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Method, Request, Response};
+use tower::layer::util::Identity;
+use tower::{Layer as _, Service, ServiceExt as _, service_fn};
+use tower_idempotency::{IdempotencyLayer, MemoryStore};
+
+const MOST_INSTRUCTIONS: f64 = 300.0;
+/// What a stack with the layer is compared with. `Router::layer` has a cost of its own, whatever the layer does: two boxes.
+const STACKS: [(&str, &str); 2] = [("service", "layer"), ("router-and-identity", "router-and-layer")];
+const REQUESTS: [&str; 2] = ["without-key", "get"];
+
+fn main() {
+    if let Some((what, times)) = counted() {
+        let (stack, request) = what.split_once('/').unwrap();
+        let mut exchange = exchange(stack, request);
+        return (0..times).for_each(|_| exchange());
+    }
+    let question = "What does a request that the layer does not cover pay for it?";
+    let mut report = Report::new("passthrough", "cargo bench --bench passthrough", question);
+    for request in REQUESTS {
+        for (bare, protected) in STACKS {
+            let names = [bare, protected].map(|stack| format!("{stack}/{request}"));
+            let [without, with] = [&names[0], &names[1]].map(|what| allocations(what));
+            report.row(request, bare, "allocations", Estimate::exact(without));
+            report.row(request, protected, "allocations", Estimate::exact(with));
+            report.at_most(&format!("{request}/{protected}/allocations"), Estimate::exact(with - without), 0.0);
+            let [Ok(without), Ok(with)] = [&names[0], &names[1]].map(|what| instructions(what)) else {
+                println!("SKIPPED: instructions are counted by valgrind, which is not installed");
+                continue;
+            };
+            report.row(request, bare, "instructions", Estimate::exact(without));
+            report.row(request, protected, "instructions", Estimate::exact(with));
+            let more = Estimate::exact(with - without);
+            report.at_most(&format!("{request}/{protected}/instructions"), more, MOST_INSTRUCTIONS);
+        }
+    }
+    report.finish();
+}
+
+/// One exchange of this kind, the stack being set up.
+fn exchange(stack: &str, request: &str) -> Box<dyn FnMut()> {
+    let bare = || service_fn(|_: Request<Body>| ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
+    let router = || Router::new().route("/charges", any(async || ()));
+    let layer = || IdempotencyLayer::new(MemoryStore::new());
+    let request = match request {
+        "get" => || with_key(Method::GET),
+        _ => || without_key(Method::POST),
+    };
+    match stack {
+        "service" => through(bare(), request),
+        "layer" => through(layer().layer(bare()), request),
+        // Given its state, as `axum::serve` does for each connection: before that, axum applies layers at each request.
+        "router-and-identity" => through(router().layer(Identity::new()).with_state(()), request),
+        _ => through(router().layer(layer()).with_state(()), request),
+    }
+}
+
+fn through<S>(mut service: S, request: fn() -> Request<Body>) -> Box<dyn FnMut()>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + 'static,
+{
+    Box::new(move || {
+        let Ok(ready) = service.ready().now_or_never().unwrap();
+        let Ok(response) = ready.call(request()).now_or_never().unwrap();
+        assert_eq!(black_box(response).status(), 200);
+    })
+}
+
+fn without_key(method: Method) -> Request<Body> {
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = method;
+    *request.uri_mut() = "/charges".parse().unwrap();
+    request.headers_mut().insert("host", HeaderValue::from_static("pay.example"));
+    request
+}
+
+fn with_key(method: Method) -> Request<Body> {
+    let mut request = without_key(method);
+    request.headers_mut().insert(KEY, HeaderValue::from_static("8e03978e-40d5-43dd-bc93-6894a57f9324"));
+    request
+}
+
+fn allocations(what: &str) -> f64 {
+    let (stack, request) = what.split_once('/').unwrap();
+    let mut exchange = exchange(stack, request);
+    exchange();
+    allocation_counter::measure(exchange).count_total as f64
+}

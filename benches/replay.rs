@@ -1,0 +1,163 @@
+//! What does a retry pay for the recorded answer?
+//!
+//! `cargo bench --bench replay`. In process, one client. Hot: recorded by this process, over the bare handler. Cold: after
+//! the store was opened again, over a sled read of the same pieces by hand. Both sides in turns, in one run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use axum::Router;
+use bytes::{Bytes, BytesMut};
+use common::estimate::{Pairs, pairs};
+use common::exchange::{bare, protected, send};
+use common::report::Report;
+use http_body_util::BodyExt as _;
+use tower_idempotency::store::Store;
+use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
+
+/// How long an answer is, and how many of its retries are a round, hot and cold.
+const BODIES: [(&str, usize, u32, u32); 3] =
+    [("200 B", 200, 5_000, 2_000), ("16 KiB", 16 << 10, 5_000, 500), ("1 MiB", 1 << 20, 1_000, 24)];
+/// Of an outcome on disk, as the store cuts it.
+const PIECE: usize = 4_000;
+/// What an outcome is beside the answer's body: its status and headers.
+const HEAD: usize = 100;
+
+const MOST_HOT: f64 = 2.0;
+const MOST_COLD: f64 = 1.5;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let question = "What does a retry pay for the recorded answer?";
+    let mut report = Report::new("replay", "cargo bench --bench replay", question);
+    for (name, length, hot, cold) in BODIES {
+        runtime.block_on(replay_hot(&mut report, "memory", name, length, hot, MemoryStore::new()));
+        let directory = directory();
+        let store = SledStore::open(directory.path()).unwrap();
+        runtime.block_on(replay_hot(&mut report, "sled", name, length, hot, store));
+        runtime.block_on(replay_cold(&mut report, name, length, cold));
+    }
+    report.finish();
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
+}
+
+async fn replay_hot(
+    report: &mut Report,
+    store_name: &str,
+    body: &str,
+    length: usize,
+    requests: u32,
+    store: impl Store,
+) {
+    let (bare, ours) = (bare(length).with_state(()), protected(length, store, OnInterrupted::Refuse));
+    let first = send(&ours, Some("hot")).await.into_body().collect().await.unwrap().to_bytes();
+    let again = || async { send(&ours, Some("hot")).await.into_body().collect().await.unwrap().to_bytes() };
+    let (one, two) = (again().await, again().await);
+    assert_eq!(first, one);
+    assert_eq!(one.as_ptr(), two.as_ptr(), "bodies are shared and not copied");
+    let mut both = Pairs { ours: Vec::new(), theirs: Vec::new() };
+    for _ in 0..=pairs() {
+        both.theirs.push(each(&bare, None, requests).await);
+        both.ours.push(each(&ours, Some("hot"), requests).await);
+    }
+    let group = format!("hot, {store_name}, {body}");
+    report.row(&group, "bare handler", "µs", both.theirs());
+    report.row(&group, "replay", "µs", both.ours());
+    report.row(&group, "more than the bare handler", "µs", both.difference());
+    if store_name == "sled" && length == 200 {
+        report.at_most("hot/sled/200 B", both.difference(), MOST_HOT);
+    }
+}
+
+/// The µs that one exchange takes, over a round.
+async fn each(app: &Router, key: Option<&str>, requests: u32) -> f64 {
+    let began = Instant::now();
+    for _ in 0..requests {
+        black_box(send(app, key).await);
+    }
+    began.elapsed().as_secs_f64() * 1e6 / f64::from(requests)
+}
+
+async fn replay_cold(report: &mut Report, body: &str, length: usize, requests: u32) {
+    let (ours, theirs) = (directory(), directory());
+    let store = SledStore::open(ours.path()).unwrap();
+    let app = protected(length, store.clone(), OnInterrupted::Rerun);
+    let mut answer = Bytes::new();
+    for number in 0..requests {
+        answer = send(&app, Some(&key(number))).await.into_body().collect().await.unwrap().to_bytes();
+    }
+    drop(app);
+    store.close().await.unwrap();
+    by_hand(theirs.path(), |db| {
+        let outcome = [vec![0; HEAD], answer.to_vec()].concat();
+        for number in 0..requests {
+            let mut piece_key = digest(number);
+            for (piece, bytes) in (0_u32..).zip(outcome.chunks(PIECE)) {
+                piece_key[32..].copy_from_slice(&piece.to_be_bytes());
+                db.insert(piece_key, bytes).unwrap();
+            }
+        }
+    });
+    let mut both = Pairs { ours: Vec::new(), theirs: Vec::new() };
+    for _ in 0..=pairs() {
+        both.theirs.push(by_hand(theirs.path(), |db| read_by_hand(db, length, requests)));
+        let store = SledStore::open(ours.path()).unwrap();
+        let app = protected(length, store.clone(), OnInterrupted::Rerun);
+        let began = Instant::now();
+        for number in 0..requests {
+            let response = send(&app, Some(&key(number))).await;
+            assert!(response.headers().contains_key("idempotent-replayed"));
+            black_box(response);
+        }
+        both.ours.push(began.elapsed().as_secs_f64() * 1e6 / f64::from(requests));
+        drop(app);
+        store.close().await.unwrap();
+    }
+    let group = format!("cold, sled, {body}");
+    report.row(&group, "the same pieces by hand", "µs", both.theirs());
+    report.row(&group, "replay", "µs", both.ours());
+    report.row(&group, "ratio", "×", both.ratio());
+    report.at_most(&format!("cold/sled/{body}"), both.ratio(), MOST_COLD);
+}
+
+/// As a UUID spreads them.
+fn key(number: u32) -> String {
+    blake3::hash(&number.to_be_bytes()).to_hex()[..32].to_owned()
+}
+
+/// The key of an outcome's first piece; the others count up.
+fn digest(number: u32) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..32].copy_from_slice(blake3::hash(&number.to_be_bytes()).as_bytes());
+    key
+}
+
+fn by_hand<T>(directory: &Path, act: impl FnOnce(&sled::Db) -> T) -> T {
+    let db = sled::Config::new().path(directory).cache_capacity(64 << 20).open().unwrap();
+    let result = act(&db);
+    db.flush().unwrap();
+    result
+}
+
+/// The µs of one outcome, put together.
+fn read_by_hand(db: &sled::Db, length: usize, outcomes: u32) -> f64 {
+    let began = Instant::now();
+    for number in 0..outcomes {
+        let mut outcome = BytesMut::with_capacity(HEAD + length);
+        let mut piece_key = digest(number);
+        for piece in 0..u32::try_from((HEAD + length).div_ceil(PIECE)).unwrap() {
+            piece_key[32..].copy_from_slice(&piece.to_be_bytes());
+            outcome.extend_from_slice(&db.get(piece_key).unwrap().unwrap());
+        }
+        black_box(outcome.freeze());
+    }
+    began.elapsed().as_secs_f64() * 1e6 / f64::from(outcomes)
+}
