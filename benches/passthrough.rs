@@ -19,7 +19,8 @@ use common::estimate::Estimate;
 use common::exchange::KEY;
 use common::report::Report;
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Method, Request, Response};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use tower::layer::util::Identity;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
@@ -27,6 +28,16 @@ use tower_idempotency::{IdempotencyLayer, MemoryStore};
 const MOST_INSTRUCTIONS: f64 = 300.0;
 /// What a stack with the layer is compared with. `Router::layer` has a cost of its own, whatever the layer does: two boxes.
 const STACKS: [(&str, &str); 2] = [("service", "layer"), ("router-and-identity", "router-and-layer")];
+/// What an SDK sends with every request.
+const USUAL: [(HeaderName, &str); 7] = [
+    (HOST, "pay.example"),
+    (USER_AGENT, "pay-sdk/1.0"),
+    (ACCEPT, "*/*"),
+    (AUTHORIZATION, "Bearer sk_test_a"),
+    (CONTENT_TYPE, "application/x-www-form-urlencoded"),
+    (CONTENT_LENGTH, "39"),
+    (HeaderName::from_static("x-request-id"), "1f3c"),
+];
 const REQUESTS: [&str; 2] = ["without-key", "get"];
 
 fn main() {
@@ -90,7 +101,9 @@ fn without_key(method: Method) -> Request<Body> {
     let mut request = Request::new(Body::empty());
     *request.method_mut() = method;
     *request.uri_mut() = "/charges".parse().unwrap();
-    request.headers_mut().insert("host", HeaderValue::from_static("pay.example"));
+    for (name, value) in USUAL {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     request
 }
 

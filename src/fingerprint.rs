@@ -7,13 +7,21 @@
 //! A fingerprint carries the version of these rules and a digest of the options it was made with. What was recorded
 //! under others is compared by *its* rules, or, where that can't be done, said to be [`Match::NotVerifiable`].
 
+use std::sync::LazyLock;
+
+use blake3::hazmat::hash_derive_key_context;
 use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digester, Purpose};
 
 /// The version of the rules in this file. It changes when a digest of the same request would.
 const VERSION: u8 = 1;
 
 /// The options digest of a fingerprint made without any option.
 const NO_OPTIONS: [u8; 8] = [0; 8];
+
+static REQUEST: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 request v1"));
+static CREDENTIALS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 credentials v1"));
 
 /// A request's digest, as stored beside its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +50,7 @@ impl Fingerprint {
     /// Starts a fingerprint over labelled fields.
     pub fn builder() -> FingerprintBuilder {
         FingerprintBuilder {
-            request: blake3::Hasher::new_derive_key("tower-idempotency 2026 request v1"),
+            request: Digester::new(&REQUEST),
             credentials: None,
             options: NO_OPTIONS,
             version: VERSION,
@@ -78,8 +86,8 @@ impl Fingerprint {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct FingerprintBuilder {
-    request: blake3::Hasher,
-    credentials: Option<blake3::Hasher>,
+    request: Digester,
+    credentials: Option<Digester>,
     options: [u8; 8],
     version: u8,
 }
@@ -94,7 +102,7 @@ impl FingerprintBuilder {
     /// Makes the credentials part of the fingerprint, even where a request has none: then only a request that has
     /// none either is the same.
     pub fn with_credentials(mut self) -> Self {
-        self.credentials.get_or_insert_with(|| blake3::Hasher::new_derive_key("tower-idempotency 2026 credentials v1"));
+        self.credentials.get_or_insert_with(|| Digester::new(&CREDENTIALS));
         self
     }
 
@@ -121,15 +129,15 @@ impl FingerprintBuilder {
         Fingerprint {
             version: self.version,
             options: self.options,
-            request: *self.request.finalize().as_bytes(),
-            credentials: self.credentials.map(|hasher| *hasher.finalize().as_bytes()),
+            request: self.request.finish(),
+            credentials: self.credentials.map(|credentials| credentials.finish()),
         }
     }
 }
 
-fn add(hasher: &mut blake3::Hasher, label: &str, value: &[u8]) {
+fn add(digester: &mut Digester, label: &str, value: &[u8]) {
     for part in [label.as_bytes(), value] {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        digester.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
 }
 

@@ -6,6 +6,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
+
+use blake3::hazmat::hash_derive_key_context;
+
+use crate::digest::{Digester, Purpose};
 
 /// The longest key that is accepted, in bytes.
 pub const MAX_KEY_BYTES: usize = 255;
@@ -100,6 +105,9 @@ impl fmt::Debug for Scope {
     }
 }
 
+static RECORD_ID: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 record id v1"));
+static DERIVED_KEY: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 derived key v1"));
+
 /// The digest of scope and key (BLAKE3): the only form in which a key reaches a store.
 ///
 /// `Display` writes all 64 hex digits, for operators who settle an interrupted operation; `Debug` and the logs show
@@ -116,15 +124,15 @@ impl RecordId {
     /// The id of `key` within `scope`, or of `key` alone where the application has no scopes.
     #[must_use]
     pub fn new(scope: Option<&Scope>, key: &Key) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("tower-idempotency 2026 record id v1");
+        let mut digester = Digester::new(&RECORD_ID);
         match scope {
-            None => hasher.update(&[0]),
+            None => digester.update(&[0]),
             Some(scope) => {
                 let length = scope.parts.len() as u64;
-                hasher.update(&[1]).update(&length.to_le_bytes()).update(&scope.parts)
+                digester.update(&[1]).update(&length.to_le_bytes()).update(&scope.parts)
             }
         };
-        Self(*hasher.update(key.as_str().as_bytes()).finalize().as_bytes())
+        Self(digester.update(key.as_str().as_bytes()).finish())
     }
 
     /// The id whose bytes these are, as a store keeps them.
@@ -149,9 +157,8 @@ impl RecordId {
     /// alone, so that every attempt sends the same one.
     #[must_use]
     pub fn derived_key(&self, step: &str) -> String {
-        let mut hasher = blake3::Hasher::new_derive_key("tower-idempotency 2026 derived key v1");
-        hasher.update(&self.0).update(step.as_bytes());
-        hex(&hasher.finalize().as_bytes()[..16])
+        let digest = Digester::new(&DERIVED_KEY).update(&self.0).update(step.as_bytes()).finish();
+        hex(&digest[..16])
     }
 }
 

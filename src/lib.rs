@@ -47,6 +47,7 @@
 pub mod clock;
 #[cfg(feature = "sled")]
 mod codec;
+mod digest;
 pub mod engine;
 pub mod failures;
 pub mod fingerprint;

@@ -189,6 +189,8 @@ impl LayerBody for axum::body::Body {
 
 #[cfg(feature = "axum")]
 impl From<Passage<Self>> for axum::body::Body {
+    // It is called twice for every request that passes.
+    #[inline]
     fn from(passage: Passage<Self>) -> Self {
         match passage {
             Passage::Untouched(body) => body,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use http::Response;
@@ -61,8 +61,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {
             KindProjected::Passing { inner } => {
-                let response = ready!(inner.poll(cx))?;
-                Poll::Ready(Ok(response.map(|body| Passage::Untouched(body).into())))
+                inner.poll(cx).map_ok(|response| response.map(|body| Passage::Untouched(body).into()))
             }
             KindProjected::Exchange { inner } => inner.as_mut().poll(cx),
             // Polled again after it was ready, which is the caller's mistake: never ready again.

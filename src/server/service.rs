@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::body::{LayerBody, Passage};
@@ -18,6 +18,9 @@ use crate::engine;
 use crate::header;
 use crate::key::Key;
 use crate::store::Store;
+
+/// Up to so many header fields, comparing all names is cheaper than hashing one that http doesn't know.
+const FEW_HEADERS: usize = 8;
 
 /// A service behind an [`IdempotencyLayer`](super::IdempotencyLayer).
 pub struct IdempotencyService<S, St> {
@@ -39,15 +42,16 @@ impl<S, St: Store> IdempotencyService<S, St> {
 }
 
 impl<St: Store> Shared<St> {
-    /// Decides from the head alone, and allocates nothing for what passes.
+    /// What is not covered, as most requests are not: told from the head alone, without an allocation.
+    fn passes<B>(&self, request: &Request<B>) -> bool {
+        let options = &self.options;
+        let is_covered = options.methods.iter().any(|covered| covered == request.method());
+        !is_covered || !(options.require_key || has(request.headers(), &options.header_name))
+    }
+
+    /// What is to be done with a request that does not simply [pass](Self::passes).
     fn way<B>(&self, request: Request<B>) -> (Way, Request<B>) {
         let options = &self.options;
-        if !options.methods.contains(request.method()) {
-            return (Way::Pass, request);
-        }
-        if !request.headers().contains_key(&options.header_name) && !options.require_key {
-            return (Way::Pass, request);
-        }
         let (parts, body) = request.into_parts();
         let covered = options.covers.as_ref().is_none_or(|covers| covers(&parts));
         let nested = |context: &IdempotencyContext| context.is_of(self.engine.store.slots());
@@ -92,12 +96,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        if self.shared.passes(&request) {
+            return ResponseFuture::passing(self.inner.call(untouched(request)));
+        }
         let (way, request) = self.shared.way(request);
         match way {
-            Way::Pass => {
-                let request = request.map(|body| Passage::Untouched(body).into());
-                ResponseFuture::passing(self.inner.call(request))
-            }
+            Way::Pass => ResponseFuture::passing(self.inner.call(untouched(request))),
             Way::Refuse(rejection) => {
                 engine::span().record("outcome", rejection.kind.slug());
                 ResponseFuture::refused(self.shared.refuse::<R>(rejection))
@@ -111,6 +115,20 @@ where
             }
         }
     }
+}
+
+/// Whether there is such a field.
+#[inline]
+fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+    if headers.keys_len() <= FEW_HEADERS {
+        headers.keys().any(|other| other == name)
+    } else {
+        headers.contains_key(name)
+    }
+}
+
+fn untouched<B: LayerBody>(request: Request<B>) -> Request<B::Through> {
+    request.map(|body| Passage::Untouched(body).into())
 }
 
 impl<S: Clone, St> Clone for IdempotencyService<S, St> {

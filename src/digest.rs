@@ -1,0 +1,81 @@
+//! BLAKE3 over bytes that come in pieces.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use blake3::Hasher;
+use blake3::hazmat::{ContextKey, HasherExt as _};
+
+/// Up to here pieces are put together first: BLAKE3 hashes what comes as a whole several blocks at a time, and copying is
+/// quicker than hashing. Beyond it that gains nothing.
+const GATHERED: usize = 64 * 1024;
+/// What the small pieces of most requests take.
+const USUAL: usize = 512;
+
+/// What a digest is for, in BLAKE3's sense of a context: no two purposes have a digest in common. Its key is derived once.
+pub(crate) type Purpose = LazyLock<ContextKey>;
+
+/// Takes bytes piece by piece; the digest is that of all of them in a row.
+#[derive(Clone)]
+pub(crate) struct Digester {
+    purpose: &'static ContextKey,
+    gathered: Vec<u8>,
+    // Once they are too many.
+    hasher: Option<Box<Hasher>>,
+}
+
+impl Digester {
+    pub(crate) fn new(purpose: &'static Purpose) -> Self {
+        Self { purpose, gathered: Vec::with_capacity(USUAL), hasher: None }
+    }
+
+    pub(crate) fn update(&mut self, piece: &[u8]) -> &mut Self {
+        if self.hasher.is_none() && self.gathered.len() + piece.len() <= GATHERED {
+            self.gathered.extend_from_slice(piece);
+            return self;
+        }
+        let gathered = std::mem::take(&mut self.gathered);
+        let begin = || Box::new(Hasher::new_from_context_key(self.purpose));
+        self.hasher.get_or_insert_with(begin).update(&gathered).update(piece);
+        self
+    }
+
+    pub(crate) fn finish(&self) -> [u8; 32] {
+        match &self.hasher {
+            Some(hasher) => hasher.finalize().into(),
+            None => Hasher::new_from_context_key(self.purpose).update(&self.gathered).finalize().into(),
+        }
+    }
+}
+
+impl fmt::Debug for Digester {
+    /// Without the bytes: they may be a request's body.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Digester").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blake3::hazmat::hash_derive_key_context;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONTEXT: &str = "tower-idempotency 2026 test";
+    static TEST: Purpose = LazyLock::new(|| hash_derive_key_context(CONTEXT));
+
+    proptest! {
+        #[test]
+        fn the_digest_is_that_of_all_pieces_in_a_row(lengths in prop::collection::vec(0..2 * GATHERED, 0..6)) {
+            let mut digester = Digester::new(&TEST);
+            let mut all = Vec::new();
+            for (number, length) in (0_u8..).zip(lengths) {
+                let piece = vec![number; length];
+                digester.update(&piece);
+                all.extend(piece);
+            }
+            prop_assert_eq!(digester.finish(), blake3::derive_key(CONTEXT, &all));
+        }
+    }
+}
