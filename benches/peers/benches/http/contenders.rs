@@ -1,0 +1,180 @@
+//! The servers: the same handler, bare, behind ours, and behind what people would use instead.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::post;
+use axum_idempotent::{IdempotentLayer, IdempotentOptions};
+use bytes::Bytes;
+use cratestack_core::{CratestackError, IdempotencyRecord, IdempotencyStore, ReservationOutcome};
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use ruts::store::Ttl;
+use ruts::store::moka::MokaStore;
+use ruts::{CookieOptions, Session, SessionLayer};
+use tower_cookies::CookieManagerLayer;
+use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
+use uuid::Uuid;
+
+use crate::common::exchange::{KEY, SMALL, bare, protected};
+use crate::common::minimum::{Minimum, Writes, durable};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// More than any run here has.
+const MANY: u64 = 100_000_000;
+
+/// Serves until it is killed, and says where.
+pub(crate) fn serve(name: &str, directory: &Path) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let app = app(name, directory);
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        println!("{}", listener.local_addr().expect("it has one"));
+        axum::serve(listener, app).await.expect("it serves");
+    });
+}
+
+fn app(name: &str, directory: &Path) -> Router {
+    let sled = || SledStore::builder().max_records(MANY).open(directory).expect("it opens");
+    let minimum = || Arc::new(Minimum::open(directory));
+    match name {
+        "bare axum" => bare(SMALL).with_state(()),
+        "ours, memory" => {
+            let store = MemoryStore::builder().max_records(MANY as usize).max_bytes(64 << 30).build();
+            protected(SMALL, store, OnInterrupted::Rerun)
+        }
+        "ours, sled, rerun" => protected(SMALL, sled(), OnInterrupted::Rerun),
+        "ours, sled, refuse" => protected(SMALL, sled(), OnInterrupted::Refuse),
+        "by hand, one write" => durable(SMALL, minimum(), Writes::One),
+        "by hand, two writes" => durable(SMALL, minimum(), Writes::Two),
+        "axum-idempotent" => axum_idempotent(),
+        "cratestack-axum" => cratestack(),
+        "moka by hand" => moka_by_hand(),
+        _ => panic!("no contender is called {name}"),
+    }
+}
+
+/// Keyed by the header alone, which is its fastest: nothing is hashed. It wants a session.
+fn axum_idempotent() -> Router {
+    let options =
+        IdempotentOptions::default().use_idempotency_key_header(Some(KEY), false).expire_after(DAY.as_secs() as i64);
+    let store = Arc::new(MokaStore::builder().max_capacity(MANY).build());
+    let log_in = async |session: Session<MokaStore>| {
+        let ttl = Ttl::new(DAY.as_secs() as i64).expect("a day");
+        session.set("user", &1, ttl, None).await.expect("a session");
+    };
+    bare(SMALL)
+        .route("/login", post(log_in))
+        .layer(IdempotentLayer::<MokaStore>::new(options))
+        .layer(SessionLayer::new(store).with_cookie_options(CookieOptions::build().name("session")))
+        .layer(CookieManagerLayer::new())
+        .with_state(())
+}
+
+fn cratestack() -> Router {
+    let layer = cratestack_axum::idempotency::IdempotencyLayer::new(Arc::new(Records::default()), DAY);
+    bare(SMALL).layer(layer).with_state(())
+}
+
+/// The store that its users would write for one process: a map, claimed atomically.
+#[derive(Debug, Default)]
+struct Records(DashMap<(String, String), Reserved>);
+
+#[derive(Debug)]
+struct Reserved {
+    token: Uuid,
+    hash: [u8; 32],
+    expires: SystemTime,
+    done: Option<IdempotencyRecord>,
+}
+
+#[async_trait]
+impl IdempotencyStore for Records {
+    async fn reserve_or_fetch(
+        &self,
+        principal: &str,
+        key: &str,
+        hash: [u8; 32],
+        expires: SystemTime,
+    ) -> Result<ReservationOutcome, CratestackError> {
+        let token = Uuid::new_v4();
+        let reserved = Reserved { token, hash, expires, done: None };
+        Ok(match self.0.entry((principal.to_owned(), key.to_owned())) {
+            Entry::Vacant(place) => {
+                place.insert(reserved);
+                ReservationOutcome::Reserved { token }
+            }
+            Entry::Occupied(mut place) if place.get().expires < SystemTime::now() => {
+                place.insert(reserved);
+                ReservationOutcome::Reserved { token }
+            }
+            Entry::Occupied(place) if place.get().hash != hash => ReservationOutcome::Conflict,
+            Entry::Occupied(place) => {
+                place.get().done.clone().map_or(ReservationOutcome::InFlight, ReservationOutcome::Replay)
+            }
+        })
+    }
+
+    async fn complete(
+        &self,
+        principal: &str,
+        key: &str,
+        token: Uuid,
+        status: u16,
+        headers: &[u8],
+        body: &[u8],
+    ) -> Result<(), CratestackError> {
+        let reserved = self.0.get_mut(&(principal.to_owned(), key.to_owned()));
+        if let Some(mut reserved) = reserved.filter(|reserved| reserved.token == token) {
+            reserved.done = Some(IdempotencyRecord {
+                key: key.to_owned(),
+                principal_fingerprint: principal.to_owned(),
+                request_hash: reserved.hash,
+                response_status: status,
+                response_headers: headers.to_owned(),
+                response_body: body.to_owned(),
+                created_at: SystemTime::now(),
+                expires_at: reserved.expires,
+            });
+        }
+        Ok(())
+    }
+
+    async fn release(&self, principal: &str, key: &str, token: Uuid) -> Result<(), CratestackError> {
+        self.0.remove_if(&(principal.to_owned(), key.to_owned()), |_, reserved| reserved.token == token);
+        Ok(())
+    }
+}
+
+type Cache = moka::sync::Cache<String, (StatusCode, HeaderMap, Bytes)>;
+
+/// What is written in an afternoon: a cache of answers, no claim, no fingerprint.
+fn moka_by_hand() -> Router {
+    let cache = Cache::builder().max_capacity(MANY).time_to_live(DAY).build();
+    bare(SMALL).layer(from_fn_with_state(cache, remember)).with_state(())
+}
+
+async fn remember(State(cache): State<Cache>, request: Request, next: Next) -> Response {
+    let key = request.headers().get(KEY).and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let Some(key) = key else { return next.run(request).await };
+    if let Some((status, headers, body)) = cache.get(&key) {
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+        return response;
+    }
+    let (parts, body) = next.run(request).await.into_parts();
+    let body = to_bytes(body, 1 << 20).await.expect("it is small");
+    cache.insert(key, (parts.status, parts.headers.clone(), body.clone()));
+    Response::from_parts(parts, body.into())
+}

@@ -1,0 +1,136 @@
+//! The load: hyper's client on one thread, connections that are kept, on each one request under way.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::common::estimate::{micros, quantile};
+use crate::common::exchange::KEY;
+use crate::common::load::key;
+
+const CHARGE: &str = "amount=100&currency=eur&source=tok_visa";
+/// How many sessions a connection spreads its requests over, where the server wants one: its cost grows with what is in a
+/// session.
+const SESSIONS: usize = 32;
+
+/// What is to be sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) address: SocketAddr,
+    pub(crate) connections: usize,
+    pub(crate) requests: usize,
+    /// `none`, `same` or `new`.
+    pub(crate) keys: String,
+    /// The number of the first new key.
+    pub(crate) first: u64,
+    pub(crate) session: bool,
+}
+
+/// What it came to.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// Per second.
+    pub(crate) throughput: f64,
+    /// In µs.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+pub(crate) fn generate(plan: &Plan) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let round = runtime.block_on(run(plan));
+    println!("{}", serde_json::to_string(&round).expect("it can be written"));
+}
+
+async fn run(plan: &Plan) -> Round {
+    let mut connections = Vec::new();
+    for number in 0..plan.connections {
+        let mut connection = Connection::open(plan.address).await;
+        let mut cookies = Vec::new();
+        for _ in 0..if plan.session { SESSIONS } else { 0 } {
+            cookies.push(connection.log_in().await);
+        }
+        // The key that is sent again and again, for the first time.
+        let same = key(u64::MAX / 2 + number as u64);
+        if plan.keys == "same" {
+            for cookie in cookies.iter().map(Some).chain(cookies.is_empty().then_some(None)) {
+                connection.exchange(request(Some(&same), cookie)).await;
+            }
+        }
+        connections.push((connection, cookies, same));
+    }
+    let share = plan.requests / plan.connections;
+    let mut running = JoinSet::new();
+    let began = Instant::now();
+    for (place, (mut connection, cookies, same)) in (0_u64..).zip(connections) {
+        let (keys, first) = (plan.keys.clone(), plan.first + place * share as u64);
+        running.spawn(async move {
+            let mut times = Vec::with_capacity(share);
+            for number in 0..share {
+                let cookie = if cookies.is_empty() { None } else { cookies.get(number % cookies.len()) };
+                let request = match &*keys {
+                    "none" => request(None, cookie),
+                    "same" => request(Some(&same), cookie),
+                    _ => request(Some(&key(first + number as u64)), cookie),
+                };
+                let began = Instant::now();
+                connection.exchange(request).await;
+                times.push(began.elapsed());
+            }
+            times
+        });
+    }
+    let mut times: Vec<Duration> = running.join_all().await.into_iter().flatten().collect();
+    let took = began.elapsed();
+    times.sort();
+    Round {
+        throughput: times.len() as f64 / took.as_secs_f64(),
+        p50: micros(quantile(&times, 0.5)),
+        p99: micros(quantile(&times, 0.99)),
+    }
+}
+
+fn request(key: Option<&str>, cookie: Option<&HeaderValue>) -> Request<Full<Bytes>> {
+    let builder = Request::post("/charges").header(HOST, "pay.example").header(AUTHORIZATION, "Bearer sk_test_a");
+    let builder = builder.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let builder = key.into_iter().fold(builder, |builder, key| builder.header(KEY, key));
+    let builder = cookie.into_iter().fold(builder, |builder, cookie| builder.header(COOKIE, cookie));
+    builder.body(Full::new(Bytes::from_static(CHARGE.as_bytes()))).expect("a request")
+}
+
+struct Connection(SendRequest<Full<Bytes>>);
+
+impl Connection {
+    async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("an option of every socket");
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("it speaks HTTP/1.1");
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    /// A new session's cookie.
+    async fn log_in(&mut self) -> HeaderValue {
+        let request = Request::post("/login").header(HOST, "pay.example").body(Full::default()).expect("a request");
+        let headers = self.exchange(request).await;
+        let cookie = headers[SET_COOKIE].to_str().expect("text").split(';').next().expect("its value");
+        cookie.parse().expect("a value again")
+    }
+
+    /// Sends a request and reads the whole answer, which must be a 200.
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> HeaderMap {
+        let (head, body) = self.0.send_request(request).await.expect("the server answers").into_parts();
+        body.collect().await.expect("to the end");
+        assert_eq!(head.status, 200);
+        head.headers
+    }
+}

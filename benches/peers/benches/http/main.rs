@@ -1,0 +1,162 @@
+//! What does an exchange cost over real sockets, beside what people would use instead?
+//!
+//! `cargo bench -p peers`. Servers and load each in a process of their own, HTTP/1.1 with keep-alive over loopback. Both
+//! sides of a ratio in turns, in one run.
+
+#[path = "../../../common/mod.rs"]
+mod common;
+
+mod contenders;
+mod load;
+mod process;
+
+use std::path::Path;
+
+use common::estimate::{Pairs, pairs};
+use common::report::Report;
+use load::{Plan, Round};
+use process::Server;
+
+const LEAST_NO_KEY: f64 = 0.98;
+const LEAST_REPLAY: f64 = 0.95;
+const LEAST_IN_MEMORY: f64 = 0.92;
+const LEAST_DURABLE: f64 = 0.9;
+/// What the hand-written minimum reaches of the bare server at 64 connections where the goals were set, and how near it
+/// must come for the run to count.
+const MINIMUM: [(&str, f64); 2] = [("by hand, one write", 0.52), ("by hand, two writes", 0.37)];
+const NEAR: f64 = 0.1;
+
+/// What is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    NoKey,
+    Replay,
+    First,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::NoKey => "no key",
+            Self::Replay => "replay",
+            Self::First => "first",
+        }
+    }
+
+    const fn keys(self) -> &'static str {
+        match self {
+            Self::NoKey => "none",
+            Self::Replay => "same",
+            Self::First => "new",
+        }
+    }
+}
+
+/// One line of a table: a contender, against another.
+struct Match {
+    kind: Kind,
+    ours: &'static str,
+    theirs: &'static str,
+    goal: Option<f64>,
+}
+
+const fn matched(kind: Kind, ours: &'static str, theirs: &'static str, goal: Option<f64>) -> Match {
+    Match { kind, ours, theirs, goal }
+}
+
+const BARE: &str = "bare axum";
+const MATCHES: [Match; 22] = [
+    matched(Kind::NoKey, "ours, memory", BARE, Some(LEAST_NO_KEY)),
+    matched(Kind::NoKey, "axum-idempotent", BARE, None),
+    matched(Kind::NoKey, "cratestack-axum", BARE, None),
+    matched(Kind::NoKey, "moka by hand", BARE, None),
+    matched(Kind::Replay, "ours, memory", BARE, Some(LEAST_REPLAY)),
+    matched(Kind::Replay, "ours, sled, rerun", BARE, Some(LEAST_REPLAY)),
+    matched(Kind::Replay, "axum-idempotent", BARE, None),
+    matched(Kind::Replay, "cratestack-axum", BARE, None),
+    matched(Kind::Replay, "moka by hand", BARE, None),
+    matched(Kind::First, "ours, memory", BARE, Some(LEAST_IN_MEMORY)),
+    matched(Kind::First, "axum-idempotent", BARE, None),
+    matched(Kind::First, "cratestack-axum", BARE, None),
+    matched(Kind::First, "moka by hand", BARE, None),
+    matched(Kind::First, "ours, sled, rerun", "by hand, one write", Some(LEAST_DURABLE)),
+    matched(Kind::First, "ours, sled, refuse", "by hand, two writes", Some(LEAST_DURABLE)),
+    matched(Kind::First, "ours, sled, rerun", BARE, None),
+    matched(Kind::First, "ours, sled, refuse", BARE, None),
+    matched(Kind::First, "by hand, one write", BARE, None),
+    matched(Kind::First, "by hand, two writes", BARE, None),
+    matched(Kind::Replay, "ours, memory", "cratestack-axum", Some(1.0)),
+    matched(Kind::Replay, "ours, memory", "axum-idempotent", Some(1.0)),
+    matched(Kind::First, "ours, memory", "cratestack-axum", Some(1.0)),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(place) = arguments.iter().position(|argument| argument == process::SERVE) {
+        return contenders::serve(&arguments[place + 1], Path::new(&arguments[place + 2]));
+    }
+    if let Some(place) = arguments.iter().position(|argument| argument == process::LOAD) {
+        return load::generate(&serde_json::from_str(&arguments[place + 1]).expect("a plan"));
+    }
+    let question = "What does an exchange cost over real sockets, beside what people would use instead?";
+    let mut report = Report::new("http", "cargo bench -p peers", question);
+    let mut serial = 0;
+    for connections in [64, 1] {
+        for line in &MATCHES {
+            run(&mut report, line, connections, &mut serial);
+        }
+    }
+    report.finish();
+}
+
+fn run(report: &mut Report, line: &Match, connections: usize, serial: &mut u64) {
+    let Match { kind, ours, theirs, goal } = *line;
+    let servers = [ours, theirs].map(Server::start);
+    let requests = if connections == 1 { 3_000 } else { 12_800 };
+    let mut measure = |server: &Server| -> Round {
+        let plan = Plan {
+            address: server.address,
+            connections,
+            requests,
+            keys: if server.name == BARE { "none" } else { kind.keys() }.to_owned(),
+            first: *serial,
+            session: server.name == "axum-idempotent",
+        };
+        *serial += requests as u64;
+        process::load(&plan)
+    };
+    let mut rounds = Vec::new();
+    for turn in 0..=pairs() {
+        let both = if turn % 2 == 0 {
+            let one = measure(&servers[0]);
+            [one, measure(&servers[1])]
+        } else {
+            let other = measure(&servers[1]);
+            [measure(&servers[0]), other]
+        };
+        // The first one warms up.
+        if turn > 0 {
+            rounds.push(both);
+        }
+    }
+    let of = |what: fn(&Round) -> f64| Pairs {
+        ours: rounds.iter().map(|[ours, _]| what(ours)).collect(),
+        theirs: rounds.iter().map(|[_, theirs]| what(theirs)).collect(),
+    };
+    let group = format!("{}, {connections} connections", kind.name());
+    let (throughput, p50) = (of(|round| round.throughput), of(|round| round.p50));
+    report.row(&group, &format!("{ours}, throughput"), "requests/s", throughput.ours());
+    report.row(&group, &format!("{ours}, p50"), "µs", p50.ours());
+    report.row(&group, &format!("{theirs}, throughput"), "requests/s", throughput.theirs());
+    report.row(&group, &format!("{ours}, over {theirs}"), "×", throughput.ratio());
+    let name = format!("{}/{connections}/{ours}/{theirs}", kind.name());
+    if let Some(goal) = goal {
+        report.at_least(&name, throughput.ratio(), goal);
+    }
+    let ratio = throughput.ratio().median;
+    for (minimum, expected) in MINIMUM {
+        if ours == minimum && connections == 64 && (ratio / expected - 1.0).abs() > NEAR {
+            println!("VOID: {minimum} is at {ratio:.2} of {BARE}, and not at {expected}: nothing can be said of the rows beside it");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Servers and load, each in a process of its own, which is this program again.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::load::{Plan, Round};
+
+/// The arguments by which a process knows what it is.
+pub(crate) const SERVE: &str = "--serve";
+pub(crate) const LOAD: &str = "--load";
+
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    child: Child,
+    _directory: TempDir,
+}
+
+fn this() -> Command {
+    Command::new(std::env::current_exe().expect("a bench knows where it is"))
+}
+
+impl Server {
+    pub(crate) fn start(name: &'static str) -> Self {
+        // On the disk of the target directory: where temporary files are, there may be none.
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("it can be written to");
+        let mut child = this().args([SERVE, name]).arg(directory.path()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut said).expect("it says something");
+        let address = said.trim().parse().unwrap_or_else(|_| panic!("{name} says {said:?}"));
+        Self { name, address, child, _directory: directory }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Errors: it has ended meanwhile.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a load to its end.
+pub(crate) fn load(plan: &Plan) -> Round {
+    let plan = serde_json::to_string(plan).expect("a plan can be written");
+    let output = this().args([LOAD, &plan]).output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("it says what it has measured")
+}
