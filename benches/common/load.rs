@@ -46,7 +46,18 @@ pub async fn round(app: &Router, clients: usize, requests: usize, serial: &mut u
     }
 }
 
-/// A key as clients make them.
+/// A key as clients make them: a UUID, another one for each number.
 pub fn key(number: u64) -> String {
-    format!("00000000-0000-4000-8000-{number:012}")
+    let (high, low) = (mixed(number), mixed(!number));
+    let (first, second, third) = (high >> 32, high >> 16 & 0xffff, high & 0xfff);
+    let (fourth, fifth) = (low >> 48 & 0x3fff | 0x8000, low & 0xffff_ffff_ffff);
+    format!("{first:08x}-{second:04x}-4{third:03x}-{fourth:04x}-{fifth:012x}")
+}
+
+/// SplitMix64.
+fn mixed(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
