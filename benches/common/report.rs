@@ -99,18 +99,22 @@ fn digits(value: f64) -> String {
 
 /// What the figures depend on.
 fn machine() -> BTreeMap<&'static str, String> {
-    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     BTreeMap::from([
-        ("processor", model.map_or("unknown", |(_, model)| model.trim()).to_owned()),
+        ("processor", processor()),
         ("cores", cores.to_string()),
         ("system", std::env::consts::OS.to_owned()),
         ("compiler", compiler()),
     ])
 }
 
-fn compiler() -> String {
+pub fn processor() -> String {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    model.map_or("unknown", |(_, model)| model.trim()).to_owned()
+}
+
+pub fn compiler() -> String {
     let version = std::process::Command::new("rustc").arg("--version").output();
     version.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -39,7 +39,11 @@ const PLOTS: [Plot; 8] = [
         name: "throughput",
         ..plot("first", "first.svg", "First requests a second (logarithmic)", "requests/s")
     },
-    Plot { group: "64 connections", name: "over", ..plot("http", "http.svg", "Throughput over sockets, 64 connections", "×") },
+    Plot {
+        group: "64 connections",
+        name: "over",
+        ..plot("http", "http.svg", "Throughput over sockets, 64 connections", "×")
+    },
     Plot {
         group: "1 connections",
         name: "p50",
@@ -57,9 +61,8 @@ pub(crate) fn plots(bench: &str) -> impl Iterator<Item = &'static Plot> {
 
 pub(crate) fn draw(report: &Report, directory: &Path) -> Result<(), Box<dyn Error>> {
     for plot in plots(&report.bench) {
-        let shown = |row: &&Row| {
-            row.unit == plot.unit && row.group.contains(plot.group) && row.name.contains(plot.name)
-        };
+        let shown =
+            |row: &&Row| row.unit == plot.unit && row.group.contains(plot.group) && row.name.contains(plot.name);
         let rows: Vec<_> = report.rows.iter().filter(shown).collect();
         if !rows.is_empty() {
             bars(plot, &rows, &directory.join(plot.file))?;

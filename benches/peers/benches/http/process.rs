@@ -27,7 +27,8 @@ impl Server {
     pub(crate) fn start(name: &'static str) -> Self {
         // On the disk of the target directory: where temporary files are, there may be none.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("it can be written to");
-        let mut child = this().args([SERVE, name]).arg(directory.path()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut child =
+            this().args([SERVE, name]).arg(directory.path()).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut said = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut said).expect("it says something");
         let address = said.trim().parse().unwrap_or_else(|_| panic!("{name} says {said:?}"));

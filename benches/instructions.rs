@@ -1,0 +1,127 @@
+//! Has any way through the layer become dearer?
+//!
+//! `cargo bench --bench instructions` counts what each takes, by callgrind (Debian's `valgrind`), and fails where that is 3 %
+//! more than `benches/instructions.json` says. `cargo bench --bench instructions -- --save` writes that file anew. Counts of
+//! another compiler or processor are shown, and not compared.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::Path;
+use std::process::ExitCode;
+
+use axum::Router;
+use common::callgrind::{NoValgrind, counted, instructions};
+use common::exchange::{SMALL, bare, protected, request};
+use common::load::key;
+use common::report::{compiler, processor};
+use http_body_util::BodyExt as _;
+use serde::{Deserialize, Serialize};
+use tower::ServiceExt as _;
+use tower_idempotency::{Fingerprint, MemoryStore, OnInterrupted};
+
+const MOST: f64 = 1.03;
+const LARGE: usize = 16 << 10;
+const WAYS: [&str; 7] = ["bare", "no-key", "first", "replay", "replay-16-KiB", "reused-key", "fingerprint-16-KiB"];
+
+/// What was counted, and where.
+#[derive(Debug, Serialize, Deserialize)]
+struct Counts {
+    compiler: String,
+    processor: String,
+    instructions: BTreeMap<String, u64>,
+}
+
+fn main() -> ExitCode {
+    if let Some((way, times)) = counted() {
+        go(&way, times);
+        return ExitCode::SUCCESS;
+    }
+    let Ok(now) = count() else {
+        println!("SKIPPED: instructions are counted by valgrind, which is not installed");
+        return ExitCode::SUCCESS;
+    };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
+    if std::env::args().any(|argument| argument == "--save") {
+        std::fs::write(file, serde_json::to_string_pretty(&now).unwrap() + "\n").unwrap();
+        return ExitCode::SUCCESS;
+    }
+    let before: Counts = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    compare(&before, &now)
+}
+
+fn count() -> Result<Counts, NoValgrind> {
+    let one = |way: &str| Ok((way.to_owned(), instructions(way)?.round() as u64));
+    let instructions = WAYS.into_iter().map(one).collect::<Result<_, _>>()?;
+    Ok(Counts { compiler: compiler(), processor: processor(), instructions })
+}
+
+fn compare(before: &Counts, now: &Counts) -> ExitCode {
+    let comparable = (&before.compiler, &before.processor) == (&now.compiler, &now.processor);
+    let mut worse = 0;
+    for (way, count) in &now.instructions {
+        let Some(old) = before.instructions.get(way) else {
+            println!("{way:<22} {count:>9}, new");
+            continue;
+        };
+        let ratio = *count as f64 / *old as f64;
+        let is_worse = comparable && ratio > MOST;
+        worse += usize::from(is_worse);
+        println!("{way:<22} {count:>9}, before {old:>9}: {ratio:.3}{}", if is_worse { " TOO MANY" } else { "" });
+    }
+    if !comparable {
+        println!("SKIPPED: not compared: counted before with {} on {}", before.compiler, before.processor);
+    }
+    if worse == 0 {
+        return ExitCode::SUCCESS;
+    }
+    println!("{worse} ways take over 3 % more. If that is wanted: cargo bench --bench instructions -- --save");
+    ExitCode::FAILURE
+}
+
+/// Goes so often.
+fn go(way: &str, times: u64) {
+    if way == "fingerprint-16-KiB" {
+        let body = vec![7; LARGE];
+        return (0..times).for_each(|_| {
+            black_box(Fingerprint::builder().field("method", b"POST").field("body", black_box(&body)).finish());
+        });
+    }
+    let length = if way == "replay-16-KiB" { LARGE } else { SMALL };
+    let app = match way {
+        "bare" => bare(length).with_state(()),
+        // It sweeps with every claim: nothing expires here.
+        _ => protected(length, MemoryStore::builder().build(), OnInterrupted::Rerun),
+    };
+    // One thread, so that the same is done in the same order each time.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        send(&app, Some(&key(0)), 200).await;
+        for number in 1..=times {
+            match way {
+                "bare" | "no-key" => send(&app, None, 200).await,
+                "first" => send(&app, Some(&key(number)), 200).await,
+                "reused-key" => send_other(&app, &key(0)).await,
+                _ => send(&app, Some(&key(0)), 200).await,
+            }
+        }
+    });
+}
+
+async fn send(app: &Router, key: Option<&str>, status: u16) {
+    let response = app.clone().oneshot(request(key)).await.unwrap();
+    assert_eq!(response.status(), status);
+    black_box(response.into_body().collect().await.unwrap());
+}
+
+/// Another charge with the same key.
+async fn send_other(app: &Router, key: &str) {
+    let mut request = request(Some(key));
+    *request.uri_mut() = "/charges?another".parse().unwrap();
+    let response = app.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 422);
+    black_box(response.into_body().collect().await.unwrap());
+}
