@@ -27,7 +27,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::key::RecordId;
-use crate::record::Record;
+use crate::record::{Record, State};
 
 const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
@@ -39,7 +39,7 @@ pub(crate) const MAX_INLINE: usize = 3 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stored {
     /// Here.
-    Inline(Vec<u8>),
+    Inline(#[serde(with = "serde_bytes")] Vec<u8>),
     /// In pieces elsewhere.
     Chunked { length: u64, digest: [u8; 16] },
 }
@@ -75,10 +75,21 @@ pub(crate) enum CodecError {
 
 /// The bytes of `record`.
 pub(crate) fn encode(id: &RecordId, record: &Record<Stored>) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = postcard::to_extend(record, vec![VERSION]).map_err(|_| CodecError::Content)?;
+    let mut bytes = Vec::with_capacity(record_bytes(record));
+    bytes.push(VERSION);
+    let mut bytes = postcard::to_extend(record, bytes).map_err(|_| CodecError::Content)?;
     let checksum = checksum(id, &bytes);
     bytes.extend_from_slice(&checksum);
     Ok(bytes)
+}
+
+/// About what a record takes.
+fn record_bytes(record: &Record<Stored>) -> usize {
+    const HEAD: usize = 192;
+    match &record.state {
+        State::Completed { outcome: Stored::Inline(outcome), .. } => HEAD + outcome.len(),
+        _ => HEAD,
+    }
 }
 
 /// The record that `bytes` are.
@@ -109,7 +120,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
-    use crate::record::{Fence, State};
+    use crate::record::Fence;
     use proptest::prelude::*;
 
     const ID: RecordId = RecordId::from_bytes([7; 32]);

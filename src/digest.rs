@@ -26,11 +26,14 @@ pub(crate) struct Digester {
 
 impl Digester {
     pub(crate) fn new(purpose: &'static Purpose) -> Self {
-        Self { purpose, gathered: Vec::with_capacity(USUAL), hasher: None }
+        Self { purpose, gathered: Vec::new(), hasher: None }
     }
 
     pub(crate) fn update(&mut self, piece: &[u8]) -> &mut Self {
         if self.hasher.is_none() && self.gathered.len() + piece.len() <= GATHERED {
+            if self.gathered.capacity() == 0 {
+                self.gathered.reserve(USUAL.max(piece.len()));
+            }
             self.gathered.extend_from_slice(piece);
             return self;
         }

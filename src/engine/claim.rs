@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::context::Rerun;
 use super::engine::{Ask, Engine};
+use super::nonce;
 use super::policy::OnInterrupted;
 use crate::fingerprint::Match;
-use crate::record::{Claim, Claimed, Fence, Hold, Nonce, Record, State};
+use crate::record::{Claim, Claimed, Fence, Hold, Record, State};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
 
@@ -147,7 +148,7 @@ impl<St: Store> Engine<St> {
         Ok(Claim {
             id: ask.id,
             fingerprint: ask.fingerprint,
-            nonce: draw_nonce()?,
+            nonce: nonce::draw()?,
             durable: self.claims_durably(),
             interrupted_retention: self.policy.interrupted_retention,
         })
@@ -160,13 +161,4 @@ impl<St: Store> Engine<St> {
             None => Ok(self.store.load(claim.id).await?.map(Acquired::Found)),
         }
     }
-}
-
-fn draw_nonce() -> Result<Nonce, StoreError> {
-    let mut nonce = Nonce::default();
-    getrandom::fill(&mut nonce).map_err(|error| StoreError::Unavailable {
-        reason: "the operating system gives no random numbers".to_owned(),
-        source: Some(error.to_string().into()),
-    })?;
-    Ok(nonce)
 }

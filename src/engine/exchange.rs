@@ -72,7 +72,7 @@ impl<St: Store> Engine<St> {
             drop(work);
             return self.join(span, waiter, &ask).await;
         }
-        let known = Arc::new(AtomicBool::new(matches!(loaded, Ok(Ok(Some(_))))));
+        let known = matches!(loaded, Ok(Ok(Some(_))));
         match loaded {
             Ok(Ok(Some(record))) if matches!(record.state, State::Completed { .. } | State::Consumed { .. }) => {
                 return Verdict::of_record(record, &ask.fingerprint);
@@ -89,6 +89,7 @@ impl<St: Store> Engine<St> {
             Entered::Mine(slot) => {
                 let (reply, verdict) = oneshot::channel();
                 let mut phase = slot.watch();
+                let known = Arc::new(AtomicBool::new(known));
                 let run = Run { engine: Arc::clone(self), slot, ask, known, deadline, span: span.clone() };
                 let run = Box::pin(run.drive(work, reply));
                 if laboratory::is_broken(Protection::Detached) {

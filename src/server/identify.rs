@@ -1,5 +1,7 @@
 //! What a request is: its fingerprint.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, PROXY_AUTHORIZATION};
 use http::request::Parts;
@@ -16,8 +18,12 @@ pub(super) fn fingerprint(parts: &Parts, body: &Bytes, scoped: bool) -> Fingerpr
     let uri = client_uri(parts);
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let mut builder = Fingerprint::builder().field("method", parts.method.as_str().as_bytes());
-    for host in hosts(parts, uri.authority()) {
-        builder = builder.field("host", &host);
+    let mut last = None;
+    for host in hosts(parts, uri.authority()).map(lower_case) {
+        if last.as_ref() != Some(&host) {
+            builder = builder.field("host", &host);
+            last = Some(host);
+        }
     }
     builder = builder.field("target", target.as_bytes());
     for value in parts.headers.get_all(CONTENT_TYPE) {
@@ -39,15 +45,16 @@ fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBu
 
 /// HTTP/2 names the host in the URI, HTTP/1.1 in a header; a retry may use the other one, so what both say is taken once.
 /// Where they say different things, all of it counts: nobody knows which one the application reads. Hosts know no case.
-fn hosts(parts: &Parts, authority: Option<&Authority>) -> Vec<Vec<u8>> {
+fn hosts<'a>(parts: &'a Parts, authority: Option<&'a Authority>) -> impl Iterator<Item = &'a [u8]> {
     let named = authority.map(|authority| {
         let name = authority.as_str();
         name.rsplit_once('@').map_or(name, |(_, host)| host).as_bytes()
     });
-    let lines = parts.headers.get_all(HOST).iter().map(http::HeaderValue::as_bytes);
-    let mut hosts: Vec<_> = named.into_iter().chain(lines).map(<[u8]>::to_ascii_lowercase).collect();
-    hosts.dedup();
-    hosts
+    named.into_iter().chain(parts.headers.get_all(HOST).iter().map(http::HeaderValue::as_bytes))
+}
+
+fn lower_case(host: &[u8]) -> Cow<'_, [u8]> {
+    if host.iter().any(u8::is_ascii_uppercase) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
 /// A nested router strips its prefix from the URI and leaves the client's in an extension.

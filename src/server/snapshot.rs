@@ -10,8 +10,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 const VERSION: u8 = 1;
+/// Room for what marks a replay.
+const MARK: usize = 1;
 
-type Fields<'a> = Vec<(&'a [u8], &'a [u8])>;
+/// What head and trailers of most answers take.
+const USUAL: usize = 256;
+
+// As bytes, which serde takes whole where it would take a slice byte by byte; they are written alike.
+type Fields<'a> = Vec<(&'a serde_bytes::Bytes, &'a serde_bytes::Bytes)>;
 
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
@@ -43,7 +49,9 @@ pub(super) fn encode<'a>(
         headers: headers.map(field).collect(),
         trailers: trailers.map(|trailers| trailers.iter().map(field).collect()),
     };
-    let head = postcard::to_extend(&head, vec![VERSION]).ok()?;
+    let mut bytes = Vec::with_capacity(USUAL);
+    bytes.push(VERSION);
+    let head = postcard::to_extend(&head, bytes).ok()?;
     // Exactly as long as it is: a store counts it by its length, and keeps the whole buffer.
     let mut bytes = BytesMut::with_capacity(head.len() + body.len());
     bytes.put_slice(&head);
@@ -60,23 +68,25 @@ pub(super) fn decode(outcome: &Bytes) -> Option<Snapshot> {
     let (head, body): (Head<'_>, &[u8]) = postcard::take_from_bytes(rest).ok()?;
     Some(Snapshot {
         status: StatusCode::from_u16(head.status).ok()?,
-        headers: map(&head.headers)?,
+        headers: map(outcome, &head.headers)?,
         body: outcome.slice_ref(body),
         trailers: match head.trailers {
-            Some(fields) => Some(map(&fields)?),
+            Some(fields) => Some(map(outcome, &fields)?),
             None => None,
         },
     })
 }
 
-fn field<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> (&'a [u8], &'a [u8]) {
-    (name.as_str().as_bytes(), value.as_bytes())
+fn field<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> (&'a serde_bytes::Bytes, &'a serde_bytes::Bytes) {
+    (serde_bytes::Bytes::new(name.as_str().as_bytes()), serde_bytes::Bytes::new(value.as_bytes()))
 }
 
-fn map(fields: &Fields<'_>) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+/// The fields, whose values share the outcome's bytes.
+fn map(outcome: &Bytes, fields: &Fields<'_>) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(fields.len() + MARK);
     for (name, value) in fields {
-        headers.append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+        let value = HeaderValue::from_maybe_shared(outcome.slice_ref(value)).ok()?;
+        headers.append(HeaderName::from_bytes(name).ok()?, value);
     }
     Some(headers)
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::{Notify, watch};
 
+use super::rare::Rare;
 use super::slot::{Phase, Slot};
 use super::wait::Waiter;
 use crate::key::RecordId;
@@ -20,11 +22,12 @@ const MAX_DOUBTFUL: usize = 16_384;
 /// of it.
 #[derive(Debug, Default)]
 pub struct Slots {
-    places: DashMap<RecordId, Place>,
+    // Ids are digests of what clients choose: without a secret of its own a map's hash could be aimed at.
+    places: DashMap<RecordId, Place, RandomState>,
     // Runs that are over, and known to this process alone.
-    remembered: DashMap<RecordId, watch::Receiver<Phase>>,
+    remembered: Rare<watch::Receiver<Phase>>,
     // Claims that the store may hold, though it never said so; nothing ran under them.
-    doubtful: DashMap<RecordId, Claim>,
+    doubtful: Rare<Claim>,
     live: AtomicUsize,
     idle: Notify,
     draining: AtomicBool,
@@ -121,7 +124,7 @@ impl Slots {
 
     /// Takes such a claim out.
     pub(crate) fn doubted(&self, id: &RecordId) -> Option<Claim> {
-        self.doubtful.remove(id).map(|(_, claim)| claim)
+        self.doubtful.remove(id)
     }
 
     /// Refuses new runs from now on and waits until no run is left.
@@ -154,7 +157,7 @@ impl Slots {
     }
 
     fn recall(&self, id: &RecordId) -> Option<Waiter> {
-        let phase = self.remembered.get(id)?.clone();
+        let phase = self.remembered.get(id)?;
         Some(Waiter::new(phase, Arc::default(), Arc::clone(&self.waiters)))
     }
 }

@@ -11,6 +11,7 @@
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
 
 mod map;
+mod rare;
 mod slot;
 mod wait;
 

@@ -5,6 +5,7 @@ use std::future::{Future, ready};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ahash::RandomState;
 use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::{Entry, OccupiedEntry};
@@ -81,7 +82,7 @@ impl MemoryStoreBuilder {
     pub fn build(self) -> MemoryStore {
         let Self { max_records, max_bytes, clock, volatile_claims } = self;
         let shared = Shared {
-            records: DashMap::new(),
+            records: DashMap::default(),
             expiry: Mutex::default(),
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
@@ -97,7 +98,7 @@ impl MemoryStoreBuilder {
 
 #[derive(Debug)]
 struct Shared {
-    records: DashMap<RecordId, Record>,
+    records: DashMap<RecordId, Record, RandomState>,
     // Locked after a record, never before one.
     expiry: Mutex<BTreeSet<(Timestamp, RecordId)>>,
     count: AtomicUsize,

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ahash::RandomState;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -36,7 +37,7 @@ pub(super) struct Batch<'a> {
     disk: &'a Disk,
     pub(super) now: Timestamp,
     // What the verbs before left of a record; `None`: nothing.
-    overlay: HashMap<RecordId, Option<Record<Stored>>>,
+    overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
     writes: sled::Batch,
     written: bool,
     // The pieces of long outcomes, and the graves that lead to them until their records do.
@@ -60,7 +61,7 @@ impl<'a> Batch<'a> {
             database,
             disk,
             now: shared.time.now(),
-            overlay: HashMap::new(),
+            overlay: HashMap::default(),
             writes: sled::Batch::default(),
             written: false,
             ahead: Vec::new(),

@@ -1,0 +1,72 @@
+//! A map that is nearly always empty, and looked into by every request.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ahash::RandomState;
+use dashmap::DashMap;
+
+use crate::key::RecordId;
+
+/// Tells without a lock that there is nothing in it.
+#[derive(Debug)]
+pub(super) struct Rare<V> {
+    entries: DashMap<RecordId, V, RandomState>,
+    // At least as many as there are entries: counted before one is put in, and after one is taken out.
+    count: AtomicUsize,
+}
+
+impl<V> Default for Rare<V> {
+    fn default() -> Self {
+        Self { entries: DashMap::default(), count: AtomicUsize::new(0) }
+    }
+}
+
+impl<V: Clone> Rare<V> {
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn insert(&self, id: RecordId, value: V) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        if self.entries.insert(id, value).is_some() {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn get(&self, id: &RecordId) -> Option<V> {
+        if self.len() == 0 {
+            return None;
+        }
+        self.entries.get(id).map(|value| value.clone())
+    }
+
+    pub(super) fn remove(&self, id: &RecordId) -> Option<V> {
+        if self.len() == 0 {
+            return None;
+        }
+        let (_, value) = self.entries.remove(id)?;
+        self.count.fetch_sub(1, Ordering::SeqCst);
+        Some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> RecordId {
+        RecordId::from_bytes([number; 32])
+    }
+
+    #[test]
+    fn what_is_put_in_is_found_until_it_is_taken_out() {
+        let rare = Rare::default();
+        assert_eq!((rare.get(&id(1)), rare.remove(&id(1)), rare.len()), (None, None, 0));
+        rare.insert(id(1), 'a');
+        rare.insert(id(1), 'b');
+        rare.insert(id(2), 'c');
+        assert_eq!((rare.get(&id(1)), rare.get(&id(2)), rare.len()), (Some('b'), Some('c'), 2));
+        assert_eq!((rare.remove(&id(1)), rare.remove(&id(1)), rare.len()), (Some('b'), None, 1));
+        assert_eq!((rare.get(&id(1)), rare.get(&id(2))), (None, Some('c')));
+    }
+}
