@@ -33,6 +33,8 @@ pub(super) struct Run<St: Store> {
 
 impl<St: Store> Run<St> {
     /// Does everything. What goes to `reply` is said only after it is durable.
+    ///
+    /// What rarely happens is boxed, so that the future of what usually does stays small: it is allocated for each run.
     pub(super) async fn drive<W, F, T>(self, work: W, reply: oneshot::Sender<Verdict<T>>)
     where
         W: FnOnce(RunContext) -> F + Send,
@@ -40,17 +42,22 @@ impl<St: Store> Run<St> {
         T: Send,
     {
         let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
-        let acquiring = engine.acquire(&ask, &known);
-        tokio::pin!(acquiring);
-        let Ok(acquired) = timeout_at(self.deadline, acquiring.as_mut()).await else {
-            return self.stalled(work, reply, acquiring).await;
+        let acquired = {
+            let acquiring = engine.acquire(&ask, &known);
+            tokio::pin!(acquiring);
+            match timeout_at(self.deadline, acquiring.as_mut()).await {
+                Ok(acquired) => acquired,
+                Err(_) => return Box::pin(self.stalled(work, reply, acquiring)).await,
+            }
         };
         let reconciler = match &acquired {
             Acquired::Found(record) => engine.reconciler(&ask, record),
             Acquired::Run(..) | Acquired::Refused(_) => None,
         };
         match (acquired, reconciler) {
-            (Acquired::Found(record), Some(reconciler)) => self.reconcile(reconciler, record, work, reply).await,
+            (Acquired::Found(record), Some(reconciler)) => {
+                Box::pin(self.reconcile(reconciler, record, work, reply)).await;
+            }
             (acquired, _) => self.proceed(acquired, work, reply).await,
         }
     }
@@ -101,7 +108,7 @@ impl<St: Store> Run<St> {
                 let _ = reply.send(verdict);
             }
             Acquired::Refused(Refusal::Unavailable) if self.fails_open() => {
-                self.unprotected(work, reply).await.end();
+                Box::pin(self.unprotected(work, reply)).await.end();
             }
             Acquired::Refused(refusal) => {
                 drop(work);

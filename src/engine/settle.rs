@@ -36,7 +36,7 @@ impl<St: Store> Run<St> {
                 _ => end_of(ended.clone(), &ask),
             });
             let _ = reply.send(verdict);
-            engine.record_later(ask, hold, ended).await;
+            Box::pin(engine.record_later(ask, hold, ended)).await;
             return;
         }
         slot.end(end_of(ended, &ask));

@@ -75,7 +75,8 @@ impl<S, St: Store> Exchange<S, St> {
         };
         let fingerprint = fingerprint(&parts, &data, shared.options.scope.is_some());
         let request = Request::from_parts(parts, Passage::Whole { data, trailers }.into());
-        let work = Work { shared: Arc::clone(&shared), key, service, request };
+        // Boxed: it goes from future to future.
+        let work = Box::new(Work { shared: Arc::clone(&shared), key, service, request });
         let verdict = shared.engine.exchange(&span, Ask { id, fingerprint }, |context| work.run::<R>(context)).await;
         match verdict {
             Verdict::Answered(answer) => answer,
@@ -123,22 +124,23 @@ struct Work<S, St, B> {
 }
 
 impl<S, St: Store, B> Work<S, St, B> {
-    async fn run<R>(mut self, context: RunContext) -> Finished<Answer<R, S::Error>>
+    async fn run<R>(self: Box<Self>, context: RunContext) -> Finished<Answer<R, S::Error>>
     where
         S: Service<Request<B>, Response = Response<R>>,
         S::Error: 'static,
         R: LayerBody,
     {
         let slots = Arc::clone(self.shared.engine.store.slots());
-        let context = IdempotencyContext::new(self.key, context, slots, Arc::clone(&self.shared.recorder));
-        self.request.extensions_mut().insert(context);
-        match self.service.call(self.request).await {
+        let Self { shared, key, mut service, mut request } = *self;
+        let context = IdempotencyContext::new(key, context, slots, Arc::clone(&shared.recorder));
+        request.extensions_mut().insert(context);
+        match service.call(request).await {
             Ok(response) => {
-                let (response, ended) = take(&self.shared, response).await;
+                let (response, ended) = take(&shared, response).await;
                 Finished { answer: Ok(response), ended }
             }
             Err(error) => {
-                let classify = self.shared.options.classify_error.as_ref();
+                let classify = shared.options.classify_error.as_ref();
                 let ended = match classify.map_or(Started::Unknown, |classify| classify(&error as &dyn Any)) {
                     Started::No => Ended::Released,
                     Started::Unknown => Ended::Unknown,
