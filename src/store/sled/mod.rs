@@ -21,6 +21,7 @@ mod cache;
 mod close;
 mod directory;
 mod durable;
+mod gather;
 mod handle;
 mod keys;
 mod open;

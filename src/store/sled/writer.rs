@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::batch::{Batch, MAX_STEP, Reply};
+use super::batch::{Batch, Reply};
 use super::close::let_go;
 use super::durable::Disk;
+use super::gather::{Patience, gather};
 use super::read::{self, PANICKED};
 use super::state::{Database, Shared};
 use super::sweep::{Slice, sweep};
@@ -19,10 +20,6 @@ use crate::codec::{MAX_INLINE, Stored};
 use crate::key::RecordId;
 use crate::record::{self, Claim, Claimed, Completion, Fence, Hold, Resolution, Settled, Settlement};
 
-/// The most verbs in one batch.
-const MAX_VERBS: usize = 512;
-/// The bytes of outcomes from which on a batch takes no more verbs.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// What a verb writes beside its outcome: record, index entries.
 const VERB_BYTES: usize = 256;
 /// What is swept at least along with a batch of requests: little, so that they are not held up.
@@ -55,6 +52,7 @@ pub(super) enum Verb {
 pub(super) fn run(shared: &Arc<Shared>, verbs: &Receiver<Verb>, disk: &Disk) {
     let Some(database) = shared.database() else { return };
     let mut writer = Writer { shared, disk, backlog: false, swept: Instant::now() };
+    let mut patience = Patience::default();
     let closed = loop {
         let wait = if writer.backlog { Duration::ZERO } else { SWEEP_EVERY };
         let first = match verbs.recv_timeout(wait) {
@@ -62,7 +60,7 @@ pub(super) fn run(shared: &Arc<Shared>, verbs: &Receiver<Verb>, disk: &Disk) {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break None,
         };
-        let (verbs, close) = gather(first, verbs);
+        let (verbs, close) = gather(first, verbs, shared.slots.live(), &mut patience);
         shared.set_batch(Some(Instant::now()));
         writer.batch(&database, verbs);
         shared.set_batch(None);
@@ -77,28 +75,9 @@ pub(super) fn run(shared: &Arc<Shared>, verbs: &Receiver<Verb>, disk: &Disk) {
     }
 }
 
-/// What is queued, up to the size of a batch.
-fn gather(first: Option<Verb>, queue: &Receiver<Verb>) -> (Vec<Verb>, Option<oneshot::Sender<()>>) {
-    let mut verbs = Vec::new();
-    let (mut bytes, mut step) = (0, 0);
-    let mut next = first;
-    while let Some(verb) = next {
-        match verb {
-            Verb::Close(reply) => return (verbs, Some(reply)),
-            verb => {
-                bytes += verb.bytes();
-                step += verb.step();
-                verbs.push(verb);
-            }
-        }
-        next =
-            if verbs.len() < MAX_VERBS && bytes < MAX_BYTES && step < MAX_STEP { queue.try_recv().ok() } else { None };
-    }
-    (verbs, None)
-}
-
 impl Verb {
-    fn bytes(&self) -> usize {
+    /// Of outcomes.
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Complete(Completion { settlement: Settlement::Outcome(outcome), .. }, _)
             | Self::Resolve(_, _, Resolution::Outcome { outcome, .. }, _) => outcome.len(),
@@ -107,7 +86,7 @@ impl Verb {
     }
 
     /// What of it is written in one step with all others of its batch.
-    fn step(&self) -> usize {
+    pub(super) fn step(&self) -> usize {
         VERB_BYTES + Some(self.bytes()).filter(|bytes| *bytes <= MAX_INLINE).unwrap_or(0)
     }
 }
