@@ -40,9 +40,12 @@ fn main() -> ExitCode {
         go(&way, times);
         return ExitCode::SUCCESS;
     }
-    let Ok(now) = count() else {
-        println!("SKIPPED: instructions are counted by valgrind, which is not installed");
-        return ExitCode::SUCCESS;
+    let now = match count() {
+        Ok(now) => now,
+        Err(missing) => {
+            missing.say();
+            return ExitCode::SUCCESS;
+        }
     };
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
     if std::env::args().any(|argument| argument == "--save") {

@@ -55,9 +55,12 @@ fn main() {
             report.row(request, bare, "allocations", Estimate::exact(without));
             report.row(request, protected, "allocations", Estimate::exact(with));
             report.at_most(&format!("{request}/{protected}/allocations"), Estimate::exact(with - without), 0.0);
-            let [Ok(without), Ok(with)] = [&names[0], &names[1]].map(|what| instructions(what)) else {
-                println!("SKIPPED: instructions are counted by valgrind, which is not installed");
-                continue;
+            let (without, with) = match [&names[0], &names[1]].map(|what| instructions(what)) {
+                [Ok(without), Ok(with)] => (without, with),
+                [Err(missing), _] | [_, Err(missing)] => {
+                    missing.say();
+                    continue;
+                }
             };
             report.row(request, bare, "instructions", Estimate::exact(without));
             report.row(request, protected, "instructions", Estimate::exact(with));

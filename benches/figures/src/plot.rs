@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::report::{Report, Row};
 
@@ -83,13 +84,8 @@ fn bars(plot: &Plot, rows: &[&Row], file: &Path) -> Result<(), Box<dyn Error>> {
     builder.caption(plot.title, ("sans-serif", 18)).margin(8).x_label_area_size(28).y_label_area_size(LABELS);
     let mut chart = builder.build_cartesian_2d(from..most + (most - from) * 0.02, 0.0..f64::from(count))?;
     let label = |value: &f64| if plot.is_log { format!("{}", 10_f64.powf(*value)) } else { format!("{value}") };
-    let named = |place: &f64| {
-        let row = rows.iter().rev().nth(*place as usize);
-        row.filter(|_| place.fract() > 0.4).map_or_else(String::new, |row| format!("{} · {}", row.group, row.name))
-    };
-    // One label in the middle of each bar.
     let mut mesh = chart.configure_mesh();
-    mesh.disable_y_mesh().disable_y_axis().x_labels(8).x_label_formatter(&label).y_labels(0).y_label_formatter(&named);
+    mesh.disable_y_mesh().disable_y_axis().x_labels(8).x_label_formatter(&label);
     mesh.draw()?;
     for (place, row) in rows.iter().rev().enumerate() {
         let (bottom, estimate) = (place as f64, row.estimate);
@@ -100,10 +96,7 @@ fn bars(plot: &Plot, rows: &[&Row], file: &Path) -> Result<(), Box<dyn Error>> {
         chart.draw_series([Rectangle::new(bar, colour.filled())])?;
         chart.draw_series([PathElement::new([(low, middle), (high, middle)], BLACK)])?;
         let (x, y) = chart.backend_coord(&(from, middle));
-        let style = TextStyle::from(("sans-serif", 12)).pos(plotters::style::text_anchor::Pos::new(
-            plotters::style::text_anchor::HPos::Right,
-            plotters::style::text_anchor::VPos::Center,
-        ));
+        let style = TextStyle::from(("sans-serif", 12)).pos(Pos::new(HPos::Right, VPos::Center));
         let text = format!("{} · {}  {}", row.group, row.name, estimate.written());
         area.draw_text(&text, &style, (x - 6, y))?;
     }
