@@ -33,40 +33,49 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Gated {
     app: Router,
     gate: Arc<Semaphore>,
+    /// How many handlers have begun, and how many futures have had to wait.
+    begun: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
     layer: IdempotencyLayer<MemoryStore>,
 }
 
 impl Gated {
     fn new(on_in_flight: OnInFlight) -> Self {
         let gate = Arc::new(Semaphore::new(0));
-        let waiting = Arc::clone(&gate);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (let_through, count) = (Arc::clone(&gate), Arc::clone(&begun));
         let charge = async move || {
-            let _ = waiting.acquire().await;
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = let_through.acquire().await;
             "charged"
         };
         let layer = IdempotencyLayer::new(MemoryStore::new()).on_in_flight(on_in_flight);
         let app = Router::new().route("/charges", post(charge)).layer(layer.clone()).with_state(());
-        Self { app, gate, layer }
+        Self { app, gate, begun, waiting: Arc::default(), layer }
     }
 
     /// Sends it, and gives its status and how often its task was woken.
     fn send(&self, key: &str) -> impl Future<Output = (u16, usize)> + Send + use<> {
         let exchange = self.app.clone().oneshot(request(Some(key)));
+        let waiting = Arc::clone(&self.waiting);
         async move {
             let mut exchange = pin!(exchange);
             let (wakes, mut response) = (Arc::new(Wakes::default()), None);
             poll_fn(|cx| {
                 *wakes.task.lock().unwrap() = Some(cx.waker().clone());
                 let waker = Waker::from(Arc::clone(&wakes));
-                exchange.as_mut().poll(&mut Context::from_waker(&waker)).map(|answer| response = Some(answer))
+                let polled = exchange.as_mut().poll(&mut Context::from_waker(&waker));
+                waiting.fetch_add(usize::from(polled.is_pending()), Ordering::SeqCst);
+                polled.map(|answer| response = Some(answer))
             })
             .await;
             (response.unwrap().unwrap().status().as_u16(), wakes.count.load(Ordering::SeqCst))
         }
     }
 
-    async fn until(&self, runs: u64) {
-        while self.layer.counts().live < runs {
+    /// Returns when so many handlers have begun.
+    async fn until(&self, handlers: usize) {
+        while self.begun.load(Ordering::SeqCst) < handlers {
             tokio::task::yield_now().await;
         }
     }
@@ -130,8 +139,8 @@ async fn crowd(policy: OnInFlight, waits: bool) -> Crowd {
     let mut millis = 0.0;
     let mut answers = Vec::new();
     if waits {
-        // They have all met it when the runtime has nothing to do but this.
-        for _ in 0..DUPLICATES {
+        // They have all met it when all of them wait; the first one does too.
+        while gated.waiting.load(Ordering::SeqCst) < DUPLICATES {
             tokio::task::yield_now().await;
         }
         gated.gate.add_permits(1);
@@ -157,7 +166,7 @@ async fn everybody() -> [f64; 2] {
     let gated = Gated::new(OnInFlight::Reject);
     let began = Instant::now();
     let running: JoinSet<_> = (0..KEYS).map(|number| gated.send(&format!("key-{number}"))).collect();
-    gated.until(KEYS as u64).await;
+    gated.until(KEYS).await;
     let under_way = millis_since(began);
     let began = Instant::now();
     gated.gate.add_permits(KEYS);

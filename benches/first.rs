@@ -138,7 +138,8 @@ fn tell(report: &mut Report, case: &Case, clients: usize, rounds: &[[Round; 2]])
     }
 }
 
-/// Syncs of all kinds, those of sled's own flusher included, counted in a process of its own.
+/// Those that make something durable, of sled's own flusher too, counted in a process of its own. Being counted takes time,
+/// in which more requests come together.
 fn count_syncs(report: &mut Report, policy: &str) {
     let this = std::env::current_exe().unwrap();
     let traced = ["-f", "-c", "--seccomp-bpf", "-e", "trace=fdatasync,fsync"];

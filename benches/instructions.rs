@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use axum::Router;
-use common::callgrind::{NoValgrind, counted, instructions};
+use common::callgrind::{NO_VALGRIND, NoValgrind, counted, instructions, skip};
 use common::exchange::{SMALL, bare, protected, request};
 use common::load::key;
 use common::report::{compiler, processor};
@@ -40,12 +40,9 @@ fn main() -> ExitCode {
         go(&way, times);
         return ExitCode::SUCCESS;
     }
-    let now = match count() {
-        Ok(now) => now,
-        Err(missing) => {
-            missing.say();
-            return ExitCode::SUCCESS;
-        }
+    let Ok(now) = count() else {
+        skip(NO_VALGRIND);
+        return ExitCode::SUCCESS;
     };
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
     if std::env::args().any(|argument| argument == "--save") {
@@ -75,8 +72,10 @@ fn compare(before: &Counts, now: &Counts) -> ExitCode {
         worse += usize::from(is_worse);
         println!("{way:<22} {count:>9}, before {old:>9}: {ratio:.3}{}", if is_worse { " TOO MANY" } else { "" });
     }
-    if !comparable {
-        println!("SKIPPED: not compared: counted before with {} on {}", before.compiler, before.processor);
+    if before.compiler != now.compiler {
+        skip("counted before with another compiler: cargo bench --bench instructions -- --save");
+    } else if !comparable {
+        println!("SKIPPED: not compared: counted before on {}", before.processor);
     }
     if worse == 0 {
         return ExitCode::SUCCESS;

@@ -14,7 +14,7 @@ use std::hint::black_box;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::any;
-use common::callgrind::{counted, instructions};
+use common::callgrind::{NO_VALGRIND, counted, instructions, skip};
 use common::estimate::Estimate;
 use common::exchange::KEY;
 use common::report::Report;
@@ -38,7 +38,9 @@ const USUAL: [(HeaderName, &str); 7] = [
     (CONTENT_LENGTH, "39"),
     (HeaderName::from_static("x-request-id"), "1f3c"),
 ];
-const REQUESTS: [&str; 2] = ["without-key", "get"];
+const REQUESTS: [&str; 3] = ["without-key", "without-key-20-headers", "get"];
+/// What a browser and a proxy add.
+const MORE: u8 = 13;
 
 fn main() {
     if let Some((what, times)) = counted() {
@@ -55,12 +57,9 @@ fn main() {
             report.row(request, bare, "allocations", Estimate::exact(without));
             report.row(request, protected, "allocations", Estimate::exact(with));
             report.at_most(&format!("{request}/{protected}/allocations"), Estimate::exact(with - without), 0.0);
-            let (without, with) = match [&names[0], &names[1]].map(|what| instructions(what)) {
-                [Ok(without), Ok(with)] => (without, with),
-                [Err(missing), _] | [_, Err(missing)] => {
-                    missing.say();
-                    continue;
-                }
+            let [Ok(without), Ok(with)] = [&names[0], &names[1]].map(|what| instructions(what)) else {
+                skip(NO_VALGRIND);
+                continue;
             };
             report.row(request, bare, "instructions", Estimate::exact(without));
             report.row(request, protected, "instructions", Estimate::exact(with));
@@ -78,6 +77,7 @@ fn exchange(stack: &str, request: &str) -> Box<dyn FnMut()> {
     let layer = || IdempotencyLayer::new(MemoryStore::new());
     let request = match request {
         "get" => || with_key(Method::GET),
+        "without-key-20-headers" => many_headers,
         _ => || without_key(Method::POST),
     };
     match stack {
@@ -106,6 +106,15 @@ fn without_key(method: Method) -> Request<Body> {
     *request.uri_mut() = "/charges".parse().unwrap();
     for (name, value) in USUAL {
         request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    request
+}
+
+fn many_headers() -> Request<Body> {
+    let mut request = without_key(Method::POST);
+    for letter in (b'a'..).take(MORE.into()) {
+        let name = HeaderName::from_bytes(&[b'x', b'-', letter]).unwrap();
+        request.headers_mut().insert(name, HeaderValue::from_static("1"));
     }
     request
 }

@@ -125,7 +125,7 @@ pub struct Claim {
     pub id: RecordId,
     /// What its request is.
     pub fingerprint: Fingerprint,
-    /// Drawn anew for each run, and the same when one run's claim is sent again.
+    /// Another one for each run, and the same when one run's claim is sent again.
     pub nonce: Nonce,
     /// Whether the claim must survive a power cut before the handler starts. Where not, an embedded store may keep no
     /// trace of it: the slot in this process is the claim.

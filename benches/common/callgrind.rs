@@ -14,16 +14,13 @@ const CHILD: &str = "--counted";
 #[derive(Debug)]
 pub struct NoValgrind;
 
-impl NoValgrind {
-    /// Says so. With `MUST_NOT_SKIP`, as the checks set it, that is a failure.
-    ///
-    /// # Panics
-    /// If it must not be skipped.
-    pub fn say(&self) {
-        let said = "SKIPPED: instructions are counted by valgrind, which is not installed";
-        assert!(std::env::var_os("MUST_NOT_SKIP").is_none(), "{said}");
-        println!("{said}");
-    }
+/// Says that something was not done. With `MUST_NOT_SKIP`, as the checks set it, that is a failure.
+///
+/// # Panics
+/// If it must not be skipped.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("MUST_NOT_SKIP").is_none(), "{why}");
+    println!("SKIPPED: {why}");
 }
 
 /// What this process is to do, and how often, if it was started to be counted.
@@ -31,6 +28,8 @@ pub fn counted() -> Option<(String, u64)> {
     let mut arguments = std::env::args().skip_while(|argument| argument != CHILD).skip(1);
     Some((arguments.next()?, arguments.next()?.parse().ok()?))
 }
+
+pub const NO_VALGRIND: &str = "instructions are counted by valgrind, which is not installed";
 
 /// The instructions of doing `what` once.
 pub fn instructions(what: &str) -> Result<f64, NoValgrind> {

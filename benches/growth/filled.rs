@@ -14,7 +14,8 @@ use crate::common::load::key;
 /// How many at once, while a store is filled and while it is measured.
 const FILLERS: usize = 512;
 const CLIENTS: usize = 64;
-const FIRSTS: usize = 3_200;
+/// So few that a small store stays one.
+const FIRSTS: usize = 320;
 const REPLAYS: usize = 6_400;
 /// As many as there are in memory for sure.
 const RECENT: usize = 5_000;

@@ -35,16 +35,11 @@ fn main() {
     let more = std::env::var("GROWTH").map(|records| records.parse().expect("GROWTH is a number"));
     let sizes: Vec<_> = SIZES.into_iter().chain(more.ok()).collect();
     runtime.block_on(async {
-        let mut stores = Vec::new();
-        for records in &sizes {
-            stores.push(Filled::new(*records).await);
-        }
-        let (few, others) = stores.split_first_mut().unwrap();
-        for many in others {
-            compare(&mut report, few, many).await;
-        }
-        for store in stores {
-            reopen(&mut report, store).await;
+        reopen(&mut report, Filled::new(FEW).await).await;
+        for records in &sizes[1..] {
+            let mut many = Filled::new(*records).await;
+            compare(&mut report, &mut Filled::new(FEW).await, &mut many).await;
+            reopen(&mut report, many).await;
         }
     });
     for records in sizes {
@@ -55,13 +50,18 @@ fn main() {
     report.finish();
 }
 
-/// A store with few records and one with many, in turns.
+/// A store with few records and one with many, in turns. New keys come last: they make it grow.
 async fn compare(report: &mut Report, few: &mut Filled, many: &mut Filled) {
     let group = format!("{} records", many.records);
-    for kind in [Kind::First, Kind::Recent, Kind::Old] {
+    for kind in [Kind::Recent, Kind::Old, Kind::First] {
         let mut both = Pairs { ours: Vec::new(), theirs: Vec::new() };
         for turn in 0..=pairs() {
-            let (one, other) = (few.each(kind).await, many.each(kind).await);
+            let (one, other) = if turn % 2 == 0 {
+                (few.each(kind).await, many.each(kind).await)
+            } else {
+                let other = many.each(kind).await;
+                (few.each(kind).await, other)
+            };
             // The first one warms up.
             if turn > 0 {
                 both.theirs.push(one);
@@ -69,7 +69,7 @@ async fn compare(report: &mut Report, few: &mut Filled, many: &mut Filled) {
             }
         }
         let name = kind.name();
-        report.row(&format!("{} records", few.records), name, "µs", both.theirs());
+        report.row(&group, &format!("{name}, with {} records", few.records), "µs", both.theirs());
         report.row(&group, name, "µs", both.ours());
         report.row(&group, &format!("{name}, over {} records", few.records), "×", both.ratio());
         if many.records == MANY && kind != Kind::Old {

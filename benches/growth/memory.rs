@@ -22,7 +22,7 @@ pub(crate) fn counted() -> Option<usize> {
     std::env::args().skip_while(|argument| argument != CHILD).nth(1)?.parse().ok()
 }
 
-/// Says what it takes to have written so many records, and to have opened them again.
+/// Says what it takes to have written so many records.
 pub(crate) async fn count(records: usize) {
     let directory = directory();
     let store = SledStore::open(directory.path()).unwrap();

@@ -48,6 +48,7 @@ pub(crate) async fn tell(report: &mut Report) {
         let (began, before, first) = (Instant::now(), store.len(), serial);
         p99.ours.push(round(&staying, CLIENTS, REQUESTS, &mut serial).await.p99);
         let swept = before + (serial - first) - store.len();
+        assert!(store.len() > before - EXPIRE, "there is more to be swept to the end");
         rates.push(swept as f64 / began.elapsed().as_secs_f64());
         while tower_idempotency::store::Store::sweep(&store, 10_000).await.unwrap() > 0 {}
     }

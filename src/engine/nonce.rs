@@ -11,6 +11,9 @@ static FIRST: OnceLock<u128> = OnceLock::new();
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// A nonce that no other claim has: not of this process, and of another one only by a chance of 1 in 2^64.
+///
+/// But for processes that are copies of each other, forked or restored from one snapshot of a machine: they count up from the
+/// same number. No store is shared by two processes today; one that is must draw anew for each claim.
 pub(super) fn draw() -> Result<Nonce, StoreError> {
     let first = match FIRST.get() {
         Some(first) => *first,

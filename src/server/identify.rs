@@ -43,8 +43,8 @@ fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBu
     builder
 }
 
-/// HTTP/2 names the host in the URI, HTTP/1.1 in a header; a retry may use the other one, so what both say is taken once.
-/// Where they say different things, all of it counts: nobody knows which one the application reads. Hosts know no case.
+/// HTTP/2 names the host in the URI, HTTP/1.1 in a header; a retry may use the other one, so what both say counts once.
+/// Where they say different things, all of it counts: nobody knows which one the application reads.
 fn hosts<'a>(parts: &'a Parts, authority: Option<&'a Authority>) -> impl Iterator<Item = &'a [u8]> {
     let named = authority.map(|authority| {
         let name = authority.as_str();
@@ -53,6 +53,7 @@ fn hosts<'a>(parts: &'a Parts, authority: Option<&'a Authority>) -> impl Iterato
     named.into_iter().chain(parts.headers.get_all(HOST).iter().map(http::HeaderValue::as_bytes))
 }
 
+/// Hosts know no case.
 fn lower_case(host: &[u8]) -> Cow<'_, [u8]> {
     if host.iter().any(u8::is_ascii_uppercase) { host.to_ascii_lowercase().into() } else { host.into() }
 }

@@ -42,7 +42,7 @@ impl<S, St: Store> IdempotencyService<S, St> {
 }
 
 impl<St: Store> Shared<St> {
-    /// What is not covered, as most requests are not: told from the head alone, without an allocation.
+    /// Whether a request has no method or no key that matters, as most have not: told from the head alone, without an allocation.
     fn passes<B>(&self, request: &Request<B>) -> bool {
         let options = &self.options;
         let is_covered = options.methods.iter().any(|covered| covered == request.method());

@@ -10,8 +10,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 const VERSION: u8 = 1;
-/// Room for what marks a replay.
-const MARK: usize = 1;
 
 /// What head and trailers of most answers take.
 const USUAL: usize = 256;
@@ -81,9 +79,10 @@ fn field<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> (&'a serde_byt
     (serde_bytes::Bytes::new(name.as_str().as_bytes()), serde_bytes::Bytes::new(value.as_bytes()))
 }
 
-/// The fields, whose values share the outcome's bytes.
+/// The fields, whose values share the outcome's bytes: who keeps one keeps all.
 fn map(outcome: &Bytes, fields: &Fields<'_>) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + MARK);
+    // With room for what marks a replay. There may be more fields than a map takes.
+    let mut headers = HeaderMap::try_with_capacity(fields.len() + 1).ok()?;
     for (name, value) in fields {
         let value = HeaderValue::from_maybe_shared(outcome.slice_ref(value)).ok()?;
         headers.append(HeaderName::from_bytes(name).ok()?, value);

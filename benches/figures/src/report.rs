@@ -32,7 +32,7 @@ pub(crate) struct Goal {
     pub(crate) estimate: Estimate,
     pub(crate) op: String,
     pub(crate) bound: f64,
-    pub(crate) met: bool,
+    pub(crate) met: String,
 }
 
 /// A median, and its 95 % interval.

@@ -30,7 +30,7 @@ fn table(report: &Report) -> Result<String, Box<dyn std::error::Error>> {
     writeln!(text, "| goal | measured | wanted | |\n|---|---:|---:|---|")?;
     for goal in goals {
         let (name, op) = (&goal.name, if goal.op == "<=" { "≤" } else { "≥" });
-        let met = if goal.met { "met" } else { "**missed**" };
+        let met = if goal.met == "met" { goal.met.clone() } else { format!("**{}**", goal.met) };
         writeln!(text, "| {name} | {} | {op} {} | {met} |", goal.estimate.written(), goal.bound)?;
     }
     writeln!(text)?;

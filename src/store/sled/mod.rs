@@ -2,7 +2,8 @@
 //!
 //! sled 0.34 answers a write before it is on disk, and its `flush()` hands the bytes to the operating system without
 //! ever asking for them to be made durable. In simulated power cuts 39 of 40 lost acknowledged records. So:
-//! 1. One thread owns all writes ([`writer`]). It takes what is queued, decides each verb in order ([`batch`]), applies
+//! 1. One thread owns all writes ([`writer`]). It takes what is queued and about to be ([`gather`]), decides each verb in
+//!    order ([`batch`]), applies
 //!    one batch, flushes, **then calls `fdatasync` on a descriptor of its own**, and only then answers ([`durable`]).
 //! 2. No value is over 4 KiB, because sled keeps large ones in files that it never syncs: longer outcomes are kept in
 //!    chunks ([`keys`]), under one checksum.
