@@ -98,11 +98,11 @@ impl Filled {
     }
 }
 
-/// Sends charges with these keys, so many at once.
+/// Sends charges with these keys, so many at once, about in this order.
 pub(crate) async fn send_all(app: &Router, clients: usize, numbers: Vec<u64>) {
     let mut running = JoinSet::new();
-    for share in numbers.chunks(numbers.len().div_ceil(clients)) {
-        let (app, share) = (app.clone(), share.to_vec());
+    for client in 0..clients {
+        let (app, share) = (app.clone(), numbers.iter().copied().skip(client).step_by(clients).collect::<Vec<_>>());
         running.spawn(async move {
             for number in share {
                 send(&app, Some(&key(number))).await;

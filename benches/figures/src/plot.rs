@@ -8,10 +8,10 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::report::{Report, Row};
 
-const WIDTH: u32 = 900;
+const WIDTH: u32 = 1_000;
 const LINE: u32 = 26;
 const MARGIN: u32 = 90;
-const LABELS: u32 = 400;
+const LABELS: u32 = 470;
 const OURS: RGBColor = RGBColor(38, 98, 166);
 const OTHERS: RGBColor = RGBColor(150, 150, 150);
 
@@ -83,7 +83,10 @@ fn bars(plot: &Plot, rows: &[&Row], file: &Path) -> Result<(), Box<dyn Error>> {
     let mut builder = ChartBuilder::on(&area);
     builder.caption(plot.title, ("sans-serif", 18)).margin(8).x_label_area_size(28).y_label_area_size(LABELS);
     let mut chart = builder.build_cartesian_2d(from..most + (most - from) * 0.02, 0.0..f64::from(count))?;
-    let label = |value: &f64| if plot.is_log { format!("{}", 10_f64.powf(*value)) } else { format!("{value}") };
+    let label = |value: &f64| {
+        let value = if plot.is_log { 10_f64.powf(*value) } else { *value };
+        if value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+    };
     let mut mesh = chart.configure_mesh();
     mesh.disable_y_mesh().disable_y_axis().x_labels(8).x_label_formatter(&label);
     mesh.draw()?;

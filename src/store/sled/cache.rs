@@ -6,14 +6,16 @@
 
 use std::sync::Arc;
 
-use quick_cache::Weighter;
 use quick_cache::sync::Cache as Sharded;
+use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::key::RecordId;
 use crate::record::{Record, State};
 
 /// What an entry takes beside its outcome, in bytes.
 const ENTRY_BYTES: u64 = 256;
+/// What is kept for entries that were asked for again; the rest is for the newest. Most retries come soon, and once.
+const ASKED_FOR: f64 = 0.5;
 
 #[derive(Debug, Clone)]
 struct ByBytes;
@@ -35,7 +37,13 @@ pub(super) struct Cache(Sharded<RecordId, Arc<Record>, ByBytes>);
 impl Cache {
     pub(super) fn new(bytes: u64) -> Self {
         let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).max(16);
-        Self(Sharded::with_weighter(items, bytes, ByBytes))
+        let mut options = OptionsBuilder::new();
+        options.estimated_items_capacity(items).weight_capacity(bytes).hot_allocation(ASKED_FOR);
+        Self(match options.build() {
+            Ok(options) => Sharded::with_options(options, ByBytes, Default::default(), Default::default()),
+            // Never: both capacities are there.
+            Err(_) => Sharded::with_weighter(items, bytes, ByBytes),
+        })
     }
 
     pub(super) fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
@@ -48,5 +56,39 @@ impl Cache {
 
     pub(super) fn remove(&self, id: &RecordId) {
         self.0.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::fingerprint::Fingerprint;
+    use crate::record::Fence;
+
+    fn id(number: u64) -> RecordId {
+        RecordId::from_bytes(*blake3::hash(&number.to_be_bytes()).as_bytes())
+    }
+
+    fn record() -> Record {
+        let expires = Timestamp::from_millis(0).plus(Duration::from_secs(1));
+        let state = State::Completed { outcome: Bytes::from(vec![0; 300]), expires };
+        let began = Timestamp::from_millis(0);
+        Record { fingerprint: Fingerprint::of(b"1"), fence: Fence(1), attempt: 1, began, state }
+    }
+
+    #[test]
+    fn the_newest_are_there_however_many_came_before() {
+        const NEWEST: u64 = 5_000;
+        let cache = Cache::new(16 * 1024 * 1024);
+        for number in 0..200_000 {
+            cache.put(id(number), record());
+        }
+        let found = (200_000 - NEWEST..200_000).filter(|number| cache.get(&id(*number)).is_some()).count();
+        assert!(found > 4_950, "{found} of the {NEWEST} newest");
     }
 }
