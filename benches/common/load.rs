@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::estimate::{micros, quantile};
 use super::exchange::send;
 
 /// What a round came to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Round {
     /// Per second.
     pub throughput: f64,
@@ -36,13 +37,19 @@ pub async fn round(app: &Router, clients: usize, requests: usize, serial: &mut u
             times
         });
     }
-    let mut times: Vec<Duration> = running.join_all().await.into_iter().flatten().collect();
-    let took = began.elapsed();
-    times.sort();
-    Round {
-        throughput: times.len() as f64 / took.as_secs_f64(),
-        p50: micros(quantile(&times, 0.5)),
-        p99: micros(quantile(&times, 0.99)),
+    let times = running.join_all().await.into_iter().flatten().collect();
+    Round::of(times, began.elapsed())
+}
+
+impl Round {
+    /// Of so many exchanges, in so much time together.
+    pub fn of(mut times: Vec<Duration>, took: Duration) -> Self {
+        times.sort();
+        Self {
+            throughput: times.len() as f64 / took.as_secs_f64(),
+            p50: micros(quantile(&times, 0.5)),
+            p99: micros(quantile(&times, 0.99)),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::state::{Database, Shared};
-use super::writer::Verb;
+use super::verb::Verb;
 use crate::store::StoreError;
 
 /// How long closing may take.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::batch::MAX_STEP;
-use super::writer::Verb;
+use super::verb::Verb;
 
 /// The most verbs in one batch.
 const MAX_VERBS: usize = 512;

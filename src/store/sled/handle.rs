@@ -15,7 +15,7 @@ use super::batch::Reply;
 use super::open::SledStoreBuilder;
 use super::read::ReadError;
 use super::state::{STUCK, Shared};
-use super::writer::Verb;
+use super::verb::Verb;
 use super::{NotCommitted, Transact, close, keys, read};
 use crate::key::RecordId;
 use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled};

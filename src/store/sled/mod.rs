@@ -32,6 +32,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod verb;
 mod watchdog;
 mod writer;
 

@@ -6,7 +6,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
 use super::batch::{Batch, Reply};
 use super::close::let_go;
@@ -15,13 +14,10 @@ use super::gather::{Patience, gather};
 use super::read::{self, PANICKED};
 use super::state::{Database, Shared};
 use super::sweep::{Slice, sweep};
-use super::transaction::Transact;
-use crate::codec::{MAX_INLINE, Stored};
-use crate::key::RecordId;
-use crate::record::{self, Claim, Claimed, Completion, Fence, Hold, Resolution, Settled, Settlement};
+use super::verb::Verb;
+use crate::codec::Stored;
+use crate::record::{self, Claim, Claimed, Completion, Resolution, Settlement};
 
-/// What a verb writes beside its outcome: record, index entries.
-const VERB_BYTES: usize = 256;
 /// What is swept at least along with a batch of requests: little, so that they are not held up.
 const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
 /// How many times what a batch writes is swept along with it, so that sweeping keeps up with writing.
@@ -30,23 +26,6 @@ const SWEPT_PER_WRITTEN: usize = 2;
 pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
 /// How often the thread looks for expired records.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// What the handles send.
-pub(super) enum Verb {
-    Claim(Claim, Reply<Claimed>),
-    Reclaim(Claim, Fence, Reply<Option<Hold>>),
-    Inquire(RecordId, Fence, Reply<Option<Fence>>),
-    Complete(Completion, Reply<Settled>),
-    Transact(Box<Transact>),
-    Release(RecordId, Fence, Reply<Settled>),
-    Interrupt(RecordId, Fence, Reply<Settled>),
-    Resolve(RecordId, Fence, Resolution, Reply<Settled>),
-    Sweep(usize, Reply<usize>),
-    /// Makes durable what the application wrote to its own trees.
-    Sync(Reply<()>),
-    /// Ends the thread, once all that was sent before is answered.
-    Close(oneshot::Sender<()>),
-}
 
 /// Runs until the store is closed or the last handle is gone.
 pub(super) fn run(shared: &Arc<Shared>, verbs: &Receiver<Verb>, disk: &Disk) {
@@ -72,22 +51,6 @@ pub(super) fn run(shared: &Arc<Shared>, verbs: &Receiver<Verb>, disk: &Disk) {
     let_go(shared, database);
     if let Some(reply) = closed {
         let _ = reply.send(());
-    }
-}
-
-impl Verb {
-    /// Of outcomes.
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Complete(Completion { settlement: Settlement::Outcome(outcome), .. }, _)
-            | Self::Resolve(_, _, Resolution::Outcome { outcome, .. }, _) => outcome.len(),
-            _ => 0,
-        }
-    }
-
-    /// What of it is written in one step with all others of its batch.
-    pub(super) fn step(&self) -> usize {
-        VERB_BYTES + Some(self.bytes()).filter(|bytes| *bytes <= MAX_INLINE).unwrap_or(0)
     }
 }
 

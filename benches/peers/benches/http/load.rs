@@ -1,7 +1,7 @@
 //! The load: hyper's client on one thread, connections that are kept, on each one request under way.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::common::estimate::{micros, quantile};
 use crate::common::exchange::KEY;
-use crate::common::load::key;
+use crate::common::load::{Round, key};
 
 const CHARGE: &str = "amount=100&currency=eur&source=tok_visa";
 /// How many sessions a connection spreads its requests over, where the server wants one: its cost grows with what is in a
@@ -33,16 +32,6 @@ pub(crate) struct Plan {
     /// The number of the first new key.
     pub(crate) first: u64,
     pub(crate) session: bool,
-}
-
-/// What it came to.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Round {
-    /// Per second.
-    pub(crate) throughput: f64,
-    /// In µs.
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
 }
 
 pub(crate) fn generate(plan: &Plan) {
@@ -89,14 +78,8 @@ async fn run(plan: &Plan) -> Round {
             times
         });
     }
-    let mut times: Vec<Duration> = running.join_all().await.into_iter().flatten().collect();
-    let took = began.elapsed();
-    times.sort();
-    Round {
-        throughput: times.len() as f64 / took.as_secs_f64(),
-        p50: micros(quantile(&times, 0.5)),
-        p99: micros(quantile(&times, 0.99)),
-    }
+    let times = running.join_all().await.into_iter().flatten().collect();
+    Round::of(times, began.elapsed())
 }
 
 fn request(key: Option<&str>, cookie: Option<&HeaderValue>) -> Request<Full<Bytes>> {

@@ -13,8 +13,9 @@ mod process;
 use std::path::Path;
 
 use common::estimate::{Pairs, pairs};
+use common::load::Round;
 use common::report::Report;
-use load::{Plan, Round};
+use load::Plan;
 use process::Server;
 
 const LEAST_NO_KEY: f64 = 0.98;

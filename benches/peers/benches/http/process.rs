@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::load::{Plan, Round};
+use crate::common::load::Round;
+use crate::load::Plan;
 
 /// The arguments by which a process knows what it is.
 pub(crate) const SERVE: &str = "--serve";

@@ -1,0 +1,45 @@
+//! What the handles ask of the writer.
+
+use tokio::sync::oneshot;
+
+use super::batch::Reply;
+use super::transaction::Transact;
+use crate::codec::MAX_INLINE;
+use crate::key::RecordId;
+use crate::record::{Claim, Claimed, Completion, Fence, Hold, Resolution, Settled, Settlement};
+
+/// What a verb writes beside its outcome: record, index entries.
+const VERB_BYTES: usize = 256;
+
+/// What the handles send.
+pub(super) enum Verb {
+    Claim(Claim, Reply<Claimed>),
+    Reclaim(Claim, Fence, Reply<Option<Hold>>),
+    Inquire(RecordId, Fence, Reply<Option<Fence>>),
+    Complete(Completion, Reply<Settled>),
+    Transact(Box<Transact>),
+    Release(RecordId, Fence, Reply<Settled>),
+    Interrupt(RecordId, Fence, Reply<Settled>),
+    Resolve(RecordId, Fence, Resolution, Reply<Settled>),
+    Sweep(usize, Reply<usize>),
+    /// Makes durable what the application wrote to its own trees.
+    Sync(Reply<()>),
+    /// Ends the thread, once all that was sent before is answered.
+    Close(oneshot::Sender<()>),
+}
+
+impl Verb {
+    /// Of outcomes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Complete(Completion { settlement: Settlement::Outcome(outcome), .. }, _)
+            | Self::Resolve(_, _, Resolution::Outcome { outcome, .. }, _) => outcome.len(),
+            _ => 0,
+        }
+    }
+
+    /// What of it is written in one step with all others of its batch.
+    pub(super) fn step(&self) -> usize {
+        VERB_BYTES + Some(self.bytes()).filter(|bytes| *bytes <= MAX_INLINE).unwrap_or(0)
+    }
+}
