@@ -1,5 +1,6 @@
 //! A map that is nearly always empty, and looked into by every request.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ahash::RandomState;
@@ -8,7 +9,6 @@ use dashmap::DashMap;
 use crate::key::RecordId;
 
 /// Tells without a lock that there is nothing in it.
-#[derive(Debug)]
 pub(super) struct Rare<V> {
     entries: DashMap<RecordId, V, RandomState>,
     // At least as many as there are entries: counted before one is put in, and after one is taken out.
@@ -47,6 +47,17 @@ impl<V: Clone> Rare<V> {
         let (_, value) = self.entries.remove(id)?;
         self.count.fetch_sub(1, Ordering::SeqCst);
         Some(value)
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for Rare<V> {
+    /// The entries alone, unless they are counted wrongly.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.count.load(Ordering::SeqCst);
+        if count == self.entries.len() {
+            return self.entries.fmt(f);
+        }
+        f.debug_struct("Rare").field("entries", &self.entries).field("count", &count).finish()
     }
 }
 
