@@ -3,8 +3,6 @@
 //!
 //! Without the feature nothing is ever broken, and the hooks are empty.
 
-use futures_util::future::BoxFuture;
-
 /// The variable of the environment that names the protection to break, for the whole process.
 #[cfg(feature = "laboratory")]
 const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
@@ -101,10 +99,10 @@ pub(crate) fn point() {
 }
 
 /// Starts a run in the current runtime.
-pub(crate) fn spawn(run: BoxFuture<'static, ()>) {
+pub(crate) fn spawn(run: impl Future<Output = ()> + Send + 'static) {
     #[cfg(feature = "laboratory")]
     if let Some(scheduler) = explore::SCHEDULER.get() {
-        return (scheduler.spawn)(run);
+        return (scheduler.spawn)(Box::pin(run));
     }
     tokio::spawn(run);
 }

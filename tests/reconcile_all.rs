@@ -327,8 +327,8 @@ async fn forty() -> (IdempotencyLayer<TestStore>, Gate, Asked) {
     (asking(store, asked.says_behind(&gate, [found("charged")])), gate, asked)
 }
 
-#[tokio::test]
-async fn an_application_is_asked_sixteen_questions_at_a_time_and_in_the_end_all() {
+/// The same, while all of them are asked about: as many questions wait as may at a time.
+async fn forty_asked() -> (IdempotencyLayer<TestStore>, Gate, Asked, JoinHandle<Reconciliation>) {
     let (layer, gate, asked) = forty().await;
     let sweep = tokio::spawn({
         let layer = layer.clone();
@@ -336,6 +336,12 @@ async fn an_application_is_asked_sixteen_questions_at_a_time_and_in_the_end_all(
     });
     gate.arrival().await;
     settle().await;
+    (layer, gate, asked, sweep)
+}
+
+#[tokio::test]
+async fn an_application_is_asked_sixteen_questions_at_a_time_and_in_the_end_all() {
+    let (layer, gate, asked, sweep) = forty_asked().await;
     assert_eq!((asked.times(), layer.counts().live), (16, 16));
     gate.open();
     assert_eq!(counted(sweep.await.unwrap()), (40, 0, 0));
@@ -376,13 +382,7 @@ async fn while_draining_nobody_is_asked_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn draining_waits_for_the_questions_that_are_open_and_asks_no_more() {
-    let (layer, gate, asked) = forty().await;
-    let sweep = tokio::spawn({
-        let layer = layer.clone();
-        async move { layer.reconcile_all().await.unwrap() }
-    });
-    gate.arrival().await;
-    settle().await;
+    let (layer, gate, asked, sweep) = forty_asked().await;
     let mut drained = Box::pin(layer.drain(SECOND * 60));
     assert!((&mut drained).now_or_never().is_none());
     gate.open();

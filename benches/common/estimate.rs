@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How many pairs a ratio is the median of, at least.
 const PAIRS: usize = 21;
@@ -10,7 +10,7 @@ const PAIRS: usize = 21;
 const TAIL: f64 = 0.025;
 
 /// The median of some values, and its 95 % interval.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Estimate {
     pub median: f64,
     pub low: f64,
@@ -36,9 +36,16 @@ impl Estimate {
         Self { median, low: values[left_out], high: values[last - left_out] }
     }
 
-    pub fn scaled(self, factor: f64) -> Self {
-        Self { median: self.median * factor, low: self.low * factor, high: self.high * factor }
+    /// In three digits, with its interval where it has one.
+    pub fn written(self) -> String {
+        let Self { median, low, high } = self;
+        if low == high { digits(median) } else { format!("{} [{}, {}]", digits(median), digits(low), digits(high)) }
     }
+}
+
+fn digits(value: f64) -> String {
+    let before = if value == 0.0 { 1 } else { value.abs().log10().floor() as i32 + 1 };
+    format!("{value:.*}", usize::try_from(3 - before).unwrap_or(0).min(4))
 }
 
 /// How many of so many sorted values lie outside the interval, on each side.

@@ -50,7 +50,7 @@ impl Report {
     }
 
     pub fn row(&mut self, group: &str, name: &str, unit: &'static str, estimate: Estimate) {
-        let said = written(&estimate);
+        let said = estimate.written();
         println!("{group:<34} {name:<44} {said:>28} {unit}");
         self.rows.push(Row { group: group.to_owned(), name: name.to_owned(), unit, estimate });
     }
@@ -79,7 +79,7 @@ impl Report {
     pub fn finish(self) {
         println!();
         for Goal { name, estimate, op, bound, met } in &self.goals {
-            println!("goal {}/{name}: {} ({op} {bound}) {met}", self.bench, written(estimate));
+            println!("goal {}/{name}: {} ({op} {bound}) {met}", self.bench, estimate.written());
         }
         if !is_whole() {
             println!("\na quick look: the figures are not kept");
@@ -90,17 +90,6 @@ impl Report {
         let json = serde_json::to_string_pretty(&self).expect("figures can be written");
         std::fs::write(directory.join(format!("{}.json", self.bench)), json + "\n").expect("so can its files");
     }
-}
-
-/// Three digits of a median, and of its interval where it has one.
-fn written(estimate: &Estimate) -> String {
-    let Estimate { median, low, high } = *estimate;
-    if low == high { digits(median) } else { format!("{} [{}, {}]", digits(median), digits(low), digits(high)) }
-}
-
-fn digits(value: f64) -> String {
-    let before = if value == 0.0 { 1 } else { value.abs().log10().floor() as i32 + 1 };
-    format!("{value:.*}", usize::try_from(3 - before).unwrap_or(0).min(4))
 }
 
 /// What the figures depend on.

@@ -117,7 +117,7 @@ impl<St: Store> Engine<St> {
             Some(wrap) => wrap(run),
             None => run,
         };
-        laboratory::spawn(Box::pin(run.in_current_span()));
+        laboratory::spawn(run.in_current_span());
     }
 
     async fn join<T>(&self, span: &Span, waiter: Waiter, ask: &Ask) -> Verdict<T> {

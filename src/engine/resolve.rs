@@ -27,11 +27,11 @@ impl<St: Store> Engine<St> {
         };
         let (reply, settling) = oneshot::channel();
         let store = Arc::clone(&self.store);
-        laboratory::spawn(Box::pin(async move {
+        laboratory::spawn(async move {
             let Settling { settled, unsure, .. } = settle(store, slot, fence, resolution).await;
             let _ = reply.send(settled);
             Unsure::ends(unsure).await;
-        }));
+        });
         match timeout(STORE_TIMEOUT, settling).await {
             Ok(Ok(settled)) => settled,
             Ok(Err(_)) | Err(_) => Err(not_answered()),

@@ -1,14 +1,15 @@
 //! The control of a laboratory: the same test once more, in a process in which a protection is broken. It must see it.
 
 use std::io::Read;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::child::ended;
 
 /// The switch of `src/laboratory.rs`.
 const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
-/// How often the child is looked at, and after how long it is killed.
-const LOOK: Duration = Duration::from_millis(20);
+/// After how long the child is killed.
 const BOUND: Duration = Duration::from_secs(240);
 
 /// Whether this process is a control: a protection is broken in it.
@@ -31,7 +32,7 @@ pub fn violations_when_broken(test: &str, protection: &str, extra_env: &[(&str, 
     let mut child = command.spawn().expect("this program can be started again");
     let stdout = read(child.stdout.take().expect("it is piped"));
     let stderr = read(child.stderr.take().expect("it is piped"));
-    let ended = wait(&mut child);
+    let ended = ended(&mut child, BOUND);
     let (stdout, stderr) = (text(stdout), text(stderr));
     let status = ended.unwrap_or_else(|| panic!("{test} without {protection} did not end:\n{stdout}\n{stderr}"));
     let Some(violations) = figure(&stdout) else {
@@ -60,21 +61,4 @@ fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 
 fn text(reader: JoinHandle<Vec<u8>>) -> String {
     String::from_utf8_lossy(&reader.join().expect("reading does not panic")).into_owned()
-}
-
-/// `None`: it had to be killed.
-fn wait(child: &mut Child) -> Option<ExitStatus> {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().expect("its own child") {
-            return Some(status);
-        }
-        if began.elapsed() > BOUND {
-            // Errors: it has ended meanwhile.
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        std::thread::sleep(LOOK);
-    }
 }

@@ -4,6 +4,7 @@
 use std::io::Write as _;
 
 pub mod asked;
+pub mod child;
 pub mod control;
 #[cfg(target_os = "linux")]
 pub mod disk;

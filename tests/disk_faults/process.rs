@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::TEST;
+use crate::common::child::ended;
 use crate::common::disk::this_program;
 use crate::scenario::{PLAN, Plan};
 
@@ -20,18 +21,7 @@ pub(crate) fn live(plan: &Plan, directory: &Path, fault: Option<String>) -> Resu
     let errors = output.try_clone().expect("it can be shared");
     let mut child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().expect("it can be started");
     let bound = Duration::from_secs(2 * plan.patience + 60);
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("its own child") {
-            break Some(status);
-        }
-        if began.elapsed() > bound {
-            child.kill().expect("its own child");
-            child.wait().expect("its own child");
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    let status = ended(&mut child, bound);
     let said = || std::fs::read_to_string(directory.join("output")).unwrap_or_default();
     match status {
         Some(status) if status.success() => Ok(()),

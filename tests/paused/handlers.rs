@@ -2,7 +2,6 @@
 //!
 //! Time is the test's own, and stands still while anything moves.
 
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,15 +16,15 @@ use http_body_util::BodyExt as _;
 use http_body_util::channel::Channel;
 use tokio::time::{sleep, timeout};
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+use tower::{ServiceBuilder, service_fn};
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::record::Fence;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
 
 use crate::common::history::{History, Told};
-use crate::common::lab::{Answer, post};
 use crate::late::Policy;
+use crate::sent::{App, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MAX_RUN: Duration = Duration::from_secs(60);
@@ -53,8 +52,6 @@ pub(crate) const FIRSTS: [First; 5] = [
     First::EndlessAnswer,
 ];
 pub(crate) const POLICIES: [Policy; 3] = [Policy::Refuse, Policy::Rerun, Policy::Reconcile];
-
-type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// Where the effects go: it lets nobody change it under an older fence than it has seen.
 #[derive(Debug, Default)]
@@ -152,18 +149,7 @@ impl Key {
 
     /// Sends a request, and gives up after a while.
     async fn send(&self, app: App, body: Body, patience: Duration) -> Told {
-        let ticket = self.history.sent(&self.name, "charge");
-        let answer = async {
-            let Ok(response) = app.oneshot(post(&self.name, body)).await;
-            // Its end never comes.
-            if response.headers().contains_key("x-no-outcome") {
-                return Told::refused("passed-on");
-            }
-            Told::of(&Answer::of(response).await)
-        };
-        let told = timeout(patience, answer).await.unwrap_or(Told::Nothing);
-        self.history.answered(ticket, told.clone());
-        told
+        send(&self.history, &self.name, app, body, patience).await
     }
 
     /// What is said in the end.

@@ -12,15 +12,15 @@ use axum::body::Body;
 use axum::response::IntoResponse as _;
 use futures_util::future::join_all;
 use http::{Request, Response};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+use tower::{ServiceBuilder, service_fn};
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::test_util::{TestStore, Verb};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Release};
 
 use crate::common::history::{History, Told};
-use crate::common::lab::{Answer, post};
+use crate::sent::{App, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// How long clients wait before they give up, and come again a second later.
@@ -104,8 +104,6 @@ impl Case {
     }
 }
 
-type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
-
 /// One key.
 #[derive(Debug, Clone)]
 struct Key {
@@ -149,19 +147,7 @@ impl Key {
 
     /// Sends the request, and gives up after a while.
     async fn send(&self, app: &App, patience: Duration) -> Told {
-        let ticket = self.history.sent(&self.name, "charge");
-        let answer = async {
-            let Ok(response) = app.clone().oneshot(post(&self.name, "amount=1000")).await;
-            Answer::of(response).await
-        };
-        let told = match timeout(patience, answer).await {
-            // A key that was released is free: that is no outcome.
-            Ok(answer) if answer.body == "x-released" => Told::refused("released"),
-            Ok(answer) => Told::of(&answer),
-            Err(_) => Told::Nothing,
-        };
-        self.history.answered(ticket, told.clone());
-        told
+        send(&self.history, &self.name, app.clone(), "amount=1000", patience).await
     }
 
     fn is_settled(&self, told: &Told) -> bool {

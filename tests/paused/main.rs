@@ -24,6 +24,7 @@ mod common;
 
 mod handlers;
 mod late;
+mod sent;
 mod stopped;
 mod writer;
 

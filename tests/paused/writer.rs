@@ -14,15 +14,16 @@ use futures_util::future::join_all;
 use futures_util::{FutureExt as _, poll};
 use http::{Request, Response, StatusCode};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+use tower::{ServiceBuilder, service_fn};
 use tower_idempotency::store::Abort;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted, Release, SledStore};
 
 use crate::common::control::is_control;
 use crate::common::history::{History, Told};
-use crate::common::lab::{Answer, Gate, post};
+use crate::common::lab::Gate;
+use crate::sent::{App, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Past the store's time-out and `max_run`, and before a write is taken for failed.
@@ -49,8 +50,6 @@ enum Act {
 }
 
 const ACTS: [Act; 6] = [Act::NotYet, Act::Answers, Act::Commits, Act::Releases, Act::Panics, Act::Done];
-
-type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 #[derive(Clone)]
 struct Key {
@@ -109,19 +108,7 @@ impl Key {
     }
 
     async fn send(&self, app: App, patience: Duration) -> Told {
-        let ticket = self.history.sent(&self.name, "charge");
-        let answer = async {
-            let Ok(response) = app.oneshot(post(&self.name, "amount=1000")).await;
-            Answer::of(response).await
-        };
-        let told = match timeout(patience, answer).await {
-            // A key that was released is free: that is no outcome.
-            Ok(answer) if answer.body == "x-released" => Told::refused("released"),
-            Ok(answer) => Told::of(&answer),
-            Err(_) => Told::Nothing,
-        };
-        self.history.answered(ticket, told.clone());
-        told
+        send(&self.history, &self.name, app, "amount=1000", patience).await
     }
 
     fn is_settled(&self, told: &Told) -> bool {

@@ -15,6 +15,19 @@ async fn crash(directory: &TempDir, policy: &str) -> Server {
     setup.start()
 }
 
+/// Kills the process within a charge, and starts another on the same data.
+async fn killed(setup: &Setup) -> (Server, Call) {
+    let mut server = setup.start();
+    let call = Call::charge("killed", "tok_slow");
+    let mut connection = Connection::http1(server.address).await.unwrap();
+    tokio::select! {
+        answer = connection.send(&call) => panic!("answered before it could be killed: {answer:?}"),
+        () = server.charge_begun("tok_slow", 1) => {}
+    }
+    server.kill();
+    (setup.start(), call)
+}
+
 fn charge() -> Call {
     Call::charge("crash", "tok_crash")
 }
@@ -106,15 +119,7 @@ async fn under_rerun_a_retry_after_a_crash_charges_again() {
 async fn a_run_that_was_killed_is_refused_too() {
     let directory = tempdir().unwrap();
     let setup = Setup::new(&directory);
-    let mut server = setup.start();
-    let call = Call::charge("killed", "tok_slow");
-    let mut connection = Connection::http1(server.address).await.unwrap();
-    tokio::select! {
-        answer = connection.send(&call) => panic!("answered before it could be killed: {answer:?}"),
-        () = server.charge_begun("tok_slow", 1) => {}
-    }
-    server.kill();
-    let server = setup.start();
+    let (server, call) = killed(&setup).await;
     outcome_unknown(&server.send(&call).await);
     assert!(server.charges().await.len() <= 1);
 }
@@ -156,15 +161,7 @@ async fn what_a_dead_server_left_is_settled_without_its_clients() {
 async fn what_the_ledger_does_not_know_runs_again() {
     let directory = tempdir().unwrap();
     let setup = Setup::new(&directory).with("--on-interrupted reconcile");
-    let mut server = setup.start();
-    let call = Call::charge("killed", "tok_slow");
-    let mut connection = Connection::http1(server.address).await.unwrap();
-    tokio::select! {
-        answer = connection.send(&call) => panic!("answered before it could be killed: {answer:?}"),
-        () = server.charge_begun("tok_slow", 1) => {}
-    }
-    server.kill();
-    let server = setup.start();
+    let (server, call) = killed(&setup).await;
     let answer = server.send_until_settled(&call).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(server.charges().await.len(), 1);

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::TEST;
+use crate::common::child::ended;
 use crate::common::disk::log::{self, Event};
 use crate::common::disk::rebuild::{Disk, Image, read_image, write_image};
 use crate::common::disk::{Dice, this_program};
@@ -110,18 +111,12 @@ fn live(plan: &Plan, directory: &Path, log: &Path) -> Result<(), String> {
     command.env("DISK_PRELOAD_LOG", log).env(PLAN, serde_json::to_string(plan).expect("plans are plain"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let mut child = command.spawn().expect("this program can be started again");
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("its own child") {
-            break status;
-        }
-        if began.elapsed() > BOUND {
-            child.kill().expect("its own child");
-            break child.wait().expect("its own child");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    let status = ended(&mut child, BOUND);
     // 134: by its own hand, as `abort` is in the preloaded library.
     let expected = if plan.abort { 134 } else { 0 };
-    if status.code() == Some(expected) { Ok(()) } else { Err(format!("a process of the workload failed: {status}")) }
+    match status {
+        Some(status) if status.code() == Some(expected) => Ok(()),
+        Some(status) => Err(format!("a process of the workload failed: {status}")),
+        None => Err(format!("a process of the workload did not end in {BOUND:?}")),
+    }
 }

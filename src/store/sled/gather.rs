@@ -60,9 +60,9 @@ pub(super) fn gather(
     let mut verbs = Vec::new();
     let (mut bytes, mut step) = (0, 0);
     let mut next = first;
-    let mut waiting = None;
     let may_wait = live > 1 && next.is_some() && patience.may_wait();
-    let mut waited_for = None;
+    // Since when it waits, and how many there were then.
+    let mut waiting = None;
     while let Some(verb) = next {
         match verb {
             Verb::Close(reply) => return (verbs, Some(reply)),
@@ -77,15 +77,14 @@ pub(super) fn gather(
         }
         next = queue.try_recv().ok();
         if next.is_none() && may_wait && verbs.len() < live {
-            let began = *waiting.get_or_insert_with(Instant::now);
+            let (began, _) = *waiting.get_or_insert_with(|| (Instant::now(), verbs.len()));
             if began.elapsed() < MOST_GRACE {
                 next = queue.recv_timeout(GRACE).ok();
-                *waited_for.get_or_insert(false) |= next.is_some();
             }
         }
     }
-    if let Some(for_something) = waited_for {
-        patience.has_waited(for_something);
+    if let Some((_, before)) = waiting {
+        patience.has_waited(verbs.len() > before);
     }
     (verbs, None)
 }

@@ -14,6 +14,8 @@
 //! SCENARIO='duplicates' SCHEDULE=4711.0.0.2.1.… cargo test --package interleavings -- --nocapture
 //! ```
 
+#[path = "../../common/child.rs"]
+mod child;
 #[path = "../../common/control.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod control;
