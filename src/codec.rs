@@ -30,7 +30,7 @@ use crate::key::RecordId;
 use crate::record::{Record, State};
 
 const VERSION: u8 = 1;
-const CHECKSUM_BYTES: usize = 8;
+pub(crate) const CHECKSUM_BYTES: usize = 8;
 
 /// The longest outcome that is kept within its record, in bytes.
 pub(crate) const MAX_INLINE: usize = 3 * 1024;
@@ -78,7 +78,7 @@ pub(crate) fn encode(id: &RecordId, record: &Record<Stored>) -> Result<Vec<u8>, 
     let mut bytes = Vec::with_capacity(record_bytes(record));
     bytes.push(VERSION);
     let mut bytes = postcard::to_extend(record, bytes).map_err(|_| CodecError::Content)?;
-    let checksum = checksum(id, &bytes);
+    let checksum = checksum(id.as_bytes(), &bytes);
     bytes.extend_from_slice(&checksum);
     Ok(bytes)
 }
@@ -99,7 +99,7 @@ pub(crate) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record<Stored>, Code
     if *version != VERSION {
         return Err(CodecError::Version(*version));
     }
-    if checksum(id, content) != *sum {
+    if checksum(id.as_bytes(), content) != *sum {
         return Err(CodecError::Checksum);
     }
     match postcard::take_from_bytes(record) {
@@ -108,9 +108,10 @@ pub(crate) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record<Stored>, Code
     }
 }
 
-fn checksum(id: &RecordId, content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+/// The checksum of what stands under `key`: it doesn't pass under another one.
+pub(crate) fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut sum = [0; CHECKSUM_BYTES];
-    let hash = blake3::Hasher::new().update(id.as_bytes()).update(content).finalize();
+    let hash = blake3::Hasher::new().update(key).update(content).finalize();
     sum.copy_from_slice(&hash.as_bytes()[..CHECKSUM_BYTES]);
     sum
 }
@@ -172,7 +173,7 @@ mod tests {
             // With a checksum that fits, too.
             let mut content = vec![VERSION];
             content.extend_from_slice(&bytes);
-            let sum = checksum(&ID, &content);
+            let sum = checksum(ID.as_bytes(), &content);
             content.extend_from_slice(&sum);
             let _ = decode(&ID, &content);
         }

@@ -7,6 +7,7 @@
 mod charges;
 mod common;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use charges::{
     deliver, policies, replaying,
 };
 use common::lab::{Gate, done, hold, id, post, wish};
+use common::listed::{assert_summed, listed};
 use futures_util::future::join_all;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -32,12 +34,13 @@ const LONG: usize = 60_000;
 const INLINE: usize = 3 * 1024;
 const PIECE: usize = 4_000;
 
-/// Asserts that the store's own tree fits together: as many records as its totals say, one entry for the expiry of each that
-/// has one, one for each that runs or was interrupted, and the pieces of `long` outcomes and no others. The keys are those of
-/// `src/store/sled/keys.rs`.
+/// Asserts that the store's own tree fits together: as many records as its totals say, each that expires listed once, each
+/// that runs listed, an entry for each that was interrupted, and the pieces of `long` outcomes and no others. The keys are
+/// those of `src/store/sled/keys.rs`.
 async fn assert_sound(store: &SledStore, long: &[usize]) {
     let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-    // Until nothing is left of outcomes whose records are gone.
+    // Until nothing is left of outcomes whose records are gone, and of lists whose time is over.
+    while store.sweep(100).await.unwrap() > 0 {}
     while tree.scan_prefix("g").next().is_some() {
         store.sweep(0).await.unwrap();
     }
@@ -45,7 +48,14 @@ async fn assert_sound(store: &SledStore, long: &[usize]) {
     let totals = tree.get("mtotals").unwrap().unwrap();
     let count = u64::from_be_bytes(totals[..8].try_into().unwrap());
     assert_eq!(count, keys("r") as u64, "the count doesn't drift");
-    assert_eq!(keys("e") + keys("n"), keys("r"), "who doesn't run expires, once");
+    let records: BTreeSet<[u8; 32]> =
+        tree.scan_prefix("r").keys().map(|key| key.unwrap()[1..].try_into().unwrap()).collect();
+    assert_summed(&tree);
+    let (expiring, claimed) = (listed(&tree, "e"), listed(&tree, "n"));
+    let expiring_once: BTreeSet<_> = expiring.iter().copied().collect();
+    assert_eq!(expiring.len(), expiring_once.len(), "no record expires twice");
+    assert!(expiring_once.is_subset(&records), "no list names a record that is gone");
+    assert!(records.difference(&expiring_once).all(|id| claimed.contains(id)), "who doesn't expire is running");
     assert_eq!(keys("i"), store.interrupted(usize::MAX).await.unwrap().len());
     assert_eq!(keys("c"), long.iter().map(|length| length.div_ceil(PIECE)).sum::<usize>());
     assert!(store.db().unwrap().open_tree("charges").unwrap().iter().all(|charge| charge.is_ok()));

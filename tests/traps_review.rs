@@ -230,7 +230,7 @@ async fn trap_72_the_old_expiry_of_a_key_claimed_again_does_not_sweep_the_new_re
     let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
     claimed_again(store.clone(), &clock).await;
     let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-    assert_eq!(tree.scan_prefix("e").count(), 1, "the old entries went with their records");
+    assert_eq!(tree.scan_prefix("e").count(), 1, "the old lists went when their time was over");
 }
 
 #[tokio::test]

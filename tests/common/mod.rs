@@ -10,6 +10,7 @@ pub mod control;
 pub mod disk;
 pub mod history;
 pub mod lab;
+pub mod listed;
 pub mod process;
 pub mod proxy;
 

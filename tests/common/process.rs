@@ -265,6 +265,16 @@ impl Server {
         eventually(&line, || (self.log.text().matches(&line).count() >= count).then_some(())).await;
     }
 
+    /// Sends the first charge with `tok_slow`, and returns once its handler has begun: the connection that waits for it.
+    pub async fn charging_slowly(&self, call: &Call) -> Connection {
+        let mut connection = Connection::http1(self.address).await.expect("the server listens");
+        tokio::select! {
+            answer = connection.send(call) => panic!("answered too early: {answer:?}"),
+            () = self.charge_begun("tok_slow", 1) => {}
+        }
+        connection
+    }
+
     /// Waits until the process has ended by itself.
     pub async fn exit(&mut self) -> ExitStatus {
         eventually("the server ends", || self.child.0.try_wait().expect("its own child")).await

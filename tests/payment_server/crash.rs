@@ -19,11 +19,7 @@ async fn crash(directory: &TempDir, policy: &str) -> Server {
 async fn killed(setup: &Setup) -> (Server, Call) {
     let mut server = setup.start();
     let call = Call::charge("killed", "tok_slow");
-    let mut connection = Connection::http1(server.address).await.unwrap();
-    tokio::select! {
-        answer = connection.send(&call) => panic!("answered before it could be killed: {answer:?}"),
-        () = server.charge_begun("tok_slow", 1) => {}
-    }
+    let _connection = server.charging_slowly(&call).await;
     server.kill();
     (setup.start(), call)
 }

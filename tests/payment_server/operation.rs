@@ -54,12 +54,7 @@ async fn sigterm_lets_a_charge_finish_whose_client_is_gone() {
     let setup = Setup::new(&directory);
     let mut server = setup.start();
     let call = Call::charge("gone", "tok_slow");
-    let mut connection = Connection::http1(server.address).await.unwrap();
-    tokio::select! {
-        answer = connection.send(&call) => panic!("answered before it could hang up: {answer:?}"),
-        () = server.charge_begun("tok_slow", 1) => {}
-    }
-    drop(connection);
+    drop(server.charging_slowly(&call).await);
     server.terminate();
     assert_eq!(server.exit().await.code(), Some(0));
     let server = setup.start();

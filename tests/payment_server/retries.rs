@@ -82,12 +82,7 @@ async fn a_client_that_hangs_up_has_charged_once_and_its_retry_is_a_replay() {
     let directory = tempdir().unwrap();
     let server = Setup::new(&directory).with("--on-in-flight reject").start();
     let call = Call::charge("hang-up", "tok_slow");
-    let mut connection = Connection::http1(server.address).await.unwrap();
-    tokio::select! {
-        answer = connection.send(&call) => panic!("answered before it could hang up: {answer:?}"),
-        () = server.charge_begun("tok_slow", 1) => {}
-    }
-    drop(connection);
+    drop(server.charging_slowly(&call).await);
     let retry = server.send_until_settled(&call).await;
     assert!(retry.is_replay());
     let charges = server.charges().await;

@@ -1,9 +1,8 @@
 //! One batch: verbs are decided in order, each over what those before it left, then written together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use ahash::RandomState;
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::durable::Disk;
 use super::keys;
+use super::listing::Listings;
 use super::read::{self, PANICKED, ReadError};
 use super::state::{Database, Shared};
 use crate::clock::Timestamp;
@@ -40,17 +40,25 @@ pub(super) struct Batch<'a> {
     overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
     writes: sled::Batch,
     written: bool,
+    listings: Listings,
     // The pieces of long outcomes, and the graves that lead to them until their records do.
     ahead: Vec<(Vec<u8>, Bytes)>,
-    // Whether all is written in one transaction, pieces too.
+    // Whether all is written in one transaction, pieces too; and whose runs it ends, once it is written.
     together: bool,
+    ended: Vec<RecordId>,
     // Whether something was written already that is to be made durable, or failed to be.
     early: Result<bool, String>,
     // The bytes that transactions have written since the last sync.
     unsynced: usize,
     pub(super) added: i64,
+    // By how much the sum of the entries' numbers has changed, which wraps; and the entries that were erased.
+    numbers: u64,
+    erased: HashSet<Vec<u8>, RandomState>,
+    /// How many records were listed as expiring.
+    pub(super) listed: usize,
     pub(super) pieces: usize,
     fresh: Vec<(RecordId, Record)>,
+    gone: Vec<RecordId>,
     answers: Vec<Answer<'a>>,
 }
 
@@ -64,13 +72,19 @@ impl<'a> Batch<'a> {
             overlay: HashMap::default(),
             writes: sled::Batch::default(),
             written: false,
+            listings: Listings::default(),
             ahead: Vec::new(),
             together: false,
+            ended: Vec::new(),
             early: Ok(false),
             unsynced: 0,
             added: 0,
+            numbers: 0,
+            erased: HashSet::default(),
+            listed: 0,
             pieces: 0,
             fresh: Vec::new(),
+            gone: Vec::new(),
             answers: Vec::new(),
         }
     }
@@ -150,7 +164,7 @@ impl<'a> Batch<'a> {
         outcome: Bytes,
     ) -> Result<(sled::Batch, Self), StoreError> {
         let empty = Self::new(self.shared, self.database, self.disk);
-        let mut batch = Self { now: self.now, added: self.added, together: true, ..empty };
+        let mut batch = Self { now: self.now, added: self.added, numbers: self.numbers, together: true, ..empty };
         batch.apply(id, old, change, Some(outcome))?;
         Ok((batch.take_writes(), batch))
     }
@@ -159,8 +173,12 @@ impl<'a> Batch<'a> {
     pub(super) fn merge(&mut self, beside: Self) {
         self.overlay.extend(beside.overlay);
         self.added = beside.added;
+        self.numbers = beside.numbers;
+        self.listed += beside.listed;
         self.pieces += beside.pieces;
         self.fresh.extend(beside.fresh);
+        self.gone.extend(beside.gone);
+        beside.ended.iter().for_each(|id| self.end_run(id));
         self.early = Ok(true);
     }
 
@@ -171,7 +189,9 @@ impl<'a> Batch<'a> {
 
     /// The writes so far, with the totals that go with them.
     fn take_writes(&mut self) -> sled::Batch {
-        let totals = [self.count().to_be_bytes(), self.now.as_millis().to_be_bytes()].concat();
+        let written = self.listings.write(&mut self.writes, || self.shared.next_number());
+        self.numbers = self.numbers.wrapping_add(written);
+        let totals = [self.count(), self.now.as_millis(), self.sum()].map(u64::to_be_bytes).concat();
         self.writes.insert(keys::TOTALS, totals);
         self.written = false;
         std::mem::take(&mut self.writes)
@@ -181,12 +201,19 @@ impl<'a> Batch<'a> {
         self.shared.count.load(Ordering::Relaxed).saturating_add_signed(self.added)
     }
 
+    fn sum(&self) -> u64 {
+        self.shared.numbers.load(Ordering::Relaxed).wrapping_add(self.numbers)
+    }
+
     /// The record as this batch leaves it so far, past its expiry or not.
     pub(super) fn current(&self, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
-        match self.overlay.get(&id) {
-            Some(record) => Ok(record.clone()),
-            None => read::head(&self.database.tree, id),
+        if let Some(record) = self.overlay.get(&id) {
+            return Ok(record.clone());
         }
+        if let Some(running) = self.shared.runs().get(&id) {
+            return Ok(Some(running.clone()));
+        }
+        if self.shared.present.may_have(&id) { read::head(&self.database.tree, id) } else { Ok(None) }
     }
 
     fn apply(
@@ -206,8 +233,23 @@ impl<'a> Batch<'a> {
         self.shared.cache.remove(&id);
         self.written = true;
         self.added += i64::from(new.is_some()) - i64::from(old.is_some());
+        if self.overlay.contains_key(&id) {
+            self.fresh.retain(|(earlier, _)| *earlier != id);
+        }
+        match (&old, &new) {
+            (None, Some(_)) => self.shared.present.insert(&id),
+            (Some(_), None) => self.gone.push(id),
+            _ => {}
+        }
         if let Some(old) = &old {
             self.index(id, old, None);
+        }
+        // Where that is not listed already: an inquiry leaves it as it is.
+        let expires = new.as_ref().and_then(Record::expires);
+        if let (Some(record), Some(expires)) =
+            (&new, expires.filter(|_| expires != old.as_ref().and_then(Record::expires)))
+        {
+            self.expire(id, record.fence, expires);
         }
         match (&new, bytes) {
             (Some(record), Some(bytes)) => {
@@ -220,19 +262,34 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Writes, or with `None` removes, all keys that go with a record.
+    /// Writes, or with `None` removes, all keys that go with a record. Its place in a list is left as it is.
     fn index(&mut self, id: RecordId, record: &Record<Stored>, outcome: Option<Bytes>) {
-        let fence = record.fence.0.to_be_bytes();
         let keep = outcome.is_some();
-        let mut set = |key: &[u8]| if keep { self.writes.insert(key, &fence) } else { self.writes.remove(key) };
-        if let Some(expires) = record.expires() {
-            set(&keys::expiry(expires, &id));
-        }
         match &record.state {
-            State::Running { .. } => set(&keys::running(&id)),
-            State::Interrupted { since, .. } => set(&keys::interrupted(*since, &id)),
+            State::Running { .. } if keep => {
+                let entry = self.listings.claimed(&id, record.fence, || self.shared.next_number());
+                self.shared.runs().begin(id, record.clone(), entry);
+            }
+            State::Running { .. } if self.together => self.ended.push(id),
+            State::Running { .. } => self.end_run(&id),
+            State::Interrupted { since, .. } => {
+                let key = keys::interrupted(*since, &id);
+                if keep {
+                    self.writes.insert(&key[..], &record.fence.0.to_be_bytes());
+                } else {
+                    self.writes.remove(&key[..]);
+                }
+            }
             State::Consumed { .. } => {}
             State::Completed { outcome: stored, .. } => self.chunk(id, record, stored, outcome),
+        }
+    }
+
+    /// A run is over. The entry it is listed in goes with the last one's.
+    fn end_run(&mut self, id: &RecordId) {
+        let last = self.shared.runs().end(id);
+        if let Some(entry) = last.filter(|entry| !self.listings.forget(*entry)) {
+            self.erase_entry(&keys::claimed(entry));
         }
     }
 
@@ -270,19 +327,38 @@ impl<'a> Batch<'a> {
     pub(super) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
         self.shared.cache.remove(&id);
         self.erase(&keys::record(&id));
-        self.erase(&keys::running(&id));
+        self.gone.push(id);
         // Since when it was interrupted, if it was, is not known any more.
-        let listed = self.database.tree.scan_prefix(keys::INTERRUPTED).keys().filter_map(Result::ok);
+        let listed = self.database.tree.scan_prefix(keys::INTERRUPTED).keys().map_while(Result::ok);
         listed.filter(|key| keys::id_of(key) == Some(id)).for_each(|key| self.writes.remove(key));
         self.writes.insert(&keys::grave(&id, fence)[..], &[]);
         self.added -= 1;
         self.overlay.insert(id, None);
     }
 
-    /// Says when a record that can't be read is forgotten, where nothing else says so.
-    pub(super) fn expire_damaged(&mut self, id: RecordId, fence: Fence, retention: Duration) {
-        let expires = self.now.plus(retention);
-        self.write(&keys::expiry(expires, &id), &fence.0.to_be_bytes());
+    /// Lists a record as one that is forgotten then.
+    pub(super) fn expire(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
+        self.listings.expiring(expires, &id, fence);
+        self.listed += 1;
+        self.written = true;
+    }
+
+    /// Removes an entry that lists records, unless it was already.
+    pub(super) fn erase_entry(&mut self, key: &[u8]) {
+        if self.erased.insert(key.to_vec()) {
+            self.numbers = self.numbers.wrapping_sub(keys::number_of(key));
+            self.erase(key);
+        }
+    }
+
+    /// Whether an entry is removed by this batch.
+    pub(super) fn has_erased(&self, key: &[u8]) -> bool {
+        self.erased.contains(key)
+    }
+
+    /// Whether this batch has changed a record.
+    pub(super) fn has_changed(&self, id: &RecordId) -> bool {
+        self.overlay.contains_key(id)
     }
 
     /// Writes a key that belongs to no record.
@@ -297,18 +373,27 @@ impl<'a> Batch<'a> {
         self.written = true;
     }
 
+    /// Commits the totals alone.
+    pub(super) fn commit_totals(mut self) -> Result<(), String> {
+        self.written = true;
+        self.commit(true)
+    }
+
     /// Writes the batch, makes it durable, and only then answers. `sync` also where there is nothing to write.
     pub(super) fn commit(mut self, sync: bool) -> Result<(), String> {
         let count = self.count();
         let written = catch_unwind(AssertUnwindSafe(|| self.write_all(sync)));
         let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
-        let Self { shared, fresh, answers, .. } = self;
+        let sum = self.sum();
+        let Self { shared, fresh, gone, answers, .. } = self;
         let result = if laboratory::is_broken(Protection::Poison) { Ok(()) } else { result };
         if result.is_ok() {
             shared.count.store(count, Ordering::Relaxed);
+            shared.numbers.store(sum, Ordering::Relaxed);
             for (id, record) in fresh {
                 shared.cache.put(id, record);
             }
+            gone.iter().for_each(|id| shared.present.remove(id));
         }
         if let Err(reason) = &result {
             // Before the answers: who is told of the failure must find the store poisoned.

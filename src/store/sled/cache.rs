@@ -17,6 +17,12 @@ const ENTRY_BYTES: u64 = 256;
 /// What is kept for entries that were asked for again; the rest is for the newest. Most retries come soon, and once.
 const ASKED_FOR: f64 = 0.5;
 
+/// How many parts it has at most, each with a lock of its own.
+const MOST_PARTS: usize = 64;
+/// What one of its parts holds at least, if that much is to be had. It takes no outcome over half of that, and most layers
+/// take up to 1 MiB.
+const PART_BYTES: u64 = 8 * 1024 * 1024;
+
 #[derive(Debug, Clone)]
 struct ByBytes;
 
@@ -38,7 +44,10 @@ impl Cache {
     pub(super) fn new(bytes: u64) -> Self {
         let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).max(16);
         let mut options = OptionsBuilder::new();
-        options.estimated_items_capacity(items).weight_capacity(bytes).hot_allocation(ASKED_FOR);
+        let parts = usize::try_from(bytes / PART_BYTES).unwrap_or(usize::MAX).clamp(1, MOST_PARTS);
+        // There are as many as a power of two.
+        let parts = (parts / 2 + 1).next_power_of_two();
+        options.estimated_items_capacity(items).weight_capacity(bytes).hot_allocation(ASKED_FOR).shards(parts);
         Self(match options.build() {
             Ok(options) => Sharded::with_options(options, ByBytes, Default::default(), Default::default()),
             // Never: both capacities are there.
@@ -79,6 +88,16 @@ mod tests {
         let state = State::Completed { outcome: Bytes::from(vec![0; 300]), expires };
         let began = Timestamp::from_millis(0);
         Record { fingerprint: Fingerprint::of(b"1"), fence: Fence(1), attempt: 1, began, state }
+    }
+
+    #[test]
+    fn an_outcome_of_1_mib_is_kept_in_a_cache_of_the_usual_size() {
+        let cache = Cache::new(16 * 1024 * 1024);
+        let state = State::Completed { outcome: Bytes::from(vec![0; 1 << 20]), expires: record().expires().unwrap() };
+        for number in 0..4 {
+            cache.put(id(number), Record { state: state.clone(), ..record() });
+        }
+        assert!((0..4).all(|number| cache.get(&id(number)).is_some()));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 use std::thread;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use backon::{ConstantBuilder, Retryable as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::queue::Sender;
 use super::state::{Database, Shared};
 use super::verb::Verb;
 use crate::store::StoreError;

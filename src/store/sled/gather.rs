@@ -4,22 +4,24 @@
 //! first; a batch that waits that moment for them holds many more, and all are answered sooner. Whether it is worth it is
 //! learned: a wait for nothing is followed by batches that don't wait, twice as many each time.
 
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::batch::MAX_STEP;
+use super::queue::Receiver;
 use super::verb::Verb;
 
 /// The most verbs in one batch.
 const MAX_VERBS: usize = 512;
 /// The bytes of outcomes from which on a batch takes no more verbs.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// For how long the next verb is waited for, and from when on a batch waits no more. Timers are coarse: a wait for nothing
-/// takes some 70 µs, less than a sync on most disks.
+/// For how long it is waited, again and again while some come, and from when on a batch waits no more. Timers are coarse: a
+/// wait for nothing takes some 70 µs, less than a sync on most disks.
 const GRACE: Duration = Duration::from_micros(20);
 const MOST_GRACE: Duration = Duration::from_micros(200);
+/// For how many at most it waits. So many are worth a sync, and the others come while it is made.
+const MOST_AWAITED: usize = 32;
 /// How many batches at most don't wait, before it is tried again.
 const MOST_SKIPPED: u32 = 64;
 
@@ -50,43 +52,62 @@ impl Patience {
     }
 }
 
-/// The verbs of one batch, of which `first` is there; `live` runs are under way, and may send more.
-pub(super) fn gather(
-    first: Option<Verb>,
-    queue: &Receiver<Verb>,
-    live: usize,
-    patience: &mut Patience,
-) -> (Vec<Verb>, Option<oneshot::Sender<()>>) {
-    let mut verbs = Vec::new();
-    let (mut bytes, mut step) = (0, 0);
-    let mut next = first;
-    let may_wait = live > 1 && next.is_some() && patience.may_wait();
-    // Since when it waits, and how many there were then.
-    let mut waiting = None;
-    while let Some(verb) = next {
-        match verb {
-            Verb::Close(reply) => return (verbs, Some(reply)),
+/// What a batch has taken so far.
+#[derive(Default)]
+pub(super) struct Load {
+    verbs: usize,
+    bytes: usize,
+    step: usize,
+    /// Who asked for the store to be closed: nothing after that is taken.
+    pub(super) close: Option<oneshot::Sender<()>>,
+}
+
+impl Load {
+    fn is_full(&self) -> bool {
+        self.close.is_some() || self.verbs >= MAX_VERBS || self.bytes >= MAX_BYTES || self.step >= MAX_STEP
+    }
+
+    /// Whether it has taken nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.verbs == 0
+    }
+
+    /// Takes the next verb, if one is there and has room.
+    pub(super) fn take(&mut self, queue: &mut Receiver<Verb>) -> Option<Verb> {
+        if self.is_full() {
+            return None;
+        }
+        match queue.take()? {
+            Verb::Close(reply) => {
+                self.close = Some(reply);
+                None
+            }
             verb => {
-                bytes += verb.bytes();
-                step += verb.step();
-                verbs.push(verb);
-            }
-        }
-        if verbs.len() >= MAX_VERBS || bytes >= MAX_BYTES || step >= MAX_STEP {
-            break;
-        }
-        next = queue.try_recv().ok();
-        if next.is_none() && may_wait && verbs.len() < live {
-            let (began, _) = *waiting.get_or_insert_with(|| (Instant::now(), verbs.len()));
-            if began.elapsed() < MOST_GRACE {
-                next = queue.recv_timeout(GRACE).ok();
+                self.verbs += 1;
+                self.bytes += verb.bytes();
+                self.step += verb.step();
+                Some(verb)
             }
         }
     }
-    if let Some((_, before)) = waiting {
-        patience.has_waited(verbs.len() > before);
+
+    /// Waits a moment for more, while it has little and some of `live` runs may be about to send.
+    pub(super) fn gather(&self, queue: &Receiver<Verb>, live: usize, patience: &mut Patience) {
+        let wanted = live.min(MOST_AWAITED);
+        let missing = |there: usize| wanted.saturating_sub(self.verbs + there);
+        let Ok(before) = queue.wait(0, Duration::ZERO) else { return };
+        if self.is_empty() || self.is_full() || missing(before) == 0 || !patience.may_wait() {
+            return;
+        }
+        let (began, mut there) = (Instant::now(), before);
+        while missing(there) > 0 && began.elapsed() < MOST_GRACE {
+            match queue.wait(there + missing(there), GRACE) {
+                Ok(more) if more > there => there = more,
+                _ => break,
+            }
+        }
+        patience.has_waited(there > before);
     }
-    (verbs, None)
 }
 
 #[cfg(test)]

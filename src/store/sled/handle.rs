@@ -4,7 +4,6 @@ use std::future::{Future, ready};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SendError, Sender};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -13,6 +12,7 @@ use tokio::time::timeout;
 
 use super::batch::Reply;
 use super::open::SledStoreBuilder;
+use super::queue::Sender;
 use super::read::ReadError;
 use super::state::{STUCK, Shared};
 use super::verb::Verb;
@@ -33,8 +33,12 @@ const ANSWERED_WITHIN: Duration = STUCK.saturating_add(Duration::from_secs(5));
 ///
 /// # Durability
 /// What is answered is on disk: written, flushed, and made durable with `fdatasync`, together with what else came in
-/// meanwhile, and, while other runs are under way, within some 0.2 ms more (group commit). If a write, sync or read fails, or a write does not return within a minute, the store is
+/// meanwhile, and, while few have come and other runs are under way, within some 0.2 ms more (group commit). If a write, sync or read fails, or a write does not return within a minute, the store is
 /// [poisoned](Health::Poisoned): it answers only what memory can, and the process must be restarted.
+///
+/// # Memory
+/// Its two caches, and some 20 bytes for each record, by which a new key is known to be new without a read; and sled's own
+/// tables: 150 bytes for each of a million records, all in all.
 #[derive(Debug, Clone)]
 pub struct SledStore {
     inner: Arc<Inner>,
@@ -49,7 +53,8 @@ struct Inner {
 impl SledStore {
     /// Opens the store in `directory`, which is made if it is not there, with mode 0700.
     ///
-    /// Blocks while the database is read: 0.3 s for a million records.
+    /// Blocks while what lists the records is read: 0.2 s for a million; if that is damaged, all records are read, and listed
+    /// anew.
     ///
     /// # Errors
     /// [`OpenError`]: in use, not a store's directory, or refused by the operating system.
@@ -129,7 +134,7 @@ impl SledStore {
         let refused = match self.inner.shared.check() {
             Ok(()) => match self.inner.writer.send(Verb::Transact(Box::new(transact))) {
                 Ok(()) => return,
-                Err(SendError(Verb::Transact(transact))) => (transact.answer, closed()),
+                Err(Verb::Transact(transact)) => (transact.answer, closed()),
                 Err(_) => return,
             },
             Err(error) => (transact.answer, error),

@@ -4,14 +4,15 @@
 //! |---|---|---|
 //! | `r` id | the record ([`codec`](crate::codec)) | one per operation |
 //! | `c` id fence index | up to 4,000 bytes | a piece of an outcome over 3 KiB |
-//! | `e` expires id | fence | when a record is forgotten |
-//! | `n` id | fence | which operations are running |
+//! | `e` expires number | ids and fences, checksum | which records are forgotten then ([`listing`](super::listing)) |
+//! | `n` number | ids and fences, checksum | which runs were claimed in a batch, until all of them have ended |
 //! | `i` since id | fence | which operations were interrupted |
 //! | `g` id fence | | whose pieces are to be removed: a grave |
 //! | `m` name | | what is said of the store as a whole |
 //!
-//! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` in 8 bytes, the index in 4. All keys of a
-//! record stand in one tree, so that one batch changes them together.
+//! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4. All
+//! keys of a record stand in one tree, so that one batch writes them together. In stores of format 1 there may be `e`
+//! expires id and `n` id, with a fence: one for each record.
 
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -26,23 +27,38 @@ pub(super) const CHUNK_BYTES: usize = 4_000;
 pub(super) const FORMAT: &[u8] = b"mformat";
 /// The number of this opening.
 pub(super) const BOOT: &[u8] = b"mboot";
-/// The number of records, and the latest time seen.
+/// The number of records, the latest time seen, and the sum of the numbers of all `e` and `n` entries, which wraps.
 pub(super) const TOTALS: &[u8] = b"mtotals";
 
 pub(super) fn record(id: &RecordId) -> [u8; 33] {
     tagged(b'r', id)
 }
 
-pub(super) fn running(id: &RecordId) -> [u8; 33] {
-    tagged(b'n', id)
+/// Of an entry that lists claimed ones.
+pub(super) fn claimed(number: u64) -> [u8; 9] {
+    let mut key = [b'n'; 9];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
 }
 
-pub(super) fn expiry(expires: Timestamp, id: &RecordId) -> [u8; 41] {
-    timed(b'e', expires, id)
+/// Of an entry that lists those that are forgotten then.
+pub(super) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
+    let mut key = [b'e'; 17];
+    key[1..9].copy_from_slice(&expires.as_millis().to_be_bytes());
+    key[9..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Whether this is the key of an entry that lists many records, and not one of format 1.
+pub(super) fn lists_many(key: &[u8]) -> bool {
+    matches!((key.first(), key.len()), (Some(b'n'), 9) | (Some(b'e'), 17))
 }
 
 pub(super) fn interrupted(since: Timestamp, id: &RecordId) -> [u8; 41] {
-    timed(b'i', since, id)
+    let mut key = [b'i'; 41];
+    key[1..9].copy_from_slice(&since.as_millis().to_be_bytes());
+    key[9..].copy_from_slice(id.as_bytes());
+    key
 }
 
 pub(super) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
@@ -51,6 +67,14 @@ pub(super) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
     key[33..41].copy_from_slice(&fence.0.to_be_bytes());
     key[41..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+/// What the keys of all chunks of an outcome begin with.
+pub(super) fn chunks_of(id: &RecordId, fence: Fence) -> [u8; 41] {
+    let mut prefix = [b'c'; 41];
+    prefix[1..33].copy_from_slice(id.as_bytes());
+    prefix[33..].copy_from_slice(&fence.0.to_be_bytes());
+    prefix
 }
 
 /// The grave of an outcome whose record is gone.
@@ -76,13 +100,19 @@ pub(super) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<I
     (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| chunk(&id, fence, index))
 }
 
+/// The number of an entry that lists many; that of one of format 1 is 0.
+pub(super) fn number_of(key: &[u8]) -> u64 {
+    key.last_chunk().filter(|_| lists_many(key)).map_or(0, |number| u64::from_be_bytes(*number))
+}
+
 /// All keys of one kind.
+pub(super) const RECORDS: &[u8] = b"r";
 pub(super) const EXPIRY: &[u8] = b"e";
 pub(super) const RUNNING: &[u8] = b"n";
 pub(super) const INTERRUPTED: &[u8] = b"i";
 pub(super) const GRAVES: &[u8] = b"g";
 
-/// The id at the end of an index key.
+/// The id at the end of a key, or of an item in a list.
 pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {
     key.last_chunk().copied().map(RecordId::from_bytes)
 }
@@ -96,12 +126,5 @@ pub(super) fn time_of(key: &[u8]) -> Option<Timestamp> {
 fn tagged(tag: u8, id: &RecordId) -> [u8; 33] {
     let mut key = [tag; 33];
     key[1..].copy_from_slice(id.as_bytes());
-    key
-}
-
-fn timed(tag: u8, time: Timestamp, id: &RecordId) -> [u8; 41] {
-    let mut key = [tag; 41];
-    key[1..9].copy_from_slice(&time.as_millis().to_be_bytes());
-    key[9..].copy_from_slice(id.as_bytes());
     key
 }

@@ -2,9 +2,9 @@
 //!
 //! sled 0.34 answers a write before it is on disk, and its `flush()` hands the bytes to the operating system without
 //! ever asking for them to be made durable. In simulated power cuts 39 of 40 lost acknowledged records. So:
-//! 1. One thread owns all writes ([`writer`]). It takes what is queued and about to be ([`gather`]), decides each verb in
-//!    order ([`batch`]), applies
-//!    one batch, flushes, **then calls `fdatasync` on a descriptor of its own**, and only then answers ([`durable`]).
+//! 1. One thread owns all writes ([`writer`]). It takes what is queued ([`queue`]) and about to be ([`gather`]), decides each
+//!    verb in order ([`batch`]; it knows the [`runs`] under way), applies one batch, in which records are listed together
+//!    ([`listing`]), flushes, **then calls `fdatasync` on a descriptor of its own**, and only then answers ([`durable`]).
 //! 2. No value is over 4 KiB, because sled keeps large ones in files that it never syncs: longer outcomes are kept in
 //!    chunks ([`keys`]), under one checksum.
 //! 3. Any I/O error, of a write, a sync or a read, poisons the store ([`state`]), as does a write that never returns. A
@@ -15,7 +15,8 @@
 //! 5. Nobody waits for `flush_async`: it can deadlock ([`durable`] polls it once, to wake others). `flush_every_ms` stays
 //!    on, because sled collects space on that thread.
 //! 6. The application can have an effect of its own written together with the record of its outcome ([`transaction`]).
-//! 7. Reads do not pass through the writer ([`read`]).
+//! 7. Reads do not pass through the writer ([`read`]), and are not made where there is no record ([`present`]).
+//! 8. Where what lists the records is damaged, it is made anew at the opening ([`repair`]).
 
 mod batch;
 mod cache;
@@ -25,8 +26,13 @@ mod durable;
 mod gather;
 mod handle;
 mod keys;
+mod listing;
 mod open;
+mod present;
+mod queue;
 mod read;
+mod repair;
+mod runs;
 mod state;
 mod sweep;
 #[cfg(test)]

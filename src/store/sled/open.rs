@@ -3,22 +3,25 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use super::batch::Batch;
 use super::cache::Cache;
 use super::durable::{Disk, nudging};
+use super::present::Present;
+use super::queue::queue;
+use super::repair::{damaged, repair};
 use super::state::{Database, MAX_BOOT, Opening, Shared};
-use super::{SledStore, directory, keys, watchdog, writer};
+use super::{SledStore, directory, keys, listing, watchdog, writer};
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
+use crate::key::RecordId;
 use crate::record::{self, Fence};
 use crate::store::OpenError;
 
-/// The version of the layout in `keys.rs` and of the codec.
-const FORMAT: u8 = 1;
+/// The version of the layout in `keys.rs` and of the codec. In format 1 each record had entries of its own.
+const FORMAT: u8 = 2;
 /// Runs of an earlier process that are said to be interrupted in one batch.
 const CUT_PER_BATCH: usize = 512;
 
@@ -30,9 +33,6 @@ const CUT_PER_BATCH: usize = 512;
 /// syncs itself. With the usual 512 KiB and 500 ms a power cut could leave the old place overwritten and the new one empty.
 const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 25;
-
-/// How long the key of a damaged record of a run is refused: as long as that of an interrupted one by default.
-const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 /// Sets up a [`SledStore`].
 #[derive(Debug, Clone)]
@@ -84,11 +84,11 @@ impl SledStoreBuilder {
     /// As [`SledStore::open`].
     pub fn open(self, directory: impl AsRef<Path>) -> Result<SledStore, OpenError> {
         let (shared, disk) = self.prepare(directory.as_ref())?;
-        let (sender, verbs) = mpsc::channel();
+        let (sender, verbs) = queue();
         let shared = Arc::new(shared);
         let watched = Arc::downgrade(&shared);
         let writing = Arc::clone(&shared);
-        spawn("idempotency-writer", move || writer::run(&writing, &verbs, &disk))?;
+        spawn("idempotency-writer", move || writer::run(&writing, verbs, &disk))?;
         spawn("idempotency-watchdog", move || watchdog::run(&watched))?;
         Ok(SledStore::new(shared, sender))
     }
@@ -134,16 +134,19 @@ impl SledStoreBuilder {
         }
         let boot = last + 1;
         let totals = meta(keys::TOTALS)?;
-        let (count, seen) = known(path, format.is_some(), totals.as_deref(), two_numbers)?.unwrap_or((0, 0));
+        let (count, seen, numbers) = known(path, format.is_some(), totals.as_deref(), read_totals)?.unwrap_or_default();
+        let listed = Present::load(tree, count, numbers).map_err(|error| broken(path, &error.to_string()))?;
         let time = Timeline::start(self.clock, Timestamp::from_millis(seen));
         let shared = Shared::new(Opening {
             path: path.into(),
             database: database.clone(),
             lock,
             cache: Cache::new(self.outcome_cache_bytes),
+            present: listed.present,
             time,
             max_records: self.max_records,
             count,
+            numbers: numbers.unwrap_or(listed.numbers),
             boot,
         });
         let failed = |reason: String| broken(path, &reason);
@@ -151,6 +154,9 @@ impl SledStoreBuilder {
         batch.write(keys::FORMAT, &[FORMAT]);
         batch.write(keys::BOOT, &boot.to_be_bytes());
         batch.commit(true).map_err(failed)?;
+        if !listed.is_whole {
+            repair(&shared, &database, disk).map_err(failed)?;
+        }
         while cut_short(&shared, &database, disk).map_err(failed)? {}
         tracing::info!(
             target: "tower_idempotency", path = %path.display(), boot, records = shared.count.load(Ordering::Relaxed),
@@ -163,27 +169,39 @@ impl SledStoreBuilder {
 /// Marks a slice of the runs that the last process left; says whether there were any.
 fn cut_short(shared: &Shared, database: &Database, disk: &Disk) -> Result<bool, String> {
     let mut batch = Batch::new(shared, database, disk);
-    let entries: Result<Vec<_>, _> = database.tree.scan_prefix(keys::RUNNING).take(CUT_PER_BATCH).collect();
-    let entries = entries.map_err(|error| error.to_string())?;
-    let any = !entries.is_empty();
-    for (key, value) in entries {
-        // The entry goes with the record's state; here too where it has none or can't be read, so that the loop ends.
-        batch.erase(&key);
-        let Some(id) = keys::id_of(&key) else { continue };
-        let step = batch.step(id, None, |batch, current| match current {
-            Some(current) => {
-                let fence = current.fence;
-                Ok(record::interrupt(Some(current), fence, batch.now))
-            }
-            None => Ok((record::Change::Nothing, record::Settled::Superseded)),
-        });
-        if let Err(error) = step {
-            shared.report_damage(id, &error, "refused for 30 days");
-            batch.expire_damaged(id, Fence(number(&value).unwrap_or(0)), DAMAGED_RETENTION);
+    let (mut cut, mut any) = (0, false);
+    for entry in database.tree.scan_prefix(keys::RUNNING) {
+        let (key, value) = entry.map_err(|error| error.to_string())?;
+        any = true;
+        batch.erase_entry(&key);
+        for (id, fence) in listing::read(&key, &value).unwrap_or_default() {
+            cut_one(&mut batch, id, fence, keys::number_of(&key))?;
+            cut += 1;
+        }
+        if cut >= CUT_PER_BATCH {
+            break;
         }
     }
     batch.commit(false)?;
     Ok(any)
+}
+
+/// Marks a run, unless it had ended.
+fn cut_one(batch: &mut Batch<'_>, id: RecordId, fence: Fence, number: u64) -> Result<(), String> {
+    let step = batch.step(id, None, |batch, current| match current {
+        Some(current) => {
+            let fence = current.fence;
+            Ok(record::interrupt(Some(current), fence, batch.now))
+        }
+        None => Ok((record::Change::Nothing, record::Settled::Superseded)),
+    });
+    let Err(error) = step else { return Ok(()) };
+    // A newer entry knows until when it is refused.
+    let is_listed = listing::is_named_after(&batch.database.tree, id, number).map_err(|error| error.to_string())?;
+    if !is_listed {
+        damaged(batch, id, fence, &error);
+    }
+    Ok(())
 }
 
 fn open_caught(path: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
@@ -210,7 +228,7 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
 
 fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
     match format {
-        None | Some([FORMAT]) => Ok(()),
+        None | Some([1..=FORMAT]) => Ok(()),
         Some([format]) => Err(OpenError::Format { path: path.into(), format: *format, known: FORMAT }),
         Some(_) => Err(broken(path, "its format's number makes no sense")),
     }
@@ -237,9 +255,15 @@ fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
-fn two_numbers(bytes: &[u8]) -> Option<(u64, u64)> {
-    let (first, second) = bytes.split_at_checked(8)?;
-    Some((number(first)?, number(second)?))
+/// Count, latest time, and, since format 2, the sum of the entries' numbers.
+fn read_totals(bytes: &[u8]) -> Option<(u64, u64, Option<u64>)> {
+    match bytes.as_chunks::<8>() {
+        ([count, seen], []) => Some((u64::from_be_bytes(*count), u64::from_be_bytes(*seen), None)),
+        ([count, seen, numbers], []) => {
+            Some((u64::from_be_bytes(*count), u64::from_be_bytes(*seen), Some(u64::from_be_bytes(*numbers))))
+        }
+        _ => None,
+    }
 }
 
 fn broken(path: &Path, reason: &str) -> OpenError {

@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::cache::Cache;
 use super::close::let_go;
+use super::present::Present;
+use super::runs::Runs;
 use crate::clock::Timeline;
 use crate::key::RecordId;
 use crate::record::Fence;
@@ -30,9 +32,13 @@ pub(super) struct Shared {
     /// Gone once the store is closed.
     pub(super) database: RwLock<Option<Database>>,
     pub(super) cache: Cache,
+    pub(super) present: Present,
+    runs: Mutex<Runs>,
     pub(super) time: Timeline,
     pub(super) max_records: u64,
     pub(super) count: AtomicU64,
+    /// The sum of the numbers of all entries that list records.
+    pub(super) numbers: AtomicU64,
     pub(super) next_fence: AtomicU64,
     pub(super) last_fence: u64,
     pub(super) batch: Mutex<Option<Instant>>,
@@ -55,9 +61,11 @@ pub(super) struct Opening {
     pub(super) database: Database,
     pub(super) lock: File,
     pub(super) cache: Cache,
+    pub(super) present: Present,
     pub(super) time: Timeline,
     pub(super) max_records: u64,
     pub(super) count: u64,
+    pub(super) numbers: u64,
     pub(super) boot: u64,
 }
 
@@ -69,9 +77,12 @@ impl Shared {
             slots: Arc::default(),
             database: RwLock::new(Some(opening.database)),
             cache: opening.cache,
+            present: opening.present,
+            runs: Mutex::default(),
             time: opening.time,
             max_records: opening.max_records,
             count: AtomicU64::new(opening.count),
+            numbers: AtomicU64::new(opening.numbers),
             next_fence: AtomicU64::new(first_fence + 1),
             last_fence: first_fence + (1 << BOOT_SHIFT) - 1,
             batch: Mutex::default(),
@@ -126,6 +137,17 @@ impl Shared {
             return Err(StoreError::unavailable("2^40 fences were given since it was opened; restart the process"));
         }
         Ok(Fence(fence))
+    }
+
+    /// A number for an entry that lists records, later than those before. It is one of the fences', which are not that many
+    /// in one boot that they run out.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next_fence.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Only the writer asks.
+    pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is room for one more record beside `pending` others.

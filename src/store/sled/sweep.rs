@@ -1,11 +1,12 @@
 //! Deleting what is past its expiry, in slices small enough to hold nobody up.
 //!
-//! A record goes with its index entries, which are few. The pieces of a long outcome, which may be hundreds, are left in a
+//! A record goes at once, and its place in a list with the list. The pieces of a long outcome, which may be hundreds, are left in a
 //! grave and removed bit by bit.
 
 use super::batch::Batch;
-use super::keys;
 use super::read::ReadError;
+use super::{keys, listing};
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Change, Fence};
 use crate::store::StoreError;
@@ -36,31 +37,69 @@ fn remove_expired(batch: &mut Batch<'_>, limit: usize) -> Result<(usize, usize),
     let (mut seen, mut swept) = (0, 0);
     for entry in batch.database.tree.scan_prefix(keys::EXPIRY) {
         let (key, value) = read(batch, entry)?;
-        let (Some(expires), Some(id)) = (keys::time_of(&key), keys::id_of(&key)) else { continue };
-        if expires > batch.now || seen == limit {
+        let Some(expires) = keys::time_of(&key) else { continue };
+        if expires > batch.now || seen >= limit {
             break;
         }
-        seen += 1;
-        match batch.current(id) {
-            // Compared again: the record may have been claimed anew since this entry was written.
-            Ok(Some(record)) if record.expires() == Some(expires) => {
-                batch.step(id, None, |_, _| Ok((Change::Delete, ())))?;
-                swept += 1;
+        if batch.has_erased(&key) {
+            continue;
+        }
+        // One that is damaged since the opening is of no use to anybody; the next opening finds its records.
+        let Some(records) = listing::read(&key, &value) else { continue };
+        let mut done = 0;
+        for (id, fence) in &records {
+            if seen == limit {
+                break;
             }
-            // An entry without its record: nothing would ever remove it.
-            Ok(_) => batch.erase(&key),
-            // A damaged record was refused until now. Its time is over, as this entry knows; its key is free.
-            Err(error) => {
-                let error = error.for_caller(batch.shared, id);
-                batch.shared.report_damage(id, &error, "swept");
-                let fence = value.as_ref().try_into().map(u64::from_be_bytes).unwrap_or_default();
-                batch.erase(&key);
-                batch.remove_damaged(id, Fence(fence));
-                swept += 1;
+            (seen, done) = (seen + 1, done + 1);
+            match remove(batch, *id, *fence, &key, expires)? {
+                Removed::Record => swept += 1,
+                Removed::Nothing => {}
+                // It took a while to find out about it.
+                Removed::Damaged => (swept, seen) = (swept + 1, limit),
             }
+        }
+        if done < records.len() {
+            batch.write(&key, &listing::rest(&key, &value, done));
+        } else {
+            batch.erase_entry(&key);
         }
     }
     Ok((swept, seen))
+}
+
+enum Removed {
+    Nothing,
+    Record,
+    Damaged,
+}
+
+/// Removes a record that an entry lists as expiring then. It may have been claimed anew, or settled, since.
+fn remove(
+    batch: &mut Batch<'_>,
+    id: RecordId,
+    fence: Fence,
+    key: &[u8],
+    expires: Timestamp,
+) -> Result<Removed, StoreError> {
+    match batch.current(id) {
+        Ok(Some(record)) if record.expires() == Some(expires) => {
+            batch.step(id, None, |_, _| Ok((Change::Delete, ())))?;
+            Ok(Removed::Record)
+        }
+        Ok(_) => Ok(Removed::Nothing),
+        // A damaged record was refused until now. Its time is over, as this entry knows, unless a newer one names it.
+        Err(error) => {
+            let error = error.for_caller(batch.shared, id);
+            let number = keys::number_of(key);
+            if read(batch, listing::is_named_after(&batch.database.tree, id, number))? {
+                return Ok(Removed::Nothing);
+            }
+            batch.shared.report_damage(id, &error, "swept");
+            batch.remove_damaged(id, fence);
+            Ok(Removed::Damaged)
+        }
+    }
 }
 
 fn remove_pieces(batch: &mut Batch<'_>, limit: usize) -> Result<usize, StoreError> {
@@ -70,6 +109,10 @@ fn remove_pieces(batch: &mut Batch<'_>, limit: usize) -> Result<usize, StoreErro
             break;
         }
         let grave = read(batch, grave)?;
+        // Its record may be completed in this very batch, with pieces under the same keys.
+        if grave.get(1..33).and_then(keys::id_of).is_some_and(|id| batch.has_changed(&id)) {
+            continue;
+        }
         let pieces = batch.database.tree.scan_prefix(keys::buried(&grave)).keys().take(limit - removed);
         for piece in pieces {
             let piece = read(batch, piece)?;

@@ -8,7 +8,7 @@ use crate::codec::MAX_INLINE;
 use crate::key::RecordId;
 use crate::record::{Claim, Claimed, Completion, Fence, Hold, Resolution, Settled, Settlement};
 
-/// What a verb writes beside its outcome: record, index entries.
+/// What a verb writes beside its outcome: its record, and its share of what lists it.
 const VERB_BYTES: usize = 256;
 
 /// What the handles send.

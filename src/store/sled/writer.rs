@@ -2,15 +2,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::batch::{Batch, Reply};
 use super::close::let_go;
 use super::durable::Disk;
-use super::gather::{Patience, gather};
+use super::gather::{Load, Patience};
+use super::queue::{Closed, Receiver};
 use super::read::{self, PANICKED};
 use super::state::{Database, Shared};
 use super::sweep::{Slice, sweep};
@@ -18,30 +19,26 @@ use super::verb::Verb;
 use crate::codec::Stored;
 use crate::record::{self, Claim, Claimed, Completion, Resolution, Settlement};
 
-/// What is swept at least along with a batch of requests: little, so that they are not held up.
+/// What is swept at least along with a batch of requests: little, so that they are not held up. Of records, otherwise, as
+/// many as the batch lists as expiring, so that sweeping keeps up with writing; of pieces, which are quicker, twice as many.
 const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
-/// How many times what a batch writes is swept along with it, so that sweeping keeps up with writing.
-const SWEPT_PER_WRITTEN: usize = 2;
+const PIECES_PER_WRITTEN: usize = 2;
 /// What is swept in a batch of its own, while nobody asks for anything; who does then waits for its end.
 pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
 /// How often the thread looks for expired records.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until the store is closed or the last handle is gone.
-pub(super) fn run(shared: &Arc<Shared>, verbs: &Receiver<Verb>, disk: &Disk) {
+pub(super) fn run(shared: &Arc<Shared>, mut verbs: Receiver<Verb>, disk: &Disk) {
     let Some(database) = shared.database() else { return };
-    let mut writer = Writer { shared, disk, backlog: false, swept: Instant::now() };
-    let mut patience = Patience::default();
+    let mut writer = Writer { shared, disk, backlog: false, swept: Instant::now(), patience: Patience::default() };
     let closed = loop {
         let wait = if writer.backlog { Duration::ZERO } else { SWEEP_EVERY };
-        let first = match verbs.recv_timeout(wait) {
-            Ok(verb) => Some(verb),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => break None,
-        };
-        let (verbs, close) = gather(first, verbs, shared.slots.live(), &mut patience);
+        if verbs.wait(1, wait) == Err(Closed) {
+            break None;
+        }
         shared.set_batch(Some(Instant::now()));
-        writer.batch(&database, verbs);
+        let close = writer.batch(&database, &mut verbs);
         shared.set_batch(None);
         if close.is_some() {
             break close;
@@ -60,36 +57,39 @@ struct Writer<'a> {
     // Whether the last look found more expired records than it could delete.
     backlog: bool,
     swept: Instant,
+    patience: Patience,
 }
 
 impl Writer<'_> {
-    fn batch(&mut self, database: &Database, verbs: Vec<Verb>) {
+    /// One batch of what is queued. Says who asked for the store to be closed.
+    fn batch(&mut self, database: &Database, queue: &mut Receiver<Verb>) -> Option<oneshot::Sender<()>> {
+        let mut load = Load::default();
         if self.shared.is_poisoned() {
             // The senders learn from their dropped replies.
             self.backlog = false;
-            return;
+            while load.take(queue).is_some() {}
+            return load.close;
         }
         let mut batch = Batch::new(self.shared, database, self.disk);
         // sled panics on some internal failures.
-        match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, verbs))) {
+        match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, queue, &mut load))) {
             // A failure poisons the store, and tells everybody.
             Ok(sync) => drop(batch.commit(sync)),
             // Before the batch is dropped, and with it the answers: who misses one must find the store poisoned.
             Err(_) => self.shared.poison(PANICKED.to_owned()),
         }
+        load.close
     }
 
-    /// Decides everything; says whether to sync even if there is nothing to write.
-    fn decide(&mut self, batch: &mut Batch<'_>, verbs: Vec<Verb>) -> bool {
-        let idle = verbs.is_empty();
+    /// Decides what is there, and what comes a moment later. Says whether to sync even if there is nothing to write.
+    fn decide(&mut self, batch: &mut Batch<'_>, queue: &mut Receiver<Verb>, load: &mut Load) -> bool {
         let mut sync = false;
-        for verb in verbs {
-            sync |= matches!(verb, Verb::Sync(_));
-            decide(batch, verb);
-        }
+        decide_all(batch, queue, load, &mut sync);
+        load.gather(queue, self.shared.slots.live(), &mut self.patience);
+        decide_all(batch, queue, load, &mut sync);
         if self.backlog || self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
-            let slice = if idle { SWEPT_IDLE } else { beside(batch) };
+            let slice = if load.is_empty() { SWEPT_IDLE } else { beside(batch) };
             self.backlog = match sweep(batch, slice) {
                 Ok(swept) => swept.more,
                 Err(error) => {
@@ -102,12 +102,19 @@ impl Writer<'_> {
     }
 }
 
+/// Decides what is there. `sync`: whether there is a verb that wants it.
+fn decide_all(batch: &mut Batch<'_>, queue: &mut Receiver<Verb>, load: &mut Load, sync: &mut bool) {
+    while let Some(verb) = load.take(queue) {
+        *sync |= matches!(verb, Verb::Sync(_));
+        decide(batch, verb);
+    }
+}
+
 /// What is swept along with what a batch writes.
 pub(super) fn beside(batch: &Batch<'_>) -> Slice {
-    let added = usize::try_from(batch.added).unwrap_or(0);
     Slice {
-        records: SWEPT_BESIDE.records.max(SWEPT_PER_WRITTEN * added),
-        pieces: SWEPT_BESIDE.pieces.max(SWEPT_PER_WRITTEN * batch.pieces),
+        records: SWEPT_BESIDE.records.max(batch.listed),
+        pieces: SWEPT_BESIDE.pieces.max(PIECES_PER_WRITTEN * batch.pieces),
     }
 }
 
@@ -149,7 +156,7 @@ pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
             Err(error) => drop(reply.send(Err(error))),
         },
         Verb::Sync(reply) => batch.answer(reply, |_| Ok(())),
-        // Taken out by `gather`.
+        // `Load` keeps it back.
         Verb::Close(_) => {}
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     /// The number of the first new key.
     pub(crate) first: u64,
     pub(crate) session: bool,
+    /// Whether the server says which answers are replays.
+    pub(crate) marks_replays: bool,
 }
 
 pub(crate) fn generate(plan: &Plan) {
@@ -62,6 +64,7 @@ async fn run(plan: &Plan) -> Round {
     let began = Instant::now();
     for (place, (mut connection, cookies, same)) in (0_u64..).zip(connections) {
         let (keys, first) = (plan.keys.clone(), plan.first + place * share as u64);
+        let is_replay = plan.marks_replays.then_some(keys == "same");
         running.spawn(async move {
             let mut times = Vec::with_capacity(share);
             for number in 0..share {
@@ -72,7 +75,10 @@ async fn run(plan: &Plan) -> Round {
                     _ => request(Some(&key(first + number as u64)), cookie),
                 };
                 let began = Instant::now();
-                connection.exchange(request).await;
+                let headers = connection.exchange(request).await;
+                if let Some(is_replay) = is_replay {
+                    assert_eq!(headers.contains_key("idempotent-replayed"), is_replay);
+                }
                 times.push(began.elapsed());
             }
             times

@@ -110,11 +110,19 @@ fn main() {
     report.finish();
 }
 
+/// What came of a round.
+struct Measured {
+    round: Round,
+    /// What the server had of the processors, in µs for each request; connecting and, in replays, a first request for each
+    /// connection included.
+    cpu: f64,
+}
+
 fn run(report: &mut Report, line: &Match, connections: usize, serial: &mut u64) {
     let Match { kind, ours, theirs, goal } = *line;
     let servers = [ours, theirs].map(Server::start);
-    let requests = if connections == 1 { 3_000 } else { 12_800 };
-    let mut measure = |server: &Server| -> Round {
+    let requests = if connections == 1 { 3_000 } else { 25_600 };
+    let mut measure = |server: &Server| {
         let plan = Plan {
             address: server.address,
             connections,
@@ -122,9 +130,12 @@ fn run(report: &mut Report, line: &Match, connections: usize, serial: &mut u64) 
             keys: if server.name == BARE { "none" } else { kind.keys() }.to_owned(),
             first: *serial,
             session: server.name == "axum-idempotent",
+            marks_replays: server.name.starts_with("ours"),
         };
         *serial += requests as u64;
-        process::load(&plan)
+        let before = server.cpu_time();
+        let round = process::load(&plan);
+        Measured { round, cpu: (server.cpu_time() - before) / requests as f64 }
     };
     let mut rounds = Vec::new();
     for turn in 0..=pairs() {
@@ -140,15 +151,19 @@ fn run(report: &mut Report, line: &Match, connections: usize, serial: &mut u64) 
             rounds.push(both);
         }
     }
-    let of = |what: fn(&Round) -> f64| Pairs {
+    let of = |what: fn(&Measured) -> f64| Pairs {
         ours: rounds.iter().map(|[ours, _]| what(ours)).collect(),
         theirs: rounds.iter().map(|[_, theirs]| what(theirs)).collect(),
     };
-    let group = format!("{}, {connections} connections", kind.name());
-    let (throughput, p50) = (of(|round| round.throughput), of(|round| round.p50));
+    let plural = if connections == 1 { "" } else { "s" };
+    let group = format!("{}, {connections} connection{plural}", kind.name());
+    let (throughput, p50) = (of(|measured| measured.round.throughput), of(|measured| measured.round.p50));
+    let cpu = of(|measured| measured.cpu);
     report.row(&group, &format!("{ours}, throughput"), "requests/s", throughput.ours());
     report.row(&group, &format!("{ours}, p50"), "µs", p50.ours());
+    report.row(&group, &format!("{ours}, CPU time of the server"), "µs/request", cpu.ours());
     report.row(&group, &format!("{theirs}, throughput"), "requests/s", throughput.theirs());
+    report.row(&group, &format!("{theirs}, CPU time of the server"), "µs/request", cpu.theirs());
     report.row(&group, &format!("{ours}, over {theirs}"), "×", throughput.ratio());
     let name = format!("{}/{connections}/{ours}/{theirs}", kind.name());
     if let Some(goal) = goal {

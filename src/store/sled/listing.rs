@@ -1,0 +1,199 @@
+//! Entries that list many records: those of one batch that are forgotten at one time, and those that it claimed.
+//!
+//! sled's cost goes by the key, so a batch writes one entry where each record would need one. Nothing is taken out of an
+//! entry when a record changes: who reads it compares what it says with the record, and passes over what is not so any
+//! more. Which records there are is read from these entries at every opening, so each has a checksum, and the totals say the
+//! sum of their numbers, so that none is lost unnoticed. In format 1 each record had an entry of its own; they are read too.
+
+use std::collections::BTreeMap;
+
+use super::keys;
+use crate::clock::Timestamp;
+use crate::codec::{CHECKSUM_BYTES, checksum};
+use crate::key::RecordId;
+use crate::record::Fence;
+
+const ID_BYTES: usize = 32;
+/// An id and its fence.
+const ITEM_BYTES: usize = ID_BYTES + 8;
+/// The most in one entry, so that it stays below 4 KiB.
+const LIST_BYTES: usize = 100 * ITEM_BYTES;
+
+/// What a batch has to list.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    expiring: BTreeMap<Timestamp, Vec<u8>>,
+    // The entry that claims go to, and those before it, which are full.
+    claimed: Claimed,
+    full: Vec<Claimed>,
+}
+
+/// An entry of claimed ones.
+#[derive(Debug, Default)]
+struct Claimed {
+    number: u64,
+    list: Vec<u8>,
+}
+
+impl Listings {
+    /// Lists a record as forgotten then.
+    pub(super) fn expiring(&mut self, expires: Timestamp, id: &RecordId, fence: Fence) {
+        append(self.expiring.entry(expires).or_default(), id, fence);
+    }
+
+    /// Lists a record as claimed; says the number of its entry. `next` gives a new one.
+    pub(super) fn claimed(&mut self, id: &RecordId, fence: Fence, next: impl FnOnce() -> u64) -> u64 {
+        if self.claimed.list.is_empty() || self.claimed.list.len() == LIST_BYTES {
+            let new = Claimed { number: next(), list: Vec::new() };
+            self.full.push(std::mem::replace(&mut self.claimed, new));
+        }
+        append(&mut self.claimed.list, id, fence);
+        self.claimed.number
+    }
+
+    /// Forgets an entry of claimed ones that is not written yet; says whether it is such a one.
+    pub(super) fn forget(&mut self, number: u64) -> bool {
+        if self.claimed.number == number && !self.claimed.list.is_empty() {
+            self.claimed = Claimed::default();
+            return true;
+        }
+        let before = self.full.len();
+        self.full.retain(|claimed| claimed.number != number);
+        self.full.len() < before
+    }
+
+    /// Puts all that was listed into `writes`, and says the sum of the entries' numbers. `next` gives numbers.
+    pub(super) fn write(&mut self, writes: &mut sled::Batch, mut next: impl FnMut() -> u64) -> u64 {
+        let mut sum = 0_u64;
+        let mut write = |number: u64, key: &[u8], items: &[u8]| {
+            writes.insert(key, value(key, items));
+            sum = sum.wrapping_add(number);
+        };
+        for (expires, lists) in std::mem::take(&mut self.expiring) {
+            for list in lists.chunks(LIST_BYTES) {
+                let number = next();
+                write(number, &keys::expiry(expires, number), list);
+            }
+        }
+        let last = std::mem::take(&mut self.claimed);
+        for Claimed { number, list } in self.full.drain(..).chain([last]).filter(|claimed| !claimed.list.is_empty()) {
+            write(number, &keys::claimed(number), &list);
+        }
+        sum
+    }
+}
+
+fn append(list: &mut Vec<u8>, id: &RecordId, fence: Fence) {
+    list.extend_from_slice(id.as_bytes());
+    list.extend_from_slice(&fence.0.to_be_bytes());
+}
+
+fn value(key: &[u8], items: &[u8]) -> Vec<u8> {
+    [items, &checksum(key, items)].concat()
+}
+
+/// The records that an entry lists, or `None` if it is damaged.
+pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Vec<(RecordId, Fence)>> {
+    if keys::lists_many(key) {
+        let (items, sum) = value.split_last_chunk::<CHECKSUM_BYTES>()?;
+        let (items, []) = items.as_chunks::<ITEM_BYTES>() else { return None };
+        if checksum(key, items.as_flattened()) != *sum {
+            return None;
+        }
+        return items.iter().map(|item| Some((keys::id_of(&item[..ID_BYTES])?, fence(&item[ID_BYTES..])?))).collect();
+    }
+    Some(vec![(keys::id_of(key)?, fence(value).unwrap_or(Fence(0)))])
+}
+
+/// The value of an entry without the first `count` of its records.
+pub(super) fn rest(key: &[u8], old: &[u8], count: usize) -> Vec<u8> {
+    let items = old.len().saturating_sub(CHECKSUM_BYTES);
+    value(key, old.get(count * ITEM_BYTES..items).unwrap_or_default())
+}
+
+/// Whether an entry of expiries that was made after the one of this number names a record.
+pub(super) fn is_named_after(tree: &sled::Tree, id: RecordId, number: u64) -> sled::Result<bool> {
+    for entry in tree.scan_prefix(keys::EXPIRY) {
+        let (key, value) = entry?;
+        let names = || read(&key, &value).is_some_and(|records| records.iter().any(|(listed, _)| *listed == id));
+        if keys::number_of(&key) > number && names() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn fence(bytes: &[u8]) -> Option<Fence> {
+    Some(Fence(u64::from_be_bytes(bytes.try_into().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> RecordId {
+        RecordId::from_bytes([number; ID_BYTES])
+    }
+
+    #[test]
+    fn what_was_listed_is_read_back_from_entries_below_4_kib() {
+        let (mut listings, mut writes) = (Listings::default(), sled::Batch::default());
+        let times = [Timestamp::from_millis(5), Timestamp::from_millis(7)];
+        let mut number = 100;
+        let mut next = || {
+            number += 1;
+            number
+        };
+        let mut numbers = Vec::new();
+        for count in 0..=200_u8 {
+            listings.expiring(times[usize::from(count % 2)], &id(count), Fence(count.into()));
+            numbers.push(listings.claimed(&id(count), Fence(count.into()), &mut next));
+        }
+        numbers.dedup();
+        assert_eq!(numbers, [101, 102, 103]);
+        assert!(listings.forget(102) && !listings.forget(102));
+        assert_eq!(listings.write(&mut writes, &mut next), 101 + 103 + 104 + 105 + 106);
+
+        let db = sled::Config::new().temporary(true).open().unwrap();
+        db.apply_batch(writes).unwrap();
+        let entries: Vec<_> = db.iter().map(Result::unwrap).collect();
+        assert!(entries.iter().all(|(_, value)| value.len() <= 4_008), "small enough for sled");
+        let of = |prefix: &[u8]| {
+            let read = |(key, value): &(sled::IVec, sled::IVec)| read(key, value).unwrap();
+            entries.iter().filter(|(key, _)| key.starts_with(prefix)).map(read).collect::<Vec<_>>()
+        };
+        let all =
+            |numbers: Vec<u8>| numbers.iter().map(|count| (id(*count), Fence((*count).into()))).collect::<Vec<_>>();
+        let even: Vec<u8> = (0..=200).step_by(2).collect();
+        let expected = [all(even[..100].to_vec()), all(even[100..].to_vec()), all((1..=200).step_by(2).collect())];
+        assert_eq!(of(keys::EXPIRY), expected);
+        assert_eq!(of(keys::RUNNING), [all((0..100).collect()), all(vec![200])]);
+        let mut again = sled::Batch::default();
+        listings.write(&mut again, || 0);
+        db.clear().unwrap();
+        db.apply_batch(again).unwrap();
+        assert!(db.is_empty(), "all of it was taken");
+    }
+
+    #[test]
+    fn entries_of_one_record_are_read_and_damaged_ones_are_not() {
+        let time = Timestamp::from_millis(5);
+        let (id, fence) = (id(3), Fence(9));
+        let value = fence.0.to_be_bytes();
+        let old = [&[b'e'][..], &time.as_millis().to_be_bytes(), id.as_bytes()].concat();
+        assert_eq!(read(&old, &value), Some(vec![(id, fence)]));
+        assert_eq!(read(&[&[b'n'][..], id.as_bytes()].concat(), &value), Some(vec![(id, fence)]));
+        let item = [&id.as_bytes()[..], &value].concat();
+        let key = keys::expiry(time, 1);
+        let three = super::value(&key, &item.repeat(3));
+        assert_eq!(read(&key, &three), Some(vec![(id, fence); 3]));
+        assert_eq!(read(&key, &rest(&key, &three, 1)), Some(vec![(id, fence); 2]));
+        let flipped: Vec<u8> = three.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 7)).collect();
+        let cut = [&item[..], &three[3 * ITEM_BYTES..]].concat();
+        for damaged in [&three[1..], &three[..ITEM_BYTES], &flipped, &cut, &[]] {
+            assert_eq!(read(&key, damaged), None);
+        }
+        assert_eq!(read(&keys::expiry(time, 2), &three), None, "under another key than its own");
+        assert_eq!(read(&old, b"9"), Some(vec![(id, Fence(0))]), "what counts is in the key");
+    }
+}

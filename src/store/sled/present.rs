@@ -1,0 +1,112 @@
+//! Which records there may be, in memory: who asks for a new key, which is what most do, is told so without a read.
+//!
+//! A read of sled waits for whatever batch is being written, and holds up the thread it is made on. So of every record id a
+//! few bytes are kept, and counted: "none" is certain, "there may be one" is looked up. A record is put in before it is
+//! written and taken out after its deletion is durable, so the count never falls short. At the opening it is made from the
+//! entries that list the records, if they are whole, or else from the records themselves ([`repair`](super::repair)).
+
+use ahash::RandomState;
+use dashmap::DashMap;
+
+use super::{keys, listing};
+use crate::key::RecordId;
+
+/// For how many records there is room at the beginning.
+const MOST_AT_FIRST: usize = 1 << 20;
+
+/// How many records have a tag: some 20 bytes for each.
+#[derive(Debug)]
+pub(super) struct Present {
+    tags: DashMap<u32, u32, RandomState>,
+}
+
+/// What the entries say.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) present: Present,
+    /// The sum of their numbers.
+    pub(super) numbers: u64,
+    /// Whether they are as they were written, and all there.
+    pub(super) is_whole: bool,
+}
+
+impl Present {
+    /// Of a store that holds `count` records: every one is listed, as running or with its expiry. `numbers` is what the sum
+    /// of the entries' numbers must be, if the store says so.
+    pub(super) fn load(tree: &sled::Tree, count: u64, numbers: Option<u64>) -> sled::Result<Listed> {
+        let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MOST_AT_FIRST);
+        let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
+        let (mut items, mut sum, mut damaged) = (0, 0_u64, false);
+        for entry in [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|prefix| tree.scan_prefix(prefix)) {
+            let (key, value) = match entry {
+                Err(sled::Error::Corruption { .. }) => {
+                    damaged = true;
+                    break;
+                }
+                entry => entry?,
+            };
+            sum = sum.wrapping_add(keys::number_of(&key));
+            match listing::read(&key, &value) {
+                Some(records) => records.iter().for_each(|(id, _)| {
+                    present.insert(id);
+                    items += 1;
+                }),
+                None => damaged = true,
+            }
+        }
+        let is_whole = !damaged && items >= count && numbers.is_none_or(|numbers| numbers == sum);
+        Ok(Listed { present, numbers: sum, is_whole })
+    }
+
+    /// Forgets all, at an opening.
+    pub(super) fn clear(&self) {
+        self.tags.clear();
+    }
+
+    /// Whether there may be a record of `id`. "No" is certain.
+    pub(super) fn may_have(&self, id: &RecordId) -> bool {
+        self.tags.contains_key(&tag(id))
+    }
+
+    /// Before a record is written that was not there.
+    pub(super) fn insert(&self, id: &RecordId) {
+        *self.tags.entry(tag(id)).or_insert(0) += 1;
+    }
+
+    /// After a record was deleted, durably.
+    pub(super) fn remove(&self, id: &RecordId) {
+        let last = |_: &u32, count: &mut u32| {
+            *count = count.saturating_sub(1);
+            *count == 0
+        };
+        self.tags.remove_if_mut(&tag(id), last);
+    }
+}
+
+/// A few bytes of a digest.
+fn tag(id: &RecordId) -> u32 {
+    let [first, second, third, fourth, ..] = *id.as_bytes();
+    u32::from_be_bytes([first, second, third, fourth])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_records_with_the_same_tag_the_other_stays() {
+        let present = Present { tags: DashMap::default() };
+        let mut bytes = [7; 32];
+        let one = RecordId::from_bytes(bytes);
+        bytes[31] = 8;
+        let other = RecordId::from_bytes(bytes);
+        assert_eq!(tag(&one), tag(&other));
+        assert!(!present.may_have(&one));
+        present.insert(&one);
+        present.insert(&other);
+        present.remove(&one);
+        assert!(present.may_have(&other));
+        present.remove(&other);
+        assert!(!present.may_have(&other) && present.tags.is_empty(), "nothing is left");
+    }
+}

@@ -1,0 +1,183 @@
+//! The way to the writer.
+//!
+//! Who takes says how many it waits for, and is woken once, when so many are there. (The standard library's channel wakes
+//! for each; on two cores, waking took longer than what was waited for.)
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Puts something in. When it is dropped, the queue is closed.
+pub(super) struct Sender<T>(Arc<Queue<T>>);
+
+/// Takes what is there. When it is dropped, the queue is closed, and what was in it is dropped.
+pub(super) struct Receiver<T> {
+    queue: Arc<Queue<T>>,
+    // What was taken out and not asked for yet.
+    taken: VecDeque<T>,
+}
+
+/// The other end is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Closed;
+
+struct Queue<T> {
+    state: Mutex<State<T>>,
+    enough: Condvar,
+}
+
+struct State<T> {
+    items: VecDeque<T>,
+    // How many the receiver waits for; 0: it doesn't wait.
+    wanted: usize,
+    is_closed: bool,
+}
+
+/// A queue without bounds.
+pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
+    let state = State { items: VecDeque::new(), wanted: 0, is_closed: false };
+    let queue = Arc::new(Queue { state: Mutex::new(state), enough: Condvar::new() });
+    (Sender(Arc::clone(&queue)), Receiver { queue, taken: VecDeque::new() })
+}
+
+impl<T> Queue<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) -> MutexGuard<'_, State<T>> {
+        let mut state = self.state();
+        state.is_closed = true;
+        self.enough.notify_all();
+        state
+    }
+}
+
+impl<T> Sender<T> {
+    /// Puts `item` in, or gives it back: nobody will take it.
+    pub(super) fn send(&self, item: T) -> Result<(), T> {
+        let mut state = self.0.state();
+        if state.is_closed {
+            return Err(item);
+        }
+        state.items.push_back(item);
+        let is_enough = state.wanted > 0 && state.items.len() >= state.wanted;
+        if is_enough {
+            state.wanted = 0;
+        }
+        drop(state);
+        if is_enough {
+            self.0.enough.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sender")
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        // What was sent is still taken.
+        drop(self.0.close());
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Waits until `wanted` are there to be taken, or for so long. Says how many there are.
+    pub(super) fn wait(&self, wanted: usize, timeout: Duration) -> Result<usize, Closed> {
+        let there = |state: &State<T>| self.taken.len() + state.items.len();
+        let mut state = self.queue.state();
+        if there(&state) < wanted && !state.is_closed && !timeout.is_zero() {
+            state.wanted = wanted - self.taken.len();
+            let waits = |state: &mut State<T>| state.wanted > 0 && !state.is_closed;
+            (state, _) =
+                self.queue.enough.wait_timeout_while(state, timeout, waits).unwrap_or_else(PoisonError::into_inner);
+            state.wanted = 0;
+        }
+        match there(&state) {
+            0 if state.is_closed => Err(Closed),
+            there => Ok(there),
+        }
+    }
+
+    /// Takes the first one.
+    pub(super) fn take(&mut self) -> Option<T> {
+        if self.taken.is_empty() {
+            std::mem::swap(&mut self.taken, &mut self.queue.state().items);
+        }
+        self.taken.pop_front()
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        let items = std::mem::take(&mut self.queue.close().items);
+        // Not under the lock: what goes may send.
+        drop(items);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn all_that_is_sent_is_taken_in_order_and_then_it_is_closed() {
+        let (sender, mut receiver) = queue();
+        assert_eq!(receiver.wait(1, Duration::ZERO), Ok(0));
+        let sending = thread::spawn(move || (0..1_000).for_each(|number| sender.send(number).unwrap()));
+        let mut taken = Vec::new();
+        while receiver.wait(7, LONG).is_ok() {
+            taken.extend(receiver.take());
+        }
+        sending.join().unwrap();
+        assert_eq!(taken, (0..1_000).collect::<Vec<_>>());
+        assert_eq!(receiver.take(), None);
+    }
+
+    #[test]
+    fn who_waits_is_woken_when_enough_are_there_and_not_before() {
+        let (sender, mut receiver) = queue();
+        sender.send(0).unwrap();
+        let taking = thread::spawn(move || (receiver.wait(3, LONG), receiver.wait(1, LONG), receiver.take(), receiver));
+        while sender.0.state().wanted != 3 {
+            thread::yield_now();
+        }
+        sender.send(1).unwrap();
+        assert_eq!(sender.0.state().wanted, 3, "it waits on");
+        sender.send(2).unwrap();
+        let (enough, at_once, first, _receiver) = taking.join().unwrap();
+        assert_eq!((enough, at_once, first), (Ok(3), Ok(3), Some(0)));
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_time_and_when_the_other_end_goes() {
+        let (sender, receiver) = queue::<u8>();
+        assert_eq!(receiver.wait(1, Duration::from_millis(1)), Ok(0));
+        let waiting = thread::spawn(move || receiver.wait(1, LONG));
+        drop(sender);
+        assert_eq!(waiting.join().unwrap(), Err(Closed));
+    }
+
+    #[test]
+    fn what_nobody_will_take_is_given_back_or_dropped() {
+        let (sender, mut receiver) = queue();
+        let item = Arc::new(());
+        for _ in 0..3 {
+            sender.send(Arc::clone(&item)).unwrap();
+        }
+        drop(receiver.take());
+        drop(receiver);
+        assert_eq!(Arc::strong_count(&item), 1);
+        assert!(sender.send(Arc::clone(&item)).is_err());
+    }
+}

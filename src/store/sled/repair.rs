@@ -1,0 +1,81 @@
+//! Where the entries that list the records are damaged, or some are lost, they are made anew from the records themselves.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::durable::Disk;
+use super::keys;
+use super::read::ReadError;
+use super::state::{Database, Shared};
+use crate::key::RecordId;
+use crate::record::{self, Fence};
+use crate::store::StoreError;
+
+/// How many records, or entries, are written in one batch.
+const PER_BATCH: usize = 512;
+/// How long the key of a damaged record is refused where nothing says until when: as long as that of an interrupted one by
+/// default.
+const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+
+/// Reads every record, and lists it; those of runs are said to be cut short. If the process ends meanwhile, the next one
+/// does it again.
+pub(super) fn repair(shared: &Shared, database: &Database, disk: &Disk) -> Result<(), String> {
+    tracing::error!(
+        target: "tower_idempotency", path = %shared.path.display(),
+        "what lists the records is damaged; it is made anew, for which every record is read"
+    );
+    let first = shared.next_number();
+    shared.present.clear();
+    let failed = |error: sled::Error| error.to_string();
+    let mut ids = Vec::new();
+    for key in database.tree.scan_prefix(keys::RECORDS).keys() {
+        let id = keys::id_of(&key.map_err(failed)?).ok_or("a key makes no sense")?;
+        shared.present.insert(&id);
+        ids.push(id);
+    }
+    shared.count.store(ids.len() as u64, Ordering::Relaxed);
+    for slice in ids.chunks(PER_BATCH) {
+        let mut batch = Batch::new(shared, database, disk);
+        slice.iter().try_for_each(|id| list(&mut batch, *id)).map_err(|error| error.to_string())?;
+        batch.commit(false)?;
+    }
+    let old = |key: &sled::IVec| keys::number_of(key) < first;
+    let entries = || [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|kind| database.tree.scan_prefix(kind).keys());
+    // Those from one on that can't be read stay, and are no harm.
+    let outdated: Vec<_> = entries().map_while(Result::ok).filter(old).collect();
+    for slice in outdated.chunks(PER_BATCH) {
+        let mut batch = Batch::new(shared, database, disk);
+        slice.iter().for_each(|key| batch.erase(key));
+        batch.commit(false)?;
+    }
+    let sum = entries().map_while(Result::ok).fold(0, |sum: u64, key| sum.wrapping_add(keys::number_of(&key)));
+    shared.numbers.store(sum, Ordering::Relaxed);
+    // With the totals, in which the sum is.
+    Batch::new(shared, database, disk).commit_totals()
+}
+
+/// Lists a record, past its time or not; one of a run as cut short.
+fn list(batch: &mut Batch<'_>, id: RecordId) -> Result<(), StoreError> {
+    match batch.current(id) {
+        Ok(Some(record)) => match record.expires() {
+            Some(expires) => batch.expire(id, record.fence, expires),
+            None => {
+                batch.step(id, None, |batch, current| Ok(record::interrupt(current, record.fence, batch.now)))?;
+            }
+        },
+        Ok(None) => {}
+        Err(error @ ReadError::Corrupt(_)) => {
+            let error = error.for_caller(batch.shared, id);
+            damaged(batch, id, Fence(0), &error);
+        }
+        Err(error) => return Err(error.for_caller(batch.shared, id)),
+    }
+    Ok(())
+}
+
+/// Says of a record that can't be read, and of which nothing says so, when it is forgotten.
+pub(super) fn damaged(batch: &mut Batch<'_>, id: RecordId, fence: Fence, error: &StoreError) {
+    batch.shared.report_damage(id, error, "refused for 30 days");
+    batch.expire(id, fence, batch.now.plus(DAMAGED_RETENTION));
+}
