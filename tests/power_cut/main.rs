@@ -181,7 +181,11 @@ fn cut(
         if wrong.is_empty() {
             sound.push((moment, image));
         } else if figures.violations.len() < KEPT {
-            keep(&name, &image, &format!("at {}, {luck:?}\n{}\n", known.standings.now, wrong.join("\n")));
+            let lengths: Vec<_> =
+                image.iter().map(|(path, bytes)| (path, bytes.as_ref().map_or(0, Vec::len))).collect();
+            let text = format!("at {}, opening: {opens}, {luck:?}, {lengths:?}", known.standings.now);
+            keep(&name, &image, &format!("{text}\n{}\n", wrong.join("\n")));
+            println!("{text}");
         }
         figures.violations.extend(wrong.into_iter().map(|line| format!("{name}: {line}")));
     }

@@ -10,7 +10,7 @@ use crate::store::OpenError;
 /// it a store's directory is known.
 const LOCK_FILE: &str = "tower-idempotency.lock";
 
-/// What the lock file holds from the moment on when all that sled made at the first opening is durable.
+/// What the lock file holds from the moment on when the first opening's boot number, and what sled made, are durable.
 const COMPLETE: &[u8] = b"complete\n";
 /// What the names of files begin with that a first opening left unfinished.
 const ASIDE: &str = "unfinished.";

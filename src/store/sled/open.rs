@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 
 use super::batch::Batch;
@@ -14,7 +14,7 @@ use super::present::Present;
 use super::queue::queue;
 use super::repair::{damaged, repair};
 use super::state::{Database, MAX_BOOT, Opening, Shared};
-use super::{SledStore, directory, keys, listing, watchdog, writer};
+use super::{SledStore, directory, keys, listing, segments, watchdog, writer};
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
 use crate::key::RecordId;
 use crate::record::{self, Fence};
@@ -100,11 +100,13 @@ impl SledStoreBuilder {
         // a process that was killed has left with the operating system is made durable first: sled builds a durable
         // snapshot on it, and after a power cut that lost it there would be nothing under the snapshot.
         directory::sync(path)?;
+        let was_used = directory::is_complete(&lock);
+        segments::mend(path, SEGMENT_BYTES, was_used)?;
         let Self { cache_bytes, .. } = self;
         // sled panics on some damaged files, and where the last write fails as its handles go.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = match open_caught(path, cache_bytes) {
-                Err(OpenError::Database { .. }) if !directory::is_complete(&lock) => {
+                Err(OpenError::Database { .. }) if !was_used => {
                     directory::set_aside(path)?;
                     open_database(path, cache_bytes)?
                 }
@@ -112,7 +114,6 @@ impl SledStoreBuilder {
             };
             let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
             directory::sync(path)?;
-            directory::complete(&lock, path)?;
             let db = database.db.clone();
             Ok((nudging(&db, || self.start(path, database, lock, &disk))?, disk))
         }));
@@ -127,6 +128,9 @@ impl SledStoreBuilder {
             Err(error) => Err(broken(path, &error.to_string())),
         };
         let format = meta(keys::FORMAT)?;
+        if format.is_none() && directory::is_complete(&lock) {
+            return Err(broken(path, "it is empty, though it was in use"));
+        }
         check_format(path, format.as_deref())?;
         let last = known(path, format.is_some(), meta(keys::BOOT)?.as_deref(), number)?.unwrap_or(0);
         if last >= MAX_BOOT {
@@ -154,6 +158,9 @@ impl SledStoreBuilder {
         batch.write(keys::FORMAT, &[FORMAT]);
         batch.write(keys::BOOT, &boot.to_be_bytes());
         batch.commit(true).map_err(failed)?;
+        if let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+            directory::complete(lock, path)?;
+        }
         if !listed.is_whole {
             repair(&shared, &database, disk).map_err(failed)?;
         }
