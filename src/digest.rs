@@ -29,11 +29,19 @@ impl Digester {
         Self { purpose, gathered: Vec::new(), hasher: None }
     }
 
+    #[inline]
     pub(crate) fn update(&mut self, piece: &[u8]) -> &mut Self {
+        // Where there is room, which is nearly always; there is none once they are too many.
+        if piece.len() <= self.gathered.capacity() - self.gathered.len() {
+            self.gathered.extend_from_slice(piece);
+            return self;
+        }
+        self.update_beyond(piece)
+    }
+
+    fn update_beyond(&mut self, piece: &[u8]) -> &mut Self {
         if self.hasher.is_none() && self.gathered.len() + piece.len() <= GATHERED {
-            if self.gathered.capacity() == 0 {
-                self.gathered.reserve(USUAL.max(piece.len()));
-            }
+            self.gathered.reserve(USUAL.max(piece.len()));
             self.gathered.extend_from_slice(piece);
             return self;
         }
@@ -41,6 +49,11 @@ impl Digester {
         let begin = || Box::new(Hasher::new_from_context_key(self.purpose));
         self.hasher.get_or_insert_with(begin).update(&gathered).update(piece);
         self
+    }
+
+    /// Whether nothing came.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gathered.is_empty() && self.hasher.is_none()
     }
 
     pub(crate) fn finish(&self) -> [u8; 32] {

@@ -22,6 +22,8 @@ const NO_OPTIONS: [u8; 8] = [0; 8];
 
 static REQUEST: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 request v1"));
 static CREDENTIALS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 credentials v1"));
+/// The credentials of a request that has none.
+static NO_CREDENTIALS: LazyLock<[u8; 32]> = LazyLock::new(|| Digester::new(&CREDENTIALS).finish());
 
 /// A request's digest, as stored beside its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +132,9 @@ impl FingerprintBuilder {
             version: self.version,
             options: self.options,
             request: self.request.finish(),
-            credentials: self.credentials.map(|credentials| credentials.finish()),
+            credentials: self
+                .credentials
+                .map(|credentials| if credentials.is_empty() { *NO_CREDENTIALS } else { credentials.finish() }),
         }
     }
 }

@@ -64,13 +64,23 @@ fn string(value: &[u8]) -> Option<String> {
     item.bare_item.as_string().map(|string| string.as_str().to_owned())
 }
 
+/// Which bytes a bare value may have.
+const BARE: [bool; 256] = {
+    let mut bare = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        bare[byte as usize] = !matches!(byte, b'"' | b',' | b';' | b'\\');
+        byte += 1;
+    }
+    bare
+};
+
 fn bare<'a>(value: &'a [u8], name: &HeaderName, strict: bool) -> Result<&'a str, HeaderError> {
     if value.is_empty() {
         return Err(HeaderError::Key { name: name.clone(), source: KeyError::Empty });
     }
-    let accepted = |byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(byte);
     match std::str::from_utf8(value) {
-        Ok(text) if value.iter().all(accepted) => {
+        Ok(text) if value.iter().all(|byte| BARE[usize::from(*byte)]) => {
             if strict {
                 return Err(HeaderError::NotQuoted(name.clone()));
             }

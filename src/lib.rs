@@ -67,6 +67,7 @@ mod slots;
 pub mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
+mod within;
 
 pub use engine::{OnInFlight, OnInterrupted, Once};
 pub use fingerprint::Fingerprint;

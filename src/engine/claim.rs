@@ -21,7 +21,7 @@ pub(super) enum Acquired {
     /// The operation is ours to run.
     Run(Hold, Rerun),
     /// There is a record.
-    Found(Record),
+    Found(Box<Record>),
     /// Neither.
     Refused(Refusal),
 }
@@ -38,9 +38,11 @@ impl<St: Store> Engine<St> {
     async fn try_acquire(&self, ask: &Ask, known: &AtomicBool) -> Result<Acquired, StoreError> {
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() {
-            return self.find(ask).await;
+            return Box::pin(self.find(ask)).await;
         }
-        self.undo_doubted(ask).await?;
+        if let Some(doubted) = self.store.slots().doubted(&ask.id) {
+            Box::pin(self.undo(doubted)).await?;
+        }
         self.claim(ask, known).await
     }
 
@@ -64,13 +66,17 @@ impl<St: Store> Engine<St> {
         let runs = matches!(record.state, State::Running { .. })
             || self.runs_again(ask, &record)
             || self.reconciler(ask, &record).is_some();
-        Ok(if runs { Acquired::Refused(Refusal::ShuttingDown) } else { Acquired::Found(record) })
+        Ok(if runs { Acquired::Refused(Refusal::ShuttingDown) } else { Acquired::Found(Box::new(record)) })
     }
 
     /// Claims, and takes over what was cut short, where the policy says so; `None` if the record vanished in between.
     async fn claim_once(&self, ask: &Ask, known: &AtomicBool) -> Result<Option<Acquired>, StoreError> {
         let claim = self.draw(ask)?;
-        let record = match self.send(&claim, || self.store.claim(claim)).await? {
+        let claimed = match self.store.claim(claim).await {
+            Err(StoreError::Uncertain { .. }) => Box::pin(self.again(&claim, self.store.claim(claim))).await,
+            claimed => claimed,
+        };
+        let record = match claimed? {
             Claimed::Fresh(hold) => {
                 let rerun = if claim.durable { Rerun::No } else { Rerun::Unknown };
                 return Ok(Some(Acquired::Run(hold, rerun)));
@@ -78,6 +84,11 @@ impl<St: Store> Engine<St> {
             Claimed::Held(record) => record,
         };
         known.store(true, Ordering::Relaxed);
+        Box::pin(self.held(ask, claim, record)).await
+    }
+
+    /// Takes over what is there, if it was cut short and the policy says so.
+    async fn held(&self, ask: &Ask, claim: Claim, record: Record) -> Result<Option<Acquired>, StoreError> {
         let record = match record.state {
             // We have the slot, so no run of this process is alive under it: it ended without settling.
             State::Running { .. } => {
@@ -88,7 +99,7 @@ impl<St: Store> Engine<St> {
         };
         match record {
             Some(record) if self.runs_again(ask, &record) => self.reclaim(claim, record.fence).await,
-            record => Ok(record.map(Acquired::Found)),
+            record => Ok(record.map(Box::new).map(Acquired::Found)),
         }
     }
 
@@ -100,8 +111,7 @@ impl<St: Store> Engine<St> {
     }
 
     /// Undoes a claim that an earlier request sent and the store may hold: nothing ran under it.
-    async fn undo_doubted(&self, ask: &Ask) -> Result<(), StoreError> {
-        let Some(doubted) = self.store.slots().doubted(&ask.id) else { return Ok(()) };
+    async fn undo(&self, doubted: Claim) -> Result<(), StoreError> {
         // Sent again, it is known for our own by its nonce.
         let undone = match self.store.claim(doubted).await {
             Ok(Claimed::Fresh(hold)) if hold.attempt > 1 => self.store.interrupt(hold.id, hold.fence).await.map(drop),
@@ -115,18 +125,16 @@ impl<St: Store> Engine<St> {
         undone
     }
 
-    /// Sends what takes an operation, and sends it again where its answer was lost: the nonce shows that it is ours. Where
-    /// that one is lost too, the next request for the operation undoes it.
-    async fn send<T, F>(&self, claim: &Claim, send: impl Fn() -> F + Send) -> Result<T, StoreError>
-    where
-        T: Send,
-        F: Future<Output = Result<T, StoreError>> + Send,
-    {
-        let first = send().await;
-        let lost = matches!(first, Err(StoreError::Uncertain { .. }));
-        let result = if lost { send().await } else { first };
-        // Whatever became of the second, the store may hold the first.
-        if lost && result.is_err() {
+    /// Sends what takes an operation again, as its answer was lost: the nonce shows that it is ours. Where that one is lost
+    /// too, the next request for the operation undoes it.
+    async fn again<T: Send>(
+        &self,
+        claim: &Claim,
+        sent: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let result = sent.await;
+        // Whatever became of it, the store may hold the first.
+        if result.is_err() {
             self.store.slots().doubt(*claim);
         }
         result
@@ -155,10 +163,14 @@ impl<St: Store> Engine<St> {
     }
 
     async fn reclaim(&self, claim: Claim, interrupted: Fence) -> Result<Option<Acquired>, StoreError> {
-        match self.send(&claim, || self.store.reclaim(claim, interrupted)).await? {
+        let taken = match self.store.reclaim(claim, interrupted).await {
+            Err(StoreError::Uncertain { .. }) => self.again(&claim, self.store.reclaim(claim, interrupted)).await,
+            taken => taken,
+        };
+        match taken? {
             Some(hold) => Ok(Some(Acquired::Run(hold, Rerun::Yes))),
             // Settled by somebody meanwhile.
-            None => Ok(self.store.load(claim.id).await?.map(Acquired::Found)),
+            None => Ok(self.store.load(claim.id).await?.map(Box::new).map(Acquired::Found)),
         }
     }
 }

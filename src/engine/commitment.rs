@@ -129,6 +129,15 @@ impl Commitment {
 
     /// Waits for what was sent, refuses more, and says how it ended.
     pub(super) async fn close(&self) -> Committed {
+        point();
+        // Most send none.
+        match self.try_close() {
+            Some(committed) => committed,
+            None => Box::pin(self.wait_and_close()).await,
+        }
+    }
+
+    async fn wait_and_close(&self) -> Committed {
         let waited = timeout(ANSWERED_WITHIN, async {
             loop {
                 let moved = self.moved.notified();

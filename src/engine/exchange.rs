@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
 use super::context::RunContext;
@@ -19,6 +19,7 @@ use crate::laboratory::{self, Protection};
 use crate::record::State;
 use crate::slots::{End, Entered, Joined, Phase, Waiter};
 use crate::store::{Store, StoreError};
+use crate::within::within;
 
 /// The span of one exchange. What is not known yet is recorded later.
 pub(crate) fn span() -> Span {
@@ -43,7 +44,7 @@ impl<St: Store> Engine<St> {
         if !span.is_disabled() {
             span.record("record_id", ask.id.short());
         }
-        let verdict = self.decide(span, ask, work).instrument(span.clone()).await;
+        let verdict = self.decide(span, &ask, work).instrument(span.clone()).await;
         if !verdict.is_of_own_run() {
             span.record("outcome", verdict.name());
         }
@@ -53,7 +54,7 @@ impl<St: Store> Engine<St> {
         verdict
     }
 
-    async fn decide<W, F, T>(self: &Arc<Self>, span: &Span, ask: Ask, work: W) -> Verdict<T>
+    async fn decide<W, F, T>(self: &Arc<Self>, span: &Span, ask: &Ask, work: W) -> Verdict<T>
     where
         W: FnOnce(RunContext) -> F + Send + 'static,
         F: Future<Output = Finished<T>> + Send + 'static,
@@ -63,52 +64,47 @@ impl<St: Store> Engine<St> {
         // What the work holds, such as an inner concurrency limit's permit, is given back before anybody waits.
         if let Some(waiter) = slots.look(&ask.id) {
             drop(work);
-            return self.join(span, waiter, &ask).await;
+            return Box::pin(self.join(span, waiter, ask)).await;
         }
         // Slot, record, slot: a record seen between two looks at a free slot is durable.
         let deadline = Instant::now() + STORE_TIMEOUT;
-        let loaded = timeout_at(deadline, self.store.load(ask.id)).await;
-        if let Some(waiter) = slots.look(&ask.id) {
-            drop(work);
-            return self.join(span, waiter, &ask).await;
-        }
-        let known = matches!(loaded, Ok(Ok(Some(_))));
-        match loaded {
-            Ok(Ok(Some(record))) if matches!(record.state, State::Completed { .. } | State::Consumed { .. }) => {
-                return Verdict::of_record(record, &ask.fingerprint);
+        let known = {
+            let loaded = within(Some(deadline), self.store.load(ask.id)).await;
+            if let Some(waiter) = slots.look(&ask.id) {
+                drop(work);
+                return Box::pin(self.join(span, waiter, ask)).await;
             }
-            Ok(Err(error @ StoreError::Corrupt { .. })) => return Verdict::Refused(self.refusal(&ask, &error)),
-            // New, to be settled under the slot, or the store is away, which the claim will say.
-            _ => {}
-        }
-        match slots.take(ask.id) {
+            match loaded {
+                Some(Ok(Some(record))) if matches!(record.state, State::Completed { .. } | State::Consumed { .. }) => {
+                    return Verdict::of_record(record, &ask.fingerprint);
+                }
+                Some(Err(error @ StoreError::Corrupt { .. })) => return Verdict::Refused(self.refusal(ask, &error)),
+                // New, to be settled under the slot, or the store is away, which the claim will say.
+                loaded => matches!(loaded, Some(Ok(Some(_)))),
+            }
+        };
+        let (verdict, phase) = match slots.take(ask.id) {
             Entered::Taken(waiter) => {
                 drop(work);
-                self.join(span, waiter, &ask).await
+                return Box::pin(self.join(span, waiter, ask)).await;
             }
             Entered::Mine(slot) => {
                 let (reply, verdict) = oneshot::channel();
-                let mut phase = slot.watch();
-                let known = Arc::new(AtomicBool::new(known));
-                let run = Run { engine: Arc::clone(self), slot, ask, known, deadline, span: span.clone() };
+                let phase = slot.watch();
+                let (engine, known, span) = (Arc::clone(self), Arc::new(AtomicBool::new(known)), span.clone());
+                let run = Box::new(Run { engine, slot, ask: *ask, known, deadline, span });
                 let run = Box::pin(run.drive(work, reply));
                 if laboratory::is_broken(Protection::Detached) {
                     run.await;
                 } else {
                     self.spawn(run);
                 }
-                match verdict.await {
-                    Ok(verdict) => verdict,
-                    // Gone without a word: its runtime is shutting down, or a hook dropped it. Its slot says the last word.
-                    Err(_) => match phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref() {
-                        Ok(Phase::Ended(End::Refused(refusal))) => Verdict::Refused(*refusal),
-                        _ => {
-                            span.record("outcome", Verdict::<T>::CutShort.name());
-                            Verdict::CutShort
-                        }
-                    },
-                }
+                (verdict, phase)
             }
+        };
+        match verdict.await {
+            Ok(verdict) => verdict,
+            Err(_) => Box::pin(last_word(span, phase)).await,
         }
     }
 
@@ -132,6 +128,17 @@ impl<St: Store> Engine<St> {
             Joined::Ended(end) => Verdict::of_end(end, &ask.fingerprint),
             Joined::Mismatch(found) => Verdict::Mismatch(found),
             Joined::InFlight => Verdict::InFlight,
+        }
+    }
+}
+
+/// What is said of a run that is gone without a word: its runtime is shutting down, or a hook dropped it. Its slot says it.
+async fn last_word<T>(span: &Span, mut phase: watch::Receiver<Phase>) -> Verdict<T> {
+    match phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref() {
+        Ok(Phase::Ended(End::Refused(refusal))) => Verdict::Refused(*refusal),
+        _ => {
+            span.record("outcome", Verdict::<T>::CutShort.name());
+            Verdict::CutShort
         }
     }
 }

@@ -189,9 +189,9 @@ impl<St: Store> Engine<St> {
 impl<St: Store> Run<St> {
     /// Asks the application about the run before this one, and answers, runs, or refuses.
     pub(super) async fn reconcile<W, F, T>(
-        self,
+        self: Box<Self>,
         reconciler: Reconciler,
-        record: Record,
+        record: Box<Record>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
     ) where
@@ -239,7 +239,7 @@ impl<St: Store> Run<St> {
     }
 
     /// Ends without a run, and says so.
-    fn over<T>(self, end: End, reply: oneshot::Sender<Verdict<T>>) {
+    fn over<T>(self: Box<Self>, end: End, reply: oneshot::Sender<Verdict<T>>) {
         let verdict = Verdict::of_end(end.clone(), &self.ask.fingerprint);
         self.slot.end(end);
         let _ = reply.send(verdict);

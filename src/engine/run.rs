@@ -7,16 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 use tracing::Span;
 
 use super::claim::Acquired;
 use super::commitment::{Commitment, Committed};
-use super::context::RunContext;
+use super::context::{Rerun, RunContext};
 use super::engine::{Ask, Engine, STORE_TIMEOUT, millis};
 use super::verdict::{Ended, Finished, Verdict};
+use crate::record::Hold;
 use crate::slots::{End, Phase, Refusal, Slot};
 use crate::store::Store;
+use crate::within::within;
 
 /// A run, from the moment its slot was taken.
 pub(super) struct Run<St: Store> {
@@ -34,77 +36,64 @@ pub(super) struct Run<St: Store> {
 impl<St: Store> Run<St> {
     /// Does everything. What goes to `reply` is said only after it is durable.
     ///
-    /// What rarely happens is boxed, so that the future of what usually does stays small: it is allocated for each run.
-    pub(super) async fn drive<W, F, T>(self, work: W, reply: oneshot::Sender<Verdict<T>>)
+    /// Its future is allocated for each run, and moved. So it is kept small: the run is boxed, as an `async fn` keeps its
+    /// arguments twice, and so is what rarely happens.
+    pub(super) async fn drive<W, F, T>(self: Box<Self>, work: W, reply: oneshot::Sender<Verdict<T>>)
+    where
+        W: FnOnce(RunContext) -> F + Send,
+        F: Future<Output = Finished<T>> + Send,
+        T: Send,
+    {
+        let Some((run, acquired, work, reply)) = self.acquire(work, reply).await else { return };
+        if let Acquired::Found(record) = &acquired
+            && let Some(reconciler) = run.engine.reconciler(&run.ask, record)
+        {
+            return Box::pin(run.reconcile(reconciler, record.clone(), work, reply)).await;
+        }
+        run.proceed(acquired, work, reply).await;
+    }
+
+    /// Asks for the operation. `None`: that took too long, and all was said and done.
+    async fn acquire<W, F, T>(
+        self: Box<Self>,
+        work: W,
+        reply: oneshot::Sender<Verdict<T>>,
+    ) -> Option<(Box<Self>, Acquired, W, oneshot::Sender<Verdict<T>>)>
     where
         W: FnOnce(RunContext) -> F + Send,
         F: Future<Output = Finished<T>> + Send,
         T: Send,
     {
         let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
-        let acquired = {
-            let acquiring = engine.acquire(&ask, &known);
-            tokio::pin!(acquiring);
-            match timeout_at(self.deadline, acquiring.as_mut()).await {
-                Ok(acquired) => acquired,
-                Err(_) => return Box::pin(self.stalled(work, reply, acquiring)).await,
+        let acquiring = engine.acquire(&ask, &known);
+        tokio::pin!(acquiring);
+        match within(Some(self.deadline), acquiring.as_mut()).await {
+            Some(acquired) => Some((self, acquired, work, reply)),
+            None => {
+                Box::pin(self.stalled(work, reply, acquiring)).await;
+                None
             }
-        };
-        let reconciler = match &acquired {
-            Acquired::Found(record) => engine.reconciler(&ask, record),
-            Acquired::Run(..) | Acquired::Refused(_) => None,
-        };
-        match (acquired, reconciler) {
-            (Acquired::Found(record), Some(reconciler)) => {
-                Box::pin(self.reconcile(reconciler, record, work, reply)).await;
-            }
-            (acquired, _) => self.proceed(acquired, work, reply).await,
         }
     }
 
     /// Runs, or answers from what was found.
-    pub(super) async fn proceed<W, F, T>(self, acquired: Acquired, work: W, reply: oneshot::Sender<Verdict<T>>)
-    where
+    pub(super) async fn proceed<W, F, T>(
+        self: Box<Self>,
+        acquired: Acquired,
+        work: W,
+        reply: oneshot::Sender<Verdict<T>>,
+    ) where
         W: FnOnce(RunContext) -> F + Send,
         F: Future<Output = Finished<T>> + Send,
         T: Send,
     {
         match acquired {
-            Acquired::Run(hold, rerun) => {
-                let slots = Arc::clone(self.engine.store.slots());
-                let retention = self.engine.policy.retention;
-                let commitment = Arc::new(Commitment::new(hold, self.ask.fingerprint, retention, slots));
-                let context = RunContext::new(rerun, Arc::clone(&commitment));
-                let cut = Cut { run: &self, commitment: &commitment, over: false };
-                let (ended, verdict) = self.work(work, context).await;
-                match commitment.close().await {
-                    Committed::Nothing => {
-                        self.says(&verdict);
-                        cut.over();
-                        self.settle(hold, ended, verdict, reply).await;
-                    }
-                    Committed::Outcome(outcome) => {
-                        let verdict = Verdict::Committed(outcome.clone());
-                        self.says(&verdict);
-                        cut.over();
-                        self.slot.end(End::Completed(self.ask.fingerprint, outcome));
-                        let _ = reply.send(verdict);
-                    }
-                    Committed::InDoubt => {
-                        self.engine.count(|tally| &tally.interrupted);
-                        cut.over();
-                        // Until a restart, when the store knows, nothing runs for it, whatever `fail_open` says.
-                        self.slot.remember(End::InDoubt(self.ask.fingerprint));
-                        commitment.remembered();
-                        let _ = reply.send(Verdict::InDoubt);
-                    }
-                }
-            }
+            Acquired::Run(hold, rerun) => self.run(hold, rerun, work, reply).await,
             Acquired::Found(record) => {
                 // First the slot, so that who is answered doesn't meet it again.
                 drop(work);
-                let verdict = Verdict::of_record(record.clone(), &self.ask.fingerprint);
-                self.slot.end(End::Found(record));
+                let verdict = Verdict::of_record((*record).clone(), &self.ask.fingerprint);
+                self.slot.end(End::Found(*record));
                 let _ = reply.send(verdict);
             }
             Acquired::Refused(Refusal::Unavailable) if self.fails_open() => {
@@ -118,10 +107,54 @@ impl<St: Store> Run<St> {
         }
     }
 
+    /// Works, and settles what came of it.
+    async fn run<W, F, T>(mut self: Box<Self>, hold: Hold, rerun: Rerun, work: W, reply: oneshot::Sender<Verdict<T>>)
+    where
+        W: FnOnce(RunContext) -> F + Send,
+        F: Future<Output = Finished<T>> + Send,
+        T: Send,
+    {
+        let slots = Arc::clone(self.engine.store.slots());
+        let retention = self.engine.policy.retention;
+        let commitment = Arc::new(Commitment::new(hold, self.ask.fingerprint, retention, slots));
+        let context = RunContext::new(rerun, Arc::clone(&commitment));
+        let cut = Cut { run: &self, commitment: &commitment, over: false };
+        let (ended, verdict) = self.work(work, context).await;
+        match commitment.close().await {
+            Committed::Nothing => {
+                self.says(&verdict);
+                cut.over();
+                let ended = self.engine.judged(ended);
+                if let Err(error) = self.settle(&commitment.hold, &ended).await {
+                    return Box::pin(self.unrecorded(commitment.hold, ended, error, verdict, reply)).await;
+                }
+                // The waiters are told, the slot is freed, and then the requester is answered.
+                let Self { slot, ask, .. } = *self;
+                slot.end(end_of(ended, &ask));
+                let _ = reply.send(verdict);
+            }
+            Committed::Outcome(outcome) => {
+                let verdict = Verdict::Committed(outcome.clone());
+                self.says(&verdict);
+                cut.over();
+                self.slot.end(End::Completed(self.ask.fingerprint, outcome));
+                let _ = reply.send(verdict);
+            }
+            Committed::InDoubt => {
+                self.engine.count(|tally| &tally.interrupted);
+                cut.over();
+                // Until a restart, when the store knows, nothing runs for it, whatever `fail_open` says.
+                self.slot.remember(End::InDoubt(self.ask.fingerprint));
+                commitment.remembered();
+                let _ = reply.send(Verdict::InDoubt);
+            }
+        }
+    }
+
     /// The claim takes too long. The requester is told so now; the slot is kept until the store has answered, so that
     /// what it answers can be undone.
     pub(super) async fn stalled<W, F, T>(
-        self,
+        self: Box<Self>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
         acquiring: impl Future<Output = Acquired> + Send,
@@ -163,20 +196,22 @@ impl<St: Store> Run<St> {
     where
         W: FnOnce(RunContext) -> F + Send,
         F: Future<Output = Finished<T>> + Send,
+        T: Send,
     {
         self.engine.count(|tally| &tally.runs);
         self.slot.enter(Phase::Running(self.ask.fingerprint));
         let began = Instant::now();
-        // `work` itself may panic, before there is a future.
-        let working = AssertUnwindSafe(async move { work(context).await }).catch_unwind();
-        let result = timeout(self.engine.policy.max_run, working).await;
-        self.span.record("ran_ms", millis(began.elapsed()));
-        let (ended, verdict) = match result {
-            Ok(Ok(Finished { answer, ended })) => (ended, Verdict::Answered(answer)),
-            Ok(Err(_)) => self.cut_short("the handler panicked"),
-            Err(_) => self.cut_short("the handler exceeded max_run"),
-        };
-        (ended, verdict)
+        // `work` itself may panic, before there is a future. Boxed: it comes in all sizes.
+        let working = AssertUnwindSafe(Box::pin(async move { work(context).await })).catch_unwind();
+        let result = within(began.checked_add(self.engine.policy.max_run), working).await;
+        if !self.span.is_disabled() {
+            self.span.record("ran_ms", millis(began.elapsed()));
+        }
+        match result {
+            Some(Ok(Finished { answer, ended })) => (ended, Verdict::Answered(answer)),
+            Some(Err(_)) => self.cut_short("the handler panicked"),
+            None => self.cut_short("the handler exceeded max_run"),
+        }
     }
 
     fn says<T>(&self, verdict: &Verdict<T>) {
@@ -189,10 +224,11 @@ impl<St: Store> Run<St> {
     }
 
     /// Runs without a store, as `fail_open` says. Whoever is there meanwhile shares the outcome; it is not remembered.
-    async fn unprotected<W, F, T>(self, work: W, reply: oneshot::Sender<Verdict<T>>) -> Unprotected<St>
+    async fn unprotected<W, F, T>(self: Box<Self>, work: W, reply: oneshot::Sender<Verdict<T>>) -> Unprotected<St>
     where
         W: FnOnce(RunContext) -> F + Send,
         F: Future<Output = Finished<T>> + Send,
+        T: Send,
     {
         self.engine.count(|tally| &tally.unprotected);
         tracing::warn!(
@@ -208,13 +244,13 @@ impl<St: Store> Run<St> {
 
 /// A run without a store that is over and has still its slot.
 struct Unprotected<St: Store> {
-    run: Run<St>,
+    run: Box<Run<St>>,
     ended: Ended,
 }
 
 impl<St: Store> Unprotected<St> {
     fn end(self) {
-        let Run { engine, slot, ask, .. } = self.run;
+        let Run { engine, slot, ask, .. } = *self.run;
         // It ran: a claim that the store may hold must not be taken for one under which nothing did.
         engine.store.slots().doubted(&ask.id);
         slot.end(end_of(self.ended, &ask));

@@ -16,31 +16,30 @@ use crate::slots::{End, Refusal};
 use crate::store::{Store, StoreError};
 
 impl<St: Store> Run<St> {
-    /// Records, tells the waiters, frees the slot, and answers the requester.
-    pub(super) async fn settle<T: Send>(
-        self,
+    /// Records how it ended.
+    pub(super) async fn settle(&mut self, hold: &Hold, ended: &Ended) -> Result<(), StoreError> {
+        self.slot.settles();
+        self.engine.record(&self.ask, hold, ended).await
+    }
+
+    /// The effect took place: the real answer is given. The claim stays, so that nothing runs again, and this process
+    /// remembers the outcome until the store knows it.
+    pub(super) async fn unrecorded<T: Send>(
+        self: Box<Self>,
         hold: Hold,
         ended: Ended,
+        error: StoreError,
         verdict: Verdict<T>,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
-        let Self { engine, mut slot, ask, .. } = self;
-        slot.settles();
-        let ended = engine.judged(ended);
-        if let Err(error) = engine.record(&ask, &hold, &ended).await {
-            // The effect took place: the real answer is given. The claim stays, so that nothing runs again, and this
-            // process remembers the outcome until the store knows it.
-            engine.unrecorded(&ask, &error);
-            slot.remember(match ended {
-                Ended::Released => End::Refused(Refusal::Unavailable),
-                _ => end_of(ended.clone(), &ask),
-            });
-            let _ = reply.send(verdict);
-            Box::pin(engine.record_later(ask, hold, ended)).await;
-            return;
-        }
-        slot.end(end_of(ended, &ask));
+        let Self { engine, slot, ask, .. } = *self;
+        engine.unrecorded(&ask, &error);
+        slot.remember(match ended {
+            Ended::Released => End::Refused(Refusal::Unavailable),
+            _ => end_of(ended.clone(), &ask),
+        });
         let _ = reply.send(verdict);
+        engine.record_later(ask, hold, ended).await;
     }
 
     /// Gives back a claim under which nothing ran. What an earlier attempt did is as unknown as before.
@@ -54,7 +53,7 @@ impl<St: Store> Run<St> {
 
 impl<St: Store> Engine<St> {
     /// A run that was cut short may run again where the policy says so.
-    fn judged(&self, ended: Ended) -> Ended {
+    pub(super) fn judged(&self, ended: Ended) -> Ended {
         let Ended::Unknown = ended else { return ended };
         self.count(|tally| &tally.interrupted);
         match &self.policy.on_interrupted {
@@ -64,20 +63,35 @@ impl<St: Store> Engine<St> {
     }
 
     async fn record(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Result<(), StoreError> {
-        let mut pauses = backoff::while_waited_for();
-        loop {
-            let error = match self.record_once(ask, hold, ended).await {
-                Ok(Settled::Done) => return Ok(()),
-                Ok(Settled::Superseded) => {
-                    return Err(StoreError::unavailable("somebody else settled the operation while it ran"));
-                }
-                Err(error) => error,
-            };
-            match pauses.next() {
-                Some(pause) if may_recover(&*self.store) => tokio::time::sleep(pause).await,
-                _ => return Err(error),
+        let settled = match self.record_once(ask, hold, ended).await {
+            Ok(settled) => settled,
+            Err(error) => Box::pin(self.record_again(ask, hold, ended, error)).await?,
+        };
+        match settled {
+            Settled::Done => Ok(()),
+            Settled::Superseded => Err(StoreError::unavailable("somebody else settled the operation while it ran")),
+        }
+    }
+
+    /// Tries on after an error, while the requester waits.
+    async fn record_again(
+        &self,
+        ask: &Ask,
+        hold: &Hold,
+        ended: &Ended,
+        mut error: StoreError,
+    ) -> Result<Settled, StoreError> {
+        for pause in backoff::while_waited_for() {
+            if !may_recover(&*self.store) {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            match self.record_once(ask, hold, ended).await {
+                Ok(settled) => return Ok(settled),
+                Err(again) => error = again,
             }
         }
+        Err(error)
     }
 
     async fn record_once(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Result<Settled, StoreError> {

@@ -10,7 +10,9 @@ use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::LengthLimitError;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
+
+use crate::within::within;
 
 /// What reading came to.
 pub(super) enum Collected<B: Body> {
@@ -41,12 +43,8 @@ pub(super) async fn collect<B: Body>(body: B, limit: usize, time: Option<Duratio
     let mut trailers = None;
     loop {
         let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
-        let frame = match deadline {
-            None => frame.await,
-            Some(deadline) => match timeout_at(deadline, frame).await {
-                Ok(frame) => frame,
-                Err(_) => return Collected::Over { head: head.finish(), rest: body },
-            },
+        let Some(frame) = within(deadline, frame).await else {
+            return Collected::Over { head: head.finish(), rest: body };
         };
         match frame {
             None => return Collected::Whole { data: head.finish(), trailers },

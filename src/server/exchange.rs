@@ -3,7 +3,7 @@
 //! 2. The body is read, within its limit, **before** any claim: a slow upload holds no key.
 //! 3. What is the request? Its fingerprint.
 //! 4. The engine brings it to a verdict: it runs, or meets an earlier run or its record.
-//! 5. If it runs: the handler is called, and what its answer means for the key is decided ([`Work`]).
+//! 5. If it runs: the handler is called, and what its answer means for the key is decided ([`take`]).
 //! 6. The verdict becomes an answer: the handler's own, a replay, or a refusal.
 
 use std::any::Any;
@@ -31,58 +31,95 @@ use crate::key::{Key, RecordId};
 use crate::slots::Refusal;
 use crate::store::Store;
 
-/// A request with a key, and what it takes to run it.
-pub(super) struct Exchange<S, St> {
+/// A request with a key, and what it takes to run it. Boxed, as it goes from future to future.
+pub(super) struct Exchange<S, St, B: LayerBody> {
     pub(super) shared: Arc<Shared<St>>,
     pub(super) key: Key,
     pub(super) service: S,
+    pub(super) parts: Parts,
+    /// As far as it was read.
+    pub(super) body: Passage<B>,
 }
 
 /// What a run gives its requester.
 type Answer<R, E> = Result<Response<<R as LayerBody>::Through>, E>;
 
-impl<S, St: Store> Exchange<S, St> {
-    pub(super) async fn answer<B, R, E>(self, request: Request<B>) -> Answer<R, E>
+impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
+    pub(super) async fn answer<R, E>(mut self: Box<Self>, body: B) -> Answer<R, E>
     where
         S: Service<Request<B::Through>, Response = Response<R>, Error = E> + Send + 'static,
         S::Future: Future<Output = Result<Response<R>, E>> + Send + 'static,
         E: Send + 'static,
-        B: LayerBody,
         R: LayerBody,
     {
-        let Self { shared, key, service } = self;
-        let (parts, body) = request.into_parts();
+        let shared = Arc::clone(&self.shared);
         let span = engine::span();
         let refuse = |rejection: Rejection| {
             span.record("outcome", rejection.kind.slug());
             Ok(shared.refuse::<R>(rejection))
         };
-        let id = match record_id(&shared, &parts, &key) {
+        let id = match self.record_id() {
             Ok(id) => id,
             Err(rejection) => return refuse(rejection),
         };
         let limit = shared.options.max_request_body;
-        let (data, trailers) = match collect(body, limit, None).await {
-            Collected::Whole { data, .. } if is_cut(&parts, data.len()) => {
+        let fingerprint = match collect(body, limit, None).await {
+            Collected::Whole { data, .. } if is_cut(&self.parts, data.len()) => {
                 return refuse(refusal::body_incomplete());
             }
-            Collected::Whole { data, trailers } => (data, trailers),
+            Collected::Whole { data, trailers } => {
+                let fingerprint = fingerprint(&self.parts, &data, shared.options.scope.is_some());
+                self.body = Passage::Whole { data, trailers };
+                fingerprint
+            }
             Collected::Over { .. } => return refuse(refusal::body_too_large(limit)),
             Collected::Failed { error, .. } if exceeds_limit(&error) => {
                 return refuse(refusal::body_over_outer_limit());
             }
             Collected::Failed { .. } => return refuse(refusal::body_incomplete()),
         };
-        let fingerprint = fingerprint(&parts, &data, shared.options.scope.is_some());
-        let request = Request::from_parts(parts, Passage::Whole { data, trailers }.into());
-        // Boxed: it goes from future to future.
-        let work = Box::new(Work { shared: Arc::clone(&shared), key, service, request });
-        let verdict = shared.engine.exchange(&span, Ask { id, fingerprint }, |context| work.run::<R>(context)).await;
+        let verdict = shared.engine.exchange(&span, Ask { id, fingerprint }, |context| self.run::<R>(context)).await;
         match verdict {
             Verdict::Answered(answer) => answer,
             Verdict::Committed(outcome) => Ok(recorded::<R, St>(&shared, &outcome, false)),
             Verdict::Replayed(outcome) => Ok(recorded::<R, St>(&shared, &outcome, true)),
             verdict => Ok(shared.refuse::<R>(refusal::of_verdict(&verdict, &shared.engine.policy))),
+        }
+    }
+
+    fn record_id(&self) -> Result<RecordId, Rejection> {
+        let scope = self.shared.options.scope.as_ref().map(|scope| scope(&self.parts)).transpose()?;
+        Ok(RecordId::new(scope.as_ref(), &self.key))
+    }
+
+    /// Calls the handler, and says what its answer means for the key.
+    async fn run<R>(self: Box<Self>, context: RunContext) -> Finished<Answer<R, S::Error>>
+    where
+        S: Service<Request<B::Through>, Response = Response<R>>,
+        S::Error: 'static,
+        R: LayerBody,
+    {
+        let (shared, answering) = {
+            let Self { shared, key, mut service, parts, body } = *self;
+            let slots = Arc::clone(shared.engine.store.slots());
+            let context = IdempotencyContext::new(key, context, slots, Arc::clone(&shared.recorder));
+            let mut request = Request::from_parts(parts, body.into());
+            request.extensions_mut().insert(context);
+            (shared, service.call(request))
+        };
+        match answering.await {
+            Ok(response) => {
+                let (response, ended) = take(&shared, response).await;
+                Finished { answer: Ok(response), ended }
+            }
+            Err(error) => {
+                let classify = shared.options.classify_error.as_ref();
+                let ended = match classify.map_or(Started::Unknown, |classify| classify(&error as &dyn Any)) {
+                    Started::No => Ended::Released,
+                    Started::Unknown => Ended::Unknown,
+                };
+                Finished { answer: Err(error), ended }
+            }
         }
     }
 }
@@ -92,11 +129,6 @@ impl<S, St: Store> Exchange<S, St> {
 fn is_cut(parts: &Parts, length: usize) -> bool {
     let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     declared.is_some_and(|declared| (length as u64) < declared)
-}
-
-fn record_id<St>(shared: &Shared<St>, parts: &Parts, key: &Key) -> Result<RecordId, Rejection> {
-    let scope = shared.options.scope.as_ref().map(|scope| scope(parts)).transpose()?;
-    Ok(RecordId::new(scope.as_ref(), key))
 }
 
 /// The recorded answer; marked, where it is a replay.
@@ -113,42 +145,6 @@ fn recorded<R: LayerBody, St: Store>(shared: &Shared<St>, outcome: &Bytes, repla
         response.headers_mut().insert(shared.options.replay_header_name.clone(), HeaderValue::from_static("true"));
     }
     response
-}
-
-/// The handler, ready to be called once.
-struct Work<S, St, B> {
-    shared: Arc<Shared<St>>,
-    key: Key,
-    service: S,
-    request: Request<B>,
-}
-
-impl<S, St: Store, B> Work<S, St, B> {
-    async fn run<R>(self: Box<Self>, context: RunContext) -> Finished<Answer<R, S::Error>>
-    where
-        S: Service<Request<B>, Response = Response<R>>,
-        S::Error: 'static,
-        R: LayerBody,
-    {
-        let slots = Arc::clone(self.shared.engine.store.slots());
-        let Self { shared, key, mut service, mut request } = *self;
-        let context = IdempotencyContext::new(key, context, slots, Arc::clone(&shared.recorder));
-        request.extensions_mut().insert(context);
-        match service.call(request).await {
-            Ok(response) => {
-                let (response, ended) = take(&shared, response).await;
-                Finished { answer: Ok(response), ended }
-            }
-            Err(error) => {
-                let classify = shared.options.classify_error.as_ref();
-                let ended = match classify.map_or(Started::Unknown, |classify| classify(&error as &dyn Any)) {
-                    Started::No => Ended::Released,
-                    Started::Unknown => Ended::Unknown,
-                };
-                Finished { answer: Err(error), ended }
-            }
-        }
-    }
 }
 
 /// What an answer means for its key, and the answer again.
@@ -177,6 +173,8 @@ async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R
 
 /// An answer that goes on as long as somebody reads it.
 fn is_stream(parts: &http::response::Parts) -> bool {
-    let event_stream = |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream");
+    const NAME: &[u8] = b"text/event-stream";
+    let event_stream =
+        |value: &HeaderValue| value.as_bytes().get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME));
     parts.status == StatusCode::SWITCHING_PROTOCOLS || parts.headers.get(CONTENT_TYPE).is_some_and(event_stream)
 }

@@ -86,10 +86,11 @@ impl KeptHeaders {
         replay_header: &'a HeaderName,
         has_trailers: bool,
     ) -> impl Iterator<Item = (&'a HeaderName, &'a http::HeaderValue)> {
+        let has_hops = headers.contains_key(CONNECTION);
         headers.iter().filter(move |(name, _)| {
             // HTTP/1.1 sends only the trailers that this header names.
             let announces = has_trailers && **name == TRAILER && !self.without.contains(name);
-            *name != replay_header && (announces || self.keeps(name)) && !named(headers, name)
+            *name != replay_header && (announces || self.keeps(name)) && !(has_hops && named(headers, name))
         })
     }
 

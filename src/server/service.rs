@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use tower_service::Service;
 
@@ -110,8 +111,11 @@ where
                 // The service that was polled ready goes along; the clone takes its place.
                 let clone = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, clone);
-                let exchange = Exchange { shared: Arc::clone(&self.shared), key, service: ready };
-                ResponseFuture::exchange(Box::pin(exchange.answer(request)))
+                let (parts, body) = request.into_parts();
+                let unread = Passage::Whole { data: Bytes::new(), trailers: None };
+                let shared = Arc::clone(&self.shared);
+                let exchange = Box::new(Exchange { shared, key, service: ready, parts, body: unread });
+                ResponseFuture::exchange(Box::pin(exchange.answer(body)))
             }
         }
     }

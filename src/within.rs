@@ -1,0 +1,61 @@
+//! A time limit that costs nothing where there is nothing to wait for.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::task::coop::{Unconstrained, unconstrained};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+pin_project_lite::pin_project! {
+    /// What a future comes to, or `None` if it is not ready at the deadline. `None` for a deadline: there is none.
+    ///
+    /// As tokio's `Timeout`, but for the timer, which is made when there is something to wait for.
+    pub(crate) struct Within<F> {
+        #[pin]
+        future: F,
+        deadline: Option<Instant>,
+        // It has its say also where the future has used up its task's share.
+        timer: Option<Pin<Box<Unconstrained<Sleep>>>>,
+    }
+}
+
+pub(crate) fn within<F: Future>(deadline: Option<Instant>, future: F) -> Within<F> {
+    Within { future, deadline, timer: None }
+}
+
+impl<F: Future> Future for Within<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        let Some(deadline) = *this.deadline else { return Poll::Pending };
+        let timer = this.timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
+        timer.as_mut().poll(cx).map(|()| None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_ready_is_given_even_after_the_deadline_and_nothing_else() {
+        let past = Some(Instant::now() - Duration::from_secs(1));
+        assert_eq!(within(past, ready(1)).await, Some(1));
+        assert_eq!(within(past, pending::<()>()).await, None);
+        let soon = Some(Instant::now() + Duration::from_secs(1));
+        assert_eq!(within(soon, pending::<()>()).await, None);
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            2
+        };
+        assert_eq!(within(None, later).await, Some(2));
+    }
+}
