@@ -29,7 +29,8 @@ pub(crate) async fn tell(report: &mut Report) {
         send_all(&app, 64, (next..next + HOURLY).collect()).await;
         next += HOURLY;
         clock.advance(HOUR);
-        assert!(store.len() <= DAY * HOURLY + HOURLY, "sweeping keeps up");
+        // The writer looks once a second, in which some of these hours go by.
+        assert!(store.len() <= DAY * HOURLY * 5 / 4, "sweeping keeps up: {} records", store.len());
         if hour > DAY {
             ratios.push(size(directory.path()) as f64 / live(&store));
         }

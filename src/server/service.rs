@@ -96,10 +96,26 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if self.shared.passes(&request) {
             return ResponseFuture::passing(self.inner.call(untouched(request)));
         }
+        self.exchange(request)
+    }
+}
+
+impl<S, St: Store> IdempotencyService<S, St> {
+    /// Apart from what every request goes through, which stays short that way.
+    #[inline(never)]
+    fn exchange<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, R, S::Error>
+    where
+        S: Service<Request<B::Through>, Response = Response<R>> + Clone + Send + 'static,
+        S::Future: Future<Output = Result<Response<R>, S::Error>> + Send + 'static,
+        S::Error: Send + 'static,
+        B: LayerBody,
+        R: LayerBody,
+    {
         let (way, request) = self.shared.way(request);
         match way {
             Way::Pass => ResponseFuture::passing(self.inner.call(untouched(request))),
