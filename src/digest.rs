@@ -45,6 +45,7 @@ impl Digester {
             self.gathered.extend_from_slice(piece);
             return self;
         }
+        // No room is left in it.
         let gathered = std::mem::take(&mut self.gathered);
         let begin = || Box::new(Hasher::new_from_context_key(self.purpose));
         self.hasher.get_or_insert_with(begin).update(&gathered).update(piece);

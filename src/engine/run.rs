@@ -204,9 +204,7 @@ impl<St: Store> Run<St> {
         // `work` itself may panic, before there is a future. Boxed: it comes in all sizes.
         let working = AssertUnwindSafe(Box::pin(async move { work(context).await })).catch_unwind();
         let result = within(began.checked_add(self.engine.policy.max_run), working).await;
-        if !self.span.is_disabled() {
-            self.span.record("ran_ms", millis(began.elapsed()));
-        }
+        self.span.record("ran_ms", millis(began.elapsed()));
         match result {
             Some(Ok(Finished { answer, ended })) => (ended, Verdict::Answered(answer)),
             Some(Err(_)) => self.cut_short("the handler panicked"),

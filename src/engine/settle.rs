@@ -33,7 +33,7 @@ impl<St: Store> Run<St> {
         reply: oneshot::Sender<Verdict<T>>,
     ) {
         let Self { engine, slot, ask, .. } = *self;
-        engine.unrecorded(&ask, &error);
+        engine.report_unrecorded(&ask, &error);
         slot.remember(match ended {
             Ended::Released => End::Refused(Refusal::Unavailable),
             _ => end_of(ended.clone(), &ask),
@@ -110,7 +110,7 @@ impl<St: Store> Engine<St> {
         self.store.complete(Completion { hold: *hold, fingerprint: ask.fingerprint, settlement, retention }).await
     }
 
-    fn unrecorded(&self, ask: &Ask, error: &StoreError) {
+    fn report_unrecorded(&self, ask: &Ask, error: &StoreError) {
         self.count(|tally| &tally.unrecorded);
         let source = source(error);
         tracing::error!(

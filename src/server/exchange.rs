@@ -3,7 +3,7 @@
 //! 2. The body is read, within its limit, **before** any claim: a slow upload holds no key.
 //! 3. What is the request? Its fingerprint.
 //! 4. The engine brings it to a verdict: it runs, or meets an earlier run or its record.
-//! 5. If it runs: the handler is called, and what its answer means for the key is decided ([`take`]).
+//! 5. If it runs: the handler is called, and what its answer means for the key is decided ([`Exchange::run`]).
 //! 6. The verdict becomes an answer: the handler's own, a replay, or a refusal.
 
 use std::any::Any;
@@ -99,13 +99,14 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         S::Error: 'static,
         R: LayerBody,
     {
-        let (shared, answering) = {
+        let (shared, _service, answering) = {
             let Self { shared, key, mut service, parts, body } = *self;
             let slots = Arc::clone(shared.engine.store.slots());
             let context = IdempotencyContext::new(key, context, slots, Arc::clone(&shared.recorder));
             let mut request = Request::from_parts(parts, body.into());
             request.extensions_mut().insert(context);
-            (shared, service.call(request))
+            let answering = service.call(request);
+            (shared, service, answering)
         };
         match answering.await {
             Ok(response) => {

@@ -131,7 +131,7 @@ pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let entry = entry.map_err(io_error("reading", path))?.path();
         match sync_one(&entry) {
-            // sled's flusher may have replaced a snapshot since the directory was read.
+            // It has gone since the directory was read.
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             result => result?,
         }
@@ -151,6 +151,10 @@ pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
 fn is_harmless(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
     matches!(kind, InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
+}
+
+pub(super) fn broken(path: &Path, reason: &str) -> OpenError {
+    OpenError::Database { path: path.into(), reason: reason.to_owned() }
 }
 
 pub(super) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {

@@ -11,8 +11,8 @@
 //!    sync that failed is not tried again: the kernel may have dropped the pages and would report success. Recovery is a
 //!    restart of the process.
 //! 4. The directory is locked by a file of our own, before sled touches it ([`directory`]), and remains of a torn
-//!    snapshot, which would make every later opening fail, are removed ([`open`]); where a snapshot is missing without
-//!    which sled would take the database for an empty one, it is enabled to do without ([`segments`]).
+//!    snapshot, which would make every later opening fail, are removed ([`open`]). Without the last snapshot sled could take
+//!    the database for an empty one, so it is enabled to do without ([`segments`]).
 //! 5. Nobody waits for `flush_async`: it can deadlock ([`durable`] polls it once, to wake others). `flush_every_ms` stays
 //!    on, because sled collects space on that thread.
 //! 6. The application can have an effect of its own written together with the record of its outcome ([`transaction`]).

@@ -9,6 +9,7 @@ use std::thread;
 
 use super::batch::Batch;
 use super::cache::Cache;
+use super::directory::broken;
 use super::durable::{Disk, nudging};
 use super::present::Present;
 use super::queue::queue;
@@ -271,10 +272,6 @@ fn read_totals(bytes: &[u8]) -> Option<(u64, u64, Option<u64>)> {
         }
         _ => None,
     }
-}
-
-fn broken(path: &Path, reason: &str) -> OpenError {
-    OpenError::Database { path: path.into(), reason: reason.to_owned() }
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
