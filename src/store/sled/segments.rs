@@ -84,8 +84,10 @@ impl Log {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            return Ok(None);
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            // Given back by name: a process that is just being started would hold it a little longer.
+            _ => file.unlock()?,
         }
         let length = file.metadata()?.len();
         let mut headers = Vec::new();
