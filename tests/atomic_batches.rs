@@ -15,7 +15,7 @@ use charges::{
     Commit, Committing, Delivered, Door, Home, assert_receipt, busy, charge, charged, charges as tree_of, charging,
     deliver, policies, replaying,
 };
-use common::lab::{Gate, done, hold, id, post, wish};
+use common::lab::{Gate, done, hold, id, post, tree, wish};
 use common::listed::{assert_summed, listed};
 use futures_util::future::join_all;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -38,7 +38,7 @@ const PIECE: usize = 4_000;
 /// that runs listed, an entry for each that was interrupted, and the pieces of `long` outcomes and no others. The keys are
 /// those of `src/store/sled/keys.rs`.
 async fn assert_sound(store: &SledStore, long: &[usize]) {
-    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+    let tree = tree(store);
     // Until nothing is left of outcomes whose records are gone, and of lists whose time is over.
     while store.sweep(100).await.unwrap() > 0 {}
     while tree.scan_prefix("g").next().is_some() {

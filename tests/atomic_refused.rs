@@ -13,7 +13,7 @@ use charges::{
     Committing, Door, Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with,
     layer, policies, receipt, replaying, serve, take, unmarked,
 };
-use common::lab::{post, settle};
+use common::lab::{post, settle, tree};
 use tower_idempotency::engine::CommitError;
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::{Abort, TransactionError, TransactionTree};
@@ -64,7 +64,7 @@ impl Fault {
                 let _ = charges.insert("large", vec![1; 4_097]);
                 Ok(())
             }),
-            Self::StoresTree => with(store.db().unwrap().open_tree("tower-idempotency").unwrap()),
+            Self::StoresTree => with(tree(store)),
             Self::Twice => with(tree_of(store)),
             Self::ForeignTree => with(sled::Config::new().temporary(true).open().unwrap().open_tree("else").unwrap()),
         }

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::lab::{done, hold, id, on_disk, wish};
+use common::lab::{done, hold, id, on_disk, tree, wish};
 use common::listed::{assert_summed, listed};
 use futures_util::future::join_all;
 use tower_idempotency::SledStore;
@@ -16,10 +16,6 @@ use tower_idempotency::test_util::ManualClock;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const NOON: Timestamp = Timestamp::from_millis(1_000_000);
-
-fn tree(store: &SledStore) -> sled::Tree {
-    store.db().unwrap().open_tree("tower-idempotency").unwrap()
-}
 
 fn names(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|number| format!("k{number}")).collect()

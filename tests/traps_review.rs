@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
-use common::lab::{Answer, Gate, Lab, charge_print, gated, hold, id, on_disk, plant, post, settle};
+use common::lab::{Answer, Gate, Lab, charge_print, gated, hold, id, on_disk, plant, post, settle, tree};
 use futures_util::future::join_all;
 use futures_util::poll;
 use http::{Request, Response};
@@ -229,7 +229,7 @@ async fn trap_72_the_old_expiry_of_a_key_claimed_again_does_not_sweep_the_new_re
     claimed_again(MemoryStore::builder().clock(clock.clone()).build(), &clock).await;
     let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
     claimed_again(store.clone(), &clock).await;
-    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+    let tree = tree(&store);
     assert_eq!(tree.scan_prefix("e").count(), 1, "the old lists went when their time was over");
 }
 

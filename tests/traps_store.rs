@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use common::lab::{Gate, Lab, done, hold, id, on_disk, post, wish};
+use common::lab::{Gate, Lab, done, hold, id, on_disk, post, tree, wish};
 use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
 use tower_http::cors::CorsLayer;
@@ -26,11 +26,6 @@ fn clock() -> ManualClock {
 
 fn store_full() -> (u16, String) {
     (503, "store-full".to_owned())
-}
-
-/// The store's own tree, past the store.
-fn tree(store: &SledStore) -> sled::Tree {
-    store.db().unwrap().open_tree("tower-idempotency").unwrap()
 }
 
 async fn complete<St: Store>(store: &St, key: &str, retention: Duration) {

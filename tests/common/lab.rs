@@ -265,6 +265,11 @@ pub fn done(hold: Hold, outcome: &'static str, retention: Duration) -> Completio
     Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention }
 }
 
+/// The store's own tree, past the store.
+pub fn tree(store: &SledStore) -> sled::Tree {
+    store.db().expect("it is open").open_tree("tower-idempotency").expect("it is there")
+}
+
 /// Claims `key`, which nobody has.
 pub async fn hold<St: Store>(store: &St, key: &str) -> Hold {
     match store.claim(wish(key, 1)).await.expect("the store works") {

@@ -102,7 +102,7 @@ impl SledStoreBuilder {
         // snapshot on it, and after a power cut that lost it there would be nothing under the snapshot.
         directory::sync(path)?;
         let was_used = directory::is_complete(&lock);
-        segments::mend(path, SEGMENT_BYTES, was_used)?;
+        segments::mark_the_end(path, SEGMENT_BYTES, was_used)?;
         let Self { cache_bytes, .. } = self;
         // sled panics on some damaged files, and where the last write fails as its handles go.
         let opened = catch_unwind(AssertUnwindSafe(|| {

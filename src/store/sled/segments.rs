@@ -56,7 +56,7 @@ enum Start {
 }
 
 /// Sees to it that sled finds what is in the database. `was_used`: that can't be nothing.
-pub(super) fn mend(path: &Path, segment_bytes: usize, was_used: bool) -> Result<(), OpenError> {
+pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<(), OpenError> {
     let failed = || io_error("reading", path);
     let Some(mut log) = Log::read(path, segment_bytes).map_err(failed())? else { return Ok(()) };
     let start = match log.start() {
