@@ -1,13 +1,13 @@
 //! Records as bytes.
 //!
-//! # Format 1
+//! # Format 2
 //! ```text
 //! ┌─────────┬──────────────────────────┬──────────────────────┐
 //! │ 1 byte  │ n bytes                  │ 8 bytes              │
 //! │ version │ postcard of Record<Held> │ checksum             │
 //! └─────────┴──────────────────────────┴──────────────────────┘
 //! ```
-//! - *version*: 1.
+//! - *version*: 2.
 //! - *record*: [postcard's wire format](https://postcard.jamesmunns.com/wire-format) of [`Record`] with its fields in
 //!   the order of their declaration: integers are varints, arrays stand without a length, enums begin with their index.
 //!   An outcome is [`Stored::Inline`] up to 3 KiB, or else [`Stored::Chunked`]: its length and a 16-byte digest
@@ -18,7 +18,8 @@
 //! # Versions
 //! | version | since | what changed |
 //! |---|---|---|
-//! | 1 | 0.1 | the first |
+//! | 1 | before 0.1 | the first |
+//! | 2 | 0.1 | an interrupted record ends with the status that its client was answered, if it was |
 //!
 //! A format changes only in a breaking release, which goes on reading the older ones. Files of each version are kept
 //! under `tests/fixtures` and read by a test.
@@ -29,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::key::RecordId;
 use crate::record::{Record, State};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 pub(crate) const CHECKSUM_BYTES: usize = 8;
 
 /// The longest outcome that is kept within its record, in bytes.
@@ -96,16 +97,26 @@ fn record_bytes(record: &Record<Stored>) -> usize {
 pub(crate) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record<Stored>, CodecError> {
     let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
     let (version, record) = content.split_first().ok_or(CodecError::Checksum)?;
-    if *version != VERSION {
+    if !(1..=VERSION).contains(version) {
         return Err(CodecError::Version(*version));
     }
     if checksum(id.as_bytes(), content) != *sum {
         return Err(CodecError::Checksum);
     }
+    let decoded = if *version == 1 { decode_format_1(record) } else { decode_whole(record) };
+    decoded.ok_or(CodecError::Content)
+}
+
+fn decode_whole(record: &[u8]) -> Option<Record<Stored>> {
     match postcard::take_from_bytes(record) {
-        Ok((record, [])) => Ok(record),
-        _ => Err(CodecError::Content),
+        Ok((record, [])) => Some(record),
+        _ => None,
     }
+}
+
+/// An interrupted record had no status, which format 2 writes as one zero at its end.
+fn decode_format_1(record: &[u8]) -> Option<Record<Stored>> {
+    decode_whole(record).or_else(|| decode_whole(&[record, &[0]].concat()))
 }
 
 /// The checksum of what stands under `key`: it doesn't pass under another one.
@@ -126,7 +137,7 @@ mod tests {
 
     const ID: RecordId = RecordId::from_bytes([7; 32]);
 
-    fn records() -> [(&'static str, Record<Stored>); 5] {
+    fn records() -> [(&'static str, Record<Stored>); 6] {
         let fingerprint = Fingerprint::builder().field("body", b"a=1").credential("cookie", b"c").finish();
         let time = Timestamp::from_millis;
         let (since, expires) = (time(1_700_000_000_000), time(1_700_086_400_000));
@@ -134,20 +145,32 @@ mod tests {
         let chunked = Stored::Chunked { length: 5_000, digest: digest(&[1; 5_000]) };
         [
             ("running", record(State::Running { nonce: [9; 16], interrupted_retention: 86_400_000 })),
-            ("interrupted", record(State::Interrupted { since, expires })),
+            ("interrupted", record(State::Interrupted { since, expires, status: None })),
             ("completed", record(State::Completed { outcome: Stored::Inline(b"answer".to_vec()), expires })),
             ("chunked", record(State::Completed { outcome: chunked, expires })),
             ("consumed", record(State::Consumed { status: 200, expires })),
+            ("answered", record(State::Interrupted { since, expires, status: Some(504) })),
         ]
     }
 
+    fn fixture(format: u8, name: &str) -> Vec<u8> {
+        let path = format!("{}/tests/fixtures/record-v{format}-{name}.bin", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
     #[test]
-    fn records_of_format_1_are_read_as_they_were_written() {
+    fn records_of_format_1_are_read() {
+        for (name, record) in &records()[..5] {
+            assert_eq!(decode(&ID, &fixture(1, name)).as_ref(), Ok(record), "{name}");
+        }
+    }
+
+    #[test]
+    fn records_of_format_2_are_read_and_written_as_they_were() {
         for (name, record) in records() {
-            let path = format!("{}/tests/fixtures/record-v1-{name}.bin", env!("CARGO_MANIFEST_DIR"));
-            let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let bytes = fixture(2, name);
             assert_eq!(decode(&ID, &bytes).as_ref(), Ok(&record), "{name}");
-            assert_eq!(encode(&ID, &record).unwrap(), bytes, "format 1 is still written as it was: {name}");
+            assert_eq!(encode(&ID, &record).unwrap(), bytes, "{name}");
         }
     }
 
@@ -162,8 +185,8 @@ mod tests {
         }
         assert_eq!(decode(&RecordId::from_bytes([8; 32]), &bytes), Err(CodecError::Checksum));
         let mut newer = bytes;
-        newer[0] = 2;
-        assert_eq!(decode(&ID, &newer), Err(CodecError::Version(2)));
+        newer[0] = 3;
+        assert_eq!(decode(&ID, &newer), Err(CodecError::Version(3)));
     }
 
     proptest! {

@@ -117,6 +117,13 @@ impl FingerprintBuilder {
         self
     }
 
+    /// Says by which options it is made.
+    #[cfg(feature = "server")]
+    pub(crate) fn options(mut self, digest: [u8; 8]) -> Self {
+        self.options = digest;
+        self
+    }
+
     /// Pretends to be made by a later release, or with options that this one doesn't know.
     #[cfg(any(test, feature = "test-util"))]
     pub fn foreign(mut self, version: u8, options: [u8; 8]) -> Self {

@@ -17,7 +17,7 @@
 //! 5. **`store/`** decides each step by `record.rs`, the one file that says which state follows which. `SledStore` does it
 //!    on one thread that writes, syncs, and only then answers (`store/sled/writer.rs`).
 //! 6. The handler runs, detached from the connection. What its answer means for the key is decided in
-//!    `server/policy.rs`; `server/snapshot.rs` turns it into bytes. Or the handler commits effect and answer by itself, in one
+//!    `server/meaning.rs`; `server/snapshot.rs` turns it into bytes. Or the handler commits effect and answer by itself, in one
 //!    transaction (`engine/commit.rs`, `store/sled/transaction.rs`).
 //! 7. **`engine/settle.rs`** records how it ended, tells those who wait, frees the slot, and answers.
 //! 8. Back in `server/exchange.rs` the verdict becomes an answer: the handler's own, a replay, or a refusal
@@ -73,7 +73,9 @@ pub use engine::{OnInFlight, OnInterrupted, Once};
 pub use fingerprint::Fingerprint;
 pub use key::{Key, RecordId, Scope};
 #[cfg(feature = "server")]
-pub use server::{IdempotencyContext, IdempotencyLayer, Keep, Rejection, RejectionKind, Release};
+pub use server::{
+    FingerprintBody, IdempotencyContext, IdempotencyLayer, Keep, Meaning, Rejection, RejectionKind, Release, Unknown,
+};
 pub use store::AnyStore;
 #[cfg(feature = "memory")]
 pub use store::MemoryStore;

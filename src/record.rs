@@ -5,8 +5,8 @@
 //! absent ───────────▶ Running{fp,fence} ───────────▶ Completed{fp,outcome,expires}
 //!   ▲    release        │    │    ▲                  or Consumed{fp,status,expires}: not storable, never runs again
 //!   ├───────────────────┘    │    │ reclaim (new fence)
-//!   │              interrupt ▼    │            resolve(outcome)
-//!   │                     Interrupted{fp,fence,expires} ───────────▶ Completed
+//!   │              interrupt ▼    │                   resolve(outcome)
+//!   │                     Interrupted{fp,fence,status,expires} ───────────▶ Completed
 //!   │                             ↺ inquire (new fence)
 //!   └──── resolve(forget), or past `expires`
 //! ```
@@ -67,6 +67,8 @@ pub enum State<O = Bytes> {
         since: Timestamp,
         /// When the record is forgotten.
         expires: Timestamp,
+        /// The status that its client was answered, where the handler's answer was that nobody knows.
+        status: Option<u16>,
     },
     /// Done, and its outcome recorded.
     Completed {
@@ -110,11 +112,11 @@ impl<O> Record<O> {
         self.fence == fence && matches!(self.state, State::Interrupted { .. })
     }
 
-    /// This record of a run, cut short.
-    pub(crate) fn cut_short(self, now: Timestamp) -> Self {
+    /// This record of a run, cut short, whose client was answered with `status`, if it was.
+    pub(crate) fn cut_short(self, status: Option<u16>, now: Timestamp) -> Self {
         let State::Running { interrupted_retention, .. } = self.state else { return self };
         let expires = now.plus(Duration::from_millis(interrupted_retention));
-        Self { state: State::Interrupted { since: now, expires }, ..self }
+        Self { state: State::Interrupted { since: now, expires, status }, ..self }
     }
 }
 
@@ -279,9 +281,14 @@ pub(crate) fn release<O>(current: Option<Record<O>>, fence: Fence) -> (Change<O>
 }
 
 /// `interrupt`: running → interrupted.
-pub(crate) fn interrupt<O>(current: Option<Record<O>>, fence: Fence, now: Timestamp) -> (Change<O>, Settled) {
+pub(crate) fn interrupt<O>(
+    current: Option<Record<O>>,
+    fence: Fence,
+    status: Option<u16>,
+    now: Timestamp,
+) -> (Change<O>, Settled) {
     match current {
-        Some(record) if record.is_running(fence) => (Change::Put(record.cut_short(now)), Settled::Done),
+        Some(record) if record.is_running(fence) => (Change::Put(record.cut_short(status, now)), Settled::Done),
         Some(record) if record.is_interrupted(fence) => (Change::Nothing, Settled::Done),
         _ => (Change::Nothing, Settled::Superseded),
     }

@@ -164,7 +164,7 @@ async fn in_one_batch_with_other_verbs_before_between_and_after_each_does_its_ow
     let long = commit_long(&contexts[2], &store, "long", LONG, false);
     let again = store.claim(Claim { nonce: [7; 16], ..wish("before", 7) });
     let longer = commit_long(&contexts[3], &store, "longer", 2 * LONG, false);
-    let interrupt = store.interrupt(id("interrupted"), held[1].fence());
+    let interrupt = store.interrupt(id("interrupted"), held[1].fence(), None);
     let interrupted = commit_long(&held[1], &store, "interrupted", LONG, false);
     let committed = commit_long(&held[0], &store, "durable", 50_000, false);
     let late = store.complete(complete(after, 5_000));

@@ -92,7 +92,7 @@ async fn a_run_whose_operation_was_taken_from_it_commits_nothing() {
             async move {
                 // Past the layer, which would not do this to a run that is alive.
                 if is_recorded {
-                    let interrupted = store.interrupt(context.record_id(), context.fence()).await;
+                    let interrupted = store.interrupt(context.record_id(), context.fence(), None).await;
                     assert_eq!(interrupted.unwrap(), Settled::Done);
                 } else {
                     assert!(matches!(store.claim(wish("k", 2)).await.unwrap(), Claimed::Fresh(_)));

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
-use common::lab::{Answer, Gate, Lab, frames, post};
-use http::{Request, StatusCode};
+use common::lab::{Answer, Gate, Lab, Shedding, frames, post};
+use http::response::Parts;
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_idempotency::engine::OnInterrupted;
-use tower_idempotency::server::Started;
+use tower_idempotency::server::Meaning;
 use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, Release};
 
 fn refuse() -> IdempotencyLayer<MemoryStore> {
@@ -40,12 +41,13 @@ async fn runs_of_two_tries(layer: IdempotencyLayer<MemoryStore>, status: u16) ->
     lab.effects()
 }
 
-// Row: handler answers → recorded, whatever the status. Under `Refuse` only the handler's `Release` mark (or
-// `not_started([...])`) frees the key. Under `Rerun` also 401, 403, 408, 429 and 5xx, unless marked `Keep`.
+// Row: handler answers → what it means is decided in one place: the handler's mark (`Keep`, `Release`, `Unknown`), else
+// `classify`. By default 408, 502 and 504 are unknown, all else is final; under `Rerun` 401, 403, 408, 429 and 5xx are not
+// started.
 
 #[tokio::test]
-async fn an_answer_is_recorded_whatever_its_status() {
-    for status in [200, 201, 202, 302, 400, 401, 403, 404, 408, 409, 412, 422, 429, 500, 502, 503, 504] {
+async fn an_answer_is_recorded_whether_a_success_or_not() {
+    for status in [200, 201, 202, 302, 400, 401, 403, 404, 409, 412, 422, 429, 500, 503, 507] {
         assert_eq!(runs_of_two_tries(refuse(), status).await, 1, "{status}");
     }
 }
@@ -60,14 +62,18 @@ async fn under_rerun_transient_statuses_free_the_key_and_others_are_recorded() {
     }
 }
 
+fn teapots_are_free(parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
+    if parts.status == 418 { Meaning::NotStarted } else { Meaning::of_answer(parts, trailers) }
+}
+
 #[tokio::test]
-async fn statuses_named_as_not_started_free_the_key_and_no_others() {
+async fn what_is_classified_as_not_started_frees_the_key_and_nothing_else_does() {
     for layer in [refuse(), rerun()] {
-        let layer = layer.not_started([StatusCode::IM_A_TEAPOT]);
+        let layer = layer.classify(teapots_are_free);
         assert_eq!(runs_of_two_tries(layer.clone(), 418).await, 2);
     }
     for status in [200, 429, 500] {
-        assert_eq!(runs_of_two_tries(refuse().not_started([StatusCode::IM_A_TEAPOT]), status).await, 1, "{status}");
+        assert_eq!(runs_of_two_tries(refuse().classify(teapots_are_free), status).await, 1, "{status}");
     }
 }
 
@@ -85,7 +91,8 @@ async fn an_answer_marked_release_frees_the_key() {
 
 #[tokio::test]
 async fn an_answer_marked_keep_is_recorded() {
-    for layer in [refuse().not_started([StatusCode::SERVICE_UNAVAILABLE]), rerun()] {
+    let all_free = |_: &Parts, _: Option<&HeaderMap>| Meaning::NotStarted;
+    for layer in [refuse().classify(all_free), rerun()] {
         let lab = Lab::new(layer, |n| async move { (StatusCode::SERVICE_UNAVAILABLE, Keep, n.to_string()) });
         for replayed in [false, true] {
             let answer = lab.post("k", "a").await;
@@ -156,14 +163,13 @@ async fn under_rerun_an_error_of_the_inner_service_frees_the_key() {
 
 #[tokio::test]
 async fn load_that_was_shed_frees_the_key() {
-    let classify = |error: &BoxError| if error.is::<Overloaded>() { Started::No } else { Started::Unknown };
     let (gate, handler) = {
         let gate = Gate::default();
         (gate.clone(), gate)
     };
     let store = MemoryStore::new();
     let service = ServiceBuilder::new()
-        .layer(IdempotencyLayer::new(store.clone()).classify_error(classify))
+        .layer(IdempotencyLayer::new(store.clone()).classify(Shedding))
         .load_shed()
         .concurrency_limit(1)
         .service_fn(move |_: Request<Body>| {

@@ -13,15 +13,17 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post as route;
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
-use common::lab::{Lab, at_once, frames, id, keyed, post};
+use common::lab::{Lab, Shedding, at_once, frames, id, keyed, post};
 use http::header::{HeaderName, LOCATION, SET_COOKIE};
-use http::{Method, Request, StatusCode};
+use http::response::Parts;
+use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
+use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{OnInFlight, OnInterrupted};
 use tower_idempotency::record::State;
-use tower_idempotency::server::{KeptHeaders, Started};
+use tower_idempotency::server::{KeptHeaders, Meaning};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::{ManualClock, TestStore, Verb};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, Keep, MemoryStore, RecordId, Release, Scope};
@@ -136,16 +138,20 @@ async fn on_in_flight_says_how_long_a_duplicate_waits() {
     assert_eq!(began.elapsed().as_secs(), 7, "of the paused clock");
 }
 
+fn conflicts_are_free(parts: &Parts, _: Option<&HeaderMap>) -> Meaning {
+    if parts.status == StatusCode::CONFLICT { Meaning::NotStarted } else { Meaning::Final }
+}
+
 #[tokio::test]
-async fn on_in_flight_reject_and_not_started_and_on_interrupted_take_effect() {
+async fn on_in_flight_reject_and_classify_and_on_interrupted_take_effect() {
     let (lab, gate) = Lab::gated(layer().on_in_flight(OnInFlight::Reject));
     drop(lab.spawn(post("k", "a")));
     gate.arrival().await;
     assert_eq!(at_once(&mut Box::pin(lab.post("k", "a"))).expect("no waiting").problem(), "in-flight");
 
     for (layer, status, runs) in [
-        (layer().not_started([StatusCode::CONFLICT]), StatusCode::CONFLICT, 2),
-        (layer().not_started([StatusCode::CONFLICT]), StatusCode::GONE, 1),
+        (layer().classify(conflicts_are_free), StatusCode::CONFLICT, 2),
+        (layer().classify(conflicts_are_free), StatusCode::GONE, 1),
         (layer().on_interrupted(OnInterrupted::Rerun), StatusCode::BAD_GATEWAY, 2),
         (layer().on_interrupted(OnInterrupted::Refuse), StatusCode::BAD_GATEWAY, 1),
     ] {
@@ -249,12 +255,10 @@ async fn problem_base_and_render_rejection_say_how_refusals_read() {
 }
 
 #[tokio::test]
-async fn classify_error_says_which_errors_free_the_key() {
-    let fails = || service_fn(|_: Request<Body>| async { Err::<Response, _>(std::io::Error::other("full")) });
-    let not_started = |_: &std::io::Error| Started::No;
-    let of_another_type = |_: &BoxError| Started::No;
-    for (layer, free) in [(layer().classify_error(not_started), true), (layer().classify_error(of_another_type), false)]
-    {
+async fn classify_says_which_errors_free_the_key() {
+    let fails = || service_fn(|_: Request<Body>| async { Err::<Response, _>(BoxError::from(Overloaded::new())) });
+    let final_for_all = |_: &Parts, _: Option<&HeaderMap>| Meaning::Final;
+    for (layer, free) in [(layer().classify(Shedding), true), (layer().classify(final_for_all), false)] {
         let service = layer.layer(fails());
         assert!(service.clone().oneshot(post("k", "a")).await.is_err());
         assert_eq!(service.oneshot(post("k", "a")).await.is_err(), free, "runs again, or is refused");

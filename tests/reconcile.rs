@@ -14,13 +14,14 @@ use bytes::Bytes;
 use common::asked::{Asked, asking, cut_short, found};
 use common::lab::{Answer, Gate, Lab, charge_print, id, keyed, on_disk, post};
 use http::header::{CONTENT_LENGTH, SET_COOKIE};
-use http::{HeaderValue, Response, StatusCode};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{
     Effect, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, RunContext,
 };
 use tower_idempotency::record::{Fence, Resolution, Settled};
-use tower_idempotency::server::KeptHeaders;
+use tower_idempotency::server::{KeptHeaders, Meaning};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{
@@ -349,7 +350,10 @@ async fn a_run_leaves_a_durable_claim_before_its_handler_starts() {
 #[tokio::test]
 async fn only_what_says_that_nothing_happened_frees_the_key() {
     let asked = Asked::default();
-    let layer = || asking(TestStore::new(), asked.says([found("charged")])).not_started([StatusCode::IM_A_TEAPOT]);
+    let teapots_are_free = |parts: &Parts, trailers: Option<&HeaderMap>| {
+        if parts.status == 418 { Meaning::NotStarted } else { Meaning::of_answer(parts, trailers) }
+    };
+    let layer = || asking(TestStore::new(), asked.says([found("charged")])).classify(teapots_are_free);
     for (status, effects) in [(503, 1), (429, 1), (401, 1), (200, 1), (418, 2)] {
         let status = StatusCode::from_u16(status).unwrap();
         let lab = Lab::new(layer(), move |_| async move { status });

@@ -153,7 +153,7 @@ async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again(
 async fn questions_about_an_interrupted_run_leave_no_lists_behind() {
     let (_directory, store) = on_disk(SledStore::builder());
     let hold = hold(&store, "k").await;
-    store.interrupt(hold.id, hold.fence).await.unwrap();
+    store.interrupt(hold.id, hold.fence, None).await.unwrap();
     let entries = tree(&store).scan_prefix("e").count();
     let mut fence = hold.fence;
     for _ in 0..20 {
@@ -168,7 +168,7 @@ async fn a_damaged_record_of_a_run_is_refused_for_30_days_whatever_an_older_list
     let clock = ManualClock::new(NOON);
     let (directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
     let first = hold(&store, "k").await;
-    store.interrupt(first.id, first.fence).await.unwrap();
+    store.interrupt(first.id, first.fence, None).await.unwrap();
     clock.advance(DAY - Duration::from_secs(60));
     store.reclaim(wish("k", 2), first.fence).await.unwrap().expect("it runs again");
     tree(&store).insert([b"r".as_slice(), id("k").as_bytes()].concat(), "garbage").unwrap();

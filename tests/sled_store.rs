@@ -142,7 +142,7 @@ async fn what_was_asked_before_close_is_done() {
     let place = Place::new();
     let store = place.open();
     let holds = [claim(&store, "a").await, claim(&store, "b").await];
-    let answers = holds.map(|hold| store.interrupt(hold.id, hold.fence));
+    let answers = holds.map(|hold| store.interrupt(hold.id, hold.fence, None));
     store.close().await.unwrap();
     for answer in answers {
         assert_eq!(answer.await.unwrap(), Settled::Done);
@@ -227,7 +227,7 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
     for name in ["damaged", "whole"] {
         let hold = claim(&store, name).await;
-        store.interrupt(hold.id, hold.fence).await.unwrap();
+        store.interrupt(hold.id, hold.fence, None).await.unwrap();
     }
     let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
     tree.insert([b"r".as_slice(), wish("damaged").id.as_bytes()].concat(), "garbage").unwrap();
@@ -240,7 +240,7 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     }
     assert_eq!(tree.scan_prefix("i").count(), 0, "it is not listed under its old entry");
     let hold = claim(&store, "damaged").await;
-    store.interrupt(hold.id, hold.fence).await.unwrap();
+    store.interrupt(hold.id, hold.fence, None).await.unwrap();
     assert_eq!(store.interrupted(10).await.unwrap().len(), 1);
 }
 

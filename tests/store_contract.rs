@@ -95,7 +95,7 @@ async fn an_outcome_of_any_size_comes_back_byte_for_byte() {
 async fn trap_04_a_late_holder_neither_completes_nor_frees_what_is_anothers_now() {
     each(async |store, _| {
         let first = claim(&store, "k", 1).await;
-        assert_eq!(store.interrupt(first.id, first.fence).await.unwrap(), Settled::Done);
+        assert_eq!(store.interrupt(first.id, first.fence, None).await.unwrap(), Settled::Done);
         let second = store.reclaim(wish("k", 2), first.fence).await.unwrap().unwrap();
         assert!(second.fence > first.fence);
         assert_eq!(second.attempt, 2);
@@ -149,7 +149,7 @@ async fn an_interrupted_operation_is_listed_until_somebody_settles_it() {
     each(async |store, clock| {
         for name in ["a", "b", "c"] {
             let hold = claim(&store, name, 1).await;
-            store.interrupt(hold.id, hold.fence).await.unwrap();
+            store.interrupt(hold.id, hold.fence, None).await.unwrap();
             clock.advance(Duration::from_secs(1));
         }
         let listed = store.interrupted(10).await.unwrap();
@@ -190,7 +190,7 @@ async fn a_running_operation_is_neither_resolved_nor_reclaimed_nor_swept() {
 async fn a_verb_takes_effect_when_it_is_called_though_nobody_polls_its_future() {
     each(async |store, _| {
         let hold = claim(&store, "k", 1).await;
-        drop(store.interrupt(hold.id, hold.fence));
+        drop(store.interrupt(hold.id, hold.fence, None));
         // Verbs are done in order: once a later one is answered, this one was done.
         store.sweep(0).await.unwrap();
         assert_eq!(store.interrupted(10).await.unwrap().len(), 1);
@@ -237,7 +237,7 @@ async fn trap_74_a_question_takes_a_new_fence_and_changes_nothing_else() {
     each(async |store, clock| {
         let hold = claim(&store, "k", 1).await;
         assert_eq!(store.inquire(hold.id, hold.fence).await.unwrap(), None, "it runs");
-        store.interrupt(hold.id, hold.fence).await.unwrap();
+        store.interrupt(hold.id, hold.fence, None).await.unwrap();
         let listed = store.interrupted(9).await.unwrap().remove(0);
         clock.advance(HOUR);
         let first = store.inquire(hold.id, hold.fence).await.unwrap().unwrap();

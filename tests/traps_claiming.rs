@@ -105,14 +105,14 @@ async fn trap_02_retention_starts_when_the_run_completes() {
 
 async fn a_late_holder_changes_nothing<St: Store>(store: St) {
     let late = hold(&store, "k").await;
-    assert_eq!(store.interrupt(late.id, late.fence).await.unwrap(), Settled::Done);
+    assert_eq!(store.interrupt(late.id, late.fence, None).await.unwrap(), Settled::Done);
     let second = store.reclaim(wish("k", 2), late.fence).await.unwrap().unwrap();
     assert!(second.fence > late.fence);
     assert_eq!(second.attempt, 2);
 
     assert_eq!(store.complete(done(late, "late", HOUR)).await.unwrap(), Settled::Superseded);
     assert_eq!(store.release(late.id, late.fence).await.unwrap(), Settled::Superseded);
-    assert_eq!(store.interrupt(late.id, late.fence).await.unwrap(), Settled::Superseded);
+    assert_eq!(store.interrupt(late.id, late.fence, None).await.unwrap(), Settled::Superseded);
     let record = store.load(late.id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Running { .. }), "{record:?}");
     assert_eq!(record.fence, second.fence);
@@ -134,7 +134,7 @@ async fn trap_04_a_late_holder_neither_overwrites_nor_frees_the_second() {
 /// A store in which the run of `k` was cut short.
 async fn interrupted(store: &TestStore) {
     let cut = hold(store, "k").await;
-    store.interrupt(cut.id, cut.fence).await.unwrap();
+    store.interrupt(cut.id, cut.fence, None).await.unwrap();
 }
 
 #[tokio::test]

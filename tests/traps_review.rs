@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
-use common::lab::{Answer, Gate, Lab, charge_print, gated, hold, id, on_disk, plant, post, settle, tree};
+use common::lab::{Answer, Gate, Lab, Shedding, charge_print, gated, hold, id, on_disk, plant, post, settle, tree};
 use futures_util::future::join_all;
 use futures_util::poll;
 use http::{Request, Response};
@@ -22,7 +22,6 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::record::State;
-use tower_idempotency::server::Started;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, TestStore, Verb};
 use tower_idempotency::{
@@ -345,8 +344,7 @@ async fn trap_78_load_that_was_shed_frees_the_key_where_it_is_classified() {
         let (gate, effects) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
         let mut layer = IdempotencyLayer::new(MemoryStore::new());
         if classified {
-            let shed = |error: &BoxError| if error.is::<Overloaded>() { Started::No } else { Started::Unknown };
-            layer = layer.classify_error(shed);
+            layer = layer.classify(Shedding);
         }
         let service =
             ServiceBuilder::new().layer(layer).load_shed().concurrency_limit(1).service(charge(&gate, &effects));

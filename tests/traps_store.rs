@@ -95,7 +95,7 @@ async fn sweep_spares_the_running<St: Store>(store: St, clock: &ManualClock) {
     let cut = hold(&store, "cut").await;
     complete(&store, "done", HOUR).await;
     clock.advance(HOUR * 24 * 365 * 10);
-    store.interrupt(cut.id, cut.fence).await.unwrap();
+    store.interrupt(cut.id, cut.fence, None).await.unwrap();
     assert!(store.sweep(100).await.unwrap() <= 1);
     assert_eq!(store.sweep(100).await.unwrap(), 0);
     let record = store.load(id("running")).await.unwrap().expect("the running one is there");

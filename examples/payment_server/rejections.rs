@@ -6,17 +6,14 @@ use http::{Response, StatusCode};
 use serde_json::json;
 use tower_idempotency::{Rejection, RejectionKind};
 
-/// Where the problem types are described.
-pub(crate) const PROBLEMS: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
-
 pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
     let kind = match rejection.kind {
         RejectionKind::Custom => "authentication_error",
         _ => "idempotency_error",
     };
-    let mut body = rejection.problem(PROBLEMS);
+    let mut body = rejection.problem();
     body["error"] = json!({ "type": kind, "code": rejection.kind.slug(), "message": rejection.detail });
-    let mut response = rejection.render(PROBLEMS);
+    let mut response = rejection.render();
     *response.body_mut() = Bytes::from(body.to_string());
     if !rejection.retry_with_same_key {
         // Stripe's clients retry every 409 and 5xx otherwise.

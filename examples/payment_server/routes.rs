@@ -30,7 +30,6 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
         .on_interrupted(on_interrupted)
         .on_in_flight(on_in_flight)
         .retention(Duration::from_secs(args.retention))
-        .problem_base(rejections::PROBLEMS)
         .render_rejection(rejections::render)
 }
 

@@ -92,7 +92,7 @@ impl<St: Store> Engine<St> {
         let record = match record.state {
             // We have the slot, so no run of this process is alive under it: it ended without settling.
             State::Running { .. } => {
-                self.store.interrupt(ask.id, record.fence).await?;
+                self.store.interrupt(ask.id, record.fence, None).await?;
                 self.store.load(ask.id).await?
             }
             State::Interrupted { .. } | State::Completed { .. } | State::Consumed { .. } => Some(record),
@@ -114,7 +114,9 @@ impl<St: Store> Engine<St> {
     async fn undo(&self, doubted: Claim) -> Result<(), StoreError> {
         // Sent again, it is known for our own by its nonce.
         let undone = match self.store.claim(doubted).await {
-            Ok(Claimed::Fresh(hold)) if hold.attempt > 1 => self.store.interrupt(hold.id, hold.fence).await.map(drop),
+            Ok(Claimed::Fresh(hold)) if hold.attempt > 1 => {
+                self.store.interrupt(hold.id, hold.fence, None).await.map(drop)
+            }
             Ok(Claimed::Fresh(hold)) if hold.recorded => self.store.release(hold.id, hold.fence).await.map(drop),
             Ok(_) => Ok(()),
             Err(error) => Err(error),

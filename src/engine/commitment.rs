@@ -170,6 +170,12 @@ impl Commitment {
         }
     }
 
+    /// Whether the run has not been closed yet, as far as its transaction knows.
+    #[cfg(feature = "server")]
+    pub(super) fn is_open(&self) -> bool {
+        matches!(*self.stage(), Stage::Open | Stage::Sent | Stage::Committed(_))
+    }
+
     /// The run is dropped.
     pub(super) fn abandon(&self, slot: &Slot) {
         point();

@@ -45,6 +45,12 @@ impl RunContext {
         self.commitment.as_ref()
     }
 
+    /// Whether the run is not being settled yet.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_open(&self) -> bool {
+        self.commitment.as_ref().is_none_or(|commitment| commitment.is_open())
+    }
+
     /// Which operation.
     #[must_use]
     pub fn id(&self) -> RecordId {

@@ -11,7 +11,7 @@ use super::policy::{OnInterrupted, Policy};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::slots::Refusal;
+use crate::slots::{REFUSALS, Refusal};
 use crate::store::{Store, StoreError};
 
 /// How long the store may take to answer before the requester is told that it is away.
@@ -48,8 +48,10 @@ pub struct Counts {
     pub runs: u64,
     /// Requests answered with the outcome of an earlier one.
     pub replays: u64,
-    /// Runs that were cut short: panics, errors, time-outs.
+    /// Runs of which nobody knows how they ended: panics, errors, time-outs, and answers that mean so.
     pub interrupted: u64,
+    /// Those of them whose handler answered, and whose answer means that nobody knows.
+    pub unknown: u64,
     /// Answers given though their record could not be written: after a restart, their retries are refused.
     pub unrecorded: u64,
     /// Handlers started without protection, because `fail_open` was chosen and the store was away.
@@ -60,6 +62,8 @@ pub struct Counts {
     pub reconciled: u64,
     /// Runs under way now.
     pub live: u64,
+    // By the kind of refusal.
+    pub(crate) refused: [u64; REFUSALS],
 }
 
 impl<St: Store> Engine<St> {
@@ -109,11 +113,13 @@ impl<St: Store> Engine<St> {
             runs: read(&tally.runs),
             replays: read(&tally.replays),
             interrupted: read(&tally.interrupted),
+            unknown: read(&tally.unknown),
             unrecorded: read(&tally.unrecorded),
             unprotected: read(&tally.unprotected),
             corrupt: read(&tally.corrupt),
             reconciled: read(&tally.reconciled),
             live: slots.live() as u64,
+            refused: tally.refused.each_ref().map(read),
         }
     }
 }

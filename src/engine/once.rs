@@ -154,7 +154,7 @@ impl<St: Store> Once<St> {
                 // It may be a small part of a large buffer, which the record would keep alive.
                 Ok(bytes) => Ended::Outcome(Bytes::copy_from_slice(bytes)),
                 Err(Effect::NotStarted(_)) => Ended::Released,
-                Err(Effect::Unknown(_)) => Ended::Unknown,
+                Err(Effect::Unknown(_)) => Ended::Unknown { status: None },
             };
             Finished { answer: result, ended }
         };
@@ -204,6 +204,17 @@ impl<St: Store> Once<St> {
     /// If the future was polled and is dropped, the operation is settled all the same.
     pub async fn resolve(&self, id: RecordId, fence: Fence, resolution: Resolution) -> Result<Settled, StoreError> {
         self.engine.resolve(id, fence, resolution).await
+    }
+
+    /// Settles many at once, each as [`resolve`](Self::resolve) does, and says of each, in their order, what became of it.
+    ///
+    /// # Cancel safety
+    /// Those that were sent are settled if the future is dropped; no further ones are sent.
+    pub fn resolve_all(
+        &self,
+        decisions: impl IntoIterator<Item = (InterruptedRecord, Resolution)>,
+    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Settled, StoreError>)>> + Send {
+        self.engine.resolve_all(decisions.into_iter().map(|(record, resolution)| (record, Ok(resolution))).collect())
     }
 
     /// Asks the reconciler about all operations that were cut short, without waiting for redeliveries, and settles those

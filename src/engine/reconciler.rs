@@ -29,12 +29,15 @@ pub struct InterruptedRun {
     pub attempt: u32,
     /// When the operation began: its first attempt. Nothing of it is older.
     pub began: Timestamp,
+    /// The HTTP status that its client was answered, where the handler's answer was that nobody knows; `None` where it was
+    /// cut short without an answer.
+    pub status: Option<u16>,
 }
 
 impl InterruptedRun {
     pub(super) fn new(record: &InterruptedRecord, fence: Fence) -> Self {
-        let InterruptedRecord { id, attempt, began, .. } = *record;
-        Self { id, fence, attempt, began }
+        let InterruptedRecord { id, attempt, began, status, .. } = *record;
+        Self { id, fence, attempt, began, status }
     }
 
     /// The key that the run was given for `step`: what it called in turn knows the operation by it.

@@ -1,7 +1,9 @@
 //! Settling an interrupted operation by hand.
 
+use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -11,7 +13,7 @@ use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Fence, Record, Resolution, Settled, State};
 use crate::slots::{End, Entered, Phase, Refusal, Slot};
-use crate::store::{Store, StoreError};
+use crate::store::{InterruptedRecord, Store, StoreError};
 
 impl<St: Store> Engine<St> {
     /// Settles an interrupted operation. Its slot is held until that is durable, so that nobody is answered before; and in
@@ -36,6 +38,30 @@ impl<St: Store> Engine<St> {
             Ok(Ok(settled)) => settled,
             Ok(Err(_)) | Err(_) => Err(not_answered()),
         }
+    }
+}
+
+/// How many operations are settled at a time.
+const AT_A_TIME: usize = 64;
+
+impl<St: Store> Engine<St> {
+    /// Settles many, and says of each what became of it.
+    pub(crate) fn resolve_all(
+        self: &Arc<Self>,
+        decided: Vec<(InterruptedRecord, Result<Resolution, StoreError>)>,
+    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Settled, StoreError>)>> + Send + use<St> {
+        let engine = Arc::clone(self);
+        let one = move |(record, decided): (InterruptedRecord, _)| {
+            let engine = Arc::clone(&engine);
+            async move {
+                let settled = match decided {
+                    Ok(resolution) => engine.resolve(record.id, record.fence, resolution).await,
+                    Err(error) => Err(error),
+                };
+                (record, settled)
+            }
+        };
+        futures_util::stream::iter(decided).map(one).buffered(AT_A_TIME).collect()
     }
 }
 

@@ -124,7 +124,7 @@ impl<St: Store> Run<St> {
             Committed::Nothing => {
                 self.says(&verdict);
                 cut.over();
-                let ended = self.engine.judged(ended);
+                let ended = self.engine.judged(&self.ask, ended);
                 if let Err(error) = self.settle(&commitment.hold, &ended).await {
                     return Box::pin(self.unrecorded(commitment.hold, ended, error, verdict, reply)).await;
                 }
@@ -172,7 +172,7 @@ impl<St: Store> Run<St> {
             let unprotected = self.unprotected(work, reply).await;
             if let Acquired::Run(hold, _) = acquiring.await {
                 // It ran, though not under this claim.
-                let _ = unprotected.run.engine.store.interrupt(hold.id, hold.fence).await;
+                let _ = unprotected.run.engine.store.interrupt(hold.id, hold.fence, None).await;
             }
             unprotected.end();
             return;
@@ -218,7 +218,7 @@ impl<St: Store> Run<St> {
 
     fn cut_short<T>(&self, why: &str) -> (Ended, Verdict<T>) {
         tracing::error!(target: "tower_idempotency", record_id = self.ask.id.short(), "{why}");
-        (Ended::Unknown, Verdict::CutShort)
+        (Ended::Unknown { status: None }, Verdict::CutShort)
     }
 
     /// Runs without a store, as `fail_open` says. Whoever is there meanwhile shares the outcome; it is not remembered.
@@ -261,7 +261,7 @@ pub(super) fn end_of(ended: Ended, ask: &Ask) -> End {
         Ended::Outcome(outcome) => End::Completed(ask.fingerprint, outcome),
         Ended::Consumed { status } => End::Consumed(ask.fingerprint, status),
         Ended::Released => End::Released(ask.fingerprint),
-        Ended::Unknown => End::Interrupted(ask.fingerprint),
+        Ended::Unknown { .. } => End::Interrupted(ask.fingerprint),
     }
 }
 
@@ -289,7 +289,7 @@ impl<St: Store> Drop for Cut<'_, St> {
         let hold = self.commitment.hold;
         if hold.recorded {
             // Takes effect when it is called; there is nobody left to wait for it.
-            drop(engine.store.interrupt(hold.id, hold.fence));
+            drop(engine.store.interrupt(hold.id, hold.fence, None));
         }
     }
 }

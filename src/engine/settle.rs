@@ -1,6 +1,7 @@
 //! Recording how a run ended, before anybody is told.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
@@ -44,7 +45,7 @@ impl<St: Store> Run<St> {
 
     /// Gives back a claim under which nothing ran. What an earlier attempt did is as unknown as before.
     pub(super) async fn give_back(&self, hold: &Hold, rerun: Rerun) {
-        let ended = if rerun == Rerun::Yes { Ended::Unknown } else { Ended::Released };
+        let ended = if rerun == Rerun::Yes { Ended::Unknown { status: None } } else { Ended::Released };
         if let Err(error) = self.engine.record(&self.ask, hold, &ended).await {
             self.engine.refusal(&self.ask, &error);
         }
@@ -52,13 +53,29 @@ impl<St: Store> Run<St> {
 }
 
 impl<St: Store> Engine<St> {
-    /// A run that was cut short may run again where the policy says so.
-    pub(super) fn judged(&self, ended: Ended) -> Ended {
-        let Ended::Unknown = ended else { return ended };
+    /// A run of which nobody knows how it ended may run again where the policy says so.
+    pub(super) fn judged(&self, ask: &Ask, ended: Ended) -> Ended {
+        let Ended::Unknown { status } = ended else { return ended };
         self.count(|tally| &tally.interrupted);
+        if let Some(status) = status {
+            self.report_unknown(ask, status);
+        }
         match &self.policy.on_interrupted {
-            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => Ended::Unknown,
+            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => ended,
             OnInterrupted::Rerun => Ended::Released,
+        }
+    }
+
+    /// An outage of what handlers call makes thousands of them: one line a minute for all.
+    fn report_unknown(&self, ask: &Ask, status: u16) {
+        let tally = &self.store.slots().tally;
+        tally.unknown.fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = tally.unknown_lines.due() {
+            tracing::warn!(
+                target: "tower_idempotency", record_id = ask.id.short(), status, count,
+                "a handler's answer means that nobody knows whether the operation took effect; `count` of them since the \
+                 last such line, of which there is at most one a minute"
+            );
         }
     }
 
@@ -102,9 +119,9 @@ impl<St: Store> Engine<St> {
             Ended::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
             Ended::Consumed { status } => Settlement::Consumed { status: *status },
             // The slot was the claim.
-            Ended::Released | Ended::Unknown if !hold.recorded => return Ok(Settled::Done),
+            Ended::Released | Ended::Unknown { .. } if !hold.recorded => return Ok(Settled::Done),
             Ended::Released => return self.store.release(hold.id, hold.fence).await,
-            Ended::Unknown => return self.store.interrupt(hold.id, hold.fence).await,
+            Ended::Unknown { status } => return self.store.interrupt(hold.id, hold.fence, *status).await,
         };
         let retention = self.policy.retention;
         self.store.complete(Completion { hold: *hold, fingerprint: ask.fingerprint, settlement, retention }).await

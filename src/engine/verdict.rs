@@ -22,8 +22,8 @@ pub(crate) enum Ended {
     Consumed { status: u16 },
     /// Without an effect.
     Released,
-    /// Nobody knows whether with or without.
-    Unknown,
+    /// Nobody knows whether with or without. `status` is what its client was answered, where the answer said so.
+    Unknown { status: Option<u16> },
 }
 
 /// How an exchange ended, for one request.

@@ -44,13 +44,13 @@ fn a_completion_sent_again_is_answered_as_before() {
 #[test]
 fn an_older_fence_changes_nothing() {
     let (record, hold) = run(1);
-    let (Change::Put(cut), Settled::Done) = interrupt(Some(record), Fence(1), NOW) else { panic!() };
+    let (Change::Put(cut), Settled::Done) = interrupt(Some(record), Fence(1), None, NOW) else { panic!() };
     let (Change::Put(second), Some(new)) = reclaim(Some(cut), &wish(2), Fence(1), Fence(2)) else { panic!() };
     assert_eq!((new.fence, new.attempt), (Fence(2), 2));
     let superseded = (Change::Nothing, Settled::Superseded);
     assert_eq!(complete(Some(second.clone()), completion(hold), NOW), superseded);
     assert_eq!(release(Some(second.clone()), Fence(1)), superseded);
-    assert_eq!(interrupt(Some(second.clone()), Fence(1), NOW), superseded);
+    assert_eq!(interrupt(Some(second.clone()), Fence(1), None, NOW), superseded);
     assert_eq!(resolve(Some(second.clone()), Fence(1), None, NOW), superseded);
     assert_eq!(reclaim(Some(second), &wish(3), Fence(1), Fence(3)), (Change::Nothing, None));
 }

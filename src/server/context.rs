@@ -1,6 +1,9 @@
 //! What a handler can ask about its own run.
 
+use std::fmt;
 use std::sync::Arc;
+
+use http::Uri;
 
 use super::recorder::Recorder;
 use crate::engine::{Rerun, RunContext};
@@ -12,23 +15,36 @@ use crate::slots::Slots;
 ///
 /// A request extension. In axum (feature `axum`) an extractor too: `Option<IdempotencyContext>` is `None` for requests
 /// without a key; the bare extractor answers 500 for them and says what is missing.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct IdempotencyContext {
     key: Key,
     pub(super) run: RunContext,
-    // Whose exchange this is: a second layer over the same store passes through.
+    // Whose exchange this is: a second layer over the same store passes through for the same operation.
     slots: Arc<Slots>,
+    // Where the request says that its client sent it.
+    seen: Uri,
     // How an answer is recorded that is committed with the effect.
     pub(super) recorder: Arc<Recorder>,
 }
 
 impl IdempotencyContext {
-    pub(super) fn new(key: Key, run: RunContext, slots: Arc<Slots>, recorder: Arc<Recorder>) -> Self {
-        Self { key, run, slots, recorder }
+    pub(super) fn new(key: Key, run: RunContext, slots: Arc<Slots>, seen: Uri, recorder: Arc<Recorder>) -> Self {
+        Self { key, run, slots, seen, recorder }
     }
 
+    /// Whether this is of an exchange over the store of these slots.
     pub(super) fn is_of(&self, slots: &Arc<Slots>) -> bool {
         Arc::ptr_eq(&self.slots, slots)
+    }
+
+    /// Whether this exchange is that of `id`, and its run goes on: a context that outlived its run protects nothing.
+    pub(super) fn encloses(&self, id: &RecordId) -> bool {
+        self.run.id() == *id && self.run.is_open() && self.slots.look(id).is_some()
+    }
+
+    /// Whether this exchange's own request said that its client had sent it there.
+    pub(super) fn has_seen(&self, uri: &Uri) -> bool {
+        self.seen == *uri
     }
 
     /// The key. A secret: not for logs.
@@ -66,6 +82,13 @@ impl IdempotencyContext {
     #[must_use]
     pub fn derived_key(&self, step: &str) -> String {
         self.run.derived_key(step)
+    }
+}
+
+impl fmt::Debug for IdempotencyContext {
+    /// Without the URI: its query may say more than a log should.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyContext").field("key", &self.key).field("run", &self.run).finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,6 @@
 //! 5. If it runs: the handler is called, and what its answer means for the key is decided ([`Exchange::run`]).
 //! 6. The verdict becomes an answer: the handler's own, a replay, or a refusal.
 
-use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,16 +13,17 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use tower_service::Service;
+use tracing::Span;
 
 use super::body::{LayerBody, Passage};
 use super::collect::{Collected, collect, exceeds_limit};
 use super::context::IdempotencyContext;
-use super::identify::fingerprint;
-use super::policy::{Started, frees_key};
+use super::identify::seen_uri;
+use super::meaning::Meaning;
+use super::read_on::Connection;
 use super::refusal;
-use super::rejection::Rejection;
 use super::shared::Shared;
 use super::snapshot;
 use crate::engine::{self, Ask, Ended, Finished, RunContext, Verdict};
@@ -54,42 +54,44 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
     {
         let shared = Arc::clone(&self.shared);
         let span = engine::span();
-        let refuse = |rejection: Rejection| {
-            span.record("outcome", rejection.kind.slug());
-            Ok(shared.refuse::<R>(rejection))
-        };
-        let id = match self.record_id() {
+        let connection = Connection::of(&self.parts);
+        let id = match shared.options.record_id(&self.parts, &self.key) {
             Ok(id) => id,
-            Err(rejection) => return refuse(rejection),
+            Err(rejection) => {
+                // What the service holds, such as an inner concurrency limit's permit, is given back before anybody waits.
+                drop(self);
+                let refusal = shared.refuse::<R>(&span, None, rejection);
+                return Ok(connection.read_on(Box::pin(body), refusal).await);
+            }
         };
         let limit = shared.options.max_request_body;
+        let refuse = |rejection| shared.refuse::<R>(&span, Some(&id), rejection);
         let fingerprint = match collect(body, limit, None).await {
-            Collected::Whole { data, .. } if is_cut(&self.parts, data.len()) => {
-                return refuse(refusal::body_incomplete());
+            Collected::Whole { data, ended, .. } if is_cut(&self.parts, data.len(), ended).await => {
+                return Ok(refuse(refusal::body_incomplete()));
             }
-            Collected::Whole { data, trailers } => {
-                let fingerprint = fingerprint(&self.parts, &data, shared.options.scope.is_some());
+            Collected::Whole { data, trailers, .. } => {
+                let options = &shared.options;
+                let fingerprint = options.sameness.fingerprint(&self.parts, &data, options.scope.is_some());
                 self.body = Passage::Whole { data, trailers };
                 fingerprint
             }
-            Collected::Over { .. } => return refuse(refusal::body_too_large(limit)),
-            Collected::Failed { error, .. } if exceeds_limit(&error) => {
-                return refuse(refusal::body_over_outer_limit());
+            Collected::Over { rest, .. } => {
+                drop(self);
+                return Ok(connection.read_on(rest, refuse(refusal::body_too_large(limit))).await);
             }
-            Collected::Failed { .. } => return refuse(refusal::body_incomplete()),
+            Collected::Failed { error, .. } if exceeds_limit(&error) => {
+                return Ok(refuse(refusal::body_over_outer_limit()));
+            }
+            Collected::Failed { .. } => return Ok(refuse(refusal::body_incomplete())),
         };
         let verdict = shared.engine.exchange(&span, Ask { id, fingerprint }, |context| self.run::<R>(context)).await;
         match verdict {
             Verdict::Answered(answer) => answer,
-            Verdict::Committed(outcome) => Ok(recorded::<R, St>(&shared, &outcome, false)),
-            Verdict::Replayed(outcome) => Ok(recorded::<R, St>(&shared, &outcome, true)),
-            verdict => Ok(shared.refuse::<R>(refusal::of_verdict(&verdict, &shared.engine.policy))),
+            Verdict::Committed(outcome) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, false)),
+            Verdict::Replayed(outcome) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, true)),
+            verdict => Ok(refuse(refusal::of_verdict(&verdict, &shared.engine.policy))),
         }
-    }
-
-    fn record_id(&self) -> Result<RecordId, Rejection> {
-        let scope = self.shared.options.scope.as_ref().map(|scope| scope(&self.parts)).transpose()?;
-        Ok(RecordId::new(scope.as_ref(), &self.key))
     }
 
     /// Calls the handler, and says what its answer means for the key.
@@ -102,7 +104,8 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         let (shared, _service, answering) = {
             let Self { shared, key, mut service, parts, body } = *self;
             let slots = Arc::clone(shared.engine.store.slots());
-            let context = IdempotencyContext::new(key, context, slots, Arc::clone(&shared.recorder));
+            let seen = seen_uri(&parts).clone();
+            let context = IdempotencyContext::new(key, context, slots, seen, Arc::clone(&shared.recorder));
             let mut request = Request::from_parts(parts, body.into());
             request.extensions_mut().insert(context);
             let answering = service.call(request);
@@ -114,10 +117,13 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
                 Finished { answer: Ok(response), ended }
             }
             Err(error) => {
-                let classify = shared.options.classify_error.as_ref();
-                let ended = match classify.map_or(Started::Unknown, |classify| classify(&error as &dyn Any)) {
-                    Started::No => Ended::Released,
-                    Started::Unknown => Ended::Unknown,
+                let meaning = match &shared.options.classify {
+                    Some(classify) => classify.error(&error),
+                    None => Meaning::Unknown,
+                };
+                let ended = match meaning {
+                    Meaning::NotStarted => Ended::Released,
+                    Meaning::Final | Meaning::Unknown => Ended::Unknown { status: None },
                 };
                 Finished { answer: Err(error), ended }
             }
@@ -125,24 +131,40 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
     }
 }
 
-/// Whether a body ended before the length that its request declared: hyper takes an HTTP/2 stream that is reset without
-/// an error for one that has ended.
-fn is_cut(parts: &Parts, length: usize) -> bool {
+/// Whether a body is not all that its client sent: it ended before the length that its request declared, or the stream may
+/// have been reset. hyper takes an HTTP/2 stream that is reset without an error for one that has ended.
+async fn is_cut(parts: &Parts, length: usize, ended: bool) -> bool {
     let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    declared.is_some_and(|declared| (length as u64) < declared)
+    match declared {
+        Some(declared) => (length as u64) < declared,
+        None => {
+            if !ended && parts.version >= Version::HTTP_2 {
+                // Many bodies can't say so. But a server whose client has reset the stream drops what it still waits for.
+                tokio::task::yield_now().await;
+            }
+            false
+        }
+    }
 }
 
 /// The recorded answer; marked, where it is a replay.
-fn recorded<R: LayerBody, St: Store>(shared: &Shared<St>, outcome: &Bytes, replay: bool) -> Response<R::Through> {
+fn recorded<R: LayerBody, St: Store>(
+    shared: &Shared<St>,
+    span: &Span,
+    id: &RecordId,
+    outcome: &Bytes,
+    replay: bool,
+) -> Response<R::Through> {
     let Some(snapshot) = snapshot::decode(outcome) else {
         // Its digest fits, so it was written so: by another program, or by a later release.
         shared.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
-        return shared.refuse::<R>(refusal::of_refusal(Refusal::Corrupt));
+        return shared.refuse::<R>(span, Some(id), refusal::of_refusal(Refusal::Corrupt));
     };
     let mut response = Response::new(Passage::<R>::Whole { data: snapshot.body, trailers: snapshot.trailers }.into());
     *response.status_mut() = snapshot.status;
     *response.headers_mut() = snapshot.headers;
     if replay {
+        shared.says_replayed(span, id, snapshot.status);
         response.headers_mut().insert(shared.options.replay_header_name.clone(), HeaderValue::from_static("true"));
     }
     response
@@ -152,24 +174,52 @@ fn recorded<R: LayerBody, St: Store>(shared: &Shared<St>, outcome: &Bytes, repla
 async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, Ended) {
     let options = &shared.options;
     let (parts, body) = response.into_parts();
-    let policy = &shared.engine.policy.on_interrupted;
-    if frees_key(parts.status, &parts.extensions, policy, &options.not_started) {
-        return (Response::from_parts(parts, Passage::Untouched(body).into()), Ended::Released);
-    }
-    let consumed = Ended::Consumed { status: parts.status.as_u16() };
-    if is_stream(&parts) {
-        return (Response::from_parts(parts, Passage::Untouched(body).into()), consumed);
-    }
-    let (passage, ended) = match collect(body, options.max_response_body, Some(options.outcome_body_timeout)).await {
-        Collected::Whole { data, trailers } => {
-            let kept = options.kept_headers.choose(&parts.headers, &options.replay_header_name, trailers.is_some());
-            let outcome = snapshot::encode(parts.status, kept, &data, trailers.as_ref());
-            (Passage::Whole { data, trailers }, outcome.map_or(consumed, Ended::Outcome))
+    let status = parts.status.as_u16();
+    let mark = Meaning::of_marks(&parts.extensions);
+    let means = |trailers: Option<&HeaderMap>| {
+        let policy = &shared.engine.policy.on_interrupted;
+        mark.unwrap_or_else(|| Meaning::classified(options.classify.as_deref(), policy, &parts, trailers))
+    };
+    let is_read = !matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) && !is_stream(&parts);
+    let (passage, ended) = if is_read {
+        match collect(body, options.max_response_body, Some(options.outcome_body_timeout)).await {
+            Collected::Whole { data, trailers, .. } => {
+                let ended = match means(trailers.as_ref()) {
+                    Meaning::Final => {
+                        let marker = &options.replay_header_name;
+                        let kept = options.kept_headers.choose(&parts.headers, marker, trailers.is_some());
+                        let outcome = snapshot::encode(parts.status, kept, &data, trailers.as_ref());
+                        outcome.map_or(Ended::Consumed { status }, Ended::Outcome)
+                    }
+                    meaning => unstored(meaning, status),
+                };
+                (Passage::Whole { data, trailers }, ended)
+            }
+            Collected::Over { head, rest } => {
+                (Passage::Resumed { head, rest: Ok(rest) }, unstored(means(None), status))
+            }
+            Collected::Failed { head, error } => {
+                let ended = match mark {
+                    // It took effect, though its answer is lost.
+                    Some(meaning) => unstored(meaning, status),
+                    None => Ended::Unknown { status: None },
+                };
+                (Passage::Resumed { head, rest: Err(error) }, ended)
+            }
         }
-        Collected::Over { head, rest } => (Passage::Resumed { head, rest: Ok(rest) }, consumed),
-        Collected::Failed { head, error } => (Passage::Resumed { head, rest: Err(error) }, Ended::Unknown),
+    } else {
+        (Passage::Untouched(body), unstored(means(None), status))
     };
     (Response::from_parts(parts, passage.into()), ended)
+}
+
+/// How a run ended whose answer is not recorded.
+fn unstored(meaning: Meaning, status: u16) -> Ended {
+    match meaning {
+        Meaning::Final => Ended::Consumed { status },
+        Meaning::NotStarted => Ended::Released,
+        Meaning::Unknown => Ended::Unknown { status: Some(status) },
+    }
 }
 
 /// An answer that goes on as long as somebody reads it.

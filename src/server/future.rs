@@ -23,7 +23,6 @@ pin_project_lite::pin_project! {
     enum Kind<F, B: LayerBody, E> {
         Passing { #[pin] inner: F },
         Exchange { inner: BoxFuture<'static, Result<Response<B::Through>, E>> },
-        Refused { response: Option<Response<B::Through>> },
     }
 }
 
@@ -35,10 +34,6 @@ impl<F, B: LayerBody, E> ResponseFuture<F, B, E> {
     pub(super) fn exchange(inner: BoxFuture<'static, Result<Response<B::Through>, E>>) -> Self {
         Self { kind: Kind::Exchange { inner } }
     }
-
-    pub(super) fn refused(response: Response<B::Through>) -> Self {
-        Self { kind: Kind::Refused { response: Some(response) } }
-    }
 }
 
 impl<F, B: LayerBody, E> fmt::Debug for ResponseFuture<F, B, E> {
@@ -46,7 +41,6 @@ impl<F, B: LayerBody, E> fmt::Debug for ResponseFuture<F, B, E> {
         f.write_str(match self.kind {
             Kind::Passing { .. } => "ResponseFuture::Passing",
             Kind::Exchange { .. } => "ResponseFuture::Exchange",
-            Kind::Refused { .. } => "ResponseFuture::Refused",
         })
     }
 }
@@ -64,10 +58,6 @@ where
                 inner.poll(cx).map_ok(|response| response.map(|body| Passage::Untouched(body).into()))
             }
             KindProjected::Exchange { inner } => inner.as_mut().poll(cx),
-            // Polled again after it was ready, which is the caller's mistake: never ready again.
-            KindProjected::Refused { response } => {
-                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
-            }
         }
     }
 }

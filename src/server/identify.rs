@@ -1,36 +1,194 @@
 //! What a request is: its fingerprint.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
+use blake3::hazmat::hash_derive_key_context;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, PROXY_AUTHORIZATION};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 
+use super::canonical_json;
+use super::context::IdempotencyContext;
+use super::media_type::MediaType;
+use super::multipart;
+use crate::digest::{Digester, Purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
 
-/// Who asks, where no scope says so.
-const CREDENTIALS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key"), PROXY_AUTHORIZATION];
+/// Who asks, where no scope says so, beside the cookies.
+const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, HeaderName::from_static("x-api-key"), PROXY_AUTHORIZATION];
 
-/// The fingerprint of a request: method, host, path and query as the client sent them, content type, body; and, unless
-/// a scope says who asks, its credentials. Other headers stay out: clients change some between two tries.
-pub(super) fn fingerprint(parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
-    let uri = client_uri(parts);
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    let mut builder = Fingerprint::builder().field("method", parts.method.as_str().as_bytes());
-    let mut last = None;
-    for host in hosts(parts, uri.authority()).map(lower_case) {
-        if last.as_ref() != Some(&host) {
-            builder = builder.field("host", &host);
-            last = Some(host);
+static OPTIONS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 fingerprint options v1"));
+
+/// What of a request's body must be the same in a retry.
+///
+/// Under each of them the parts of a `multipart/form-data` body are compared without the boundary between them, which
+/// browsers draw anew for each try, if the body divides without doubt.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum FingerprintBody {
+    /// Its bytes.
+    #[default]
+    Bytes,
+    /// Its canonical form (RFC 8785), where the `Content-Type` is JSON: white space, the order of members and the way in
+    /// which numbers are written make no difference. A body that is not JSON, in which an object has a member twice, or with
+    /// a number whose value a double doesn't hold, is compared by its bytes.
+    CanonicalJson,
+    /// What a function of the application makes of it: see [`custom`](Self::custom).
+    Custom(CustomBody),
+}
+
+/// A function of the application's own, made by [`FingerprintBody::custom`].
+#[derive(Clone)]
+pub struct CustomBody {
+    version: Arc<str>,
+    digest: Arc<dyn Fn(&Parts, &Bytes) -> Bytes + Send + Sync>,
+}
+
+impl FingerprintBody {
+    /// Compares what `digest` makes of head and body. It must give other bytes for whatever is another operation, and
+    /// the same for all tries of one.
+    ///
+    /// `version` names the function: give it another one when what it gives changes. Records made under another version
+    /// can't be compared, and their retries are refused (409 `not-verifiable`) instead of being taken for other requests.
+    #[must_use]
+    pub fn custom(version: &str, digest: impl Fn(&Parts, &Bytes) -> Bytes + Send + Sync + 'static) -> Self {
+        Self::Custom(CustomBody { version: version.into(), digest: Arc::new(digest) })
+    }
+
+    /// Its name among the options.
+    pub(super) fn name(&self) -> Cow<'static, str> {
+        match self {
+            Self::Bytes => "bytes".into(),
+            Self::CanonicalJson => "canonical JSON".into(),
+            Self::Custom(custom) => format!("custom {}", custom.version).into(),
         }
     }
-    builder = builder.field("target", target.as_bytes());
-    for value in parts.headers.get_all(CONTENT_TYPE) {
-        builder = builder.field("content-type", value.as_bytes());
+}
+
+impl fmt::Debug for FingerprintBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
     }
-    builder = builder.field("body", body);
-    if scoped { builder.finish() } else { with_credentials(builder, parts).finish() }
+}
+
+impl fmt::Debug for CustomBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CustomBody").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// What "the same request" is, beyond what it always is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sameness {
+    headers: Vec<HeaderName>,
+    body: FingerprintBody,
+    // Stored beside each fingerprint, so that one made by other options is never compared with it.
+    digest: [u8; 8],
+}
+
+impl Sameness {
+    pub(super) fn with_headers(self, headers: impl IntoIterator<Item = HeaderName>) -> Self {
+        let mut headers: Vec<_> = headers.into_iter().collect();
+        headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        headers.dedup();
+        Self { headers, ..self }.digested()
+    }
+
+    pub(super) fn with_body(self, body: FingerprintBody) -> Self {
+        Self { body, ..self }.digested()
+    }
+
+    pub(super) fn headers(&self) -> &[HeaderName] {
+        &self.headers
+    }
+
+    pub(super) fn body(&self) -> &FingerprintBody {
+        &self.body
+    }
+
+    fn digested(self) -> Self {
+        if self.headers.is_empty() && matches!(self.body, FingerprintBody::Bytes) {
+            return Self { digest: [0; 8], ..self };
+        }
+        let mut digester = Digester::new(&OPTIONS);
+        for part in self.headers.iter().map(HeaderName::as_str).chain([&*self.body.name()]) {
+            digester.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        let mut digest = [0; 8];
+        digest.copy_from_slice(&digester.finish()[..8]);
+        Self { digest, ..self }
+    }
+
+    /// The fingerprint of a request: method, host, path and query as the client sent them, content type, body, and what the
+    /// options add; and, unless a scope says who asks, its credentials. Other headers stay out: clients change some between
+    /// two tries.
+    pub(super) fn fingerprint(&self, parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
+        let uri = client_uri(parts);
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let mut builder = Fingerprint::builder().options(self.digest).field("method", parts.method.as_str().as_bytes());
+        let mut last = None;
+        for host in hosts(parts, uri.authority()).map(|host| plain_host(host, uri.scheme())) {
+            if last.as_ref() != Some(&host) {
+                builder = builder.field("host", &host);
+                last = Some(host);
+            }
+        }
+        builder = builder.field("target", target.as_bytes());
+        for name in &self.headers {
+            for value in parts.headers.get_all(name) {
+                builder = builder.field("header", name.as_str().as_bytes()).field("value", value.as_bytes());
+            }
+        }
+        builder = self.with_content(builder, parts, body);
+        if scoped { builder.finish() } else { with_credentials(builder, parts).finish() }
+    }
+
+    /// Content type and body, which belong together: what a body is compared by depends on its type.
+    fn with_content(&self, builder: FingerprintBuilder, parts: &Parts, body: &Bytes) -> FingerprintBuilder {
+        let mut values = parts.headers.get_all(CONTENT_TYPE).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            let values = parts.headers.get_all(CONTENT_TYPE).iter();
+            let typed = values.fold(builder, |builder, value| builder.field("content-type", value.as_bytes()));
+            return self.with_body_of(typed, parts, body, false);
+        };
+        let Some(mut media_type) = MediaType::of(value) else {
+            return self.with_body_of(builder.field("content-type", value.as_bytes()), parts, body, false);
+        };
+        let is_custom = matches!(self.body, FingerprintBody::Custom(_));
+        let pieces = media_type.form_boundary().map(|boundary| multipart::pieces(body, boundary));
+        if let Some(pieces) = &pieces
+            && (is_custom || pieces.is_some())
+        {
+            media_type.remove_boundary();
+        }
+        let builder = builder.field("content-type", media_type.canonical().as_bytes());
+        match pieces {
+            Some(Some(pieces)) if !is_custom => {
+                pieces.into_iter().fold(builder, |builder, piece| builder.field("multipart", piece))
+            }
+            _ => self.with_body_of(builder, parts, body, media_type.is_json()),
+        }
+    }
+
+    fn with_body_of(
+        &self,
+        builder: FingerprintBuilder,
+        parts: &Parts,
+        body: &Bytes,
+        is_json: bool,
+    ) -> FingerprintBuilder {
+        match &self.body {
+            FingerprintBody::Custom(custom) => builder.field("custom", &(custom.digest)(parts, body)),
+            FingerprintBody::CanonicalJson if is_json => match canonical_json::canonical(body) {
+                Some(canonical) => builder.field("json", &canonical),
+                None => builder.field("body", body),
+            },
+            FingerprintBody::CanonicalJson | FingerprintBody::Bytes => builder.field("body", body),
+        }
+    }
 }
 
 fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
@@ -40,7 +198,16 @@ fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBu
             builder = builder.credential(name.as_str(), value.as_bytes());
         }
     }
-    builder
+    // HTTP/2 may split what is one field in HTTP/1.1 (RFC 9113, section 8.2.3).
+    let mut cookies = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    match (cookies.next(), cookies.next()) {
+        (None, _) => builder,
+        (Some(cookie), None) => builder.credential(COOKIE.as_str(), cookie),
+        (Some(first), Some(second)) => {
+            let all: Vec<_> = [first, second].into_iter().chain(cookies).collect();
+            builder.credential(COOKIE.as_str(), &all.join(&b"; "[..]))
+        }
+    }
 }
 
 /// HTTP/2 names the host in the URI, HTTP/1.1 in a header; a retry may use the other one, so what both say counts once.
@@ -50,21 +217,66 @@ fn hosts<'a>(parts: &'a Parts, authority: Option<&'a Authority>) -> impl Iterato
         let name = authority.as_str();
         name.rsplit_once('@').map_or(name, |(_, host)| host).as_bytes()
     });
-    named.into_iter().chain(parts.headers.get_all(HOST).iter().map(http::HeaderValue::as_bytes))
+    named.into_iter().chain(parts.headers.get_all(HOST).iter().map(HeaderValue::as_bytes))
 }
 
-/// Hosts know no case.
-fn lower_case(host: &[u8]) -> Cow<'_, [u8]> {
+/// A host without what makes no difference: case, the default port of its scheme (RFC 3986, section 6.2.3), the dot of the
+/// root. Over HTTP/1.1 nobody knows the scheme.
+fn plain_host<'a>(host: &'a [u8], scheme: Option<&Scheme>) -> Cow<'a, [u8]> {
+    let is = |known: &Scheme| scheme.is_none_or(|scheme| scheme == known);
+    let port = [(&b":443"[..], is(&Scheme::HTTPS)), (b":80", is(&Scheme::HTTP)), (b":", true)];
+    let without = |host: &'a [u8], (port, applies): (&[u8], bool)| host.strip_suffix(port).filter(|_| applies);
+    let host = port.into_iter().find_map(|port| without(host, port)).unwrap_or(host);
+    let host = host.strip_suffix(b".").unwrap_or(host);
     if host.iter().any(u8::is_ascii_uppercase) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
-/// A nested router strips its prefix from the URI and leaves the client's in an extension.
-#[cfg(feature = "axum")]
+/// A nested router strips its prefix from the URI and leaves the client's in an extension. In a request that a handler makes
+/// of its own request's head, that is still there and says where the other one went.
 fn client_uri(parts: &Parts) -> &http::Uri {
-    parts.extensions.get::<axum::extract::OriginalUri>().map_or(&parts.uri, |original| &original.0)
+    match original_uri(parts) {
+        Some(original) if !is_stale(original, parts) => original,
+        _ => &parts.uri,
+    }
+}
+
+fn is_stale(original: &http::Uri, parts: &Parts) -> bool {
+    parts.extensions.get().is_some_and(|enclosing: &IdempotencyContext| enclosing.has_seen(original))
+}
+
+/// What a request says of where its client sent it, stale or not: what its exchange has seen.
+pub(super) fn seen_uri(parts: &Parts) -> &http::Uri {
+    original_uri(parts).unwrap_or(&parts.uri)
+}
+
+#[cfg(feature = "axum")]
+fn original_uri(parts: &Parts) -> Option<&http::Uri> {
+    parts.extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0)
 }
 
 #[cfg(not(feature = "axum"))]
-fn client_uri(parts: &Parts) -> &http::Uri {
-    &parts.uri
+fn original_uri(_: &Parts) -> Option<&http::Uri> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_default_port_and_final_dot_of_a_host_make_no_difference() {
+        let plain = |host: &str, scheme: Option<&Scheme>| {
+            String::from_utf8(plain_host(host.as_bytes(), scheme).into_owned()).unwrap()
+        };
+        for host in ["pay.example", "Pay.Example", "pay.example.", "pay.example:443", "PAY.example.:80", "pay.example:"]
+        {
+            assert_eq!(plain(host, None), "pay.example", "{host}");
+        }
+        assert_eq!(plain("pay.example:80", Some(&Scheme::HTTPS)), "pay.example:80");
+        assert_eq!(plain("pay.example:80", Some(&Scheme::HTTP)), "pay.example");
+        assert_eq!(plain("pay.example:8443", None), "pay.example:8443");
+        assert_eq!(plain("[::1]:443", None), "[::1]");
+        assert_eq!(plain("[2001:db8::443]", None), "[2001:db8::443]");
+        assert_eq!(plain("pay.example:0443", None), "pay.example:0443", "unusual, and so compared as it is");
+    }
 }

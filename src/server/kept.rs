@@ -6,7 +6,7 @@ use http::header::{
 };
 
 /// Header names that are left out of a record, beside those that the answer's `Connection` names.
-const LEFT_OUT: [HeaderName; 28] = [
+const LEFT_OUT: [HeaderName; 30] = [
     // Hop-by-hop (RFC 9110, section 7.6.1), and what announces trailers: kept where there are some.
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -23,7 +23,9 @@ const LEFT_OUT: [HeaderName; 28] = [
     // For the client that asked first.
     SET_COOKIE,
     HeaderName::from_static("set-cookie2"),
+    HeaderName::from_static("clear-site-data"),
     WWW_AUTHENTICATE,
+    HeaderName::from_static("authentication-info"),
     // Of one request.
     HeaderName::from_static("request-id"),
     HeaderName::from_static("x-request-id"),
@@ -47,7 +49,7 @@ const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-",
 /// Which headers of an answer are recorded and replayed. The first answer carries all of them in any case.
 ///
 /// By default all but: hop-by-hop headers and those that `Connection` names, `Date`, `Content-Length` (made anew),
-/// `Age`, `Via`, `Server-Timing`, `Set-Cookie`, `WWW-Authenticate`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the
+/// `Age`, `Via`, `Server-Timing`, `Set-Cookie`, `Clear-Site-Data`, `WWW-Authenticate`, `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the
 /// ids of tracing systems and single requests.
 #[derive(Debug, Clone, Default)]
 pub struct KeptHeaders {

@@ -1,6 +1,5 @@
 //! The layer: a store, and how it is used.
 
-use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -9,19 +8,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderName, Method, Response, StatusCode};
+use http::{HeaderName, Method, Response};
 use tower_layer::Layer;
+use tracing::Level;
 
+use super::identify::FingerprintBody;
 use super::kept::KeptHeaders;
+use super::meaning::Classify;
 use super::options::{OptionLine, Options};
-use super::policy::Started;
 use super::rejection::Rejection;
 use super::service::IdempotencyService;
 use super::shared::Shared;
-use crate::engine::{Counts, OnInFlight, OnInterrupted, Reconciliation};
-use crate::key::{RecordId, Scope};
-use crate::record::{Fence, Resolution, Settled};
-use crate::store::{InterruptedRecord, Store, StoreError};
+use crate::engine::{OnInFlight, OnInterrupted};
+use crate::key::Scope;
+use crate::store::Store;
 
 /// Makes retried requests safe: the first request with a key runs, the others get its answer.
 ///
@@ -37,16 +37,7 @@ use crate::store::{InterruptedRecord, Store, StoreError};
 /// ```
 /// Clones share the store. Layers over one store, with the same or other options, know each other's runs.
 pub struct IdempotencyLayer<St> {
-    shared: Arc<Shared<St>>,
-}
-
-/// What an operator says of an interrupted operation.
-#[derive(Debug)]
-pub enum Resolve {
-    /// It took place; retries get this answer, as long as any other.
-    Answer(Response<Bytes>),
-    /// It did not take place, or may take place again: the key is free, and the next run is told of no earlier one.
-    Forget,
+    pub(super) shared: Arc<Shared<St>>,
 }
 
 impl<St: Store> IdempotencyLayer<St> {
@@ -122,11 +113,30 @@ impl<St> IdempotencyLayer<St> {
         self.with(|options| options.on_interrupted = policy)
     }
 
-    /// Statuses with which this application says, always, that nothing happened: their answers free the key. Default:
-    /// none.
+    /// What answers mean that their handler has not marked [`Keep`](super::Keep), [`Release`](super::Release) or
+    /// [`Unknown`](super::Unknown), and what errors of the inner service mean: a final outcome, that nothing happened, or that
+    /// nobody knows. A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that gives a
+    /// [`Meaning`](super::Meaning) is enough. Default: [`Meaning::of_answer`](super::Meaning::of_answer), under
+    /// [`OnInterrupted::Rerun`] [`Meaning::of_answer_under_rerun`](super::Meaning::of_answer_under_rerun); errors are
+    /// unknown.
     #[must_use]
-    pub fn not_started(self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
-        self.with(|options| options.not_started = statuses.into_iter().collect())
+    pub fn classify(self, classify: impl Classify) -> Self {
+        self.with(|options| options.classify = Some(Arc::new(classify)))
+    }
+
+    /// Headers that must be the same in a retry, beside method, host, path, query, content type and body: those that say
+    /// whose data is meant, such as `Stripe-Account` or `X-Tenant-Id`. Another value is another request (422
+    /// `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default: none.
+    #[must_use]
+    pub fn fingerprint_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.with(|options| options.sameness = std::mem::take(&mut options.sameness).with_headers(names))
+    }
+
+    /// What of a body must be the same in a retry. Records made otherwise can't be compared (409 `not-verifiable`).
+    /// Default: [`FingerprintBody::Bytes`].
+    #[must_use]
+    pub fn fingerprint_body(self, body: FingerprintBody) -> Self {
+        self.with(|options| options.sameness = std::mem::take(&mut options.sameness).with_body(body))
     }
 
     /// How long an outcome is replayed, from completion. Default: 24 hours.
@@ -183,21 +193,26 @@ impl<St> IdempotencyLayer<St> {
     /// The beginning of every problem's `type`. Default: [`problem`](crate::problem) in this crate's documentation.
     #[must_use]
     pub fn problem_base(self, base: impl Into<String>) -> Self {
-        self.with(|options| options.problem_base = base.into())
+        self.with(|options| options.problem_base = base.into().into())
     }
 
-    /// How refusals read. Default: [`Rejection::render`].
+    /// How refusals read. `Retry-After` is set whatever this returns, where the rejection has one. Default:
+    /// [`Rejection::render`].
     #[must_use]
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
         self.with(|options| options.render_rejection = Some(Arc::new(render)))
     }
 
-    /// Whether an error of the inner service means that nothing happened. `E` is the inner service's error; an error of
-    /// another type counts as [`Started::Unknown`]. Default: all do.
+    /// The level of the one event that each refusal is. Default: INFO.
     #[must_use]
-    pub fn classify_error<E: 'static>(self, classify: impl Fn(&E) -> Started + Send + Sync + 'static) -> Self {
-        let classify = move |error: &dyn Any| error.downcast_ref().map_or(Started::Unknown, &classify);
-        self.with(|options| options.classify_error = Some(Arc::new(classify)))
+    pub fn refusal_level(self, level: Level) -> Self {
+        self.with(|options| options.refusal_level = level)
+    }
+
+    /// The level of the one event that each replay is. Default: DEBUG.
+    #[must_use]
+    pub fn replay_level(self, level: Level) -> Self {
+        self.with(|options| options.replay_level = level)
     }
 
     /// What a run's future passes through before it is spawned. It is called in the requester's task, so that it can
@@ -228,75 +243,6 @@ impl<St> IdempotencyLayer<St> {
     #[must_use]
     pub fn store(&self) -> &St {
         &self.shared.engine.store
-    }
-}
-
-/// For operators.
-impl<St: Store> IdempotencyLayer<St> {
-    /// Refuses new keys from now on (503 `shutting-down`; replays are still given), waits at most `deadline` for the runs
-    /// under way, on all layers over this store, and says how many are left.
-    ///
-    /// New keys stay refused for as long as the store is open.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, nobody waits any more, and new keys are refused all the same.
-    pub async fn drain(&self, deadline: Duration) -> usize {
-        self.shared.engine.drain(deadline).await
-    }
-
-    /// The operations that were cut short, the oldest first, at most `limit`.
-    ///
-    /// # Errors
-    /// [`StoreError`]: the store is away, or a record damaged.
-    ///
-    /// # Cancel safety
-    /// It only reads.
-    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.shared.engine.store.interrupted(limit).await
-    }
-
-    /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
-    /// where it no longer is, runs again, was asked about since, which takes a new fence, or where a request for it is just
-    /// being answered.
-    ///
-    /// # Errors
-    /// [`StoreError`]: the store is away, or the answer can't be stored. [`Uncertain`](StoreError::Uncertain) after at most
-    /// 5 s without an answer: it may still take place, and until the store has said, requests for the operation are
-    /// refused.
-    ///
-    /// # Cancel safety
-    /// If the future was polled and is dropped, the operation is settled all the same.
-    pub async fn resolve(&self, id: RecordId, fence: Fence, resolve: Resolve) -> Result<Settled, StoreError> {
-        let options = &self.shared.options;
-        let resolution = match resolve {
-            Resolve::Forget => Resolution::Forget,
-            Resolve::Answer(response) => {
-                let outcome = self.shared.recorder.record(&response);
-                let outcome =
-                    outcome.ok_or_else(|| StoreError::unavailable("the answer is longer than max_response_body"))?;
-                Resolution::Outcome { outcome, retention: options.policy.retention }
-            }
-        };
-        self.shared.engine.resolve(id, fence, resolution).await
-    }
-
-    /// Asks the reconciler about all operations that were cut short, without waiting for their clients, and settles those
-    /// whose outcome it knows: at the start of a process, say. Nothing under another policy than
-    /// [`OnInterrupted::Reconcile`].
-    ///
-    /// # Errors
-    /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.
-    ///
-    /// # Cancel safety
-    /// A question that was asked is seen through if the future is dropped; no further ones are asked.
-    pub async fn reconcile_all(&self) -> Result<Reconciliation, StoreError> {
-        self.shared.engine.reconcile_all().await
-    }
-
-    /// What this process has counted over this store.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.shared.engine.counts()
     }
 }
 

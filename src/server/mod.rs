@@ -4,6 +4,7 @@
 //! Tower asks for (`layer.rs`, `service.rs`, `future.rs`).
 
 mod body;
+mod canonical_json;
 mod collect;
 #[cfg(feature = "sled")]
 mod commit;
@@ -13,8 +14,12 @@ mod future;
 mod identify;
 mod kept;
 mod layer;
+mod meaning;
+mod media_type;
+mod multipart;
+mod operations;
 mod options;
-mod policy;
+mod read_on;
 mod recorder;
 mod refusal;
 mod rejection;
@@ -27,9 +32,11 @@ pub use body::{LayerBody, Passage, ReplayBody};
 pub use commit::Committed;
 pub use context::IdempotencyContext;
 pub use future::ResponseFuture;
+pub use identify::{CustomBody, FingerprintBody};
 pub use kept::KeptHeaders;
-pub use layer::{IdempotencyLayer, Resolve};
+pub use layer::IdempotencyLayer;
+pub use meaning::{Classify, Keep, Meaning, Release, Unknown, answer_panic};
+pub use operations::Resolve;
 pub use options::OptionLine;
-pub use policy::{Keep, Release, Started};
 pub use rejection::{Rejection, RejectionKind};
 pub use service::IdempotencyService;

@@ -1,26 +1,26 @@
 //! What can be set on the layer, and what it is by default.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, Method, Response, StatusCode};
+use http::{HeaderName, Method, Response};
+use tracing::Level;
 
+use super::identify::Sameness;
 use super::kept::KeptHeaders;
-use super::policy::Started;
+use super::meaning::Classify;
 use super::recorder::Recorder;
-use super::rejection::Rejection;
+use super::rejection::{PROBLEM_BASE, Rejection};
 use crate::engine::{OnInFlight, OnInterrupted, Policy, WrapRun};
-use crate::key::Scope;
+use crate::key::{Key, RecordId, Scope};
 
 type Hook<F> = Option<Arc<F>>;
 type Covers = dyn Fn(&Parts) -> bool + Send + Sync;
 type ScopeOf = dyn Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync;
 type Render = dyn Fn(&Rejection) -> Response<Bytes> + Send + Sync;
-type Classify = dyn Fn(&dyn Any) -> Started + Send + Sync;
 
 /// All options of a layer.
 #[derive(Clone)]
@@ -35,19 +35,19 @@ pub(super) struct Options {
     pub(super) policy: Policy,
     /// In the layer's form; the policy has it in the engine's.
     pub(super) on_interrupted: OnInterrupted<Response<Bytes>>,
-    pub(super) not_started: Vec<StatusCode>,
+    pub(super) classify: Hook<dyn Classify>,
+    pub(super) sameness: Sameness,
     pub(super) max_request_body: usize,
     pub(super) max_response_body: usize,
     pub(super) outcome_body_timeout: Duration,
     pub(super) kept_headers: KeptHeaders,
-    pub(super) problem_base: String,
+    pub(super) problem_base: Arc<str>,
     pub(super) render_rejection: Hook<Render>,
-    pub(super) classify_error: Hook<Classify>,
+    pub(super) refusal_level: Level,
+    pub(super) replay_level: Level,
     pub(super) wrap_run: Option<WrapRun>,
 }
 
-/// Where the problem types are described.
-const PROBLEM_BASE: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 const MIB: usize = 1024 * 1024;
 
 impl Default for Options {
@@ -62,14 +62,16 @@ impl Default for Options {
             scope: None,
             policy: Policy::default(),
             on_interrupted: OnInterrupted::Refuse,
-            not_started: Vec::new(),
+            classify: None,
+            sameness: Sameness::default(),
             max_request_body: MIB,
             max_response_body: MIB,
             outcome_body_timeout: Duration::from_secs(10),
             kept_headers: KeptHeaders::default(),
-            problem_base: PROBLEM_BASE.to_owned(),
+            problem_base: PROBLEM_BASE.into(),
             render_rejection: None,
-            classify_error: None,
+            refusal_level: Level::INFO,
+            replay_level: Level::DEBUG,
             wrap_run: None,
         }
     }
@@ -107,10 +109,16 @@ impl Options {
         Policy { on_interrupted, ..self.policy.clone() }
     }
 
+    /// Which operation a request with `key` is of.
+    pub(super) fn record_id(&self, parts: &Parts, key: &Key) -> Result<RecordId, Rejection> {
+        let scope = self.scope.as_ref().map(|scope| scope(parts)).transpose()?;
+        Ok(RecordId::new(scope.as_ref(), key))
+    }
+
     pub(super) fn render(&self, rejection: &Rejection) -> Response<Bytes> {
         match &self.render_rejection {
             Some(render) => render(rejection),
-            None => rejection.render(&self.problem_base),
+            None => rejection.render(),
         }
     }
 
@@ -127,7 +135,17 @@ impl Options {
             line("scope", hook(&self.scope, "none"), "whose a key is; without it, credentials are compared"),
             line("on_in_flight", in_flight(policy.on_in_flight), "how long a duplicate is held while the first runs"),
             line("on_interrupted", interrupted(&self.on_interrupted), "against a second effect after a crash"),
-            line("not_started", list(&self.not_started), "statuses that mean: nothing happened, the key is free"),
+            line("classify", hook(&self.classify, "by status"), "against taking \"I don't know\" for an outcome"),
+            line(
+                "fingerprint_headers",
+                list(self.sameness.headers()),
+                "another account's answer, where a header names it",
+            ),
+            line(
+                "fingerprint_body",
+                self.sameness.body().name().into_owned(),
+                "retries against refusals for how a body is written",
+            ),
             line("retention", time(policy.retention), "how long an outcome is replayed, from completion"),
             line("interrupted_retention", time(policy.interrupted_retention), "how long an unknown outcome is refused"),
             line("max_run", time(policy.max_run), "a key against a handler that hangs"),
@@ -138,7 +156,8 @@ impl Options {
             line("fail_open", policy.fail_open.to_string(), "availability, at the price of protection"),
             line("problem_base", base(&self.problem_base), "the beginning of every problem's type"),
             line("render_rejection", hook(&self.render_rejection, "problem+json"), "how refusals read"),
-            line("classify_error", hook(&self.classify_error, "unknown"), "whether an inner error means: not started"),
+            line("refusal_level", self.refusal_level.to_string(), "at which level a refusal is logged"),
+            line("replay_level", self.replay_level.to_string(), "at which level a replay is logged"),
             line("wrap_run", hook(&self.wrap_run, "none"), "task-locals of the detached run"),
         ]
     }

@@ -81,8 +81,8 @@ fn of_mismatch(found: Match) -> Rejection {
             Rejection::new(RejectionKind::NotVerifiable, StatusCode::CONFLICT, title, detail)
         }
         Match::Other | Match::Same => {
-            let detail = "This key was used for another request: its method, host, path, query, content type or body \
-                differ. Use a new key for a new operation.";
+            let detail = "This key was used for another request: its method, host, path, query, content type, body, or a \
+                header that this server compares differs. Use a new key for a new operation.";
             Rejection::new(RejectionKind::KeyReused, unprocessable, "The idempotency key was used before", detail)
         }
     }
@@ -107,13 +107,13 @@ const OUTCOME_UNKNOWN: &str = "The outcome is unknown";
 fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
     let refuse = |detail| Rejection::new(RejectionKind::OutcomeUnknown, StatusCode::CONFLICT, OUTCOME_UNKNOWN, detail);
     if let OnInterrupted::Reconcile(_) = policy {
-        let detail = "A request with this key was cut short, and it is not known yet whether it took effect. Try again \
-            later with the same key. A new key would run it again.";
+        let detail = "It is not known yet whether the request with this key took effect. Try again later with the same key. \
+            A new key would run it again.";
         return refuse(detail).same_key();
     }
     refuse(
-        "A request with this key was cut short, and nobody knows whether it took effect. It is not run again. \
-         A new key would run it again; find out first, or ask the operator, who can settle it.",
+        "Nobody knows whether the request with this key took effect. It is not run again. A new key would run it again; \
+         find out first, or ask the operator, who can settle it.",
     )
 }
 

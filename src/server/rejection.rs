@@ -1,9 +1,17 @@
 //! Refusals: which there are, and how they read (RFC 9457).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
+
+use crate::engine::Counts;
+use crate::slots::REFUSALS;
+
+/// Where the problem types are described, unless an application says otherwise.
+pub(super) const PROBLEM_BASE: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 
 /// Which refusal it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
 /// [`problem`](crate::problem).
@@ -66,6 +74,22 @@ impl RejectionKind {
             Self::Custom => "custom",
         }
     }
+
+    /// Where its count stands.
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+// There is a place for each.
+const _: () = assert!(RejectionKind::Custom.index() < REFUSALS);
+
+impl Counts {
+    /// Requests refused by a layer with this kind of refusal.
+    #[must_use]
+    pub fn refused(&self, kind: RejectionKind) -> u64 {
+        self.refused[kind.index()]
+    }
 }
 
 /// A refusal: why a request was not run and not answered from a record. It rides in the answer's extensions, for layers
@@ -88,6 +112,8 @@ pub struct Rejection {
     pub retry_after: Option<u32>,
     /// The status of the answer that could not be stored.
     pub original_status: Option<StatusCode>,
+    // The layer's, once it has refused with it.
+    problem_base: Option<Arc<str>>,
 }
 
 /// The members of an RFC 9457 problem, ours included.
@@ -105,7 +131,16 @@ struct Problem<'a> {
 impl Rejection {
     pub(super) fn new(kind: RejectionKind, status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { kind, status, title, detail, retry_with_same_key: false, retry_after: None, original_status: None }
+        Self {
+            kind,
+            status,
+            title,
+            detail,
+            retry_with_same_key: false,
+            retry_after: None,
+            original_status: None,
+            problem_base: None,
+        }
     }
 
     /// A refusal of the application's own, for its `scope` function: 401 for a request that names no account, say.
@@ -129,16 +164,27 @@ impl Rejection {
         self
     }
 
-    /// The problem's `type`: `base` and the slug.
+    pub(super) fn based(mut self, base: &Arc<str>) -> Self {
+        self.problem_base = Some(Arc::clone(base));
+        self
+    }
+
+    /// The beginning of the problem's `type`, as the layer has it set.
     #[must_use]
-    pub fn type_uri(&self, base: &str) -> String {
-        format!("{base}{}", self.kind.slug())
+    pub fn problem_base(&self) -> &str {
+        self.problem_base.as_deref().unwrap_or(PROBLEM_BASE)
+    }
+
+    /// The problem's `type`: the base and the slug.
+    #[must_use]
+    pub fn type_uri(&self) -> String {
+        format!("{}{}", self.problem_base(), self.kind.slug())
     }
 
     /// The problem's members as JSON: what a hook of your own can start from.
     #[must_use]
-    pub fn problem(&self, base: &str) -> serde_json::Value {
-        serde_json::to_value(self.members(&self.type_uri(base))).unwrap_or_default()
+    pub fn problem(&self) -> serde_json::Value {
+        serde_json::to_value(self.members(&self.type_uri())).unwrap_or_default()
     }
 
     fn members<'a>(&'a self, r#type: &'a str) -> Problem<'a> {
@@ -154,8 +200,8 @@ impl Rejection {
 
     /// The answer: `application/problem+json`, `Link` to its description, `Retry-After` where that helps.
     #[must_use]
-    pub fn render(&self, base: &str) -> Response<Bytes> {
-        let uri = self.type_uri(base);
+    pub fn render(&self) -> Response<Bytes> {
+        let uri = self.type_uri();
         let body = serde_json::to_vec(&self.members(&uri)).unwrap_or_default();
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.status;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use tower_service::Service;
 
@@ -13,6 +14,7 @@ use super::body::{LayerBody, Passage};
 use super::context::IdempotencyContext;
 use super::exchange::Exchange;
 use super::future::ResponseFuture;
+use super::read_on::Connection;
 use super::rejection::{Rejection, RejectionKind};
 use super::shared::Shared;
 use crate::engine;
@@ -51,14 +53,23 @@ impl<St: Store> Shared<St> {
     }
 
     /// What is to be done with a request that does not simply [pass](Self::passes).
-    fn way<B>(&self, request: Request<B>) -> (Way, Request<B>) {
-        let options = &self.options;
-        let (parts, body) = request.into_parts();
-        let covered = options.covers.as_ref().is_none_or(|covers| covers(&parts));
-        let nested = |context: &IdempotencyContext| context.is_of(self.engine.store.slots());
-        let way =
-            if !covered || parts.extensions.get().is_some_and(nested) { Way::Pass } else { self.keyed(&parts.headers) };
-        (way, Request::from_parts(parts, body))
+    fn way(&self, parts: &Parts) -> Way {
+        if self.options.covers.as_ref().is_some_and(|covers| !covers(parts)) {
+            return Way::Pass;
+        }
+        match self.keyed(&parts.headers) {
+            Way::Exchange(key) if self.is_enclosed(parts, &key) => Way::Pass,
+            way => way,
+        }
+    }
+
+    /// Whether the request is within an exchange over this store for the same operation, as it is when a layer stands on a
+    /// nested router and again on the outer one. A request of another operation that a handler sends is an exchange of its
+    /// own, though its head may be a copy of the handler's.
+    fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
+        let Some(context) = parts.extensions.get::<IdempotencyContext>() else { return false };
+        context.is_of(self.engine.store.slots())
+            && self.options.record_id(parts, key).is_ok_and(|id| context.encloses(&id))
     }
 
     fn keyed(&self, headers: &HeaderMap) -> Way {
@@ -116,18 +127,18 @@ impl<S, St: Store> IdempotencyService<S, St> {
         B: LayerBody,
         R: LayerBody,
     {
-        let (way, request) = self.shared.way(request);
-        match way {
-            Way::Pass => ResponseFuture::passing(self.inner.call(untouched(request))),
+        let (parts, body) = request.into_parts();
+        match self.shared.way(&parts) {
+            Way::Pass => ResponseFuture::passing(self.inner.call(untouched(Request::from_parts(parts, body)))),
             Way::Refuse(rejection) => {
-                engine::span().record("outcome", rejection.kind.slug());
-                ResponseFuture::refused(self.shared.refuse::<R>(rejection))
+                let refusal = self.shared.refuse::<R>(&engine::span(), None, rejection);
+                let connection = Connection::of(&parts);
+                ResponseFuture::exchange(Box::pin(async move { Ok(connection.read_on(Box::pin(body), refusal).await) }))
             }
             Way::Exchange(key) => {
                 // The service that was polled ready goes along; the clone takes its place.
                 let clone = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, clone);
-                let (parts, body) = request.into_parts();
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };
                 let shared = Arc::clone(&self.shared);
                 let exchange = Box::new(Exchange { shared, key, service: ready, parts, body: unread });

@@ -1,15 +1,33 @@
 //! What all services of a layer share: the engine and the options.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::Response;
+use http::header::RETRY_AFTER;
+use http::{Response, StatusCode};
+use tracing::{Level, Span};
 
 use super::body::{LayerBody, Passage};
 use super::options::Options;
 use super::recorder::Recorder;
 use super::rejection::Rejection;
 use crate::engine::Engine;
+use crate::key::RecordId;
+use crate::store::Store;
+
+/// An event at a level that is an option; each level has a place of its own, as tracing wants it.
+macro_rules! event_at {
+    ($level:expr, parent: $span:expr, $($fields:tt)*) => {
+        match $level {
+            Level::ERROR => tracing::error!(target: "tower_idempotency", parent: $span, $($fields)*),
+            Level::WARN => tracing::warn!(target: "tower_idempotency", parent: $span, $($fields)*),
+            Level::INFO => tracing::info!(target: "tower_idempotency", parent: $span, $($fields)*),
+            Level::DEBUG => tracing::debug!(target: "tower_idempotency", parent: $span, $($fields)*),
+            Level::TRACE => tracing::trace!(target: "tower_idempotency", parent: $span, $($fields)*),
+        }
+    };
+}
 
 /// A layer's store and options, made once.
 pub(super) struct Shared<St> {
@@ -24,12 +42,38 @@ impl<St> Shared<St> {
         let recorder = Arc::new(options.recorder());
         Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, recorder }
     }
+}
 
-    /// The answer of a refusal, which rides along in its extensions.
-    pub(super) fn refuse<B: LayerBody>(&self, rejection: Rejection) -> Response<B::Through> {
+impl<St: Store> Shared<St> {
+    /// The answer of a refusal, which rides along in its extensions. It is counted, and is one event.
+    pub(super) fn refuse<B: LayerBody>(
+        &self,
+        span: &Span,
+        id: Option<&RecordId>,
+        rejection: Rejection,
+    ) -> Response<B::Through> {
+        let slug = rejection.kind.slug();
+        self.engine.store.slots().tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
+        span.record("outcome", slug);
+        event_at!(
+            self.options.refusal_level, parent: span,
+            record_id = id.map(RecordId::short), status = rejection.status.as_u16(), "refused: {slug}"
+        );
+        let rejection = rejection.based(&self.options.problem_base);
         let mut response = self.options.render(&rejection).map(whole::<B>);
+        if let Some(seconds) = rejection.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
         response.extensions_mut().insert(rejection);
         response
+    }
+
+    /// Says of a replay that it is one.
+    pub(super) fn says_replayed(&self, span: &Span, id: &RecordId, status: StatusCode) {
+        event_at!(
+            self.options.replay_level, parent: span,
+            record_id = id.short(), status = status.as_u16(), "replayed"
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::rare::Rare;
 use super::slot::{Phase, Slot};
+use super::sparingly::Sparingly;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
@@ -17,6 +18,9 @@ use crate::record::Claim;
 
 /// The most claims that are remembered as doubtful.
 const MAX_DOUBTFUL: usize = 16_384;
+
+/// How many kinds of refusals there may be.
+pub(crate) const REFUSALS: usize = 20;
 
 /// The slots of one opened store, with what this process counts about its runs. A store owns it and looks into none
 /// of it.
@@ -41,10 +45,14 @@ pub(crate) struct Tally {
     pub(crate) runs: AtomicU64,
     pub(crate) replays: AtomicU64,
     pub(crate) interrupted: AtomicU64,
+    pub(crate) unknown: AtomicU64,
+    pub(crate) unknown_lines: Sparingly,
     pub(crate) unrecorded: AtomicU64,
     pub(crate) unprotected: AtomicU64,
     pub(crate) corrupt: AtomicU64,
     pub(crate) reconciled: AtomicU64,
+    // By the kind of refusal, as the server numbers them.
+    pub(crate) refused: [AtomicU64; REFUSALS],
 }
 
 #[derive(Debug)]

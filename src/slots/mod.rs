@@ -13,10 +13,11 @@
 mod map;
 mod rare;
 mod slot;
+mod sparingly;
 mod wait;
 
 pub use map::Slots;
-pub(crate) use map::{Entered, Tally};
+pub(crate) use map::{Entered, REFUSALS, Tally};
 pub use slot::Refusal;
 pub(crate) use slot::{End, Phase, Slot};
 pub(crate) use wait::{Joined, Waiter};

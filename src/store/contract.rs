@@ -69,8 +69,13 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
     /// Forgets a run that had no effect.
     fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send;
 
-    /// Says of a run that nobody knows how it ended.
-    fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send;
+    /// Says of a run that nobody knows how it ended. `status` is what its client was answered, where the answer said so.
+    fn interrupt(
+        &self,
+        id: RecordId,
+        fence: Fence,
+        status: Option<u16>,
+    ) -> impl Future<Output = Result<Settled, StoreError>> + Send;
 
     /// Settles an interrupted operation. Applications call the layer's `resolve`, or `Once`'s, which hold the slot
     /// meanwhile. Sent again, it answers `Superseded`: the record shows what the first one did.
@@ -129,12 +134,16 @@ pub struct InterruptedRecord {
     pub since: Timestamp,
     /// When the record is forgotten.
     pub expires: Timestamp,
+    /// The HTTP status that its client was answered, where the handler's answer was that nobody knows; `None` where it
+    /// was cut short without an answer.
+    pub status: Option<u16>,
 }
 
 impl InterruptedRecord {
     /// What `record` says, if it is of an interrupted operation.
     pub(crate) fn of<O>(id: RecordId, record: &Record<O>) -> Option<Self> {
-        let crate::record::State::Interrupted { since, expires } = record.state else { return None };
-        Some(Self { id, fence: record.fence, attempt: record.attempt, began: record.began, since, expires })
+        let crate::record::State::Interrupted { since, expires, status } = record.state else { return None };
+        let Record { fence, attempt, began, .. } = *record;
+        Some(Self { id, fence, attempt, began, since, expires, status })
     }
 }

@@ -68,7 +68,7 @@ verbs! {
     inquire(id: RecordId, interrupted: Fence) -> Option<Fence>;
     complete(completion: Completion) -> Settled;
     release(id: RecordId, fence: Fence) -> Settled;
-    interrupt(id: RecordId, fence: Fence) -> Settled;
+    interrupt(id: RecordId, fence: Fence, status: Option<u16>) -> Settled;
     resolve(id: RecordId, fence: Fence, resolution: Resolution) -> Settled;
     interrupted(limit: usize) -> Vec<InterruptedRecord>;
     sweep(limit: usize) -> usize;

@@ -149,7 +149,7 @@ impl MemoryStore {
         };
         let cut: Vec<_> = self.shared.records.iter().filter_map(|entry| running(&entry)).collect();
         for (id, fence) in cut {
-            let _ = self.shared.step(id, |current| record::interrupt(current, fence, now));
+            let _ = self.shared.step(id, |current| record::interrupt(current, fence, None, now));
         }
         Self { shared: Arc::clone(&self.shared), slots: Arc::default() }
     }
@@ -341,9 +341,14 @@ impl Store for MemoryStore {
         ready(self.shared.step(id, |current| record::release(current, fence)))
     }
 
-    fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+    fn interrupt(
+        &self,
+        id: RecordId,
+        fence: Fence,
+        status: Option<u16>,
+    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
         let now = self.shared.time.now();
-        ready(self.shared.step(id, |current| record::interrupt(current, fence, now)))
+        ready(self.shared.step(id, |current| record::interrupt(current, fence, status, now)))
     }
 
     fn resolve(

@@ -228,8 +228,13 @@ impl Store for TestStore {
         self.call(Verb::Release, move |store| now(store.release(id, fence)))
     }
 
-    fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        self.call(Verb::Interrupt, move |store| now(store.interrupt(id, fence)))
+    fn interrupt(
+        &self,
+        id: RecordId,
+        fence: Fence,
+        status: Option<u16>,
+    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        self.call(Verb::Interrupt, move |store| now(store.interrupt(id, fence, status)))
     }
 
     fn resolve(

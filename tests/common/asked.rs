@@ -69,7 +69,7 @@ pub fn asking<St: Store>(store: St, reconciler: Reconciler<Response<Bytes>>) -> 
 pub async fn cut_short<St: Store>(store: &St, key: &str) -> Hold {
     let claim = Claim { fingerprint: charge_print().with_credentials().finish(), ..wish(key, 1) };
     let Claimed::Fresh(hold) = store.claim(claim).await.expect("the store works") else { panic!("{key} is held") };
-    let cut = store.interrupt(hold.id, hold.fence).await.expect("the store works");
+    let cut = store.interrupt(hold.id, hold.fence, None).await.expect("the store works");
     assert_eq!(cut, Settled::Done);
     hold
 }

@@ -1,5 +1,6 @@
 //! A layer around a handler, in process: requests go in, answers come out, effects are counted.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,13 +10,16 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
+use http::response::Parts;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::{Notify, watch};
-use tower::ServiceExt as _;
+use tower::load_shed::error::Overloaded;
+use tower::{BoxError, ServiceExt as _};
 use tower_idempotency::engine::Effect;
 use tower_idempotency::fingerprint::FingerprintBuilder;
 use tower_idempotency::record::{Claim, Claimed, Completion, Hold, Settlement};
+use tower_idempotency::server::{Classify, Meaning};
 use tower_idempotency::store::{SledStoreBuilder, Store};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, Once, RecordId, SledStore};
 
@@ -175,6 +179,21 @@ impl Lab {
     pub fn spawn(&self, request: Request<Body>) -> tokio::task::JoinHandle<Answer> {
         let lab = self.clone();
         tokio::spawn(async move { lab.send(request).await })
+    }
+}
+
+/// Says of tower's load shed that nothing was started.
+#[derive(Debug, Clone, Copy)]
+pub struct Shedding;
+
+impl Classify for Shedding {
+    fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
+        Meaning::of_answer(parts, trailers)
+    }
+
+    fn error(&self, error: &dyn Any) -> Meaning {
+        let shed = error.downcast_ref::<BoxError>().is_some_and(|error| error.is::<Overloaded>());
+        if shed { Meaning::NotStarted } else { Meaning::Unknown }
     }
 }
 

@@ -248,8 +248,13 @@ impl Store for SledStore {
         answer(self.send(|reply| Verb::Release(id, fence, reply)))
     }
 
-    fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        answer(self.send(|reply| Verb::Interrupt(id, fence, reply)))
+    fn interrupt(
+        &self,
+        id: RecordId,
+        fence: Fence,
+        status: Option<u16>,
+    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
+        answer(self.send(|reply| Verb::Interrupt(id, fence, status, reply)))
     }
 
     fn resolve(

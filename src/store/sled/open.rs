@@ -199,7 +199,7 @@ fn cut_one(batch: &mut Batch<'_>, id: RecordId, fence: Fence, number: u64) -> Re
     let step = batch.step(id, None, |batch, current| match current {
         Some(current) => {
             let fence = current.fence;
-            Ok(record::interrupt(Some(current), fence, batch.now))
+            Ok(record::interrupt(Some(current), fence, None, batch.now))
         }
         None => Ok((record::Change::Nothing, record::Settled::Superseded)),
     });

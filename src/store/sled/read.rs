@@ -91,7 +91,7 @@ pub(super) fn whole(tree: &sled::Tree, id: RecordId, record: Record<Stored>) -> 
     let Record { fingerprint, fence, attempt, began, state } = record;
     let state = match state {
         State::Running { nonce, interrupted_retention } => State::Running { nonce, interrupted_retention },
-        State::Interrupted { since, expires } => State::Interrupted { since, expires },
+        State::Interrupted { since, expires, status } => State::Interrupted { since, expires, status },
         State::Consumed { status, expires } => State::Consumed { status, expires },
         State::Completed { outcome, expires } => {
             State::Completed { outcome: fetch(tree, id, fence, outcome)?, expires }

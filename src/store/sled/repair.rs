@@ -61,7 +61,7 @@ fn list(batch: &mut Batch<'_>, id: RecordId) -> Result<(), StoreError> {
         Ok(Some(record)) => match record.expires() {
             Some(expires) => batch.expire(id, record.fence, expires),
             None => {
-                batch.step(id, None, |batch, current| Ok(record::interrupt(current, record.fence, batch.now)))?;
+                batch.step(id, None, |batch, current| Ok(record::interrupt(current, record.fence, None, batch.now)))?;
             }
         },
         Ok(None) => {}

@@ -19,7 +19,7 @@ pub(super) enum Verb {
     Complete(Completion, Reply<Settled>),
     Transact(Box<Transact>),
     Release(RecordId, Fence, Reply<Settled>),
-    Interrupt(RecordId, Fence, Reply<Settled>),
+    Interrupt(RecordId, Fence, Option<u16>, Reply<Settled>),
     Resolve(RecordId, Fence, Resolution, Reply<Settled>),
     Sweep(usize, Reply<usize>),
     /// Makes durable what the application wrote to its own trees.

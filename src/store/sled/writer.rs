@@ -141,8 +141,8 @@ pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
         Verb::Release(id, fence, reply) => {
             batch.decide(id, None, reply, |_, current| Ok(record::release(current, fence)));
         }
-        Verb::Interrupt(id, fence, reply) => {
-            batch.decide(id, None, reply, |_, current| Ok(record::interrupt(current, fence, now)));
+        Verb::Interrupt(id, fence, status, reply) => {
+            batch.decide(id, None, reply, |_, current| Ok(record::interrupt(current, fence, status, now)));
         }
         Verb::Resolve(id, fence, resolution, reply) => {
             let (outcome, bytes) = match resolution {

@@ -1,0 +1,224 @@
+//! JSON in the one way in which RFC 8785 writes it.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// The canonical form of `body`; `None` where it is not JSON, or where its form could be that of a text which means something
+/// else: an object has a member twice, or the value of a number is not the one that RFC 8785 writes for it, because a
+/// double does not hold it.
+pub(super) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(body).ok()?;
+    serde_json::from_str::<Unique>(text).ok()?;
+    if !numbers(text).all(is_held) {
+        return None;
+    }
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    serde_json_canonicalizer::to_vec(&value).ok()
+}
+
+/// Any JSON in which no object has a member twice.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON without repeated members")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self, A::Error> {
+        while elements.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if !names.insert(name) {
+                members.next_value::<IgnoredAny>()?;
+                return Err(A::Error::custom("a member is repeated"));
+            }
+            members.next_value::<Self>()?;
+        }
+        Ok(self)
+    }
+}
+
+/// The numbers in a text that is JSON.
+fn numbers(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            let begin = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit())?;
+            rest = &rest[begin..];
+            if let Some(string) = rest.strip_prefix('"') {
+                rest = behind_string(string);
+                continue;
+            }
+            let of_number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
+            let end = rest.find(|c| !of_number(c)).unwrap_or(rest.len());
+            let (number, behind) = rest.split_at(end);
+            rest = behind;
+            return Some(number);
+        }
+    })
+}
+
+fn behind_string(string: &str) -> &str {
+    let mut escaped = false;
+    let end = string.find(|c| {
+        let ends = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends
+    });
+    end.map_or("", |end| &string[end + 1..])
+}
+
+/// Whether a double holds the number, so that the canonical form has the same value.
+fn is_held(number: &str) -> bool {
+    let Ok(double) = number.parse::<f64>() else { return false };
+    let Ok(canonical) = serde_json_canonicalizer::to_string(&double) else { return false };
+    let value = decimal(number);
+    value.is_some() && value == decimal(&canonical)
+}
+
+/// Sign, digits and power of ten of a number: one way to write each value.
+fn decimal(number: &str) -> Option<(bool, String, i64)> {
+    let (negative, number) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    if digits.is_empty() {
+        return Some((false, String::new(), 0));
+    }
+    let significant = digits.trim_end_matches('0');
+    let zeros = i64::try_from(digits.len() - significant.len()).ok()?;
+    let exponent = exponent.parse::<i64>().ok()?.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+    Some((negative, significant.to_owned(), exponent.checked_add(zeros)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn form(text: &str) -> Option<String> {
+        canonical(text.as_bytes()).map(|form| String::from_utf8(form).unwrap())
+    }
+
+    #[test]
+    fn the_same_json_has_one_form() {
+        let same = [
+            (r#"{ "b": 1.0, "a": [1e2, "\u0065"], "\u0063": null }"#, r#"{"a":[100,"e"],"b":1,"c":null}"#),
+            (r#"{"amount": 19.99, "n": -0.0}"#, r#"{"amount":19.99,"n":0}"#),
+            ("  [1E-7, 0.1, 9007199254740994] ", "[1e-7,0.1,9007199254740994]"),
+            // By UTF-16 code units, as RFC 8785, section 3.2.3, wants it.
+            ("{\"\u{fb33}\":1,\"\u{1f600}\":2}", "{\"\u{1f600}\":2,\"\u{fb33}\":1}"),
+        ];
+        for (text, expected) in same {
+            assert_eq!(form(text).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_could_mean_something_else_has_none() {
+        let without = [
+            "",
+            "{",
+            "{\"a\":1} x",
+            "{'a':1}",
+            "\u{feff}{}",
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"[{"x":{"a":1,"a":2}}]"#,
+            "9007199254740993",
+            "12345678901234567890",
+            "0.10000000000000000555",
+            "1e400",
+            "1e-400",
+            "1e99999999999999999999",
+            r#""\ud800""#,
+        ];
+        for text in without {
+            assert_eq!(form(text), None, "{text}");
+        }
+        assert_eq!(canonical(b"\"\xff\""), None);
+        assert_eq!(form(&format!("{}{}", "[".repeat(200), "]".repeat(200))), None, "too deep to be read");
+    }
+
+    #[test]
+    fn digits_in_strings_are_no_numbers() {
+        let text = r#"{"9007199254740993":"9007199254740993 \" 1e400","a\\":1,"b":"-"}"#;
+        assert_eq!(numbers(text).collect::<Vec<_>>(), ["1"]);
+        assert!(form(text).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn what_has_one_form_is_the_same_value(number in "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?") {
+            // Compared as decimals, which no rounding touches.
+            if let Some(form) = form(&number) {
+                prop_assert_eq!(decimal(&form), decimal(&number));
+            }
+        }
+
+        #[test]
+        fn a_form_has_itself_as_its_form(value in any_json()) {
+            if let Some(canonical) = form(&value.to_string()) {
+                prop_assert_eq!(form(&canonical), Some(canonical.clone()));
+                prop_assert_eq!(form(&serde_json::to_string_pretty(&value).unwrap()), Some(canonical));
+            }
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i32>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            ".{0,8}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                prop::collection::hash_map(".{0,4}", inner, 0..4)
+                    .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+}

@@ -1,0 +1,152 @@
+//! What a `Content-Type` says, whichever way it is written.
+//!
+//! Rules:
+//! 1. Parameters are compared without regard to case, order and quoting (RFC 9110, section 8.3.1); `boundary` keeps its case.
+//! 2. `charset=utf-8` on JSON and on forms counts as absent: gateways add it.
+//! 3. What does not parse, or names a parameter twice, is compared as it was sent.
+
+use std::borrow::Cow;
+
+use http::HeaderValue;
+
+const BOUNDARY: &str = "boundary";
+
+/// A media type that was understood.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct MediaType<'a> {
+    essence: Cow<'a, str>,
+    // By name, in lower case.
+    parameters: Vec<(String, String)>,
+}
+
+impl<'a> MediaType<'a> {
+    /// What `value` says, if it can be understood.
+    pub(super) fn of(value: &'a HeaderValue) -> Option<Self> {
+        let text = value.to_str().ok()?;
+        if is_plain(text) {
+            return Some(Self { essence: text.into(), parameters: Vec::new() });
+        }
+        let parsed = mediatype::MediaType::parse(text).ok()?;
+        // The parser passes over what follows.
+        if compact(&parsed.to_string()) != compact(text) {
+            return None;
+        }
+        let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let mut parameters: Vec<_> = parsed.params.iter().map(|(name, value)| parameter(*name, *value)).collect();
+        parameters.sort();
+        if parameters.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return None;
+        }
+        let mut this = Self { essence: essence.into(), parameters };
+        if this.is_json() || this.is_form() {
+            this.parameters.retain(|(name, value)| (name.as_str(), value.as_str()) != ("charset", "utf-8"));
+        }
+        Some(this)
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        matches!(&*self.essence, "application/json" | "text/json") || self.essence.ends_with("+json")
+    }
+
+    fn is_form(&self) -> bool {
+        matches!(&*self.essence, "application/x-www-form-urlencoded" | "multipart/form-data")
+    }
+
+    /// Where the parts of a form divide.
+    pub(super) fn form_boundary(&self) -> Option<&str> {
+        if self.essence != "multipart/form-data" {
+            return None;
+        }
+        let boundary = self.parameters.iter().find(|(name, _)| name == BOUNDARY);
+        boundary.map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn remove_boundary(&mut self) {
+        self.parameters.retain(|(name, _)| name != BOUNDARY);
+    }
+
+    /// The one way in which it is written.
+    pub(super) fn canonical(&self) -> Cow<'_, str> {
+        if self.parameters.is_empty() {
+            return Cow::Borrowed(&self.essence);
+        }
+        let mut text = self.essence.to_string();
+        for (name, value) in &self.parameters {
+            text.extend([";", name, "=", &format!("{value:?}")]);
+        }
+        text.into()
+    }
+}
+
+fn parameter(name: mediatype::Name<'_>, value: mediatype::Value<'_>) -> (String, String) {
+    let (name, value) = (name.as_str().to_ascii_lowercase(), value.unquoted_str());
+    let value = if name == BOUNDARY { value.into_owned() } else { value.to_ascii_lowercase() };
+    (name, value)
+}
+
+/// Whether there is nothing but a type, in lower case: what nearly all clients send.
+fn is_plain(text: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'/' | b'-' | b'+' | b'.');
+    text.bytes().all(plain)
+}
+
+fn compact(text: &str) -> String {
+    text.chars().filter(|character| !matches!(character, ' ' | '\t')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> Option<String> {
+        let value = HeaderValue::from_str(text).unwrap();
+        MediaType::of(&value).map(|media_type| media_type.canonical().into_owned())
+    }
+
+    #[test]
+    fn case_order_and_quoting_make_no_difference_and_neither_does_utf_8_on_json_and_forms() {
+        let same = [
+            vec![
+                "application/json",
+                "Application/JSON",
+                "application/json; charset=utf-8",
+                "application/json;CHARSET=\"UTF-8\"",
+            ],
+            vec!["application/vnd.api+json", "application/vnd.api+json;charset=utf-8"],
+            vec!["application/x-www-form-urlencoded", "application/x-www-form-urlencoded; charset=UTF-8"],
+            vec!["text/plain; charset=utf-8; format=flowed", "Text/Plain;Format=\"Flowed\" ; Charset=UTF-8"],
+            vec!["multipart/form-data; boundary=AbC", "multipart/form-data; charset=utf-8; Boundary=\"AbC\""],
+        ];
+        for group in same {
+            let canonicals: Vec<_> = group.iter().map(|text| canonical(text).unwrap()).collect();
+            assert!(canonicals.windows(2).all(|pair| pair[0] == pair[1]), "{canonicals:?}");
+        }
+    }
+
+    #[test]
+    fn what_differs_otherwise_differs() {
+        let different = [
+            ("text/plain", "text/plain; charset=utf-8"),
+            ("application/json", "application/json; charset=utf-16"),
+            ("application/json; version=1", "application/json; version=2"),
+            ("multipart/form-data; boundary=a", "multipart/form-data; boundary=A"),
+            ("text/plain; a=\"b; c=d\"", "text/plain; a=b; c=d"),
+            ("text/plain; a=\"\\\"\"", "text/plain; a=\"\\\\\""),
+        ];
+        for (one, other) in different {
+            assert_ne!(canonical(one).unwrap(), canonical(other).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_understood_is_none() {
+        let strange =
+            ["text/plain; a=1; A=2", "text/plain; a=1 b", "text/plain, text/html", "; charset=utf-8", "text", ""];
+        for text in strange {
+            assert!(canonical(text).is_none_or(|canonical| canonical == text), "{text}");
+        }
+        assert_eq!(canonical("text/plain; a=1; A=2"), None);
+        assert_eq!(canonical("text/plain; a=1 b"), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! The parts of a `multipart/form-data` body, without the boundary between them (RFC 2046, section 5.1.1).
+//!
+//! A browser draws a new boundary for each try. What stands between the boundaries is compared as it was sent.
+
+use memchr::memmem;
+
+/// What stands before the first boundary, between each two, and behind the last; `None` where the body can't be divided
+/// without doubt.
+pub(super) fn pieces<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>> {
+    if boundary.is_empty() {
+        return None;
+    }
+    let delimiter = [b"--", boundary.as_bytes()].concat();
+    let mut pieces = Vec::new();
+    let mut begin = 0;
+    let mut closed = false;
+    for at in memmem::find_iter(body, &delimiter) {
+        // It stands at the beginning of a line, and of the line nothing else is left but blanks.
+        let end = if at == 0 { 0 } else { body.get(..at)?.strip_suffix(b"\r\n")?.len() };
+        let behind = &body[at + delimiter.len()..];
+        if closed || end < begin {
+            return None;
+        }
+        pieces.push(&body[begin..end]);
+        closed = behind.starts_with(b"--");
+        begin = body.len() - if closed { &behind[2..] } else { next_line(behind)? }.len();
+    }
+    pieces.push(&body[begin..]);
+    (closed && pieces.len() > 2).then_some(pieces)
+}
+
+fn next_line(rest: &[u8]) -> Option<&[u8]> {
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    rest[blanks..].strip_prefix(b"\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PART: &str = "Content-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n2";
+
+    fn text<'a>(body: &'a str, boundary: &str) -> Option<Vec<&'a str>> {
+        let pieces = pieces(body.as_bytes(), boundary)?;
+        Some(pieces.into_iter().map(|piece| std::str::from_utf8(piece).unwrap()).collect())
+    }
+
+    #[test]
+    fn the_parts_are_the_same_whatever_the_boundary() {
+        for boundary in ["x", "----WebKitFormBoundaryAbC", "a'()+_,-./:=?b"] {
+            let body = format!("--{boundary}\r\n{PART}\r\n--{boundary} \t\r\n\r\n--{boundary}--\r\n");
+            assert_eq!(text(&body, boundary), Some(vec!["", PART, "", "\r\n"]));
+            let body = format!("before\r\n--{boundary}\r\n{PART}\r\n--{boundary}--behind");
+            assert_eq!(text(&body, boundary), Some(vec!["before", PART, "behind"]));
+        }
+    }
+
+    #[test]
+    fn what_leaves_a_doubt_is_not_divided() {
+        let bodies = [
+            "",
+            "no boundary",
+            "--x\r\nnot closed",
+            "--x\r\na\r\n--x",
+            "--x--",
+            // The line end can't belong to both.
+            "--x\r\n--x--",
+            "--x\r\na\n--x--",
+            "--x\r\na--x\r\n--x--",
+            "--x\r\na\r\n--xy\r\n--x--",
+            "--x\r\na\r\n--x--\r\n--x--",
+            "--x",
+        ];
+        for body in bodies {
+            assert_eq!(text(body, "x"), None, "{body:?}");
+        }
+        assert_eq!(text("--\r\na\r\n----", ""), None);
+    }
+}

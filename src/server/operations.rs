@@ -1,0 +1,130 @@
+//! What operators do with a layer: list, settle, ask, drain, count.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use super::layer::IdempotencyLayer;
+use crate::engine::{Counts, Reconciliation};
+use crate::key::RecordId;
+use crate::record::{Fence, Resolution, Settled};
+use crate::store::{InterruptedRecord, Store, StoreError};
+
+/// What an operator says of an interrupted operation.
+#[derive(Debug)]
+pub enum Resolve {
+    /// It took place; retries get this answer, as long as any other.
+    Answer(Response<Bytes>),
+    /// It did not take place, or may take place again: the key is free, and the next run is told of no earlier one.
+    Forget,
+}
+
+/// For operators.
+impl<St: Store> IdempotencyLayer<St> {
+    /// Refuses new keys from now on (503 `shutting-down`; replays are still given), waits at most `deadline` for the runs
+    /// under way, on all layers over this store, and says how many are left.
+    ///
+    /// New keys stay refused for as long as the store is open.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nobody waits any more, and new keys are refused all the same.
+    pub async fn drain(&self, deadline: Duration) -> usize {
+        self.shared.engine.drain(deadline).await
+    }
+
+    /// The operations that were cut short, the oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store is away, or a record damaged.
+    ///
+    /// # Cancel safety
+    /// It only reads.
+    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
+        self.shared.engine.store.interrupted(limit).await
+    }
+
+    /// Those of them whose clients were answered with `status`, by a handler whose answer means that nobody knows: what an
+    /// outage of a downstream service leaves, say. The oldest first, at most `limit`; all interrupted operations are read
+    /// for it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store is away, or a record damaged.
+    ///
+    /// # Cancel safety
+    /// It only reads.
+    pub async fn interrupted_with_status(
+        &self,
+        status: StatusCode,
+        limit: usize,
+    ) -> Result<Vec<InterruptedRecord>, StoreError> {
+        let all = self.shared.engine.store.interrupted(usize::MAX).await?;
+        Ok(all.into_iter().filter(|record| record.status == Some(status.as_u16())).take(limit).collect())
+    }
+
+    /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
+    /// where it no longer is, runs again, was asked about since, which takes a new fence, or where a request for it is just
+    /// being answered.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store is away, or the answer can't be stored. [`Uncertain`](StoreError::Uncertain) after at most
+    /// 5 s without an answer: it may still take place, and until the store has said, requests for the operation are
+    /// refused.
+    ///
+    /// # Cancel safety
+    /// If the future was polled and is dropped, the operation is settled all the same.
+    pub async fn resolve(&self, id: RecordId, fence: Fence, resolve: Resolve) -> Result<Settled, StoreError> {
+        self.shared.engine.resolve(id, fence, self.resolution(resolve)?).await
+    }
+
+    /// Settles many at once, each as [`resolve`](Self::resolve) does, and says of each, in their order, what became of it.
+    /// ```
+    /// # use http::StatusCode;
+    /// # use tower_idempotency::{MemoryStore, IdempotencyLayer, server::Resolve, store::StoreError};
+    /// # async fn after_an_outage(layer: IdempotencyLayer<MemoryStore>) -> Result<(), StoreError> {
+    /// // The card network says that it did nothing of what it answered 502 to.
+    /// let answered = layer.interrupted_with_status(StatusCode::BAD_GATEWAY, 1_000).await?;
+    /// let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolve::Forget))).await;
+    /// # let _ = settled;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Those that were sent are settled if the future is dropped; no further ones are sent.
+    pub fn resolve_all(
+        &self,
+        decisions: impl IntoIterator<Item = (InterruptedRecord, Resolve)>,
+    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Settled, StoreError>)>> + Send {
+        let decisions = decisions.into_iter();
+        let decided: Vec<_> = decisions.map(|(record, resolve)| (record, self.resolution(resolve))).collect();
+        self.shared.engine.resolve_all(decided)
+    }
+
+    fn resolution(&self, resolve: Resolve) -> Result<Resolution, StoreError> {
+        let Resolve::Answer(response) = resolve else { return Ok(Resolution::Forget) };
+        let outcome = self.shared.recorder.record(&response);
+        let outcome = outcome.ok_or_else(|| StoreError::unavailable("the answer is longer than max_response_body"))?;
+        Ok(Resolution::Outcome { outcome, retention: self.shared.options.policy.retention })
+    }
+
+    /// Asks the reconciler about all operations that were cut short, without waiting for their clients, and settles those
+    /// whose outcome it knows: at the start of a process, say. Nothing under another policy than
+    /// [`OnInterrupted::Reconcile`].
+    ///
+    /// # Errors
+    /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.
+    ///
+    /// # Cancel safety
+    /// A question that was asked is seen through if the future is dropped; no further ones are asked.
+    pub async fn reconcile_all(&self) -> Result<Reconciliation, StoreError> {
+        self.shared.engine.reconcile_all().await
+    }
+
+    /// What this process has counted over this store.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.engine.counts()
+    }
+}

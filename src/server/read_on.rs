@@ -1,0 +1,72 @@
+//! What is done with a body that nobody reads, because its request is refused.
+//!
+//! An HTTP/1.1 server that answers before it has read a request's body has to close the connection, and a client that
+//! was not told so loses its next request on it. So:
+//! 1. The rest of the body is read, up to 64 KiB and for at most one second, and the connection stays usable.
+//! 2. Where that is not enough, or the body declares more, the answer says `Connection: close` (RFC 9112, section 9.6).
+//! 3. A client that sent `Expect: 100-continue` waits before it sends its body (RFC 9110, section 10.1.1). It is not
+//!    asked for it, so the body is not polled, and the connection is closed.
+//! 4. HTTP/2 and later have streams instead, and no such field (RFC 9113, section 8.2.2).
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Buf as _;
+use http::header::{CONNECTION, EXPECT, HeaderValue};
+use http::request::Parts;
+use http::{Response, Version};
+use http_body::Body;
+use tokio::time::Instant;
+
+use crate::within::within;
+
+/// The most bytes that are read on.
+const MOST: u64 = 64 * 1024;
+/// The longest time that is read on.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// What has to be known of a request for that.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Connection {
+    // Whether it closes after an answer that came before its request was read.
+    closes: bool,
+    // Whether the client waits until it is asked for the body.
+    waits: bool,
+}
+
+impl Connection {
+    pub(super) fn of(parts: &Parts) -> Self {
+        let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        Self { closes: parts.version <= Version::HTTP_11, waits: parts.headers.get_all(EXPECT).iter().any(expects) }
+    }
+
+    /// Reads the rest of `body`, so that the connection stays usable; where that can't be, `refusal` says so.
+    pub(super) async fn read_on<B: Body, R>(self, body: Pin<Box<B>>, mut refusal: Response<R>) -> Response<R> {
+        if !self.is_read(body).await && self.closes {
+            refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        refusal
+    }
+
+    async fn is_read<B: Body>(self, mut body: Pin<Box<B>>) -> bool {
+        if body.is_end_stream() {
+            return true;
+        }
+        if self.waits || body.size_hint().lower() > MOST {
+            return false;
+        }
+        let deadline = Some(Instant::now() + LONGEST);
+        let mut read = 0;
+        loop {
+            match within(deadline, poll_fn(|cx| body.as_mut().poll_frame(cx))).await {
+                Some(None) => return true,
+                Some(Some(Ok(frame))) => read += frame.data_ref().map_or(0, |data| data.remaining() as u64),
+                Some(Some(Err(_))) | None => return false,
+            }
+            if read > MOST {
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Saying often what happens often would drown the rest: at most one line a minute.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The time between two lines.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Counts events, and says which of them is worth a line.
+#[derive(Debug, Default)]
+pub(crate) struct Sparingly {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: Option<Instant>,
+    since: u64,
+}
+
+impl Sparingly {
+    /// Counts an event. If its line is due: how many there were since the last line, this one included.
+    pub(crate) fn due(&self) -> Option<u64> {
+        let now = Instant::now();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.since += 1;
+        if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
+            return None;
+        }
+        state.last = Some(now);
+        Some(std::mem::take(&mut state.since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_is_said_at_once_and_the_others_once_a_minute() {
+        let sparingly = Sparingly::default();
+        assert_eq!([sparingly.due(), sparingly.due(), sparingly.due()], [Some(1), None, None]);
+        tokio::time::advance(PAUSE - Duration::from_millis(1)).await;
+        assert_eq!(sparingly.due(), None);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!([sparingly.due(), sparingly.due()], [Some(4), None]);
+    }
+}

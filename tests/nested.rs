@@ -1,0 +1,224 @@
+//! An exchange within an exchange: which request passes the inner layer, and which is an exchange of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post as route;
+use axum::{Router, middleware};
+use common::lab::{Answer, Lab, keyed};
+use http::{HeaderValue, StatusCode, Uri};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tower::ServiceExt as _;
+use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore, Release, Scope};
+
+/// A router whose batch endpoint sends sub-requests through the same router, with heads that are copies of its own.
+#[derive(Clone)]
+struct Batches {
+    effects: Arc<AtomicUsize>,
+    app: Arc<Mutex<Option<Router>>>,
+}
+
+impl Batches {
+    fn behind(layer: IdempotencyLayer<MemoryStore>) -> Lab {
+        let this = Self { effects: Arc::default(), app: Arc::default() };
+        let app = Router::new()
+            .route("/charges", route(charge))
+            .route("/refunds", route(charge))
+            .route("/batch", route(batch))
+            .layer(layer)
+            .with_state(this.clone());
+        *this.app.lock().unwrap() = Some(app.clone());
+        Lab::of(app)
+    }
+}
+
+async fn charge(State(batches): State<Batches>) -> String {
+    format!("effect {}", batches.effects.fetch_add(1, Ordering::SeqCst) + 1)
+}
+
+/// Its body has a line for each sub-request: where to, and with which key; `-` leaves the key out.
+async fn batch(State(batches): State<Batches>, request: Request) -> String {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let mut answers = Vec::new();
+    for line in std::str::from_utf8(&body).unwrap().lines() {
+        let (target, key) = line.split_once(' ').unwrap();
+        let app = batches.app.lock().unwrap().clone().unwrap();
+        let answer = app.oneshot(sub_request(&parts, target, key)).await.unwrap();
+        let answer = Answer::of(answer).await;
+        let marker = if answer.is_replay() { " again" } else { "" };
+        answers.push(match answer.status.as_u16() {
+            200 => format!("{}{marker}", answer.text()),
+            status => format!("{status} {}", answer.problem()),
+        });
+    }
+    answers.join(", ")
+}
+
+fn sub_request(parts: &Parts, target: &str, key: &str) -> Request {
+    let mut parts = parts.clone();
+    parts.uri = Uri::try_from(target).unwrap();
+    parts.headers.remove("idempotency-key");
+    if key != "-" {
+        parts.headers.insert("idempotency-key", HeaderValue::from_str(key).unwrap());
+    }
+    Request::from_parts(parts, Body::from("a"))
+}
+
+async fn send(lab: &Lab, key: &str, body: &'static str) -> String {
+    lab.send(keyed("POST", "/batch", key).body(Body::from(body)).unwrap()).await.text().to_owned()
+}
+
+fn layer() -> IdempotencyLayer<MemoryStore> {
+    IdempotencyLayer::new(MemoryStore::new())
+}
+
+#[tokio::test]
+async fn trap_80_a_sub_request_with_a_key_of_its_own_is_an_exchange_of_its_own() {
+    let layer = layer();
+    let lab = Batches::behind(layer.clone());
+    assert_eq!(send(&lab, "batch-1", "/charges sub-1\n/charges sub-2").await, "effect 1, effect 2");
+    assert_eq!(send(&lab, "batch-2", "/charges sub-1\n/charges sub-3").await, "effect 1 again, effect 3");
+    assert_eq!(send(&lab, "batch-1", "/charges sub-1\n/charges sub-2").await, "effect 1, effect 2", "a replay");
+    // From outside, too: the same operation, whoever sends it.
+    assert_eq!(lab.post("sub-2", "a").await.text(), "effect 2");
+    assert_eq!(layer.store().len(), 5);
+}
+
+#[tokio::test]
+async fn a_sub_request_of_the_same_operation_passes() {
+    let layer = layer();
+    let lab = Batches::behind(layer.clone());
+    assert_eq!(send(&lab, "batch-1", "/charges batch-1").await, "effect 1");
+    assert_eq!(send(&lab, "batch-2", "/charges -").await, "effect 2", "without a key it asks for nothing");
+    assert_eq!((layer.counts().runs, layer.store().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_sub_request_is_what_it_asks_for_and_not_what_its_enclosing_request_did() {
+    let lab = Batches::behind(layer());
+    assert_eq!(send(&lab, "batch-1", "/charges sub-1").await, "effect 1");
+    assert_eq!(send(&lab, "batch-2", "/refunds sub-1").await, "422 key-reused", "the path is the sub-request's own");
+    assert_eq!(send(&lab, "batch-3", "/charges?for=bob sub-1").await, "422 key-reused");
+}
+
+#[tokio::test]
+async fn a_sub_request_of_a_sub_request_is_told_from_both() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let app: Arc<Mutex<Option<Router>>> = Arc::default();
+    let step = |next: Option<(&'static str, &'static str)>| {
+        let (seen, app) = (Arc::clone(&seen), Arc::clone(&app));
+        move |request: Request| async move {
+            let (parts, _) = request.into_parts();
+            seen.lock().unwrap().push(parts.uri.path().to_owned());
+            let Some((target, key)) = next else { return "done".to_owned() };
+            let app = app.lock().unwrap().clone().unwrap();
+            Answer::of(app.oneshot(sub_request(&parts, target, key)).await.unwrap()).await.text().to_owned()
+        }
+    };
+    let router = Router::new()
+        .route("/one", route(step(Some(("/two", "two")))))
+        .route("/two", route(step(Some(("/three", "three")))))
+        .route("/three", route(step(None)))
+        .layer(layer());
+    *app.lock().unwrap() = Some(router.clone());
+    let lab = Lab::of(router);
+    let send =
+        |path: &'static str, key: &'static str| lab.send(keyed("POST", path, key).body(Body::from("a")).unwrap());
+    assert_eq!(send("/one", "one").await.text(), "done");
+    assert_eq!(*seen.lock().unwrap(), ["/one", "/two", "/three"]);
+    // Each was recorded as what it asked for: sent from outside, they are the same requests.
+    for (path, key) in [("/two", "two"), ("/three", "three")] {
+        assert!(send(path, key).await.is_replay(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_context_that_outlived_its_run_protects_nothing() {
+    let kept: Arc<Mutex<Option<Parts>>> = Arc::default();
+    let keeps = Arc::clone(&kept);
+    let effects = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&effects);
+    let handler = move |request: Request| async move {
+        *keeps.lock().unwrap() = Some(request.into_parts().0);
+        format!("effect {}", counted.fetch_add(1, Ordering::SeqCst) + 1)
+    };
+    let lab = Lab::of(Router::new().route("/charges", route(handler)).layer(layer()));
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    let parts = kept.lock().unwrap().clone().unwrap();
+    assert!(parts.extensions.get::<IdempotencyContext>().is_some());
+    let later = lab.send(Request::from_parts(parts, Body::from("a"))).await;
+    assert_eq!((later.text(), later.is_replay()), ("effect 1", true));
+    assert_eq!(effects.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn within_an_exchange_another_scope_makes_another_operation() {
+    let store = MemoryStore::new();
+    let inner = IdempotencyLayer::new(store.clone()).scope(|_| Ok(Scope::new("tenant")));
+    let nested = Router::new().route("/charges", route(async || "done")).layer(inner);
+    let lab = Lab::of(Router::new().nest("/v1", nested).layer(IdempotencyLayer::new(store.clone())));
+    let charge = || lab.send(keyed("POST", "/v1/charges", "k").body(Body::from("a")).unwrap());
+    assert_eq!(charge().await.text(), "done");
+    assert!(charge().await.is_replay());
+    assert_eq!(store.len(), 2);
+}
+
+// A seeded fault: a layer over another store that passes.
+#[tokio::test]
+async fn a_layer_over_another_store_never_passes() {
+    let (outer, inner) = (MemoryStore::new(), MemoryStore::new());
+    let effects = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&effects);
+    let handler = move || async move { format!("effect {}", counted.fetch_add(1, Ordering::SeqCst) + 1) };
+    let nested = || Router::new().route("/charges", route(handler.clone())).layer(IdempotencyLayer::new(inner.clone()));
+    let both = Lab::of(nested().layer(IdempotencyLayer::new(outer.clone())));
+    assert_eq!(both.post("k", "a").await.text(), "effect 1");
+    assert_eq!((outer.len(), inner.len()), (1, 1), "each has its own record");
+    // Where the outer one has forgotten, the inner one answers.
+    let forgetful = Lab::of(nested().layer(IdempotencyLayer::new(MemoryStore::new())));
+    assert_eq!(forgetful.post("k", "a").await.text(), "effect 1");
+    assert_eq!(effects.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_a_layer_inside_refuses_is_no_outcome_outside() {
+    let (outer, inner) = (MemoryStore::new(), TestStore::new());
+    inner.fail_next(Verb::Claim);
+    let nested = Router::new().route("/charges", route(async || "done")).layer(IdempotencyLayer::new(inner));
+    let lab = Lab::of(nested.layer(IdempotencyLayer::new(outer.clone())));
+    assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
+    assert!(outer.is_empty(), "nothing ran");
+    assert_eq!(lab.post("k", "a").await.text(), "done");
+
+    let (outer, inner) = (MemoryStore::new(), MemoryStore::new());
+    let panics = Router::new().route("/charges", route(async || -> &'static str { panic!("on purpose") }));
+    let lab = Lab::of(panics.layer(IdempotencyLayer::new(inner)).layer(IdempotencyLayer::new(outer.clone())));
+    assert_eq!(lab.post("k", "a").await.refusal(), (500, "outcome-unknown".to_owned()));
+    assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
+    let listed = IdempotencyLayer::new(outer).interrupted(9).await.unwrap();
+    assert_eq!(listed[0].status, Some(500));
+}
+
+#[tokio::test]
+async fn trap_76_a_layer_on_a_nested_router_and_on_the_outer_one_passes_whatever_stands_between() {
+    let layer = layer();
+    let nested = Router::new().route("/charges", route(async |OriginalUri(uri): OriginalUri| uri.to_string()));
+    let between = async |request: Request, next: middleware::Next| -> Response {
+        let response = next.run(request).await;
+        if response.status() == StatusCode::OK { response } else { Release.into_response() }
+    };
+    let nested = nested.layer(layer.clone()).layer(middleware::from_fn(between));
+    let lab = Lab::of(Router::new().nest("/v1", nested).layer(layer.clone()));
+    let charge = || lab.send(keyed("POST", "/v1/charges", "k").body(Body::from("a")).unwrap());
+    assert_eq!(charge().await.text(), "/v1/charges");
+    assert!(charge().await.is_replay());
+    assert_eq!((layer.counts().runs, layer.store().len()), (1, 1));
+}
