@@ -29,14 +29,15 @@
 //!
 //! ## key-reused
 //! Status 422. The key belongs to another request: method, host, path, query, content type or body differ. A new operation needs
-//! a new key.
+//! a new key. The same where a header differs that the server compares.
 //!
 //! ## credentials-changed
 //! Status 422. The same request with other credentials than the first try's. **Do not mint a new key**: it would run the
 //! operation again. Use the first try's credentials; operators avoid this with a `scope`.
 //!
 //! ## not-verifiable
-//! Status 409. What was recorded was made by rules that this server can't apply, such as a later release's. **Do not mint a new
+//! Status 409. What was recorded was made by rules that this server can't apply, such as a later release's, or with other
+//! options. **Do not mint a new
 //! key.**
 //!
 //! ## in-flight
@@ -49,6 +50,6 @@
 //!
 //! ## outcome-unknown
 //! Status 409, or 500 for the request whose own run it was. The operation **may have taken place**: its run was cut short by a
-//! crash, a panic, an error or a time-out. Find out before you use a new key; the operator can settle it. Where the server finds
+//! crash, a panic, an error or a time-out, or its handler answered that it does not know. Find out before you use a new key; the operator can settle it. Where the server finds
 //! out by itself, `retry_with_same_key` is true. Status 503: the store failed while the operation was being committed; try again
 //! later with the same key.

@@ -267,6 +267,21 @@ async fn fail_open_runs_unprotected_when_the_claim_times_out_and_the_late_claim_
     assert_eq!((lab.effects(), layer.counts().unprotected), (1, 1));
 }
 
+// A seeded fault: the doubtful claim of a run that went ahead unprotected is not forgotten, and undone by the next request,
+// as if nothing had run under it.
+#[tokio::test]
+async fn fail_open_forgets_the_doubtful_claim_of_a_run_that_went_ahead_without_it() {
+    let store = TestStore::new();
+    let layer = IdempotencyLayer::new(store.clone()).fail_open(true);
+    let lab = Lab::counting(layer.clone());
+    store.lose_answer(Verb::Claim);
+    store.lose_answer(Verb::Claim);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    assert_eq!(layer.counts().unprotected, 1);
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(lab.effects(), 1, "the claim is that of a handler that ran");
+}
+
 #[tokio::test]
 async fn fail_open_never_runs_beside_a_run_that_is_under_way() {
     let store = TestStore::new();

@@ -26,7 +26,7 @@ use tower_idempotency::record::State;
 use tower_idempotency::server::{KeptHeaders, Meaning};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::{ManualClock, TestStore, Verb};
-use tower_idempotency::{IdempotencyContext, IdempotencyLayer, Keep, MemoryStore, RecordId, Release, Scope};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, Keep, MemoryStore, RecordId, Rejection, Release, Scope};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -245,13 +245,33 @@ async fn problem_base_and_render_rejection_say_how_refusals_read() {
     assert_eq!(answer.json()["type"], "https://pay.example/problems/key-malformed");
     assert_eq!(answer.header("link"), Some("<https://pay.example/problems/key-malformed>; rel=\"describedby\""));
 
-    let render = |rejection: &tower_idempotency::Rejection| {
+    let render = |rejection: &Rejection| {
         let body = Bytes::from(format!("no: {}", rejection.kind.slug()));
         http::Response::builder().status(StatusCode::IM_A_TEAPOT).header("x-own", "1").body(body).unwrap()
     };
     let lab = Lab::counting(layer().render_rejection(render));
     let answer = lab.post("a b", "a").await;
     assert_eq!((answer.status.as_u16(), answer.text(), answer.header("x-own")), (418, "no: key-malformed", Some("1")));
+}
+
+#[tokio::test]
+async fn render_rejection_is_given_all_it_needs_and_retry_after_is_set_whatever_it_returns() {
+    let render = |rejection: &Rejection| {
+        let Rejection { kind, detail, retry_after, retry_with_same_key, .. } = rejection;
+        let base = rejection.problem_base();
+        let said =
+            json!([kind.slug(), base, rejection.type_uri(), !detail.is_empty(), retry_after, retry_with_same_key]);
+        Response::new(Bytes::from(said.to_string()))
+    };
+    let store = TestStore::new();
+    let base = "https://pay.example/problems/";
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).problem_base(base).render_rejection(render));
+    store.fail_next(Verb::Claim);
+    let answer = lab.post("k", "a").await;
+    let uri = format!("{base}store-unavailable");
+    assert_eq!(answer.json(), json!(["store-unavailable", base, uri, true, 1, true]));
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (200, Some("1")));
+    assert_eq!(lab.post("a b", "a").await.header("retry-after"), None);
 }
 
 #[tokio::test]

@@ -32,9 +32,13 @@ pub(crate) async fn only_this_machine(
     if peer.ip().to_canonical().is_loopback() { next.run(request).await } else { ApiError::not_found().into_response() }
 }
 
-/// `GET /admin/interrupted`
-pub(crate) async fn list(State(layer): Layer) -> Result<Json<Value>, ApiError> {
-    let interrupted = layer.interrupted(LISTED).await.map_err(store_error)?;
+/// `GET /admin/interrupted`, and `GET /admin/interrupted?status=504` for those that were answered so
+pub(crate) async fn list(State(layer): Layer, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
+    let interrupted = match status_of(&query_of(query)?)? {
+        Some(status) => layer.interrupted_with_status(status, LISTED).await,
+        None => layer.interrupted(LISTED).await,
+    };
+    let interrupted = interrupted.map_err(store_error)?;
     let lines = interrupted.iter().map(|record| {
         json!({
             "id": record.id.to_string(),
@@ -42,6 +46,7 @@ pub(crate) async fn list(State(layer): Layer) -> Result<Json<Value>, ApiError> {
             "fence": record.fence.0.to_string(),
             "attempt": record.attempt,
             "began": record.began.as_millis() / 1_000,
+            "status": record.status,
         })
     });
     Ok(Json(json!({ "data": lines.collect::<Vec<_>>() })))
@@ -66,11 +71,28 @@ pub(crate) async fn answer(
     let query = query_of(query)?;
     serde_json::from_slice::<serde::de::IgnoredAny>(&body)
         .map_err(|error| ApiError::invalid(None, format!("The answer is not JSON: {error}")))?;
-    let status = query.optional_number("status", 200..=599)?.and_then(|status| u16::try_from(status).ok());
+    let status = status_of(&query)?;
     let mut answer = HttpResponse::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    *answer.status_mut() = status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::OK);
+    *answer.status_mut() = status.unwrap_or(StatusCode::OK);
     resolve(&layer, &id, &query, Resolve::Answer(answer)).await
+}
+
+/// `POST /admin/interrupted/forget?status=504`: all that were answered so, at most as many as are listed
+pub(crate) async fn forget_all(State(layer): Layer, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
+    let status = status_of(&query_of(query)?)?;
+    let status = status.ok_or_else(|| ApiError::invalid("status", "status must say which ones are meant"))?;
+    let answered = layer.interrupted_with_status(status, LISTED).await.map_err(store_error)?;
+    let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolve::Forget))).await;
+    let (forgotten, left): (Vec<_>, Vec<_>) =
+        settled.into_iter().partition(|(_, settled)| matches!(settled, Ok(Settled::Done)));
+    tracing::warn!(%status, forgotten = forgotten.len(), "an operator settled interrupted operations");
+    Ok(Json(json!({ "settled": forgotten.len(), "left": left.len() })))
+}
+
+fn status_of(query: &Fields) -> Result<Option<StatusCode>, ApiError> {
+    let status = query.optional_number("status", 200..=599)?.and_then(|status| u16::try_from(status).ok());
+    Ok(status.and_then(|status| StatusCode::from_u16(status).ok()))
 }
 
 fn query_of(query: Option<String>) -> Result<Fields, ApiError> {

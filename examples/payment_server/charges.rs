@@ -69,11 +69,7 @@ pub(crate) async fn create(
         }
     };
     tracing::debug!(%id, "charged");
-    source.after();
-    if source == Source::Error {
-        return Err(ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong after the charge."));
-    }
-    Ok(answer)
+    Ok(source.after().unwrap_or(answer))
 }
 
 fn read(fields: &Fields) -> Result<(Source, Entry), ApiError> {

@@ -43,6 +43,7 @@ pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>) -> Ro
     // Beside the layer, not under it: an operator's call is not an operation of a client.
     let admin = Router::new()
         .route("/admin/interrupted", get(admin::list))
+        .route("/admin/interrupted/forget", post(admin::forget_all))
         .route("/admin/interrupted/{id}/forget", post(admin::forget))
         .route("/admin/interrupted/{id}/answer", post(admin::answer))
         .layer(middleware::from_fn(admin::only_this_machine))

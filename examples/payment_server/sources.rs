@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
-use tower_idempotency::Release;
+use tower_idempotency::{Release, Unknown};
 
 use crate::errors::ApiError;
 
@@ -18,12 +18,21 @@ pub(crate) enum Source {
     Error,
     Unavailable,
     Panic,
+    Timeout,
     Crash,
 }
 
 impl Source {
-    const ALL: [Self; 7] =
-        [Self::Visa, Self::Declined, Self::Slow, Self::Error, Self::Unavailable, Self::Panic, Self::Crash];
+    const ALL: [Self; 8] = [
+        Self::Visa,
+        Self::Declined,
+        Self::Slow,
+        Self::Error,
+        Self::Unavailable,
+        Self::Panic,
+        Self::Timeout,
+        Self::Crash,
+    ];
 
     fn token(self) -> &'static str {
         match self {
@@ -33,6 +42,7 @@ impl Source {
             Self::Error => "tok_error",
             Self::Unavailable => "tok_unavailable",
             Self::Panic => "tok_panic",
+            Self::Timeout => "tok_timeout",
             Self::Crash => "tok_crash",
         }
     }
@@ -50,19 +60,28 @@ impl Source {
                 // Only who knows that nothing happened may say so: the key is free, and a retry runs.
                 Some((Release, error).into_response())
             }
-            Self::Visa | Self::Error | Self::Panic | Self::Crash => None,
+            Self::Visa | Self::Error | Self::Panic | Self::Timeout | Self::Crash => None,
         }
     }
 
-    /// What happens once the charge is durable.
-    pub(crate) fn after(self) {
+    /// What happens once the charge is durable; another answer than the charge, where there is one.
+    pub(crate) fn after(self) -> Option<Response> {
         match self {
             Self::Panic => panic!("tok_panic: charged, and then this"),
             Self::Crash => {
                 tracing::error!("tok_crash: charged, and now the process ends");
                 std::process::exit(70)
             }
-            Self::Visa | Self::Declined | Self::Slow | Self::Error | Self::Unavailable => {}
+            Self::Error => {
+                let error = ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong after the charge.");
+                Some(error.into_response())
+            }
+            Self::Timeout => {
+                let error = ApiError::api(StatusCode::GATEWAY_TIMEOUT, "The card network did not answer in time.");
+                // Whether it charged is not known here: an operator settles it, or the ledger is asked.
+                Some((Unknown, error).into_response())
+            }
+            Self::Visa | Self::Declined | Self::Slow | Self::Unavailable => None,
         }
     }
 }

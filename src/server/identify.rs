@@ -40,11 +40,13 @@ pub enum FingerprintBody {
     Custom(CustomBody),
 }
 
+type Digest = dyn Fn(&Parts, &Bytes) -> Bytes + Send + Sync;
+
 /// A function of the application's own, made by [`FingerprintBody::custom`].
 #[derive(Clone)]
 pub struct CustomBody {
     version: Arc<str>,
-    digest: Arc<dyn Fn(&Parts, &Bytes) -> Bytes + Send + Sync>,
+    digest: Arc<Digest>,
 }
 
 impl FingerprintBody {

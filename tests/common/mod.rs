@@ -11,6 +11,7 @@ pub mod disk;
 pub mod history;
 pub mod lab;
 pub mod listed;
+pub mod log;
 pub mod process;
 pub mod proxy;
 

@@ -71,3 +71,37 @@ async fn a_panic_after_the_charge_leaves_the_outcome_unknown() {
     assert_eq!(server.interrupted().await.len(), 1);
     assert_eq!(server.get("/healthz").await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_card_network_did_not_answer_is_unknown_listed_by_status_and_settled_at_once() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).start();
+    let calls: Vec<_> = (0..3).map(|number| Call::charge(&format!("timeout-{number}"), "tok_timeout")).collect();
+    for call in &calls {
+        assert_eq!(server.send(call).await.status, 504);
+        assert_eq!(server.send(call).await.refusal(), (409, "outcome-unknown".to_owned()));
+    }
+    server.send(&Call::charge("panic", "tok_panic")).await;
+    assert_eq!(server.interrupted().await.len(), 4);
+    let listed = server.get("/admin/interrupted?status=504").await.json();
+    let listed = listed["data"].as_array().unwrap();
+    assert!(listed.len() == 3 && listed.iter().all(|line| line["status"] == 504), "{listed:?}");
+    // The ledger knows of three charges; an operator who found none would say so of all at once.
+    assert_eq!(server.charges().await.len(), 4);
+    assert_eq!(server.send(&Call::post("/admin/interrupted/forget", "")).await.status, 400);
+    let settled = server.send(&Call::post("/admin/interrupted/forget?status=504", "")).await;
+    assert_eq!(settled.json(), serde_json::json!({ "settled": 3, "left": 0 }));
+    assert_eq!(server.interrupted().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_reconcile_the_ledger_is_asked_what_the_card_network_did_not_answer() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).with("--on-interrupted reconcile").start();
+    let call = Call::charge("timeout", "tok_timeout");
+    assert_eq!(server.send(&call).await.status, 504);
+    let retry = server.send(&call).await;
+    assert_eq!((retry.status.as_u16(), retry.is_replay()), (200, true));
+    assert_eq!(retry.json()["object"], "charge");
+    assert_eq!(server.charges().await.len(), 1);
+}
