@@ -138,7 +138,8 @@ mod tests {
     const ID: RecordId = RecordId::from_bytes([7; 32]);
 
     fn records() -> [(&'static str, Record<Stored>); 6] {
-        let fingerprint = Fingerprint::builder().field("body", b"a=1").credential("cookie", b"c").finish();
+        let fingerprint = Fingerprint::builder().field("body", b"a=1").credential("cookie", b"c").foreign(1, [0; 8]);
+        let fingerprint = fingerprint.finish();
         let time = Timestamp::from_millis;
         let (since, expires) = (time(1_700_000_000_000), time(1_700_086_400_000));
         let record = |state| Record { fingerprint, fence: Fence(1 << 40 | 3), attempt: 2, began: since, state };

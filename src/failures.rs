@@ -19,8 +19,8 @@
 //! # 1. The request arrives: key, body, fingerprint
 //! | fault | what happens | test |
 //! |---|---|---|
-//! | message lost | nothing has happened, though half of a body has come; the client sends it again | `a_stream_that_is_reset_half_way_charges_nothing_though_its_beginning_is_a_valid_charge` |
-//! | answer lost | the refusal is lost, and a retry is refused alike; a refusal before the body comes does not break the connection | `trap_85_after_a_refusal_before_the_body_the_next_request_on_the_connection_is_answered` |
+//! | message lost | nothing has happened, though half of a body has come; the client sends it again | `a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same`, `a_stream_that_is_reset_half_way_charges_nothing_though_its_beginning_is_a_valid_charge` |
+//! | answer lost | the refusal is lost, and a retry is refused alike; a refusal before the body comes does not break the connection | `a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same`, `trap_85_after_a_refusal_before_the_body_the_next_request_on_the_connection_is_answered` |
 //! | process killed | nothing was claimed; the retry is a first request | `a_server_that_is_killed_at_random_keeps_its_word` |
 //! | thread paused | a slow upload holds no key | `trap_35_a_slow_upload_holds_no_key` |
 //! | disk full | the disk is not touched | `a_request_that_is_refused_for_its_own_sake_touches_no_store` |
@@ -75,16 +75,16 @@
 //! # 5. The handler runs
 //! | fault | what happens | test |
 //! |---|---|---|
-//! | message lost | the handler answers that it does not know, and its retry gets what the policy says | `trap_82_a_handler_can_say_that_it_does_not_know` |
+//! | message lost | the handler asks again under its derived key, or answers that it does not know, and its retry gets what the policy says | `a_derived_key_depends_on_the_step_and_on_nothing_that_changes_between_attempts`, `trap_82_a_handler_can_say_that_it_does_not_know` |
 //! | answer lost | the client is gone: the run goes on | `a_client_that_hangs_up_has_charged_once_and_its_retry_is_a_replay` |
 //! | process killed | interrupted: refused, run again or asked about, as the policy says | `a_retry_after_a_crash_is_refused` |
-//! | thread paused | past `max_run`, or a time-out inside, its future is dropped: interrupted | `the_readme_says_what_clients_see_of_layers_inside_and_outside` |
+//! | thread paused | past `max_run`, or a time-out inside, its future is dropped: interrupted | `trap_69_a_handler_that_hangs_is_dropped_after_max_run`, `the_readme_says_what_clients_see_of_layers_inside_and_outside` |
 //! | disk full | the handler's own affair; what it writes to its own trees is durable after `sync`, or an error | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | disk error | the same | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | as killed | `what_was_said_before_a_power_cut_holds_after_it` |
 //! | store away | noticed when the outcome is recorded | `trap_14_where_recording_fails_the_real_answer_is_given_and_the_claim_kept` |
 //! | clock jump | `max_run` goes by the steady clock; a running record never expires | `retention_starts_where_the_run_ends_and_a_running_record_never_expires` |
-//! | duplicate | waits; so does one that another handler sends under a key of its own | `trap_80_a_sub_request_with_a_key_of_its_own_is_an_exchange_of_its_own` |
+//! | duplicate | waits; one that another handler sends under a key of its own is a duplicate too | `a_duplicate_waits_for_the_answer_of_the_first`, `trap_80_a_sub_request_with_a_key_of_its_own_is_an_exchange_of_its_own` |
 //!
 //! # 6. Recording the outcome
 //! | fault | what happens | test |

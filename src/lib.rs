@@ -12,7 +12,7 @@
 //! 3. **`engine/exchange.rs`** looks at the slot, the store, and the slot again. A run under way is joined
 //!    (`slots/wait.rs`), a record is compared and answered from (`engine/verdict.rs`).
 //! 4. A new key takes the slot (`slots/map.rs`), and its run is spawned before the claim is sent: **`engine/run.rs`**.
-//!    Under the slot the store is asked for the operation (`engine/claim.rs`), and where an earlier run was cut short, the
+//!    Under the slot the store is asked for the operation (`engine/claim.rs`), and where an earlier run was interrupted, the
 //!    application may be (`engine/reconcile.rs`).
 //! 5. **`store/`** decides each step by `record.rs`, the one file that says which state follows which. `SledStore` does it
 //!    on one thread that writes, syncs, and only then answers (`store/sled/writer.rs`).

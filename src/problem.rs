@@ -28,8 +28,8 @@
 //! Status 503, with `Retry-After`. This server takes no new operations. Try again with the same key.
 //!
 //! ## key-reused
-//! Status 422. The key belongs to another request: method, host, path, query, content type or body differ. A new operation needs
-//! a new key. The same where a header differs that the server compares.
+//! Status 422. The key belongs to another request: its method, host, path, query, content type, body, or a header that the
+//! server compares differs. A new operation needs a new key.
 //!
 //! ## credentials-changed
 //! Status 422. The same request with other credentials than the first try's. **Do not mint a new key**: it would run the
@@ -46,7 +46,7 @@
 //!
 //! ## not-replayable
 //! Status 409. The operation **took place**, with the status in `original_status`; its answer was not stored, because it was too
-//! large, too slow or a stream. It is not run again.
+//! large, too slow, a stream, or broke off. It is not run again.
 //!
 //! ## outcome-unknown
 //! Status 409, or 500 for the request whose own run it was. The operation **may have taken place**: its run was cut short by a

@@ -58,10 +58,10 @@ pub enum State<O = Bytes> {
     Running {
         /// Its claimer's.
         nonce: Nonce,
-        /// How long the record is kept if the run is cut short, in milliseconds.
+        /// How long the record is kept if the run is interrupted, in milliseconds.
         interrupted_retention: u64,
     },
-    /// Cut short: nobody knows whether the effect took place.
+    /// Nobody knows whether the effect took place: the run was cut short, or its handler's answer says so.
     Interrupted {
         /// When it was first seen so.
         since: Timestamp,
@@ -112,8 +112,8 @@ impl<O> Record<O> {
         self.fence == fence && matches!(self.state, State::Interrupted { .. })
     }
 
-    /// This record of a run, cut short, whose client was answered with `status`, if it was.
-    pub(crate) fn cut_short(self, status: Option<u16>, now: Timestamp) -> Self {
+    /// This record of a run, interrupted, whose client was answered with `status`, if it was.
+    pub(crate) fn interrupted(self, status: Option<u16>, now: Timestamp) -> Self {
         let State::Running { interrupted_retention, .. } = self.state else { return self };
         let expires = now.plus(Duration::from_millis(interrupted_retention));
         Self { state: State::Interrupted { since: now, expires, status }, ..self }
@@ -132,7 +132,7 @@ pub struct Claim {
     /// Whether the claim must survive a power cut before the handler starts. Where not, an embedded store may keep no
     /// trace of it: the slot in this process is the claim.
     pub durable: bool,
-    /// How long the record is kept if the run is cut short.
+    /// How long the record is kept if the run is interrupted.
     pub interrupted_retention: Duration,
 }
 
@@ -288,7 +288,7 @@ pub(crate) fn interrupt<O>(
     now: Timestamp,
 ) -> (Change<O>, Settled) {
     match current {
-        Some(record) if record.is_running(fence) => (Change::Put(record.cut_short(status, now)), Settled::Done),
+        Some(record) if record.is_running(fence) => (Change::Put(record.interrupted(status, now)), Settled::Done),
         Some(record) if record.is_interrupted(fence) => (Change::Nothing, Settled::Done),
         _ => (Change::Nothing, Settled::Superseded),
     }

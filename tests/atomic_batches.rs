@@ -56,7 +56,7 @@ async fn assert_sound(store: &SledStore, long: &[usize]) {
     assert_eq!(expiring.len(), expiring_once.len(), "no record expires twice");
     assert!(expiring_once.is_subset(&records), "no list names a record that is gone");
     assert!(records.difference(&expiring_once).all(|id| claimed.contains(id)), "who doesn't expire is running");
-    assert_eq!(keys("i"), store.interrupted(usize::MAX).await.unwrap().len());
+    assert_eq!(keys("i"), store.interrupted(usize::MAX, None).await.unwrap().len());
     assert_eq!(keys("c"), long.iter().map(|length| length.div_ceil(PIECE)).sum::<usize>());
     assert!(store.db().unwrap().open_tree("charges").unwrap().iter().all(|charge| charge.is_ok()));
 }
@@ -195,7 +195,7 @@ async fn in_one_batch_with_other_verbs_before_between_and_after_each_does_its_ow
     }
     let all = ["busy", "short", "long", "longer", "durable", "poor", "interrupted"].map(|key| charged(store, key));
     assert_eq!((all, charged(store, "sum")), ([1, 1, 1, 1, 1, 0, 0], 4));
-    let listed = store.interrupted(10).await.unwrap();
+    let listed = store.interrupted(10, None).await.unwrap();
     assert_eq!(listed.len(), 2, "the one that was, and the one claimed and never run");
 }
 

@@ -21,8 +21,8 @@ const FAULTS: [&str; 10] = [
 struct Cell {
     step: String,
     fault: String,
-    /// The name between backticks, or what stands there instead.
-    test: Result<String, String>,
+    /// The names between backticks, or what stands there instead.
+    tests: Result<Vec<String>, String>,
 }
 
 fn cells() -> Vec<Cell> {
@@ -39,9 +39,9 @@ fn cells() -> Vec<Cell> {
             continue;
         }
         assert!(!outcome.is_empty(), "{step}, {fault}: what happens?");
-        let name = test.strip_prefix('`').and_then(|test| test.strip_suffix('`'));
-        let test = name.map(str::to_owned).ok_or_else(|| test.to_owned());
-        cells.push(Cell { step: step.clone(), fault: fault.to_owned(), test });
+        let name = |name: &str| Some(name.strip_prefix('`')?.strip_suffix('`')?.to_owned());
+        let tests = test.split(", ").map(name).collect::<Option<_>>().ok_or_else(|| test.to_owned());
+        cells.push(Cell { step: step.clone(), fault: fault.to_owned(), tests });
     }
     cells
 }
@@ -93,10 +93,12 @@ fn every_named_test_exists_and_what_names_none_says_that_it_is_a_gap() {
     let cells = cells();
     let mut gaps = 0;
     let mut missing = Vec::new();
-    for Cell { step, fault, test } in &cells {
-        match test {
-            Ok(name) if tests.contains(name) => {}
-            Ok(name) => missing.push(format!("{step}, {fault}: {name}")),
+    for Cell { step, fault, tests: named } in &cells {
+        match named {
+            Ok(names) => {
+                let unknown = names.iter().filter(|name| !tests.contains(*name));
+                missing.extend(unknown.map(|name| format!("{step}, {fault}: {name}")));
+            }
             Err(text) => {
                 assert!(text.starts_with("*gap*"), "{step}, {fault}: {text:?}");
                 gaps += 1;

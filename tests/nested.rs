@@ -8,15 +8,17 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::extract::{OriginalUri, Request, State};
 use axum::http::request::Parts;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::post as route;
 use axum::{Router, middleware};
-use common::lab::{Answer, Lab, keyed};
+use common::lab::{Answer, Gate, Lab, keyed, post};
 use http::{HeaderValue, StatusCode, Uri};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tower::ServiceExt as _;
 use tower_idempotency::test_util::{TestStore, Verb};
-use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore, Release, Scope};
+use tower_idempotency::{
+    IdempotencyContext, IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Release, Scope, Unknown,
+};
 
 /// A router whose batch endpoint sends sub-requests through the same router, with heads that are copies of its own.
 #[derive(Clone)]
@@ -190,13 +192,15 @@ async fn a_layer_over_another_store_never_passes() {
 
 #[tokio::test]
 async fn what_a_layer_inside_refuses_is_no_outcome_outside() {
-    let (outer, inner) = (MemoryStore::new(), TestStore::new());
-    inner.fail_next(Verb::Claim);
-    let nested = Router::new().route("/charges", route(async || "done")).layer(IdempotencyLayer::new(inner));
-    let lab = Lab::of(nested.layer(IdempotencyLayer::new(outer.clone())));
-    assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
-    assert!(outer.is_empty(), "nothing ran");
-    assert_eq!(lab.post("k", "a").await.text(), "done");
+    let fails = TestStore::new();
+    for (policy, again) in [(OnInterrupted::Refuse, "outcome-unknown"), (OnInterrupted::Rerun, "")] {
+        let (outer, inner) = (MemoryStore::new(), fails.clone());
+        inner.fail_next(Verb::Claim);
+        let nested = Router::new().route("/charges", route(async || "done")).layer(IdempotencyLayer::new(inner));
+        let lab = Lab::of(nested.layer(IdempotencyLayer::new(outer).on_interrupted(policy)));
+        assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
+        assert_eq!(lab.post("k", "a").await.problem(), again);
+    }
 
     let (outer, inner) = (MemoryStore::new(), MemoryStore::new());
     let panics = Router::new().route("/charges", route(async || -> &'static str { panic!("on purpose") }));
@@ -205,6 +209,97 @@ async fn what_a_layer_inside_refuses_is_no_outcome_outside() {
     assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
     let listed = IdempotencyLayer::new(outer).interrupted(9).await.unwrap();
     assert_eq!(listed[0].status, Some(500));
+}
+
+/// A router whose handler at `/order` takes effect, sends a request to `/step` under the key `step`, and passes its answer on.
+fn passing_on<R: IntoResponse>(
+    store: TestStore,
+    step: impl Fn() -> R + Clone + Send + Sync + 'static,
+) -> (Lab, Arc<AtomicUsize>) {
+    let (effects, app) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Option<Router>>>::default());
+    let (counted, inner) = (Arc::clone(&effects), Arc::clone(&app));
+    let order = move |request: Request| async move {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let app = inner.lock().unwrap().clone().unwrap();
+        app.oneshot(sub_request(&request.into_parts().0, "/step", "step")).await.unwrap()
+    };
+    let router = Router::new().route("/order", route(order)).route("/step", route(async move || step()));
+    let router = router.layer(IdempotencyLayer::new(store));
+    *app.lock().unwrap() = Some(router.clone());
+    (Lab::of(router), effects)
+}
+
+#[tokio::test]
+async fn a_refusal_that_a_handler_passes_on_after_its_effect_neither_frees_the_key_nor_is_recorded() {
+    let (lab, effects) = passing_on(TestStore::new(), || "done");
+    let order = || lab.send(keyed("POST", "/order", "k").body(Body::from("a")).unwrap());
+    assert_eq!(lab.send(keyed("POST", "/step", "step").body(Body::from("other")).unwrap()).await.text(), "done");
+    assert_eq!(order().await.refusal(), (422, "key-reused".to_owned()), "of the step");
+    assert_eq!(order().await.refusal(), (409, "outcome-unknown".to_owned()), "of the order");
+    assert_eq!(effects.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_mark_of_a_sub_request_s_handler_is_not_the_enclosing_one_s() {
+    let marked: [(fn() -> Response, bool); 3] = [
+        (|| (Release, "busy").into_response(), true),
+        (|| (StatusCode::CREATED, Unknown, "who knows").into_response(), true),
+        (|| (StatusCode::GATEWAY_TIMEOUT, Keep, "late").into_response(), false),
+    ];
+    for (step, is_final) in marked {
+        let (lab, effects) = passing_on(TestStore::new(), step);
+        let order = || lab.send(keyed("POST", "/order", "k").body(Body::from("a")).unwrap());
+        let first = order().await;
+        assert!(!first.is_replay());
+        assert_eq!(order().await.is_replay(), is_final, "judged by its own status: {}", first.status);
+        assert_eq!(effects.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn sub_requests_of_a_request_without_a_key_are_told_apart_by_where_they_go() {
+    let lab = Batches::behind(layer());
+    let batch = async |body: &'static str| {
+        let request = Request::post("/batch").header("host", "pay.example").body(Body::from(body)).unwrap();
+        lab.send(request).await.text().to_owned()
+    };
+    assert_eq!(batch("/charges sub-1\n/charges sub-1").await, "effect 1, effect 1 again");
+    assert_eq!(batch("/charges sub-1").await, "effect 1 again");
+    assert_eq!(batch("/refunds sub-1").await, "422 key-reused");
+    assert_eq!(batch("/charges?for=bob sub-1").await, "422 key-reused");
+}
+
+#[tokio::test]
+async fn a_context_that_outlived_its_run_protects_nothing_even_while_the_operation_runs_again() {
+    for unprotected in [false, true] {
+        let kept: Arc<Mutex<Option<Parts>>> = Arc::default();
+        let (gate, effects) = (Gate::default(), Arc::<AtomicUsize>::default());
+        let (keeps, counted, behind) = (Arc::clone(&kept), Arc::clone(&effects), gate.clone());
+        let handler = move |request: Request| async move {
+            if counted.fetch_add(1, Ordering::SeqCst) > 0 {
+                behind.pass().await;
+                return "second".into_response();
+            }
+            *keeps.lock().unwrap() = Some(request.into_parts().0);
+            (Release, "first").into_response()
+        };
+        let store = TestStore::new();
+        if unprotected {
+            store.fail_next(Verb::Claim);
+        }
+        let layer = IdempotencyLayer::new(store).fail_open(true).on_in_flight(OnInFlight::Reject);
+        let lab = Lab::of(Router::new().route("/charges", route(handler)).layer(layer.clone()));
+        assert_eq!(lab.post("k", "a").await.text(), "first");
+        assert_eq!(layer.counts().unprotected, u64::from(unprotected));
+        let second = lab.spawn(post("k", "a"));
+        gate.arrival().await;
+        let parts = kept.lock().unwrap().clone().unwrap();
+        let stale = lab.send(Request::from_parts(parts, Body::from("a"))).await;
+        assert_eq!(stale.refusal(), (409, "in-flight".to_owned()));
+        gate.open();
+        assert_eq!(second.await.unwrap().text(), "second");
+        assert_eq!(effects.load(Ordering::SeqCst), 2);
+    }
 }
 
 #[tokio::test]

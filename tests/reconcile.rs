@@ -342,7 +342,7 @@ async fn a_run_leaves_a_durable_claim_before_its_handler_starts() {
         let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()).on_interrupted(policy));
         let request = lab.spawn(post("k", "a"));
         gate.arrival().await;
-        assert_eq!(store.reopen().interrupted(9).await.unwrap().len(), is_listed);
+        assert_eq!(store.reopen().interrupted(9, None).await.unwrap().len(), is_listed);
         request.abort();
     }
 }

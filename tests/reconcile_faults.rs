@@ -280,7 +280,7 @@ async fn an_operation_whose_process_crashes_during_the_question_is_still_interru
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
     question_is_open(&store, &gate, &asked).await;
     let store = store.reopen();
-    assert_eq!(store.interrupted(9).await.unwrap().len(), 1);
+    assert_eq!(store.interrupted(9, None).await.unwrap().len(), 1);
     gate.open();
     let restarted = Lab::counting(asking(store, asked.says([found("charged")])));
     assert_eq!((restarted.post("k", "a").await.text(), asked.times(), restarted.effects()), ("charged", 2, 0));
@@ -296,7 +296,7 @@ async fn an_operation_whose_store_is_closed_during_the_question_is_still_interru
     let restarted = Lab::counting(asking(store.clone(), asked.says([found("found by the next process")])));
     gate.open();
     old.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!(store.interrupted(9).await.unwrap().len(), 1, "the old verdict came to nothing");
+    assert_eq!(store.interrupted(9, None).await.unwrap().len(), 1, "the old verdict came to nothing");
     assert_eq!((restarted.post("k", "a").await.text(), asked.times()), ("found by the next process", 2));
     assert!(asked.questions()[1].fence > asked.questions()[0].fence);
 }

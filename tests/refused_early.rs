@@ -250,14 +250,33 @@ async fn a_body_that_is_not_to_be_read_is_not_polled() {
     for (version, closes) in
         [(Version::HTTP_10, true), (Version::HTTP_11, true), (Version::HTTP_2, false), (Version::HTTP_3, false)]
     {
-        let expects = send(Body::new(Forbidden), version, Some("100-continue")).await;
-        let declares = send(large(), version, None).await;
-        for refused in [expects, declares] {
+        let mut refusals = vec![send(large(), version, None).await];
+        if version != Version::HTTP_10 {
+            refusals.push(send(Body::new(Forbidden), version, Some("100-continue")).await);
+        }
+        for refused in refusals {
             assert_eq!((refused.status.as_u16(), refused.header("connection").is_some()), (400, closes), "{version:?}");
         }
         let small = send(Body::from("small"), version, None).await;
         assert_eq!(small.header("connection"), None);
     }
+}
+
+#[tokio::test]
+async fn a_body_that_a_layer_outside_finds_too_long_is_told_to_close() {
+    let app = Router::new().route("/charges", route(async || "done")).layer(layer());
+    let lab = Lab::of(app.layer(tower_http::limit::RequestBodyLimitLayer::new(10)));
+    let refused = lab.send(post("k", common::lab::frames([Ok("more than"), Ok(" ten bytes")]))).await;
+    refused.assert_refusal(413, "body-too-large", false, None);
+    assert_eq!(refused.header("connection"), Some("close"));
+}
+
+#[tokio::test]
+async fn a_client_that_was_asked_for_its_body_already_is_read_on() {
+    let lab = Lab::counting(layer().max_request_body(10));
+    let request = keyed("POST", "/charges", "k").header("expect", "100-continue");
+    let refused = lab.send(request.body(common::lab::frames([Ok("more than"), Ok(" ten bytes")])).unwrap()).await;
+    assert_eq!((refused.status.as_u16(), refused.header("connection")), (413, None));
 }
 
 #[tokio::test(start_paused = true)]

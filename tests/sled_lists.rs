@@ -43,7 +43,8 @@ async fn runs_that_were_claimed_together_end_apart_and_only_those_that_have_not_
 
     let store = SledStore::open(directory.path()).unwrap();
     assert_eq!(tree(&store).scan_prefix("n").count(), 0, "nobody is running");
-    let mut interrupted: Vec<_> = store.interrupted(1_000).await.unwrap().iter().map(|record| record.id).collect();
+    let mut interrupted: Vec<_> =
+        store.interrupted(1_000, None).await.unwrap().iter().map(|record| record.id).collect();
     let mut expected: Vec<_> = running.iter().map(|name| id(name)).collect();
     interrupted.sort_by_key(|id| *id.as_bytes());
     expected.sort_by_key(|id| *id.as_bytes());
@@ -130,7 +131,7 @@ async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again(
             for name in ["stale", "a", "b"] {
                 assert!(matches!(store.claim(wish(name, 2)).await.unwrap(), Claimed::Held(_)), "{name} is done");
             }
-            assert_eq!(store.interrupted(10).await.unwrap().len(), 1, "and the run was cut short");
+            assert_eq!(store.interrupted(10, None).await.unwrap().len(), 1, "and the run was cut short");
             assert!(matches!(store.claim(wish("c", 1)).await.unwrap(), Claimed::Fresh(_)));
             assert_summed(&tree(&store));
             let mut listed = listed(&tree(&store), "e");
@@ -160,7 +161,7 @@ async fn questions_about_an_interrupted_run_leave_no_lists_behind() {
         fence = store.inquire(hold.id, fence).await.unwrap().expect("it is still interrupted");
     }
     assert_eq!(tree(&store).scan_prefix("e").count(), entries);
-    assert_eq!(store.interrupted(10).await.unwrap().len(), 1);
+    assert_eq!(store.interrupted(10, None).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

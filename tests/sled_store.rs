@@ -101,7 +101,7 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
     }
     store.close().await.unwrap();
     let store = place.open();
-    assert_eq!(store.interrupted(2_000).await.unwrap().len(), 1_100);
+    assert_eq!(store.interrupted(2_000, None).await.unwrap().len(), 1_100);
     let record = store.load(holds[0].id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Interrupted { .. }), "{record:?}");
     assert_eq!(record.fence, holds[0].fence);
@@ -231,7 +231,7 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     }
     let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
     tree.insert([b"r".as_slice(), wish("damaged").id.as_bytes()].concat(), "garbage").unwrap();
-    let listed = store.interrupted(10).await.unwrap();
+    let listed = store.interrupted(10, None).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [wish("whole").id]);
     assert!(matches!(store.claim(wish("damaged")).await, Err(StoreError::Corrupt { .. })));
     clock.advance(DAY);
@@ -241,7 +241,7 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     assert_eq!(tree.scan_prefix("i").count(), 0, "it is not listed under its old entry");
     let hold = claim(&store, "damaged").await;
     store.interrupt(hold.id, hold.fence, None).await.unwrap();
-    assert_eq!(store.interrupted(10).await.unwrap().len(), 1);
+    assert_eq!(store.interrupted(10, None).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -371,7 +371,7 @@ async fn a_store_of_format_1_is_read() {
     let store = SledStore::builder().clock(clock).open(&place.path).unwrap();
     assert_eq!(outcome(&store, "small").await, "x");
     assert_eq!(outcome(&store, "large").await, Bytes::from(vec![7; 9_000]));
-    let interrupted = store.interrupted(10).await.unwrap();
+    let interrupted = store.interrupted(10, None).await.unwrap();
     assert_eq!(
         interrupted.iter().map(|record| record.id).collect::<Vec<_>>(),
         [wish("interrupted").id, wish("running").id]

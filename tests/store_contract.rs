@@ -152,9 +152,9 @@ async fn an_interrupted_operation_is_listed_until_somebody_settles_it() {
             store.interrupt(hold.id, hold.fence, None).await.unwrap();
             clock.advance(Duration::from_secs(1));
         }
-        let listed = store.interrupted(10).await.unwrap();
+        let listed = store.interrupted(10, None).await.unwrap();
         assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [id("a"), id("b"), id("c")]);
-        assert_eq!(store.interrupted(2).await.unwrap(), listed[..2]);
+        assert_eq!(store.interrupted(2, None).await.unwrap(), listed[..2]);
         let [a, b, c] = listed[..] else { panic!("{listed:?}") };
 
         let resolution = Resolution::Outcome { outcome: Bytes::from("settled"), retention: HOUR };
@@ -164,10 +164,10 @@ async fn an_interrupted_operation_is_listed_until_somebody_settles_it() {
         assert_eq!(store.load(b.id).await.unwrap(), None);
         let other = Fence(c.fence.0 + 1);
         assert_eq!(store.resolve(c.id, other, Resolution::Forget).await.unwrap(), Settled::Superseded);
-        assert_eq!(store.interrupted(10).await.unwrap(), [c]);
+        assert_eq!(store.interrupted(10, None).await.unwrap(), [c]);
 
         clock.advance(HOUR * 2);
-        assert_eq!(store.interrupted(10).await.unwrap(), [], "past its retention");
+        assert_eq!(store.interrupted(10, None).await.unwrap(), [], "past its retention");
         claim(&store, "c", 2).await;
     })
     .await;
@@ -193,7 +193,7 @@ async fn a_verb_takes_effect_when_it_is_called_though_nobody_polls_its_future() 
         drop(store.interrupt(hold.id, hold.fence, None));
         // Verbs are done in order: once a later one is answered, this one was done.
         store.sweep(0).await.unwrap();
-        assert_eq!(store.interrupted(10).await.unwrap().len(), 1);
+        assert_eq!(store.interrupted(10, None).await.unwrap().len(), 1);
     })
     .await;
 }
@@ -238,13 +238,13 @@ async fn trap_74_a_question_takes_a_new_fence_and_changes_nothing_else() {
         let hold = claim(&store, "k", 1).await;
         assert_eq!(store.inquire(hold.id, hold.fence).await.unwrap(), None, "it runs");
         store.interrupt(hold.id, hold.fence, None).await.unwrap();
-        let listed = store.interrupted(9).await.unwrap().remove(0);
+        let listed = store.interrupted(9, None).await.unwrap().remove(0);
         clock.advance(HOUR);
         let first = store.inquire(hold.id, hold.fence).await.unwrap().unwrap();
         let second = store.inquire(hold.id, first).await.unwrap().unwrap();
         assert!(hold.fence < first && first < second);
         assert_eq!(store.inquire(hold.id, first).await.unwrap(), None, "somebody else asks now");
-        let asked = store.interrupted(9).await.unwrap();
+        let asked = store.interrupted(9, None).await.unwrap();
         assert_eq!((asked.len(), asked[0].fence), (1, second));
         assert_eq!(
             (asked[0].began, asked[0].since, asked[0].expires, asked[0].attempt),
@@ -258,7 +258,7 @@ async fn trap_74_a_question_takes_a_new_fence_and_changes_nothing_else() {
         }
         assert_eq!(store.resolve(hold.id, second, answer("in time")).await.unwrap(), Settled::Done);
         assert_eq!(outcome(store.load(hold.id).await.unwrap()), Some(Bytes::from("in time")));
-        assert!(store.interrupted(9).await.unwrap().is_empty());
+        assert!(store.interrupted(9, None).await.unwrap().is_empty());
         clock.advance(HOUR);
         assert!(store.load(hold.id).await.unwrap().is_none());
         assert_eq!(store.inquire(hold.id, second).await.unwrap(), None);

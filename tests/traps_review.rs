@@ -379,8 +379,8 @@ async fn trap_79_a_record_is_compared_by_the_options_it_was_made_with() {
 async fn trap_79_what_was_recorded_by_unknown_rules_is_refused_and_never_run() {
     let store = MemoryStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    plant(&store, id("options"), charge_print().with_credentials().foreign(1, [9; 8]).finish()).await;
-    plant(&store, id("version"), charge_print().with_credentials().foreign(2, [0; 8]).finish()).await;
+    plant(&store, id("options"), charge_print().with_credentials().foreign(2, [9; 8]).finish()).await;
+    plant(&store, id("version"), charge_print().with_credentials().foreign(1, [0; 8]).finish()).await;
     let scope = Scope::new("alice");
     let scoped_id = RecordId::new(Some(&scope), &tower_idempotency::Key::new("scoped").unwrap());
     plant(&store, scoped_id, charge_print().with_credentials().finish()).await;

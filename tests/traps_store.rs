@@ -101,7 +101,7 @@ async fn sweep_spares_the_running<St: Store>(store: St, clock: &ManualClock) {
     let record = store.load(id("running")).await.unwrap().expect("the running one is there");
     assert!(matches!(record.state, State::Running { .. }), "{record:?}");
     assert_eq!(record.fence, running.fence);
-    assert_eq!(store.interrupted(10).await.unwrap().len(), 1, "kept a day from when it was cut short");
+    assert_eq!(store.interrupted(10, None).await.unwrap().len(), 1, "kept a day from when it was cut short");
     assert_eq!(store.complete(done(running, "late", HOUR)).await.unwrap(), Settled::Done);
     let record = store.load(id("running")).await.unwrap().expect("the completed one is there");
     assert!(matches!(&record.state, State::Completed { outcome, .. } if outcome == "late"), "{record:?}");

@@ -277,7 +277,7 @@ async fn many_messages_are_settled_at_once() {
 async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
     let (directory, store) = on_disk(SledStore::builder());
     outage(IdempotencyLayer::new(store.clone()), &[502]).await;
-    let listed = store.interrupted(9).await.unwrap();
+    let listed = store.interrupted(9, None).await.unwrap();
     for record in &listed {
         assert!(store.inquire(record.id, record.fence).await.unwrap().is_some());
     }
@@ -285,7 +285,7 @@ async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
     assert_eq!(statuses(&listed), BTreeSet::from([None, Some(502)]));
     store.close().await.unwrap();
     let store = SledStore::open(directory.path()).unwrap();
-    assert_eq!(statuses(&store.interrupted(9).await.unwrap()), statuses(&listed));
+    assert_eq!(statuses(&store.interrupted(9, None).await.unwrap()), statuses(&listed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,7 +293,7 @@ async fn an_outage_is_one_line_a_minute_and_not_one_an_answer() {
     let log = Log::begin(Level::INFO);
     let layer = refuse();
     let lab = Lab::new(layer.clone(), |_| async { StatusCode::BAD_GATEWAY });
-    let lines = || log.lines().into_iter().filter(|line| line.contains("nobody knows")).collect::<Vec<_>>();
+    let lines = || log.lines();
     for number in 0..50 {
         lab.post(&format!("a{number}"), "a").await;
     }

@@ -1,4 +1,4 @@
-//! For operators: which operations were cut short, and how to settle them. Open to this machine alone.
+//! For operators: which operations were interrupted, and how to settle them. Open to this machine alone.
 
 use std::net::SocketAddr;
 

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// `memory` forgets everything, charges included, when the server ends.
     #[arg(long, value_enum, default_value = "sled")]
     pub(crate) store: StoreKind,
-    /// What a retry gets when the run before it was cut short. Default: `refuse`; with `--atomic`, `rerun`.
+    /// What a retry gets when the run before it was interrupted. Default: `refuse`; with `--atomic`, `rerun`.
     #[arg(long, value_enum)]
     pub(crate) on_interrupted: Option<Interrupted>,
     /// Writes a charge or refund that has a key, and the record of its answer, in one transaction.

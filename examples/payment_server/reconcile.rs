@@ -1,4 +1,4 @@
-//! `--on-interrupted reconcile`: what the ledger knows of an operation that was cut short, by the key that it was given
+//! `--on-interrupted reconcile`: what the ledger knows of an interrupted operation, by the key that it was given
 //! for its charge or refund.
 
 use std::sync::Arc;

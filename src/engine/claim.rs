@@ -69,7 +69,7 @@ impl<St: Store> Engine<St> {
         Ok(if runs { Acquired::Refused(Refusal::ShuttingDown) } else { Acquired::Found(Box::new(record)) })
     }
 
-    /// Claims, and takes over what was cut short, where the policy says so; `None` if the record vanished in between.
+    /// Claims, and takes over what was interrupted, where the policy says so; `None` if the record vanished in between.
     async fn claim_once(&self, ask: &Ask, known: &AtomicBool) -> Result<Option<Acquired>, StoreError> {
         let claim = self.draw(ask)?;
         let claimed = match self.store.claim(claim).await {
@@ -87,7 +87,7 @@ impl<St: Store> Engine<St> {
         Box::pin(self.held(ask, claim, record)).await
     }
 
-    /// Takes over what is there, if it was cut short and the policy says so.
+    /// Takes over what is there, if it was interrupted and the policy says so.
     async fn held(&self, ask: &Ask, claim: Claim, record: Record) -> Result<Option<Acquired>, StoreError> {
         let record = match record.state {
             // We have the slot, so no run of this process is alive under it: it ended without settling.
@@ -103,7 +103,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Whether an operation that was cut short runs again for this request.
+    /// Whether an interrupted operation runs again for this request.
     fn runs_again(&self, ask: &Ask, record: &Record) -> bool {
         matches!(record.state, State::Interrupted { .. })
             && matches!(self.policy.on_interrupted, OnInterrupted::Rerun)

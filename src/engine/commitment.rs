@@ -6,6 +6,7 @@
 //! 3. A run that is dropped in between leaves its slot lingering until the writer has answered: nobody is answered from
 //!    what can be seen in the store and is perhaps not durable.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub(super) struct Commitment {
     pub(super) slots: Arc<Slots>,
     stage: Mutex<Stage>,
     moved: Notify,
+    over: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -63,8 +65,8 @@ pub(super) enum Committed {
 
 impl Commitment {
     pub(super) fn new(hold: Hold, fingerprint: Fingerprint, retention: Duration, slots: Arc<Slots>) -> Self {
-        let (stage, moved) = (Mutex::new(Stage::Open), Notify::new());
-        Self { hold, fingerprint, retention, slots, stage, moved }
+        let (stage, moved, over) = (Mutex::new(Stage::Open), Notify::new(), AtomicBool::new(false));
+        Self { hold, fingerprint, retention, slots, stage, moved, over }
     }
 
     fn begin(&self) -> Result<(), Refused> {
@@ -129,6 +131,7 @@ impl Commitment {
 
     /// Waits for what was sent, refuses more, and says how it ended.
     pub(super) async fn close(&self) -> Committed {
+        self.over.store(true, Ordering::SeqCst);
         point();
         // Most send none.
         match self.try_close() {
@@ -170,14 +173,15 @@ impl Commitment {
         }
     }
 
-    /// Whether the run has not been closed yet, as far as its transaction knows.
+    /// Whether the run is over, or being settled.
     #[cfg(feature = "server")]
-    pub(super) fn is_open(&self) -> bool {
-        matches!(*self.stage(), Stage::Open | Stage::Sent | Stage::Committed(_))
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
     }
 
     /// The run is dropped.
     pub(super) fn abandon(&self, slot: &Slot) {
+        self.over.store(true, Ordering::SeqCst);
         point();
         let mut stage = self.stage();
         match *stage {

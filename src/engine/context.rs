@@ -1,6 +1,7 @@
 //! What a run knows of itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::commitment::Commitment;
 use crate::key::RecordId;
@@ -10,9 +11,9 @@ use crate::record::{Fence, Hold};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rerun {
     /// There is no trace of an earlier run, and the claims of this policy leave one. What leaves none: a run that an
-    /// operator said to forget, and one that was cut short longer than `interrupted_retention` ago.
+    /// operator said to forget, and one that was interrupted longer than `interrupted_retention` ago.
     No,
-    /// It did, and was cut short: it may have taken effect.
+    /// It did, and was interrupted: it may have taken effect.
     Yes,
     /// Not known: under `Rerun` a claim leaves no trace if the process dies.
     Unknown,
@@ -25,30 +26,55 @@ pub struct RunContext {
     fence: Fence,
     attempt: u32,
     rerun: Rerun,
-    // None for a run that no store protects.
-    commitment: Option<Arc<Commitment>>,
+    protection: Protection,
+}
+
+#[derive(Debug, Clone)]
+enum Protection {
+    /// The store's.
+    Store(Arc<Commitment>),
+    /// None; and whether the run is over.
+    None(Arc<AtomicBool>),
+}
+
+/// Says of a run that no store protects, when it is dropped, that it is over.
+#[derive(Debug)]
+pub(super) struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 impl RunContext {
     pub(super) fn new(rerun: Rerun, commitment: Arc<Commitment>) -> Self {
         let Hold { id, fence, attempt, .. } = commitment.hold;
-        Self { id, fence, attempt, rerun, commitment: Some(commitment) }
+        Self { id, fence, attempt, rerun, protection: Protection::Store(commitment) }
     }
 
-    /// Of a run that no store protects.
-    pub(super) fn unprotected(id: RecordId) -> Self {
-        Self { id, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown, commitment: None }
+    /// Of a run that no store protects, and what is kept until it is over.
+    pub(super) fn unprotected(id: RecordId) -> (Self, Over) {
+        let over = Arc::default();
+        let protection = Protection::None(Arc::clone(&over));
+        (Self { id, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown, protection }, Over(over))
     }
 
     #[cfg(any(feature = "sled", feature = "laboratory"))]
     pub(super) fn commitment(&self) -> Option<&Arc<Commitment>> {
-        self.commitment.as_ref()
+        match &self.protection {
+            Protection::Store(commitment) => Some(commitment),
+            Protection::None(_) => None,
+        }
     }
 
-    /// Whether the run is not being settled yet.
+    /// Whether the run is over, or being settled.
     #[cfg(feature = "server")]
-    pub(crate) fn is_open(&self) -> bool {
-        self.commitment.as_ref().is_none_or(|commitment| commitment.is_open())
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.protection {
+            Protection::Store(commitment) => commitment.is_over(),
+            Protection::None(over) => over.load(Ordering::SeqCst),
+        }
     }
 
     /// Which operation.

@@ -6,7 +6,7 @@
 //! 2. A new key takes the slot, and its run is **spawned before the claim is sent** (`run.rs`): from there on no
 //!    dropped future can leave a claim without an owner.
 //! 3. Under the slot the store is asked (`claim.rs`): fresh, found, or refused.
-//!    A run that was cut short is asked about first, where the policy says so (`reconcile.rs`).
+//!    An interrupted run is asked about first, where the policy says so (`reconcile.rs`).
 //! 4. The work runs, its panics caught and its time limited (`run.rs`).
 //!    It may write its effect and the record of its outcome in one transaction (`commit.rs`).
 //! 5. How it ended is recorded before anybody is told (`settle.rs`); then the slot is freed.

@@ -78,8 +78,8 @@ pub enum OnceError<E> {
     /// It panicked or exceeded `max_run`, or its transaction may or may not be durable: nobody knows whether it took place.
     #[error("the effect was cut short; it is not known whether it took place")]
     CutShort,
-    /// An earlier run was cut short, and the policy is to refuse.
-    #[error("an earlier run was cut short; it is not known whether it took place")]
+    /// An earlier run was interrupted, and the policy is to refuse.
+    #[error("an earlier run was interrupted; it is not known whether it took place")]
     OutcomeUnknown,
     /// It is running now; come again later.
     #[error("the effect is running; try again later")]
@@ -103,7 +103,7 @@ impl<St: Store> Once<St> {
         Self { engine: Arc::new(Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None }) }
     }
 
-    /// What a retry gets when the run before it was cut short. Default: [`OnInterrupted::Refuse`].
+    /// What a retry gets when the run before it was interrupted. Default: [`OnInterrupted::Refuse`].
     #[must_use]
     pub fn on_interrupted(self, policy: OnInterrupted) -> Self {
         self.with(|with| with.on_interrupted = policy)
@@ -182,7 +182,7 @@ impl<St: Store> Once<St> {
         self.engine.drain(deadline).await
     }
 
-    /// The operations that were cut short, the oldest first, at most `limit`.
+    /// The interrupted operations, the oldest first, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
@@ -190,10 +190,10 @@ impl<St: Store> Once<St> {
     /// # Cancel safety
     /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.engine.store.interrupted(limit).await
+        self.engine.store.interrupted(limit, None).await
     }
 
-    /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
+    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
     /// where it no longer is, runs again, or was asked about since, which takes a new fence.
     ///
     /// # Errors
@@ -217,7 +217,7 @@ impl<St: Store> Once<St> {
         self.engine.resolve_all(decisions.into_iter().map(|(record, resolution)| (record, Ok(resolution))).collect())
     }
 
-    /// Asks the reconciler about all operations that were cut short, without waiting for redeliveries, and settles those
+    /// Asks the reconciler about all interrupted operations, without waiting for redeliveries, and settles those
     /// whose outcome it knows. Nothing under another policy than [`OnInterrupted::Reconcile`].
     ///
     /// # Errors

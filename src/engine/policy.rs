@@ -16,7 +16,7 @@ pub enum OnInFlight {
     Reject,
 }
 
-/// What a retry gets when the run before it was cut short, so that nobody knows whether it took effect.
+/// What a retry gets when the run before it was interrupted: cut short, or answered so that nobody knows whether it took effect.
 ///
 /// What has to be durable, and when, follows from it:
 ///
@@ -31,7 +31,7 @@ pub enum OnInFlight {
 pub enum OnInterrupted<O = Bytes> {
     /// `outcome-unknown`, until somebody who knows settles it with `resolve`. For effects elsewhere: cards, e-mail.
     Refuse,
-    /// It runs again. **If the first run had taken effect before it was cut short, that is a second effect**: only for
+    /// It runs again. **If the first run had taken effect before it was interrupted, that is a second effect**: only for
     /// effects that are safe to repeat, or that the handler deduplicates by the derived key.
     Rerun,
     /// The application is asked, and says: here is the outcome, run it again, or still unknown. For effects elsewhere that

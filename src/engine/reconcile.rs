@@ -1,4 +1,4 @@
-//! Asking the application about operations that were cut short, and doing what it says.
+//! Asking the application about interrupted operations, and doing what it says.
 //!
 //! Rules:
 //! 1. Whoever asks has the operation's slot: concurrent retries share one question.
@@ -108,7 +108,7 @@ impl<St: Store> Engine<St> {
     pub(crate) async fn reconcile_all(self: &Arc<Self>) -> Result<Reconciliation, StoreError> {
         let mut sum = Reconciliation::default();
         let OnInterrupted::Reconcile(reconciler) = &self.policy.on_interrupted else { return Ok(sum) };
-        let records = self.store.interrupted(usize::MAX).await?;
+        let records = self.store.interrupted(usize::MAX, None).await?;
         // What takes longer goes on by itself, and counts as unknown: to look, to take a fence, to ask, to record.
         let patience = reconciler.patience().saturating_add(3 * STORE_TIMEOUT);
         let one = |record: InterruptedRecord| {

@@ -1,4 +1,4 @@
-//! What the application is asked about an operation that was cut short.
+//! What the application is asked about an interrupted operation.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,7 @@ use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::InterruptedRecord;
 
-/// An operation that was cut short, as the application is asked about it.
+/// An interrupted operation, as the application is asked about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InterruptedRun {
@@ -25,7 +25,7 @@ pub struct InterruptedRun {
     /// A fence taken for this question, newer than that of the run: hand it to what the answer changes, if it changes
     /// anything, so that a run that was only thought dead changes nothing more.
     pub fence: Fence,
-    /// The number of the attempt that was cut short, from 1.
+    /// The number of the interrupted attempt, from 1.
     pub attempt: u32,
     /// When the operation began: its first attempt. Nothing of it is older.
     pub began: Timestamp,
@@ -61,7 +61,7 @@ pub enum Reconciled<O = Bytes> {
 
 type Ask<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Send + Sync;
 
-/// How the application is asked about operations that were cut short.
+/// How the application is asked about interrupted operations.
 ///
 /// The function must only *find out*: look the operation up by its derived key, where the effect went. Its future is
 /// detached from the request that asks, runs at most once at a time for an operation, and counts as

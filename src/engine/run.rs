@@ -233,7 +233,9 @@ impl<St: Store> Run<St> {
             target: "tower_idempotency", record_id = self.ask.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
-        let (ended, verdict) = self.work(work, RunContext::unprotected(self.ask.id)).await;
+        let (context, over) = RunContext::unprotected(self.ask.id);
+        let (ended, verdict) = self.work(work, context).await;
+        drop(over);
         self.says(&verdict);
         let _ = reply.send(verdict);
         Unprotected { run: self, ended }

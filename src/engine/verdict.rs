@@ -43,7 +43,7 @@ pub(crate) enum Verdict<T> {
     Mismatch(Match),
     /// The run goes on, or ended without an effect while this request waited for it.
     InFlight,
-    /// An earlier run was cut short.
+    /// An earlier run was interrupted.
     Interrupted,
     /// Its own run was: it panicked, or took too long.
     CutShort,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 /// The canonical form of `body`; `None` where it is not JSON, or where its form could be that of a text which means something
 /// else: an object has a member twice, or the value of a number is not the one that RFC 8785 writes for it, because a
@@ -67,7 +67,6 @@ impl<'de> Visitor<'de> for Unique {
         let mut names = HashSet::new();
         while let Some(name) = members.next_key::<String>()? {
             if !names.insert(name) {
-                members.next_value::<IgnoredAny>()?;
                 return Err(A::Error::custom("a member is repeated"));
             }
             members.next_value::<Self>()?;

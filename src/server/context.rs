@@ -13,7 +13,12 @@ use crate::slots::Slots;
 
 /// What a handler can ask about its own run: the key, the attempt, the fence, and keys for what it calls in turn.
 ///
-/// A request extension. In axum (feature `axum`) an extractor too: `Option<IdempotencyContext>` is `None` for requests
+/// A request extension, by which a layer over the same store further inside knows that the request is in an exchange already. A
+/// request that a handler makes of a copy of its own request's head, and sends under a key of its own, is another exchange.
+/// Where the layer stands on a nested router, leave axum's `OriginalUri` out of such a copy: it says where the handler's
+/// request was sent, and the layer can't tell one nested path from another.
+///
+/// In axum (feature `axum`) an extractor too: `Option<IdempotencyContext>` is `None` for requests
 /// without a key; the bare extractor answers 500 for them and says what is missing.
 #[derive(Clone)]
 pub struct IdempotencyContext {
@@ -39,7 +44,7 @@ impl IdempotencyContext {
 
     /// Whether this exchange is that of `id`, and its run goes on: a context that outlived its run protects nothing.
     pub(super) fn encloses(&self, id: &RecordId) -> bool {
-        self.run.id() == *id && self.run.is_open() && self.slots.look(id).is_some()
+        self.run.id() == *id && !self.run.is_over()
     }
 
     /// Whether this exchange's own request said that its client had sent it there.

@@ -67,10 +67,13 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         let limit = shared.options.max_request_body;
         let refuse = |rejection| shared.refuse::<R>(&span, Some(&id), rejection);
         let fingerprint = match collect(body, limit, None).await {
-            Collected::Whole { data, ended, .. } if is_cut(&self.parts, data.len(), ended).await => {
+            Collected::Whole { data, .. } if is_short(&self.parts, data.len()) => {
                 return Ok(refuse(refusal::body_incomplete()));
             }
-            Collected::Whole { data, trailers, .. } => {
+            Collected::Whole { data, trailers, ended } => {
+                if !ended {
+                    let_go_if_reset(&self.parts).await;
+                }
                 let options = &shared.options;
                 let fingerprint = options.sameness.fingerprint(&self.parts, &data, options.scope.is_some());
                 self.body = Passage::Whole { data, trailers };
@@ -78,15 +81,20 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             }
             Collected::Over { rest, .. } => {
                 drop(self);
-                return Ok(connection.read_on(rest, refuse(refusal::body_too_large(limit))).await);
+                return Ok(connection.asked().read_on(rest, refuse(refusal::body_too_large(limit))).await);
             }
             Collected::Failed { error, .. } if exceeds_limit(&error) => {
-                return Ok(refuse(refusal::body_over_outer_limit()));
+                return Ok(connection.close(refuse(refusal::body_over_outer_limit())));
             }
             Collected::Failed { .. } => return Ok(refuse(refusal::body_incomplete())),
         };
+        let is_sub_request = is_sub_request(&self.parts, &self.key);
         let verdict = shared.engine.exchange(&span, Ask { id, fingerprint }, |context| self.run::<R>(context)).await;
         match verdict {
+            Verdict::Answered(Ok(mut answer)) if is_sub_request => {
+                Meaning::unmark(answer.extensions_mut());
+                Ok(answer)
+            }
             Verdict::Answered(answer) => answer,
             Verdict::Committed(outcome) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, false)),
             Verdict::Replayed(outcome) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, true)),
@@ -131,20 +139,29 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
     }
 }
 
-/// Whether a body is not all that its client sent: it ended before the length that its request declared, or the stream may
-/// have been reset. hyper takes an HTTP/2 stream that is reset without an error for one that has ended.
-async fn is_cut(parts: &Parts, length: usize, ended: bool) -> bool {
-    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    match declared {
-        Some(declared) => (length as u64) < declared,
-        None => {
-            if !ended && parts.version >= Version::HTTP_2 {
-                // Many bodies can't say so. But a server whose client has reset the stream drops what it still waits for.
-                tokio::task::yield_now().await;
-            }
-            false
-        }
+/// Whether a body ended before the length that its request declared.
+fn is_short(parts: &Parts, length: usize) -> bool {
+    let declared = declared_length(parts);
+    declared.is_some_and(|declared| (length as u64) < declared)
+}
+
+fn declared_length(parts: &Parts) -> Option<u64> {
+    parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// Gives way once, where a body that declared no length has ended without saying so itself: hyper takes an HTTP/2 stream that
+/// is reset without an error for one that has ended. Many bodies can't say so, and can't be refused for it. But hyper drops
+/// what it waits for once it sees that the stream was reset, which it looks for when this is not ready.
+async fn let_go_if_reset(parts: &Parts) {
+    if parts.version >= Version::HTTP_2 && declared_length(parts).is_none() {
+        tokio::task::yield_now().await;
     }
+}
+
+/// Whether a handler sends this, within an exchange under another key. Its answer is that handler's to judge, and what marks
+/// it has are not the handler's own.
+fn is_sub_request(parts: &Parts, key: &Key) -> bool {
+    parts.extensions.get().is_some_and(|enclosing: &IdempotencyContext| enclosing.key() != key)
 }
 
 /// The recorded answer; marked, where it is a replay.

@@ -8,7 +8,7 @@ use blake3::hazmat::hash_derive_key_context;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use http::request::Parts;
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, Scheme, Uri};
 
 use super::canonical_json;
 use super::context::IdempotencyContext;
@@ -24,8 +24,8 @@ static OPTIONS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempo
 
 /// What of a request's body must be the same in a retry.
 ///
-/// Under each of them the parts of a `multipart/form-data` body are compared without the boundary between them, which
-/// browsers draw anew for each try, if the body divides without doubt.
+/// Unless a function of the application compares it, the parts of a `multipart/form-data` body are compared without the
+/// boundary between them, which browsers draw anew for each try, if the body divides without doubt.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum FingerprintBody {
@@ -50,7 +50,8 @@ pub struct CustomBody {
 }
 
 impl FingerprintBody {
-    /// Compares what `digest` makes of head and body. It must give other bytes for whatever is another operation, and
+    /// Compares what `digest` makes of head and body, beside the rest of the request; a form's boundary is left out of its
+    /// `Content-Type`, and is in the body as it was sent. The function must give other bytes for whatever is another operation, and
     /// the same for all tries of one.
     ///
     /// `version` names the function: give it another one when what it gives changes. Records made under another version
@@ -128,8 +129,7 @@ impl Sameness {
     /// options add; and, unless a scope says who asks, its credentials. Other headers stay out: clients change some between
     /// two tries.
     pub(super) fn fingerprint(&self, parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
-        let uri = client_uri(parts);
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let (uri, other) = client_uris(parts);
         let mut builder = Fingerprint::builder().options(self.digest).field("method", parts.method.as_str().as_bytes());
         let mut last = None;
         for host in hosts(parts, uri.authority()).map(|host| plain_host(host, uri.scheme())) {
@@ -138,7 +138,10 @@ impl Sameness {
                 last = Some(host);
             }
         }
-        builder = builder.field("target", target.as_bytes());
+        builder = builder.field("target", target(uri));
+        if let Some(other) = other {
+            builder = builder.field("other target", target(other));
+        }
         for name in &self.headers {
             for value in parts.headers.get_all(name) {
                 builder = builder.field("header", name.as_str().as_bytes()).field("value", value.as_bytes());
@@ -150,14 +153,11 @@ impl Sameness {
 
     /// Content type and body, which belong together: what a body is compared by depends on its type.
     fn with_content(&self, builder: FingerprintBuilder, parts: &Parts, body: &Bytes) -> FingerprintBuilder {
-        let mut values = parts.headers.get_all(CONTENT_TYPE).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            let values = parts.headers.get_all(CONTENT_TYPE).iter();
-            let typed = values.fold(builder, |builder, value| builder.field("content-type", value.as_bytes()));
-            return self.with_body_of(typed, parts, body, false);
-        };
-        let Some(mut media_type) = MediaType::of(value) else {
-            return self.with_body_of(builder.field("content-type", value.as_bytes()), parts, body, false);
+        let values = || parts.headers.get_all(CONTENT_TYPE).iter();
+        let only = values().next().filter(|_| values().nth(1).is_none());
+        let Some(mut media_type) = only.and_then(MediaType::of) else {
+            let builder = values().fold(builder, |builder, value| builder.field("content-type", value.as_bytes()));
+            return self.with_body_of(builder, parts, body, false);
         };
         let is_custom = matches!(self.body, FingerprintBody::Custom(_));
         let pieces = media_type.form_boundary().map(|boundary| multipart::pieces(body, boundary));
@@ -233,31 +233,48 @@ fn plain_host<'a>(host: &'a [u8], scheme: Option<&Scheme>) -> Cow<'a, [u8]> {
     if host.iter().any(u8::is_ascii_uppercase) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
+/// Where the client sent the request; and, where that is in doubt, the other place where it may have.
+///
 /// A nested router strips its prefix from the URI and leaves the client's in an extension. In a request that a handler makes
-/// of its own request's head, that is still there and says where the other one went.
-fn client_uri(parts: &Parts) -> &http::Uri {
-    match original_uri(parts) {
-        Some(original) if !is_stale(original, parts) => original,
-        _ => &parts.uri,
+/// of its own request's head, that is still there and says where the other one went. Two signs tell them apart: what an
+/// enclosing exchange has seen is stale, and what a prefix was stripped from ends with what is left of it. Where they
+/// disagree, both count, so that two requests are never taken for one.
+fn client_uris(parts: &Parts) -> (&Uri, Option<&Uri>) {
+    let Some(original) = original_uri(parts).filter(|original| **original != parts.uri) else {
+        return (&parts.uri, None);
+    };
+    match (is_stale(original, parts), is_stripped(original, &parts.uri)) {
+        (false, true) => (original, None),
+        (true, false) => (&parts.uri, None),
+        (true, true) | (false, false) => (original, Some(&parts.uri)),
     }
 }
 
-fn is_stale(original: &http::Uri, parts: &Parts) -> bool {
+fn is_stale(original: &Uri, parts: &Parts) -> bool {
     parts.extensions.get().is_some_and(|enclosing: &IdempotencyContext| enclosing.has_seen(original))
 }
 
+fn is_stripped(original: &Uri, uri: &Uri) -> bool {
+    let (before, left) = (original.path(), uri.path());
+    original.query() == uri.query() && (before.ends_with(left) && left != "/")
+}
+
+fn target(uri: &Uri) -> &[u8] {
+    uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes()
+}
+
 /// What a request says of where its client sent it, stale or not: what its exchange has seen.
-pub(super) fn seen_uri(parts: &Parts) -> &http::Uri {
+pub(super) fn seen_uri(parts: &Parts) -> &Uri {
     original_uri(parts).unwrap_or(&parts.uri)
 }
 
 #[cfg(feature = "axum")]
-fn original_uri(parts: &Parts) -> Option<&http::Uri> {
+fn original_uri(parts: &Parts) -> Option<&Uri> {
     parts.extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0)
 }
 
 #[cfg(not(feature = "axum"))]
-fn original_uri(_: &Parts) -> Option<&http::Uri> {
+fn original_uri(_: &Parts) -> Option<&Uri> {
     None
 }
 

@@ -106,7 +106,7 @@ impl<St> IdempotencyLayer<St> {
         self.with(|options| options.policy.on_in_flight = policy)
     }
 
-    /// What a retry gets when the run before it was cut short. Default: [`OnInterrupted::Refuse`]. A reconciler's answer that
+    /// What a retry gets when the run before it was interrupted. Default: [`OnInterrupted::Refuse`]. A reconciler's answer that
     /// is longer than [`max_response_body`](Self::max_response_body) counts as unknown.
     #[must_use]
     pub fn on_interrupted(self, policy: OnInterrupted<Response<Bytes>>) -> Self {
@@ -145,7 +145,7 @@ impl<St> IdempotencyLayer<St> {
         self.with(|options| options.policy.retention = retention)
     }
 
-    /// How long an operation that was cut short is refused, from when that was first seen. Default: 30 days.
+    /// How long an interrupted operation is refused, from when that was first seen. Default: 30 days.
     #[must_use]
     pub fn interrupted_retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.interrupted_retention = retention)
@@ -217,7 +217,7 @@ impl<St> IdempotencyLayer<St> {
 
     /// What a run's future passes through before it is spawned. It is called in the requester's task, so that it can
     /// carry task-locals over. A future that it drops before its first poll is a run that never began; one that it drops
-    /// later is cut short, and if that was while its end was being recorded, this process refuses the key from then on.
+    /// later is interrupted, and if that was while its end was being recorded, this process refuses the key from then on.
     /// Default: nothing.
     #[must_use]
     pub fn wrap_run<F>(self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self

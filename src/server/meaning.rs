@@ -3,17 +3,19 @@
 //! Rules:
 //! 1. The handler's mark wins: [`Unknown`], [`Keep`], [`Release`]; in this order, where there are several, so that the one
 //!    that can't make a second effect is taken.
-//! 2. A refusal of another layer further inside says it too: nothing ran there, unless it says otherwise.
-//! 3. Else [`Classify`] says it, once the answer's body is complete: it sees the head and the trailers. An answer that is
+//! 2. Else [`Classify`] says it, once the answer's body is complete: it sees the head and the trailers. An answer that is
 //!    passed on before it is complete is judged by its head.
-//! 4. Only a final answer is recorded.
+//! 3. Only a final answer is recorded.
+//! 4. What a handler was answered by a request of its own says nothing of the handler's effect. So a refusal that it passes
+//!    on is unknown, and marks don't leave an exchange that another one encloses (`exchange.rs`).
 
 use std::any::Any;
 
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 
-use super::rejection::{Rejection, RejectionKind};
+use super::rejection::Rejection;
 use crate::engine::OnInterrupted;
 
 /// Marks an answer as given *before anything happened*: the key is freed, and a retry runs. Put it into the answer's
@@ -51,7 +53,7 @@ pub enum Meaning {
 /// Decides what answers mean that their handler has not marked.
 ///
 /// A closure that takes the head and the trailers is one. What it has no opinion on it leaves to
-/// [`Meaning::of_answer`]:
+/// [`Meaning::of_answer`], or under [`Rerun`](OnInterrupted::Rerun) to [`Meaning::of_answer_under_rerun`]:
 /// ```
 /// use http::response::Parts;
 /// use http::{HeaderMap, StatusCode};
@@ -69,8 +71,6 @@ pub enum Meaning {
 /// Errors of the inner service are unknown unless [`error`](Self::error) says otherwise. With tower's load shed inside:
 /// ```
 /// use std::any::Any;
-/// use http::response::Parts;
-/// use http::HeaderMap;
 /// use tower::BoxError;
 /// use tower::load_shed::error::Overloaded;
 /// use tower_idempotency::server::{Classify, Meaning};
@@ -78,10 +78,6 @@ pub enum Meaning {
 /// struct Shedding;
 ///
 /// impl Classify for Shedding {
-///     fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
-///         Meaning::of_answer(parts, trailers)
-///     }
-///
 ///     fn error(&self, error: &dyn Any) -> Meaning {
 ///         match error.downcast_ref::<BoxError>() {
 ///             Some(error) if error.is::<Overloaded>() => Meaning::NotStarted,
@@ -91,9 +87,13 @@ pub enum Meaning {
 /// }
 /// ```
 pub trait Classify: Send + Sync + 'static {
-    /// What an answer means. `trailers` are those of its body, or `None` where it has none, or is passed on before it is
-    /// complete. Called once for an answer without a mark; a panic counts as the handler's.
-    fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning;
+    /// What an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or `None` where it
+    /// has none, or is passed on before it is complete. Called once for an answer without a mark; a panic counts as the
+    /// handler's. Default: `None`.
+    fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Option<Meaning> {
+        let _ = (parts, trailers);
+        None
+    }
 
     /// What an error of the inner service means; `error` is of that service's error type. An error can't be replayed, so
     /// [`Meaning::Final`] counts as unknown. Default: unknown.
@@ -107,15 +107,16 @@ impl<F> Classify for F
 where
     F: Fn(&Parts, Option<&HeaderMap>) -> Meaning + Send + Sync + 'static,
 {
-    fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
-        self(parts, trailers)
+    fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Option<Meaning> {
+        Some(self(parts, trailers))
     }
 }
 
 impl Meaning {
     /// What an answer means by default, under [`Refuse`](OnInterrupted::Refuse) and [`Reconcile`](OnInterrupted::Reconcile):
     /// 408, 502 and 504 are unknown, and so are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, in the trailers or,
-    /// where there is nothing but a head, there; all else is final.
+    /// where there is nothing but a head, there; and so is a refusal of another idempotency layer that the handler passes
+    /// on. All else is final.
     #[must_use]
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const UNKNOWN: [StatusCode; 3] =
@@ -123,8 +124,10 @@ impl Meaning {
         // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
         const UNKNOWN_IN_GRPC: [&[u8]; 3] = [b"1", b"2", b"4"];
         let grpc = trailers.and_then(|trailers| trailers.get(GRPC_STATUS)).or_else(|| parts.headers.get(GRPC_STATUS));
-        let unknown_in_grpc = grpc.is_some_and(|status| UNKNOWN_IN_GRPC.contains(&status.as_bytes()));
-        if unknown_in_grpc || UNKNOWN.contains(&parts.status) { Self::Unknown } else { Self::Final }
+        let is_unknown = UNKNOWN.contains(&parts.status)
+            || grpc.is_some_and(|status| UNKNOWN_IN_GRPC.contains(&status.as_bytes()))
+            || parts.extensions.get::<Rejection>().is_some();
+        if is_unknown { Self::Unknown } else { Self::Final }
     }
 
     /// What an answer means by default under [`Rerun`](OnInterrupted::Rerun): 401, 403, 408, 429 and 5xx are not started,
@@ -143,7 +146,7 @@ impl Meaning {
         Self::of_answer(parts, trailers)
     }
 
-    /// What the handler's marks say, or the refusal of a layer over another store inside, if there are any.
+    /// What the handler's marks say, if there are any.
     pub(super) fn of_marks(marks: &Extensions) -> Option<Self> {
         if marks.is_empty() {
             None
@@ -151,15 +154,16 @@ impl Meaning {
             Some(Self::Unknown)
         } else if marks.get::<Keep>().is_some() {
             Some(Self::Final)
-        } else if marks.get::<Release>().is_some() {
-            Some(Self::NotStarted)
         } else {
-            marks.get::<Rejection>().map(|refused| match refused.kind {
-                RejectionKind::OutcomeUnknown => Self::Unknown,
-                RejectionKind::NotReplayable => Self::Final,
-                _ => Self::NotStarted,
-            })
+            marks.get::<Release>().map(|_| Self::NotStarted)
         }
+    }
+
+    /// Takes the marks out of an answer.
+    pub(super) fn unmark(marks: &mut Extensions) {
+        marks.remove::<Unknown>();
+        marks.remove::<Keep>();
+        marks.remove::<Release>();
     }
 
     /// What an answer without a mark means.
@@ -169,11 +173,11 @@ impl Meaning {
         parts: &Parts,
         trailers: Option<&HeaderMap>,
     ) -> Self {
-        match (classify, policy) {
-            (Some(classify), _) => classify.answer(parts, trailers),
-            (None, OnInterrupted::Rerun) => Self::of_answer_under_rerun(parts, trailers),
-            (None, OnInterrupted::Refuse | OnInterrupted::Reconcile(_)) => Self::of_answer(parts, trailers),
-        }
+        let classified = classify.and_then(|classify| classify.answer(parts, trailers));
+        classified.unwrap_or_else(|| match policy {
+            OnInterrupted::Rerun => Self::of_answer_under_rerun(parts, trailers),
+            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => Self::of_answer(parts, trailers),
+        })
     }
 }
 
@@ -195,6 +199,7 @@ pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<http_body_util
     tracing::error!(target: "tower_idempotency", message, "the handler panicked");
     let mut response = http::Response::new("The request was cut short; nobody knows whether it took effect.".into());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.extensions_mut().insert(Unknown);
     response
 }

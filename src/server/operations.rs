@@ -34,7 +34,7 @@ impl<St: Store> IdempotencyLayer<St> {
         self.shared.engine.drain(deadline).await
     }
 
-    /// The operations that were cut short, the oldest first, at most `limit`.
+    /// The interrupted operations, of which nobody knows whether they took effect: cut short, or answered so. The oldest first, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
@@ -42,12 +42,11 @@ impl<St: Store> IdempotencyLayer<St> {
     /// # Cancel safety
     /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.shared.engine.store.interrupted(limit).await
+        self.shared.engine.store.interrupted(limit, None).await
     }
 
     /// Those of them whose clients were answered with `status`, by a handler whose answer means that nobody knows: what an
-    /// outage of a downstream service leaves, say. The oldest first, at most `limit`; all interrupted operations are read
-    /// for it.
+    /// outage of a downstream service leaves, say. The oldest first, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
@@ -59,11 +58,10 @@ impl<St: Store> IdempotencyLayer<St> {
         status: StatusCode,
         limit: usize,
     ) -> Result<Vec<InterruptedRecord>, StoreError> {
-        let all = self.shared.engine.store.interrupted(usize::MAX).await?;
-        Ok(all.into_iter().filter(|record| record.status == Some(status.as_u16())).take(limit).collect())
+        self.shared.engine.store.interrupted(limit, Some(status.as_u16())).await
     }
 
-    /// Settles an operation that was cut short, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
+    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
     /// where it no longer is, runs again, was asked about since, which takes a new fence, or where a request for it is just
     /// being answered.
     ///
@@ -109,7 +107,7 @@ impl<St: Store> IdempotencyLayer<St> {
         Ok(Resolution::Outcome { outcome, retention: self.shared.options.policy.retention })
     }
 
-    /// Asks the reconciler about all operations that were cut short, without waiting for their clients, and settles those
+    /// Asks the reconciler about all interrupted operations, without waiting for their clients, and settles those
     /// whose outcome it knows: at the start of a process, say. Nothing under another policy than
     /// [`OnInterrupted::Reconcile`].
     ///

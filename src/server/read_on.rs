@@ -4,9 +4,10 @@
 //! was not told so loses its next request on it. So:
 //! 1. The rest of the body is read, up to 64 KiB and for at most one second, and the connection stays usable.
 //! 2. Where that is not enough, or the body declares more, the answer says `Connection: close` (RFC 9112, section 9.6).
-//! 3. A client that sent `Expect: 100-continue` waits before it sends its body (RFC 9110, section 10.1.1). It is not
-//!    asked for it, so the body is not polled, and the connection is closed.
-//! 4. HTTP/2 and later have streams instead, and no such field (RFC 9113, section 8.2.2).
+//! 3. A client that sent `Expect: 100-continue` waits before it sends its body (RFC 9110, section 10.1.1). Unless it was
+//!    asked for it already, the body is not polled, and the connection is closed.
+//! 4. HTTP/2 and later have streams instead, and no such field (RFC 9113, section 8.2.2). The body is read on all the same,
+//!    so that the stream ends without a reset.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -38,15 +39,27 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn of(parts: &Parts) -> Self {
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-        Self { closes: parts.version <= Version::HTTP_11, waits: parts.headers.get_all(EXPECT).iter().any(expects) }
+        // HTTP/1.0 knows no such expectation.
+        let waits = parts.version > Version::HTTP_10 && parts.headers.get_all(EXPECT).iter().any(expects);
+        Self { closes: parts.version <= Version::HTTP_11, waits }
     }
 
-    /// Reads the rest of `body`, so that the connection stays usable; where that can't be, `refusal` says so.
-    pub(super) async fn read_on<B: Body, R>(self, body: Pin<Box<B>>, mut refusal: Response<R>) -> Response<R> {
-        if !self.is_read(body).await && self.closes {
+    /// The client was asked for its body.
+    pub(super) fn asked(self) -> Self {
+        Self { waits: false, ..self }
+    }
+
+    /// Says that the connection is closed behind `refusal`.
+    pub(super) fn close<R>(self, mut refusal: Response<R>) -> Response<R> {
+        if self.closes {
             refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         refusal
+    }
+
+    /// Reads the rest of `body`, so that the connection stays usable; where that can't be, `refusal` says so.
+    pub(super) async fn read_on<B: Body, R>(self, body: Pin<Box<B>>, refusal: Response<R>) -> Response<R> {
+        if self.is_read(body).await { refusal } else { self.close(refusal) }
     }
 
     async fn is_read<B: Body>(self, mut body: Pin<Box<B>>) -> bool {

@@ -86,8 +86,12 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
         resolution: Resolution,
     ) -> impl Future<Output = Result<Settled, StoreError>> + Send;
 
-    /// The interrupted operations, the oldest first, at most `limit`.
-    fn interrupted(&self, limit: usize) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send;
+    /// The interrupted operations, the oldest first, at most `limit`; with a `status` those whose clients were answered so.
+    fn interrupted(
+        &self,
+        limit: usize,
+        status: Option<u16>,
+    ) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send;
 
     /// Deletes at most `limit` records past their expiry and says how many. Stores sweep by themselves; nobody has
     /// to call this.
@@ -126,11 +130,11 @@ pub struct InterruptedRecord {
     pub id: RecordId,
     /// Its fence, to settle it by.
     pub fence: Fence,
-    /// The number of the attempt that was cut short, from 1.
+    /// The number of the interrupted attempt, from 1.
     pub attempt: u32,
     /// When the operation began: its first attempt.
     pub began: Timestamp,
-    /// When it was first seen to be cut short.
+    /// When it was first seen to be interrupted.
     pub since: Timestamp,
     /// When the record is forgotten.
     pub expires: Timestamp,
@@ -140,6 +144,11 @@ pub struct InterruptedRecord {
 }
 
 impl InterruptedRecord {
+    /// Whether its client was answered with `status`, where one is asked for.
+    pub(crate) fn was_answered(&self, status: Option<u16>) -> bool {
+        status.is_none() || self.status == status
+    }
+
     /// What `record` says, if it is of an interrupted operation.
     pub(crate) fn of<O>(id: RecordId, record: &Record<O>) -> Option<Self> {
         let crate::record::State::Interrupted { since, expires, status } = record.state else { return None };

@@ -70,6 +70,6 @@ verbs! {
     release(id: RecordId, fence: Fence) -> Settled;
     interrupt(id: RecordId, fence: Fence, status: Option<u16>) -> Settled;
     resolve(id: RecordId, fence: Fence, resolution: Resolution) -> Settled;
-    interrupted(limit: usize) -> Vec<InterruptedRecord>;
+    interrupted(limit: usize, status: Option<u16>) -> Vec<InterruptedRecord>;
     sweep(limit: usize) -> usize;
 }

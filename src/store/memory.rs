@@ -275,10 +275,11 @@ impl Shared {
         self.expiry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn interrupted(&self, limit: usize) -> Vec<InterruptedRecord> {
+    fn interrupted(&self, limit: usize, status: Option<u16>) -> Vec<InterruptedRecord> {
         let now = self.time.now();
         let live = |entry: dashmap::mapref::multiple::RefMulti<'_, RecordId, Record>| {
-            InterruptedRecord::of(*entry.key(), entry.value()).filter(|record| record.expires > now)
+            InterruptedRecord::of(*entry.key(), entry.value())
+                .filter(|record| record.expires > now && record.was_answered(status))
         };
         let mut found: Vec<_> = self.records.iter().filter_map(live).collect();
         found.sort_by_key(|record| (record.since, record.id));
@@ -365,8 +366,12 @@ impl Store for MemoryStore {
         ready(self.shared.step(id, |current| record::resolve(current, fence, outcome, now)))
     }
 
-    fn interrupted(&self, limit: usize) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
-        ready(Ok(self.shared.interrupted(limit)))
+    fn interrupted(
+        &self,
+        limit: usize,
+        status: Option<u16>,
+    ) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
+        ready(Ok(self.shared.interrupted(limit, status)))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

@@ -246,8 +246,12 @@ impl Store for TestStore {
         self.call(Verb::Resolve, move |store| now(store.resolve(id, fence, resolution)))
     }
 
-    fn interrupted(&self, limit: usize) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
-        self.call(Verb::Interrupted, move |store| now(store.interrupted(limit)))
+    fn interrupted(
+        &self,
+        limit: usize,
+        status: Option<u16>,
+    ) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
+        self.call(Verb::Interrupted, move |store| now(store.interrupted(limit, status)))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

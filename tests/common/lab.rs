@@ -10,7 +10,6 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
-use http::response::Parts;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::{Notify, watch};
@@ -187,10 +186,6 @@ impl Lab {
 pub struct Shedding;
 
 impl Classify for Shedding {
-    fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
-        Meaning::of_answer(parts, trailers)
-    }
-
     fn error(&self, error: &dyn Any) -> Meaning {
         let shed = error.downcast_ref::<BoxError>().is_some_and(|error| error.is::<Overloaded>());
         if shed { Meaning::NotStarted } else { Meaning::Unknown }

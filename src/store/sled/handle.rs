@@ -161,7 +161,7 @@ impl SledStore {
         Ok(Claimed::Fresh(Hold { id: claim.id, fence, attempt: 1, began, recorded: false }))
     }
 
-    fn list_interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
+    fn list_interrupted(&self, limit: usize, status: Option<u16>) -> Result<Vec<InterruptedRecord>, StoreError> {
         let shared = &self.inner.shared;
         shared.check()?;
         let tree = shared.database().ok_or_else(closed)?.tree;
@@ -177,7 +177,10 @@ impl SledStore {
                 Ok(record) => {
                     let live = record.and_then(|record| record.live(shared.time.now()));
                     let listed = live.and_then(|record| InterruptedRecord::of(id, &record));
-                    found.extend(listed.filter(|listed| Some(listed.since) == keys::time_of(&key)));
+                    let is_meant = |listed: &InterruptedRecord| {
+                        Some(listed.since) == keys::time_of(&key) && listed.was_answered(status)
+                    };
+                    found.extend(listed.filter(is_meant));
                 }
                 // The others can be settled all the same.
                 Err(error @ ReadError::Corrupt(_)) => {
@@ -266,8 +269,8 @@ impl Store for SledStore {
         answer(self.send(|reply| Verb::Resolve(id, fence, resolution, reply)))
     }
 
-    async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        read::guarded(&self.inner.shared, || self.list_interrupted(limit))
+    async fn interrupted(&self, limit: usize, status: Option<u16>) -> Result<Vec<InterruptedRecord>, StoreError> {
+        read::guarded(&self.inner.shared, || self.list_interrupted(limit, status))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

@@ -46,7 +46,7 @@ async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_i
         assert!(unavailable(store.claim(Claim { durable, ..wish("other") }).await.unwrap_err()));
     }
     assert!(unavailable(store.sync().await.unwrap_err()));
-    assert!(unavailable(store.interrupted(1).await.unwrap_err()));
+    assert!(unavailable(store.interrupted(1, None).await.unwrap_err()));
     assert!(matches!(store.close().await, Err(StoreError::Uncertain { .. })));
 
     let store = SledStore::open(&path).unwrap();
