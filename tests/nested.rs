@@ -3,17 +3,18 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{OriginalUri, Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post as route;
+use axum::routing::{any, post as route};
 use axum::{Router, middleware};
 use common::lab::{Answer, Gate, Lab, keyed, post};
-use http::{HeaderValue, StatusCode, Uri};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use tower::ServiceExt as _;
 use tower_idempotency::test_util::{TestStore, Verb};
 use tower_idempotency::{
@@ -269,7 +270,7 @@ async fn sub_requests_of_a_request_without_a_key_are_told_apart_by_where_they_go
     assert_eq!(batch("/charges?for=bob sub-1").await, "422 key-reused");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_context_that_outlived_its_run_protects_nothing_even_while_the_operation_runs_again() {
     for unprotected in [false, true] {
         let kept: Arc<Mutex<Option<Parts>>> = Arc::default();
@@ -294,12 +295,114 @@ async fn a_context_that_outlived_its_run_protects_nothing_even_while_the_operati
         let second = lab.spawn(post("k", "a"));
         gate.arrival().await;
         let parts = kept.lock().unwrap().clone().unwrap();
-        let stale = lab.send(Request::from_parts(parts, Body::from("a"))).await;
+        let stale = lab.send(Request::from_parts(parts, Body::from("a")));
+        let stale = tokio::time::timeout(Duration::from_secs(3_600), stale).await.expect("it does not run");
         assert_eq!(stale.refusal(), (409, "in-flight".to_owned()));
         gate.open();
         assert_eq!(second.await.unwrap().text(), "second");
         assert_eq!(effects.load(Ordering::SeqCst), 2);
     }
+}
+
+/// Batches and charges at routers of their own, each behind the layer.
+fn in_nested_routers(layer: &IdempotencyLayer<MemoryStore>) -> Lab {
+    let this = Batches { effects: Arc::default(), app: Arc::default() };
+    let charges =
+        |layer: &IdempotencyLayer<MemoryStore>| Router::new().route("/create", route(charge)).layer(layer.clone());
+    let app = Router::new()
+        .nest("/charges", charges(layer))
+        .nest("/refunds", charges(layer))
+        .nest("/batch", Router::new().route("/all", route(batch)).layer(layer.clone()))
+        .with_state(this.clone());
+    *this.app.lock().unwrap() = Some(app.clone());
+    Lab::of(app)
+}
+
+#[tokio::test]
+async fn sub_requests_to_nested_routers_are_told_apart_by_where_these_are_nested() {
+    let lab = in_nested_routers(&layer());
+    let batch = async |key: &str, body: &'static str| {
+        lab.send(keyed("POST", "/batch/all", key).body(Body::from(body)).unwrap()).await.text().to_owned()
+    };
+    assert_eq!(batch("batch-1", "/charges/create sub-1").await, "effect 1");
+    assert_eq!(batch("batch-2", "/charges/create sub-1").await, "effect 1 again");
+    assert_eq!(batch("batch-3", "/refunds/create sub-1").await, "422 key-reused");
+    // What a client sends itself is what it says.
+    let charge = || keyed("POST", "/charges/create", "own").body(Body::from("a")).unwrap();
+    assert_eq!(lab.send(charge()).await.text(), "effect 2");
+    assert!(lab.send(charge()).await.is_replay());
+}
+
+#[tokio::test]
+async fn a_sub_request_without_a_key_has_no_context() {
+    let contexts = Arc::new(Mutex::new(Vec::new()));
+    let app: Arc<Mutex<Option<Router>>> = Arc::default();
+    let (seen, inner) = (Arc::clone(&contexts), Arc::clone(&app));
+    let order = move |request: Request| async move {
+        let (parts, _) = request.into_parts();
+        for method in ["POST", "GET"] {
+            let mut step = sub_request(&parts, "/step", "-");
+            *step.method_mut() = method.parse().unwrap();
+            let app = inner.lock().unwrap().clone().unwrap();
+            app.oneshot(step).await.unwrap();
+        }
+        // Its own key, sent on: the same operation.
+        let app = inner.lock().unwrap().clone().unwrap();
+        app.oneshot(sub_request(&parts, "/step", "k")).await.unwrap()
+    };
+    let step = move |context: Option<IdempotencyContext>| async move {
+        seen.lock().unwrap().push(context.map(|context| context.key().as_str().to_owned()));
+        "done"
+    };
+    let router = Router::new().route("/order", route(order)).route("/step", any(step)).layer(layer());
+    *app.lock().unwrap() = Some(router.clone());
+    let lab = Lab::of(router);
+    assert_eq!(lab.send(keyed("POST", "/order", "k").body(Body::from("a")).unwrap()).await.text(), "done");
+    assert_eq!(*contexts.lock().unwrap(), [None, None, Some("k".to_owned())]);
+    // Middleware that hands the request on leaves it where it is.
+    let seen = Arc::clone(&contexts);
+    let step = move |context: IdempotencyContext| async move {
+        seen.lock().unwrap().push(Some(context.key().as_str().to_owned()));
+    };
+    let other = IdempotencyLayer::new(MemoryStore::new()).header_name(HeaderName::from_static("x-other"));
+    let lab = Lab::of(Router::new().route("/charges", route(step)).layer(other).layer(layer()));
+    assert_eq!(lab.post("through", "a").await.status, 200);
+    assert_eq!(contexts.lock().unwrap().pop(), Some(Some("through".to_owned())));
+}
+
+#[tokio::test]
+async fn a_run_that_goes_on_while_draining_can_finish_what_it_asks_for() {
+    let layer = layer();
+    let gate = Gate::default();
+    let (app, behind) = (Arc::<Mutex<Option<Router>>>::default(), gate.clone());
+    let inner = Arc::clone(&app);
+    let order = move |request: Request| async move {
+        behind.pass().await;
+        let app = inner.lock().unwrap().clone().unwrap();
+        app.oneshot(sub_request(&request.into_parts().0, "/step", "step")).await.unwrap()
+    };
+    let router =
+        Router::new().route("/order", route(order)).route("/step", route(async || "done")).layer(layer.clone());
+    *app.lock().unwrap() = Some(router.clone());
+    let lab = Lab::of(router);
+    let running = lab.spawn(keyed("POST", "/order", "k").body(Body::from("a")).unwrap());
+    gate.arrival().await;
+    let mut draining = Box::pin(layer.drain(Duration::from_secs(60)));
+    assert!(futures_util::poll!(&mut draining).is_pending());
+    assert_eq!(lab.post("new", "a").await.refusal(), (503, "shutting-down".to_owned()));
+    gate.open();
+    assert_eq!(running.await.unwrap().text(), "done");
+    assert_eq!((draining.await, layer.store().len()), (0, 2));
+}
+
+#[tokio::test]
+async fn trap_76_a_layer_around_another_store_s_layer_around_itself_does_not_wait_for_itself() {
+    let (one, other) = (layer(), layer());
+    let app = Router::new().route("/charges", route(async || "done"));
+    let lab = Lab::of(app.layer(one.clone()).layer(other.clone()).layer(one.clone()));
+    assert_eq!(lab.post("k", "a").await.text(), "done");
+    assert!(lab.post("k", "a").await.is_replay());
+    assert_eq!((one.store().len(), other.store().len()), (1, 1));
 }
 
 #[tokio::test]

@@ -24,14 +24,21 @@ use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, Scope};
 /// A server on a socket, which says of each request when its head has come in.
 struct Server {
     address: SocketAddr,
+    // Said by the layer, and by what is around all others.
     heads: mpsc::UnboundedReceiver<()>,
+    begun: mpsc::UnboundedReceiver<()>,
     layer: IdempotencyLayer<MemoryStore>,
     effects: Arc<AtomicUsize>,
 }
 
 impl Server {
     async fn start(layer: IdempotencyLayer<MemoryStore>) -> Self {
+        Self::start_within(layer, |app| app).await
+    }
+
+    async fn start_within(layer: IdempotencyLayer<MemoryStore>, around: impl FnOnce(Router) -> Router) -> Self {
         let (head, heads) = mpsc::unbounded_channel();
+        let (begin, begun) = mpsc::unbounded_channel();
         let layer = layer.covers(move |_| head.send(()).is_ok());
         let effects = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&effects);
@@ -39,11 +46,15 @@ impl Server {
             counted.fetch_add(1, Ordering::SeqCst);
             format!("charged {}", body.len())
         };
-        let app = Router::new().route("/charges", route(handler)).layer(layer.clone());
+        let app = around(Router::new().route("/charges", route(handler)).layer(layer.clone()));
+        let app = app.layer(axum::middleware::map_request(move |request: axum::extract::Request| {
+            let _ = begin.send(());
+            std::future::ready(request)
+        }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { address, heads, layer, effects }
+        Self { address, heads, begun, layer, effects }
     }
 
     async fn connect(&self) -> Connection {
@@ -269,6 +280,9 @@ async fn a_body_that_a_layer_outside_finds_too_long_is_told_to_close() {
     let refused = lab.send(post("k", common::lab::frames([Ok("more than"), Ok(" ten bytes")]))).await;
     refused.assert_refusal(413, "body-too-large", false, None);
     assert_eq!(refused.header("connection"), Some("close"));
+    let broken = lab.send(post("k", common::lab::frames([Ok("a"), Err("cable")]))).await;
+    broken.assert_refusal(400, "body-incomplete", true, None);
+    assert_eq!(broken.header("connection"), Some("close"));
 }
 
 #[tokio::test]
@@ -304,22 +318,21 @@ async fn what_a_refused_request_would_have_run_is_given_back_before_its_body_is_
 
 // HTTP/2: hyper takes a stream that is reset with NO_ERROR for one that has ended.
 
-#[tokio::test]
-async fn a_stream_that_is_reset_half_way_charges_nothing_though_its_beginning_is_a_valid_charge() {
-    let mut server = Server::start(layer()).await;
+/// Sends 50 requests whose streams are reset half-way, and a whole one; says how many ran.
+async fn runs_of_resets(around: impl FnOnce(Router) -> Router) -> usize {
+    let mut server = Server::start_within(layer(), around).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
-    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let request = |key: &str| {
         let request = Request::post("http://pay.example/charges").version(Version::HTTP_2);
         request.header("idempotency-key", key).body(()).unwrap()
     };
-    let mut client = client;
     for number in 0..50 {
         client = client.ready().await.unwrap();
         let (_answer, mut body) = client.send_request(request(&format!("cut-{number}")), false).unwrap();
         body.send_data(Bytes::from_static(b"amount=1000"), false).unwrap();
-        server.heads.recv().await.unwrap();
+        server.begun.recv().await.unwrap();
         body.send_reset(h2::Reason::NO_ERROR);
     }
     // The same without a reset, and without a length.
@@ -329,6 +342,23 @@ async fn a_stream_that_is_reset_half_way_charges_nothing_though_its_beginning_is
     body.send_data(Bytes::from_static(b"00"), true).unwrap();
     assert_eq!(answer.await.unwrap().status(), 200);
     server.layer.drain(std::time::Duration::from_secs(30)).await;
-    assert_eq!(server.effects.load(Ordering::SeqCst), 1);
-    assert_eq!(server.layer.store().len(), 1);
+    assert_eq!(server.layer.store().len(), server.effects.load(Ordering::SeqCst));
+    server.effects.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_half_way_charges_nothing_though_its_beginning_is_a_valid_charge() {
+    assert_eq!(runs_of_resets(|app| app).await, 1);
+}
+
+#[tokio::test]
+async fn nor_where_a_layer_outside_has_read_the_body_already() {
+    let reading = async |request: axum::extract::Request, next: axum::middleware::Next| {
+        let (parts, body) = request.into_parts();
+        match axum::body::to_bytes(body, 10_000).await {
+            Ok(body) => next.run(axum::extract::Request::from_parts(parts, Body::from(body))).await,
+            Err(_) => axum::response::IntoResponse::into_response(StatusCode::BAD_REQUEST),
+        }
+    };
+    assert_eq!(runs_of_resets(|app| app.layer(axum::middleware::from_fn(reading))).await, 1);
 }

@@ -199,6 +199,8 @@ async fn cookies_that_http_2_has_split_are_the_same_cookies() {
     };
     assert_eq!(second(layer(), [cookies(&["a=1; b=2"]), cookies(&["a=1", "b=2"])]).await, "replayed");
     assert_eq!(second(layer(), [cookies(&["a=1", "b=2", "c=3"]), cookies(&["a=1; b=2", "c=3"])]).await, "replayed");
+    let named = || layer().fingerprint_headers([http::header::COOKIE]);
+    assert_eq!(second(named(), [cookies(&["a=1; b=2"]), cookies(&["a=1", "b=2"])]).await, "replayed");
     for other in [&["a=1"][..], &["b=2", "a=1"], &["a=1", "b=3"], &[]] {
         assert_eq!(second(layer(), [cookies(&["a=1; b=2"]), cookies(other)]).await, "credentials-changed");
     }

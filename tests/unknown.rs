@@ -145,6 +145,34 @@ async fn grpc_s_statuses_are_read_from_the_trailers_or_the_head() {
 }
 
 #[tokio::test]
+async fn a_grpc_answer_without_a_status_is_unknown() {
+    for (content_type, body, is_unknown) in [
+        ("application/grpc", "message", true),
+        ("application/grpc+proto", "", true),
+        ("application/grpc-web", "message and trailers", false),
+        ("application/json", "{}", false),
+    ] {
+        let lab = Lab::new(refuse(), move |_| async move { ([("content-type", content_type)], body) });
+        lab.post("k", "a").await;
+        assert_eq!(lab.post("k", "a").await.problem() == "outcome-unknown", is_unknown, "{content_type}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_shorter_than_it_declares_is_unknown() {
+    for (length, is_unknown) in [("20", true), ("4", false)] {
+        let answer =
+            move |_| async move { Response::builder().header("content-length", length).body(Body::from("half")) };
+        let lab = Lab::new(refuse(), move |number| {
+            let answer = answer(number);
+            async move { answer.await.unwrap() }
+        });
+        assert_eq!(lab.post("k", "a").await.text(), "half");
+        assert_eq!(lab.post("k", "a").await.problem() == "outcome-unknown", is_unknown);
+    }
+}
+
+#[tokio::test]
 async fn classify_is_asked_once_and_when_the_body_is_complete() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let asks = Arc::clone(&asked);

@@ -38,6 +38,7 @@ const LONG: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, PartialEq)]
 enum Guard {
     HttpTimeout,
+    HttpTimeout503,
     CatchPanic,
     CatchPanicMarked,
     Timeout,
@@ -55,8 +56,9 @@ enum Policy {
 }
 
 impl Guard {
-    const ALL: [(Self, bool); 12] = [
+    const ALL: [(Self, bool); 13] = [
         (Self::HttpTimeout, true),
+        (Self::HttpTimeout503, true),
         (Self::HttpTimeout, false),
         (Self::Timeout, true),
         (Self::Timeout, false),
@@ -73,8 +75,8 @@ impl Guard {
     /// What the handler of the first request does after its effect.
     fn mishap(self, inside: bool) -> Mishap {
         match self {
-            Self::HttpTimeout | Self::Timeout if inside => Mishap::Hangs,
-            Self::HttpTimeout | Self::Timeout => Mishap::Lasts,
+            Self::HttpTimeout | Self::HttpTimeout503 | Self::Timeout if inside => Mishap::Hangs,
+            Self::HttpTimeout | Self::HttpTimeout503 | Self::Timeout => Mishap::Lasts,
             Self::CatchPanic | Self::CatchPanicMarked => Mishap::Panics,
             Self::LoadShed | Self::LoadShedClassified | Self::ConcurrencyLimit => Mishap::None,
         }
@@ -87,8 +89,10 @@ impl Guard {
 
     fn around(self, inner: Stack) -> Stack {
         match self {
-            Self::HttpTimeout => {
-                let timeout = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, TIMEOUT);
+            Self::HttpTimeout | Self::HttpTimeout503 => {
+                let is_503 = self == Self::HttpTimeout503;
+                let status = if is_503 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::REQUEST_TIMEOUT };
+                let timeout = TimeoutLayer::with_status_code(status, TIMEOUT);
                 ServiceBuilder::new().layer(timeout).service(inner).boxed_clone()
             }
             Self::Timeout => ServiceBuilder::new().timeout(TIMEOUT).service(inner).boxed_clone(),
@@ -111,7 +115,8 @@ impl Guard {
 impl fmt::Display for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::HttpTimeout => "tower-http `TimeoutLayer`",
+            Self::HttpTimeout => "tower-http `TimeoutLayer`, 408 or 504",
+            Self::HttpTimeout503 => "tower-http `TimeoutLayer`, another status",
             Self::CatchPanic => "tower-http `CatchPanicLayer::new()`",
             Self::CatchPanicMarked => "tower-http `CatchPanicLayer::custom(answer_panic)`",
             Self::Timeout => "tower `timeout`",

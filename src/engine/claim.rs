@@ -37,7 +37,7 @@ impl<St: Store> Engine<St> {
 
     async fn try_acquire(&self, ask: &Ask, known: &AtomicBool) -> Result<Acquired, StoreError> {
         // Looked at under the slot: drain waits for slots taken before it said so.
-        if self.store.slots().is_draining() {
+        if self.store.slots().is_draining() && !ask.is_within {
             return Box::pin(self.find(ask)).await;
         }
         if let Some(doubted) = self.store.slots().doubted(&ask.id) {

@@ -38,6 +38,8 @@ impl<St: fmt::Debug> fmt::Debug for Engine<St> {
 pub(crate) struct Ask {
     pub(crate) id: RecordId,
     pub(crate) fingerprint: Fingerprint,
+    /// Whether a run that goes on asks for it: then it belongs to that run, also while the process shuts down.
+    pub(crate) is_within: bool,
 }
 
 /// What this process has counted since the store was opened, over all layers on it.

@@ -158,7 +158,7 @@ impl<St: Store> Once<St> {
             };
             Finished { answer: result, ended }
         };
-        match self.engine.exchange(&exchange::span(), Ask { id, fingerprint }, work).await {
+        match self.engine.exchange(&exchange::span(), Ask { id, fingerprint, is_within: false }, work).await {
             Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Ok(bytes)) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Err(Effect::NotStarted(error) | Effect::Unknown(error))) => Err(OnceError::Effect(error)),

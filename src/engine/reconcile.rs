@@ -165,7 +165,7 @@ impl<St: Store> Engine<St> {
             slot.end(End::Found(record));
             return Asked::Over(None);
         };
-        let ask = Ask { id, fingerprint: record.fingerprint };
+        let ask = Ask { id, fingerprint: record.fingerprint, is_within: false };
         slot.enter(Phase::Running(ask.fingerprint));
         match self.consult(reconciler, &ask, &listed).await {
             Consulted::Outcome(fence, outcome) => Asked::Outcome(slot, fence, outcome),

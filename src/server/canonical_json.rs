@@ -1,77 +1,136 @@
 //! JSON in the one way in which RFC 8785 writes it.
+//!
+//! It is read into a tree of our own: `serde_json::Value` gives some member names a meaning, depending on features that other
+//! crates switch on.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-/// The canonical form of `body`; `None` where it is not JSON, or where its form could be that of a text which means something
-/// else: an object has a member twice, or the value of a number is not the one that RFC 8785 writes for it, because a
-/// double does not hold it.
+/// How serde_json names the only member of a number, where its feature `arbitrary_precision` is on.
+const NUMBER: &str = "$serde_json::private::Number";
+
+/// The canonical form of `body`; `None` where it is not JSON, or where its form could be that of a text which means
+/// something else: an object has a member twice, or the value of a number is not the one that RFC 8785 writes for it,
+/// because a double does not hold it.
 pub(super) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
-    serde_json::from_str::<Unique>(text).ok()?;
-    if !numbers(text).all(is_held) {
-        return None;
-    }
-    let value: serde_json::Value = serde_json::from_str(text).ok()?;
-    serde_json_canonicalizer::to_vec(&value).ok()
+    let read = Cell::new(0);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let json = Reader { numbers: &read }.deserialize(&mut deserializer).ok()?;
+    deserializer.end().ok()?;
+    let mut written = 0;
+    let all_held = numbers(text).inspect(|_| written += 1).all(is_held);
+    // Where there is another number of them, what was taken for a number was an object.
+    (all_held && written == read.get()).then(|| serde_json_canonicalizer::to_vec(&json).ok())?
 }
 
-/// Any JSON in which no object has a member twice.
-struct Unique;
+/// JSON of which every number is a double.
+enum Json {
+    Null,
+    Bool(bool),
+    Number(f64),
+    String(String),
+    Array(Vec<Self>),
+    Object(Vec<(String, Self)>),
+}
 
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Self)
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Number(value) => serializer.serialize_f64(*value),
+            Self::String(value) => serializer.serialize_str(value),
+            Self::Array(elements) => serializer.collect_seq(elements),
+            Self::Object(members) => {
+                let mut map = serializer.serialize_map(Some(members.len()))?;
+                members.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+                map.end()
+            }
+        }
     }
 }
 
-impl<'de> Visitor<'de> for Unique {
-    type Value = Self;
+/// Reads JSON in which no object has a member twice, and counts its numbers.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    numbers: &'a Cell<usize>,
+}
+
+impl Reader<'_> {
+    fn number(self, value: f64) -> Json {
+        self.numbers.set(self.numbers.get() + 1);
+        Json::Number(value)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON without repeated members")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
+    // What a double does not hold is found out by the digits.
+    #[allow(clippy::cast_precision_loss, reason = "see above")]
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(self.number(value as f64))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
+    #[allow(clippy::cast_precision_loss, reason = "see above")]
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(self.number(value as f64))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
+    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+        Ok(self.number(value))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
+    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+        Ok(Json::String(value.to_owned()))
     }
 
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self, A::Error> {
-        while elements.next_element::<Self>()?.is_some() {}
-        Ok(self)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
+        let mut array = Vec::new();
+        while let Some(element) = elements.next_element_seed(self)? {
+            array.push(element);
+        }
+        Ok(Json::Array(array))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
-        let mut names = HashSet::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
+        let (mut names, mut object) = (HashSet::new(), Vec::new());
         while let Some(name) = members.next_key::<String>()? {
-            if !names.insert(name) {
+            if name == NUMBER {
+                let digits = members.next_value::<String>()?;
+                return digits.parse().map(|value| self.number(value)).map_err(A::Error::custom);
+            }
+            if !names.insert(name.clone()) {
                 return Err(A::Error::custom("a member is repeated"));
             }
-            members.next_value::<Self>()?;
+            object.push((name, members.next_value_seed(self)?));
         }
-        Ok(self)
+        Ok(Json::Object(object))
     }
 }
 
@@ -171,12 +230,28 @@ mod tests {
             "1e-400",
             "1e99999999999999999999",
             r#""\ud800""#,
+            // With a feature of serde_json's, a number comes as such an object.
+            r#"{"$serde_json::private::Number":"5"}"#,
+            r#"{"a":{"\u0024serde_json::private::Number":"5"},"b":6}"#,
         ];
         for text in without {
             assert_eq!(form(text), None, "{text}");
         }
         assert_eq!(canonical(b"\"\xff\""), None);
         assert_eq!(form(&format!("{}{}", "[".repeat(200), "]".repeat(200))), None, "too deep to be read");
+    }
+
+    #[test]
+    fn members_that_serde_json_gives_a_meaning_have_none_here() {
+        let raw = |inside: &str| format!("{{\"$serde_json::private::RawValue\":{}}}", serde_json::json!(inside));
+        for inside in ["5", "{\"a\":1,\"a\":2}", "9007199254740993", "["] {
+            assert_eq!(form(&raw(inside)), Some(raw(inside)), "{inside}");
+        }
+        let mut deep = "5".to_owned();
+        for _ in 0..12 {
+            deep = raw(&format!("{}{deep}{}", "[".repeat(100), "]".repeat(100)));
+        }
+        assert_eq!(form(&deep), Some(deep.clone()), "read no deeper than it is");
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::within::within;
 
 /// What reading came to.
 pub(super) enum Collected<B: Body> {
-    /// The whole body. `ended`: it says so itself, and not only that nothing more comes.
-    Whole { data: Bytes, trailers: Option<HeaderMap>, ended: bool },
+    /// The whole body.
+    Whole { data: Bytes, trailers: Option<HeaderMap> },
     /// It has more bytes than the limit, or was not complete in time.
     Over { head: Bytes, rest: Pin<Box<B>> },
     /// It failed.
@@ -47,10 +47,7 @@ pub(super) async fn collect<B: Body>(body: B, limit: usize, time: Option<Duratio
             return Collected::Over { head: head.finish(), rest: body };
         };
         match frame {
-            None => {
-                let ended = body.is_end_stream();
-                return Collected::Whole { data: head.finish(), trailers, ended };
-            }
+            None => return Collected::Whole { data: head.finish(), trailers },
             Some(Err(error)) => return Collected::Failed { head: head.finish(), error },
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::Uri;
+use http::request::Parts;
+use http::{Extensions, Uri};
 
 use super::recorder::Recorder;
 use crate::engine::{Rerun, RunContext};
@@ -13,14 +14,16 @@ use crate::slots::Slots;
 
 /// What a handler can ask about its own run: the key, the attempt, the fence, and keys for what it calls in turn.
 ///
-/// A request extension, by which a layer over the same store further inside knows that the request is in an exchange already. A
-/// request that a handler makes of a copy of its own request's head, and sends under a key of its own, is another exchange.
-/// Where the layer stands on a nested router, leave axum's `OriginalUri` out of such a copy: it says where the handler's
-/// request was sent, and the layer can't tell one nested path from another.
+/// A request extension, by which a layer over the same store further inside knows that the request is in an exchange
+/// already. In axum (feature `axum`) an extractor too: `Option<IdempotencyContext>` is `None` for requests without a key;
+/// the bare extractor answers 500 for them and says what is missing.
 ///
-/// In axum (feature `axum`) an extractor too: `Option<IdempotencyContext>` is `None` for requests
-/// without a key; the bare extractor answers 500 for them and says what is missing.
-#[derive(Clone)]
+/// # Requests that a handler sends
+/// A request that a handler makes of a copy of its own request's head, and sends through a layer, is an exchange of its own
+/// if it has a key of its own; without a key it has no context. It belongs to the handler's run: it is let through while the
+/// process shuts down. What its answer is marked with says nothing of the handler's own effect. Where the layer stands on a
+/// nested router, leave axum's `OriginalUri` out of the copy: it says where the handler's request was sent, and nobody can
+/// tell then which of two parameters of the nested path was meant.
 pub struct IdempotencyContext {
     key: Key,
     pub(super) run: RunContext,
@@ -30,21 +33,63 @@ pub struct IdempotencyContext {
     seen: Uri,
     // How an answer is recorded that is committed with the effect.
     pub(super) recorder: Arc<Recorder>,
+    // The exchange around this one.
+    outer: Option<Arc<Self>>,
+    // Whether this is a clone: then it is not in the extensions of the exchange's own request.
+    copied: bool,
+}
+
+impl Clone for IdempotencyContext {
+    fn clone(&self) -> Self {
+        let Self { key, run, slots, seen, recorder, outer, copied: _ } = self;
+        Self {
+            key: key.clone(),
+            run: run.clone(),
+            slots: Arc::clone(slots),
+            seen: seen.clone(),
+            recorder: Arc::clone(recorder),
+            outer: outer.clone(),
+            copied: true,
+        }
+    }
 }
 
 impl IdempotencyContext {
-    pub(super) fn new(key: Key, run: RunContext, slots: Arc<Slots>, seen: Uri, recorder: Arc<Recorder>) -> Self {
-        Self { key, run, slots, seen, recorder }
+    /// For the request whose head `parts` is, which takes the place of the one that stands there.
+    pub(super) fn replace(
+        parts: &mut Parts,
+        key: Key,
+        run: RunContext,
+        slots: Arc<Slots>,
+        seen: Uri,
+        recorder: Arc<Recorder>,
+    ) {
+        let outer = parts.extensions.remove::<Self>().map(Arc::new);
+        parts.extensions.insert(Self { key, run, slots, seen, recorder, outer, copied: false });
     }
 
-    /// Whether this is of an exchange over the store of these slots.
-    pub(super) fn is_of(&self, slots: &Arc<Slots>) -> bool {
-        Arc::ptr_eq(&self.slots, slots)
+    /// The exchanges around a request, the innermost first.
+    pub(super) fn around(extensions: &Extensions) -> impl Iterator<Item = &Self> {
+        std::iter::successors(extensions.get::<Self>(), |context| context.outer.as_deref())
     }
 
-    /// Whether this exchange is that of `id`, and its run goes on: a context that outlived its run protects nothing.
-    pub(super) fn encloses(&self, id: &RecordId) -> bool {
-        self.run.id() == *id && !self.run.is_over()
+    /// Those of them over the store of these slots whose runs go on: a context that outlived its run protects nothing.
+    pub(super) fn around_in<'a>(extensions: &'a Extensions, slots: &Arc<Slots>) -> impl Iterator<Item = &'a Self> {
+        Self::around(extensions).filter(|context| Arc::ptr_eq(&context.slots, slots) && !context.run.is_over())
+    }
+
+    /// Whether a handler, or what it calls, made the request with this context of a copy of its own request's head, or under
+    /// another key.
+    pub(super) fn is_of_sub_request(&self, key: &Key) -> bool {
+        self.copied || self.key != *key
+    }
+
+    /// Takes a copy out of a request that is in no exchange: its handler would take it for its own.
+    #[inline]
+    pub(super) fn remove_copy(extensions: &mut Extensions) {
+        if extensions.get::<Self>().is_some_and(|context| context.copied) {
+            extensions.remove::<Self>();
+        }
     }
 
     /// Whether this exchange's own request said that its client had sent it there.

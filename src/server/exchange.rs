@@ -21,7 +21,7 @@ use super::body::{LayerBody, Passage};
 use super::collect::{Collected, collect, exceeds_limit};
 use super::context::IdempotencyContext;
 use super::identify::seen_uri;
-use super::meaning::Meaning;
+use super::meaning::{Meaning, is_grpc_without_status};
 use super::read_on::Connection;
 use super::refusal;
 use super::shared::Shared;
@@ -70,10 +70,8 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             Collected::Whole { data, .. } if is_short(&self.parts, data.len()) => {
                 return Ok(refuse(refusal::body_incomplete()));
             }
-            Collected::Whole { data, trailers, ended } => {
-                if !ended {
-                    let_go_if_reset(&self.parts).await;
-                }
+            Collected::Whole { data, trailers } => {
+                let_go_if_reset(&self.parts).await;
                 let options = &shared.options;
                 let fingerprint = options.sameness.fingerprint(&self.parts, &data, options.scope.is_some());
                 self.body = Passage::Whole { data, trailers };
@@ -83,13 +81,20 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
                 drop(self);
                 return Ok(connection.asked().read_on(rest, refuse(refusal::body_too_large(limit))).await);
             }
-            Collected::Failed { error, .. } if exceeds_limit(&error) => {
-                return Ok(connection.close(refuse(refusal::body_over_outer_limit())));
+            // What is left of such a body can't be read.
+            Collected::Failed { error, .. } => {
+                let is_over = exceeds_limit(&error);
+                let refusal = if is_over { refusal::body_over_outer_limit() } else { refusal::body_incomplete() };
+                return Ok(connection.close(refuse(refusal)));
             }
-            Collected::Failed { .. } => return Ok(refuse(refusal::body_incomplete())),
         };
-        let is_sub_request = is_sub_request(&self.parts, &self.key);
-        let verdict = shared.engine.exchange(&span, Ask { id, fingerprint }, |context| self.run::<R>(context)).await;
+        let extensions = &self.parts.extensions;
+        // Its answer is for a handler that judges it, and what it is marked with is not that handler's own.
+        let enclosing = extensions.get::<IdempotencyContext>();
+        let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key));
+        let is_within = IdempotencyContext::around_in(extensions, shared.engine.store.slots()).next().is_some();
+        let ask = Ask { id, fingerprint, is_within };
+        let verdict = shared.engine.exchange(&span, ask, |context| self.run::<R>(context)).await;
         match verdict {
             Verdict::Answered(Ok(mut answer)) if is_sub_request => {
                 Meaning::unmark(answer.extensions_mut());
@@ -110,13 +115,11 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         R: LayerBody,
     {
         let (shared, _service, answering) = {
-            let Self { shared, key, mut service, parts, body } = *self;
+            let Self { shared, key, mut service, mut parts, body } = *self;
             let slots = Arc::clone(shared.engine.store.slots());
-            let seen = seen_uri(&parts).clone();
-            let context = IdempotencyContext::new(key, context, slots, seen, Arc::clone(&shared.recorder));
-            let mut request = Request::from_parts(parts, body.into());
-            request.extensions_mut().insert(context);
-            let answering = service.call(request);
+            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.recorder));
+            IdempotencyContext::replace(&mut parts, key, context, slots, seen, recorder);
+            let answering = service.call(Request::from_parts(parts, body.into()));
             (shared, service, answering)
         };
         match answering.await {
@@ -141,27 +144,31 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
 
 /// Whether a body ended before the length that its request declared.
 fn is_short(parts: &Parts, length: usize) -> bool {
-    let declared = declared_length(parts);
-    declared.is_some_and(|declared| (length as u64) < declared)
+    is_shorter(&parts.headers, length)
 }
 
-fn declared_length(parts: &Parts) -> Option<u64> {
-    parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+/// Whether a body of `length` bytes is shorter than these headers say.
+fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
+    declared_length(headers).is_some_and(|declared| (length as u64) < declared)
 }
 
-/// Gives way once, where a body that declared no length has ended without saying so itself: hyper takes an HTTP/2 stream that
-/// is reset without an error for one that has ended. Many bodies can't say so, and can't be refused for it. But hyper drops
-/// what it waits for once it sees that the stream was reset, which it looks for when this is not ready.
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// Gives way once, where a body has ended that declared no length: hyper takes an HTTP/2 stream that is reset without an
+/// error for one that has ended. `is_end_stream` could tell, but many bodies that a layer outside has made don't know it,
+/// and can't be refused for it. But hyper drops what it waits for once it sees that the stream was reset, which it looks for
+/// when this is not ready.
 async fn let_go_if_reset(parts: &Parts) {
-    if parts.version >= Version::HTTP_2 && declared_length(parts).is_none() {
+    if parts.version >= Version::HTTP_2 && declared_length(&parts.headers).is_none() {
         tokio::task::yield_now().await;
     }
 }
 
-/// Whether a handler sends this, within an exchange under another key. Its answer is that handler's to judge, and what marks
-/// it has are not the handler's own.
-fn is_sub_request(parts: &Parts, key: &Key) -> bool {
-    parts.extensions.get().is_some_and(|enclosing: &IdempotencyContext| enclosing.key() != key)
+/// Whether an answer that seems to be complete was cut: it has less than it declares, or it is gRPC without a status.
+fn is_cut(parts: &http::response::Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
+    is_shorter(&parts.headers, length) || is_grpc_without_status(parts, trailers)
 }
 
 /// The recorded answer; marked, where it is a replay.
@@ -200,8 +207,9 @@ async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R
     let is_read = !matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) && !is_stream(&parts);
     let (passage, ended) = if is_read {
         match collect(body, options.max_response_body, Some(options.outcome_body_timeout)).await {
-            Collected::Whole { data, trailers, .. } => {
-                let ended = match means(trailers.as_ref()) {
+            Collected::Whole { data, trailers } => {
+                let is_cut = mark.is_none() && is_cut(&parts, data.len(), trailers.as_ref());
+                let ended = match if is_cut { Meaning::Unknown } else { means(trailers.as_ref()) } {
                     Meaning::Final => {
                         let marker = &options.replay_header_name;
                         let kept = options.kept_headers.choose(&parts.headers, marker, trailers.is_some());

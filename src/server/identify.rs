@@ -17,8 +17,8 @@ use super::multipart;
 use crate::digest::{Digester, Purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
 
-/// Who asks, where no scope says so, beside the cookies.
-const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, HeaderName::from_static("x-api-key"), PROXY_AUTHORIZATION];
+/// Who asks, where no scope says so.
+const CREDENTIALS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key"), PROXY_AUTHORIZATION];
 
 static OPTIONS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 fingerprint options v1"));
 
@@ -129,7 +129,7 @@ impl Sameness {
     /// options add; and, unless a scope says who asks, its credentials. Other headers stay out: clients change some between
     /// two tries.
     pub(super) fn fingerprint(&self, parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
-        let (uri, other) = client_uris(parts);
+        let Target { uri, other, nested } = client_target(parts);
         let mut builder = Fingerprint::builder().options(self.digest).field("method", parts.method.as_str().as_bytes());
         let mut last = None;
         for host in hosts(parts, uri.authority()).map(|host| plain_host(host, uri.scheme())) {
@@ -142,9 +142,12 @@ impl Sameness {
         if let Some(other) = other {
             builder = builder.field("other target", target(other));
         }
+        if let Some(nested) = nested {
+            builder = builder.field("nested", nested.as_bytes());
+        }
         for name in &self.headers {
-            for value in parts.headers.get_all(name) {
-                builder = builder.field("header", name.as_str().as_bytes()).field("value", value.as_bytes());
+            for value in lines(parts, name) {
+                builder = builder.field("header", name.as_str().as_bytes()).field("value", &value);
             }
         }
         builder = self.with_content(builder, parts, body);
@@ -196,20 +199,21 @@ impl Sameness {
 fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
     let mut builder = builder.with_credentials();
     for name in &CREDENTIALS {
-        for value in parts.headers.get_all(name) {
-            builder = builder.credential(name.as_str(), value.as_bytes());
+        for value in lines(parts, name) {
+            builder = builder.credential(name.as_str(), &value);
         }
     }
-    // HTTP/2 may split what is one field in HTTP/1.1 (RFC 9113, section 8.2.3).
-    let mut cookies = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-    match (cookies.next(), cookies.next()) {
-        (None, _) => builder,
-        (Some(cookie), None) => builder.credential(COOKIE.as_str(), cookie),
-        (Some(first), Some(second)) => {
-            let all: Vec<_> = [first, second].into_iter().chain(cookies).collect();
-            builder.credential(COOKIE.as_str(), &all.join(&b"; "[..]))
-        }
+    builder
+}
+
+/// The lines of a field, as HTTP/1.1 has them: HTTP/2 may split cookies (RFC 9113, section 8.2.3).
+fn lines<'a>(parts: &'a Parts, name: &HeaderName) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    let mut values = parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let mut joined = None;
+    if *name == COOKIE && parts.headers.get_all(name).iter().nth(1).is_some() {
+        joined = Some(values.by_ref().collect::<Vec<_>>().join(&b"; "[..]));
     }
+    joined.map(Cow::Owned).into_iter().chain(values.map(Cow::Borrowed))
 }
 
 /// HTTP/2 names the host in the URI, HTTP/1.1 in a header; a retry may use the other one, so what both say counts once.
@@ -239,19 +243,26 @@ fn plain_host<'a>(host: &'a [u8], scheme: Option<&Scheme>) -> Cow<'a, [u8]> {
 /// of its own request's head, that is still there and says where the other one went. Two signs tell them apart: what an
 /// enclosing exchange has seen is stale, and what a prefix was stripped from ends with what is left of it. Where they
 /// disagree, both count, so that two requests are never taken for one.
-fn client_uris(parts: &Parts) -> (&Uri, Option<&Uri>) {
+fn client_target(parts: &Parts) -> Target<'_> {
     let Some(original) = original_uri(parts).filter(|original| **original != parts.uri) else {
-        return (&parts.uri, None);
+        return Target { uri: &parts.uri, other: None, nested: None };
     };
     match (is_stale(original, parts), is_stripped(original, &parts.uri)) {
-        (false, true) => (original, None),
-        (true, false) => (&parts.uri, None),
-        (true, true) | (false, false) => (original, Some(&parts.uri)),
+        (false, true) => Target { uri: original, other: None, nested: None },
+        // A nested router may have stripped a prefix from it, of which its pattern is left.
+        (true, false) => Target { uri: &parts.uri, other: None, nested: nested_path(parts) },
+        (true, true) | (false, false) => Target { uri: original, other: Some(&parts.uri), nested: nested_path(parts) },
     }
 }
 
+struct Target<'a> {
+    uri: &'a Uri,
+    other: Option<&'a Uri>,
+    nested: Option<&'a str>,
+}
+
 fn is_stale(original: &Uri, parts: &Parts) -> bool {
-    parts.extensions.get().is_some_and(|enclosing: &IdempotencyContext| enclosing.has_seen(original))
+    IdempotencyContext::around(&parts.extensions).any(|enclosing| enclosing.has_seen(original))
 }
 
 fn is_stripped(original: &Uri, uri: &Uri) -> bool {
@@ -273,8 +284,18 @@ fn original_uri(parts: &Parts) -> Option<&Uri> {
     parts.extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0)
 }
 
+#[cfg(feature = "axum")]
+fn nested_path(parts: &Parts) -> Option<&str> {
+    parts.extensions.get::<axum::extract::NestedPath>().map(axum::extract::NestedPath::as_str)
+}
+
 #[cfg(not(feature = "axum"))]
 fn original_uri(_: &Parts) -> Option<&Uri> {
+    None
+}
+
+#[cfg(not(feature = "axum"))]
+fn nested_path(_: &Parts) -> Option<&str> {
     None
 }
 

@@ -123,9 +123,8 @@ impl Meaning {
             [StatusCode::REQUEST_TIMEOUT, StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
         // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
         const UNKNOWN_IN_GRPC: [&[u8]; 3] = [b"1", b"2", b"4"];
-        let grpc = trailers.and_then(|trailers| trailers.get(GRPC_STATUS)).or_else(|| parts.headers.get(GRPC_STATUS));
         let is_unknown = UNKNOWN.contains(&parts.status)
-            || grpc.is_some_and(|status| UNKNOWN_IN_GRPC.contains(&status.as_bytes()))
+            || grpc_status(parts, trailers).is_some_and(|status| UNKNOWN_IN_GRPC.contains(&status.as_bytes()))
             || parts.extensions.get::<Rejection>().is_some();
         if is_unknown { Self::Unknown } else { Self::Final }
     }
@@ -182,6 +181,19 @@ impl Meaning {
 }
 
 const GRPC_STATUS: &str = "grpc-status";
+
+fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<&'a HeaderValue> {
+    trailers.and_then(|trailers| trailers.get(GRPC_STATUS)).or_else(|| parts.headers.get(GRPC_STATUS))
+}
+
+/// Whether a complete answer is gRPC's and has no status: its client takes that for `UNKNOWN`.
+pub(super) fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
+    let Some(media_type) = parts.headers.get(CONTENT_TYPE) else { return false };
+    let rest = media_type.as_bytes().strip_prefix(b"application/grpc");
+    // `application/grpc-web` has its trailers in the body.
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+        && grpc_status(parts, trailers).is_none()
+}
 
 /// Answers a panic that tower-http's `CatchPanicLayer::custom` has caught *inside* the idempotency layer: 500, marked
 /// [`Unknown`], logged with the panic's message. Without it that layer's answer would be recorded as the outcome of a

@@ -24,7 +24,8 @@ pub(super) struct MediaType<'a> {
 impl<'a> MediaType<'a> {
     /// What `value` says, if it can be understood.
     pub(super) fn of(value: &'a HeaderValue) -> Option<Self> {
-        let text = value.to_str().ok()?;
+        // Empty parameters at the end are none (RFC 9110, section 5.6.6).
+        let text = value.to_str().ok()?.trim_end_matches([';', ' ', '\t']);
         if is_plain(text) {
             return Some(Self { essence: text.into(), parameters: Vec::new() });
         }
@@ -114,6 +115,7 @@ mod tests {
                 "Application/JSON",
                 "application/json; charset=utf-8",
                 "application/json;CHARSET=\"UTF-8\"",
+                "application/json; ",
             ],
             vec!["application/vnd.api+json", "application/vnd.api+json;charset=utf-8"],
             vec!["application/x-www-form-urlencoded", "application/x-www-form-urlencoded; charset=UTF-8"],

@@ -34,6 +34,8 @@ pub struct IdempotencyService<S, St> {
 /// What is to be done with a request.
 enum Way {
     Pass,
+    /// It is within an exchange for the same operation.
+    PassWithin,
     Exchange(Key),
     Refuse(Rejection),
 }
@@ -58,7 +60,7 @@ impl<St: Store> Shared<St> {
             return Way::Pass;
         }
         match self.keyed(&parts.headers) {
-            Way::Exchange(key) if self.is_enclosed(parts, &key) => Way::Pass,
+            Way::Exchange(key) if self.is_enclosed(parts, &key) => Way::PassWithin,
             way => way,
         }
     }
@@ -67,9 +69,9 @@ impl<St: Store> Shared<St> {
     /// nested router and again on the outer one. A request of another operation that a handler sends is an exchange of its
     /// own, though its head may be a copy of the handler's.
     fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
-        let Some(context) = parts.extensions.get::<IdempotencyContext>() else { return false };
-        context.is_of(self.engine.store.slots())
-            && self.options.record_id(parts, key).is_ok_and(|id| context.encloses(&id))
+        let mut around = IdempotencyContext::around_in(&parts.extensions, self.engine.store.slots()).peekable();
+        around.peek().is_some()
+            && self.options.record_id(parts, key).is_ok_and(|id| around.any(|context| context.record_id() == id))
     }
 
     fn keyed(&self, headers: &HeaderMap) -> Way {
@@ -108,8 +110,9 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.shared.passes(&request) {
+            IdempotencyContext::remove_copy(request.extensions_mut());
             return ResponseFuture::passing(self.inner.call(untouched(request)));
         }
         self.exchange(request)
@@ -127,9 +130,15 @@ impl<S, St: Store> IdempotencyService<S, St> {
         B: LayerBody,
         R: LayerBody,
     {
-        let (parts, body) = request.into_parts();
-        match self.shared.way(&parts) {
-            Way::Pass => ResponseFuture::passing(self.inner.call(untouched(Request::from_parts(parts, body)))),
+        let (mut parts, body) = request.into_parts();
+        let way = self.shared.way(&parts);
+        if let Way::Pass = way {
+            IdempotencyContext::remove_copy(&mut parts.extensions);
+        }
+        match way {
+            Way::Pass | Way::PassWithin => {
+                ResponseFuture::passing(self.inner.call(untouched(Request::from_parts(parts, body))))
+            }
             Way::Refuse(rejection) => {
                 let refusal = self.shared.refuse::<R>(&engine::span(), None, rejection);
                 let connection = Connection::of(&parts);
