@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-/// How serde_json names the only member of a number, where its feature `arbitrary_precision` is on.
+/// How `serde_json` names the only member of a number, where its feature `arbitrary_precision` is on.
 const NUMBER: &str = "$serde_json::private::Number";
 
 /// The canonical form of `body`; `None` where it is not JSON, or where its form could be that of a text which means

@@ -64,18 +64,20 @@ impl IdempotencyContext {
         seen: Uri,
         recorder: Arc<Recorder>,
     ) {
-        let outer = parts.extensions.remove::<Self>().map(Arc::new);
-        parts.extensions.insert(Self { key, run, slots, seen, recorder, outer, copied: false });
+        let outer = parts.extensions.insert(Self { key, run, slots, seen, recorder, outer: None, copied: false });
+        if let (Some(outer), Some(context)) = (outer, parts.extensions.get_mut::<Self>()) {
+            context.outer = Some(Arc::new(outer));
+        }
     }
 
-    /// The exchanges around a request, the innermost first.
-    pub(super) fn around(extensions: &Extensions) -> impl Iterator<Item = &Self> {
-        std::iter::successors(extensions.get::<Self>(), |context| context.outer.as_deref())
+    /// This exchange and those around it, the innermost first.
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |context| context.outer.as_deref())
     }
 
     /// Those of them over the store of these slots whose runs go on: a context that outlived its run protects nothing.
-    pub(super) fn around_in<'a>(extensions: &'a Extensions, slots: &Arc<Slots>) -> impl Iterator<Item = &'a Self> {
-        Self::around(extensions).filter(|context| Arc::ptr_eq(&context.slots, slots) && !context.run.is_over())
+    pub(super) fn goes_on_in(&self, slots: &Arc<Slots>) -> impl Iterator<Item = &Self> {
+        self.all().filter(|context| Arc::ptr_eq(&context.slots, slots) && !context.run.is_over())
     }
 
     /// Whether a handler, or what it calls, made the request with this context of a copy of its own request's head, or under
@@ -92,9 +94,9 @@ impl IdempotencyContext {
         }
     }
 
-    /// Whether this exchange's own request said that its client had sent it there.
+    /// Whether the request of this exchange, or of one around it, said that its client had sent it there.
     pub(super) fn has_seen(&self, uri: &Uri) -> bool {
-        self.seen == *uri
+        self.all().any(|context| context.seen == *uri)
     }
 
     /// The key. A secret: not for logs.

@@ -88,11 +88,11 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
                 return Ok(connection.close(refuse(refusal)));
             }
         };
-        let extensions = &self.parts.extensions;
+        let enclosing = self.parts.extensions.get::<IdempotencyContext>();
         // Its answer is for a handler that judges it, and what it is marked with is not that handler's own.
-        let enclosing = extensions.get::<IdempotencyContext>();
         let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key));
-        let is_within = IdempotencyContext::around_in(extensions, shared.engine.store.slots()).next().is_some();
+        let slots = shared.engine.store.slots();
+        let is_within = enclosing.is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         let ask = Ask { id, fingerprint, is_within };
         let verdict = shared.engine.exchange(&span, ask, |context| self.run::<R>(context)).await;
         match verdict {

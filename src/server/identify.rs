@@ -146,9 +146,9 @@ impl Sameness {
             builder = builder.field("nested", nested.as_bytes());
         }
         for name in &self.headers {
-            for value in lines(parts, name) {
-                builder = builder.field("header", name.as_str().as_bytes()).field("value", &value);
-            }
+            builder = fold_lines(parts, name, builder, |builder, value| {
+                builder.field("header", name.as_str().as_bytes()).field("value", value)
+            });
         }
         builder = self.with_content(builder, parts, body);
         if scoped { builder.finish() } else { with_credentials(builder, parts).finish() }
@@ -156,10 +156,11 @@ impl Sameness {
 
     /// Content type and body, which belong together: what a body is compared by depends on its type.
     fn with_content(&self, builder: FingerprintBuilder, parts: &Parts, body: &Bytes) -> FingerprintBuilder {
-        let values = || parts.headers.get_all(CONTENT_TYPE).iter();
-        let only = values().next().filter(|_| values().nth(1).is_none());
+        let values = parts.headers.get_all(CONTENT_TYPE);
+        let mut first_two = values.iter();
+        let only = first_two.next().filter(|_| first_two.next().is_none());
         let Some(mut media_type) = only.and_then(MediaType::of) else {
-            let builder = values().fold(builder, |builder, value| builder.field("content-type", value.as_bytes()));
+            let builder = values.iter().fold(builder, |builder, value| builder.field("content-type", value.as_bytes()));
             return self.with_body_of(builder, parts, body, false);
         };
         let is_custom = matches!(self.body, FingerprintBody::Custom(_));
@@ -197,23 +198,23 @@ impl Sameness {
 }
 
 fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
-    let mut builder = builder.with_credentials();
-    for name in &CREDENTIALS {
-        for value in lines(parts, name) {
-            builder = builder.credential(name.as_str(), &value);
-        }
-    }
-    builder
+    CREDENTIALS.iter().fold(builder.with_credentials(), |builder, name| {
+        fold_lines(parts, name, builder, |builder, value| builder.credential(name.as_str(), value))
+    })
 }
 
-/// The lines of a field, as HTTP/1.1 has them: HTTP/2 may split cookies (RFC 9113, section 8.2.3).
-fn lines<'a>(parts: &'a Parts, name: &HeaderName) -> impl Iterator<Item = Cow<'a, [u8]>> {
+/// Goes through the lines of a field, as HTTP/1.1 has them: HTTP/2 may split cookies (RFC 9113, section 8.2.3).
+fn fold_lines<T>(parts: &Parts, name: &HeaderName, init: T, mut take: impl FnMut(T, &[u8]) -> T) -> T {
     let mut values = parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let mut joined = None;
-    if *name == COOKIE && parts.headers.get_all(name).iter().nth(1).is_some() {
-        joined = Some(values.by_ref().collect::<Vec<_>>().join(&b"; "[..]));
+    let Some(first) = values.next() else { return init };
+    match values.next() {
+        None => take(init, first),
+        Some(second) if *name == COOKIE => {
+            let all: Vec<_> = [first, second].into_iter().chain(values).collect();
+            take(init, &all.join(&b"; "[..]))
+        }
+        Some(second) => [first, second].into_iter().chain(values).fold(init, take),
     }
-    joined.map(Cow::Owned).into_iter().chain(values.map(Cow::Borrowed))
 }
 
 /// HTTP/2 names the host in the URI, HTTP/1.1 in a header; a retry may use the other one, so what both say counts once.
@@ -244,7 +245,8 @@ fn plain_host<'a>(host: &'a [u8], scheme: Option<&Scheme>) -> Cow<'a, [u8]> {
 /// enclosing exchange has seen is stale, and what a prefix was stripped from ends with what is left of it. Where they
 /// disagree, both count, so that two requests are never taken for one.
 fn client_target(parts: &Parts) -> Target<'_> {
-    let Some(original) = original_uri(parts).filter(|original| **original != parts.uri) else {
+    let differs = |original: &&Uri| original.path_and_query() != parts.uri.path_and_query();
+    let Some(original) = original_uri(parts).filter(differs) else {
         return Target { uri: &parts.uri, other: None, nested: None };
     };
     match (is_stale(original, parts), is_stripped(original, &parts.uri)) {
@@ -262,7 +264,7 @@ struct Target<'a> {
 }
 
 fn is_stale(original: &Uri, parts: &Parts) -> bool {
-    IdempotencyContext::around(&parts.extensions).any(|enclosing| enclosing.has_seen(original))
+    parts.extensions.get().is_some_and(|enclosing: &IdempotencyContext| enclosing.has_seen(original))
 }
 
 fn is_stripped(original: &Uri, uri: &Uri) -> bool {

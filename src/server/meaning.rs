@@ -11,7 +11,7 @@
 
 use std::any::Any;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 
@@ -180,10 +180,10 @@ impl Meaning {
     }
 }
 
-const GRPC_STATUS: &str = "grpc-status";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<&'a HeaderValue> {
-    trailers.and_then(|trailers| trailers.get(GRPC_STATUS)).or_else(|| parts.headers.get(GRPC_STATUS))
+    trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| parts.headers.get(&GRPC_STATUS))
 }
 
 /// Whether a complete answer is gRPC's and has no status: its client takes that for `UNKNOWN`.

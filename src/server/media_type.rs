@@ -24,11 +24,12 @@ pub(super) struct MediaType<'a> {
 impl<'a> MediaType<'a> {
     /// What `value` says, if it can be understood.
     pub(super) fn of(value: &'a HeaderValue) -> Option<Self> {
+        let plain = Some(value.as_bytes()).filter(|bytes| is_plain(bytes));
+        if let Some(essence) = plain.and_then(|bytes| std::str::from_utf8(bytes).ok()) {
+            return Some(Self { essence: essence.into(), parameters: Vec::new() });
+        }
         // Empty parameters at the end are none (RFC 9110, section 5.6.6).
         let text = value.to_str().ok()?.trim_end_matches([';', ' ', '\t']);
-        if is_plain(text) {
-            return Some(Self { essence: text.into(), parameters: Vec::new() });
-        }
         let parsed = mediatype::MediaType::parse(text).ok()?;
         // The parser passes over what follows.
         if compact(&parsed.to_string()) != compact(text) {
@@ -87,11 +88,13 @@ fn parameter(name: mediatype::Name<'_>, value: mediatype::Value<'_>) -> (String,
     (name, value)
 }
 
-/// Whether there is nothing but a type, in lower case: what nearly all clients send.
-fn is_plain(text: &str) -> bool {
-    let plain =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'/' | b'-' | b'+' | b'.');
-    text.bytes().all(plain)
+/// What nearly all clients send.
+const USUAL: [&[u8]; 2] = [b"application/json", b"application/x-www-form-urlencoded"];
+
+/// Whether there is nothing but a type, in lower case.
+fn is_plain(text: &[u8]) -> bool {
+    // Hyphen, dot, slash and digits stand side by side.
+    USUAL.contains(&text) || text.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'-'..=b'9' | b'+'))
 }
 
 fn compact(text: &str) -> String {

@@ -69,9 +69,10 @@ impl<St: Store> Shared<St> {
     /// nested router and again on the outer one. A request of another operation that a handler sends is an exchange of its
     /// own, though its head may be a copy of the handler's.
     fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
-        let mut around = IdempotencyContext::around_in(&parts.extensions, self.engine.store.slots()).peekable();
-        around.peek().is_some()
-            && self.options.record_id(parts, key).is_ok_and(|id| around.any(|context| context.record_id() == id))
+        let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
+        let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
+        going_on.peek().is_some()
+            && self.options.record_id(parts, key).is_ok_and(|id| going_on.any(|context| context.record_id() == id))
     }
 
     fn keyed(&self, headers: &HeaderMap) -> Way {
