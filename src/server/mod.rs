@@ -26,6 +26,7 @@ mod rejection;
 mod service;
 mod shared;
 mod snapshot;
+mod target;
 
 pub use body::{LayerBody, Passage, ReplayBody};
 #[cfg(feature = "sled")]

@@ -1,0 +1,137 @@
+//! Where a request was sent: host, path and query.
+
+use std::borrow::Cow;
+
+use http::header::{HOST, HeaderValue};
+use http::request::Parts;
+use http::uri::{Authority, Scheme, Uri};
+
+use super::context::IdempotencyContext;
+use crate::fingerprint::FingerprintBuilder;
+
+/// Where the client sent the request; and, where that is in doubt, the other place where it may have.
+///
+/// A nested router strips its prefix from the URI and leaves the client's in an extension. In a request that a handler makes
+/// of its own request's head, that is still there and says where the other one went. Two signs tell them apart: what an
+/// enclosing exchange has seen is stale, and what a prefix was stripped from ends with what is left of it. Where they
+/// disagree, both count, so that two requests are never taken for one.
+pub(super) struct Target<'a> {
+    uri: &'a Uri,
+    other: Option<&'a Uri>,
+    nested: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn of(parts: &'a Parts) -> Self {
+        let differs = |original: &&Uri| original.path_and_query() != parts.uri.path_and_query();
+        let Some(original) = original_uri(parts).filter(differs) else {
+            return Self { uri: &parts.uri, other: None, nested: None };
+        };
+        match (is_stale(original, parts), is_stripped(original, &parts.uri)) {
+            (false, true) => Self { uri: original, other: None, nested: None },
+            // A nested router may have stripped a prefix from it, of which its pattern is left.
+            (true, false) => Self { uri: &parts.uri, other: None, nested: nested_path(parts) },
+            (true, true) | (false, false) => Self { uri: original, other: Some(&parts.uri), nested: nested_path(parts) },
+        }
+    }
+
+    /// Adds it to a fingerprint.
+    pub(super) fn add_to(&self, mut builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
+        let mut last = None;
+        for host in hosts(parts, self.uri.authority()).map(|host| plain_host(host, self.uri.scheme())) {
+            if last.as_ref() != Some(&host) {
+                builder = builder.field("host", &host);
+                last = Some(host);
+            }
+        }
+        builder = builder.field("target", target(self.uri));
+        if let Some(other) = self.other {
+            builder = builder.field("other target", target(other));
+        }
+        match self.nested {
+            Some(nested) => builder.field("nested", nested.as_bytes()),
+            None => builder,
+        }
+    }
+}
+
+fn is_stale(original: &Uri, parts: &Parts) -> bool {
+    parts.extensions.get().is_some_and(|enclosing: &IdempotencyContext| enclosing.has_seen(original))
+}
+
+fn is_stripped(original: &Uri, uri: &Uri) -> bool {
+    let (before, left) = (original.path(), uri.path());
+    original.query() == uri.query() && (before.ends_with(left) && left != "/")
+}
+
+fn target(uri: &Uri) -> &[u8] {
+    uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes()
+}
+
+/// What a request says of where its client sent it, stale or not: what its exchange has seen.
+pub(super) fn seen_uri(parts: &Parts) -> &Uri {
+    original_uri(parts).unwrap_or(&parts.uri)
+}
+
+#[cfg(feature = "axum")]
+fn original_uri(parts: &Parts) -> Option<&Uri> {
+    parts.extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0)
+}
+
+#[cfg(feature = "axum")]
+fn nested_path(parts: &Parts) -> Option<&str> {
+    parts.extensions.get::<axum::extract::NestedPath>().map(axum::extract::NestedPath::as_str)
+}
+
+#[cfg(not(feature = "axum"))]
+fn original_uri(_: &Parts) -> Option<&Uri> {
+    None
+}
+
+#[cfg(not(feature = "axum"))]
+fn nested_path(_: &Parts) -> Option<&str> {
+    None
+}
+
+/// HTTP/2 names the host in the URI, HTTP/1.1 in a header; a retry may use the other one, so what both say counts once.
+/// Where they say different things, all of it counts: nobody knows which one the application reads.
+fn hosts<'a>(parts: &'a Parts, authority: Option<&'a Authority>) -> impl Iterator<Item = &'a [u8]> {
+    let named = authority.map(|authority| {
+        let name = authority.as_str();
+        name.rsplit_once('@').map_or(name, |(_, host)| host).as_bytes()
+    });
+    named.into_iter().chain(parts.headers.get_all(HOST).iter().map(HeaderValue::as_bytes))
+}
+
+/// A host without what makes no difference: case, the default port of its scheme (RFC 3986, section 6.2.3), the dot of the
+/// root. Over HTTP/1.1 nobody knows the scheme.
+fn plain_host<'a>(host: &'a [u8], scheme: Option<&Scheme>) -> Cow<'a, [u8]> {
+    let is = |known: &Scheme| scheme.is_none_or(|scheme| scheme == known);
+    let port = [(&b":443"[..], is(&Scheme::HTTPS)), (b":80", is(&Scheme::HTTP)), (b":", true)];
+    let without = |host: &'a [u8], (port, applies): (&[u8], bool)| host.strip_suffix(port).filter(|_| applies);
+    let host = port.into_iter().find_map(|port| without(host, port)).unwrap_or(host);
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    if host.iter().any(u8::is_ascii_uppercase) { host.to_ascii_lowercase().into() } else { host.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_default_port_and_final_dot_of_a_host_make_no_difference() {
+        let plain = |host: &str, scheme: Option<&Scheme>| {
+            String::from_utf8(plain_host(host.as_bytes(), scheme).into_owned()).unwrap()
+        };
+        for host in ["pay.example", "Pay.Example", "pay.example.", "pay.example:443", "PAY.example.:80", "pay.example:"]
+        {
+            assert_eq!(plain(host, None), "pay.example", "{host}");
+        }
+        assert_eq!(plain("pay.example:80", Some(&Scheme::HTTPS)), "pay.example:80");
+        assert_eq!(plain("pay.example:80", Some(&Scheme::HTTP)), "pay.example");
+        assert_eq!(plain("pay.example:8443", None), "pay.example:8443");
+        assert_eq!(plain("[::1]:443", None), "[::1]");
+        assert_eq!(plain("[2001:db8::443]", None), "[2001:db8::443]");
+        assert_eq!(plain("pay.example:0443", None), "pay.example:0443", "unusual, and so compared as it is");
+    }
+}
