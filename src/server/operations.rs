@@ -109,7 +109,7 @@ impl<St: Store> IdempotencyLayer<St> {
 
     /// Asks the reconciler about all interrupted operations, without waiting for their clients, and settles those
     /// whose outcome it knows: at the start of a process, say. Nothing under another policy than
-    /// [`OnInterrupted::Reconcile`].
+    /// [`OnInterrupted::Reconcile`](crate::OnInterrupted::Reconcile).
     ///
     /// # Errors
     /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.

@@ -31,7 +31,9 @@ impl<'a> Target<'a> {
             (false, true) => Self { uri: original, other: None, nested: None },
             // A nested router may have stripped a prefix from it, of which its pattern is left.
             (true, false) => Self { uri: &parts.uri, other: None, nested: nested_path(parts) },
-            (true, true) | (false, false) => Self { uri: original, other: Some(&parts.uri), nested: nested_path(parts) },
+            (true, true) | (false, false) => {
+                Self { uri: original, other: Some(&parts.uri), nested: nested_path(parts) }
+            }
         }
     }
 
