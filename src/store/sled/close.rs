@@ -10,6 +10,7 @@ use backon::{ConstantBuilder, Retryable as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::pins::pinned;
 use super::queue::Sender;
 use super::state::{Database, Shared};
 use super::verb::Verb;
@@ -59,7 +60,7 @@ async fn drop_apart(shared: Arc<Shared>, database: Database, deadline: Instant) 
 
 /// Drops sled's handles. The last one to go writes once more, and panics where that fails.
 pub(super) fn let_go(shared: &Shared, database: Database) {
-    if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| pinned(|| drop(database)))).is_err() {
         shared.poison("the database panicked while it was closed".to_owned());
     }
 }

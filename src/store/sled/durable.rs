@@ -3,12 +3,13 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-
+use super::pins::pinned;
 use crate::laboratory::{self, Protection};
 
 /// From when on, and how often, who waits within sled is woken to look whether a write has failed.
@@ -32,7 +33,7 @@ impl Disk {
         if laboratory::is_broken(Protection::Flush) {
             return Ok(());
         }
-        db.flush().map_err(|error| format!("flushing failed: {error}"))?;
+        pinned(|| db.flush()).map_err(|error| format!("flushing failed: {error}"))?;
         if laboratory::is_broken(Protection::Fdatasync) {
             return Ok(());
         }
@@ -41,9 +42,28 @@ impl Disk {
 }
 
 /// Wakes who waits within sled for a write that has failed. On one of its paths sled notes the failure and wakes nobody;
-/// who comes to flush afterwards finds it, and wakes all. On a thread of sled's own, as it may have to wait too.
-pub(super) fn nudge(db: &sled::Db) {
-    let _ = db.flush_async().now_or_never();
+/// who comes to flush afterwards finds it, and wakes all.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Nudge {
+    under_way: Arc<AtomicBool>,
+}
+
+impl Nudge {
+    /// On a thread of its own, as it may have to wait too; one at a time.
+    pub(super) fn give(&self, db: &sled::Db) {
+        if self.under_way.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (nudge, db) = (self.clone(), db.clone());
+        let give = move || {
+            let _ = pinned(move || db.flush());
+            nudge.under_way.store(false, Ordering::SeqCst);
+        };
+        // Where no thread is to be had, it goes without.
+        if thread::Builder::new().name("idempotency-nudge".to_owned()).spawn(give).is_err() {
+            self.under_way.store(false, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Calls `act`, and nudges sled for as long as it takes.
@@ -51,12 +71,13 @@ pub(super) fn nudging<T>(db: &sled::Db, act: impl FnOnce() -> T) -> T {
     let (over, waiting) = mpsc::channel::<()>();
     thread::scope(|threads| {
         let nudge = move || {
+            let nudge = Nudge::default();
             while waiting.recv_timeout(NUDGE_EVERY) == Err(RecvTimeoutError::Timeout) {
-                nudge(db);
+                nudge.give(db);
             }
         };
         // Where no thread is to be had, it goes without.
-        let _ = thread::Builder::new().name("idempotency-nudge".to_owned()).spawn_scoped(threads, nudge);
+        let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, nudge);
         let acted = act();
         drop(over);
         acted

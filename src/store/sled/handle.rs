@@ -94,7 +94,9 @@ impl SledStore {
     /// syncs. Open your trees at the start, and write to them with `transaction` or `apply_batch`, which sled does one at a
     /// time, **not with `insert` from several threads**: two that make new pages at once can be cut short, by SIGKILL or a
     /// power cut, so that sled panics at every later opening. sled has one lock for all transactions of the process, and every read waits for it: **a long transaction holds
-    /// up every request with a key**, past all time-outs.
+    /// up every request with a key**, past all time-outs. Make durable what you write with [`sync`](Self::sync), not with sled's
+    /// `flush` or `flush_async`, and keep the trees that you open as long as the store is open: sled 0.34 reads a log buffer
+    /// there that may be freed meanwhile; what the store itself calls is protected.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] once the store is closed.

@@ -13,8 +13,8 @@
 //! 4. The directory is locked by a file of our own, before sled touches it ([`directory`]), and remains of a torn
 //!    snapshot, which would make every later opening fail, are removed ([`open`]). Without the last snapshot sled could take
 //!    the database for an empty one, so it is enabled to do without ([`segments`]).
-//! 5. Nobody waits for `flush_async`: it can deadlock ([`durable`] polls it once, to wake others). `flush_every_ms` stays
-//!    on, because sled collects space on that thread.
+//! 5. Nobody calls `flush_async`: it can deadlock. `flush_every_ms` stays on, because sled collects space on that thread.
+//!    What sled frees while it still reads it is kept for it ([`pins`]).
 //! 6. The application can have an effect of its own written together with the record of its outcome ([`transaction`]).
 //! 7. Reads do not pass through the writer ([`read`]), and are not made where there is no record ([`present`]).
 //! 8. Where what lists the records is damaged, it is made anew at the opening ([`repair`]).
@@ -29,6 +29,7 @@ mod handle;
 mod keys;
 mod listing;
 mod open;
+mod pins;
 mod present;
 mod queue;
 mod read;

@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::SledStore;
 use super::batch::Batch;
+use super::durable::Nudge;
 use super::state::health_at;
 use super::sweep::sweep;
 use super::verb::Verb;
@@ -142,7 +143,7 @@ fn a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_
     let mut reported = false;
     let mut look_after = |seconds| {
         shared.set_batch(Some(Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()));
-        (watchdog::look(&shared, &mut reported), shared.health())
+        (watchdog::look(&shared, &Nudge::default(), &mut reported), shared.health())
     };
     assert_eq!(look_after(1), (false, Health::Good));
     assert!(matches!(look_after(6), (false, Health::Slow { .. })));

@@ -3,30 +3,35 @@
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
 
-use super::durable::{NUDGE_EVERY, nudge};
+use crossbeam_epoch::default_collector;
+
+use super::durable::{NUDGE_EVERY, Nudge};
+use super::pins::{Keeper, RENEWED_EVERY};
 use super::state::{SLOW, STUCK, Shared};
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Looks once a second, until the store is gone, closed or poisoned.
+/// Looks again and again, until the store is gone, closed or poisoned; and keeps what sled's flusher may read, until sled's
+/// handles are gone.
 pub(super) fn run(shared: &Weak<Shared>) {
-    let mut reported = false;
+    let mut keeper = Keeper::new(default_collector());
+    let (mut reported, mut given_up) = (false, false);
+    let nudge = Nudge::default();
     loop {
-        thread::park_timeout(LOOK_EVERY);
+        thread::park_timeout(RENEWED_EVERY);
+        keeper.renew();
         let Some(shared) = shared.upgrade() else { return };
-        if shared.closed.load(Ordering::SeqCst) || look(&shared, &mut reported) {
+        given_up = given_up || shared.closed.load(Ordering::SeqCst) || look(&shared, &nudge, &mut reported);
+        if given_up && shared.database().is_none() {
             return;
         }
     }
 }
 
 /// Looks at the batch under way; says whether it is given up.
-pub(super) fn look(shared: &Shared, reported: &mut bool) -> bool {
+pub(super) fn look(shared: &Shared, nudge: &Nudge, reported: &mut bool) -> bool {
     let age = shared.batch_age();
     if age.is_some_and(|age| age >= NUDGE_EVERY) {
-        shared.database().iter().for_each(|database| nudge(&database.db));
+        shared.database().iter().for_each(|database| nudge.give(&database.db));
     }
     let slow = age.filter(|age| *age >= SLOW);
     if let (Some(age), false) = (slow, *reported) {
