@@ -27,6 +27,8 @@ pub(crate) enum Protection {
     Slot,
     /// Time does not follow the wall clock while the store is open.
     SteadyTime,
+    /// What sled frees while it may still read it is kept.
+    Pins,
 }
 
 impl Protection {
@@ -41,6 +43,7 @@ impl Protection {
             Self::Record => "record",
             Self::Slot => "slot",
             Self::SteadyTime => "steady-time",
+            Self::Pins => "pins",
         }
     }
 }
