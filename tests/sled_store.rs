@@ -124,6 +124,25 @@ async fn trap_60_a_second_opening_is_an_error_that_names_the_remedy() {
 }
 
 #[tokio::test]
+async fn open_within_waits_for_another_to_let_the_directory_go_and_no_longer_than_it_is_told() {
+    let place = Place::new();
+    let store = place.open();
+    run(&store, "k", Bytes::from("before")).await;
+    let error = SledStore::open_within(&place.path, Duration::from_millis(1)).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+    let path = place.path.clone();
+    let waiting = std::thread::spawn(move || SledStore::open_within(path, Duration::from_secs(60)).unwrap());
+    store.close().await.unwrap();
+    let store = tokio::task::spawn_blocking(|| waiting.join().unwrap()).await.unwrap();
+    assert_eq!(store.len(), 1);
+    // What is wrong otherwise is said at once.
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("not ours"), b"x").unwrap();
+    let error = SledStore::open_within(other.path(), Duration::from_secs(60)).unwrap_err();
+    assert!(!matches!(error, OpenError::InUse { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn after_close_everything_is_refused_and_the_directory_can_be_opened_again() {
     let place = Place::new();
     for round in 0..5 {

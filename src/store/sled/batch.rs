@@ -57,6 +57,8 @@ pub(super) struct Batch<'a> {
     /// How many records were listed as expiring.
     pub(super) listed: usize,
     pub(super) pieces: usize,
+    /// The sweeps that were asked for, which come last: see [`sweep_asked`](super::writer::sweep_asked).
+    pub(super) sweeps: Vec<(usize, Reply<usize>)>,
     fresh: Vec<(RecordId, Record)>,
     gone: Vec<RecordId>,
     answers: Vec<Answer<'a>>,
@@ -83,6 +85,7 @@ impl<'a> Batch<'a> {
             erased: HashSet::default(),
             listed: 0,
             pieces: 0,
+            sweeps: Vec::new(),
             fresh: Vec::new(),
             gone: Vec::new(),
             answers: Vec::new(),
@@ -153,6 +156,12 @@ impl<'a> Batch<'a> {
         }
         self.unsynced += bytes;
         self.early.as_ref().map(drop).map_err(StoreError::uncertain)
+    }
+
+    /// The bytes that transactions have written since the last sync.
+    #[cfg(test)]
+    pub(super) fn unsynced(&self) -> usize {
+        self.unsynced
     }
 
     /// The writes of one more change, and a batch that knows of it, to be [merged](Self::merge) once they are written.

@@ -62,6 +62,15 @@ impl SledStore {
         Self::builder().open(directory)
     }
 
+    /// Opens the store in `directory` as [`open`](Self::open) does, and waits for at most `patience` where it is in use: see
+    /// [`SledStoreBuilder::open_within`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`OpenError::InUse`] only after `patience`.
+    pub fn open_within(directory: impl AsRef<Path>, patience: Duration) -> Result<Self, OpenError> {
+        Self::builder().open_within(directory, patience)
+    }
+
     /// Sets what differs from the defaults.
     pub fn builder() -> SledStoreBuilder {
         SledStoreBuilder::default()

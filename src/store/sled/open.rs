@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::batch::Batch;
 use super::cache::Cache;
@@ -34,6 +35,9 @@ const CUT_PER_BATCH: usize = 512;
 /// syncs itself. With the usual 512 KiB and 500 ms a power cut could leave the old place overwritten and the new one empty.
 const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 25;
+
+/// How often it is looked whether another process has let a directory go.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Sets up a [`SledStore`].
 #[derive(Debug, Clone)]
@@ -92,6 +96,21 @@ impl SledStoreBuilder {
         spawn("idempotency-writer", move || writer::run(&writing, verbs, &disk))?;
         spawn("idempotency-watchdog", move || watchdog::run(&watched))?;
         Ok(SledStore::new(shared, sender))
+    }
+
+    /// Opens the store in `directory`, and waits for at most `patience` where another process, or another opening in this
+    /// one, has it open: so that a new process may start while the last one is still closing. Blocks its thread.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`]; [`OpenError::InUse`] only after `patience`.
+    pub fn open_within(self, directory: impl AsRef<Path>, patience: Duration) -> Result<SledStore, OpenError> {
+        let began = Instant::now();
+        loop {
+            match self.clone().open(&directory) {
+                Err(OpenError::InUse { .. }) if began.elapsed() < patience => thread::sleep(LOOK_EVERY),
+                opened => return opened,
+            }
+        }
     }
 
     /// Everything but the threads.

@@ -1,19 +1,20 @@
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::SledStore;
-use super::batch::Batch;
-use super::durable::Nudge;
-use super::state::health_at;
+use super::batch::{Batch, MAX_STEP};
+use super::durable::{Disk, Nudge};
+use super::state::{Database, Shared, health_at};
 use super::sweep::sweep;
+use super::transaction::{Abort, Transact, TransactionTree, effect};
 use super::verb::Verb;
-use super::watchdog;
-use super::writer::{SWEPT_IDLE, beside, decide};
+use super::writer::{SWEPT_IDLE, beside, decide, sweep_asked};
+use super::{SledStore, keys, read, watchdog};
 use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
-use crate::record::{Claim, Claimed, Completion, Hold, Settled, Settlement};
+use crate::record::{Claim, Claimed, Completion, Hold, Record, Resolution, Settled, Settlement, State};
 use crate::store::{Health, Store, StoreError};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -153,4 +154,113 @@ fn a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_
     shared.set_batch(None);
     assert!(matches!(shared.health(), Health::Poisoned { .. }), "it stays so: what is on disk is unknown");
     assert!(shared.check().is_err());
+}
+
+/// A store without its writer's thread, in which nothing happens by itself.
+struct Still {
+    shared: Shared,
+    disk: Disk,
+    database: Database,
+    clock: ManualClock,
+    _directory: tempfile::TempDir,
+}
+
+impl Still {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
+        let (shared, disk) = SledStore::builder().clock(clock.clone()).prepare(&directory.path().join("s")).unwrap();
+        let database = shared.database().unwrap();
+        Self { shared, disk, database, clock, _directory: directory }
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        Batch::new(&self.shared, &self.database, &self.disk)
+    }
+
+    /// What stands in the tree, past the cache.
+    fn load(&self, id: RecordId) -> Option<Record> {
+        let head = read::head(&self.database.tree, id).ok().expect("it can be read")?;
+        Some(read::whole(&self.database.tree, id, head).ok().expect("it is whole"))
+    }
+}
+
+// A seeded fault: a batch is written although one of its reads has failed.
+#[test]
+fn a_sweep_whose_read_fails_deletes_nothing() {
+    let still = Still::new();
+    let Claim { id, fingerprint, .. } = wish("k");
+    let (fence, began) = (still.shared.next_fence().unwrap(), still.shared.time.now());
+    let hold = Hold { id, fence, attempt: 1, began, recorded: false };
+    let completion = Completion { hold, fingerprint, settlement: Settlement::Outcome("done".into()), retention: HOUR };
+    let mut batch = still.batch();
+    decide(&mut batch, Verb::Complete(completion, oneshot::channel().0));
+    batch.commit(false).unwrap();
+    still.clock.advance(HOUR);
+    let mut batch = still.batch();
+    assert_eq!(sweep(&mut batch, SWEPT_IDLE).unwrap().records, 1);
+    // As a read does that the operating system refuses.
+    still.shared.poison("EIO".to_owned());
+    assert!(batch.commit(false).unwrap_err().contains("a read failed"));
+    assert!(still.load(id).is_some());
+}
+
+// A seeded fault: the tombstone of a record is swept that the same batch has changed. And a sweep that came before an
+// operator's answer, in one batch with it.
+#[test]
+fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole() {
+    for sweep_first in [true, false] {
+        let still = Still::new();
+        let claim = wish("k");
+        let id = claim.id;
+        let mut batch = still.batch();
+        let (reply, mut claimed) = oneshot::channel();
+        decide(&mut batch, Verb::Claim(claim, reply));
+        batch.commit(false).unwrap();
+        let Ok(Claimed::Fresh(Hold { fence, .. })) = claimed.try_recv().unwrap() else { panic!("held") };
+        let mut batch = still.batch();
+        decide(&mut batch, Verb::Interrupt(id, fence, None, oneshot::channel().0));
+        // What a run leaves that is killed between the pieces of its outcome and its record.
+        batch.write(&keys::grave(&id, fence), &[]);
+        batch.write(&keys::chunk(&id, fence, 0), b"a piece");
+        batch.commit(false).unwrap();
+
+        let outcome = Bytes::from(vec![7; 5_000]);
+        let resolution = Resolution::Outcome { outcome: outcome.clone(), retention: HOUR };
+        let resolve = Verb::Resolve(id, fence, resolution, oneshot::channel().0);
+        let swept = Verb::Sweep(100, oneshot::channel().0);
+        let verbs = if sweep_first { [swept, resolve] } else { [resolve, swept] };
+        let mut batch = still.batch();
+        verbs.into_iter().for_each(|verb| decide(&mut batch, verb));
+        sweep_asked(&mut batch);
+        batch.commit(false).unwrap();
+        let Some(Record { state: State::Completed { outcome: found, .. }, .. }) = still.load(id) else {
+            panic!("gone")
+        };
+        assert_eq!(found, outcome);
+    }
+}
+
+// A seeded fault: transactions are not made durable in between, however much they write.
+#[test]
+fn transactions_write_little_between_two_syncs() {
+    let still = Still::new();
+    let mut batch = still.batch();
+    for number in 0..8 {
+        let Claim { id, fingerprint, .. } = wish(&format!("k{number}"));
+        let (fence, began) = (still.shared.next_fence().unwrap(), still.shared.time.now());
+        let hold = Hold { id, fence, attempt: 1, began, recorded: false };
+        let closure = |[]: [TransactionTree<'_>; 0]| Ok::<_, Abort<()>>(Bytes::from(vec![7; 50_000]));
+        let transact = Transact {
+            hold,
+            fingerprint,
+            retention: HOUR,
+            trees: Vec::new(),
+            effect: effect(closure, |()| {}),
+            answer: Box::new(|result| assert!(result.is_ok())),
+        };
+        decide(&mut batch, Verb::Transact(Box::new(transact)));
+        assert!((50_000..=MAX_STEP).contains(&batch.unsynced()), "{}", batch.unsynced());
+    }
+    batch.commit(false).unwrap();
 }

@@ -87,6 +87,7 @@ impl Writer<'_> {
         decide_all(batch, queue, load, &mut sync);
         load.gather(queue, self.shared.slots.live(), &mut self.patience);
         decide_all(batch, queue, load, &mut sync);
+        sweep_asked(batch);
         if self.backlog || self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
             let slice = if load.is_empty() { SWEPT_IDLE } else { beside(batch) };
@@ -151,13 +152,21 @@ pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
             };
             batch.decide(id, bytes, reply, |_, current| Ok(record::resolve(current, fence, outcome, now)));
         }
-        Verb::Sweep(limit, reply) => match sweep(batch, Slice { records: limit, ..SWEPT_IDLE }) {
-            Ok(swept) => batch.answer(reply, move |_| Ok(swept.records)),
-            Err(error) => drop(reply.send(Err(error))),
-        },
+        Verb::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
         Verb::Sync(reply) => batch.answer(reply, |_| Ok(())),
         // `Load` keeps it back.
         Verb::Close(_) => {}
+    }
+}
+
+/// Sweeps where that was asked for. After all other verbs of the batch: what is swept may be written again by one of them,
+/// under the same keys, and what a batch removes is removed last.
+pub(super) fn sweep_asked(batch: &mut Batch<'_>) {
+    for (limit, reply) in std::mem::take(&mut batch.sweeps) {
+        match sweep(batch, Slice { records: limit, ..SWEPT_IDLE }) {
+            Ok(swept) => batch.answer(reply, move |_| Ok(swept.records)),
+            Err(error) => drop(reply.send(Err(error))),
+        }
     }
 }
 
