@@ -1,7 +1,6 @@
 //! Recording how a run ended, before anybody is told.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
@@ -68,9 +67,8 @@ impl<St: Store> Engine<St> {
 
     /// An outage of what handlers call makes thousands of them: one line a minute for all.
     fn report_unknown(&self, ask: &Ask, status: u16) {
-        let tally = &self.store.slots().tally;
-        tally.unknown.fetch_add(1, Ordering::Relaxed);
-        if let Some(count) = tally.unknown_lines.due() {
+        self.count(|tally| &tally.unknown);
+        if let Some(count) = self.store.slots().tally.unknown_lines.due() {
             tracing::warn!(
                 target: "tower_idempotency", record_id = ask.id.short(), status, count,
                 "a handler's answer means that nobody knows whether the operation took effect; `count` of them since the \

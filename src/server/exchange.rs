@@ -67,7 +67,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         let limit = shared.options.max_request_body;
         let refuse = |rejection| shared.refuse::<R>(&span, Some(&id), rejection);
         let fingerprint = match collect(body, limit, None).await {
-            Collected::Whole { data, .. } if is_short(&self.parts, data.len()) => {
+            Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
                 return Ok(refuse(refusal::body_incomplete()));
             }
             Collected::Whole { data, trailers } => {
@@ -140,11 +140,6 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             }
         }
     }
-}
-
-/// Whether a body ended before the length that its request declared.
-fn is_short(parts: &Parts, length: usize) -> bool {
-    is_shorter(&parts.headers, length)
 }
 
 /// Whether a body of `length` bytes is shorter than these headers say.

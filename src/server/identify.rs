@@ -149,18 +149,16 @@ impl Sameness {
             return self.with_body_of(builder, parts, body, false);
         };
         let is_custom = matches!(self.body, FingerprintBody::Custom(_));
-        let pieces = media_type.form_boundary().map(|boundary| multipart::pieces(body, boundary));
-        if let Some(pieces) = &pieces
-            && (is_custom || pieces.is_some())
-        {
+        let boundary = media_type.form_boundary();
+        let is_form = boundary.is_some();
+        let pieces = boundary.filter(|_| !is_custom).and_then(|boundary| multipart::pieces(body, boundary));
+        if is_form && (is_custom || pieces.is_some()) {
             media_type.remove_boundary();
         }
         let builder = builder.field("content-type", media_type.canonical().as_bytes());
         match pieces {
-            Some(Some(pieces)) if !is_custom => {
-                pieces.into_iter().fold(builder, |builder, piece| builder.field("multipart", piece))
-            }
-            _ => self.with_body_of(builder, parts, body, media_type.is_json()),
+            Some(pieces) => pieces.into_iter().fold(builder, |builder, piece| builder.field("multipart", piece)),
+            None => self.with_body_of(builder, parts, body, media_type.is_json()),
         }
     }
 

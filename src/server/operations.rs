@@ -34,7 +34,8 @@ impl<St: Store> IdempotencyLayer<St> {
         self.shared.engine.drain(deadline).await
     }
 
-    /// The interrupted operations, of which nobody knows whether they took effect: cut short, or answered so. The oldest first, at most `limit`.
+    /// The interrupted operations, of which nobody knows whether they took effect: cut short, or answered so. The oldest
+    /// first, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
