@@ -54,6 +54,14 @@ impl Stored {
             Self::Chunked { length: outcome.len() as u64, digest: digest(outcome) }
         }
     }
+
+    /// The bytes of the outcome.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Chunked { length, .. } => *length,
+        }
+    }
 }
 
 /// The digest by which an outcome put together again from its pieces is checked.

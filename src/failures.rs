@@ -22,19 +22,19 @@
 //! | message lost | nothing has happened, though half of a body has come; the client sends it again | `a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same`, `a_stream_that_is_reset_half_way_charges_nothing_though_its_beginning_is_a_valid_charge` |
 //! | answer lost | the refusal is lost, and a retry is refused alike; a refusal before the body comes does not break the connection | `a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same`, `trap_85_after_a_refusal_before_the_body_the_next_request_on_the_connection_is_answered` |
 //! | process killed | nothing was claimed; the retry is a first request | `a_server_that_is_killed_at_random_keeps_its_word` |
-//! | thread paused | a slow upload holds no key | `trap_35_a_slow_upload_holds_no_key` |
+//! | thread paused | a slow upload holds no key; one of which nothing comes for 30 s is refused | `trap_35_a_slow_upload_holds_no_key`, `a_body_of_which_nothing_comes_for_30_s_or_too_little_is_refused_and_a_slow_one_is_not` |
 //! | disk full | the disk is not touched | `a_request_that_is_refused_for_its_own_sake_touches_no_store` |
 //! | disk error | the disk is not touched | `a_request_that_is_refused_for_its_own_sake_touches_no_store` |
 //! | power cut | as killed | `what_was_said_before_a_power_cut_holds_after_it` |
 //! | store away | the store is not asked before the body is there | `trap_36_an_endless_body_is_refused_at_the_limit_before_any_claim` |
 //! | clock jump | no time is read | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
-//! | duplicate | each reads its own body; they meet at the slot | `two_hundred_copies_at_once_charge_once` |
+//! | duplicate | each reads its own body, all together within `max_buffered`; they meet at the slot | `two_hundred_copies_at_once_charge_once`, `bodies_that_are_read_are_bounded_in_sum_with_a_quarter_for_small_ones` |
 //!
 //! # 2. Looking: slot, record, slot
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | the claim decides, under the slot | `a_look_up_that_fails_is_made_good_by_the_claim` |
-//! | answer lost | as above, after at most 5 s | `a_look_up_that_never_ends_is_bounded_and_the_claim_decides` |
+//! | answer lost | as above, after at most 2.5 s | `a_look_up_that_never_ends_is_bounded_and_the_claim_decides` |
 //! | process killed | nothing was claimed | `a_server_that_is_killed_at_random_keeps_its_word` |
 //! | thread paused | looked at again under the slot: the first run may have ended meanwhile | `trap_66_a_duplicate_that_comes_as_the_first_completes_does_not_run` |
 //! | disk full | reads need no space | `on_a_full_disk_nothing_false_is_said_and_with_room_again_all_is_there` |
@@ -50,11 +50,11 @@
 //! | message lost | refused; nothing ran | `a_store_that_is_away_is_a_refusal_and_nothing_runs` |
 //! | answer lost | sent again, and known for our own by its nonce; or undone by the next request | `a_claim_whose_answer_was_lost_is_known_for_our_own_and_runs_once` |
 //! | process killed | a durable claim is an interrupted run after the restart, though nothing may have run; without one the key is new | `a_server_that_is_killed_at_random_keeps_its_word` |
-//! | thread paused | after 5 s refused; the late claim is given back | `trap_68_a_claim_that_takes_too_long_is_given_back` |
-//! | disk full | the store is poisoned, the claim refused; nothing ran | `a_disk_that_fails_at_any_point_makes_nothing_false` |
+//! | thread paused | after 5 s refused; the store doesn't do a claim that it comes to later, and what it did and said late is given back | `trap_83_a_claim_to_which_the_store_comes_too_late_is_not_done`, `trap_68_a_claim_that_takes_too_long_is_given_back` |
+//! | disk full | refused as `store-full` while there is less left than `min_free_space`; on a full disk the store is poisoned, the claim refused; nothing ran | `below_the_mark_no_answer_is_given_that_is_not_recorded`, `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | disk error | the same | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | no handler starts before its claim is durable, where the policy needs it | `what_was_said_before_a_power_cut_holds_after_it` |
-//! | store away | refused; with `fail_open`, and nothing known of the key, run unprotected, counted | `fail_open_runs_unprotected_while_the_store_is_away` |
+//! | store away | refused, or, while it is behind, refused at once as `overloaded`; with `fail_open`, if it is away and nothing known of the key, run unprotected, counted | `while_the_writer_is_behind_new_keys_are_refused_at_once`, `fail_open_opens_nothing_that_is_overloaded`, `fail_open_runs_unprotected_while_the_store_is_away` |
 //! | clock jump | fences come from a counter, not from a clock | `a_fence_grows_whatever_was_released_swept_or_expired` |
 //! | duplicate | waits at the slot, never claims | `trap_01_of_many_requests_at_once_one_runs` |
 //!
@@ -89,13 +89,13 @@
 //! # 6. Recording the outcome
 //! | fault | what happens | test |
 //! |---|---|---|
-//! | message lost | tried again; then the real answer, unrecorded and counted, and remembered in this process | `an_answer_that_could_not_be_recorded_is_given_and_remembered_until_a_restart` |
+//! | message lost | tried again; then the real answer, unrecorded and counted, and remembered in this process, within a bound, until its retention ends | `an_answer_that_could_not_be_recorded_is_given_and_remembered_until_a_restart`, `outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again`, `what_only_this_process_knows_ends_with_the_retention` |
 //! | answer lost | sent again, and answered as the first time | `an_outcome_whose_acknowledgement_was_lost_is_recorded_once` |
 //! | process killed | the record is there or not; nobody was answered; interrupted, where it is not | `trap_14_a_restart_before_the_record_was_written_refuses_and_never_reruns` |
 //! | thread paused | the answer waits; nobody else is answered | `trap_71_no_duplicate_is_answered_before_the_record_is_durable` |
-//! | disk full | the store is poisoned; the real answer, unrecorded | `a_disk_that_fails_at_any_point_makes_nothing_false` |
+//! | disk full | below `min_free_space` it is still recorded, as far as there is room; on a full disk the store is poisoned; the real answer, unrecorded | `below_the_mark_no_answer_is_given_that_is_not_recorded`, `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | disk error | the same; the sync is not tried again | `a_disk_that_fails_at_any_point_makes_nothing_false` |
-//! | power cut | the record is whole or absent: digest, fence and pieces fit, or it is refused | `what_was_said_before_a_power_cut_holds_after_it` |
+//! | power cut | the record is whole or absent: digest, fence and pieces fit, or it is refused; whatever prefix of a step is there makes sense | `what_was_said_before_a_power_cut_holds_after_it`, `whatever_prefix_of_a_step_is_recovered_makes_sense_and_needs_no_repair` |
 //! | store away | as *message lost* | `trap_14_where_recording_fails_the_real_answer_is_given_and_the_claim_kept` |
 //! | clock jump | retention starts at the steady clock's now | `trap_02_retention_starts_when_the_run_completes` |
 //! | duplicate | meets the slot until the record is durable | `trap_66_a_duplicate_that_comes_as_the_first_completes_does_not_run` |
@@ -134,7 +134,7 @@
 //! | message lost | the next retry is a replay too | `a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same` |
 //! | answer lost | the next retry is a replay too | `a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same` |
 //! | process killed | the next retry is a replay too | `a_server_that_is_killed_at_random_keeps_its_word` |
-//! | thread paused | the record may be swept meanwhile; what was read is whole, or read again, or refused | `trap_59_an_outcome_with_a_part_missing_or_altered_is_refused` |
+//! | thread paused | the record may be swept meanwhile; what was read is whole, or read again, or refused. A disk that hangs holds up nothing that memory can answer | `trap_59_an_outcome_with_a_part_missing_or_altered_is_refused`, `trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing_is_done_for_who_was_told_no` |
 //! | disk full | reads need no space | `on_a_full_disk_nothing_false_is_said_and_with_room_again_all_is_there` |
 //! | disk error | poisoned: from memory, or refused; never run | `a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_it_is_opened_again` |
 //! | power cut | a damaged record is refused, never run | `trap_59_an_outcome_with_a_part_missing_or_altered_is_refused` |
@@ -164,8 +164,8 @@
 //! | process killed | whole steps were done, or none; the rest later | `a_server_that_is_killed_at_random_keeps_its_word` |
 //! | thread paused | an expired record is absent, swept or not | `trap_10_a_record_past_its_retention_never_answers_swept_or_not` |
 //! | disk full | the store is poisoned | `a_disk_that_fails_at_any_point_makes_nothing_false` |
-//! | disk error | the same | `a_disk_that_fails_at_any_point_makes_nothing_false` |
-//! | power cut | whole steps, or none | `what_was_said_before_a_power_cut_holds_after_it` |
+//! | disk error | the same; what can't be read is not deleted | `a_disk_that_fails_at_any_point_makes_nothing_false`, `a_sweep_whose_read_fails_deletes_nothing` |
+//! | power cut | whole steps, or none | `what_was_said_before_a_power_cut_holds_after_it`, `a_sweep_of_everything_is_cut_into_slices` |
 //! | store away | later | `after_close_everything_is_refused_and_the_directory_can_be_opened_again` |
 //! | clock jump | sweeping goes by the steady clock | `trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record` |
 //! | duplicate | a key claimed anew is not swept for its old record's sake | `trap_72_the_old_expiry_of_a_key_claimed_again_does_not_sweep_the_new_record` |
@@ -194,9 +194,9 @@
 //! | disk full | the store is poisoned; settled after the restart, or still listed | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | disk error | the same | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | settled, or still listed | `what_was_said_before_a_power_cut_holds_after_it` |
-//! | store away | an error; nothing is done | `after_close_everything_is_refused_and_the_directory_can_be_opened_again` |
+//! | store away | an error; nothing is done; where this process knows what the store doesn't, it says so | `after_close_everything_is_refused_and_the_directory_can_be_opened_again`, `settling_by_hand_what_this_process_knows_says_so` |
 //! | clock jump | its retention starts at the steady clock's now | `trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record` |
-//! | duplicate | the fence of the list decides: the second changes nothing | `what_was_cut_short_is_settled_by_who_knows` |
+//! | duplicate | the fence of the list decides: the second changes nothing; a sweep in one batch with it leaves it whole | `what_was_cut_short_is_settled_by_who_knows`, `trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole` |
 //!
 //! # 14. The process shuts down: drain, close
 //! | fault | what happens | test |
@@ -204,10 +204,10 @@
 //! | message lost | new keys are refused; what is there is answered | `drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left` |
 //! | answer lost | the run whose client is gone is waited for | `sigterm_lets_a_charge_finish_whose_client_is_gone` |
 //! | process killed | as at any other time | `a_server_that_is_killed_at_random_keeps_its_word` |
-//! | thread paused | waited for until the deadline; what is left is cut short | `trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left` |
-//! | disk full | closing says so; the records are as they were | `a_disk_that_fails_at_any_point_makes_nothing_false` |
+//! | thread paused | waited for until the deadline; what is left is cut short; connections that stand still are cut | `trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left`, `trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_still` |
+//! | disk full | closing says so; the records are as they were; a log that can't be written ends nothing | `a_disk_that_fails_at_any_point_makes_nothing_false`, `trap_90_nothing_that_is_printed_ends_the_server` |
 //! | disk error | the same | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | all that was answered was durable before | `what_was_said_before_a_power_cut_holds_after_it` |
-//! | store away | runs whose transactions a closed store no longer takes are told so | `a_store_that_is_closed_while_runs_commit_answers_nobody_falsely` |
+//! | store away | runs whose transactions a closed store no longer takes are told so; what the store is still being told is waited for, and counted | `a_store_that_is_closed_while_runs_commit_answers_nobody_falsely`, `trap_88_drain_waits_for_outcomes_that_the_store_is_still_being_told` |
 //! | clock jump | deadlines go by the steady clock | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
 //! | duplicate | refused, or answered from the record; never run | `while_draining_nobody_is_asked_and_nothing_is_lost` |

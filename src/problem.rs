@@ -15,7 +15,7 @@
 //! Status 413. Requests with a key are read as a whole, up to a limit. Make the request smaller.
 //!
 //! ## body-incomplete
-//! Status 400. The body broke off. Send it again with the same key.
+//! Status 400. The body broke off; or 408: nothing of it came for 30 seconds, or less than 512 bytes a second. Send it again with the same key.
 //!
 //! ## store-unavailable
 //! Status 503, with `Retry-After`. The store of keys can't be reached, and what asked for protection never runs without it. Try
@@ -23,6 +23,10 @@
 //!
 //! ## store-full
 //! Status 503. A limit of the store is reached. Try again later with the same key.
+//!
+//! ## overloaded
+//! Status 503, with `Retry-After`. More is under way than this server takes: runs, bodies that are being read, or the store's
+//! work. Nothing was done. Try again with the same key, not at once.
 //!
 //! ## shutting-down
 //! Status 503, with `Retry-After`. This server takes no new operations. Try again with the same key.

@@ -134,6 +134,9 @@ pub struct Claim {
     pub durable: bool,
     /// How long the record is kept if the run is interrupted.
     pub interrupted_retention: Duration,
+    /// How long the claimer waits. A store that comes to the claim later refuses it: nothing is claimed for somebody who was
+    /// told no.
+    pub patience: Duration,
 }
 
 /// The right to run an operation and to say how it ended.
@@ -325,19 +328,20 @@ pub(crate) fn inquire<O>(current: Option<Record<O>>, interrupted: Fence, fence: 
     }
 }
 
-/// `resolve`: interrupted → completed or absent. `outcome` is `None` for [`Resolution::Forget`].
+/// `resolve`: interrupted → completed under a new fence, or absent. `outcome` is `None` for [`Resolution::Forget`].
 pub(crate) fn resolve<O>(
     current: Option<Record<O>>,
+    interrupted: Fence,
     fence: Fence,
     outcome: Option<(O, Duration)>,
     now: Timestamp,
 ) -> (Change<O>, Settled) {
     match (current, outcome) {
-        (Some(record), Some((outcome, retention))) if record.is_interrupted(fence) => {
+        (Some(record), Some((outcome, retention))) if record.is_interrupted(interrupted) => {
             let state = State::Completed { outcome, expires: now.plus(retention) };
-            (Change::Put(Record { state, ..record }), Settled::Done)
+            (Change::Put(Record { state, fence, ..record }), Settled::Done)
         }
-        (Some(record), None) if record.is_interrupted(fence) => (Change::Delete, Settled::Done),
+        (Some(record), None) if record.is_interrupted(interrupted) => (Change::Delete, Settled::Done),
         _ => (Change::Nothing, Settled::Superseded),
     }
 }

@@ -389,10 +389,10 @@ async fn a_drain_waits_for_runs_and_says_how_many_were_left() {
     let (lab, gate) = Lab::gated(layer.clone());
     let running = lab.spawn(post("k", "a"));
     gate.arrival().await;
-    assert_eq!(layer.drain(Duration::from_secs(5)).await, 1);
+    assert_eq!(layer.drain(Duration::from_secs(5)).await.runs, 1);
     lab.post("new", "a").await.assert_refusal(503, "shutting-down", true, Some("1"));
     gate.open();
-    assert_eq!(layer.drain(Duration::from_secs(5)).await, 0);
+    assert_eq!(layer.drain(Duration::from_secs(5)).await.runs, 0);
     assert_eq!(running.await.unwrap().text(), "effect 1");
     assert!(lab.post("k", "a").await.is_replay());
     lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);

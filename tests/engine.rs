@@ -98,7 +98,7 @@ async fn settling_that_the_store_does_not_answer_holds_nobody_up_for_long() {
     let meanwhile = deliver(&once, &Arc::default(), Ok("sent")).await;
     assert!(matches!(meanwhile, Err(OnceError::Refused(Refusal::Unavailable))), "{meanwhile:?}");
     stall.release();
-    assert_eq!(once.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(once.drain(Duration::from_secs(60)).await.runs, 0);
     assert_eq!(deliver(&once, &Arc::default(), Ok("sent")).await.unwrap(), ("it was sent".into(), true));
 }
 
@@ -148,7 +148,7 @@ async fn an_operator_who_goes_away_leaves_the_slot_until_what_he_said_is_durable
     drop(resolving);
     assert_eq!(once.counts().live, 1, "the slot is held");
     stall.release();
-    assert_eq!(once.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(once.drain(Duration::from_secs(60)).await.runs, 0);
     assert_eq!(deliver(&once, &Arc::default(), Ok("sent")).await.unwrap(), ("it was sent".into(), true));
 }
 
@@ -221,12 +221,12 @@ async fn drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left() 
         }
     });
     arrival.await.unwrap();
-    assert_eq!(once.drain(Duration::from_millis(1)).await, 1);
+    assert_eq!(once.drain(Duration::from_millis(1)).await.runs, 1);
     assert!(deliver(&once, &effects, Ok("sent")).await.unwrap().1, "a replay");
     let effect = |_: RunContext| async { Ok::<_, Effect<&str>>(Bytes::new()) };
     let refused = once.run(id("new"), Fingerprint::of(MESSAGE), effect).await;
     assert!(matches!(refused, Err(OnceError::Refused(Refusal::ShuttingDown))), "{refused:?}");
     open.send(()).unwrap();
-    assert_eq!(once.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(once.drain(Duration::from_secs(60)).await.runs, 0);
     running.await.unwrap().unwrap();
 }

@@ -13,7 +13,7 @@ use tower_idempotency::record::State;
 use tower_idempotency::store::{OpenError, Store as _};
 
 const DAY: Duration = Duration::from_secs(86_400);
-const SEGMENT: usize = 16 * 1024 * 1024;
+const SEGMENT: usize = 8 * 1024 * 1024;
 
 struct Place(tempfile::TempDir);
 

@@ -392,7 +392,7 @@ async fn a_run_that_goes_on_while_draining_can_finish_what_it_asks_for() {
     assert_eq!(lab.post("new", "a").await.refusal(), (503, "shutting-down".to_owned()));
     gate.open();
     assert_eq!(running.await.unwrap().text(), "done");
-    assert_eq!((draining.await, layer.store().len()), (0, 2));
+    assert_eq!((draining.await.runs, layer.store().len()), (0, 2));
 }
 
 #[tokio::test]

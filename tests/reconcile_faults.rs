@@ -257,7 +257,7 @@ async fn a_question_whose_client_goes_away_is_seen_through_and_done_what_it_come
         assert!(request.await.unwrap_err().is_cancelled());
         assert_eq!(layer.counts().live, 1, "the question is open");
         gate.open();
-        assert_eq!(layer.drain(SECOND * 60).await, 0);
+        assert_eq!(layer.drain(SECOND * 60).await.runs, 0);
         let record = store.load(id("k")).await.unwrap().unwrap();
         assert!(matches!(record.state, State::Completed { .. }), "{record:?}");
         let restarted = Lab::counting(IdempotencyLayer::new(store.reopen()));

@@ -33,7 +33,7 @@ impl Place {
     /// The database past the store, which is closed.
     fn database(&self) -> sled::Db {
         // What sled is told when it makes one belongs to the format.
-        sled::Config::new().path(&self.path).segment_size(16 * 1024 * 1024).open().unwrap()
+        sled::Config::new().path(&self.path).segment_size(8 * 1024 * 1024).open().unwrap()
     }
 
     /// Writes to the store's tree past the store.
@@ -49,7 +49,7 @@ impl Place {
 fn wish(name: &str) -> Claim {
     let id = RecordId::new(None, &Key::new(name).unwrap());
     let fingerprint = Fingerprint::of(name.as_bytes());
-    Claim { id, fingerprint, nonce: [1; 16], durable: true, interrupted_retention: DAY }
+    Claim { id, fingerprint, nonce: [1; 16], durable: true, interrupted_retention: DAY, patience: DAY }
 }
 
 async fn claim(store: &SledStore, name: &str) -> Hold {

@@ -20,7 +20,14 @@ fn id(name: &str) -> RecordId {
 
 fn wish(name: &str, nonce: u8) -> Claim {
     let fingerprint = Fingerprint::of(name.as_bytes());
-    Claim { id: id(name), fingerprint, nonce: [nonce; 16], durable: true, interrupted_retention: HOUR * 2 }
+    Claim {
+        id: id(name),
+        fingerprint,
+        nonce: [nonce; 16],
+        durable: true,
+        interrupted_retention: HOUR * 2,
+        patience: HOUR,
+    }
 }
 
 fn done(hold: Hold, name: &str, outcome: impl Into<Bytes>) -> Completion {

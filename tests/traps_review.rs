@@ -92,7 +92,7 @@ async fn trap_68_a_claim_that_takes_too_long_is_given_back() {
     let store = TestStore::new();
     let layer = IdempotencyLayer::new(store.clone());
     let lab = Lab::counting(layer.clone());
-    let stall = store.stall(Verb::Claim);
+    let stall = store.hold_answers(Verb::Claim);
     assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
     assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
     stall.release();

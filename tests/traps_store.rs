@@ -304,6 +304,7 @@ fn trap_61_problem_types_are_distinct_stable_and_described() {
         "body-incomplete",
         "store-unavailable",
         "store-full",
+        "overloaded",
         "shutting-down",
         "key-reused",
         "credentials-changed",

@@ -2,6 +2,9 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::context::Rerun;
 use super::engine::{Ask, Engine};
@@ -27,28 +30,28 @@ pub(super) enum Acquired {
 }
 
 impl<St: Store> Engine<St> {
-    /// `known` is set once a record was seen.
-    pub(super) async fn acquire(&self, ask: &Ask, known: &AtomicBool) -> Acquired {
-        match self.try_acquire(ask, known).await {
+    /// `known` is set once a record was seen. What comes to pass after `deadline` is for nobody.
+    pub(super) async fn acquire(&self, ask: &Ask, known: &AtomicBool, deadline: Instant) -> Acquired {
+        match self.try_acquire(ask, known, deadline).await {
             Ok(acquired) => acquired,
             Err(error) => Acquired::Refused(self.refusal(ask, &error)),
         }
     }
 
-    async fn try_acquire(&self, ask: &Ask, known: &AtomicBool) -> Result<Acquired, StoreError> {
+    async fn try_acquire(&self, ask: &Ask, known: &AtomicBool, deadline: Instant) -> Result<Acquired, StoreError> {
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() && !ask.is_within {
             return Box::pin(self.find(ask)).await;
         }
         if let Some(doubted) = self.store.slots().doubted(&ask.id) {
-            Box::pin(self.undo(doubted)).await?;
+            Box::pin(self.undo(Claim { patience: left(deadline), ..doubted })).await?;
         }
-        self.claim(ask, known).await
+        self.claim(ask, known, deadline).await
     }
 
-    async fn claim(&self, ask: &Ask, known: &AtomicBool) -> Result<Acquired, StoreError> {
+    async fn claim(&self, ask: &Ask, known: &AtomicBool, deadline: Instant) -> Result<Acquired, StoreError> {
         for _ in 0..CLAIMS {
-            if let Some(acquired) = self.claim_once(ask, known).await? {
+            if let Some(acquired) = self.claim_once(ask, known, deadline).await? {
                 return Ok(acquired);
             }
         }
@@ -70,8 +73,13 @@ impl<St: Store> Engine<St> {
     }
 
     /// Claims, and takes over what was interrupted, where the policy says so; `None` if the record vanished in between.
-    async fn claim_once(&self, ask: &Ask, known: &AtomicBool) -> Result<Option<Acquired>, StoreError> {
-        let claim = self.draw(ask)?;
+    async fn claim_once(
+        &self,
+        ask: &Ask,
+        known: &AtomicBool,
+        deadline: Instant,
+    ) -> Result<Option<Acquired>, StoreError> {
+        let claim = self.draw(ask, deadline)?;
         let claimed = match self.store.claim(claim).await {
             Err(StoreError::Uncertain { .. }) => Box::pin(self.again(&claim, self.store.claim(claim))).await,
             claimed => claimed,
@@ -110,6 +118,13 @@ impl<St: Store> Engine<St> {
             && record.fingerprint.compare(&ask.fingerprint) == Match::Same
     }
 
+    /// Whether an operation stays interrupted whatever this request does.
+    pub(super) fn stays(&self, ask: &Ask, record: &Record) -> bool {
+        matches!(record.state, State::Interrupted { .. })
+            && !self.runs_again(ask, record)
+            && self.reconciler(ask, record).is_none()
+    }
+
     /// Undoes a claim that an earlier request sent and the store may hold: nothing ran under it.
     async fn undo(&self, doubted: Claim) -> Result<(), StoreError> {
         // Sent again, it is known for our own by its nonce.
@@ -143,24 +158,31 @@ impl<St: Store> Engine<St> {
     }
 
     /// Takes over an operation that somebody said may run again.
-    pub(super) async fn take_over(&self, ask: &Ask, interrupted: Fence, known: &AtomicBool) -> Acquired {
+    pub(super) async fn take_over(
+        &self,
+        ask: &Ask,
+        interrupted: Fence,
+        known: &AtomicBool,
+        deadline: Instant,
+    ) -> Acquired {
         let taking = async {
-            match self.reclaim(self.draw(ask)?, interrupted).await? {
+            match self.reclaim(self.draw(ask, deadline)?, interrupted).await? {
                 Some(acquired) => Ok(acquired),
                 // It expired during the question: it is new.
-                None => self.claim(ask, known).await,
+                None => self.claim(ask, known, deadline).await,
             }
         };
         taking.await.unwrap_or_else(|error| Acquired::Refused(self.refusal(ask, &error)))
     }
 
-    fn draw(&self, ask: &Ask) -> Result<Claim, StoreError> {
+    fn draw(&self, ask: &Ask, deadline: Instant) -> Result<Claim, StoreError> {
         Ok(Claim {
             id: ask.id,
             fingerprint: ask.fingerprint,
             nonce: nonce::draw()?,
             durable: self.claims_durably(),
             interrupted_retention: self.policy.interrupted_retention,
+            patience: left(deadline),
         })
     }
 
@@ -175,4 +197,9 @@ impl<St: Store> Engine<St> {
             None => Ok(self.store.load(claim.id).await?.map(Box::new).map(Acquired::Found)),
         }
     }
+}
+
+/// How long somebody still waits.
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }

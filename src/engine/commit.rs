@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -9,9 +10,14 @@ use tokio::time::timeout;
 
 use super::commitment::{ANSWERED_WITHIN, Pending, Refused};
 use super::context::RunContext;
+use crate::record::{Completion, Settlement};
 use crate::store::{
-    Abort, NotCommitted, SledStore, Store as _, StoreError, Transact, TransactionError, TransactionTree, effect,
+    Abort, NotCommitted, Purpose, SledStore, Store as _, StoreError, Transact, TransactionError, TransactionTree,
+    effect,
 };
+
+/// For how long a transaction that is no run's may wait for the writer.
+const BEGUN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a transaction was not committed. Unless said otherwise, nothing was done, and another may be tried.
 #[derive(Debug, thiserror::Error)]
@@ -128,14 +134,15 @@ impl RunContext {
             Refused::Twice => CommitError::Twice,
             Refused::Over => CommitError::Over,
         })?;
+        let settlement = Settlement::Outcome(());
         let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
-        let reason = Arc::new(Mutex::new(None));
-        let kept = Arc::clone(&reason);
-        let keep = move |error| *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        let purpose = Purpose::Run(Completion { hold, fingerprint, settlement, retention });
+        let reason = Given::default();
+        let kept = reason.clone();
+        let keep = move |error| kept.put(error);
         let (reply, answer) = oneshot::channel();
         let answered = move |result| {
-            let taken = reason.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let result = told(result, taken);
+            let result = told(result, reason.take());
             pending.answered(match &result {
                 Ok(outcome) => Ok(Some(outcome.clone())),
                 Err(CommitError::Store(StoreError::Uncertain { .. })) => Err(()),
@@ -144,8 +151,84 @@ impl RunContext {
             let _ = reply.send(result);
         };
         let (effect, answer_to) = (effect(closure, keep), Box::new(answered));
-        store.transact(Transact { hold, fingerprint, retention, trees, effect, answer: answer_to });
+        store.transact(Transact { purpose, trees, effect, answer: answer_to });
         Ok(answer)
+    }
+}
+
+impl SledStore {
+    /// Writes to trees of the application in one transaction, durably: effects that belong to no run. What a run does is to be
+    /// written with the record of its outcome, by [`RunContext::commit_in`].
+    ///
+    /// `closure` is given the trees, which [`db`](Self::db) must have opened. It runs on the store's writer thread, where
+    /// everybody waits for it, so it should only read and write these trees; it may be called again if the database asks for
+    /// it. What it writes is bounded, at 128 KiB with 64 bytes for each key: sled recovers a longer transaction, or a longer
+    /// `apply_batch` of your own, at the price of the database, if a power cut strikes then.
+    ///
+    /// # Errors
+    /// [`CommitError`]: aborted, panicked, refused, trees, or the store's. Unless it is uncertain whether the transaction is
+    /// durable, as it is when a write has not returned in 70 seconds, nothing was done. Of the store's,
+    /// [`Overloaded`](StoreError::Overloaded) is said at once while it is behind, and
+    /// [`Unavailable`](StoreError::Unavailable) where it comes to the transaction only after 5 seconds, and doesn't begin it.
+    ///
+    /// # Cancel safety
+    /// The transaction is sent when this is *called*; dropping the future undoes nothing.
+    pub fn transaction<const N: usize, T, E, F>(
+        &self,
+        trees: [&sled::Tree; N],
+        closure: F,
+    ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<N, T, E, F>
+    where
+        F: FnMut([TransactionTree<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let (mut closure, given) = (closure, Given::default());
+        let (value, reason) = (given.clone(), Given::default());
+        let (kept, (reply, answer)) = (reason.clone(), oneshot::channel());
+        let effect = effect(
+            move |trees| {
+                value.put(closure(trees)?);
+                Ok(Bytes::new())
+            },
+            move |error| kept.put(error),
+        );
+        let answered = move |result| drop(reply.send(told(result, reason.take())));
+        let trees = trees.map(sled::Tree::clone).into();
+        let purpose = Purpose::Own(Instant::now() + BEGUN_WITHIN);
+        self.transact(Transact { purpose, trees, effect, answer: Box::new(answered) });
+        async move {
+            match timeout(ANSWERED_WITHIN, answer).await {
+                Ok(Ok(answer)) => answer.and_then(|_| given.take().ok_or(CommitError::Panicked)),
+                Ok(Err(_)) => Err(doubt("the store was poisoned or closed meanwhile")),
+                Err(_) => Err(doubt("a write has not returned")),
+            }
+        }
+    }
+}
+
+/// What a closure has given, the last time it was called.
+struct Given<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Given<T> {
+    fn put(&self, value: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<T> Default for Given<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Clone for Given<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -156,7 +239,7 @@ fn told<E>(result: Result<Bytes, NotCommitted>, reason: Option<E>) -> Result<Byt
         NotCommitted::Superseded => CommitError::Superseded,
         NotCommitted::Refused(error) => CommitError::Refused(error),
         NotCommitted::Trees(why) => CommitError::Trees(why),
-        NotCommitted::Store(error) => CommitError::Store(error),
+        NotCommitted::Store(error) | NotCommitted::Late(error) => CommitError::Store(error),
     })
 }
 

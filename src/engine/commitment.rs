@@ -29,6 +29,7 @@ pub(super) struct Commitment {
     pub(super) fingerprint: Fingerprint,
     pub(super) retention: Duration,
     pub(super) slots: Arc<Slots>,
+    turn: u64,
     stage: Mutex<Stage>,
     moved: Notify,
     over: AtomicBool,
@@ -64,9 +65,10 @@ pub(super) enum Committed {
 }
 
 impl Commitment {
-    pub(super) fn new(hold: Hold, fingerprint: Fingerprint, retention: Duration, slots: Arc<Slots>) -> Self {
+    /// Of the run that has the slot of this turn.
+    pub(super) fn new(hold: Hold, fingerprint: Fingerprint, retention: Duration, slots: Arc<Slots>, turn: u64) -> Self {
         let (stage, moved, over) = (Mutex::new(Stage::Open), Notify::new(), AtomicBool::new(false));
-        Self { hold, fingerprint, retention, slots, stage, moved, over }
+        Self { hold, fingerprint, retention, slots, turn, stage, moved, over }
     }
 
     fn begin(&self) -> Result<(), Refused> {
@@ -92,7 +94,7 @@ impl Commitment {
                 *stage = Stage::Late;
                 drop(stage);
                 point();
-                self.slots.forget(&self.hold.id);
+                self.slots.forget(&self.hold.id, self.turn);
             }
             return;
         }
@@ -107,7 +109,7 @@ impl Commitment {
         drop(stage);
         point();
         if settled {
-            self.slots.forget(&self.hold.id);
+            self.slots.forget(&self.hold.id, self.turn);
         }
         self.moved.notify_waiters();
     }
@@ -125,7 +127,7 @@ impl Commitment {
     /// The doubt is remembered; unless the writer has answered meanwhile.
     pub(super) fn remembered(&self) {
         if let Stage::Late = *self.stage() {
-            self.slots.forget(&self.hold.id);
+            self.slots.forget(&self.hold.id, self.turn);
         }
     }
 
@@ -187,9 +189,9 @@ impl Commitment {
         match *stage {
             Stage::Sent => {
                 *stage = Stage::Orphaned;
-                slot.linger();
+                slot.linger(self.retention);
             }
-            Stage::Doubtful => slot.linger(),
+            Stage::Doubtful => slot.linger(self.retention),
             Stage::Open => *stage = Stage::Closed,
             Stage::Orphaned | Stage::Committed(_) | Stage::Late | Stage::Closed => {}
         }

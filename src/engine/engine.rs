@@ -68,9 +68,31 @@ pub struct Counts {
     pub(crate) refused: [u64; REFUSALS],
 }
 
+/// What is left when a process stops waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Runs under way. They are cut short when the process ends.
+    pub runs: usize,
+    /// Runs that are over and that the store doesn't know the end of. Their requesters were answered; after a restart, retries
+    /// are refused, or, under `Rerun`, run again.
+    pub unrecorded: usize,
+}
+
+impl Drained {
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.runs == 0 && self.unrecorded == 0
+    }
+}
+
 impl<St: Store> Engine<St> {
     /// What the requester is told of a fault, which is logged here.
     pub(super) fn refusal(&self, ask: &Ask, error: &StoreError) -> Refusal {
+        if let StoreError::Overloaded { reason } = error {
+            return self.overloaded(reason);
+        }
         let source = source(error);
         tracing::error!(target: "tower_idempotency", record_id = ask.id.short(), %error, source, "the store failed");
         match error {
@@ -79,8 +101,21 @@ impl<St: Store> Engine<St> {
                 self.count(|tally| &tally.corrupt);
                 Refusal::Corrupt
             }
+            StoreError::Overloaded { .. } => Refusal::Overloaded,
             StoreError::Unavailable { .. } | StoreError::Uncertain { .. } => Refusal::Unavailable,
         }
+    }
+
+    /// Too much is under way. One line a minute for all that are refused for it.
+    pub(super) fn overloaded(&self, reason: &'static str) -> Refusal {
+        if let Some(count) = self.store.slots().tally.overloaded_lines.due() {
+            tracing::warn!(
+                target: "tower_idempotency", count, reason,
+                "overloaded: new keys are refused; `count` of them since the last such line, of which there is at most one a \
+                 minute"
+            );
+        }
+        Refusal::Overloaded
     }
 
     pub(super) fn count(&self, which: impl FnOnce(&crate::slots::Tally) -> &AtomicU64) {
@@ -100,11 +135,12 @@ impl<St: Store> Engine<St> {
         self.policy.fail_open && !self.store.slots().is_draining()
     }
 
-    /// Refuses new keys from now on, waits for the runs under way, at most `deadline`, and says how many are left.
-    pub(crate) async fn drain(&self, deadline: Duration) -> usize {
+    /// Refuses new keys from now on, waits for the runs under way and for what the store is still being told, at most
+    /// `deadline`, and says what is left.
+    pub(crate) async fn drain(&self, deadline: Duration) -> Drained {
         let slots = self.store.slots();
         let _ = tokio::time::timeout(deadline, slots.drained()).await;
-        slots.live()
+        Drained { runs: slots.live(), unrecorded: slots.unrecorded() }
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -69,7 +69,8 @@ impl<St: Store> Engine<St> {
         // Slot, record, slot: a record seen between two looks at a free slot is durable.
         let deadline = Instant::now() + STORE_TIMEOUT;
         let known = {
-            let loaded = within(Some(deadline), self.store.load(ask.id)).await;
+            // A look-up that hangs leaves time for the claim, which finds out by itself.
+            let loaded = within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(ask.id)).await;
             if let Some(waiter) = slots.look(&ask.id) {
                 drop(work);
                 return Box::pin(self.join(span, waiter, ask)).await;
@@ -78,12 +79,20 @@ impl<St: Store> Engine<St> {
                 Some(Ok(Some(record))) if matches!(record.state, State::Completed { .. } | State::Consumed { .. }) => {
                     return Verdict::of_record(record, &ask.fingerprint);
                 }
+                // Nothing runs for it.
+                Some(Ok(Some(record))) if self.stays(ask, &record) => {
+                    return Verdict::of_record(record, &ask.fingerprint);
+                }
                 Some(Err(error @ StoreError::Corrupt { .. })) => return Verdict::Refused(self.refusal(ask, &error)),
                 // New, to be settled under the slot, or the store is away, which the claim will say.
                 loaded => matches!(loaded, Some(Ok(Some(_)))),
             }
         };
-        let (verdict, phase) = match slots.take(ask.id) {
+        if slots.is_crowded() {
+            return Verdict::Refused(self.overloaded("too many outcomes could not be recorded yet"));
+        }
+        let (verdict, phase) = match slots.take(ask.id, self.policy.max_runs) {
+            Entered::Full => return Verdict::Refused(self.overloaded("there are max_runs runs")),
             Entered::Taken(waiter) => {
                 drop(work);
                 return Box::pin(self.join(span, waiter, ask)).await;

@@ -38,8 +38,8 @@ pub use commit::CommitError;
 #[cfg(feature = "laboratory")]
 pub use commit_apart::SentApart;
 pub use context::{Rerun, RunContext};
-pub use engine::Counts;
 pub(crate) use engine::{Ask, Engine, WrapRun};
+pub use engine::{Counts, Drained};
 pub(crate) use exchange::span;
 pub use once::{Effect, Once, OnceError, Outcome};
 pub(crate) use policy::Policy;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::context::RunContext;
-use super::engine::{Ask, Counts, Engine};
+use super::engine::{Ask, Counts, Drained, Engine};
 use super::exchange;
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::reconcile::Reconciliation;
@@ -127,6 +127,13 @@ impl<St: Store> Once<St> {
         self.with(|with| with.max_run = max_run)
     }
 
+    /// The most effects that run at once over this store; more new ids are refused ([`Refusal::Overloaded`]). Duplicates and
+    /// outcomes are not counted. Default: 16,384.
+    #[must_use]
+    pub fn max_runs(self, runs: usize) -> Self {
+        self.with(|with| with.max_runs = runs)
+    }
+
     fn with(self, change: impl FnOnce(&mut Policy)) -> Self {
         let Engine { store, policy, wrap_run } = &*self.engine;
         let (store, mut policy, wrap_run) = (Arc::clone(store), policy.clone(), wrap_run.clone());
@@ -172,13 +179,14 @@ impl<St: Store> Once<St> {
         }
     }
 
-    /// Refuses new ids from now on, waits at most `deadline` for what is running, and says how many runs are left.
+    /// Refuses new ids from now on, waits at most `deadline` for what is running, and for the outcomes that the store is still
+    /// being told because it failed before; says how many of each are left.
     ///
     /// New ids stay refused for as long as the store is open.
     ///
     /// # Cancel safety
     /// If the future is dropped, nobody waits any more, and new ids are refused all the same.
-    pub async fn drain(&self, deadline: Duration) -> usize {
+    pub async fn drain(&self, deadline: Duration) -> Drained {
         self.engine.drain(deadline).await
     }
 
@@ -197,8 +205,10 @@ impl<St: Store> Once<St> {
     /// where it no longer is, runs again, or was asked about since, which takes a new fence.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away. [`Uncertain`](StoreError::Uncertain) after at most 5 s without an answer: it may
-    /// still take place, and until the store has said, runs of the operation are refused.
+    /// [`StoreError`]: the store is away, or this process holds the operation, whose last run is over without the store's
+    /// knowing its end ([`Unavailable`](StoreError::Unavailable): try again once the store works).
+    /// [`Uncertain`](StoreError::Uncertain) after at most 5 s without an answer: it may still take place, and until the store
+    /// has said, runs of the operation are refused.
     ///
     /// # Cancel safety
     /// If the future was polled and is dropped, the operation is settled all the same.

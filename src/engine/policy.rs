@@ -57,6 +57,7 @@ pub(crate) struct Policy {
     pub(crate) retention: Duration,
     pub(crate) interrupted_retention: Duration,
     pub(crate) max_run: Duration,
+    pub(crate) max_runs: usize,
     pub(crate) fail_open: bool,
 }
 
@@ -69,6 +70,7 @@ impl Default for Policy {
             retention: HOUR * 24,
             interrupted_retention: HOUR * 24 * 30,
             max_run: Duration::from_secs(600),
+            max_runs: 16_384,
             fail_open: false,
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::context::RunContext;
 use super::engine::{Ask, Engine, STORE_TIMEOUT};
@@ -97,7 +97,7 @@ impl<St: Store> Engine<St> {
     /// Records what the application knew, and frees the slot.
     async fn settle_reconciled(&self, slot: Slot, fence: Fence, outcome: Bytes) -> Settling<St> {
         let resolution = Resolution::Outcome { outcome, retention: self.policy.retention };
-        let settling = resolve::settle(Arc::clone(&self.store), slot, fence, resolution).await;
+        let settling = resolve::settle(Arc::clone(&self.store), slot, fence, resolution, self.policy.retention).await;
         if let Ok(Settled::Done) = settling.settled {
             self.count(|tally| &tally.reconciled);
         }
@@ -136,7 +136,7 @@ impl<St: Store> Engine<St> {
 
     /// Asks about one operation. `None`: a retry came before and sees to it, or it is no longer interrupted.
     async fn reconcile_one(&self, reconciler: &Reconciler, id: RecordId) -> (Option<Answer>, Option<Unsure<St>>) {
-        let Entered::Mine(slot) = self.store.slots().take(id) else { return (None, None) };
+        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else { return (None, None) };
         match self.ask_about(reconciler, slot).await {
             Asked::Over(answer) => (answer, None),
             Asked::Outcome(slot, fence, outcome) => {
@@ -204,9 +204,10 @@ impl<St: Store> Run<St> {
         self.slot.enter(Phase::Running(ask.fingerprint));
         match engine.consult(&reconciler, &ask, &listed).await {
             Consulted::RunAgain(fence) => {
-                let acquiring = engine.take_over(&ask, fence, &known);
+                let deadline = Instant::now() + STORE_TIMEOUT;
+                let acquiring = engine.take_over(&ask, fence, &known, deadline);
                 tokio::pin!(acquiring);
-                match timeout(STORE_TIMEOUT, acquiring.as_mut()).await {
+                match timeout_at(deadline, acquiring.as_mut()).await {
                     Ok(acquired) => self.proceed(acquired, work, reply).await,
                     Err(_) => self.stalled(work, reply, acquiring).await,
                 }

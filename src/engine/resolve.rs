@@ -2,17 +2,19 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::backoff::{self, may_recover};
 use super::engine::{Engine, STORE_TIMEOUT};
+use super::settle::is_outdated;
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Fence, Record, Resolution, Settled, State};
-use crate::slots::{End, Entered, Phase, Refusal, Slot};
+use crate::slots::{End, Entered, Phase, Refusal, Retrying, Slot};
 use crate::store::{InterruptedRecord, Store, StoreError};
 
 impl<St: Store> Engine<St> {
@@ -24,13 +26,13 @@ impl<St: Store> Engine<St> {
         fence: Fence,
         resolution: Resolution,
     ) -> Result<Settled, StoreError> {
-        let Entered::Mine(slot) = self.store.slots().take(id) else {
-            return Ok(Settled::Superseded);
+        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else {
+            return if self.store.slots().remembers(&id) { Err(held_here()) } else { Ok(Settled::Superseded) };
         };
         let (reply, settling) = oneshot::channel();
-        let store = Arc::clone(&self.store);
+        let (store, retention) = (Arc::clone(&self.store), self.policy.retention);
         laboratory::spawn(async move {
-            let Settling { settled, unsure, .. } = settle(store, slot, fence, resolution).await;
+            let Settling { settled, unsure, .. } = settle(store, slot, fence, resolution, retention).await;
             let _ = reply.send(settled);
             Unsure::ends(unsure).await;
         });
@@ -78,19 +80,24 @@ pub(super) struct Settling<St> {
 pub(super) struct Unsure<St> {
     store: Arc<St>,
     id: RecordId,
+    turn: u64,
     fence: Fence,
     resolution: Resolution,
+    retention: Duration,
+    retrying: Retrying,
 }
 
-/// Settles, and ends the slot with what is there then.
+/// Settles, and ends the slot with what is there then. Where the store doesn't say that it is durable, the slot is not freed
+/// for as long as an outcome is kept.
 pub(super) async fn settle<St: Store>(
     store: Arc<St>,
     mut slot: Slot,
     fence: Fence,
     resolution: Resolution,
+    retention: Duration,
 ) -> Settling<St> {
-    slot.settles();
-    let id = slot.id();
+    slot.settles(retention);
+    let (id, turn) = (slot.id(), slot.turn());
     let mut pauses = backoff::while_waited_for();
     let mut lost = false;
     let settled = loop {
@@ -103,8 +110,9 @@ pub(super) async fn settle<St: Store>(
     };
     if lost && settled.is_err() {
         let end = End::Refused(Refusal::Unavailable);
-        slot.remember(end.clone());
-        let unsure = Some(Unsure { store, id, fence, resolution });
+        let retrying = store.slots().retrying();
+        slot.remember(end.clone(), retention);
+        let unsure = Some(Unsure { store, id, turn, fence, resolution, retention, retrying });
         return Settling { settled: Err(not_answered()), end, unsure };
     }
     // Who has met the slot meanwhile is answered from the record, or told to come again.
@@ -142,7 +150,7 @@ fn was_done(found: Option<&Record>, fence: Fence, resolution: &Resolution) -> bo
         (
             Some(Record { state: State::Completed { outcome: found, .. }, fence: under, .. }),
             Resolution::Outcome { outcome, .. },
-        ) => *under == fence && found == outcome,
+        ) => *under > fence && found == outcome,
         _ => false,
     }
 }
@@ -150,17 +158,25 @@ fn was_done(found: Option<&Record>, fence: Fence, resolution: &Resolution) -> bo
 impl<St: Store> Unsure<St> {
     /// Tries on until the store answers: what was sent before is durable then. Or it never will.
     pub(super) async fn ends(unsure: Option<Self>) {
-        let Some(Self { store, id, fence, resolution }) = unsure else { return };
+        let Some(Self { store, id, turn, fence, resolution, retention, retrying: _retrying }) = unsure else { return };
+        let began = Instant::now();
         for pause in backoff::afterwards() {
-            if !may_recover(&*store) {
+            tokio::time::sleep(pause).await;
+            if !may_recover(&*store) || is_outdated(began, retention) {
                 return;
             }
-            tokio::time::sleep(pause).await;
             if store.resolve(id, fence, resolution.clone()).await.is_ok() {
-                return store.slots().forget(&id);
+                return store.slots().forget(&id, turn);
             }
         }
     }
+}
+
+fn held_here() -> StoreError {
+    StoreError::unavailable(
+        "this process holds the operation: its last run is over, and the store doesn't know its end; once the store works \
+         again, or the process is started again, it can be settled",
+    )
 }
 
 fn not_answered() -> StoreError {

@@ -65,7 +65,7 @@ impl<St: Store> Run<St> {
         T: Send,
     {
         let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
-        let acquiring = engine.acquire(&ask, &known);
+        let acquiring = engine.acquire(&ask, &known, self.deadline);
         tokio::pin!(acquiring);
         match within(Some(self.deadline), acquiring.as_mut()).await {
             Some(acquired) => Some((self, acquired, work, reply)),
@@ -116,7 +116,8 @@ impl<St: Store> Run<St> {
     {
         let slots = Arc::clone(self.engine.store.slots());
         let retention = self.engine.policy.retention;
-        let commitment = Arc::new(Commitment::new(hold, self.ask.fingerprint, retention, slots));
+        let turn = self.slot.turn();
+        let commitment = Arc::new(Commitment::new(hold, self.ask.fingerprint, retention, slots, turn));
         let context = RunContext::new(rerun, Arc::clone(&commitment));
         let cut = Cut { run: &self, commitment: &commitment, over: false };
         let (ended, verdict) = self.work(work, context).await;
@@ -143,8 +144,8 @@ impl<St: Store> Run<St> {
             Committed::InDoubt => {
                 self.engine.count(|tally| &tally.interrupted);
                 cut.over();
-                // Until a restart, when the store knows, nothing runs for it, whatever `fail_open` says.
-                self.slot.remember(End::InDoubt(self.ask.fingerprint));
+                // Until its time is over, or a restart, when the store knows, nothing runs for it, whatever `fail_open` says.
+                self.slot.remember(End::InDoubt(self.ask.fingerprint), retention);
                 commitment.remembered();
                 let _ = reply.send(Verdict::InDoubt);
             }

@@ -1,24 +1,26 @@
 //! Recording how a run ended, before anybody is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::backoff::{self, may_recover};
 use super::context::Rerun;
-use super::engine::{Ask, Engine, source};
+use super::engine::{Ask, Engine, STORE_TIMEOUT, source};
 use super::policy::OnInterrupted;
 use super::run::{Run, end_of};
 use super::verdict::{Ended, Verdict};
 use crate::laboratory::{self, Protection};
 use crate::record::{Completion, Hold, Settled, Settlement};
-use crate::slots::{End, Refusal};
+use crate::slots::{End, Kept, Refusal};
 use crate::store::{Store, StoreError};
 
 impl<St: Store> Run<St> {
     /// Records how it ended.
     pub(super) async fn settle(&mut self, hold: &Hold, ended: &Ended) -> Result<(), StoreError> {
-        self.slot.settles();
+        self.slot.settles(self.engine.policy.retention);
         self.engine.record(&self.ask, hold, ended).await
     }
 
@@ -34,12 +36,23 @@ impl<St: Store> Run<St> {
     ) {
         let Self { engine, slot, ask, .. } = *self;
         engine.report_unrecorded(&ask, &error);
-        slot.remember(match ended {
+        let (turn, retrying) = (slot.turn(), engine.store.slots().retrying());
+        let end = match ended {
             Ended::Released => End::Refused(Refusal::Unavailable),
             _ => end_of(ended.clone(), &ask),
-        });
+        };
+        let kept = slot.remember(end, engine.policy.retention);
         let _ = reply.send(verdict);
-        engine.record_later(ask, hold, ended).await;
+        match kept {
+            Kept::Whole => engine.record_later(ask, hold, ended, turn).await,
+            // Without a claim in the store there is nothing to be said there: this process alone keeps it from running again.
+            Kept::Emptied if !hold.recorded => {}
+            Kept::Emptied => {
+                drop(ended);
+                engine.record_later(ask, hold, Ended::Unknown { status: None }, turn).await;
+            }
+        }
+        drop(retrying);
     }
 
     /// Gives back a claim under which nothing ran. What an earlier attempt did is as unknown as before.
@@ -134,18 +147,24 @@ impl<St: Store> Engine<St> {
         );
     }
 
-    /// Tries on until the store knows the outcome, or never will.
-    async fn record_later(self: Arc<Self>, ask: Ask, hold: Hold, ended: Ended) {
+    /// Tries on until the store knows the outcome, or never will, or nobody wants to know it any more.
+    async fn record_later(self: Arc<Self>, ask: Ask, hold: Hold, ended: Ended, turn: u64) {
+        let began = Instant::now();
         for pause in backoff::afterwards() {
-            if !may_recover(&*self.store) {
+            tokio::time::sleep(pause).await;
+            if !may_recover(&*self.store) || is_outdated(began, self.policy.retention) {
                 return;
             }
-            tokio::time::sleep(pause).await;
             match self.record_once(&ask, &hold, &ended).await {
                 // Superseded: the store knows another end, which is the one that counts.
-                Ok(Settled::Done | Settled::Superseded) => return self.store.slots().forget(&ask.id),
+                Ok(Settled::Done | Settled::Superseded) => return self.store.slots().forget(&ask.id, turn),
                 Err(_) => {}
             }
         }
     }
+}
+
+/// Whether what was remembered since then is about to be forgotten: it is not recorded any more, as a newer run may begin.
+pub(super) fn is_outdated(since: Instant, retention: Duration) -> bool {
+    since.elapsed() + STORE_TIMEOUT >= retention
 }

@@ -70,6 +70,7 @@ impl<T> Verdict<T> {
             Self::Interrupted | Self::CutShort | Self::InDoubt => "outcome-unknown",
             Self::Refused(Refusal::Full) => "store-full",
             Self::Refused(Refusal::ShuttingDown) => "shutting-down",
+            Self::Refused(Refusal::Overloaded) => "overloaded",
             Self::Refused(_) => "store-unavailable",
         }
     }

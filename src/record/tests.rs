@@ -10,7 +10,7 @@ fn id() -> RecordId {
 
 fn wish(nonce: u8) -> Claim {
     let fingerprint = Fingerprint::of(b"m");
-    Claim { id: id(), fingerprint, nonce: [nonce; 16], durable: true, interrupted_retention: DAY }
+    Claim { id: id(), fingerprint, nonce: [nonce; 16], durable: true, interrupted_retention: DAY, patience: DAY }
 }
 
 fn run(fence: u64) -> (Record<&'static str>, Hold) {
@@ -51,7 +51,7 @@ fn an_older_fence_changes_nothing() {
     assert_eq!(complete(Some(second.clone()), completion(hold), NOW), superseded);
     assert_eq!(release(Some(second.clone()), Fence(1)), superseded);
     assert_eq!(interrupt(Some(second.clone()), Fence(1), None, NOW), superseded);
-    assert_eq!(resolve(Some(second.clone()), Fence(1), None, NOW), superseded);
+    assert_eq!(resolve(Some(second.clone()), Fence(1), Fence(9), None, NOW), superseded);
     assert_eq!(reclaim(Some(second), &wish(3), Fence(1), Fence(3)), (Change::Nothing, None));
 }
 
@@ -68,7 +68,7 @@ fn a_run_without_a_record_completes_only_where_there_is_none() {
 #[test]
 fn a_running_record_is_settled_by_its_run_alone() {
     let (record, _) = run(1);
-    assert_eq!(resolve(Some(record), Fence(1), None, NOW), (Change::Nothing, Settled::Superseded));
+    assert_eq!(resolve(Some(record), Fence(1), Fence(9), None, NOW), (Change::Nothing, Settled::Superseded));
 }
 
 #[test]
@@ -79,4 +79,18 @@ fn retention_starts_where_the_run_ends_and_a_running_record_never_expires() {
     let end = NOW.plus(DAY);
     assert_eq!(done.clone().live(Timestamp::from_millis(end.as_millis() - 1)), Some(done.clone()));
     assert_eq!(done.live(end), None);
+}
+
+// What an operator says must not stand under keys that an earlier run's pieces were written under.
+#[test]
+fn an_outcome_that_somebody_settles_with_is_under_a_new_fence() {
+    let (record, hold) = run(1);
+    let (Change::Put(interrupted), Settled::Done) = interrupt(Some(record), hold.fence, None, NOW) else {
+        panic!("it is running")
+    };
+    let outcome = Some(("told", DAY));
+    let (Change::Put(settled), Settled::Done) = resolve(Some(interrupted), hold.fence, Fence(9), outcome, NOW) else {
+        panic!("it is interrupted")
+    };
+    assert_eq!(settled.fence, Fence(9));
 }

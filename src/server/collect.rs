@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::error::Error;
 use std::future::poll_fn;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
@@ -12,48 +14,105 @@ use http_body::Body;
 use http_body_util::LengthLimitError;
 use tokio::time::Instant;
 
+use super::buffered::Share;
 use crate::within::within;
 
 /// What reading came to.
 pub(super) enum Collected<B: Body> {
     /// The whole body.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
-    /// It has more bytes than the limit, or was not complete in time.
-    Over { head: Bytes, rest: Pin<Box<B>> },
+    /// It was not read to its end.
+    Over { why: Why, head: Bytes, rest: Pin<Box<B>> },
     /// It failed.
     Failed { head: Bytes, error: B::Error },
+}
+
+/// Why a body is not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It has more bytes than the limit.
+    TooLong,
+    /// It was not complete in time.
+    TooSlow,
+    /// There is no room for it.
+    NoRoom,
+}
+
+/// The slowest that a body may come.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// Between two bytes.
+    pub(super) pause: Duration,
+    /// On average, from so long on after it was first waited for.
+    pub(super) bytes_per_second: u32,
+}
+
+/// Within which a body is read.
+#[derive(Default)]
+pub(super) struct Bounds {
+    pub(super) bytes: usize,
+    /// From the first byte to the last.
+    pub(super) time: Option<Duration>,
+    /// At which pace it has to come.
+    pub(super) pace: Option<Pace>,
+    pub(super) share: Option<Share>,
 }
 
 /// What was read so far: one frame as it came, several joined, so that many small ones don't cost more than their bytes.
 #[derive(Default)]
 struct Head {
     one: Bytes,
-    joined: BytesMut,
+    // All but the last are full. A block is at most as long as all before it, and 64 KiB: none is copied when there is more.
+    blocks: Vec<BytesMut>,
+    length: usize,
 }
 
-/// Reads `body` up to `limit` bytes, for at most `time`.
-pub(super) async fn collect<B: Body>(body: B, limit: usize, time: Option<Duration>) -> Collected<B> {
+/// Reads `body` within `bounds`.
+pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<B> {
     let mut body = Box::pin(body);
     let mut head = Head::default();
+    let Bounds { bytes: limit, time, pace, share } = bounds;
     // A body that says at once that it is too long is not read at all.
-    if body.size_hint().lower() > limit as u64 {
-        return Collected::Over { head: head.finish(), rest: body };
+    if body.size_hint().lower() > *limit as u64 {
+        return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
     }
-    let deadline = time.and_then(|time| Instant::now().checked_add(time));
+    let after = |time: Option<Duration>| time.and_then(|time| Instant::now().checked_add(time));
+    let end = after(*time);
+    // Since something is waited for; most bodies are there already.
+    let (mut next, mut waits_since) = (None, None);
     let mut trailers = None;
     loop {
-        let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
-        let Some(frame) = within(deadline, frame).await else {
-            return Collected::Over { head: head.finish(), rest: body };
+        let ready = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx)));
+        let frame = match ready.await {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let slowest = pace.map(|pace| {
+                    let now = Instant::now();
+                    let since = *waits_since.get_or_insert(now);
+                    (*next.get_or_insert(now + pace.pause)).min(since + pace.time_for(head.length))
+                });
+                let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
+                match within(end.into_iter().chain(slowest).min(), frame).await {
+                    Some(frame) => frame,
+                    None => return Collected::Over { why: Why::TooSlow, head: head.finish(), rest: body },
+                }
+            }
         };
         match frame {
             None => return Collected::Whole { data: head.finish(), trailers },
             Some(Err(error)) => return Collected::Failed { head: head.finish(), error },
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
+                    let bytes = data.remaining();
+                    if share.as_mut().is_some_and(|share| !share.grow(bytes)) {
+                        return Collected::Over { why: Why::NoRoom, head: head.finish(), rest: body };
+                    }
+                    if bytes > 0 {
+                        next = None;
+                    }
                     head.push(data);
-                    if head.len() > limit {
-                        return Collected::Over { head: head.finish(), rest: body };
+                    if head.length > *limit {
+                        return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
                     }
                 }
                 Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
@@ -62,24 +121,55 @@ pub(super) async fn collect<B: Body>(body: B, limit: usize, time: Option<Duratio
     }
 }
 
-impl Head {
-    fn len(&self) -> usize {
-        self.one.len() + self.joined.len()
+impl Pace {
+    /// The longest that so many bytes may take.
+    fn time_for(self, bytes: usize) -> Duration {
+        let seconds = bytes as u64 / u64::from(self.bytes_per_second.max(1));
+        self.pause.saturating_add(Duration::from_secs(seconds))
     }
+}
 
+/// The shortest and the longest block.
+const BLOCK: RangeInclusive<usize> = 1_024..=64 * 1_024;
+
+impl Head {
     fn push(&mut self, mut data: impl Buf) {
-        if self.len() == 0 {
-            self.one = data.copy_to_bytes(data.remaining());
+        if self.length == 0 {
+            self.length = data.remaining();
+            self.one = data.copy_to_bytes(self.length);
             return;
         }
-        if self.joined.is_empty() {
-            self.joined.extend_from_slice(&std::mem::take(&mut self.one));
+        if self.blocks.is_empty() {
+            let one = std::mem::take(&mut self.one);
+            self.append(one);
         }
-        self.joined.put(data);
+        self.length += data.remaining();
+        self.append(data);
+    }
+
+    fn append(&mut self, mut data: impl Buf) {
+        while data.has_remaining() {
+            match self.blocks.last_mut().filter(|block| block.len() < block.capacity()) {
+                Some(block) => {
+                    let bytes = data.remaining().min(block.capacity() - block.len());
+                    block.put((&mut data).take(bytes));
+                }
+                None => {
+                    let block = self.length.clamp(*BLOCK.start(), *BLOCK.end());
+                    self.blocks.push(BytesMut::with_capacity(block));
+                }
+            }
+        }
     }
 
     fn finish(self) -> Bytes {
-        if self.joined.is_empty() { self.one } else { self.joined.freeze() }
+        if self.blocks.is_empty() {
+            return self.one;
+        }
+        let mut whole = BytesMut::with_capacity(self.length);
+        // Each block goes before the next is copied.
+        self.blocks.into_iter().for_each(|block| whole.put(block));
+        whole.freeze()
     }
 }
 

@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -18,7 +19,8 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::body::{LayerBody, Passage};
-use super::collect::{Collected, collect, exceeds_limit};
+use super::buffered::Share;
+use super::collect::{Bounds, Collected, Pace, Why, collect, exceeds_limit};
 use super::context::IdempotencyContext;
 use super::meaning::{Meaning, is_grpc_without_status};
 use super::read_on::Connection;
@@ -39,7 +41,12 @@ pub(super) struct Exchange<S, St, B: LayerBody> {
     pub(super) parts: Parts,
     /// As far as it was read.
     pub(super) body: Passage<B>,
+    /// What it takes of the room for bodies, until the run takes it over.
+    pub(super) share: Option<Share>,
 }
+
+/// The slowest that a request's body may come. Slower ones would hold their room for as long as they like.
+const SLOWEST: Pace = Pace { pause: Duration::from_secs(30), bytes_per_second: 512 };
 
 /// What a run gives its requester.
 type Answer<R, E> = Result<Response<<R as LayerBody>::Through>, E>;
@@ -65,8 +72,10 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             }
         };
         let limit = shared.options.max_request_body;
+        let share = Some(Share::new(&shared.room));
+        let mut bounds = Bounds { bytes: limit, pace: Some(SLOWEST), share, ..Bounds::default() };
         let refuse = |rejection| shared.refuse::<R>(&span, Some(&id), rejection);
-        let fingerprint = match collect(body, limit, None).await {
+        let fingerprint = match collect(body, &mut bounds).await {
             Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
                 return Ok(refuse(refusal::body_incomplete()));
             }
@@ -75,11 +84,18 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
                 let options = &shared.options;
                 let fingerprint = options.sameness.fingerprint(&self.parts, &data, options.scope.is_some());
                 self.body = Passage::Whole { data, trailers };
+                self.share = bounds.share;
                 fingerprint
             }
-            Collected::Over { rest, .. } => {
-                drop(self);
-                return Ok(connection.asked().read_on(rest, refuse(refusal::body_too_large(limit))).await);
+            Collected::Over { why, rest, .. } => {
+                drop((self, bounds));
+                let refusal = match why {
+                    Why::TooLong => refusal::body_too_large(limit),
+                    Why::NoRoom => refusal::overloaded(),
+                    // What doesn't come can't be read on.
+                    Why::TooSlow => return Ok(connection.close(refuse(refusal::body_late()))),
+                };
+                return Ok(connection.asked().read_on(rest, refuse(refusal)).await);
             }
             // What is left of such a body can't be read.
             Collected::Failed { error, .. } => {
@@ -115,7 +131,8 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         R: LayerBody,
     {
         let (shared, _service, answering) = {
-            let Self { shared, key, mut service, mut parts, body } = *self;
+            let Self { shared, key, mut service, mut parts, body, share } = *self;
+            drop(share);
             let slots = Arc::clone(shared.engine.store.slots());
             let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.recorder));
             IdempotencyContext::replace(&mut parts, key, context, slots, seen, recorder);
@@ -201,7 +218,8 @@ async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R
     };
     let is_read = !matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) && !is_stream(&parts);
     let (passage, ended) = if is_read {
-        match collect(body, options.max_response_body, Some(options.outcome_body_timeout)).await {
+        let (bytes, time) = (options.max_response_body, Some(options.outcome_body_timeout));
+        match collect(body, &mut Bounds { bytes, time, ..Bounds::default() }).await {
             Collected::Whole { data, trailers } => {
                 let is_cut = mark.is_none() && is_cut(&parts, data.len(), trailers.as_ref());
                 let ended = match if is_cut { Meaning::Unknown } else { means(trailers.as_ref()) } {
@@ -215,7 +233,7 @@ async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R
                 };
                 (Passage::Whole { data, trailers }, ended)
             }
-            Collected::Over { head, rest } => {
+            Collected::Over { head, rest, .. } => {
                 (Passage::Resumed { head, rest: Ok(rest) }, unstored(means(None), status))
             }
             Collected::Failed { head, error } => {

@@ -157,6 +157,21 @@ impl<St> IdempotencyLayer<St> {
         self.with(|options| options.policy.max_run = max_run)
     }
 
+    /// The most runs that are under way at once over this store; more new keys are refused (503 `overloaded`). Duplicates that
+    /// wait and replays are not counted. Default: 16,384.
+    #[must_use]
+    pub fn max_runs(self, runs: usize) -> Self {
+        self.with(|options| options.policy.max_runs = runs)
+    }
+
+    /// The most bytes of all bodies that are being read at once by this layer; more are refused (503 `overloaded`). A
+    /// quarter is for bodies up to 64 KiB alone, and a quarter for longer ones. A body counts from its first byte until its run takes
+    /// it over, or the request is refused or answered. Default: 256 MiB.
+    #[must_use]
+    pub fn max_buffered(self, bytes: usize) -> Self {
+        self.with(|options| options.max_buffered = bytes)
+    }
+
     /// The most bytes of a request's body. Default: 1 MiB.
     #[must_use]
     pub fn max_request_body(self, bytes: usize) -> Self {

@@ -4,6 +4,7 @@
 //! Tower asks for (`layer.rs`, `service.rs`, `future.rs`).
 
 mod body;
+mod buffered;
 mod canonical_json;
 mod collect;
 #[cfg(feature = "sled")]

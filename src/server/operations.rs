@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::layer::IdempotencyLayer;
-use crate::engine::{Counts, Reconciliation};
+use crate::engine::{Counts, Drained, Reconciliation};
 use crate::key::RecordId;
 use crate::record::{Fence, Resolution, Settled};
 use crate::store::{InterruptedRecord, Store, StoreError};
@@ -24,13 +24,14 @@ pub enum Resolve {
 /// For operators.
 impl<St: Store> IdempotencyLayer<St> {
     /// Refuses new keys from now on (503 `shutting-down`; replays are still given), waits at most `deadline` for the runs
-    /// under way, on all layers over this store, and says how many are left.
+    /// under way, on all layers over this store, and for the outcomes that the store is still being told because it failed
+    /// before; says how many of each are left.
     ///
     /// New keys stay refused for as long as the store is open.
     ///
     /// # Cancel safety
     /// If the future is dropped, nobody waits any more, and new keys are refused all the same.
-    pub async fn drain(&self, deadline: Duration) -> usize {
+    pub async fn drain(&self, deadline: Duration) -> Drained {
         self.shared.engine.drain(deadline).await
     }
 
@@ -67,7 +68,9 @@ impl<St: Store> IdempotencyLayer<St> {
     /// being answered.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away, or the answer can't be stored. [`Uncertain`](StoreError::Uncertain) after at most
+    /// [`StoreError`]: the store is away, the answer can't be stored, or this process holds the operation, whose last run is
+    /// over without the store's knowing its end ([`Unavailable`](StoreError::Unavailable): try again once the store works).
+    /// [`Uncertain`](StoreError::Uncertain) after at most
     /// 5 s without an answer: it may still take place, and until the store has said, requests for the operation are
     /// refused.
     ///

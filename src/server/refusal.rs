@@ -26,6 +26,13 @@ pub(super) fn body_incomplete() -> Rejection {
     Rejection::new(RejectionKind::BodyIncomplete, StatusCode::BAD_REQUEST, title, detail).same_key()
 }
 
+/// Nothing of it came for a while.
+pub(super) fn body_late() -> Rejection {
+    let detail = "The rest of the request body did not come in time. Nothing was done.";
+    let title = "The request body is incomplete";
+    Rejection::new(RejectionKind::BodyIncomplete, StatusCode::REQUEST_TIMEOUT, title, detail).same_key()
+}
+
 /// The refusal of a verdict that is no answer.
 pub(super) fn of_verdict<T>(verdict: &Verdict<T>, policy: &Policy) -> Rejection {
     match verdict {
@@ -57,11 +64,18 @@ pub(super) fn of_refusal(refusal: Refusal) -> Rejection {
             let detail = "The store of idempotency keys is full. Nothing was done; try again later with the same key.";
             Rejection::new(RejectionKind::StoreFull, unavailable, "The store is full", detail).same_key()
         }
+        Refusal::Overloaded => overloaded(),
         Refusal::ShuttingDown => {
             let detail = "The server is shutting down. Nothing was done; try again with the same key.";
             Rejection::new(RejectionKind::ShuttingDown, unavailable, "The server is shutting down", detail).after(1)
         }
     }
+}
+
+pub(super) fn overloaded() -> Rejection {
+    let detail = "Too much is under way. Nothing was done; try again in a moment with the same key.";
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    Rejection::new(RejectionKind::Overloaded, unavailable, "The server is overloaded", detail).after(2)
 }
 
 fn of_mismatch(found: Match) -> Rejection {

@@ -25,6 +25,7 @@ pub enum RejectionKind {
     BodyIncomplete,
     StoreUnavailable,
     StoreFull,
+    Overloaded,
     ShuttingDown,
     KeyReused,
     CredentialsChanged,
@@ -38,13 +39,14 @@ pub enum RejectionKind {
 
 impl RejectionKind {
     /// All but `Custom`.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::KeyMissing,
         Self::KeyMalformed,
         Self::BodyTooLarge,
         Self::BodyIncomplete,
         Self::StoreUnavailable,
         Self::StoreFull,
+        Self::Overloaded,
         Self::ShuttingDown,
         Self::KeyReused,
         Self::CredentialsChanged,
@@ -64,6 +66,7 @@ impl RejectionKind {
             Self::BodyIncomplete => "body-incomplete",
             Self::StoreUnavailable => "store-unavailable",
             Self::StoreFull => "store-full",
+            Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting-down",
             Self::KeyReused => "key-reused",
             Self::CredentialsChanged => "credentials-changed",

@@ -151,7 +151,7 @@ impl<S, St: Store> IdempotencyService<S, St> {
                 let ready = std::mem::replace(&mut self.inner, clone);
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };
                 let shared = Arc::clone(&self.shared);
-                let exchange = Box::new(Exchange { shared, key, service: ready, parts, body: unread });
+                let exchange = Box::new(Exchange { shared, key, service: ready, parts, body: unread, share: None });
                 ResponseFuture::exchange(Box::pin(exchange.answer(body)))
             }
         }

@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use tracing::{Level, Span};
 
 use super::body::{LayerBody, Passage};
+use super::buffered::Room;
 use super::options::Options;
 use super::recorder::Recorder;
 use super::rejection::Rejection;
@@ -34,13 +35,15 @@ pub(super) struct Shared<St> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) options: Options,
     pub(super) recorder: Arc<Recorder>,
+    /// For bodies that are being read.
+    pub(super) room: Arc<Room>,
 }
 
 impl<St> Shared<St> {
     pub(super) fn new(store: Arc<St>, options: Options) -> Self {
         let (policy, wrap_run) = (options.engine_policy(), options.wrap_run.clone());
-        let recorder = Arc::new(options.recorder());
-        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, recorder }
+        let (recorder, room) = (Arc::new(options.recorder()), Arc::new(Room::new(options.max_buffered)));
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, recorder, room }
     }
 }
 

@@ -9,6 +9,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::{Notify, watch};
 
 use super::rare::Rare;
+use super::remembered::Remembered;
 use super::slot::{Phase, Slot};
 use super::sparingly::Sparingly;
 use super::wait::Waiter;
@@ -29,10 +30,13 @@ pub struct Slots {
     // Ids are digests of what clients choose: without a secret of its own a map's hash could be aimed at.
     places: DashMap<RecordId, Place, RandomState>,
     // Runs that are over, and known to this process alone.
-    remembered: Rare<watch::Receiver<Phase>>,
+    pub(super) remembered: Remembered,
     // Claims that the store may hold, though it never said so; nothing ran under them.
     doubtful: Rare<Claim>,
     live: AtomicUsize,
+    // How many of those that are remembered the store is still being told.
+    retrying: AtomicUsize,
+    turns: AtomicU64,
     idle: Notify,
     draining: AtomicBool,
     pub(super) waiters: Arc<AtomicUsize>,
@@ -47,6 +51,7 @@ pub(crate) struct Tally {
     pub(crate) interrupted: AtomicU64,
     pub(crate) unknown: AtomicU64,
     pub(crate) unknown_lines: Sparingly,
+    pub(crate) overloaded_lines: Sparingly,
     pub(crate) unrecorded: AtomicU64,
     pub(crate) unprotected: AtomicU64,
     pub(crate) corrupt: AtomicU64,
@@ -68,6 +73,8 @@ pub(crate) enum Entered {
     Mine(Slot),
     /// It is another run's.
     Taken(Waiter),
+    /// It was free, and there are as many runs as there may be.
+    Full,
 }
 
 impl Slots {
@@ -81,8 +88,8 @@ impl Slots {
         self.recall(id)
     }
 
-    /// Takes the slot of `id`, unless a run has it.
-    pub(crate) fn take(self: &Arc<Self>, id: RecordId) -> Entered {
+    /// Takes the slot of `id`, unless a run has it or there are `most` runs.
+    pub(crate) fn take(self: &Arc<Self>, id: RecordId, most: usize) -> Entered {
         point();
         match self.places.entry(id) {
             Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
@@ -91,10 +98,14 @@ impl Slots {
                 if let Some(waiter) = self.recall(&id) {
                     return Entered::Taken(waiter);
                 }
+                if self.live.fetch_add(1, Ordering::SeqCst) >= most {
+                    self.one_less();
+                    return Entered::Full;
+                }
+                let turn = self.turns.fetch_add(1, Ordering::Relaxed);
                 let (phase, receiver) = watch::channel(Phase::Claiming);
-                self.live.fetch_add(1, Ordering::SeqCst);
                 place.insert(Place { phase: receiver, waiters: Arc::default() });
-                Entered::Mine(Slot::new(Arc::clone(self), id, phase))
+                Entered::Mine(Slot::new(Arc::clone(self), id, turn, phase))
             }
         }
     }
@@ -107,19 +118,40 @@ impl Slots {
 
     pub(super) fn leave(&self, id: RecordId) {
         self.vacate(id);
+        self.one_less();
+    }
+
+    fn one_less(&self) {
         if self.live.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.idle.notify_waiters();
         }
     }
 
-    pub(super) fn linger(&self, id: RecordId, phase: watch::Receiver<Phase>) {
-        self.remembered.insert(id, phase);
+    /// Frees a slot whose end was remembered, if it is this turn's: the store knows it now.
+    pub(crate) fn forget(&self, id: &RecordId, turn: u64) {
+        point();
+        self.remembered.forget(id, turn);
     }
 
-    /// Frees a slot whose end was remembered: the store knows it now.
-    pub(crate) fn forget(&self, id: &RecordId) {
-        point();
-        self.remembered.remove(id);
+    /// Whether only this process knows how the last run of `id` ended.
+    pub(crate) fn remembers(&self, id: &RecordId) -> bool {
+        self.remembered.get(id).is_some()
+    }
+
+    /// Whether there is no room to remember how new runs end.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.remembered.is_crowded()
+    }
+
+    /// How many runs are over and known to this process alone.
+    pub(crate) fn unrecorded(&self) -> usize {
+        self.remembered.count()
+    }
+
+    /// Somebody goes on telling the store how a run ended: draining waits for it.
+    pub(crate) fn retrying(self: &Arc<Self>) -> Retrying {
+        self.retrying.fetch_add(1, Ordering::SeqCst);
+        Retrying(Arc::clone(self))
     }
 
     /// Keeps a claim of which the store may or may not know, so that the next one can undo it. Beyond a bound it is let
@@ -135,7 +167,7 @@ impl Slots {
         self.doubtful.remove(id)
     }
 
-    /// Refuses new runs from now on and waits until no run is left.
+    /// Refuses new runs from now on and waits until no run is left, and nothing that the store is still being told.
     pub(crate) async fn drained(&self) {
         self.draining.store(true, Ordering::SeqCst);
         loop {
@@ -143,7 +175,7 @@ impl Slots {
             tokio::pin!(idle);
             idle.as_mut().enable();
             point();
-            if self.live() == 0 {
+            if self.live() == 0 && self.retrying.load(Ordering::SeqCst) == 0 {
                 return;
             }
             idle.await;
@@ -167,5 +199,17 @@ impl Slots {
     fn recall(&self, id: &RecordId) -> Option<Waiter> {
         let phase = self.remembered.get(id)?;
         Some(Waiter::new(phase, Arc::default(), Arc::clone(&self.waiters)))
+    }
+}
+
+/// Held for as long as the store is being told how a run ended.
+#[derive(Debug)]
+pub(crate) struct Retrying(Arc<Slots>);
+
+impl Drop for Retrying {
+    fn drop(&mut self) {
+        if self.0.retrying.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }

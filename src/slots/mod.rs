@@ -12,12 +12,13 @@
 
 mod map;
 mod rare;
+mod remembered;
 mod slot;
 mod sparingly;
 mod wait;
 
 pub use map::Slots;
-pub(crate) use map::{Entered, REFUSALS, Tally};
+pub(crate) use map::{Entered, REFUSALS, Retrying, Tally};
 pub use slot::Refusal;
-pub(crate) use slot::{End, Phase, Slot};
+pub(crate) use slot::{End, Kept, Phase, Slot};
 pub(crate) use wait::{Joined, Waiter};

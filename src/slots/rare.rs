@@ -26,11 +26,14 @@ impl<V: Clone> Rare<V> {
         self.count.load(Ordering::SeqCst)
     }
 
-    pub(super) fn insert(&self, id: RecordId, value: V) {
+    /// Gives what was there before.
+    pub(super) fn insert(&self, id: RecordId, value: V) -> Option<V> {
         self.count.fetch_add(1, Ordering::SeqCst);
-        if self.entries.insert(id, value).is_some() {
+        let old = self.entries.insert(id, value);
+        if old.is_some() {
             self.count.fetch_sub(1, Ordering::SeqCst);
         }
+        old
     }
 
     pub(super) fn get(&self, id: &RecordId) -> Option<V> {
@@ -41,12 +44,22 @@ impl<V: Clone> Rare<V> {
     }
 
     pub(super) fn remove(&self, id: &RecordId) -> Option<V> {
+        self.remove_if(id, |_| true)
+    }
+
+    /// Takes an entry out, if it is one of these.
+    pub(super) fn remove_if(&self, id: &RecordId, is_meant: impl FnOnce(&V) -> bool) -> Option<V> {
         if self.len() == 0 {
             return None;
         }
-        let (_, value) = self.entries.remove(id)?;
+        let (_, value) = self.entries.remove_if(id, |_, value| is_meant(value))?;
         self.count.fetch_sub(1, Ordering::SeqCst);
         Some(value)
+    }
+
+    /// The ids of all entries of this kind.
+    pub(super) fn ids(&self, is_meant: impl Fn(&V) -> bool) -> Vec<RecordId> {
+        self.entries.iter().filter(|entry| is_meant(entry.value())).map(|entry| *entry.key()).collect()
     }
 }
 
@@ -79,5 +92,7 @@ mod tests {
         assert_eq!((rare.get(&id(1)), rare.get(&id(2)), rare.len()), (Some('b'), Some('c'), 2));
         assert_eq!((rare.remove(&id(1)), rare.remove(&id(1)), rare.len()), (Some('b'), None, 1));
         assert_eq!((rare.get(&id(1)), rare.get(&id(2))), (None, Some('c')));
+        assert_eq!((rare.remove_if(&id(2), |value| *value == 'b'), rare.len()), (None, 1));
+        assert_eq!((rare.ids(|value| *value == 'b'), rare.ids(|value| *value == 'c')), (vec![], vec![id(2)]));
     }
 }

@@ -1,6 +1,7 @@
 //! One slot: the phases a run goes through, as its duplicates see them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -56,6 +57,9 @@ pub enum Refusal {
     /// The store's limits are reached. Nothing ran.
     #[error("the store is full")]
     Full,
+    /// Too much is under way: runs, outcomes that could not be recorded, or the store's work. Nothing ran.
+    #[error("too much is under way")]
+    Overloaded,
     /// The process is shutting down. Nothing ran.
     #[error("the process is shutting down")]
     ShuttingDown,
@@ -66,24 +70,39 @@ pub enum Refusal {
 pub(crate) struct Slot {
     slots: Arc<Slots>,
     id: RecordId,
+    turn: u64,
     phase: watch::Sender<Phase>,
-    // Whether the store is being told how it ends.
-    settling: bool,
+    // While the store is being told how it ends: how long that is remembered.
+    settling: Option<Duration>,
+}
+
+/// How a run's end is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// As it was.
+    Whole,
+    /// Without its outcome, for which there was no room.
+    Emptied,
 }
 
 impl Slot {
-    pub(super) fn new(slots: Arc<Slots>, id: RecordId, phase: watch::Sender<Phase>) -> Self {
-        Self { slots, id, phase, settling: false }
+    pub(super) fn new(slots: Arc<Slots>, id: RecordId, turn: u64, phase: watch::Sender<Phase>) -> Self {
+        Self { slots, id, turn, phase, settling: None }
     }
 
     pub(crate) fn id(&self) -> RecordId {
         self.id
     }
 
+    /// Which of the slots of this id it is: see [`Slots::forget`].
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn
+    }
+
     /// From here on the store is told how it ends. If this is dropped before the store has answered, nobody may be answered
-    /// from what can be seen there but is perhaps not durable: the slot is not freed any more.
-    pub(crate) fn settles(&mut self) {
-        self.settling = true;
+    /// from what can be seen there but is perhaps not durable: the slot is not freed for as long as an outcome is kept.
+    pub(crate) fn settles(&mut self, retention: Duration) {
+        self.settling = Some(retention);
         if laboratory::is_broken(Protection::Slot) {
             self.slots.vacate(self.id);
         }
@@ -105,17 +124,32 @@ impl Slot {
         self.enter(Phase::Ended(end));
     }
 
-    /// Keeps telling how the run ended, after it has, until [`Slots::forget`].
-    pub(crate) fn linger(&self) {
-        self.slots.linger(self.id, self.phase.subscribe());
+    /// Keeps telling how the run ended, after it has, for so long or until [`Slots::forget`].
+    pub(crate) fn linger(&self, retention: Duration) {
+        self.keep(0, retention);
     }
 
-    /// Tells the duplicates how the run ended, and keeps telling those who come later: the store doesn't know it.
-    /// [`Slots::forget`] frees the slot.
-    pub(crate) fn remember(self, end: End) {
+    fn keep(&self, bytes: usize, retention: Duration) {
+        self.slots.remembered.keep(self.id, self.turn, self.phase.subscribe(), bytes, retention);
+    }
+
+    /// Tells the duplicates how the run ended, and keeps telling those who come later, for so long: the store doesn't know
+    /// it. [`Slots::forget`] frees the slot. Where there is no room for the outcome, they are told that it is unknown.
+    pub(crate) fn remember(self, end: End, retention: Duration) -> Kept {
+        let (end, bytes, kept) = match end {
+            End::Completed(fingerprint, outcome) if !self.slots.remembered.reserve(outcome.len()) => {
+                (End::Interrupted(fingerprint), 0, Kept::Emptied)
+            }
+            End::Completed(_, ref outcome) => {
+                let bytes = outcome.len();
+                (end, bytes, Kept::Whole)
+            }
+            end => (end, 0, Kept::Whole),
+        };
         self.enter(Phase::Ended(end));
         laboratory::point();
-        self.linger();
+        self.keep(bytes, retention);
+        kept
     }
 }
 
@@ -133,8 +167,8 @@ impl Drop for Slot {
             true
         });
         laboratory::point();
-        if cut && settling {
-            self.linger();
+        if cut && let Some(retention) = settling {
+            self.linger(retention);
         }
         self.slots.leave(self.id);
     }

@@ -23,10 +23,11 @@ pub trait Sealed {}
 /// 1. Every verb is one atomic step on one record, and takes the arrow that `record.rs` describes, or none.
 /// 2. `Ok` is said only after what it says would survive what the store survives. Ordinary answers (held, superseded)
 ///    are `Ok`; `Err` is a fault.
-/// 3. [`StoreError::Unavailable`], [`Full`](StoreError::Full) and [`Corrupt`](StoreError::Corrupt) mean that nothing
-///    was done; [`Uncertain`](StoreError::Uncertain) that it may have been. A verb that is sent again answers as it
+/// 3. [`StoreError::Unavailable`], [`Full`](StoreError::Full), [`Overloaded`](StoreError::Overloaded) and
+///    [`Corrupt`](StoreError::Corrupt) mean that nothing was done; [`Uncertain`](StoreError::Uncertain) that it may have been. A verb that is sent again answers as it
 ///    would have the first time, where it does not say otherwise.
-/// 4. Limits refuse claims, never what ends a run.
+/// 4. Limits refuse claims, never what ends a run. So does a store that is behind, and one that comes to a claim after its
+///    `patience`.
 /// 5. A fence never repeats and never shrinks, whatever was released, swept or expired, across restarts too.
 /// 6. A record past its expiry is absent, swept or not.
 /// 7. A `Running` record of a process that is gone is presented as `Interrupted`.
@@ -77,7 +78,7 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
         status: Option<u16>,
     ) -> impl Future<Output = Result<Settled, StoreError>> + Send;
 
-    /// Settles an interrupted operation. Applications call the layer's `resolve`, or `Once`'s, which hold the slot
+    /// Settles an operation that was interrupted under `fence`, under a new fence. Applications call the layer's `resolve`, or `Once`'s, which hold the slot
     /// meanwhile. Sent again, it answers `Superseded`: the record shows what the first one did.
     fn resolve(
         &self,

@@ -16,6 +16,12 @@ pub enum StoreError {
         /// Which limit.
         limit: &'static str,
     },
+    /// The store is behind with what it has to do; claims are refused. Nothing was done.
+    #[error("the store is overloaded: {reason}; try again in a moment")]
+    Overloaded {
+        /// What is too much.
+        reason: &'static str,
+    },
     /// The store can't be reached, was closed or is poisoned. Nothing was done.
     #[error("the store is not available: {reason}")]
     Unavailable {

@@ -358,12 +358,12 @@ impl Store for MemoryStore {
         fence: Fence,
         resolution: Resolution,
     ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        let now = self.shared.time.now();
+        let (now, new) = (self.shared.time.now(), self.shared.next_fence());
         let outcome = match resolution {
             Resolution::Outcome { outcome, retention } => Some((outcome, retention)),
             Resolution::Forget => None,
         };
-        ready(self.shared.step(id, |current| record::resolve(current, fence, outcome, now)))
+        ready(self.shared.step(id, |current| record::resolve(current, fence, new, outcome, now)))
     }
 
     fn interrupted(

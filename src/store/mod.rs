@@ -26,4 +26,4 @@ pub use memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "sled")]
 pub use sled::{Abort, SledStore, SledStoreBuilder, TransactionError, TransactionTree};
 #[cfg(feature = "sled")]
-pub(crate) use sled::{NotCommitted, Transact, effect};
+pub(crate) use sled::{NotCommitted, Purpose, Transact, effect};

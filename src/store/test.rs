@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 
 use super::contract::{Health, InterruptedRecord, Sealed, Store};
 use super::error::StoreError;
@@ -56,9 +57,12 @@ pub struct TestStore {
 struct Process {
     crashed: AtomicBool,
     faults: Mutex<HashMap<Verb, VecDeque<Fault>>>,
-    // Closed once the calls may go on, in the order in which they came.
-    stalls: Mutex<HashMap<Verb, Arc<Semaphore>>>,
+    // Closed once the calls, or their answers, may go on, in the order in which they came.
+    stalls: Gates,
+    held_answers: Gates,
 }
+
+type Gates = Mutex<HashMap<Verb, Arc<Semaphore>>>;
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -66,15 +70,15 @@ enum Fault {
     LoseAnswer,
 }
 
-/// Calls of one verb are held up until this is dropped.
+/// Calls of one verb, or their answers, are held up until this is dropped.
 #[derive(Debug)]
-#[must_use = "the calls go on as soon as this is dropped"]
+#[must_use = "they go on as soon as this is dropped"]
 pub struct Stall {
     gate: Arc<Semaphore>,
 }
 
 impl Stall {
-    /// Lets the calls go on.
+    /// Lets them go on.
     pub fn release(self) {}
 }
 
@@ -117,11 +121,15 @@ impl TestStore {
         self.fault(verb, Fault::LoseAnswer);
     }
 
-    /// Calls of `verb` are held up, undone, until the [`Stall`] is dropped.
+    /// Calls of `verb` are held up, undone, until the [`Stall`] is dropped. A claim that is held up for longer than its
+    /// `patience` is refused then, as by every store.
     pub fn stall(&self, verb: Verb) -> Stall {
-        let gate = Arc::new(Semaphore::new(0));
-        lock(&self.process.stalls).insert(verb, Arc::clone(&gate));
-        Stall { gate }
+        Stall { gate: gate(&self.process.stalls, verb) }
+    }
+
+    /// Calls of `verb` are done, and answered when the [`Stall`] is dropped.
+    pub fn hold_answers(&self, verb: Verb) -> Stall {
+        Stall { gate: gate(&self.process.held_answers, verb) }
     }
 
     /// The process dies: every call of this handle and its clones fails from now on. What is on disk stays.
@@ -146,7 +154,8 @@ impl TestStore {
         F: FnOnce(&MemoryStore) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
-        let gate = lock(&self.process.stalls).get(&verb).filter(|gate| !gate.is_closed()).cloned();
+        let closed_for = |gates: &Gates| lock(gates).get(&verb).filter(|gate| !gate.is_closed()).cloned();
+        let (gate, held) = (closed_for(&self.process.stalls), closed_for(&self.process.held_answers));
         let (done, answer) = oneshot::channel();
         let store = self.clone();
         let act = move || {
@@ -159,7 +168,31 @@ impl TestStore {
                 act();
             })),
         }
-        async move { answer.await.unwrap_or_else(|_| Err(uncertain())) }
+        async move {
+            let answer = answer.await.unwrap_or_else(|_| Err(uncertain()));
+            if let Some(held) = held {
+                let _ = held.acquire().await;
+            }
+            answer
+        }
+    }
+
+    /// A call that takes an operation: refused once its claimer waits no more.
+    fn take<F, T>(
+        &self,
+        verb: Verb,
+        claim: Claim,
+        call: F,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
+    where
+        F: FnOnce(&MemoryStore, Claim) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let deadline = Instant::now().checked_add(claim.patience);
+        self.call(verb, move |store| match deadline {
+            Some(deadline) if deadline <= Instant::now() => Err(StoreError::unavailable("the claim came too late")),
+            _ => call(store, claim),
+        })
     }
 
     fn act<T>(&self, verb: Verb, call: impl FnOnce(&MemoryStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -173,6 +206,13 @@ impl TestStore {
             None => call(&self.memory),
         }
     }
+}
+
+/// A gate that is closed for `verb` from now on.
+fn gate(gates: &Gates, verb: Verb) -> Arc<Semaphore> {
+    let gate = Arc::new(Semaphore::new(0));
+    lock(gates).insert(verb, Arc::clone(&gate));
+    gate
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -201,7 +241,7 @@ impl Store for TestStore {
     }
 
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send {
-        self.call(Verb::Claim, move |store| now(store.claim(claim)))
+        self.take(Verb::Claim, claim, |store, claim| now(store.claim(claim)))
     }
 
     fn reclaim(
@@ -209,7 +249,7 @@ impl Store for TestStore {
         claim: Claim,
         interrupted: Fence,
     ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
-        self.call(Verb::Reclaim, move |store| now(store.reclaim(claim, interrupted)))
+        self.take(Verb::Reclaim, claim, move |store, claim| now(store.reclaim(claim, interrupted)))
     }
 
     fn inquire(

@@ -68,6 +68,8 @@ pub(crate) enum Meanwhile {
     Slow(Verb),
     /// The store does not answer for longer than it is waited for.
     Stalled(Verb),
+    /// The store does it, and does not say so for longer than it is waited for.
+    Held(Verb),
     /// The store does it, and its answer is lost.
     Lost(Verb),
     /// And once more, when it is asked again.
@@ -247,6 +249,13 @@ pub(crate) const CASES: &[Case] = &[
         ..INTERRUPTED
     },
     Case { name: "stalled-claim", undisturbed: ["store-unavailable"; 2], reaches: Phase::Claiming, ..STALLED },
+    Case {
+        name: "held-claim",
+        meanwhile: Meanwhile::Held(Verb::Claim),
+        undisturbed: ["store-unavailable"; 2],
+        reaches: Phase::Claiming,
+        ..STALLED
+    },
     Case { name: "stalled-look-up", meanwhile: Meanwhile::Stalled(Verb::Load), ..STALLED },
     Case {
         name: "stalled-record",
@@ -257,6 +266,14 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "stalled-reclaim",
         meanwhile: Meanwhile::Stalled(Verb::Reclaim),
+        policies: &[Rerun, Reconcile],
+        undisturbed: ["store-unavailable"; 2],
+        reaches: Phase::Claiming,
+        ..INTERRUPTED
+    },
+    Case {
+        name: "held-reclaim",
+        meanwhile: Meanwhile::Held(Verb::Reclaim),
         policies: &[Rerun, Reconcile],
         undisturbed: ["store-unavailable"; 2],
         reaches: Phase::Claiming,
@@ -275,9 +292,16 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "record-that-fails-once", meanwhile: Meanwhile::Fails(Verb::Complete), ..FIRST },
     FAIL_OPEN,
     Case {
+        name: "fail-open-after-a-held-claim",
+        meanwhile: Meanwhile::Held(Verb::Claim),
+        end: [refused("outcome-unknown", 1), outcome(2)],
+        ..FAIL_OPEN
+    },
+    // Its claim was never done: nothing is known of the run.
+    Case {
         name: "fail-open-after-a-stalled-claim",
         meanwhile: Meanwhile::Stalled(Verb::Claim),
-        end: [refused("outcome-unknown", 1), outcome(2)],
+        end: [outcome(2), outcome(2)],
         ..FAIL_OPEN
     },
     DRAINED,
@@ -290,7 +314,8 @@ impl Case {
     pub(crate) fn fits(&self, kind: Kind, policy: Policy, has_own_time: bool) -> bool {
         let needs_faults =
             !matches!(self.meanwhile, Meanwhile::Nothing | Meanwhile::Gate | Meanwhile::Duplicate | Meanwhile::Drain);
-        let takes_time = matches!(self.meanwhile, Meanwhile::Stalled(_)) || self.script.contains(&Act::Hang);
+        let takes_time =
+            matches!(self.meanwhile, Meanwhile::Stalled(_) | Meanwhile::Held(_)) || self.script.contains(&Act::Hang);
         // A store on disk for each key of its own is paid once.
         let is_dear = kind == Kind::Sled && self.spoils_its_store() && policy != Refuse;
         let has_transactions = kind == Kind::Sled || !self.script.contains(&Act::Commit);

@@ -270,7 +270,14 @@ pub fn on_disk(builder: SledStoreBuilder) -> (tempfile::TempDir, SledStore) {
 pub fn wish(key: &str, nonce: u8) -> Claim {
     let interrupted_retention = Duration::from_secs(86_400);
     let fingerprint = Fingerprint::of(b"m");
-    Claim { id: id(key), fingerprint, nonce: [nonce; 16], durable: true, interrupted_retention }
+    Claim {
+        id: id(key),
+        fingerprint,
+        nonce: [nonce; 16],
+        durable: true,
+        interrupted_retention,
+        patience: interrupted_retention,
+    }
 }
 
 /// The end of the run that has `hold`, to be sent to a store.

@@ -33,7 +33,7 @@ fn come_again_or_nothing_is_a_good_answer_to_a_retry() {
     for policy in ALL {
         let history = History::new(policy);
         tell(&history, [outcome("charged")]);
-        for slug in ["in-flight", "store-unavailable", "store-full", "shutting-down"] {
+        for slug in ["in-flight", "store-unavailable", "store-full", "overloaded", "shutting-down"] {
             tell(&history, [refused(slug), Told::Nothing]);
             history.crashed();
         }

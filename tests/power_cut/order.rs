@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::common::disk::log::Event;
 
 /// sled's unit of space.
-const SEGMENT: u64 = 16 * 1024 * 1024;
+const SEGMENT: u64 = 8 * 1024 * 1024;
 /// How many segments sled begins between moving something and writing to its old place.
 const BETWEEN: usize = 2;
 

@@ -98,7 +98,7 @@ fn as_status(rejection: &Rejection) -> http::Response<Bytes> {
     let code = match rejection.kind {
         RejectionKind::KeyMissing | RejectionKind::KeyMalformed | RejectionKind::KeyReused => Code::InvalidArgument,
         RejectionKind::BodyTooLarge | RejectionKind::StoreFull => Code::ResourceExhausted,
-        RejectionKind::StoreUnavailable | RejectionKind::ShuttingDown => Code::Unavailable,
+        RejectionKind::StoreUnavailable | RejectionKind::Overloaded | RejectionKind::ShuttingDown => Code::Unavailable,
         RejectionKind::InFlight => Code::Aborted,
         RejectionKind::OutcomeUnknown => Code::Unknown,
         _ => Code::FailedPrecondition,

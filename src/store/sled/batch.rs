@@ -12,7 +12,9 @@ use super::durable::Disk;
 use super::keys;
 use super::listing::Listings;
 use super::read::{self, PANICKED, ReadError};
-use super::state::{Database, Shared};
+use super::state::{Database, READERS, Shared};
+use super::totals::{Entries, MOST_LEAVING, Totals};
+use super::writes::{MOST_IN_ORDER, Writes};
 use crate::clock::Timestamp;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
@@ -23,8 +25,15 @@ use crate::store::StoreError;
 /// How many pieces of long outcomes are written between two syncs: 128 KB, little beside one of sled's segments.
 const PIECES_AT_ONCE: usize = 32;
 
-/// The bytes that are written in one step, or by transactions between two syncs: as many.
+/// The bytes that are written in one step, or one transaction. Between two syncs there are at most half as many more. See
+/// [`Batch::write_out`].
 pub(super) const MAX_STEP: usize = 128 * 1024;
+/// What one verb writes at most beside its pieces: a record with its outcome, and what lists it.
+const MAX_VERB: usize = 8 * 1024;
+/// What a record adds to an entry that lists it.
+const LISTED_BYTES: usize = 40;
+
+const READ_FAILED: &str = "a read failed meanwhile";
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -38,7 +47,7 @@ pub(super) struct Batch<'a> {
     pub(super) now: Timestamp,
     // What the verbs before left of a record; `None`: nothing.
     overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
-    writes: sled::Batch,
+    writes: Writes,
     written: bool,
     listings: Listings,
     // The pieces of long outcomes, and the graves that lead to them until their records do.
@@ -48,12 +57,16 @@ pub(super) struct Batch<'a> {
     ended: Vec<RecordId>,
     // Whether something was written already that is to be made durable, or failed to be.
     early: Result<bool, String>,
-    // The bytes that transactions have written since the last sync.
+    // The bytes that were written since the last sync.
     unsynced: usize,
+    // By how much the number of records has changed, and the bytes of all outcomes.
     pub(super) added: i64,
-    // By how much the sum of the entries' numbers has changed, which wraps; and the entries that were erased.
+    pub(super) bytes: i64,
+    // By how much the sum of the entries' numbers has changed, which wraps; and the entries that were erased, all and
+    // since the last step.
     numbers: u64,
     erased: HashSet<Vec<u8>, RandomState>,
+    leaving: Vec<u64>,
     /// How many records were listed as expiring.
     pub(super) listed: usize,
     pub(super) pieces: usize,
@@ -72,7 +85,7 @@ impl<'a> Batch<'a> {
             disk,
             now: shared.time.now(),
             overlay: HashMap::default(),
-            writes: sled::Batch::default(),
+            writes: Writes::default(),
             written: false,
             listings: Listings::default(),
             ahead: Vec::new(),
@@ -81,8 +94,10 @@ impl<'a> Batch<'a> {
             early: Ok(false),
             unsynced: 0,
             added: 0,
+            bytes: 0,
             numbers: 0,
             erased: HashSet::default(),
+            leaving: Vec::new(),
             listed: 0,
             pieces: 0,
             sweeps: Vec::new(),
@@ -137,31 +152,60 @@ impl<'a> Batch<'a> {
         self.answers.push(Box::new(answer));
     }
 
+    /// Between two verbs: writes what was decided so far, if another one might not fit into the step. Where that fails, the
+    /// batch does.
+    pub(super) fn divide(&mut self) {
+        if self.writes.bytes() + MAX_VERB > MAX_STEP {
+            let _ = self.write_decided();
+        }
+    }
+
     /// Writes what was decided so far; it is made durable, and answered, at the end.
     pub(super) fn write_decided(&mut self) -> Result<(), StoreError> {
         self.early.as_ref().map_err(StoreError::uncertain)?;
-        if self.written {
+        if self.shared.is_poisoned() {
+            self.early = Err(READ_FAILED.to_owned());
+        } else if self.written {
             self.early = self.write_out().map(|()| true);
         }
         self.early.as_ref().map(drop).map_err(StoreError::uncertain)
     }
 
-    /// Makes durable what transactions have written, if that is much: see [`write_out`](Self::write_out).
-    pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), StoreError> {
-        if self.unsynced + bytes > MAX_STEP {
-            if let Err(reason) = self.disk.sync(&self.database.db) {
-                self.early = Err(reason);
-            }
-            self.unsynced = 0;
+    /// Before a transaction, of which nobody knows how much it writes.
+    pub(super) fn make_room(&mut self) -> Result<(), StoreError> {
+        if let Err(reason) = self.sync_from(MAX_STEP / 2) {
+            self.early = Err(reason);
         }
-        self.unsynced += bytes;
         self.early.as_ref().map(drop).map_err(StoreError::uncertain)
     }
 
-    /// The bytes that transactions have written since the last sync.
+    /// Makes durable what was written before, if it is more than this: see [`write_out`](Self::write_out).
+    fn sync_from(&mut self, bytes: usize) -> Result<(), String> {
+        if self.unsynced > bytes {
+            self.disk.sync(&self.database.db)?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// The bytes that were written since the last sync.
     #[cfg(test)]
     pub(super) fn unsynced(&self) -> usize {
         self.unsynced
+    }
+
+    /// The keys of the next step, which are written one by one, in their order.
+    #[cfg(test)]
+    pub(super) fn next_step(&mut self) -> Vec<(sled::IVec, Option<sled::IVec>)> {
+        let writes = self.take_writes();
+        assert!(!writes.is_atomic());
+        writes.in_order()
+    }
+
+    /// The bytes of the next step.
+    #[cfg(test)]
+    pub(super) fn step_bytes(&self) -> usize {
+        self.writes.bytes()
     }
 
     /// The writes of one more change, and a batch that knows of it, to be [merged](Self::merge) once they are written.
@@ -173,22 +217,29 @@ impl<'a> Batch<'a> {
         outcome: Bytes,
     ) -> Result<(sled::Batch, Self), StoreError> {
         let empty = Self::new(self.shared, self.database, self.disk);
-        let mut batch = Self { now: self.now, added: self.added, numbers: self.numbers, together: true, ..empty };
+        let (added, bytes, numbers) = (self.added, self.bytes, self.numbers);
+        let mut batch = Self { now: self.now, added, bytes, numbers, together: true, ..empty };
         batch.apply(id, old, change, Some(outcome))?;
-        Ok((batch.take_writes(), batch))
+        Ok((batch.take_writes().into_batch(), batch))
     }
 
     /// Takes over what a batch beside this one has written.
     pub(super) fn merge(&mut self, beside: Self) {
         self.overlay.extend(beside.overlay);
         self.added = beside.added;
+        self.bytes = beside.bytes;
         self.numbers = beside.numbers;
         self.listed += beside.listed;
         self.pieces += beside.pieces;
         self.fresh.extend(beside.fresh);
         self.gone.extend(beside.gone);
         beside.ended.iter().for_each(|id| self.end_run(id));
+    }
+
+    /// A transaction has written so much, which is to be made durable.
+    pub(super) fn has_written(&mut self, bytes: usize) {
         self.early = Ok(true);
+        self.unsynced += bytes;
     }
 
     /// What was written early has failed: so does the batch.
@@ -197,17 +248,29 @@ impl<'a> Batch<'a> {
     }
 
     /// The writes so far, with the totals that go with them.
-    fn take_writes(&mut self) -> sled::Batch {
+    fn take_writes(&mut self) -> Writes {
         let written = self.listings.write(&mut self.writes, || self.shared.next_number());
         self.numbers = self.numbers.wrapping_add(written);
-        let totals = [self.count(), self.now.as_millis(), self.sum()].map(u64::to_be_bytes).concat();
-        self.writes.insert(keys::TOTALS, totals);
+        let mut leaving = std::mem::take(&mut self.leaving);
+        if leaving.len() > MOST_LEAVING || self.writes.len() > MOST_IN_ORDER {
+            self.writes.require_atomic();
+        }
+        if self.writes.is_atomic() || self.together {
+            leaving.clear();
+        }
+        let entries = Some(Entries { sum: self.sum(), below: self.shared.unused_number(), leaving });
+        let totals = Totals { count: self.count(), seen: self.now.as_millis(), bytes: self.outcome_bytes(), entries };
+        self.writes.insert(keys::TOTALS, totals.encode());
         self.written = false;
         std::mem::take(&mut self.writes)
     }
 
     fn count(&self) -> u64 {
         self.shared.count.load(Ordering::Relaxed).saturating_add_signed(self.added)
+    }
+
+    fn outcome_bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed).saturating_add_signed(self.bytes)
     }
 
     fn sum(&self) -> u64 {
@@ -242,6 +305,10 @@ impl<'a> Batch<'a> {
         self.shared.cache.remove(&id);
         self.written = true;
         self.added += i64::from(new.is_some()) - i64::from(old.is_some());
+        self.bytes += outcome_bytes(new.as_ref()) - outcome_bytes(old.as_ref());
+        if !is_one_by_one(old.as_ref(), new.as_ref()) {
+            self.writes.require_atomic();
+        }
         if self.overlay.contains_key(&id) {
             self.fresh.retain(|(earlier, _)| *earlier != id);
         }
@@ -276,6 +343,7 @@ impl<'a> Batch<'a> {
         let keep = outcome.is_some();
         match &record.state {
             State::Running { .. } if keep => {
+                self.writes.count(LISTED_BYTES);
                 let entry = self.listings.claimed(&id, record.fence, || self.shared.next_number());
                 self.shared.runs().begin(id, record.clone(), entry);
             }
@@ -284,7 +352,7 @@ impl<'a> Batch<'a> {
             State::Interrupted { since, .. } => {
                 let key = keys::interrupted(*since, &id);
                 if keep {
-                    self.writes.insert(&key[..], &record.fence.0.to_be_bytes());
+                    self.writes.insert(&key[..], &record.fence.0.to_be_bytes()[..]);
                 } else {
                     self.writes.remove(&key[..]);
                 }
@@ -312,7 +380,7 @@ impl<'a> Batch<'a> {
                         .map(|start| bytes.slice(start..bytes.len().min(start + keys::CHUNK_BYTES)));
                     self.pieces += pieces.len();
                     if self.together {
-                        keys.zip(pieces).for_each(|(key, piece)| self.writes.insert(&key[..], piece.as_ref()));
+                        keys.zip(pieces).for_each(|(key, piece)| self.writes.insert(&key[..], &*piece));
                     } else {
                         // First what leads to them, if this process ends before their record does.
                         let grave = keys::grave(&id, record.fence);
@@ -322,7 +390,7 @@ impl<'a> Batch<'a> {
                     }
                 }
                 // A long outcome has hundreds of pieces. Nothing leads to them any more; the sweep removes them bit by bit.
-                None => self.writes.insert(&keys::grave(&id, record.fence)[..], &[]),
+                None => self.writes.insert(&keys::grave(&id, record.fence), &[][..]),
             }
         }
         if let (Some(outcome), Some(expires)) = (outcome, record.expires()) {
@@ -335,12 +403,13 @@ impl<'a> Batch<'a> {
     /// Removes a record that can't be read, and what there may be of its outcome.
     pub(super) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
         self.shared.cache.remove(&id);
+        // How long its outcome was is not known: that stays counted, until the lists are made anew.
         self.erase(&keys::record(&id));
         self.gone.push(id);
         // Since when it was interrupted, if it was, is not known any more.
         let listed = self.database.tree.scan_prefix(keys::INTERRUPTED).keys().map_while(Result::ok);
-        listed.filter(|key| keys::id_of(key) == Some(id)).for_each(|key| self.writes.remove(key));
-        self.writes.insert(&keys::grave(&id, fence)[..], &[]);
+        listed.filter(|key| keys::id_of(key) == Some(id)).for_each(|key| self.writes.remove(&key));
+        self.writes.insert(&keys::grave(&id, fence), &[][..]);
         self.added -= 1;
         self.overlay.insert(id, None);
     }
@@ -348,6 +417,7 @@ impl<'a> Batch<'a> {
     /// Lists a record as one that is forgotten then.
     pub(super) fn expire(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
         self.listings.expiring(expires, &id, fence);
+        self.writes.count(LISTED_BYTES);
         self.listed += 1;
         self.written = true;
     }
@@ -355,8 +425,11 @@ impl<'a> Batch<'a> {
     /// Removes an entry that lists records, unless it was already.
     pub(super) fn erase_entry(&mut self, key: &[u8]) {
         if self.erased.insert(key.to_vec()) {
-            self.numbers = self.numbers.wrapping_sub(keys::number_of(key));
-            self.erase(key);
+            let number = keys::number_of(key);
+            self.numbers = self.numbers.wrapping_sub(number);
+            self.leaving.push(number);
+            self.writes.remove(key);
+            self.written = true;
         }
     }
 
@@ -373,12 +446,14 @@ impl<'a> Batch<'a> {
     /// Writes a key that belongs to no record.
     pub(super) fn write(&mut self, key: &[u8], value: &[u8]) {
         self.writes.insert(key, value);
+        self.writes.require_atomic();
         self.written = true;
     }
 
     /// Removes a key that belongs to no record.
     pub(super) fn erase(&mut self, key: &[u8]) {
         self.writes.remove(key);
+        self.writes.require_atomic();
         self.written = true;
     }
 
@@ -390,14 +465,14 @@ impl<'a> Batch<'a> {
 
     /// Writes the batch, makes it durable, and only then answers. `sync` also where there is nothing to write.
     pub(super) fn commit(mut self, sync: bool) -> Result<(), String> {
-        let count = self.count();
         let written = catch_unwind(AssertUnwindSafe(|| self.write_all(sync)));
         let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
-        let sum = self.sum();
+        let (count, bytes, sum) = (self.count(), self.outcome_bytes(), self.sum());
         let Self { shared, fresh, gone, answers, .. } = self;
         let result = if laboratory::is_broken(Protection::Poison) { Ok(()) } else { result };
         if result.is_ok() {
             shared.count.store(count, Ordering::Relaxed);
+            shared.bytes.store(bytes, Ordering::Relaxed);
             shared.numbers.store(sum, Ordering::Relaxed);
             for (id, record) in fresh {
                 shared.cache.put(id, record);
@@ -416,7 +491,7 @@ impl<'a> Batch<'a> {
 
     fn write_all(&mut self, sync: bool) -> Result<(), String> {
         if self.shared.is_poisoned() {
-            return Err("a read failed meanwhile".to_owned());
+            return Err(READ_FAILED.to_owned());
         }
         let early = self.early.clone()?;
         let written = self.written;
@@ -433,14 +508,56 @@ impl<'a> Batch<'a> {
     /// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the
     /// database can't be opened any more. So nothing that long is written in one step, or between two syncs.
     fn write_out(&mut self) -> Result<(), String> {
-        for slice in std::mem::take(&mut self.ahead).chunks(PIECES_AT_ONCE) {
+        let ahead = std::mem::take(&mut self.ahead);
+        if !ahead.is_empty() {
+            self.sync_from(0)?;
+        }
+        for slice in ahead.chunks(PIECES_AT_ONCE) {
             let mut batch = sled::Batch::default();
             slice.iter().for_each(|(key, piece)| batch.insert(key.as_slice(), piece.as_ref()));
             self.database.tree.apply_batch(batch).map_err(|error| write_failed(&error))?;
             self.disk.sync(&self.database.db)?;
+            self.unsynced = 0;
+        }
+        // A reader of sled's may make new pages, where one has grown too long; two threads should not at once.
+        let alone = self.shared.readers.try_acquire_many(READERS);
+        if alone.is_err() {
+            self.writes.require_atomic();
         }
         let writes = self.take_writes();
-        self.database.tree.apply_batch(writes).map_err(|error| write_failed(&error))
+        self.sync_from(MAX_STEP.saturating_sub(writes.bytes()))?;
+        self.unsynced += writes.bytes();
+        let tree = &self.database.tree;
+        if writes.is_atomic() {
+            return tree.apply_batch(writes.into_batch()).map_err(|error| write_failed(&error));
+        }
+        for (key, value) in writes.in_order() {
+            let written = match value {
+                Some(value) => tree.insert(key, value),
+                None => tree.remove(key),
+            };
+            written.map_err(|error| write_failed(&error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a record's outcome.
+pub(super) fn outcome_bytes(record: Option<&Record<Stored>>) -> i64 {
+    let Some(Record { state: State::Completed { outcome, .. }, .. }) = record else { return 0 };
+    i64::try_from(outcome.len()).unwrap_or(i64::MAX)
+}
+
+/// Whether what this change writes may be written key by key: a claim of what there was no record of, and the completion of
+/// a run, unless its outcome is in pieces, which a grave leads to until the record does.
+fn is_one_by_one(old: Option<&Record<Stored>>, new: Option<&Record<Stored>>) -> bool {
+    let was_there = old.map(|old| &old.state);
+    match new.map(|new| &new.state) {
+        Some(State::Running { .. }) => was_there.is_none(),
+        Some(State::Completed { outcome: Stored::Inline(_), .. } | State::Consumed { .. }) => {
+            matches!(was_there, None | Some(State::Running { .. }))
+        }
+        _ => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The handle: what the rest of the crate, and the application, hold of a store.
 
-use std::future::{Future, ready};
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,10 +13,9 @@ use tokio::time::timeout;
 use super::batch::Reply;
 use super::open::SledStoreBuilder;
 use super::queue::Sender;
-use super::read::ReadError;
 use super::state::{STUCK, Shared};
-use super::verb::Verb;
-use super::{NotCommitted, Transact, close, keys, read};
+use super::verb::{Verb, Wish};
+use super::{NotCommitted, Purpose, Transact, close, read};
 use crate::key::RecordId;
 use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled};
 use crate::slots::Slots;
@@ -98,10 +97,13 @@ impl SledStore {
         &self.inner.shared
     }
 
-    /// Lends the database, for trees of the application. What is written to them is durable after
+    /// Lends the database, for trees of the application. Open them at the start, and write to them with
+    /// [`transaction`](Self::transaction), which is bounded, and durable when it returns.
+    ///
+    /// What is written past that, with sled's own `transaction` or `apply_batch`, is durable after
     /// [`sync`](Self::sync). Keep values below 4 KiB and keys below 256 bytes: sled writes large pages to files that nothing
-    /// syncs. Open your trees at the start, and write to them with `transaction` or `apply_batch`, which sled does one at a
-    /// time, **not with `insert` from several threads**: two that make new pages at once can be cut short, by SIGKILL or a
+    /// syncs; keep each below 128 KiB in all: a power cut in a longer one can leave a database that can't be opened; and
+    /// **don't `insert`**: two threads, the store's being one, that make new pages at once can be cut short, by SIGKILL or a
     /// power cut, so that sled panics at every later opening. sled has one lock for all transactions of the process, and every read waits for it: **a long transaction holds
     /// up every request with a key**, past all time-outs. Make durable what you write with [`sync`](Self::sync), not with sled's
     /// `flush` or `flush_async`, and keep the trees that you open as long as the store is open: sled 0.34 reads a log buffer
@@ -142,7 +144,12 @@ impl SledStore {
 
     /// Sends a transaction to the writer, now. It is answered in any case.
     pub(crate) fn transact(&self, transact: Transact) {
-        let refused = match self.inner.shared.check() {
+        let shared = &self.inner.shared;
+        let checked = match transact.purpose {
+            Purpose::Run(_) => shared.check(),
+            Purpose::Own(_) => shared.check_load(self.inner.writer.waiting()),
+        };
+        let refused = match checked {
             Ok(()) => match self.inner.writer.send(Verb::Transact(Box::new(transact))) {
                 Ok(()) => return,
                 Err(Verb::Transact(transact)) => (transact.answer, closed()),
@@ -161,46 +168,22 @@ impl SledStore {
         Ok(answer)
     }
 
-    /// A claim that leaves no trace: the slot is the claim.
-    fn claim_by_slot(&self, claim: &Claim) -> Result<Claimed, StoreError> {
-        let shared = &self.inner.shared;
-        if let Some(record) = read::load(shared, claim.id)? {
-            return Ok(Claimed::Held(record));
-        }
-        shared.check_room(0)?;
-        let (fence, began) = (shared.next_fence()?, shared.time.now());
-        Ok(Claimed::Fresh(Hold { id: claim.id, fence, attempt: 1, began, recorded: false }))
+    /// A verb that takes an operation, unless the writer is behind.
+    fn send_wish<T>(&self, claim: Claim, verb: impl FnOnce(Wish, Reply<T>) -> Verb) -> Sent<T> {
+        self.inner.shared.check_load(self.inner.writer.waiting())?;
+        self.send(|reply| verb(Wish::new(claim), reply))
     }
 
-    fn list_interrupted(&self, limit: usize, status: Option<u16>) -> Result<Vec<InterruptedRecord>, StoreError> {
+    /// A claim that leaves no trace: the slot is the claim.
+    async fn claim_by_slot(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let shared = &self.inner.shared;
-        shared.check()?;
-        let tree = shared.database().ok_or_else(closed)?.tree;
-        let mut found = Vec::new();
-        for entry in tree.scan_prefix(keys::INTERRUPTED).keys() {
-            if found.len() == limit {
-                break;
-            }
-            let key =
-                entry.map_err(|error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32])))?;
-            let Some(id) = keys::id_of(&key) else { continue };
-            match read::head(&tree, id) {
-                Ok(record) => {
-                    let live = record.and_then(|record| record.live(shared.time.now()));
-                    let listed = live.and_then(|record| InterruptedRecord::of(id, &record));
-                    let is_meant = |listed: &InterruptedRecord| {
-                        Some(listed.since) == keys::time_of(&key) && listed.was_answered(status)
-                    };
-                    found.extend(listed.filter(is_meant));
-                }
-                // The others can be settled all the same.
-                Err(error @ ReadError::Corrupt(_)) => {
-                    shared.report_damage(id, &error.for_caller(shared, id), "left out of a list");
-                }
-                Err(error) => return Err(error.for_caller(shared, id)),
-            }
+        shared.check_load(self.inner.writer.waiting())?;
+        if let Some(record) = read::load(shared, claim.id).await? {
+            return Ok(Claimed::Held(record));
         }
-        Ok(found)
+        shared.check_room(0, 0)?;
+        let (fence, began) = (shared.next_fence()?, shared.time.now());
+        Ok(Claimed::Fresh(Hold { id: claim.id, fence, attempt: 1, began, recorded: false }))
     }
 }
 
@@ -210,9 +193,13 @@ type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
 async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
     match timeout(ANSWERED_WITHIN, sent?).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(StoreError::uncertain("the store was poisoned or closed meanwhile")),
+        Ok(Err(_)) => Err(gone()),
         Err(_) => Err(StoreError::uncertain("a write has not returned")),
     }
+}
+
+fn gone() -> StoreError {
+    StoreError::uncertain("the store was poisoned or closed meanwhile")
 }
 
 fn closed() -> StoreError {
@@ -226,16 +213,15 @@ impl Store for SledStore {
         &self.inner.shared.slots
     }
 
-    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        let shared = &self.inner.shared;
-        read::guarded(shared, || read::load(shared, id))
+    fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+        read::load(&self.inner.shared, id)
     }
 
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send {
         if claim.durable {
-            return Either::Left(answer(self.send(|reply| Verb::Claim(claim, reply))));
+            return Either::Left(answer(self.send_wish(claim, Verb::Claim)));
         }
-        Either::Right(ready(read::guarded(&self.inner.shared, || self.claim_by_slot(&claim))))
+        Either::Right(self.claim_by_slot(claim))
     }
 
     fn reclaim(
@@ -243,7 +229,7 @@ impl Store for SledStore {
         claim: Claim,
         interrupted: Fence,
     ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
-        answer(self.send(|reply| Verb::Reclaim(claim, interrupted, reply)))
+        answer(self.send_wish(claim, |wish, reply| Verb::Reclaim(wish, interrupted, reply)))
     }
 
     fn inquire(
@@ -281,11 +267,13 @@ impl Store for SledStore {
     }
 
     async fn interrupted(&self, limit: usize, status: Option<u16>) -> Result<Vec<InterruptedRecord>, StoreError> {
-        read::guarded(&self.inner.shared, || self.list_interrupted(limit, status))
+        read::interrupted(&self.inner.shared, limit, status).await
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        answer(self.send(|reply| Verb::Sweep(limit, reply)))
+        // It takes many batches, and may be ever so long.
+        let sent = self.send(|reply| Verb::Sweep(limit, reply));
+        async move { sent?.await.unwrap_or_else(|_| Err(gone())) }
     }
 
     fn health(&self) -> Health {

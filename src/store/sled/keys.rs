@@ -27,7 +27,9 @@ pub(super) const CHUNK_BYTES: usize = 4_000;
 pub(super) const FORMAT: &[u8] = b"mformat";
 /// The number of this opening.
 pub(super) const BOOT: &[u8] = b"mboot";
-/// The number of records, the latest time seen, and the sum of the numbers of all `e` and `n` entries, which wraps.
+/// The number of records, the latest time seen, the sum of the numbers of all `e` and `n` entries, which wraps, the bytes of
+/// all outcomes, below which number the entries are that it counts, and the numbers of those that were about to be removed
+/// and are not counted. See [`totals`](super::totals).
 pub(super) const TOTALS: &[u8] = b"mtotals";
 
 pub(super) fn record(id: &RecordId) -> [u8; 33] {
@@ -47,6 +49,11 @@ pub(super) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
     key[1..9].copy_from_slice(&expires.as_millis().to_be_bytes());
     key[9..].copy_from_slice(&number.to_be_bytes());
     key
+}
+
+/// Whether this is the key of an entry that lists records.
+pub(super) fn is_entry(key: &[u8]) -> bool {
+    key.starts_with(RUNNING) || key.starts_with(EXPIRY)
 }
 
 /// Whether this is the key of an entry that lists many records, and not one of format 1.

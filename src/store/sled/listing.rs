@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::keys;
+use super::writes::Writes;
 use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};
 use crate::key::RecordId;
@@ -63,7 +64,7 @@ impl Listings {
     }
 
     /// Puts all that was listed into `writes`, and says the sum of the entries' numbers. `next` gives numbers.
-    pub(super) fn write(&mut self, writes: &mut sled::Batch, mut next: impl FnMut() -> u64) -> u64 {
+    pub(super) fn write(&mut self, writes: &mut Writes, mut next: impl FnMut() -> u64) -> u64 {
         let mut sum = 0_u64;
         let mut write = |number: u64, key: &[u8], items: &[u8]| {
             writes.insert(key, value(key, items));
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_was_listed_is_read_back_from_entries_below_4_kib() {
-        let (mut listings, mut writes) = (Listings::default(), sled::Batch::default());
+        let (mut listings, mut writes) = (Listings::default(), Writes::default());
         let times = [Timestamp::from_millis(5), Timestamp::from_millis(7)];
         let mut number = 100;
         let mut next = || {
@@ -155,7 +156,7 @@ mod tests {
         assert_eq!(listings.write(&mut writes, &mut next), 101 + 103 + 104 + 105 + 106);
 
         let db = sled::Config::new().temporary(true).open().unwrap();
-        db.apply_batch(writes).unwrap();
+        db.apply_batch(writes.into_batch()).unwrap();
         let entries: Vec<_> = db.iter().map(Result::unwrap).collect();
         assert!(entries.iter().all(|(_, value)| value.len() <= 4_008), "small enough for sled");
         let of = |prefix: &[u8]| {
@@ -168,10 +169,10 @@ mod tests {
         let expected = [all(even[..100].to_vec()), all(even[100..].to_vec()), all((1..=200).step_by(2).collect())];
         assert_eq!(of(keys::EXPIRY), expected);
         assert_eq!(of(keys::RUNNING), [all((0..100).collect()), all(vec![200])]);
-        let mut again = sled::Batch::default();
+        let mut again = Writes::default();
         listings.write(&mut again, || 0);
         db.clear().unwrap();
-        db.apply_batch(again).unwrap();
+        db.apply_batch(again.into_batch()).unwrap();
         assert!(db.is_empty(), "all of it was taken");
     }
 

@@ -3,8 +3,8 @@
 //! sled 0.34 answers a write before it is on disk, and its `flush()` hands the bytes to the operating system without
 //! ever asking for them to be made durable. In simulated power cuts 39 of 40 lost acknowledged records. So:
 //! 1. One thread owns all writes ([`writer`]). It takes what is queued ([`queue`]) and about to be ([`gather`]), decides each
-//!    verb in order ([`batch`]; it knows the [`runs`] under way), applies one batch, in which records are listed together
-//!    ([`listing`]), flushes, **then calls `fdatasync` on a descriptor of its own**, and only then answers ([`durable`]).
+//!    verb in order ([`batch`]; it knows the [`runs`] under way), writes one batch, in which records are listed together
+//!    ([`listing`]), key by key where whatever is recovered of it makes sense ([`writes`]), flushes, **then calls `fdatasync` on a descriptor of its own**, and only then answers ([`durable`]).
 //! 2. No value is over 4 KiB, because sled keeps large ones in files that it never syncs: longer outcomes are kept in
 //!    chunks ([`keys`]), under one checksum.
 //! 3. Any I/O error, of a write, a sync or a read, poisons the store ([`state`]), as does a write that never returns. A
@@ -36,16 +36,19 @@ mod read;
 mod repair;
 mod runs;
 mod segments;
+mod space;
 mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod transaction;
 mod verb;
 mod watchdog;
 mod writer;
+mod writes;
 
 pub use handle::SledStore;
 pub use open::SledStoreBuilder;
 pub use transaction::{Abort, TransactionError, TransactionTree};
-pub(crate) use transaction::{NotCommitted, Transact, effect};
+pub(crate) use transaction::{NotCommitted, Purpose, Transact, effect};

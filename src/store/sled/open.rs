@@ -9,13 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
+use super::batch::outcome_bytes;
 use super::cache::Cache;
 use super::directory::broken;
 use super::durable::{Disk, nudging};
-use super::present::Present;
+use super::present::{Cut, Present};
 use super::queue::queue;
+use super::read;
 use super::repair::{damaged, repair};
-use super::state::{Database, MAX_BOOT, Opening, Shared};
+use super::state::{Database, Limits, MAX_BOOT, Opening, Shared};
+use super::totals::Totals;
 use super::{SledStore, directory, keys, listing, segments, watchdog, writer};
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
 use crate::key::RecordId;
@@ -27,13 +30,16 @@ const FORMAT: u8 = 2;
 /// Runs of an earlier process that are said to be interrupted in one batch.
 const CUT_PER_BATCH: usize = 512;
 
-/// sled's unit of space, the largest it takes; and how often it makes durable what its space collection has moved.
+/// sled's unit of space; and how often it makes durable what its space collection has moved. (sled would take 16 MiB too, but
+/// keeps offsets within a segment in 24 bits, which the last byte of so long a one doesn't fit.)
 ///
 /// Before a segment is used again, two others are filled with what was moved out of it and what came later. sled makes
 /// none of that durable first. What protects it is that sled's flusher collects for half of its interval at most, and has
-/// synced what it moved two intervals later: it can't fill two segments in that time. What the writer thread writes, it
-/// syncs itself. With the usual 512 KiB and 500 ms a power cut could leave the old place overwritten and the new one empty.
-const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
+/// synced what it moved when the next one ends: what it moves in 25 ms is unsynced at most, and to fill two segments of 8 MiB
+/// it would have to move 670 MB a second, page by page. What the writer thread writes, at most 192 KiB at a time, it syncs itself. With
+/// the usual 512 KiB and 500 ms a power cut could leave the old place overwritten and the new one empty. A longer interval
+/// would save syncs of an idle store, of which there are 40 a second, and leave more unsynced.
+const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 25;
 
 /// How often it is looked whether another process has let a directory go.
@@ -45,7 +51,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct SledStoreBuilder {
     cache_bytes: u64,
     outcome_cache_bytes: u64,
-    max_records: u64,
+    limits: Limits,
     clock: Arc<dyn Clock>,
 }
 
@@ -53,7 +59,8 @@ impl Default for SledStoreBuilder {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
         let clock = Arc::new(SystemClock::default());
-        Self { cache_bytes: 64 * MIB, outcome_cache_bytes: 16 * MIB, max_records: 10_000_000, clock }
+        let limits = Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None };
+        Self { cache_bytes: 64 * MIB, outcome_cache_bytes: 16 * MIB, limits, clock }
     }
 }
 
@@ -73,7 +80,23 @@ impl SledStoreBuilder {
     /// The records from which on no new key is taken, so that the disk doesn't fill up. Runs under way whose claims leave no
     /// trace (`Rerun`) come on top. Default: 10 million.
     pub fn max_records(mut self, records: u64) -> Self {
-        self.max_records = records;
+        self.limits.max_records = records;
+        self
+    }
+
+    /// The bytes of recorded outcomes from which on no new key is taken, so that the disk doesn't fill up. Runs under way still
+    /// record theirs. Default: no limit; `min_free_space` protects the disk.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.limits.max_bytes = bytes;
+        self
+    }
+
+    /// The bytes of the disk that are to be left free: with less, no new key is taken, and runs under way still record their
+    /// outcomes. That is what it is for, so leave more where many of them may end with long ones: `max_runs` times
+    /// `max_response_body` is the most that they need. Looked at before each batch of writes, and eight times a second; where the operating system doesn't say how
+    /// much is free, nothing is refused. 0: no limit. Default: a tenth of what the user may use of the disk, at most 1 GiB.
+    pub fn min_free_space(mut self, bytes: u64) -> Self {
+        self.limits.min_free = Some(bytes);
         self
     }
 
@@ -158,9 +181,11 @@ impl SledStoreBuilder {
         }
         let boot = last + 1;
         let totals = meta(keys::TOTALS)?;
-        let (count, seen, numbers) = known(path, format.is_some(), totals.as_deref(), read_totals)?.unwrap_or_default();
-        let listed = Present::load(tree, count, numbers).map_err(|error| broken(path, &error.to_string()))?;
-        let time = Timeline::start(self.clock, Timestamp::from_millis(seen));
+        let totals = known(path, format.is_some(), totals.as_deref(), Totals::decode)?.unwrap_or_default();
+        let listed = Present::load(tree, totals.count, totals.entries.as_ref());
+        let listed = listed.map_err(|error| broken(path, &error.to_string()))?;
+        let (cut, cut_bytes) = cut_off(tree, &listed.cut);
+        let time = Timeline::start(self.clock, Timestamp::from_millis(totals.seen));
         let shared = Shared::new(Opening {
             path: path.into(),
             database: database.clone(),
@@ -168,9 +193,12 @@ impl SledStoreBuilder {
             cache: Cache::new(self.outcome_cache_bytes),
             present: listed.present,
             time,
-            max_records: self.max_records,
-            count,
-            numbers: numbers.unwrap_or(listed.numbers),
+            limits: self.limits,
+            count: totals.count + cut,
+            bytes: totals.bytes.saturating_add(cut_bytes),
+            // Where some are lost, every step says a sum that they don't have, until the repair has listed all: if it is cut
+            // short, the next opening finds that out.
+            numbers: listed.numbers.wrapping_add(u64::from(!listed.is_whole)),
             boot,
         });
         let failed = |reason: String| broken(path, &reason);
@@ -196,20 +224,28 @@ impl SledStoreBuilder {
 /// Marks a slice of the runs that the last process left; says whether there were any.
 fn cut_short(shared: &Shared, database: &Database, disk: &Disk) -> Result<bool, String> {
     let mut batch = Batch::new(shared, database, disk);
+    let any = cut_some_short(&mut batch)?;
+    batch.commit(false)?;
+    Ok(any)
+}
+
+/// Decides it.
+pub(super) fn cut_some_short(batch: &mut Batch<'_>) -> Result<bool, String> {
     let (mut cut, mut any) = (0, false);
-    for entry in database.tree.scan_prefix(keys::RUNNING) {
+    for entry in batch.database.tree.scan_prefix(keys::RUNNING) {
         let (key, value) = entry.map_err(|error| error.to_string())?;
         any = true;
-        batch.erase_entry(&key);
         for (id, fence) in listing::read(&key, &value).unwrap_or_default() {
-            cut_one(&mut batch, id, fence, keys::number_of(&key))?;
+            cut_one(batch, id, fence, keys::number_of(&key))?;
+            batch.divide();
             cut += 1;
         }
+        // Behind the records that it lists: what is written of the batch may end between two of them.
+        batch.erase_entry(&key);
         if cut >= CUT_PER_BATCH {
             break;
         }
     }
-    batch.commit(false)?;
     Ok(any)
 }
 
@@ -282,15 +318,15 @@ fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// Count, latest time, and, since format 2, the sum of the entries' numbers.
-fn read_totals(bytes: &[u8]) -> Option<(u64, u64, Option<u64>)> {
-    match bytes.as_chunks::<8>() {
-        ([count, seen], []) => Some((u64::from_be_bytes(*count), u64::from_be_bytes(*seen), None)),
-        ([count, seen, numbers], []) => {
-            Some((u64::from_be_bytes(*count), u64::from_be_bytes(*seen), Some(u64::from_be_bytes(*numbers))))
-        }
-        _ => None,
-    }
+/// How many records the last step wrote that its totals don't count, as it was cut short before them, and the bytes of their
+/// outcomes.
+fn cut_off(tree: &sled::Tree, cut: &[Cut]) -> (u64, u64) {
+    // Those that can't be read are found again by whoever asks for them.
+    let written = |cut: &&Cut| read::head(tree, cut.id).ok().flatten().filter(|record| record.fence == cut.fence);
+    let written: Vec<_> = cut.iter().filter_map(|cut| Some((cut, written(&cut)?))).collect();
+    let count = written.iter().filter(|(cut, _)| !cut.is_counted).count();
+    let bytes = written.iter().map(|(_, record)| outcome_bytes(Some(record))).sum::<i64>();
+    (count as u64, u64::try_from(bytes).unwrap_or(0))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_swapped_out_is_kept_through_a_renewal_and_freed_after_a_few() {
+    fn trap_93_what_is_swapped_out_is_kept_through_a_renewal_and_freed_after_a_few() {
         let collector = Collector::new();
         let mut keeper = Keeper::new(&collector);
         keeper.renew();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_freed_that_was_swapped_out_during_a_flush() {
+    fn trap_93_nothing_is_freed_that_was_swapped_out_during_a_flush() {
         let collector = default_collector();
         let swapped_out = pinned(|| {
             let swapped_out = std::thread::spawn(|| SwappedOut::new(default_collector())).join().unwrap();

@@ -5,11 +5,15 @@
 //! written and taken out after its deletion is durable, so the count never falls short. At the opening it is made from the
 //! entries that list the records, if they are whole, or else from the records themselves ([`repair`](super::repair)).
 
+use std::collections::HashSet;
+
 use ahash::RandomState;
 use dashmap::DashMap;
 
+use super::totals::Entries;
 use super::{keys, listing};
 use crate::key::RecordId;
+use crate::record::Fence;
 
 /// For how many records there is room at the beginning.
 const MOST_AT_FIRST: usize = 1 << 20;
@@ -28,15 +32,26 @@ pub(super) struct Listed {
     pub(super) numbers: u64,
     /// Whether they are as they were written, and all there.
     pub(super) is_whole: bool,
+    pub(super) cut: Vec<Cut>,
+}
+
+/// A record that the last step lists, which was cut short before its totals: they don't count it.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub(super) id: RecordId,
+    pub(super) fence: Fence,
+    /// Whether it was there before, as a run that the step completed.
+    pub(super) is_counted: bool,
 }
 
 impl Present {
-    /// Of a store that holds `count` records: every one is listed, as running or with its expiry. `numbers` is what the sum
-    /// of the entries' numbers must be, if the store says so.
-    pub(super) fn load(tree: &sled::Tree, count: u64, numbers: Option<u64>) -> sled::Result<Listed> {
+    /// Of a store that holds `count` records: every one is listed, as running or with its expiry. `said` is what the store
+    /// says of the entries, if it does.
+    pub(super) fn load(tree: &sled::Tree, count: u64, said: Option<&Entries>) -> sled::Result<Listed> {
         let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MOST_AT_FIRST);
         let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
-        let (mut items, mut sum, mut damaged) = (0, 0_u64, false);
+        let (mut items, mut sum, mut counted, mut damaged) = (0, 0_u64, 0_u64, false);
+        let (mut later, mut claimed) = (Vec::new(), HashSet::with_hasher(RandomState::new()));
         for entry in [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|prefix| tree.scan_prefix(prefix)) {
             let (key, value) = match entry {
                 Err(sled::Error::Corruption { .. }) => {
@@ -45,17 +60,30 @@ impl Present {
                 }
                 entry => entry?,
             };
-            sum = sum.wrapping_add(keys::number_of(&key));
+            let number = keys::number_of(&key);
+            sum = sum.wrapping_add(number);
+            if said.is_none_or(|said| number < said.below && !said.leaving.contains(&number)) {
+                counted = counted.wrapping_add(number);
+            }
             match listing::read(&key, &value) {
-                Some(records) => records.iter().for_each(|(id, _)| {
-                    present.insert(id);
-                    items += 1;
-                }),
+                Some(records) if said.is_some_and(|said| number >= said.below) => later.extend(records),
+                Some(records) => {
+                    if key.starts_with(keys::RUNNING) {
+                        claimed.extend(records.iter().copied());
+                    }
+                    items += records.len() as u64;
+                    records.iter().for_each(|(id, _)| present.insert(id));
+                }
                 None => damaged = true,
             }
         }
-        let is_whole = !damaged && items >= count && numbers.is_none_or(|numbers| numbers == sum);
-        Ok(Listed { present, numbers: sum, is_whole })
+        let is_whole = !damaged && items >= count && said.is_none_or(|said| said.sum == counted);
+        let cut = |(id, fence)| {
+            present.insert(&id);
+            Cut { id, fence, is_counted: claimed.contains(&(id, fence)) }
+        };
+        let cut = later.into_iter().map(cut).collect();
+        Ok(Listed { present, numbers: sum, is_whole, cut })
     }
 
     /// Forgets all, at an opening.

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(super) struct Closed;
 struct Queue<T> {
     state: Mutex<State<T>>,
     enough: Condvar,
+    // Those that were put in and not taken out yet.
+    waiting: AtomicUsize,
 }
 
 struct State<T> {
@@ -37,7 +40,7 @@ struct State<T> {
 /// A queue without bounds.
 pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     let state = State { items: VecDeque::new(), wanted: 0, is_closed: false };
-    let queue = Arc::new(Queue { state: Mutex::new(state), enough: Condvar::new() });
+    let queue = Arc::new(Queue { state: Mutex::new(state), enough: Condvar::new(), waiting: AtomicUsize::new(0) });
     (Sender(Arc::clone(&queue)), Receiver { queue, taken: VecDeque::new() })
 }
 
@@ -62,6 +65,7 @@ impl<T> Sender<T> {
             return Err(item);
         }
         state.items.push_back(item);
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
         let is_enough = state.wanted > 0 && state.items.len() >= state.wanted;
         if is_enough {
             state.wanted = 0;
@@ -71,6 +75,11 @@ impl<T> Sender<T> {
             self.0.enough.notify_one();
         }
         Ok(())
+    }
+
+    /// How many were put in and not taken out yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
     }
 }
 
@@ -110,7 +119,9 @@ impl<T> Receiver<T> {
         if self.taken.is_empty() {
             std::mem::swap(&mut self.taken, &mut self.queue.state().items);
         }
-        self.taken.pop_front()
+        let taken = self.taken.pop_front()?;
+        self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(taken)
     }
 }
 
@@ -166,6 +177,16 @@ mod tests {
         let waiting = thread::spawn(move || receiver.wait(1, LONG));
         drop(sender);
         assert_eq!(waiting.join().unwrap(), Err(Closed));
+    }
+
+    #[test]
+    fn those_wait_that_were_put_in_and_not_taken_out() {
+        let (sender, mut receiver) = queue();
+        (0..3).for_each(|number| sender.send(number).unwrap());
+        assert_eq!((receiver.take(), sender.waiting()), (Some(0), 2));
+        sender.send(3).unwrap();
+        let left = std::iter::from_fn(|| receiver.take()).count();
+        assert_eq!((left, sender.waiting()), (3, 0));
     }
 
     #[test]

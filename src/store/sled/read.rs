@@ -1,18 +1,23 @@
 //! Reads, which do not pass through the writer.
 //!
+//! What memory can't answer is read on a few of the runtime's threads for blocking work: who waits for it can give up when it
+//! takes too long, and the runtime's own threads go on, however long the disk takes.
+//!
 //! A read may meet a batch that is half applied: a record whose chunks are not there yet, or not any more. It is then
 //! made once more, and refused if it still doesn't fit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::close::let_go;
 use super::keys;
-use super::state::Shared;
+use super::state::{Database, Shared};
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record, State};
-use crate::store::StoreError;
+use crate::store::{InterruptedRecord, StoreError};
 
 /// Why a read has no answer.
 pub(super) enum ReadError {
@@ -44,20 +49,47 @@ impl ReadError {
     }
 }
 
-/// The live record of `id`, from the cache or from disk.
-pub(super) fn load(shared: &Shared, id: RecordId) -> Result<Option<Record>, StoreError> {
-    let now = shared.time.now();
+/// The live record of `id`, from memory or from disk.
+pub(super) async fn load(shared: &Arc<Shared>, id: RecordId) -> Result<Option<Record>, StoreError> {
+    match known(shared, id) {
+        Some(known) => known,
+        None => Box::pin(apart(shared, move |shared, database| from_disk(shared, database, id))).await,
+    }
+}
+
+/// What memory knows of `id`. `None`: it has to be read.
+fn known(shared: &Shared, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
     // What the cache holds is durable: it answers even for a poisoned store.
     if let Some(record) = shared.cache.get(&id) {
-        return Ok((*record).clone().live(now));
+        return Some(Ok((*record).clone().live(shared.time.now())));
     }
-    shared.check()?;
-    if !shared.present.may_have(&id) {
-        return Ok(None);
+    match shared.check() {
+        Err(error) => Some(Err(error)),
+        Ok(()) if shared.present.may_have(&id) => None,
+        Ok(()) => Some(Ok(None)),
     }
-    let Some(database) = shared.database() else {
-        return Err(StoreError::unavailable("closed"));
-    };
+}
+
+/// Calls what reads where it may take as long as it likes.
+async fn apart<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    read: impl FnOnce(&Shared, &Database) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let shared = Arc::clone(shared);
+    let reader = Arc::clone(&shared.readers).acquire_owned().await;
+    let reading = tokio::task::spawn_blocking(move || {
+        let _reader = reader;
+        let Some(database) = shared.database() else { return Err(StoreError::unavailable("closed")) };
+        let result = guarded(&shared, || read(&shared, &database));
+        // It may be the last handle.
+        let_go(&shared, database);
+        result
+    });
+    reading.await.unwrap_or_else(|_| Err(StoreError::unavailable("the runtime is shutting down")))
+}
+
+fn from_disk(shared: &Shared, database: &Database, id: RecordId) -> Result<Option<Record>, StoreError> {
+    let now = shared.time.now();
     let read = || match head(&database.tree, id)?.and_then(|record| record.live(now)) {
         Some(record) => whole(&database.tree, id, record).map(Some),
         None => Ok(None),
@@ -67,6 +99,48 @@ pub(super) fn load(shared: &Shared, id: RecordId) -> Result<Option<Record>, Stor
         result => result,
     };
     result.map_err(|error| error.for_caller(shared, id))
+}
+
+/// The interrupted operations, the oldest first.
+pub(super) async fn interrupted(
+    shared: &Arc<Shared>,
+    limit: usize,
+    status: Option<u16>,
+) -> Result<Vec<InterruptedRecord>, StoreError> {
+    shared.check()?;
+    apart(shared, move |shared, database| list_interrupted(shared, &database.tree, limit, status)).await
+}
+
+fn list_interrupted(
+    shared: &Shared,
+    tree: &sled::Tree,
+    limit: usize,
+    status: Option<u16>,
+) -> Result<Vec<InterruptedRecord>, StoreError> {
+    let mut found = Vec::new();
+    for entry in tree.scan_prefix(keys::INTERRUPTED).keys() {
+        if found.len() == limit {
+            break;
+        }
+        let key = entry.map_err(|error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32])))?;
+        let Some(id) = keys::id_of(&key) else { continue };
+        match head(tree, id) {
+            Ok(record) => {
+                let live = record.and_then(|record| record.live(shared.time.now()));
+                let listed = live.and_then(|record| InterruptedRecord::of(id, &record));
+                let is_meant = |listed: &InterruptedRecord| {
+                    Some(listed.since) == keys::time_of(&key) && listed.was_answered(status)
+                };
+                found.extend(listed.filter(is_meant));
+            }
+            // The others can be settled all the same.
+            Err(error @ ReadError::Corrupt(_)) => {
+                shared.report_damage(id, &error.for_caller(shared, id), "left out of a list");
+            }
+            Err(error) => return Err(error.for_caller(shared, id)),
+        }
+    }
+    Ok(found)
 }
 
 /// Why a store is poisoned that sled has panicked in.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::batch::Batch;
+use super::batch::{Batch, outcome_bytes};
 use super::durable::Disk;
 use super::keys;
 use super::read::ReadError;
@@ -35,9 +35,13 @@ pub(super) fn repair(shared: &Shared, database: &Database, disk: &Disk) -> Resul
         ids.push(id);
     }
     shared.count.store(ids.len() as u64, Ordering::Relaxed);
+    shared.bytes.store(0, Ordering::Relaxed);
     for slice in ids.chunks(PER_BATCH) {
         let mut batch = Batch::new(shared, database, disk);
-        slice.iter().try_for_each(|id| list(&mut batch, *id)).map_err(|error| error.to_string())?;
+        for id in slice {
+            list(&mut batch, *id).map_err(|error| error.to_string())?;
+            batch.divide();
+        }
         batch.commit(false)?;
     }
     let old = |key: &sled::IVec| keys::number_of(key) < first;
@@ -58,12 +62,17 @@ pub(super) fn repair(shared: &Shared, database: &Database, disk: &Disk) -> Resul
 /// Lists a record, past its time or not; one of a run as cut short.
 fn list(batch: &mut Batch<'_>, id: RecordId) -> Result<(), StoreError> {
     match batch.current(id) {
-        Ok(Some(record)) => match record.expires() {
-            Some(expires) => batch.expire(id, record.fence, expires),
-            None => {
-                batch.step(id, None, |batch, current| Ok(record::interrupt(current, record.fence, None, batch.now)))?;
+        Ok(Some(record)) => {
+            batch.bytes += outcome_bytes(Some(&record));
+            match record.expires() {
+                Some(expires) => batch.expire(id, record.fence, expires),
+                None => {
+                    let interrupt =
+                        |batch: &Batch<'_>, current| Ok(record::interrupt(current, record.fence, None, batch.now));
+                    batch.step(id, None, interrupt)?;
+                }
             }
-        },
+        }
         Ok(None) => {}
         Err(error @ ReadError::Corrupt(_)) => {
             let error = error.for_caller(batch.shared, id);

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 use super::cache::Cache;
 use super::close::let_go;
 use super::present::Present;
 use super::runs::Runs;
+use super::space::Space;
 use crate::clock::Timeline;
 use crate::key::RecordId;
 use crate::record::Fence;
@@ -18,6 +21,12 @@ use crate::store::{Health, StoreError};
 
 /// From when on a write is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
+/// From when on no new key is taken until the write is over.
+const LATE: Duration = Duration::from_millis(2_500);
+/// How many verbs may wait for the writer until no new key is taken.
+const MOST_WAITING: usize = 4_096;
+/// How many threads read at a time.
+pub(super) const READERS: u32 = 4;
 /// From when on a write is taken for failed: after some I/O errors sled waits for ever.
 pub(super) const STUCK: Duration = Duration::from_secs(60);
 /// Fences of one boot: 2^40. The boot number has the 23 bits above, so that a fence fits a signed 64-bit column.
@@ -35,13 +44,19 @@ pub(super) struct Shared {
     pub(super) present: Present,
     runs: Mutex<Runs>,
     pub(super) time: Timeline,
-    pub(super) max_records: u64,
+    pub(super) limits: Limits,
     pub(super) count: AtomicU64,
+    /// Of all outcomes.
+    pub(super) bytes: AtomicU64,
     /// The sum of the numbers of all entries that list records.
     pub(super) numbers: AtomicU64,
     pub(super) next_fence: AtomicU64,
     pub(super) last_fence: u64,
     pub(super) batch: Mutex<Option<Instant>>,
+    /// What is left of the disk.
+    pub(super) space: Space,
+    /// Who may read from the disk.
+    pub(super) readers: Arc<Semaphore>,
     pub(super) closed: AtomicBool,
     poison: OnceLock<String>,
     /// The directory's lock. The last field: it is given up after sled's own.
@@ -63,10 +78,20 @@ pub(super) struct Opening {
     pub(super) cache: Cache,
     pub(super) present: Present,
     pub(super) time: Timeline,
-    pub(super) max_records: u64,
+    pub(super) limits: Limits,
     pub(super) count: u64,
+    pub(super) bytes: u64,
     pub(super) numbers: u64,
     pub(super) boot: u64,
+}
+
+/// From when on no new key is taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) max_records: u64,
+    pub(super) max_bytes: u64,
+    /// The bytes of the disk that are left free; `None`: what [`space`](super::space) says.
+    pub(super) min_free: Option<u64>,
 }
 
 impl Shared {
@@ -80,12 +105,15 @@ impl Shared {
             present: opening.present,
             runs: Mutex::default(),
             time: opening.time,
-            max_records: opening.max_records,
+            limits: opening.limits,
             count: AtomicU64::new(opening.count),
+            bytes: AtomicU64::new(opening.bytes),
             numbers: AtomicU64::new(opening.numbers),
             next_fence: AtomicU64::new(first_fence + 1),
             last_fence: first_fence + (1 << BOOT_SHIFT) - 1,
             batch: Mutex::default(),
+            space: Space::default(),
+            readers: Arc::new(Semaphore::new(READERS as usize)),
             closed: AtomicBool::new(false),
             poison: OnceLock::new(),
             lock: Mutex::new(Some(opening.lock)),
@@ -145,15 +173,39 @@ impl Shared {
         self.next_fence.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// A number that no entry has: those before were given earlier, and those from it on come later.
+    pub(super) fn unused_number(&self) -> u64 {
+        self.next_fence.load(Ordering::Relaxed)
+    }
+
     /// Only the writer asks.
     pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is room for one more record beside `pending` others.
-    pub(super) fn check_room(&self, pending: i64) -> Result<(), StoreError> {
-        let count = self.count.load(Ordering::Relaxed).saturating_add_signed(pending);
-        if count >= self.max_records { Err(StoreError::Full { limit: "max_records" }) } else { Ok(()) }
+    /// Whether there is room for one more record, beside so many others and so many bytes of outcomes.
+    pub(super) fn check_room(&self, records: i64, bytes: i64) -> Result<(), StoreError> {
+        let Limits { max_records, max_bytes, .. } = self.limits;
+        let full = |limit| Err(StoreError::Full { limit });
+        if self.count.load(Ordering::Relaxed).saturating_add_signed(records) >= max_records {
+            return full("max_records");
+        }
+        if self.bytes.load(Ordering::Relaxed).saturating_add_signed(bytes) >= max_bytes {
+            return full("max_bytes");
+        }
+        if self.space.is_low() { full("min_free_space") } else { Ok(()) }
+    }
+
+    /// Refuses new keys while so many verbs wait that, or the batch under way takes so long that, the writer is behind.
+    pub(super) fn check_load(&self, waiting: usize) -> Result<(), StoreError> {
+        self.check()?;
+        if waiting >= MOST_WAITING {
+            return Err(StoreError::Overloaded { reason: "4,096 verbs wait for the disk" });
+        }
+        if self.batch_age().is_some_and(|age| age >= LATE) {
+            return Err(StoreError::Overloaded { reason: "a write has not returned for 2.5 s" });
+        }
+        Ok(())
     }
 
     /// How long the batch under way has taken so far.

@@ -22,6 +22,8 @@ pub(super) struct Slice {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Swept {
     pub(super) records: usize,
+    /// How many entries were looked at, of records and others.
+    pub(super) seen: usize,
     /// Whether it is worth looking again at once.
     pub(super) more: bool,
 }
@@ -30,7 +32,7 @@ pub(super) struct Swept {
 pub(super) fn sweep(batch: &mut Batch<'_>, slice: Slice) -> Result<Swept, StoreError> {
     let pieces = remove_pieces(batch, slice.pieces)?;
     let (records, seen) = remove_expired(batch, slice.records)?;
-    Ok(Swept { records, more: pieces > 0 || seen > 0 })
+    Ok(Swept { records, seen, more: pieces > 0 || seen > 0 })
 }
 
 fn remove_expired(batch: &mut Batch<'_>, limit: usize) -> Result<(usize, usize), StoreError> {
@@ -52,6 +54,7 @@ fn remove_expired(batch: &mut Batch<'_>, limit: usize) -> Result<(usize, usize),
                 break;
             }
             (seen, done) = (seen + 1, done + 1);
+            batch.divide();
             match remove(batch, *id, *fence, &key, expires)? {
                 Removed::Record => swept += 1,
                 Removed::Nothing => {}
@@ -117,6 +120,7 @@ fn remove_pieces(batch: &mut Batch<'_>, limit: usize) -> Result<usize, StoreErro
         for piece in pieces {
             let piece = read(batch, piece)?;
             batch.erase(&piece);
+            batch.divide();
             removed += 1;
         }
         if removed < limit {

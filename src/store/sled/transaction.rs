@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sled::transaction::{
@@ -15,16 +15,16 @@ use sled::{IVec, Tree};
 use super::batch::{Batch, MAX_STEP};
 use super::keys;
 use super::read::PANICKED;
+use super::writes::ENTRY_BYTES;
 use crate::codec::Stored;
-use crate::fingerprint::Fingerprint;
-use crate::record::{self, Change, Completion, Hold, Record, Settlement};
+use crate::record::{self, Change, Completion, Record, Settlement};
 use crate::store::StoreError;
 
 /// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one of over
 /// 128 KiB goes to a file that it never syncs.
 const MAX_VALUE: usize = 4_096;
 const MAX_KEY: usize = 256;
-/// The most bytes of keys, values and outcome: see [`Batch::write_out`].
+/// The most bytes of keys, values and outcome, and 64 for each key: see [`Batch::write_out`].
 const MAX_TRANSACTION: usize = MAX_STEP;
 
 /// One of the application's trees, within a transaction. It sees what the transaction wrote before.
@@ -50,8 +50,8 @@ pub(crate) struct Failed {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {
-    /// A key over 256 bytes, a value over 4 KiB, or over 128 KiB in all, the outcome included. Use a digest as the key;
-    /// divide the value; keep large answers elsewhere.
+    /// A key over 256 bytes, a value over 4 KiB, or over 128 KiB in all, the outcome and 64 bytes for each key included. Use a
+    /// digest as the key; divide the value, or the transaction; keep large answers elsewhere.
     #[error("a {what} has {bytes} bytes; at most {limit} are durable in sled")]
     TooLarge {
         /// A key, a value, or the transaction.
@@ -104,7 +104,7 @@ impl TransactionTree<'_> {
                 return Err(self.fail(TransactionError::TooLarge { what, bytes, limit }));
             }
         }
-        self.failed.written.set(self.failed.written.get() + key.len() + value.len());
+        self.failed.count(key.len() + value.len());
         self.check(|tree| tree.insert(key, value))
     }
 
@@ -114,6 +114,7 @@ impl TransactionTree<'_> {
     /// As [`get`](Self::get).
     pub fn remove(&self, key: impl Into<IVec>) -> Result<Option<IVec>, TransactionError> {
         let key = key.into();
+        self.failed.count(key.len());
         self.check(|tree| tree.remove(key))
     }
 
@@ -133,6 +134,13 @@ impl TransactionTree<'_> {
     }
 }
 
+impl Failed {
+    /// One key more, with so many bytes.
+    fn count(&self, bytes: usize) {
+        self.written.set(self.written.get() + bytes + ENTRY_BYTES);
+    }
+}
+
 impl fmt::Debug for TransactionTree<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TransactionTree")
@@ -145,11 +153,18 @@ type Effect = Box<dyn FnMut(&[TransactionalTree], &Failed) -> Result<Bytes, Abor
 /// How the writer answers.
 type Answer = Box<dyn FnOnce(Result<Bytes, NotCommitted>) + Send>;
 
+/// What a transaction is for.
+pub(crate) enum Purpose {
+    /// It completes a run.
+    Run(Completion<()>),
+    /// It is the application's own. The writer does it until then, or not at all.
+    Own(Instant),
+}
+
 /// A transaction on its way to the writer. If it is dropped unanswered, what its answer holds is dropped with it.
 pub(crate) struct Transact {
-    pub(crate) hold: Hold,
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) retention: Duration,
+    /// What it completes; where it is no run's, until when it may begin.
+    pub(crate) purpose: Purpose,
     pub(crate) trees: Vec<Tree>,
     pub(crate) effect: Effect,
     pub(crate) answer: Answer,
@@ -170,6 +185,8 @@ pub(crate) enum NotCommitted {
     Trees(&'static str),
     /// The store failed.
     Store(StoreError),
+    /// Nothing was done, as the store came to it too late.
+    Late(StoreError),
 }
 
 /// The closure over `N` trees, as the writer takes it. `keep` is given its error.
@@ -193,12 +210,17 @@ pub(crate) fn effect<const N: usize, E>(
 impl Batch<'_> {
     /// Runs a transaction, and answers once this batch is durable.
     pub(super) fn transact(&mut self, transact: Transact) {
-        let Transact { hold, fingerprint, retention, trees, mut effect, answer } = transact;
+        let Transact { purpose, trees, mut effect, answer } = transact;
         let run = |batch: &mut Self| {
             check_trees(&trees)?;
-            let settlement = Settlement::Outcome(());
-            let completion = Completion { hold, fingerprint, settlement, retention };
-            batch.commit_together(&completion, trees, &mut effect)
+            match purpose {
+                Purpose::Run(completion) => batch.commit_together(&completion, trees, &mut effect),
+                Purpose::Own(until) if until <= Instant::now() => {
+                    let late = "the store came to the transaction too late; nothing was done";
+                    Err(NotCommitted::Late(StoreError::unavailable(late)))
+                }
+                Purpose::Own(_) => batch.write_alone(trees, &mut effect),
+            }
         };
         let ran = run(self);
         // What the application's closure and error hold may panic when it is dropped; that is not the database's.
@@ -231,9 +253,10 @@ impl Batch<'_> {
         }
         // What was decided before is written before: sled's transaction is written at once.
         self.write_decided().map_err(NotCommitted::Store)?;
-        let trees: Vec<Tree> = std::iter::once(self.database.tree.clone()).chain(trees).collect();
+        let trees = self.with_own(trees);
         let effect = RefCell::new(effect);
         let beside = Cell::new(None);
+        self.make_room().map_err(NotCommitted::Store)?;
         let result = trees.as_slice().transaction(|views| {
             let (outcome, bytes) =
                 call(&mut effect.borrow_mut(), &views[1..]).map_err(ConflictableTransactionError::Abort)?;
@@ -245,14 +268,42 @@ impl Batch<'_> {
             beside.set(Some((batch, bytes)));
             Ok(outcome)
         });
+        if let (Ok(_), Some((batch, bytes))) = (&result, beside.take()) {
+            self.merge(batch);
+            self.has_written(bytes);
+        }
+        self.ended(result)
+    }
+
+    /// A transaction of the application that completes no run.
+    fn write_alone(&mut self, trees: Vec<Tree>, effect: &mut Effect) -> Result<Bytes, NotCommitted> {
+        self.write_decided().map_err(NotCommitted::Store)?;
+        self.make_room().map_err(NotCommitted::Store)?;
+        let trees = self.with_own(trees);
+        let effect = RefCell::new(effect);
+        let call = |views: &[TransactionalTree]| call(&mut effect.borrow_mut(), views);
+        let result = trees
+            .as_slice()
+            .transaction(|views| call(&views[1..]).map_err(ConflictableTransactionError::Abort))
+            .map(|(outcome, bytes)| {
+                self.has_written(bytes);
+                outcome
+            });
+        self.ended(result)
+    }
+
+    /// The store's tree and these: sled refuses those of another database.
+    fn with_own(&self, trees: Vec<Tree>) -> Vec<Tree> {
+        std::iter::once(self.database.tree.clone()).chain(trees).collect()
+    }
+
+    /// What came of a transaction of sled's.
+    fn ended(
+        &mut self,
+        result: Result<Bytes, sled::transaction::TransactionError<NotCommitted>>,
+    ) -> Result<Bytes, NotCommitted> {
         match result {
-            Ok(outcome) => {
-                if let Some((batch, bytes)) = beside.take() {
-                    self.merge(batch);
-                    self.make_room(bytes).map_err(NotCommitted::Store)?;
-                }
-                Ok(outcome)
-            }
+            Ok(outcome) => Ok(outcome),
             // As any read that fails.
             Err(sled::transaction::TransactionError::Abort(NotCommitted::Refused(TransactionError::Database(
                 error,

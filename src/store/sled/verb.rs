@@ -1,5 +1,7 @@
 //! What the handles ask of the writer.
 
+use std::time::Instant;
+
 use tokio::sync::oneshot;
 
 use super::batch::Reply;
@@ -7,14 +9,37 @@ use super::transaction::Transact;
 use crate::codec::MAX_INLINE;
 use crate::key::RecordId;
 use crate::record::{Claim, Claimed, Completion, Fence, Hold, Resolution, Settled, Settlement};
+use crate::store::StoreError;
 
 /// What a verb writes beside its outcome: its record, and its share of what lists it.
 const VERB_BYTES: usize = 256;
 
+/// A claim, and until when somebody waits for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) claim: Claim,
+    deadline: Option<Instant>,
+}
+
+impl Wish {
+    pub(super) fn new(claim: Claim) -> Self {
+        // A time too far away for the clock is none.
+        Self { claim, deadline: Instant::now().checked_add(claim.patience) }
+    }
+
+    /// Refuses it if nobody waits any more.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(StoreError::unavailable("the store came to the claim too late; nothing was claimed"));
+        }
+        Ok(())
+    }
+}
+
 /// What the handles send.
 pub(super) enum Verb {
-    Claim(Claim, Reply<Claimed>),
-    Reclaim(Claim, Fence, Reply<Option<Hold>>),
+    Claim(Wish, Reply<Claimed>),
+    Reclaim(Wish, Fence, Reply<Option<Hold>>),
     Inquire(RecordId, Fence, Reply<Option<Fence>>),
     Complete(Completion, Reply<Settled>),
     Transact(Box<Transact>),

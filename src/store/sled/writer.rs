@@ -1,5 +1,6 @@
 //! The writer thread: takes what is queued, decides it, makes it durable, answers.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,9 +16,9 @@ use super::queue::{Closed, Receiver};
 use super::read::{self, PANICKED};
 use super::state::{Database, Shared};
 use super::sweep::{Slice, sweep};
-use super::verb::Verb;
+use super::verb::{Verb, Wish};
 use crate::codec::Stored;
-use crate::record::{self, Claim, Claimed, Completion, Resolution, Settlement};
+use crate::record::{self, Claimed, Completion, Resolution, Settlement};
 
 /// What is swept at least along with a batch of requests: little, so that they are not held up. Of records, otherwise, as
 /// many as the batch lists as expiring, so that sweeping keeps up with writing; of pieces, which are quicker, twice as many.
@@ -25,15 +26,36 @@ const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
 const PIECES_PER_WRITTEN: usize = 2;
 /// What is swept in a batch of its own, while nobody asks for anything; who does then waits for its end.
 pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
-/// How often the thread looks for expired records.
+/// How often the thread looks for expired records, and, while it has nothing to write, how much is free on the disk.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(125);
+
+/// A sweep that was asked for: done slice by slice, in one batch after the other.
+pub(super) struct Asked {
+    limit: usize,
+    swept: usize,
+    reply: Reply<usize>,
+}
+
+impl Asked {
+    pub(super) fn new(limit: usize, reply: Reply<usize>) -> Self {
+        Self { limit, swept: 0, reply }
+    }
+}
 
 /// Runs until the store is closed or the last handle is gone.
 pub(super) fn run(shared: &Arc<Shared>, mut verbs: Receiver<Verb>, disk: &Disk) {
     let Some(database) = shared.database() else { return };
-    let mut writer = Writer { shared, disk, backlog: false, swept: Instant::now(), patience: Patience::default() };
+    let mut writer = Writer {
+        shared,
+        disk,
+        backlog: false,
+        asked: VecDeque::new(),
+        swept: Instant::now(),
+        patience: Patience::default(),
+    };
     let closed = loop {
-        let wait = if writer.backlog { Duration::ZERO } else { SWEEP_EVERY };
+        let wait = if writer.backlog || !writer.asked.is_empty() { Duration::ZERO } else { LOOK_EVERY };
         if verbs.wait(1, wait) == Err(Closed) {
             break None;
         }
@@ -44,6 +66,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut verbs: Receiver<Verb>, disk: &Disk) 
             break close;
         }
     };
+    writer.end_sweeps();
     // sled's handles first, so that who waits for the answer finds them gone.
     let_go(shared, database);
     if let Some(reply) = closed {
@@ -56,6 +79,7 @@ struct Writer<'a> {
     disk: &'a Disk,
     // Whether the last look found more expired records than it could delete.
     backlog: bool,
+    asked: VecDeque<Asked>,
     swept: Instant,
     patience: Patience,
 }
@@ -67,9 +91,11 @@ impl Writer<'_> {
         if self.shared.is_poisoned() {
             // The senders learn from their dropped replies.
             self.backlog = false;
+            self.asked.clear();
             while load.take(queue).is_some() {}
             return load.close;
         }
+        self.shared.space.look(&self.shared.path, self.shared.limits);
         let mut batch = Batch::new(self.shared, database, self.disk);
         // sled panics on some internal failures.
         match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, queue, &mut load))) {
@@ -81,14 +107,26 @@ impl Writer<'_> {
         load.close
     }
 
+    /// The store is closed: what was swept so far is durable.
+    fn end_sweeps(&mut self) {
+        let is_known = !self.shared.is_poisoned();
+        for Asked { swept, reply, .. } in self.asked.drain(..).filter(|_| is_known) {
+            let _ = reply.send(Ok(swept));
+        }
+    }
+
     /// Decides what is there, and what comes a moment later. Says whether to sync even if there is nothing to write.
     fn decide(&mut self, batch: &mut Batch<'_>, queue: &mut Receiver<Verb>, load: &mut Load) -> bool {
         let mut sync = false;
         decide_all(batch, queue, load, &mut sync);
         load.gather(queue, self.shared.slots.live(), &mut self.patience);
         decide_all(batch, queue, load, &mut sync);
-        sweep_asked(batch);
-        if self.backlog || self.swept.elapsed() >= SWEEP_EVERY {
+        self.asked.extend(batch.sweeps.drain(..).map(|(limit, reply)| Asked::new(limit, reply)));
+        if let Some(asked) = self.asked.pop_front() {
+            if let Some(unfinished) = sweep_asked(batch, asked) {
+                self.asked.push_front(unfinished);
+            }
+        } else if self.backlog || self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
             let slice = if load.is_empty() { SWEPT_IDLE } else { beside(batch) };
             self.backlog = match sweep(batch, slice) {
@@ -108,6 +146,7 @@ fn decide_all(batch: &mut Batch<'_>, queue: &mut Receiver<Verb>, load: &mut Load
     while let Some(verb) = load.take(queue) {
         *sync |= matches!(verb, Verb::Sync(_));
         decide(batch, verb);
+        batch.divide();
     }
 }
 
@@ -123,10 +162,11 @@ pub(super) fn beside(batch: &Batch<'_>) -> Slice {
 pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
     let now = batch.now;
     match verb {
-        Verb::Claim(claim, reply) => decide_claim(batch, claim, reply),
-        Verb::Reclaim(claim, interrupted, reply) => batch.decide(claim.id, None, reply, |batch, current| {
+        Verb::Claim(wish, reply) => decide_claim(batch, wish, reply),
+        Verb::Reclaim(wish, interrupted, reply) => batch.decide(wish.claim.id, None, reply, |batch, current| {
+            wish.check()?;
             let fence = batch.shared.next_fence()?;
-            Ok(record::reclaim(current, &claim, interrupted, fence))
+            Ok(record::reclaim(current, &wish.claim, interrupted, fence))
         }),
         Verb::Inquire(id, interrupted, reply) => batch.decide(id, None, reply, |batch, current| {
             let fence = batch.shared.next_fence()?;
@@ -150,7 +190,10 @@ pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
                 Resolution::Outcome { outcome, retention } => (Some((Stored::of(&outcome), retention)), Some(outcome)),
                 Resolution::Forget => (None, None),
             };
-            batch.decide(id, bytes, reply, |_, current| Ok(record::resolve(current, fence, outcome, now)));
+            batch.decide(id, bytes, reply, |batch, current| {
+                let new = batch.shared.next_fence()?;
+                Ok(record::resolve(current, fence, new, outcome, now))
+            });
         }
         Verb::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
         Verb::Sync(reply) => batch.answer(reply, |_| Ok(())),
@@ -159,22 +202,30 @@ pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
     }
 }
 
-/// Sweeps where that was asked for. After all other verbs of the batch: what is swept may be written again by one of them,
-/// under the same keys, and what a batch removes is removed last.
-pub(super) fn sweep_asked(batch: &mut Batch<'_>) {
-    for (limit, reply) in std::mem::take(&mut batch.sweeps) {
-        match sweep(batch, Slice { records: limit, ..SWEPT_IDLE }) {
-            Ok(swept) => batch.answer(reply, move |_| Ok(swept.records)),
-            Err(error) => drop(reply.send(Err(error))),
+/// Sweeps a slice, where that was asked for; gives back what is not finished. After all other verbs of the batch: what is
+/// swept may be written again by one of them, under the same keys, and what a batch removes is removed last.
+pub(super) fn sweep_asked(batch: &mut Batch<'_>, asked: Asked) -> Option<Asked> {
+    let Asked { limit, swept, reply } = asked;
+    let records = (limit - swept).min(SWEPT_IDLE.records);
+    match sweep(batch, Slice { records, ..SWEPT_IDLE }) {
+        Ok(slice) if slice.seen < records || swept + slice.records == limit => {
+            batch.answer(reply, move |_| Ok(swept + slice.records));
         }
+        Ok(slice) => return Some(Asked { limit, swept: swept + slice.records, reply }),
+        Err(error) => drop(reply.send(Err(error))),
     }
+    None
 }
 
-fn decide_claim(batch: &mut Batch<'_>, claim: Claim, reply: Reply<Claimed>) {
-    let (now, shared) = (batch.now, batch.shared);
+fn decide_claim(batch: &mut Batch<'_>, wish: Wish, reply: Reply<Claimed>) {
+    let (now, shared, claim) = (batch.now, batch.shared, wish.claim);
+    if let Err(error) = wish.check() {
+        drop(reply.send(Err(error)));
+        return;
+    }
     let decided = batch.step(claim.id, None, |batch, current| {
         if current.is_none() {
-            batch.shared.check_room(batch.added)?;
+            batch.shared.check_room(batch.added, batch.bytes)?;
         }
         Ok(record::claim(current, &claim, batch.shared.next_fence()?, now))
     });

@@ -151,8 +151,11 @@ impl Operations {
     /// An operation whose answer can't be stored, which only the layer knows: what it asks of the store.
     async fn consume(&self, key: u64) -> Said {
         let (id, fingerprint) = (key::id(key), key::fingerprint(key, false));
-        let claim = Claim { id, fingerprint, nonce: [7; 16], durable: true, interrupted_retention: DAY };
-        let away = |_| Said::Refused("store-unavailable".to_owned());
+        let claim = Claim { id, fingerprint, nonce: [7; 16], durable: true, interrupted_retention: DAY, patience: DAY };
+        let away = |error| {
+            let name = if let StoreError::Full { .. } = error { "store-full" } else { "store-unavailable" };
+            Said::Refused(name.to_owned())
+        };
         let hold = match self.store.claim(claim).await {
             Ok(Claimed::Fresh(hold)) => hold,
             Ok(Claimed::Held(record)) => {
@@ -175,7 +178,7 @@ impl Operations {
     /// A claim whose process ends before its run does.
     pub async fn leave_running(&self, key: u64) {
         let (id, fingerprint) = (key::id(key), key::fingerprint(key, false));
-        let claim = Claim { id, fingerprint, nonce: [8; 16], durable: true, interrupted_retention: DAY };
+        let claim = Claim { id, fingerprint, nonce: [8; 16], durable: true, interrupted_retention: DAY, patience: DAY };
         self.tell(Note::Sent { ticket: u64::MAX, key, other: false });
         let claimed = self.store.claim(claim).await.expect("the store works");
         assert!(matches!(claimed, Claimed::Fresh(_)), "{claimed:?}");
@@ -261,6 +264,7 @@ fn name<E>(error: &OnceError<E>) -> &'static str {
         OnceError::NotReplayable => "not-replayable",
         OnceError::Mismatch(_) => "key-reused",
         OnceError::Refused(Refusal::Full) => "store-full",
+        OnceError::Refused(Refusal::Overloaded) => "overloaded",
         OnceError::Refused(Refusal::ShuttingDown) => "shutting-down",
         OnceError::Refused(Refusal::Corrupt) => "corrupt",
         _ => "store-unavailable",

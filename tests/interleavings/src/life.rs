@@ -205,7 +205,7 @@ impl Life {
         if self.once.counts().live > 0 {
             self.ledger.see("drain waits");
         }
-        if self.once.drain(LONG).await == 0 {
+        if self.once.drain(LONG).await.runs == 0 {
             self.ledger.drained();
         }
     }
@@ -302,7 +302,7 @@ impl Life {
 
     /// Nobody is left: no run, no slot, no waiter.
     async fn rest(&self) {
-        let left = self.once.drain(LONG).await;
+        let left = self.once.drain(LONG).await.runs;
         let counts = self.once.counts();
         let begun = self.ledger.begun();
         if left > 0 || counts.live > 0 || counts.runs != begun as u64 {

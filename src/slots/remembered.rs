@@ -1,0 +1,177 @@
+//! Runs that are over, and known to this process alone: the store could not be told. Their duplicates are answered from here.
+//!
+//! They are bounded. Up to a bound the outcomes themselves are kept; beyond it only that the run is over, so that it is not
+//! run again. Some way below the bounds new runs are refused, so that there is room for those that are under way.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::rare::Rare;
+use super::slot::Phase;
+use crate::key::RecordId;
+
+/// The bytes of outcomes that are kept, and from which on new runs are refused.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+const FEW_BYTES: usize = MOST_BYTES / 4 * 3;
+/// How many there are from which on new runs are refused. Those that are under way may be added.
+const FEW: usize = 16_384;
+/// How often it is looked for those whose time is over, at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a run has left.
+#[derive(Debug, Clone)]
+struct Left {
+    /// Which run: the slot's turn.
+    turn: u64,
+    phase: watch::Receiver<Phase>,
+    /// The bytes of its outcome.
+    bytes: usize,
+    /// `None`: further away than the clock goes.
+    until: Option<Instant>,
+}
+
+impl Left {
+    fn is_over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    left: Rare<Left>,
+    bytes: AtomicUsize,
+    looked: Mutex<Option<Instant>>,
+}
+
+impl Remembered {
+    /// Makes room for an outcome, if it can be kept.
+    pub(super) fn reserve(&self, bytes: usize) -> bool {
+        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= MOST_BYTES);
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Keeps what a run has left, for so long. `bytes` were reserved.
+    pub(super) fn keep(
+        &self,
+        id: RecordId,
+        turn: u64,
+        phase: watch::Receiver<Phase>,
+        bytes: usize,
+        retention: Duration,
+    ) {
+        let until = Instant::now().checked_add(retention);
+        let replaced = self.left.insert(id, Left { turn, phase, bytes, until });
+        self.gone(replaced);
+    }
+
+    pub(super) fn get(&self, id: &RecordId) -> Option<watch::Receiver<Phase>> {
+        let left = self.left.get(id)?;
+        if left.is_over(Instant::now()) {
+            self.forget(id, left.turn);
+            return None;
+        }
+        Some(left.phase)
+    }
+
+    /// Forgets what this run has left, and not what a later one has.
+    pub(super) fn forget(&self, id: &RecordId, turn: u64) {
+        self.gone(self.left.remove_if(id, |left| left.turn == turn));
+    }
+
+    fn gone(&self, left: Option<Left>) {
+        if let Some(left) = left {
+            self.bytes.fetch_sub(left.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// How many there are whose time is not over.
+    pub(super) fn count(&self) -> usize {
+        let now = Instant::now();
+        self.left.ids(|left| !left.is_over(now)).len()
+    }
+
+    /// Whether there is no room for what new runs may leave.
+    pub(super) fn is_crowded(&self) -> bool {
+        let is_crowded = || self.left.len() >= FEW || self.bytes.load(Ordering::Relaxed) >= FEW_BYTES;
+        if !is_crowded() {
+            return false;
+        }
+        self.remove_outdated();
+        is_crowded()
+    }
+
+    fn remove_outdated(&self) {
+        let now = Instant::now();
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_EVERY) {
+                return;
+            }
+            *looked = Some(now);
+        }
+        for id in self.left.ids(|left| left.is_over(now)) {
+            self.gone(self.left.remove_if(&id, |left| left.is_over(now)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn id(number: usize) -> RecordId {
+        RecordId::from_bytes(*blake3::hash(&number.to_be_bytes()).as_bytes())
+    }
+
+    fn keep(remembered: &Remembered, number: usize, bytes: usize, retention: Duration) {
+        let (_, phase) = watch::channel(Phase::Claiming);
+        remembered.keep(id(number), number as u64, phase, bytes, retention);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outcomes_are_kept_up_to_a_bound_and_new_runs_are_refused_before_it() {
+        let remembered = Remembered::default();
+        let mut refused_from = None;
+        let kept = (0..70).take_while(|number| {
+            refused_from = refused_from.or(remembered.is_crowded().then_some(*number));
+            let has_room = remembered.reserve(1 << 20);
+            keep(&remembered, *number, if has_room { 1 << 20 } else { 0 }, HOUR);
+            has_room
+        });
+        assert_eq!((kept.count(), refused_from), (64, Some(48)));
+        tokio::time::advance(HOUR).await;
+        assert!(!remembered.is_crowded(), "their time is over");
+        assert_eq!((remembered.left.len(), remembered.bytes.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_small_ones_are_bounded_too_and_each_ends_with_its_time() {
+        let remembered = Remembered::default();
+        (0..FEW).for_each(|number| keep(&remembered, number, 0, HOUR * u32::try_from(1 + number % 2).unwrap()));
+        assert!(remembered.is_crowded());
+        tokio::time::advance(HOUR).await;
+        assert!(remembered.get(&id(0)).is_none() && remembered.get(&id(1)).is_some());
+        assert_eq!(remembered.left.len(), FEW - 1);
+    }
+
+    // "A delayed thread can remove a later run's entry."
+    #[tokio::test(start_paused = true)]
+    async fn what_a_later_run_has_left_is_not_forgotten_for_an_earlier_one() {
+        let remembered = Remembered::default();
+        assert!(remembered.reserve(7) && remembered.reserve(8));
+        for (turn, bytes) in [(1, 7), (2, 8)] {
+            remembered.keep(id(1), turn, watch::channel(Phase::Claiming).1, bytes, HOUR);
+        }
+        remembered.forget(&id(1), 1);
+        assert_eq!((remembered.left.len(), remembered.bytes.load(Ordering::Relaxed)), (1, 8));
+        remembered.forget(&id(1), 2);
+        assert_eq!((remembered.left.len(), remembered.bytes.load(Ordering::Relaxed)), (0, 0));
+    }
+}

@@ -1,0 +1,76 @@
+//! What is left of the disk.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::state::Limits;
+
+/// What is left free by default, at most; and of how many parts of the disk one.
+const MOST: u64 = 1 << 30;
+const PARTS: u64 = 10;
+
+/// Whether there is too little. Looked at by the writer, which stands still anyway where the disk does.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    is_low: AtomicBool,
+}
+
+impl Space {
+    pub(super) fn is_low(&self) -> bool {
+        self.is_low.load(Ordering::Relaxed)
+    }
+
+    /// Asks the operating system. Where it doesn't say, nothing is refused.
+    pub(super) fn look(&self, path: &Path, limits: Limits) {
+        if limits.min_free == Some(0) {
+            return;
+        }
+        let is_low = fs4::statvfs(path).is_ok_and(|stats| {
+            // What is free and not available is the system's own, and no user's.
+            let (free, available) = (stats.free_space(), stats.available_space());
+            let usable = stats.total_space().saturating_sub(free.saturating_sub(available));
+            available < limits.min_free.unwrap_or_else(|| by_default(usable))
+        });
+        if self.is_low.swap(is_low, Ordering::Relaxed) != is_low {
+            let path = path.display();
+            if is_low {
+                tracing::error!(
+                    target: "tower_idempotency", %path,
+                    "the disk has less free than min_free_space: no new key is taken until it has more"
+                );
+            } else {
+                tracing::info!(target: "tower_idempotency", %path, "the disk has room again");
+            }
+        }
+    }
+}
+
+fn by_default(usable: u64) -> u64 {
+    (usable / PARTS).min(MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_low(min_free: Option<u64>, path: &Path) -> bool {
+        let space = Space::default();
+        space.look(path, Limits { max_records: 1, max_bytes: 1, min_free });
+        space.is_low()
+    }
+
+    #[test]
+    fn a_tenth_of_the_disk_is_left_and_at_most_1_gib() {
+        assert_eq!(by_default(640), 64);
+        assert_eq!(by_default(1 << 50), 1 << 30);
+    }
+
+    #[test]
+    fn what_is_free_is_compared_and_what_nobody_says_refuses_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(is_low(Some(u64::MAX), directory.path()));
+        assert!(!is_low(Some(1), directory.path()));
+        assert!(!is_low(Some(0), directory.path()));
+        assert!(!is_low(Some(u64::MAX), &directory.path().join("nothing")));
+    }
+}

@@ -1,0 +1,66 @@
+//! What the store says of its records as a whole.
+
+/// Written with each step, after its records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// How many records there are.
+    pub(super) count: u64,
+    /// The latest time seen, in milliseconds.
+    pub(super) seen: u64,
+    /// What it says of the entries that list records; `None` in format 1.
+    pub(super) entries: Option<Entries>,
+    /// The bytes of all outcomes.
+    pub(super) bytes: u64,
+}
+
+/// The entries that list records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Entries {
+    /// The sum of their numbers, which wraps.
+    pub(super) sum: u64,
+    /// Those from this number on came later, and are not counted.
+    pub(super) below: u64,
+    /// Those of these numbers were about to be removed, and are not counted.
+    pub(super) leaving: Vec<u64>,
+}
+
+/// The most that are named as about to be removed.
+pub(super) const MOST_LEAVING: usize = 64;
+
+impl Totals {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Self { count, seen, bytes, entries } = self;
+        let Entries { sum, below, leaving } = entries.clone().unwrap_or_default();
+        [*count, *seen, sum, *bytes, below].into_iter().chain(leaving).flat_map(u64::to_be_bytes).collect()
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
+        let (numbers, []) = value.as_chunks::<8>() else { return None };
+        let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_be_bytes(*number)).collect();
+        match *numbers {
+            [count, seen] => Some(Self { count, seen, ..Self::default() }),
+            [count, seen, sum, bytes, below, ref leaving @ ..] => {
+                let entries = Some(Entries { sum, below, leaving: leaving.to_vec() });
+                Some(Self { count, seen, bytes, entries })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_is_made_of_what_was_cut() {
+        let entries = Some(Entries { sum: 3, below: 5, leaving: vec![7, 8] });
+        let totals = Totals { count: 1, seen: 2, entries, bytes: 4 };
+        let encoded = totals.encode();
+        assert_eq!(Totals::decode(&encoded), Some(totals));
+        assert_eq!(Totals::decode(&encoded[..16]), Some(Totals { count: 1, seen: 2, ..Totals::default() }), "format 1");
+        for cut in [0, 8, 15, 24, 32, encoded.len() - 1] {
+            assert_eq!(Totals::decode(&encoded[..cut]), None);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What is written in one step, and in which order.
+//!
+//! sled's `apply_batch` is one write to its log for the mark of its beginning and one for the rest, each of which waits for
+//! the disk. A step whose keys can be written one after the other, so that whatever prefix of them is recovered makes sense,
+//! needs no mark. Short ones that claim operations and complete them can: see [`Writes::in_order`]. All others are written as
+//! a batch, of which sled recovers all or nothing.
+
+use std::collections::HashMap;
+
+use ahash::RandomState;
+use sled::IVec;
+
+use super::keys;
+
+/// What a key takes beside its own bytes and its value's: the heads of sled's messages and pages.
+pub(super) const ENTRY_BYTES: usize = 64;
+
+/// The most keys that are written one by one: among more, one write to the log less makes no difference.
+pub(super) const MOST_IN_ORDER: usize = 128;
+
+/// The keys of one step, each as it is left.
+#[derive(Default)]
+pub(super) struct Writes {
+    entries: HashMap<IVec, Option<IVec>, RandomState>,
+    bytes: usize,
+    is_atomic: bool,
+}
+
+impl Writes {
+    pub(super) fn insert(&mut self, key: &[u8], value: impl Into<IVec>) {
+        let value = value.into();
+        self.count(key.len() + value.len() + ENTRY_BYTES);
+        self.entries.insert(key.into(), Some(value));
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8]) {
+        self.count(key.len() + ENTRY_BYTES);
+        self.entries.insert(key.into(), None);
+    }
+
+    /// Says that it takes so many bytes more.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// At most so many bytes are written, sled's own included.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All of it must be recovered, or nothing.
+    pub(super) fn require_atomic(&mut self) {
+        self.is_atomic = true;
+    }
+
+    pub(super) fn is_atomic(&self) -> bool {
+        self.is_atomic
+    }
+
+    /// As a batch, of which all is recovered or nothing.
+    pub(super) fn into_batch(self) -> sled::Batch {
+        let mut batch = sled::Batch::default();
+        for (key, value) in self.entries {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch
+    }
+
+    /// In the order in which they may be written one by one:
+    /// 1. The entries that list the records: one that lists what is not there is passed over.
+    /// 2. The records.
+    /// 3. The totals, which say up to which number they count the entries, and which ones are about to be removed. Where the
+    ///    step was cut short before them, the opening counts what is not in them: see [`Cut`](super::present::Cut).
+    /// 4. The entries that are removed.
+    pub(super) fn in_order(self) -> Vec<(IVec, Option<IVec>)> {
+        let mut entries: Vec<_> = self.entries.into_iter().collect();
+        entries.sort_by_cached_key(|(key, value)| place(key, value.is_none()));
+        entries
+    }
+}
+
+fn place(key: &[u8], is_removed: bool) -> u8 {
+    match (is_removed, keys::is_entry(key), key == keys::TOTALS) {
+        (true, ..) => 3,
+        (_, _, true) => 2,
+        (_, true, _) => 0,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::key::RecordId;
+
+    #[test]
+    fn what_lists_a_record_comes_before_it_and_what_is_removed_after_the_totals_that_say_so() {
+        let id = RecordId::from_bytes([1; 32]);
+        let mut writes = Writes::default();
+        writes.remove(&keys::claimed(3));
+        writes.insert(keys::TOTALS, b"totals");
+        writes.insert(&keys::record(&id), b"record");
+        writes.insert(&keys::expiry(Timestamp::from_millis(1), 4), b"list");
+        writes.insert(&keys::claimed(5), b"list");
+        assert_eq!(writes.bytes(), 9 + 13 + 39 + 21 + 13 + 5 * ENTRY_BYTES);
+        let order: Vec<u8> = writes.in_order().iter().map(|(key, _)| key[0]).collect();
+        assert!(order == *b"enrmn" || order == *b"nermn", "{order:?}");
+    }
+}
