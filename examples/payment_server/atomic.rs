@@ -6,27 +6,20 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 use tower_idempotency::engine::CommitError;
 use tower_idempotency::server::Committed;
-use tower_idempotency::store::{Abort, TransactionTree};
+use tower_idempotency::store::{Abort, StoreError};
 use tower_idempotency::{IdempotencyContext, SledStore};
 
 use crate::account::Account;
 use crate::charges::Charge;
-use crate::entry::{ChargeId, Entry, Intent, NotRefunded, Refund, charge_key, intent_key};
+use crate::entry::{ChargeId, Entry, Intent, Refund};
 use crate::errors::ApiError;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Reason, enter, take_back};
 use crate::refunds::Answer;
-
-/// Why a transaction is given up.
-#[derive(Debug)]
-enum Reason {
-    Refused(NotRefunded),
-    Entry(serde_json::Error),
-}
 
 impl Ledger {
     /// Where a run with a key commits, if it is to commit by itself.
     pub(crate) fn commits(&self) -> Option<&SledStore> {
-        self.store.as_ref().filter(|_| self.atomic)
+        self.atomic.then_some(&self.store)
     }
 
     pub(crate) async fn commit_charge(
@@ -39,8 +32,7 @@ impl Ledger {
     ) -> Result<Committed, ApiError> {
         let intent = Intent::of(&context.derived_key("charge"));
         let committed = context.commit_in(store, [&self.charges, &self.intents], move |[charges, intents]| {
-            note(&intents, intent, account, id)?;
-            put(&charges, account, id, &entry)?;
+            enter(&charges, &intents, account, id, &entry, intent)?;
             answer(&Charge::of(id, entry.clone()))
         });
         committed.await.map_err(|error| refusal(error, &id.to_string()))
@@ -56,35 +48,11 @@ impl Ledger {
         refund: Refund,
     ) -> Result<Committed, ApiError> {
         let committed = context.commit_in(store, [&self.charges, &self.intents], move |[charges, intents]| {
-            let old = charges.get(charge_key(account, id))?;
-            let old = old.ok_or(Abort::Because(Reason::Refused(NotRefunded::NoSuchCharge)))?;
-            let mut entry: Entry =
-                serde_json::from_slice(&old).map_err(|error| Abort::Because(Reason::Entry(error)))?;
-            let refunded = entry.refund(amount, &refund).map_err(|refused| Abort::Because(Reason::Refused(refused)))?;
-            note(&intents, refund.intent, account, id)?;
-            put(&charges, account, id, &entry)?;
+            let (refunded, entry) = take_back(&charges, &intents, account, id, amount, &refund)?;
             answer(&Answer::of(id, refunded, &entry))
         });
         committed.await.map_err(|error| refusal(error, &id.to_string()))
     }
-}
-
-fn note(
-    intents: &TransactionTree<'_>,
-    intent: Option<Intent>,
-    account: Account,
-    id: ChargeId,
-) -> Result<(), Abort<Reason>> {
-    if let Some(intent) = intent {
-        intents.insert(&intent_key(intent, id), &account.bytes())?;
-    }
-    Ok(())
-}
-
-fn put(charges: &TransactionTree<'_>, account: Account, id: ChargeId, entry: &Entry) -> Result<(), Abort<Reason>> {
-    let entry = serde_json::to_vec(entry).map_err(|error| Abort::Because(Reason::Entry(error)))?;
-    charges.insert(&charge_key(account, id), entry)?;
-    Ok(())
 }
 
 fn answer(answer: &impl Serialize) -> Result<Response<Bytes>, Abort<Reason>> {
@@ -98,10 +66,15 @@ pub(crate) fn json(answer: &impl Serialize) -> Result<Response<Bytes>, serde_jso
     Ok(response)
 }
 
-fn refusal(error: CommitError<Reason>, charge: &str) -> ApiError {
+pub(crate) fn refusal(error: CommitError<Reason>, charge: &str) -> ApiError {
     match error {
         CommitError::Aborted(Reason::Refused(refused)) => crate::refunds::refused(refused, charge),
         CommitError::Aborted(Reason::Entry(error)) => crate::ledger::LedgerError::Entry(error).into(),
+        // Nothing was done, and a retry may run.
+        CommitError::Store(error @ (StoreError::Overloaded { .. } | StoreError::Unavailable { .. })) => {
+            tracing::warn!("not committed: {error}");
+            ApiError::unavailable("The ledger is not available; nothing was charged or refunded.")
+        }
         error => {
             tracing::error!("not committed: {error:?}");
             ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "The ledger could not be written.")

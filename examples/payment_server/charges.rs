@@ -6,11 +6,13 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tower_idempotency::IdempotencyContext;
 
 use crate::account::Account;
+use crate::atomic::refusal;
 use crate::entry::{ChargeId, Entry, Intent};
 use crate::errors::ApiError;
 use crate::fields::Fields;
@@ -64,7 +66,8 @@ pub(crate) async fn create(
         (Some(context), Some(store)) => ledger.commit_charge(store, context, account, id, entry).await?.into_response(),
         _ => {
             let intent = context.and_then(|context| Intent::of(&context.derived_key("charge")));
-            ledger.charge(account, id, &entry, intent).await?;
+            let charged = ledger.charge(account, id, entry.clone(), intent).await;
+            charged.map_err(|error| refusal(error, &id.to_string()))?;
             Json(Charge::of(id, entry)).into_response()
         }
     };
@@ -94,16 +97,19 @@ pub(crate) async fn list(
     State(ledger): State<Arc<Ledger>>,
     account: Account,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let query = Fields::form(query.unwrap_or_default().as_bytes())?;
     let limit = query.optional_number("limit", 1..=MAX_LIST)?.unwrap_or(100);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     // A million charges take a while.
-    let listed = tokio::task::spawn_blocking(move || ledger.list(account, limit)).await;
+    let listed = tokio::task::spawn_blocking(move || {
+        let (charges, has_more) = ledger.list(account, limit)?;
+        let data: Vec<_> = charges.into_iter().map(|(id, entry)| Charge::of(id, entry)).collect();
+        let list = json!({ "object": "list", "url": "/v1/charges", "has_more": has_more, "data": data });
+        Ok(([(CONTENT_TYPE, "application/json")], list.to_string()).into_response())
+    });
     let failed = |_| ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "The list could not be made.");
-    let (charges, has_more) = listed.map_err(failed)??;
-    let data: Vec<_> = charges.into_iter().map(|(id, entry)| Charge::of(id, entry)).collect();
-    Ok(Json(json!({ "object": "list", "url": "/v1/charges", "has_more": has_more, "data": data })))
+    listed.await.map_err(failed)?
 }
 
 /// `GET /v1/charges/{id}`
@@ -114,6 +120,9 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let missing = || ApiError::missing("id", &text);
     let id = text.parse().map_err(|()| missing())?;
-    let entry = ledger.get(account, id)?.ok_or_else(missing)?;
+    // The disk may take a while.
+    let found = tokio::task::spawn_blocking(move || ledger.get(account, id)).await;
+    let failed = |_| ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "The charge could not be looked up.");
+    let entry = found.map_err(failed)??.ok_or_else(missing)?;
     Ok(Json(Charge::of(id, entry)).into_response())
 }

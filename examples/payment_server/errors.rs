@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 
+use tower_idempotency::Release;
+
 use crate::ledger::LedgerError;
 
 #[derive(Debug)]
@@ -14,12 +16,14 @@ pub(crate) struct ApiError {
     code: Option<&'static str>,
     param: Option<&'static str>,
     message: String,
+    // Whether nothing has happened, so that a retry with the key runs.
+    is_free: bool,
 }
 
 impl ApiError {
     pub(crate) fn invalid(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
         let (status, param, message) = (StatusCode::BAD_REQUEST, param.into(), message.into());
-        Self { status, kind: "invalid_request_error", code: None, param, message }
+        Self { status, kind: "invalid_request_error", code: None, param, message, is_free: false }
     }
 
     pub(crate) fn missing(param: &'static str, what: &str) -> Self {
@@ -34,11 +38,16 @@ impl ApiError {
     pub(crate) fn declined() -> Self {
         let message = "Your card was declined.".to_owned();
         let status = StatusCode::PAYMENT_REQUIRED;
-        Self { status, kind: "card_error", code: Some("card_declined"), param: None, message }
+        Self { status, kind: "card_error", code: Some("card_declined"), param: None, message, is_free: false }
     }
 
     pub(crate) fn api(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, kind: "api_error", code: None, param: None, message: message.into() }
+        Self { status, kind: "api_error", code: None, param: None, message: message.into(), is_free: false }
+    }
+
+    /// Nothing has happened. Only who knows that may say so.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self { is_free: true, ..Self::api(StatusCode::SERVICE_UNAVAILABLE, message) }
     }
 
     pub(crate) fn status(self, status: StatusCode) -> Self {
@@ -60,6 +69,7 @@ impl IntoResponse for ApiError {
         for (name, value) in members.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             error[name] = value.into();
         }
-        (self.status, Json(json!({ "error": error }))).into_response()
+        let answer = (self.status, Json(json!({ "error": error }))).into_response();
+        if self.is_free { (Release, answer).into_response() } else { answer }
     }
 }

@@ -4,16 +4,14 @@
 //! so that a second effect shows. Beside each charge it notes by which intent it was made, so that a charge whose answer
 //! was never recorded can be found.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sled::Tree;
-use sled::transaction::{
-    ConflictableTransactionError, ConflictableTransactionResult, TransactionError, Transactional as _,
-    TransactionalTree,
-};
 use tower_idempotency::SledStore;
-use tower_idempotency::store::StoreError;
+use tower_idempotency::engine::CommitError;
+use tower_idempotency::store::{Abort, TransactionTree};
 
 use crate::account::Account;
 use crate::entry::{ChargeId, Entry, Intent, NotRefunded, Refund, charge_key, intent_key};
@@ -24,8 +22,7 @@ const INTENTS: &str = "intents";
 pub(crate) struct Ledger {
     pub(crate) charges: Tree,
     pub(crate) intents: Tree,
-    // `None` where nothing outlives the process anyway.
-    pub(crate) store: Option<SledStore>,
+    pub(crate) store: SledStore,
     /// Whether what has a key is committed together with its record.
     pub(crate) atomic: bool,
     last_id: AtomicU64,
@@ -35,19 +32,25 @@ pub(crate) struct Ledger {
 pub(crate) enum LedgerError {
     #[error("the ledger failed")]
     Database(#[from] sled::Error),
-    #[error("the ledger could not be made durable")]
-    Sync(#[from] StoreError),
     #[error("an entry of the ledger can't be read or written")]
     Entry(#[from] serde_json::Error),
     #[error("there is no random number to be had: {0}")]
     Random(getrandom::Error),
 }
 
+/// Why a transaction is given up.
+#[derive(Debug)]
+pub(crate) enum Reason {
+    Refused(NotRefunded),
+    Entry(serde_json::Error),
+}
+
 /// A refund, and the charge it belongs to.
 pub(crate) type Refunded = (Refund, Entry);
 
 impl Ledger {
-    pub(crate) fn open(database: &sled::Db, store: Option<SledStore>, atomic: bool) -> sled::Result<Self> {
+    pub(crate) fn open(store: SledStore, atomic: bool) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let database = store.db()?;
         let (charges, intents) = (database.open_tree(CHARGES)?, database.open_tree(INTENTS)?);
         Ok(Self { charges, intents, store, atomic, last_id: AtomicU64::new(0) })
     }
@@ -57,30 +60,12 @@ impl Ledger {
         &self,
         account: Account,
         id: ChargeId,
-        entry: &Entry,
+        entry: Entry,
         intent: Option<Intent>,
-    ) -> Result<(), LedgerError> {
-        let entry = serde_json::to_vec(entry)?;
-        self.write(|charges, intents| {
-            if let Some(intent) = intent {
-                intents.insert(&intent_key(intent, id), &account.bytes())?;
-            }
-            charges.insert(&charge_key(account, id), entry.as_slice())?;
-            Ok(())
-        })?;
-        self.sync().await
-    }
-
-    /// In one transaction: who finds a charge can find it by its intent; and alone, as `SledStore::db` asks for.
-    fn write<T>(
-        &self,
-        write: impl Fn(&TransactionalTree, &TransactionalTree) -> ConflictableTransactionResult<T, serde_json::Error>,
-    ) -> Result<T, LedgerError> {
-        let written = (&self.charges, &self.intents).transaction(|(charges, intents)| write(charges, intents));
-        written.map_err(|error| match error {
-            TransactionError::Abort(error) => LedgerError::Entry(error),
-            TransactionError::Storage(error) => LedgerError::Database(error),
-        })
+    ) -> Result<(), CommitError<Reason>> {
+        let enter =
+            move |[charges, intents]: [TransactionTree<'_>; 2]| enter(&charges, &intents, account, id, &entry, intent);
+        self.store.transaction([&self.charges, &self.intents], enter).await
     }
 
     /// Refunds `amount`, or what is left, in one step.
@@ -89,24 +74,12 @@ impl Ledger {
         account: Account,
         id: ChargeId,
         amount: Option<u64>,
-        refund: &Refund,
-    ) -> Result<Result<Refunded, NotRefunded>, LedgerError> {
-        let key = charge_key(account, id);
-        let refunded = self.write(|charges, intents| {
-            let Some(old) = charges.get(key)? else { return Ok(Err(NotRefunded::NoSuchCharge)) };
-            let mut entry: Entry = serde_json::from_slice(&old).map_err(ConflictableTransactionError::Abort)?;
-            let refunded = match entry.refund(amount, refund) {
-                Ok(refunded) => refunded,
-                Err(refused) => return Ok(Err(refused)),
-            };
-            if let Some(intent) = refund.intent {
-                intents.insert(&intent_key(intent, id), &account.bytes())?;
-            }
-            charges.insert(&key, serde_json::to_vec(&entry).map_err(ConflictableTransactionError::Abort)?)?;
-            Ok(Ok((refunded, entry)))
-        })?;
-        self.sync().await?;
-        Ok(refunded)
+        refund: Refund,
+    ) -> Result<Refunded, CommitError<Reason>> {
+        let take_back = move |[charges, intents]: [TransactionTree<'_>; 2]| {
+            take_back(&charges, &intents, account, id, amount, &refund)
+        };
+        self.store.transaction([&self.charges, &self.intents], take_back).await
     }
 
     /// The charges that were made with this intent, or refunded in part: more than one only where a run was repeated.
@@ -148,13 +121,40 @@ impl Ledger {
         time.copy_from_slice(&number.to_be_bytes());
         Ok(ChargeId(id))
     }
+}
 
-    async fn sync(&self) -> Result<(), LedgerError> {
-        match &self.store {
-            Some(store) => Ok(store.sync().await?),
-            None => Ok(()),
-        }
+/// A charge, and by which intent it was made: who finds the one can find the other.
+pub(crate) fn enter(
+    charges: &TransactionTree<'_>,
+    intents: &TransactionTree<'_>,
+    account: Account,
+    id: ChargeId,
+    entry: &Entry,
+    intent: Option<Intent>,
+) -> Result<(), Abort<Reason>> {
+    if let Some(intent) = intent {
+        intents.insert(&intent_key(intent, id), &account.bytes())?;
     }
+    let entry = serde_json::to_vec(entry).map_err(|error| Abort::Because(Reason::Entry(error)))?;
+    charges.insert(&charge_key(account, id), entry)?;
+    Ok(())
+}
+
+/// A refund, entered with its charge.
+pub(crate) fn take_back(
+    charges: &TransactionTree<'_>,
+    intents: &TransactionTree<'_>,
+    account: Account,
+    id: ChargeId,
+    amount: Option<u64>,
+    refund: &Refund,
+) -> Result<Refunded, Abort<Reason>> {
+    let refused = |refused| Abort::Because(Reason::Refused(refused));
+    let old = charges.get(charge_key(account, id))?.ok_or_else(|| refused(NotRefunded::NoSuchCharge))?;
+    let mut entry: Entry = serde_json::from_slice(&old).map_err(|error| Abort::Because(Reason::Entry(error)))?;
+    let refunded = entry.refund(amount, refund).map_err(refused)?;
+    enter(charges, intents, account, id, &entry, refund.intent)?;
+    Ok((refunded, entry))
 }
 
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], LedgerError> {

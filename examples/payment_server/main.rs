@@ -34,14 +34,15 @@
 //!    one charge. What left no record did not take place, so it is `rerun` unless told otherwise.
 //!
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
-//! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes what is under way and
-//! exits with 0. `RUST_LOG=payment_server=debug` shows how the layer is set.
+//! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes what is under way, cuts
+//! connections that stand still, and exits with 0. `RUST_LOG=payment_server=debug` shows how the layer is set.
 
 mod account;
 mod admin;
 mod args;
 mod atomic;
 mod charges;
+mod connections;
 mod entry;
 mod errors;
 mod fields;
@@ -68,7 +69,10 @@ async fn main() {
     // sled says much, and at trace all that it stores.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
     let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    // A line that can't be written is no reason to stop, nor to wait: a pipe that nobody reads is full after a while.
+    let (lines, written) = tracing_appender::non_blocking(std::io::stderr());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(ansi);
+    lines.log_internal_errors(false).init();
     let code = match server::run(args).await {
         Ok(()) => 0,
         Err(error) => {
@@ -76,6 +80,7 @@ async fn main() {
             1
         }
     };
+    drop(written);
     // At once: a thread that waits for a broken disk would keep the runtime from ending.
     std::process::exit(code)
 }

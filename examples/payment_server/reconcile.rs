@@ -18,10 +18,11 @@ pub(crate) fn reconciler(ledger: Arc<Ledger>) -> Reconciler<Response<Bytes>> {
         let ledger = Arc::clone(&ledger);
         async move {
             // The ledger is on this disk: what is not in it did not take place, and whoever was about to write it is gone.
-            match look_up(&ledger, &run) {
-                Ok(Some(answer)) => Reconciled::Outcome(answer),
-                Ok(None) => Reconciled::RunAgain,
-                Err(error) => {
+            match tokio::task::spawn_blocking(move || look_up(&ledger, &run)).await {
+                Ok(Ok(Some(answer))) => Reconciled::Outcome(answer),
+                Ok(Ok(None)) => Reconciled::RunAgain,
+                Err(_) => Reconciled::Unknown,
+                Ok(Err(error)) => {
                     tracing::error!(record_id = run.id.short(), "not reconciled: {}", crate::chain(&error));
                     Reconciled::Unknown
                 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tower_idempotency::IdempotencyContext;
 
 use crate::account::Account;
+use crate::atomic::refusal;
 use crate::entry::{ChargeId, Entry, Intent, NotRefunded, Refund};
 use crate::errors::ApiError;
 use crate::fields::Fields;
@@ -50,10 +51,9 @@ pub(crate) async fn create(
         let committed = ledger.commit_refund(store, context, account, id, amount, refund).await?;
         return Ok(committed.into_response());
     }
-    match ledger.refund(account, id, amount, &refund).await? {
-        Ok((refund, entry)) => Ok(Json(Answer::of(id, refund, &entry)).into_response()),
-        Err(refusal) => Err(refused(refusal, charge)),
-    }
+    let refunded = ledger.refund(account, id, amount, refund).await;
+    let (refund, entry) = refunded.map_err(|error| refusal(error, charge))?;
+    Ok(Json(Answer::of(id, refund, &entry)).into_response())
 }
 
 pub(crate) fn refused(refusal: NotRefunded, charge: &str) -> ApiError {

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::routing::{get, post};
 use axum::{Router, middleware};
+use tower::ServiceBuilder;
+use tower_http::map_request_body::MapRequestBodyLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_idempotency::{AnyStore, IdempotencyLayer, OnInFlight, OnInterrupted};
 
 use crate::account::Account;
@@ -33,6 +37,9 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
         .render_rejection(rejections::render)
 }
 
+/// The longest time in which nothing of a request's body comes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>) -> Router {
     let payments = Router::new()
         .route("/v1/charges", post(charges::create).get(charges::list))
@@ -49,5 +56,10 @@ pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>) -> Ro
         .layer(middleware::from_fn(admin::only_this_machine))
         .with_state(layer.clone());
     let health = Router::new().route("/healthz", get(health::get)).with_state(layer.store().clone());
-    payments.merge(admin).merge(health).fallback(|| async { ApiError::not_found() })
+    let routes = payments.merge(admin).merge(health).fallback(|| async { ApiError::not_found() });
+    // The layer has a time-out for bodies that it reads; this is for those without a key.
+    let in_time = ServiceBuilder::new()
+        .layer(RequestBodyTimeoutLayer::new(LONGEST_PAUSE))
+        .layer(MapRequestBodyLayer::new(Body::new));
+    routes.layer(in_time)
 }

@@ -6,56 +6,57 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::ListenerExt as _;
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tower_idempotency::engine::Reconciliation;
+use tower_idempotency::engine::{Drained, Reconciliation};
 use tower_idempotency::{AnyStore, IdempotencyLayer};
 
 use crate::args::Args;
 use crate::stop::Stop;
 use crate::stores::Stores;
-use crate::{admin, routes, stores};
+use crate::{admin, connections, routes, stores};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// How long connections, and then runs, have to finish.
-const DEADLINE: Duration = Duration::from_secs(20);
+/// How long runs have to finish. With the ten seconds that closing may take it is less than the 30 that Kubernetes waits.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let Stores { any, sled, ledger } = stores::open(&args)?;
-    let ledger = Arc::new(ledger);
+    let Stores { any, ledger, directory } = stores::open(&args)?;
+    let (store, ledger) = (ledger.store.clone(), Arc::new(ledger));
     let layer = routes::layer(any, &ledger, &args);
     report(&layer).await;
     let app = routes::app(&layer, ledger);
 
     let stop = Stop::listen()?;
     let listener = TcpListener::bind(args.listen).await?;
-    announce(listener.local_addr()?)?;
-    let refusing = layer.clone();
-    let stopping = async move {
-        stop.asked().await;
-        tracing::info!("stopping: connections finish what is under way, and new keys are refused");
-        tokio::spawn(async move { refusing.drain(DEADLINE).await });
-    };
+    announce(listener.local_addr()?);
     let asking = layer.clone();
     tokio::spawn(async move { reconcile(&asking).await });
-    serve(listener, app, stopping).await?;
+    let connections = connections::serve(listener, app, stop.asked()).await;
 
+    tracing::info!("stopping: connections finish what is under way, and new keys are refused");
+    let refusing = layer.clone();
+    let draining = tokio::spawn(async move { refusing.drain(DEADLINE).await });
+    let drained = draining.map(Result::unwrap_or_default).shared();
+    connections.end(drained.clone()).await;
     // A run may outlive its connection.
-    let left = layer.drain(DEADLINE).await;
-    if left > 0 {
-        tracing::warn!(left, "runs did not end in time; their keys will be refused after the next start");
+    let left = drained.await;
+    if !left.is_complete() {
+        let Drained { runs, unrecorded, .. } = left;
+        tracing::warn!(
+            runs,
+            unrecorded,
+            "not all was recorded in time; these keys will be refused after the next start"
+        );
     }
     // Its reconciler holds the ledger's trees, and closing waits for all that was lent.
     drop(layer);
-    if let Some(store) = sled
-        && let Err(error) = store.close().await
-    {
+    if let Err(error) = store.close().await {
         // What was answered is durable all the same.
         tracing::warn!("{}", crate::chain(&error));
     }
+    drop(directory);
     tracing::info!("stopped");
     Ok(())
 }
@@ -84,38 +85,14 @@ async fn reconcile(layer: &IdempotencyLayer<AnyStore>) {
 }
 
 /// Says where the server listens, and what to try.
-fn announce(address: SocketAddr) -> io::Result<()> {
+fn announce(address: SocketAddr) {
     let charge = format!(
         "curl -i http://{address}/v1/charges -H 'Idempotency-Key: try-1' \
          -d amount=1000 -d currency=eur -d source=tok_visa"
     );
+    let again = "# again: the same charge, and idempotent-replayed: true";
+    // Nobody has to read it: a server that can't print serves all the same.
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "listening on http://{address}")?;
-    writeln!(stdout, "{charge}")?;
-    writeln!(stdout, "{charge}  # again: the same charge, and idempotent-replayed: true")?;
-    stdout.flush()
-}
-
-async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // An answer is one small write: there is nothing to wait for.
-        let _ = stream.set_nodelay(true);
-    });
-    let (stopping, stopped) = oneshot::channel();
-    let asked = async move {
-        stop.await;
-        let _ = stopping.send(());
-    };
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    let overtime = async {
-        let _ = stopped.await;
-        tokio::time::sleep(DEADLINE).await;
-    };
-    tokio::select! {
-        served = axum::serve(listener, app).with_graceful_shutdown(asked) => served,
-        () = overtime => {
-            tracing::warn!("connections did not end in time");
-            Ok(())
-        }
-    }
+    let _ = writeln!(stdout, "listening on http://{address}\n{charge}\n{charge}  {again}");
+    let _ = stdout.flush();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
-use tower_idempotency::{Release, Unknown};
+use tower_idempotency::Unknown;
 
 use crate::errors::ApiError;
 
@@ -55,11 +55,7 @@ impl Source {
                 None
             }
             Self::Declined => Some(ApiError::declined().into_response()),
-            Self::Unavailable => {
-                let error = ApiError::api(StatusCode::SERVICE_UNAVAILABLE, "Nothing was charged; try again.");
-                // Only who knows that nothing happened may say so: the key is free, and a retry runs.
-                Some((Release, error).into_response())
-            }
+            Self::Unavailable => Some(ApiError::unavailable("Nothing was charged; try again.").into_response()),
             Self::Visa | Self::Error | Self::Panic | Self::Timeout | Self::Crash => None,
         }
     }

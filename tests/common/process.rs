@@ -29,6 +29,7 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub data: PathBuf,
+    listen: SocketAddr,
     arguments: Vec<OsString>,
     log: String,
     wrapper: Vec<OsString>,
@@ -37,13 +38,19 @@ pub struct Setup {
 impl Setup {
     pub fn new(directory: impl AsRef<Path>) -> Self {
         let log = "info,sled=warn,payment_server=debug".to_owned();
-        Self { data: directory.as_ref().join("data"), arguments: Vec::new(), log, wrapper: Vec::new() }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { data: directory.as_ref().join("data"), listen, arguments: Vec::new(), log, wrapper: Vec::new() }
     }
 
     /// Adds arguments, separated by blanks.
     pub fn with(mut self, arguments: &str) -> Self {
         self.arguments.extend(arguments.split(' ').map(OsString::from));
         self
+    }
+
+    /// Elsewhere than at any free port.
+    pub fn listening(self, listen: SocketAddr) -> Self {
+        Self { listen, ..self }
     }
 
     pub fn log(mut self, filter: &str) -> Self {
@@ -60,7 +67,13 @@ impl Setup {
     pub fn command(&self) -> Command {
         let mut words = self.wrapper.iter().cloned().chain([program().into_os_string()]);
         let mut command = Command::new(words.next().expect("there is at least the program"));
-        command.args(words).arg("--listen").arg("127.0.0.1:0").arg("--data").arg(&self.data).args(&self.arguments);
+        command
+            .args(words)
+            .arg("--listen")
+            .arg(self.listen.to_string())
+            .arg("--data")
+            .arg(&self.data)
+            .args(&self.arguments);
         command.env("RUST_LOG", &self.log).env_remove("RUST_BACKTRACE");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -9,3 +9,4 @@ mod crash;
 mod levers;
 mod operation;
 mod retries;
+mod standing_still;

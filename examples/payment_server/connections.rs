@@ -1,0 +1,116 @@
+//! Connections: accepted, bounded in time, and ended before the store is closed.
+//!
+//! A client that stands still, in the middle of a head or with nothing to say, holds its connection. While the server runs,
+//! such a one is closed after a while; when the server stops, after [`PATIENCE`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+/// How long a connection's first request may take to come, a request's head, and the next request on an HTTP/1.1 connection.
+const HEAD: Duration = Duration::from_secs(10);
+/// The most that hyper reads ahead on an HTTP/1.1 connection. The layer bounds what it has taken of bodies, and not that;
+/// hyper's default is 400 KiB.
+const MOST_BUFFERED: usize = 64 * 1024;
+/// The most connections at a time. Others wait until one has ended.
+const MOST: usize = 8_192;
+/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PONG_WITHIN: Duration = Duration::from_secs(10);
+/// How long connections go on, when the server stops, that no run holds.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an answer may take to be sent when its run has ended.
+const SENT_WITHIN: Duration = Duration::from_millis(500);
+
+/// Those that are open.
+pub(crate) struct Connections {
+    open: JoinSet<()>,
+    graceful: GracefulShutdown,
+}
+
+/// Serves `app` until `stop`; gives the connections that are open then.
+pub(crate) async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output = ()>) -> Connections {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MOST_BUFFERED);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
+    let mut connections = Connections { open: JoinSet::new(), graceful: GracefulShutdown::new() };
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept(), if connections.open.len() < MOST => accepted,
+            Some(_) = connections.open.join_next() => continue,
+            () = &mut stop => return connections,
+        };
+        match accepted {
+            Ok((stream, peer)) => connections.add(&builder, stream, peer, app.clone()),
+            Err(error) => refused(&error).await,
+        }
+    }
+}
+
+/// No connection could be accepted: the client's is gone, or there are too many files open, which takes a moment to change.
+async fn refused(error: &io::Error) {
+    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        tracing::error!(%error, "accepting a connection failed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+impl Connections {
+    fn add(&mut self, builder: &Builder<TokioExecutor>, stream: TcpStream, peer: SocketAddr, app: Router) {
+        // An answer is one small write: there is nothing to wait for.
+        let _ = stream.set_nodelay(true);
+        let begun = Arc::new(Notify::new());
+        let begins = Arc::clone(&begun);
+        let app = app.map_request(move |mut request: Request<hyper::body::Incoming>| {
+            begins.notify_one();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).into_owned();
+        let connection = self.graceful.watch(connection);
+        self.open.spawn(async move {
+            tokio::pin!(connection);
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                first = timeout(HEAD, begun.notified()) => match first {
+                    Ok(()) => connection.await,
+                    // hyper has no time-out for what comes before it knows which HTTP it is.
+                    Err(_) => return,
+                },
+            };
+            if let Err(error) = ended {
+                tracing::debug!(error, "a connection ended");
+            }
+        });
+    }
+
+    /// Lets each finish what is under way. Those that stand still are cut; and when no run is left, which `idle` says, all are.
+    pub(crate) async fn end<T>(self, idle: impl Future<Output = T>) {
+        let Self { mut open, graceful } = self;
+        let cut = async {
+            tokio::time::sleep(PATIENCE).await;
+            idle.await;
+            tokio::time::sleep(SENT_WITHIN).await;
+        };
+        tokio::select! {
+            () = graceful.shutdown() => {}
+            () = cut => tracing::warn!(connections = open.len(), "connections that stand still are cut"),
+        }
+        // What a connection holds, such as the store, is let go before this returns.
+        open.shutdown().await;
+    }
+}

@@ -1,0 +1,129 @@
+//! Clients that stand still, and outputs that take nothing: the server goes on, and stops in time.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use tempfile::tempdir;
+
+use crate::common::process::{Call, Connection, Setup, eventually};
+
+/// How an HTTP/2 connection begins, with empty settings.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+/// Connections that will never send another byte, with so much of a request.
+fn standing_still(address: SocketAddr) -> Vec<TcpStream> {
+    let half_a_body = b"POST /v1/charges HTTP/1.1\r\nhost: pay.example\r\nidempotency-key: half\r\n\
+        content-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\namount=10";
+    let whole = b"GET /healthz HTTP/1.1\r\nhost: pay.example\r\n\r\n";
+    let begin = |bytes: &&[u8]| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(bytes).unwrap();
+        if bytes.starts_with(b"GET") {
+            // An idle connection: its request was answered.
+            assert!(stream.read(&mut [0; 64]).unwrap() > 0);
+        }
+        stream
+    };
+    let kinds: [&[u8]; 5] = [b"", b"POST /v1/charges HT", half_a_body, PREFACE, whole];
+    kinds.iter().cycle().take(100).map(begin).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_still() {
+    let directory = tempdir().unwrap();
+    let setup = Setup::new(&directory);
+    let mut server = setup.start();
+    let call = Call::charge("before", "tok_visa");
+    server.send(&call).await;
+    let streams = standing_still(server.address);
+    // One that doesn't stand still, but whose charge takes a while.
+    let slow = Call::charge("slow", "tok_slow");
+    drop(server.charging_slowly(&slow).await);
+    server.terminate();
+    assert_eq!(server.exit().await.code(), Some(0));
+    let log = server.log.whole().await;
+    assert!(log.contains("stopped") && log.contains("connections that stand still are cut"), "{log}");
+    for unclean in ["still held", "panicked", "not all was recorded"] {
+        assert!(!log.contains(unclean), "{unclean}: {log}");
+    }
+    drop(streams);
+    let server = setup.start();
+    assert!(server.send(&call).await.is_replay());
+    assert!(server.send(&slow).await.is_replay(), "it was finished and recorded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_no_request_is_let_go_after_a_while() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).start();
+    let half: [&[u8]; 4] = [b"", b"PRI * HT", PREFACE, b"POST /v1/charges HT"];
+    let begin = |bytes: &&[u8]| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    for mut stream in half.iter().map(begin).collect::<Vec<_>>() {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        // What HTTP/2 says at its beginning, or why a head is refused; and then the end.
+        let ended = tokio::task::spawn_blocking(move || stream.read_to_end(&mut Vec::new())).await.unwrap();
+        assert!(!matches!(&ended, Err(error) if error.kind() == ErrorKind::WouldBlock), "it is never let go");
+    }
+    server.stop().await;
+}
+
+/// A server whose output nobody can read. It is asked for where it listens at the port it was given.
+struct Mute {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Mute {
+    fn start(setup: &Setup, stdout: Stdio, stderr: Stdio) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let mut command = setup.clone().listening(address).command();
+        command.stdout(stdout).stderr(stderr);
+        Self { child: command.spawn().unwrap(), address }
+    }
+
+    async fn charge(&self, call: &Call) -> crate::common::lab::Answer {
+        let connect = || TcpStream::connect(self.address).ok();
+        eventually("it listens", connect).await;
+        Connection::http1(self.address).await.unwrap().send(call).await.unwrap()
+    }
+
+    async fn stop(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        assert!(std::process::Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &id]).status().unwrap().success());
+        eventually("it ends", || self.child.try_wait().unwrap()).await.code()
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_90_nothing_that_is_printed_ends_the_server() {
+    let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").unwrap());
+    // A pipe whose reader is gone.
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    for output in [&full as &dyn Fn() -> Stdio, &closed] {
+        let directory = tempdir().unwrap();
+        let setup = Setup::new(&directory).with("--on-interrupted refuse");
+        for (round, is_replay) in [(0, false), (1, true)] {
+            let server = Mute::start(&setup, output(), output());
+            let charge = server.charge(&Call::charge("k", "tok_visa")).await;
+            assert_eq!((charge.status.as_u16(), charge.is_replay()), (200, is_replay), "start {round}");
+            // A handler's panic is said too.
+            let panicked = server.charge(&Call::charge(&format!("p{round}"), "tok_panic")).await;
+            assert_eq!(panicked.status, 500);
+            assert_eq!(server.stop().await, Some(0));
+        }
+    }
+}
