@@ -26,6 +26,8 @@ pub(crate) const START: u64 = 1_000_000_000;
 /// Closing is bounded by ten seconds, and the machine may be busy.
 const CLOSES_WITHIN: Duration = Duration::from_secs(20);
 const CACHE: u64 = 1 << 20;
+/// What is left free where that is asked for.
+const MARK: u64 = 4 << 20;
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub(crate) enum Act {
     Everything,
     /// It fills the disk in the middle, but for so many bytes, and goes on.
     Fill(u64),
+    /// The same, and before it is full there is less left than [`MARK`], at which the store takes no new keys.
+    FillBelowMark(u64),
     /// It waits for a sync that never returns.
     Hang,
 }
@@ -94,7 +98,7 @@ impl Scenario {
         match self.plan.act {
             Act::Prepare => self.prepare(&before, cast).await,
             Act::Everything => self.everything(&before, cast).await,
-            Act::Fill(left) => self.fill(left, cast).await,
+            Act::Fill(left) | Act::FillBelowMark(left) => self.fill(left, cast).await,
             Act::Hang => self.hang(cast).await,
         }
     }
@@ -132,6 +136,10 @@ impl Scenario {
         let (first, second) = (cast.of_each_sort(), cast.of_each_sort());
         self.all(&operations, &first).await;
         self.settle(&operations, &first).await;
+        if let Act::FillBelowMark(_) = self.plan.act {
+            fill(&self.plan.data, MARK / 2);
+            self.all(&operations, &second).await;
+        }
         fill(&self.plan.data, left);
         self.all(&operations, &second).await;
         // What was acknowledged is answered from memory, or refused.
@@ -194,7 +202,9 @@ impl Scenario {
 
     fn open(&self) -> Option<Operations> {
         self.notes.write(&Note::Opening);
+        let mark = if let Act::FillBelowMark(_) = self.plan.act { MARK } else { 0 };
         let builder = SledStore::builder().cache_bytes(CACHE).outcome_cache_bytes(CACHE).clock(self.clock.clone());
+        let builder = builder.min_free_space(mark);
         let store = match builder.open(self.plan.data.join(STORE)) {
             Ok(store) => store,
             Err(error) => {
@@ -296,7 +306,7 @@ impl Scenario {
 pub(crate) const FILLER: &str = "filler";
 
 /// Takes all space but `left` bytes.
-fn fill(directory: &Path, left: u64) {
+pub(crate) fn fill(directory: &Path, left: u64) {
     use std::io::Write as _;
     let path = directory.join(FILLER);
     let mut filler = std::fs::File::create(&path).expect("there is still room");

@@ -32,13 +32,15 @@ pub struct Counts {
     pub calls: [u64; 3],
     /// Calls that failed, or hang, on command.
     pub struck: u64,
+    /// Calls that read.
+    pub reads: u64,
 }
 
 /// Reads the file of counts.
 pub fn counts(path: &Path) -> Counts {
     let bytes = std::fs::read(path).unwrap_or_default();
     let number = |index: usize| bytes.get(index * 8..index * 8 + 8).map_or(0, number_of);
-    Counts { calls: [number(0), number(1), number(2)], struck: number(3) }
+    Counts { calls: [number(0), number(1), number(2)], struck: number(3), reads: number(4) }
 }
 
 fn number_of(bytes: &[u8]) -> u64 {

@@ -109,6 +109,23 @@ unsafe extern "C" fn pwrite(descriptor: c_int, buffer: *const c_void, count: siz
     unsafe { pwrite64(descriptor, buffer, count, offset) }
 }
 
+/// A read changes nothing. It can fail, or hang.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pread64(descriptor: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t {
+    let lab = lab().filter(|lab| lab.place_of(descriptor).is_some());
+    if lab.is_some_and(|lab| lab.faults.strike(Kind::Read)) {
+        return -1;
+    }
+    // SAFETY: the arguments are the caller's.
+    (unsafe { syscall(libc::SYS_pread64, descriptor, buffer, count, offset) }) as ssize_t
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pread(descriptor: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t {
+    // SAFETY: the same function.
+    unsafe { pread64(descriptor, buffer, count, offset) }
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ftruncate64(descriptor: c_int, length: off_t) -> c_int {
     // SAFETY: the arguments are the caller's.

@@ -2,19 +2,21 @@
 //!
 //! `DISK_PRELOAD_FAULT` is `KINDS N WHAT`, such as `write,entry 17 always:28` or `sync 3 hang`:
 //! - KINDS, with commas: `write` (bytes written, a file cut), `entry` (something made, renamed or removed), `sync`
-//!   (`fsync`, `fdatasync`, and `sync_file_range`, which reports failed writes too);
+//!   (`fsync`, `fdatasync`, and `sync_file_range`, which reports failed writes too), `read` (`pread64`);
 //! - N, from 1, counts the calls of these kinds;
-//! - WHAT: `once:ERRNO`, that call fails; `always:ERRNO`, it and all that follow; `hang`, it never returns.
+//! - WHAT: `once:ERRNO`, that call fails; `always:ERRNO`, it and all that follow; `hang`, it never returns;
+//!   `hang-while:PATH`, it and all that follow return when there is no such file.
 //!
-//! `DISK_PRELOAD_COUNT` names a file that holds four numbers of 8 bytes in little-endian order, up to date with every call: how many
-//! calls of the kinds `write`, `entry` and `sync` there were, and how many of them failed or hung on command.
+//! `DISK_PRELOAD_COUNT` names a file that holds five numbers of 8 bytes in little-endian order, up to date with every call: how many
+//! calls of the kinds `write`, `entry` and `sync` there were, how many of all kinds failed or hung on command, and how many of
+//! the kind `read` there were.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, CString, OsString};
 use std::sync::{Mutex, PoisonError};
 
 use libc::c_int;
 
-use crate::lab::{die, fail_with, open};
+use crate::lab::{die, exists, fail_with, open};
 
 /// A kind of call that can fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,15 +24,20 @@ pub(crate) enum Kind {
     Write,
     Entry,
     Sync,
+    Read,
 }
 
-const KINDS: [(&str, Kind); 3] = [("write", Kind::Write), ("entry", Kind::Entry), ("sync", Kind::Sync)];
+const KINDS: [(&str, Kind); 4] =
+    [("write", Kind::Write), ("entry", Kind::Entry), ("sync", Kind::Sync), ("read", Kind::Read)];
+/// How often it is looked whether calls still hang, in milliseconds.
+const LOOK_EVERY: c_int = 2;
 
 #[derive(Clone, Copy)]
 enum What {
     Once(c_int),
     Always(c_int),
     Hang,
+    HangWhile(&'static CStr),
 }
 
 struct Fault {
@@ -41,7 +48,7 @@ struct Fault {
 
 #[derive(Default)]
 struct Counts {
-    of_kind: [u64; 3],
+    of_kind: [u64; KINDS.len()],
     // Of the fault's kinds.
     seen: u64,
     struck: u64,
@@ -72,6 +79,14 @@ impl Faults {
                 // SAFETY: it waits for nothing, for ever.
                 unsafe { libc::poll(std::ptr::null_mut(), 0, -1) };
             },
+            What::HangWhile(path) => {
+                // SAFETY: it is a string of C.
+                while unsafe { exists(path.as_ptr()) } {
+                    // SAFETY: it waits for nothing.
+                    unsafe { libc::poll(std::ptr::null_mut(), 0, LOOK_EVERY) };
+                }
+                return false;
+            }
         }
         true
     }
@@ -82,7 +97,8 @@ impl Faults {
         let mut struck = None;
         if let Some(fault) = self.fault.as_ref().filter(|fault| fault.kinds.contains(&kind)) {
             counts.seen += 1;
-            let strikes = counts.seen == fault.n || (counts.seen > fault.n && matches!(fault.what, What::Always(_)));
+            let goes_on = matches!(fault.what, What::Always(_) | What::HangWhile(_));
+            let strikes = counts.seen == fault.n || (counts.seen > fault.n && goes_on);
             struck = strikes.then_some(fault.what);
         }
         counts.struck += u64::from(struck.is_some());
@@ -92,8 +108,8 @@ impl Faults {
 
     fn report(&self, counts: &Counts) {
         let Some(file) = self.file else { return };
-        let [writes, entries, syncs] = counts.of_kind;
-        let bytes = [writes, entries, syncs, counts.struck].map(u64::to_le_bytes).concat();
+        let [writes, entries, syncs, reads] = counts.of_kind;
+        let bytes = [writes, entries, syncs, counts.struck, reads].map(u64::to_le_bytes).concat();
         // SAFETY: the bytes are there.
         let written = unsafe { libc::syscall(libc::SYS_pwrite64, file, bytes.as_ptr(), bytes.len(), 0) };
         if usize::try_from(written) != Ok(bytes.len()) {
@@ -111,6 +127,7 @@ fn parse(text: &str) -> Option<Fault> {
         None if what == "hang" => What::Hang,
         Some(("once", errno)) => What::Once(errno.parse().ok()?),
         Some(("always", errno)) => What::Always(errno.parse().ok()?),
+        Some(("hang-while", path)) => What::HangWhile(Box::leak(CString::new(path).ok()?.into_boxed_c_str())),
         _ => return None,
     };
     Some(Fault { kinds, n, what })
