@@ -12,7 +12,7 @@ use http::StatusCode;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
-use tower_idempotency::engine::{Counts, Effect, OnInterrupted, OnceError, Refusal, RunContext};
+use tower_idempotency::engine::{CommitError, Counts, Effect, OnInterrupted, OnceError, Refusal, RunContext};
 use tower_idempotency::record::{Claim, Claimed, Fence};
 use tower_idempotency::server::Resolve;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionTree};
@@ -333,6 +333,31 @@ fn trap_83_claims_queued_behind_a_batch_that_hangs_are_not_done_when_it_returns(
         let Ok(Claimed::Fresh(after)) = patient.await else { panic!("refused") };
         assert!(after.fence.0 - before.fence.0 < 20, "none of them was given a fence: {before:?}, {after:?}");
         assert_eq!(store.len(), 2);
+    });
+}
+
+#[test]
+fn while_4096_verbs_wait_neither_new_keys_nor_the_applications_own_transactions_are_taken() {
+    without_standing_still(async || {
+        let (_directory, store) = on_disk(SledStore::builder());
+        let tree = store.db().unwrap().open_tree("ours").unwrap();
+        let lab = Lab::counting(IdempotencyLayer::new(store.clone()).fail_open(true));
+        let go_on = blocked(&store);
+        let write = |key: u64| {
+            store.transaction([&tree], move |[tree]| {
+                tree.insert(&key.to_be_bytes(), b"")?;
+                Ok::<_, Abort<()>>(())
+            })
+        };
+        let waiting: Vec<_> = (0..4_096).map(write).collect();
+        let refused = write(4_096).await;
+        assert!(matches!(refused, Err(CommitError::Store(StoreError::Overloaded { .. }))), "{refused:?}");
+        assert_eq!(lab.post("new", "a").await.refusal(), overloaded());
+        go_on.send(()).unwrap();
+        let done = futures_util::future::join_all(waiting).await.into_iter().filter(Result::is_ok).count();
+        // Those that the store came to too late, if any, were not begun.
+        assert_eq!(done, tree.len());
+        assert_eq!(lab.post("new", "a").await.text(), "effect 1");
     });
 }
 

@@ -17,7 +17,7 @@ use crate::store::{
 };
 
 /// For how long a transaction that is no run's may wait for the writer.
-const BEGUN_WITHIN: Duration = Duration::from_secs(5);
+const BEGUN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a transaction was not committed. Unless said otherwise, nothing was done, and another may be tried.
 #[derive(Debug, thiserror::Error)]
@@ -168,8 +168,8 @@ impl SledStore {
     /// # Errors
     /// [`CommitError`]: aborted, panicked, refused, trees, or the store's. Unless it is uncertain whether the transaction is
     /// durable, as it is when a write has not returned in 70 seconds, nothing was done. Of the store's,
-    /// [`Overloaded`](StoreError::Overloaded) is said at once while it is behind, and
-    /// [`Unavailable`](StoreError::Unavailable) where it comes to the transaction only after 5 seconds, and doesn't begin it.
+    /// [`Overloaded`](StoreError::Overloaded) is said at once while 4,096 verbs wait for it, and
+    /// [`Unavailable`](StoreError::Unavailable) where it comes to the transaction only after 30 seconds, and doesn't begin it.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing.

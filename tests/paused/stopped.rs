@@ -176,7 +176,7 @@ impl Client {
                     self.shared.answers.fetch_add(1, Ordering::SeqCst);
                     return;
                 }
-                Told::Refused(slug) if slug == "in-flight" || slug == "store-unavailable" => {
+                Told::Refused(slug) if ["in-flight", "store-unavailable", "overloaded"].contains(&&*slug) => {
                     tokio::time::sleep(COME_AGAIN).await;
                 }
                 // The key stays unsettled, and is reported.

@@ -147,7 +147,8 @@ impl SledStore {
         let shared = &self.inner.shared;
         let checked = match transact.purpose {
             Purpose::Run(_) => shared.check(),
-            Purpose::Own(_) => shared.check_load(self.inner.writer.waiting()),
+            // It may be the effect of a run that has begun: a slow disk is no reason to refuse it.
+            Purpose::Own(_) => shared.check_queue(self.inner.writer.waiting()),
         };
         let refused = match checked {
             Ok(()) => match self.inner.writer.send(Verb::Transact(Box::new(transact))) {

@@ -198,12 +198,18 @@ impl Shared {
 
     /// Refuses new keys while so many verbs wait that, or the batch under way takes so long that, the writer is behind.
     pub(super) fn check_load(&self, waiting: usize) -> Result<(), StoreError> {
+        self.check_queue(waiting)?;
+        if self.batch_age().is_some_and(|age| age >= LATE) {
+            return Err(StoreError::Overloaded { reason: "a write has not returned for 2.5 s" });
+        }
+        Ok(())
+    }
+
+    /// Refuses what can be refused while so many verbs wait for the writer.
+    pub(super) fn check_queue(&self, waiting: usize) -> Result<(), StoreError> {
         self.check()?;
         if waiting >= MOST_WAITING {
             return Err(StoreError::Overloaded { reason: "4,096 verbs wait for the disk" });
-        }
-        if self.batch_age().is_some_and(|age| age >= LATE) {
-            return Err(StoreError::Overloaded { reason: "a write has not returned for 2.5 s" });
         }
         Ok(())
     }
