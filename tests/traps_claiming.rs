@@ -132,17 +132,16 @@ async fn trap_04_a_late_holder_neither_overwrites_nor_frees_the_second() {
 }
 
 /// A store in which the run of `k` was cut short.
-async fn interrupted(store: &TestStore) {
-    let cut = hold(store, "k").await;
-    store.interrupt(cut.id, cut.fence, None).await.unwrap();
-}
 
 #[tokio::test]
 async fn trap_05_a_record_that_expires_before_the_claim_is_claimed_and_runs_once() {
     let clock = clock();
     let store = TestStore::with_clock(clock.clone());
-    interrupted(&store).await;
-    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    let layer = || IdempotencyLayer::new(store.clone()).interrupted_retention(HOUR * 24);
+    let cut = Lab::new(layer(), |_| async { panic!("on purpose") as &str });
+    assert_eq!(cut.post("k", "a").await.problem(), "outcome-unknown");
+    // Under `Refuse` it would be refused by the look-up alone.
+    let lab = Lab::counting(layer().on_interrupted(OnInterrupted::Rerun));
     let stall = store.stall(Verb::Claim);
     let request = lab.spawn(post("k", "a"));
     settle().await;
