@@ -3,6 +3,7 @@
 //! They are bounded. Up to a bound the outcomes themselves are kept; beyond it only that the run is over, so that it is not
 //! run again. Some way below the bounds new runs are refused, so that there is room for those that are under way.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -41,11 +42,22 @@ impl Left {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Remembered {
     left: Rare<Left>,
     bytes: AtomicUsize,
     looked: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Remembered {
+    /// The runs alone, unless bytes are counted where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        if bytes == 0 || self.left.len() > 0 {
+            return self.left.fmt(f);
+        }
+        f.debug_struct("Remembered").field("left", &self.left).field("bytes", &bytes).finish()
+    }
 }
 
 impl Remembered {
