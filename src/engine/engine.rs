@@ -90,20 +90,18 @@ impl Drained {
 impl<St: Store> Engine<St> {
     /// What the requester is told of a fault, which is logged here.
     pub(super) fn refusal(&self, ask: &Ask, error: &StoreError) -> Refusal {
-        if let StoreError::Overloaded { reason } = error {
-            return self.overloaded(reason);
-        }
-        let source = source(error);
-        tracing::error!(target: "tower_idempotency", record_id = ask.id.short(), %error, source, "the store failed");
-        match error {
+        let refusal = match error {
+            StoreError::Overloaded { reason } => return self.overloaded(reason),
             StoreError::Full { .. } => Refusal::Full,
             StoreError::Corrupt { .. } => {
                 self.count(|tally| &tally.corrupt);
                 Refusal::Corrupt
             }
-            StoreError::Overloaded { .. } => Refusal::Overloaded,
             StoreError::Unavailable { .. } | StoreError::Uncertain { .. } => Refusal::Unavailable,
-        }
+        };
+        let source = source(error);
+        tracing::error!(target: "tower_idempotency", record_id = ask.id.short(), %error, source, "the store failed");
+        refusal
     }
 
     /// Too much is under way. One line a minute for all that are refused for it.

@@ -224,6 +224,13 @@ pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T
     }
 }
 
+/// Sends a process a signal, through the shell's own `kill`: a small system has no program of that name.
+pub fn signal(process: u32, name: &str) {
+    let kill = format!(r#"kill -{name} "$0""#);
+    let status = Command::new("sh").args(["-c", &kill, &process.to_string()]).status();
+    assert!(status.expect("there is a shell").success());
+}
+
 /// A running server. Killed when dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -295,9 +302,7 @@ impl Server {
 
     /// Asks it to stop, with SIGTERM.
     pub fn terminate(&self) {
-        // The shell's own `kill`: a small system has no program of that name.
-        let status = Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &self.id().to_string()]).status();
-        assert!(status.expect("there is a shell").success());
+        signal(self.id(), "TERM");
     }
 
     /// Stops it and waits for its end.

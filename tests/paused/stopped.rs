@@ -2,7 +2,6 @@
 //! over new connections.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::common::history::{History, Told};
-use crate::common::process::{Call, Connection, Server, Setup, eventually};
+use crate::common::process::{Call, Connection, Server, Setup, eventually, signal};
 
 const CLIENTS: usize = 8;
 /// How often each gives up while the server is stopped.
@@ -88,13 +87,13 @@ impl Lab {
             tokio::time::sleep(LONG).await;
         }
         shared.enough.store(true, Ordering::SeqCst);
-        self.signal("CONT");
+        signal(self.server.id(), "CONT");
         clients.join_all().await;
         given_up()
     }
 
     async fn stop(&self) {
-        self.signal("STOP");
+        signal(self.server.id(), "STOP");
         let path = format!("/proc/{}/stat", self.server.id());
         let is_stopped = || {
             let stat = std::fs::read_to_string(&path).expect("the process is there");
@@ -102,13 +101,6 @@ impl Lab {
             state.starts_with('T').then_some(())
         };
         eventually("the server stands still", is_stopped).await;
-    }
-
-    /// Sends it a signal, through the shell's own `kill`.
-    fn signal(&self, signal: &str) {
-        let kill = format!(r#"kill -{signal} "$0""#);
-        let status = Command::new("sh").args(["-c", &kill, &self.server.id().to_string()]).status();
-        assert!(status.expect("there is a shell").success());
     }
 
     /// Sends everything once more, after a restart, and counts the effects.

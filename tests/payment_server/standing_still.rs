@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 
-use crate::common::process::{Call, Connection, Setup, eventually};
+use crate::common::process::{Call, Connection, Setup, eventually, signal};
 
 /// How an HTTP/2 connection begins, with empty settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
@@ -97,8 +97,7 @@ impl Mute {
     }
 
     async fn stop(mut self) -> Option<i32> {
-        let id = self.child.id().to_string();
-        assert!(std::process::Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &id]).status().unwrap().success());
+        signal(self.child.id(), "TERM");
         eventually("it ends", || self.child.try_wait().unwrap()).await.code()
     }
 }
