@@ -1,15 +1,18 @@
 //! Records as bytes.
 //!
-//! # Format 2
+//! # Format 3
 //! ```text
 //! ┌─────────┬──────────────────────────┬──────────────────────┐
 //! │ 1 byte  │ n bytes                  │ 8 bytes              │
 //! │ version │ postcard of Record<Held> │ checksum             │
 //! └─────────┴──────────────────────────┴──────────────────────┘
 //! ```
-//! - *version*: 2.
+//! - *version*: 3.
 //! - *record*: [postcard's wire format](https://postcard.jamesmunns.com/wire-format) of [`Record`] with its fields in
-//!   the order of their declaration: integers are varints, arrays stand without a length, enums begin with their index.
+//!   the order of their declaration: integers are varints, arrays stand without a length, enums begin with their index,
+//!   options with 0 or 1, durations are seconds and nanoseconds. The first four fields, which are stamped by the store, are
+//!   columns of their own where several processes share the store; there the bytes begin with the fifth. Who owns a record is
+//!   not in its bytes.
 //!   An outcome is [`Stored::Inline`] up to 3 KiB, or else [`Stored::Chunked`]: its length and a 16-byte digest
 //!   (BLAKE3), the bytes being kept elsewhere in pieces.
 //! - *checksum*: the first 8 bytes of BLAKE3 over record id, version and record. A record that was damaged, or that
@@ -18,8 +21,8 @@
 //! # Versions
 //! | version | since | what changed |
 //! |---|---|---|
-//! | 1 | before 0.1 | the first |
-//! | 2 | 0.1 | an interrupted record ends with the status that its client was answered, if it was |
+//! | 1, 2 | before 0.1 | not read any more: no release has written them |
+//! | 3 | 0.1 | the first |
 //!
 //! A format changes only in a breaking release, which goes on reading the older ones. Files of each version are kept
 //! under `tests/fixtures` and read by a test.
@@ -28,9 +31,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::key::RecordId;
-use crate::record::{Record, State};
+use crate::record::{Owner, Record, State};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 pub(crate) const CHECKSUM_BYTES: usize = 8;
 
 /// The longest outcome that is kept within its record, in bytes.
@@ -74,7 +77,7 @@ pub(crate) fn digest(outcome: &[u8]) -> [u8; 16] {
 /// Bytes that are not a record of this id. The store was damaged, or another program wrote to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CodecError {
-    #[error("the record is of format {0}; this release reads formats 1 to {VERSION}")]
+    #[error("the record is of format {0}; this release reads format {VERSION}")]
     Version(u8),
     #[error("the record's checksum does not fit its bytes")]
     Checksum,
@@ -105,26 +108,16 @@ fn record_bytes(record: &Record<Stored>) -> usize {
 pub(crate) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record<Stored>, CodecError> {
     let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
     let (version, record) = content.split_first().ok_or(CodecError::Checksum)?;
-    if !(1..=VERSION).contains(version) {
+    if *version != VERSION {
         return Err(CodecError::Version(*version));
     }
     if checksum(id.as_bytes(), content) != *sum {
         return Err(CodecError::Checksum);
     }
-    let decoded = if *version == 1 { decode_format_1(record) } else { decode_whole(record) };
-    decoded.ok_or(CodecError::Content)
-}
-
-fn decode_whole(record: &[u8]) -> Option<Record<Stored>> {
-    match postcard::take_from_bytes(record) {
-        Ok((record, [])) => Some(record),
-        _ => None,
-    }
-}
-
-/// An interrupted record had no status, which format 2 writes as one zero at its end.
-fn decode_format_1(record: &[u8]) -> Option<Record<Stored>> {
-    decode_whole(record).or_else(|| decode_whole(&[record, &[0]].concat()))
+    let Ok((record, [])) = postcard::take_from_bytes::<Record<Stored>>(record) else { return Err(CodecError::Content) };
+    // Whoever claimed it under an earlier boot number was said to be interrupted before anybody reads.
+    let owner = if matches!(record.state, State::Running { .. }) { Owner::Here } else { Owner::Nobody };
+    Ok(Record { owner, ..record })
 }
 
 /// The checksum of what stands under `key`: it doesn't pass under another one.
@@ -137,47 +130,51 @@ pub(crate) fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
-    use crate::record::Fence;
+    use crate::record::{Fence, Origin};
     use proptest::prelude::*;
 
     const ID: RecordId = RecordId::from_bytes([7; 32]);
 
-    fn records() -> [(&'static str, Record<Stored>); 6] {
+    fn records() -> [(&'static str, Record<Stored>); 7] {
         let fingerprint = Fingerprint::builder().field("body", b"a=1").credential("cookie", b"c").foreign(1, [0; 8]);
         let fingerprint = fingerprint.finish();
         let time = Timestamp::from_millis;
-        let (since, expires) = (time(1_700_000_000_000), time(1_700_086_400_000));
-        let record = |state| Record { fingerprint, fence: Fence(1 << 40 | 3), attempt: 2, began: since, state };
+        let (began, since) = (time(1_700_000_000_000), time(1_700_000_001_000));
+        let (expires, fence, attempt) = (Some(time(1_700_086_400_000)), Fence(1 << 40 | 3), 2);
+        let (origin, owner) = (None, Owner::Nobody);
+        let record =
+            |state| Record { fence, began, since, expires, fingerprint, attempt, origin: origin.clone(), state, owner };
+        let running = State::Running { interrupted_retention: Duration::from_secs(86_400) };
+        let running = Record { expires: None, owner: Owner::Here, ..record(running) };
+        let request = Some("POST /v1/charges".to_owned());
+        let origin = Some(Box::new(Origin { scope: Some([3; 32]), request, trace: Some([4; 16]) }));
+        let interrupted = |status| State::Interrupted { run: Fence(1 << 40 | 2), status };
         let chunked = Stored::Chunked { length: 5_000, digest: digest(&[1; 5_000]) };
         [
-            ("running", record(State::Running { nonce: [9; 16], interrupted_retention: 86_400_000 })),
-            ("interrupted", record(State::Interrupted { since, expires, status: None })),
-            ("completed", record(State::Completed { outcome: Stored::Inline(b"answer".to_vec()), expires })),
-            ("chunked", record(State::Completed { outcome: chunked, expires })),
-            ("consumed", record(State::Consumed { status: 200, expires })),
-            ("answered", record(State::Interrupted { since, expires, status: Some(504) })),
+            ("running", running.clone()),
+            ("described", Record { origin, ..running }),
+            ("interrupted", record(interrupted(None))),
+            ("completed", record(State::Completed { outcome: Stored::Inline(b"answer".to_vec()) })),
+            ("chunked", record(State::Completed { outcome: chunked })),
+            ("consumed", record(State::Consumed { status: 200 })),
+            ("answered", record(interrupted(Some(504)))),
         ]
     }
 
-    fn fixture(format: u8, name: &str) -> Vec<u8> {
-        let path = format!("{}/tests/fixtures/record-v{format}-{name}.bin", env!("CARGO_MANIFEST_DIR"));
+    fn fixture(name: &str) -> Vec<u8> {
+        let path = format!("{}/tests/fixtures/record-v{VERSION}-{name}.bin", env!("CARGO_MANIFEST_DIR"));
         std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
     #[test]
-    fn records_of_format_1_are_read() {
-        for (name, record) in &records()[..5] {
-            assert_eq!(decode(&ID, &fixture(1, name)).as_ref(), Ok(record), "{name}");
-        }
-    }
-
-    #[test]
-    fn records_of_format_2_are_read_and_written_as_they_were() {
+    fn records_of_format_3_are_read_and_written_as_they_were() {
         for (name, record) in records() {
-            let bytes = fixture(2, name);
+            let bytes = fixture(name);
             assert_eq!(decode(&ID, &bytes).as_ref(), Ok(&record), "{name}");
             assert_eq!(encode(&ID, &record).unwrap(), bytes, "{name}");
         }
@@ -185,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_damaged_or_foreign_record_is_an_error() {
-        let bytes = encode(&ID, &records()[2].1).unwrap();
+        let bytes = encode(&ID, &records()[3].1).unwrap();
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
@@ -194,8 +191,8 @@ mod tests {
         }
         assert_eq!(decode(&RecordId::from_bytes([8; 32]), &bytes), Err(CodecError::Checksum));
         let mut newer = bytes;
-        newer[0] = 3;
-        assert_eq!(decode(&ID, &newer), Err(CodecError::Version(3)));
+        newer[0] = VERSION + 1;
+        assert_eq!(decode(&ID, &newer), Err(CodecError::Version(VERSION + 1)));
     }
 
     proptest! {

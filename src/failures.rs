@@ -48,7 +48,7 @@
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | refused; nothing ran | `a_store_that_is_away_is_a_refusal_and_nothing_runs` |
-//! | answer lost | sent again, and known for our own by its nonce; or undone by the next request | `a_claim_whose_answer_was_lost_is_known_for_our_own_and_runs_once` |
+//! | answer lost | refused; nothing ran; the store may hold the claim, which is then an interrupted run, as after a restart. A store behind a network sends it again until it knows | `a_claim_of_which_nobody_learns_whether_it_was_made_runs_nothing_and_is_not_mistaken_for_a_run`, `under_rerun_a_claim_of_which_nobody_learns_does_not_block_its_key` |
 //! | process killed | a durable claim is an interrupted run after the restart, though nothing may have run; without one the key is new | `a_server_that_is_killed_at_random_keeps_its_word` |
 //! | thread paused | after 5 s refused; the store doesn't do a claim that it comes to later, and what it did and said late is given back | `trap_83_a_claim_to_which_the_store_comes_too_late_is_not_done`, `trap_68_a_claim_that_takes_too_long_is_given_back` |
 //! | disk full | refused as `store-full` while there is less left than `min_free_space`; on a full disk the store is poisoned, the claim refused; nothing ran | `below_the_mark_no_answer_is_given_that_is_not_recorded`, `a_disk_that_fails_at_any_point_makes_nothing_false` |

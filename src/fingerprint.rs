@@ -27,7 +27,7 @@ static CREDENTIALS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-id
 static NO_CREDENTIALS: LazyLock<[u8; 32]> = LazyLock::new(|| Digester::new(&CREDENTIALS).finish());
 
 /// A request's digest, as stored beside its outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint {
     version: u8,
     options: [u8; 8],

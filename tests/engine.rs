@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::engine::{Effect, OnceError, Refusal, Rerun, RunContext};
-use tower_idempotency::record::{Resolution, Settled};
+use tower_idempotency::record::{Reply, Resolution};
 use tower_idempotency::store::{InterruptedRecord, Store, StoreError};
 use tower_idempotency::test_util::{TestStore, Verb};
 use tower_idempotency::{Fingerprint, Key, MemoryStore, OnInFlight, OnInterrupted, Once, RecordId};
@@ -70,10 +70,10 @@ async fn what_was_cut_short_is_settled_by_who_knows() {
     let [interrupted] = once.interrupted(10).await.unwrap()[..] else { panic!("one was cut short") };
     let outcome = Resolution::Outcome { outcome: "it was sent".into(), retention: Duration::from_secs(60) };
     let settled = once.resolve(interrupted.id, interrupted.fence, outcome.clone()).await.unwrap();
-    assert_eq!(settled, Settled::Done);
+    assert_eq!(settled, Reply::Taken);
     assert_eq!(deliver(&once, &effects, Ok("sent")).await.unwrap(), ("it was sent".into(), true));
     let settled = once.resolve(interrupted.id, interrupted.fence, outcome).await.unwrap();
-    assert_eq!(settled, Settled::Superseded);
+    assert_eq!(settled, Reply::Refused);
     assert_eq!(effects.load(Ordering::SeqCst), 1);
 }
 
@@ -110,7 +110,7 @@ async fn settling_whose_acknowledgement_was_lost_is_sent_again_and_known_for_our
         let interrupted = cut_short(&once).await;
         store.lose_answer(Verb::Resolve);
         let settled = once.resolve(interrupted.id, interrupted.fence, resolution.clone()).await.unwrap();
-        assert_eq!(settled, Settled::Done);
+        assert_eq!(settled, Reply::Taken);
         let (_, replayed) = deliver(&once, &Arc::default(), Ok("sent")).await.unwrap();
         assert_eq!(replayed, matches!(resolution, Resolution::Outcome { .. }));
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::lab::{done, hold, id};
+use common::steps::Steps as _;
 use tower_idempotency::SledStore;
 use tower_idempotency::store::{OpenError, Store as _};
 

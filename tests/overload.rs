@@ -13,13 +13,14 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 use tower_idempotency::engine::{CommitError, Counts, Effect, OnInterrupted, OnceError, Refusal, RunContext};
-use tower_idempotency::record::{Claim, Claimed, Fence};
+use tower_idempotency::record::Fence;
 use tower_idempotency::server::Resolve;
-use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionTree};
+use tower_idempotency::store::{Abort, Health, Page, Store as _, StoreError, TransactionTree};
 use tower_idempotency::test_util::{TestStore, Verb};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, Once, RejectionKind, SledStore};
 
-use common::lab::{Answer, Gate, Lab, gated, hold, id, on_disk, post, settle, wish};
+use common::lab::{Answer, Gate, Lab, gated, hold, id, on_disk, post, settle};
+use common::steps::{Claimed, Steps as _, Wish, wish};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const KIB: usize = 1024;
@@ -303,7 +304,7 @@ fn trap_84_a_read_that_hangs_holds_up_nobody_but_who_waits_for_it() {
         let cold = lab.spawn(post("cold", "a"));
         let listed = tokio::spawn({
             let store = store.clone();
-            async move { store.interrupted(1, None).await }
+            async move { store.interrupted(Page::first(1)).await }
         });
         settle().await;
         // The runtime, which has one thread, goes on.
@@ -323,9 +324,9 @@ fn trap_83_claims_queued_behind_a_batch_that_hangs_are_not_done_when_it_returns(
         let before = hold(&store, "before").await;
         let go_on = blocked(&store);
         let late: Vec<_> = (0..100)
-            .map(|number| store.claim(Claim { patience: Duration::ZERO, ..wish(&format!("late{number}"), 1) }))
+            .map(|number| store.claim(Wish { patience: Duration::ZERO, ..wish(&format!("late{number}")) }))
             .collect();
-        let patient = store.claim(wish("patient", 1));
+        let patient = store.claim(wish("patient"));
         go_on.send(()).unwrap();
         for refused in futures_util::future::join_all(late).await {
             assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");

@@ -20,9 +20,9 @@ use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{
     Effect, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, RunContext,
 };
-use tower_idempotency::record::{Fence, Resolution, Settled};
+use tower_idempotency::record::{Fence, Reply, Resolution};
 use tower_idempotency::server::{KeptHeaders, Meaning};
-use tower_idempotency::store::Store;
+use tower_idempotency::store::{Page, Store};
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{
     Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release, SledStore,
@@ -342,7 +342,7 @@ async fn a_run_leaves_a_durable_claim_before_its_handler_starts() {
         let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()).on_interrupted(policy));
         let request = lab.spawn(post("k", "a"));
         gate.arrival().await;
-        assert_eq!(store.reopen().interrupted(9, None).await.unwrap().len(), is_listed);
+        assert_eq!(store.reopen().interrupted(Page::first(9)).await.unwrap().len(), is_listed);
         request.abort();
     }
 }
@@ -388,8 +388,8 @@ async fn an_operator_may_settle_what_the_application_does_not_know() {
     assert!(matches!(once.run(id("k"), print, effect).await, Err(OnceError::OutcomeUnknown)));
     let listed = once.interrupted(9).await.unwrap()[0];
     // Listed before the question: to be listed again.
-    assert_eq!(once.resolve(stale.id, stale.fence, outcome(b"stale")).await.unwrap(), Settled::Superseded);
-    assert_eq!(once.resolve(listed.id, listed.fence, outcome(b"it was sent")).await.unwrap(), Settled::Done);
+    assert_eq!(once.resolve(stale.id, stale.fence, outcome(b"stale")).await.unwrap(), Reply::Refused);
+    assert_eq!(once.resolve(listed.id, listed.fence, outcome(b"it was sent")).await.unwrap(), Reply::Taken);
     assert_eq!(once.run(id("k"), print, effect).await.unwrap().bytes, "it was sent");
     assert_eq!(asked.times(), 1);
 }

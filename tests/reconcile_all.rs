@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::asked::{Asked, asking, cut_short, found};
-use common::lab::{Answer, Gate, Lab, id, on_disk, post, settle, wish};
+use common::lab::{Answer, Gate, Lab, id, on_disk, post, settle};
+use common::steps::{Steps as _, wish};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use http::Response;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler, Reconciliation};
+use tower_idempotency::record::Reply;
 use tower_idempotency::record::Resolution::Forget;
-use tower_idempotency::record::Settled;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{TestStore, Verb};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, SledStore};
@@ -128,8 +129,8 @@ async fn trap_74_what_was_said_to_an_earlier_question_changes_nothing_once_anoth
     let retry = lab.spawn(post("k", "a"));
     gate.arrival().await;
     for fence in [run.fence, earlier] {
-        assert_eq!(store.resolve(id("k"), fence, Forget).await.unwrap(), Settled::Superseded);
-        assert_eq!(store.reclaim(wish("k", 2), fence).await.unwrap(), None);
+        assert_eq!(store.settle(id("k"), fence, Forget).await.unwrap(), Reply::Refused);
+        assert_eq!(store.reclaim(wish("k"), fence).await.unwrap(), None);
     }
     gate.open();
     assert_eq!(retry.await.unwrap().text(), "charged");

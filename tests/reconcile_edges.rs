@@ -95,7 +95,7 @@ async fn a_verdict_that_the_store_fails_to_record_is_refused_as_unavailable() {
     let (store, asked) = (TestStore::new(), Asked::default());
     cut_short(&store, "k").await;
     let lab = Lab::counting(asking(store.clone(), asked.says([found("charged")])));
-    store.fail_next(Verb::Resolve);
+    (0..3).for_each(|_| store.fail_next(Verb::Resolve));
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
 }
 

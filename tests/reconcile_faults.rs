@@ -12,7 +12,7 @@ use common::lab::{Gate, Lab, id, on_disk, post, settle};
 use http::Response;
 use tower_idempotency::engine::{Reconciled, Reconciliation};
 use tower_idempotency::record::State;
-use tower_idempotency::store::{InterruptedRecord, Store};
+use tower_idempotency::store::{InterruptedRecord, Page, Store};
 use tower_idempotency::test_util::{Stall, TestStore, Verb};
 use tower_idempotency::{IdempotencyLayer, SledStore};
 
@@ -109,7 +109,7 @@ async fn a_question_that_the_store_fails_before_is_not_asked_and_a_later_retry_a
 #[tokio::test]
 async fn a_verdict_that_the_store_fails_to_record_is_told_to_nobody_and_asked_for_again() {
     let scene = Scene::new([found("charged"), found("charged, found again")]).await;
-    scene.store.fail_next(Verb::Resolve);
+    (0..3).for_each(|_| scene.store.fail_next(Verb::Resolve));
     let refused = scene.lab.post("k", "a").await;
     assert!(!refused.problem().is_empty() && refused.json()["retry_with_same_key"] == true, "{refused:?}");
     assert_eq!((scene.happened(), scene.layer.counts().reconciled), ((1, 0), 0));
@@ -178,16 +178,13 @@ async fn what_may_run_again_does_not_where_the_store_fails_to_take_it_over_and_i
 }
 
 #[tokio::test]
-async fn a_take_over_whose_answers_were_lost_runs_once_or_is_undone() {
-    for (lost, (times, effects)) in [(1, (1, 1)), (2, (1, 0))] {
-        let scene = Scene::new([Reconciled::RunAgain]).await;
-        (0..lost).for_each(|_| scene.store.lose_answer(Verb::Reclaim));
-        let retry = scene.lab.post("k", "a").await;
-        assert_eq!((retry.status.as_u16(), scene.happened()), (if lost == 1 { 200 } else { 503 }, (times, effects)));
-        // Nothing ran under the claim that nobody knows of; the next retry finds that out, and asks again.
-        assert_eq!(scene.lab.post("k", "a").await.text(), "effect 1");
-        assert_eq!(scene.happened(), (lost, 1));
-    }
+async fn a_take_over_of_which_nobody_learns_runs_nothing_and_is_asked_about_again() {
+    let scene = Scene::new([Reconciled::RunAgain]).await;
+    scene.store.lose_answer(Verb::Reclaim);
+    scene.refused_as_unavailable().await;
+    assert_eq!(scene.happened(), (1, 0));
+    assert_eq!(scene.lab.post("k", "a").await.text(), "effect 1");
+    assert_eq!(scene.happened(), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +220,7 @@ fn counted(sum: Reconciliation) -> (usize, usize, usize) {
 
 #[tokio::test]
 async fn operations_whose_own_records_fail_are_left_and_the_others_settled() {
-    for (verb, times) in [(Verb::Load, 2), (Verb::Inquire, 2), (Verb::Resolve, 3)] {
+    for (verb, times) in [(Verb::Load, 2), (Verb::Inquire, 2)] {
         let scene = Scene::new([found("charged")]).await;
         cut_short(&scene.store, "k2").await;
         cut_short(&scene.store, "k3").await;
@@ -232,6 +229,10 @@ async fn operations_whose_own_records_fail_are_left_and_the_others_settled() {
         assert_eq!((scene.happened(), scene.layer.counts().live), ((times, 0), 0), "{verb:?}");
         assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (1, 0, 0), "{verb:?}");
     }
+    let scene = Scene::new([found("charged")]).await;
+    (0..3).for_each(|_| scene.store.fail_next(Verb::Resolve));
+    assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (0, 0, 1), "it was told three times");
+    assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (1, 0, 0));
 }
 
 #[tokio::test]
@@ -280,7 +281,7 @@ async fn an_operation_whose_process_crashes_during_the_question_is_still_interru
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
     question_is_open(&store, &gate, &asked).await;
     let store = store.reopen();
-    assert_eq!(store.interrupted(9, None).await.unwrap().len(), 1);
+    assert_eq!(store.interrupted(Page::first(9)).await.unwrap().len(), 1);
     gate.open();
     let restarted = Lab::counting(asking(store, asked.says([found("charged")])));
     assert_eq!((restarted.post("k", "a").await.text(), asked.times(), restarted.effects()), ("charged", 2, 0));
@@ -296,7 +297,7 @@ async fn an_operation_whose_store_is_closed_during_the_question_is_still_interru
     let restarted = Lab::counting(asking(store.clone(), asked.says([found("found by the next process")])));
     gate.open();
     old.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!(store.interrupted(9, None).await.unwrap().len(), 1, "the old verdict came to nothing");
+    assert_eq!(store.interrupted(Page::first(9)).await.unwrap().len(), 1, "the old verdict came to nothing");
     assert_eq!((restarted.post("k", "a").await.text(), asked.times()), ("found by the next process", 2));
     assert!(asked.questions()[1].fence > asked.questions()[0].fence);
 }

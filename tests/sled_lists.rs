@@ -5,13 +5,14 @@ mod common;
 
 use std::time::Duration;
 
-use common::lab::{done, hold, id, on_disk, tree, wish};
+use common::lab::{done, hold, id, on_disk, tree};
 use common::listed::{assert_summed, listed};
+use common::steps::{Claimed, Steps as _, wish};
 use futures_util::future::join_all;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::record::{Claimed, Record, State};
-use tower_idempotency::store::{Store, StoreError};
+use tower_idempotency::record::{Record, State};
+use tower_idempotency::store::{Page, Store, StoreError};
 use tower_idempotency::test_util::ManualClock;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -44,7 +45,7 @@ async fn runs_that_were_claimed_together_end_apart_and_only_those_that_have_not_
     let store = SledStore::open(directory.path()).unwrap();
     assert_eq!(tree(&store).scan_prefix("n").count(), 0, "nobody is running");
     let mut interrupted: Vec<_> =
-        store.interrupted(1_000, None).await.unwrap().iter().map(|record| record.id).collect();
+        store.interrupted(Page::first(1_000)).await.unwrap().iter().map(|record| record.id).collect();
     let mut expected: Vec<_> = running.iter().map(|name| id(name)).collect();
     interrupted.sort_by_key(|id| *id.as_bytes());
     expected.sort_by_key(|id| *id.as_bytes());
@@ -92,7 +93,7 @@ async fn a_list_whose_time_is_over_is_swept_in_slices_and_nothing_else_with_it()
     assert_eq!(listed(&tree(&store), "e"), [*id("young").as_bytes()]);
     assert_summed(&tree(&store));
     assert!(matches!(state(&store, "young").await, Some(State::Completed { .. })));
-    assert!(matches!(store.claim(wish(&names[0], 1)).await.unwrap(), Claimed::Fresh(_)), "its key is free");
+    assert!(matches!(store.claim(wish(&names[0])).await.unwrap(), Claimed::Fresh(_)), "its key is free");
 }
 
 /// Promise 7: in doubt, nothing is said to be absent. What is listed twice must not hide that something is lost.
@@ -129,10 +130,10 @@ async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again(
             let store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
             assert_eq!(store.len(), 4);
             for name in ["stale", "a", "b"] {
-                assert!(matches!(store.claim(wish(name, 2)).await.unwrap(), Claimed::Held(_)), "{name} is done");
+                assert!(matches!(store.claim(wish(name)).await.unwrap(), Claimed::Held(_)), "{name} is done");
             }
-            assert_eq!(store.interrupted(10, None).await.unwrap().len(), 1, "and the run was cut short");
-            assert!(matches!(store.claim(wish("c", 1)).await.unwrap(), Claimed::Fresh(_)));
+            assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1, "and the run was cut short");
+            assert!(matches!(store.claim(wish("c")).await.unwrap(), Claimed::Fresh(_)));
             assert_summed(&tree(&store));
             let mut listed = listed(&tree(&store), "e");
             listed.dedup();
@@ -154,14 +155,14 @@ async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again(
 async fn questions_about_an_interrupted_run_leave_no_lists_behind() {
     let (_directory, store) = on_disk(SledStore::builder());
     let hold = hold(&store, "k").await;
-    store.interrupt(hold.id, hold.fence, None).await.unwrap();
+    store.interrupt(hold.id, hold.fence).await.unwrap();
     let entries = tree(&store).scan_prefix("e").count();
     let mut fence = hold.fence;
     for _ in 0..20 {
         fence = store.inquire(hold.id, fence).await.unwrap().expect("it is still interrupted");
     }
     assert_eq!(tree(&store).scan_prefix("e").count(), entries);
-    assert_eq!(store.interrupted(10, None).await.unwrap().len(), 1);
+    assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -169,20 +170,20 @@ async fn a_damaged_record_of_a_run_is_refused_for_30_days_whatever_an_older_list
     let clock = ManualClock::new(NOON);
     let (directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
     let first = hold(&store, "k").await;
-    store.interrupt(first.id, first.fence, None).await.unwrap();
+    store.interrupt(first.id, first.fence).await.unwrap();
     clock.advance(DAY - Duration::from_secs(60));
-    store.reclaim(wish("k", 2), first.fence).await.unwrap().expect("it runs again");
+    store.reclaim(wish("k"), first.fence).await.unwrap().expect("it runs again");
     tree(&store).insert([b"r".as_slice(), id("k").as_bytes()].concat(), "garbage").unwrap();
     store.close().await.unwrap();
     let store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
     clock.advance(DAY);
     store.sweep(10).await.unwrap();
-    assert!(matches!(store.claim(wish("k", 3)).await, Err(StoreError::Corrupt { .. })));
+    assert!(matches!(store.claim(wish("k")).await, Err(StoreError::Corrupt { .. })));
     clock.advance(DAY * 29);
     while tree(&store).scan_prefix("r").count() > 0 {
         store.sweep(10).await.unwrap();
     }
-    assert!(matches!(store.claim(wish("k", 3)).await.unwrap(), Claimed::Fresh(_)), "its key is free");
+    assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "its key is free");
 }
 
 #[tokio::test]
@@ -194,7 +195,7 @@ async fn a_damaged_record_of_a_key_claimed_anew_is_refused_until_its_own_time_is
     clock.advance(DAY);
     run().await;
     tree(&store).insert([b"r".as_slice(), id("k").as_bytes()].concat(), "garbage").unwrap();
-    let is_refused = async || matches!(store.claim(wish("k", 2)).await, Err(StoreError::Corrupt { .. }));
+    let is_refused = async || matches!(store.claim(wish("k")).await, Err(StoreError::Corrupt { .. }));
     store.sweep(10).await.unwrap();
     assert!(is_refused().await, "the old list is not its own");
     clock.advance(DAY - Duration::from_millis(1));

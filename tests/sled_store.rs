@@ -1,14 +1,17 @@
 //! What `SledStore` promises beyond the contract: restarts, one owner, durability's small print.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::steps::{Claimed, Steps as _, Wish};
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::record::{Claim, Claimed, Completion, Hold, Settled, Settlement, State};
-use tower_idempotency::store::{Health, OpenError, SledStore, Store, StoreError};
+use tower_idempotency::record::{Completion, Hold, Reply, Settlement, State};
+use tower_idempotency::store::{Health, OpenError, Page, SledStore, Store, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
@@ -46,10 +49,10 @@ impl Place {
     }
 }
 
-fn wish(name: &str) -> Claim {
+fn wish(name: &str) -> Wish {
     let id = RecordId::new(None, &Key::new(name).unwrap());
     let fingerprint = Fingerprint::of(name.as_bytes());
-    Claim { id, fingerprint, nonce: [1; 16], durable: true, interrupted_retention: DAY, patience: DAY }
+    Wish::new(id, fingerprint)
 }
 
 async fn claim(store: &SledStore, name: &str) -> Hold {
@@ -63,7 +66,7 @@ async fn run(store: &SledStore, name: &str, outcome: Bytes) -> Hold {
     let hold = claim(store, name).await;
     let settlement = Settlement::Outcome(outcome);
     let completion = Completion { hold, fingerprint: wish(name).fingerprint, settlement, retention: DAY };
-    assert_eq!(store.complete(completion).await.unwrap(), Settled::Done);
+    assert_eq!(store.complete(completion).await.unwrap(), Reply::Taken);
     hold
 }
 
@@ -101,13 +104,13 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
     }
     store.close().await.unwrap();
     let store = place.open();
-    assert_eq!(store.interrupted(2_000, None).await.unwrap().len(), 1_100);
+    assert_eq!(store.interrupted(Page::first(2_000)).await.unwrap().len(), 1_100);
     let record = store.load(holds[0].id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Interrupted { .. }), "{record:?}");
     assert_eq!(record.fence, holds[0].fence);
     let last = holds.iter().map(|hold| hold.fence).max().unwrap();
     assert!(claim(&store, "new").await.fence > last);
-    let fence = store.reclaim(Claim { nonce: [2; 16], ..wish("k0") }, holds[0].fence).await.unwrap().unwrap().fence;
+    let fence = store.reclaim(wish("k0"), holds[0].fence).await.unwrap().unwrap().fence;
     assert!(fence > last);
 }
 
@@ -161,10 +164,10 @@ async fn what_was_asked_before_close_is_done() {
     let place = Place::new();
     let store = place.open();
     let holds = [claim(&store, "a").await, claim(&store, "b").await];
-    let answers = holds.map(|hold| store.interrupt(hold.id, hold.fence, None));
+    let answers = holds.map(|hold| store.interrupt(hold.id, hold.fence));
     store.close().await.unwrap();
     for answer in answers {
-        assert_eq!(answer.await.unwrap(), Settled::Done);
+        assert_eq!(answer.await.unwrap(), Reply::Taken);
     }
 }
 
@@ -205,9 +208,9 @@ fn a_directory_with_other_files_is_left_alone() {
 #[test]
 fn a_directory_of_a_later_format_is_refused() {
     let place = Place::new();
-    place.plant([(b"mformat".to_vec(), vec![3])]);
+    place.plant([(b"mformat".to_vec(), vec![4])]);
     let error = SledStore::open(&place.path).unwrap_err();
-    assert!(matches!(error, OpenError::Format { format: 3, known: 2, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Format { format: 4, known: 3, .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -246,11 +249,11 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
     for name in ["damaged", "whole"] {
         let hold = claim(&store, name).await;
-        store.interrupt(hold.id, hold.fence, None).await.unwrap();
+        store.interrupt(hold.id, hold.fence).await.unwrap();
     }
     let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
     tree.insert([b"r".as_slice(), wish("damaged").id.as_bytes()].concat(), "garbage").unwrap();
-    let listed = store.interrupted(10, None).await.unwrap();
+    let listed = store.interrupted(Page::first(10)).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [wish("whole").id]);
     assert!(matches!(store.claim(wish("damaged")).await, Err(StoreError::Corrupt { .. })));
     clock.advance(DAY);
@@ -259,8 +262,8 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     }
     assert_eq!(tree.scan_prefix("i").count(), 0, "it is not listed under its old entry");
     let hold = claim(&store, "damaged").await;
-    store.interrupt(hold.id, hold.fence, None).await.unwrap();
-    assert_eq!(store.interrupted(10, None).await.unwrap().len(), 1);
+    store.interrupt(hold.id, hold.fence).await.unwrap();
+    assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -357,45 +360,28 @@ async fn a_full_store_refuses_new_keys_and_finishes_what_has_begun() {
     let place = Place::new();
     let store = SledStore::builder().max_records(3).open(&place.path).unwrap();
     let holds = [claim(&store, "a").await, claim(&store, "b").await, claim(&store, "c").await];
-    for durable in [true, false] {
-        let refused = store.claim(Claim { durable, ..wish("d") }).await;
+    for may_repeat in [false, true] {
+        let refused = store.claim(Wish { may_repeat, ..wish("d") }).await;
         assert!(matches!(refused, Err(StoreError::Full { limit: "max_records" })), "{refused:?}");
     }
     for (hold, name) in holds.iter().zip(["a", "b", "c"]) {
         let settlement = Settlement::Outcome(Bytes::from(vec![1; 100_000]));
         let completion = Completion { hold: *hold, fingerprint: wish(name).fingerprint, settlement, retention: DAY };
-        assert_eq!(store.complete(completion).await.unwrap(), Settled::Done);
+        assert_eq!(store.complete(completion).await.unwrap(), Reply::Taken);
     }
     store.close().await.unwrap();
     let store = SledStore::builder().max_records(3).open(&place.path).unwrap();
     assert!(matches!(store.claim(wish("d")).await, Err(StoreError::Full { .. })), "counted across a restart");
 }
 
-/// One line per key: key and value in hex, as stores of format 1 have them.
-const FORMAT_1: &str = include_str!("fixtures/store-v1.txt");
-
-fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<_> = text.bytes().map(|digit| char::from(digit).to_digit(16).unwrap()).collect();
-    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap()).collect()
-}
-
 #[tokio::test]
-async fn a_store_of_format_1_is_read() {
+async fn a_store_that_no_release_has_written_is_refused_and_left_as_it_is() {
     let place = Place::new();
-    place.plant(FORMAT_1.lines().map(|line| {
-        let (key, value) = line.split_once(' ').unwrap();
-        (unhex(key), unhex(value))
-    }));
-    let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
-    let store = SledStore::builder().clock(clock).open(&place.path).unwrap();
-    assert_eq!(outcome(&store, "small").await, "x");
-    assert_eq!(outcome(&store, "large").await, Bytes::from(vec![7; 9_000]));
-    let interrupted = store.interrupted(10, None).await.unwrap();
-    assert_eq!(
-        interrupted.iter().map(|record| record.id).collect::<Vec<_>>(),
-        [wish("interrupted").id, wish("running").id]
-    );
-    assert!(claim(&store, "new").await.fence.0 >> 40 == 2, "the second boot");
+    place.plant([(b"mformat".to_vec(), vec![2])]);
+    for _ in 0..2 {
+        let refused = SledStore::open(&place.path).unwrap_err();
+        assert!(matches!(refused, OpenError::Incompatible { .. }), "{refused:?}");
+    }
 }
 
 #[tokio::test]

@@ -6,11 +6,12 @@ mod common;
 use std::time::Duration;
 
 use tower_idempotency::engine::CommitError;
-use tower_idempotency::record::{Claimed, Resolution, Settled};
-use tower_idempotency::store::{Abort, Store as _, StoreError, TransactionError, TransactionTree};
+use tower_idempotency::record::{Reply, Resolution};
+use tower_idempotency::store::{Abort, StoreError, TransactionError, TransactionTree};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
 
-use common::lab::{Lab, done, hold, on_disk, wish};
+use common::lab::{Lab, done, hold, on_disk};
+use common::steps::{Claimed, Steps as _, wish};
 
 /// A store, and two trees of the application.
 fn opened() -> (tempfile::TempDir, SledStore, [sled::Tree; 2]) {
@@ -62,7 +63,7 @@ async fn one_that_is_given_up_panics_or_writes_too_much_leaves_nothing() {
     let twice: Result<(), Never> = store.transaction([&one, &one], |_| Ok(())).await;
     assert!(matches!(twice, Err(CommitError::Trees(_))), "{twice:?}");
     assert!(one.is_empty());
-    assert!(matches!(store.claim(wish("k", 1)).await.unwrap(), Claimed::Fresh(_)), "the store works on");
+    assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "the store works on");
 }
 
 // "`TransactionTree::remove` counts nothing, an insert counts no overhead per entry."
@@ -142,6 +143,6 @@ async fn with_less_free_than_is_to_be_left_new_keys_are_refused_and_outcomes_rec
         assert!(lab.post("before", "a").await.is_replay());
         assert_eq!(lab.effects(), 0);
         let resolution = Resolution::Outcome { outcome: "done".into(), retention: Duration::from_secs(60) };
-        assert_eq!(store.resolve(held.id, held.fence, resolution).await.unwrap(), Settled::Done);
+        assert_eq!(store.settle(held.id, held.fence, resolution).await.unwrap(), Reply::Taken);
     }
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use common::lab::{Gate, Lab, done, hold, id, on_disk, post, tree, wish};
+use common::lab::{Gate, Lab, done, hold, id, on_disk, post, tree};
+use common::steps::{Steps as _, wish};
 use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
 use tower_http::cors::CorsLayer;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::record::{Settled, State};
-use tower_idempotency::store::{OpenError, Store};
+use tower_idempotency::record::{Reply, State};
+use tower_idempotency::store::{OpenError, Page, Store};
 use tower_idempotency::test_util::{ManualClock, TestStore, Verb};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, RejectionKind, SledStore};
 
@@ -30,7 +31,7 @@ fn store_full() -> (u16, String) {
 
 async fn complete<St: Store>(store: &St, key: &str, retention: Duration) {
     let hold = hold(store, key).await;
-    assert_eq!(store.complete(done(hold, "done", retention)).await.unwrap(), Settled::Done);
+    assert_eq!(store.complete(done(hold, "done", retention)).await.unwrap(), Reply::Taken);
 }
 
 #[tokio::test]
@@ -77,7 +78,7 @@ async fn trap_54_on_disk_too_a_sweep_deletes_a_slice_with_all_that_belongs_to_it
 fn trap_57_many_claims_at_once_take_all_places_and_no_more() {
     for _ in 0..500 {
         let store = MemoryStore::builder().max_records(4).build();
-        let claims: Vec<_> = (0..8).map(|number| wish(&format!("k{number}"), 1)).collect();
+        let claims: Vec<_> = (0..8).map(|number| wish(&format!("k{number}"))).collect();
         let taken = std::thread::scope(|scope| {
             let store = &store;
             let claim = |wish| scope.spawn(move || store.claim(wish).now_or_never().unwrap().is_ok());
@@ -85,7 +86,7 @@ fn trap_57_many_claims_at_once_take_all_places_and_no_more() {
             claims.into_iter().map(|claim| claim.join().unwrap()).filter(|taken| *taken).count()
         });
         assert_eq!((taken, store.len()), (4, 4));
-        assert!(store.claim(wish("one more", 1)).now_or_never().unwrap().is_err());
+        assert!(store.claim(wish("one more")).now_or_never().unwrap().is_err());
         assert_eq!(store.len(), 4);
     }
 }
@@ -95,14 +96,14 @@ async fn sweep_spares_the_running<St: Store>(store: St, clock: &ManualClock) {
     let cut = hold(&store, "cut").await;
     complete(&store, "done", HOUR).await;
     clock.advance(HOUR * 24 * 365 * 10);
-    store.interrupt(cut.id, cut.fence, None).await.unwrap();
+    store.interrupt(cut.id, cut.fence).await.unwrap();
     assert!(store.sweep(100).await.unwrap() <= 1);
     assert_eq!(store.sweep(100).await.unwrap(), 0);
     let record = store.load(id("running")).await.unwrap().expect("the running one is there");
     assert!(matches!(record.state, State::Running { .. }), "{record:?}");
     assert_eq!(record.fence, running.fence);
-    assert_eq!(store.interrupted(10, None).await.unwrap().len(), 1, "kept a day from when it was cut short");
-    assert_eq!(store.complete(done(running, "late", HOUR)).await.unwrap(), Settled::Done);
+    assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1, "kept a day from when it was cut short");
+    assert_eq!(store.complete(done(running, "late", HOUR)).await.unwrap(), Reply::Taken);
     let record = store.load(id("running")).await.unwrap().expect("the completed one is there");
     assert!(matches!(&record.state, State::Completed { outcome, .. } if outcome == "late"), "{record:?}");
 }

@@ -15,13 +15,14 @@ use bytes::Bytes;
 use common::asked::{Asked, asking, found};
 use common::lab::{Gate, Lab, frames, keyed, on_disk, post};
 use common::log::Log;
+use common::steps::Steps as _;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use tower_idempotency::engine::Effect;
-use tower_idempotency::record::{Resolution, Settled};
+use tower_idempotency::record::{Reply, Resolution};
 use tower_idempotency::server::{Meaning, Resolve};
-use tower_idempotency::store::{InterruptedRecord, Store};
+use tower_idempotency::store::{InterruptedRecord, Page, Store};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{
     Fingerprint, IdempotencyLayer, Keep, MemoryStore, OnInterrupted, Once, RecordId, Release, SledStore, Unknown,
@@ -276,14 +277,14 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
 
     let settled = layer.resolve_all(bad.iter().map(|record| (*record, Resolve::Forget))).await;
     assert_eq!(settled.iter().map(|(record, _)| *record).collect::<Vec<_>>(), bad, "in their order");
-    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Settled::Done))));
+    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Reply::Taken))));
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 201);
     // What is settled already, or can't be recorded, is said of each.
     let late = layer.interrupted_with_status(StatusCode::GATEWAY_TIMEOUT, 1).await.unwrap()[0];
     let long = http::Response::new(Bytes::from(vec![0; 2 << 20]));
     let decisions = [(bad[0], Resolve::Forget), (late, Resolve::Answer(long))];
     let settled: Vec<_> = layer.resolve_all(decisions).await.into_iter().map(|(_, settled)| settled).collect();
-    assert!(matches!(&settled[..], [Ok(Settled::Superseded), Err(_)]), "{settled:?}");
+    assert!(matches!(&settled[..], [Ok(Reply::Refused), Err(_)]), "{settled:?}");
 }
 
 #[tokio::test]
@@ -297,7 +298,7 @@ async fn many_messages_are_settled_at_once() {
     assert!(listed.len() == 100 && listed.iter().all(|record| record.status.is_none()));
     let outcome = Resolution::Outcome { outcome: Bytes::from("sent"), retention: DAY };
     let settled = once.resolve_all(listed.iter().map(|record| (*record, outcome.clone()))).await;
-    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Settled::Done))));
+    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Reply::Taken))));
     assert!(once.interrupted(1_000).await.unwrap().is_empty());
 }
 
@@ -305,7 +306,7 @@ async fn many_messages_are_settled_at_once() {
 async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
     let (directory, store) = on_disk(SledStore::builder());
     outage(IdempotencyLayer::new(store.clone()), &[502]).await;
-    let listed = store.interrupted(9, None).await.unwrap();
+    let listed = store.interrupted(Page::first(9)).await.unwrap();
     for record in &listed {
         assert!(store.inquire(record.id, record.fence).await.unwrap().is_some());
     }
@@ -313,7 +314,7 @@ async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
     assert_eq!(statuses(&listed), BTreeSet::from([None, Some(502)]));
     store.close().await.unwrap();
     let store = SledStore::open(directory.path()).unwrap();
-    assert_eq!(statuses(&store.interrupted(9, None).await.unwrap()), statuses(&listed));
+    assert_eq!(statuses(&store.interrupted(Page::first(9)).await.unwrap()), statuses(&listed));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
 use serde_json::{Value, json};
-use tower_idempotency::record::{Fence, Settled};
+use tower_idempotency::record::{Fence, Reply};
 use tower_idempotency::server::Resolve;
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{AnyStore, IdempotencyLayer};
@@ -85,7 +85,7 @@ pub(crate) async fn forget_all(State(layer): Layer, RawQuery(query): RawQuery) -
     let answered = layer.interrupted_with_status(status, LISTED).await.map_err(store_error)?;
     let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolve::Forget))).await;
     let (forgotten, left): (Vec<_>, Vec<_>) =
-        settled.into_iter().partition(|(_, settled)| matches!(settled, Ok(Settled::Done)));
+        settled.into_iter().partition(|(_, settled)| matches!(settled, Ok(Reply::Taken)));
     tracing::warn!(%status, forgotten = forgotten.len(), "an operator settled interrupted operations");
     Ok(Json(json!({ "settled": forgotten.len(), "left": left.len() })))
 }
@@ -108,11 +108,11 @@ async fn resolve(
     let id = id.parse().map_err(|_| ApiError::invalid("id", "id must be 64 hex digits, as they are listed"))?;
     let fence = Fence(query.number("fence", 1..=u64::MAX)?);
     match layer.resolve(id, fence, resolve).await.map_err(store_error)? {
-        Settled::Done => {
+        Reply::Taken => {
             tracing::warn!(record_id = id.short(), "an operator settled an interrupted operation");
             Ok(Json(json!({ "settled": true })).into_response())
         }
-        Settled::Superseded => {
+        Reply::Refused => {
             let error = ApiError::invalid(None, "It is not interrupted (any more) under this fence; list again.");
             Err(error.status(StatusCode::CONFLICT))
         }

@@ -1,6 +1,5 @@
 //! Asking the store for the operation, under its slot.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,15 +7,16 @@ use tokio::time::Instant;
 
 use super::context::Rerun;
 use super::engine::{Ask, Engine};
-use super::nonce;
 use super::policy::OnInterrupted;
 use crate::fingerprint::Match;
-use crate::record::{Claim, Claimed, Fence, Hold, Record, State};
+use crate::record::{Applied, Claim, Fence, Hold, Owner, Record, Reply, State, Transition};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
 
 /// How often an operation is claimed whose record vanishes each time before it is looked at.
 const CLAIMS: usize = 3;
+/// What a run may take beyond `max_run`, to record how it ended.
+const RECORDED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What came of it.
 #[derive(Debug)]
@@ -32,26 +32,42 @@ pub(super) enum Acquired {
 impl<St: Store> Engine<St> {
     /// `known` is set once a record was seen. What comes to pass after `deadline` is for nobody.
     pub(super) async fn acquire(&self, ask: &Ask, known: &AtomicBool, deadline: Instant) -> Acquired {
-        match self.try_acquire(ask, known, deadline).await {
-            Ok(acquired) => acquired,
+        let acquired = self.claim(ask, known, deadline).await;
+        acquired.unwrap_or_else(|error| Acquired::Refused(self.refusal(ask, &error)))
+    }
+
+    /// Takes over an operation that somebody said may run again.
+    pub(super) async fn take_over(
+        &self,
+        ask: &Ask,
+        interrupted: Fence,
+        known: &AtomicBool,
+        deadline: Instant,
+    ) -> Acquired {
+        match self.reclaim(ask, interrupted, deadline).await {
+            Ok(Some(acquired)) => acquired,
+            // It expired during the question: it is new.
+            Ok(None) => self.acquire(ask, known, deadline).await,
             Err(error) => Acquired::Refused(self.refusal(ask, &error)),
         }
     }
 
-    async fn try_acquire(&self, ask: &Ask, known: &AtomicBool, deadline: Instant) -> Result<Acquired, StoreError> {
+    async fn claim(&self, ask: &Ask, known: &AtomicBool, deadline: Instant) -> Result<Acquired, StoreError> {
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() && !ask.is_within {
             return Box::pin(self.find(ask)).await;
         }
-        if let Some(doubted) = self.store.slots().doubted(&ask.id) {
-            Box::pin(self.undo(Claim { patience: left(deadline), ..doubted })).await?;
-        }
-        self.claim(ask, known, deadline).await
-    }
-
-    async fn claim(&self, ask: &Ask, known: &AtomicBool, deadline: Instant) -> Result<Acquired, StoreError> {
         for _ in 0..CLAIMS {
-            if let Some(acquired) = self.claim_once(ask, known, deadline).await? {
+            let wish = self.wish(ask, deadline);
+            let leaves_no_trace = wish.may_repeat && self.store.is_exclusive();
+            let Applied { reply, record } = self.store.apply(ask.id, Transition::Claim(wish)).await?;
+            let Some(record) = record else { continue };
+            if reply == Reply::Taken {
+                let rerun = if leaves_no_trace { Rerun::Unknown } else { Rerun::No };
+                return Ok(Acquired::Run(hold(ask, &record), rerun));
+            }
+            known.store(true, Ordering::Relaxed);
+            if let Some(acquired) = Box::pin(self.held(ask, record, deadline)).await? {
                 return Ok(acquired);
             }
         }
@@ -65,141 +81,66 @@ impl<St: Store> Engine<St> {
             Err(error @ StoreError::Corrupt { .. }) => return Err(error),
             Ok(None) | Err(_) => return Ok(Acquired::Refused(Refusal::ShuttingDown)),
         };
-        // The next process will run it.
-        let runs = matches!(record.state, State::Running { .. })
-            || self.runs_again(ask, &record)
-            || self.reconciler(ask, &record).is_some();
-        Ok(if runs { Acquired::Refused(Refusal::ShuttingDown) } else { Acquired::Found(Box::new(record)) })
+        // Where something would have to be done, the next process will do it.
+        let is_answered = self.is_answered_by(ask, &record);
+        Ok(if is_answered { Acquired::Found(Box::new(record)) } else { Acquired::Refused(Refusal::ShuttingDown) })
     }
 
-    /// Claims, and takes over what was interrupted, where the policy says so; `None` if the record vanished in between.
-    async fn claim_once(
-        &self,
-        ask: &Ask,
-        known: &AtomicBool,
-        deadline: Instant,
-    ) -> Result<Option<Acquired>, StoreError> {
-        let claim = self.draw(ask, deadline)?;
-        let claimed = match self.store.claim(claim).await {
-            Err(StoreError::Uncertain { .. }) => Box::pin(self.again(&claim, self.store.claim(claim))).await,
-            claimed => claimed,
-        };
-        let record = match claimed? {
-            Claimed::Fresh(hold) => {
-                let rerun = if claim.durable { Rerun::No } else { Rerun::Unknown };
-                return Ok(Some(Acquired::Run(hold, rerun)));
-            }
-            Claimed::Held(record) => record,
-        };
-        known.store(true, Ordering::Relaxed);
-        Box::pin(self.held(ask, claim, record)).await
-    }
-
-    /// Takes over what is there, if it was interrupted and the policy says so.
-    async fn held(&self, ask: &Ask, claim: Claim, record: Record) -> Result<Option<Acquired>, StoreError> {
+    /// Takes over what is there, if it was interrupted and the policy says so; `None` if it vanished meanwhile.
+    async fn held(&self, ask: &Ask, record: Record, deadline: Instant) -> Result<Option<Acquired>, StoreError> {
         let record = match record.state {
             // We have the slot, so no run of this process is alive under it: it ended without settling.
-            State::Running { .. } => {
-                self.store.interrupt(ask.id, record.fence, None).await?;
-                self.store.load(ask.id).await?
+            State::Running { .. } if record.owner == Owner::Here => {
+                let interrupt = Transition::Interrupt { fence: record.fence, status: None };
+                self.store.apply(ask.id, interrupt).await?.record
             }
-            State::Interrupted { .. } | State::Completed { .. } | State::Consumed { .. } => Some(record),
+            _ => Some(record),
         };
         match record {
-            Some(record) if self.runs_again(ask, &record) => self.reclaim(claim, record.fence).await,
+            Some(record) if self.runs_again(ask, &record) => self.reclaim(ask, record.fence, deadline).await,
             record => Ok(record.map(Box::new).map(Acquired::Found)),
         }
     }
 
+    /// Takes over what was interrupted under this fence; `None` if it is gone.
+    async fn reclaim(&self, ask: &Ask, fence: Fence, deadline: Instant) -> Result<Option<Acquired>, StoreError> {
+        let reclaim = Transition::Reclaim(self.wish(ask, deadline), fence);
+        let Applied { reply, record } = self.store.apply(ask.id, reclaim).await?;
+        Ok(record.map(|record| match reply {
+            Reply::Taken => Acquired::Run(hold(ask, &record), Rerun::Yes),
+            // Settled by somebody meanwhile.
+            Reply::Refused => Acquired::Found(Box::new(record)),
+        }))
+    }
+
     /// Whether an interrupted operation runs again for this request.
     fn runs_again(&self, ask: &Ask, record: &Record) -> bool {
-        matches!(record.state, State::Interrupted { .. })
+        record.is_interrupted()
             && matches!(self.policy.on_interrupted, OnInterrupted::Rerun)
             && record.fingerprint.compare(&ask.fingerprint) == Match::Same
     }
 
-    /// Whether an operation stays interrupted whatever this request does.
-    pub(super) fn stays(&self, ask: &Ask, record: &Record) -> bool {
-        matches!(record.state, State::Interrupted { .. })
-            && !self.runs_again(ask, record)
-            && self.reconciler(ask, record).is_none()
-    }
-
-    /// Undoes a claim that an earlier request sent and the store may hold: nothing ran under it.
-    async fn undo(&self, doubted: Claim) -> Result<(), StoreError> {
-        // Sent again, it is known for our own by its nonce.
-        let undone = match self.store.claim(doubted).await {
-            Ok(Claimed::Fresh(hold)) if hold.attempt > 1 => {
-                self.store.interrupt(hold.id, hold.fence, None).await.map(drop)
-            }
-            Ok(Claimed::Fresh(hold)) if hold.recorded => self.store.release(hold.id, hold.fence).await.map(drop),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if undone.is_err() {
-            self.store.slots().doubt(doubted);
+    /// Whether there is nothing to be done for this request but to answer it from the record.
+    pub(super) fn is_answered_by(&self, ask: &Ask, record: &Record) -> bool {
+        match record.state {
+            State::Completed { .. } | State::Consumed { .. } => true,
+            State::Running { .. } => record.owner == Owner::Elsewhere,
+            State::Interrupted { .. } => !self.runs_again(ask, record) && self.reconciler(ask, record).is_none(),
         }
-        undone
     }
 
-    /// Sends what takes an operation again, as its answer was lost: the nonce shows that it is ours. Where that one is lost
-    /// too, the next request for the operation undoes it.
-    async fn again<T: Send>(
-        &self,
-        claim: &Claim,
-        sent: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> Result<T, StoreError> {
-        let result = sent.await;
-        // Whatever became of it, the store may hold the first.
-        if result.is_err() {
-            self.store.slots().doubt(*claim);
-        }
-        result
-    }
-
-    /// Takes over an operation that somebody said may run again.
-    pub(super) async fn take_over(
-        &self,
-        ask: &Ask,
-        interrupted: Fence,
-        known: &AtomicBool,
-        deadline: Instant,
-    ) -> Acquired {
-        let taking = async {
-            match self.reclaim(self.draw(ask, deadline)?, interrupted).await? {
-                Some(acquired) => Ok(acquired),
-                // It expired during the question: it is new.
-                None => self.claim(ask, known, deadline).await,
-            }
-        };
-        taking.await.unwrap_or_else(|error| Acquired::Refused(self.refusal(ask, &error)))
-    }
-
-    fn draw(&self, ask: &Ask, deadline: Instant) -> Result<Claim, StoreError> {
-        Ok(Claim {
-            id: ask.id,
+    fn wish(&self, ask: &Ask, deadline: Instant) -> Claim {
+        Claim {
             fingerprint: ask.fingerprint,
-            nonce: nonce::draw()?,
-            durable: self.claims_durably(),
+            origin: None,
+            may_repeat: !self.claims_durably(),
+            bound: self.policy.max_run.saturating_add(RECORDED_WITHIN),
             interrupted_retention: self.policy.interrupted_retention,
-            patience: left(deadline),
-        })
-    }
-
-    async fn reclaim(&self, claim: Claim, interrupted: Fence) -> Result<Option<Acquired>, StoreError> {
-        let taken = match self.store.reclaim(claim, interrupted).await {
-            Err(StoreError::Uncertain { .. }) => self.again(&claim, self.store.reclaim(claim, interrupted)).await,
-            taken => taken,
-        };
-        match taken? {
-            Some(hold) => Ok(Some(Acquired::Run(hold, Rerun::Yes))),
-            // Settled by somebody meanwhile.
-            None => Ok(self.store.load(claim.id).await?.map(Box::new).map(Acquired::Found)),
+            patience: deadline.saturating_duration_since(Instant::now()),
         }
     }
 }
 
-/// How long somebody still waits.
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
+fn hold(ask: &Ask, record: &Record) -> Hold {
+    Hold { id: ask.id, fence: record.fence, attempt: record.attempt }
 }

@@ -49,7 +49,7 @@ impl Drop for Over {
 
 impl RunContext {
     pub(super) fn new(rerun: Rerun, commitment: Arc<Commitment>) -> Self {
-        let Hold { id, fence, attempt, .. } = commitment.hold;
+        let Hold { id, fence, attempt } = commitment.hold;
         Self { id, fence, attempt, rerun, protection: Protection::Store(commitment) }
     }
 

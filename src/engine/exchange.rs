@@ -1,6 +1,5 @@
 //! One request's way to its verdict: slot, store, slot again; then joined, answered from the record, or run.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -10,13 +9,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
-use super::context::RunContext;
 use super::engine::{Ask, Engine, STORE_TIMEOUT, millis};
 use super::policy::OnInFlight;
-use super::run::Run;
-use super::verdict::{Finished, Verdict};
+use super::run::{Run, Work};
+use super::verdict::Verdict;
 use crate::laboratory::{self, Protection};
-use crate::record::State;
 use crate::slots::{End, Entered, Joined, Phase, Waiter};
 use crate::store::{Store, StoreError};
 use crate::within::within;
@@ -35,12 +32,12 @@ impl<St: Store> Engine<St> {
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for a run that has begun: it was spawned, and records what it produces.
-    pub(crate) async fn exchange<W, F, T>(self: &Arc<Self>, span: &Span, ask: Ask, work: W) -> Verdict<T>
-    where
-        W: FnOnce(RunContext) -> F + Send + 'static,
-        F: Future<Output = Finished<T>> + Send + 'static,
-        T: Send + 'static,
-    {
+    pub(crate) async fn exchange<T: Send + 'static>(
+        self: &Arc<Self>,
+        span: &Span,
+        ask: Ask,
+        work: impl Work<T>,
+    ) -> Verdict<T> {
         if !span.is_disabled() {
             span.record("record_id", ask.id.short());
         }
@@ -54,12 +51,7 @@ impl<St: Store> Engine<St> {
         verdict
     }
 
-    async fn decide<W, F, T>(self: &Arc<Self>, span: &Span, ask: &Ask, work: W) -> Verdict<T>
-    where
-        W: FnOnce(RunContext) -> F + Send + 'static,
-        F: Future<Output = Finished<T>> + Send + 'static,
-        T: Send + 'static,
-    {
+    async fn decide<T: Send + 'static>(self: &Arc<Self>, span: &Span, ask: &Ask, work: impl Work<T>) -> Verdict<T> {
         let slots = self.store.slots();
         // What the work holds, such as an inner concurrency limit's permit, is given back before anybody waits.
         if let Some(waiter) = slots.look(&ask.id) {
@@ -76,11 +68,7 @@ impl<St: Store> Engine<St> {
                 return Box::pin(self.join(span, waiter, ask)).await;
             }
             match loaded {
-                Some(Ok(Some(record))) if matches!(record.state, State::Completed { .. } | State::Consumed { .. }) => {
-                    return Verdict::of_record(record, &ask.fingerprint);
-                }
-                // Nothing runs for it.
-                Some(Ok(Some(record))) if self.stays(ask, &record) => {
+                Some(Ok(Some(record))) if self.is_answered_by(ask, &record) => {
                     return Verdict::of_record(record, &ask.fingerprint);
                 }
                 Some(Err(error @ StoreError::Corrupt { .. })) => return Verdict::Refused(self.refusal(ask, &error)),

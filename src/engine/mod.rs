@@ -22,7 +22,6 @@ mod context;
 #[allow(clippy::module_inception, reason = "the noun of this room")]
 mod engine;
 mod exchange;
-mod nonce;
 mod once;
 mod policy;
 mod reconcile;

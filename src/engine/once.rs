@@ -15,9 +15,9 @@ use super::reconcile::Reconciliation;
 use super::verdict::{Ended, Finished, Verdict};
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
-use crate::record::{Fence, Resolution, Settled};
+use crate::record::{Fence, Reply, Resolution};
 use crate::slots::Refusal;
-use crate::store::{InterruptedRecord, Store, StoreError};
+use crate::store::{InterruptedRecord, Page, Store, StoreError};
 
 /// Runs effects at most once per record id, without HTTP.
 ///
@@ -198,10 +198,10 @@ impl<St: Store> Once<St> {
     /// # Cancel safety
     /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.engine.store.interrupted(limit, None).await
+        self.engine.store.interrupted(Page::first(limit)).await
     }
 
-    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
+    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Reply::Refused`]
     /// where it no longer is, runs again, or was asked about since, which takes a new fence.
     ///
     /// # Errors
@@ -212,7 +212,7 @@ impl<St: Store> Once<St> {
     ///
     /// # Cancel safety
     /// If the future was polled and is dropped, the operation is settled all the same.
-    pub async fn resolve(&self, id: RecordId, fence: Fence, resolution: Resolution) -> Result<Settled, StoreError> {
+    pub async fn resolve(&self, id: RecordId, fence: Fence, resolution: Resolution) -> Result<Reply, StoreError> {
         self.engine.resolve(id, fence, resolution).await
     }
 
@@ -223,7 +223,7 @@ impl<St: Store> Once<St> {
     pub fn resolve_all(
         &self,
         decisions: impl IntoIterator<Item = (InterruptedRecord, Resolution)>,
-    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Settled, StoreError>)>> + Send {
+    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Reply, StoreError>)>> + Send {
         self.engine.resolve_all(decisions.into_iter().map(|(record, resolution)| (record, Ok(resolution))).collect())
     }
 

@@ -6,7 +6,6 @@
 //! 3. The record stays interrupted meanwhile, so that a process that dies while it asks changes nothing.
 //! 4. Whoever asks is detached from its requester: a run, or a task of its own.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,21 +13,22 @@ use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::context::RunContext;
 use super::engine::{Ask, Engine, STORE_TIMEOUT};
 use super::policy::OnInterrupted;
 use super::reconciler::{InterruptedRun, Reconciled, Reconciler};
-use super::resolve::{self, Settling, Unsure};
-use super::run::Run;
-use super::verdict::{Finished, Verdict};
+use super::resolve::Settling;
+use super::run::{Run, Work};
+use super::settle::Later;
+use super::verdict::Verdict;
 use crate::fingerprint::Match;
 use crate::key::RecordId;
-use crate::record::{Fence, Record, Resolution, Settled, State};
+use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
 use crate::slots::{End, Entered, Phase, Refusal, Slot};
-use crate::store::{InterruptedRecord, Store, StoreError};
+use crate::store::{InterruptedRecord, Page, Store, StoreError};
 
-/// How many operations are asked about at a time.
+/// How many operations are asked about at a time, and listed.
 const AT_A_TIME: usize = 16;
+const PAGE: usize = 1_024;
 
 /// What became of the interrupted operations that the application was asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,38 +54,27 @@ enum Consulted {
     Over(End),
 }
 
-/// What one question has come to, for the sum.
-enum Answer {
-    Settled,
-    RunAgain,
-    Unknown,
-}
-
-/// What became of an operation that nobody retried.
-enum Asked {
-    /// Its outcome is to be recorded under this fence.
-    Outcome(Slot, Fence, Bytes),
-    /// There is nothing more to be done.
-    Over(Option<Answer>),
-}
-
 impl<St: Store> Engine<St> {
     /// Who is to be asked about `record`, for this request.
     pub(super) fn reconciler(&self, ask: &Ask, record: &Record) -> Option<Reconciler> {
         let OnInterrupted::Reconcile(reconciler) = &self.policy.on_interrupted else { return None };
-        let is_asked = matches!(record.state, State::Interrupted { .. })
-            && record.fingerprint.compare(&ask.fingerprint) == Match::Same;
+        let is_asked = record.is_interrupted() && record.fingerprint.compare(&ask.fingerprint) == Match::Same;
         is_asked.then(|| reconciler.clone())
     }
 
     /// Takes a new fence and asks.
     async fn consult(&self, reconciler: &Reconciler, ask: &Ask, record: &InterruptedRecord) -> Consulted {
-        let taking = timeout(STORE_TIMEOUT, self.store.inquire(record.id, record.fence));
-        let taken = taking.await.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
-        let fence = match taken {
-            Ok(Some(fence)) => fence,
-            Ok(None) => return Consulted::Gone,
-            Err(error) => return Consulted::Over(End::Refused(self.refusal(ask, &error))),
+        // To ask, and to record what is said.
+        let bound = reconciler.patience().saturating_add(2 * STORE_TIMEOUT);
+        let taking = self.store.apply(record.id, Transition::Inquire { fence: record.fence, bound });
+        let fence = match timeout(STORE_TIMEOUT, taking).await {
+            Ok(Ok(Applied { reply: Reply::Taken, record: Some(record) })) => record.fence,
+            Ok(Ok(_)) => return Consulted::Gone,
+            Ok(Err(error)) => return Consulted::Over(End::Refused(self.refusal(ask, &error))),
+            Err(_) => {
+                let error = StoreError::uncertain("the store has not answered in time");
+                return Consulted::Over(End::Refused(self.refusal(ask, &error)));
+            }
         };
         match reconciler.ask(InterruptedRun::new(record, fence)).await {
             Reconciled::Outcome(outcome) => Consulted::Outcome(fence, outcome),
@@ -95,10 +84,10 @@ impl<St: Store> Engine<St> {
     }
 
     /// Records what the application knew, and frees the slot.
-    async fn settle_reconciled(&self, slot: Slot, fence: Fence, outcome: Bytes) -> Settling<St> {
+    async fn settle_reconciled(&self, slot: Slot, fence: Fence, outcome: Bytes) -> Settling {
         let resolution = Resolution::Outcome { outcome, retention: self.policy.retention };
-        let settling = resolve::settle(Arc::clone(&self.store), slot, fence, resolution, self.policy.retention).await;
-        if let Ok(Settled::Done) = settling.settled {
+        let settling = self.settle_interrupted(slot, fence, resolution).await;
+        if let Ok(Reply::Taken) = settling.settled {
             self.count(|tally| &tally.reconciled);
         }
         settling
@@ -108,97 +97,86 @@ impl<St: Store> Engine<St> {
     pub(crate) async fn reconcile_all(self: &Arc<Self>) -> Result<Reconciliation, StoreError> {
         let mut sum = Reconciliation::default();
         let OnInterrupted::Reconcile(reconciler) = &self.policy.on_interrupted else { return Ok(sum) };
-        let records = self.store.interrupted(usize::MAX, None).await?;
         // What takes longer goes on by itself, and counts as unknown: to look, to take a fence, to ask, to record.
         let patience = reconciler.patience().saturating_add(3 * STORE_TIMEOUT);
         let one = |record: InterruptedRecord| {
             let (reply, reconciled) = oneshot::channel();
             let (engine, reconciler) = (Arc::clone(self), reconciler.clone());
             self.spawn(Box::pin(async move {
-                let (answer, unsure) = engine.reconcile_one(&reconciler, record.id).await;
-                let _ = reply.send(answer);
-                Unsure::ends(unsure).await;
+                let (reconciled, later) = engine.reconcile_one(&reconciler, record.id).await;
+                let _ = reply.send(reconciled);
+                engine.see_through(later).await;
             }));
             async move { timeout(patience, reconciled).await }
         };
-        let mut all = futures_util::stream::iter(records).map(one).buffer_unordered(AT_A_TIME);
-        while let Some(reconciled) = all.next().await {
-            match reconciled {
-                Ok(Ok(Some(Answer::Settled))) => sum.settled += 1,
-                Ok(Ok(Some(Answer::RunAgain))) => sum.run_again += 1,
-                // A task that says nothing was dropped with its runtime.
-                Ok(Ok(Some(Answer::Unknown)) | Err(_)) | Err(_) => sum.unknown += 1,
-                Ok(Ok(None)) => {}
+        let mut page = Page::first(PAGE);
+        loop {
+            let records = self.store.interrupted(page).await?;
+            let Some(last) = records.last() else { return Ok(sum) };
+            page.after = Some((last.since, last.id));
+            let mut asked = futures_util::stream::iter(records).map(one).buffer_unordered(AT_A_TIME);
+            while let Some(reconciled) = asked.next().await {
+                match reconciled {
+                    Ok(Ok(Some(Reconciled::Outcome(())))) => sum.settled += 1,
+                    Ok(Ok(Some(Reconciled::RunAgain))) => sum.run_again += 1,
+                    // A task that says nothing was dropped with its runtime.
+                    Ok(Ok(Some(Reconciled::Unknown)) | Err(_)) | Err(_) => sum.unknown += 1,
+                    Ok(Ok(None)) => {}
+                }
             }
         }
-        Ok(sum)
     }
 
-    /// Asks about one operation. `None`: a retry came before and sees to it, or it is no longer interrupted.
-    async fn reconcile_one(&self, reconciler: &Reconciler, id: RecordId) -> (Option<Answer>, Option<Unsure<St>>) {
+    /// Asks about one operation. `None`: a retry came before and sees to it, or it is no longer interrupted. Says also what the
+    /// store is still to be told.
+    async fn reconcile_one(
+        &self,
+        reconciler: &Reconciler,
+        id: RecordId,
+    ) -> (Option<Reconciled<()>>, Option<(Transition, Later)>) {
         let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else { return (None, None) };
-        match self.ask_about(reconciler, slot).await {
-            Asked::Over(answer) => (answer, None),
-            Asked::Outcome(slot, fence, outcome) => {
-                let Settling { settled, unsure, .. } = self.settle_reconciled(slot, fence, outcome).await;
-                let done = matches!(settled, Ok(Settled::Done));
-                (Some(if done { Answer::Settled } else { Answer::Unknown }), unsure)
-            }
-        }
-    }
-
-    /// Looks at an operation and asks, under its slot.
-    async fn ask_about(&self, reconciler: &Reconciler, slot: Slot) -> Asked {
-        let id = slot.id();
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() {
             slot.end(End::Refused(Refusal::ShuttingDown));
-            return Asked::Over(Some(Answer::Unknown));
+            return (Some(Reconciled::Unknown), None);
         }
         let record = match timeout(STORE_TIMEOUT, self.store.load(id)).await {
             Ok(Ok(Some(record))) => record,
             // It has expired since it was listed.
-            Ok(Ok(None)) => return Asked::Over(None),
-            Ok(Err(_)) | Err(_) => return Asked::Over(Some(Answer::Unknown)),
+            Ok(Ok(None)) => return (None, None),
+            Ok(Err(_)) | Err(_) => return (Some(Reconciled::Unknown), None),
         };
         let Some(listed) = InterruptedRecord::of(id, &record) else {
             slot.end(End::Found(record));
-            return Asked::Over(None);
+            return (None, None);
         };
         let ask = Ask { id, fingerprint: record.fingerprint, is_within: false };
         slot.enter(Phase::Running(ask.fingerprint));
-        match self.consult(reconciler, &ask, &listed).await {
-            Consulted::Outcome(fence, outcome) => Asked::Outcome(slot, fence, outcome),
+        let (end, reconciled) = match self.consult(reconciler, &ask, &listed).await {
+            Consulted::Outcome(fence, outcome) => {
+                let Settling { settled, later, .. } = self.settle_reconciled(slot, fence, outcome).await;
+                let is_settled = matches!(settled, Ok(Reply::Taken));
+                return (Some(if is_settled { Reconciled::Outcome(()) } else { Reconciled::Unknown }), later);
+            }
             // There is no request to run. The record stays, and with it what a retry is told of this run.
-            Consulted::RunAgain(_) => {
-                slot.end(End::Released(ask.fingerprint));
-                Asked::Over(Some(Answer::RunAgain))
-            }
-            Consulted::Gone => {
-                slot.end(End::Released(ask.fingerprint));
-                Asked::Over(None)
-            }
-            Consulted::Over(end) => {
-                slot.end(end);
-                Asked::Over(Some(Answer::Unknown))
-            }
-        }
+            Consulted::RunAgain(_) => (End::Released(ask.fingerprint), Some(Reconciled::RunAgain)),
+            Consulted::Gone => (End::Released(ask.fingerprint), None),
+            Consulted::Over(end) => (end, Some(Reconciled::Unknown)),
+        };
+        slot.end(end);
+        (reconciled, None)
     }
 }
 
 impl<St: Store> Run<St> {
     /// Asks the application about the run before this one, and answers, runs, or refuses.
-    pub(super) async fn reconcile<W, F, T>(
+    pub(super) async fn reconcile<W: Work<T>, T: Send>(
         self: Box<Self>,
         reconciler: Reconciler,
         record: Box<Record>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
-    ) where
-        W: FnOnce(RunContext) -> F + Send,
-        F: Future<Output = Finished<T>> + Send,
-        T: Send,
-    {
+    ) {
         let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
         let Some(listed) = InterruptedRecord::of(ask.id, &record) else { return };
         self.slot.enter(Phase::Running(ask.fingerprint));
@@ -216,7 +194,7 @@ impl<St: Store> Run<St> {
                 drop(work);
                 let settling = engine.settle_reconciled(self.slot, fence, outcome);
                 tokio::pin!(settling);
-                let settling = match timeout(STORE_TIMEOUT, settling.as_mut()).await {
+                let Settling { later, .. } = match timeout(STORE_TIMEOUT, settling.as_mut()).await {
                     Ok(settling) => {
                         let _ = reply.send(Verdict::of_end(settling.end.clone(), &ask.fingerprint));
                         settling
@@ -226,7 +204,7 @@ impl<St: Store> Run<St> {
                         settling.await
                     }
                 };
-                Unsure::ends(settling.unsure).await;
+                engine.see_through(later).await;
             }
             Consulted::Gone => {
                 drop(work);

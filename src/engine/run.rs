@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
@@ -15,10 +16,28 @@ use super::commitment::{Commitment, Committed};
 use super::context::{Rerun, RunContext};
 use super::engine::{Ask, Engine, STORE_TIMEOUT, millis};
 use super::verdict::{Ended, Finished, Verdict};
-use crate::record::Hold;
+use crate::record::{Applied, Hold, Reply, Transition};
 use crate::slots::{End, Phase, Refusal, Slot};
 use crate::store::Store;
 use crate::within::within;
+
+/// What a run does: called once, and only for the request that runs.
+pub(crate) trait Work<T>: Send + 'static {
+    /// Begins it. Boxed: it comes in all sizes.
+    fn start(self, context: RunContext) -> BoxFuture<'static, Finished<T>>;
+}
+
+impl<W, F, T> Work<T> for W
+where
+    W: FnOnce(RunContext) -> F + Send + 'static,
+    F: Future<Output = Finished<T>> + Send + 'static,
+    T: Send,
+{
+    fn start(self, context: RunContext) -> BoxFuture<'static, Finished<T>> {
+        // It may panic itself, before there is a future.
+        Box::pin(async move { self(context).await })
+    }
+}
 
 /// A run, from the moment its slot was taken.
 pub(super) struct Run<St: Store> {
@@ -38,12 +57,7 @@ impl<St: Store> Run<St> {
     ///
     /// Its future is allocated for each run, and moved. So it is kept small: the run is boxed, as an `async fn` keeps its
     /// arguments twice, and so is what rarely happens.
-    pub(super) async fn drive<W, F, T>(self: Box<Self>, work: W, reply: oneshot::Sender<Verdict<T>>)
-    where
-        W: FnOnce(RunContext) -> F + Send,
-        F: Future<Output = Finished<T>> + Send,
-        T: Send,
-    {
+    pub(super) async fn drive<W: Work<T>, T: Send>(self: Box<Self>, work: W, reply: oneshot::Sender<Verdict<T>>) {
         let Some((run, acquired, work, reply)) = self.acquire(work, reply).await else { return };
         if let Acquired::Found(record) = &acquired
             && let Some(reconciler) = run.engine.reconciler(&run.ask, record)
@@ -54,16 +68,11 @@ impl<St: Store> Run<St> {
     }
 
     /// Asks for the operation. `None`: that took too long, and all was said and done.
-    async fn acquire<W, F, T>(
+    async fn acquire<W: Work<T>, T: Send>(
         self: Box<Self>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
-    ) -> Option<(Box<Self>, Acquired, W, oneshot::Sender<Verdict<T>>)>
-    where
-        W: FnOnce(RunContext) -> F + Send,
-        F: Future<Output = Finished<T>> + Send,
-        T: Send,
-    {
+    ) -> Option<(Box<Self>, Acquired, W, oneshot::Sender<Verdict<T>>)> {
         let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
         let acquiring = engine.acquire(&ask, &known, self.deadline);
         tokio::pin!(acquiring);
@@ -77,16 +86,12 @@ impl<St: Store> Run<St> {
     }
 
     /// Runs, or answers from what was found.
-    pub(super) async fn proceed<W, F, T>(
+    pub(super) async fn proceed<W: Work<T>, T: Send>(
         self: Box<Self>,
         acquired: Acquired,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
-    ) where
-        W: FnOnce(RunContext) -> F + Send,
-        F: Future<Output = Finished<T>> + Send,
-        T: Send,
-    {
+    ) {
         match acquired {
             Acquired::Run(hold, rerun) => self.run(hold, rerun, work, reply).await,
             Acquired::Found(record) => {
@@ -108,12 +113,13 @@ impl<St: Store> Run<St> {
     }
 
     /// Works, and settles what came of it.
-    async fn run<W, F, T>(mut self: Box<Self>, hold: Hold, rerun: Rerun, work: W, reply: oneshot::Sender<Verdict<T>>)
-    where
-        W: FnOnce(RunContext) -> F + Send,
-        F: Future<Output = Finished<T>> + Send,
-        T: Send,
-    {
+    async fn run<W: Work<T>, T: Send>(
+        mut self: Box<Self>,
+        hold: Hold,
+        rerun: Rerun,
+        work: W,
+        reply: oneshot::Sender<Verdict<T>>,
+    ) {
         let slots = Arc::clone(self.engine.store.slots());
         let retention = self.engine.policy.retention;
         let turn = self.slot.turn();
@@ -123,10 +129,16 @@ impl<St: Store> Run<St> {
         let (ended, verdict) = self.work(work, context).await;
         match commitment.close().await {
             Committed::Nothing => {
-                self.says(&verdict);
                 cut.over();
                 let ended = self.engine.judged(&self.ask, ended);
-                if let Err(error) = self.settle(&commitment.hold, &ended).await {
+                let told = self.settle(&commitment.hold, &ended).await;
+                if let (Ok(Applied { reply: Reply::Refused, record }), Ended::Outcome(_) | Ended::Consumed { .. }) =
+                    (&told, &ended)
+                {
+                    return self.superseded(record.clone(), reply);
+                }
+                self.says(&verdict);
+                if let Err(error) = told {
                     return Box::pin(self.unrecorded(commitment.hold, ended, error, verdict, reply)).await;
                 }
                 // The waiters are told, the slot is freed, and then the requester is answered.
@@ -154,16 +166,12 @@ impl<St: Store> Run<St> {
 
     /// The claim takes too long. The requester is told so now; the slot is kept until the store has answered, so that
     /// what it answers can be undone.
-    pub(super) async fn stalled<W, F, T>(
+    pub(super) async fn stalled<W: Work<T>, T: Send>(
         self: Box<Self>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
         acquiring: impl Future<Output = Acquired> + Send,
-    ) where
-        W: FnOnce(RunContext) -> F + Send,
-        F: Future<Output = Finished<T>> + Send,
-        T: Send,
-    {
+    ) {
         let fail_open = self.fails_open();
         tracing::error!(
             target: "tower_idempotency", record_id = self.ask.id.short(), fail_open,
@@ -173,7 +181,8 @@ impl<St: Store> Run<St> {
             let unprotected = self.unprotected(work, reply).await;
             if let Acquired::Run(hold, _) = acquiring.await {
                 // It ran, though not under this claim.
-                let _ = unprotected.run.engine.store.interrupt(hold.id, hold.fence, None).await;
+                let interrupt = Transition::Interrupt { fence: hold.fence, status: None };
+                let _ = unprotected.run.engine.store.apply(hold.id, interrupt).await;
             }
             unprotected.end();
             return;
@@ -193,17 +202,11 @@ impl<St: Store> Run<St> {
     }
 
     /// Calls the work and says how it ended, whatever it does, and what its requester is told.
-    async fn work<W, F, T>(&self, work: W, context: RunContext) -> (Ended, Verdict<T>)
-    where
-        W: FnOnce(RunContext) -> F + Send,
-        F: Future<Output = Finished<T>> + Send,
-        T: Send,
-    {
+    async fn work<W: Work<T>, T: Send>(&self, work: W, context: RunContext) -> (Ended, Verdict<T>) {
         self.engine.count(|tally| &tally.runs);
         self.slot.enter(Phase::Running(self.ask.fingerprint));
         let began = Instant::now();
-        // `work` itself may panic, before there is a future. Boxed: it comes in all sizes.
-        let working = AssertUnwindSafe(Box::pin(async move { work(context).await })).catch_unwind();
+        let working = AssertUnwindSafe(work.start(context)).catch_unwind();
         let result = within(began.checked_add(self.engine.policy.max_run), working).await;
         self.span.record("ran_ms", millis(began.elapsed()));
         match result {
@@ -213,7 +216,7 @@ impl<St: Store> Run<St> {
         }
     }
 
-    fn says<T>(&self, verdict: &Verdict<T>) {
+    pub(super) fn says<T>(&self, verdict: &Verdict<T>) {
         self.span.record("outcome", verdict.name());
     }
 
@@ -223,12 +226,11 @@ impl<St: Store> Run<St> {
     }
 
     /// Runs without a store, as `fail_open` says. Whoever is there meanwhile shares the outcome; it is not remembered.
-    async fn unprotected<W, F, T>(self: Box<Self>, work: W, reply: oneshot::Sender<Verdict<T>>) -> Unprotected<St>
-    where
-        W: FnOnce(RunContext) -> F + Send,
-        F: Future<Output = Finished<T>> + Send,
-        T: Send,
-    {
+    async fn unprotected<W: Work<T>, T: Send>(
+        self: Box<Self>,
+        work: W,
+        reply: oneshot::Sender<Verdict<T>>,
+    ) -> Unprotected<St> {
         self.engine.count(|tally| &tally.unprotected);
         tracing::warn!(
             target: "tower_idempotency", record_id = self.ask.id.short(),
@@ -251,9 +253,7 @@ struct Unprotected<St: Store> {
 
 impl<St: Store> Unprotected<St> {
     fn end(self) {
-        let Run { engine, slot, ask, .. } = *self.run;
-        // It ran: a claim that the store may hold must not be taken for one under which nothing did.
-        engine.store.slots().doubted(&ask.id);
+        let Run { slot, ask, .. } = *self.run;
         slot.end(end_of(self.ended, &ask));
     }
 }
@@ -289,10 +289,8 @@ impl<St: Store> Drop for Cut<'_, St> {
         let Run { engine, slot, .. } = self.run;
         engine.count(|tally| &tally.interrupted);
         self.commitment.abandon(slot);
-        let hold = self.commitment.hold;
-        if hold.recorded {
-            // Takes effect when it is called; there is nobody left to wait for it.
-            drop(engine.store.interrupt(hold.id, hold.fence, None));
-        }
+        let Hold { id, fence, .. } = self.commitment.hold;
+        // Takes effect when it is called; there is nobody left to wait for it.
+        drop(engine.store.apply(id, Transition::Interrupt { fence, status: None }));
     }
 }

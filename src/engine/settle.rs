@@ -1,8 +1,5 @@
 //! Recording how a run ended, before anybody is told.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -12,16 +9,30 @@ use super::engine::{Ask, Engine, STORE_TIMEOUT, source};
 use super::policy::OnInterrupted;
 use super::run::{Run, end_of};
 use super::verdict::{Ended, Verdict};
+use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::record::{Completion, Hold, Settled, Settlement};
-use crate::slots::{End, Kept, Refusal};
+use crate::record::{Applied, Completion, Hold, Record, Reply, Resolution, Settlement, State, Transition};
+use crate::slots::{End, Kept, Refusal, Retrying, Slot};
 use crate::store::{Store, StoreError};
 
 impl<St: Store> Run<St> {
     /// Records how it ended.
-    pub(super) async fn settle(&mut self, hold: &Hold, ended: &Ended) -> Result<(), StoreError> {
+    pub(super) async fn settle(&mut self, hold: &Hold, ended: &Ended) -> Result<Applied, StoreError> {
         self.slot.settles(self.engine.policy.retention);
-        self.engine.record(&self.ask, hold, ended).await
+        self.engine.tell(self.ask.id, self.engine.ending(&self.ask, hold, ended)).await
+    }
+
+    /// Another process took the operation over, or somebody settled it, while it ran: what stands there counts, and nobody knows
+    /// what this run has done besides.
+    pub(super) fn superseded<T>(self: Box<Self>, record: Option<Record>, reply: oneshot::Sender<Verdict<T>>) {
+        tracing::error!(
+            target: "tower_idempotency", record_id = self.ask.id.short(),
+            "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
+        );
+        self.engine.count(|tally| &tally.interrupted);
+        self.says(&Verdict::<T>::CutShort);
+        self.slot.end(record.map_or(End::Interrupted(self.ask.fingerprint), End::Found));
+        let _ = reply.send(Verdict::CutShort);
     }
 
     /// The effect took place: the real answer is given. The claim stays, so that nothing runs again, and this process
@@ -36,29 +47,23 @@ impl<St: Store> Run<St> {
     ) {
         let Self { engine, slot, ask, .. } = *self;
         engine.report_unrecorded(&ask, &error);
-        let (turn, retrying) = (slot.turn(), engine.store.slots().retrying());
         let end = match ended {
             Ended::Released => End::Refused(Refusal::Unavailable),
             _ => end_of(ended.clone(), &ask),
         };
-        let kept = slot.remember(end, engine.policy.retention);
+        let (later, kept) = engine.remember(slot, end);
         let _ = reply.send(verdict);
-        match kept {
-            Kept::Whole => engine.record_later(ask, hold, ended, turn).await,
-            // Without a claim in the store there is nothing to be said there: this process alone keeps it from running again.
-            Kept::Emptied if !hold.recorded => {}
-            Kept::Emptied => {
-                drop(ended);
-                engine.record_later(ask, hold, Ended::Unknown { status: None }, turn).await;
-            }
-        }
-        drop(retrying);
+        let ended = match kept {
+            Kept::Whole => ended,
+            Kept::Emptied => Ended::Unknown { status: None },
+        };
+        engine.tell_later(engine.ending(&ask, &hold, &ended), later).await;
     }
 
     /// Gives back a claim under which nothing ran. What an earlier attempt did is as unknown as before.
     pub(super) async fn give_back(&self, hold: &Hold, rerun: Rerun) {
         let ended = if rerun == Rerun::Yes { Ended::Unknown { status: None } } else { Ended::Released };
-        if let Err(error) = self.engine.record(&self.ask, hold, &ended).await {
+        if let Err(error) = self.engine.tell(self.ask.id, self.engine.ending(&self.ask, hold, &ended)).await {
             self.engine.refusal(&self.ask, &error);
         }
     }
@@ -90,52 +95,49 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    async fn record(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Result<(), StoreError> {
-        let settled = match self.record_once(ask, hold, ended).await {
-            Ok(settled) => settled,
-            Err(error) => Box::pin(self.record_again(ask, hold, ended, error)).await?,
-        };
-        match settled {
-            Settled::Done => Ok(()),
-            Settled::Superseded => Err(StoreError::unavailable("somebody else settled the operation while it ran")),
+    /// Tells the store how an operation ended, and tries on after an error, a little, while somebody waits.
+    pub(super) async fn tell(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+        match self.store.apply(id, transition.clone()).await {
+            Err(error) => Box::pin(self.tell_again(id, transition, error)).await,
+            told => told,
         }
     }
 
-    /// Tries on after an error, while the requester waits.
-    async fn record_again(
+    async fn tell_again(
         &self,
-        ask: &Ask,
-        hold: &Hold,
-        ended: &Ended,
+        id: RecordId,
+        transition: Transition,
         mut error: StoreError,
-    ) -> Result<Settled, StoreError> {
+    ) -> Result<Applied, StoreError> {
+        let mut may_be_done = false;
         for pause in backoff::while_waited_for() {
             if !may_recover(&*self.store) {
                 break;
             }
+            may_be_done |= matches!(error, StoreError::Uncertain { .. });
             tokio::time::sleep(pause).await;
-            match self.record_once(ask, hold, ended).await {
-                Ok(settled) => return Ok(settled),
+            match self.store.apply(id, transition.clone()).await {
                 Err(again) => error = again,
+                Ok(Applied { record, .. }) if may_be_done && was_done(record.as_ref(), &transition) => {
+                    return Ok(Applied { reply: Reply::Taken, record });
+                }
+                told => return told,
             }
         }
         Err(error)
     }
 
-    async fn record_once(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Result<Settled, StoreError> {
+    /// What the store is told of a run that ended so.
+    fn ending(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Transition {
         let settlement = match ended {
-            Ended::Outcome(_) if laboratory::is_broken(Protection::Record) => {
-                return self.store.release(hold.id, hold.fence).await;
-            }
+            Ended::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
             Ended::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
             Ended::Consumed { status } => Settlement::Consumed { status: *status },
-            // The slot was the claim.
-            Ended::Released | Ended::Unknown { .. } if !hold.recorded => return Ok(Settled::Done),
-            Ended::Released => return self.store.release(hold.id, hold.fence).await,
-            Ended::Unknown { status } => return self.store.interrupt(hold.id, hold.fence, *status).await,
+            Ended::Released => return Transition::Release(hold.fence),
+            Ended::Unknown { status } => return Transition::Interrupt { fence: hold.fence, status: *status },
         };
         let retention = self.policy.retention;
-        self.store.complete(Completion { hold: *hold, fingerprint: ask.fingerprint, settlement, retention }).await
+        Transition::Complete(Completion { hold: *hold, fingerprint: ask.fingerprint, settlement, retention })
     }
 
     fn report_unrecorded(&self, ask: &Ask, error: &StoreError) {
@@ -147,24 +149,47 @@ impl<St: Store> Engine<St> {
         );
     }
 
-    /// Tries on until the store knows the outcome, or never will, or nobody wants to know it any more.
-    async fn record_later(self: Arc<Self>, ask: Ask, hold: Hold, ended: Ended, turn: u64) {
+    /// Keeps telling how an operation ended that the store does not know of, or not durably.
+    pub(super) fn remember(&self, slot: Slot, end: End) -> (Later, Kept) {
+        let (id, turn, retrying) = (slot.id(), slot.turn(), self.store.slots().retrying());
+        (Later { id, turn, _retrying: retrying }, slot.remember(end, self.policy.retention))
+    }
+
+    /// Tries on until the store knows it, or never will, or nobody wants to know it any more.
+    pub(super) async fn tell_later(&self, transition: Transition, later: Later) {
         let began = Instant::now();
         for pause in backoff::afterwards() {
             tokio::time::sleep(pause).await;
-            if !may_recover(&*self.store) || is_outdated(began, self.policy.retention) {
+            // What is about to be forgotten is not recorded any more, as a newer run may begin.
+            if !may_recover(&*self.store) || began.elapsed() + STORE_TIMEOUT >= self.policy.retention {
                 return;
             }
-            match self.record_once(&ask, &hold, &ended).await {
-                // Superseded: the store knows another end, which is the one that counts.
-                Ok(Settled::Done | Settled::Superseded) => return self.store.slots().forget(&ask.id, turn),
+            match self.store.apply(later.id, transition.clone()).await {
+                // There is nothing that could be interrupted: this process alone keeps it from running again.
+                Ok(Applied { reply: Reply::Refused, record: None }) => return,
+                // Refused: the store knows another end, which is the one that counts.
+                Ok(_) => return self.store.slots().forget(&later.id, later.turn),
                 Err(_) => {}
             }
         }
     }
 }
 
-/// Whether what was remembered since then is about to be forgotten: it is not recorded any more, as a newer run may begin.
-pub(super) fn is_outdated(since: Instant, retention: Duration) -> bool {
-    since.elapsed() + STORE_TIMEOUT >= retention
+/// Whether what stands there is what an operation was settled with.
+fn was_done(record: Option<&Record>, transition: &Transition) -> bool {
+    match (record, transition) {
+        (None, Transition::Resolve(_, Resolution::Forget)) => true,
+        (
+            Some(Record { state: State::Completed { outcome: held }, .. }),
+            Transition::Resolve(_, Resolution::Outcome { outcome, .. }),
+        ) => held == outcome,
+        _ => false,
+    }
+}
+
+/// An operation whose end the store is still to be told. Draining waits for it.
+pub(super) struct Later {
+    id: RecordId,
+    turn: u64,
+    _retrying: Retrying,
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::fingerprint::{Fingerprint, Match};
-use crate::record::{Record, State};
+use crate::record::{Owner, Record, State};
 use crate::slots::{End, Refusal};
 
 /// What the work of a run produced, and what is to be remembered of it.
@@ -82,10 +82,12 @@ impl<T> Verdict<T> {
             other => return Self::Mismatch(other),
         }
         match record.state {
+            State::Completed { outcome } => Self::Replayed(outcome),
+            State::Consumed { status } => Self::Consumed { status },
             State::Running { .. } => Self::InFlight,
+            // Another process asks about it.
+            State::Interrupted { .. } if record.owner == Owner::Elsewhere => Self::InFlight,
             State::Interrupted { .. } => Self::Interrupted,
-            State::Completed { outcome, .. } => Self::Replayed(outcome),
-            State::Consumed { status, .. } => Self::Consumed { status },
         }
     }
 

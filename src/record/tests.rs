@@ -4,93 +4,177 @@ use crate::key::Key;
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn id() -> RecordId {
-    RecordId::new(None, &Key::new("k").unwrap())
-}
+type Held = Option<Record<&'static str>>;
 
-fn wish(nonce: u8) -> Claim {
+fn claim() -> Claim {
     let fingerprint = Fingerprint::of(b"m");
-    Claim { id: id(), fingerprint, nonce: [nonce; 16], durable: true, interrupted_retention: DAY, patience: DAY }
+    let (may_repeat, bound, interrupted_retention, patience) = (false, DAY, DAY, DAY);
+    Claim { fingerprint, origin: None, may_repeat, bound, interrupted_retention, patience }
 }
 
-fn run(fence: u64) -> (Record<&'static str>, Hold) {
-    match claim(None, &wish(1), Fence(fence), NOW) {
-        (Change::Put(record), Claimed::Fresh(hold)) => (record, hold),
-        other => panic!("{other:?}"),
+/// Takes a step at `NOW`, with this fence if it needs one.
+fn step(current: &Held, fence: u64, transition: Transition<&'static str>) -> (Held, Reply) {
+    let (change, reply) = next(Current::from(current.as_ref()), transition);
+    let after = match change {
+        Change::Nothing => current.clone(),
+        Change::Put(draft) => Some(draft.stamp(current.as_ref(), Fence(fence), NOW)),
+        Change::Release => None,
+    };
+    (after, reply)
+}
+
+fn taken(current: &Held, fence: u64, transition: Transition<&'static str>) -> Held {
+    let (after, reply) = step(current, fence, transition);
+    assert_eq!(reply, Reply::Taken);
+    after
+}
+
+fn refused(current: &Held, transition: Transition<&'static str>) {
+    assert_eq!(step(current, 99, transition), (current.clone(), Reply::Refused));
+}
+
+fn complete(fence: u64) -> Transition<&'static str> {
+    let hold = Hold { id: RecordId::new(None, &Key::new("k").unwrap()), fence: Fence(fence), attempt: 1 };
+    let (fingerprint, settlement) = (Fingerprint::of(b"m"), Settlement::Outcome("done"));
+    Transition::Complete(Completion { hold, fingerprint, settlement, retention: DAY })
+}
+
+fn interrupt(fence: u64) -> Transition<&'static str> {
+    Transition::Interrupt { fence: Fence(fence), status: None }
+}
+
+fn inquire(fence: u64) -> Transition<&'static str> {
+    Transition::Inquire { fence: Fence(fence), bound: DAY }
+}
+
+fn settle(fence: u64) -> Transition<&'static str> {
+    Transition::Resolve(Fence(fence), Resolution::Outcome { outcome: "told", retention: DAY })
+}
+
+fn reclaim(fence: u64) -> Transition<&'static str> {
+    Transition::Reclaim(claim(), Fence(fence))
+}
+
+fn forget(fence: u64) -> Transition<&'static str> {
+    Transition::Resolve(Fence(fence), Resolution::Forget)
+}
+
+fn running() -> Held {
+    taken(&None, 1, Transition::Claim(claim()))
+}
+
+fn cut_short() -> Held {
+    taken(&running(), 0, interrupt(1))
+}
+
+#[test]
+fn an_operation_that_has_a_record_is_claimed_by_nobody() {
+    for held in [running(), cut_short(), taken(&running(), 0, complete(1))] {
+        refused(&held, Transition::Claim(claim()));
     }
 }
 
-fn completion(hold: Hold) -> Completion<&'static str> {
-    let settlement = Settlement::Outcome("done");
-    Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: DAY }
-}
-
 #[test]
-fn a_claim_sent_again_is_known_by_its_nonce_and_no_other_is() {
-    let (record, hold) = run(1);
-    let again = claim(Some(record.clone()), &wish(1), Fence(2), NOW);
-    assert_eq!(again, (Change::Nothing, Claimed::Fresh(hold)));
-    let other = claim(Some(record.clone()), &wish(2), Fence(2), NOW);
-    assert_eq!(other, (Change::Nothing, Claimed::Held(record)));
-}
-
-#[test]
-fn a_completion_sent_again_is_answered_as_before() {
-    let (record, hold) = run(1);
-    let (Change::Put(done), Settled::Done) = complete(Some(record), completion(hold), NOW) else { panic!() };
-    assert_eq!(complete(Some(done), completion(hold), NOW), (Change::Nothing, Settled::Done));
+fn what_ends_a_run_is_answered_alike_when_it_is_sent_again() {
+    let done = taken(&running(), 0, complete(1));
+    assert_eq!(taken(&done, 0, complete(1)), done);
+    assert_eq!(taken(&cut_short(), 0, interrupt(1)), cut_short());
+    assert_eq!(taken(&None, 0, Transition::Release(Fence(1))), None);
+    let settled = taken(&cut_short(), 2, settle(1));
+    refused(&settled, settle(1));
+    refused(&None, forget(1));
 }
 
 #[test]
 fn an_older_fence_changes_nothing() {
-    let (record, hold) = run(1);
-    let (Change::Put(cut), Settled::Done) = interrupt(Some(record), Fence(1), None, NOW) else { panic!() };
-    let (Change::Put(second), Some(new)) = reclaim(Some(cut), &wish(2), Fence(1), Fence(2)) else { panic!() };
-    assert_eq!((new.fence, new.attempt), (Fence(2), 2));
-    let superseded = (Change::Nothing, Settled::Superseded);
-    assert_eq!(complete(Some(second.clone()), completion(hold), NOW), superseded);
-    assert_eq!(release(Some(second.clone()), Fence(1)), superseded);
-    assert_eq!(interrupt(Some(second.clone()), Fence(1), None, NOW), superseded);
-    assert_eq!(resolve(Some(second.clone()), Fence(1), Fence(9), None, NOW), superseded);
-    assert_eq!(reclaim(Some(second), &wish(3), Fence(1), Fence(3)), (Change::Nothing, None));
+    let second = taken(&cut_short(), 2, reclaim(1));
+    let record = second.as_ref().unwrap();
+    assert_eq!((record.fence, record.attempt), (Fence(2), 2));
+    for old in [complete(1), Transition::Release(Fence(1)), interrupt(1), settle(1), reclaim(1), inquire(1)] {
+        refused(&second, old);
+    }
 }
 
 #[test]
-fn a_run_without_a_record_completes_only_where_there_is_none() {
-    let (record, hold) = run(1);
-    let unrecorded = Hold { fence: Fence(2), recorded: false, ..hold };
-    assert!(matches!(complete(None, completion(unrecorded), NOW), (Change::Put(_), Settled::Done)));
-    let superseded = (Change::Nothing, Settled::Superseded);
-    assert_eq!(complete(Some(record), completion(unrecorded), NOW), superseded);
-    assert_eq!(complete(None, completion(hold), NOW), superseded);
+fn a_running_record_is_settled_and_taken_over_by_nobody() {
+    for transition in [settle(1), forget(1), reclaim(1), inquire(1)] {
+        refused(&running(), transition);
+    }
+}
+
+// "A late outcome is never thrown away": the run was thought dead, and somebody has even been asked about it.
+#[test]
+fn a_run_that_was_thought_dead_still_says_how_it_ended() {
+    let asked = taken(&cut_short(), 2, inquire(1));
+    for thought_dead in [cut_short(), asked.clone(), running().map(|run| run.lapse(NOW))] {
+        let done = taken(&thought_dead, 0, complete(1)).unwrap();
+        assert_eq!(done.state, State::Completed { outcome: "done" });
+        assert_eq!(done.fence, thought_dead.unwrap().fence, "no fence ever shrinks");
+    }
+    // What was said to the question comes too late then.
+    for verdict in [settle(2), reclaim(2)] {
+        refused(&taken(&asked, 0, complete(1)), verdict);
+    }
 }
 
 #[test]
-fn a_running_record_is_settled_by_its_run_alone() {
-    let (record, _) = run(1);
-    assert_eq!(resolve(Some(record), Fence(1), Fence(9), None, NOW), (Change::Nothing, Settled::Superseded));
+fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot_or_took_over() {
+    let done = taken(&None, 0, complete(7)).unwrap();
+    assert_eq!((done.fence, done.state), (Fence(7), State::Completed { outcome: "done" }));
+    assert_eq!(next(Current::Released, complete(7)), (Change::Nothing, Reply::Refused));
+    refused(&running(), complete(7));
 }
 
 #[test]
-fn retention_starts_where_the_run_ends_and_a_running_record_never_expires() {
-    let (record, hold) = run(1);
-    assert_eq!(record.clone().live(Timestamp::from_millis(u64::MAX)), Some(record.clone()));
-    let (Change::Put(done), _) = complete(Some(record), completion(hold), NOW) else { panic!() };
-    let end = NOW.plus(DAY);
-    assert_eq!(done.clone().live(Timestamp::from_millis(end.as_millis() - 1)), Some(done.clone()));
-    assert_eq!(done.live(end), None);
+fn trap_74_a_question_changes_the_fence_and_nothing_else() {
+    let before = cut_short().unwrap();
+    let asked = taken(&Some(before.clone()), 2, inquire(1)).unwrap();
+    assert_eq!((asked.fence, asked.owner), (Fence(2), Owner::Here));
+    assert_eq!(Record { fence: before.fence, owner: before.owner, ..asked.clone() }, before);
+    refused(&Some(asked), inquire(1));
+}
+
+#[test]
+fn while_another_process_asks_nobody_takes_the_operation_over_and_an_operator_still_settles_it() {
+    let asked = taken(&cut_short(), 2, inquire(1)).map(|record| Record { owner: Owner::Elsewhere, ..record });
+    for transition in [inquire(2), reclaim(2)] {
+        refused(&asked, transition);
+    }
+    assert!(matches!(step(&asked, 3, settle(2)), (Some(_), Reply::Taken)));
+}
+
+#[test]
+fn nobody_interrupts_a_run_of_another_process() {
+    let elsewhere = running().map(|record| Record { owner: Owner::Elsewhere, ..record });
+    refused(&elsewhere, interrupt(1));
 }
 
 // What an operator says must not stand under keys that an earlier run's pieces were written under.
 #[test]
 fn an_outcome_that_somebody_settles_with_is_under_a_new_fence() {
-    let (record, hold) = run(1);
-    let (Change::Put(interrupted), Settled::Done) = interrupt(Some(record), hold.fence, None, NOW) else {
-        panic!("it is running")
+    assert_eq!(taken(&cut_short(), 9, settle(1)).unwrap().fence, Fence(9));
+}
+
+#[test]
+fn retention_starts_where_the_run_ends_and_a_running_record_never_expires() {
+    let run = running().unwrap();
+    assert_eq!(run.clone().live(Timestamp::from_millis(u64::MAX)), Some(run.clone()));
+    let done = taken(&Some(run), 0, complete(1)).unwrap();
+    let end = NOW.plus(DAY);
+    assert_eq!(done.clone().live(Timestamp::from_millis(end.as_millis() - 1)), Some(done.clone()));
+    assert_eq!(done.live(end), None);
+}
+
+#[test]
+fn trap_02_the_first_attempt_says_when_an_operation_began_and_each_state_since_when_it_is() {
+    let later = |held: &Held, by| {
+        let move_back = |time: Timestamp| Timestamp::from_millis(time.as_millis() - by);
+        held.clone().map(|record| Record { began: move_back(record.began), since: move_back(record.since), ..record })
     };
-    let outcome = Some(("told", DAY));
-    let (Change::Put(settled), Settled::Done) = resolve(Some(interrupted), hold.fence, Fence(9), outcome, NOW) else {
-        panic!("it is interrupted")
-    };
-    assert_eq!(settled.fence, Fence(9));
+    let cut = taken(&later(&running(), 10), 0, interrupt(1)).unwrap();
+    assert_eq!((cut.began.as_millis(), cut.since), (990, NOW));
+    let asked = taken(&later(&Some(cut), 10), 2, inquire(1)).unwrap();
+    assert_eq!((asked.began.as_millis(), asked.since.as_millis()), (980, 990));
+    let again = taken(&Some(asked), 3, reclaim(2)).unwrap();
+    assert_eq!((again.began.as_millis(), again.since, again.expires), (980, NOW, None));
 }

@@ -9,8 +9,8 @@ use http::{Response, StatusCode};
 use super::layer::IdempotencyLayer;
 use crate::engine::{Counts, Drained, Reconciliation};
 use crate::key::RecordId;
-use crate::record::{Fence, Resolution, Settled};
-use crate::store::{InterruptedRecord, Store, StoreError};
+use crate::record::{Fence, Reply, Resolution};
+use crate::store::{InterruptedRecord, Page, Store, StoreError};
 
 /// What an operator says of an interrupted operation.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl<St: Store> IdempotencyLayer<St> {
     /// # Cancel safety
     /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.shared.engine.store.interrupted(limit, None).await
+        self.shared.engine.store.interrupted(Page::first(limit)).await
     }
 
     /// Those of them whose clients were answered with `status`, by a handler whose answer means that nobody knows: what an
@@ -60,10 +60,11 @@ impl<St: Store> IdempotencyLayer<St> {
         status: StatusCode,
         limit: usize,
     ) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.shared.engine.store.interrupted(limit, Some(status.as_u16())).await
+        let page = Page { status: Some(status.as_u16()), ..Page::first(limit) };
+        self.shared.engine.store.interrupted(page).await
     }
 
-    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Settled::Superseded`]
+    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Reply::Refused`]
     /// where it no longer is, runs again, was asked about since, which takes a new fence, or where a request for it is just
     /// being answered.
     ///
@@ -76,7 +77,7 @@ impl<St: Store> IdempotencyLayer<St> {
     ///
     /// # Cancel safety
     /// If the future was polled and is dropped, the operation is settled all the same.
-    pub async fn resolve(&self, id: RecordId, fence: Fence, resolve: Resolve) -> Result<Settled, StoreError> {
+    pub async fn resolve(&self, id: RecordId, fence: Fence, resolve: Resolve) -> Result<Reply, StoreError> {
         self.shared.engine.resolve(id, fence, self.resolution(resolve)?).await
     }
 
@@ -98,7 +99,7 @@ impl<St: Store> IdempotencyLayer<St> {
     pub fn resolve_all(
         &self,
         decisions: impl IntoIterator<Item = (InterruptedRecord, Resolve)>,
-    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Settled, StoreError>)>> + Send {
+    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Reply, StoreError>)>> + Send {
         let decisions = decisions.into_iter();
         let decided: Vec<_> = decisions.map(|(record, resolve)| (record, self.resolution(resolve))).collect();
         self.shared.engine.resolve_all(decided)

@@ -8,17 +8,12 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::{Notify, watch};
 
-use super::rare::Rare;
 use super::remembered::Remembered;
 use super::slot::{Phase, Slot};
 use super::sparingly::Sparingly;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
-use crate::record::Claim;
-
-/// The most claims that are remembered as doubtful.
-const MAX_DOUBTFUL: usize = 16_384;
 
 /// How many kinds of refusals there may be.
 pub(crate) const REFUSALS: usize = 20;
@@ -31,8 +26,6 @@ pub struct Slots {
     places: DashMap<RecordId, Place, RandomState>,
     // Runs that are over, and known to this process alone.
     pub(super) remembered: Remembered,
-    // Claims that the store may hold, though it never said so; nothing ran under them.
-    doubtful: Rare<Claim>,
     live: AtomicUsize,
     // How many of those that are remembered the store is still being told.
     retrying: AtomicUsize,
@@ -152,19 +145,6 @@ impl Slots {
     pub(crate) fn retrying(self: &Arc<Self>) -> Retrying {
         self.retrying.fetch_add(1, Ordering::SeqCst);
         Retrying(Arc::clone(self))
-    }
-
-    /// Keeps a claim of which the store may or may not know, so that the next one can undo it. Beyond a bound it is let
-    /// go; the operation is then refused as interrupted, though nothing ran.
-    pub(crate) fn doubt(&self, claim: Claim) {
-        if self.doubtful.len() < MAX_DOUBTFUL {
-            self.doubtful.insert(claim.id, claim);
-        }
-    }
-
-    /// Takes such a claim out.
-    pub(crate) fn doubted(&self, id: &RecordId) -> Option<Claim> {
-        self.doubtful.remove(id)
     }
 
     /// Refuses new runs from now on and waits until no run is left, and nothing that the store is still being told.

@@ -43,10 +43,6 @@ impl<V: Clone> Rare<V> {
         self.entries.get(id).map(|value| value.clone())
     }
 
-    pub(super) fn remove(&self, id: &RecordId) -> Option<V> {
-        self.remove_if(id, |_| true)
-    }
-
     /// Takes an entry out, if it is one of these.
     pub(super) fn remove_if(&self, id: &RecordId, is_meant: impl FnOnce(&V) -> bool) -> Option<V> {
         if self.len() == 0 {
@@ -85,12 +81,15 @@ mod tests {
     #[test]
     fn what_is_put_in_is_found_until_it_is_taken_out() {
         let rare = Rare::default();
-        assert_eq!((rare.get(&id(1)), rare.remove(&id(1)), rare.len()), (None, None, 0));
+        assert_eq!((rare.get(&id(1)), rare.remove_if(&id(1), |_| true), rare.len()), (None, None, 0));
         rare.insert(id(1), 'a');
         rare.insert(id(1), 'b');
         rare.insert(id(2), 'c');
         assert_eq!((rare.get(&id(1)), rare.get(&id(2)), rare.len()), (Some('b'), Some('c'), 2));
-        assert_eq!((rare.remove(&id(1)), rare.remove(&id(1)), rare.len()), (Some('b'), None, 1));
+        assert_eq!(
+            (rare.remove_if(&id(1), |_| true), rare.remove_if(&id(1), |_| true), rare.len()),
+            (Some('b'), None, 1)
+        );
         assert_eq!((rare.get(&id(1)), rare.get(&id(2))), (None, Some('c')));
         assert_eq!((rare.remove_if(&id(2), |value| *value == 'b'), rare.len()), (None, 1));
         assert_eq!((rare.ids(|value| *value == 'b'), rare.ids(|value| *value == 'c')), (vec![], vec![id(2)]));

@@ -5,10 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
+
 use super::StoreError;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled};
+use crate::record::{Applied, Fence, Record, State, Transition};
 use crate::slots::Slots;
 
 /// Only the stores of this crate implement [`Store`], until the shared stores have passed the same contract.
@@ -20,20 +22,22 @@ pub trait Sealed {}
 /// one store know each other's runs.
 ///
 /// # Contract
-/// 1. Every verb is one atomic step on one record, and takes the arrow that `record.rs` describes, or none.
-/// 2. `Ok` is said only after what it says would survive what the store survives. Ordinary answers (held, superseded)
-///    are `Ok`; `Err` is a fault.
+/// 1. A transition is one atomic step on one record, which one function of [`record`](crate::record), `next`, decides.
+/// 2. `Ok` is said only after what it says would survive what the store survives. That a transition was refused is an ordinary
+///    answer; `Err` is a fault.
 /// 3. [`StoreError::Unavailable`], [`Full`](StoreError::Full), [`Overloaded`](StoreError::Overloaded) and
-///    [`Corrupt`](StoreError::Corrupt) mean that nothing was done; [`Uncertain`](StoreError::Uncertain) that it may have been. A verb that is sent again answers as it
-///    would have the first time, where it does not say otherwise.
+///    [`Corrupt`](StoreError::Corrupt) mean that nothing was done, nor will be. [`Uncertain`](StoreError::Uncertain) means that it
+///    may have been, and that this process will not learn it: the store was poisoned or closed meanwhile. Where a network may lose
+///    the answer, the store itself sends again until it knows.
 /// 4. Limits refuse claims, never what ends a run. So does a store that is behind, and one that comes to a claim after its
 ///    `patience`.
 /// 5. A fence never repeats and never shrinks, whatever was released, swept or expired, across restarts too.
 /// 6. A record past its expiry is absent, swept or not.
-/// 7. A `Running` record of a process that is gone is presented as `Interrupted`.
+/// 7. A run of a process that is gone is presented as interrupted. Of one that another living process has, the record's
+///    [`owner`](Record::owner) says so.
 ///
 /// # Cancellation
-/// A verb takes effect when it is *called*. The future is only the way to the answer: dropping it, polled or not,
+/// A transition takes effect when `apply` is *called*. The future is only the way to the answer: dropping it, polled or not,
 /// undoes nothing. (A run that is dropped says so on its way out, where nothing can be awaited.)
 ///
 /// # Clocks
@@ -42,57 +46,20 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
     /// The slots of this process.
     fn slots(&self) -> &Arc<Slots>;
 
+    /// Whether this process alone has the records. Then its slots exclude all others, and one may stand for a claim that
+    /// [may be repeated](crate::record::Claim::may_repeat).
+    fn is_exclusive(&self) -> bool;
+
     /// The record of `id`. It may show what is not yet durable, so only who looks at the slot, loads, and finds the
     /// slot free again afterwards may answer from it.
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
-    /// Claims an operation that has no record; answers the record where there is one.
-    fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
+    /// Takes a step on the record of `id`, or refuses it. Applications settle operations with the layer's `resolve`, or
+    /// `Once`'s, which hold the slot meanwhile.
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
-    /// Claims an operation that was interrupted under `interrupted`; `None` where it no longer is.
-    fn reclaim(
-        &self,
-        claim: Claim,
-        interrupted: Fence,
-    ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send;
-
-    /// Takes a new fence for an operation that was interrupted under `interrupted`, which it stays, before somebody is asked
-    /// about it; `None` where it no longer is. Sent again, it answers `None`: nothing was lost.
-    fn inquire(
-        &self,
-        id: RecordId,
-        interrupted: Fence,
-    ) -> impl Future<Output = Result<Option<Fence>, StoreError>> + Send;
-
-    /// Records how a run ended.
-    fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send;
-
-    /// Forgets a run that had no effect.
-    fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send;
-
-    /// Says of a run that nobody knows how it ended. `status` is what its client was answered, where the answer said so.
-    fn interrupt(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        status: Option<u16>,
-    ) -> impl Future<Output = Result<Settled, StoreError>> + Send;
-
-    /// Settles an operation that was interrupted under `fence`, under a new fence. Applications call the layer's `resolve`, or `Once`'s, which hold the slot
-    /// meanwhile. Sent again, it answers `Superseded`: the record shows what the first one did.
-    fn resolve(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        resolution: Resolution,
-    ) -> impl Future<Output = Result<Settled, StoreError>> + Send;
-
-    /// The interrupted operations, the oldest first, at most `limit`; with a `status` those whose clients were answered so.
-    fn interrupted(
-        &self,
-        limit: usize,
-        status: Option<u16>,
-    ) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send;
+    /// A page of the interrupted operations, the oldest first.
+    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send;
 
     /// Deletes at most `limit` records past their expiry and says how many. Stores sweep by themselves; nobody has
     /// to call this.
@@ -100,6 +67,35 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
 
     /// How the store is.
     fn health(&self) -> Health;
+
+    /// The ids of records that other processes have changed, as far as the store hears of them: some may be missing. It never
+    /// ends. A store that this process has alone says nothing.
+    fn changed(&self) -> BoxStream<'static, RecordId>;
+}
+
+/// Which interrupted operations are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Those after this one, the last of the page before; `None`: from the oldest on.
+    pub after: Option<(Timestamp, RecordId)>,
+    /// At most so many.
+    pub limit: usize,
+    /// Those whose clients were answered so; `None`: all.
+    pub status: Option<u16>,
+}
+
+impl Page {
+    /// The oldest ones, at most `limit`.
+    #[must_use]
+    pub fn first(limit: usize) -> Self {
+        Self { after: None, limit, status: None }
+    }
+
+    /// Whether an operation belongs to it, or to one after it.
+    pub(crate) fn begins_before(&self, record: &InterruptedRecord) -> bool {
+        self.after.is_none_or(|after| after < (record.since, record.id))
+            && (self.status.is_none() || self.status == record.status)
+    }
 }
 
 /// How a store is.
@@ -145,15 +141,10 @@ pub struct InterruptedRecord {
 }
 
 impl InterruptedRecord {
-    /// Whether its client was answered with `status`, where one is asked for.
-    pub(crate) fn was_answered(&self, status: Option<u16>) -> bool {
-        status.is_none() || self.status == status
-    }
-
     /// What `record` says, if it is of an interrupted operation.
     pub(crate) fn of<O>(id: RecordId, record: &Record<O>) -> Option<Self> {
-        let crate::record::State::Interrupted { since, expires, status } = record.state else { return None };
-        let Record { fence, attempt, began, .. } = *record;
-        Some(Self { id, fence, attempt, began, since, expires, status })
+        let (State::Interrupted { status, .. }, Some(expires)) = (&record.state, record.expires) else { return None };
+        let Record { fence, attempt, began, since, .. } = *record;
+        Some(Self { id, fence, attempt, began, since, expires, status: *status })
     }
 }

@@ -1,21 +1,22 @@
 //! The store that keeps records in memory, and loses them with the process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::{Future, ready};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
-use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::{Entry, OccupiedEntry};
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 
-use super::contract::{Health, InterruptedRecord, Sealed, Store};
+use super::contract::{Health, InterruptedRecord, Page, Sealed, Store};
 use super::error::StoreError;
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
 use crate::key::RecordId;
 use crate::laboratory::point;
-use crate::record::{self, Change, Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled, State};
+use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State, Transition};
 use crate::slots::Slots;
 
 /// What a record takes beside its outcome, in bytes: map entry, expiry entry and their share of empty places.
@@ -29,8 +30,10 @@ const SWEPT_PER_CLAIM: usize = 2;
 /// It is bounded: at its limits it refuses new keys (`store-full`), and never evicts what is running or not expired.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
-    shared: Arc<Shared>,
+    table: Arc<Table>,
     slots: Arc<Slots>,
+    // Which of the processes that share the table it is: the only one, unless the test store plays several.
+    process: u64,
 }
 
 /// Sets up a [`MemoryStore`].
@@ -81,33 +84,50 @@ impl MemoryStoreBuilder {
     #[must_use]
     pub fn build(self) -> MemoryStore {
         let Self { max_records, max_bytes, clock, volatile_claims } = self;
-        let shared = Shared {
-            records: DashMap::default(),
+        let table = Table {
+            rows: DashMap::default(),
             expiry: Mutex::default(),
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             fences: AtomicU64::new(1),
+            ended: Mutex::default(),
             time: Timeline::start(clock, Timestamp::from_millis(0)),
             max_records,
             max_bytes,
             volatile_claims,
         };
-        MemoryStore { shared: Arc::new(shared), slots: Arc::default() }
+        MemoryStore { table: Arc::new(table), slots: Arc::default(), process: 0 }
     }
 }
 
+/// The records, with what finds them by their expiry.
 #[derive(Debug)]
-struct Shared {
-    records: DashMap<RecordId, Record, RandomState>,
-    // Locked after a record, never before one.
+struct Table {
+    rows: DashMap<RecordId, Row, RandomState>,
+    // Locked after a row, never before one.
     expiry: Mutex<BTreeSet<(Timestamp, RecordId)>>,
     count: AtomicUsize,
     bytes: AtomicUsize,
     fences: AtomicU64,
+    // The processes that are gone, and since when.
+    ended: Mutex<HashMap<u64, Timestamp, RandomState>>,
     time: Timeline,
     max_records: usize,
     max_bytes: usize,
     volatile_claims: bool,
+}
+
+#[derive(Debug)]
+struct Row {
+    record: Record,
+    owner: Option<Claimant>,
+}
+
+/// Which process owns a record, and until when at most.
+#[derive(Debug, Clone, Copy)]
+struct Claimant {
+    process: u64,
+    until: Timestamp,
 }
 
 impl Default for MemoryStore {
@@ -131,7 +151,7 @@ impl MemoryStore {
     /// Records it holds, running and expired ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shared.count.load(Ordering::Relaxed)
+        self.table.count.load(Ordering::Relaxed)
     }
 
     /// Whether it holds no record.
@@ -140,93 +160,128 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    /// The same records, opened by another process: every run of this one is cut short.
+    /// The same records, opened by another process.
     #[cfg(feature = "test-util")]
-    pub(crate) fn reopened(&self) -> Self {
-        let now = self.shared.time.now();
-        let running = |entry: &dashmap::mapref::multiple::RefMulti<'_, RecordId, Record>| {
-            matches!(entry.state, State::Running { .. }).then(|| (*entry.key(), entry.fence))
-        };
-        let cut: Vec<_> = self.shared.records.iter().filter_map(|entry| running(&entry)).collect();
-        for (id, fence) in cut {
-            let _ = self.shared.step(id, |current| record::interrupt(current, fence, None, now));
-        }
-        Self { shared: Arc::clone(&self.shared), slots: Arc::default() }
+    pub(crate) fn opened_by(&self, process: u64) -> Self {
+        Self { table: Arc::clone(&self.table), slots: Arc::default(), process }
+    }
+
+    /// This process is taken for dead from now on.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn end(&self) {
+        let now = self.table.time.now();
+        lock(&self.table.ended).entry(self.process).or_insert(now);
     }
 }
 
-impl Shared {
-    /// One atomic step on one record.
-    fn step<T>(&self, id: RecordId, arrow: impl FnOnce(Option<Record>) -> (Change<Bytes>, T)) -> Result<T, StoreError> {
-        self.step_within(usize::MAX, id, arrow)
-    }
-
-    /// One atomic step on one record, unless it makes one more than `max_records`.
-    fn step_within<T>(
-        &self,
-        max_records: usize,
-        id: RecordId,
-        arrow: impl FnOnce(Option<Record>) -> (Change<Bytes>, T),
-    ) -> Result<T, StoreError> {
+impl Table {
+    fn apply(&self, process: u64, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+        let claim = if let Transition::Claim(claim) = &transition { Some(claim) } else { None };
+        let (is_claim, leaves_no_trace) = (claim.is_some(), claim.is_some_and(|claim| claim.may_repeat));
+        if is_claim {
+            self.sweep(SWEPT_PER_CLAIM);
+        }
         let now = self.time.now();
         point();
-        match self.records.entry(id) {
-            Entry::Vacant(place) => {
-                let (change, answer) = arrow(None);
-                if let Change::Put(record) = change {
-                    let free = |count: usize| (count < max_records).then_some(count + 1);
-                    let counted = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
-                    counted.map_err(|_| StoreError::Full { limit: "max_records" })?;
-                    self.entered(id, &record);
-                    place.insert(record);
-                }
-                Ok(answer)
-            }
-            Entry::Occupied(mut place) => {
-                let (change, answer) = arrow(place.get().clone().live(now));
-                match change {
-                    Change::Nothing => {}
-                    Change::Put(record) => {
-                        self.left(id, place.get());
-                        self.entered(id, &record);
-                        place.insert(record);
-                    }
-                    Change::Delete => self.remove(place),
-                }
-                Ok(answer)
-            }
+        let place = self.rows.entry(id);
+        let current = match &place {
+            Entry::Occupied(row) => self.present(row.get(), process, now),
+            Entry::Vacant(_) => None,
+        };
+        if is_claim && current.is_none() {
+            self.check_room()?;
         }
+        let (change, reply) = record::next(Current::from(current.as_ref()), transition);
+        let record = match change {
+            Change::Nothing => current,
+            Change::Release => {
+                if let Entry::Occupied(place) = place {
+                    self.remove(place);
+                }
+                None
+            }
+            Change::Put(draft) => {
+                let owner = draft.owned.map(|bound| Claimant { process, until: now.plus(bound) });
+                let record = draft.stamp(current.as_ref(), self.next_fence(), now);
+                if !(leaves_no_trace && self.volatile_claims) {
+                    let most = if is_claim { self.max_records } else { usize::MAX };
+                    self.put(place, Row { record: record.clone(), owner }, most)?;
+                }
+                Some(record)
+            }
+        };
+        Ok(Applied { reply, record })
     }
 
-    fn remove(&self, place: OccupiedEntry<'_, RecordId, Record>) {
-        self.left(*place.key(), place.get());
+    /// A row as this process sees it now.
+    fn present(&self, row: &Row, process: u64, now: Timestamp) -> Option<Record> {
+        let record = row.record.clone();
+        let record = match row.owner {
+            None => Record { owner: Owner::Nobody, ..record },
+            Some(owner) if owner.process == process => Record { owner: Owner::Here, ..record },
+            Some(owner) => match self.gone(owner, now) {
+                None => Record { owner: Owner::Elsewhere, ..record },
+                Some(since) => Record { owner: Owner::Nobody, ..record }.lapse(since),
+            },
+        };
+        record.live(now)
+    }
+
+    /// Since when the owner sees to it no more.
+    fn gone(&self, owner: Claimant, now: Timestamp) -> Option<Timestamp> {
+        let too_late = Some(owner.until).filter(|until| *until <= now);
+        let ended = lock(&self.ended).get(&owner.process).copied();
+        [too_late, ended].into_iter().flatten().min()
+    }
+
+    /// Writes a row, unless it makes one more than `most`.
+    fn put(&self, place: Entry<'_, RecordId, Row>, row: Row, most: usize) -> Result<(), StoreError> {
+        match place {
+            Entry::Vacant(place) => {
+                let free = |count: usize| (count < most).then_some(count + 1);
+                let counted = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
+                counted.map_err(|_| StoreError::Full { limit: "max_records" })?;
+                self.entered(*place.key(), &row.record);
+                place.insert(row);
+            }
+            Entry::Occupied(mut place) => {
+                self.left(*place.key(), &place.get().record);
+                self.entered(*place.key(), &row.record);
+                place.insert(row);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, place: OccupiedEntry<'_, RecordId, Row>) {
+        self.left(*place.key(), &place.get().record);
         self.count.fetch_sub(1, Ordering::Relaxed);
         place.remove();
     }
 
     fn entered(&self, id: RecordId, record: &Record) {
         self.bytes.fetch_add(size(record), Ordering::Relaxed);
-        if let Some(expires) = record.expires() {
-            self.expiry().insert((expires, id));
+        if let Some(expires) = record.expires {
+            lock(&self.expiry).insert((expires, id));
         }
     }
 
     fn left(&self, id: RecordId, record: &Record) {
         self.bytes.fetch_sub(size(record), Ordering::Relaxed);
-        if let Some(expires) = record.expires() {
-            self.expiry().remove(&(expires, id));
+        if let Some(expires) = record.expires {
+            lock(&self.expiry).remove(&(expires, id));
         }
     }
 
     fn sweep(&self, limit: usize) -> usize {
         let now = self.time.now();
         let due: Vec<_> =
-            self.expiry().iter().take_while(|(expires, _)| *expires <= now).take(limit).copied().collect();
+            lock(&self.expiry).iter().take_while(|(expires, _)| *expires <= now).take(limit).copied().collect();
         let mut swept = 0;
         for (expires, id) in due {
             // Looked at again under its lock: it may have been claimed anew since.
-            if let Entry::Occupied(place) = self.records.entry(id)
-                && place.get().expires() == Some(expires)
+            if let Entry::Occupied(place) = self.rows.entry(id)
+                && place.get().record.expires == Some(expires)
             {
                 self.remove(place);
                 swept += 1;
@@ -235,150 +290,79 @@ impl Shared {
         swept
     }
 
-    fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
-        self.sweep(SWEPT_PER_CLAIM);
-        let mut full = None;
-        let answer = self.step_within(self.max_records, claim.id, |current| {
-            let absent = current.is_none();
-            let (mut change, mut answer) = record::claim(current, claim, self.next_fence(), self.time.now());
-            if absent {
-                full = self.limit_reached();
-                if full.is_some() || (self.volatile_claims && !claim.durable) {
-                    change = Change::Nothing;
-                    if let Claimed::Fresh(hold) = &mut answer {
-                        hold.recorded = false;
-                    }
-                }
-            }
-            (change, answer)
-        })?;
-        full.map_or(Ok(answer), |limit| Err(StoreError::Full { limit }))
-    }
-
-    fn limit_reached(&self) -> Option<&'static str> {
+    fn check_room(&self) -> Result<(), StoreError> {
         if self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
-            return Some("max_bytes");
+            return Err(StoreError::Full { limit: "max_bytes" });
         }
-        (self.count.load(Ordering::Relaxed) >= self.max_records).then_some("max_records")
-    }
-
-    fn complete(&self, completion: Completion) -> Result<Settled, StoreError> {
-        let id = completion.hold.id;
-        self.step(id, |current| record::complete(current, completion, self.time.now()))
+        if self.count.load(Ordering::Relaxed) >= self.max_records {
+            return Err(StoreError::Full { limit: "max_records" });
+        }
+        Ok(())
     }
 
     fn next_fence(&self) -> Fence {
         Fence(self.fences.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn expiry(&self) -> MutexGuard<'_, BTreeSet<(Timestamp, RecordId)>> {
-        self.expiry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn interrupted(&self, limit: usize, status: Option<u16>) -> Vec<InterruptedRecord> {
+    fn interrupted(&self, process: u64, page: Page) -> Vec<InterruptedRecord> {
         let now = self.time.now();
-        let live = |entry: dashmap::mapref::multiple::RefMulti<'_, RecordId, Record>| {
-            InterruptedRecord::of(*entry.key(), entry.value())
-                .filter(|record| record.expires > now && record.was_answered(status))
-        };
-        let mut found: Vec<_> = self.records.iter().filter_map(live).collect();
+        let listed = self.rows.iter().filter_map(|row| {
+            let record = self.present(row.value(), process, now)?;
+            InterruptedRecord::of(*row.key(), &record).filter(|record| page.begins_before(record))
+        });
+        let mut found: Vec<_> = listed.collect();
         found.sort_by_key(|record| (record.since, record.id));
-        found.truncate(limit);
+        found.truncate(page.limit);
         found
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn size(record: &Record) -> usize {
-    let outcome = match &record.state {
-        State::Completed { outcome, .. } => outcome.len(),
-        State::Running { .. } | State::Interrupted { .. } | State::Consumed { .. } => 0,
-    };
+    let outcome = if let State::Completed { outcome } = &record.state { outcome.len() } else { 0 };
     RECORD_BYTES + outcome
 }
 
 impl Sealed for MemoryStore {}
 
-// Each verb is done before its future is made: see the contract's "Cancellation".
+// Each step is done before its future is made: see the contract's "Cancellation".
 impl Store for MemoryStore {
     fn slots(&self) -> &Arc<Slots> {
         &self.slots
     }
 
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         point();
-        let record = self.shared.records.get(&id).map(|record| record.clone());
+        let now = self.table.time.now();
+        let record = self.table.rows.get(&id).and_then(|row| self.table.present(row.value(), self.process, now));
         point();
-        ready(Ok(record.and_then(|record| record.live(self.shared.time.now()))))
+        ready(Ok(record))
     }
 
-    fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send {
-        ready(self.shared.claim(&claim))
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+        ready(self.table.apply(self.process, id, transition))
     }
 
-    fn reclaim(
-        &self,
-        claim: Claim,
-        interrupted: Fence,
-    ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
-        let fence = self.shared.next_fence();
-        let arrow = |current| record::reclaim(current, &claim, interrupted, fence);
-        ready(self.shared.step(claim.id, arrow))
-    }
-
-    fn inquire(
-        &self,
-        id: RecordId,
-        interrupted: Fence,
-    ) -> impl Future<Output = Result<Option<Fence>, StoreError>> + Send {
-        let fence = self.shared.next_fence();
-        ready(self.shared.step(id, |current| record::inquire(current, interrupted, fence)))
-    }
-
-    fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        ready(self.shared.complete(completion))
-    }
-
-    fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        ready(self.shared.step(id, |current| record::release(current, fence)))
-    }
-
-    fn interrupt(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        status: Option<u16>,
-    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        let now = self.shared.time.now();
-        ready(self.shared.step(id, |current| record::interrupt(current, fence, status, now)))
-    }
-
-    fn resolve(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        resolution: Resolution,
-    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        let (now, new) = (self.shared.time.now(), self.shared.next_fence());
-        let outcome = match resolution {
-            Resolution::Outcome { outcome, retention } => Some((outcome, retention)),
-            Resolution::Forget => None,
-        };
-        ready(self.shared.step(id, |current| record::resolve(current, fence, new, outcome, now)))
-    }
-
-    fn interrupted(
-        &self,
-        limit: usize,
-        status: Option<u16>,
-    ) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
-        ready(Ok(self.shared.interrupted(limit, status)))
+    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
+        ready(Ok(self.table.interrupted(self.process, page)))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        ready(Ok(self.shared.sweep(limit)))
+        ready(Ok(self.table.sweep(limit)))
     }
 
     fn health(&self) -> Health {
         Health::Good
+    }
+
+    fn changed(&self) -> BoxStream<'static, RecordId> {
+        stream::pending().boxed()
     }
 }

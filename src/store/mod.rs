@@ -18,7 +18,7 @@ mod sled;
 pub(crate) mod test;
 
 pub use crate::slots::Slots;
-pub use contract::{Health, InterruptedRecord, Store};
+pub use contract::{Health, InterruptedRecord, Page, Store};
 pub use erased::AnyStore;
 pub use error::{OpenError, StoreError};
 #[cfg(feature = "memory")]

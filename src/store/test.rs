@@ -2,21 +2,23 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, oneshot};
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::{Semaphore, broadcast, oneshot};
 use tokio::time::Instant;
 
-use super::contract::{Health, InterruptedRecord, Sealed, Store};
+use super::contract::{Health, InterruptedRecord, Page, Sealed, Store};
 use super::error::StoreError;
 use super::memory::{MemoryStore, MemoryStoreBuilder};
 use crate::clock::Clock;
 use crate::key::RecordId;
-use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled};
+use crate::record::{Applied, Claim, Record, Reply, Transition};
 use crate::slots::Slots;
 
-/// A verb of the store, to say which call shall fail.
+/// What a store is asked, to say which call shall fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verb {
@@ -42,25 +44,55 @@ pub enum Verb {
     Sweep,
 }
 
+impl Verb {
+    fn of(transition: &Transition) -> Self {
+        match transition {
+            Transition::Claim(_) => Self::Claim,
+            Transition::Reclaim(..) => Self::Reclaim,
+            Transition::Inquire { .. } => Self::Inquire,
+            Transition::Complete(_) => Self::Complete,
+            Transition::Release(_) => Self::Release,
+            Transition::Interrupt { .. } => Self::Interrupt,
+            Transition::Resolve(..) => Self::Resolve,
+        }
+    }
+}
+
 /// A store for tests: it fails, stalls, loses answers, crashes and is opened again, each on command. Otherwise it
-/// behaves as a store on disk does, with the disk in memory: a claim that need not be durable leaves no trace.
+/// behaves as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace.
+///
+/// With [`beside`](Self::beside) it plays a database that several processes share.
 ///
 /// A handle; clones share the open store.
 #[derive(Debug, Clone)]
 pub struct TestStore {
     memory: MemoryStore,
     process: Arc<Process>,
+    world: Arc<World>,
 }
 
 /// One opening of the store, until its crash.
 #[derive(Debug, Default)]
 struct Process {
+    number: u64,
     crashed: AtomicBool,
     faults: Mutex<HashMap<Verb, VecDeque<Fault>>>,
     // Closed once the calls, or their answers, may go on, in the order in which they came.
     stalls: Gates,
     held_answers: Gates,
 }
+
+/// What all openings share beside the records.
+#[derive(Debug)]
+struct World {
+    processes: AtomicU64,
+    is_shared: AtomicBool,
+    // Which process changed which record.
+    changed: broadcast::Sender<(u64, RecordId)>,
+}
+
+/// How many changes are kept for who listens.
+const CHANGES: usize = 1_024;
 
 type Gates = Mutex<HashMap<Verb, Arc<Semaphore>>>;
 
@@ -108,7 +140,12 @@ impl TestStore {
     }
 
     fn over(builder: MemoryStoreBuilder) -> Self {
-        Self { memory: builder.volatile_claims().build(), process: Arc::default() }
+        let world = World {
+            processes: AtomicU64::new(1),
+            is_shared: AtomicBool::new(false),
+            changed: broadcast::channel(CHANGES).0,
+        };
+        Self { memory: builder.volatile_claims().build(), process: Arc::default(), world: Arc::new(world) }
     }
 
     /// The next call of `verb` fails, and nothing is done.
@@ -116,7 +153,7 @@ impl TestStore {
         self.fault(verb, Fault::Fail);
     }
 
-    /// The next call of `verb` is done, but its answer is lost.
+    /// The next call of `verb` is done, but nobody learns it: [`StoreError::Uncertain`].
     pub fn lose_answer(&self, verb: Verb) {
         self.fault(verb, Fault::LoseAnswer);
     }
@@ -135,13 +172,33 @@ impl TestStore {
     /// The process dies: every call of this handle and its clones fails from now on. What is on disk stays.
     pub fn crash(&self) {
         self.process.crashed.store(true, Ordering::SeqCst);
+        self.memory.end();
     }
 
-    /// Another process opens what is on disk, after a [`crash`](Self::crash): the runs of the last one were cut short.
+    /// Another process opens what is on disk, after a [`crash`](Self::crash) of this one: its runs were cut short.
     #[must_use]
     pub fn reopen(&self) -> Self {
         self.crash();
-        Self { memory: self.memory.reopened(), process: Arc::default() }
+        self.opened()
+    }
+
+    /// Another process opens the same records beside this one, which goes on, as servers do that share a database. From now
+    /// on every claim leaves a trace, as slots exclude nobody elsewhere.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        self.world.is_shared.store(true, Ordering::SeqCst);
+        self.opened()
+    }
+
+    /// The other processes take this one for dead from now on, though it goes on: what it runs lapses.
+    pub fn lapse(&self) {
+        self.memory.end();
+    }
+
+    fn opened(&self) -> Self {
+        let number = self.world.processes.fetch_add(1, Ordering::Relaxed);
+        let process = Arc::new(Process { number, ..Process::default() });
+        Self { memory: self.memory.opened_by(number), process, world: Arc::clone(&self.world) }
     }
 
     fn fault(&self, verb: Verb, fault: Fault) {
@@ -151,11 +208,10 @@ impl TestStore {
     /// Does `call` as the faults that were ordered say. It is done when this is called, or, stalled, when it goes on.
     fn call<F, T>(&self, verb: Verb, call: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
     where
-        F: FnOnce(&MemoryStore) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
-        let closed_for = |gates: &Gates| lock(gates).get(&verb).filter(|gate| !gate.is_closed()).cloned();
-        let (gate, held) = (closed_for(&self.process.stalls), closed_for(&self.process.held_answers));
+        let (gate, held) = (closed_for(&self.process.stalls, verb), closed_for(&self.process.held_answers, verb));
         let (done, answer) = oneshot::channel();
         let store = self.clone();
         let act = move || {
@@ -177,37 +233,36 @@ impl TestStore {
         }
     }
 
-    /// A call that takes an operation: refused once its claimer waits no more.
-    fn take<F, T>(
-        &self,
-        verb: Verb,
-        claim: Claim,
-        call: F,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
-    where
-        F: FnOnce(&MemoryStore, Claim) -> Result<T, StoreError> + Send + 'static,
-        T: Send + 'static,
-    {
-        // What is not held up is done at once.
-        let is_held_up = lock(&self.process.stalls).get(&verb).is_some_and(|gate| !gate.is_closed());
-        let deadline = Instant::now().checked_add(claim.patience).filter(|_| is_held_up);
-        self.call(verb, move |store| match deadline {
-            Some(deadline) if deadline <= Instant::now() => Err(StoreError::unavailable("the claim came too late")),
-            _ => call(store, claim),
-        })
-    }
-
-    fn act<T>(&self, verb: Verb, call: impl FnOnce(&MemoryStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn act<T>(&self, verb: Verb, call: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
         if self.process.crashed.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable("the process crashed"));
         }
         let fault = lock(&self.process.faults).get_mut(&verb).and_then(|faults| faults.pop_front());
         match fault {
             Some(Fault::Fail) => Err(StoreError::unavailable("the test said so")),
-            Some(Fault::LoseAnswer) => call(&self.memory).and_then(|_| Err(uncertain())),
-            None => call(&self.memory),
+            Some(Fault::LoseAnswer) => call(self).and_then(|_| Err(uncertain())),
+            None => call(self),
         }
     }
+
+    fn take(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+        let transition = match transition {
+            Transition::Claim(claim) if self.world.is_shared.load(Ordering::SeqCst) => {
+                Transition::Claim(Claim { may_repeat: false, ..claim })
+            }
+            transition => transition,
+        };
+        let applied = now(self.memory.apply(id, transition))?;
+        if applied.reply == Reply::Taken {
+            // An error within: nobody listens.
+            let _ = self.world.changed.send((self.process.number, id));
+        }
+        Ok(applied)
+    }
+}
+
+fn closed_for(gates: &Gates, verb: Verb) -> Option<Arc<Semaphore>> {
+    lock(gates).get(&verb).filter(|gate| !gate.is_closed()).cloned()
 }
 
 /// A gate that is closed for `verb` from now on.
@@ -238,69 +293,51 @@ impl Store for TestStore {
         self.memory.slots()
     }
 
+    fn is_exclusive(&self) -> bool {
+        !self.world.is_shared.load(Ordering::SeqCst)
+    }
+
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
-        self.call(Verb::Load, move |store| now(store.load(id)))
+        self.call(Verb::Load, move |store| now(store.memory.load(id)))
     }
 
-    fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send {
-        self.take(Verb::Claim, claim, |store, claim| now(store.claim(claim)))
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+        let verb = Verb::of(&transition);
+        // A claim that is held up is refused once its claimer waits no more. What is not held up is done at once.
+        let is_held_up = closed_for(&self.process.stalls, verb).is_some();
+        let patience = transition.claim().map(|claim| claim.patience).filter(|_| is_held_up);
+        let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
+        self.call(verb, move |store| match deadline {
+            Some(deadline) if deadline <= Instant::now() => Err(StoreError::unavailable("the claim came too late")),
+            _ => store.take(id, transition),
+        })
     }
 
-    fn reclaim(
-        &self,
-        claim: Claim,
-        interrupted: Fence,
-    ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
-        self.take(Verb::Reclaim, claim, move |store, claim| now(store.reclaim(claim, interrupted)))
-    }
-
-    fn inquire(
-        &self,
-        id: RecordId,
-        interrupted: Fence,
-    ) -> impl Future<Output = Result<Option<Fence>, StoreError>> + Send {
-        self.call(Verb::Inquire, move |store| now(store.inquire(id, interrupted)))
-    }
-
-    fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        self.call(Verb::Complete, move |store| now(store.complete(completion)))
-    }
-
-    fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        self.call(Verb::Release, move |store| now(store.release(id, fence)))
-    }
-
-    fn interrupt(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        status: Option<u16>,
-    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        self.call(Verb::Interrupt, move |store| now(store.interrupt(id, fence, status)))
-    }
-
-    fn resolve(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        resolution: Resolution,
-    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        self.call(Verb::Resolve, move |store| now(store.resolve(id, fence, resolution)))
-    }
-
-    fn interrupted(
-        &self,
-        limit: usize,
-        status: Option<u16>,
-    ) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
-        self.call(Verb::Interrupted, move |store| now(store.interrupted(limit, status)))
+    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
+        self.call(Verb::Interrupted, move |store| now(store.memory.interrupted(page)))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        self.call(Verb::Sweep, move |store| now(store.sweep(limit)))
+        self.call(Verb::Sweep, move |store| now(store.memory.sweep(limit)))
     }
 
     fn health(&self) -> Health {
         if self.process.crashed.load(Ordering::SeqCst) { Health::Closed } else { Health::Good }
+    }
+
+    fn changed(&self) -> BoxStream<'static, RecordId> {
+        let own = self.process.number;
+        let next = |mut changes: broadcast::Receiver<_>| async move {
+            loop {
+                match changes.recv().await {
+                    Ok(change) => return Some((change, changes)),
+                    // Some are missing then.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        };
+        let elsewhere = move |(process, id)| std::future::ready((process != own).then_some(id));
+        stream::unfold(self.world.changed.subscribe(), next).filter_map(elsewhere).boxed()
     }
 }

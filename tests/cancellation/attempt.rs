@@ -184,10 +184,6 @@ impl Attempt {
                 store().lose_answer(verb);
                 None
             }
-            Meanwhile::LostTwice(verb) => {
-                (0..2).for_each(|_| store().lose_answer(verb));
-                None
-            }
             Meanwhile::Fails(verb) => {
                 store().fail_next(verb);
                 None
@@ -198,7 +194,7 @@ impl Attempt {
 
     async fn help(self, layer: Layer, stall: Option<Stall>) -> Option<String> {
         match self.case.meanwhile {
-            Meanwhile::Nothing | Meanwhile::Lost(_) | Meanwhile::LostTwice(_) | Meanwhile::Fails(_) => None,
+            Meanwhile::Nothing | Meanwhile::Lost(_) | Meanwhile::Fails(_) => None,
             Meanwhile::Slow(_) => {
                 turns().await;
                 drop(stall);

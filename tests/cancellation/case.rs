@@ -72,8 +72,6 @@ pub(crate) enum Meanwhile {
     Held(Verb),
     /// The store does it, and its answer is lost.
     Lost(Verb),
-    /// And once more, when it is asked again.
-    LostTwice(Verb),
     /// The store refuses it.
     Fails(Verb),
 }
@@ -279,11 +277,11 @@ pub(crate) const CASES: &[Case] = &[
         reaches: Phase::Claiming,
         ..INTERRUPTED
     },
-    Case { name: "lost-claim", meanwhile: Meanwhile::Lost(Verb::Claim), ..FIRST },
     Case {
-        name: "claim-lost-twice",
-        meanwhile: Meanwhile::LostTwice(Verb::Claim),
+        name: "lost-claim",
+        meanwhile: Meanwhile::Lost(Verb::Claim),
         undisturbed: ["store-unavailable"; 2],
+        end: [refused("outcome-unknown", 0), outcome(1)],
         reaches: Phase::Over,
         ..FIRST
     },

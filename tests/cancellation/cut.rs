@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::Response;
 use tokio::task::{JoinHandle, yield_now};
 use tower::{Service as _, ServiceExt as _};
-use tower_idempotency::record::Settled;
+use tower_idempotency::record::Reply;
 use tower_idempotency::server::Resolve;
 use tower_idempotency::test_util::{Stall, Verb};
 
@@ -276,7 +276,7 @@ impl Lab {
         let took_place = cut.handler.effects() > 0 || committed.contains(&cut.key);
         let answer = if took_place { Resolve::Answer(Response::new("by hand".into())) } else { Resolve::Forget };
         match layer.resolve(listed.id, listed.fence, answer).await {
-            Ok(Settled::Done) => self.retry(cut, false).await,
+            Ok(Reply::Taken) => self.retry(cut, false).await,
             other => Err(format!("{}: an operator is told {other:?}", cut.key)),
         }
     }

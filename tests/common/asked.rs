@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::Response;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
-use tower_idempotency::record::{Claim, Claimed, Hold, Settled};
+use tower_idempotency::record::{Hold, Reply};
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
-use crate::common::lab::{Gate, charge_print, wish};
+use crate::common::lab::{Gate, charge_print};
+use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 
 /// What it was asked so far. Clones share it.
 #[derive(Clone, Default)]
@@ -67,9 +68,9 @@ pub fn asking<St: Store>(store: St, reconciler: Reconciler<Response<Bytes>>) -> 
 
 /// An operation `post(key, "a")` that was begun and cut short. It is forgotten after a day.
 pub async fn cut_short<St: Store>(store: &St, key: &str) -> Hold {
-    let claim = Claim { fingerprint: charge_print().with_credentials().finish(), ..wish(key, 1) };
-    let Claimed::Fresh(hold) = store.claim(claim).await.expect("the store works") else { panic!("{key} is held") };
-    let cut = store.interrupt(hold.id, hold.fence, None).await.expect("the store works");
-    assert_eq!(cut, Settled::Done);
+    let wish = Wish { fingerprint: charge_print().with_credentials().finish(), ..wish(key) };
+    let Claimed::Fresh(hold) = store.claim(wish).await.expect("the store works") else { panic!("{key} is held") };
+    let cut = store.interrupt(hold.id, hold.fence).await.expect("the store works");
+    assert_eq!(cut, Reply::Taken);
     hold
 }

@@ -17,10 +17,12 @@ use tower::load_shed::error::Overloaded;
 use tower::{BoxError, ServiceExt as _};
 use tower_idempotency::engine::Effect;
 use tower_idempotency::fingerprint::FingerprintBuilder;
-use tower_idempotency::record::{Claim, Claimed, Completion, Hold, Settlement};
+use tower_idempotency::record::{Completion, Hold, Settlement};
 use tower_idempotency::server::{Classify, Meaning};
 use tower_idempotency::store::{SledStoreBuilder, Store};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, Once, RecordId, SledStore};
+
+use super::steps::{Claimed, Steps as _, wish};
 
 /// An answer, read to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -266,20 +268,6 @@ pub fn on_disk(builder: SledStoreBuilder) -> (tempfile::TempDir, SledStore) {
     (directory, store)
 }
 
-/// A durable claim of `key`, to be sent to a store.
-pub fn wish(key: &str, nonce: u8) -> Claim {
-    let interrupted_retention = Duration::from_secs(86_400);
-    let fingerprint = Fingerprint::of(b"m");
-    Claim {
-        id: id(key),
-        fingerprint,
-        nonce: [nonce; 16],
-        durable: true,
-        interrupted_retention,
-        patience: interrupted_retention,
-    }
-}
-
 /// The end of the run that has `hold`, to be sent to a store.
 pub fn done(hold: Hold, outcome: &'static str, retention: Duration) -> Completion {
     let settlement = Settlement::Outcome(Bytes::from_static(outcome.as_bytes()));
@@ -293,7 +281,7 @@ pub fn tree(store: &SledStore) -> sled::Tree {
 
 /// Claims `key`, which nobody has.
 pub async fn hold<St: Store>(store: &St, key: &str) -> Hold {
-    match store.claim(wish(key, 1)).await.expect("the store works") {
+    match store.claim(wish(key)).await.expect("the store works") {
         Claimed::Fresh(hold) => hold,
         Claimed::Held(record) => panic!("{key} is held: {record:?}"),
     }

@@ -14,6 +14,7 @@ pub mod listed;
 pub mod log;
 pub mod process;
 pub mod proxy;
+pub mod steps;
 
 /// Says loudly that something could not be shown, past the test runner's capture. With `MUST_NOT_SKIP`, as the checks
 /// set it, that is a failure.

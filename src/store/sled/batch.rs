@@ -1,6 +1,7 @@
 //! One batch: verbs are decided in order, each over what those before it left, then written together.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
@@ -14,12 +15,13 @@ use super::listing::Listings;
 use super::read::{self, PANICKED, ReadError};
 use super::state::{Database, READERS, Shared};
 use super::totals::{Entries, MOST_LEAVING, Totals};
+use super::verb::Step;
 use super::writes::{MOST_IN_ORDER, Writes};
 use crate::clock::Timestamp;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::record::{Change, Fence, Record, State};
+use crate::record::{self, Applied, Change, Current, Fence, Record, State, Transition};
 use crate::store::StoreError;
 
 /// How many pieces of long outcomes are written between two syncs: 128 KB, little beside one of sled's segments.
@@ -107,31 +109,44 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Decides one verb. `outcome` are the bytes that a record put by `arrow` refers to.
-    pub(super) fn decide<T: 'a>(
-        &mut self,
-        id: RecordId,
-        outcome: Option<Bytes>,
-        reply: Reply<T>,
-        arrow: impl FnOnce(&Self, Option<Record<Stored>>) -> Result<(Change<Stored>, T), StoreError>,
-    ) {
-        match self.step(id, outcome, arrow) {
-            Ok(answer) => self.answer(reply, |_| Ok(answer)),
-            Err(error) => drop(reply.send(Err(error))),
-        }
+    /// Takes a step, and answers once this batch is durable.
+    pub(super) fn apply(&mut self, step: Step) {
+        let checked = step.check();
+        let Step { id, transition, reply, .. } = step;
+        let outcome = transition.outcome().cloned();
+        let applied = match checked.and_then(|()| self.step(id, transition)) {
+            Ok(applied) => applied,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let shared = self.shared;
+        self.answer(reply, move |tree| {
+            let Applied { reply, record } = applied;
+            let record = record.map(|record| match outcome.filter(|_| reply == record::Reply::Taken) {
+                Some(outcome) => record.form(|_| Ok(outcome)),
+                None => read::whole(tree, id, &record),
+            });
+            let record = record.transpose().map_err(|error| error.for_caller(shared, id))?;
+            Ok(Applied { reply, record })
+        });
     }
 
-    /// Takes one step on one record.
-    pub(super) fn step<T>(
-        &mut self,
-        id: RecordId,
-        outcome: Option<Bytes>,
-        arrow: impl FnOnce(&Self, Option<Record<Stored>>) -> Result<(Change<Stored>, T), StoreError>,
-    ) -> Result<T, StoreError> {
-        let current = self.current(id).map_err(|error| error.for_caller(self.shared, id))?;
-        let (change, answer) = arrow(self, current.clone().and_then(|record| record.live(self.now)))?;
-        self.apply(id, current, change, outcome)?;
-        Ok(answer)
+    /// Takes a step on one record.
+    pub(super) fn step(&mut self, id: RecordId, transition: Transition) -> Result<Applied<Stored>, StoreError> {
+        let old = self.current(id).map_err(|error| error.for_caller(self.shared, id))?;
+        let live = old.clone().and_then(|record| record.live(self.now));
+        if live.is_none() && matches!(transition, Transition::Claim(_)) {
+            self.shared.check_room(self.added, self.bytes)?;
+        }
+        let outcome = transition.outcome().cloned();
+        let transition = transition.map(|outcome| Stored::of(&outcome));
+        let (change, reply) = record::next(Current::from(live.as_ref()), transition);
+        let record = match change {
+            Change::Nothing => return Ok(Applied { reply, record: live }),
+            Change::Put(draft) => Some(draft.stamp(live.as_ref(), self.shared.next_fence()?, self.now)),
+            Change::Release => None,
+        };
+        self.write_record(id, old, record.clone(), outcome)?;
+        Ok(Applied { reply, record })
     }
 
     /// Says `reply` what `answer` makes of the tree, once this batch is durable.
@@ -213,13 +228,13 @@ impl<'a> Batch<'a> {
         &self,
         id: RecordId,
         old: Option<Record<Stored>>,
-        change: Change<Stored>,
+        new: Record<Stored>,
         outcome: Bytes,
     ) -> Result<(sled::Batch, Self), StoreError> {
         let empty = Self::new(self.shared, self.database, self.disk);
         let (added, bytes, numbers) = (self.added, self.bytes, self.numbers);
         let mut batch = Self { now: self.now, added, bytes, numbers, together: true, ..empty };
-        batch.apply(id, old, change, Some(outcome))?;
+        batch.write_record(id, old, Some(new), Some(outcome))?;
         Ok((batch.take_writes().into_batch(), batch))
     }
 
@@ -258,7 +273,7 @@ impl<'a> Batch<'a> {
         if self.writes.is_atomic() || self.together {
             leaving.clear();
         }
-        let entries = Some(Entries { sum: self.sum(), below: self.shared.unused_number(), leaving });
+        let entries = Entries { sum: self.sum(), below: self.shared.unused_number(), leaving };
         let totals = Totals { count: self.count(), seen: self.now.as_millis(), bytes: self.outcome_bytes(), entries };
         self.writes.insert(keys::TOTALS, totals.encode());
         self.written = false;
@@ -288,18 +303,14 @@ impl<'a> Batch<'a> {
         if self.shared.present.may_have(&id) { read::head(&self.database.tree, id) } else { Ok(None) }
     }
 
-    fn apply(
+    /// Replaces a record by another one, or removes it. `outcome` are the bytes that the new one refers to.
+    pub(super) fn write_record(
         &mut self,
         id: RecordId,
         old: Option<Record<Stored>>,
-        change: Change<Stored>,
+        new: Option<Record<Stored>>,
         outcome: Option<Bytes>,
     ) -> Result<(), StoreError> {
-        let new = match change {
-            Change::Nothing => return Ok(()),
-            Change::Put(record) => Some(record),
-            Change::Delete => None,
-        };
         let corrupt = |error: codec::CodecError| StoreError::Corrupt { id, reason: error.to_string() };
         let bytes = new.as_ref().map(|record| codec::encode(&id, record)).transpose().map_err(corrupt)?;
         self.shared.cache.remove(&id);
@@ -321,9 +332,9 @@ impl<'a> Batch<'a> {
             self.index(id, old, None);
         }
         // Where that is not listed already: an inquiry leaves it as it is.
-        let expires = new.as_ref().and_then(Record::expires);
+        let expires = new.as_ref().and_then(|new| new.expires);
         if let (Some(record), Some(expires)) =
-            (&new, expires.filter(|_| expires != old.as_ref().and_then(Record::expires)))
+            (&new, expires.filter(|_| expires != old.as_ref().and_then(|old| old.expires)))
         {
             self.expire(id, record.fence, expires);
         }
@@ -349,8 +360,8 @@ impl<'a> Batch<'a> {
             }
             State::Running { .. } if self.together => self.ended.push(id),
             State::Running { .. } => self.end_run(&id),
-            State::Interrupted { since, .. } => {
-                let key = keys::interrupted(*since, &id);
+            State::Interrupted { .. } => {
+                let key = keys::interrupted(record.since, &id);
                 if keep {
                     self.writes.insert(&key[..], &record.fence.0.to_be_bytes()[..]);
                 } else {
@@ -358,7 +369,7 @@ impl<'a> Batch<'a> {
                 }
             }
             State::Consumed { .. } => {}
-            State::Completed { outcome: stored, .. } => self.chunk(id, record, stored, outcome),
+            State::Completed { outcome: stored } => self.chunk(id, record, stored, outcome),
         }
     }
 
@@ -393,10 +404,10 @@ impl<'a> Batch<'a> {
                 None => self.writes.insert(&keys::grave(&id, record.fence), &[][..]),
             }
         }
-        if let (Some(outcome), Some(expires)) = (outcome, record.expires()) {
-            let Record { fingerprint, fence, attempt, began, .. } = *record;
-            let state = State::Completed { outcome, expires };
-            self.fresh.push((id, Record { fingerprint, fence, attempt, began, state }));
+        if let Some(outcome) = outcome
+            && let Ok(record) = record.form(|_| Ok::<_, Infallible>(outcome))
+        {
+            self.fresh.push((id, record));
         }
     }
 

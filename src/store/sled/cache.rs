@@ -29,7 +29,7 @@ struct ByBytes;
 impl Weighter<RecordId, Arc<Record>> for ByBytes {
     fn weight(&self, _: &RecordId, record: &Arc<Record>) -> u64 {
         let outcome = match &record.state {
-            State::Completed { outcome, .. } => outcome.len() as u64,
+            State::Completed { outcome } => outcome.len() as u64,
             State::Running { .. } | State::Interrupted { .. } | State::Consumed { .. } => 0,
         };
         ENTRY_BYTES + outcome
@@ -77,23 +77,26 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
-    use crate::record::Fence;
+    use crate::record::{Change, Completion, Current, Fence, Hold, Settlement, Transition, next};
 
     fn id(number: u64) -> RecordId {
         RecordId::from_bytes(*blake3::hash(&number.to_be_bytes()).as_bytes())
     }
 
     fn record() -> Record {
-        let expires = Timestamp::from_millis(0).plus(Duration::from_secs(1));
-        let state = State::Completed { outcome: Bytes::from(vec![0; 300]), expires };
-        let began = Timestamp::from_millis(0);
-        Record { fingerprint: Fingerprint::of(b"1"), fence: Fence(1), attempt: 1, began, state }
+        let hold = Hold { id: id(0), fence: Fence(1), attempt: 1 };
+        let (settlement, retention) = (Settlement::Outcome(Bytes::from(vec![0; 300])), Duration::from_secs(1));
+        let completion = Completion { hold, fingerprint: Fingerprint::of(b"1"), settlement, retention };
+        match next(Current::Absent, Transition::Complete(completion)).0 {
+            Change::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0)),
+            change => panic!("{change:?}"),
+        }
     }
 
     #[test]
     fn an_outcome_of_1_mib_is_kept_in_a_cache_of_the_usual_size() {
         let cache = Cache::new(16 * 1024 * 1024);
-        let state = State::Completed { outcome: Bytes::from(vec![0; 1 << 20]), expires: record().expires().unwrap() };
+        let state = State::Completed { outcome: Bytes::from(vec![0; 1 << 20]) };
         for number in 0..4 {
             cache.put(id(number), Record { state: state.clone(), ..record() });
         }

@@ -1,12 +1,14 @@
 //! The handle: what the rest of the crate, and the application, hold of a store.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::Either;
+use futures_util::stream::{self, BoxStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -14,12 +16,12 @@ use super::batch::Reply;
 use super::open::SledStoreBuilder;
 use super::queue::Sender;
 use super::state::{STUCK, Shared};
-use super::verb::{Verb, Wish};
+use super::verb::{Step, Verb};
 use super::{NotCommitted, Purpose, Transact, close, read};
 use crate::key::RecordId;
-use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled};
+use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Health, InterruptedRecord, Sealed, Store};
+use crate::store::contract::{Health, InterruptedRecord, Page, Sealed, Store};
 use crate::store::{OpenError, StoreError};
 
 /// How long an answer is waited for: a little longer than a write may take before it is taken for failed.
@@ -169,22 +171,31 @@ impl SledStore {
         Ok(answer)
     }
 
-    /// A verb that takes an operation, unless the writer is behind.
-    fn send_wish<T>(&self, claim: Claim, verb: impl FnOnce(Wish, Reply<T>) -> Verb) -> Sent<T> {
-        self.inner.shared.check_load(self.inner.writer.waiting())?;
-        self.send(|reply| verb(Wish::new(claim), reply))
-    }
-
     /// A claim that leaves no trace: the slot is the claim.
-    async fn claim_by_slot(&self, claim: Claim) -> Result<Claimed, StoreError> {
+    async fn claim_by_slot(&self, id: RecordId, claim: Claim) -> Result<Applied, StoreError> {
         let shared = &self.inner.shared;
         shared.check_load(self.inner.writer.waiting())?;
-        if let Some(record) = read::load(shared, claim.id).await? {
-            return Ok(Claimed::Held(record));
+        let current = read::load(shared, id).await?;
+        if current.is_none() {
+            shared.check_room(0, 0)?;
         }
-        shared.check_room(0, 0)?;
-        let (fence, began) = (shared.next_fence()?, shared.time.now());
-        Ok(Claimed::Fresh(Hold { id: claim.id, fence, attempt: 1, began, recorded: false }))
+        match record::next(Current::from(current.as_ref()), Transition::Claim(claim)) {
+            (Change::Put(draft), reply) => {
+                let record = draft.stamp(current.as_ref(), shared.next_fence()?, shared.time.now());
+                Ok(Applied { reply, record: Some(record) })
+            }
+            (_, reply) => Ok(Applied { reply, record: current }),
+        }
+    }
+
+    /// What memory alone can answer: there is nothing to release or to interrupt where there is no record.
+    fn known(&self, id: &RecordId, transition: &Transition) -> Option<Applied> {
+        let ends = matches!(transition, Transition::Release(_) | Transition::Interrupt { .. });
+        if !ends || self.inner.shared.present.may_have(id) {
+            return None;
+        }
+        let (_, reply) = record::next(Current::Absent, transition.clone());
+        Some(Applied { reply, record: None })
     }
 }
 
@@ -214,61 +225,33 @@ impl Store for SledStore {
         &self.inner.shared.slots
     }
 
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         read::load(&self.inner.shared, id)
     }
 
-    fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + Send {
-        if claim.durable {
-            return Either::Left(answer(self.send_wish(claim, Verb::Claim)));
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+        if let Some(known) = self.known(&id, &transition) {
+            return Either::Left(Either::Left(ready(Ok(known))));
         }
-        Either::Right(self.claim_by_slot(claim))
+        match transition {
+            Transition::Claim(claim) if claim.may_repeat => Either::Right(self.claim_by_slot(id, claim)),
+            transition => {
+                let checked = match transition.claim() {
+                    Some(_) => self.inner.shared.check_load(self.inner.writer.waiting()),
+                    None => Ok(()),
+                };
+                let sent = checked.and_then(|()| self.send(|reply| Verb::Apply(Step::new(id, transition, reply))));
+                Either::Left(Either::Right(answer(sent)))
+            }
+        }
     }
 
-    fn reclaim(
-        &self,
-        claim: Claim,
-        interrupted: Fence,
-    ) -> impl Future<Output = Result<Option<Hold>, StoreError>> + Send {
-        answer(self.send_wish(claim, |wish, reply| Verb::Reclaim(wish, interrupted, reply)))
-    }
-
-    fn inquire(
-        &self,
-        id: RecordId,
-        interrupted: Fence,
-    ) -> impl Future<Output = Result<Option<Fence>, StoreError>> + Send {
-        answer(self.send(|reply| Verb::Inquire(id, interrupted, reply)))
-    }
-
-    fn complete(&self, completion: Completion) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        answer(self.send(|reply| Verb::Complete(completion, reply)))
-    }
-
-    fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        answer(self.send(|reply| Verb::Release(id, fence, reply)))
-    }
-
-    fn interrupt(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        status: Option<u16>,
-    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        answer(self.send(|reply| Verb::Interrupt(id, fence, status, reply)))
-    }
-
-    fn resolve(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        resolution: Resolution,
-    ) -> impl Future<Output = Result<Settled, StoreError>> + Send {
-        answer(self.send(|reply| Verb::Resolve(id, fence, resolution, reply)))
-    }
-
-    async fn interrupted(&self, limit: usize, status: Option<u16>) -> Result<Vec<InterruptedRecord>, StoreError> {
-        read::interrupted(&self.inner.shared, limit, status).await
+    async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRecord>, StoreError> {
+        read::interrupted(&self.inner.shared, page).await
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
@@ -279,5 +262,9 @@ impl Store for SledStore {
 
     fn health(&self) -> Health {
         self.inner.shared.health()
+    }
+
+    fn changed(&self) -> BoxStream<'static, RecordId> {
+        stream::pending().boxed()
     }
 }

@@ -11,8 +11,7 @@
 //! | `m` name | | what is said of the store as a whole |
 //!
 //! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4. All
-//! keys of a record stand in one tree, so that one batch writes them together. In stores of format 1 there may be `e`
-//! expires id and `n` id, with a fence: one for each record.
+//! keys of a record stand in one tree, so that one batch writes them together.
 
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -54,11 +53,6 @@ pub(super) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
 /// Whether this is the key of an entry that lists records.
 pub(super) fn is_entry(key: &[u8]) -> bool {
     key.starts_with(RUNNING) || key.starts_with(EXPIRY)
-}
-
-/// Whether this is the key of an entry that lists many records, and not one of format 1.
-pub(super) fn lists_many(key: &[u8]) -> bool {
-    matches!((key.first(), key.len()), (Some(b'n'), 9) | (Some(b'e'), 17))
 }
 
 pub(super) fn interrupted(since: Timestamp, id: &RecordId) -> [u8; 41] {
@@ -107,9 +101,9 @@ pub(super) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<I
     (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| chunk(&id, fence, index))
 }
 
-/// The number of an entry that lists many; that of one of format 1 is 0.
+/// The number of an entry that lists records.
 pub(super) fn number_of(key: &[u8]) -> u64 {
-    key.last_chunk().filter(|_| lists_many(key)).map_or(0, |number| u64::from_be_bytes(*number))
+    key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
 }
 
 /// All keys of one kind.

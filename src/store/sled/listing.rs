@@ -3,7 +3,7 @@
 //! sled's cost goes by the key, so a batch writes one entry where each record would need one. Nothing is taken out of an
 //! entry when a record changes: who reads it compares what it says with the record, and passes over what is not so any
 //! more. Which records there are is read from these entries at every opening, so each has a checksum, and the totals say the
-//! sum of their numbers, so that none is lost unnoticed. In format 1 each record had an entry of its own; they are read too.
+//! sum of their numbers, so that none is lost unnoticed.
 
 use std::collections::BTreeMap;
 
@@ -95,15 +95,12 @@ fn value(key: &[u8], items: &[u8]) -> Vec<u8> {
 
 /// The records that an entry lists, or `None` if it is damaged.
 pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Vec<(RecordId, Fence)>> {
-    if keys::lists_many(key) {
-        let (items, sum) = value.split_last_chunk::<CHECKSUM_BYTES>()?;
-        let (items, []) = items.as_chunks::<ITEM_BYTES>() else { return None };
-        if checksum(key, items.as_flattened()) != *sum {
-            return None;
-        }
-        return items.iter().map(|item| Some((keys::id_of(&item[..ID_BYTES])?, fence(&item[ID_BYTES..])?))).collect();
+    let (items, sum) = value.split_last_chunk::<CHECKSUM_BYTES>()?;
+    let (items, []) = items.as_chunks::<ITEM_BYTES>() else { return None };
+    if checksum(key, items.as_flattened()) != *sum {
+        return None;
     }
-    Some(vec![(keys::id_of(key)?, fence(value).unwrap_or(Fence(0)))])
+    items.iter().map(|item| Some((keys::id_of(&item[..ID_BYTES])?, fence(&item[ID_BYTES..])?))).collect()
 }
 
 /// The value of an entry without the first `count` of its records.
@@ -177,14 +174,10 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_one_record_are_read_and_damaged_ones_are_not() {
+    fn damaged_entries_are_not_read() {
         let time = Timestamp::from_millis(5);
         let (id, fence) = (id(3), Fence(9));
-        let value = fence.0.to_be_bytes();
-        let old = [&[b'e'][..], &time.as_millis().to_be_bytes(), id.as_bytes()].concat();
-        assert_eq!(read(&old, &value), Some(vec![(id, fence)]));
-        assert_eq!(read(&[&[b'n'][..], id.as_bytes()].concat(), &value), Some(vec![(id, fence)]));
-        let item = [&id.as_bytes()[..], &value].concat();
+        let item = [&id.as_bytes()[..], &fence.0.to_be_bytes()].concat();
         let key = keys::expiry(time, 1);
         let three = super::value(&key, &item.repeat(3));
         assert_eq!(read(&key, &three), Some(vec![(id, fence); 3]));
@@ -195,6 +188,5 @@ mod tests {
             assert_eq!(read(&key, damaged), None);
         }
         assert_eq!(read(&keys::expiry(time, 2), &three), None, "under another key than its own");
-        assert_eq!(read(&old, b"9"), Some(vec![(id, Fence(0))]), "what counts is in the key");
     }
 }

@@ -22,11 +22,11 @@ use super::totals::Totals;
 use super::{SledStore, directory, keys, listing, segments, watchdog, writer};
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
 use crate::key::RecordId;
-use crate::record::{self, Fence};
-use crate::store::OpenError;
+use crate::record::{Fence, Record, State, Transition};
+use crate::store::{OpenError, StoreError};
 
-/// The version of the layout in `keys.rs` and of the codec. In format 1 each record had entries of its own.
-const FORMAT: u8 = 2;
+/// The version of the layout in `keys.rs` and of the codec. No release has written those before it.
+const FORMAT: u8 = 3;
 /// Runs of an earlier process that are said to be interrupted in one batch.
 const CUT_PER_BATCH: usize = 512;
 
@@ -182,7 +182,7 @@ impl SledStoreBuilder {
         let boot = last + 1;
         let totals = meta(keys::TOTALS)?;
         let totals = known(path, format.is_some(), totals.as_deref(), Totals::decode)?.unwrap_or_default();
-        let listed = Present::load(tree, totals.count, totals.entries.as_ref());
+        let listed = Present::load(tree, totals.count, &totals.entries);
         let listed = listed.map_err(|error| broken(path, &error.to_string()))?;
         let (cut, cut_bytes) = cut_off(tree, &listed.cut);
         let time = Timeline::start(self.clock, Timestamp::from_millis(totals.seen));
@@ -251,20 +251,23 @@ pub(super) fn cut_some_short(batch: &mut Batch<'_>) -> Result<bool, String> {
 
 /// Marks a run, unless it had ended.
 fn cut_one(batch: &mut Batch<'_>, id: RecordId, fence: Fence, number: u64) -> Result<(), String> {
-    let step = batch.step(id, None, |batch, current| match current {
-        Some(current) => {
-            let fence = current.fence;
-            Ok(record::interrupt(Some(current), fence, None, batch.now))
-        }
-        None => Ok((record::Change::Nothing, record::Settled::Superseded)),
-    });
-    let Err(error) = step else { return Ok(()) };
+    let Err(error) = interrupt(batch, id) else { return Ok(()) };
     // A newer entry knows until when it is refused.
     let is_listed = listing::is_named_after(&batch.database.tree, id, number).map_err(|error| error.to_string())?;
     if !is_listed {
         damaged(batch, id, fence, &error);
     }
     Ok(())
+}
+
+/// Says of a run of the last process that it was cut short.
+pub(super) fn interrupt(batch: &mut Batch<'_>, id: RecordId) -> Result<(), StoreError> {
+    match batch.current(id).map_err(|error| error.for_caller(batch.shared, id))? {
+        Some(Record { state: State::Running { .. }, fence, .. }) => {
+            batch.step(id, Transition::Interrupt { fence, status: None }).map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn open_caught(path: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
@@ -291,7 +294,11 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
 
 fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
     match format {
-        None | Some([1..=FORMAT]) => Ok(()),
+        None | Some([FORMAT]) => Ok(()),
+        Some([format @ ..FORMAT]) => {
+            let reason = format!("it has format {format}, which no release has written");
+            Err(OpenError::Incompatible { path: path.into(), reason })
+        }
         Some([format]) => Err(OpenError::Format { path: path.into(), format: *format, known: FORMAT }),
         Some(_) => Err(broken(path, "its format's number makes no sense")),
     }

@@ -46,8 +46,8 @@ pub(super) struct Cut {
 
 impl Present {
     /// Of a store that holds `count` records: every one is listed, as running or with its expiry. `said` is what the store
-    /// says of the entries, if it does.
-    pub(super) fn load(tree: &sled::Tree, count: u64, said: Option<&Entries>) -> sled::Result<Listed> {
+    /// says of the entries.
+    pub(super) fn load(tree: &sled::Tree, count: u64, said: &Entries) -> sled::Result<Listed> {
         let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MOST_AT_FIRST);
         let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
         let (mut items, mut sum, mut counted, mut damaged) = (0, 0_u64, 0_u64, false);
@@ -62,11 +62,11 @@ impl Present {
             };
             let number = keys::number_of(&key);
             sum = sum.wrapping_add(number);
-            if said.is_none_or(|said| number < said.below && !said.leaving.contains(&number)) {
+            if number < said.below && !said.leaving.contains(&number) {
                 counted = counted.wrapping_add(number);
             }
             match listing::read(&key, &value) {
-                Some(records) if said.is_some_and(|said| number >= said.below) => later.extend(records),
+                Some(records) if number >= said.below => later.extend(records),
                 Some(records) => {
                     if key.starts_with(keys::RUNNING) {
                         claimed.extend(records.iter().copied());
@@ -77,7 +77,7 @@ impl Present {
                 None => damaged = true,
             }
         }
-        let is_whole = !damaged && items >= count && said.is_none_or(|said| said.sum == counted);
+        let is_whole = !damaged && items >= count && said.sum == counted;
         let cut = |(id, fence)| {
             present.insert(&id);
             Cut { id, fence, is_counted: claimed.contains(&(id, fence)) }

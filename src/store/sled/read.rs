@@ -16,8 +16,8 @@ use super::keys;
 use super::state::{Database, Shared};
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
-use crate::record::{Fence, Record, State};
-use crate::store::{InterruptedRecord, StoreError};
+use crate::record::{Fence, Record};
+use crate::store::{InterruptedRecord, Page, StoreError};
 
 /// Why a read has no answer.
 pub(super) enum ReadError {
@@ -91,7 +91,7 @@ async fn apart<T: Send + 'static>(
 fn from_disk(shared: &Shared, database: &Database, id: RecordId) -> Result<Option<Record>, StoreError> {
     let now = shared.time.now();
     let read = || match head(&database.tree, id)?.and_then(|record| record.live(now)) {
-        Some(record) => whole(&database.tree, id, record).map(Some),
+        Some(record) => whole(&database.tree, id, &record).map(Some),
         None => Ok(None),
     };
     let result = match read() {
@@ -101,35 +101,31 @@ fn from_disk(shared: &Shared, database: &Database, id: RecordId) -> Result<Optio
     result.map_err(|error| error.for_caller(shared, id))
 }
 
-/// The interrupted operations, the oldest first.
-pub(super) async fn interrupted(
-    shared: &Arc<Shared>,
-    limit: usize,
-    status: Option<u16>,
-) -> Result<Vec<InterruptedRecord>, StoreError> {
+/// A page of the interrupted operations, the oldest first.
+pub(super) async fn interrupted(shared: &Arc<Shared>, page: Page) -> Result<Vec<InterruptedRecord>, StoreError> {
     shared.check()?;
-    apart(shared, move |shared, database| list_interrupted(shared, &database.tree, limit, status)).await
+    apart(shared, move |shared, database| list_interrupted(shared, &database.tree, page)).await
 }
 
-fn list_interrupted(
-    shared: &Shared,
-    tree: &sled::Tree,
-    limit: usize,
-    status: Option<u16>,
-) -> Result<Vec<InterruptedRecord>, StoreError> {
+fn list_interrupted(shared: &Shared, tree: &sled::Tree, page: Page) -> Result<Vec<InterruptedRecord>, StoreError> {
     let mut found = Vec::new();
-    for entry in tree.scan_prefix(keys::INTERRUPTED).keys() {
-        if found.len() == limit {
+    let from =
+        page.after.map_or_else(|| keys::INTERRUPTED.to_vec(), |(since, id)| keys::interrupted(since, &id).to_vec());
+    for entry in tree.range(from..).keys() {
+        if found.len() == page.limit {
             break;
         }
         let key = entry.map_err(|error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32])))?;
+        if !key.starts_with(keys::INTERRUPTED) {
+            break;
+        }
         let Some(id) = keys::id_of(&key) else { continue };
         match head(tree, id) {
             Ok(record) => {
                 let live = record.and_then(|record| record.live(shared.time.now()));
                 let listed = live.and_then(|record| InterruptedRecord::of(id, &record));
                 let is_meant = |listed: &InterruptedRecord| {
-                    Some(listed.since) == keys::time_of(&key) && listed.was_answered(status)
+                    Some(listed.since) == keys::time_of(&key) && page.begins_before(listed)
                 };
                 found.extend(listed.filter(is_meant));
             }
@@ -161,23 +157,14 @@ pub(super) fn head(tree: &sled::Tree, id: RecordId) -> Result<Option<Record<Stor
 }
 
 /// The record with its outcome.
-pub(super) fn whole(tree: &sled::Tree, id: RecordId, record: Record<Stored>) -> Result<Record, ReadError> {
-    let Record { fingerprint, fence, attempt, began, state } = record;
-    let state = match state {
-        State::Running { nonce, interrupted_retention } => State::Running { nonce, interrupted_retention },
-        State::Interrupted { since, expires, status } => State::Interrupted { since, expires, status },
-        State::Consumed { status, expires } => State::Consumed { status, expires },
-        State::Completed { outcome, expires } => {
-            State::Completed { outcome: fetch(tree, id, fence, outcome)?, expires }
-        }
-    };
-    Ok(Record { fingerprint, fence, attempt, began, state })
+pub(super) fn whole(tree: &sled::Tree, id: RecordId, record: &Record<Stored>) -> Result<Record, ReadError> {
+    record.form(|outcome| fetch(tree, id, record.fence, outcome))
 }
 
-fn fetch(tree: &sled::Tree, id: RecordId, fence: Fence, outcome: Stored) -> Result<Bytes, ReadError> {
+fn fetch(tree: &sled::Tree, id: RecordId, fence: Fence, outcome: &Stored) -> Result<Bytes, ReadError> {
     let (length, digest) = match outcome {
-        Stored::Inline(bytes) => return Ok(bytes.into()),
-        Stored::Chunked { length, digest } => (length, digest),
+        Stored::Inline(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
+        Stored::Chunked { length, digest } => (*length, *digest),
     };
     let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
     // They stand side by side, so that one look for the first finds most of them.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::batch::{Batch, outcome_bytes};
 use super::durable::Disk;
 use super::keys;
+use super::open::interrupt;
 use super::read::ReadError;
 use super::state::{Database, Shared};
 use crate::key::RecordId;
-use crate::record::{self, Fence};
+use crate::record::Fence;
 use crate::store::StoreError;
 
 /// How many records, or entries, are written in one batch.
@@ -64,13 +65,9 @@ fn list(batch: &mut Batch<'_>, id: RecordId) -> Result<(), StoreError> {
     match batch.current(id) {
         Ok(Some(record)) => {
             batch.bytes += outcome_bytes(Some(&record));
-            match record.expires() {
+            match record.expires {
                 Some(expires) => batch.expire(id, record.fence, expires),
-                None => {
-                    let interrupt =
-                        |batch: &Batch<'_>, current| Ok(record::interrupt(current, record.fence, None, batch.now));
-                    batch.step(id, None, interrupt)?;
-                }
+                None => interrupt(batch, id)?,
             }
         }
         Ok(None) => {}

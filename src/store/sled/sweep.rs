@@ -8,7 +8,7 @@ use super::read::ReadError;
 use super::{keys, listing};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Change, Fence};
+use crate::record::Fence;
 use crate::store::StoreError;
 
 /// The most that one slice deletes.
@@ -86,8 +86,8 @@ fn remove(
     expires: Timestamp,
 ) -> Result<Removed, StoreError> {
     match batch.current(id) {
-        Ok(Some(record)) if record.expires() == Some(expires) => {
-            batch.step(id, None, |_, _| Ok((Change::Delete, ())))?;
+        Ok(Some(record)) if record.expires == Some(expires) => {
+            batch.write_record(id, Some(record), None, None)?;
             Ok(Removed::Record)
         }
         Ok(_) => Ok(Removed::Nothing),

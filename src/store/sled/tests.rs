@@ -13,29 +13,61 @@ use super::state::{Database, Shared, health_at};
 use super::sweep::{Slice, sweep};
 use super::totals::Totals;
 use super::transaction::{Abort, Purpose, Transact, TransactionTree, effect};
-use super::verb::{Verb, Wish};
+use super::verb::{Step, Verb};
 use super::writer::{Asked, SWEPT_IDLE, beside, decide, sweep_asked};
 use super::writes::ENTRY_BYTES;
 use super::{SledStore, keys, listing, read, watchdog};
 use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
-use crate::record::{Claim, Claimed, Completion, Fence, Hold, Record, Resolution, Settled, Settlement, State};
-use crate::store::{Health, OpenError, Store, StoreError};
+use crate::record::{
+    Applied, Claim, Completion, Fence, Hold, Record, Reply, Resolution, Settlement, State, Transition,
+};
+use crate::store::{Health, OpenError, Page, Store, StoreError};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-fn wish(name: &str) -> Claim {
-    let id = RecordId::new(None, &Key::new(name).unwrap());
+fn id(name: &str) -> RecordId {
+    RecordId::new(None, &Key::new(name).unwrap())
+}
+
+fn wish() -> Claim {
     let fingerprint = Fingerprint::of(b"m");
-    Claim { id, fingerprint, nonce: [1; 16], durable: true, interrupted_retention: HOUR, patience: HOUR }
+    let (may_repeat, bound, interrupted_retention, patience) = (false, HOUR, HOUR, HOUR);
+    Claim { fingerprint, origin: None, may_repeat, bound, interrupted_retention, patience }
+}
+
+fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
+    let settlement = Settlement::Outcome(outcome.into());
+    Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
+}
+
+/// A step, and where its answer will be.
+fn sent(id: RecordId, transition: Transition) -> (Verb, oneshot::Receiver<Result<Applied, StoreError>>) {
+    let (reply, answer) = oneshot::channel();
+    (Verb::Apply(Step::new(id, transition, reply)), answer)
+}
+
+fn step(batch: &mut Batch<'_>, id: RecordId, transition: Transition) -> oneshot::Receiver<Result<Applied, StoreError>> {
+    let (verb, answer) = sent(id, transition);
+    decide(batch, verb);
+    answer
+}
+
+fn claimed(id: RecordId, answer: Result<Applied, StoreError>) -> Hold {
+    match answer.unwrap() {
+        Applied { reply: Reply::Taken, record: Some(record) } => {
+            Hold { id, fence: record.fence, attempt: record.attempt }
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn run(store: &SledStore, name: &str) {
-    let Claimed::Fresh(hold) = store.claim(wish(name)).await.unwrap() else { panic!("held") };
-    let settlement = Settlement::Outcome("done".into());
-    let completion = Completion { hold, fingerprint: wish(name).fingerprint, settlement, retention: HOUR };
-    assert_eq!(store.complete(completion).await.unwrap(), Settled::Done);
+    let id = id(name);
+    let hold = claimed(id, store.apply(id, Transition::Claim(wish())).await);
+    let applied = store.apply(id, Transition::Complete(completion(hold, "done"))).await.unwrap();
+    assert_eq!(applied.reply, Reply::Taken);
 }
 
 #[tokio::test]
@@ -47,14 +79,15 @@ async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_i
     store.inner().poison("a test".to_owned());
 
     assert!(matches!(store.health(), Health::Poisoned { reason } if reason == "a test"));
-    assert!(store.load(wish("cached").id).await.unwrap().is_some());
+    assert!(store.load(id("cached")).await.unwrap().is_some());
     let unavailable = |error: StoreError| matches!(error, StoreError::Unavailable { .. });
-    assert!(unavailable(store.load(wish("other").id).await.unwrap_err()));
-    for durable in [true, false] {
-        assert!(unavailable(store.claim(Claim { durable, ..wish("other") }).await.unwrap_err()));
+    assert!(unavailable(store.load(id("other")).await.unwrap_err()));
+    for may_repeat in [false, true] {
+        let claim = Transition::Claim(Claim { may_repeat, ..wish() });
+        assert!(unavailable(store.apply(id("other"), claim).await.unwrap_err()));
     }
     assert!(unavailable(store.sync().await.unwrap_err()));
-    assert!(unavailable(store.interrupted(1, None).await.unwrap_err()));
+    assert!(unavailable(store.interrupted(Page::first(1)).await.unwrap_err()));
     assert!(matches!(store.close().await, Err(StoreError::Uncertain { .. })));
 
     let store = SledStore::open(&path).unwrap();
@@ -73,13 +106,9 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
     let database = shared.database().unwrap();
     let count = |kind: &str| database.tree.scan_prefix(kind).count();
     for number in 0..4 {
-        let Claim { id, fingerprint, .. } = wish(&format!("k{number}"));
-        let (fence, began) = (shared.next_fence().unwrap(), shared.time.now());
-        let hold = Hold { id, fence, attempt: 1, began, recorded: false };
-        let settlement = Settlement::Outcome(vec![1; 1 << 20].into());
+        let hold = Hold { id: id(&format!("k{number}")), fence: shared.next_fence().unwrap(), attempt: 1 };
         let mut batch = Batch::new(&shared, &database, &disk);
-        let (reply, _answer) = oneshot::channel();
-        decide(&mut batch, Verb::Complete(Completion { hold, fingerprint, settlement, retention: HOUR }, reply));
+        let _answer = step(&mut batch, hold.id, Transition::Complete(completion(hold, vec![1; 1 << 20])));
         assert_eq!(beside(&batch).pieces, 2 * PIECES, "sweeping keeps up with writing");
         batch.commit(false).unwrap();
     }
@@ -127,12 +156,15 @@ fn who_is_not_answered_because_the_database_panicked_finds_the_store_poisoned_an
 async fn what_was_queued_when_the_store_was_poisoned_is_not_said_to_be_done() {
     let directory = tempfile::tempdir().unwrap();
     let store = SledStore::open(directory.path().join("s")).unwrap();
-    let queued: Vec<_> = (0..100).map(|number| store.claim(wish(&format!("k{number}")))).collect();
+    let queued: Vec<_> =
+        (0..100).map(|number| store.apply(id(&format!("k{number}")), Transition::Claim(wish()))).collect();
     store.inner().poison("a test".to_owned());
     let mut refused = 0;
     for answer in queued {
         match answer.await {
-            Ok(Claimed::Fresh(_)) => assert_eq!(refused, 0, "in order: nothing is done after something was not"),
+            Ok(Applied { reply: Reply::Taken, .. }) => {
+                assert_eq!(refused, 0, "in order: nothing is done after something was not");
+            }
             Ok(other) => panic!("{other:?}"),
             Err(error) => {
                 assert!(matches!(error, StoreError::Uncertain { .. }), "{error:?}");
@@ -187,7 +219,7 @@ impl Still {
     /// What stands in the tree, past the cache.
     fn load(&self, id: RecordId) -> Option<Record> {
         let head = read::head(&self.database.tree, id).ok().expect("it can be read")?;
-        Some(read::whole(&self.database.tree, id, head).ok().expect("it is whole"))
+        Some(read::whole(&self.database.tree, id, &head).ok().expect("it is whole"))
     }
 }
 
@@ -195,12 +227,8 @@ impl Still {
 #[test]
 fn a_sweep_whose_read_fails_deletes_nothing() {
     let still = Still::new();
-    let Claim { id, fingerprint, .. } = wish("k");
-    let (fence, began) = (still.shared.next_fence().unwrap(), still.shared.time.now());
-    let hold = Hold { id, fence, attempt: 1, began, recorded: false };
-    let completion = Completion { hold, fingerprint, settlement: Settlement::Outcome("done".into()), retention: HOUR };
     let mut batch = still.batch();
-    decide(&mut batch, Verb::Complete(completion, oneshot::channel().0));
+    let id = complete(&still, &mut batch, "k", "done".into());
     batch.commit(false).unwrap();
     still.clock.advance(HOUR);
     let mut batch = still.batch();
@@ -217,15 +245,9 @@ fn a_sweep_whose_read_fails_deletes_nothing() {
 fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole() {
     for sweep_first in [true, false] {
         let still = Still::new();
-        let claim = wish("k");
-        let id = claim.id;
+        let [Hold { id, fence, .. }] = claim(&still, &["k"])[..] else { panic!("one") };
         let mut batch = still.batch();
-        let (reply, mut claimed) = oneshot::channel();
-        decide(&mut batch, Verb::Claim(Wish::new(claim), reply));
-        batch.commit(false).unwrap();
-        let Ok(Claimed::Fresh(Hold { fence, .. })) = claimed.try_recv().unwrap() else { panic!("held") };
-        let mut batch = still.batch();
-        decide(&mut batch, Verb::Interrupt(id, fence, None, oneshot::channel().0));
+        let _answer = step(&mut batch, id, Transition::Interrupt { fence, status: None });
         // What a run leaves that is killed between the pieces of its outcome and its record.
         batch.write(&keys::grave(&id, fence), &[]);
         batch.write(&keys::chunk(&id, fence, 0), b"a piece");
@@ -233,7 +255,7 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
 
         let outcome = Bytes::from(vec![7; 5_000]);
         let resolution = Resolution::Outcome { outcome: outcome.clone(), retention: HOUR };
-        let resolve = Verb::Resolve(id, fence, resolution, oneshot::channel().0);
+        let (resolve, _answer) = sent(id, Transition::Resolve(fence, resolution));
         let swept = Verb::Sweep(100, oneshot::channel().0);
         let verbs = if sweep_first { [swept, resolve] } else { [resolve, swept] };
         let mut batch = still.batch();
@@ -243,9 +265,7 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             assert!(sweep_asked(&mut batch, Asked::new(limit, reply)).is_none());
         }
         batch.commit(false).unwrap();
-        let Some(Record { state: State::Completed { outcome: found, .. }, .. }) = still.load(id) else {
-            panic!("gone")
-        };
+        let Some(Record { state: State::Completed { outcome: found }, .. }) = still.load(id) else { panic!("gone") };
         assert_eq!(found, outcome);
     }
 }
@@ -256,14 +276,12 @@ fn transactions_write_little_between_two_syncs() {
     let still = Still::new();
     let mut batch = still.batch();
     for number in 0..8 {
-        let Claim { id, fingerprint, .. } = wish(&format!("k{number}"));
-        let (fence, began) = (still.shared.next_fence().unwrap(), still.shared.time.now());
-        let hold = Hold { id, fence, attempt: 1, began, recorded: false };
+        let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
         let closure = |[]: [TransactionTree<'_>; 0]| Ok::<_, Abort<()>>(Bytes::from(vec![7; 50_000]));
         let transact = Transact {
             purpose: Purpose::Run(Completion {
                 hold,
-                fingerprint,
+                fingerprint: wish().fingerprint,
                 settlement: Settlement::Outcome(()),
                 retention: HOUR,
             }),
@@ -278,27 +296,24 @@ fn transactions_write_little_between_two_syncs() {
 }
 
 fn complete(still: &Still, batch: &mut Batch<'_>, name: &str, outcome: Bytes) -> RecordId {
-    let Claim { id, fingerprint, .. } = wish(name);
-    let (fence, began) = (still.shared.next_fence().unwrap(), still.shared.time.now());
-    let hold = Hold { id, fence, attempt: 1, began, recorded: false };
-    let completion = Completion { hold, fingerprint, settlement: Settlement::Outcome(outcome), retention: HOUR };
-    decide(batch, Verb::Complete(completion, oneshot::channel().0));
-    id
+    let hold = Hold { id: id(name), fence: still.shared.next_fence().unwrap(), attempt: 1 };
+    let _answer = step(batch, hold.id, Transition::Complete(completion(hold, outcome)));
+    hold.id
 }
 
 // "A claim carries a deadline, and the writer answers it unavailable without doing it once that is past."
 #[test]
 fn trap_83_a_claim_that_the_writer_comes_to_too_late_is_not_done() {
     let still = Still::new();
-    let claim = Claim { patience: Duration::ZERO, ..wish("k") };
+    let late = Claim { patience: Duration::ZERO, ..wish() };
     let mut batch = still.batch();
-    let ((reply, mut claimed), (other, mut reclaimed)) = (oneshot::channel(), oneshot::channel());
-    decide(&mut batch, Verb::Claim(Wish::new(claim), reply));
-    decide(&mut batch, Verb::Reclaim(Wish::new(claim), Fence(1), other));
+    let answers = [Transition::Claim(late.clone()), Transition::Reclaim(late, Fence(1))]
+        .map(|transition| step(&mut batch, id("k"), transition));
     batch.commit(true).unwrap();
-    assert!(matches!(claimed.try_recv().unwrap(), Err(StoreError::Unavailable { .. })));
-    assert!(matches!(reclaimed.try_recv().unwrap(), Err(StoreError::Unavailable { .. })));
-    assert!(still.load(claim.id).is_none());
+    for mut answer in answers {
+        assert!(matches!(answer.try_recv().unwrap(), Err(StoreError::Unavailable { .. })));
+    }
+    assert!(still.load(id("k")).is_none());
 }
 
 #[test]
@@ -376,22 +391,21 @@ fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
     let still = Still { database: shared.database().unwrap(), shared, disk, clock, _directory: directory };
     let claim = |name: &str| {
         let mut batch = still.batch();
-        let (reply, mut claimed) = oneshot::channel();
-        decide(&mut batch, Verb::Claim(Wish::new(wish(name)), reply));
+        let mut claimed = step(&mut batch, id(name), Transition::Claim(wish()));
         batch.commit(false).unwrap();
-        claimed.try_recv().unwrap()
+        claimed.try_recv().unwrap().map(|applied| applied.reply)
     };
     let mut batch = still.batch();
     complete(&still, &mut batch, "inline", Bytes::from(vec![7; 3_000]));
     complete(&still, &mut batch, "in pieces", Bytes::from(vec![7; 7_000]));
     batch.commit(false).unwrap();
     assert!(matches!(claim("new"), Err(StoreError::Full { limit: "max_bytes" })));
-    assert!(matches!(claim("inline"), Ok(Claimed::Held(_))));
+    assert!(matches!(claim("inline"), Ok(Reply::Refused)));
     still.clock.advance(HOUR);
     let mut batch = still.batch();
     sweep(&mut batch, SWEPT_IDLE).unwrap();
     batch.commit(false).unwrap();
-    assert!(matches!(claim("new"), Ok(Claimed::Fresh(_))));
+    assert!(matches!(claim("new"), Ok(Reply::Taken)));
 }
 
 /// A store on the system's clock.
@@ -414,32 +428,20 @@ enum Shape {
 
 fn claim(still: &Still, names: &[&str]) -> Vec<Hold> {
     let mut batch = still.batch();
-    let replies: Vec<_> = names
-        .iter()
-        .map(|name| {
-            let (reply, claimed) = oneshot::channel();
-            decide(&mut batch, Verb::Claim(Wish::new(wish(name)), reply));
-            claimed
-        })
-        .collect();
+    let sent: Vec<_> =
+        names.iter().map(|name| (id(name), step(&mut batch, id(name), Transition::Claim(wish())))).collect();
     batch.commit(false).unwrap();
-    let fresh = |mut claimed: oneshot::Receiver<_>| match claimed.try_recv().unwrap() {
-        Ok(Claimed::Fresh(hold)) => hold,
-        other => panic!("{other:?}"),
-    };
-    replies.into_iter().map(fresh).collect()
+    sent.into_iter().map(|(id, mut answer)| claimed(id, answer.try_recv().unwrap())).collect()
 }
 
 fn end(batch: &mut Batch<'_>, hold: Hold) {
-    let settlement = Settlement::Outcome(Bytes::from(vec![7; 500]));
-    let fingerprint = wish("any").fingerprint;
-    decide(batch, Verb::Complete(Completion { hold, fingerprint, settlement, retention: HOUR }, oneshot::channel().0));
+    let _answer = step(batch, hold.id, Transition::Complete(completion(hold, vec![7; 500])));
 }
 
 /// What the tree says as it stands: nothing has to be made anew.
 fn assert_listed(still: &Still) {
     let totals = Totals::decode(&still.database.tree.get(keys::TOTALS).unwrap().unwrap()).unwrap();
-    let listed = Present::load(&still.database.tree, totals.count, totals.entries.as_ref()).unwrap();
+    let listed = Present::load(&still.database.tree, totals.count, &totals.entries).unwrap();
     assert!(listed.is_whole, "nothing has to be made anew");
 }
 
@@ -452,15 +454,15 @@ fn opened_after(shape: Shape, count: usize) -> Option<usize> {
     match shape {
         Shape::OfEach => {
             before.iter().for_each(|hold| end(&mut batch, *hold));
-            decide(&mut batch, Verb::Claim(Wish::new(wish("claimed now")), oneshot::channel().0));
+            let _answer = step(&mut batch, id("claimed now"), Transition::Claim(wish()));
             complete(&still, &mut batch, "completed now", Bytes::from(vec![7; 300]));
         }
         Shape::OneOfTwo => end(&mut batch, before[0]),
         Shape::ClaimedAgain => {
-            decide(&mut batch, Verb::Release(before[0].id, before[0].fence, oneshot::channel().0));
+            let _answer = step(&mut batch, before[0].id, Transition::Release(before[0].fence));
             batch.commit(false).unwrap();
             batch = still.batch();
-            decide(&mut batch, Verb::Claim(Wish::new(wish("claimed before")), oneshot::channel().0));
+            let _answer = step(&mut batch, id("claimed before"), Transition::Claim(wish()));
         }
     }
     let keys = batch.next_step();
@@ -493,7 +495,7 @@ fn assert_known(still: &Still) -> usize {
     assert!(ids.iter().all(|id| still.shared.present.may_have(id)), "memory knows every record");
     assert_eq!(still.shared.count.load(Ordering::Relaxed), ids.len() as u64, "the count doesn't drift");
     let bytes = |id: &RecordId| match still.load(*id).unwrap().state {
-        State::Completed { outcome, .. } => outcome.len() as u64,
+        State::Completed { outcome } => outcome.len() as u64,
         State::Running { .. } => panic!("a run of the last process"),
         State::Interrupted { .. } | State::Consumed { .. } => 0,
     };
@@ -532,7 +534,7 @@ fn an_opening_that_is_cut_short_between_two_steps_loses_no_run() {
         .map(|(id, _)| id)
         .collect();
     for name in names {
-        let id = wish(name).id;
+        let id = id(name);
         let is_running = matches!(still.load(id).unwrap().state, State::Running { .. });
         assert!(!is_running || listed.contains(&id), "{name} runs and is listed nowhere");
     }
@@ -560,7 +562,7 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
     let held = claim(&still, &names.iter().map(String::as_str).collect::<Vec<_>>());
     let mut batch = still.batch();
     for hold in held.iter().enumerate().filter(|(number, _)| number % 100 > 0).map(|(_, hold)| hold) {
-        decide(&mut batch, Verb::Release(hold.id, hold.fence, oneshot::channel().0));
+        let _answer = step(&mut batch, hold.id, Transition::Release(hold.fence));
     }
     batch.commit(false).unwrap();
     let lists: Vec<_> = still.database.tree.scan_prefix(keys::EXPIRY).keys().map(Result::unwrap).collect();

@@ -7,8 +7,8 @@ pub(super) struct Totals {
     pub(super) count: u64,
     /// The latest time seen, in milliseconds.
     pub(super) seen: u64,
-    /// What it says of the entries that list records; `None` in format 1.
-    pub(super) entries: Option<Entries>,
+    /// What it says of the entries that list records.
+    pub(super) entries: Entries,
     /// The bytes of all outcomes.
     pub(super) bytes: u64,
 }
@@ -30,21 +30,15 @@ pub(super) const MOST_LEAVING: usize = 64;
 impl Totals {
     pub(super) fn encode(&self) -> Vec<u8> {
         let Self { count, seen, bytes, entries } = self;
-        let Entries { sum, below, leaving } = entries.clone().unwrap_or_default();
-        [*count, *seen, sum, *bytes, below].into_iter().chain(leaving).flat_map(u64::to_be_bytes).collect()
+        let Entries { sum, below, leaving } = entries;
+        [*count, *seen, *sum, *bytes, *below].iter().chain(leaving).copied().flat_map(u64::to_be_bytes).collect()
     }
 
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
         let (numbers, []) = value.as_chunks::<8>() else { return None };
         let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_be_bytes(*number)).collect();
-        match *numbers {
-            [count, seen] => Some(Self { count, seen, ..Self::default() }),
-            [count, seen, sum, bytes, below, ref leaving @ ..] => {
-                let entries = Some(Entries { sum, below, leaving: leaving.to_vec() });
-                Some(Self { count, seen, bytes, entries })
-            }
-            _ => None,
-        }
+        let [count, seen, sum, bytes, below, ref leaving @ ..] = *numbers else { return None };
+        Some(Self { count, seen, bytes, entries: Entries { sum, below, leaving: leaving.to_vec() } })
     }
 }
 
@@ -54,12 +48,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_nothing_is_made_of_what_was_cut() {
-        let entries = Some(Entries { sum: 3, below: 5, leaving: vec![7, 8] });
+        let entries = Entries { sum: 3, below: 5, leaving: vec![7, 8] };
         let totals = Totals { count: 1, seen: 2, entries, bytes: 4 };
         let encoded = totals.encode();
         assert_eq!(Totals::decode(&encoded), Some(totals));
-        assert_eq!(Totals::decode(&encoded[..16]), Some(Totals { count: 1, seen: 2, ..Totals::default() }), "format 1");
-        for cut in [0, 8, 15, 24, 32, encoded.len() - 1] {
+        for cut in [0, 8, 15, 16, 24, 32, encoded.len() - 1] {
             assert_eq!(Totals::decode(&encoded[..cut]), None);
         }
     }

@@ -17,7 +17,7 @@ use super::keys;
 use super::read::PANICKED;
 use super::writes::ENTRY_BYTES;
 use crate::codec::Stored;
-use crate::record::{self, Change, Completion, Record, Settlement};
+use crate::record::{self, Change, Completion, Current, Record, Reply, Settlement, State, Transition};
 use crate::store::StoreError;
 
 /// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one of over
@@ -248,7 +248,9 @@ impl Batch<'_> {
         let id = completion.hold.id;
         let current = self.current(id).map_err(|error| NotCommitted::Store(error.for_caller(self.shared, id)))?;
         let live = current.clone().and_then(|record| record.live(self.now));
-        if !record::is_open(live.as_ref(), &completion.hold) {
+        // Somebody may have been asked meanwhile about a run that was interrupted, and have found nothing.
+        let is_open = live.as_ref().is_none_or(|live| matches!(live.state, State::Running { .. }));
+        if !is_open || completed(live.as_ref(), completion, &Bytes::new(), self).is_none() {
             return Err(NotCommitted::Superseded);
         }
         // What was decided before is written before: sled's transaction is written at once.
@@ -260,7 +262,8 @@ impl Batch<'_> {
         let result = trees.as_slice().transaction(|views| {
             let (outcome, bytes) =
                 call(&mut effect.borrow_mut(), &views[1..]).map_err(ConflictableTransactionError::Abort)?;
-            let record = completed(live.clone(), completion, &outcome, self);
+            let record = completed(live.as_ref(), completion, &outcome, self)
+                .ok_or(ConflictableTransactionError::Abort(NotCommitted::Superseded))?;
             let (writes, batch) = self
                 .beside(id, current.clone(), record, outcome.clone())
                 .map_err(|error| ConflictableTransactionError::Abort(NotCommitted::Store(error)))?;
@@ -364,13 +367,18 @@ fn call(effect: &mut Effect, trees: &[TransactionalTree]) -> Result<(Bytes, usiz
     }
 }
 
+/// The record of a run's outcome; `None` if the run is not the one to say how it ended.
 fn completed(
-    live: Option<Record<Stored>>,
+    live: Option<&Record<Stored>>,
     completion: &Completion<()>,
     outcome: &Bytes,
     batch: &Batch<'_>,
-) -> Change<Stored> {
+) -> Option<Record<Stored>> {
     let Completion { hold, fingerprint, retention, .. } = *completion;
     let settlement = Settlement::Outcome(Stored::of(outcome));
-    record::complete(live, Completion { hold, fingerprint, settlement, retention }, batch.now).0
+    let complete = Transition::Complete(Completion { hold, fingerprint, settlement, retention });
+    match record::next(Current::from(live), complete) {
+        (Change::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, batch.now)),
+        _ => None,
+    }
 }

@@ -8,23 +8,26 @@ use super::batch::Reply;
 use super::transaction::Transact;
 use crate::codec::MAX_INLINE;
 use crate::key::RecordId;
-use crate::record::{Claim, Claimed, Completion, Fence, Hold, Resolution, Settled, Settlement};
+use crate::record::{Applied, Transition};
 use crate::store::StoreError;
 
 /// What a verb writes beside its outcome: its record, and its share of what lists it.
 const VERB_BYTES: usize = 256;
 
-/// A claim, and until when somebody waits for it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wish {
-    pub(super) claim: Claim,
+/// A step that is to be taken on a record.
+pub(super) struct Step {
+    pub(super) id: RecordId,
+    pub(super) transition: Transition,
+    pub(super) reply: Reply<Applied>,
+    // Until when somebody waits for it; of a claim alone.
     deadline: Option<Instant>,
 }
 
-impl Wish {
-    pub(super) fn new(claim: Claim) -> Self {
+impl Step {
+    pub(super) fn new(id: RecordId, transition: Transition, reply: Reply<Applied>) -> Self {
         // A time too far away for the clock is none.
-        Self { claim, deadline: Instant::now().checked_add(claim.patience) }
+        let deadline = transition.claim().and_then(|claim| Instant::now().checked_add(claim.patience));
+        Self { id, transition, reply, deadline }
     }
 
     /// Refuses it if nobody waits any more.
@@ -37,15 +40,10 @@ impl Wish {
 }
 
 /// What the handles send.
+#[allow(clippy::large_enum_variant, reason = "nearly all are the largest")]
 pub(super) enum Verb {
-    Claim(Wish, Reply<Claimed>),
-    Reclaim(Wish, Fence, Reply<Option<Hold>>),
-    Inquire(RecordId, Fence, Reply<Option<Fence>>),
-    Complete(Completion, Reply<Settled>),
+    Apply(Step),
     Transact(Box<Transact>),
-    Release(RecordId, Fence, Reply<Settled>),
-    Interrupt(RecordId, Fence, Option<u16>, Reply<Settled>),
-    Resolve(RecordId, Fence, Resolution, Reply<Settled>),
     Sweep(usize, Reply<usize>),
     /// Makes durable what the application wrote to its own trees.
     Sync(Reply<()>),
@@ -57,8 +55,7 @@ impl Verb {
     /// Of outcomes.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Complete(Completion { settlement: Settlement::Outcome(outcome), .. }, _)
-            | Self::Resolve(_, _, Resolution::Outcome { outcome, .. }, _) => outcome.len(),
+            Self::Apply(step) => step.transition.outcome().map_or(0, bytes::Bytes::len),
             _ => 0,
         }
     }

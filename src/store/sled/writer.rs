@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::batch::{Batch, Reply};
@@ -13,12 +12,10 @@ use super::close::let_go;
 use super::durable::Disk;
 use super::gather::{Load, Patience};
 use super::queue::{Closed, Receiver};
-use super::read::{self, PANICKED};
+use super::read::PANICKED;
 use super::state::{Database, Shared};
 use super::sweep::{Slice, sweep};
-use super::verb::{Verb, Wish};
-use crate::codec::Stored;
-use crate::record::{self, Claimed, Completion, Resolution, Settlement};
+use super::verb::Verb;
 
 /// What is swept at least along with a batch of requests: little, so that they are not held up. Of records, otherwise, as
 /// many as the batch lists as expiring, so that sweeping keeps up with writing; of pieces, which are quicker, twice as many.
@@ -160,41 +157,9 @@ pub(super) fn beside(batch: &Batch<'_>) -> Slice {
 
 /// Decides one verb.
 pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
-    let now = batch.now;
     match verb {
-        Verb::Claim(wish, reply) => decide_claim(batch, wish, reply),
-        Verb::Reclaim(wish, interrupted, reply) => batch.decide(wish.claim.id, None, reply, |batch, current| {
-            wish.check()?;
-            let fence = batch.shared.next_fence()?;
-            Ok(record::reclaim(current, &wish.claim, interrupted, fence))
-        }),
-        Verb::Inquire(id, interrupted, reply) => batch.decide(id, None, reply, |batch, current| {
-            let fence = batch.shared.next_fence()?;
-            Ok(record::inquire(current, interrupted, fence))
-        }),
-        Verb::Complete(completion, reply) => {
-            let Completion { hold, fingerprint, settlement, retention } = completion;
-            let (settlement, outcome) = stored(settlement);
-            let completion = Completion { hold, fingerprint, settlement, retention };
-            batch.decide(hold.id, outcome, reply, |_, current| Ok(record::complete(current, completion, now)));
-        }
+        Verb::Apply(step) => batch.apply(step),
         Verb::Transact(transact) => batch.transact(*transact),
-        Verb::Release(id, fence, reply) => {
-            batch.decide(id, None, reply, |_, current| Ok(record::release(current, fence)));
-        }
-        Verb::Interrupt(id, fence, status, reply) => {
-            batch.decide(id, None, reply, |_, current| Ok(record::interrupt(current, fence, status, now)));
-        }
-        Verb::Resolve(id, fence, resolution, reply) => {
-            let (outcome, bytes) = match resolution {
-                Resolution::Outcome { outcome, retention } => (Some((Stored::of(&outcome), retention)), Some(outcome)),
-                Resolution::Forget => (None, None),
-            };
-            batch.decide(id, bytes, reply, |batch, current| {
-                let new = batch.shared.next_fence()?;
-                Ok(record::resolve(current, fence, new, outcome, now))
-            });
-        }
         Verb::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
         Verb::Sync(reply) => batch.answer(reply, |_| Ok(())),
         // `Load` keeps it back.
@@ -215,33 +180,4 @@ pub(super) fn sweep_asked(batch: &mut Batch<'_>, asked: Asked) -> Option<Asked> 
         Err(error) => drop(reply.send(Err(error))),
     }
     None
-}
-
-fn decide_claim(batch: &mut Batch<'_>, wish: Wish, reply: Reply<Claimed>) {
-    let (now, shared, claim) = (batch.now, batch.shared, wish.claim);
-    if let Err(error) = wish.check() {
-        drop(reply.send(Err(error)));
-        return;
-    }
-    let decided = batch.step(claim.id, None, |batch, current| {
-        if current.is_none() {
-            batch.shared.check_room(batch.added, batch.bytes)?;
-        }
-        Ok(record::claim(current, &claim, batch.shared.next_fence()?, now))
-    });
-    match decided {
-        Ok(Claimed::Fresh(hold)) => batch.answer(reply, move |_| Ok(Claimed::Fresh(hold))),
-        Ok(Claimed::Held(record)) => batch.answer(reply, move |tree| {
-            let whole = read::whole(tree, claim.id, record).map_err(|error| error.for_caller(shared, claim.id))?;
-            Ok(Claimed::Held(whole))
-        }),
-        Err(error) => drop(reply.send(Err(error))),
-    }
-}
-
-fn stored(settlement: Settlement) -> (Settlement<Stored>, Option<Bytes>) {
-    match settlement {
-        Settlement::Outcome(outcome) => (Settlement::Outcome(Stored::of(&outcome)), Some(outcome)),
-        Settlement::Consumed { status } => (Settlement::Consumed { status }, None),
-    }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tower_idempotency::engine::{
     CommitError, Effect, InterruptedRun, OnceError, Reconciled, Reconciler, Refusal, RunContext,
 };
-use tower_idempotency::record::{Claim, Claimed, Completion, Fence, Resolution, Settled, Settlement, State};
+use tower_idempotency::record::{Completion, Fence, Reply, Resolution, Settlement, State};
 use tower_idempotency::store::{Abort, InterruptedRecord, Store as _, StoreError, TransactionTree};
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 
@@ -15,9 +15,9 @@ use super::key::{self, Kind, RETENTION};
 use super::notes::{Note, Said};
 use super::truth::Truth;
 use crate::common::history::Policy;
+use crate::common::steps::{Claimed, Steps as _, Wish};
 
 const KEPT: std::time::Duration = std::time::Duration::from_millis(RETENTION);
-const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 /// The application's own trees: what it syncs itself, and what is committed together with the record.
 const LEDGER: &str = "ledger";
 const COMMITTED: &str = "committed";
@@ -150,13 +150,13 @@ impl Operations {
 
     /// An operation whose answer can't be stored, which only the layer knows: what it asks of the store.
     async fn consume(&self, key: u64) -> Said {
-        let (id, fingerprint) = (key::id(key), key::fingerprint(key, false));
-        let claim = Claim { id, fingerprint, nonce: [7; 16], durable: true, interrupted_retention: DAY, patience: DAY };
+        let fingerprint = key::fingerprint(key, false);
+        let wish = Wish::new(key::id(key), fingerprint);
         let away = |error| {
             let name = if let StoreError::Full { .. } = error { "store-full" } else { "store-unavailable" };
             Said::Refused(name.to_owned())
         };
-        let hold = match self.store.claim(claim).await {
+        let hold = match self.store.claim(wish).await {
             Ok(Claimed::Fresh(hold)) => hold,
             Ok(Claimed::Held(record)) => {
                 return match record.state {
@@ -177,10 +177,9 @@ impl Operations {
 
     /// A claim whose process ends before its run does.
     pub async fn leave_running(&self, key: u64) {
-        let (id, fingerprint) = (key::id(key), key::fingerprint(key, false));
-        let claim = Claim { id, fingerprint, nonce: [8; 16], durable: true, interrupted_retention: DAY, patience: DAY };
+        let wish = Wish::new(key::id(key), key::fingerprint(key, false));
         self.tell(Note::Sent { ticket: u64::MAX, key, other: false });
-        let claimed = self.store.claim(claim).await.expect("the store works");
+        let claimed = self.store.claim(wish).await.expect("the store works");
         assert!(matches!(claimed, Claimed::Fresh(_)), "{claimed:?}");
         self.tell(Note::Began(key));
     }
@@ -193,7 +192,7 @@ impl Operations {
             if took_place { Resolution::Outcome { outcome: bytes, retention: KEPT } } else { Resolution::Forget };
         self.tell(Note::Settling { key, outcome: outcome.clone() });
         if let Ok(settled) = self.refuse.resolve(key::id(key), fence, resolution).await {
-            assert_eq!(settled, Settled::Done, "{key}: nobody else settles it");
+            assert_eq!(settled, Reply::Taken, "{key}: nobody else settles it");
             self.tell(Note::Settled { key, outcome });
         }
     }

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use shuttle::future::JoinHandle;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::RunContext;
-use tower_idempotency::record::{Resolution, Settled};
+use tower_idempotency::record::{Reply, Resolution};
 use tower_idempotency::store::InterruptedRecord;
 use tower_idempotency::test_util::{ManualClock, Stall, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint, MemoryStore, OnInterrupted, Once};
@@ -229,7 +229,7 @@ impl Life {
         let resolving = self.once.resolve(listed.id, listed.fence, resolution);
         // Who goes away leaves it to its task.
         let settled = if stays { Some(resolving.await) } else { resolving.now_or_never() };
-        let is_done = matches!(settled, Some(Ok(Settled::Done)));
+        let is_done = matches!(settled, Some(Ok(Reply::Taken)));
         self.ledger.see(if is_done { "resolved" } else { "not resolved" });
         if let Some((ticket, outcome)) = ticket
             && is_done

@@ -217,7 +217,10 @@ impl Plan {
     pub fn may_refuse(&self, slug: &str) -> bool {
         match slug {
             "in-flight" => self.on_in_flight == OnInFlight::Reject || self.may_wait_in_vain(),
-            "outcome-unknown" => self.cuts_short() || !self.cuts.is_empty() || !self.knows.is_empty() || self.loses(),
+            "outcome-unknown" => {
+                let cuts = self.cuts_short() || !self.cuts.is_empty();
+                cuts || !self.knows.is_empty() || self.loses() || self.loses_claims()
+            }
             "store-unavailable" => self.store_fails() || !self.cuts.is_empty() || self.settles(),
             "shutting-down" => self.drains(),
             "key-reused" => self.clients.iter().any(|client| client.request != REQUESTS[0]),
@@ -243,6 +246,12 @@ impl Plan {
     /// Whether a transaction is never answered: its key is refused until the process ends.
     fn loses(&self) -> bool {
         self.fates.iter().any(|fate| matches!(fate, Fate::Lost { .. }))
+    }
+
+    /// Whether the store may hold a claim under which nothing ran.
+    fn loses_claims(&self) -> bool {
+        let faults = self.faults.iter().chain(self.acts.iter().map(|(_, act)| act));
+        faults.copied().any(|act| matches!(act, Act::LoseAnswer(Verb::Claim | Verb::Reclaim)))
     }
 
     pub fn drains(&self) -> bool {

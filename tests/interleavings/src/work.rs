@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use tower_idempotency::engine::{
     Effect, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Refusal, RunContext, SentApart,
 };
-use tower_idempotency::record::Settled;
+use tower_idempotency::record::{Applied, Reply, Transition};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, Key, RecordId};
 
@@ -69,8 +69,8 @@ pub async fn commit(
     // What is sent is done in the order in which it was sent, and can be seen before it is durable.
     if fate.is_done() {
         ledger.takes_effect(key, request, outcome.clone());
-        let settled = store.complete(sent.completion()).await;
-        if !matches!(settled, Ok(Settled::Done)) {
+        let settled = store.apply(id(key), Transition::Complete(sent.completion())).await;
+        if !matches!(settled, Ok(Applied { reply: Reply::Taken, .. })) {
             ledger.wrong(format!("{key}: the transaction ends as {settled:?}"));
         }
     }

@@ -1,0 +1,108 @@
+//! A store's transitions, each by its name.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tower_idempotency::record::{Applied, Claim, Completion, Fence, Hold, Record, Reply, Resolution, Transition};
+use tower_idempotency::store::{Store, StoreError};
+use tower_idempotency::{Fingerprint, Key, RecordId};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A claim, and of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    pub id: RecordId,
+    pub fingerprint: Fingerprint,
+    pub may_repeat: bool,
+    pub bound: Duration,
+    pub interrupted_retention: Duration,
+    pub patience: Duration,
+}
+
+impl Wish {
+    /// One that leaves a trace, with a day for everything.
+    pub fn new(id: RecordId, fingerprint: Fingerprint) -> Self {
+        let (bound, interrupted_retention, patience) = (DAY, DAY, DAY);
+        Self { id, fingerprint, may_repeat: false, bound, interrupted_retention, patience }
+    }
+
+    pub fn claim(self) -> Claim {
+        let Self { fingerprint, may_repeat, bound, interrupted_retention, patience, .. } = self;
+        Claim { fingerprint, origin: None, may_repeat, bound, interrupted_retention, patience }
+    }
+}
+
+/// The same, of `key`.
+pub fn wish(key: &str) -> Wish {
+    Wish::new(RecordId::new(None, &Key::new(key).expect("a valid key")), Fingerprint::of(b"m"))
+}
+
+/// What a claim is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    Fresh(Hold),
+    Held(Record),
+}
+
+impl Claimed {
+    fn of(id: RecordId, applied: Applied) -> Self {
+        let record = applied.record.expect("there is a record after a claim");
+        match applied.reply {
+            Reply::Taken => Self::Fresh(Hold { id, fence: record.fence, attempt: record.attempt }),
+            Reply::Refused => Self::Held(record),
+        }
+    }
+}
+
+type Answer<T> = Result<T, StoreError>;
+
+/// Each takes effect when it is called.
+pub trait Steps: Store {
+    fn claim(&self, wish: Wish) -> impl Future<Output = Answer<Claimed>> + Send {
+        let applied = self.apply(wish.id, Transition::Claim(wish.claim()));
+        async move { Ok(Claimed::of(wish.id, applied.await?)) }
+    }
+
+    fn reclaim(&self, wish: Wish, fence: Fence) -> impl Future<Output = Answer<Option<Hold>>> + Send {
+        let applied = self.apply(wish.id, Transition::Reclaim(wish.claim(), fence));
+        async move {
+            Ok(match applied.await? {
+                Applied { reply: Reply::Taken, record: Some(record) } => {
+                    Some(Hold { id: wish.id, fence: record.fence, attempt: record.attempt })
+                }
+                _ => None,
+            })
+        }
+    }
+
+    fn inquire(&self, id: RecordId, fence: Fence) -> impl Future<Output = Answer<Option<Fence>>> + Send {
+        let applied = self.apply(id, Transition::Inquire { fence, bound: DAY });
+        async move {
+            let Applied { reply, record } = applied.await?;
+            Ok(record.filter(|_| reply == Reply::Taken).map(|record| record.fence))
+        }
+    }
+
+    fn complete(&self, completion: Completion) -> impl Future<Output = Answer<Reply>> + Send {
+        reply(self.apply(completion.hold.id, Transition::Complete(completion)))
+    }
+
+    fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Answer<Reply>> + Send {
+        reply(self.apply(id, Transition::Release(fence)))
+    }
+
+    fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Answer<Reply>> + Send {
+        reply(self.apply(id, Transition::Interrupt { fence, status: None }))
+    }
+
+    fn settle(&self, id: RecordId, fence: Fence, how: Resolution) -> impl Future<Output = Answer<Reply>> + Send {
+        reply(self.apply(id, Transition::Resolve(fence, how)))
+    }
+}
+
+impl<St: Store> Steps for St {}
+
+async fn reply(applied: impl Future<Output = Answer<Applied>>) -> Answer<Reply> {
+    Ok(applied.await?.reply)
+}
