@@ -15,18 +15,12 @@ pub(crate) enum Protection {
     DurableClaim,
     /// What is answered was handed to the operating system before.
     Flush,
-    /// And made durable.
-    Fdatasync,
-    /// A failed write or sync poisons the store.
-    Poison,
     /// A run is detached from its requester.
     Detached,
     /// An outcome is recorded.
     Record,
     /// The slot is held until the record is durable.
     Slot,
-    /// Time does not follow the wall clock while the store is open.
-    SteadyTime,
     /// What sled frees while it may still read it is kept.
     Pins,
 }
@@ -37,12 +31,9 @@ impl Protection {
         match self {
             Self::DurableClaim => "durable-claim",
             Self::Flush => "flush",
-            Self::Fdatasync => "fdatasync",
-            Self::Poison => "poison",
             Self::Detached => "detached",
             Self::Record => "record",
             Self::Slot => "slot",
-            Self::SteadyTime => "steady-time",
             Self::Pins => "pins",
         }
     }
