@@ -8,8 +8,6 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::laboratory::{self, Protection};
-
 /// Milliseconds since the Unix epoch, by the store's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Timestamp(u64);
@@ -81,9 +79,6 @@ impl Timeline {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        if laboratory::is_broken(Protection::SteadyTime) {
-            return self.clock.wall();
-        }
         self.opened.plus(self.clock.monotonic().saturating_sub(self.started))
     }
 }

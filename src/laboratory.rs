@@ -1,55 +1,51 @@
-//! For this crate's own laboratories (feature `laboratory`): protections broken on command, to show that a laboratory
-//! would see it, and hooks through which a scheduler explores interleavings. Not for servers.
+//! For this crate's own laboratories: protections broken on command, to show that a laboratory would see it, and hooks
+//! through which a scheduler explores interleavings.
 //!
-//! Without the feature nothing is ever broken, and the hooks are empty.
+//! All of it is compiled only with `--cfg idempotency_laboratory`. No feature sets that, so no dependency can switch it on;
+//! the package under `laboratories/library` does, for the programs of the laboratories alone. Without it nothing is ever
+//! broken, and the hooks are empty.
+//!
+//! Broken here is only what can't be broken from outside. What the disk or the clock can do to a store, the laboratories do
+//! there, to the crate as everybody else has it.
 
 /// The variable of the environment that names the protection to break, for the whole process.
-#[cfg(feature = "laboratory")]
+#[cfg(idempotency_laboratory)]
 const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
 
 /// A protection that can be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "laboratory"), allow(dead_code, reason = "named where the protection is"))]
+#[cfg_attr(not(idempotency_laboratory), allow(dead_code, reason = "named where the protection is"))]
 pub(crate) enum Protection {
     /// A claim is written before the handler starts, where the policy needs it.
     DurableClaim,
     /// What is answered was handed to the operating system before.
     Flush,
-    /// And made durable.
-    Fdatasync,
-    /// A failed write or sync poisons the store.
-    Poison,
     /// A run is detached from its requester.
     Detached,
     /// An outcome is recorded.
     Record,
     /// The slot is held until the record is durable.
     Slot,
-    /// Time does not follow the wall clock while the store is open.
-    SteadyTime,
     /// What sled frees while it may still read it is kept.
     Pins,
 }
 
 impl Protection {
-    #[cfg(feature = "laboratory")]
+    #[cfg(idempotency_laboratory)]
     const fn name(self) -> &'static str {
         match self {
             Self::DurableClaim => "durable-claim",
             Self::Flush => "flush",
-            Self::Fdatasync => "fdatasync",
-            Self::Poison => "poison",
             Self::Detached => "detached",
             Self::Record => "record",
             Self::Slot => "slot",
-            Self::SteadyTime => "steady-time",
             Self::Pins => "pins",
         }
     }
 }
 
 /// Whether a protection is broken in this process.
-#[cfg(feature = "laboratory")]
+#[cfg(idempotency_laboratory)]
 pub(crate) fn is_broken(protection: Protection) -> bool {
     static BROKEN: std::sync::OnceLock<Option<std::ffi::OsString>> = std::sync::OnceLock::new();
     let broken = BROKEN.get_or_init(|| {
@@ -63,12 +59,12 @@ pub(crate) fn is_broken(protection: Protection) -> bool {
 }
 
 /// Whether a protection is broken in this process: never.
-#[cfg(not(feature = "laboratory"))]
+#[cfg(not(idempotency_laboratory))]
 pub(crate) const fn is_broken(_: Protection) -> bool {
     false
 }
 
-#[cfg(feature = "laboratory")]
+#[cfg(idempotency_laboratory)]
 mod explore {
     use std::sync::OnceLock;
 
@@ -90,12 +86,12 @@ mod explore {
         let _ = SCHEDULER.set(scheduler);
     }
 }
-#[cfg(feature = "laboratory")]
+#[cfg(idempotency_laboratory)]
 pub use explore::{Scheduler, explore};
 
 /// A place where another thread may come between. No lock is held here.
 pub(crate) fn point() {
-    #[cfg(feature = "laboratory")]
+    #[cfg(idempotency_laboratory)]
     if let Some(scheduler) = explore::SCHEDULER.get() {
         (scheduler.point)();
     }
@@ -103,7 +99,7 @@ pub(crate) fn point() {
 
 /// Starts a run in the current runtime.
 pub(crate) fn spawn(run: impl Future<Output = ()> + Send + 'static) {
-    #[cfg(feature = "laboratory")]
+    #[cfg(idempotency_laboratory)]
     if let Some(scheduler) = explore::SCHEDULER.get() {
         return (scheduler.spawn)(Box::pin(run));
     }

@@ -35,7 +35,6 @@
 //! | `memory` | yes | [`MemoryStore`] |
 //! | `test-util` | no | [`test_util`]: a clock moved by hand, a store that fails on command |
 //! | `full` | no | all of the above |
-//! | `laboratory` | no | protections broken on command, for this crate's own laboratories; not for servers |
 //!
 #![cfg_attr(all(feature = "server", feature = "axum", feature = "sled", feature = "test-util"), doc = include_str!("../README.md"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -54,9 +53,9 @@ pub mod fingerprint;
 #[cfg(feature = "server")]
 pub mod header;
 pub mod key;
-#[cfg(feature = "laboratory")]
+#[cfg(idempotency_laboratory)]
 pub mod laboratory;
-#[cfg(not(feature = "laboratory"))]
+#[cfg(not(idempotency_laboratory))]
 mod laboratory;
 #[cfg(feature = "server")]
 pub mod problem;

@@ -203,13 +203,13 @@ impl Commitment {
 }
 
 /// A transaction that the writer has not answered. If it never does, nobody knows.
-#[cfg_attr(not(any(feature = "sled", feature = "laboratory")), allow(dead_code, reason = "nobody sends any"))]
+#[cfg_attr(not(any(feature = "sled", idempotency_laboratory)), allow(dead_code, reason = "nobody sends any"))]
 #[derive(Debug)]
 pub(super) struct Pending {
     commitment: Option<Arc<Commitment>>,
 }
 
-#[cfg_attr(not(any(feature = "sled", feature = "laboratory")), allow(dead_code, reason = "nobody sends any"))]
+#[cfg_attr(not(any(feature = "sled", idempotency_laboratory)), allow(dead_code, reason = "nobody sends any"))]
 impl Pending {
     /// Begins a transaction; says why not, if so.
     pub(super) fn begin(commitment: &Arc<Commitment>) -> Result<Self, Refused> {

@@ -15,7 +15,7 @@ mod backoff;
 mod claim;
 #[cfg(feature = "sled")]
 mod commit;
-#[cfg(feature = "laboratory")]
+#[cfg(idempotency_laboratory)]
 mod commit_apart;
 mod commitment;
 mod context;
@@ -34,7 +34,7 @@ mod verdict;
 pub use crate::slots::Refusal;
 #[cfg(feature = "sled")]
 pub use commit::CommitError;
-#[cfg(feature = "laboratory")]
+#[cfg(idempotency_laboratory)]
 pub use commit_apart::SentApart;
 pub use context::{Rerun, RunContext};
 pub(crate) use engine::{Ask, Engine, WrapRun};

@@ -9,6 +9,8 @@
 //! ```text
 //! CANCELLATIONS=20 cargo test --test cancellation -- --nocapture
 //! ```
+//!
+//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test cancellation`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,7 +32,7 @@ use std::collections::BTreeMap;
 
 use attempt::{Attempt, Fate, is};
 use case::{CASES, Case, under};
-use common::control::{is_control, violations_when_broken};
+use common::control::is_control;
 use common::history::{self, History};
 use cut::{Group, Lab};
 use handler::{Phase, Policy};
@@ -48,6 +50,7 @@ struct Figures {
     violations: Vec<String>,
 }
 
+#[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
 #[test]
 fn a_request_dropped_at_any_poll_leaves_its_key_neither_stuck_nor_run_again() {
     // Nothing is cut short but what a case says: under no policy is there a second effect.
@@ -156,6 +159,7 @@ impl Sweep<'_> {
 }
 
 /// A runtime that goes while runs are under way, in every phase, and the next one of the same process.
+#[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
 #[test]
 fn a_run_whose_runtime_is_dropped_is_recorded_or_interrupted_and_never_stuck() {
     let mut figures = cut::Figures::default();
@@ -177,6 +181,7 @@ fn a_run_whose_runtime_is_dropped_is_recorded_or_interrupted_and_never_stuck() {
 }
 
 /// A hook may drop a run, too.
+#[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
 #[test]
 fn a_run_dropped_at_any_poll_is_recorded_or_interrupted_and_never_stuck() {
     let mut figures = cut::Figures::default();
@@ -210,22 +215,27 @@ fn report(name: &str, figures: &cut::Figures) {
     assert!(phases.iter().all(|drops| *drops > 0), "not every phase was reached: {cut:?}");
 }
 
-#[test]
-fn without_detached_runs_a_dropped_request_is_seen_to_change_something() {
-    let test = "a_request_dropped_at_any_poll_leaves_its_key_neither_stuck_nor_run_again";
-    let violations = violations_when_broken(test, "detached", &[("CANCELLATIONS", "1")]);
-    println!("cancellation without detached runs: violations {violations}");
-    assert!(violations > 0);
-}
+#[cfg(idempotency_laboratory)]
+mod control_of_the_cancellations {
+    use crate::common::control::violations_when_broken;
 
-#[test]
-fn without_durable_claims_a_run_that_was_cut_short_is_seen_to_run_again() {
-    for test in [
-        "a_run_whose_runtime_is_dropped_is_recorded_or_interrupted_and_never_stuck",
-        "a_run_dropped_at_any_poll_is_recorded_or_interrupted_and_never_stuck",
-    ] {
-        let violations = violations_when_broken(test, "durable-claim", &[("CANCELLATIONS", "1")]);
-        println!("{test} without durable claims: violations {violations}");
+    #[test]
+    fn without_detached_runs_a_dropped_request_is_seen_to_change_something() {
+        let test = "a_request_dropped_at_any_poll_leaves_its_key_neither_stuck_nor_run_again";
+        let violations = violations_when_broken(test, "detached", &[("CANCELLATIONS", "1")]);
+        println!("cancellation without detached runs: violations {violations}");
         assert!(violations > 0);
+    }
+
+    #[test]
+    fn without_durable_claims_a_run_that_was_cut_short_is_seen_to_run_again() {
+        for test in [
+            "a_run_whose_runtime_is_dropped_is_recorded_or_interrupted_and_never_stuck",
+            "a_run_dropped_at_any_poll_is_recorded_or_interrupted_and_never_stuck",
+        ] {
+            let violations = violations_when_broken(test, "durable-claim", &[("CANCELLATIONS", "1")]);
+            println!("{test} without durable claims: violations {violations}");
+            assert!(violations > 0);
+        }
     }
 }

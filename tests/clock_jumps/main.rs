@@ -8,6 +8,8 @@
 //! ```text
 //! JUMPS=20000 cargo test --test clock_jumps -- --nocapture
 //! ```
+//!
+//! The control gives the store a clock whose monotonic time is the wall clock's.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,9 +25,9 @@ mod world;
 
 use std::time::Duration;
 
-use common::control::violations_when_broken;
+use common::control::violations_with;
 use model::Life;
-use world::{Figures, Kind, Policy, World};
+use world::{CLOCK, FOLLOWS, Figures, Kind, Policy, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: u64 = 86_400_000;
@@ -158,7 +160,7 @@ fn below(most: usize) -> usize {
 #[test]
 fn without_steady_time_a_clock_that_jumps_is_seen_to_be_noticed() {
     let test = "a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart";
-    let violations = violations_when_broken(test, "steady-time", &[("JUMPS", "100")]);
+    let violations = violations_with(test, &[(CLOCK, FOLLOWS), ("JUMPS", "100")]);
     println!("clock jumps without steady time: violations {violations}");
     assert!(violations > 0);
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
-use tower_idempotency::clock::Timestamp;
+use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore};
@@ -24,6 +24,34 @@ use crate::model::{Life, State, Time, millis};
 
 /// The first moment.
 const START: u64 = 1_800_000_000_000;
+/// The variable that says, in the control, that stores get a clock whose monotonic time follows the wall clock.
+pub(crate) const CLOCK: &str = "JUMPS_CLOCK";
+pub(crate) const FOLLOWS: &str = "follows";
+
+/// The clock of the stores: moved by hand.
+#[derive(Debug, Clone)]
+struct Hands {
+    clock: ManualClock,
+    /// Not steady at all: what the control has to notice.
+    follows_wall: bool,
+}
+
+impl Hands {
+    fn new() -> Self {
+        let follows_wall = std::env::var(CLOCK).is_ok_and(|clock| clock == FOLLOWS);
+        Self { clock: ManualClock::new(Timestamp::from_millis(START)), follows_wall }
+    }
+}
+
+impl Clock for Hands {
+    fn wall(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
+    fn monotonic(&self) -> Duration {
+        if self.follows_wall { Duration::from_millis(self.wall().as_millis()) } else { self.clock.monotonic() }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -77,7 +105,7 @@ pub(crate) struct Figures {
 
 pub(crate) struct World<'a> {
     policy: Policy,
-    clock: ManualClock,
+    clock: Hands,
     pub(crate) time: Time,
     any: AnyStore,
     sled: Option<(TempDir, SledStore)>,
@@ -92,7 +120,7 @@ pub(crate) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(crate) fn new(kind: Kind, policy: Policy, figures: &'a mut Figures) -> Self {
-        let clock = ManualClock::new(Timestamp::from_millis(START));
+        let clock = Hands::new();
         let (any, sled) = match kind {
             Kind::Memory => (AnyStore::new(MemoryStore::builder().clock(clock.clone()).build()), None),
             Kind::Sled => {
@@ -117,7 +145,7 @@ impl<'a> World<'a> {
     }
 
     pub(crate) fn advance(&mut self, by: Duration) {
-        self.clock.advance(by);
+        self.clock.clock.advance(by);
         self.time.advance(by);
     }
 
@@ -128,7 +156,7 @@ impl<'a> World<'a> {
     }
 
     fn set(&mut self, wall: u64) {
-        self.clock.jump(Timestamp::from_millis(wall));
+        self.clock.clock.jump(Timestamp::from_millis(wall));
         self.time.wall = wall;
     }
 
@@ -312,6 +340,6 @@ async fn handle(act: Act, number: usize) -> Response<Body> {
     format!("run {number}").into_response()
 }
 
-fn open(directory: &TempDir, clock: &ManualClock) -> SledStore {
+fn open(directory: &TempDir, clock: &Hands) -> SledStore {
     SledStore::builder().clock(clock.clone()).open(directory.path()).expect("the store can be opened")
 }

@@ -1,4 +1,9 @@
-//! The control of a laboratory: the same test once more, in a process in which a protection is broken. It must see it.
+//! The control of a laboratory: the same test once more, in a process in which something is broken. It must see it.
+//!
+//! What the disk or the clock can break is broken there, under the crate as everybody has it, and these controls stand in
+//! the laboratory's own program. What can only be broken inside the crate needs the library that has the switch for it
+//! (`laboratories/library`): these controls are compiled with the cfg `idempotency_laboratory`, in the package
+//! `laboratories/controls`, and there the laboratory itself is run by its controls alone.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -7,38 +12,45 @@ use std::time::Duration;
 
 use super::child::ended;
 
-/// The switch of `src/laboratory.rs`.
+/// The switch of `src/laboratory.rs`, which an ordinary program does not have.
 const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
 /// After how long the child is killed.
 const BOUND: Duration = Duration::from_secs(240);
 
 /// Whether this process is a control: a protection is broken in it.
 pub fn is_control() -> bool {
-    std::env::var_os(SWITCH).is_some()
+    cfg!(idempotency_laboratory) && std::env::var_os(SWITCH).is_some()
 }
 
-/// Runs `test`, a test of this program, in a child process with `protection` broken, and gives the number of violations
-/// that its figure, the last line of that kind, reports.
+/// Runs `test`, a test of this program, in a child process with `protection` broken inside the crate, and gives the number
+/// of violations, as [`violations_with`] does.
+pub fn violations_when_broken(test: &str, protection: &str, extra_env: &[(&str, &str)]) -> usize {
+    violations_with(test, &[extra_env, &[(SWITCH, protection)]].concat())
+}
+
+/// Runs `test`, a test of this program, in a child process whose environment has `broken` too, and gives the number of
+/// violations that its figure, the last line of that kind, reports.
 ///
 /// # Panics
 ///
 /// If the child reports no figure, does not end in time, or succeeds although it reports violations.
-pub fn violations_when_broken(test: &str, protection: &str, extra_env: &[(&str, &str)]) -> usize {
+pub fn violations_with(test: &str, broken: &[(&str, &str)]) -> usize {
     let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(SWITCH, protection);
-    // A long form passes its counts on, unless `extra_env` says otherwise.
-    command.env_remove("RUST_BACKTRACE").envs(extra_env.iter().copied());
+    // Where only controls run a laboratory, the runner has been told to leave it out.
+    command.args(["--include-ignored", "--exact", test, "--nocapture", "--test-threads=1"]);
+    // A long form passes its counts on, unless `broken` says otherwise.
+    command.env_remove("RUST_BACKTRACE").envs(broken.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("this program can be started again");
     let stdout = read(child.stdout.take().expect("it is piped"));
     let stderr = read(child.stderr.take().expect("it is piped"));
     let ended = ended(&mut child, BOUND);
     let (stdout, stderr) = (text(stdout), text(stderr));
-    let status = ended.unwrap_or_else(|| panic!("{test} without {protection} did not end:\n{stdout}\n{stderr}"));
+    let status = ended.unwrap_or_else(|| panic!("{test} with {broken:?} did not end:\n{stdout}\n{stderr}"));
     let Some(violations) = figure(&stdout) else {
-        panic!("{test} without {protection} reported no figure: {status}\n{stdout}\n{stderr}");
+        panic!("{test} with {broken:?} reported no figure: {status}\n{stdout}\n{stderr}");
     };
-    let said = format!("{test} without {protection} reported {violations} violations, and ended with {status}");
+    let said = format!("{test} with {broken:?} reported {violations} violations, and ended with {status}");
     assert_eq!(status.success(), violations == 0, "{said}:\n{stdout}\n{stderr}");
     violations
 }

@@ -173,7 +173,14 @@ fn server(mut child: Process, stdout: BufReader<ChildStdout>, log: Output, first
     Ok(Server { child, address, output: drain(stdout), log })
 }
 
+/// The example, as the laboratories' library makes it.
+#[cfg(idempotency_laboratory)]
+fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_payment_server_laboratory"))
+}
+
 /// The example, which stands beside the directory of the test programs.
+#[cfg(not(idempotency_laboratory))]
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows where it is");
     let profile = test.parent().and_then(Path::parent).expect("tests are built into target/<profile>/deps");

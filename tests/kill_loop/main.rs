@@ -14,6 +14,8 @@
 //! ```
 //!
 //! `KILL_LANES=refuse,rerun` takes some of the policies only.
+//!
+//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test kill_loop`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -43,6 +45,7 @@ use tokio::task::JoinSet;
 /// The long form says how far it has come.
 const PROGRESS: Duration = Duration::from_secs(30);
 
+#[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_at_random_keeps_its_word() {
     let kills: usize = std::env::var("KILLS").map_or(40, |kills| kills.parse().expect("KILLS is a number"));
@@ -86,6 +89,7 @@ async fn tell(tally: Arc<Tally>) {
     }
 }
 
+#[cfg(idempotency_laboratory)]
 mod control_of_the_kill_loop {
     use crate::common::control::violations_when_broken;
 

@@ -11,6 +11,8 @@
 //! ```
 //!
 //! It says its seed, which `NETWORK_FAULTS_SEED` takes.
+//!
+//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test network_faults`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,7 +35,7 @@ mod wire;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::control::{is_control, violations_when_broken};
+use common::control::is_control;
 use ground::{Figures, Ground};
 use random::Dice;
 use wire::Protocol;
@@ -55,6 +57,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|number| number.parse().expect("a number"))
 }
 
+#[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same() {
     let seed = number(SEED).unwrap_or_else(|| getrandom::u64().unwrap());
@@ -123,19 +126,24 @@ async fn all(ground: &Ground, extent: Extent, dice: &mut Dice) {
     random::plans(ground, lengths, dice, keys).await;
 }
 
-fn without(protection: &str) {
-    let laboratory = "a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same";
-    let violations = violations_when_broken(laboratory, protection, &[]);
-    println!("network faults without {protection}: violations {violations}");
-    assert!(violations > 0);
-}
+#[cfg(idempotency_laboratory)]
+mod control_of_the_network_faults {
+    use crate::common::control::violations_when_broken;
 
-#[test]
-fn the_control_sees_a_run_that_ends_with_its_connection() {
-    without("detached");
-}
+    fn without(protection: &str) {
+        let laboratory = "a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same";
+        let violations = violations_when_broken(laboratory, protection, &[]);
+        println!("network faults without {protection}: violations {violations}");
+        assert!(violations > 0);
+    }
 
-#[test]
-fn the_control_sees_an_outcome_that_is_not_recorded() {
-    without("record");
+    #[test]
+    fn the_control_sees_a_run_that_ends_with_its_connection() {
+        without("detached");
+    }
+
+    #[test]
+    fn the_control_sees_an_outcome_that_is_not_recorded() {
+        without("record");
+    }
 }

@@ -34,9 +34,6 @@ impl Disk {
             return Ok(());
         }
         pinned(|| db.flush()).map_err(|error| format!("flushing failed: {error}"))?;
-        if laboratory::is_broken(Protection::Fdatasync) {
-            return Ok(());
-        }
         self.file.sync_data().map_err(|error| format!("syncing failed: {error}"))
     }
 }

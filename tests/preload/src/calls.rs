@@ -7,15 +7,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::{c_char, c_int, c_long, c_uint, c_void, iovec, mode_t, off_t, size_t, ssize_t, syscall};
 
-use crate::fault::Kind;
+use crate::fault::{FAILED, Kind};
 use crate::lab::{Lab, Turn, end, exists, lab};
 use crate::log::Event;
 
-/// A change of a file's content: `note` writes it down, given the file's place and the call's result.
-fn change(descriptor: c_int, call: impl FnOnce() -> c_long, note: impl FnOnce(&mut Turn<'_>, &[u8], u64)) -> c_long {
+/// A change of a file's content, by a call that returns `whole` where it does all of it: `note` writes it down, given the
+/// file's place and the call's result.
+fn change(
+    descriptor: c_int,
+    whole: usize,
+    call: impl FnOnce() -> c_long,
+    note: impl FnOnce(&mut Turn<'_>, &[u8], u64),
+) -> c_long {
     let Some(lab) = lab().filter(|lab| lab.place_of(descriptor).is_some()) else { return call() };
-    if lab.faults.strike(Kind::Write) {
-        return -1;
+    if let Some(instead) = lab.faults.strike(Kind::Write, whole as c_long) {
+        return instead;
     }
     let mut turn = lab.lock();
     let result = call();
@@ -39,8 +45,8 @@ unsafe fn entry(
     // SAFETY: as the caller promises.
     let place = |lab: &'static Lab| Some((lab, unsafe { lab.place_at(path) }?));
     let Some((lab, place)) = lab().and_then(place) else { return call() };
-    if lab.faults.strike(Kind::Entry) {
-        return -1;
+    if let Some(instead) = lab.faults.strike(Kind::Entry, FAILED) {
+        return instead;
     }
     let mut turn = lab.lock();
     let result = call();
@@ -70,7 +76,7 @@ fn position(descriptor: c_int) -> u64 {
 unsafe extern "C" fn write(descriptor: c_int, buffer: *const c_void, count: size_t) -> ssize_t {
     // SAFETY: the arguments are the caller's.
     let call = || unsafe { syscall(libc::SYS_write, descriptor, buffer, count) };
-    change(descriptor, call, |turn, path, written| {
+    change(descriptor, count, call, |turn, path, written| {
         let offset = position(descriptor) - written;
         // SAFETY: so much was written of the caller's buffer.
         turn.write_down(&Event::Write { path, offset, data: unsafe { bytes(buffer, written) } });
@@ -81,7 +87,9 @@ unsafe extern "C" fn write(descriptor: c_int, buffer: *const c_void, count: size
 unsafe extern "C" fn writev(descriptor: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the arguments are the caller's.
     let call = || unsafe { syscall(libc::SYS_writev, descriptor, pieces, count) };
-    change(descriptor, call, |turn, path, written| {
+    // SAFETY: the caller's array has so many pieces.
+    let whole = (0..count as usize).map(|index| unsafe { (*pieces.add(index)).iov_len }).sum();
+    change(descriptor, whole, call, |turn, path, written| {
         let mut data = Vec::new();
         for index in 0..count as usize {
             // SAFETY: the caller's array has so many pieces, each as long as it says.
@@ -97,7 +105,7 @@ unsafe extern "C" fn writev(descriptor: c_int, pieces: *const iovec, count: c_in
 unsafe extern "C" fn pwrite64(descriptor: c_int, buffer: *const c_void, count: size_t, offset: off_t) -> ssize_t {
     // SAFETY: the arguments are the caller's.
     let call = || unsafe { syscall(libc::SYS_pwrite64, descriptor, buffer, count, offset) };
-    change(descriptor, call, |turn, path, written| {
+    change(descriptor, count, call, |turn, path, written| {
         // SAFETY: so much was written of the caller's buffer.
         turn.write_down(&Event::Write { path, offset: offset as u64, data: unsafe { bytes(buffer, written) } });
     }) as ssize_t
@@ -113,8 +121,8 @@ unsafe extern "C" fn pwrite(descriptor: c_int, buffer: *const c_void, count: siz
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pread64(descriptor: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t {
     let lab = lab().filter(|lab| lab.place_of(descriptor).is_some());
-    if lab.is_some_and(|lab| lab.faults.strike(Kind::Read)) {
-        return -1;
+    if let Some(instead) = lab.and_then(|lab| lab.faults.strike(Kind::Read, FAILED)) {
+        return instead as ssize_t;
     }
     // SAFETY: the arguments are the caller's.
     (unsafe { syscall(libc::SYS_pread64, descriptor, buffer, count, offset) }) as ssize_t
@@ -130,7 +138,8 @@ unsafe extern "C" fn pread(descriptor: c_int, buffer: *mut c_void, count: size_t
 unsafe extern "C" fn ftruncate64(descriptor: c_int, length: off_t) -> c_int {
     // SAFETY: the arguments are the caller's.
     let call = || unsafe { syscall(libc::SYS_ftruncate, descriptor, length) };
-    change(descriptor, call, |turn, path, _| turn.write_down(&Event::Truncate { path, length: length as u64 })) as c_int
+    let note = |turn: &mut Turn<'_>, path: &[u8], _| turn.write_down(&Event::Truncate { path, length: length as u64 });
+    change(descriptor, 0, call, note) as c_int
 }
 
 #[unsafe(no_mangle)]
@@ -145,8 +154,8 @@ fn sync(descriptor: c_int, call: impl FnOnce() -> c_long) -> c_int {
     let Some((lab, path)) = lab().and_then(|lab| Some((lab, lab.place_of(descriptor)?))) else {
         return call() as c_int;
     };
-    if lab.faults.strike(Kind::Sync) {
-        return -1;
+    if let Some(instead) = lab.faults.strike(Kind::Sync, 0) {
+        return instead as c_int;
     }
     let (number, path) = (NUMBER.fetch_add(1, Ordering::Relaxed), path.as_slice());
     lab.lock().write_down(&Event::SyncBegins { path, number });
@@ -165,6 +174,9 @@ unsafe extern "C" fn fsync(descriptor: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fdatasync(descriptor: c_int) -> c_int {
+    if lab().is_some_and(|lab| lab.faults.ignore_fdatasync() && lab.place_of(descriptor).is_some()) {
+        return 0;
+    }
     // SAFETY: the arguments are the caller's.
     sync(descriptor, || unsafe { syscall(libc::SYS_fdatasync, descriptor) })
 }
@@ -173,8 +185,8 @@ unsafe extern "C" fn fdatasync(descriptor: c_int) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sync_file_range(descriptor: c_int, offset: off_t, count: off_t, flags: c_uint) -> c_int {
     let lab = lab().filter(|lab| lab.place_of(descriptor).is_some());
-    if lab.is_some_and(|lab| lab.faults.strike(Kind::Sync)) {
-        return -1;
+    if let Some(instead) = lab.and_then(|lab| lab.faults.strike(Kind::Sync, 0)) {
+        return instead as c_int;
     }
     // SAFETY: the arguments are the caller's.
     (unsafe { syscall(libc::SYS_sync_file_range, descriptor, offset, count, flags) }) as c_int

@@ -10,11 +10,16 @@
 //! `DISK_PRELOAD_COUNT` names a file that holds five numbers of 8 bytes in little-endian order, up to date with every call: how many
 //! calls of the kinds `write`, `entry` and `sync` there were, how many of all kinds failed or hung on command, and how many of
 //! the kind `read` there were.
+//!
+//! `DISK_PRELOAD_LIE` is for the controls, in which the disk is worse than any that the store promises something on:
+//! - `fdatasync`: each one succeeds, and nothing has become durable;
+//! - `faults`: a call of the kind `write` or `sync` that is to fail is left out and succeeds. A name can't be left out that
+//!   way, as who makes a file wants to write to it.
 
 use std::ffi::{CStr, CString, OsString};
 use std::sync::{Mutex, PoisonError};
 
-use libc::c_int;
+use libc::{c_int, c_long};
 
 use crate::lab::{die, exists, fail_with, open};
 
@@ -26,6 +31,16 @@ pub(crate) enum Kind {
     Sync,
     Read,
 }
+
+impl Kind {
+    /// Whether who made the call may find out only later that nothing was done.
+    fn can_be_left_out(self) -> bool {
+        matches!(self, Self::Write | Self::Sync)
+    }
+}
+
+/// What a call returns that has failed.
+pub(crate) const FAILED: c_long = -1;
 
 const KINDS: [(&str, Kind); 4] =
     [("write", Kind::Write), ("entry", Kind::Entry), ("sync", Kind::Sync), ("read", Kind::Read)];
@@ -57,8 +72,16 @@ struct Counts {
 /// What is to fail, and what has been seen so far.
 pub(crate) struct Faults {
     fault: Option<Fault>,
+    lie: Option<Lie>,
     counts: Mutex<Counts>,
     file: Option<c_int>,
+}
+
+/// What is said to be done and is not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    Fdatasync,
+    Faults,
 }
 
 impl Faults {
@@ -67,14 +90,28 @@ impl Faults {
             .ok()
             .map(|text| parse(&text).unwrap_or_else(|| die("DISK_PRELOAD_FAULT is not KINDS N WHAT")));
         let file = std::env::var_os("DISK_PRELOAD_COUNT").map(|path: OsString| open(path, libc::O_WRONLY));
-        Self { fault, counts: Mutex::default(), file }
+        let lie = std::env::var("DISK_PRELOAD_LIE").ok().map(|text| match text.as_str() {
+            "fdatasync" => Lie::Fdatasync,
+            "faults" => Lie::Faults,
+            _ => die("DISK_PRELOAD_LIE is neither fdatasync nor faults"),
+        });
+        Self { fault, lie, counts: Mutex::default(), file }
     }
 
-    /// Counts a call on the directory; whether it is to fail, for which reason is said already. It may not return.
-    pub(crate) fn strike(&self, kind: Kind) -> bool {
-        let Some(what) = self.count(kind) else { return false };
-        match what {
-            What::Once(errno) | What::Always(errno) => fail_with(errno),
+    /// Whether `fdatasync` does nothing.
+    pub(crate) fn ignore_fdatasync(&self) -> bool {
+        self.lie == Some(Lie::Fdatasync)
+    }
+
+    /// Counts a call on the directory that returns `whole` where it does all it is to do. If it is struck: what it returns
+    /// without having been done; the reason of a failure is said already. It may not return.
+    pub(crate) fn strike(&self, kind: Kind, whole: c_long) -> Option<c_long> {
+        match self.count(kind)? {
+            What::Once(_) | What::Always(_) if self.lie == Some(Lie::Faults) && kind.can_be_left_out() => Some(whole),
+            What::Once(errno) | What::Always(errno) => {
+                fail_with(errno);
+                Some(FAILED)
+            }
             What::Hang => loop {
                 // SAFETY: it waits for nothing, for ever.
                 unsafe { libc::poll(std::ptr::null_mut(), 0, -1) };
@@ -85,10 +122,9 @@ impl Faults {
                     // SAFETY: it waits for nothing.
                     unsafe { libc::poll(std::ptr::null_mut(), 0, LOOK_EVERY) };
                 }
-                return false;
+                None
             }
         }
-        true
     }
 
     fn count(&self, kind: Kind) -> Option<What> {

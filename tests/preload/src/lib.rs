@@ -10,6 +10,7 @@
 //! | `DISK_PRELOAD_LOG` | where every change is written down, in order and with its data: see `log.rs` |
 //! | `DISK_PRELOAD_FAULT` | what fails: see `fault.rs` |
 //! | `DISK_PRELOAD_COUNT` | where the calls that could have failed are counted: see `fault.rs` |
+//! | `DISK_PRELOAD_LIE` | what is said to be done and is not: see `fault.rs` |
 //!
 //! What it doesn't see: relative paths, files that are written through a mapping, calls that go around the C library. The
 //! laboratories show that nothing of that kind happens: the directory rebuilt from the log equals the real one.
