@@ -100,7 +100,7 @@ impl RunContext {
         F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
         E: Send + 'static,
     {
-        let sent = self.send(store, trees.map(sled::Tree::clone).into(), closure);
+        let sent = self.send(store, trees, closure);
         let commitment = self.commitment().cloned();
         async move {
             match timeout(ANSWERED_WITHIN, sent?).await {
@@ -119,7 +119,7 @@ impl RunContext {
     fn send<const N: usize, E, F>(
         &self,
         store: &SledStore,
-        trees: Vec<sled::Tree>,
+        trees: [&sled::Tree; N],
         closure: F,
     ) -> Result<oneshot::Receiver<Result<Bytes, CommitError<E>>>, CommitError<E>>
     where
@@ -150,8 +150,8 @@ impl RunContext {
             });
             let _ = reply.send(result);
         };
-        let (effect, answer_to) = (effect(closure, keep), Box::new(answered));
-        store.transact(Transact { purpose, trees, effect, answer: answer_to });
+        let effect = effect(trees, closure, keep);
+        store.transact(Transact { purpose, effect, answer: Box::new(answered) });
         Ok(answer)
     }
 }
@@ -187,6 +187,7 @@ impl SledStore {
         let (value, reason) = (given.clone(), Given::default());
         let (kept, (reply, answer)) = (reason.clone(), oneshot::channel());
         let effect = effect(
+            trees,
             move |trees| {
                 value.put(closure(trees)?);
                 Ok(Bytes::new())
@@ -194,9 +195,8 @@ impl SledStore {
             move |error| kept.put(error),
         );
         let answered = move |result| drop(reply.send(told(result, reason.take())));
-        let trees = trees.map(sled::Tree::clone).into();
         let purpose = Purpose::Own(Instant::now() + BEGUN_WITHIN);
-        self.transact(Transact { purpose, trees, effect, answer: Box::new(answered) });
+        self.transact(Transact { purpose, effect, answer: Box::new(answered) });
         async move {
             match timeout(ANSWERED_WITHIN, answer).await {
                 Ok(Ok(answer)) => answer.and_then(|_| given.take().ok_or(CommitError::Panicked)),

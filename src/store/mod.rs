@@ -8,22 +8,28 @@
 //! | [`TestStore`](crate::test_util::TestStore) | `test-util` | a crash, on command | testing a handler's retries |
 
 mod contract;
+#[cfg(feature = "sled")]
+mod embedded;
 mod erased;
 mod error;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "sled")]
-mod sled;
+mod sled_engine;
 #[cfg(feature = "test-util")]
 pub(crate) mod test;
 
 pub use crate::slots::Slots;
 pub use contract::{Health, InterruptedRecord, Page, Store};
+#[cfg(feature = "sled")]
+pub use embedded::{Abort, TransactionError};
+#[cfg(feature = "sled")]
+pub(crate) use embedded::{NotCommitted, Purpose, Transact};
 pub use erased::AnyStore;
 pub use error::{OpenError, StoreError};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "sled")]
-pub use sled::{Abort, SledStore, SledStoreBuilder, TransactionError, TransactionTree};
+pub(crate) use sled_engine::effect;
 #[cfg(feature = "sled")]
-pub(crate) use sled::{NotCommitted, Purpose, Transact, effect};
+pub use sled_engine::{SledStore, SledStoreBuilder, TransactionTree};

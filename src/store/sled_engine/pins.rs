@@ -13,14 +13,9 @@
 //! again at once takes time, up to a tenth of its throughput. While a flush hangs, its pin holds back all that this process frees by the same collector; but what
 //! would write to that database waits too.
 
-use std::time::Duration;
-
-use crossbeam_epoch::{Collector, Guard, LocalHandle, pin};
+use crossbeam_epoch::{Collector, Guard, LocalHandle, default_collector, pin};
 
 use crate::laboratory::{self, Protection};
-
-/// How often one of the keeper's pins is renewed: each is held for twice as long, a quarter of a second.
-pub(super) const RENEWED_EVERY: Duration = Duration::from_millis(125);
 
 /// Calls `act`, which may call sled's `flush()` or drop its handles.
 pub(super) fn pinned<T>(act: impl FnOnce() -> T) -> T {
@@ -29,7 +24,7 @@ pub(super) fn pinned<T>(act: impl FnOnce() -> T) -> T {
 }
 
 /// Two pins, one of which is always at least as old as the time between two renewals.
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     older: Pin,
     newer: Pin,
 }
@@ -55,8 +50,15 @@ impl Pin {
     }
 }
 
+impl Default for Keeper {
+    /// Of sled's own collector. It is renewed eight times a second: each pin is held for twice as long, a quarter of a second.
+    fn default() -> Self {
+        Self::new(default_collector())
+    }
+}
+
 impl Keeper {
-    pub(super) fn new(collector: &Collector) -> Self {
+    fn new(collector: &Collector) -> Self {
         Self { older: Pin::new(collector), newer: Pin::new(collector) }
     }
 
@@ -71,9 +73,7 @@ impl Keeper {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Instant;
-
-    use crossbeam_epoch::default_collector;
+    use std::time::{Duration, Instant};
 
     use super::*;
 

@@ -1,6 +1,7 @@
 //! What the handles, the writer and the watchdog share.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
-use super::close::let_go;
+use super::engine::Engine;
 use super::present::Present;
 use super::runs::Runs;
 use super::space::Space;
@@ -19,6 +20,9 @@ use crate::record::Fence;
 use crate::slots::Slots;
 use crate::store::{Health, StoreError};
 
+/// Why a store is poisoned whose engine has panicked.
+pub(crate) const PANICKED: &str = "the database panicked";
+
 /// From when on a write is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
 /// From when on no new key is taken until the write is over.
@@ -27,7 +31,7 @@ const LATE: Duration = Duration::from_millis(2_500);
 const MOST_WAITING: usize = 4_096;
 /// How many threads read at a time.
 pub(super) const READERS: u32 = 4;
-/// From when on a write is taken for failed: after some I/O errors sled waits for ever.
+/// From when on a write is taken for failed: after some I/O errors an engine may wait for ever.
 pub(super) const STUCK: Duration = Duration::from_secs(60);
 /// Fences of one boot: 2^40. The boot number has the 23 bits above, so that a fence fits a signed 64-bit column.
 pub(super) const BOOT_SHIFT: u32 = 40;
@@ -35,11 +39,11 @@ pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
 
 /// An opened store.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct Shared<E: Engine> {
     pub(super) path: PathBuf,
     pub(super) slots: Arc<Slots>,
     /// Gone once the store is closed.
-    pub(super) database: RwLock<Option<Database>>,
+    pub(super) engine: RwLock<Option<E>>,
     pub(super) cache: Cache,
     pub(super) present: Present,
     runs: Mutex<Runs>,
@@ -59,21 +63,14 @@ pub(super) struct Shared {
     pub(super) readers: Arc<Semaphore>,
     pub(super) closed: AtomicBool,
     poison: OnceLock<String>,
-    /// The directory's lock. The last field: it is given up after sled's own.
+    /// The directory's lock. The last field: it is given up after the engine's own.
     pub(super) lock: Mutex<Option<File>>,
 }
 
-/// sled's handles.
-#[derive(Debug, Clone)]
-pub(super) struct Database {
-    pub(super) tree: sled::Tree,
-    pub(super) db: sled::Db,
-}
-
 /// What [`Shared`] begins with.
-pub(super) struct Opening {
+pub(super) struct Opening<E> {
     pub(super) path: PathBuf,
-    pub(super) database: Database,
+    pub(super) engine: E,
     pub(super) lock: File,
     pub(super) cache: Cache,
     pub(super) present: Present,
@@ -87,20 +84,20 @@ pub(super) struct Opening {
 
 /// From when on no new key is taken.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) max_records: u64,
-    pub(super) max_bytes: u64,
+pub(crate) struct Limits {
+    pub(crate) max_records: u64,
+    pub(crate) max_bytes: u64,
     /// The bytes of the disk that are left free; `None`: what [`space`](super::space) says.
-    pub(super) min_free: Option<u64>,
+    pub(crate) min_free: Option<u64>,
 }
 
-impl Shared {
-    pub(super) fn new(opening: Opening) -> Self {
+impl<E: Engine> Shared<E> {
+    pub(super) fn new(opening: Opening<E>) -> Self {
         let first_fence = opening.boot << BOOT_SHIFT;
         Self {
             path: opening.path,
             slots: Arc::default(),
-            database: RwLock::new(Some(opening.database)),
+            engine: RwLock::new(Some(opening.engine)),
             cache: opening.cache,
             present: opening.present,
             runs: Mutex::default(),
@@ -120,9 +117,24 @@ impl Shared {
         }
     }
 
-    /// sled's handles, unless the store is closed.
-    pub(super) fn database(&self) -> Option<Database> {
-        self.database.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The engine, unless the store is closed. Who has it lets it go with [`let_go`](Self::let_go).
+    pub(super) fn engine(&self) -> Option<E> {
+        self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets a handle of the engine go. The last one may write once more, and panic where that fails.
+    pub(super) fn let_go(&self, engine: E) {
+        if catch_unwind(AssertUnwindSafe(|| engine.close())).is_err() {
+            self.poison("the database panicked while it was closed".to_owned());
+        }
+    }
+
+    /// Calls what reads. An engine may panic on some internal failures, and that poisons the store too.
+    pub(super) fn guarded<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+            self.poison(PANICKED.to_owned());
+            Err(StoreError::unavailable(PANICKED))
+        })
     }
 
     /// Refuses everything from now on.
@@ -234,12 +246,12 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl<E: Engine> Drop for Shared<E> {
     /// The last handle is gone and nobody called `close`.
     fn drop(&mut self) {
-        let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(database) = database {
-            let_go(self, database);
+        let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(engine) = engine {
+            self.let_go(engine);
         }
     }
 }

@@ -14,8 +14,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use super::directory::{broken, io_error};
 use crate::store::OpenError;
+use crate::store::embedded::directory::{broken, io_error};
 
 const HEADER_BYTES: usize = 20;
 /// In a header, sled stores numbers with these bits inverted, and the checksum with all.

@@ -1,31 +1,20 @@
-//! The handle: what the rest of the crate, and the application, hold of a store.
+//! The store that keeps records in sled.
 
-use std::future::{Future, ready};
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::future::Either;
-use futures_util::stream::{self, BoxStream};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use futures_util::stream::BoxStream;
 
-use super::batch::Reply;
-use super::open::SledStoreBuilder;
-use super::queue::Sender;
-use super::state::{STUCK, Shared};
-use super::verb::{Step, Verb};
-use super::{NotCommitted, Purpose, Transact, close, read};
+use super::builder::SledStoreBuilder;
+use super::engine::SledEngine;
 use crate::key::RecordId;
-use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
+use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Health, InterruptedRecord, Page, Sealed, Store};
+use crate::store::embedded::{Embedded, Transact};
 use crate::store::{OpenError, StoreError};
-
-/// How long an answer is waited for: a little longer than a write may take before it is taken for failed.
-const ANSWERED_WITHIN: Duration = STUCK.saturating_add(Duration::from_secs(5));
 
 /// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own: they survive crashes of
 /// the process and power cuts.
@@ -41,15 +30,7 @@ const ANSWERED_WITHIN: Duration = STUCK.saturating_add(Duration::from_secs(5));
 /// Its two caches, and some 20 bytes for each record, by which a new key is known to be new without a read; and sled's own
 /// tables: 150 bytes for each of a million records, all in all.
 #[derive(Debug, Clone)]
-pub struct SledStore {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    shared: Arc<Shared>,
-    writer: Sender<Verb>,
-}
+pub struct SledStore(pub(super) Embedded<SledEngine>);
 
 impl SledStore {
     /// Opens the store in `directory`, which is made if it is not there, with mode 0700.
@@ -77,26 +58,17 @@ impl SledStore {
         SledStoreBuilder::default()
     }
 
-    pub(super) fn new(shared: Arc<Shared>, writer: Sender<Verb>) -> Self {
-        Self { inner: Arc::new(Inner { shared, writer }) }
-    }
-
     /// Records it holds: those that have expired and are not swept yet included, and without the runs whose claims leave no
     /// trace (`Rerun`).
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.inner.shared.count.load(Ordering::Relaxed)
+        self.0.len()
     }
 
     /// Whether it holds no record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    #[cfg(test)]
-    pub(super) fn inner(&self) -> &Shared {
-        &self.inner.shared
     }
 
     /// Lends the database, for trees of the application. Open them at the start, and write to them with
@@ -114,8 +86,7 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::Unavailable`] once the store is closed.
     pub fn db(&self) -> Result<sled::Db, StoreError> {
-        let database = self.inner.shared.database();
-        database.map(|database| database.db).ok_or_else(closed)
+        self.0.engine().map(|engine| engine.lend())
     }
 
     /// Returns when all that was written to the database before this call is durable.
@@ -127,7 +98,7 @@ impl SledStore {
     /// # Cancel safety
     /// The sync takes place whether or not its answer is waited for.
     pub fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        answer(self.send(Verb::Sync))
+        self.0.sync()
     }
 
     /// Finishes what was asked for and closes the store, for all its handles. Returns when the directory can be opened
@@ -141,130 +112,47 @@ impl SledStore {
     /// # Cancel safety
     /// If dropped, the store may be closed or on its way to it; call it again.
     pub async fn close(&self) -> Result<(), StoreError> {
-        close::close(&self.inner.shared, &self.inner.writer).await
+        self.0.close().await
     }
 
     /// Sends a transaction to the writer, now. It is answered in any case.
-    pub(crate) fn transact(&self, transact: Transact) {
-        let shared = &self.inner.shared;
-        let checked = match transact.purpose {
-            Purpose::Run(_) => shared.check(),
-            // It may be the effect of a run that has begun: a slow disk is no reason to refuse it.
-            Purpose::Own(_) => shared.check_queue(self.inner.writer.waiting()),
-        };
-        let refused = match checked {
-            Ok(()) => match self.inner.writer.send(Verb::Transact(Box::new(transact))) {
-                Ok(()) => return,
-                Err(Verb::Transact(transact)) => (transact.answer, closed()),
-                Err(_) => return,
-            },
-            Err(error) => (transact.answer, error),
-        };
-        (refused.0)(Err(NotCommitted::Store(refused.1)));
+    pub(crate) fn transact(&self, transact: Transact<SledEngine>) {
+        self.0.transact(transact);
     }
-
-    /// Sends a verb to the writer, now.
-    fn send<T>(&self, verb: impl FnOnce(Reply<T>) -> Verb) -> Sent<T> {
-        let (reply, answer) = oneshot::channel();
-        self.inner.shared.check()?;
-        self.inner.writer.send(verb(reply)).map_err(|_| closed())?;
-        Ok(answer)
-    }
-
-    /// A claim that leaves no trace: the slot is the claim.
-    async fn claim_by_slot(&self, id: RecordId, claim: Claim) -> Result<Applied, StoreError> {
-        let shared = &self.inner.shared;
-        shared.check_load(self.inner.writer.waiting())?;
-        let current = read::load(shared, id).await?;
-        if current.is_none() {
-            shared.check_room(0, 0)?;
-        }
-        match record::next(Current::from(current.as_ref()), Transition::Claim(claim)) {
-            (Change::Put(draft), reply) => {
-                let record = draft.stamp(current.as_ref(), shared.next_fence()?, shared.time.now());
-                Ok(Applied { reply, record: Some(record) })
-            }
-            (_, reply) => Ok(Applied { reply, record: current }),
-        }
-    }
-
-    /// What memory alone can answer: there is nothing to release or to interrupt where there is no record.
-    fn known(&self, id: &RecordId, transition: &Transition) -> Option<Applied> {
-        let ends = matches!(transition, Transition::Release(_) | Transition::Interrupt { .. });
-        if !ends || self.inner.shared.present.may_have(id) {
-            return None;
-        }
-        let (_, reply) = record::next(Current::Absent, transition.clone());
-        Some(Applied { reply, record: None })
-    }
-}
-
-/// A verb on its way, and where its answer will be.
-type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
-
-async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
-    match timeout(ANSWERED_WITHIN, sent?).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(gone()),
-        Err(_) => Err(StoreError::uncertain("a write has not returned")),
-    }
-}
-
-fn gone() -> StoreError {
-    StoreError::uncertain("the store was poisoned or closed meanwhile")
-}
-
-fn closed() -> StoreError {
-    StoreError::unavailable("closed")
 }
 
 impl Sealed for SledStore {}
 
 impl Store for SledStore {
     fn slots(&self) -> &Arc<Slots> {
-        &self.inner.shared.slots
+        self.0.slots()
     }
 
     fn is_exclusive(&self) -> bool {
-        true
+        self.0.is_exclusive()
     }
 
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
-        read::load(&self.inner.shared, id)
+        self.0.load(id)
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
-        if let Some(known) = self.known(&id, &transition) {
-            return Either::Left(Either::Left(ready(Ok(known))));
-        }
-        match transition {
-            Transition::Claim(claim) if claim.may_repeat => Either::Right(self.claim_by_slot(id, claim)),
-            transition => {
-                let checked = match transition.claim() {
-                    Some(_) => self.inner.shared.check_load(self.inner.writer.waiting()),
-                    None => Ok(()),
-                };
-                let sent = checked.and_then(|()| self.send(|reply| Verb::Apply(Step::new(id, transition, reply))));
-                Either::Left(Either::Right(answer(sent)))
-            }
-        }
+        self.0.apply(id, transition)
     }
 
-    async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRecord>, StoreError> {
-        read::interrupted(&self.inner.shared, page).await
+    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
+        self.0.interrupted(page)
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        // It takes many batches, and may be ever so long.
-        let sent = self.send(|reply| Verb::Sweep(limit, reply));
-        async move { sent?.await.unwrap_or_else(|_| Err(gone())) }
+        self.0.sweep(limit)
     }
 
     fn health(&self) -> Health {
-        self.inner.shared.health()
+        self.0.health()
     }
 
     fn changed(&self) -> BoxStream<'static, RecordId> {
-        stream::pending().boxed()
+        self.0.changed()
     }
 }

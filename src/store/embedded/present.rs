@@ -1,6 +1,6 @@
 //! Which records there may be, in memory: who asks for a new key, which is what most do, is told so without a read.
 //!
-//! A read of sled waits for whatever batch is being written, and holds up the thread it is made on. So of every record id a
+//! A read may wait for whatever batch is being written, and holds up the thread it is made on. So of every record id a
 //! few bytes are kept, and counted: "none" is certain, "there may be one" is looked up. A record is put in before it is
 //! written and taken out after its deletion is durable, so the count never falls short. At the opening it is made from the
 //! entries that list the records, if they are whole, or else from the records themselves ([`repair`](super::repair)).
@@ -10,6 +10,8 @@ use std::collections::HashSet;
 use ahash::RandomState;
 use dashmap::DashMap;
 
+use super::engine::{Engine, scan};
+use super::read::ReadError;
 use super::totals::Entries;
 use super::{keys, listing};
 use crate::key::RecordId;
@@ -47,25 +49,26 @@ pub(super) struct Cut {
 impl Present {
     /// Of a store that holds `count` records: every one is listed, as running or with its expiry. `said` is what the store
     /// says of the entries.
-    pub(super) fn load(tree: &sled::Tree, count: u64, said: &Entries) -> sled::Result<Listed> {
+    pub(super) fn load<E: Engine>(engine: &E, count: u64, said: &Entries) -> Result<Listed, ReadError> {
         let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MOST_AT_FIRST);
         let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
         let (mut items, mut sum, mut counted, mut damaged) = (0, 0_u64, 0_u64, false);
         let (mut later, mut claimed) = (Vec::new(), HashSet::with_hasher(RandomState::new()));
-        for entry in [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|prefix| tree.scan_prefix(prefix)) {
+        for entry in [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|prefix| scan(engine, prefix)) {
             let (key, value) = match entry {
-                Err(sled::Error::Corruption { .. }) => {
+                Err(ReadError::Corrupt(_)) => {
                     damaged = true;
                     break;
                 }
                 entry => entry?,
             };
-            let number = keys::number_of(&key);
+            let (key, value) = (key.as_ref(), value.as_ref());
+            let number = keys::number_of(key);
             sum = sum.wrapping_add(number);
             if number < said.below && !said.leaving.contains(&number) {
                 counted = counted.wrapping_add(number);
             }
-            match listing::read(&key, &value) {
+            match listing::read(key, value) {
                 Some(records) if number >= said.below => later.extend(records),
                 Some(records) => {
                     if key.starts_with(keys::RUNNING) {

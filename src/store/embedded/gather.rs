@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::batch::MAX_STEP;
+use super::engine::Engine;
 use super::queue::Receiver;
 use super::verb::Verb;
+use super::writes::MAX_STEP;
 
 /// The most verbs in one batch.
 const MAX_VERBS: usize = 512;
@@ -73,7 +74,7 @@ impl Load {
     }
 
     /// Takes the next verb, if one is there and has room.
-    pub(super) fn take(&mut self, queue: &mut Receiver<Verb>) -> Option<Verb> {
+    pub(super) fn take<E: Engine>(&mut self, queue: &mut Receiver<Verb<E>>) -> Option<Verb<E>> {
         if self.is_full() {
             return None;
         }
@@ -92,7 +93,7 @@ impl Load {
     }
 
     /// Waits a moment for more, while it has little and some of `live` runs may be about to send.
-    pub(super) fn gather(&self, queue: &Receiver<Verb>, live: usize, patience: &mut Patience) {
+    pub(super) fn gather<T>(&self, queue: &Receiver<T>, live: usize, patience: &mut Patience) {
         let wanted = live.min(MOST_AWAITED);
         let missing = |there: usize| wanted.saturating_sub(self.verbs + there);
         let Ok(before) = queue.wait(0, Duration::ZERO) else { return };

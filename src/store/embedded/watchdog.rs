@@ -3,35 +3,39 @@
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
-use crossbeam_epoch::default_collector;
-
-use super::durable::{NUDGE_EVERY, Nudge};
-use super::pins::{Keeper, RENEWED_EVERY};
+use super::engine::Engine;
 use super::state::{SLOW, STUCK, Shared};
 
-/// Looks again and again, until the store is gone, closed or poisoned; and keeps what sled's flusher may read, until sled's
-/// handles are gone.
-pub(super) fn run(shared: &Weak<Shared>) {
-    let mut keeper = Keeper::new(default_collector());
+/// How often it looks, and tends the engine.
+const LOOK_EVERY: Duration = Duration::from_millis(125);
+/// From when on it nudges the engine.
+const NUDGED_AFTER: Duration = Duration::from_secs(1);
+
+/// Looks again and again, until the store is gone, closed or poisoned; and tends the engine until all its handles are gone.
+pub(super) fn run<E: Engine>(shared: &Weak<Shared<E>>) {
+    let mut watch = E::Watch::default();
     let (mut reported, mut given_up) = (false, false);
-    let nudge = Nudge::default();
     loop {
-        thread::park_timeout(RENEWED_EVERY);
-        keeper.renew();
+        thread::park_timeout(LOOK_EVERY);
+        E::tend(&mut watch);
         let Some(shared) = shared.upgrade() else { return };
-        given_up = given_up || shared.closed.load(Ordering::SeqCst) || look(&shared, &nudge, &mut reported);
-        if given_up && shared.database().is_none() {
+        given_up = given_up || shared.closed.load(Ordering::SeqCst) || look(&shared, &mut reported);
+        if given_up && shared.engine().is_none() {
             return;
         }
     }
 }
 
 /// Looks at the batch under way; says whether it is given up.
-pub(super) fn look(shared: &Shared, nudge: &Nudge, reported: &mut bool) -> bool {
+pub(super) fn look<E: Engine>(shared: &Shared<E>, reported: &mut bool) -> bool {
     let age = shared.batch_age();
-    if age.is_some_and(|age| age >= NUDGE_EVERY) {
-        shared.database().iter().for_each(|database| nudge.give(&database.db));
+    if age.is_some_and(|age| age >= NUDGED_AFTER)
+        && let Some(engine) = shared.engine()
+    {
+        engine.nudge();
+        shared.let_go(engine);
     }
     let slow = age.filter(|age| *age >= SLOW);
     if let (Some(age), false) = (slow, *reported) {

@@ -17,9 +17,7 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
 
-/// The name of the store's tree.
-pub(super) const TREE: &str = "tower-idempotency";
-/// The most bytes of an outcome in one value: with sled's own framing it stays below 4 KiB.
+/// The most bytes of an outcome in one value: with an engine's own framing it stays below 4 KiB.
 pub(super) const CHUNK_BYTES: usize = 4_000;
 
 /// The version of this layout and the codec's.

@@ -6,59 +6,52 @@
 //! A read may meet a batch that is half applied: a record whose chunks are not there yet, or not any more. It is then
 //! made once more, and refused if it still doesn't fit.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::close::let_go;
+use super::engine::{Engine, scan};
 use super::keys;
-use super::state::{Database, Shared};
+use super::state::Shared;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record};
 use crate::store::{InterruptedRecord, Page, StoreError};
 
 /// Why a read has no answer.
-pub(super) enum ReadError {
-    /// sled failed.
-    Sled(sled::Error),
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// The engine failed.
+    #[error("{0}")]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
     /// The bytes are not what was written.
+    #[error("{0}")]
     Corrupt(String),
 }
 
-impl From<sled::Error> for ReadError {
-    fn from(error: sled::Error) -> Self {
-        match error {
-            sled::Error::Corruption { .. } => Self::Corrupt(error.to_string()),
-            error => Self::Sled(error),
-        }
-    }
-}
-
 impl ReadError {
-    /// What the caller is told. A read that the operating system or sled refuses poisons the store, as a write does.
-    pub(super) fn for_caller(self, shared: &Shared, id: RecordId) -> StoreError {
+    /// What the caller is told. A read that the operating system or the engine refuses poisons the store, as a write does.
+    pub(super) fn for_caller<E: Engine>(self, shared: &Shared<E>, id: RecordId) -> StoreError {
         match self {
             Self::Corrupt(reason) => StoreError::Corrupt { id, reason },
-            Self::Sled(error) => {
+            Self::Failed(error) => {
                 shared.poison(format!("reading failed: {error}"));
-                StoreError::Unavailable { reason: "reading failed".to_owned(), source: Some(error.into()) }
+                StoreError::Unavailable { reason: "reading failed".to_owned(), source: Some(error) }
             }
         }
     }
 }
 
 /// The live record of `id`, from memory or from disk.
-pub(super) async fn load(shared: &Arc<Shared>, id: RecordId) -> Result<Option<Record>, StoreError> {
+pub(super) async fn load<E: Engine>(shared: &Arc<Shared<E>>, id: RecordId) -> Result<Option<Record>, StoreError> {
     match known(shared, id) {
         Some(known) => known,
-        None => Box::pin(apart(shared, move |shared, database| from_disk(shared, database, id))).await,
+        None => Box::pin(apart(shared, move |shared, engine| from_disk(shared, engine, id))).await,
     }
 }
 
 /// What memory knows of `id`. `None`: it has to be read.
-fn known(shared: &Shared, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
+fn known<E: Engine>(shared: &Shared<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
     // What the cache holds is durable: it answers even for a poisoned store.
     if let Some(record) = shared.cache.get(&id) {
         return Some(Ok((*record).clone().live(shared.time.now())));
@@ -71,27 +64,27 @@ fn known(shared: &Shared, id: RecordId) -> Option<Result<Option<Record>, StoreEr
 }
 
 /// Calls what reads where it may take as long as it likes.
-async fn apart<T: Send + 'static>(
-    shared: &Arc<Shared>,
-    read: impl FnOnce(&Shared, &Database) -> Result<T, StoreError> + Send + 'static,
+async fn apart<E: Engine, T: Send + 'static>(
+    shared: &Arc<Shared<E>>,
+    read: impl FnOnce(&Shared<E>, &E) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let shared = Arc::clone(shared);
     let reader = Arc::clone(&shared.readers).acquire_owned().await;
     let reading = tokio::task::spawn_blocking(move || {
         let _reader = reader;
-        let Some(database) = shared.database() else { return Err(StoreError::unavailable("closed")) };
-        let result = guarded(&shared, || read(&shared, &database));
+        let Some(engine) = shared.engine() else { return Err(StoreError::unavailable("closed")) };
+        let result = shared.guarded(|| read(&shared, &engine));
         // It may be the last handle.
-        let_go(&shared, database);
+        shared.let_go(engine);
         result
     });
     reading.await.unwrap_or_else(|_| Err(StoreError::unavailable("the runtime is shutting down")))
 }
 
-fn from_disk(shared: &Shared, database: &Database, id: RecordId) -> Result<Option<Record>, StoreError> {
+fn from_disk<E: Engine>(shared: &Shared<E>, engine: &E, id: RecordId) -> Result<Option<Record>, StoreError> {
     let now = shared.time.now();
-    let read = || match head(&database.tree, id)?.and_then(|record| record.live(now)) {
-        Some(record) => whole(&database.tree, id, &record).map(Some),
+    let read = || match head(engine, id)?.and_then(|record| record.live(now)) {
+        Some(record) => whole(engine, id, &record).map(Some),
         None => Ok(None),
     };
     let result = match read() {
@@ -102,31 +95,38 @@ fn from_disk(shared: &Shared, database: &Database, id: RecordId) -> Result<Optio
 }
 
 /// A page of the interrupted operations, the oldest first.
-pub(super) async fn interrupted(shared: &Arc<Shared>, page: Page) -> Result<Vec<InterruptedRecord>, StoreError> {
+pub(super) async fn interrupted<E: Engine>(
+    shared: &Arc<Shared<E>>,
+    page: Page,
+) -> Result<Vec<InterruptedRecord>, StoreError> {
     shared.check()?;
-    apart(shared, move |shared, database| list_interrupted(shared, &database.tree, page)).await
+    apart(shared, move |shared, engine| list_interrupted(shared, engine, page)).await
 }
 
-fn list_interrupted(shared: &Shared, tree: &sled::Tree, page: Page) -> Result<Vec<InterruptedRecord>, StoreError> {
+fn list_interrupted<E: Engine>(
+    shared: &Shared<E>,
+    engine: &E,
+    page: Page,
+) -> Result<Vec<InterruptedRecord>, StoreError> {
     let mut found = Vec::new();
     let from =
         page.after.map_or_else(|| keys::INTERRUPTED.to_vec(), |(since, id)| keys::interrupted(since, &id).to_vec());
-    for entry in tree.range(from..).keys() {
+    for entry in engine.range(from) {
         if found.len() == page.limit {
             break;
         }
-        let key = entry.map_err(|error| ReadError::from(error).for_caller(shared, RecordId::from_bytes([0; 32])))?;
+        let (key, _) = entry.map_err(|error| error.for_caller(shared, RecordId::from_bytes([0; 32])))?;
+        let key = key.as_ref();
         if !key.starts_with(keys::INTERRUPTED) {
             break;
         }
-        let Some(id) = keys::id_of(&key) else { continue };
-        match head(tree, id) {
+        let Some(id) = keys::id_of(key) else { continue };
+        match head(engine, id) {
             Ok(record) => {
                 let live = record.and_then(|record| record.live(shared.time.now()));
                 let listed = live.and_then(|record| InterruptedRecord::of(id, &record));
-                let is_meant = |listed: &InterruptedRecord| {
-                    Some(listed.since) == keys::time_of(&key) && page.begins_before(listed)
-                };
+                let is_meant =
+                    |listed: &InterruptedRecord| Some(listed.since) == keys::time_of(key) && page.begins_before(listed);
                 found.extend(listed.filter(is_meant));
             }
             // The others can be settled all the same.
@@ -139,39 +139,28 @@ fn list_interrupted(shared: &Shared, tree: &sled::Tree, page: Page) -> Result<Ve
     Ok(found)
 }
 
-/// Why a store is poisoned that sled has panicked in.
-pub(super) const PANICKED: &str = "the database panicked";
-
-/// Calls what reads; sled panics on some internal failures, and that poisons the store too.
-pub(super) fn guarded<T>(shared: &Shared, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-        shared.poison(PANICKED.to_owned());
-        Err(StoreError::unavailable(PANICKED))
-    })
-}
-
-/// The record as it stands in the tree, its outcome not yet fetched; expired ones too.
-pub(super) fn head(tree: &sled::Tree, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
-    let Some(bytes) = tree.get(keys::record(&id))? else { return Ok(None) };
-    codec::decode(&id, &bytes).map(Some).map_err(|error| ReadError::Corrupt(error.to_string()))
+/// The record as it stands, its outcome not yet fetched; expired ones too.
+pub(super) fn head<E: Engine>(engine: &E, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
+    let Some(bytes) = engine.get(&keys::record(&id))? else { return Ok(None) };
+    codec::decode(&id, bytes.as_ref()).map(Some).map_err(|error| ReadError::Corrupt(error.to_string()))
 }
 
 /// The record with its outcome.
-pub(super) fn whole(tree: &sled::Tree, id: RecordId, record: &Record<Stored>) -> Result<Record, ReadError> {
-    record.form(|outcome| fetch(tree, id, record.fence, outcome))
+pub(super) fn whole<E: Engine>(engine: &E, id: RecordId, record: &Record<Stored>) -> Result<Record, ReadError> {
+    record.form(|outcome| fetch(engine, id, record.fence, outcome))
 }
 
-fn fetch(tree: &sled::Tree, id: RecordId, fence: Fence, outcome: &Stored) -> Result<Bytes, ReadError> {
+fn fetch<E: Engine>(engine: &E, id: RecordId, fence: Fence, outcome: &Stored) -> Result<Bytes, ReadError> {
     let (length, digest) = match outcome {
         Stored::Inline(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
         Stored::Chunked { length, digest } => (*length, *digest),
     };
     let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
     // They stand side by side, so that one look for the first finds most of them.
-    let mut pieces = tree.scan_prefix(keys::chunks_of(&id, fence));
+    let mut pieces = scan(engine, &keys::chunks_of(&id, fence));
     for expected in keys::chunks(id, fence, length) {
         match pieces.next().transpose()? {
-            Some((key, piece)) if *key == expected => bytes.extend_from_slice(&piece),
+            Some((key, piece)) if *key.as_ref() == expected => bytes.extend_from_slice(piece.as_ref()),
             _ => return Err(ReadError::Corrupt("a part of the outcome is missing".to_owned())),
         }
     }

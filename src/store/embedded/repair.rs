@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::batch::{Batch, outcome_bytes};
-use super::durable::Disk;
+use super::batch::Batch;
+use super::engine::{Engine, scan_keys};
 use super::keys;
 use super::open::interrupt;
 use super::read::ReadError;
-use super::state::{Database, Shared};
+use super::records::outcome_bytes;
+use super::state::Shared;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;
@@ -21,50 +22,50 @@ const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 /// Reads every record, and lists it; those of runs are said to be cut short. If the process ends meanwhile, the next one
 /// does it again.
-pub(super) fn repair(shared: &Shared, database: &Database, disk: &Disk) -> Result<(), String> {
+pub(super) fn repair<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<(), String> {
     tracing::error!(
         target: "tower_idempotency", path = %shared.path.display(),
         "what lists the records is damaged; it is made anew, for which every record is read"
     );
     let first = shared.next_number();
     shared.present.clear();
-    let failed = |error: sled::Error| error.to_string();
+    let failed = |error: ReadError| error.to_string();
     let mut ids = Vec::new();
-    for key in database.tree.scan_prefix(keys::RECORDS).keys() {
-        let id = keys::id_of(&key.map_err(failed)?).ok_or("a key makes no sense")?;
+    for key in scan_keys(engine, keys::RECORDS) {
+        let id = keys::id_of(key.map_err(failed)?.as_ref()).ok_or("a key makes no sense")?;
         shared.present.insert(&id);
         ids.push(id);
     }
     shared.count.store(ids.len() as u64, Ordering::Relaxed);
     shared.bytes.store(0, Ordering::Relaxed);
     for slice in ids.chunks(PER_BATCH) {
-        let mut batch = Batch::new(shared, database, disk);
+        let mut batch = Batch::new(shared, engine);
         for id in slice {
             list(&mut batch, *id).map_err(|error| error.to_string())?;
             batch.divide();
         }
         batch.commit(false)?;
     }
-    let old = |key: &sled::IVec| keys::number_of(key) < first;
-    let entries = || [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|kind| database.tree.scan_prefix(kind).keys());
+    let old = |key: &E::Value| keys::number_of(key.as_ref()) < first;
+    let entries = || [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|kind| scan_keys(engine, kind));
     // Those from one on that can't be read stay, and are no harm.
     let outdated: Vec<_> = entries().map_while(Result::ok).filter(old).collect();
     for slice in outdated.chunks(PER_BATCH) {
-        let mut batch = Batch::new(shared, database, disk);
-        slice.iter().for_each(|key| batch.erase(key));
+        let mut batch = Batch::new(shared, engine);
+        slice.iter().for_each(|key| batch.erase(key.as_ref()));
         batch.commit(false)?;
     }
-    let sum = entries().map_while(Result::ok).fold(0, |sum: u64, key| sum.wrapping_add(keys::number_of(&key)));
+    let sum = entries().map_while(Result::ok).fold(0, |sum: u64, key| sum.wrapping_add(keys::number_of(key.as_ref())));
     shared.numbers.store(sum, Ordering::Relaxed);
     // With the totals, in which the sum is.
-    Batch::new(shared, database, disk).commit_totals()
+    Batch::new(shared, engine).commit_totals()
 }
 
 /// Lists a record, past its time or not; one of a run as cut short.
-fn list(batch: &mut Batch<'_>, id: RecordId) -> Result<(), StoreError> {
+fn list<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
     match batch.current(id) {
         Ok(Some(record)) => {
-            batch.bytes += outcome_bytes(Some(&record));
+            batch.sums.bytes += outcome_bytes(Some(&record));
             match record.expires {
                 Some(expires) => batch.expire(id, record.fence, expires),
                 None => interrupt(batch, id)?,
@@ -81,7 +82,7 @@ fn list(batch: &mut Batch<'_>, id: RecordId) -> Result<(), StoreError> {
 }
 
 /// Says of a record that can't be read, and of which nothing says so, when it is forgotten.
-pub(super) fn damaged(batch: &mut Batch<'_>, id: RecordId, fence: Fence, error: &StoreError) {
+pub(super) fn damaged<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId, fence: Fence, error: &StoreError) {
     batch.shared.report_damage(id, error, "refused for 30 days");
     batch.expire(id, fence, batch.now.plus(DAMAGED_RETENTION));
 }

@@ -24,7 +24,6 @@ pub(super) fn acquire(path: &Path) -> Result<File, OpenError> {
     }
     let lock = lock(path)?;
     make_private(path)?;
-    remove_torn_snapshots(path)?;
     Ok(lock)
 }
 
@@ -74,20 +73,6 @@ fn private_builder() -> DirBuilder {
     builder
 }
 
-/// A snapshot that was being written when the process died can have the highest number, and then every opening fails
-/// with "Read corrupted data"; without it, all records are there.
-fn remove_torn_snapshots(path: &Path) -> Result<(), OpenError> {
-    for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
-        let entry = entry.map_err(io_error("reading", path))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            fs::remove_file(entry.path()).map_err(io_error("removing", &entry.path()))?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether an opening ever came so far that something could have been recorded.
 pub(super) fn is_complete(lock: &File) -> bool {
     lock.metadata().is_ok_and(|metadata| metadata.len() > 0)
@@ -103,7 +88,7 @@ pub(super) fn complete(mut lock: &File, path: &Path) -> Result<(), OpenError> {
 }
 
 /// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but sled can't read it.
-pub(super) fn set_aside(path: &Path) -> Result<(), OpenError> {
+pub(crate) fn set_aside(path: &Path) -> Result<(), OpenError> {
     tracing::warn!(target: "tower_idempotency", path = %path.display(), "the first opening was cut short; it begins anew");
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let name = entry.map_err(io_error("reading", path))?.file_name();
@@ -153,10 +138,10 @@ fn is_harmless(kind: io::ErrorKind) -> bool {
     matches!(kind, InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
 }
 
-pub(super) fn broken(path: &Path, reason: &str) -> OpenError {
+pub(crate) fn broken(path: &Path, reason: &str) -> OpenError {
     OpenError::Database { path: path.into(), reason: reason.to_owned() }
 }
 
-pub(super) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
+pub(crate) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
     move |source| OpenError::Io { action, path: path.into(), source }
 }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::batch::Reply;
-use super::transaction::Transact;
+use super::engine::Engine;
+use super::transact::Transact;
 use crate::codec::MAX_INLINE;
 use crate::key::RecordId;
 use crate::record::{Applied, Transition};
@@ -13,6 +13,9 @@ use crate::store::StoreError;
 
 /// What a verb writes beside its outcome: its record, and its share of what lists it.
 const VERB_BYTES: usize = 256;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A step that is to be taken on a record.
 pub(super) struct Step {
@@ -41,9 +44,9 @@ impl Step {
 
 /// What the handles send.
 #[allow(clippy::large_enum_variant, reason = "nearly all are the largest")]
-pub(super) enum Verb {
+pub(super) enum Verb<E: Engine> {
     Apply(Step),
-    Transact(Box<Transact>),
+    Transact(Box<Transact<E>>),
     Sweep(usize, Reply<usize>),
     /// Makes durable what the application wrote to its own trees.
     Sync(Reply<()>),
@@ -51,7 +54,7 @@ pub(super) enum Verb {
     Close(oneshot::Sender<()>),
 }
 
-impl Verb {
+impl<E: Engine> Verb<E> {
     /// Of outcomes.
     pub(super) fn bytes(&self) -> usize {
         match self {

@@ -1,13 +1,15 @@
 //! Entries that list many records: those of one batch that are forgotten at one time, and those that it claimed.
 //!
-//! sled's cost goes by the key, so a batch writes one entry where each record would need one. Nothing is taken out of an
+//! An engine's cost goes by the key, so a batch writes one entry where each record would need one. Nothing is taken out of an
 //! entry when a record changes: who reads it compares what it says with the record, and passes over what is not so any
 //! more. Which records there are is read from these entries at every opening, so each has a checksum, and the totals say the
 //! sum of their numbers, so that none is lost unnoticed.
 
 use std::collections::BTreeMap;
 
+use super::engine::{Engine, scan};
 use super::keys;
+use super::read::ReadError;
 use super::writes::Writes;
 use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};
@@ -110,11 +112,12 @@ pub(super) fn rest(key: &[u8], old: &[u8], count: usize) -> Vec<u8> {
 }
 
 /// Whether an entry of expiries that was made after the one of this number names a record.
-pub(super) fn is_named_after(tree: &sled::Tree, id: RecordId, number: u64) -> sled::Result<bool> {
-    for entry in tree.scan_prefix(keys::EXPIRY) {
+pub(super) fn is_named_after<E: Engine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
+    for entry in scan(engine, keys::EXPIRY) {
         let (key, value) = entry?;
-        let names = || read(&key, &value).is_some_and(|records| records.iter().any(|(listed, _)| *listed == id));
-        if keys::number_of(&key) > number && names() {
+        let key = key.as_ref();
+        let names = || read(key, value.as_ref()).is_some_and(|records| records.iter().any(|(listed, _)| *listed == id));
+        if keys::number_of(key) > number && names() {
             return Ok(true);
         }
     }
@@ -152,12 +155,11 @@ mod tests {
         assert!(listings.forget(102) && !listings.forget(102));
         assert_eq!(listings.write(&mut writes, &mut next), 101 + 103 + 104 + 105 + 106);
 
-        let db = sled::Config::new().temporary(true).open().unwrap();
-        db.apply_batch(writes.into_batch()).unwrap();
-        let entries: Vec<_> = db.iter().map(Result::unwrap).collect();
-        assert!(entries.iter().all(|(_, value)| value.len() <= 4_008), "small enough for sled");
+        let mut entries: Vec<_> = writes.in_order().into_iter().map(|(key, value)| (key, value.unwrap())).collect();
+        entries.sort();
+        assert!(entries.iter().all(|(_, value)| value.len() <= 4_008), "small enough for every engine");
         let of = |prefix: &[u8]| {
-            let read = |(key, value): &(sled::IVec, sled::IVec)| read(key, value).unwrap();
+            let read = |(key, value): &(Vec<u8>, bytes::Bytes)| read(key, value).unwrap();
             entries.iter().filter(|(key, _)| key.starts_with(prefix)).map(read).collect::<Vec<_>>()
         };
         let all =
@@ -168,9 +170,7 @@ mod tests {
         assert_eq!(of(keys::RUNNING), [all((0..100).collect()), all(vec![200])]);
         let mut again = Writes::default();
         listings.write(&mut again, || 0);
-        db.clear().unwrap();
-        db.apply_batch(again.into_batch()).unwrap();
-        assert!(db.is_empty(), "all of it was taken");
+        assert!(again.in_order().is_empty(), "all of it was taken");
     }
 
     #[test]

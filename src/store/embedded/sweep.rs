@@ -4,6 +4,7 @@
 //! grave and removed bit by bit.
 
 use super::batch::Batch;
+use super::engine::{Engine, scan, scan_keys};
 use super::read::ReadError;
 use super::{keys, listing};
 use crate::clock::Timestamp;
@@ -29,25 +30,26 @@ pub(super) struct Swept {
 }
 
 /// Adds the deletion of a slice to `batch`.
-pub(super) fn sweep(batch: &mut Batch<'_>, slice: Slice) -> Result<Swept, StoreError> {
+pub(super) fn sweep<E: Engine>(batch: &mut Batch<'_, E>, slice: Slice) -> Result<Swept, StoreError> {
     let pieces = remove_pieces(batch, slice.pieces)?;
     let (records, seen) = remove_expired(batch, slice.records)?;
     Ok(Swept { records, seen, more: pieces > 0 || seen > 0 })
 }
 
-fn remove_expired(batch: &mut Batch<'_>, limit: usize) -> Result<(usize, usize), StoreError> {
+fn remove_expired<E: Engine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(usize, usize), StoreError> {
     let (mut seen, mut swept) = (0, 0);
-    for entry in batch.database.tree.scan_prefix(keys::EXPIRY) {
+    for entry in scan(batch.engine, keys::EXPIRY) {
         let (key, value) = read(batch, entry)?;
-        let Some(expires) = keys::time_of(&key) else { continue };
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let Some(expires) = keys::time_of(key) else { continue };
         if expires > batch.now || seen >= limit {
             break;
         }
-        if batch.has_erased(&key) {
+        if batch.has_erased(key) {
             continue;
         }
         // One that is damaged since the opening is of no use to anybody; the next opening finds its records.
-        let Some(records) = listing::read(&key, &value) else { continue };
+        let Some(records) = listing::read(key, value) else { continue };
         let mut done = 0;
         for (id, fence) in &records {
             if seen == limit {
@@ -55,7 +57,7 @@ fn remove_expired(batch: &mut Batch<'_>, limit: usize) -> Result<(usize, usize),
             }
             (seen, done) = (seen + 1, done + 1);
             batch.divide();
-            match remove(batch, *id, *fence, &key, expires)? {
+            match remove(batch, *id, *fence, key, expires)? {
                 Removed::Record => swept += 1,
                 Removed::Nothing => {}
                 // It took a while to find out about it.
@@ -63,9 +65,9 @@ fn remove_expired(batch: &mut Batch<'_>, limit: usize) -> Result<(usize, usize),
             }
         }
         if done < records.len() {
-            batch.write(&key, &listing::rest(&key, &value, done));
+            batch.write(key, listing::rest(key, value, done));
         } else {
-            batch.erase_entry(&key);
+            batch.erase_entry(key);
         }
     }
     Ok((swept, seen))
@@ -78,8 +80,8 @@ enum Removed {
 }
 
 /// Removes a record that an entry lists as expiring then. It may have been claimed anew, or settled, since.
-fn remove(
-    batch: &mut Batch<'_>,
+fn remove<E: Engine>(
+    batch: &mut Batch<'_, E>,
     id: RecordId,
     fence: Fence,
     key: &[u8],
@@ -95,7 +97,7 @@ fn remove(
         Err(error) => {
             let error = error.for_caller(batch.shared, id);
             let number = keys::number_of(key);
-            if read(batch, listing::is_named_after(&batch.database.tree, id, number))? {
+            if read(batch, listing::is_named_after(batch.engine, id, number))? {
                 return Ok(Removed::Nothing);
             }
             batch.shared.report_damage(id, &error, "swept");
@@ -105,32 +107,33 @@ fn remove(
     }
 }
 
-fn remove_pieces(batch: &mut Batch<'_>, limit: usize) -> Result<usize, StoreError> {
+fn remove_pieces<E: Engine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<usize, StoreError> {
     let mut removed = 0;
-    for grave in batch.database.tree.scan_prefix(keys::GRAVES).keys() {
+    for grave in scan_keys(batch.engine, keys::GRAVES) {
         if removed >= limit {
             break;
         }
         let grave = read(batch, grave)?;
+        let grave = grave.as_ref();
         // Its record may be completed in this very batch, with pieces under the same keys.
         if grave.get(1..33).and_then(keys::id_of).is_some_and(|id| batch.has_changed(&id)) {
             continue;
         }
-        let pieces = batch.database.tree.scan_prefix(keys::buried(&grave)).keys().take(limit - removed);
+        let pieces = scan_keys(batch.engine, &keys::buried(grave)).take(limit - removed);
         for piece in pieces {
             let piece = read(batch, piece)?;
-            batch.erase(&piece);
+            batch.erase(piece.as_ref());
             batch.divide();
             removed += 1;
         }
         if removed < limit {
-            batch.erase(&grave);
+            batch.erase(grave);
             removed += 1;
         }
     }
     Ok(removed)
 }
 
-fn read<T>(batch: &Batch<'_>, entry: sled::Result<T>) -> Result<T, StoreError> {
-    entry.map_err(|error| ReadError::from(error).for_caller(batch.shared, RecordId::from_bytes([0; 32])))
+fn read<E: Engine, T>(batch: &Batch<'_, E>, entry: Result<T, ReadError>) -> Result<T, StoreError> {
+    entry.map_err(|error| error.for_caller(batch.shared, RecordId::from_bytes([0; 32])))
 }

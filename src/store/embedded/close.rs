@@ -1,7 +1,5 @@
-//! Closing: the writer ends, sled's handles go, the lock is given up, each within bounds.
+//! Closing: the writer ends, the engine's handles go, the lock is given up, each within bounds.
 
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 use std::thread;
 use std::time::Duration;
@@ -10,18 +8,18 @@ use backon::{ConstantBuilder, Retryable as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::pins::pinned;
+use super::engine::Engine;
 use super::queue::Sender;
-use super::state::{Database, Shared};
+use super::state::Shared;
 use super::verb::Verb;
 use crate::store::StoreError;
 
 /// How long closing may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How far apart closing looks whether sled has given its file up.
+/// How far apart closing looks whether all handles are gone.
 const PAUSE: Duration = Duration::from_millis(10);
 
-pub(super) async fn close(shared: &Arc<Shared>, writer: &Sender<Verb>) -> Result<(), StoreError> {
+pub(super) async fn close<E: Engine>(shared: &Arc<Shared<E>>, writer: &Sender<Verb<E>>) -> Result<(), StoreError> {
     let deadline = Instant::now() + DEADLINE;
     shared.closed.store(true, Ordering::SeqCst);
     let (reply, finished) = oneshot::channel();
@@ -29,11 +27,11 @@ pub(super) async fn close(shared: &Arc<Shared>, writer: &Sender<Verb>) -> Result
         // An error within: the thread has ended already.
         let _ = timeout_at(deadline, finished).await.map_err(|_| stuck())?;
     }
-    let database = shared.database.write().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(database) = database {
-        drop_apart(Arc::clone(shared), database, deadline).await?;
+    let engine = shared.engine.write().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(engine) = engine {
+        drop_apart(Arc::clone(shared), engine, deadline).await?;
     }
-    wait_for_file(shared, deadline).await?;
+    wait_for_others(shared, deadline).await?;
     drop(shared.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     if shared.is_poisoned() {
         return Err(StoreError::uncertain("closed, though the database had failed"));
@@ -42,10 +40,10 @@ pub(super) async fn close(shared: &Arc<Shared>, writer: &Sender<Verb>) -> Result
 }
 
 /// On a thread of its own, which may wait for the disk as long as it likes.
-async fn drop_apart(shared: Arc<Shared>, database: Database, deadline: Instant) -> Result<(), StoreError> {
+async fn drop_apart<E: Engine>(shared: Arc<Shared<E>>, engine: E, deadline: Instant) -> Result<(), StoreError> {
     let (done, dropped) = oneshot::channel();
     let drop = move || {
-        let_go(&shared, database);
+        shared.let_go(engine);
         let _ = done.send(());
     };
     let spawned = thread::Builder::new().name("idempotency-close".to_owned()).spawn(drop);
@@ -58,21 +56,13 @@ async fn drop_apart(shared: Arc<Shared>, database: Database, deadline: Instant) 
     Ok(())
 }
 
-/// Drops sled's handles. The last one to go writes once more, and panics where that fails.
-pub(super) fn let_go(shared: &Shared, database: Database) {
-    if catch_unwind(AssertUnwindSafe(|| pinned(|| drop(database)))).is_err() {
-        shared.poison("the database panicked while it was closed".to_owned());
-    }
-}
-
-/// sled's threads may hold its file a little longer; a handle that was lent holds it as long as it lives.
-async fn wait_for_file(shared: &Shared, deadline: Instant) -> Result<(), StoreError> {
-    let file = shared.path.join("db");
-    let free = || async { File::open(&file).is_ok_and(|file| file.try_lock().is_ok()).then_some(()).ok_or(()) };
+/// The engine's own threads may hold it a little longer; a handle that was lent holds it as long as it lives.
+async fn wait_for_others<E: Engine>(shared: &Shared<E>, deadline: Instant) -> Result<(), StoreError> {
+    let closed = || async { E::is_closed(&shared.path).then_some(()).ok_or(()) };
     let pauses = ConstantBuilder::default().with_delay(PAUSE).without_max_times();
-    match timeout_at(deadline, free.retry(pauses).sleep(tokio::time::sleep)).await {
+    match timeout_at(deadline, closed.retry(pauses).sleep(tokio::time::sleep)).await {
         Ok(Ok(())) => Ok(()),
-        _ => Err(StoreError::unavailable("closed, but a sled::Db or sled::Tree that was lent is still held; drop it")),
+        _ => Err(StoreError::unavailable("closed, but a handle of the database that was lent is still held; drop it")),
     }
 }
 

@@ -1,33 +1,40 @@
 //! What is written in one step, and in which order.
 //!
-//! sled's `apply_batch` is one write to its log for the mark of its beginning and one for the rest, each of which waits for
-//! the disk. A step whose keys can be written one after the other, so that whatever prefix of them is recovered makes sense,
-//! needs no mark. Short ones that claim operations and complete them can: see [`Writes::in_order`]. All others are written as
-//! a batch, of which sled recovers all or nothing.
+//! An engine may need one write to its log for the mark of a step's beginning and one for the rest, each of which waits for
+//! the disk (sled's `apply_batch` does). A step whose keys can be written one after the other, so that whatever prefix of them
+//! is recovered makes sense, needs no mark. Short ones that claim operations and complete them can: see [`Writes::in_order`].
+//! All others are atomic: all is recovered, or nothing.
 
 use std::collections::HashMap;
 
 use ahash::RandomState;
-use sled::IVec;
+use bytes::Bytes;
 
 use super::keys;
 
-/// What a key takes beside its own bytes and its value's: the heads of sled's messages and pages.
-pub(super) const ENTRY_BYTES: usize = 64;
+/// What a key takes beside its own bytes and its value's: the heads of an engine's messages and pages.
+pub(crate) const ENTRY_BYTES: usize = 64;
+
+/// The bytes that are written in one step, or one transaction. Between two syncs there are at most half as many more.
+///
+/// sled takes a batch back as a whole if the process ends within it, and with it what its space collection has moved
+/// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the
+/// database can't be opened any more. So nothing that long is written in one step, or between two syncs.
+pub(crate) const MAX_STEP: usize = 128 * 1024;
 
 /// The most keys that are written one by one: among more, one write to the log less makes no difference.
 pub(super) const MOST_IN_ORDER: usize = 128;
 
 /// The keys of one step, each as it is left.
-#[derive(Default)]
-pub(super) struct Writes {
-    entries: HashMap<IVec, Option<IVec>, RandomState>,
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    entries: HashMap<Vec<u8>, Option<Bytes>, RandomState>,
     bytes: usize,
     is_atomic: bool,
 }
 
 impl Writes {
-    pub(super) fn insert(&mut self, key: &[u8], value: impl Into<IVec>) {
+    pub(super) fn insert(&mut self, key: &[u8], value: impl Into<Bytes>) {
         let value = value.into();
         self.count(key.len() + value.len() + ENTRY_BYTES);
         self.entries.insert(key.into(), Some(value));
@@ -47,30 +54,18 @@ impl Writes {
         self.entries.len()
     }
 
-    /// At most so many bytes are written, sled's own included.
+    /// At most so many bytes are written, the engine's own included.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// All of it must be recovered, or nothing.
-    pub(super) fn require_atomic(&mut self) {
+    pub(crate) fn require_atomic(&mut self) {
         self.is_atomic = true;
     }
 
-    pub(super) fn is_atomic(&self) -> bool {
+    pub(crate) fn is_atomic(&self) -> bool {
         self.is_atomic
-    }
-
-    /// As a batch, of which all is recovered or nothing.
-    pub(super) fn into_batch(self) -> sled::Batch {
-        let mut batch = sled::Batch::default();
-        for (key, value) in self.entries {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch
     }
 
     /// In the order in which they may be written one by one:
@@ -79,7 +74,7 @@ impl Writes {
     /// 3. The totals, which say up to which number they count the entries, and which ones are about to be removed. Where the
     ///    step was cut short before them, the opening counts what is not in them: see [`Cut`](super::present::Cut).
     /// 4. The entries that are removed.
-    pub(super) fn in_order(self) -> Vec<(IVec, Option<IVec>)> {
+    pub(crate) fn in_order(self) -> Vec<(Vec<u8>, Option<Bytes>)> {
         let mut entries: Vec<_> = self.entries.into_iter().collect();
         entries.sort_by_cached_key(|(key, value)| place(key, value.is_none()));
         entries
@@ -106,10 +101,10 @@ mod tests {
         let id = RecordId::from_bytes([1; 32]);
         let mut writes = Writes::default();
         writes.remove(&keys::claimed(3));
-        writes.insert(keys::TOTALS, b"totals");
-        writes.insert(&keys::record(&id), b"record");
-        writes.insert(&keys::expiry(Timestamp::from_millis(1), 4), b"list");
-        writes.insert(&keys::claimed(5), b"list");
+        writes.insert(keys::TOTALS, &b"totals"[..]);
+        writes.insert(&keys::record(&id), &b"record"[..]);
+        writes.insert(&keys::expiry(Timestamp::from_millis(1), 4), &b"list"[..]);
+        writes.insert(&keys::claimed(5), &b"list"[..]);
         assert_eq!(writes.bytes(), 9 + 13 + 39 + 21 + 13 + 5 * ENTRY_BYTES);
         let order: Vec<u8> = writes.in_order().iter().map(|(key, _)| key[0]).collect();
         assert!(order == *b"enrmn" || order == *b"nermn", "{order:?}");

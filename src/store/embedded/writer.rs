@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::batch::{Batch, Reply};
-use super::close::let_go;
-use super::durable::Disk;
+use super::batch::Batch;
+use super::engine::Engine;
 use super::gather::{Load, Patience};
 use super::queue::{Closed, Receiver};
-use super::read::PANICKED;
-use super::state::{Database, Shared};
+use super::state::{PANICKED, Shared};
 use super::sweep::{Slice, sweep};
-use super::verb::Verb;
+use super::verb::{Reply, Verb};
 
 /// What is swept at least along with a batch of requests: little, so that they are not held up. Of records, otherwise, as
 /// many as the batch lists as expiring, so that sweeping keeps up with writing; of pieces, which are quicker, twice as many.
@@ -41,39 +39,32 @@ impl Asked {
 }
 
 /// Runs until the store is closed or the last handle is gone.
-pub(super) fn run(shared: &Arc<Shared>, mut verbs: Receiver<Verb>, disk: &Disk) {
-    let Some(database) = shared.database() else { return };
-    let mut writer = Writer {
-        shared,
-        disk,
-        backlog: false,
-        asked: VecDeque::new(),
-        swept: Instant::now(),
-        patience: Patience::default(),
-    };
+pub(super) fn run<E: Engine>(shared: &Arc<Shared<E>>, mut verbs: Receiver<Verb<E>>) {
+    let Some(engine) = shared.engine() else { return };
+    let mut writer =
+        Writer { shared, backlog: false, asked: VecDeque::new(), swept: Instant::now(), patience: Patience::default() };
     let closed = loop {
         let wait = if writer.backlog || !writer.asked.is_empty() { Duration::ZERO } else { LOOK_EVERY };
         if verbs.wait(1, wait) == Err(Closed) {
             break None;
         }
         shared.set_batch(Some(Instant::now()));
-        let close = writer.batch(&database, &mut verbs);
+        let close = writer.batch(&engine, &mut verbs);
         shared.set_batch(None);
         if close.is_some() {
             break close;
         }
     };
     writer.end_sweeps();
-    // sled's handles first, so that who waits for the answer finds them gone.
-    let_go(shared, database);
+    // The engine first, so that who waits for the answer finds it gone.
+    shared.let_go(engine);
     if let Some(reply) = closed {
         let _ = reply.send(());
     }
 }
 
-struct Writer<'a> {
-    shared: &'a Shared,
-    disk: &'a Disk,
+struct Writer<'a, E: Engine> {
+    shared: &'a Shared<E>,
     // Whether the last look found more expired records than it could delete.
     backlog: bool,
     asked: VecDeque<Asked>,
@@ -81,9 +72,9 @@ struct Writer<'a> {
     patience: Patience,
 }
 
-impl Writer<'_> {
+impl<E: Engine> Writer<'_, E> {
     /// One batch of what is queued. Says who asked for the store to be closed.
-    fn batch(&mut self, database: &Database, queue: &mut Receiver<Verb>) -> Option<oneshot::Sender<()>> {
+    fn batch(&mut self, engine: &E, queue: &mut Receiver<Verb<E>>) -> Option<oneshot::Sender<()>> {
         let mut load = Load::default();
         if self.shared.is_poisoned() {
             // The senders learn from their dropped replies.
@@ -93,8 +84,8 @@ impl Writer<'_> {
             return load.close;
         }
         self.shared.space.look(&self.shared.path, self.shared.limits);
-        let mut batch = Batch::new(self.shared, database, self.disk);
-        // sled panics on some internal failures.
+        let mut batch = Batch::new(self.shared, engine);
+        // An engine may panic on some internal failures.
         match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, queue, &mut load))) {
             // A failure poisons the store, and tells everybody.
             Ok(sync) => drop(batch.commit(sync)),
@@ -113,7 +104,7 @@ impl Writer<'_> {
     }
 
     /// Decides what is there, and what comes a moment later. Says whether to sync even if there is nothing to write.
-    fn decide(&mut self, batch: &mut Batch<'_>, queue: &mut Receiver<Verb>, load: &mut Load) -> bool {
+    fn decide(&mut self, batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load) -> bool {
         let mut sync = false;
         decide_all(batch, queue, load, &mut sync);
         load.gather(queue, self.shared.slots.live(), &mut self.patience);
@@ -139,7 +130,7 @@ impl Writer<'_> {
 }
 
 /// Decides what is there. `sync`: whether there is a verb that wants it.
-fn decide_all(batch: &mut Batch<'_>, queue: &mut Receiver<Verb>, load: &mut Load, sync: &mut bool) {
+fn decide_all<E: Engine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load, sync: &mut bool) {
     while let Some(verb) = load.take(queue) {
         *sync |= matches!(verb, Verb::Sync(_));
         decide(batch, verb);
@@ -148,7 +139,7 @@ fn decide_all(batch: &mut Batch<'_>, queue: &mut Receiver<Verb>, load: &mut Load
 }
 
 /// What is swept along with what a batch writes.
-pub(super) fn beside(batch: &Batch<'_>) -> Slice {
+pub(super) fn beside<E: Engine>(batch: &Batch<'_, E>) -> Slice {
     Slice {
         records: SWEPT_BESIDE.records.max(batch.listed),
         pieces: SWEPT_BESIDE.pieces.max(PIECES_PER_WRITTEN * batch.pieces),
@@ -156,7 +147,7 @@ pub(super) fn beside(batch: &Batch<'_>) -> Slice {
 }
 
 /// Decides one verb.
-pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
+pub(super) fn decide<E: Engine>(batch: &mut Batch<'_, E>, verb: Verb<E>) {
     match verb {
         Verb::Apply(step) => batch.apply(step),
         Verb::Transact(transact) => batch.transact(*transact),
@@ -169,7 +160,7 @@ pub(super) fn decide(batch: &mut Batch<'_>, verb: Verb) {
 
 /// Sweeps a slice, where that was asked for; gives back what is not finished. After all other verbs of the batch: what is
 /// swept may be written again by one of them, under the same keys, and what a batch removes is removed last.
-pub(super) fn sweep_asked(batch: &mut Batch<'_>, asked: Asked) -> Option<Asked> {
+pub(super) fn sweep_asked<E: Engine>(batch: &mut Batch<'_, E>, asked: Asked) -> Option<Asked> {
     let Asked { limit, swept, reply } = asked;
     let records = (limit - swept).min(SWEPT_IDLE.records);
     match sweep(batch, Slice { records, ..SWEPT_IDLE }) {

@@ -1,0 +1,210 @@
+//! One batch: verbs are decided in order, each over what those before it left, then written together.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+
+use ahash::RandomState;
+
+use super::engine::Engine;
+use super::listing::Listings;
+use super::read::{self, ReadError};
+use super::state::{PANICKED, Shared};
+use super::step::{Ahead, READ_FAILED};
+use super::verb::{Reply, Step};
+use super::writes::Writes;
+use crate::clock::Timestamp;
+use crate::codec::Stored;
+use crate::key::RecordId;
+use crate::record::{self, Applied, Change, Current, Record, Transition};
+use crate::store::StoreError;
+
+type Answer<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
+
+/// Verbs that are decided and not yet written.
+pub(super) struct Batch<'a, E: Engine> {
+    pub(super) shared: &'a Shared<E>,
+    pub(super) engine: &'a E,
+    pub(super) now: Timestamp,
+    // What the verbs before left of a record; `None`: nothing.
+    pub(super) overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
+    pub(super) step: StepUnderWay,
+    /// By how much it has changed what the store says of its records as a whole.
+    pub(super) sums: Sums,
+    // The entries that were erased.
+    pub(super) erased: HashSet<Vec<u8>, RandomState>,
+    // Whether something was written already that is to be made durable, or failed to be.
+    pub(super) early: Result<bool, String>,
+    // The bytes that were written since the last sync.
+    pub(super) unsynced: usize,
+    /// How many records were listed as expiring, and how many pieces written.
+    pub(super) listed: usize,
+    pub(super) pieces: usize,
+    /// The sweeps that were asked for, which come last: see [`sweep_asked`](super::writer::sweep_asked).
+    pub(super) sweeps: Vec<(usize, Reply<usize>)>,
+    // What memory learns once it is durable: outcomes, and records that are gone.
+    pub(super) fresh: Vec<(RecordId, Record)>,
+    pub(super) gone: Vec<RecordId>,
+    answers: Vec<Answer<'a>>,
+}
+
+/// What was decided and is written together.
+#[derive(Default)]
+pub(super) struct StepUnderWay {
+    pub(super) writes: Writes,
+    /// Whether there is anything.
+    pub(super) is_written: bool,
+    pub(super) listings: Listings,
+    /// The pieces of long outcomes, and the graves that lead to them until their records do.
+    pub(super) ahead: Vec<Ahead>,
+    /// The numbers of the entries that were erased.
+    pub(super) leaving: Vec<u64>,
+    /// Whether all is written in one transaction, pieces too; and whose runs it ends, once it is written.
+    pub(super) is_transaction: bool,
+    pub(super) ended: Vec<RecordId>,
+}
+
+/// Changes of the sums that the store keeps.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sums {
+    pub(super) records: i64,
+    /// Of all outcomes.
+    pub(super) bytes: i64,
+    /// Of the entries' numbers, which wraps.
+    pub(super) numbers: u64,
+}
+
+impl<'a, E: Engine> Batch<'a, E> {
+    pub(super) fn new(shared: &'a Shared<E>, engine: &'a E) -> Self {
+        Self {
+            shared,
+            engine,
+            now: shared.time.now(),
+            overlay: HashMap::default(),
+            step: StepUnderWay::default(),
+            sums: Sums::default(),
+            erased: HashSet::default(),
+            early: Ok(false),
+            unsynced: 0,
+            listed: 0,
+            pieces: 0,
+            sweeps: Vec::new(),
+            fresh: Vec::new(),
+            gone: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// Takes a step, and answers once this batch is durable.
+    pub(super) fn apply(&mut self, step: Step) {
+        let checked = step.check();
+        let Step { id, transition, reply, .. } = step;
+        let outcome = transition.outcome().cloned();
+        let applied = match checked.and_then(|()| self.take(id, transition)) {
+            Ok(applied) => applied,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let shared = self.shared;
+        self.answer(reply, move |engine| {
+            let Applied { reply, record } = applied;
+            let record = record.map(|record| match outcome.filter(|_| reply == record::Reply::Taken) {
+                Some(outcome) => record.form(|_| Ok(outcome)),
+                None => read::whole(engine, id, &record),
+            });
+            let record = record.transpose().map_err(|error| error.for_caller(shared, id))?;
+            Ok(Applied { reply, record })
+        });
+    }
+
+    /// Takes a step on one record.
+    pub(super) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Applied<Stored>, StoreError> {
+        let old = self.current(id).map_err(|error| error.for_caller(self.shared, id))?;
+        let live = old.clone().and_then(|record| record.live(self.now));
+        if live.is_none() && matches!(transition, Transition::Claim(_)) {
+            self.shared.check_room(self.sums.records, self.sums.bytes)?;
+        }
+        let outcome = transition.outcome().cloned();
+        let transition = transition.map(|outcome| Stored::of(&outcome));
+        let (change, reply) = record::next(Current::from(live.as_ref()), transition);
+        let record = match change {
+            Change::Nothing => return Ok(Applied { reply, record: live }),
+            Change::Put(draft) => Some(draft.stamp(live.as_ref(), self.shared.next_fence()?, self.now)),
+            Change::Release => None,
+        };
+        self.write_record(id, old, record.clone(), outcome)?;
+        Ok(Applied { reply, record })
+    }
+
+    /// The record as this batch leaves it so far, past its expiry or not.
+    pub(super) fn current(&self, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
+        if let Some(record) = self.overlay.get(&id) {
+            return Ok(record.clone());
+        }
+        if let Some(running) = self.shared.runs().get(&id) {
+            return Ok(Some(running.clone()));
+        }
+        if self.shared.present.may_have(&id) { read::head(self.engine, id) } else { Ok(None) }
+    }
+
+    /// Whether this batch has changed a record.
+    pub(super) fn has_changed(&self, id: &RecordId) -> bool {
+        self.overlay.contains_key(id)
+    }
+
+    /// Says `reply` what `answer` makes of what is stored, once this batch is durable.
+    pub(super) fn answer<T: 'a>(&mut self, reply: Reply<T>, answer: impl FnOnce(&E) -> Result<T, StoreError> + 'a) {
+        let (engine, shared) = (self.engine, self.shared);
+        self.tell(move |committed| {
+            let answer = || shared.guarded(|| answer(engine));
+            drop(reply.send(committed.and_then(|()| answer())));
+        });
+    }
+
+    /// Calls `answer` once this batch is durable, or has failed.
+    pub(super) fn tell(&mut self, answer: impl FnOnce(Result<(), StoreError>) + 'a) {
+        self.answers.push(Box::new(answer));
+    }
+
+    /// Writes the batch, makes it durable, and only then answers. `sync` also where there is nothing to write.
+    pub(super) fn commit(mut self, sync: bool) -> Result<(), String> {
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_all(sync)));
+        let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
+        let totals = self.totals(Vec::new());
+        let Self { shared, fresh, gone, answers, .. } = self;
+        if result.is_ok() {
+            shared.count.store(totals.count, Ordering::Relaxed);
+            shared.bytes.store(totals.bytes, Ordering::Relaxed);
+            shared.numbers.store(totals.entries.sum, Ordering::Relaxed);
+            for (id, record) in fresh {
+                shared.cache.put(id, record);
+            }
+            gone.iter().for_each(|id| shared.present.remove(id));
+        }
+        if let Err(reason) = &result {
+            // Before the answers: who is told of the failure must find the store poisoned.
+            shared.poison(reason.clone());
+        }
+        for answer in answers {
+            answer(result.as_ref().copied().map_err(StoreError::uncertain));
+        }
+        result
+    }
+
+    /// Commits the totals alone.
+    pub(super) fn commit_totals(mut self) -> Result<(), String> {
+        self.step.is_written = true;
+        self.commit(true)
+    }
+
+    fn write_all(&mut self, sync: bool) -> Result<(), String> {
+        if self.shared.is_poisoned() {
+            return Err(READ_FAILED.to_owned());
+        }
+        let early = self.early.clone()?;
+        let is_written = self.step.is_written;
+        if is_written {
+            self.write_out()?;
+        }
+        if early || is_written || sync { self.engine.sync() } else { Ok(()) }
+    }
+}

@@ -1,0 +1,82 @@
+//! What an embedded engine has to do for a store: an ordered map of bytes, written in steps.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::read::ReadError;
+use super::transact::NotCommitted;
+use super::writes::Writes;
+use crate::store::OpenError;
+
+/// An engine that is open. A handle; clones share it.
+///
+/// It is called by one thread that writes, and by a few that read. What panics in it poisons the store.
+pub(crate) trait Engine: Clone + Debug + Send + Sync + 'static {
+    /// How it is set up.
+    type Options: Clone + Debug + Send + Sync + 'static;
+    /// A key or a value, as it is read.
+    type Value: AsRef<[u8]>;
+    /// What an application writes together with a record.
+    type Effect: Send + 'static;
+    /// What is kept for it on the thread that watches over it.
+    type Watch: Default;
+
+    /// Opens what is in `path`, which this process has locked. `was_used`: something may have been recorded there, so that it
+    /// can't be nothing.
+    fn open(options: &Self::Options, path: &Path, was_used: bool) -> Result<Self, OpenError>;
+
+    /// The value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, ReadError>;
+
+    /// The entries from a key on, in the order of their keys.
+    fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Self::Value, Self::Value), ReadError>>;
+
+    /// Writes a step, so that all of it is recovered or nothing; or, where it is not atomic, any prefix of it
+    /// [in order](Writes::in_order). `is_alone`: nobody reads meanwhile.
+    fn write(&self, step: Writes, is_alone: bool) -> Result<(), String>;
+
+    /// Makes durable all that was written before this call.
+    fn sync(&self) -> Result<(), String>;
+
+    /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how many
+    /// bytes were written. `own` may be called again, when what it said before was undone.
+    fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted>;
+
+    /// Calls `act`, which writes and syncs, on a thread that nobody watches over yet.
+    fn attend<T>(&self, act: impl FnOnce() -> T) -> T;
+
+    /// Helps a write on that has been under way for a second.
+    fn nudge(&self);
+
+    /// Is called eight times a second, on one thread, until all handles are gone.
+    fn tend(watch: &mut Self::Watch);
+
+    /// Lets this handle go.
+    fn close(self);
+
+    /// Whether all handles are gone, those that were lent too, so that `path` can be opened again.
+    fn is_closed(path: &Path) -> bool;
+}
+
+/// What a store writes together with an outcome.
+pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Result<Writes, NotCommitted>;
+
+/// All entries whose keys begin so.
+pub(super) fn scan<'a, E: Engine>(
+    engine: &'a E,
+    prefix: &[u8],
+) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
+    let prefix = prefix.to_vec();
+    let entries = engine.range(prefix.clone());
+    entries.take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.as_ref().starts_with(&prefix)))
+}
+
+/// Their keys.
+pub(super) fn scan_keys<'a, E: Engine>(
+    engine: &'a E,
+    prefix: &[u8],
+) -> impl Iterator<Item = Result<E::Value, ReadError>> + use<'a, E> {
+    scan(engine, prefix).map(|entry| entry.map(|(key, _)| key))
+}

@@ -1,0 +1,57 @@
+//! What every embedded engine needs to keep a store's promises.
+//!
+//! 1. One thread owns all writes ([`writer`]). It takes what is queued ([`queue`]) and about to be ([`gather`]), decides each
+//!    verb in order ([`batch`]; it knows the [`runs`] under way), writes the keys that go with each record ([`keys`],
+//!    [`records`]), in bounded steps ([`step`]), key by key where whatever is recovered of them makes sense ([`writes`]), **makes
+//!    them durable, and only then answers.**
+//! 2. No value is over 4 KiB: longer outcomes are kept in pieces, under one digest. Records are listed together ([`listing`]),
+//!    and the totals say what is listed ([`totals`]).
+//! 3. Any I/O error, of a write, a sync or a read, poisons the store ([`state`]), as does a write that never returns
+//!    ([`watchdog`]). A sync that failed is not tried again: the kernel may have dropped the pages and would report success.
+//!    Recovery is a restart of the process.
+//! 4. The directory is locked by a file of our own, before the engine touches it ([`directory`], [`open`], [`mod@close`]).
+//! 5. The application can have an effect of its own written together with the record of its outcome ([`transact`],
+//!    [`together`]).
+//! 6. Reads do not pass through the writer ([`read`], [`cache`]), and are not made where there is no record ([`present`]).
+//! 7. Where what lists the records is damaged, it is made anew at the opening ([`repair`]).
+//!
+//! What an engine has to do is [`Engine`]: to hold an ordered map of bytes, and to write steps of it durably.
+
+mod batch;
+mod cache;
+mod close;
+pub(super) mod directory;
+mod engine;
+mod gather;
+mod keys;
+mod listing;
+mod open;
+mod present;
+mod queue;
+mod read;
+mod records;
+mod repair;
+mod runs;
+mod space;
+mod state;
+mod step;
+mod store;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod together;
+mod totals;
+mod transact;
+mod verb;
+mod watchdog;
+mod writer;
+mod writes;
+
+pub(super) use engine::{Engine, Own};
+pub(super) use open::Setup;
+pub(super) use read::ReadError;
+pub(super) use state::{Limits, PANICKED};
+pub(super) use store::Embedded;
+pub use transact::{Abort, TransactionError};
+pub(crate) use transact::{NotCommitted, Purpose, Transact};
+pub(super) use writes::{ENTRY_BYTES, MAX_STEP, Writes};

@@ -1,0 +1,199 @@
+//! The keys that go with a record: itself, what lists it, the pieces of its outcome.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+
+use super::batch::Batch;
+use super::engine::{Engine, scan_keys};
+use super::keys;
+use crate::clock::Timestamp;
+use crate::codec::{self, Stored};
+use crate::key::RecordId;
+use crate::record::{Fence, Record, State};
+use crate::store::StoreError;
+
+/// What a record adds to an entry that lists it.
+const LISTED_BYTES: usize = 40;
+
+impl<E: Engine> Batch<'_, E> {
+    /// Replaces a record by another one, or removes it. `outcome` are the bytes that the new one refers to.
+    pub(super) fn write_record(
+        &mut self,
+        id: RecordId,
+        old: Option<Record<Stored>>,
+        new: Option<Record<Stored>>,
+        outcome: Option<Bytes>,
+    ) -> Result<(), StoreError> {
+        let corrupt = |error: codec::CodecError| StoreError::Corrupt { id, reason: error.to_string() };
+        let bytes = new.as_ref().map(|record| codec::encode(&id, record)).transpose().map_err(corrupt)?;
+        self.shared.cache.remove(&id);
+        self.step.is_written = true;
+        self.sums.records += i64::from(new.is_some()) - i64::from(old.is_some());
+        self.sums.bytes += outcome_bytes(new.as_ref()) - outcome_bytes(old.as_ref());
+        if !is_one_by_one(old.as_ref(), new.as_ref()) {
+            self.step.writes.require_atomic();
+        }
+        if self.overlay.contains_key(&id) {
+            self.fresh.retain(|(earlier, _)| *earlier != id);
+        }
+        match (&old, &new) {
+            (None, Some(_)) => self.shared.present.insert(&id),
+            (Some(_), None) => self.gone.push(id),
+            _ => {}
+        }
+        if let Some(old) = &old {
+            self.index(id, old, None);
+        }
+        // Where that is not listed already: an inquiry leaves it as it is.
+        let expires = new.as_ref().and_then(|new| new.expires);
+        if let (Some(record), Some(expires)) =
+            (&new, expires.filter(|_| expires != old.as_ref().and_then(|old| old.expires)))
+        {
+            self.expire(id, record.fence, expires);
+        }
+        match (&new, bytes) {
+            (Some(record), Some(bytes)) => {
+                self.index(id, record, Some(outcome.unwrap_or_default()));
+                self.step.writes.insert(&keys::record(&id)[..], bytes);
+            }
+            _ => self.step.writes.remove(&keys::record(&id)[..]),
+        }
+        self.overlay.insert(id, new);
+        Ok(())
+    }
+
+    /// Writes, or with `None` removes, all keys that go with a record. Its place in a list is left as it is.
+    fn index(&mut self, id: RecordId, record: &Record<Stored>, outcome: Option<Bytes>) {
+        let keep = outcome.is_some();
+        match &record.state {
+            State::Running { .. } if keep => {
+                self.step.writes.count(LISTED_BYTES);
+                let entry = self.step.listings.claimed(&id, record.fence, || self.shared.next_number());
+                self.shared.runs().begin(id, record.clone(), entry);
+            }
+            State::Running { .. } if self.step.is_transaction => self.step.ended.push(id),
+            State::Running { .. } => self.end_run(&id),
+            State::Interrupted { .. } => {
+                let key = keys::interrupted(record.since, &id);
+                if keep {
+                    self.step.writes.insert(&key[..], record.fence.0.to_be_bytes().to_vec());
+                } else {
+                    self.step.writes.remove(&key[..]);
+                }
+            }
+            State::Consumed { .. } => {}
+            State::Completed { outcome: stored } => self.chunk(id, record, stored, outcome),
+        }
+    }
+
+    /// A run is over. The entry it is listed in goes with the last one's.
+    pub(super) fn end_run(&mut self, id: &RecordId) {
+        let last = self.shared.runs().end(id);
+        if let Some(entry) = last.filter(|entry| !self.step.listings.forget(*entry)) {
+            self.erase_entry(&keys::claimed(entry));
+        }
+    }
+
+    fn chunk(&mut self, id: RecordId, record: &Record<Stored>, stored: &Stored, outcome: Option<Bytes>) {
+        if let Stored::Chunked { length, .. } = stored {
+            match &outcome {
+                Some(bytes) => {
+                    let keys = keys::chunks(id, record.fence, *length);
+                    let pieces = (0..bytes.len())
+                        .step_by(keys::CHUNK_BYTES)
+                        .map(|start| bytes.slice(start..bytes.len().min(start + keys::CHUNK_BYTES)));
+                    self.pieces += pieces.len();
+                    if self.step.is_transaction {
+                        keys.zip(pieces).for_each(|(key, piece)| self.step.writes.insert(&key[..], piece));
+                    } else {
+                        // First what leads to them, if this process ends before their record does.
+                        let grave = keys::grave(&id, record.fence);
+                        self.step.ahead.push((grave.to_vec(), Bytes::new()));
+                        self.step.ahead.extend(keys.zip(pieces).map(|(key, piece)| (key.to_vec(), piece)));
+                        self.step.writes.remove(&grave[..]);
+                    }
+                }
+                // A long outcome has hundreds of pieces. Nothing leads to them any more; the sweep removes them bit by bit.
+                None => self.step.writes.insert(&keys::grave(&id, record.fence), Bytes::new()),
+            }
+        }
+        if let Some(outcome) = outcome
+            && let Ok(record) = record.form(|_| Ok::<_, Infallible>(outcome))
+        {
+            self.fresh.push((id, record));
+        }
+    }
+
+    /// Removes a record that can't be read, and what there may be of its outcome.
+    pub(super) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
+        self.shared.cache.remove(&id);
+        // How long its outcome was is not known: that stays counted, until the lists are made anew.
+        self.erase(&keys::record(&id));
+        self.gone.push(id);
+        // Since when it was interrupted, if it was, is not known any more.
+        let listed = scan_keys(self.engine, keys::INTERRUPTED).map_while(Result::ok);
+        let of_it = listed.filter(|key| keys::id_of(key.as_ref()) == Some(id));
+        of_it.for_each(|key| self.step.writes.remove(key.as_ref()));
+        self.step.writes.insert(&keys::grave(&id, fence), Bytes::new());
+        self.sums.records -= 1;
+        self.overlay.insert(id, None);
+    }
+
+    /// Lists a record as one that is forgotten then.
+    pub(super) fn expire(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
+        self.step.listings.expiring(expires, &id, fence);
+        self.step.writes.count(LISTED_BYTES);
+        self.listed += 1;
+        self.step.is_written = true;
+    }
+
+    /// Removes an entry that lists records, unless it was already.
+    pub(super) fn erase_entry(&mut self, key: &[u8]) {
+        if self.erased.insert(key.to_vec()) {
+            let number = keys::number_of(key);
+            self.sums.numbers = self.sums.numbers.wrapping_sub(number);
+            self.step.leaving.push(number);
+            self.step.writes.remove(key);
+            self.step.is_written = true;
+        }
+    }
+
+    /// Whether an entry is removed by this batch.
+    pub(super) fn has_erased(&self, key: &[u8]) -> bool {
+        self.erased.contains(key)
+    }
+
+    /// Writes a key that belongs to no record.
+    pub(super) fn write(&mut self, key: &[u8], value: impl Into<Bytes>) {
+        self.step.writes.insert(key, value);
+        self.step.writes.require_atomic();
+        self.step.is_written = true;
+    }
+
+    /// Removes a key that belongs to no record.
+    pub(super) fn erase(&mut self, key: &[u8]) {
+        self.step.writes.remove(key);
+        self.step.writes.require_atomic();
+        self.step.is_written = true;
+    }
+}
+
+/// The bytes of a record's outcome.
+pub(super) fn outcome_bytes(record: Option<&Record<Stored>>) -> i64 {
+    let Some(Record { state: State::Completed { outcome, .. }, .. }) = record else { return 0 };
+    i64::try_from(outcome.len()).unwrap_or(i64::MAX)
+}
+
+/// Whether what this change writes may be written key by key: a claim of what there was no record of, and the completion of
+/// a run, unless its outcome is in pieces, which a grave leads to until the record does.
+fn is_one_by_one(old: Option<&Record<Stored>>, new: Option<&Record<Stored>>) -> bool {
+    let was_there = old.map(|old| &old.state);
+    match new.map(|new| &new.state) {
+        Some(State::Running { .. }) => was_there.is_none(),
+        Some(State::Completed { outcome: Stored::Inline(_), .. } | State::Consumed { .. }) => {
+            matches!(was_there, None | Some(State::Running { .. }))
+        }
+        _ => false,
+    }
+}

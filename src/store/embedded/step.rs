@@ -1,0 +1,178 @@
+//! What a batch has decided, written in steps each of which is bounded.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::batch::{Batch, StepUnderWay};
+use super::engine::Engine;
+use super::keys;
+use super::state::READERS;
+use super::totals::{Entries, MOST_LEAVING, Totals};
+use super::writes::{MAX_STEP, MOST_IN_ORDER, Writes};
+use crate::codec::Stored;
+use crate::key::RecordId;
+use crate::record::Record;
+use crate::store::StoreError;
+
+/// How many pieces of long outcomes are written between two syncs: 128 KB.
+const PIECES_AT_ONCE: usize = 32;
+/// What one verb writes at most beside its pieces: a record with its outcome, and what lists it.
+const MAX_VERB: usize = 8 * 1024;
+
+pub(super) const READ_FAILED: &str = "a read failed meanwhile";
+
+/// A piece of an outcome, and its key.
+pub(super) type Ahead = (Vec<u8>, Bytes);
+
+impl<E: Engine> Batch<'_, E> {
+    /// Between two verbs: writes what was decided so far, if another one might not fit into the step. Where that fails, the
+    /// batch does.
+    pub(super) fn divide(&mut self) {
+        if self.step.writes.bytes() + MAX_VERB > MAX_STEP {
+            let _ = self.write_decided();
+        }
+    }
+
+    /// Writes what was decided so far; it is made durable, and answered, at the end.
+    pub(super) fn write_decided(&mut self) -> Result<(), StoreError> {
+        self.early.as_ref().map_err(StoreError::uncertain)?;
+        if self.shared.is_poisoned() {
+            self.early = Err(READ_FAILED.to_owned());
+        } else if self.step.is_written {
+            self.early = self.write_out().map(|()| true);
+        }
+        self.early.as_ref().map(drop).map_err(StoreError::uncertain)
+    }
+
+    /// Before a transaction, of which nobody knows how much it writes.
+    pub(super) fn make_room(&mut self) -> Result<(), StoreError> {
+        if let Err(reason) = self.sync_from(MAX_STEP / 2) {
+            self.early = Err(reason);
+        }
+        self.early.as_ref().map(drop).map_err(StoreError::uncertain)
+    }
+
+    /// Makes durable what was written before, if it is more than this: see [`MAX_STEP`].
+    fn sync_from(&mut self, bytes: usize) -> Result<(), String> {
+        if self.unsynced > bytes {
+            self.engine.sync()?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// The writes of one more change, and a batch that knows of it, to be [merged](Self::merge) once they are written.
+    pub(super) fn beside(
+        &self,
+        id: RecordId,
+        old: Option<Record<Stored>>,
+        new: Record<Stored>,
+        outcome: Bytes,
+    ) -> Result<(Writes, Self), StoreError> {
+        let mut batch = Self::new(self.shared, self.engine);
+        (batch.now, batch.sums, batch.step.is_transaction) = (self.now, self.sums, true);
+        batch.write_record(id, old, Some(new), Some(outcome))?;
+        Ok((batch.take_writes(), batch))
+    }
+
+    /// Takes over what a batch beside this one has written.
+    pub(super) fn merge(&mut self, beside: Self) {
+        self.overlay.extend(beside.overlay);
+        self.sums = beside.sums;
+        self.listed += beside.listed;
+        self.pieces += beside.pieces;
+        self.fresh.extend(beside.fresh);
+        self.gone.extend(beside.gone);
+        beside.step.ended.iter().for_each(|id| self.end_run(id));
+    }
+
+    /// A transaction has written so much, which is to be made durable.
+    pub(super) fn has_written(&mut self, bytes: usize) {
+        self.early = Ok(true);
+        self.unsynced += bytes;
+    }
+
+    /// What was written early has failed: so does the batch.
+    pub(super) fn fail(&mut self, reason: String) {
+        self.early = Err(reason);
+    }
+
+    /// What the store says of its records as this batch leaves them.
+    pub(super) fn totals(&self, leaving: Vec<u64>) -> Totals {
+        let shared = self.shared;
+        Totals {
+            count: shared.count.load(Ordering::Relaxed).saturating_add_signed(self.sums.records),
+            seen: self.now.as_millis(),
+            entries: Entries {
+                sum: shared.numbers.load(Ordering::Relaxed).wrapping_add(self.sums.numbers),
+                below: shared.unused_number(),
+                leaving,
+            },
+            bytes: shared.bytes.load(Ordering::Relaxed).saturating_add_signed(self.sums.bytes),
+        }
+    }
+
+    /// The writes so far, with the totals that go with them.
+    fn take_writes(&mut self) -> Writes {
+        let StepUnderWay { writes, listings, leaving, is_transaction, .. } = &mut self.step;
+        let written = listings.write(writes, || self.shared.next_number());
+        self.sums.numbers = self.sums.numbers.wrapping_add(written);
+        let mut leaving = std::mem::take(leaving);
+        if leaving.len() > MOST_LEAVING || writes.len() > MOST_IN_ORDER {
+            writes.require_atomic();
+        }
+        if writes.is_atomic() || *is_transaction {
+            leaving.clear();
+        }
+        let totals = self.totals(leaving);
+        self.step.writes.insert(keys::TOTALS, totals.encode());
+        self.step.is_written = false;
+        std::mem::take(&mut self.step.writes)
+    }
+
+    /// Writes what was decided so far: first the pieces of long outcomes, a little at a time and each made durable, then in
+    /// one step everything else.
+    pub(super) fn write_out(&mut self) -> Result<(), String> {
+        let ahead = std::mem::take(&mut self.step.ahead);
+        if !ahead.is_empty() {
+            self.sync_from(0)?;
+        }
+        for slice in ahead.chunks(PIECES_AT_ONCE) {
+            let mut pieces = Writes::default();
+            slice.iter().for_each(|(key, piece)| pieces.insert(key, piece.clone()));
+            pieces.require_atomic();
+            self.engine.write(pieces, false)?;
+            self.engine.sync()?;
+            self.unsynced = 0;
+        }
+        let alone = self.shared.readers.try_acquire_many(READERS);
+        if alone.is_err() {
+            self.step.writes.require_atomic();
+        }
+        let writes = self.take_writes();
+        self.sync_from(MAX_STEP.saturating_sub(writes.bytes()))?;
+        self.unsynced += writes.bytes();
+        self.engine.write(writes, alone.is_ok())
+    }
+}
+
+#[cfg(test)]
+impl<E: Engine> Batch<'_, E> {
+    /// The bytes that were written since the last sync.
+    pub(super) fn unsynced(&self) -> usize {
+        self.unsynced
+    }
+
+    /// The keys of the next step, which are written one by one, in their order.
+    pub(super) fn next_step(&mut self) -> Vec<(Vec<u8>, Option<Bytes>)> {
+        let writes = self.take_writes();
+        assert!(!writes.is_atomic());
+        writes.in_order()
+    }
+
+    /// The bytes of the next step.
+    pub(super) fn step_bytes(&self) -> usize {
+        self.step.writes.bytes()
+    }
+}

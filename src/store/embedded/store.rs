@@ -1,0 +1,201 @@
+//! The handle of an embedded store, which the rest of the crate calls.
+
+use std::future::{Future, ready};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::Either;
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::engine::Engine;
+use super::queue::Sender;
+use super::state::{STUCK, Shared};
+use super::transact::{NotCommitted, Purpose, Transact};
+use super::verb::{Reply, Step, Verb};
+use super::{close, read};
+use crate::key::RecordId;
+use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
+use crate::slots::Slots;
+use crate::store::StoreError;
+use crate::store::contract::{Health, InterruptedRecord, Page};
+
+/// How long an answer is waited for: a little longer than a write may take before it is taken for failed.
+const ANSWERED_WITHIN: Duration = STUCK.saturating_add(Duration::from_secs(5));
+
+/// A store over an embedded engine. A handle; clones share the open store.
+#[derive(Debug)]
+pub(crate) struct Embedded<E: Engine>(Arc<Inner<E>>);
+
+#[derive(Debug)]
+struct Inner<E: Engine> {
+    shared: Arc<Shared<E>>,
+    writer: Sender<Verb<E>>,
+}
+
+impl<E: Engine> Clone for Embedded<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<E: Engine> Embedded<E> {
+    pub(super) fn new(shared: Arc<Shared<E>>, writer: Sender<Verb<E>>) -> Self {
+        Self(Arc::new(Inner { shared, writer }))
+    }
+
+    /// Records it holds: those that have expired and are not swept yet included.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.shared.count.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared<E> {
+        &self.0.shared
+    }
+
+    /// The engine, unless the store is closed.
+    pub(crate) fn engine(&self) -> Result<E, StoreError> {
+        self.0.shared.engine().ok_or_else(closed)
+    }
+
+    /// Makes durable what was written to the engine past the store.
+    pub(crate) fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<E> {
+        answer(self.send(Verb::Sync))
+    }
+
+    /// Finishes what was asked for and closes the store, for all its handles.
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        close::close(&self.0.shared, &self.0.writer).await
+    }
+
+    /// Sends a transaction to the writer, now. It is answered in any case.
+    pub(crate) fn transact(&self, transact: Transact<E>) {
+        let shared = &self.0.shared;
+        let checked = match transact.purpose {
+            Purpose::Run(_) => shared.check(),
+            // It may be the effect of a run that has begun: a slow disk is no reason to refuse it.
+            Purpose::Own(_) => shared.check_queue(self.0.writer.waiting()),
+        };
+        let refused = match checked {
+            Ok(()) => match self.0.writer.send(Verb::Transact(Box::new(transact))) {
+                Ok(()) => return,
+                Err(Verb::Transact(transact)) => (transact.answer, closed()),
+                Err(_) => return,
+            },
+            Err(error) => (transact.answer, error),
+        };
+        (refused.0)(Err(NotCommitted::Store(refused.1)));
+    }
+
+    /// Sends a verb to the writer, now.
+    fn send<T>(&self, verb: impl FnOnce(Reply<T>) -> Verb<E>) -> Sent<T> {
+        let (reply, answer) = oneshot::channel();
+        self.0.shared.check()?;
+        self.0.writer.send(verb(reply)).map_err(|_| closed())?;
+        Ok(answer)
+    }
+
+    /// A claim that leaves no trace: the slot is the claim.
+    async fn claim_by_slot(&self, id: RecordId, claim: Claim) -> Result<Applied, StoreError> {
+        let shared = &self.0.shared;
+        shared.check_load(self.0.writer.waiting())?;
+        let current = read::load(shared, id).await?;
+        if current.is_none() {
+            shared.check_room(0, 0)?;
+        }
+        match record::next(Current::from(current.as_ref()), Transition::Claim(claim)) {
+            (Change::Put(draft), reply) => {
+                let record = draft.stamp(current.as_ref(), shared.next_fence()?, shared.time.now());
+                Ok(Applied { reply, record: Some(record) })
+            }
+            (_, reply) => Ok(Applied { reply, record: current }),
+        }
+    }
+
+    /// What memory alone can answer: there is nothing to release or to interrupt where there is no record.
+    fn known(&self, id: &RecordId, transition: &Transition) -> Option<Applied> {
+        let ends = matches!(transition, Transition::Release(_) | Transition::Interrupt { .. });
+        if !ends || self.0.shared.present.may_have(id) {
+            return None;
+        }
+        let (_, reply) = record::next(Current::Absent, transition.clone());
+        Some(Applied { reply, record: None })
+    }
+}
+
+/// A verb on its way, and where its answer will be.
+type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
+
+async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
+    match timeout(ANSWERED_WITHIN, sent?).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(gone()),
+        Err(_) => Err(StoreError::uncertain("a write has not returned")),
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::uncertain("the store was poisoned or closed meanwhile")
+}
+
+fn closed() -> StoreError {
+    StoreError::unavailable("closed")
+}
+
+/// What [`Store`](crate::store::Store) asks, for the engine's own store to hand on.
+impl<E: Engine> Embedded<E> {
+    pub(crate) fn slots(&self) -> &Arc<Slots> {
+        &self.0.shared.slots
+    }
+
+    pub(crate) fn is_exclusive(&self) -> bool {
+        true
+    }
+
+    pub(crate) fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+        read::load(&self.0.shared, id)
+    }
+
+    pub(crate) fn apply(
+        &self,
+        id: RecordId,
+        transition: Transition,
+    ) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+        if let Some(known) = self.known(&id, &transition) {
+            return Either::Left(Either::Left(ready(Ok(known))));
+        }
+        match transition {
+            Transition::Claim(claim) if claim.may_repeat => Either::Right(self.claim_by_slot(id, claim)),
+            transition => {
+                let checked = match transition.claim() {
+                    Some(_) => self.0.shared.check_load(self.0.writer.waiting()),
+                    None => Ok(()),
+                };
+                let sent = checked.and_then(|()| self.send(|reply| Verb::Apply(Step::new(id, transition, reply))));
+                Either::Left(Either::Right(answer(sent)))
+            }
+        }
+    }
+
+    pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRecord>, StoreError> {
+        read::interrupted(&self.0.shared, page).await
+    }
+
+    pub(crate) fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        // It takes many batches, and may be ever so long.
+        let sent = self.send(|reply| Verb::Sweep(limit, reply));
+        async move { sent?.await.unwrap_or_else(|_| Err(gone())) }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.0.shared.health()
+    }
+
+    pub(crate) fn changed(&self) -> BoxStream<'static, RecordId> {
+        stream::pending().boxed()
+    }
+}

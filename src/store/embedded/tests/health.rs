@@ -1,0 +1,122 @@
+//! A store that is slow, behind, or poisoned.
+
+use super::*;
+use crate::store::embedded::state::health_at;
+use crate::store::embedded::watchdog;
+
+#[test]
+fn a_batch_that_takes_too_long_shows_in_the_health() {
+    assert_eq!(health_at(None), Health::Good);
+    assert_eq!(health_at(Some(Duration::from_millis(4_999))), Health::Good);
+    let since = Duration::from_secs(5);
+    assert_eq!(health_at(Some(since)), Health::Slow { since });
+}
+
+#[tokio::test]
+async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_it_is_opened_again() {
+    on_each!(async E, {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let store = setup::<E>(&clock()).open(&path).unwrap();
+        run(&store, "cached").await;
+        store.shared().poison("a test".to_owned());
+
+        assert!(matches!(store.health(), Health::Poisoned { reason } if reason == "a test"));
+        assert!(store.load(id("cached")).await.unwrap().is_some());
+        let unavailable = |error: StoreError| matches!(error, StoreError::Unavailable { .. });
+        assert!(unavailable(store.load(id("other")).await.unwrap_err()));
+        for may_repeat in [false, true] {
+            let claim = Transition::Claim(Claim { may_repeat, ..wish() });
+            assert!(unavailable(store.apply(id("other"), claim).await.unwrap_err()));
+        }
+        assert!(unavailable(store.sync().await.unwrap_err()));
+        assert!(unavailable(store.interrupted(Page::first(1)).await.unwrap_err()));
+        assert!(matches!(store.close().await, Err(StoreError::Uncertain { .. })));
+
+        let store = setup::<E>(&clock()).open(&path).unwrap();
+        assert_eq!(store.health(), Health::Good);
+        run(&store, "other").await;
+    });
+}
+
+#[test]
+fn who_is_not_answered_because_the_database_panicked_finds_the_store_poisoned_and_the_others_are_answered() {
+    on_each!(E, {
+        let directory = tempfile::tempdir().unwrap();
+        let shared = setup::<E>(&clock()).prepare(&directory.path().join("s")).unwrap();
+        let engine = shared.engine().unwrap();
+        let mut batch = Batch::new(&shared, &engine);
+        let ((one, mut first), (other, mut second)) = (oneshot::channel(), oneshot::channel());
+        batch.answer::<()>(one, |_| panic!("as sled does"));
+        batch.answer(other, |_| Ok(2));
+        batch.commit(true).unwrap();
+        assert!(matches!(first.try_recv().unwrap(), Err(StoreError::Unavailable { .. })));
+        assert!(shared.is_poisoned());
+        assert_eq!(second.try_recv().unwrap().unwrap(), 2);
+    });
+}
+
+#[tokio::test]
+async fn what_was_queued_when_the_store_was_poisoned_is_not_said_to_be_done() {
+    on_each!(async E, {
+        let directory = tempfile::tempdir().unwrap();
+        let store = setup::<E>(&clock()).open(&directory.path().join("s")).unwrap();
+        let queued: Vec<_> =
+            (0..100).map(|number| store.apply(id(&format!("k{number}")), Transition::Claim(wish()))).collect();
+        store.shared().poison("a test".to_owned());
+        let mut refused = 0;
+        for answer in queued {
+            match answer.await {
+                Ok(Applied { reply: Reply::Taken, .. }) => {
+                    assert_eq!(refused, 0, "in order: nothing is done after something was not");
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => {
+                    assert!(matches!(error, StoreError::Uncertain { .. }), "{error:?}");
+                    refused += 1;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_minute() {
+    on_each!(E, {
+        let directory = tempfile::tempdir().unwrap();
+        // Without the writer's thread, which would write.
+        let shared = setup::<E>(&clock()).prepare(&directory.path().join("s")).unwrap();
+        let mut reported = false;
+        let mut look_after = |seconds| {
+            shared.set_batch(Some(Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()));
+            (watchdog::look(&shared, &mut reported), shared.health())
+        };
+        assert_eq!(look_after(1), (false, Health::Good));
+        assert!(matches!(look_after(6), (false, Health::Slow { .. })));
+        let (given_up, health) = look_after(61);
+        assert!(given_up);
+        assert!(matches!(health, Health::Poisoned { reason } if reason.contains("60s")));
+        shared.set_batch(None);
+        assert!(matches!(shared.health(), Health::Poisoned { .. }), "it stays so: what is on disk is unknown");
+        assert!(shared.check().is_err());
+    });
+}
+
+#[test]
+fn while_the_writer_is_behind_new_keys_are_refused_at_once() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let after = |age, waiting| {
+            still.shared.set_batch(Some(Instant::now().checked_sub(Duration::from_millis(age)).unwrap()));
+            still.shared.check_load(waiting)
+        };
+        assert!(after(2_000, 4_095).is_ok());
+        assert!(matches!(after(2_600, 0), Err(StoreError::Overloaded { .. })));
+        assert!(matches!(after(0, 4_096), Err(StoreError::Overloaded { .. })));
+        still.shared.set_batch(None);
+        assert!(still.shared.check_load(0).is_ok());
+        // A write that never returned is no reason to come again in a moment.
+        still.shared.poison("a write has not returned".to_owned());
+        assert!(matches!(after(61_000, 5_000), Err(StoreError::Unavailable { .. })));
+    });
+}

@@ -1,0 +1,82 @@
+//! The smallest engine there is: a map in memory, written to a file whole when it is made durable. It proves that what every
+//! embedded engine needs is here, and not in sled's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use crate::store::OpenError;
+use crate::store::embedded::engine::{Engine, Own};
+use crate::store::embedded::read::ReadError;
+use crate::store::embedded::transact::NotCommitted;
+use crate::store::embedded::writes::Writes;
+
+#[derive(Debug, Clone)]
+pub(super) struct MapEngine {
+    file: PathBuf,
+    map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
+}
+
+impl Engine for MapEngine {
+    type Options = ();
+    type Value = Vec<u8>;
+    /// An outcome: it writes nothing of its own.
+    type Effect = Bytes;
+    type Watch = ();
+
+    fn open((): &(), path: &Path, _: bool) -> Result<Self, OpenError> {
+        let file = path.join("map");
+        let bytes = fs::read(&file).unwrap_or_default();
+        let map = if bytes.is_empty() { BTreeMap::new() } else { postcard::from_bytes(&bytes).unwrap() };
+        Ok(Self { file, map: Arc::new(Mutex::new(map)) })
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.map.lock().unwrap().get(key).cloned())
+    }
+
+    fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), ReadError>> {
+        let map = self.map.lock().unwrap();
+        let entries: Vec<_> = map.range(from..).map(|(key, value)| Ok((key.clone(), value.clone()))).collect();
+        entries.into_iter()
+    }
+
+    fn write(&self, step: Writes, _: bool) -> Result<(), String> {
+        let mut map = self.map.lock().unwrap();
+        for (key, value) in step.in_order() {
+            match value {
+                Some(value) => drop(map.insert(key, value.to_vec())),
+                None => drop(map.remove(&key)),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        let bytes = postcard::to_allocvec(&*self.map.lock().unwrap()).unwrap();
+        fs::write(&self.file, bytes).map_err(|error| error.to_string())
+    }
+
+    fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
+        let writes = own(outcome)?;
+        let bytes = writes.bytes();
+        self.write(writes, true).map(|()| (outcome.clone(), bytes)).map_err(|_| NotCommitted::Aborted)
+    }
+
+    fn attend<T>(&self, act: impl FnOnce() -> T) -> T {
+        act()
+    }
+
+    fn nudge(&self) {}
+
+    fn tend((): &mut ()) {}
+
+    fn close(self) {}
+
+    fn is_closed(_: &Path) -> bool {
+        true
+    }
+}

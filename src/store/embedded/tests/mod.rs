@@ -1,0 +1,208 @@
+//! What every embedded engine's store promises, run on sled and on the smallest engine there is.
+
+mod health;
+mod map_engine;
+mod recovery;
+mod writer;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::batch::Batch;
+use super::engine::{Engine, scan_keys};
+use super::open::Setup;
+use super::state::{Limits, Shared};
+use super::store::Embedded;
+use super::verb::{Step, Verb};
+use super::writer::decide;
+use super::writes::Writes;
+use super::{keys, read};
+use crate::clock::{ManualClock, Timestamp};
+use crate::fingerprint::Fingerprint;
+use crate::key::{Key, RecordId};
+use crate::record::{
+    Applied, Claim, Completion, Fence, Hold, Record, Reply, Resolution, Settlement, State, Transition,
+};
+use crate::store::sled_engine::{self, SledEngine};
+use crate::store::{Health, OpenError, Page, StoreError};
+use map_engine::MapEngine;
+
+/// An engine that these tests run on.
+trait Tested: Engine {
+    fn options() -> Self::Options;
+
+    /// An effect with this outcome, and no more.
+    fn nothing_but(outcome: Bytes) -> Self::Effect;
+}
+
+impl Tested for SledEngine {
+    fn options() -> u64 {
+        1 << 26
+    }
+
+    fn nothing_but(outcome: Bytes) -> Self::Effect {
+        let closure = move |[]: [sled_engine::TransactionTree<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
+        sled_engine::effect([], closure, |()| {})
+    }
+}
+
+impl Tested for MapEngine {
+    fn options() {}
+
+    fn nothing_but(outcome: Bytes) -> Bytes {
+        outcome
+    }
+}
+
+/// Runs a test on each engine.
+macro_rules! on_each {
+    ($engine:ident, $test:block) => {{
+        fn on<$engine: Tested>() $test
+        on::<SledEngine>();
+        on::<MapEngine>();
+    }};
+    (async $engine:ident, $test:block) => {{
+        async fn on<$engine: Tested>() $test
+        on::<SledEngine>().await;
+        on::<MapEngine>().await;
+    }};
+}
+use on_each;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn id(name: &str) -> RecordId {
+    RecordId::new(None, &Key::new(name).unwrap())
+}
+
+fn wish() -> Claim {
+    let fingerprint = Fingerprint::of(b"m");
+    let (may_repeat, bound, interrupted_retention, patience) = (false, HOUR, HOUR, HOUR);
+    Claim { fingerprint, origin: None, may_repeat, bound, interrupted_retention, patience }
+}
+
+fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
+    let settlement = Settlement::Outcome(outcome.into());
+    Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
+}
+
+/// A step, and where its answer will be.
+fn sent<E: Engine>(id: RecordId, transition: Transition) -> (Verb<E>, oneshot::Receiver<Result<Applied, StoreError>>) {
+    let (reply, answer) = oneshot::channel();
+    (Verb::Apply(Step::new(id, transition, reply)), answer)
+}
+
+fn step<E: Engine>(
+    batch: &mut Batch<'_, E>,
+    id: RecordId,
+    transition: Transition,
+) -> oneshot::Receiver<Result<Applied, StoreError>> {
+    let (verb, answer) = sent(id, transition);
+    decide(batch, verb);
+    answer
+}
+
+fn claimed(id: RecordId, answer: Result<Applied, StoreError>) -> Hold {
+    match answer.unwrap() {
+        Applied { reply: Reply::Taken, record: Some(record) } => {
+            Hold { id, fence: record.fence, attempt: record.attempt }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn run<E: Engine>(store: &Embedded<E>, name: &str) {
+    let id = id(name);
+    let hold = claimed(id, store.apply(id, Transition::Claim(wish())).await);
+    let applied = store.apply(id, Transition::Complete(completion(hold, "done"))).await.unwrap();
+    assert_eq!(applied.reply, Reply::Taken);
+}
+
+fn clock() -> ManualClock {
+    ManualClock::new(Timestamp::from_millis(1_000_000))
+}
+
+fn setup<E: Tested>(clock: &ManualClock) -> Setup<E> {
+    let limits = Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None };
+    Setup { engine: E::options(), outcome_cache_bytes: 1 << 24, limits, clock: Arc::new(clock.clone()) }
+}
+
+/// Sets a key past the store.
+fn set<E: Engine>(engine: &E, key: &[u8], value: Option<Bytes>) {
+    let mut writes = Writes::default();
+    match value {
+        Some(value) => writes.insert(key, value),
+        None => writes.remove(key),
+    }
+    engine.write(writes, true).unwrap();
+}
+
+/// A store without its writer's thread, in which nothing happens by itself.
+struct Still<E: Tested> {
+    // Before the engine: it lets its own go with the last handle.
+    shared: Shared<E>,
+    engine: E,
+    clock: ManualClock,
+    _directory: tempfile::TempDir,
+}
+
+impl<E: Tested> Still<E> {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Setup<E>)) -> Self {
+        let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
+        let mut setup = setup(&clock);
+        change(&mut setup);
+        let shared = setup.prepare(&directory.path().join("s")).unwrap();
+        Self { engine: shared.engine().unwrap(), shared, clock, _directory: directory }
+    }
+
+    fn batch(&self) -> Batch<'_, E> {
+        Batch::new(&self.shared, &self.engine)
+    }
+
+    /// What is stored, past the cache.
+    fn load(&self, id: RecordId) -> Option<Record> {
+        let head = read::head(&self.engine, id).expect("it can be read")?;
+        Some(read::whole(&self.engine, id, &head).expect("it is whole"))
+    }
+
+    /// How many keys of a kind there are.
+    fn count(&self, kind: &str) -> usize {
+        scan_keys(&self.engine, kind.as_bytes()).count()
+    }
+
+    fn set(&self, key: &[u8], value: Option<Bytes>) {
+        set(&self.engine, key, value);
+    }
+}
+
+/// A store in a directory of the test's, at the same time as the last.
+fn opened<E: Tested>(directory: &tempfile::TempDir) -> Still<E> {
+    let clock = clock();
+    let shared = setup(&clock).prepare(&directory.path().join("s")).unwrap();
+    Still { engine: shared.engine().unwrap(), shared, clock, _directory: tempfile::tempdir().unwrap() }
+}
+
+fn complete<E: Tested>(still: &Still<E>, batch: &mut Batch<'_, E>, name: &str, outcome: Bytes) -> RecordId {
+    let hold = Hold { id: id(name), fence: still.shared.next_fence().unwrap(), attempt: 1 };
+    let _answer = step(batch, hold.id, Transition::Complete(completion(hold, outcome)));
+    hold.id
+}
+
+fn claim<E: Tested>(still: &Still<E>, names: &[&str]) -> Vec<Hold> {
+    let mut batch = still.batch();
+    let sent: Vec<_> =
+        names.iter().map(|name| (id(name), step(&mut batch, id(name), Transition::Claim(wish())))).collect();
+    batch.commit(false).unwrap();
+    sent.into_iter().map(|(id, mut answer)| claimed(id, answer.try_recv().unwrap())).collect()
+}
+
+fn end<E: Engine>(batch: &mut Batch<'_, E>, hold: Hold) {
+    let _answer = step(batch, hold.id, Transition::Complete(completion(hold, vec![7; 500])));
+}

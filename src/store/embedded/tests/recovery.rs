@@ -1,0 +1,170 @@
+//! What is found after a crash, whatever of a step has reached the disk.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::store::embedded::engine::{scan, scan_keys};
+use crate::store::embedded::listing;
+use crate::store::embedded::open::cut_some_short;
+use crate::store::embedded::present::Present;
+use crate::store::embedded::totals::Totals;
+
+/// What is in the step that is cut short, beside what was there before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// One run ends, one begins, and one is completed whose claim left no trace.
+    OfEach,
+    /// Of two runs that one list names, one ends.
+    OneOfTwo,
+    /// A key is claimed again that was released, and whose list stays for another run's sake.
+    ClaimedAgain,
+}
+
+/// What the tree says as it stands: nothing has to be made anew.
+fn assert_listed<E: Tested>(still: &Still<E>) {
+    let totals = Totals::decode(still.engine.get(keys::TOTALS).unwrap().unwrap().as_ref()).unwrap();
+    let listed = Present::load(&still.engine, totals.count, &totals.entries).unwrap();
+    assert!(listed.is_whole, "nothing has to be made anew");
+}
+
+/// A step of which only the first keys are recovered, and the openings after it. `None`: it has no more keys.
+fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
+    let directory = tempfile::tempdir().unwrap();
+    let still = opened::<E>(&directory);
+    let before = claim(&still, &["claimed before", "beside it"]);
+    let mut batch = still.batch();
+    match shape {
+        Shape::OfEach => {
+            before.iter().for_each(|hold| end(&mut batch, *hold));
+            let _answer = step(&mut batch, id("claimed now"), Transition::Claim(wish()));
+            complete(&still, &mut batch, "completed now", Bytes::from(vec![7; 300]));
+        }
+        Shape::OneOfTwo => end(&mut batch, before[0]),
+        Shape::ClaimedAgain => {
+            let _answer = step(&mut batch, before[0].id, Transition::Release(before[0].fence));
+            batch.commit(false).unwrap();
+            batch = still.batch();
+            let _answer = step(&mut batch, id("claimed before"), Transition::Claim(wish()));
+        }
+    }
+    let keys = batch.next_step();
+    drop(batch);
+    if count > keys.len() {
+        return None;
+    }
+    keys.into_iter().take(count).for_each(|(key, value)| still.set(&key, value));
+    still.engine.sync().unwrap();
+    assert_listed(&still);
+    drop(still);
+
+    let mut found = 0;
+    // And once more: what the opening itself has written counts too.
+    for _ in 0..2 {
+        let still = opened::<E>(&directory);
+        assert_listed(&still);
+        found = assert_known(&still);
+    }
+    Some(found)
+}
+
+/// Memory knows all that is in the tree; says how many records that are.
+fn assert_known<E: Tested>(still: &Still<E>) -> usize {
+    let ids: Vec<_> =
+        scan_keys(&still.engine, keys::RECORDS).map(|key| keys::id_of(key.unwrap().as_ref()).unwrap()).collect();
+    assert!(ids.iter().all(|id| still.shared.present.may_have(id)), "memory knows every record");
+    assert_eq!(still.shared.count.load(Ordering::Relaxed), ids.len() as u64, "the count doesn't drift");
+    let bytes = |id: &RecordId| match still.load(*id).unwrap().state {
+        State::Completed { outcome } => outcome.len() as u64,
+        State::Running { .. } => panic!("a run of the last process"),
+        State::Interrupted { .. } | State::Consumed { .. } => 0,
+    };
+    assert_eq!(still.shared.bytes.load(Ordering::Relaxed), ids.iter().map(bytes).sum::<u64>(), "nor do the bytes");
+    ids.len()
+}
+
+/// Says how many bytes were written before the last step.
+fn first_steps_of_cutting_short<E: Tested>(still: &Still<E>) -> usize {
+    let mut batch = still.batch();
+    cut_some_short(&mut batch).unwrap();
+    batch.unsynced()
+}
+
+#[test]
+fn whatever_prefix_of_a_step_is_recovered_makes_sense_and_needs_no_repair() {
+    on_each!(E, {
+        for (shape, keys, last) in [(Shape::OfEach, 8, 4), (Shape::OneOfTwo, 3, 2), (Shape::ClaimedAgain, 3, 2)] {
+            let seen: Vec<usize> = (0..).map_while(|count| opened_after::<E>(shape, count)).collect();
+            assert!(seen.len() > keys && seen.last() == Some(&last), "{seen:?}");
+        }
+    });
+}
+
+// A crash between two steps of an opening: what lists the runs is removed after they are said to be cut short.
+#[test]
+fn an_opening_that_is_cut_short_between_two_steps_loses_no_run() {
+    on_each!(E, {
+        let directory = tempfile::tempdir().unwrap();
+        let still = opened::<E>(&directory);
+        let names: Vec<String> = (0..450).map(|number| format!("k{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for some in names.chunks(150) {
+            claim(&still, some);
+        }
+        // What the opening does first, of which the last step does not reach the disk.
+        let batch = first_steps_of_cutting_short(&still);
+        assert!(batch > 0, "more than one step");
+        let listed: HashSet<_> = scan(&still.engine, keys::RUNNING)
+            .flat_map(|entry| {
+                let (key, value) = entry.unwrap();
+                listing::read(key.as_ref(), value.as_ref()).unwrap()
+            })
+            .map(|(id, _)| id)
+            .collect();
+        for name in names {
+            let id = id(name);
+            let is_running = matches!(still.load(id).unwrap().state, State::Running { .. });
+            assert!(!is_running || listed.contains(&id), "{name} runs and is listed nowhere");
+        }
+    });
+}
+
+// A repair that is cut short is begun again: the lists that it found damaged are not taken for whole.
+#[test]
+fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
+    on_each!(E, {
+        let directory = tempfile::tempdir().unwrap();
+        let still = opened::<E>(&directory);
+        let mut batch = still.batch();
+        for number in 0..300 {
+            complete(&still, &mut batch, &format!("k{number}"), "done".into());
+        }
+        batch.commit(false).unwrap();
+        // As many listings of what is gone as make up for the list that is lost: each list stays for one run's sake.
+        let names: Vec<String> = (0..200).map(|number| format!("released{number}")).collect();
+        let held = claim(&still, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut batch = still.batch();
+        for hold in held.iter().enumerate().filter(|(number, _)| number % 100 > 0).map(|(_, hold)| hold) {
+            let _answer = step(&mut batch, hold.id, Transition::Release(hold.fence));
+        }
+        batch.commit(false).unwrap();
+        let lists: Vec<_> = scan_keys(&still.engine, keys::EXPIRY).map(Result::unwrap).collect();
+        still.set(lists[1].as_ref(), None);
+        // As an error of the disk does, it ends the repair after the opening has written its first batch.
+        still.set(b"r-no-record", Some(Bytes::new()));
+        still.engine.sync().unwrap();
+        drop((still, lists));
+        let path = directory.path().join("s");
+        for _ in 0..2 {
+            let failed = setup::<E>(&clock()).prepare(&path).unwrap_err();
+            assert!(matches!(failed, OpenError::Database { .. }), "{failed:?}");
+        }
+        let engine = E::open(&E::options(), &path, true).unwrap();
+        set(&engine, b"r-no-record", None);
+        engine.sync().unwrap();
+        engine.close();
+        let still = opened::<E>(&directory);
+        assert_eq!(assert_known(&still), 302, "two runs were cut short");
+        assert_listed(&still);
+    });
+}

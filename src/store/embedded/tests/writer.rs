@@ -1,0 +1,210 @@
+//! What the writer does with its verbs: in bounded steps, in slices, in time.
+
+use super::*;
+use crate::store::embedded::sweep::{Slice, sweep};
+use crate::store::embedded::transact::{Purpose, Transact};
+use crate::store::embedded::writer::{Asked, SWEPT_IDLE, beside, sweep_asked};
+use crate::store::embedded::writes::{ENTRY_BYTES, MAX_STEP};
+
+#[test]
+fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
+    on_each!(E, {
+        const PIECES: usize = 263; // of a megabyte
+        let still = Still::<E>::new();
+        let count = |kind| still.count(kind);
+        for number in 0..4 {
+            let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
+            let mut batch = still.batch();
+            let _answer = step(&mut batch, hold.id, Transition::Complete(completion(hold, vec![1; 1 << 20])));
+            assert_eq!(beside(&batch).pieces, 2 * PIECES, "sweeping keeps up with writing");
+            batch.commit(false).unwrap();
+        }
+        assert_eq!((count("r"), count("c")), (4, 4 * PIECES));
+        still.clock.advance(HOUR);
+        let mut left = count("c");
+        loop {
+            let mut batch = still.batch();
+            let swept = sweep(&mut batch, SWEPT_IDLE).unwrap();
+            batch.commit(false).unwrap();
+            if !swept.more {
+                break;
+            }
+            let now = count("c");
+            assert!(left - now <= SWEPT_IDLE.pieces, "{} in one slice", left - now);
+            left = now;
+        }
+        assert_eq!([count("r"), count("e"), count("g"), count("c")], [0; 4]);
+    });
+}
+
+// A seeded fault: a batch is written although one of its reads has failed.
+#[test]
+fn a_sweep_whose_read_fails_deletes_nothing() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let mut batch = still.batch();
+        let id = complete(&still, &mut batch, "k", "done".into());
+        batch.commit(false).unwrap();
+        still.clock.advance(HOUR);
+        let mut batch = still.batch();
+        assert_eq!(sweep(&mut batch, SWEPT_IDLE).unwrap().records, 1);
+        // As a read does that the operating system refuses.
+        still.shared.poison("EIO".to_owned());
+        assert!(batch.commit(false).unwrap_err().contains("a read failed"));
+        assert!(still.load(id).is_some());
+    });
+}
+
+// A seeded fault: the tombstone of a record is swept that the same batch has changed. And a sweep that came before an
+// operator's answer, in one batch with it.
+#[test]
+fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole() {
+    on_each!(E, {
+        for sweep_first in [true, false] {
+            let still = Still::<E>::new();
+            let [Hold { id, fence, .. }] = claim(&still, &["k"])[..] else { panic!("one") };
+            let mut batch = still.batch();
+            let _answer = step(&mut batch, id, Transition::Interrupt { fence, status: None });
+            // What a run leaves that is killed between the pieces of its outcome and its record.
+            batch.write(&keys::grave(&id, fence), Bytes::new());
+            batch.write(&keys::chunk(&id, fence, 0), &b"a piece"[..]);
+            batch.commit(false).unwrap();
+
+            let outcome = Bytes::from(vec![7; 5_000]);
+            let resolution = Resolution::Outcome { outcome: outcome.clone(), retention: HOUR };
+            let (resolve, _answer) = sent(id, Transition::Resolve(fence, resolution));
+            let swept = Verb::Sweep(100, oneshot::channel().0);
+            let verbs = if sweep_first { [swept, resolve] } else { [resolve, swept] };
+            let mut batch = still.batch();
+            verbs.into_iter().for_each(|verb| decide(&mut batch, verb));
+            let sweeps = std::mem::take(&mut batch.sweeps);
+            for (limit, reply) in sweeps {
+                assert!(sweep_asked(&mut batch, Asked::new(limit, reply)).is_none());
+            }
+            batch.commit(false).unwrap();
+            let Some(Record { state: State::Completed { outcome: found }, .. }) = still.load(id) else {
+                panic!("gone")
+            };
+            assert_eq!(found, outcome);
+        }
+    });
+}
+
+// A seeded fault: transactions are not made durable in between, however much they write.
+#[test]
+fn transactions_write_little_between_two_syncs() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let mut batch = still.batch();
+        for number in 0..8 {
+            let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
+            let transact = Transact {
+                purpose: Purpose::Run(Completion {
+                    hold,
+                    fingerprint: wish().fingerprint,
+                    settlement: Settlement::Outcome(()),
+                    retention: HOUR,
+                }),
+                effect: E::nothing_but(Bytes::from(vec![7; 50_000])),
+                answer: Box::new(|result| assert!(result.is_ok())),
+            };
+            decide(&mut batch, Verb::Transact(Box::new(transact)));
+            assert!((50_000..=MAX_STEP * 3 / 2).contains(&batch.unsynced()), "{}", batch.unsynced());
+        }
+        batch.commit(false).unwrap();
+    });
+}
+
+// "A claim carries a deadline, and the writer answers it unavailable without doing it once that is past."
+#[test]
+fn trap_83_a_claim_that_the_writer_comes_to_too_late_is_not_done() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let late = Claim { patience: Duration::ZERO, ..wish() };
+        let mut batch = still.batch();
+        let answers = [Transition::Claim(late.clone()), Transition::Reclaim(late, Fence(1))]
+            .map(|transition| step(&mut batch, id("k"), transition));
+        batch.commit(true).unwrap();
+        for mut answer in answers {
+            assert!(matches!(answer.try_recv().unwrap(), Err(StoreError::Unavailable { .. })));
+        }
+        assert!(still.load(id("k")).is_none());
+    });
+}
+
+// "`sweep(usize::MAX)` is one batch."
+#[test]
+fn a_sweep_of_everything_is_cut_into_slices() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        for slice in 0..3 {
+            let mut batch = still.batch();
+            for number in 0..100 {
+                complete(&still, &mut batch, &format!("k{slice}-{number}"), "done".into());
+            }
+            batch.commit(false).unwrap();
+        }
+        still.clock.advance(HOUR);
+        let (reply, mut answer) = oneshot::channel();
+        let (mut asked, mut left) = (Some(Asked::new(usize::MAX, reply)), vec![300]);
+        while let Some(unfinished) = asked {
+            let mut batch = still.batch();
+            asked = sweep_asked(&mut batch, unfinished);
+            batch.commit(false).unwrap();
+            left.push(still.count("r"));
+        }
+        assert_eq!((left, answer.try_recv().unwrap().unwrap()), (vec![300, 172, 44, 0], 300));
+    });
+}
+
+// "Count every operation … divide a batch that is over the bound."
+#[test]
+fn trap_86_a_batch_is_written_in_steps_each_of_which_is_bounded_whatever_its_verbs_are() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let mut batch = still.batch();
+        let ids: Vec<_> = (0..600)
+            .map(|number| {
+                let id = complete(&still, &mut batch, &format!("k{number}"), Bytes::from(vec![7; 1_000]));
+                batch.divide();
+                assert!(batch.step_bytes() <= MAX_STEP && batch.unsynced() <= MAX_STEP);
+                id
+            })
+            .collect();
+        assert!(batch.unsynced() > 0, "some is written");
+        batch.commit(false).unwrap();
+        assert!(ids.iter().all(|id| still.load(*id).is_some()));
+        // What a verb takes is counted in full: keys, values, and what sled adds.
+        let mut batch = still.batch();
+        complete(&still, &mut batch, "one", Bytes::from(vec![7; 1_000]));
+        assert!(batch.step_bytes() > 1_000 + 33 + ENTRY_BYTES, "{}", batch.step_bytes());
+        still.clock.advance(HOUR);
+        let mut batch = still.batch();
+        sweep(&mut batch, Slice { records: 50, pieces: 0 }).unwrap();
+        assert!(batch.step_bytes() > 50 * (33 + ENTRY_BYTES), "removals count too: {}", batch.step_bytes());
+    });
+}
+
+#[test]
+fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
+    on_each!(E, {
+        let still = Still::<E>::with(|setup| setup.limits.max_bytes = 10_000);
+        let claim = |name: &str| {
+            let mut batch = still.batch();
+            let mut claimed = step(&mut batch, id(name), Transition::Claim(wish()));
+            batch.commit(false).unwrap();
+            claimed.try_recv().unwrap().map(|applied| applied.reply)
+        };
+        let mut batch = still.batch();
+        complete(&still, &mut batch, "inline", Bytes::from(vec![7; 3_000]));
+        complete(&still, &mut batch, "in pieces", Bytes::from(vec![7; 7_000]));
+        batch.commit(false).unwrap();
+        assert!(matches!(claim("new"), Err(StoreError::Full { limit: "max_bytes" })));
+        assert!(matches!(claim("inline"), Ok(Reply::Refused)));
+        still.clock.advance(HOUR);
+        let mut batch = still.batch();
+        sweep(&mut batch, SWEPT_IDLE).unwrap();
+        batch.commit(false).unwrap();
+        assert!(matches!(claim("new"), Ok(Reply::Taken)));
+    });
+}

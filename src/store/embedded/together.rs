@@ -1,0 +1,109 @@
+//! Effect and record in one transaction: what the writer does. A crash leaves both or neither.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::batch::Batch;
+use super::engine::Engine;
+use super::transact::{NotCommitted, Purpose, Transact, TransactionError, quietly};
+use super::writes::Writes;
+use crate::codec::Stored;
+use crate::record::{self, Change, Completion, Current, Record, Reply, Settlement, State, Transition};
+use crate::store::StoreError;
+
+impl<E: Engine> Batch<'_, E> {
+    /// Runs a transaction, and answers once this batch is durable.
+    pub(super) fn transact(&mut self, transact: Transact<E>) {
+        let Transact { purpose, mut effect, answer } = transact;
+        let ran = match purpose {
+            Purpose::Run(completion) => self.commit_together(&completion, &mut effect),
+            Purpose::Own(until) if until <= Instant::now() => {
+                let late = "the store came to the transaction too late; nothing was done";
+                Err(NotCommitted::Late(StoreError::unavailable(late)))
+            }
+            Purpose::Own(_) => self.write_alone(&mut effect),
+        };
+        quietly(move || drop(effect));
+        let answer = move |result| quietly(|| answer(result));
+        match ran {
+            Ok(outcome) => self.tell(move |committed| answer(committed.map(|()| outcome).map_err(NotCommitted::Store))),
+            // Answered after the store is poisoned.
+            Err(NotCommitted::Store(error)) => self.tell(move |committed| {
+                answer(Err(NotCommitted::Store(committed.err().unwrap_or(error))));
+            }),
+            Err(not_committed @ NotCommitted::Refused(TransactionError::Database(_))) => {
+                self.tell(move |_| answer(Err(not_committed)));
+            }
+            Err(not_committed) => answer(Err(not_committed)),
+        }
+    }
+
+    fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Effect) -> Result<Bytes, NotCommitted> {
+        let id = completion.hold.id;
+        let current = self.current(id).map_err(|error| NotCommitted::Store(error.for_caller(self.shared, id)))?;
+        let live = current.clone().and_then(|record| record.live(self.now));
+        // Somebody may have been asked meanwhile about a run that was interrupted, and have found nothing.
+        let is_open = live.as_ref().is_none_or(|live| matches!(live.state, State::Running { .. }));
+        if !is_open || self.completed(live.as_ref(), completion, &Bytes::new()).is_none() {
+            return Err(NotCommitted::Superseded);
+        }
+        self.make_way()?;
+        let mut beside = None;
+        let ran = self.engine.transact(effect, &mut |outcome| {
+            let record = self.completed(live.as_ref(), completion, outcome).ok_or(NotCommitted::Superseded)?;
+            let (writes, batch) =
+                self.beside(id, current.clone(), record, outcome.clone()).map_err(NotCommitted::Store)?;
+            beside = Some(batch);
+            Ok(writes)
+        });
+        let outcome = self.ran(ran)?;
+        if let Some(batch) = beside {
+            self.merge(batch);
+        }
+        Ok(outcome)
+    }
+
+    /// A transaction of the application that completes no run.
+    fn write_alone(&mut self, effect: &mut E::Effect) -> Result<Bytes, NotCommitted> {
+        self.make_way()?;
+        let ran = self.engine.transact(effect, &mut |_| Ok(Writes::default()));
+        self.ran(ran)
+    }
+
+    /// What was decided before is written before, as a transaction is written at once; and made durable where it is much, as
+    /// nobody knows how much the transaction writes.
+    fn make_way(&mut self) -> Result<(), NotCommitted> {
+        self.write_decided().and_then(|()| self.make_room()).map_err(NotCommitted::Store)
+    }
+
+    /// What came of it: where the database has failed, so has the batch.
+    fn ran(&mut self, ran: Result<(Bytes, usize), NotCommitted>) -> Result<Bytes, NotCommitted> {
+        match &ran {
+            Ok((_, bytes)) => self.has_written(*bytes),
+            Err(NotCommitted::Store(StoreError::Uncertain { reason, .. })) => self.fail(reason.clone()),
+            // As any read that fails.
+            Err(NotCommitted::Refused(TransactionError::Database(error))) => {
+                self.fail(format!("reading failed: {error}"));
+            }
+            Err(_) => {}
+        }
+        ran.map(|(outcome, _)| outcome)
+    }
+
+    /// The record of a run's outcome; `None` if the run is not the one to say how it ended.
+    fn completed(
+        &self,
+        live: Option<&Record<Stored>>,
+        completion: &Completion<()>,
+        outcome: &Bytes,
+    ) -> Option<Record<Stored>> {
+        let Completion { hold, fingerprint, retention, .. } = *completion;
+        let settlement = Settlement::Outcome(Stored::of(outcome));
+        let complete = Transition::Complete(Completion { hold, fingerprint, settlement, retention });
+        match record::next(Current::from(live), complete) {
+            (Change::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, self.now)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! sled, as a store's engine.
+
+use std::fs::{self, File};
+use std::panic::catch_unwind;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sled::IVec;
+
+use super::TREE;
+use super::durable::{Disk, Nudge, nudging};
+use super::pins::{Keeper, pinned};
+use super::segments;
+use super::transaction::Effect;
+use crate::store::OpenError;
+use crate::store::embedded::{Engine, NotCommitted, Own, ReadError, Writes, directory};
+
+/// sled's unit of space; and how often it makes durable what its space collection has moved. (sled would take 16 MiB too, but
+/// keeps offsets within a segment in 24 bits, which the last byte of so long a one doesn't fit.)
+///
+/// Before a segment is used again, two others are filled with what was moved out of it and what came later. sled makes
+/// none of that durable first. What protects it is that sled's flusher collects for half of its interval at most, and has
+/// synced what it moved when the next one ends: what it moves in 25 ms is unsynced at most, and to fill two segments of 8 MiB
+/// it would have to move 670 MB a second, page by page. What the writer thread writes, at most 192 KiB at a time, it syncs itself. With
+/// the usual 512 KiB and 500 ms a power cut could leave the old place overwritten and the new one empty. A longer interval
+/// would save syncs of an idle store, of which there are 40 a second, and leave more unsynced.
+const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+const FLUSH_EVERY_MS: u64 = 25;
+
+/// sled's handles, and our own of its file.
+#[derive(Debug, Clone)]
+pub(crate) struct SledEngine {
+    pub(super) tree: sled::Tree,
+    pub(super) db: sled::Db,
+    disk: Arc<Disk>,
+    nudge: Nudge,
+}
+
+impl SledEngine {
+    /// The database, for the application's trees.
+    pub(super) fn lend(&self) -> sled::Db {
+        self.db.clone()
+    }
+}
+
+impl Engine for SledEngine {
+    /// The bytes of memory in which sled keeps pages.
+    type Options = u64;
+    type Value = IVec;
+    type Effect = Effect;
+    type Watch = Keeper;
+
+    fn open(options: &u64, path: &Path, was_used: bool) -> Result<Self, OpenError> {
+        remove_torn_snapshots(path)?;
+        segments::mark_the_end(path, SEGMENT_BYTES, was_used)?;
+        let (tree, db) = match catch_unwind(|| open_database(path, *options)) {
+            Ok(Err(OpenError::Database { .. })) | Err(_) if !was_used => {
+                directory::set_aside(path)?;
+                open_database(path, *options)?
+            }
+            Ok(opened) => opened?,
+            Err(_) => return Err(directory::broken(path, "the database panicked while it was opened")),
+        };
+        let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
+        Ok(Self { tree, db, disk: Arc::new(disk), nudge: Nudge::default() })
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<IVec>, ReadError> {
+        Ok(self.tree.get(key)?)
+    }
+
+    fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(IVec, IVec), ReadError>> {
+        self.tree.range(from..).map(|entry| Ok(entry?))
+    }
+
+    fn write(&self, mut step: Writes, is_alone: bool) -> Result<(), String> {
+        // A reader of sled's may make new pages, where one has grown too long; two threads should not at once.
+        if !is_alone {
+            step.require_atomic();
+        }
+        if step.is_atomic() {
+            return self.tree.apply_batch(as_batch(step)).map_err(|error| write_failed(&error));
+        }
+        for (key, value) in step.in_order() {
+            let written = match value {
+                Some(value) => self.tree.insert(key, &*value),
+                None => self.tree.remove(key),
+            };
+            written.map_err(|error| write_failed(&error))?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        self.disk.sync(&self.db)
+    }
+
+    fn transact(&self, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
+        self.run(effect, own)
+    }
+
+    fn attend<T>(&self, act: impl FnOnce() -> T) -> T {
+        nudging(&self.db, act)
+    }
+
+    fn nudge(&self) {
+        self.nudge.give(&self.db);
+    }
+
+    fn tend(keeper: &mut Keeper) {
+        keeper.renew();
+    }
+
+    /// The last one to go writes once more, and panics where that fails.
+    fn close(self) {
+        pinned(|| drop(self));
+    }
+
+    /// sled's threads may hold its file a little longer; a handle that was lent holds it as long as it lives.
+    fn is_closed(path: &Path) -> bool {
+        File::open(path.join("db")).is_ok_and(|file| file.try_lock().is_ok())
+    }
+}
+
+impl From<sled::Error> for ReadError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Corruption { .. } => Self::Corrupt(error.to_string()),
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// A step, of which all is recovered or nothing.
+pub(super) fn as_batch(step: Writes) -> sled::Batch {
+    let mut batch = sled::Batch::default();
+    for (key, value) in step.in_order() {
+        match value {
+            Some(value) => batch.insert(key, &*value),
+            None => batch.remove(key),
+        }
+    }
+    batch
+}
+
+fn write_failed(error: &sled::Error) -> String {
+    format!("writing failed: {error}")
+}
+
+fn open_database(path: &Path, cache_bytes: u64) -> Result<(sled::Tree, sled::Db), OpenError> {
+    let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
+    let config = config.segment_size(SEGMENT_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+    let failed = |error: sled::Error| match error {
+        // A handle that an earlier opening lent is still held.
+        sled::Error::Io(error) if error.to_string().contains("lock") => OpenError::InUse { path: path.into() },
+        sled::Error::Unsupported(reason) => OpenError::Incompatible { path: path.into(), reason },
+        error => directory::broken(path, &error.to_string()),
+    };
+    let db = config.open().map_err(failed)?;
+    let tree = db.open_tree(TREE).map_err(failed)?;
+    Ok((tree, db))
+}
+
+/// A snapshot that was being written when the process died can have the highest number, and then every opening fails
+/// with "Read corrupted data"; without it, all records are there.
+fn remove_torn_snapshots(path: &Path) -> Result<(), OpenError> {
+    for entry in fs::read_dir(path).map_err(directory::io_error("reading", path))? {
+        let entry = entry.map_err(directory::io_error("reading", path))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path()).map_err(directory::io_error("removing", &entry.path()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! The application's part of a transaction: a closure over its trees, run on the writer thread, in one of sled's transactions.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use sled::transaction::{
+    ConflictableTransactionError, TransactionError as Error, Transactional as _, TransactionalTree,
+    UnabortableTransactionError,
+};
+use sled::{IVec, Tree};
+
+use super::TREE;
+use super::engine::{SledEngine, as_batch};
+use crate::store::StoreError;
+use crate::store::embedded::{Abort, ENTRY_BYTES, MAX_STEP, NotCommitted, Own, PANICKED, TransactionError};
+
+/// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one of over
+/// 128 KiB goes to a file that it never syncs.
+const MAX_VALUE: usize = 4_096;
+const MAX_KEY: usize = 256;
+/// The most bytes of keys, values and outcome, and 64 for each key: what a store writes in one step.
+const MAX_TRANSACTION: usize = MAX_STEP;
+
+/// One of the application's trees, within a transaction. It sees what the transaction wrote before.
+///
+/// Inside the closure only these may be touched: a call on the `sled::Tree` itself would wait for the transaction's own
+/// lock, for ever.
+pub struct TransactionTree<'a> {
+    tree: &'a TransactionalTree,
+    failed: &'a Failed,
+}
+
+/// What went wrong with the trees. Kept, so that a closure that overlooks it is aborted all the same.
+#[derive(Default)]
+pub(crate) struct Failed {
+    error: RefCell<Option<TransactionError>>,
+    // The bytes of keys and values so far.
+    written: Cell<usize>,
+    // Whether the closure is in a call of the database's: what panics then is not the closure.
+    inside: Cell<bool>,
+}
+
+impl TransactionTree<'_> {
+    /// What stands under `key`.
+    ///
+    /// # Errors
+    /// [`TransactionError`], here and below; the transaction is then aborted whatever the closure says.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<IVec>, TransactionError> {
+        self.check(|tree| tree.get(key))
+    }
+
+    /// Puts `value` under `key`, and gives what stood there.
+    ///
+    /// # Errors
+    /// [`TransactionError::TooLarge`] for a key over 256 bytes or a value over 4 KiB.
+    pub fn insert(&self, key: impl Into<IVec>, value: impl Into<IVec>) -> Result<Option<IVec>, TransactionError> {
+        let (key, value) = (key.into(), value.into());
+        for (what, bytes, limit) in [("key", key.len(), MAX_KEY), ("value", value.len(), MAX_VALUE)] {
+            if bytes > limit {
+                return Err(self.fail(TransactionError::TooLarge { what, bytes, limit }));
+            }
+        }
+        self.failed.count(key.len() + value.len());
+        self.check(|tree| tree.insert(key, value))
+    }
+
+    /// Removes what stands under `key`, and gives it.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn remove(&self, key: impl Into<IVec>) -> Result<Option<IVec>, TransactionError> {
+        let key = key.into();
+        self.failed.count(key.len());
+        self.check(|tree| tree.remove(key))
+    }
+
+    fn check<T>(
+        &self,
+        call: impl FnOnce(&TransactionalTree) -> Result<T, UnabortableTransactionError>,
+    ) -> Result<T, TransactionError> {
+        self.failed.inside.set(true);
+        let result = call(self.tree);
+        self.failed.inside.set(false);
+        result.map_err(|error| self.fail(TransactionError::Database(error.to_string())))
+    }
+
+    fn fail(&self, error: TransactionError) -> TransactionError {
+        self.failed.error.borrow_mut().get_or_insert_with(|| error.clone());
+        error
+    }
+}
+
+impl Failed {
+    /// One key more, with so many bytes.
+    fn count(&self, bytes: usize) {
+        self.written.set(self.written.get() + bytes + ENTRY_BYTES);
+    }
+}
+
+impl fmt::Debug for TransactionTree<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TransactionTree")
+    }
+}
+
+/// What the application's closure is to the engine: it puts its own error away and says only that there is one.
+type Call = Box<dyn FnMut(&[TransactionalTree], &Failed) -> Result<Bytes, Abort<()>> + Send>;
+
+/// The application's closure, and the trees that it writes to.
+pub(crate) struct Effect {
+    trees: Vec<Tree>,
+    call: Call,
+}
+
+/// The closure over `N` trees, as the engine takes it. `keep` is given its error.
+pub(crate) fn effect<const N: usize, E>(
+    trees: [&Tree; N],
+    mut closure: impl FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+    keep: impl Fn(E) + Send + 'static,
+) -> Effect {
+    let call = move |trees: &[TransactionalTree], failed: &Failed| {
+        // As many as were given.
+        let views = std::array::from_fn(|index| TransactionTree { tree: &trees[index], failed });
+        closure(views).map_err(|abort| match abort {
+            Abort::Because(error) => {
+                keep(error);
+                Abort::Because(())
+            }
+            Abort::Refused(error) => Abort::Refused(error),
+        })
+    };
+    Effect { trees: trees.map(Tree::clone).into(), call: Box::new(call) }
+}
+
+impl SledEngine {
+    /// One of sled's transactions over the store's tree and the application's.
+    pub(super) fn run(&self, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
+        let Effect { trees, call } = effect;
+        check_trees(trees)?;
+        // The store's tree is among them: sled refuses those of another database.
+        let trees: Vec<Tree> = std::iter::once(self.tree.clone()).chain(trees.iter().cloned()).collect();
+        let (call, own) = (RefCell::new(call), RefCell::new(own));
+        let result = trees.as_slice().transaction(|views| {
+            let (outcome, bytes) =
+                called(&mut call.borrow_mut(), &views[1..]).map_err(ConflictableTransactionError::Abort)?;
+            let writes = (own.borrow_mut())(&outcome).map_err(ConflictableTransactionError::Abort)?;
+            views[0].apply_batch(&as_batch(writes))?;
+            Ok((outcome, bytes))
+        });
+        result.map_err(|error| match error {
+            Error::Abort(not_committed) => not_committed,
+            Error::Storage(sled::Error::Unsupported(_)) => {
+                NotCommitted::Trees("a tree is of another database than the store's")
+            }
+            Error::Storage(error) => NotCommitted::Store(StoreError::uncertain(format!("writing failed: {error}"))),
+        })
+    }
+}
+
+fn check_trees(trees: &[Tree]) -> Result<(), NotCommitted> {
+    if trees.iter().any(|tree| tree.name() == TREE) {
+        return Err(NotCommitted::Trees("the store's own tree is not the application's to write"));
+    }
+    let twice = |(index, tree): (usize, &Tree)| trees[..index].iter().any(|other| other.name() == tree.name());
+    if trees.iter().enumerate().any(twice) {
+        return Err(NotCommitted::Trees("a tree is named twice"));
+    }
+    Ok(())
+}
+
+/// The outcome, and how many bytes are written with it.
+fn called(call: &mut Call, trees: &[TransactionalTree]) -> Result<(Bytes, usize), NotCommitted> {
+    let failed = Failed::default();
+    let result = catch_unwind(AssertUnwindSafe(|| call(trees, &failed)));
+    if let Some(error) = failed.error.take() {
+        return Err(NotCommitted::Refused(error));
+    }
+    match result {
+        Err(_) if failed.inside.get() => Err(NotCommitted::Refused(TransactionError::Database(PANICKED.to_owned()))),
+        Ok(Ok(outcome)) => {
+            let bytes = failed.written.get() + outcome.len();
+            if bytes > MAX_TRANSACTION {
+                let limit = MAX_TRANSACTION;
+                return Err(NotCommitted::Refused(TransactionError::TooLarge { what: "transaction", bytes, limit }));
+            }
+            Ok((outcome, bytes))
+        }
+        Ok(Err(Abort::Because(()))) => Err(NotCommitted::Aborted),
+        Ok(Err(Abort::Refused(error))) => Err(NotCommitted::Refused(error)),
+        Err(_) => Err(NotCommitted::Panicked),
+    }
+}
