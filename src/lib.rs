@@ -15,10 +15,10 @@
 //!    Under the slot the store is asked for the operation (`engine/claim.rs`), and where an earlier run was interrupted, the
 //!    application may be (`engine/reconcile.rs`).
 //! 5. **`store/`** decides each step by `record.rs`, the one file that says which state follows which. `SledStore` does it
-//!    on one thread that writes, syncs, and only then answers (`store/sled/writer.rs`).
+//!    on one thread that writes, syncs, and only then answers (`store/embedded/writer.rs`).
 //! 6. The handler runs, detached from the connection. What its answer means for the key is decided in
 //!    `server/meaning.rs`; `server/snapshot.rs` turns it into bytes. Or the handler commits effect and answer by itself, in one
-//!    transaction (`engine/commit.rs`, `store/sled/transaction.rs`).
+//!    transaction (`engine/commit.rs`, `store/embedded/together.rs`).
 //! 7. **`engine/settle.rs`** records how it ended, tells those who wait, frees the slot, and answers.
 //! 8. Back in `server/exchange.rs` the verdict becomes an answer: the handler's own, a replay, or a refusal
 //!    (`server/refusal.rs`).

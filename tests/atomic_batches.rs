@@ -37,7 +37,7 @@ const PIECE: usize = 4_000;
 
 /// Asserts that the store's own tree fits together: as many records as its totals say, each that expires listed once (and once
 /// more where it was interrupted and `completed_late`), each that runs listed, an entry for each that was interrupted, and the pieces of `long` outcomes and no others. The keys are
-/// those of `src/store/sled/keys.rs`.
+/// those of `src/store/embedded/keys.rs`.
 async fn assert_sound(store: &SledStore, long: &[usize]) {
     assert_sound_but_for(store, long, 0).await;
 }

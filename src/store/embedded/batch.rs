@@ -5,12 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use ahash::RandomState;
+use bytes::Bytes;
 
-use super::engine::Engine;
+use super::engine::{Engine, ReadError};
 use super::listing::Listings;
-use super::read::{self, ReadError};
+use super::read;
 use super::state::{PANICKED, Shared};
-use super::step::{Ahead, READ_FAILED};
 use super::verb::{Reply, Step};
 use super::writes::Writes;
 use crate::clock::Timestamp;
@@ -56,7 +56,7 @@ pub(super) struct StepUnderWay {
     pub(super) is_written: bool,
     pub(super) listings: Listings,
     /// The pieces of long outcomes, and the graves that lead to them until their records do.
-    pub(super) ahead: Vec<Ahead>,
+    pub(super) ahead: Vec<(Vec<u8>, Bytes)>,
     /// The numbers of the entries that were erased.
     pub(super) leaving: Vec<u64>,
     /// Whether all is written in one transaction, pieces too; and whose runs it ends, once it is written.
@@ -111,14 +111,14 @@ impl<'a, E: Engine> Batch<'a, E> {
                 Some(outcome) => record.form(|_| Ok(outcome)),
                 None => read::whole(engine, id, &record),
             });
-            let record = record.transpose().map_err(|error| error.for_caller(shared, id))?;
+            let record = record.transpose().map_err(|error| shared.read_failed(error, id))?;
             Ok(Applied { reply, record })
         });
     }
 
     /// Takes a step on one record.
     pub(super) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Applied<Stored>, StoreError> {
-        let old = self.current(id).map_err(|error| error.for_caller(self.shared, id))?;
+        let old = self.current(id).map_err(|error| self.shared.read_failed(error, id))?;
         let live = old.clone().and_then(|record| record.live(self.now));
         if live.is_none() && matches!(transition, Transition::Claim(_)) {
             self.shared.check_room(self.sums.records, self.sums.bytes)?;
@@ -194,17 +194,5 @@ impl<'a, E: Engine> Batch<'a, E> {
     pub(super) fn commit_totals(mut self) -> Result<(), String> {
         self.step.is_written = true;
         self.commit(true)
-    }
-
-    fn write_all(&mut self, sync: bool) -> Result<(), String> {
-        if self.shared.is_poisoned() {
-            return Err(READ_FAILED.to_owned());
-        }
-        let early = self.early.clone()?;
-        let is_written = self.step.is_written;
-        if is_written {
-            self.write_out()?;
-        }
-        if early || is_written || sync { self.engine.sync() } else { Ok(()) }
     }
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::read::ReadError;
 use super::transact::NotCommitted;
 use super::writes::Writes;
 use crate::store::OpenError;
@@ -58,6 +57,17 @@ pub(crate) trait Engine: Clone + Debug + Send + Sync + 'static {
 
     /// Whether all handles are gone, those that were lent too, so that `path` can be opened again.
     fn is_closed(path: &Path) -> bool;
+}
+
+/// Why a read has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// The engine failed.
+    #[error("{0}")]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    /// The bytes are not what was written.
+    #[error("{0}")]
+    Corrupt(String),
 }
 
 /// What a store writes together with an outcome.

@@ -7,9 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::engine::{Engine, scan};
+use super::engine::{Engine, ReadError, scan};
 use super::keys;
-use super::read::ReadError;
 use super::writes::Writes;
 use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};

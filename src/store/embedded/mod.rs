@@ -47,10 +47,10 @@ mod watchdog;
 mod writer;
 mod writes;
 
-pub(super) use engine::{Engine, Own};
+pub(super) use engine::{Engine, Own, ReadError};
 pub(super) use open::Setup;
-pub(super) use read::ReadError;
-pub(super) use state::{Limits, PANICKED};
+pub(super) use space::Limits;
+pub(super) use state::PANICKED;
 pub(super) use store::Embedded;
 pub use transact::{Abort, TransactionError};
 pub(crate) use transact::{NotCommitted, Purpose, Transact};

@@ -10,20 +10,21 @@ use std::thread;
 use super::batch::Batch;
 use super::cache::Cache;
 use super::directory::{self, broken};
-use super::engine::{Engine, scan};
+use super::engine::{Engine, ReadError, scan};
 use super::present::{Cut, Present};
 use super::queue::queue;
-use super::read::{self, ReadError};
+use super::read;
 use super::records::outcome_bytes;
-use super::repair::{damaged, repair};
-use super::state::{Limits, MAX_BOOT, Opening, Shared};
+use super::repair::repair;
+use super::space::Limits;
+use super::state::{MAX_BOOT, Opening, Shared};
 use super::store::Embedded;
 use super::totals::Totals;
 use super::{keys, listing, watchdog, writer};
 use crate::clock::{Clock, Timeline, Timestamp};
 use crate::key::RecordId;
-use crate::record::{Fence, Record, State, Transition};
-use crate::store::{OpenError, StoreError};
+use crate::record::Fence;
+use crate::store::OpenError;
 
 /// The version of the layout in `keys.rs` and of the codec. No release has written those before it.
 const FORMAT: u8 = 3;
@@ -156,23 +157,13 @@ pub(super) fn cut_some_short<E: Engine>(batch: &mut Batch<'_, E>) -> Result<bool
 
 /// Marks a run, unless it had ended.
 fn cut_one<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId, fence: Fence, number: u64) -> Result<(), String> {
-    let Err(error) = interrupt(batch, id) else { return Ok(()) };
+    let Err(error) = batch.cut_short(id) else { return Ok(()) };
     // A newer entry knows until when it is refused.
     let is_listed = listing::is_named_after(batch.engine, id, number).map_err(|error| error.to_string())?;
     if !is_listed {
-        damaged(batch, id, fence, &error);
+        batch.refuse_damaged(id, fence, &error);
     }
     Ok(())
-}
-
-/// Says of a run of the last process that it was cut short.
-pub(super) fn interrupt<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
-    match batch.current(id).map_err(|error| error.for_caller(batch.shared, id))? {
-        Some(Record { state: State::Running { .. }, fence, .. }) => {
-            batch.take(id, Transition::Interrupt { fence, status: None }).map(drop)
-        }
-        _ => Ok(()),
-    }
 }
 
 fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {

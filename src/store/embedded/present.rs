@@ -10,8 +10,7 @@ use std::collections::HashSet;
 use ahash::RandomState;
 use dashmap::DashMap;
 
-use super::engine::{Engine, scan};
-use super::read::ReadError;
+use super::engine::{Engine, ReadError, scan};
 use super::totals::Entries;
 use super::{keys, listing};
 use crate::key::RecordId;

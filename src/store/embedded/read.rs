@@ -10,37 +10,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::engine::{Engine, scan};
+use super::engine::{Engine, ReadError, scan};
 use super::keys;
 use super::state::Shared;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record};
 use crate::store::{InterruptedRecord, Page, StoreError};
-
-/// Why a read has no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
-    /// The engine failed.
-    #[error("{0}")]
-    Failed(Box<dyn std::error::Error + Send + Sync>),
-    /// The bytes are not what was written.
-    #[error("{0}")]
-    Corrupt(String),
-}
-
-impl ReadError {
-    /// What the caller is told. A read that the operating system or the engine refuses poisons the store, as a write does.
-    pub(super) fn for_caller<E: Engine>(self, shared: &Shared<E>, id: RecordId) -> StoreError {
-        match self {
-            Self::Corrupt(reason) => StoreError::Corrupt { id, reason },
-            Self::Failed(error) => {
-                shared.poison(format!("reading failed: {error}"));
-                StoreError::Unavailable { reason: "reading failed".to_owned(), source: Some(error) }
-            }
-        }
-    }
-}
 
 /// The live record of `id`, from memory or from disk.
 pub(super) async fn load<E: Engine>(shared: &Arc<Shared<E>>, id: RecordId) -> Result<Option<Record>, StoreError> {
@@ -91,7 +67,7 @@ fn from_disk<E: Engine>(shared: &Shared<E>, engine: &E, id: RecordId) -> Result<
         Err(ReadError::Corrupt(_)) => read(),
         result => result,
     };
-    result.map_err(|error| error.for_caller(shared, id))
+    result.map_err(|error| shared.read_failed(error, id))
 }
 
 /// A page of the interrupted operations, the oldest first.
@@ -115,7 +91,7 @@ fn list_interrupted<E: Engine>(
         if found.len() == page.limit {
             break;
         }
-        let (key, _) = entry.map_err(|error| error.for_caller(shared, RecordId::from_bytes([0; 32])))?;
+        let (key, _) = entry.map_err(|error| shared.read_failed(error, RecordId::from_bytes([0; 32])))?;
         let key = key.as_ref();
         if !key.starts_with(keys::INTERRUPTED) {
             break;
@@ -131,9 +107,9 @@ fn list_interrupted<E: Engine>(
             }
             // The others can be settled all the same.
             Err(error @ ReadError::Corrupt(_)) => {
-                shared.report_damage(id, &error.for_caller(shared, id), "left out of a list");
+                shared.report_damage(id, &shared.read_failed(error, id), "left out of a list");
             }
-            Err(error) => return Err(error.for_caller(shared, id)),
+            Err(error) => return Err(shared.read_failed(error, id)),
         }
     }
     Ok(found)

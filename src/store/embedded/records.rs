@@ -1,6 +1,7 @@
 //! The keys that go with a record: itself, what lists it, the pieces of its outcome.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -10,13 +11,33 @@ use super::keys;
 use crate::clock::Timestamp;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
-use crate::record::{Fence, Record, State};
+use crate::record::{Fence, Record, State, Transition};
 use crate::store::StoreError;
 
 /// What a record adds to an entry that lists it.
 const LISTED_BYTES: usize = 40;
 
+/// How long the key of a damaged record is refused where nothing says until when: as long as that of an interrupted one by
+/// default.
+const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+
 impl<E: Engine> Batch<'_, E> {
+    /// Says of a run of the last process that it was cut short.
+    pub(super) fn cut_short(&mut self, id: RecordId) -> Result<(), StoreError> {
+        match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
+            Some(Record { state: State::Running { .. }, fence, .. }) => {
+                self.take(id, Transition::Interrupt { fence, status: None }).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says of a record that can't be read, and of which nothing says so, when it is forgotten.
+    pub(super) fn refuse_damaged(&mut self, id: RecordId, fence: Fence, error: &StoreError) {
+        self.shared.report_damage(id, error, "refused for 30 days");
+        self.expire(id, fence, self.now.plus(DAMAGED_RETENTION));
+    }
+
     /// Replaces a record by another one, or removes it. `outcome` are the bytes that the new one refers to.
     pub(super) fn write_record(
         &mut self,

@@ -1,13 +1,10 @@
 //! Where the entries that list the records are damaged, or some are lost, they are made anew from the records themselves.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::batch::Batch;
-use super::engine::{Engine, scan_keys};
+use super::engine::{Engine, ReadError, scan_keys};
 use super::keys;
-use super::open::interrupt;
-use super::read::ReadError;
 use super::records::outcome_bytes;
 use super::state::Shared;
 use crate::key::RecordId;
@@ -16,10 +13,6 @@ use crate::store::StoreError;
 
 /// How many records, or entries, are written in one batch.
 const PER_BATCH: usize = 512;
-/// How long the key of a damaged record is refused where nothing says until when: as long as that of an interrupted one by
-/// default.
-const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
-
 /// Reads every record, and lists it; those of runs are said to be cut short. If the process ends meanwhile, the next one
 /// does it again.
 pub(super) fn repair<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<(), String> {
@@ -68,21 +61,15 @@ fn list<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreEr
             batch.sums.bytes += outcome_bytes(Some(&record));
             match record.expires {
                 Some(expires) => batch.expire(id, record.fence, expires),
-                None => interrupt(batch, id)?,
+                None => batch.cut_short(id)?,
             }
         }
         Ok(None) => {}
         Err(error @ ReadError::Corrupt(_)) => {
-            let error = error.for_caller(batch.shared, id);
-            damaged(batch, id, Fence(0), &error);
+            let error = batch.shared.read_failed(error, id);
+            batch.refuse_damaged(id, Fence(0), &error);
         }
-        Err(error) => return Err(error.for_caller(batch.shared, id)),
+        Err(error) => return Err(batch.shared.read_failed(error, id)),
     }
     Ok(())
-}
-
-/// Says of a record that can't be read, and of which nothing says so, when it is forgotten.
-pub(super) fn damaged<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId, fence: Fence, error: &StoreError) {
-    batch.shared.report_damage(id, error, "refused for 30 days");
-    batch.expire(id, fence, batch.now.plus(DAMAGED_RETENTION));
 }

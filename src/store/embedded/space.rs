@@ -3,7 +3,14 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::state::Limits;
+/// From when on no new key is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_records: u64,
+    pub(crate) max_bytes: u64,
+    /// The bytes of the disk that are left free; `None`: a part of the disk.
+    pub(crate) min_free: Option<u64>,
+}
 
 /// What is left free by default, at most; and of how many parts of the disk one.
 const MOST: u64 = 1 << 30;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
-use super::engine::Engine;
+use super::engine::{Engine, ReadError};
 use super::present::Present;
 use super::runs::Runs;
-use super::space::Space;
+use super::space::{Limits, Space};
 use crate::clock::Timeline;
 use crate::key::RecordId;
 use crate::record::Fence;
@@ -82,15 +82,6 @@ pub(super) struct Opening<E> {
     pub(super) boot: u64,
 }
 
-/// From when on no new key is taken.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) max_records: u64,
-    pub(crate) max_bytes: u64,
-    /// The bytes of the disk that are left free; `None`: what [`space`](super::space) says.
-    pub(crate) min_free: Option<u64>,
-}
-
 impl<E: Engine> Shared<E> {
     pub(super) fn new(opening: Opening<E>) -> Self {
         let first_fence = opening.boot << BOOT_SHIFT;
@@ -147,6 +138,17 @@ impl<E: Engine> Shared<E> {
         if first {
             let path = self.path.display();
             tracing::error!(target: "tower_idempotency", %path, reason, "the store is poisoned; restart the process");
+        }
+    }
+
+    /// What the caller is told of a read. One that the operating system or the engine refuses poisons the store, as a write does.
+    pub(super) fn read_failed(&self, error: ReadError, id: RecordId) -> StoreError {
+        match error {
+            ReadError::Corrupt(reason) => StoreError::Corrupt { id, reason },
+            ReadError::Failed(error) => {
+                self.poison(format!("reading failed: {error}"));
+                StoreError::Unavailable { reason: "reading failed".to_owned(), source: Some(error) }
+            }
         }
     }
 

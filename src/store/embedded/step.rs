@@ -20,10 +20,7 @@ const PIECES_AT_ONCE: usize = 32;
 /// What one verb writes at most beside its pieces: a record with its outcome, and what lists it.
 const MAX_VERB: usize = 8 * 1024;
 
-pub(super) const READ_FAILED: &str = "a read failed meanwhile";
-
-/// A piece of an outcome, and its key.
-pub(super) type Ahead = (Vec<u8>, Bytes);
+const READ_FAILED: &str = "a read failed meanwhile";
 
 impl<E: Engine> Batch<'_, E> {
     /// Between two verbs: writes what was decided so far, if another one might not fit into the step. Where that fails, the
@@ -131,9 +128,22 @@ impl<E: Engine> Batch<'_, E> {
         std::mem::take(&mut self.step.writes)
     }
 
+    /// Writes all that is left and makes it durable. `sync` also where there is nothing to write.
+    pub(super) fn write_all(&mut self, sync: bool) -> Result<(), String> {
+        if self.shared.is_poisoned() {
+            return Err(READ_FAILED.to_owned());
+        }
+        let early = self.early.clone()?;
+        let is_written = self.step.is_written;
+        if is_written {
+            self.write_out()?;
+        }
+        if early || is_written || sync { self.engine.sync() } else { Ok(()) }
+    }
+
     /// Writes what was decided so far: first the pieces of long outcomes, a little at a time and each made durable, then in
     /// one step everything else.
-    pub(super) fn write_out(&mut self) -> Result<(), String> {
+    fn write_out(&mut self) -> Result<(), String> {
         let ahead = std::mem::take(&mut self.step.ahead);
         if !ahead.is_empty() {
             self.sync_from(0)?;

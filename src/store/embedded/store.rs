@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::Either;
-use futures_util::stream::{self, BoxStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -73,7 +71,7 @@ impl<E: Engine> Embedded<E> {
     }
 
     /// Sends a transaction to the writer, now. It is answered in any case.
-    pub(crate) fn transact(&self, transact: Transact<E>) {
+    pub(crate) fn transact(&self, transact: Transact<E::Effect>) {
         let shared = &self.0.shared;
         let checked = match transact.purpose {
             Purpose::Run(_) => shared.check(),
@@ -152,10 +150,6 @@ impl<E: Engine> Embedded<E> {
         &self.0.shared.slots
     }
 
-    pub(crate) fn is_exclusive(&self) -> bool {
-        true
-    }
-
     pub(crate) fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         read::load(&self.0.shared, id)
     }
@@ -193,9 +187,5 @@ impl<E: Engine> Embedded<E> {
 
     pub(crate) fn health(&self) -> Health {
         self.0.shared.health()
-    }
-
-    pub(crate) fn changed(&self) -> BoxStream<'static, RecordId> {
-        stream::pending().boxed()
     }
 }

@@ -4,8 +4,7 @@
 //! grave and removed bit by bit.
 
 use super::batch::Batch;
-use super::engine::{Engine, scan, scan_keys};
-use super::read::ReadError;
+use super::engine::{Engine, ReadError, scan, scan_keys};
 use super::{keys, listing};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -95,7 +94,7 @@ fn remove<E: Engine>(
         Ok(_) => Ok(Removed::Nothing),
         // A damaged record was refused until now. Its time is over, as this entry knows, unless a newer one names it.
         Err(error) => {
-            let error = error.for_caller(batch.shared, id);
+            let error = batch.shared.read_failed(error, id);
             let number = keys::number_of(key);
             if read(batch, listing::is_named_after(batch.engine, id, number))? {
                 return Ok(Removed::Nothing);
@@ -135,5 +134,5 @@ fn remove_pieces<E: Engine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<us
 }
 
 fn read<E: Engine, T>(batch: &Batch<'_, E>, entry: Result<T, ReadError>) -> Result<T, StoreError> {
-    entry.map_err(|error| error.for_caller(batch.shared, RecordId::from_bytes([0; 32])))
+    entry.map_err(|error| batch.shared.read_failed(error, RecordId::from_bytes([0; 32])))
 }

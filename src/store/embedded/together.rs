@@ -14,7 +14,7 @@ use crate::store::StoreError;
 
 impl<E: Engine> Batch<'_, E> {
     /// Runs a transaction, and answers once this batch is durable.
-    pub(super) fn transact(&mut self, transact: Transact<E>) {
+    pub(super) fn transact(&mut self, transact: Transact<E::Effect>) {
         let Transact { purpose, mut effect, answer } = transact;
         let ran = match purpose {
             Purpose::Run(completion) => self.commit_together(&completion, &mut effect),
@@ -41,7 +41,7 @@ impl<E: Engine> Batch<'_, E> {
 
     fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Effect) -> Result<Bytes, NotCommitted> {
         let id = completion.hold.id;
-        let current = self.current(id).map_err(|error| NotCommitted::Store(error.for_caller(self.shared, id)))?;
+        let current = self.current(id).map_err(|error| NotCommitted::Store(self.shared.read_failed(error, id)))?;
         let live = current.clone().and_then(|record| record.live(self.now));
         // Somebody may have been asked meanwhile about a run that was interrupted, and have found nothing.
         let is_open = live.as_ref().is_none_or(|live| matches!(live.state, State::Running { .. }));

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::engine::Engine;
 use crate::record::Completion;
 use crate::store::StoreError;
 
@@ -59,10 +58,10 @@ pub(crate) enum Purpose {
 type Answer = Box<dyn FnOnce(Result<Bytes, NotCommitted>) + Send>;
 
 /// A transaction on its way to the writer. If it is dropped unanswered, what its answer holds is dropped with it.
-pub(crate) struct Transact<E: Engine> {
+pub(crate) struct Transact<F> {
     /// What it completes; where it is no run's, until when it may begin.
     pub(crate) purpose: Purpose,
-    pub(crate) effect: E::Effect,
+    pub(crate) effect: F,
     pub(crate) answer: Answer,
 }
 

@@ -46,7 +46,7 @@ impl Step {
 #[allow(clippy::large_enum_variant, reason = "nearly all are the largest")]
 pub(super) enum Verb<E: Engine> {
     Apply(Step),
-    Transact(Box<Transact<E>>),
+    Transact(Box<Transact<E::Effect>>),
     Sweep(usize, Reply<usize>),
     /// Makes durable what the application wrote to its own trees.
     Sync(Reply<()>),

@@ -1,20 +1,12 @@
-//! How a [`SledStore`] is set up.
+//! How a [`SledStore`](super::SledStore) is set up.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use super::engine::SledEngine;
-use super::store::SledStore;
 use crate::clock::{Clock, SystemClock};
-use crate::store::OpenError;
 use crate::store::embedded::{Limits, Setup};
 
-/// How often it is looked whether another process has let a directory go.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Sets up a [`SledStore`].
+/// Sets up a [`SledStore`](super::SledStore).
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SledStoreBuilder(pub(super) Setup<SledEngine>);
@@ -68,28 +60,5 @@ impl SledStoreBuilder {
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.0.clock = Arc::new(clock);
         self
-    }
-
-    /// Opens the store in `directory`.
-    ///
-    /// # Errors
-    /// As [`SledStore::open`].
-    pub fn open(self, directory: impl AsRef<Path>) -> Result<SledStore, OpenError> {
-        self.0.open(directory.as_ref()).map(SledStore)
-    }
-
-    /// Opens the store in `directory`, and waits for at most `patience` where another process, or another opening in this
-    /// one, has it open: so that a new process may start while the last one is still closing. Blocks its thread.
-    ///
-    /// # Errors
-    /// As [`SledStore::open`]; [`OpenError::InUse`] only after `patience`.
-    pub fn open_within(self, directory: impl AsRef<Path>, patience: Duration) -> Result<SledStore, OpenError> {
-        let began = Instant::now();
-        loop {
-            match self.clone().open(&directory) {
-                Err(OpenError::InUse { .. }) if began.elapsed() < patience => thread::sleep(LOOK_EVERY),
-                opened => return opened,
-            }
-        }
     }
 }

@@ -12,7 +12,7 @@ use super::TREE;
 use super::durable::{Disk, Nudge, nudging};
 use super::pins::{Keeper, pinned};
 use super::segments;
-use super::transaction::Effect;
+use super::transaction::{self, Effect, as_batch};
 use crate::store::OpenError;
 use crate::store::embedded::{Engine, NotCommitted, Own, ReadError, Writes, directory};
 
@@ -97,7 +97,7 @@ impl Engine for SledEngine {
     }
 
     fn transact(&self, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
-        self.run(effect, own)
+        transaction::run(&self.tree, effect, own)
     }
 
     fn attend<T>(&self, act: impl FnOnce() -> T) -> T {
@@ -130,18 +130,6 @@ impl From<sled::Error> for ReadError {
             error => Self::Failed(error.into()),
         }
     }
-}
-
-/// A step, of which all is recovered or nothing.
-pub(super) fn as_batch(step: Writes) -> sled::Batch {
-    let mut batch = sled::Batch::default();
-    for (key, value) in step.in_order() {
-        match value {
-            Some(value) => batch.insert(key, &*value),
-            None => batch.remove(key),
-        }
-    }
-    batch
 }
 
 fn write_failed(error: &sled::Error) -> String {

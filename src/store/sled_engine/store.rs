@@ -3,18 +3,24 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use futures_util::stream::BoxStream;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 
 use super::builder::SledStoreBuilder;
 use super::engine::SledEngine;
+use super::transaction::Effect;
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Health, InterruptedRecord, Page, Sealed, Store};
 use crate::store::embedded::{Embedded, Transact};
 use crate::store::{OpenError, StoreError};
+
+/// How often it is looked whether another process has let a directory go.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own: they survive crashes of
 /// the process and power cuts.
@@ -116,8 +122,33 @@ impl SledStore {
     }
 
     /// Sends a transaction to the writer, now. It is answered in any case.
-    pub(crate) fn transact(&self, transact: Transact<SledEngine>) {
+    pub(crate) fn transact(&self, transact: Transact<Effect>) {
         self.0.transact(transact);
+    }
+}
+
+impl SledStoreBuilder {
+    /// Opens the store in `directory`.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`].
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<SledStore, OpenError> {
+        self.0.open(directory.as_ref()).map(SledStore)
+    }
+
+    /// Opens the store in `directory`, and waits for at most `patience` where another process, or another opening in this
+    /// one, has it open: so that a new process may start while the last one is still closing. Blocks its thread.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`]; [`OpenError::InUse`] only after `patience`.
+    pub fn open_within(self, directory: impl AsRef<Path>, patience: Duration) -> Result<SledStore, OpenError> {
+        let began = Instant::now();
+        loop {
+            match self.clone().open(&directory) {
+                Err(OpenError::InUse { .. }) if began.elapsed() < patience => thread::sleep(LOOK_EVERY),
+                opened => return opened,
+            }
+        }
     }
 }
 
@@ -129,7 +160,7 @@ impl Store for SledStore {
     }
 
     fn is_exclusive(&self) -> bool {
-        self.0.is_exclusive()
+        true
     }
 
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
@@ -153,6 +184,6 @@ impl Store for SledStore {
     }
 
     fn changed(&self) -> BoxStream<'static, RecordId> {
-        self.0.changed()
+        stream::pending().boxed()
     }
 }

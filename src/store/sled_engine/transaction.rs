@@ -12,9 +12,8 @@ use sled::transaction::{
 use sled::{IVec, Tree};
 
 use super::TREE;
-use super::engine::{SledEngine, as_batch};
 use crate::store::StoreError;
-use crate::store::embedded::{Abort, ENTRY_BYTES, MAX_STEP, NotCommitted, Own, PANICKED, TransactionError};
+use crate::store::embedded::{Abort, ENTRY_BYTES, MAX_STEP, NotCommitted, Own, PANICKED, TransactionError, Writes};
 
 /// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one of over
 /// 128 KiB goes to a file that it never syncs.
@@ -134,29 +133,39 @@ pub(crate) fn effect<const N: usize, E>(
     Effect { trees: trees.map(Tree::clone).into(), call: Box::new(call) }
 }
 
-impl SledEngine {
-    /// One of sled's transactions over the store's tree and the application's.
-    pub(super) fn run(&self, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
-        let Effect { trees, call } = effect;
-        check_trees(trees)?;
-        // The store's tree is among them: sled refuses those of another database.
-        let trees: Vec<Tree> = std::iter::once(self.tree.clone()).chain(trees.iter().cloned()).collect();
-        let (call, own) = (RefCell::new(call), RefCell::new(own));
-        let result = trees.as_slice().transaction(|views| {
-            let (outcome, bytes) =
-                called(&mut call.borrow_mut(), &views[1..]).map_err(ConflictableTransactionError::Abort)?;
-            let writes = (own.borrow_mut())(&outcome).map_err(ConflictableTransactionError::Abort)?;
-            views[0].apply_batch(&as_batch(writes))?;
-            Ok((outcome, bytes))
-        });
-        result.map_err(|error| match error {
-            Error::Abort(not_committed) => not_committed,
-            Error::Storage(sled::Error::Unsupported(_)) => {
-                NotCommitted::Trees("a tree is of another database than the store's")
-            }
-            Error::Storage(error) => NotCommitted::Store(StoreError::uncertain(format!("writing failed: {error}"))),
-        })
+/// One of sled's transactions over the store's tree and the application's.
+pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
+    let Effect { trees, call } = effect;
+    check_trees(trees)?;
+    // The store's tree is among them: sled refuses those of another database.
+    let trees: Vec<Tree> = std::iter::once(store.clone()).chain(trees.iter().cloned()).collect();
+    let (call, own) = (RefCell::new(call), RefCell::new(own));
+    let result = trees.as_slice().transaction(|views| {
+        let (outcome, bytes) =
+            called(&mut call.borrow_mut(), &views[1..]).map_err(ConflictableTransactionError::Abort)?;
+        let writes = (own.borrow_mut())(&outcome).map_err(ConflictableTransactionError::Abort)?;
+        views[0].apply_batch(&as_batch(writes))?;
+        Ok((outcome, bytes))
+    });
+    result.map_err(|error| match error {
+        Error::Abort(not_committed) => not_committed,
+        Error::Storage(sled::Error::Unsupported(_)) => {
+            NotCommitted::Trees("a tree is of another database than the store's")
+        }
+        Error::Storage(error) => NotCommitted::Store(StoreError::uncertain(format!("writing failed: {error}"))),
+    })
+}
+
+/// A step, of which all is recovered or nothing.
+pub(super) fn as_batch(step: Writes) -> sled::Batch {
+    let mut batch = sled::Batch::default();
+    for (key, value) in step.in_order() {
+        match value {
+            Some(value) => batch.insert(key, &*value),
+            None => batch.remove(key),
+        }
     }
+    batch
 }
 
 fn check_trees(trees: &[Tree]) -> Result<(), NotCommitted> {

@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use crate::store::OpenError;
-use crate::store::embedded::engine::{Engine, Own};
-use crate::store::embedded::read::ReadError;
+use crate::store::embedded::engine::{Engine, Own, ReadError};
 use crate::store::embedded::transact::NotCommitted;
 use crate::store::embedded::writes::Writes;
 
