@@ -1,5 +1,9 @@
+use std::time::Duration;
+
 use super::*;
-use crate::key::Key;
+use crate::clock::Timestamp;
+use crate::fingerprint::Fingerprint;
+use crate::key::{Key, RecordId};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 const DAY: Duration = Duration::from_secs(86_400);
