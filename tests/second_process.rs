@@ -92,6 +92,39 @@ async fn an_operator_elsewhere_settles_a_run_that_was_thought_dead_and_has_the_l
     assert_eq!(here.post("k", "a").await.text(), "told");
 }
 
+// A released row is not an absent one: what an operator forgot is not recorded, and the key is free.
+#[tokio::test]
+async fn what_an_operator_elsewhere_forgot_is_not_recorded_when_its_run_ends_after_all() {
+    let gate = Gate::default();
+    let (stores, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
+    let run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    stores[0].lapse();
+    let operator = IdempotencyLayer::new(stores[1].clone());
+    let listed = operator.interrupted(9).await.unwrap()[0];
+    assert_eq!(operator.resolve(listed.id, listed.fence, Resolve::Forget).await.unwrap(), Reply::Taken);
+    gate.open();
+    assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
+    assert_eq!(elsewhere.post("k", "a").await.text(), "elsewhere 1");
+}
+
+// The retry of a late outcome whose answer was lost, after somebody was asked about its run.
+#[tokio::test(start_paused = true)]
+async fn a_late_outcome_that_is_told_twice_after_a_question_is_known_for_its_own() {
+    let gate = Gate::default();
+    let (stores, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
+    let run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    stores[0].lapse();
+    let asked = Asked::default();
+    let unknown = Lab::counting(asking(stores[1].clone(), asked.says([Reconciled::Unknown])));
+    assert_eq!(unknown.post("k", "a").await.problem(), "outcome-unknown");
+    stores[0].lose_answer(Verb::Complete);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert!(elsewhere.post("k", "a").await.is_replay());
+}
+
 #[tokio::test]
 async fn of_two_askers_one_asks_and_the_other_is_told_that_it_is_in_flight() {
     let store = TestStore::new();

@@ -15,8 +15,8 @@ use crate::store::{Store, StoreError};
 
 /// How often an operation is claimed whose record vanishes each time before it is looked at.
 const CLAIMS: usize = 3;
-/// What a run may take beyond `max_run`, to record how it ended.
-const RECORDED_WITHIN: Duration = Duration::from_secs(60);
+/// What a run may take beyond `max_run`, to record how it ended: longer than it waits for a transaction of its own.
+const RECORDED_WITHIN: Duration = Duration::from_secs(90);
 
 /// What came of it.
 #[derive(Debug)]

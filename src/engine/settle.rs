@@ -117,6 +117,8 @@ impl<St: Store> Engine<St> {
             may_be_done |= matches!(error, StoreError::Uncertain { .. });
             tokio::time::sleep(pause).await;
             match self.store.apply(id, transition.clone()).await {
+                // Whatever this one says: the first may have been done.
+                Err(again) if may_be_done => error = StoreError::uncertain(again.to_string()),
                 Err(again) => error = again,
                 Ok(Applied { record, .. }) if may_be_done && was_done(record.as_ref(), &transition) => {
                     return Ok(Applied { reply: Reply::Taken, record });
@@ -175,15 +177,17 @@ impl<St: Store> Engine<St> {
     }
 }
 
-/// Whether what stands there is what an operation was settled with.
+/// Whether what stands there is what the store was told.
 fn was_done(record: Option<&Record>, transition: &Transition) -> bool {
-    match (record, transition) {
-        (None, Transition::Resolve(_, Resolution::Forget)) => true,
-        (
-            Some(Record { state: State::Completed { outcome: held }, .. }),
-            Transition::Resolve(_, Resolution::Outcome { outcome, .. }),
-        ) => held == outcome,
-        _ => false,
+    let held = record.map(|record| &record.state);
+    match transition {
+        Transition::Resolve(_, Resolution::Forget) => record.is_none(),
+        Transition::Complete(Completion { settlement: Settlement::Consumed { status }, .. }) => {
+            held == Some(&State::Consumed { status: *status })
+        }
+        transition => {
+            matches!((held, transition.outcome()), (Some(State::Completed { outcome: held }), Some(told)) if held == told)
+        }
     }
 }
 

@@ -71,8 +71,8 @@ pub struct Draft<O> {
 pub enum Expiry {
     /// Until it comes to another state.
     Never,
-    /// As long as it would have been without the change.
-    Unchanged,
+    /// As long as it would have been without the change, and at least for so long from now.
+    AtLeast(Duration),
     /// For so long from now.
     In(Duration),
 }
@@ -114,7 +114,8 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
         Transition::Inquire { fence, bound } => match interrupted(current, fence) {
             Some(Record { state: State::Interrupted { run, status }, fingerprint, attempt, origin, .. }) => {
                 let state = State::Interrupted { run: *run, status: *status };
-                let (expiry, owned, origin) = (Expiry::Unchanged, Some(bound), origin.clone());
+                // What is said to the question must find the record.
+                let (expiry, owned, origin) = (Expiry::AtLeast(bound), Some(bound), origin.clone());
                 put(Draft { fence: None, expiry, owned, fingerprint: *fingerprint, attempt: *attempt, origin, state })
             }
             _ => refused(),
@@ -198,11 +199,11 @@ impl<O> Draft<O> {
         Self { fence, expiry: Expiry::In(kept), owned: None, fingerprint, attempt, origin: origin.clone(), state }
     }
 
-    /// The record that this makes of `current`, now. `fresh` is a fence that was never given before.
+    /// The record that this makes of `current`, as the store presented it, now. `fresh` is a fence that was never given before.
     #[must_use]
     pub fn stamp(self, current: Option<&Record<O>>, fresh: Fence, now: Timestamp) -> Record<O> {
         let Self { fence, expiry, owned, fingerprint, attempt, origin, state } = self;
-        let is_question = matches!(state, State::Interrupted { .. }) && expiry == Expiry::Unchanged;
+        let is_question = matches!(expiry, Expiry::AtLeast(_));
         let before = current.filter(|_| is_question);
         Record {
             fence: fence.unwrap_or(fresh),
@@ -210,7 +211,9 @@ impl<O> Draft<O> {
             since: before.map_or(now, |before| before.since),
             expires: match expiry {
                 Expiry::Never => None,
-                Expiry::Unchanged => current.and_then(|current| current.expires),
+                Expiry::AtLeast(least) => {
+                    current.and_then(|current| current.expires).map(|expires| expires.max(now.plus(least)))
+                }
                 Expiry::In(kept) => Some(now.plus(kept)),
             },
             fingerprint,

@@ -138,6 +138,15 @@ fn trap_74_a_question_changes_the_fence_and_nothing_else() {
     refused(&Some(asked), inquire(1));
 }
 
+// "It took place" must not find the record gone, and the operation run again.
+#[test]
+fn a_record_outlives_the_question_that_is_asked_about_it() {
+    let soon = NOW.plus(Duration::from_secs(3));
+    let about_to_expire = cut_short().map(|record| Record { expires: Some(soon), ..record });
+    let asked = taken(&about_to_expire, 2, inquire(1)).unwrap();
+    assert_eq!(asked.expires, Some(NOW.plus(DAY)));
+}
+
 #[test]
 fn while_another_process_asks_nobody_takes_the_operation_over_and_an_operator_still_settles_it() {
     let asked = taken(&cut_short(), 2, inquire(1)).map(|record| Record { owner: Owner::Elsewhere, ..record });

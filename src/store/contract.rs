@@ -33,8 +33,8 @@ pub trait Sealed {}
 ///    `patience`.
 /// 5. A fence never repeats and never shrinks, whatever was released, swept or expired, across restarts too.
 /// 6. A record past its expiry is absent, swept or not.
-/// 7. A run of a process that is gone is presented as interrupted. Of one that another living process has, the record's
-///    [`owner`](Record::owner) says so.
+/// 7. A run of a process that is gone, as far as the store knows, is presented as interrupted; to its own process it never is. Of
+///    one that another living process has, the record's [`owner`](Record::owner) says so.
 ///
 /// # Cancellation
 /// A transition takes effect when `apply` is *called*. The future is only the way to the answer: dropping it, polled or not,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::{Future, ready};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
@@ -90,6 +90,7 @@ impl MemoryStoreBuilder {
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             fences: AtomicU64::new(1),
+            keeps_traces: AtomicBool::new(false),
             ended: Mutex::default(),
             time: Timeline::start(clock, Timestamp::from_millis(0)),
             max_records,
@@ -109,6 +110,8 @@ struct Table {
     count: AtomicUsize,
     bytes: AtomicUsize,
     fences: AtomicU64,
+    // Whether what is released leaves a trace, as it does where several processes share the records.
+    keeps_traces: AtomicBool,
     // The processes that are gone, and since when.
     ended: Mutex<HashMap<u64, Timestamp, RandomState>>,
     time: Timeline,
@@ -121,6 +124,8 @@ struct Table {
 struct Row {
     record: Record,
     owner: Option<Claimant>,
+    // It was released, and its trace is kept.
+    is_released: bool,
 }
 
 /// Which process owns a record, and until when at most.
@@ -166,6 +171,12 @@ impl MemoryStore {
         Self { table: Arc::clone(&self.table), slots: Arc::default(), process }
     }
 
+    /// From now on several processes share the records: what is released leaves a trace.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn share(&self) {
+        self.table.keeps_traces.store(true, Ordering::Relaxed);
+    }
+
     /// This process is taken for dead from now on.
     #[cfg(feature = "test-util")]
     pub(crate) fn end(&self) {
@@ -191,12 +202,18 @@ impl Table {
         if is_claim && current.is_none() {
             self.check_room()?;
         }
-        let (change, reply) = record::next(Current::from(current.as_ref()), transition);
+        let is_released = matches!(&place, Entry::Occupied(row) if row.get().is_released);
+        let stands = if is_released { Current::Released } else { Current::from(current.as_ref()) };
+        let (change, reply) = record::next(stands, transition);
         let record = match change {
             Change::Nothing => current,
             Change::Release => {
-                if let Entry::Occupied(place) = place {
-                    self.remove(place);
+                match place {
+                    Entry::Occupied(mut place) if self.keeps_traces.load(Ordering::Relaxed) => {
+                        place.get_mut().is_released = true;
+                    }
+                    Entry::Occupied(place) => self.remove(place),
+                    Entry::Vacant(_) => {}
                 }
                 None
             }
@@ -205,7 +222,7 @@ impl Table {
                 let record = draft.stamp(current.as_ref(), self.next_fence(), now);
                 if !(leaves_no_trace && self.volatile_claims) {
                     let most = if is_claim { self.max_records } else { usize::MAX };
-                    self.put(place, Row { record: record.clone(), owner }, most)?;
+                    self.put(place, Row { record: record.clone(), owner, is_released: false }, most)?;
                 }
                 Some(record)
             }
@@ -215,6 +232,9 @@ impl Table {
 
     /// A row as this process sees it now.
     fn present(&self, row: &Row, process: u64, now: Timestamp) -> Option<Record> {
+        if row.is_released {
+            return None;
+        }
         let record = row.record.clone();
         let record = match row.owner {
             None => Record { owner: Owner::Nobody, ..record },

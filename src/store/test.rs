@@ -187,6 +187,7 @@ impl TestStore {
     #[must_use]
     pub fn beside(&self) -> Self {
         self.world.is_shared.store(true, Ordering::SeqCst);
+        self.memory.share();
         self.opened()
     }
 
