@@ -20,6 +20,8 @@ pub(crate) struct Row {
     pub(crate) record: Option<Record<Run>>,
     /// Who wrote it, if it is his.
     pub(crate) owner: Option<usize>,
+    /// Whether its time is over: it is absent then, for whatever is expected, and its fence is not forgotten.
+    pub(crate) is_expired: bool,
 }
 
 /// A write on its way.
@@ -35,8 +37,10 @@ pub(crate) struct Put {
 
 /// What is written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant, reason = "there are few at a time")]
 pub(crate) enum Content {
-    Record(Draft<Run>),
+    /// Of the record that was read.
+    Record(Draft<Run>, Option<Record<Run>>),
     Released,
 }
 
@@ -47,18 +51,18 @@ pub(crate) struct Database {
     pub(crate) last_fence: u64,
 }
 
-/// The model knows no time: records expire by an event of their own.
+/// The model knows no time: an outcome expires by an event of its own.
 const NOW: Timestamp = Timestamp::from_millis(0);
 
 impl Database {
     /// What `process` reads. `is_gone`: whether a process is dead, as far as the database knows.
     pub(crate) fn read(&self, process: usize, is_gone: impl Fn(usize) -> bool) -> Option<Record<Run>> {
-        let row = self.row.as_ref()?;
+        let row = self.row.as_ref().filter(|row| !row.is_expired)?;
         let record = row.record.clone()?;
         Some(match row.owner {
             None => Record { owner: Owner::Nobody, ..record },
-            Some(owner) if is_gone(owner) => Record { owner: Owner::Nobody, ..record }.lapse(NOW),
             Some(owner) if owner == process => Record { owner: Owner::Here, ..record },
+            Some(owner) if is_gone(owner) => Record { owner: Owner::Nobody, ..record }.lapse(NOW),
             Some(_) => Record { owner: Owner::Elsewhere, ..record },
         })
     }
@@ -72,8 +76,8 @@ impl Database {
     ) -> (Change<Run>, Reply) {
         let current = match (record, &self.row) {
             (Some(record), _) => Current::Held(record),
-            (None, Some(_)) => Current::Released,
-            (None, None) => Current::Absent,
+            (None, Some(Row { is_expired: false, .. })) => Current::Released,
+            (None, _) => Current::Absent,
         };
         let (of, is_resolution) = match &transition {
             Transition::Reclaim(_, fence) => (Some(*fence), false),
@@ -99,9 +103,14 @@ impl Database {
         (change, reply)
     }
 
+    /// The version of what is there.
+    pub(crate) fn version(&self) -> Option<Token> {
+        self.row.as_ref().filter(|row| !row.is_expired).map(|row| row.version)
+    }
+
     /// Does a write, if the row is as it expects, or is its own already.
     pub(crate) fn put(&mut self, put: &Put, content: &Content, fault: Option<Fault>) {
-        let version = self.row.as_ref().map(|row| row.version);
+        let version = self.version();
         let fence = |row: &Row| row.record.as_ref().map(|record| record.fence.0);
         let is_ours = version == Some(put.token);
         let matches = match fault {
@@ -116,18 +125,20 @@ impl Database {
         let before = self.row.as_ref().and_then(|row| row.record.clone());
         self.row = match content {
             Content::Released if fault == Some(Fault::ReleaseDeletes) => None,
-            Content::Released => Some(Row { version: put.token, record: None, owner: None }),
-            Content::Record(draft) => {
-                let is_new = draft.fence.is_none() && !is_ours;
+            Content::Released => Some(Row { version: put.token, record: None, owner: None, is_expired: false }),
+            Content::Record(draft, read) => {
+                // A fence over what has expired is a new one, whatever was asked for: none ever shrinks.
+                let is_over_expired = self.row.as_ref().is_some_and(|row| row.is_expired);
+                let is_new = !is_ours && (draft.fence.is_none() || is_over_expired);
                 self.last_fence += u64::from(is_new);
-                let fresh = if is_ours {
-                    before.as_ref().map_or(Fence(0), |record| record.fence)
-                } else {
-                    Fence(self.last_fence)
-                };
+                let mut record = draft.clone().stamp(read.as_ref(), Fence(self.last_fence), NOW);
+                if is_new {
+                    record.fence = Fence(self.last_fence);
+                } else if let (true, Some(before)) = (is_ours, &before) {
+                    record.fence = before.fence;
+                }
                 let owner = draft.owned.map(|_| put.by);
-                let record = draft.clone().stamp(before.as_ref(), fresh, NOW);
-                Some(Row { version: put.token, record: Some(record), owner })
+                Some(Row { version: put.token, record: Some(record), owner, is_expired: false })
             }
         };
     }

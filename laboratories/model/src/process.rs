@@ -15,6 +15,7 @@ const A_WHILE: Duration = Duration::from_secs(1);
 
 /// What a process is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant, reason = "there are few at a time")]
 pub(crate) enum Phase {
     Idle,
     /// It waits for what became of its write.
@@ -49,8 +50,12 @@ pub(crate) enum Job {
         fence: Fence,
         run: Run,
     },
-    Interrupt,
-    Release,
+    Interrupt {
+        fence: Fence,
+    },
+    Release {
+        fence: Fence,
+    },
     Resolve {
         run: Run,
     },
@@ -87,7 +92,7 @@ impl World {
         }
         // Without a look: what comes back decides.
         let (change, _) = self.database.decide(None, Transition::Claim(claim()), None);
-        self.send(process, Job::Claim, None, change);
+        self.send(process, Job::Claim, None, None, change);
     }
 
     /// Decides over what it reads now, and writes what has to be written.
@@ -96,13 +101,13 @@ impl World {
         let (change, reply) = self.database.decide(record.as_ref(), transition, protocol.fault);
         match (change, reply) {
             (Change::Nothing, reply) => self.known(protocol, process, job, record, reply == Reply::Taken),
-            (change, _) => self.send(process, job, self.database.row.as_ref().map(|row| row.version), change),
+            (change, _) => self.send(process, job, self.database.version(), record, change),
         }
     }
 
-    fn send(&mut self, process: usize, job: Job, expects: Option<u8>, change: Change<Run>) {
+    fn send(&mut self, process: usize, job: Job, expects: Option<u8>, read: Option<Record<Run>>, change: Change<Run>) {
         let content = match change {
-            Change::Put(draft) => Content::Record(draft),
+            Change::Put(draft) => Content::Record(draft, read),
             Change::Release => Content::Released,
             Change::Nothing => return,
         };
@@ -117,7 +122,7 @@ impl World {
     pub(crate) fn answered(&mut self, protocol: &Protocol, process: usize) {
         let Phase::Writing { put, job, .. } = self.processes[process].clone() else { return };
         let is_done = self.database.row.as_ref().is_some_and(|row| row.version == put.token)
-            || (self.database.row.is_none() && matches!(job, Job::Release));
+            || (self.database.row.is_none() && matches!(job, Job::Release { .. }));
         let record = self.read(protocol, process);
         self.known(protocol, process, job, record, is_done);
     }
@@ -142,7 +147,14 @@ impl World {
             (Job::Complete { run, .. }, _) if is_done => self.told(run),
             (Job::Complete { fence, run }, record) => self.complete_again(protocol, process, fence, run, record),
             (Job::Resolve { run }, _) if is_done => self.told(run),
-            (Job::Interrupt | Job::Release | Job::Resolve { .. }, _) => {}
+            // Somebody was quicker: it is decided anew, over what is there now.
+            (Job::Interrupt { fence }, Some(_)) if !is_done => {
+                self.take_again(protocol, process, job, Transition::Interrupt { fence, status: None });
+            }
+            (Job::Release { fence }, Some(_)) if !is_done => {
+                self.take_again(protocol, process, job, Transition::Release(fence));
+            }
+            (Job::Interrupt { .. } | Job::Release { .. } | Job::Resolve { .. }, _) => {}
         }
     }
 
@@ -156,7 +168,7 @@ impl World {
             State::Completed { outcome } => self.told(outcome),
             State::Running { .. } if record.owner == Owner::Here => {
                 let interrupt = Transition::Interrupt { fence: record.fence, status: None };
-                self.take(protocol, process, Job::Interrupt, interrupt);
+                self.take(protocol, process, Job::Interrupt { fence: record.fence }, interrupt);
             }
             State::Interrupted { .. } if record.is_interrupted() => match protocol.policy {
                 Policy::Refuse => {}
@@ -191,6 +203,15 @@ impl World {
         // Its client is told that the outcome is unknown.
         self.disputes += 1;
         self.thrown_away |= !self.was_taken(fence);
+    }
+
+    /// Unless there is nothing to be written for it any more.
+    fn take_again(&mut self, protocol: &Protocol, process: usize, job: Job, transition: Transition<Run>) {
+        let record = self.read(protocol, process);
+        let (change, _) = self.database.decide(record.as_ref(), transition.clone(), protocol.fault);
+        if change != Change::Nothing {
+            self.take(protocol, process, job, transition);
+        }
     }
 
     fn begin(&mut self, process: usize, fence: Fence) {

@@ -36,6 +36,8 @@ pub struct Budget {
     pub late: u8,
     /// Operations that an operator settles.
     pub by_hand: u8,
+    /// Records whose retention ends.
+    pub expiries: u8,
 }
 
 /// The protocol that is explored.
@@ -109,6 +111,8 @@ pub enum Event {
     Lapse(usize),
     /// An operator says that it took place, or forgets it.
     ByHand { forget: bool },
+    /// The retention of what is recorded is over.
+    Expire,
 }
 
 /// How a handler ends.
@@ -186,6 +190,10 @@ impl World {
         self.database.put(put, content, protocol.fault);
         let was = before.row.as_ref().filter(|row| row.version != put.token).and_then(|row| row.record.clone());
         let is_done = self.database != before;
+        let stands = self.database.row.as_ref().and_then(|row| row.record.as_ref());
+        if let (Some(was), Some(stands)) = (&was, stands) {
+            self.seen.fence_that_shrank |= stands.fence < was.fence;
+        }
         let (Some(was), true) = (was, is_done) else { return };
         let run = match was.state {
             State::Running { .. } => was.fence,
@@ -194,7 +202,7 @@ impl World {
         };
         match content {
             Content::Released => self.taken.push(run.0),
-            Content::Record(draft) => match draft.state {
+            Content::Record(draft, _) => match draft.state {
                 State::Running { .. } => self.taken.push(run.0),
                 State::Completed { .. } if draft.fence.is_none() => self.taken.push(run.0),
                 State::Completed { .. } => {
@@ -214,12 +222,12 @@ impl World {
         let resolve = Transition::Resolve(record.fence, resolution);
         let (change, _) = self.database.decide(Some(&record), resolve, protocol.fault);
         let content = match change {
-            Change::Put(draft) => Content::Record(draft),
+            Change::Put(draft) => Content::Record(draft, Some(record.clone())),
             Change::Release => Content::Released,
             Change::Nothing => return,
         };
         self.tokens += 1;
-        let expects = self.database.row.as_ref().map(|row| row.version);
+        let expects = self.database.version();
         let put = Put { token: self.tokens, expects, expected_fence: Some(record.fence.0), by: operator };
         self.arrive(protocol, &put, &content);
         if forget {
@@ -232,8 +240,8 @@ impl World {
         let Phase::Running { fence, run, .. } = self.processes[process].clone() else { return };
         let (job, transition) = match ending {
             Ending::Outcome => (Job::Complete { fence, run }, complete(fence, run)),
-            Ending::NotStarted => (Job::Release, Transition::Release(fence)),
-            Ending::Unknown => (Job::Interrupt, Transition::Interrupt { fence, status: None }),
+            Ending::NotStarted => (Job::Release { fence }, Transition::Release(fence)),
+            Ending::Unknown => (Job::Interrupt { fence }, Transition::Interrupt { fence, status: None }),
         };
         self.take(protocol, process, job, transition);
     }
@@ -263,7 +271,7 @@ impl Model for Protocol {
     }
 
     fn actions(&self, world: &World, events: &mut Vec<Event>) {
-        let Budget { requests, crashes, lapses, lost, late, by_hand } = world.budget;
+        let Budget { requests, crashes, lapses, lost, late, by_hand, expiries } = world.budget;
         for (process, phase) in world.processes.iter().enumerate() {
             match phase {
                 Phase::Idle if requests > 0 => events.push(Event::Request(process)),
@@ -296,10 +304,19 @@ impl Model for Protocol {
                 events.push(Event::Arrive { put: name, again: false, lost: true });
             }
         }
-        if by_hand > 0
-            && world.database.read(self.processes, |owner| world.is_gone(owner)).is_some_and(|r| r.is_interrupted())
-        {
+        let listed = world.database.read(self.processes, |owner| world.is_gone(owner));
+        if by_hand > 0 && listed.is_some_and(|record| matches!(record.state, State::Interrupted { .. })) {
             events.extend([false, true].map(|forget| Event::ByHand { forget }));
+        }
+        let is_recorded = |row: &Row| {
+            let completed = row.record.as_ref().is_some_and(|record| matches!(record.state, State::Completed { .. }));
+            completed && !row.is_expired
+        };
+        // No write is on its way for as long as an outcome is kept.
+        let is_quiet =
+            world.network.is_empty() && !world.processes.iter().any(|phase| matches!(phase, Phase::Writing { .. }));
+        if expiries > 0 && is_quiet && world.database.row.as_ref().is_some_and(is_recorded) {
+            events.push(Event::Expire);
         }
     }
 
@@ -348,6 +365,13 @@ impl Model for Protocol {
                 world.lapsed[process] = true;
             }
             Event::ByHand { forget } => world.by_hand(self, forget),
+            Event::Expire => {
+                world.budget.expiries -= 1;
+                world.database.row.as_mut()?.is_expired = true;
+                // A retry after it is a new operation.
+                world.warranted += 1;
+                world.told = None;
+            }
         }
         Some(world)
     }
