@@ -60,8 +60,8 @@ impl FingerprintBody {
         Self::Custom(CustomBody { version: version.into(), digest: Arc::new(digest) })
     }
 
-    /// Its name among the options.
-    pub(super) fn name(&self) -> Cow<'static, str> {
+    /// Its name among the options, which is digested with them.
+    fn name(&self) -> Cow<'static, str> {
         match self {
             Self::Bytes => "bytes".into(),
             Self::CanonicalJson => "canonical JSON".into(),
@@ -101,14 +101,6 @@ impl Sameness {
 
     pub(super) fn with_body(self, body: FingerprintBody) -> Self {
         Self { body, ..self }.digested()
-    }
-
-    pub(super) fn headers(&self) -> &[HeaderName] {
-        &self.headers
-    }
-
-    pub(super) fn body(&self) -> &FingerprintBody {
-        &self.body
     }
 
     fn digested(self) -> Self {

@@ -15,7 +15,7 @@ use tracing::Level;
 use super::identify::FingerprintBody;
 use super::kept::KeptHeaders;
 use super::meaning::Classify;
-use super::options::{OptionLine, Options};
+use super::options::{Hook, Options};
 use super::rejection::Rejection;
 use super::service::IdempotencyService;
 use super::shared::Shared;
@@ -74,7 +74,7 @@ impl<St> IdempotencyLayer<St> {
     /// Which requests of these methods are covered; the others pass through untouched. Default: all.
     #[must_use]
     pub fn covers(self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|options| options.covers = Some(Arc::new(covers)))
+        self.with(|options| options.covers = Some(Hook(Arc::new(covers))))
     }
 
     /// Refuses covered requests without a key (400 `key-missing`). Default: they pass through.
@@ -97,7 +97,7 @@ impl<St> IdempotencyLayer<St> {
     /// tokens between tries, and where two clients may choose the same key.
     #[must_use]
     pub fn scope(self, scope: impl Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync + 'static) -> Self {
-        self.with(|options| options.scope = Some(Arc::new(scope)))
+        self.with(|options| options.scope = Some(Hook(Arc::new(scope))))
     }
 
     /// What a duplicate gets while the first still runs. Default: wait two seconds.
@@ -121,7 +121,7 @@ impl<St> IdempotencyLayer<St> {
     /// unknown.
     #[must_use]
     pub fn classify(self, classify: impl Classify) -> Self {
-        self.with(|options| options.classify = Some(Arc::new(classify)))
+        self.with(|options| options.classify = Some(Hook(Arc::new(classify))))
     }
 
     /// Headers that must be the same in a retry, beside method, host, path, query, content type and body: those that say
@@ -215,7 +215,7 @@ impl<St> IdempotencyLayer<St> {
     /// [`Rejection::render`].
     #[must_use]
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
-        self.with(|options| options.render_rejection = Some(Arc::new(render)))
+        self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }
 
     /// The level of the one event that each refusal is. Default: INFO.
@@ -239,19 +239,13 @@ impl<St> IdempotencyLayer<St> {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.with(|options| options.wrap_run = Some(Arc::new(move |run| Box::pin(wrap(run)))))
+        self.with(|options| options.wrap_run = Some(Hook(Arc::new(move |run| Box::pin(wrap(run))))))
     }
 
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = self.shared.options.clone();
         change(&mut options);
         Self { shared: Arc::new(Shared::new(Arc::clone(&self.shared.engine.store), options)) }
-    }
-
-    /// All options as they are set, in the order of the README's table.
-    #[must_use]
-    pub fn describe(&self) -> Vec<OptionLine> {
-        self.shared.options.describe()
     }
 
     /// The store.

@@ -39,6 +39,5 @@ pub use kept::KeptHeaders;
 pub use layer::IdempotencyLayer;
 pub use meaning::{Classify, Keep, Meaning, Release, Unknown, answer_panic};
 pub use operations::Resolve;
-pub use options::OptionLine;
 pub use rejection::{Rejection, RejectionKind};
 pub use service::IdempotencyService;

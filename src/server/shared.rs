@@ -10,7 +10,7 @@ use tracing::{Level, Span};
 
 use super::body::{LayerBody, Passage};
 use super::buffered::Room;
-use super::options::Options;
+use super::options::{Hook, Options};
 use super::recorder::Recorder;
 use super::rejection::Rejection;
 use crate::engine::Engine;
@@ -40,8 +40,10 @@ pub(super) struct Shared<St> {
 }
 
 impl<St> Shared<St> {
-    pub(super) fn new(store: Arc<St>, options: Options) -> Self {
-        let (policy, wrap_run) = (options.engine_policy(), options.wrap_run.clone());
+    pub(super) fn new(store: Arc<St>, mut options: Options) -> Self {
+        options.complete();
+        let policy = options.policy.clone();
+        let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
         let (recorder, room) = (Arc::new(options.recorder()), Arc::new(Room::new(options.max_buffered)));
         Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, recorder, room }
     }
