@@ -21,7 +21,6 @@ mod multipart;
 mod operations;
 mod options;
 mod read_on;
-mod recorder;
 mod refusal;
 mod rejection;
 mod service;

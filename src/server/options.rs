@@ -13,8 +13,8 @@ use tracing::Level;
 use super::identify::Sameness;
 use super::kept::KeptHeaders;
 use super::meaning::Classify;
-use super::recorder::Recorder;
 use super::rejection::{PROBLEM_BASE, Rejection};
+use super::snapshot::Recorder;
 use crate::engine::{OnInterrupted, Policy, WrapRun};
 use crate::key::{Key, RecordId, Scope};
 
@@ -30,7 +30,6 @@ pub(super) struct Hook<F>(pub(super) F);
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) header_name: HeaderName,
-    pub(super) replay_header_name: HeaderName,
     pub(super) methods: Vec<Method>,
     pub(super) covers: Option<Hook<Covers>>,
     pub(super) require_key: bool,
@@ -43,9 +42,8 @@ pub(super) struct Options {
     pub(super) sameness: Sameness,
     pub(super) max_request_body: usize,
     pub(super) max_buffered: usize,
-    pub(super) max_response_body: usize,
     pub(super) outcome_body_timeout: Duration,
-    pub(super) kept_headers: KeptHeaders,
+    pub(super) recorder: Recorder,
     pub(super) problem_base: Arc<str>,
     pub(super) render_rejection: Option<Hook<Render>>,
     pub(super) refusal_level: Level,
@@ -59,7 +57,6 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             header_name: HeaderName::from_static("idempotency-key"),
-            replay_header_name: HeaderName::from_static("idempotent-replayed"),
             methods: vec![Method::POST, Method::PATCH],
             covers: None,
             require_key: false,
@@ -71,9 +68,12 @@ impl Default for Options {
             sameness: Sameness::default(),
             max_request_body: MIB,
             max_buffered: 256 * MIB,
-            max_response_body: MIB,
             outcome_body_timeout: Duration::from_secs(10),
-            kept_headers: KeptHeaders::default(),
+            recorder: Recorder {
+                kept_headers: KeptHeaders::default(),
+                replay_header_name: HeaderName::from_static("idempotent-replayed"),
+                max_response_body: MIB,
+            },
             problem_base: PROBLEM_BASE.into(),
             render_rejection: None,
             refusal_level: Level::INFO,
@@ -84,19 +84,13 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How answers are recorded that come from elsewhere than a run.
-    pub(super) fn recorder(&self) -> Recorder {
-        let (kept_headers, replay_header_name) = (self.kept_headers.clone(), self.replay_header_name.clone());
-        Recorder { kept_headers, replay_header_name, max_response_body: self.max_response_body }
-    }
-
     /// Gives the policy its reconciler, whose answers are recorded as these options say.
     pub(super) fn complete(&mut self) {
         self.policy.on_interrupted = match &self.on_interrupted {
             OnInterrupted::Refuse => OnInterrupted::Refuse,
             OnInterrupted::Rerun => OnInterrupted::Rerun,
             OnInterrupted::Reconcile(reconciler) => {
-                let recorder = self.recorder();
+                let recorder = self.recorder.clone();
                 OnInterrupted::Reconcile(reconciler.map(move |answer| recorder.record(&answer)))
             }
         };

@@ -11,8 +11,8 @@ use tracing::{Level, Span};
 use super::body::{LayerBody, Passage};
 use super::buffered::Room;
 use super::options::{Hook, Options};
-use super::recorder::Recorder;
 use super::rejection::Rejection;
+use super::snapshot::Recorder;
 use crate::engine::Engine;
 use crate::key::RecordId;
 use crate::store::Store;
@@ -44,7 +44,7 @@ impl<St> Shared<St> {
         options.complete();
         let policy = options.policy.clone();
         let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
-        let (recorder, room) = (Arc::new(options.recorder()), Arc::new(Room::new(options.max_buffered)));
+        let (recorder, room) = (Arc::new(options.recorder.clone()), Arc::new(Room::new(options.max_buffered)));
         Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, recorder, room }
     }
 }
