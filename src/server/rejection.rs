@@ -59,22 +59,36 @@ impl RejectionKind {
     /// The stable name of the problem: the last part of its `type`.
     #[must_use]
     pub const fn slug(self) -> &'static str {
+        self.row().0
+    }
+
+    /// What all refusals of the kind have in common: the slug, the status, unless one has another, and the title.
+    const fn row(self) -> (&'static str, StatusCode, &'static str) {
         match self {
-            Self::KeyMissing => "key-missing",
-            Self::KeyMalformed => "key-malformed",
-            Self::BodyTooLarge => "body-too-large",
-            Self::BodyIncomplete => "body-incomplete",
-            Self::StoreUnavailable => "store-unavailable",
-            Self::StoreFull => "store-full",
-            Self::Overloaded => "overloaded",
-            Self::ShuttingDown => "shutting-down",
-            Self::KeyReused => "key-reused",
-            Self::CredentialsChanged => "credentials-changed",
-            Self::NotVerifiable => "not-verifiable",
-            Self::InFlight => "in-flight",
-            Self::NotReplayable => "not-replayable",
-            Self::OutcomeUnknown => "outcome-unknown",
-            Self::Custom => "custom",
+            Self::KeyMissing => ("key-missing", StatusCode::BAD_REQUEST, "The idempotency key is missing"),
+            Self::KeyMalformed => ("key-malformed", StatusCode::BAD_REQUEST, "The idempotency key is malformed"),
+            Self::BodyTooLarge => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large"),
+            Self::BodyIncomplete => ("body-incomplete", StatusCode::BAD_REQUEST, "The request body is incomplete"),
+            Self::StoreUnavailable => {
+                ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store is unavailable")
+            }
+            Self::StoreFull => ("store-full", StatusCode::SERVICE_UNAVAILABLE, "The store is full"),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "The server is overloaded"),
+            Self::ShuttingDown => ("shutting-down", StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down"),
+            Self::KeyReused => ("key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used before"),
+            Self::CredentialsChanged => (
+                "credentials-changed",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The credentials have changed between two tries",
+            ),
+            Self::NotVerifiable => {
+                ("not-verifiable", StatusCode::CONFLICT, "The request can't be compared with the recorded one")
+            }
+            Self::InFlight => ("in-flight", StatusCode::CONFLICT, "The request is in flight"),
+            Self::NotReplayable => ("not-replayable", StatusCode::CONFLICT, "The answer can't be replayed"),
+            Self::OutcomeUnknown => ("outcome-unknown", StatusCode::CONFLICT, "The outcome is unknown"),
+            // The application says it.
+            Self::Custom => ("custom", StatusCode::INTERNAL_SERVER_ERROR, ""),
         }
     }
 
@@ -116,7 +130,7 @@ pub struct Rejection {
     /// The status of the answer that could not be stored.
     pub original_status: Option<StatusCode>,
     // The layer's, once it has refused with it.
-    problem_base: Option<Arc<str>>,
+    pub(super) problem_base: Option<Arc<str>>,
 }
 
 /// The members of an RFC 9457 problem, ours included.
@@ -132,13 +146,13 @@ struct Problem<'a> {
 }
 
 impl Rejection {
-    pub(super) fn new(kind: RejectionKind, status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
+    pub(super) fn new(kind: RejectionKind, detail: impl Into<String>) -> Self {
+        let (_, status, title) = kind.row();
         Self {
             kind,
             status,
             title,
-            detail,
+            detail: detail.into(),
             retry_with_same_key: false,
             retry_after: None,
             original_status: None,
@@ -149,7 +163,7 @@ impl Rejection {
     /// A refusal of the application's own, for its `scope` function: 401 for a request that names no account, say.
     #[must_use]
     pub fn custom(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(RejectionKind::Custom, status, title, detail)
+        Self { status, title, ..Self::new(RejectionKind::Custom, detail) }
     }
 
     pub(super) fn same_key(mut self) -> Self {
@@ -160,11 +174,6 @@ impl Rejection {
     pub(super) fn after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self.same_key()
-    }
-
-    pub(super) fn original(mut self, status: u16) -> Self {
-        self.original_status = StatusCode::from_u16(status).ok();
-        self
     }
 
     pub(super) fn based(mut self, base: &Arc<str>) -> Self {
