@@ -13,83 +13,57 @@ use crate::slots::REFUSALS;
 /// Where the problem types are described, unless an application says otherwise.
 pub(super) const PROBLEM_BASE: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 
-/// Which refusal it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
-/// [`problem`](crate::problem).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "each is described, once, in the module `problem`")]
-pub enum RejectionKind {
-    KeyMissing,
-    KeyMalformed,
-    BodyTooLarge,
-    BodyIncomplete,
-    StoreUnavailable,
-    StoreFull,
-    Overloaded,
-    ShuttingDown,
-    KeyReused,
-    CredentialsChanged,
-    NotVerifiable,
-    InFlight,
-    NotReplayable,
-    OutcomeUnknown,
-    /// The application's own, from its `scope` function.
-    Custom,
+/// A row for each kind: its slug, the status, unless a refusal has another, and the title.
+macro_rules! kinds {
+    ($($kind:ident, $slug:literal, $status:ident, $title:literal;)*) => {
+        /// Which refusal it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
+        /// [`problem`](crate::problem).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        #[allow(missing_docs, reason = "each is described, once, in the module `problem`")]
+        pub enum RejectionKind {
+            $($kind,)*
+            /// The application's own, from its `scope` function.
+            Custom,
+        }
+
+        impl RejectionKind {
+            /// All but `Custom`.
+            pub const ALL: [Self; 14] = [$(Self::$kind),*];
+
+            const fn row(self) -> (&'static str, StatusCode, &'static str) {
+                match self {
+                    $(Self::$kind => ($slug, StatusCode::$status, $title),)*
+                    // The application says it.
+                    Self::Custom => ("custom", StatusCode::INTERNAL_SERVER_ERROR, ""),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    KeyMissing, "key-missing", BAD_REQUEST, "The idempotency key is missing";
+    KeyMalformed, "key-malformed", BAD_REQUEST, "The idempotency key is malformed";
+    BodyTooLarge, "body-too-large", PAYLOAD_TOO_LARGE, "The request body is too large";
+    BodyIncomplete, "body-incomplete", BAD_REQUEST, "The request body is incomplete";
+    StoreUnavailable, "store-unavailable", SERVICE_UNAVAILABLE, "The store is unavailable";
+    StoreFull, "store-full", SERVICE_UNAVAILABLE, "The store is full";
+    Overloaded, "overloaded", SERVICE_UNAVAILABLE, "The server is overloaded";
+    ShuttingDown, "shutting-down", SERVICE_UNAVAILABLE, "The server is shutting down";
+    KeyReused, "key-reused", UNPROCESSABLE_ENTITY, "The idempotency key was used before";
+    CredentialsChanged, "credentials-changed", UNPROCESSABLE_ENTITY, "The credentials have changed between two tries";
+    NotVerifiable, "not-verifiable", CONFLICT, "The request can't be compared with the recorded one";
+    InFlight, "in-flight", CONFLICT, "The request is in flight";
+    NotReplayable, "not-replayable", CONFLICT, "The answer can't be replayed";
+    OutcomeUnknown, "outcome-unknown", CONFLICT, "The outcome is unknown";
 }
 
 impl RejectionKind {
-    /// All but `Custom`.
-    pub const ALL: [Self; 14] = [
-        Self::KeyMissing,
-        Self::KeyMalformed,
-        Self::BodyTooLarge,
-        Self::BodyIncomplete,
-        Self::StoreUnavailable,
-        Self::StoreFull,
-        Self::Overloaded,
-        Self::ShuttingDown,
-        Self::KeyReused,
-        Self::CredentialsChanged,
-        Self::NotVerifiable,
-        Self::InFlight,
-        Self::NotReplayable,
-        Self::OutcomeUnknown,
-    ];
-
     /// The stable name of the problem: the last part of its `type`.
     #[must_use]
     pub const fn slug(self) -> &'static str {
         self.row().0
-    }
-
-    /// What all refusals of the kind have in common: the slug, the status, unless one has another, and the title.
-    const fn row(self) -> (&'static str, StatusCode, &'static str) {
-        match self {
-            Self::KeyMissing => ("key-missing", StatusCode::BAD_REQUEST, "The idempotency key is missing"),
-            Self::KeyMalformed => ("key-malformed", StatusCode::BAD_REQUEST, "The idempotency key is malformed"),
-            Self::BodyTooLarge => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large"),
-            Self::BodyIncomplete => ("body-incomplete", StatusCode::BAD_REQUEST, "The request body is incomplete"),
-            Self::StoreUnavailable => {
-                ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store is unavailable")
-            }
-            Self::StoreFull => ("store-full", StatusCode::SERVICE_UNAVAILABLE, "The store is full"),
-            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "The server is overloaded"),
-            Self::ShuttingDown => ("shutting-down", StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down"),
-            Self::KeyReused => ("key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used before"),
-            Self::CredentialsChanged => (
-                "credentials-changed",
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "The credentials have changed between two tries",
-            ),
-            Self::NotVerifiable => {
-                ("not-verifiable", StatusCode::CONFLICT, "The request can't be compared with the recorded one")
-            }
-            Self::InFlight => ("in-flight", StatusCode::CONFLICT, "The request is in flight"),
-            Self::NotReplayable => ("not-replayable", StatusCode::CONFLICT, "The answer can't be replayed"),
-            Self::OutcomeUnknown => ("outcome-unknown", StatusCode::CONFLICT, "The outcome is unknown"),
-            // The application says it.
-            Self::Custom => ("custom", StatusCode::INTERNAL_SERVER_ERROR, ""),
-        }
     }
 
     /// Where its count stands.
