@@ -129,14 +129,14 @@ impl<St> IdempotencyLayer<St> {
     /// `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default: none.
     #[must_use]
     pub fn fingerprint_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
-        self.with(|options| options.sameness = std::mem::take(&mut options.sameness).with_headers(names))
+        self.with(|options| options.sameness.of_headers(names))
     }
 
     /// What of a body must be the same in a retry. Records made otherwise can't be compared (409 `not-verifiable`).
     /// Default: [`FingerprintBody::Bytes`].
     #[must_use]
     pub fn fingerprint_body(self, body: FingerprintBody) -> Self {
-        self.with(|options| options.sameness = std::mem::take(&mut options.sameness).with_body(body))
+        self.with(|options| options.sameness.of_body(body))
     }
 
     /// How long an outcome is replayed, from completion. Default: 24 hours.

@@ -150,11 +150,6 @@ impl Rejection {
         self.same_key()
     }
 
-    pub(super) fn based(mut self, base: &Arc<str>) -> Self {
-        self.problem_base = Some(Arc::clone(base));
-        self
-    }
-
     /// The beginning of the problem's `type`, as the layer has it set.
     #[must_use]
     pub fn problem_base(&self) -> &str {

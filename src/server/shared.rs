@@ -64,7 +64,8 @@ impl<St: Store> Shared<St> {
             self.options.refusal_level, parent: span,
             record_id = id.map(RecordId::short), status = rejection.status.as_u16(), "refused: {slug}"
         );
-        let rejection = rejection.based(&self.options.problem_base);
+        let problem_base = Some(Arc::clone(&self.options.problem_base));
+        let rejection = Rejection { problem_base, ..rejection };
         let mut response = self.options.render(&rejection).map(whole::<B>);
         if let Some(seconds) = rejection.retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
