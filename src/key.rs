@@ -150,7 +150,7 @@ impl RecordId {
     /// Its first eight hex digits: what logs show.
     #[must_use]
     pub fn short(&self) -> String {
-        hex(&self.0[..4])
+        blake3::Hash::from_bytes(self.0).to_hex()[..8].to_owned()
     }
 
     /// A key for a downstream call made by this operation: 32 hex digits that depend on scope, key and `step`
@@ -158,17 +158,8 @@ impl RecordId {
     #[must_use]
     pub fn derived_key(&self, step: &str) -> String {
         let digest = Digester::new(&DERIVED_KEY).update(&self.0).update(step.as_bytes()).finish();
-        hex(&digest[..16])
+        blake3::Hash::from_bytes(digest).to_hex()[..32].to_owned()
     }
-}
-
-/// Lower-case hex digits of `bytes`.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl fmt::Debug for RecordId {
@@ -179,7 +170,7 @@ impl fmt::Debug for RecordId {
 
 impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 
@@ -187,15 +178,7 @@ impl FromStr for RecordId {
     type Err = RecordIdError;
 
     fn from_str(text: &str) -> Result<Self, RecordIdError> {
-        let mut bytes = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(RecordIdError);
-        }
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| RecordIdError)?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| RecordIdError)?;
-        }
-        Ok(Self(bytes))
+        blake3::Hash::from_hex(text).map(|digest| Self(*digest.as_bytes())).map_err(|_| RecordIdError)
     }
 }
 
@@ -241,6 +224,8 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!("xyz".parse::<RecordId>(), Err(RecordIdError));
         assert_eq!("é".repeat(32).parse::<RecordId>(), Err(RecordIdError));
+        assert_eq!("+f".repeat(32).parse::<RecordId>(), Err(RecordIdError), "a sign is no digit");
+        assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
     }
 
     #[test]

@@ -64,9 +64,14 @@ pub mod record;
 pub mod server;
 mod slots;
 pub mod store;
-#[cfg(feature = "test-util")]
-pub mod test_util;
 mod within;
+
+/// For tests of your own handlers: time and faults on command. The README shows a handler's retry after a crash.
+#[cfg(feature = "test-util")]
+pub mod test_util {
+    pub use crate::clock::ManualClock;
+    pub use crate::store::test::{Stall, TestStore, Verb};
+}
 
 pub use engine::{OnInFlight, OnInterrupted, Once};
 pub use fingerprint::Fingerprint;

@@ -9,13 +9,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::any;
 use bytes::Bytes;
-use common::lab::{Answer, Lab, frames, keyed, post};
+use common::lab::{Answer, Lab, foreign, frames, keyed, post};
 use http::{Request, StatusCode};
 use tower::ServiceExt as _;
 use tower_idempotency::engine::{Effect, OnInterrupted};
-use tower_idempotency::fingerprint::{Fingerprint, FingerprintBuilder};
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{IdempotencyLayer, Key, MemoryStore, Once, RecordId, Rejection, RejectionKind};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, Once, RecordId, Rejection, RejectionKind};
 
 // Row: not covered (default: POST and PATCH are), or no key where none is required → passed through untouched.
 
@@ -252,17 +251,17 @@ async fn credentials_where_there_were_none_are_other_credentials() {
 // Row: recorded under another fingerprint version or options → compared by the recorded ones; where that can't be done,
 // 409 `not-verifiable`.
 
-async fn plant(store: &MemoryStore, fingerprint: FingerprintBuilder) {
+async fn plant(store: &MemoryStore, fingerprint: Fingerprint) {
     let id = RecordId::new(None, &Key::new("k").unwrap());
     let effect = |_| async { Ok::<_, Effect<std::io::Error>>(Bytes::from_static(b"recorded")) };
-    Once::new(store.clone()).run(id, fingerprint.finish(), effect).await.unwrap();
+    Once::new(store.clone()).run(id, fingerprint, effect).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_record_of_another_version_or_of_other_options_is_not_verifiable() {
     for (version, options) in [(1, [0; 8]), (3, [0; 8]), (2, [7; 8])] {
         let store = MemoryStore::new();
-        plant(&store, Fingerprint::builder().foreign(version, options)).await;
+        plant(&store, foreign(Fingerprint::builder().finish(), version, options)).await;
         let lab = Lab::counting(IdempotencyLayer::new(store));
         lab.post("k", "a").await.assert_refusal(409, "not-verifiable", false, None);
         assert_eq!(lab.effects(), 0);
@@ -274,7 +273,7 @@ async fn a_record_without_credentials_is_compared_without_them() {
     // What a layer with a scope would have recorded for the same record id.
     let store = MemoryStore::new();
     let request = Fingerprint::builder().field("method", b"POST").field("host", b"pay.example");
-    plant(&store, request.field("target", b"/charges").field("body", b"a")).await;
+    plant(&store, request.field("target", b"/charges").field("body", b"a").finish()).await;
     let lab = Lab::counting(IdempotencyLayer::new(store));
     let request = |body| keyed("POST", "/charges", "k").header("cookie", "a=b").body(Body::from(body)).unwrap();
     lab.send(request("b")).await.assert_refusal(422, "key-reused", false, None);

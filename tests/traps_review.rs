@@ -10,7 +10,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
-use common::lab::{Answer, Gate, Lab, Shedding, charge_print, gated, hold, id, on_disk, plant, post, settle, tree};
+use common::lab::{
+    Answer, Gate, Lab, Shedding, charge_print, foreign, gated, hold, id, on_disk, plant, post, settle, tree,
+};
 use futures_util::future::join_all;
 use futures_util::poll;
 use http::{Request, Response};
@@ -379,8 +381,8 @@ async fn trap_79_a_record_is_compared_by_the_options_it_was_made_with() {
 async fn trap_79_what_was_recorded_by_unknown_rules_is_refused_and_never_run() {
     let store = MemoryStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    plant(&store, id("options"), charge_print().with_credentials().foreign(2, [9; 8]).finish()).await;
-    plant(&store, id("version"), charge_print().with_credentials().foreign(1, [0; 8]).finish()).await;
+    plant(&store, id("options"), foreign(charge_print().with_credentials().finish(), 2, [9; 8])).await;
+    plant(&store, id("version"), foreign(charge_print().with_credentials().finish(), 1, [0; 8])).await;
     let scope = Scope::new("alice");
     let scoped_id = RecordId::new(Some(&scope), &tower_idempotency::Key::new("scoped").unwrap());
     plant(&store, scoped_id, charge_print().with_credentials().finish()).await;

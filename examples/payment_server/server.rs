@@ -63,9 +63,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 /// What an operator wants to know at the start.
 async fn report(layer: &IdempotencyLayer<AnyStore>) {
-    for line in layer.describe() {
-        tracing::debug!(option = line.name, value = line.value, protects = line.protects);
-    }
+    tracing::debug!(?layer, "as it is set");
     match layer.interrupted(admin::LISTED).await.map(|interrupted| interrupted.len()) {
         Ok(0) => tracing::info!("no interrupted operations"),
         Ok(count) => tracing::warn!(count, "interrupted operations wait to be settled; see /admin/interrupted"),

@@ -4,13 +4,16 @@
 //! the layer as [`ReplayBody<B>`], which is `B` itself where nothing was done to it.
 
 use std::fmt;
+use std::ops::DerefMut;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use futures_util::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{Empty, Full, Limited};
+use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
+use http_body_util::{Either, Empty, Full, Limited, StreamBody};
 
 /// A body that can go through the layer.
 ///
@@ -200,65 +203,28 @@ impl From<Passage<Self>> for axum::body::Body {
     }
 }
 
-impl LayerBody for hyper::body::Incoming {
-    type Through = ReplayBody<Self>;
+/// Body types that leave as [`ReplayBody`], each behind its parameters.
+macro_rules! replayed {
+    ($([$($parameters:tt)*] $body:ty;)*) => {$(
+        impl<$($parameters)*> LayerBody for $body {
+            type Through = ReplayBody<Self>;
+        }
+    )*};
 }
 
-impl LayerBody for String {
-    type Through = ReplayBody<Self>;
-}
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-impl<D: Buf + Send + 'static> LayerBody for Full<D> {
-    type Through = ReplayBody<Self>;
-}
-
-impl<D: Buf + Send + 'static> LayerBody for Empty<D> {
-    type Through = ReplayBody<Self>;
-}
-
-impl<B: LayerBody> LayerBody for Limited<B>
-where
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Through = ReplayBody<Self>;
-}
-
-impl<D: Buf + Send + 'static, E: Send + 'static> LayerBody for http_body_util::combinators::BoxBody<D, E> {
-    type Through = ReplayBody<Self>;
-}
-
-impl<D: Buf + Send + 'static, E: Send + 'static> LayerBody for http_body_util::combinators::UnsyncBoxBody<D, E> {
-    type Through = ReplayBody<Self>;
-}
-
-impl<L: LayerBody, R: LayerBody + Body<Data = L::Data>> LayerBody for http_body_util::Either<L, R>
-where
-    L::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Through = ReplayBody<Self>;
-}
-
-impl<S, D, E> LayerBody for http_body_util::StreamBody<S>
-where
-    S: futures_util::Stream<Item = Result<Frame<D>, E>> + Send + 'static,
-    D: Buf + Send,
-    E: Send + 'static,
-{
-    type Through = ReplayBody<Self>;
-}
-
-impl<B: LayerBody> LayerBody for ReplayBody<B> {
-    type Through = ReplayBody<Self>;
-}
-
-impl<B: LayerBody + Unpin> LayerBody for Box<B> {
-    type Through = ReplayBody<Self>;
-}
-
-impl<P> LayerBody for Pin<P>
-where
-    P: Unpin + std::ops::DerefMut<Target: Body<Data: Send, Error: Send + 'static>> + Send + 'static,
-{
-    type Through = ReplayBody<Self>;
+replayed! {
+    [] String;
+    [] hyper::body::Incoming;
+    [D: Buf + Send + 'static] Full<D>;
+    [D: Buf + Send + 'static] Empty<D>;
+    [D: Buf + Send + 'static, E: Send + 'static] BoxBody<D, E>;
+    [D: Buf + Send + 'static, E: Send + 'static] UnsyncBoxBody<D, E>;
+    [S: Stream<Item = Result<Frame<D>, E>> + Send + 'static, D: Buf + Send, E: Send + 'static] StreamBody<S>;
+    [B: LayerBody<Error: Into<BoxError>>] Limited<B>;
+    [L: LayerBody<Error: Into<BoxError>>, R: LayerBody<Error: Into<BoxError>> + Body<Data = L::Data>] Either<L, R>;
+    [B: LayerBody] ReplayBody<B>;
+    [B: LayerBody + Unpin] Box<B>;
+    [P: DerefMut<Target: Body<Data: Send, Error: Send + 'static>> + Unpin + Send + 'static] Pin<P>;
 }

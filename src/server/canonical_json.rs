@@ -4,11 +4,11 @@
 //! crates switch on.
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 /// How `serde_json` names the only member of a number, where its feature `arbitrary_precision` is on.
 const NUMBER: &str = "$serde_json::private::Number";
@@ -28,31 +28,16 @@ pub(super) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
     (all_held && written == read.get()).then(|| serde_json_canonicalizer::to_vec(&json).ok())?
 }
 
-/// JSON of which every number is a double.
+/// JSON of which every number is a double. In which order members stand is the canonicalizer's matter.
+#[derive(Serialize)]
+#[serde(untagged)]
 enum Json {
     Null,
     Bool(bool),
     Number(f64),
     String(String),
     Array(Vec<Self>),
-    Object(Vec<(String, Self)>),
-}
-
-impl Serialize for Json {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Null => serializer.serialize_unit(),
-            Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Number(value) => serializer.serialize_f64(*value),
-            Self::String(value) => serializer.serialize_str(value),
-            Self::Array(elements) => serializer.collect_seq(elements),
-            Self::Object(members) => {
-                let mut map = serializer.serialize_map(Some(members.len()))?;
-                members.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
-                map.end()
-            }
-        }
-    }
+    Object(HashMap<String, Self>),
 }
 
 /// Reads JSON in which no object has a member twice, and counts its numbers.
@@ -119,16 +104,15 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
-        let (mut names, mut object) = (HashSet::new(), Vec::new());
+        let mut object = HashMap::new();
         while let Some(name) = members.next_key::<String>()? {
             if name == NUMBER {
                 let digits = members.next_value::<String>()?;
                 return digits.parse().map(|value| self.number(value)).map_err(A::Error::custom);
             }
-            if !names.insert(name.clone()) {
+            if object.insert(name, members.next_value_seed(self)?).is_some() {
                 return Err(A::Error::custom("a member is repeated"));
             }
-            object.push((name, members.next_value_seed(self)?));
         }
         Ok(Json::Object(object))
     }

@@ -82,13 +82,7 @@ impl Committed {
     /// The answer, as it was recorded.
     #[must_use]
     pub fn answer(self) -> Response<Bytes> {
-        let mut response = Response::default();
-        if let Some(snapshot) = snapshot::decode(&self.outcome) {
-            *response.status_mut() = snapshot.status;
-            *response.headers_mut() = snapshot.headers;
-            *response.body_mut() = snapshot.body;
-        }
-        response
+        snapshot::decode(&self.outcome).map(|(answer, _)| answer).unwrap_or_default()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Extensions, Uri};
 
-use super::recorder::Recorder;
+use super::snapshot::Recorder;
 use crate::engine::{Rerun, RunContext};
 use crate::key::{Key, RecordId};
 use crate::record::Fence;

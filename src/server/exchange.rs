@@ -191,17 +191,16 @@ fn recorded<R: LayerBody, St: Store>(
     outcome: &Bytes,
     replay: bool,
 ) -> Response<R::Through> {
-    let Some(snapshot) = snapshot::decode(outcome) else {
+    let Some((answer, trailers)) = snapshot::decode(outcome) else {
         // Its digest fits, so it was written so: by another program, or by a later release.
         shared.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
         return shared.refuse::<R>(span, Some(id), refusal::of_refusal(Refusal::Corrupt));
     };
-    let mut response = Response::new(Passage::<R>::Whole { data: snapshot.body, trailers: snapshot.trailers }.into());
-    *response.status_mut() = snapshot.status;
-    *response.headers_mut() = snapshot.headers;
+    let mut response = answer.map(|data| Passage::<R>::Whole { data, trailers }.into());
     if replay {
-        shared.says_replayed(span, id, snapshot.status);
-        response.headers_mut().insert(shared.options.replay_header_name.clone(), HeaderValue::from_static("true"));
+        shared.says_replayed(span, id, response.status());
+        let marker = shared.options.recorder.replay_header_name.clone();
+        response.headers_mut().insert(marker, HeaderValue::from_static("true"));
     }
     response
 }
@@ -218,15 +217,13 @@ async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R
     };
     let is_read = !matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) && !is_stream(&parts);
     let (passage, ended) = if is_read {
-        let (bytes, time) = (options.max_response_body, Some(options.outcome_body_timeout));
+        let (bytes, time) = (options.recorder.max_response_body, Some(options.outcome_body_timeout));
         match collect(body, &mut Bounds { bytes, time, ..Bounds::default() }).await {
             Collected::Whole { data, trailers } => {
                 let is_cut = mark.is_none() && is_cut(&parts, data.len(), trailers.as_ref());
                 let ended = match if is_cut { Meaning::Unknown } else { means(trailers.as_ref()) } {
                     Meaning::Final => {
-                        let marker = &options.replay_header_name;
-                        let kept = options.kept_headers.choose(&parts.headers, marker, trailers.is_some());
-                        let outcome = snapshot::encode(parts.status, kept, &data, trailers.as_ref());
+                        let outcome = shared.recorder.encode(parts.status, &parts.headers, &data, trailers.as_ref());
                         outcome.map_or(Ended::Consumed { status }, Ended::Outcome)
                     }
                     meaning => unstored(meaning, status),

@@ -60,8 +60,8 @@ impl FingerprintBody {
         Self::Custom(CustomBody { version: version.into(), digest: Arc::new(digest) })
     }
 
-    /// Its name among the options.
-    pub(super) fn name(&self) -> Cow<'static, str> {
+    /// Its name among the options, which is digested with them.
+    fn name(&self) -> Cow<'static, str> {
         match self {
             Self::Bytes => "bytes".into(),
             Self::CanonicalJson => "canonical JSON".into(),
@@ -92,36 +92,29 @@ pub(super) struct Sameness {
 }
 
 impl Sameness {
-    pub(super) fn with_headers(self, headers: impl IntoIterator<Item = HeaderName>) -> Self {
-        let mut headers: Vec<_> = headers.into_iter().collect();
-        headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-        headers.dedup();
-        Self { headers, ..self }.digested()
+    pub(super) fn of_headers(&mut self, headers: impl IntoIterator<Item = HeaderName>) {
+        self.headers = headers.into_iter().collect();
+        self.headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        self.headers.dedup();
+        self.digest = self.digested();
     }
 
-    pub(super) fn with_body(self, body: FingerprintBody) -> Self {
-        Self { body, ..self }.digested()
+    pub(super) fn of_body(&mut self, body: FingerprintBody) {
+        self.body = body;
+        self.digest = self.digested();
     }
 
-    pub(super) fn headers(&self) -> &[HeaderName] {
-        &self.headers
-    }
-
-    pub(super) fn body(&self) -> &FingerprintBody {
-        &self.body
-    }
-
-    fn digested(self) -> Self {
+    fn digested(&self) -> [u8; 8] {
+        let mut digest = [0; 8];
         if self.headers.is_empty() && matches!(self.body, FingerprintBody::Bytes) {
-            return Self { digest: [0; 8], ..self };
+            return digest;
         }
         let mut digester = Digester::new(&OPTIONS);
         for part in self.headers.iter().map(HeaderName::as_str).chain([&*self.body.name()]) {
             digester.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
-        let mut digest = [0; 8];
         digest.copy_from_slice(&digester.finish()[..8]);
-        Self { digest, ..self }
+        digest
     }
 
     /// The fingerprint of a request: method, host, path and query as the client sent them, content type, body, and what the

@@ -72,15 +72,6 @@ impl KeptHeaders {
         self
     }
 
-    /// The names that differ from the default.
-    pub(super) fn describe(&self) -> String {
-        let names = |sign: &'static str, names: &[HeaderName]| -> Vec<String> {
-            names.iter().map(|name| format!("{sign}{name}")).collect()
-        };
-        let changes = [names("+", &self.with), names("-", &self.without)].concat();
-        if changes.is_empty() { "standard".to_owned() } else { format!("standard {}", changes.join(" ")) }
-    }
-
     /// The headers of `headers` to record, in their order.
     pub(super) fn choose<'a>(
         &'a self,

@@ -15,7 +15,7 @@ use tracing::Level;
 use super::identify::FingerprintBody;
 use super::kept::KeptHeaders;
 use super::meaning::Classify;
-use super::options::{OptionLine, Options};
+use super::options::{Hook, Options};
 use super::rejection::Rejection;
 use super::service::IdempotencyService;
 use super::shared::Shared;
@@ -59,7 +59,7 @@ impl<St> IdempotencyLayer<St> {
     /// The header, with the value `true`, that marks a replay. Default: `Idempotent-Replayed`.
     #[must_use]
     pub fn replay_header_name(self, name: HeaderName) -> Self {
-        self.with(|options| options.replay_header_name = name)
+        self.with(|options| options.recorder.replay_header_name = name)
     }
 
     /// The methods that are covered. Safe methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT never
@@ -74,7 +74,7 @@ impl<St> IdempotencyLayer<St> {
     /// Which requests of these methods are covered; the others pass through untouched. Default: all.
     #[must_use]
     pub fn covers(self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|options| options.covers = Some(Arc::new(covers)))
+        self.with(|options| options.covers = Some(Hook(Arc::new(covers))))
     }
 
     /// Refuses covered requests without a key (400 `key-missing`). Default: they pass through.
@@ -97,7 +97,7 @@ impl<St> IdempotencyLayer<St> {
     /// tokens between tries, and where two clients may choose the same key.
     #[must_use]
     pub fn scope(self, scope: impl Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync + 'static) -> Self {
-        self.with(|options| options.scope = Some(Arc::new(scope)))
+        self.with(|options| options.scope = Some(Hook(Arc::new(scope))))
     }
 
     /// What a duplicate gets while the first still runs. Default: wait two seconds.
@@ -121,7 +121,7 @@ impl<St> IdempotencyLayer<St> {
     /// unknown.
     #[must_use]
     pub fn classify(self, classify: impl Classify) -> Self {
-        self.with(|options| options.classify = Some(Arc::new(classify)))
+        self.with(|options| options.classify = Some(Hook(Arc::new(classify))))
     }
 
     /// Headers that must be the same in a retry, beside method, host, path, query, content type and body: those that say
@@ -129,14 +129,14 @@ impl<St> IdempotencyLayer<St> {
     /// `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default: none.
     #[must_use]
     pub fn fingerprint_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
-        self.with(|options| options.sameness = std::mem::take(&mut options.sameness).with_headers(names))
+        self.with(|options| options.sameness.of_headers(names))
     }
 
     /// What of a body must be the same in a retry. Records made otherwise can't be compared (409 `not-verifiable`).
     /// Default: [`FingerprintBody::Bytes`].
     #[must_use]
     pub fn fingerprint_body(self, body: FingerprintBody) -> Self {
-        self.with(|options| options.sameness = std::mem::take(&mut options.sameness).with_body(body))
+        self.with(|options| options.sameness.of_body(body))
     }
 
     /// How long an outcome is replayed, from completion. Default: 24 hours.
@@ -182,7 +182,7 @@ impl<St> IdempotencyLayer<St> {
     /// Default: 1 MiB.
     #[must_use]
     pub fn max_response_body(self, bytes: usize) -> Self {
-        self.with(|options| options.max_response_body = bytes)
+        self.with(|options| options.recorder.max_response_body = bytes)
     }
 
     /// How long an answer's body may take to be complete; a slower one is passed on whole, and its retries are refused.
@@ -195,7 +195,7 @@ impl<St> IdempotencyLayer<St> {
     /// Which headers of an answer are replayed. Default: [`KeptHeaders`]' standard.
     #[must_use]
     pub fn kept_headers(self, kept: KeptHeaders) -> Self {
-        self.with(|options| options.kept_headers = kept)
+        self.with(|options| options.recorder.kept_headers = kept)
     }
 
     /// Runs handlers without protection while the store is away, if nothing is known of their key. Each is counted and
@@ -215,7 +215,7 @@ impl<St> IdempotencyLayer<St> {
     /// [`Rejection::render`].
     #[must_use]
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
-        self.with(|options| options.render_rejection = Some(Arc::new(render)))
+        self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }
 
     /// The level of the one event that each refusal is. Default: INFO.
@@ -239,19 +239,13 @@ impl<St> IdempotencyLayer<St> {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.with(|options| options.wrap_run = Some(Arc::new(move |run| Box::pin(wrap(run)))))
+        self.with(|options| options.wrap_run = Some(Hook(Arc::new(move |run| Box::pin(wrap(run))))))
     }
 
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = self.shared.options.clone();
         change(&mut options);
         Self { shared: Arc::new(Shared::new(Arc::clone(&self.shared.engine.store), options)) }
-    }
-
-    /// All options as they are set, in the order of the README's table.
-    #[must_use]
-    pub fn describe(&self) -> Vec<OptionLine> {
-        self.shared.options.describe()
     }
 
     /// The store.

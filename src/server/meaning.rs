@@ -10,6 +10,7 @@
 //!    on is unknown, and marks don't leave an exchange that another one encloses (`exchange.rs`).
 
 use std::any::Any;
+use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::response::Parts;
@@ -167,7 +168,7 @@ impl Meaning {
 
     /// What an answer without a mark means.
     pub(super) fn classified(
-        classify: Option<&dyn Classify>,
+        classify: Option<&Arc<dyn Classify>>,
         policy: &OnInterrupted,
         parts: &Parts,
         trailers: Option<&HeaderMap>,

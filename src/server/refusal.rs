@@ -1,36 +1,42 @@
-//! Which refusal a verdict is, and what it says.
+//! What each refusal says, and which one a verdict is.
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
 use crate::engine::{OnInterrupted, Policy, Verdict};
 use crate::fingerprint::Match;
+use crate::header::HeaderError;
 use crate::slots::Refusal;
 
+pub(super) fn key_missing(name: &HeaderName) -> Rejection {
+    let detail = format!("Send an {name} header with a value unique to this operation, such as a UUID.");
+    Rejection::new(RejectionKind::KeyMissing, detail)
+}
+
+pub(super) fn key_malformed(error: &HeaderError) -> Rejection {
+    Rejection::new(RejectionKind::KeyMalformed, error.to_string())
+}
+
 pub(super) fn body_too_large(limit: usize) -> Rejection {
-    too_large(format!("Requests with an idempotency key may have at most {limit} bytes of body. Nothing was done."))
+    let detail = format!("Requests with an idempotency key may have at most {limit} bytes of body. Nothing was done.");
+    Rejection::new(RejectionKind::BodyTooLarge, detail)
 }
 
 pub(super) fn body_over_outer_limit() -> Rejection {
-    too_large("The body is longer than this server takes. Nothing was done.".to_owned())
-}
-
-fn too_large(detail: String) -> Rejection {
-    Rejection::new(RejectionKind::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large", detail)
+    Rejection::new(RejectionKind::BodyTooLarge, "The body is longer than this server takes. Nothing was done.")
 }
 
 /// The connection is broken as a rule, and nobody reads this.
 pub(super) fn body_incomplete() -> Rejection {
     let detail = "The request body could not be read to its end. Nothing was done.";
-    let title = "The request body is incomplete";
-    Rejection::new(RejectionKind::BodyIncomplete, StatusCode::BAD_REQUEST, title, detail).same_key()
+    Rejection::new(RejectionKind::BodyIncomplete, detail).same_key()
 }
 
 /// Nothing of it came for a while.
 pub(super) fn body_late() -> Rejection {
     let detail = "The rest of the request body did not come in time. Nothing was done.";
-    let title = "The request body is incomplete";
-    Rejection::new(RejectionKind::BodyIncomplete, StatusCode::REQUEST_TIMEOUT, title, detail).same_key()
+    let late = Rejection::new(RejectionKind::BodyIncomplete, detail).same_key();
+    Rejection { status: StatusCode::REQUEST_TIMEOUT, ..late }
 }
 
 /// The refusal of a verdict that is no answer.
@@ -48,63 +54,58 @@ pub(super) fn of_verdict<T>(verdict: &Verdict<T>, policy: &Policy) -> Rejection 
 }
 
 pub(super) fn of_refusal(refusal: Refusal) -> Rejection {
-    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     match refusal {
         Refusal::Unavailable => {
             let detail =
                 "The store of idempotency keys can't be reached. Nothing was done; try again with the same key.";
-            Rejection::new(RejectionKind::StoreUnavailable, unavailable, "The store is unavailable", detail).after(1)
+            Rejection::new(RejectionKind::StoreUnavailable, detail).after(1)
         }
         Refusal::Corrupt => {
             let detail = "What is stored for this key can't be read, so the request is not run again. \
                 A new key would run it again; ask the operator before you use one.";
-            Rejection::new(RejectionKind::StoreUnavailable, unavailable, "The store is unavailable", detail)
+            Rejection::new(RejectionKind::StoreUnavailable, detail)
         }
         Refusal::Full => {
             let detail = "The store of idempotency keys is full. Nothing was done; try again later with the same key.";
-            Rejection::new(RejectionKind::StoreFull, unavailable, "The store is full", detail).same_key()
+            Rejection::new(RejectionKind::StoreFull, detail).same_key()
         }
         Refusal::Overloaded => overloaded(),
         Refusal::ShuttingDown => {
             let detail = "The server is shutting down. Nothing was done; try again with the same key.";
-            Rejection::new(RejectionKind::ShuttingDown, unavailable, "The server is shutting down", detail).after(1)
+            Rejection::new(RejectionKind::ShuttingDown, detail).after(1)
         }
     }
 }
 
 pub(super) fn overloaded() -> Rejection {
     let detail = "Too much is under way. Nothing was done; try again in a moment with the same key.";
-    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
-    Rejection::new(RejectionKind::Overloaded, unavailable, "The server is overloaded", detail).after(2)
+    Rejection::new(RejectionKind::Overloaded, detail).after(2)
 }
 
 fn of_mismatch(found: Match) -> Rejection {
-    let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
     match found {
         Match::OtherCredentials => {
             let detail = "This key was used for the same request with other credentials. Do not mint a new key: the \
                 operation may have taken place, and a new key would run it again. Repeat the request with the \
                 credentials of the first try.";
-            let title = "The credentials have changed between two tries";
-            Rejection::new(RejectionKind::CredentialsChanged, unprocessable, title, detail)
+            Rejection::new(RejectionKind::CredentialsChanged, detail)
         }
         Match::NotVerifiable => {
             let detail = "This key was used under rules that this server can't apply, so it can't tell whether this is \
                 the same request. Do not mint a new key: the operation may have taken place.";
-            let title = "The request can't be compared with the recorded one";
-            Rejection::new(RejectionKind::NotVerifiable, StatusCode::CONFLICT, title, detail)
+            Rejection::new(RejectionKind::NotVerifiable, detail)
         }
         Match::Other | Match::Same => {
             let detail = "This key was used for another request: its method, host, path, query, content type, body, or a \
                 header that this server compares differs. Use a new key for a new operation.";
-            Rejection::new(RejectionKind::KeyReused, unprocessable, "The idempotency key was used before", detail)
+            Rejection::new(RejectionKind::KeyReused, detail)
         }
     }
 }
 
 fn in_flight() -> Rejection {
     let detail = "A request with this key is being processed. Try again with the same key.";
-    Rejection::new(RejectionKind::InFlight, StatusCode::CONFLICT, "The request is in flight", detail).after(1)
+    Rejection::new(RejectionKind::InFlight, detail).after(1)
 }
 
 fn not_replayable(status: u16) -> Rejection {
@@ -112,23 +113,20 @@ fn not_replayable(status: u16) -> Rejection {
         "The request with this key was answered with status {status}, and that answer was too large, too slow or a \
          stream, so that it was not stored. It is not run again; a new key would run it again."
     );
-    let title = "The answer can't be replayed";
-    Rejection::new(RejectionKind::NotReplayable, StatusCode::CONFLICT, title, detail).original(status)
+    let original_status = StatusCode::from_u16(status).ok();
+    Rejection { original_status, ..Rejection::new(RejectionKind::NotReplayable, detail) }
 }
 
-const OUTCOME_UNKNOWN: &str = "The outcome is unknown";
-
+/// For a retry of a request of which nobody knows.
 fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
-    let refuse = |detail| Rejection::new(RejectionKind::OutcomeUnknown, StatusCode::CONFLICT, OUTCOME_UNKNOWN, detail);
     if let OnInterrupted::Reconcile(_) = policy {
         let detail = "It is not known yet whether the request with this key took effect. Try again later with the same key. \
             A new key would run it again.";
-        return refuse(detail).same_key();
+        return Rejection::new(RejectionKind::OutcomeUnknown, detail).same_key();
     }
-    refuse(
-        "Nobody knows whether the request with this key took effect. It is not run again. A new key would run it again; \
-         find out first, or ask the operator, who can settle it.",
-    )
+    let detail = "Nobody knows whether the request with this key took effect. It is not run again. A new key would run it again; \
+        find out first, or ask the operator, who can settle it.";
+    Rejection::new(RejectionKind::OutcomeUnknown, detail)
 }
 
 /// For the request whose own run's transaction may or may not be durable. The store that could tell is poisoned; after a
@@ -136,28 +134,22 @@ fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
 fn in_doubt() -> Rejection {
     let detail = "The store failed while the request was being committed, and nobody knows whether it took effect. Try \
         again later with the same key. A new key could run it again.";
-    Rejection::new(RejectionKind::OutcomeUnknown, StatusCode::SERVICE_UNAVAILABLE, OUTCOME_UNKNOWN, detail).same_key()
+    let in_doubt = Rejection::new(RejectionKind::OutcomeUnknown, detail).same_key();
+    Rejection { status: StatusCode::SERVICE_UNAVAILABLE, ..in_doubt }
 }
 
 /// For the request whose own run it was.
 fn cut_short(policy: &OnInterrupted) -> Rejection {
-    let (detail, again) = match policy {
-        OnInterrupted::Refuse => (
-            "The request was cut short, and nobody knows whether it took effect. It is not run again under this key. \
-             A new key would run it again; find out first, or ask the operator, who can settle it.",
-            false,
-        ),
-        OnInterrupted::Rerun => (
-            "The request was cut short, and nobody knows whether it took effect. With the same key it is run again.",
-            true,
-        ),
-        OnInterrupted::Reconcile(_) => (
-            "The request was cut short, and nobody knows whether it took effect. With the same key it is found out.",
-            true,
-        ),
+    let unknown = "The request was cut short, and nobody knows whether it took effect.";
+    let then = match policy {
+        OnInterrupted::Refuse => {
+            "It is not run again under this key. A new key would run it again; find out first, or ask the operator, who \
+             can settle it."
+        }
+        OnInterrupted::Rerun => "With the same key it is run again.",
+        OnInterrupted::Reconcile(_) => "With the same key it is found out.",
     };
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let mut rejection = Rejection::new(RejectionKind::OutcomeUnknown, status, OUTCOME_UNKNOWN, detail);
-    rejection.retry_with_same_key = again;
-    rejection
+    let cut_short = Rejection::new(RejectionKind::OutcomeUnknown, format!("{unknown} {then}"));
+    let retry_with_same_key = !matches!(policy, OnInterrupted::Refuse);
+    Rejection { status: StatusCode::INTERNAL_SERVER_ERROR, retry_with_same_key, ..cut_short }
 }

@@ -13,69 +13,57 @@ use crate::slots::REFUSALS;
 /// Where the problem types are described, unless an application says otherwise.
 pub(super) const PROBLEM_BASE: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 
-/// Which refusal it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
-/// [`problem`](crate::problem).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "each is described, once, in the module `problem`")]
-pub enum RejectionKind {
-    KeyMissing,
-    KeyMalformed,
-    BodyTooLarge,
-    BodyIncomplete,
-    StoreUnavailable,
-    StoreFull,
-    Overloaded,
-    ShuttingDown,
-    KeyReused,
-    CredentialsChanged,
-    NotVerifiable,
-    InFlight,
-    NotReplayable,
-    OutcomeUnknown,
-    /// The application's own, from its `scope` function.
-    Custom,
+/// A row for each kind: its slug, the status, unless a refusal has another, and the title.
+macro_rules! kinds {
+    ($($kind:ident, $slug:literal, $status:ident, $title:literal;)*) => {
+        /// Which refusal it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
+        /// [`problem`](crate::problem).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        #[allow(missing_docs, reason = "each is described, once, in the module `problem`")]
+        pub enum RejectionKind {
+            $($kind,)*
+            /// The application's own, from its `scope` function.
+            Custom,
+        }
+
+        impl RejectionKind {
+            /// All but `Custom`.
+            pub const ALL: [Self; 14] = [$(Self::$kind),*];
+
+            const fn row(self) -> (&'static str, StatusCode, &'static str) {
+                match self {
+                    $(Self::$kind => ($slug, StatusCode::$status, $title),)*
+                    // The application says it.
+                    Self::Custom => ("custom", StatusCode::INTERNAL_SERVER_ERROR, ""),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    KeyMissing, "key-missing", BAD_REQUEST, "The idempotency key is missing";
+    KeyMalformed, "key-malformed", BAD_REQUEST, "The idempotency key is malformed";
+    BodyTooLarge, "body-too-large", PAYLOAD_TOO_LARGE, "The request body is too large";
+    BodyIncomplete, "body-incomplete", BAD_REQUEST, "The request body is incomplete";
+    StoreUnavailable, "store-unavailable", SERVICE_UNAVAILABLE, "The store is unavailable";
+    StoreFull, "store-full", SERVICE_UNAVAILABLE, "The store is full";
+    Overloaded, "overloaded", SERVICE_UNAVAILABLE, "The server is overloaded";
+    ShuttingDown, "shutting-down", SERVICE_UNAVAILABLE, "The server is shutting down";
+    KeyReused, "key-reused", UNPROCESSABLE_ENTITY, "The idempotency key was used before";
+    CredentialsChanged, "credentials-changed", UNPROCESSABLE_ENTITY, "The credentials have changed between two tries";
+    NotVerifiable, "not-verifiable", CONFLICT, "The request can't be compared with the recorded one";
+    InFlight, "in-flight", CONFLICT, "The request is in flight";
+    NotReplayable, "not-replayable", CONFLICT, "The answer can't be replayed";
+    OutcomeUnknown, "outcome-unknown", CONFLICT, "The outcome is unknown";
 }
 
 impl RejectionKind {
-    /// All but `Custom`.
-    pub const ALL: [Self; 14] = [
-        Self::KeyMissing,
-        Self::KeyMalformed,
-        Self::BodyTooLarge,
-        Self::BodyIncomplete,
-        Self::StoreUnavailable,
-        Self::StoreFull,
-        Self::Overloaded,
-        Self::ShuttingDown,
-        Self::KeyReused,
-        Self::CredentialsChanged,
-        Self::NotVerifiable,
-        Self::InFlight,
-        Self::NotReplayable,
-        Self::OutcomeUnknown,
-    ];
-
     /// The stable name of the problem: the last part of its `type`.
     #[must_use]
     pub const fn slug(self) -> &'static str {
-        match self {
-            Self::KeyMissing => "key-missing",
-            Self::KeyMalformed => "key-malformed",
-            Self::BodyTooLarge => "body-too-large",
-            Self::BodyIncomplete => "body-incomplete",
-            Self::StoreUnavailable => "store-unavailable",
-            Self::StoreFull => "store-full",
-            Self::Overloaded => "overloaded",
-            Self::ShuttingDown => "shutting-down",
-            Self::KeyReused => "key-reused",
-            Self::CredentialsChanged => "credentials-changed",
-            Self::NotVerifiable => "not-verifiable",
-            Self::InFlight => "in-flight",
-            Self::NotReplayable => "not-replayable",
-            Self::OutcomeUnknown => "outcome-unknown",
-            Self::Custom => "custom",
-        }
+        self.row().0
     }
 
     /// Where its count stands.
@@ -116,7 +104,7 @@ pub struct Rejection {
     /// The status of the answer that could not be stored.
     pub original_status: Option<StatusCode>,
     // The layer's, once it has refused with it.
-    problem_base: Option<Arc<str>>,
+    pub(super) problem_base: Option<Arc<str>>,
 }
 
 /// The members of an RFC 9457 problem, ours included.
@@ -132,13 +120,13 @@ struct Problem<'a> {
 }
 
 impl Rejection {
-    pub(super) fn new(kind: RejectionKind, status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
+    pub(super) fn new(kind: RejectionKind, detail: impl Into<String>) -> Self {
+        let (_, status, title) = kind.row();
         Self {
             kind,
             status,
             title,
-            detail,
+            detail: detail.into(),
             retry_with_same_key: false,
             retry_after: None,
             original_status: None,
@@ -149,7 +137,7 @@ impl Rejection {
     /// A refusal of the application's own, for its `scope` function: 401 for a request that names no account, say.
     #[must_use]
     pub fn custom(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(RejectionKind::Custom, status, title, detail)
+        Self { status, title, ..Self::new(RejectionKind::Custom, detail) }
     }
 
     pub(super) fn same_key(mut self) -> Self {
@@ -160,16 +148,6 @@ impl Rejection {
     pub(super) fn after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self.same_key()
-    }
-
-    pub(super) fn original(mut self, status: u16) -> Self {
-        self.original_status = StatusCode::from_u16(status).ok();
-        self
-    }
-
-    pub(super) fn based(mut self, base: &Arc<str>) -> Self {
-        self.problem_base = Some(Arc::clone(base));
-        self
     }
 
     /// The beginning of the problem's `type`, as the layer has it set.

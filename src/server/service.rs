@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response};
 use tower_service::Service;
 
 use super::body::{LayerBody, Passage};
@@ -15,7 +15,8 @@ use super::context::IdempotencyContext;
 use super::exchange::Exchange;
 use super::future::ResponseFuture;
 use super::read_on::Connection;
-use super::rejection::{Rejection, RejectionKind};
+use super::refusal;
+use super::rejection::Rejection;
 use super::shared::Shared;
 use crate::engine;
 use crate::header;
@@ -79,16 +80,8 @@ impl<St: Store> Shared<St> {
         let name = &self.options.header_name;
         match header::read_key(headers, name, self.options.strict_keys) {
             Ok(Some(key)) => Way::Exchange(key),
-            Ok(None) => {
-                let detail = format!("Send an {name} header with a value unique to this operation, such as a UUID.");
-                let title = "The idempotency key is missing";
-                Way::Refuse(Rejection::new(RejectionKind::KeyMissing, StatusCode::BAD_REQUEST, title, detail))
-            }
-            Err(error) => {
-                let title = "The idempotency key is malformed";
-                let detail = error.to_string();
-                Way::Refuse(Rejection::new(RejectionKind::KeyMalformed, StatusCode::BAD_REQUEST, title, detail))
-            }
+            Ok(None) => Way::Refuse(refusal::key_missing(name)),
+            Err(error) => Way::Refuse(refusal::key_malformed(&error)),
         }
     }
 }

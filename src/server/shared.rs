@@ -10,9 +10,9 @@ use tracing::{Level, Span};
 
 use super::body::{LayerBody, Passage};
 use super::buffered::Room;
-use super::options::Options;
-use super::recorder::Recorder;
+use super::options::{Hook, Options};
 use super::rejection::Rejection;
+use super::snapshot::Recorder;
 use crate::engine::Engine;
 use crate::key::RecordId;
 use crate::store::Store;
@@ -40,9 +40,11 @@ pub(super) struct Shared<St> {
 }
 
 impl<St> Shared<St> {
-    pub(super) fn new(store: Arc<St>, options: Options) -> Self {
-        let (policy, wrap_run) = (options.engine_policy(), options.wrap_run.clone());
-        let (recorder, room) = (Arc::new(options.recorder()), Arc::new(Room::new(options.max_buffered)));
+    pub(super) fn new(store: Arc<St>, mut options: Options) -> Self {
+        options.complete();
+        let policy = options.policy.clone();
+        let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
+        let (recorder, room) = (Arc::new(options.recorder.clone()), Arc::new(Room::new(options.max_buffered)));
         Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, recorder, room }
     }
 }
@@ -62,7 +64,8 @@ impl<St: Store> Shared<St> {
             self.options.refusal_level, parent: span,
             record_id = id.map(RecordId::short), status = rejection.status.as_u16(), "refused: {slug}"
         );
-        let rejection = rejection.based(&self.options.problem_base);
+        let problem_base = Some(Arc::clone(&self.options.problem_base));
+        let rejection = Rejection { problem_base, ..rejection };
         let mut response = self.options.render(&rejection).map(whole::<B>);
         if let Some(seconds) = rejection.retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());

@@ -6,8 +6,10 @@
 //! record instead of copying.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
+
+use super::kept::KeptHeaders;
 
 const VERSION: u8 = 1;
 
@@ -26,53 +28,61 @@ struct Head<'a> {
     trailers: Option<Fields<'a>>,
 }
 
-/// An answer, taken apart.
-#[derive(Debug)]
-pub(super) struct Snapshot {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-    pub(super) trailers: Option<HeaderMap>,
+/// Which answers are recorded, and what of them.
+#[derive(Debug, Clone)]
+pub(super) struct Recorder {
+    pub(super) kept_headers: KeptHeaders,
+    pub(super) replay_header_name: HeaderName,
+    pub(super) max_response_body: usize,
 }
 
-/// The outcome of an answer.
-pub(super) fn encode<'a>(
-    status: StatusCode,
-    headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
-    body: &Bytes,
-    trailers: Option<&HeaderMap>,
-) -> Option<Bytes> {
-    let head = Head {
-        status: status.as_u16(),
-        headers: headers.map(field).collect(),
-        trailers: trailers.map(|trailers| trailers.iter().map(field).collect()),
-    };
-    let mut bytes = Vec::with_capacity(USUAL);
-    bytes.push(VERSION);
-    let head = postcard::to_extend(&head, bytes).ok()?;
-    // Exactly as long as it is: a store counts it by its length, and keeps the whole buffer.
-    let mut bytes = BytesMut::with_capacity(head.len() + body.len());
-    bytes.put_slice(&head);
-    bytes.put_slice(body);
-    Some(bytes.freeze())
+impl Recorder {
+    /// The outcome of an answer that is given beside a run; `None` where it is too long for one.
+    pub(super) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
+        let fits = answer.body().len() <= self.max_response_body;
+        fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))?
+    }
+
+    /// The outcome of an answer.
+    pub(super) fn encode(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &Bytes,
+        trailers: Option<&HeaderMap>,
+    ) -> Option<Bytes> {
+        let kept = self.kept_headers.choose(headers, &self.replay_header_name, trailers.is_some());
+        let head = Head {
+            status: status.as_u16(),
+            headers: kept.map(field).collect(),
+            trailers: trailers.map(|trailers| trailers.iter().map(field).collect()),
+        };
+        let mut bytes = Vec::with_capacity(USUAL);
+        bytes.push(VERSION);
+        let head = postcard::to_extend(&head, bytes).ok()?;
+        // Exactly as long as it is: a store counts it by its length, and keeps the whole buffer.
+        let mut bytes = BytesMut::with_capacity(head.len() + body.len());
+        bytes.put_slice(&head);
+        bytes.put_slice(body);
+        Some(bytes.freeze())
+    }
 }
 
-/// The answer of an outcome; `None` for bytes that are none.
-pub(super) fn decode(outcome: &Bytes) -> Option<Snapshot> {
+/// The answer of an outcome, and its trailers; `None` for bytes that are none.
+pub(super) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderMap>)> {
     let (version, rest) = outcome.split_first()?;
     if *version != VERSION {
         return None;
     }
     let (head, body): (Head<'_>, &[u8]) = postcard::take_from_bytes(rest).ok()?;
-    Some(Snapshot {
-        status: StatusCode::from_u16(head.status).ok()?,
-        headers: map(outcome, &head.headers)?,
-        body: outcome.slice_ref(body),
-        trailers: match head.trailers {
-            Some(fields) => Some(map(outcome, &fields)?),
-            None => None,
-        },
-    })
+    let mut answer = Response::new(outcome.slice_ref(body));
+    *answer.status_mut() = StatusCode::from_u16(head.status).ok()?;
+    *answer.headers_mut() = map(outcome, &head.headers)?;
+    let trailers = match head.trailers {
+        Some(fields) => Some(map(outcome, &fields)?),
+        None => None,
+    };
+    Some((answer, trailers))
 }
 
 fn field<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> (&'a serde_bytes::Bytes, &'a serde_bytes::Bytes) {
@@ -94,6 +104,12 @@ fn map(outcome: &Bytes, fields: &Fields<'_>) -> Option<HeaderMap> {
 mod tests {
     use super::*;
 
+    fn encode(status: StatusCode, headers: &HeaderMap, body: &Bytes, trailers: Option<&HeaderMap>) -> Bytes {
+        let replay_header_name = HeaderName::from_static("idempotent-replayed");
+        let recorder = Recorder { kept_headers: KeptHeaders::default(), replay_header_name, max_response_body: 0 };
+        recorder.encode(status, headers, body, trailers).unwrap()
+    }
+
     #[test]
     fn an_answer_survives_byte_for_byte_repeats_and_strange_bytes_included() {
         let mut headers = HeaderMap::new();
@@ -103,19 +119,19 @@ mod tests {
         let mut trailers = HeaderMap::new();
         trailers.append("grpc-status", HeaderValue::from_static("0"));
         let body = Bytes::from_static(b"\0\xffbody");
-        let outcome = encode(StatusCode::CREATED, headers.iter(), &body, Some(&trailers)).unwrap();
-        let snapshot = decode(&outcome).unwrap();
-        assert_eq!(snapshot.status, StatusCode::CREATED);
-        assert_eq!(snapshot.headers, headers);
-        assert_eq!(snapshot.trailers, Some(trailers));
-        assert_eq!(snapshot.body, body);
-        assert_eq!(snapshot.body.as_ptr(), outcome[outcome.len() - body.len()..].as_ptr(), "shared, not copied");
+        let outcome = encode(StatusCode::CREATED, &headers, &body, Some(&trailers));
+        let (answer, decoded_trailers) = decode(&outcome).unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        assert_eq!(*answer.headers(), headers);
+        assert_eq!(decoded_trailers, Some(trailers));
+        assert_eq!(*answer.body(), body);
+        assert_eq!(answer.body().as_ptr(), outcome[outcome.len() - body.len()..].as_ptr(), "shared, not copied");
     }
 
     #[test]
     fn an_outcome_keeps_no_more_memory_than_its_length() {
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x"), HeaderValue::from_static(LONG))]);
-        let outcome = encode(StatusCode::OK, headers.iter(), &Bytes::from(vec![0; 10_000]), None).unwrap();
+        let outcome = encode(StatusCode::OK, &headers, &Bytes::from(vec![0; 10_000]), None);
         let length = outcome.len();
         assert_eq!(outcome.try_into_mut().unwrap().capacity(), length);
     }

@@ -305,6 +305,14 @@ pub fn charge_print() -> FingerprintBuilder {
     print.field("target", b"/charges").field("body", b"a")
 }
 
+/// A fingerprint as another release would have stored it, or a layer with other options: version and options stand first.
+pub fn foreign(fingerprint: Fingerprint, version: u8, options: [u8; 8]) -> Fingerprint {
+    let mut stored = postcard::to_allocvec(&fingerprint).expect("it can be stored");
+    stored[0] = version;
+    stored[1..9].copy_from_slice(&options);
+    postcard::from_bytes(&stored).expect("it was stored so")
+}
+
 /// Records an answer 200 with the body `recorded` for `id`, in format 1 of `server/snapshot.rs`.
 pub async fn plant<St: Store + Clone>(store: &St, id: RecordId, fingerprint: Fingerprint) {
     let outcome = Bytes::from_static(b"\x01\xc8\x01\x00\x00recorded");
