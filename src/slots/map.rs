@@ -10,13 +10,10 @@ use tokio::sync::{Notify, watch};
 
 use super::remembered::Remembered;
 use super::slot::{Phase, Slot};
-use super::sparingly::Sparingly;
+use super::tally::Tally;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
-
-/// How many kinds of refusals there may be.
-pub(crate) const REFUSALS: usize = 20;
 
 /// The slots of one opened store, with what this process counts about its runs. A store owns it and looks into none
 /// of it.
@@ -34,23 +31,6 @@ pub struct Slots {
     draining: AtomicBool,
     pub(super) waiters: Arc<AtomicUsize>,
     pub(crate) tally: Tally,
-}
-
-/// What this process counts.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) runs: AtomicU64,
-    pub(crate) replays: AtomicU64,
-    pub(crate) interrupted: AtomicU64,
-    pub(crate) unknown: AtomicU64,
-    pub(crate) unknown_lines: Sparingly,
-    pub(crate) overloaded_lines: Sparingly,
-    pub(crate) unrecorded: AtomicU64,
-    pub(crate) unprotected: AtomicU64,
-    pub(crate) corrupt: AtomicU64,
-    pub(crate) reconciled: AtomicU64,
-    // By the kind of refusal, as the server numbers them.
-    pub(crate) refused: [AtomicU64; REFUSALS],
 }
 
 #[derive(Debug)]

@@ -11,14 +11,14 @@
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
 
 mod map;
-mod rare;
 mod remembered;
 mod slot;
-mod sparingly;
+mod tally;
 mod wait;
 
 pub use map::Slots;
-pub(crate) use map::{Entered, REFUSALS, Retrying, Tally};
+pub(crate) use map::{Entered, Retrying};
 pub use slot::Refusal;
 pub(crate) use slot::{End, Kept, Phase, Slot};
+pub(crate) use tally::{REFUSALS, Tally};
 pub(crate) use wait::{Joined, Waiter};
