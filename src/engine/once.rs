@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::context::RunContext;
-use super::engine::{Ask, Counts, Drained, Engine};
+use super::engine::{Ask, Engine};
 use super::exchange;
+use super::operations::{Counts, Drained};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::reconcile::Reconciliation;
 use super::verdict::{Ended, Finished, Verdict};
@@ -17,7 +18,7 @@ use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
 use crate::record::{Fence, Reply, Resolution};
 use crate::slots::Refusal;
-use crate::store::{InterruptedRecord, Page, Store, StoreError};
+use crate::store::{InterruptedRecord, Store, StoreError};
 
 /// Runs effects at most once per record id, without HTTP.
 ///
@@ -198,7 +199,7 @@ impl<St: Store> Once<St> {
     /// # Cancel safety
     /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.engine.store.interrupted(Page::first(limit)).await
+        self.engine.interrupted(None, limit).await
     }
 
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Reply::Refused`]

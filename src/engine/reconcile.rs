@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::engine::{Ask, Engine, STORE_TIMEOUT};
+use super::operations::Settling;
 use super::policy::OnInterrupted;
 use super::reconciler::{InterruptedRun, Reconciled, Reconciler};
-use super::resolve::Settling;
 use super::run::{Run, Work};
 use super::settle::Later;
 use super::verdict::Verdict;

@@ -1,7 +1,10 @@
-//! Settling an interrupted operation: by hand, or by what the application says of it.
+//! What operators do, the layer's and a consumer's alike: list, settle, drain, count. Asking the application is in
+//! `reconcile.rs`.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
@@ -12,13 +15,93 @@ use super::settle::Later;
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
-use crate::slots::{End, Entered, Phase, Refusal, Slot};
-use crate::store::{InterruptedRecord, Store, StoreError};
+use crate::slots::{End, Entered, Phase, REFUSALS, Refusal, Slot};
+use crate::store::{InterruptedRecord, Page, Store, StoreError};
 
 /// How many operations are settled at a time.
 const AT_A_TIME: usize = 64;
 
+/// What this process has counted since the store was opened, over all layers on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Handlers started.
+    pub runs: u64,
+    /// Requests answered with the outcome of an earlier one.
+    pub replays: u64,
+    /// Runs of which nobody knows how they ended: panics, errors, time-outs, and answers that mean so.
+    pub interrupted: u64,
+    /// Those of them whose handler answered, and whose answer means that nobody knows.
+    pub unknown: u64,
+    /// Answers given though their record could not be written: after a restart, their retries are refused.
+    pub unrecorded: u64,
+    /// Handlers started without protection, because `fail_open` was chosen and the store was away.
+    pub unprotected: u64,
+    /// Damaged records met.
+    pub corrupt: u64,
+    /// Interrupted operations that the reconciler settled with an outcome.
+    pub reconciled: u64,
+    /// Runs under way now.
+    pub live: u64,
+    // By the kind of refusal.
+    pub(crate) refused: [u64; REFUSALS],
+}
+
+/// What is left when a process stops waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Runs under way. They are cut short when the process ends.
+    pub runs: usize,
+    /// Runs that are over and that the store doesn't know the end of. Their requesters were answered; after a restart, retries
+    /// are refused, or, under `Rerun`, run again.
+    pub unrecorded: usize,
+}
+
+impl Drained {
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.runs == 0 && self.unrecorded == 0
+    }
+}
+
 impl<St: Store> Engine<St> {
+    /// Refuses new keys from now on, waits for the runs under way and for what the store is still being told, at most
+    /// `deadline`, and says what is left.
+    pub(crate) async fn drain(&self, deadline: Duration) -> Drained {
+        let slots = self.store.slots();
+        let _ = tokio::time::timeout(deadline, slots.drained()).await;
+        Drained { runs: slots.live(), unrecorded: slots.unrecorded() }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let slots = self.store.slots();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let tally = &slots.tally;
+        Counts {
+            runs: read(&tally.runs),
+            replays: read(&tally.replays),
+            interrupted: read(&tally.interrupted),
+            unknown: read(&tally.unknown),
+            unrecorded: read(&tally.unrecorded),
+            unprotected: read(&tally.unprotected),
+            corrupt: read(&tally.corrupt),
+            reconciled: read(&tally.reconciled),
+            live: slots.live() as u64,
+            refused: tally.refused.each_ref().map(read),
+        }
+    }
+
+    /// The interrupted operations, the oldest first; only those whose clients were answered so, if `status` is given.
+    pub(crate) async fn interrupted(
+        &self,
+        status: Option<u16>,
+        limit: usize,
+    ) -> Result<Vec<InterruptedRecord>, StoreError> {
+        self.store.interrupted(Page { status, ..Page::first(limit) }).await
+    }
+
     /// Settles an interrupted operation. Its slot is held until that is durable, so that nobody is answered before; and in
     /// a task of its own, so that a caller who goes away doesn't free it.
     pub(crate) async fn resolve(
