@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::commitment::{ANSWERED_WITHIN, Pending, Refused};
+use super::commitment::{ANSWERED_WITHIN, Doubt, Pending, Refused};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::store::{
@@ -145,7 +145,7 @@ impl RunContext {
             let result = told(result, reason.take());
             pending.answered(match &result {
                 Ok(outcome) => Ok(Some(outcome.clone())),
-                Err(CommitError::Store(StoreError::Uncertain { .. })) => Err(()),
+                Err(CommitError::Store(StoreError::Uncertain { .. })) => Err(Doubt),
                 Err(_) => Ok(None),
             });
             let _ = reply.send(result);

@@ -11,7 +11,6 @@
 //!    It may write its effect and the record of its outcome in one transaction (`commit.rs`).
 //! 5. How it ended is recorded before anybody is told (`settle.rs`); then the slot is freed.
 
-mod backoff;
 mod claim;
 #[cfg(feature = "sled")]
 mod commit;
@@ -31,6 +30,7 @@ mod run;
 mod settle;
 mod verdict;
 
+pub(crate) use crate::slots::End;
 pub use crate::slots::Refusal;
 #[cfg(feature = "sled")]
 pub use commit::CommitError;
@@ -45,4 +45,4 @@ pub(crate) use policy::Policy;
 pub use policy::{OnInFlight, OnInterrupted};
 pub use reconcile::Reconciliation;
 pub use reconciler::{InterruptedRun, Reconciled, Reconciler};
-pub(crate) use verdict::{Ended, Finished, Verdict};
+pub(crate) use verdict::Verdict;

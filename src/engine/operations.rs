@@ -15,7 +15,7 @@ use super::settle::Later;
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
-use crate::slots::{End, Entered, Phase, REFUSALS, Refusal, Slot};
+use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot};
 use crate::store::{InterruptedRecord, Page, Store, StoreError};
 
 /// How many operations are settled at a time.
@@ -159,18 +159,18 @@ impl<St: Store> Engine<St> {
                 telling.await
             }
         };
-        let refused = End::Refused(Refusal::Unavailable);
-        let (settled, end) = match told {
+        let refused = Ended::from(Refusal::Unavailable);
+        let (settled, ended) = match told {
             // Who has met the slot meanwhile is answered from the record, or told to come again.
-            Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, End::Found)),
+            Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
             Err(StoreError::Uncertain { .. }) => {
                 let (later, _) = self.remember(slot, refused.clone());
-                return Settling { settled: Err(not_answered()), end: refused, later: Some((transition, later)) };
+                return Settling { settled: Err(not_answered()), ended: refused, later: Some((transition, later)) };
             }
             Err(error) => (Err(error), refused),
         };
-        slot.end(end.clone());
-        Settling { settled, end, later: None }
+        slot.end(ended.clone());
+        Settling { settled, ended, later: None }
     }
 
     /// Goes on telling the store, where it has not said that it knows.
@@ -185,7 +185,7 @@ impl<St: Store> Engine<St> {
 pub(super) struct Settling {
     pub(super) settled: Result<Reply, StoreError>,
     /// What is told who has met the slot.
-    pub(super) end: End,
+    pub(super) ended: Ended,
     /// What the store is still to be told.
     pub(super) later: Option<(Transition, Later)>,
 }

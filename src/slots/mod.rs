@@ -10,15 +10,17 @@
 //!
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
 
+mod end;
 mod map;
 mod remembered;
 mod slot;
 mod tally;
 mod wait;
 
+pub use end::Refusal;
+pub(crate) use end::{End, Ended};
 pub use map::Slots;
 pub(crate) use map::{Entered, Retrying};
-pub use slot::Refusal;
-pub(crate) use slot::{End, Kept, Phase, Slot};
+pub(crate) use slot::{Phase, Slot};
 pub(crate) use tally::{REFUSALS, Tally};
-pub(crate) use wait::{Joined, Waiter};
+pub(crate) use wait::Waiter;

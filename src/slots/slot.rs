@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::Slots;
-use crate::fingerprint::Fingerprint;
+use super::end::{End, Ended, Refusal};
+use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::record::Record;
 
 /// Where a run stands.
 #[derive(Debug, Clone)]
@@ -22,47 +21,19 @@ pub(crate) enum Phase {
     /// Its handler runs.
     Running(Fingerprint),
     /// It is over.
-    Ended(End),
+    Ended(Ended),
 }
 
-/// How a run ended, for those who waited.
-#[derive(Debug, Clone)]
-pub(crate) enum End {
-    /// No run came of it: there was this record.
-    Found(Record),
-    /// No run came of it: the claim was refused.
-    Refused(Refusal),
-    /// With an outcome.
-    Completed(Fingerprint, Bytes),
-    /// With an outcome that can't be stored.
-    Consumed(Fingerprint, u16),
-    /// Without an effect; the key is free again.
-    Released(Fingerprint),
-    /// Nobody knows how.
-    Interrupted(Fingerprint),
-    /// With a transaction of which nobody knows whether it is durable, until the store is opened again.
-    InDoubt(Fingerprint),
-}
-
-/// Why a claim was refused, though there is no record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The store can't be reached, is poisoned or takes too long. Nothing ran.
-    #[error("the store is not available")]
-    Unavailable,
-    /// There is a record, but its bytes are damaged. Nothing ran.
-    #[error("what is stored for this key can't be read")]
-    Corrupt,
-    /// The store's limits are reached. Nothing ran.
-    #[error("the store is full")]
-    Full,
-    /// Too much is under way: runs, outcomes that could not be recorded, or the store's work. Nothing ran.
-    #[error("too much is under way")]
-    Overloaded,
-    /// The process is shutting down. Nothing ran.
-    #[error("the process is shutting down")]
-    ShuttingDown,
+impl Phase {
+    /// What a request is told that meets a run that stands so, and doesn't wait for it.
+    pub(super) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
+        match self {
+            Self::Claiming => Ok(End::InFlight),
+            Self::Stalled => Ok(End::Refused(Refusal::Unavailable)),
+            Self::Running(fingerprint) => Ended::new(fingerprint, End::InFlight).told(presented),
+            Self::Ended(ended) => ended.told(presented),
+        }
+    }
 }
 
 /// The right to be the one run of a record id in this process.
@@ -74,15 +45,6 @@ pub(crate) struct Slot {
     phase: watch::Sender<Phase>,
     // While the store is being told how it ends: how long that is remembered.
     settling: Option<Duration>,
-}
-
-/// How a run's end is remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// As it was.
-    Whole,
-    /// Without its outcome, for which there was no room.
-    Emptied,
 }
 
 impl Slot {
@@ -120,8 +82,8 @@ impl Slot {
     }
 
     /// Tells the duplicates how the run ended, and frees the slot.
-    pub(crate) fn end(self, end: End) {
-        self.enter(Phase::Ended(end));
+    pub(crate) fn end(self, ended: impl Into<Ended>) {
+        self.enter(Phase::Ended(ended.into()));
     }
 
     /// Keeps telling how the run ended, after it has, for so long or until [`Slots::forget`].
@@ -134,22 +96,17 @@ impl Slot {
     }
 
     /// Tells the duplicates how the run ended, and keeps telling those who come later, for so long: the store doesn't know
-    /// it. [`Slots::forget`] frees the slot. Where there is no room for the outcome, they are told that it is unknown.
-    pub(crate) fn remember(self, end: End, retention: Duration) -> Kept {
-        let (end, bytes, kept) = match end {
-            End::Completed(fingerprint, outcome) if !self.slots.remembered.reserve(outcome.len()) => {
-                (End::Interrupted(fingerprint), 0, Kept::Emptied)
-            }
-            End::Completed(_, ref outcome) => {
-                let bytes = outcome.len();
-                (end, bytes, Kept::Whole)
-            }
-            end => (end, 0, Kept::Whole),
-        };
-        self.enter(Phase::Ended(end));
+    /// it. [`Slots::forget`] frees the slot. Where there is no room for the outcome, they are told that it is unknown; says
+    /// whether there is.
+    pub(crate) fn remember(self, ended: impl Into<Ended>, retention: Duration) -> bool {
+        let ended = ended.into();
+        let bytes = ended.bytes();
+        let is_whole = bytes == 0 || self.slots.remembered.reserve(bytes);
+        let (ended, bytes) = if is_whole { (ended, bytes) } else { (ended.emptied(), 0) };
+        self.enter(Phase::Ended(ended));
         laboratory::point();
         self.keep(bytes, retention);
-        kept
+        is_whole
     }
 }
 
@@ -158,12 +115,12 @@ impl Drop for Slot {
         // Not ended: the run panicked, its task was aborted, or its runtime is gone.
         let settling = self.settling;
         let cut = self.phase.send_if_modified(|phase| {
-            let end = match phase {
+            let ended = match phase {
                 Phase::Ended(_) => return false,
-                Phase::Claiming | Phase::Stalled => End::Refused(Refusal::Unavailable),
-                Phase::Running(fingerprint) => End::Interrupted(*fingerprint),
+                Phase::Claiming | Phase::Stalled => Refusal::Unavailable.into(),
+                Phase::Running(fingerprint) => Ended::new(*fingerprint, End::Unknown { status: None }),
             };
-            *phase = Phase::Ended(end);
+            *phase = Phase::Ended(ended);
             true
         });
         laboratory::point();
