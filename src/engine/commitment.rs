@@ -90,7 +90,7 @@ impl Commitment {
                 *stage = Stage::Late;
                 drop(stage);
                 point();
-                self.slots.forget(&self.hold.id, self.turn);
+                self.slots.remembered.forget(&self.hold.id, self.turn);
             }
             return;
         }
@@ -105,7 +105,7 @@ impl Commitment {
         drop(stage);
         point();
         if settled {
-            self.slots.forget(&self.hold.id, self.turn);
+            self.slots.remembered.forget(&self.hold.id, self.turn);
         }
         self.moved.notify_waiters();
     }
@@ -123,7 +123,7 @@ impl Commitment {
     /// The doubt is remembered; unless the writer has answered meanwhile.
     pub(super) fn remembered(&self) {
         if let Stage::Late = *self.stage() {
-            self.slots.forget(&self.hold.id, self.turn);
+            self.slots.remembered.forget(&self.hold.id, self.turn);
         }
     }
 

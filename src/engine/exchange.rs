@@ -62,7 +62,7 @@ impl<St: Store> Engine<St> {
                     // New, to be settled under the slot, or the store is away, which the claim will say.
                     loaded => matches!(loaded, Some(Ok(Some(_)))),
                 };
-                if slots.is_crowded() {
+                if slots.remembered.is_crowded() {
                     return self.overloaded("too many outcomes could not be recorded yet").into();
                 }
                 let slot = match slots.take(ask.id, self.policy.max_runs) {

@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::engine::{Engine, STORE_TIMEOUT};
-use super::settle::Later;
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
@@ -72,7 +71,7 @@ impl<St: Store> Engine<St> {
     pub(crate) async fn drain(&self, deadline: Duration) -> Drained {
         let slots = self.store.slots();
         let _ = tokio::time::timeout(deadline, slots.drained()).await;
-        Drained { runs: slots.live(), unrecorded: slots.unrecorded() }
+        Drained { runs: slots.live(), unrecorded: slots.remembered.count() }
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -111,14 +110,17 @@ impl<St: Store> Engine<St> {
         resolution: Resolution,
     ) -> Result<Reply, StoreError> {
         let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else {
-            return if self.store.slots().remembers(&id) { Err(held_here()) } else { Ok(Reply::Refused) };
+            return if self.store.slots().remembered.get(&id).is_some() {
+                Err(held_here())
+            } else {
+                Ok(Reply::Refused)
+            };
         };
         let (reply, settling) = oneshot::channel();
         let engine = Arc::clone(self);
         laboratory::spawn(async move {
-            let Settling { settled, later, .. } = engine.settle_interrupted(slot, fence, resolution).await;
+            let (settled, _) = engine.settle_interrupted(slot, fence, resolution).await;
             let _ = reply.send(settled);
-            engine.see_through(later).await;
         });
         match timeout(STORE_TIMEOUT, settling).await {
             Ok(Ok(settled)) => settled,
@@ -145,18 +147,25 @@ impl<St: Store> Engine<St> {
         futures_util::stream::iter(decided).map(one).buffered(AT_A_TIME).collect()
     }
 
-    /// Settles, and frees the slot. Where the store doesn't say that it is durable, though it may be seen there, the slot is not
-    /// freed until it does, or for as long as an outcome is kept.
-    pub(super) async fn settle_interrupted(&self, mut slot: Slot, fence: Fence, resolution: Resolution) -> Settling {
+    /// Settles, frees the slot, and says also what is told who has met it. Where the store doesn't say that it is durable,
+    /// though it may be seen there, the slot is not freed until it does, or for as long as an outcome is kept.
+    pub(super) async fn settle_interrupted(
+        self: &Arc<Self>,
+        mut slot: Slot,
+        fence: Fence,
+        resolution: Resolution,
+    ) -> (Result<Reply, StoreError>, Ended) {
         slot.settles(self.policy.retention);
         let transition = Transition::Resolve(fence, resolution);
-        let telling = self.tell(slot.id(), transition.clone());
-        tokio::pin!(telling);
-        let told = match timeout(STORE_TIMEOUT, telling.as_mut()).await {
-            Ok(told) => told,
-            Err(_) => {
-                slot.enter(Phase::Stalled);
-                telling.await
+        let told = {
+            let telling = self.tell(slot.id(), transition.clone());
+            tokio::pin!(telling);
+            match timeout(STORE_TIMEOUT, telling.as_mut()).await {
+                Ok(told) => told,
+                Err(_) => {
+                    slot.enter(Phase::Stalled);
+                    telling.await
+                }
             }
         };
         let refused = Ended::from(Refusal::Unavailable);
@@ -164,30 +173,15 @@ impl<St: Store> Engine<St> {
             // Who has met the slot meanwhile is answered from the record, or told to come again.
             Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
             Err(StoreError::Uncertain { .. }) => {
-                let (later, _) = self.remember(slot, refused.clone());
-                return Settling { settled: Err(not_answered()), ended: refused, later: Some((transition, later)) };
+                let ((later, _), engine) = (self.remember(slot, refused.clone()), Arc::clone(self));
+                laboratory::spawn(async move { engine.tell_later(transition, later).await });
+                return (Err(not_answered()), refused);
             }
             Err(error) => (Err(error), refused),
         };
         slot.end(ended.clone());
-        Settling { settled, ended, later: None }
+        (settled, ended)
     }
-
-    /// Goes on telling the store, where it has not said that it knows.
-    pub(super) async fn see_through(&self, later: Option<(Transition, Later)>) {
-        if let Some((transition, later)) = later {
-            self.tell_later(transition, later).await;
-        }
-    }
-}
-
-/// What settling came to.
-pub(super) struct Settling {
-    pub(super) settled: Result<Reply, StoreError>,
-    /// What is told who has met the slot.
-    pub(super) ended: Ended,
-    /// What the store is still to be told.
-    pub(super) later: Option<(Transition, Later)>,
 }
 
 fn held_here() -> StoreError {

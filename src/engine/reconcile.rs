@@ -15,11 +15,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::engine::{Ask, Engine, STORE_TIMEOUT};
-use super::operations::Settling;
 use super::policy::OnInterrupted;
 use super::reconciler::{InterruptedRun, Reconciled, Reconciler};
 use super::run::{Run, Work};
-use super::settle::Later;
 use super::verdict::Verdict;
 use crate::fingerprint::Match;
 use crate::key::RecordId;
@@ -75,13 +73,18 @@ impl<St: Store> Engine<St> {
     }
 
     /// Records what the application knew, and frees the slot.
-    async fn settle_reconciled(&self, slot: Slot, fence: Fence, outcome: Bytes) -> Settling {
+    async fn settle_reconciled(
+        self: &Arc<Self>,
+        slot: Slot,
+        fence: Fence,
+        outcome: Bytes,
+    ) -> (Result<Reply, StoreError>, Ended) {
         let resolution = Resolution::Outcome { outcome, retention: self.policy.retention };
-        let settling = self.settle_interrupted(slot, fence, resolution).await;
-        if let Ok(Reply::Taken) = settling.settled {
+        let (settled, ended) = self.settle_interrupted(slot, fence, resolution).await;
+        if let Ok(Reply::Taken) = settled {
             self.count(|tally| &tally.reconciled);
         }
-        settling
+        (settled, ended)
     }
 
     /// Asks about all interrupted operations, and settles those whose outcome the application knows.
@@ -94,9 +97,7 @@ impl<St: Store> Engine<St> {
             let (reply, reconciled) = oneshot::channel();
             let (engine, reconciler) = (Arc::clone(self), reconciler.clone());
             self.spawn(Box::pin(async move {
-                let (reconciled, later) = engine.reconcile_one(&reconciler, record.id).await;
-                let _ = reply.send(reconciled);
-                engine.see_through(later).await;
+                let _ = reply.send(engine.reconcile_one(&reconciler, record.id).await);
             }));
             async move { timeout(patience, reconciled).await }
         };
@@ -118,36 +119,33 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Asks about one operation. `None`: a retry came before and sees to it, or it is no longer interrupted. Says also what the
-    /// store is still to be told.
-    async fn reconcile_one(
-        &self,
-        reconciler: &Reconciler,
-        id: RecordId,
-    ) -> (Option<Reconciled<()>>, Option<(Transition, Later)>) {
-        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else { return (None, None) };
+    /// Asks about one operation. `None`: a retry came before and sees to it, or it is no longer interrupted.
+    async fn reconcile_one(self: &Arc<Self>, reconciler: &Reconciler, id: RecordId) -> Option<Reconciled<()>> {
+        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else { return None };
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() {
             slot.end(Refusal::ShuttingDown);
-            return (Some(Reconciled::Unknown), None);
+            return Some(Reconciled::Unknown);
         }
         let record = match timeout(STORE_TIMEOUT, self.store.load(id)).await {
             Ok(Ok(Some(record))) => record,
             // It has expired since it was listed.
-            Ok(Ok(None)) => return (None, None),
-            Ok(Err(_)) | Err(_) => return (Some(Reconciled::Unknown), None),
+            Ok(Ok(None)) => return None,
+            Ok(Err(_)) | Err(_) => return Some(Reconciled::Unknown),
         };
         let Some(listed) = InterruptedRecord::of(id, &record) else {
             slot.end(record);
-            return (None, None);
+            return None;
         };
         let ask = Ask { id, fingerprint: record.fingerprint, is_within: false };
         slot.enter(Phase::Running(ask.fingerprint));
         let (end, reconciled) = match self.consult(reconciler, &ask, &listed).await {
             Ok((fence, Reconciled::Outcome(outcome))) => {
-                let Settling { settled, later, .. } = self.settle_reconciled(slot, fence, outcome).await;
-                let is_settled = matches!(settled, Ok(Reply::Taken));
-                return (Some(if is_settled { Reconciled::Outcome(()) } else { Reconciled::Unknown }), later);
+                let (settled, _) = self.settle_reconciled(slot, fence, outcome).await;
+                return Some(match settled {
+                    Ok(Reply::Taken) => Reconciled::Outcome(()),
+                    Ok(Reply::Refused) | Err(_) => Reconciled::Unknown,
+                });
             }
             // There is no request to run. The record stays, and with it what a retry is told of this run.
             Ok((_, Reconciled::RunAgain)) => (End::Released, Some(Reconciled::RunAgain)),
@@ -156,7 +154,7 @@ impl<St: Store> Engine<St> {
             Err(end) => (end, Some(Reconciled::Unknown)),
         };
         slot.end(Ended::new(ask.fingerprint, end));
-        (reconciled, None)
+        reconciled
     }
 }
 
@@ -181,17 +179,14 @@ impl<St: Store> Run<St> {
                     drop(work);
                     let settling = engine.settle_reconciled(self.slot, fence, outcome);
                     tokio::pin!(settling);
-                    let settling = match timeout(STORE_TIMEOUT, settling.as_mut()).await {
-                        Ok(settling) => {
-                            let _ = reply.send(settling.ended.clone().told(&ask.fingerprint).into());
-                            settling
-                        }
+                    match timeout(STORE_TIMEOUT, settling.as_mut()).await {
+                        Ok((_, ended)) => drop(reply.send(ended.told(&ask.fingerprint).into())),
                         Err(_) => {
                             let _ = reply.send(Refusal::Unavailable.into());
-                            settling.await
+                            let _ = settling.await;
                         }
-                    };
-                    return engine.see_through(settling.later).await;
+                    }
+                    return;
                 }
                 Ok((_, Reconciled::Unknown)) => End::Unknown { status: record.status },
                 Err(end) => end,

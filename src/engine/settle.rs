@@ -174,7 +174,7 @@ impl<St: Store> Engine<St> {
                 // There is nothing that could be interrupted: this process alone keeps it from running again.
                 Ok(Applied { reply: Reply::Refused, record: None }) => return,
                 // Refused: the store knows another end, which is the one that counts.
-                Ok(_) => return self.store.slots().forget(&later.id, later.turn),
+                Ok(_) => return self.store.slots().remembered.forget(&later.id, later.turn),
                 Err(_) => {}
             }
         }

@@ -60,9 +60,9 @@ impl Ended {
 
     /// What a request is told that presents this.
     pub(crate) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
-        match self.fingerprint.map_or(Match::Same, |fingerprint| fingerprint.compare(presented)) {
-            Match::Same => Ok(self.end),
-            other => Err(other),
+        match self.fingerprint.as_ref().map(|fingerprint| fingerprint.compare(presented)) {
+            None | Some(Match::Same) => Ok(self.end),
+            Some(other) => Err(other),
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Slots {
     // Ids are digests of what clients choose: without a secret of its own a map's hash could be aimed at.
     places: DashMap<RecordId, Place, RandomState>,
     // Runs that are over, and known to this process alone.
-    pub(super) remembered: Remembered,
+    pub(crate) remembered: Remembered,
     live: AtomicUsize,
     // How many of those that are remembered the store is still being told.
     retrying: AtomicUsize,
@@ -98,27 +98,6 @@ impl Slots {
         if self.live.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.idle.notify_waiters();
         }
-    }
-
-    /// Frees a slot whose end was remembered, if it is this turn's: the store knows it now.
-    pub(crate) fn forget(&self, id: &RecordId, turn: u64) {
-        point();
-        self.remembered.forget(id, turn);
-    }
-
-    /// Whether only this process knows how the last run of `id` ended.
-    pub(crate) fn remembers(&self, id: &RecordId) -> bool {
-        self.remembered.get(id).is_some()
-    }
-
-    /// Whether there is no room to remember how new runs end.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.remembered.is_crowded()
-    }
-
-    /// How many runs are over and known to this process alone.
-    pub(crate) fn unrecorded(&self) -> usize {
-        self.remembered.count()
     }
 
     /// Somebody goes on telling the store how a run ended: draining waits for it.

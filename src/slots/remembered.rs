@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::slot::Phase;
 use crate::key::RecordId;
+use crate::laboratory::point;
 
 /// The bytes of outcomes that are kept, and from which on new runs are refused.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -44,7 +45,7 @@ impl Left {
 
 /// All of them: a map that is nearly always empty, and looked into by every request.
 #[derive(Default)]
-pub(super) struct Remembered {
+pub(crate) struct Remembered {
     left: DashMap<RecordId, Left, RandomState>,
     // At least as many as there are in the map: counted before one is put in, and after one is taken out. So it tells without
     // a lock that there is none.
@@ -90,20 +91,21 @@ impl Remembered {
         self.gone(replaced);
     }
 
-    pub(super) fn get(&self, id: &RecordId) -> Option<watch::Receiver<Phase>> {
+    pub(crate) fn get(&self, id: &RecordId) -> Option<watch::Receiver<Phase>> {
         if self.len() == 0 {
             return None;
         }
         let left = self.left.get(id)?.clone();
         if left.is_over(Instant::now()) {
-            self.forget(id, left.turn);
+            self.forget_if(id, |other| other.turn == left.turn);
             return None;
         }
         Some(left.phase)
     }
 
-    /// Forgets what this run has left, and not what a later one has.
-    pub(super) fn forget(&self, id: &RecordId, turn: u64) {
+    /// Frees a slot whose end was remembered, if it is this turn's, and not a later one's: the store knows it now.
+    pub(crate) fn forget(&self, id: &RecordId, turn: u64) {
+        point();
         self.forget_if(id, |left| left.turn == turn);
     }
 
@@ -121,14 +123,14 @@ impl Remembered {
         }
     }
 
-    /// How many there are whose time is not over.
-    pub(super) fn count(&self) -> usize {
+    /// How many runs there are whose time is not over.
+    pub(crate) fn count(&self) -> usize {
         let now = Instant::now();
         self.left.iter().filter(|left| !left.is_over(now)).count()
     }
 
     /// Whether there is no room for what new runs may leave.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         let is_crowded = || self.len() >= FEW || self.bytes.load(Ordering::Relaxed) >= FEW_BYTES;
         if !is_crowded() {
             return false;
