@@ -10,6 +10,9 @@
 //! 4. The work runs, its panics caught and its time limited (`run.rs`).
 //!    It may write its effect and the record of its outcome in one transaction (`commit.rs`).
 //! 5. How it ended is recorded before anybody is told (`settle.rs`); then the slot is freed.
+//!
+//! How an operation can end is listed once, as `slots::End`. What operators do is in `operations.rs`, for the layer and for
+//! [`Once`] alike.
 
 mod claim;
 #[cfg(feature = "sled")]

@@ -10,17 +10,17 @@
 //!
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
 
-mod end;
 mod map;
+mod phase;
 mod remembered;
 mod slot;
 mod tally;
 mod wait;
 
-pub use end::Refusal;
-pub(crate) use end::{End, Ended};
+pub(crate) use map::Retrying;
 pub use map::Slots;
-pub(crate) use map::{Entered, Retrying};
-pub(crate) use slot::{Phase, Slot};
+pub use phase::Refusal;
+pub(crate) use phase::{End, Ended, Phase};
+pub(crate) use slot::{Entered, Slot};
 pub(crate) use tally::{REFUSALS, Tally};
 pub(crate) use wait::Waiter;

@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::slot::Phase;
+use super::phase::Phase;
 use crate::key::RecordId;
 use crate::laboratory::point;
 

@@ -1,40 +1,17 @@
-//! One slot: the phases a run goes through, as its duplicates see them.
+//! One slot: taken by a run, which tells its duplicates how it stands, and freed by it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
-use super::Slots;
-use super::end::{End, Ended, Refusal};
-use crate::fingerprint::{Fingerprint, Match};
+use super::map::{Place, Slots};
+use super::phase::{End, Ended, Phase, Refusal};
+use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-
-/// Where a run stands.
-#[derive(Debug, Clone)]
-pub(crate) enum Phase {
-    /// It asked the store for the operation and has no answer yet. What the operation's request *is* is not known.
-    Claiming,
-    /// The store takes too long to answer.
-    Stalled,
-    /// Its handler runs.
-    Running(Fingerprint),
-    /// It is over.
-    Ended(Ended),
-}
-
-impl Phase {
-    /// What a request is told that meets a run that stands so, and doesn't wait for it.
-    pub(super) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
-        match self {
-            Self::Claiming => Ok(End::InFlight),
-            Self::Stalled => Ok(End::Refused(Refusal::Unavailable)),
-            Self::Running(fingerprint) => Ended::new(fingerprint, End::InFlight).told(presented),
-            Self::Ended(ended) => ended.told(presented),
-        }
-    }
-}
 
 /// The right to be the one run of a record id in this process.
 #[derive(Debug)]
@@ -47,11 +24,42 @@ pub(crate) struct Slot {
     settling: Option<Duration>,
 }
 
-impl Slot {
-    pub(super) fn new(slots: Arc<Slots>, id: RecordId, turn: u64, phase: watch::Sender<Phase>) -> Self {
-        Self { slots, id, turn, phase, settling: None }
-    }
+/// What came of asking for a slot.
+#[derive(Debug)]
+pub(crate) enum Entered {
+    /// It was free.
+    Mine(Slot),
+    /// It is another run's.
+    Taken(Waiter),
+    /// It was free, and there are as many runs as there may be.
+    Full,
+}
 
+impl Slots {
+    /// Takes the slot of `id`, unless a run has it or there are `most` runs.
+    pub(crate) fn take(self: &Arc<Self>, id: RecordId, most: usize) -> Entered {
+        laboratory::point();
+        match self.places.entry(id) {
+            Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
+            Entry::Vacant(place) => {
+                // Looked up under the lock of the place: a run remembers before it leaves its place.
+                if let Some(waiter) = self.recall(&id) {
+                    return Entered::Taken(waiter);
+                }
+                if self.live.fetch_add(1, Ordering::SeqCst) >= most {
+                    self.one_less();
+                    return Entered::Full;
+                }
+                let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+                let (phase, receiver) = watch::channel(Phase::Claiming);
+                place.insert(Place::new(receiver));
+                Entered::Mine(Slot { slots: Arc::clone(self), id, turn, phase, settling: None })
+            }
+        }
+    }
+}
+
+impl Slot {
     pub(crate) fn id(&self) -> RecordId {
         self.id
     }

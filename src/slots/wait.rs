@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::end::End;
-use super::slot::Phase;
+use super::phase::{End, Phase};
 use crate::fingerprint::{Fingerprint, Match};
 use crate::laboratory::point;
 

@@ -1,9 +1,35 @@
-//! How an operation ended: the one list of it, for what a run produced, what is recorded of it, and what its duplicates are told.
+//! Where a run stands, and the one list of how an operation ended: for what a run produced, what is recorded of it, and what
+//! its duplicates are told.
 
 use bytes::Bytes;
 
 use crate::fingerprint::{Fingerprint, Match};
 use crate::record::{Owner, Record, State};
+
+/// Where a run stands.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    /// It asked the store for the operation and has no answer yet. What the operation's request *is* is not known.
+    Claiming,
+    /// The store takes too long to answer.
+    Stalled,
+    /// Its handler runs.
+    Running(Fingerprint),
+    /// It is over.
+    Ended(Ended),
+}
+
+impl Phase {
+    /// What a request is told that meets a run that stands so, and doesn't wait for it.
+    pub(super) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
+        match self {
+            Self::Claiming => Ok(End::InFlight),
+            Self::Stalled => Ok(End::Refused(Refusal::Unavailable)),
+            Self::Running(fingerprint) => Ended::new(fingerprint, End::InFlight).told(presented),
+            Self::Ended(ended) => ended.told(presented),
+        }
+    }
+}
 
 /// How an operation ended, as far as this process knows.
 #[derive(Debug, Clone)]
