@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::commitment::{ANSWERED_WITHIN, Answer, Doubt, Pending, Refused};
+use super::commitment::{ANSWERED_WITHIN, Answer, Doubt, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::store::{
@@ -120,10 +120,8 @@ impl RunContext {
         if !Arc::ptr_eq(&commitment.slots, store.slots()) {
             return Err(CommitError::Foreign);
         }
-        let pending = Pending::begin(commitment).map_err(|refused| match refused {
-            Refused::Twice => CommitError::Twice,
-            Refused::Over => CommitError::Over,
-        })?;
+        let refused = || if commitment.is_over() { CommitError::Over } else { CommitError::Twice };
+        let pending = Pending::begin(commitment).ok_or_else(refused)?;
         let settlement = Settlement::Outcome(());
         let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
         Ok((pending, Purpose::Run(Completion { hold, fingerprint, settlement, retention })))

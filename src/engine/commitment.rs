@@ -67,17 +67,14 @@ impl Commitment {
         Self { hold, fingerprint, retention, slots, turn, stage, moved, over }
     }
 
-    fn begin(&self) -> Result<(), Refused> {
+    fn begin(&self) -> bool {
         point();
         let mut stage = self.stage();
-        match *stage {
-            Stage::Open => {
-                *stage = Stage::Sent;
-                Ok(())
-            }
-            Stage::Sent | Stage::Committed(_) | Stage::Doubtful | Stage::Late => Err(Refused::Twice),
-            Stage::Orphaned | Stage::Closed => Err(Refused::Over),
+        let is_open = matches!(*stage, Stage::Open);
+        if is_open {
+            *stage = Stage::Sent;
         }
+        is_open
     }
 
     /// The writer's answer.
@@ -172,7 +169,7 @@ impl Commitment {
     }
 
     /// Whether the run is over, or being settled.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "sled"))]
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
@@ -207,10 +204,9 @@ pub(super) struct Pending {
 
 #[cfg_attr(not(any(feature = "sled", idempotency_laboratory)), allow(dead_code, reason = "nobody sends any"))]
 impl Pending {
-    /// Begins a transaction; says why not, if so.
-    pub(super) fn begin(commitment: &Arc<Commitment>) -> Result<Self, Refused> {
-        commitment.begin()?;
-        Ok(Self { commitment: Some(Arc::clone(commitment)) })
+    /// Begins a transaction; none, if there was one, or the run is over.
+    pub(super) fn begin(commitment: &Arc<Commitment>) -> Option<Self> {
+        commitment.begin().then(|| Self { commitment: Some(Arc::clone(commitment)) })
     }
 
     /// The writer's answer.
@@ -227,13 +223,4 @@ impl Drop for Pending {
             commitment.answered(Err(Doubt));
         }
     }
-}
-
-/// Why no transaction can begin.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// There was one.
-    Twice,
-    /// The run is over.
-    Over,
 }
