@@ -18,41 +18,31 @@ const CLAIMS: usize = 3;
 /// What a run may take beyond `max_run`, to record how it ended: longer than it waits for a transaction of its own.
 const RECORDED_WITHIN: Duration = Duration::from_secs(90);
 
-/// What came of it.
+/// What there is, once the store was asked.
 #[derive(Debug)]
 pub(super) enum Acquired {
     /// The operation is ours to run.
     Run(Hold, Rerun),
     /// There is a record.
     Found(Box<Record>),
-    /// Neither.
-    Refused(Refusal),
 }
 
 impl<St: Store> Engine<St> {
-    /// `known` is set once a record was seen. What comes to pass after `deadline` is for nobody.
-    pub(super) async fn acquire(&self, ask: &Ask, known: &AtomicBool, deadline: Instant) -> Acquired {
-        let acquired = self.claim(ask, known, deadline).await;
-        acquired.unwrap_or_else(|error| Acquired::Refused(self.refusal(ask, &error)))
-    }
-
-    /// Takes over an operation that somebody said may run again.
-    pub(super) async fn take_over(
+    /// Claims the operation, or takes it over: what was interrupted under the fence `again`, as somebody said that it may run
+    /// again, or what the policy says of all. `known` is set once a record was seen. What comes to pass after `deadline` is for
+    /// nobody.
+    pub(super) async fn claim(
         &self,
         ask: &Ask,
-        interrupted: Fence,
+        again: Option<Fence>,
         known: &AtomicBool,
         deadline: Instant,
-    ) -> Acquired {
-        match self.reclaim(ask, interrupted, deadline).await {
-            Ok(Some(acquired)) => acquired,
-            // It expired during the question: it is new.
-            Ok(None) => self.acquire(ask, known, deadline).await,
-            Err(error) => Acquired::Refused(self.refusal(ask, &error)),
+    ) -> Result<Acquired, Refusal> {
+        if let Some(fence) = again
+            && let Some(acquired) = Box::pin(self.reclaim(ask, fence, deadline)).await?
+        {
+            return Ok(acquired);
         }
-    }
-
-    async fn claim(&self, ask: &Ask, known: &AtomicBool, deadline: Instant) -> Result<Acquired, StoreError> {
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() && !ask.is_within {
             return Box::pin(self.find(ask)).await;
@@ -60,7 +50,8 @@ impl<St: Store> Engine<St> {
         for _ in 0..CLAIMS {
             let wish = self.wish(ask, deadline);
             let leaves_no_trace = wish.may_repeat && self.store.is_exclusive();
-            let Applied { reply, record } = self.store.apply(ask.id, Transition::Claim(wish)).await?;
+            let claimed = self.store.apply(ask.id, Transition::Claim(wish)).await;
+            let Applied { reply, record } = claimed.map_err(|error| self.refusal(ask, &error))?;
             let Some(record) = record else { continue };
             if reply == Reply::Taken {
                 let rerun = if leaves_no_trace { Rerun::Unknown } else { Rerun::No };
@@ -71,28 +62,27 @@ impl<St: Store> Engine<St> {
                 return Ok(acquired);
             }
         }
-        Ok(Acquired::Refused(Refusal::Unavailable))
+        Err(Refusal::Unavailable)
     }
 
     /// While the process is shutting down: what is there is answered, and nothing begins.
-    async fn find(&self, ask: &Ask) -> Result<Acquired, StoreError> {
-        let record = match self.store.load(ask.id).await {
-            Ok(Some(record)) => record,
-            Err(error @ StoreError::Corrupt { .. }) => return Err(error),
-            Ok(None) | Err(_) => return Ok(Acquired::Refused(Refusal::ShuttingDown)),
-        };
-        // Where something would have to be done, the next process will do it.
-        let is_answered = self.is_answered_by(ask, &record);
-        Ok(if is_answered { Acquired::Found(Box::new(record)) } else { Acquired::Refused(Refusal::ShuttingDown) })
+    async fn find(&self, ask: &Ask) -> Result<Acquired, Refusal> {
+        match self.store.load(ask.id).await {
+            // Where something would have to be done, the next process will do it.
+            Ok(Some(record)) if self.is_answered_by(ask, &record) => Ok(Acquired::Found(Box::new(record))),
+            Err(error @ StoreError::Corrupt { .. }) => Err(self.refusal(ask, &error)),
+            Ok(_) | Err(_) => Err(Refusal::ShuttingDown),
+        }
     }
 
     /// Takes over what is there, if it was interrupted and the policy says so; `None` if it vanished meanwhile.
-    async fn held(&self, ask: &Ask, record: Record, deadline: Instant) -> Result<Option<Acquired>, StoreError> {
+    async fn held(&self, ask: &Ask, record: Record, deadline: Instant) -> Result<Option<Acquired>, Refusal> {
         let record = match record.state {
             // We have the slot, so no run of this process is alive under it: it ended without settling.
             State::Running { .. } if record.owner == Owner::Here => {
                 let interrupt = Transition::Interrupt { fence: record.fence, status: None };
-                self.store.apply(ask.id, interrupt).await?.record
+                let interrupted = self.store.apply(ask.id, interrupt).await;
+                interrupted.map_err(|error| self.refusal(ask, &error))?.record
             }
             _ => Some(record),
         };
@@ -102,10 +92,10 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Takes over what was interrupted under this fence; `None` if it is gone.
-    async fn reclaim(&self, ask: &Ask, fence: Fence, deadline: Instant) -> Result<Option<Acquired>, StoreError> {
-        let reclaim = Transition::Reclaim(self.wish(ask, deadline), fence);
-        let Applied { reply, record } = self.store.apply(ask.id, reclaim).await?;
+    /// Takes over what was interrupted under this fence; `None` if it is gone: expired, say.
+    async fn reclaim(&self, ask: &Ask, fence: Fence, deadline: Instant) -> Result<Option<Acquired>, Refusal> {
+        let reclaimed = self.store.apply(ask.id, Transition::Reclaim(self.wish(ask, deadline), fence)).await;
+        let Applied { reply, record } = reclaimed.map_err(|error| self.refusal(ask, &error))?;
         Ok(record.map(|record| match reply {
             Reply::Taken => Acquired::Run(hold(ask, &record), Rerun::Yes),
             // Settled by somebody meanwhile.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::commitment::{ANSWERED_WITHIN, Pending, Refused};
+use super::commitment::{ANSWERED_WITHIN, Answer, Doubt, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::store::{
@@ -100,59 +100,31 @@ impl RunContext {
         F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
         E: Send + 'static,
     {
-        let sent = self.send(store, trees, closure);
         let commitment = self.commitment().cloned();
+        let sent = self.begin(store).map(|(pending, purpose)| {
+            let settle = |result: &_| pending.answered(recorded(result));
+            send(store, purpose, trees, closure, settle)
+        });
         async move {
-            match timeout(ANSWERED_WITHIN, sent?).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Err(doubt("the store was poisoned or closed meanwhile")),
-                Err(_) => {
-                    if let Some(commitment) = commitment {
-                        commitment.give_up();
-                    }
-                    Err(doubt("a write has not returned"))
-                }
+            let result = answer(sent?).await;
+            if let (Err(Doubt), Some(commitment)) = (recorded(&result), commitment) {
+                commitment.give_up();
             }
+            result
         }
     }
 
-    fn send<const N: usize, E, F>(
-        &self,
-        store: &SledStore,
-        trees: [&sled::Tree; N],
-        closure: F,
-    ) -> Result<oneshot::Receiver<Result<Bytes, CommitError<E>>>, CommitError<E>>
-    where
-        F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
-        E: Send + 'static,
-    {
+    /// Begins the run's transaction in this store, if it may.
+    fn begin<E>(&self, store: &SledStore) -> Result<(Pending, Purpose), CommitError<E>> {
         let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
         if !Arc::ptr_eq(&commitment.slots, store.slots()) {
             return Err(CommitError::Foreign);
         }
-        let pending = Pending::begin(commitment).map_err(|refused| match refused {
-            Refused::Twice => CommitError::Twice,
-            Refused::Over => CommitError::Over,
-        })?;
+        let refused = || if commitment.is_over() { CommitError::Over } else { CommitError::Twice };
+        let pending = Pending::begin(commitment).ok_or_else(refused)?;
         let settlement = Settlement::Outcome(());
         let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
-        let purpose = Purpose::Run(Completion { hold, fingerprint, settlement, retention });
-        let reason = Given::default();
-        let kept = reason.clone();
-        let keep = move |error| kept.put(error);
-        let (reply, answer) = oneshot::channel();
-        let answered = move |result| {
-            let result = told(result, reason.take());
-            pending.answered(match &result {
-                Ok(outcome) => Ok(Some(outcome.clone())),
-                Err(CommitError::Store(StoreError::Uncertain { .. })) => Err(()),
-                Err(_) => Ok(None),
-            });
-            let _ = reply.send(result);
-        };
-        let effect = effect(trees, closure, keep);
-        store.transact(Transact { purpose, effect, answer: Box::new(answered) });
-        Ok(answer)
+        Ok((pending, Purpose::Run(Completion { hold, fingerprint, settlement, retention })))
     }
 }
 
@@ -184,26 +156,65 @@ impl SledStore {
         E: Send + 'static,
     {
         let (mut closure, given) = (closure, Given::default());
-        let (value, reason) = (given.clone(), Given::default());
-        let (kept, (reply, answer)) = (reason.clone(), oneshot::channel());
-        let effect = effect(
-            trees,
-            move |trees| {
-                value.put(closure(trees)?);
-                Ok(Bytes::new())
-            },
-            move |error| kept.put(error),
-        );
-        let answered = move |result| drop(reply.send(told(result, reason.take())));
-        let purpose = Purpose::Own(Instant::now() + BEGUN_WITHIN);
-        self.transact(Transact { purpose, effect, answer: Box::new(answered) });
-        async move {
-            match timeout(ANSWERED_WITHIN, answer).await {
-                Ok(Ok(answer)) => answer.and_then(|_| given.take().ok_or(CommitError::Panicked)),
-                Ok(Err(_)) => Err(doubt("the store was poisoned or closed meanwhile")),
-                Err(_) => Err(doubt("a write has not returned")),
-            }
-        }
+        let value = given.clone();
+        let kept = move |trees: [TransactionTree<'_>; N]| {
+            value.put(closure(trees)?);
+            Ok(Bytes::new())
+        };
+        let sent = send(self, Purpose::Own(Instant::now() + BEGUN_WITHIN), trees, kept, |_| {});
+        async move { answer(sent).await.and_then(|_| given.take().ok_or(CommitError::Panicked)) }
+    }
+}
+
+type Sent<E> = oneshot::Receiver<Result<Bytes, CommitError<E>>>;
+
+/// Sends a transaction to the store's writer, which calls `settle` as soon as it knows what came of it.
+fn send<const N: usize, E, F>(
+    store: &SledStore,
+    purpose: Purpose,
+    trees: [&sled::Tree; N],
+    closure: F,
+    settle: impl FnOnce(&Result<Bytes, CommitError<E>>) + Send + 'static,
+) -> Sent<E>
+where
+    F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+    E: Send + 'static,
+{
+    let reason = Given::default();
+    let kept = reason.clone();
+    let (reply, sent) = oneshot::channel();
+    let answer = Box::new(move |result: Result<_, NotCommitted>| {
+        let result = result.map_err(|error| match error {
+            NotCommitted::Aborted => reason.take().map_or(CommitError::Panicked, CommitError::Aborted),
+            NotCommitted::Panicked => CommitError::Panicked,
+            NotCommitted::Superseded => CommitError::Superseded,
+            NotCommitted::Refused(error) => CommitError::Refused(error),
+            NotCommitted::Trees(why) => CommitError::Trees(why),
+            NotCommitted::Store(error) | NotCommitted::Late(error) => CommitError::Store(error),
+        });
+        settle(&result);
+        let _ = reply.send(result);
+    });
+    store.transact(Transact { purpose, effect: effect(trees, closure, move |error| kept.put(error)), answer });
+    sent
+}
+
+/// Waits for the writer's answer.
+async fn answer<E>(sent: Sent<E>) -> Result<Bytes, CommitError<E>> {
+    let doubt = match timeout(ANSWERED_WITHIN, sent).await {
+        Ok(Ok(answer)) => return answer,
+        Ok(Err(_)) => "the store was poisoned or closed meanwhile",
+        Err(_) => "a write has not returned",
+    };
+    Err(CommitError::Store(StoreError::uncertain(doubt)))
+}
+
+/// What a run's transaction has recorded.
+fn recorded<E>(result: &Result<Bytes, CommitError<E>>) -> Answer {
+    match result {
+        Ok(outcome) => Ok(Some(outcome.clone())),
+        Err(CommitError::Store(StoreError::Uncertain { .. })) => Err(Doubt),
+        Err(_) => Ok(None),
     }
 }
 
@@ -230,19 +241,4 @@ impl<T> Clone for Given<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
-}
-
-fn told<E>(result: Result<Bytes, NotCommitted>, reason: Option<E>) -> Result<Bytes, CommitError<E>> {
-    result.map_err(|error| match error {
-        NotCommitted::Aborted => reason.map_or(CommitError::Panicked, CommitError::Aborted),
-        NotCommitted::Panicked => CommitError::Panicked,
-        NotCommitted::Superseded => CommitError::Superseded,
-        NotCommitted::Refused(error) => CommitError::Refused(error),
-        NotCommitted::Trees(why) => CommitError::Trees(why),
-        NotCommitted::Store(error) | NotCommitted::Late(error) => CommitError::Store(error),
-    })
-}
-
-fn doubt<E>(reason: &str) -> CommitError<E> {
-    CommitError::Store(StoreError::uncertain(reason))
 }

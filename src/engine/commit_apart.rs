@@ -17,7 +17,7 @@ impl RunContext {
     /// Sends the run's transaction to whoever holds what this returns; `None` where a run can't commit. It records `outcome`.
     pub fn send_apart(&self, outcome: Bytes) -> Option<SentApart> {
         let commitment = self.commitment()?;
-        let pending = Pending::begin(commitment).ok()?;
+        let pending = Pending::begin(commitment)?;
         let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
         let completion = Completion { hold, fingerprint, settlement: Settlement::Outcome(outcome), retention };
         Some(SentApart { pending, completion })

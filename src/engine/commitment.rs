@@ -53,16 +53,12 @@ enum Stage {
     Closed,
 }
 
-/// How a run's transaction ended.
+/// How a transaction ended: with its outcome, effect and record being durable; or it did nothing, or there was none.
+pub(super) type Answer = Result<Option<Bytes>, Doubt>;
+
+/// Nobody knows whether it is durable.
 #[derive(Debug)]
-pub(super) enum Committed {
-    /// There was none.
-    Nothing,
-    /// Effect and record are durable.
-    Outcome(Bytes),
-    /// Nobody knows.
-    InDoubt,
-}
+pub(super) struct Doubt;
 
 impl Commitment {
     /// Of the run that has the slot of this turn.
@@ -71,21 +67,18 @@ impl Commitment {
         Self { hold, fingerprint, retention, slots, turn, stage, moved, over }
     }
 
-    fn begin(&self) -> Result<(), Refused> {
+    fn begin(&self) -> bool {
         point();
         let mut stage = self.stage();
-        match *stage {
-            Stage::Open => {
-                *stage = Stage::Sent;
-                Ok(())
-            }
-            Stage::Sent | Stage::Committed(_) | Stage::Doubtful | Stage::Late => Err(Refused::Twice),
-            Stage::Orphaned | Stage::Closed => Err(Refused::Over),
+        let is_open = matches!(*stage, Stage::Open);
+        if is_open {
+            *stage = Stage::Sent;
         }
+        is_open
     }
 
-    /// The writer's answer: an outcome, `Ok(None)` if it was aborted, an error if nobody knows.
-    fn answered(&self, answer: Result<Option<Bytes>, ()>) {
+    /// The writer's answer.
+    fn answered(&self, answer: Answer) {
         point();
         let mut stage = self.stage();
         if matches!(*stage, Stage::Doubtful) {
@@ -94,7 +87,7 @@ impl Commitment {
                 *stage = Stage::Late;
                 drop(stage);
                 point();
-                self.slots.forget(&self.hold.id, self.turn);
+                self.slots.remembered.forget(&self.hold.id, self.turn);
             }
             return;
         }
@@ -104,12 +97,12 @@ impl Commitment {
             Ok(Some(outcome)) => Stage::Committed(outcome),
             Ok(None) if orphaned => Stage::Closed,
             Ok(None) => Stage::Open,
-            Err(()) => Stage::Doubtful,
+            Err(Doubt) => Stage::Doubtful,
         };
         drop(stage);
         point();
         if settled {
-            self.slots.forget(&self.hold.id, self.turn);
+            self.slots.remembered.forget(&self.hold.id, self.turn);
         }
         self.moved.notify_waiters();
     }
@@ -127,30 +120,30 @@ impl Commitment {
     /// The doubt is remembered; unless the writer has answered meanwhile.
     pub(super) fn remembered(&self) {
         if let Stage::Late = *self.stage() {
-            self.slots.forget(&self.hold.id, self.turn);
+            self.slots.remembered.forget(&self.hold.id, self.turn);
         }
     }
 
     /// Waits for what was sent, refuses more, and says how it ended.
-    pub(super) async fn close(&self) -> Committed {
+    pub(super) async fn close(&self) -> Answer {
         self.over.store(true, Ordering::SeqCst);
         point();
         // Most send none.
         match self.try_close() {
-            Some(committed) => committed,
+            Some(answer) => answer,
             None => Box::pin(self.wait_and_close()).await,
         }
     }
 
-    async fn wait_and_close(&self) -> Committed {
+    async fn wait_and_close(&self) -> Answer {
         let waited = timeout(ANSWERED_WITHIN, async {
             loop {
                 let moved = self.moved.notified();
                 tokio::pin!(moved);
                 moved.as_mut().enable();
                 point();
-                if let Some(committed) = self.try_close() {
-                    return committed;
+                if let Some(answer) = self.try_close() {
+                    return answer;
                 }
                 moved.await;
             }
@@ -158,25 +151,25 @@ impl Commitment {
         waited.await.unwrap_or_else(|_| {
             self.give_up();
             // The writer may have answered this moment.
-            self.try_close().unwrap_or(Committed::InDoubt)
+            self.try_close().unwrap_or(Err(Doubt))
         })
     }
 
-    fn try_close(&self) -> Option<Committed> {
+    fn try_close(&self) -> Option<Answer> {
         let mut stage = self.stage();
         match &*stage {
             Stage::Sent => None,
-            Stage::Committed(outcome) => Some(Committed::Outcome(outcome.clone())),
-            Stage::Doubtful | Stage::Late => Some(Committed::InDoubt),
+            Stage::Committed(outcome) => Some(Ok(Some(outcome.clone()))),
+            Stage::Doubtful | Stage::Late => Some(Err(Doubt)),
             Stage::Open | Stage::Orphaned | Stage::Closed => {
                 *stage = Stage::Closed;
-                Some(Committed::Nothing)
+                Some(Ok(None))
             }
         }
     }
 
     /// Whether the run is over, or being settled.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "sled"))]
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
@@ -211,14 +204,13 @@ pub(super) struct Pending {
 
 #[cfg_attr(not(any(feature = "sled", idempotency_laboratory)), allow(dead_code, reason = "nobody sends any"))]
 impl Pending {
-    /// Begins a transaction; says why not, if so.
-    pub(super) fn begin(commitment: &Arc<Commitment>) -> Result<Self, Refused> {
-        commitment.begin()?;
-        Ok(Self { commitment: Some(Arc::clone(commitment)) })
+    /// Begins a transaction; none, if there was one, or the run is over.
+    pub(super) fn begin(commitment: &Arc<Commitment>) -> Option<Self> {
+        commitment.begin().then(|| Self { commitment: Some(Arc::clone(commitment)) })
     }
 
-    /// An outcome, `Ok(None)` if it was aborted, an error if nobody knows.
-    pub(super) fn answered(mut self, answer: Result<Option<Bytes>, ()>) {
+    /// The writer's answer.
+    pub(super) fn answered(mut self, answer: Answer) {
         if let Some(commitment) = self.commitment.take() {
             commitment.answered(answer);
         }
@@ -228,16 +220,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(commitment) = self.commitment.take() {
-            commitment.answered(Err(()));
+            commitment.answered(Err(Doubt));
         }
     }
-}
-
-/// Why no transaction can begin.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// There was one.
-    Twice,
-    /// The run is over.
-    Over,
 }

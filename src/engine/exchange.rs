@@ -14,7 +14,7 @@ use super::policy::OnInFlight;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
 use crate::laboratory::{self, Protection};
-use crate::slots::{End, Entered, Joined, Phase, Waiter};
+use crate::slots::{End, Ended, Entered, Phase, Waiter};
 use crate::store::{Store, StoreError};
 use crate::within::within;
 
@@ -41,68 +41,62 @@ impl<St: Store> Engine<St> {
         if !span.is_disabled() {
             span.record("record_id", ask.id.short());
         }
-        let verdict = self.decide(span, &ask, work).instrument(span.clone()).await;
-        if !verdict.is_of_own_run() {
-            span.record("outcome", verdict.name());
-        }
-        if let Verdict::Replayed(_) = verdict {
-            self.count(|tally| &tally.replays);
-        }
-        verdict
-    }
-
-    async fn decide<T: Send + 'static>(self: &Arc<Self>, span: &Span, ask: &Ask, work: impl Work<T>) -> Verdict<T> {
-        let slots = self.store.slots();
-        // What the work holds, such as an inner concurrency limit's permit, is given back before anybody waits.
-        if let Some(waiter) = slots.look(&ask.id) {
-            drop(work);
-            return Box::pin(self.join(span, waiter, ask)).await;
-        }
-        // Slot, record, slot: a record seen between two looks at a free slot is durable.
-        let deadline = Instant::now() + STORE_TIMEOUT;
-        let known = {
-            // A look-up that hangs leaves time for the claim, which finds out by itself.
-            let loaded = within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(ask.id)).await;
-            if let Some(waiter) = slots.look(&ask.id) {
-                drop(work);
-                return Box::pin(self.join(span, waiter, ask)).await;
-            }
-            match loaded {
-                Some(Ok(Some(record))) if self.is_answered_by(ask, &record) => {
-                    return Verdict::of_record(record, &ask.fingerprint);
+        let verdict = async {
+            let slots = self.store.slots();
+            let waiter = 'met: {
+                if let Some(waiter) = slots.look(&ask.id) {
+                    break 'met waiter;
                 }
-                Some(Err(error @ StoreError::Corrupt { .. })) => return Verdict::Refused(self.refusal(ask, &error)),
-                // New, to be settled under the slot, or the store is away, which the claim will say.
-                loaded => matches!(loaded, Some(Ok(Some(_)))),
-            }
-        };
-        if slots.is_crowded() {
-            return Verdict::Refused(self.overloaded("too many outcomes could not be recorded yet"));
-        }
-        let (verdict, phase) = match slots.take(ask.id, self.policy.max_runs) {
-            Entered::Full => return Verdict::Refused(self.overloaded("there are max_runs runs")),
-            Entered::Taken(waiter) => {
-                drop(work);
-                return Box::pin(self.join(span, waiter, ask)).await;
-            }
-            Entered::Mine(slot) => {
+                // Slot, record, slot: a record seen between two looks at a free slot is durable.
+                let deadline = Instant::now() + STORE_TIMEOUT;
+                // A look-up that hangs leaves time for the claim, which finds out by itself.
+                let loaded = within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(ask.id)).await;
+                if let Some(waiter) = slots.look(&ask.id) {
+                    break 'met waiter;
+                }
+                let known = match loaded {
+                    Some(Ok(Some(record))) if self.is_answered_by(&ask, &record) => {
+                        return Ended::from(record).told(&ask.fingerprint).into();
+                    }
+                    Some(Err(error @ StoreError::Corrupt { .. })) => return self.refusal(&ask, &error).into(),
+                    // New, to be settled under the slot, or the store is away, which the claim will say.
+                    loaded => matches!(loaded, Some(Ok(Some(_)))),
+                };
+                if slots.remembered.is_crowded() {
+                    return self.overloaded("too many outcomes could not be recorded yet").into();
+                }
+                let slot = match slots.take(ask.id, self.policy.max_runs) {
+                    Entered::Mine(slot) => slot,
+                    Entered::Taken(waiter) => break 'met waiter,
+                    Entered::Full => return self.overloaded("there are max_runs runs").into(),
+                };
                 let (reply, verdict) = oneshot::channel();
                 let phase = slot.watch();
-                let (engine, known, span) = (Arc::clone(self), Arc::new(AtomicBool::new(known)), span.clone());
-                let run = Box::new(Run { engine, slot, ask: *ask, known, deadline, span });
-                let run = Box::pin(run.drive(work, reply));
+                let (engine, known) = (Arc::clone(self), Arc::new(AtomicBool::new(known)));
+                let run = Box::new(Run { engine, slot, ask, known, deadline, span: span.clone() });
+                let run = Box::pin(run.drive(None, work, reply));
                 if laboratory::is_broken(Protection::Detached) {
                     run.await;
                 } else {
                     self.spawn(run);
                 }
-                (verdict, phase)
-            }
+                return match verdict.await {
+                    Ok(verdict) => verdict,
+                    Err(_) => Box::pin(last_word(span, &ask, phase)).await,
+                };
+            };
+            // What the work holds, such as an inner concurrency limit's permit, is given back before anybody waits.
+            drop(work);
+            Box::pin(self.join(span, waiter, &ask)).await
         };
-        match verdict.await {
-            Ok(verdict) => verdict,
-            Err(_) => Box::pin(last_word(span, phase)).await,
+        let verdict = verdict.instrument(span.clone()).await;
+        if !verdict.is_of_own_run() {
+            span.record("outcome", verdict.name());
         }
+        if let Verdict::Met(End::Outcome(_)) = verdict {
+            self.count(|tally| &tally.replays);
+        }
+        verdict
     }
 
     pub(super) fn spawn(&self, run: BoxFuture<'static, ()>) {
@@ -119,23 +113,19 @@ impl<St: Store> Engine<St> {
             OnInFlight::Reject => Duration::ZERO,
         };
         let began = Instant::now();
-        let joined = waiter.join(&ask.fingerprint, patience).await;
+        let told = waiter.join(&ask.fingerprint, patience).await;
         span.record("waited_ms", millis(began.elapsed()));
-        match joined {
-            Joined::Ended(end) => Verdict::of_end(end, &ask.fingerprint),
-            Joined::Mismatch(found) => Verdict::Mismatch(found),
-            Joined::InFlight => Verdict::InFlight,
-        }
+        told.into()
     }
 }
 
 /// What is said of a run that is gone without a word: its runtime is shutting down, or a hook dropped it. Its slot says it.
-async fn last_word<T>(span: &Span, mut phase: watch::Receiver<Phase>) -> Verdict<T> {
-    match phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref() {
-        Ok(Phase::Ended(End::Refused(refusal))) => Verdict::Refused(*refusal),
-        _ => {
-            span.record("outcome", Verdict::<T>::CutShort.name());
-            Verdict::CutShort
-        }
+async fn last_word<T>(span: &Span, ask: &Ask, mut phase: watch::Receiver<Phase>) -> Verdict<T> {
+    if let Ok(Phase::Ended(ended)) = phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref()
+        && let Ok(End::Refused(refusal)) = ended.clone().told(&ask.fingerprint)
+    {
+        return refusal.into();
     }
+    span.record("outcome", Verdict::<T>::CutShort.name());
+    Verdict::CutShort
 }

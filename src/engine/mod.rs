@@ -10,8 +10,10 @@
 //! 4. The work runs, its panics caught and its time limited (`run.rs`).
 //!    It may write its effect and the record of its outcome in one transaction (`commit.rs`).
 //! 5. How it ended is recorded before anybody is told (`settle.rs`); then the slot is freed.
+//!
+//! How an operation can end is listed once, as `slots::End`. What operators do is in `operations.rs`, for the layer and for
+//! [`Once`] alike.
 
-mod backoff;
 mod claim;
 #[cfg(feature = "sled")]
 mod commit;
@@ -23,14 +25,15 @@ mod context;
 mod engine;
 mod exchange;
 mod once;
+mod operations;
 mod policy;
 mod reconcile;
 mod reconciler;
-mod resolve;
 mod run;
 mod settle;
 mod verdict;
 
+pub(crate) use crate::slots::End;
 pub use crate::slots::Refusal;
 #[cfg(feature = "sled")]
 pub use commit::CommitError;
@@ -38,11 +41,11 @@ pub use commit::CommitError;
 pub use commit_apart::SentApart;
 pub use context::{Rerun, RunContext};
 pub(crate) use engine::{Ask, Engine, WrapRun};
-pub use engine::{Counts, Drained};
 pub(crate) use exchange::span;
 pub use once::{Effect, Once, OnceError, Outcome};
+pub use operations::{Counts, Drained};
 pub(crate) use policy::Policy;
 pub use policy::{OnInFlight, OnInterrupted};
 pub use reconcile::Reconciliation;
 pub use reconciler::{InterruptedRun, Reconciled, Reconciler};
-pub(crate) use verdict::{Ended, Finished, Verdict};
+pub(crate) use verdict::Verdict;

@@ -8,16 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::context::RunContext;
-use super::engine::{Ask, Counts, Drained, Engine};
+use super::engine::{Ask, Engine};
 use super::exchange;
+use super::operations::{Counts, Drained};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::reconcile::Reconciliation;
-use super::verdict::{Ended, Finished, Verdict};
+use super::verdict::Verdict;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
 use crate::record::{Fence, Reply, Resolution};
-use crate::slots::Refusal;
-use crate::store::{InterruptedRecord, Page, Store, StoreError};
+use crate::slots::{End, Refusal};
+use crate::store::{InterruptedRecord, Store, StoreError};
 
 /// Runs effects at most once per record id, without HTTP.
 ///
@@ -157,25 +158,24 @@ impl<St: Store> Once<St> {
     {
         let work = move |context| async move {
             let result = effect(context).await;
-            let ended = match &result {
+            let end = match &result {
                 // It may be a small part of a large buffer, which the record would keep alive.
-                Ok(bytes) => Ended::Outcome(Bytes::copy_from_slice(bytes)),
-                Err(Effect::NotStarted(_)) => Ended::Released,
-                Err(Effect::Unknown(_)) => Ended::Unknown { status: None },
+                Ok(bytes) => End::Outcome(Bytes::copy_from_slice(bytes)),
+                Err(Effect::NotStarted(_)) => End::Released,
+                Err(Effect::Unknown(_)) => End::Unknown { status: None },
             };
-            Finished { answer: result, ended }
+            (result, end)
         };
         match self.engine.exchange(&exchange::span(), Ask { id, fingerprint, is_within: false }, work).await {
-            Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
-            Verdict::Answered(Ok(bytes)) => Ok(Outcome { bytes, replayed: false }),
+            Verdict::Answered(Ok(bytes)) | Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Err(Effect::NotStarted(error) | Effect::Unknown(error))) => Err(OnceError::Effect(error)),
-            Verdict::Replayed(bytes) => Ok(Outcome { bytes, replayed: true }),
-            Verdict::Consumed { .. } => Err(OnceError::NotReplayable),
+            Verdict::CutShort | Verdict::Met(End::InDoubt) => Err(OnceError::CutShort),
+            Verdict::Met(End::Outcome(bytes)) => Ok(Outcome { bytes, replayed: true }),
+            Verdict::Met(End::Consumed { .. }) => Err(OnceError::NotReplayable),
+            Verdict::Met(End::InFlight | End::Released) => Err(OnceError::InFlight),
+            Verdict::Met(End::Unknown { .. }) => Err(OnceError::OutcomeUnknown),
+            Verdict::Met(End::Refused(refusal)) => Err(OnceError::Refused(refusal)),
             Verdict::Mismatch(found) => Err(OnceError::Mismatch(found)),
-            Verdict::InFlight => Err(OnceError::InFlight),
-            Verdict::Interrupted => Err(OnceError::OutcomeUnknown),
-            Verdict::CutShort | Verdict::InDoubt => Err(OnceError::CutShort),
-            Verdict::Refused(refusal) => Err(OnceError::Refused(refusal)),
         }
     }
 
@@ -198,7 +198,7 @@ impl<St: Store> Once<St> {
     /// # Cancel safety
     /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.engine.store.interrupted(Page::first(limit)).await
+        self.engine.interrupted(None, limit).await
     }
 
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Reply::Refused`]

@@ -10,20 +10,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::engine::{Ask, Engine, STORE_TIMEOUT};
 use super::policy::OnInterrupted;
 use super::reconciler::{InterruptedRun, Reconciled, Reconciler};
-use super::resolve::Settling;
 use super::run::{Run, Work};
-use super::settle::Later;
 use super::verdict::Verdict;
 use crate::fingerprint::Match;
 use crate::key::RecordId;
 use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
-use crate::slots::{End, Entered, Phase, Refusal, Slot};
+use crate::slots::{End, Ended, Entered, Phase, Refusal, Slot};
 use crate::store::{InterruptedRecord, Page, Store, StoreError};
 
 /// How many operations are asked about at a time, and listed.
@@ -42,55 +41,50 @@ pub struct Reconciliation {
     pub unknown: usize,
 }
 
-/// What came of a question.
-enum Consulted {
-    /// It took place. To be recorded under this fence.
-    Outcome(Fence, Bytes),
-    /// It may run, in place of what this fence stands for.
-    RunAgain(Fence),
-    /// Somebody else settled it meanwhile, or it expired: whoever asks for it asks again.
-    Gone,
-    /// Nothing that could be done; this is what is to be said.
-    Over(End),
-}
-
 impl<St: Store> Engine<St> {
     /// Who is to be asked about `record`, for this request.
-    pub(super) fn reconciler(&self, ask: &Ask, record: &Record) -> Option<Reconciler> {
+    pub(super) fn reconciler(&self, ask: &Ask, record: &Record) -> Option<(Reconciler, InterruptedRecord)> {
         let OnInterrupted::Reconcile(reconciler) = &self.policy.on_interrupted else { return None };
-        let is_asked = record.is_interrupted() && record.fingerprint.compare(&ask.fingerprint) == Match::Same;
-        is_asked.then(|| reconciler.clone())
+        if !record.is_interrupted() || record.fingerprint.compare(&ask.fingerprint) != Match::Same {
+            return None;
+        }
+        Some((reconciler.clone(), InterruptedRecord::of(ask.id, record)?))
     }
 
-    /// Takes a new fence and asks.
-    async fn consult(&self, reconciler: &Reconciler, ask: &Ask, record: &InterruptedRecord) -> Consulted {
+    /// Takes a new fence and asks. An error: nobody was asked, and this is what is to be said.
+    async fn consult(
+        &self,
+        reconciler: &Reconciler,
+        ask: &Ask,
+        record: &InterruptedRecord,
+    ) -> Result<(Fence, Reconciled), End> {
         // To ask, and to record what is said.
         let bound = reconciler.patience().saturating_add(2 * STORE_TIMEOUT);
         let taking = self.store.apply(record.id, Transition::Inquire { fence: record.fence, bound });
-        let fence = match timeout(STORE_TIMEOUT, taking).await {
-            Ok(Ok(Applied { reply: Reply::Taken, record: Some(record) })) => record.fence,
-            Ok(Ok(_)) => return Consulted::Gone,
-            Ok(Err(error)) => return Consulted::Over(End::Refused(self.refusal(ask, &error))),
-            Err(_) => {
-                let error = StoreError::uncertain("the store has not answered in time");
-                return Consulted::Over(End::Refused(self.refusal(ask, &error)));
+        let taken = timeout(STORE_TIMEOUT, taking).await;
+        let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
+        match taken.map_err(|error| End::Refused(self.refusal(ask, &error)))? {
+            Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
+                Ok((fence, reconciler.ask(InterruptedRun::new(record, fence)).await))
             }
-        };
-        match reconciler.ask(InterruptedRun::new(record, fence)).await {
-            Reconciled::Outcome(outcome) => Consulted::Outcome(fence, outcome),
-            Reconciled::RunAgain => Consulted::RunAgain(fence),
-            Reconciled::Unknown => Consulted::Over(End::Interrupted(ask.fingerprint)),
+            // Somebody else settled it meanwhile, or it expired: whoever asks for it asks again.
+            _ => Err(End::Released),
         }
     }
 
     /// Records what the application knew, and frees the slot.
-    async fn settle_reconciled(&self, slot: Slot, fence: Fence, outcome: Bytes) -> Settling {
+    async fn settle_reconciled(
+        self: &Arc<Self>,
+        slot: Slot,
+        fence: Fence,
+        outcome: Bytes,
+    ) -> (Result<Reply, StoreError>, Ended) {
         let resolution = Resolution::Outcome { outcome, retention: self.policy.retention };
-        let settling = self.settle_interrupted(slot, fence, resolution).await;
-        if let Ok(Reply::Taken) = settling.settled {
+        let (settled, ended) = self.settle_interrupted(slot, fence, resolution).await;
+        if let Ok(Reply::Taken) = settled {
             self.count(|tally| &tally.reconciled);
         }
-        settling
+        (settled, ended)
     }
 
     /// Asks about all interrupted operations, and settles those whose outcome the application knows.
@@ -103,9 +97,7 @@ impl<St: Store> Engine<St> {
             let (reply, reconciled) = oneshot::channel();
             let (engine, reconciler) = (Arc::clone(self), reconciler.clone());
             self.spawn(Box::pin(async move {
-                let (reconciled, later) = engine.reconcile_one(&reconciler, record.id).await;
-                let _ = reply.send(reconciled);
-                engine.see_through(later).await;
+                let _ = reply.send(engine.reconcile_one(&reconciler, record.id).await);
             }));
             async move { timeout(patience, reconciled).await }
         };
@@ -127,100 +119,80 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Asks about one operation. `None`: a retry came before and sees to it, or it is no longer interrupted. Says also what the
-    /// store is still to be told.
-    async fn reconcile_one(
-        &self,
-        reconciler: &Reconciler,
-        id: RecordId,
-    ) -> (Option<Reconciled<()>>, Option<(Transition, Later)>) {
-        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else { return (None, None) };
+    /// Asks about one operation. `None`: a retry came before and sees to it, or it is no longer interrupted.
+    async fn reconcile_one(self: &Arc<Self>, reconciler: &Reconciler, id: RecordId) -> Option<Reconciled<()>> {
+        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else { return None };
         // Looked at under the slot: drain waits for slots taken before it said so.
         if self.store.slots().is_draining() {
-            slot.end(End::Refused(Refusal::ShuttingDown));
-            return (Some(Reconciled::Unknown), None);
+            slot.end(Refusal::ShuttingDown);
+            return Some(Reconciled::Unknown);
         }
         let record = match timeout(STORE_TIMEOUT, self.store.load(id)).await {
             Ok(Ok(Some(record))) => record,
             // It has expired since it was listed.
-            Ok(Ok(None)) => return (None, None),
-            Ok(Err(_)) | Err(_) => return (Some(Reconciled::Unknown), None),
+            Ok(Ok(None)) => return None,
+            Ok(Err(_)) | Err(_) => return Some(Reconciled::Unknown),
         };
         let Some(listed) = InterruptedRecord::of(id, &record) else {
-            slot.end(End::Found(record));
-            return (None, None);
+            slot.end(record);
+            return None;
         };
         let ask = Ask { id, fingerprint: record.fingerprint, is_within: false };
         slot.enter(Phase::Running(ask.fingerprint));
         let (end, reconciled) = match self.consult(reconciler, &ask, &listed).await {
-            Consulted::Outcome(fence, outcome) => {
-                let Settling { settled, later, .. } = self.settle_reconciled(slot, fence, outcome).await;
-                let is_settled = matches!(settled, Ok(Reply::Taken));
-                return (Some(if is_settled { Reconciled::Outcome(()) } else { Reconciled::Unknown }), later);
+            Ok((fence, Reconciled::Outcome(outcome))) => {
+                let (settled, _) = self.settle_reconciled(slot, fence, outcome).await;
+                return Some(match settled {
+                    Ok(Reply::Taken) => Reconciled::Outcome(()),
+                    Ok(Reply::Refused) | Err(_) => Reconciled::Unknown,
+                });
             }
             // There is no request to run. The record stays, and with it what a retry is told of this run.
-            Consulted::RunAgain(_) => (End::Released(ask.fingerprint), Some(Reconciled::RunAgain)),
-            Consulted::Gone => (End::Released(ask.fingerprint), None),
-            Consulted::Over(end) => (end, Some(Reconciled::Unknown)),
+            Ok((_, Reconciled::RunAgain)) => (End::Released, Some(Reconciled::RunAgain)),
+            Ok((_, Reconciled::Unknown)) => (End::Unknown { status: listed.status }, Some(Reconciled::Unknown)),
+            Err(End::Released) => (End::Released, None),
+            Err(end) => (end, Some(Reconciled::Unknown)),
         };
-        slot.end(end);
-        (reconciled, None)
+        slot.end(Ended::new(ask.fingerprint, end));
+        reconciled
     }
 }
 
 impl<St: Store> Run<St> {
     /// Asks the application about the run before this one, and answers, runs, or refuses.
-    pub(super) async fn reconcile<W: Work<T>, T: Send>(
-        self: Box<Self>,
+    pub(super) fn reconcile<W: Work<T>, T: Send + 'static>(
+        mut self: Box<Self>,
         reconciler: Reconciler,
-        record: Box<Record>,
+        record: InterruptedRecord,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
-    ) {
-        let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
-        let Some(listed) = InterruptedRecord::of(ask.id, &record) else { return };
-        self.slot.enter(Phase::Running(ask.fingerprint));
-        match engine.consult(&reconciler, &ask, &listed).await {
-            Consulted::RunAgain(fence) => {
-                let deadline = Instant::now() + STORE_TIMEOUT;
-                let acquiring = engine.take_over(&ask, fence, &known, deadline);
-                tokio::pin!(acquiring);
-                match timeout_at(deadline, acquiring.as_mut()).await {
-                    Ok(acquired) => self.proceed(acquired, work, reply).await,
-                    Err(_) => self.stalled(work, reply, acquiring).await,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let (engine, ask) = (Arc::clone(&self.engine), self.ask);
+            self.slot.enter(Phase::Running(ask.fingerprint));
+            let end = match engine.consult(&reconciler, &ask, &record).await {
+                Ok((fence, Reconciled::RunAgain)) => {
+                    self.deadline = Instant::now() + STORE_TIMEOUT;
+                    return self.drive(Some(fence), work, reply).await;
                 }
-            }
-            Consulted::Outcome(fence, outcome) => {
-                drop(work);
-                let settling = engine.settle_reconciled(self.slot, fence, outcome);
-                tokio::pin!(settling);
-                let Settling { later, .. } = match timeout(STORE_TIMEOUT, settling.as_mut()).await {
-                    Ok(settling) => {
-                        let _ = reply.send(Verdict::of_end(settling.end.clone(), &ask.fingerprint));
-                        settling
+                Ok((fence, Reconciled::Outcome(outcome))) => {
+                    drop(work);
+                    let settling = engine.settle_reconciled(self.slot, fence, outcome);
+                    tokio::pin!(settling);
+                    match timeout(STORE_TIMEOUT, settling.as_mut()).await {
+                        Ok((_, ended)) => drop(reply.send(ended.told(&ask.fingerprint).into())),
+                        Err(_) => {
+                            let _ = reply.send(Refusal::Unavailable.into());
+                            let _ = settling.await;
+                        }
                     }
-                    Err(_) => {
-                        let _ = reply.send(Verdict::Refused(Refusal::Unavailable));
-                        settling.await
-                    }
-                };
-                engine.see_through(later).await;
-            }
-            Consulted::Gone => {
-                drop(work);
-                self.over(End::Released(ask.fingerprint), reply);
-            }
-            Consulted::Over(end) => {
-                drop(work);
-                self.over(end, reply);
-            }
-        }
-    }
-
-    /// Ends without a run, and says so.
-    fn over<T>(self: Box<Self>, end: End, reply: oneshot::Sender<Verdict<T>>) {
-        let verdict = Verdict::of_end(end.clone(), &self.ask.fingerprint);
-        self.slot.end(end);
-        let _ = reply.send(verdict);
+                    return;
+                }
+                Ok((_, Reconciled::Unknown)) => End::Unknown { status: record.status },
+                Err(end) => end,
+            };
+            drop(work);
+            self.over(Ended::new(ask.fingerprint, end), reply);
+        })
     }
 }

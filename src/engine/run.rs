@@ -12,28 +12,28 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::claim::Acquired;
-use super::commitment::{Commitment, Committed};
+use super::commitment::{Commitment, Doubt};
 use super::context::{Rerun, RunContext};
 use super::engine::{Ask, Engine, STORE_TIMEOUT, millis};
-use super::verdict::{Ended, Finished, Verdict};
-use crate::record::{Applied, Hold, Reply, Transition};
-use crate::slots::{End, Phase, Refusal, Slot};
+use super::verdict::Verdict;
+use crate::record::{Applied, Fence, Hold, Reply, Transition};
+use crate::slots::{End, Ended, Phase, Refusal, Slot};
 use crate::store::Store;
 use crate::within::within;
 
-/// What a run does: called once, and only for the request that runs.
+/// What a run does: called once, and only for the request that runs. It says what it produced, and how it ended.
 pub(crate) trait Work<T>: Send + 'static {
     /// Begins it. Boxed: it comes in all sizes.
-    fn start(self, context: RunContext) -> BoxFuture<'static, Finished<T>>;
+    fn start(self, context: RunContext) -> BoxFuture<'static, (T, End)>;
 }
 
 impl<W, F, T> Work<T> for W
 where
     W: FnOnce(RunContext) -> F + Send + 'static,
-    F: Future<Output = Finished<T>> + Send + 'static,
+    F: Future<Output = (T, End)> + Send + 'static,
     T: Send,
 {
-    fn start(self, context: RunContext) -> BoxFuture<'static, Finished<T>> {
+    fn start(self, context: RunContext) -> BoxFuture<'static, (T, End)> {
         // It may panic itself, before there is a future.
         Box::pin(async move { self(context).await })
     }
@@ -53,61 +53,44 @@ pub(super) struct Run<St: Store> {
 }
 
 impl<St: Store> Run<St> {
-    /// Does everything. What goes to `reply` is said only after it is durable.
+    /// Does everything. What goes to `reply` is said only after it is durable. `again` is the fence of an interrupted run
+    /// that the application, which was asked, said may run again.
     ///
     /// Its future is allocated for each run, and moved. So it is kept small: the run is boxed, as an `async fn` keeps its
     /// arguments twice, and so is what rarely happens.
-    pub(super) async fn drive<W: Work<T>, T: Send>(self: Box<Self>, work: W, reply: oneshot::Sender<Verdict<T>>) {
-        let Some((run, acquired, work, reply)) = self.acquire(work, reply).await else { return };
-        if let Acquired::Found(record) = &acquired
-            && let Some(reconciler) = run.engine.reconciler(&run.ask, record)
-        {
-            return Box::pin(run.reconcile(reconciler, record.clone(), work, reply)).await;
-        }
-        run.proceed(acquired, work, reply).await;
-    }
-
-    /// Asks for the operation. `None`: that took too long, and all was said and done.
-    async fn acquire<W: Work<T>, T: Send>(
+    pub(super) async fn drive<W: Work<T>, T: Send + 'static>(
         self: Box<Self>,
-        work: W,
-        reply: oneshot::Sender<Verdict<T>>,
-    ) -> Option<(Box<Self>, Acquired, W, oneshot::Sender<Verdict<T>>)> {
-        let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
-        let acquiring = engine.acquire(&ask, &known, self.deadline);
-        tokio::pin!(acquiring);
-        match within(Some(self.deadline), acquiring.as_mut()).await {
-            Some(acquired) => Some((self, acquired, work, reply)),
-            None => {
-                Box::pin(self.stalled(work, reply, acquiring)).await;
-                None
-            }
-        }
-    }
-
-    /// Runs, or answers from what was found.
-    pub(super) async fn proceed<W: Work<T>, T: Send>(
-        self: Box<Self>,
-        acquired: Acquired,
+        again: Option<Fence>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
+        let acquired = {
+            let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
+            let claiming = engine.claim(&ask, again, &known, self.deadline);
+            tokio::pin!(claiming);
+            match within(Some(self.deadline), claiming.as_mut()).await {
+                Some(acquired) => acquired,
+                None => return Box::pin(self.stalled(work, reply, claiming)).await,
+            }
+        };
         match acquired {
-            Acquired::Run(hold, rerun) => self.run(hold, rerun, work, reply).await,
-            Acquired::Found(record) => {
-                // First the slot, so that who is answered doesn't meet it again.
-                drop(work);
-                let verdict = Verdict::of_record((*record).clone(), &self.ask.fingerprint);
-                self.slot.end(End::Found(*record));
-                let _ = reply.send(verdict);
+            Ok(Acquired::Run(hold, rerun)) => self.run(hold, rerun, work, reply).await,
+            Ok(Acquired::Found(record)) => match self.engine.reconciler(&self.ask, &record) {
+                Some((reconciler, listed)) if again.is_none() => {
+                    self.reconcile(reconciler, listed, work, reply).await;
+                }
+                _ => {
+                    drop(work);
+                    self.over(*record, reply);
+                }
+            },
+            Err(Refusal::Unavailable) if self.fails_open() => {
+                let (run, end) = Box::pin(self.unprotected(work, reply)).await;
+                run.end(end);
             }
-            Acquired::Refused(Refusal::Unavailable) if self.fails_open() => {
-                Box::pin(self.unprotected(work, reply)).await.end();
-            }
-            Acquired::Refused(refusal) => {
+            Err(refusal) => {
                 drop(work);
-                self.slot.end(End::Refused(refusal));
-                let _ = reply.send(Verdict::Refused(refusal));
+                self.over(refusal, reply);
             }
         }
     }
@@ -126,51 +109,65 @@ impl<St: Store> Run<St> {
         let commitment = Arc::new(Commitment::new(hold, self.ask.fingerprint, retention, slots, turn));
         let context = RunContext::new(rerun, Arc::clone(&commitment));
         let cut = Cut { run: &self, commitment: &commitment, over: false };
-        let (ended, verdict) = self.work(work, context).await;
+        let (end, verdict) = self.work(work, context).await;
         match commitment.close().await {
-            Committed::Nothing => {
+            Ok(None) => {
                 cut.over();
-                let ended = self.engine.judged(&self.ask, ended);
-                let told = self.settle(&commitment.hold, &ended).await;
-                if let (Ok(Applied { reply: Reply::Refused, record }), Ended::Outcome(_) | Ended::Consumed { .. }) =
-                    (&told, &ended)
+                let end = self.engine.judged(&self.ask, end);
+                let told = self.settle(&commitment.hold, &end).await;
+                if let (Ok(Applied { reply: Reply::Refused, record }), End::Outcome(_) | End::Consumed { .. }) =
+                    (&told, &end)
                 {
                     return self.superseded(record.clone(), reply);
                 }
                 self.says(&verdict);
                 if let Err(error) = told {
-                    return Box::pin(self.unrecorded(commitment.hold, ended, error, verdict, reply)).await;
+                    return Box::pin(self.unrecorded(commitment.hold, end, error, verdict, reply)).await;
                 }
                 // The waiters are told, the slot is freed, and then the requester is answered.
-                let Self { slot, ask, .. } = *self;
-                slot.end(end_of(ended, &ask));
+                self.end(end);
                 let _ = reply.send(verdict);
             }
-            Committed::Outcome(outcome) => {
+            Ok(Some(outcome)) => {
                 let verdict = Verdict::Committed(outcome.clone());
                 self.says(&verdict);
                 cut.over();
-                self.slot.end(End::Completed(self.ask.fingerprint, outcome));
+                self.end(End::Outcome(outcome));
                 let _ = reply.send(verdict);
             }
-            Committed::InDoubt => {
+            Err(Doubt) => {
                 self.engine.count(|tally| &tally.interrupted);
                 cut.over();
                 // Until its time is over, or a restart, when the store knows, nothing runs for it, whatever `fail_open` says.
-                self.slot.remember(End::InDoubt(self.ask.fingerprint), retention);
+                self.slot.remember(Ended::new(self.ask.fingerprint, End::InDoubt), retention);
                 commitment.remembered();
-                let _ = reply.send(Verdict::InDoubt);
+                let _ = reply.send(Verdict::Met(End::InDoubt));
             }
         }
     }
 
+    /// Ends without a run, and says so. First the slot, so that who is answered doesn't meet it again.
+    pub(super) fn over<T>(self: Box<Self>, ended: impl Into<Ended>, reply: oneshot::Sender<Verdict<T>>) {
+        let Self { slot, ask, .. } = *self;
+        let ended = ended.into();
+        let verdict = ended.clone().told(&ask.fingerprint).into();
+        slot.end(ended);
+        let _ = reply.send(verdict);
+    }
+
+    /// Tells the duplicates how it ended, and frees the slot.
+    pub(super) fn end(self: Box<Self>, end: End) {
+        let Self { slot, ask, .. } = *self;
+        slot.end(Ended::new(ask.fingerprint, end));
+    }
+
     /// The claim takes too long. The requester is told so now; the slot is kept until the store has answered, so that
     /// what it answers can be undone.
-    pub(super) async fn stalled<W: Work<T>, T: Send>(
+    async fn stalled<W: Work<T>, T: Send>(
         self: Box<Self>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
-        acquiring: impl Future<Output = Acquired> + Send,
+        claiming: impl Future<Output = Result<Acquired, Refusal>> + Send,
     ) {
         let fail_open = self.fails_open();
         tracing::error!(
@@ -178,22 +175,21 @@ impl<St: Store> Run<St> {
             "the store has not answered in {STORE_TIMEOUT:?}"
         );
         if fail_open {
-            let unprotected = self.unprotected(work, reply).await;
-            if let Acquired::Run(hold, _) = acquiring.await {
+            let (run, end) = self.unprotected(work, reply).await;
+            if let Ok(Acquired::Run(hold, _)) = claiming.await {
                 // It ran, though not under this claim.
                 let interrupt = Transition::Interrupt { fence: hold.fence, status: None };
-                let _ = unprotected.run.engine.store.apply(hold.id, interrupt).await;
+                let _ = run.engine.store.apply(hold.id, interrupt).await;
             }
-            unprotected.end();
-            return;
+            return run.end(end);
         }
         drop(work);
         self.slot.enter(Phase::Stalled);
-        let _ = reply.send(Verdict::Refused(Refusal::Unavailable));
-        if let Acquired::Run(hold, rerun) = acquiring.await {
+        let _ = reply.send(Refusal::Unavailable.into());
+        if let Ok(Acquired::Run(hold, rerun)) = claiming.await {
             self.give_back(&hold, rerun).await;
         }
-        self.slot.end(End::Refused(Refusal::Unavailable));
+        self.slot.end(Refusal::Unavailable);
     }
 
     /// Whether it may go ahead without the store.
@@ -202,69 +198,44 @@ impl<St: Store> Run<St> {
     }
 
     /// Calls the work and says how it ended, whatever it does, and what its requester is told.
-    async fn work<W: Work<T>, T: Send>(&self, work: W, context: RunContext) -> (Ended, Verdict<T>) {
+    async fn work<W: Work<T>, T: Send>(&self, work: W, context: RunContext) -> (End, Verdict<T>) {
         self.engine.count(|tally| &tally.runs);
         self.slot.enter(Phase::Running(self.ask.fingerprint));
         let began = Instant::now();
         let working = AssertUnwindSafe(work.start(context)).catch_unwind();
         let result = within(began.checked_add(self.engine.policy.max_run), working).await;
         self.span.record("ran_ms", millis(began.elapsed()));
-        match result {
-            Some(Ok(Finished { answer, ended })) => (ended, Verdict::Answered(answer)),
-            Some(Err(_)) => self.cut_short("the handler panicked"),
-            None => self.cut_short("the handler exceeded max_run"),
-        }
+        let why = match result {
+            Some(Ok((answer, end))) => return (end, Verdict::Answered(answer)),
+            Some(Err(_)) => "the handler panicked",
+            None => "the handler exceeded max_run",
+        };
+        tracing::error!(target: "tower_idempotency", record_id = self.ask.id.short(), "{why}");
+        (End::Unknown { status: None }, Verdict::CutShort)
     }
 
     pub(super) fn says<T>(&self, verdict: &Verdict<T>) {
         self.span.record("outcome", verdict.name());
     }
 
-    fn cut_short<T>(&self, why: &str) -> (Ended, Verdict<T>) {
-        tracing::error!(target: "tower_idempotency", record_id = self.ask.id.short(), "{why}");
-        (Ended::Unknown { status: None }, Verdict::CutShort)
-    }
-
-    /// Runs without a store, as `fail_open` says. Whoever is there meanwhile shares the outcome; it is not remembered.
+    /// Runs without a store, as `fail_open` says, and gives back the slot's run, and how it ended. Whoever is there meanwhile
+    /// shares the outcome; it is not remembered.
     async fn unprotected<W: Work<T>, T: Send>(
         self: Box<Self>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
-    ) -> Unprotected<St> {
+    ) -> (Box<Self>, End) {
         self.engine.count(|tally| &tally.unprotected);
         tracing::warn!(
             target: "tower_idempotency", record_id = self.ask.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
         let (context, over) = RunContext::unprotected(self.ask.id);
-        let (ended, verdict) = self.work(work, context).await;
+        let (end, verdict) = self.work(work, context).await;
         drop(over);
         self.says(&verdict);
         let _ = reply.send(verdict);
-        Unprotected { run: self, ended }
-    }
-}
-
-/// A run without a store that is over and has still its slot.
-struct Unprotected<St: Store> {
-    run: Box<Run<St>>,
-    ended: Ended,
-}
-
-impl<St: Store> Unprotected<St> {
-    fn end(self) {
-        let Run { slot, ask, .. } = *self.run;
-        slot.end(end_of(self.ended, &ask));
-    }
-}
-
-/// What the waiters of a run are told that ended so.
-pub(super) fn end_of(ended: Ended, ask: &Ask) -> End {
-    match ended {
-        Ended::Outcome(outcome) => End::Completed(ask.fingerprint, outcome),
-        Ended::Consumed { status } => End::Consumed(ask.fingerprint, status),
-        Ended::Released => End::Released(ask.fingerprint),
-        Ended::Unknown { .. } => End::Interrupted(ask.fingerprint),
+        (self, end)
     }
 }
 

@@ -1,25 +1,30 @@
 //! Recording how a run ended, before anybody is told.
 
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::backoff::{self, may_recover};
 use super::context::Rerun;
 use super::engine::{Ask, Engine, STORE_TIMEOUT, source};
 use super::policy::OnInterrupted;
-use super::run::{Run, end_of};
-use super::verdict::{Ended, Verdict};
+use super::run::Run;
+use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
 use crate::record::{Applied, Completion, Hold, Record, Reply, Resolution, Settlement, State, Transition};
-use crate::slots::{End, Kept, Refusal, Retrying, Slot};
-use crate::store::{Store, StoreError};
+use crate::slots::{End, Ended, Refusal, Retrying, Slot};
+use crate::store::{Health, Store, StoreError};
+
+/// How often a write that failed is tried while its requester waits.
+const TRIES: usize = 3;
 
 impl<St: Store> Run<St> {
     /// Records how it ended.
-    pub(super) async fn settle(&mut self, hold: &Hold, ended: &Ended) -> Result<Applied, StoreError> {
+    pub(super) async fn settle(&mut self, hold: &Hold, end: &End) -> Result<Applied, StoreError> {
         self.slot.settles(self.engine.policy.retention);
-        self.engine.tell(self.ask.id, self.engine.ending(&self.ask, hold, ended)).await
+        self.engine.tell(self.ask.id, self.engine.ending(&self.ask, hold, end)).await
     }
 
     /// Another process took the operation over, or somebody settled it, while it ran: what stands there counts, and nobody knows
@@ -31,7 +36,10 @@ impl<St: Store> Run<St> {
         );
         self.engine.count(|tally| &tally.interrupted);
         self.says(&Verdict::<T>::CutShort);
-        self.slot.end(record.map_or(End::Interrupted(self.ask.fingerprint), End::Found));
+        match record {
+            Some(record) => self.slot.end(record),
+            None => self.end(End::Unknown { status: None }),
+        }
         let _ = reply.send(Verdict::CutShort);
     }
 
@@ -40,30 +48,32 @@ impl<St: Store> Run<St> {
     pub(super) async fn unrecorded<T: Send>(
         self: Box<Self>,
         hold: Hold,
-        ended: Ended,
+        end: End,
         error: StoreError,
         verdict: Verdict<T>,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
         let Self { engine, slot, ask, .. } = *self;
-        engine.report_unrecorded(&ask, &error);
-        let end = match ended {
-            Ended::Released => End::Refused(Refusal::Unavailable),
-            _ => end_of(ended.clone(), &ask),
+        engine.count(|tally| &tally.unrecorded);
+        let source = source(&error);
+        tracing::error!(
+            target: "tower_idempotency", record_id = ask.id.short(), %error, source,
+            "answered without a record: retries get the answer until this process ends, and are refused afterwards"
+        );
+        let ended = match &end {
+            End::Released => Refusal::Unavailable.into(),
+            end => Ended::new(ask.fingerprint, end.clone()),
         };
-        let (later, kept) = engine.remember(slot, end);
+        let (later, is_whole) = engine.remember(slot, ended);
         let _ = reply.send(verdict);
-        let ended = match kept {
-            Kept::Whole => ended,
-            Kept::Emptied => Ended::Unknown { status: None },
-        };
-        engine.tell_later(engine.ending(&ask, &hold, &ended), later).await;
+        let end = if is_whole { end } else { End::Unknown { status: None } };
+        engine.tell_later(engine.ending(&ask, &hold, &end), later).await;
     }
 
     /// Gives back a claim under which nothing ran. What an earlier attempt did is as unknown as before.
     pub(super) async fn give_back(&self, hold: &Hold, rerun: Rerun) {
-        let ended = if rerun == Rerun::Yes { Ended::Unknown { status: None } } else { Ended::Released };
-        if let Err(error) = self.engine.tell(self.ask.id, self.engine.ending(&self.ask, hold, &ended)).await {
+        let end = if rerun == Rerun::Yes { End::Unknown { status: None } } else { End::Released };
+        if let Err(error) = self.engine.tell(self.ask.id, self.engine.ending(&self.ask, hold, &end)).await {
             self.engine.refusal(&self.ask, &error);
         }
     }
@@ -71,15 +81,15 @@ impl<St: Store> Run<St> {
 
 impl<St: Store> Engine<St> {
     /// A run of which nobody knows how it ended may run again where the policy says so.
-    pub(super) fn judged(&self, ask: &Ask, ended: Ended) -> Ended {
-        let Ended::Unknown { status } = ended else { return ended };
+    pub(super) fn judged(&self, ask: &Ask, end: End) -> End {
+        let End::Unknown { status } = end else { return end };
         self.count(|tally| &tally.interrupted);
         if let Some(status) = status {
             self.report_unknown(ask, status);
         }
         match &self.policy.on_interrupted {
-            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => ended,
-            OnInterrupted::Rerun => Ended::Released,
+            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => end,
+            OnInterrupted::Rerun => End::Released,
         }
     }
 
@@ -110,7 +120,7 @@ impl<St: Store> Engine<St> {
         mut error: StoreError,
     ) -> Result<Applied, StoreError> {
         let mut may_be_done = false;
-        for pause in backoff::while_waited_for() {
+        for pause in backoff(Duration::from_millis(20)).take(TRIES - 1) {
             if !may_recover(&*self.store) {
                 break;
             }
@@ -130,37 +140,33 @@ impl<St: Store> Engine<St> {
     }
 
     /// What the store is told of a run that ended so.
-    fn ending(&self, ask: &Ask, hold: &Hold, ended: &Ended) -> Transition {
-        let settlement = match ended {
-            Ended::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
-            Ended::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
-            Ended::Consumed { status } => Settlement::Consumed { status: *status },
-            Ended::Released => return Transition::Release(hold.fence),
-            Ended::Unknown { status } => return Transition::Interrupt { fence: hold.fence, status: *status },
+    fn ending(&self, ask: &Ask, hold: &Hold, end: &End) -> Transition {
+        let settlement = match end {
+            End::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
+            End::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
+            End::Consumed { status } => Settlement::Consumed { status: *status },
+            End::Released => return Transition::Release(hold.fence),
+            End::Unknown { status } => return Transition::Interrupt { fence: hold.fence, status: *status },
+            // No work ends so.
+            End::InDoubt | End::InFlight | End::Refused(_) => {
+                return Transition::Interrupt { fence: hold.fence, status: None };
+            }
         };
         let retention = self.policy.retention;
         Transition::Complete(Completion { hold: *hold, fingerprint: ask.fingerprint, settlement, retention })
     }
 
-    fn report_unrecorded(&self, ask: &Ask, error: &StoreError) {
-        self.count(|tally| &tally.unrecorded);
-        let source = source(error);
-        tracing::error!(
-            target: "tower_idempotency", record_id = ask.id.short(), %error, source,
-            "answered without a record: retries get the answer until this process ends, and are refused afterwards"
-        );
-    }
-
     /// Keeps telling how an operation ended that the store does not know of, or not durably.
-    pub(super) fn remember(&self, slot: Slot, end: End) -> (Later, Kept) {
+    /// Says also whether there is room for its outcome.
+    pub(super) fn remember(&self, slot: Slot, ended: Ended) -> (Later, bool) {
         let (id, turn, retrying) = (slot.id(), slot.turn(), self.store.slots().retrying());
-        (Later { id, turn, _retrying: retrying }, slot.remember(end, self.policy.retention))
+        (Later { id, turn, _retrying: retrying }, slot.remember(ended, self.policy.retention))
     }
 
     /// Tries on until the store knows it, or never will, or nobody wants to know it any more.
     pub(super) async fn tell_later(&self, transition: Transition, later: Later) {
         let began = Instant::now();
-        for pause in backoff::afterwards() {
+        for pause in backoff(Duration::from_millis(200)) {
             tokio::time::sleep(pause).await;
             // What is about to be forgotten is not recorded any more, as a newer run may begin.
             if !may_recover(&*self.store) || began.elapsed() + STORE_TIMEOUT >= self.policy.retention {
@@ -170,11 +176,26 @@ impl<St: Store> Engine<St> {
                 // There is nothing that could be interrupted: this process alone keeps it from running again.
                 Ok(Applied { reply: Reply::Refused, record: None }) => return,
                 // Refused: the store knows another end, which is the one that counts.
-                Ok(_) => return self.store.slots().forget(&later.id, later.turn),
+                Ok(_) => return self.store.slots().remembered.forget(&later.id, later.turn),
                 Err(_) => {}
             }
         }
     }
+}
+
+/// The pauses before a write that failed is tried again, the first of about this length: without end.
+fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(first)
+        .with_max_delay(Duration::from_secs(30))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Whether a store that failed may work again within this process.
+fn may_recover(store: &impl Store) -> bool {
+    !matches!(store.health(), Health::Poisoned { .. } | Health::Closed)
 }
 
 /// Whether what stands there is what the store was told.

@@ -28,7 +28,7 @@ use super::refusal;
 use super::shared::Shared;
 use super::snapshot;
 use super::target::seen_uri;
-use crate::engine::{self, Ask, Ended, Finished, RunContext, Verdict};
+use crate::engine::{self, Ask, End, RunContext, Verdict};
 use crate::key::{Key, RecordId};
 use crate::slots::Refusal;
 use crate::store::Store;
@@ -118,13 +118,13 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             }
             Verdict::Answered(answer) => answer,
             Verdict::Committed(outcome) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, false)),
-            Verdict::Replayed(outcome) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, true)),
+            Verdict::Met(End::Outcome(outcome)) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, true)),
             verdict => Ok(refuse(refusal::of_verdict(&verdict, &shared.engine.policy))),
         }
     }
 
     /// Calls the handler, and says what its answer means for the key.
-    async fn run<R>(self: Box<Self>, context: RunContext) -> Finished<Answer<R, S::Error>>
+    async fn run<R>(self: Box<Self>, context: RunContext) -> (Answer<R, S::Error>, End)
     where
         S: Service<Request<B::Through>, Response = Response<R>>,
         S::Error: 'static,
@@ -141,19 +141,19 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         };
         match answering.await {
             Ok(response) => {
-                let (response, ended) = take(&shared, response).await;
-                Finished { answer: Ok(response), ended }
+                let (response, end) = take(&shared, response).await;
+                (Ok(response), end)
             }
             Err(error) => {
                 let meaning = match &shared.options.classify {
                     Some(classify) => classify.error(&error),
                     None => Meaning::Unknown,
                 };
-                let ended = match meaning {
-                    Meaning::NotStarted => Ended::Released,
-                    Meaning::Final | Meaning::Unknown => Ended::Unknown { status: None },
+                let end = match meaning {
+                    Meaning::NotStarted => End::Released,
+                    Meaning::Final | Meaning::Unknown => End::Unknown { status: None },
                 };
-                Finished { answer: Err(error), ended }
+                (Err(error), end)
             }
         }
     }
@@ -206,7 +206,7 @@ fn recorded<R: LayerBody, St: Store>(
 }
 
 /// What an answer means for its key, and the answer again.
-async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, Ended) {
+async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, End) {
     let options = &shared.options;
     let (parts, body) = response.into_parts();
     let status = parts.status.as_u16();
@@ -224,7 +224,7 @@ async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R
                 let ended = match if is_cut { Meaning::Unknown } else { means(trailers.as_ref()) } {
                     Meaning::Final => {
                         let outcome = shared.recorder.encode(parts.status, &parts.headers, &data, trailers.as_ref());
-                        outcome.map_or(Ended::Consumed { status }, Ended::Outcome)
+                        outcome.map_or(End::Consumed { status }, End::Outcome)
                     }
                     meaning => unstored(meaning, status),
                 };
@@ -237,7 +237,7 @@ async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R
                 let ended = match mark {
                     // It took effect, though its answer is lost.
                     Some(meaning) => unstored(meaning, status),
-                    None => Ended::Unknown { status: None },
+                    None => End::Unknown { status: None },
                 };
                 (Passage::Resumed { head, rest: Err(error) }, ended)
             }
@@ -249,11 +249,11 @@ async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R
 }
 
 /// How a run ended whose answer is not recorded.
-fn unstored(meaning: Meaning, status: u16) -> Ended {
+fn unstored(meaning: Meaning, status: u16) -> End {
     match meaning {
-        Meaning::Final => Ended::Consumed { status },
-        Meaning::NotStarted => Ended::Released,
-        Meaning::Unknown => Ended::Unknown { status: Some(status) },
+        Meaning::Final => End::Consumed { status },
+        Meaning::NotStarted => End::Released,
+        Meaning::Unknown => End::Unknown { status: Some(status) },
     }
 }
 

@@ -10,7 +10,7 @@ use super::layer::IdempotencyLayer;
 use crate::engine::{Counts, Drained, Reconciliation};
 use crate::key::RecordId;
 use crate::record::{Fence, Reply, Resolution};
-use crate::store::{InterruptedRecord, Page, Store, StoreError};
+use crate::store::{InterruptedRecord, Store, StoreError};
 
 /// What an operator says of an interrupted operation.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl<St: Store> IdempotencyLayer<St> {
     /// # Cancel safety
     /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
-        self.shared.engine.store.interrupted(Page::first(limit)).await
+        self.shared.engine.interrupted(None, limit).await
     }
 
     /// Those of them whose clients were answered with `status`, by a handler whose answer means that nobody knows: what an
@@ -60,8 +60,7 @@ impl<St: Store> IdempotencyLayer<St> {
         status: StatusCode,
         limit: usize,
     ) -> Result<Vec<InterruptedRecord>, StoreError> {
-        let page = Page { status: Some(status.as_u16()), ..Page::first(limit) };
-        self.shared.engine.store.interrupted(page).await
+        self.shared.engine.interrupted(Some(status.as_u16()), limit).await
     }
 
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Reply::Refused`]

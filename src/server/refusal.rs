@@ -3,7 +3,7 @@
 use http::{HeaderName, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
-use crate::engine::{OnInterrupted, Policy, Verdict};
+use crate::engine::{End, OnInterrupted, Policy, Verdict};
 use crate::fingerprint::Match;
 use crate::header::HeaderError;
 use crate::slots::Refusal;
@@ -42,14 +42,15 @@ pub(super) fn body_late() -> Rejection {
 /// The refusal of a verdict that is no answer.
 pub(super) fn of_verdict<T>(verdict: &Verdict<T>, policy: &Policy) -> Rejection {
     match verdict {
-        Verdict::Refused(refusal) => of_refusal(*refusal),
-        Verdict::Mismatch(found) => of_mismatch(*found),
-        Verdict::Consumed { status } => not_replayable(*status),
-        Verdict::Interrupted => outcome_unknown(&policy.on_interrupted),
         Verdict::CutShort => cut_short(&policy.on_interrupted),
-        Verdict::InDoubt => in_doubt(),
+        Verdict::Mismatch(found) => of_mismatch(*found),
+        Verdict::Met(End::Refused(refusal)) => of_refusal(*refusal),
+        Verdict::Met(End::Consumed { status }) => not_replayable(*status),
+        Verdict::Met(End::Unknown { .. }) => outcome_unknown(&policy.on_interrupted),
+        Verdict::Met(End::InDoubt) => in_doubt(),
+        Verdict::Met(End::InFlight | End::Released) => in_flight(),
         // Those that are answers do not come here.
-        Verdict::InFlight | Verdict::Answered(_) | Verdict::Committed(_) | Verdict::Replayed(_) => in_flight(),
+        Verdict::Met(End::Outcome(_)) | Verdict::Answered(_) | Verdict::Committed(_) => in_flight(),
     }
 }
 

@@ -5,69 +5,43 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use tokio::sync::{Notify, watch};
 
+use super::phase::Phase;
 use super::remembered::Remembered;
-use super::slot::{Phase, Slot};
-use super::sparingly::Sparingly;
+use super::tally::Tally;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
-
-/// How many kinds of refusals there may be.
-pub(crate) const REFUSALS: usize = 20;
 
 /// The slots of one opened store, with what this process counts about its runs. A store owns it and looks into none
 /// of it.
 #[derive(Debug, Default)]
 pub struct Slots {
     // Ids are digests of what clients choose: without a secret of its own a map's hash could be aimed at.
-    places: DashMap<RecordId, Place, RandomState>,
+    pub(super) places: DashMap<RecordId, Place, RandomState>,
     // Runs that are over, and known to this process alone.
-    pub(super) remembered: Remembered,
-    live: AtomicUsize,
+    pub(crate) remembered: Remembered,
+    pub(super) live: AtomicUsize,
     // How many of those that are remembered the store is still being told.
     retrying: AtomicUsize,
-    turns: AtomicU64,
+    pub(super) turns: AtomicU64,
     idle: Notify,
     draining: AtomicBool,
-    pub(super) waiters: Arc<AtomicUsize>,
+    waiters: Arc<AtomicUsize>,
     pub(crate) tally: Tally,
 }
 
-/// What this process counts.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) runs: AtomicU64,
-    pub(crate) replays: AtomicU64,
-    pub(crate) interrupted: AtomicU64,
-    pub(crate) unknown: AtomicU64,
-    pub(crate) unknown_lines: Sparingly,
-    pub(crate) overloaded_lines: Sparingly,
-    pub(crate) unrecorded: AtomicU64,
-    pub(crate) unprotected: AtomicU64,
-    pub(crate) corrupt: AtomicU64,
-    pub(crate) reconciled: AtomicU64,
-    // By the kind of refusal, as the server numbers them.
-    pub(crate) refused: [AtomicU64; REFUSALS],
-}
-
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     phase: watch::Receiver<Phase>,
     waiters: Arc<AtomicUsize>,
 }
 
-/// What came of asking for a slot.
-#[derive(Debug)]
-pub(crate) enum Entered {
-    /// It was free.
-    Mine(Slot),
-    /// It is another run's.
-    Taken(Waiter),
-    /// It was free, and there are as many runs as there may be.
-    Full,
+impl Place {
+    pub(super) fn new(phase: watch::Receiver<Phase>) -> Self {
+        Self { phase, waiters: Arc::default() }
+    }
 }
 
 impl Slots {
@@ -81,28 +55,6 @@ impl Slots {
         self.recall(id)
     }
 
-    /// Takes the slot of `id`, unless a run has it or there are `most` runs.
-    pub(crate) fn take(self: &Arc<Self>, id: RecordId, most: usize) -> Entered {
-        point();
-        match self.places.entry(id) {
-            Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
-            Entry::Vacant(place) => {
-                // Looked up under the lock of the place: a run remembers before it leaves its place.
-                if let Some(waiter) = self.recall(&id) {
-                    return Entered::Taken(waiter);
-                }
-                if self.live.fetch_add(1, Ordering::SeqCst) >= most {
-                    self.one_less();
-                    return Entered::Full;
-                }
-                let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-                let (phase, receiver) = watch::channel(Phase::Claiming);
-                place.insert(Place { phase: receiver, waiters: Arc::default() });
-                Entered::Mine(Slot::new(Arc::clone(self), id, turn, phase))
-            }
-        }
-    }
-
     pub(super) fn vacate(&self, id: RecordId) {
         point();
         self.places.remove(&id);
@@ -114,31 +66,10 @@ impl Slots {
         self.one_less();
     }
 
-    fn one_less(&self) {
+    pub(super) fn one_less(&self) {
         if self.live.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.idle.notify_waiters();
         }
-    }
-
-    /// Frees a slot whose end was remembered, if it is this turn's: the store knows it now.
-    pub(crate) fn forget(&self, id: &RecordId, turn: u64) {
-        point();
-        self.remembered.forget(id, turn);
-    }
-
-    /// Whether only this process knows how the last run of `id` ended.
-    pub(crate) fn remembers(&self, id: &RecordId) -> bool {
-        self.remembered.get(id).is_some()
-    }
-
-    /// Whether there is no room to remember how new runs end.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.remembered.is_crowded()
-    }
-
-    /// How many runs are over and known to this process alone.
-    pub(crate) fn unrecorded(&self) -> usize {
-        self.remembered.count()
     }
 
     /// Somebody goes on telling the store how a run ended: draining waits for it.
@@ -172,11 +103,11 @@ impl Slots {
         self.live.load(Ordering::SeqCst)
     }
 
-    fn waiter(&self, place: &Place) -> Waiter {
+    pub(super) fn waiter(&self, place: &Place) -> Waiter {
         Waiter::new(place.phase.clone(), Arc::clone(&place.waiters), Arc::clone(&self.waiters))
     }
 
-    fn recall(&self, id: &RecordId) -> Option<Waiter> {
+    pub(super) fn recall(&self, id: &RecordId) -> Option<Waiter> {
         let phase = self.remembered.get(id)?;
         Some(Waiter::new(phase, Arc::default(), Arc::clone(&self.waiters)))
     }

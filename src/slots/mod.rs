@@ -11,14 +11,16 @@
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
 
 mod map;
-mod rare;
+mod phase;
 mod remembered;
 mod slot;
-mod sparingly;
+mod tally;
 mod wait;
 
+pub(crate) use map::Retrying;
 pub use map::Slots;
-pub(crate) use map::{Entered, REFUSALS, Retrying, Tally};
-pub use slot::Refusal;
-pub(crate) use slot::{End, Kept, Phase, Slot};
-pub(crate) use wait::{Joined, Waiter};
+pub use phase::Refusal;
+pub(crate) use phase::{End, Ended, Phase};
+pub(crate) use slot::{Entered, Slot};
+pub(crate) use tally::{REFUSALS, Tally};
+pub(crate) use wait::Waiter;

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use ahash::RandomState;
+use dashmap::DashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::rare::Rare;
-use super::slot::Phase;
+use super::phase::Phase;
 use crate::key::RecordId;
+use crate::laboratory::point;
 
 /// The bytes of outcomes that are kept, and from which on new runs are refused.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -41,26 +43,33 @@ impl Left {
     }
 }
 
-/// All of them.
+/// All of them: a map that is nearly always empty, and looked into by every request.
 #[derive(Default)]
-pub(super) struct Remembered {
-    left: Rare<Left>,
+pub(crate) struct Remembered {
+    left: DashMap<RecordId, Left, RandomState>,
+    // At least as many as there are in the map: counted before one is put in, and after one is taken out. So it tells without
+    // a lock that there is none.
+    count: AtomicUsize,
     bytes: AtomicUsize,
     looked: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Remembered {
-    /// The runs alone, unless bytes are counted where there is none.
+    /// The runs alone, unless they or their bytes are counted wrongly.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        if bytes == 0 || self.left.len() > 0 {
+        let (count, bytes) = (self.len(), self.bytes.load(Ordering::Relaxed));
+        if count == self.left.len() && (bytes == 0 || count > 0) {
             return self.left.fmt(f);
         }
-        f.debug_struct("Remembered").field("left", &self.left).field("bytes", &bytes).finish()
+        f.debug_struct("Remembered").field("left", &self.left).field("count", &count).field("bytes", &bytes).finish()
     }
 }
 
 impl Remembered {
+    fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
     /// Makes room for an outcome, if it can be kept.
     pub(super) fn reserve(&self, bytes: usize) -> bool {
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= MOST_BYTES);
@@ -77,39 +86,52 @@ impl Remembered {
         retention: Duration,
     ) {
         let until = Instant::now().checked_add(retention);
+        self.count.fetch_add(1, Ordering::SeqCst);
         let replaced = self.left.insert(id, Left { turn, phase, bytes, until });
         self.gone(replaced);
     }
 
-    pub(super) fn get(&self, id: &RecordId) -> Option<watch::Receiver<Phase>> {
-        let left = self.left.get(id)?;
+    pub(crate) fn get(&self, id: &RecordId) -> Option<watch::Receiver<Phase>> {
+        if self.len() == 0 {
+            return None;
+        }
+        let left = self.left.get(id)?.clone();
         if left.is_over(Instant::now()) {
-            self.forget(id, left.turn);
+            self.forget_if(id, |other| other.turn == left.turn);
             return None;
         }
         Some(left.phase)
     }
 
-    /// Forgets what this run has left, and not what a later one has.
-    pub(super) fn forget(&self, id: &RecordId, turn: u64) {
-        self.gone(self.left.remove_if(id, |left| left.turn == turn));
+    /// Frees a slot whose end was remembered, if it is this turn's, and not a later one's: the store knows it now.
+    pub(crate) fn forget(&self, id: &RecordId, turn: u64) {
+        point();
+        self.forget_if(id, |left| left.turn == turn);
     }
 
+    fn forget_if(&self, id: &RecordId, is_meant: impl FnOnce(&Left) -> bool) {
+        if self.len() > 0 {
+            self.gone(self.left.remove_if(id, |_, left| is_meant(left)).map(|(_, left)| left));
+        }
+    }
+
+    /// It was taken out.
     fn gone(&self, left: Option<Left>) {
         if let Some(left) = left {
+            self.count.fetch_sub(1, Ordering::SeqCst);
             self.bytes.fetch_sub(left.bytes, Ordering::Relaxed);
         }
     }
 
-    /// How many there are whose time is not over.
-    pub(super) fn count(&self) -> usize {
+    /// How many runs there are whose time is not over.
+    pub(crate) fn count(&self) -> usize {
         let now = Instant::now();
-        self.left.ids(|left| !left.is_over(now)).len()
+        self.left.iter().filter(|left| !left.is_over(now)).count()
     }
 
     /// Whether there is no room for what new runs may leave.
-    pub(super) fn is_crowded(&self) -> bool {
-        let is_crowded = || self.left.len() >= FEW || self.bytes.load(Ordering::Relaxed) >= FEW_BYTES;
+    pub(crate) fn is_crowded(&self) -> bool {
+        let is_crowded = || self.len() >= FEW || self.bytes.load(Ordering::Relaxed) >= FEW_BYTES;
         if !is_crowded() {
             return false;
         }
@@ -126,8 +148,9 @@ impl Remembered {
             }
             *looked = Some(now);
         }
-        for id in self.left.ids(|left| left.is_over(now)) {
-            self.gone(self.left.remove_if(&id, |left| left.is_over(now)));
+        let outdated: Vec<_> = self.left.iter().filter(|left| left.is_over(now)).map(|left| *left.key()).collect();
+        for id in outdated {
+            self.forget_if(&id, |left| left.is_over(now));
         }
     }
 }
@@ -160,7 +183,7 @@ mod tests {
         assert_eq!((kept.count(), refused_from), (64, Some(48)));
         tokio::time::advance(HOUR).await;
         assert!(!remembered.is_crowded(), "their time is over");
-        assert_eq!((remembered.left.len(), remembered.bytes.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((remembered.len(), remembered.bytes.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -170,7 +193,22 @@ mod tests {
         assert!(remembered.is_crowded());
         tokio::time::advance(HOUR).await;
         assert!(remembered.get(&id(0)).is_none() && remembered.get(&id(1)).is_some());
-        assert_eq!(remembered.left.len(), FEW - 1);
+        assert_eq!(remembered.len(), FEW - 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_put_in_is_found_until_it_is_taken_out() {
+        let remembered = Remembered::default();
+        let is_found = |number| remembered.get(&id(number)).is_some();
+        remembered.forget(&id(1), 1);
+        assert_eq!((is_found(1), remembered.len()), (false, 0));
+        [1, 1, 2].into_iter().for_each(|number| keep(&remembered, number, 0, HOUR));
+        assert_eq!((is_found(1), is_found(2), remembered.len()), (true, true, 2));
+        (0..2).for_each(|_| remembered.forget(&id(1), 1));
+        assert_eq!((is_found(1), is_found(2), remembered.len()), (false, true, 1));
+        remembered.forget(&id(2), 1);
+        assert_eq!((is_found(2), remembered.len()), (true, 1));
+        assert_eq!((remembered.count(), format!("{remembered:?}").contains("Remembered")), (1, false));
     }
 
     // "A delayed thread can remove a later run's entry."
@@ -182,8 +220,8 @@ mod tests {
             remembered.keep(id(1), turn, watch::channel(Phase::Claiming).1, bytes, HOUR);
         }
         remembered.forget(&id(1), 1);
-        assert_eq!((remembered.left.len(), remembered.bytes.load(Ordering::Relaxed)), (1, 8));
+        assert_eq!((remembered.len(), remembered.bytes.load(Ordering::Relaxed)), (1, 8));
         remembered.forget(&id(1), 2);
-        assert_eq!((remembered.left.len(), remembered.bytes.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((remembered.len(), remembered.bytes.load(Ordering::Relaxed)), (0, 0));
     }
 }

@@ -1,69 +1,17 @@
-//! One slot: the phases a run goes through, as its duplicates see them.
+//! One slot: taken by a run, which tells its duplicates how it stands, and freed by it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
+use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
-use super::Slots;
-use crate::fingerprint::Fingerprint;
+use super::map::{Place, Slots};
+use super::phase::{End, Ended, Phase, Refusal};
+use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::record::Record;
-
-/// Where a run stands.
-#[derive(Debug, Clone)]
-pub(crate) enum Phase {
-    /// It asked the store for the operation and has no answer yet. What the operation's request *is* is not known.
-    Claiming,
-    /// The store takes too long to answer.
-    Stalled,
-    /// Its handler runs.
-    Running(Fingerprint),
-    /// It is over.
-    Ended(End),
-}
-
-/// How a run ended, for those who waited.
-#[derive(Debug, Clone)]
-pub(crate) enum End {
-    /// No run came of it: there was this record.
-    Found(Record),
-    /// No run came of it: the claim was refused.
-    Refused(Refusal),
-    /// With an outcome.
-    Completed(Fingerprint, Bytes),
-    /// With an outcome that can't be stored.
-    Consumed(Fingerprint, u16),
-    /// Without an effect; the key is free again.
-    Released(Fingerprint),
-    /// Nobody knows how.
-    Interrupted(Fingerprint),
-    /// With a transaction of which nobody knows whether it is durable, until the store is opened again.
-    InDoubt(Fingerprint),
-}
-
-/// Why a claim was refused, though there is no record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The store can't be reached, is poisoned or takes too long. Nothing ran.
-    #[error("the store is not available")]
-    Unavailable,
-    /// There is a record, but its bytes are damaged. Nothing ran.
-    #[error("what is stored for this key can't be read")]
-    Corrupt,
-    /// The store's limits are reached. Nothing ran.
-    #[error("the store is full")]
-    Full,
-    /// Too much is under way: runs, outcomes that could not be recorded, or the store's work. Nothing ran.
-    #[error("too much is under way")]
-    Overloaded,
-    /// The process is shutting down. Nothing ran.
-    #[error("the process is shutting down")]
-    ShuttingDown,
-}
 
 /// The right to be the one run of a record id in this process.
 #[derive(Debug)]
@@ -76,25 +24,47 @@ pub(crate) struct Slot {
     settling: Option<Duration>,
 }
 
-/// How a run's end is remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// As it was.
-    Whole,
-    /// Without its outcome, for which there was no room.
-    Emptied,
+/// What came of asking for a slot.
+#[derive(Debug)]
+pub(crate) enum Entered {
+    /// It was free.
+    Mine(Slot),
+    /// It is another run's.
+    Taken(Waiter),
+    /// It was free, and there are as many runs as there may be.
+    Full,
+}
+
+impl Slots {
+    /// Takes the slot of `id`, unless a run has it or there are `most` runs.
+    pub(crate) fn take(self: &Arc<Self>, id: RecordId, most: usize) -> Entered {
+        laboratory::point();
+        match self.places.entry(id) {
+            Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
+            Entry::Vacant(place) => {
+                // Looked up under the lock of the place: a run remembers before it leaves its place.
+                if let Some(waiter) = self.recall(&id) {
+                    return Entered::Taken(waiter);
+                }
+                if self.live.fetch_add(1, Ordering::SeqCst) >= most {
+                    self.one_less();
+                    return Entered::Full;
+                }
+                let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+                let (phase, receiver) = watch::channel(Phase::Claiming);
+                place.insert(Place::new(receiver));
+                Entered::Mine(Slot { slots: Arc::clone(self), id, turn, phase, settling: None })
+            }
+        }
+    }
 }
 
 impl Slot {
-    pub(super) fn new(slots: Arc<Slots>, id: RecordId, turn: u64, phase: watch::Sender<Phase>) -> Self {
-        Self { slots, id, turn, phase, settling: None }
-    }
-
     pub(crate) fn id(&self) -> RecordId {
         self.id
     }
 
-    /// Which of the slots of this id it is: see [`Slots::forget`].
+    /// Which of the slots of this id it is: see [`Remembered::forget`](super::remembered::Remembered::forget).
     pub(crate) fn turn(&self) -> u64 {
         self.turn
     }
@@ -120,11 +90,11 @@ impl Slot {
     }
 
     /// Tells the duplicates how the run ended, and frees the slot.
-    pub(crate) fn end(self, end: End) {
-        self.enter(Phase::Ended(end));
+    pub(crate) fn end(self, ended: impl Into<Ended>) {
+        self.enter(Phase::Ended(ended.into()));
     }
 
-    /// Keeps telling how the run ended, after it has, for so long or until [`Slots::forget`].
+    /// Keeps telling how the run ended, after it has, for so long or until [`Remembered::forget`](super::remembered::Remembered::forget).
     pub(crate) fn linger(&self, retention: Duration) {
         self.keep(0, retention);
     }
@@ -134,22 +104,17 @@ impl Slot {
     }
 
     /// Tells the duplicates how the run ended, and keeps telling those who come later, for so long: the store doesn't know
-    /// it. [`Slots::forget`] frees the slot. Where there is no room for the outcome, they are told that it is unknown.
-    pub(crate) fn remember(self, end: End, retention: Duration) -> Kept {
-        let (end, bytes, kept) = match end {
-            End::Completed(fingerprint, outcome) if !self.slots.remembered.reserve(outcome.len()) => {
-                (End::Interrupted(fingerprint), 0, Kept::Emptied)
-            }
-            End::Completed(_, ref outcome) => {
-                let bytes = outcome.len();
-                (end, bytes, Kept::Whole)
-            }
-            end => (end, 0, Kept::Whole),
-        };
-        self.enter(Phase::Ended(end));
+    /// it. [`Remembered::forget`](super::remembered::Remembered::forget) frees the slot. Where there is no room for the outcome, they are told that it is unknown; says
+    /// whether there is.
+    pub(crate) fn remember(self, ended: impl Into<Ended>, retention: Duration) -> bool {
+        let ended = ended.into();
+        let bytes = ended.bytes();
+        let is_whole = bytes == 0 || self.slots.remembered.reserve(bytes);
+        let (ended, bytes) = if is_whole { (ended, bytes) } else { (ended.emptied(), 0) };
+        self.enter(Phase::Ended(ended));
         laboratory::point();
         self.keep(bytes, retention);
-        kept
+        is_whole
     }
 }
 
@@ -158,12 +123,12 @@ impl Drop for Slot {
         // Not ended: the run panicked, its task was aborted, or its runtime is gone.
         let settling = self.settling;
         let cut = self.phase.send_if_modified(|phase| {
-            let end = match phase {
+            let ended = match phase {
                 Phase::Ended(_) => return false,
-                Phase::Claiming | Phase::Stalled => End::Refused(Refusal::Unavailable),
-                Phase::Running(fingerprint) => End::Interrupted(*fingerprint),
+                Phase::Claiming | Phase::Stalled => Refusal::Unavailable.into(),
+                Phase::Running(fingerprint) => Ended::new(*fingerprint, End::Unknown { status: None }),
             };
-            *phase = Phase::Ended(end);
+            *phase = Phase::Ended(ended);
             true
         });
         laboratory::point();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::slot::{End, Phase, Refusal};
+use super::phase::{End, Phase};
 use crate::fingerprint::{Fingerprint, Match};
 use crate::laboratory::point;
 
@@ -23,47 +23,32 @@ pub(crate) struct Waiter {
     all: Arc<AtomicUsize>,
 }
 
-/// What came of waiting.
-#[derive(Debug)]
-pub(crate) enum Joined {
-    /// The run is over.
-    Ended(End),
-    /// The run is another request's.
-    Mismatch(Match),
-    /// The run goes on, and it is time to answer.
-    InFlight,
-}
-
 impl Waiter {
     pub(super) fn new(phase: watch::Receiver<Phase>, here: Arc<AtomicUsize>, all: Arc<AtomicUsize>) -> Self {
         Self { phase, here, all }
     }
 
-    /// Waits for the run's end, at most `patience`. What the run's request is, is compared before that.
+    /// Waits for the run's end, at most `patience`; [`End::InFlight`] after it. What the run's request is, is compared before
+    /// that.
     ///
     /// # Cancel safety
     /// A waiter owns nothing: dropping it changes nothing for the run and for the others.
-    pub(crate) async fn join(self, presented: &Fingerprint, patience: Duration) -> Joined {
+    pub(crate) async fn join(self, presented: &Fingerprint, patience: Duration) -> Result<End, Match> {
         let Self { mut phase, here, all } = self;
         point();
         let Some(_seat) = Seat::take(&here, &all) else {
-            return crowded(phase.borrow().clone(), presented);
+            return phase.borrow().clone().told(presented);
         };
         // Until the claim is answered nobody knows what the run's request is. That wait is bounded by the claim's own
         // time-out and is not the client's patience.
-        let answered = reach(&mut phase, |phase| !matches!(phase, Phase::Claiming)).await;
-        let Phase::Running(fingerprint) = answered else { return ended(answered) };
-        match fingerprint.compare(presented) {
-            Match::Same => {}
-            other => return Joined::Mismatch(other),
-        }
-        if patience.is_zero() {
-            return Joined::InFlight;
+        match reach(&mut phase, |phase| !matches!(phase, Phase::Claiming)).await.told(presented) {
+            Ok(End::InFlight) if !patience.is_zero() => {}
+            told => return told,
         }
         let over = reach(&mut phase, |phase| matches!(phase, Phase::Ended(_)));
         match tokio::time::timeout(patience, over).await {
-            Ok(phase) => ended(phase),
-            Err(_) => Joined::InFlight,
+            Ok(phase) => phase.told(presented),
+            Err(_) => Ok(End::InFlight),
         }
     }
 }
@@ -74,25 +59,6 @@ async fn reach(phase: &mut watch::Receiver<Phase>, wanted: impl FnMut(&Phase) ->
         return reached.clone();
     }
     phase.borrow().clone()
-}
-
-/// What a duplicate is told that may not wait, because too many do.
-fn crowded(phase: Phase, presented: &Fingerprint) -> Joined {
-    match phase {
-        Phase::Running(fingerprint) => match fingerprint.compare(presented) {
-            Match::Same => Joined::InFlight,
-            other => Joined::Mismatch(other),
-        },
-        Phase::Claiming => Joined::InFlight,
-        Phase::Stalled | Phase::Ended(_) => ended(phase),
-    }
-}
-
-fn ended(phase: Phase) -> Joined {
-    match phase {
-        Phase::Ended(end) => Joined::Ended(end),
-        Phase::Claiming | Phase::Stalled | Phase::Running(_) => Joined::Ended(End::Refused(Refusal::Unavailable)),
-    }
 }
 
 /// A place among the waiters, given back when dropped.

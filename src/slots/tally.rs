@@ -1,14 +1,34 @@
-//! Saying often what happens often would drown the rest: at most one line a minute.
+//! What a process counts of the runs over one store, and how often it says so.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// How many kinds of refusals there may be.
+pub(crate) const REFUSALS: usize = 20;
 /// The time between two lines.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Counts events, and says which of them is worth a line.
+/// What this process counts.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) runs: AtomicU64,
+    pub(crate) replays: AtomicU64,
+    pub(crate) interrupted: AtomicU64,
+    pub(crate) unknown: AtomicU64,
+    pub(crate) unknown_lines: Sparingly,
+    pub(crate) overloaded_lines: Sparingly,
+    pub(crate) unrecorded: AtomicU64,
+    pub(crate) unprotected: AtomicU64,
+    pub(crate) corrupt: AtomicU64,
+    pub(crate) reconciled: AtomicU64,
+    // By the kind of refusal, as the server numbers them.
+    pub(crate) refused: [AtomicU64; REFUSALS],
+}
+
+/// Counts events, and says which of them is worth a line: to say each time what happens often would drown the rest.
 #[derive(Debug, Default)]
 pub(crate) struct Sparingly {
     state: Mutex<State>,

@@ -1,0 +1,196 @@
+//! What operators do, the layer's and a consumer's alike: list, settle, drain, count. Asking the application is in
+//! `reconcile.rs`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::engine::{Engine, STORE_TIMEOUT};
+use crate::key::RecordId;
+use crate::laboratory;
+use crate::record::{Applied, Fence, Reply, Resolution, Transition};
+use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot};
+use crate::store::{InterruptedRecord, Page, Store, StoreError};
+
+/// How many operations are settled at a time.
+const AT_A_TIME: usize = 64;
+
+/// What this process has counted since the store was opened, over all layers on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Handlers started.
+    pub runs: u64,
+    /// Requests answered with the outcome of an earlier one.
+    pub replays: u64,
+    /// Runs of which nobody knows how they ended: panics, errors, time-outs, and answers that mean so.
+    pub interrupted: u64,
+    /// Those of them whose handler answered, and whose answer means that nobody knows.
+    pub unknown: u64,
+    /// Answers given though their record could not be written: after a restart, their retries are refused.
+    pub unrecorded: u64,
+    /// Handlers started without protection, because `fail_open` was chosen and the store was away.
+    pub unprotected: u64,
+    /// Damaged records met.
+    pub corrupt: u64,
+    /// Interrupted operations that the reconciler settled with an outcome.
+    pub reconciled: u64,
+    /// Runs under way now.
+    pub live: u64,
+    // By the kind of refusal.
+    pub(crate) refused: [u64; REFUSALS],
+}
+
+/// What is left when a process stops waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Runs under way. They are cut short when the process ends.
+    pub runs: usize,
+    /// Runs that are over and that the store doesn't know the end of. Their requesters were answered; after a restart, retries
+    /// are refused, or, under `Rerun`, run again.
+    pub unrecorded: usize,
+}
+
+impl Drained {
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.runs == 0 && self.unrecorded == 0
+    }
+}
+
+impl<St: Store> Engine<St> {
+    /// Refuses new keys from now on, waits for the runs under way and for what the store is still being told, at most
+    /// `deadline`, and says what is left.
+    pub(crate) async fn drain(&self, deadline: Duration) -> Drained {
+        let slots = self.store.slots();
+        let _ = tokio::time::timeout(deadline, slots.drained()).await;
+        Drained { runs: slots.live(), unrecorded: slots.remembered.count() }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let slots = self.store.slots();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let tally = &slots.tally;
+        Counts {
+            runs: read(&tally.runs),
+            replays: read(&tally.replays),
+            interrupted: read(&tally.interrupted),
+            unknown: read(&tally.unknown),
+            unrecorded: read(&tally.unrecorded),
+            unprotected: read(&tally.unprotected),
+            corrupt: read(&tally.corrupt),
+            reconciled: read(&tally.reconciled),
+            live: slots.live() as u64,
+            refused: tally.refused.each_ref().map(read),
+        }
+    }
+
+    /// The interrupted operations, the oldest first; only those whose clients were answered so, if `status` is given.
+    pub(crate) async fn interrupted(
+        &self,
+        status: Option<u16>,
+        limit: usize,
+    ) -> Result<Vec<InterruptedRecord>, StoreError> {
+        self.store.interrupted(Page { status, ..Page::first(limit) }).await
+    }
+
+    /// Settles an interrupted operation. Its slot is held until that is durable, so that nobody is answered before; and in
+    /// a task of its own, so that a caller who goes away doesn't free it.
+    pub(crate) async fn resolve(
+        self: &Arc<Self>,
+        id: RecordId,
+        fence: Fence,
+        resolution: Resolution,
+    ) -> Result<Reply, StoreError> {
+        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else {
+            return if self.store.slots().remembered.get(&id).is_some() {
+                Err(held_here())
+            } else {
+                Ok(Reply::Refused)
+            };
+        };
+        let (reply, settling) = oneshot::channel();
+        let engine = Arc::clone(self);
+        laboratory::spawn(async move {
+            let (settled, _) = engine.settle_interrupted(slot, fence, resolution).await;
+            let _ = reply.send(settled);
+        });
+        match timeout(STORE_TIMEOUT, settling).await {
+            Ok(Ok(settled)) => settled,
+            Ok(Err(_)) | Err(_) => Err(not_answered()),
+        }
+    }
+
+    /// Settles many, and says of each what became of it.
+    pub(crate) fn resolve_all(
+        self: &Arc<Self>,
+        decided: Vec<(InterruptedRecord, Result<Resolution, StoreError>)>,
+    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Reply, StoreError>)>> + Send + use<St> {
+        let engine = Arc::clone(self);
+        let one = move |(record, decided): (InterruptedRecord, _)| {
+            let engine = Arc::clone(&engine);
+            async move {
+                let settled = match decided {
+                    Ok(resolution) => engine.resolve(record.id, record.fence, resolution).await,
+                    Err(error) => Err(error),
+                };
+                (record, settled)
+            }
+        };
+        futures_util::stream::iter(decided).map(one).buffered(AT_A_TIME).collect()
+    }
+
+    /// Settles, frees the slot, and says also what is told who has met it. Where the store doesn't say that it is durable,
+    /// though it may be seen there, the slot is not freed until it does, or for as long as an outcome is kept.
+    pub(super) async fn settle_interrupted(
+        self: &Arc<Self>,
+        mut slot: Slot,
+        fence: Fence,
+        resolution: Resolution,
+    ) -> (Result<Reply, StoreError>, Ended) {
+        slot.settles(self.policy.retention);
+        let transition = Transition::Resolve(fence, resolution);
+        let told = {
+            let telling = self.tell(slot.id(), transition.clone());
+            tokio::pin!(telling);
+            match timeout(STORE_TIMEOUT, telling.as_mut()).await {
+                Ok(told) => told,
+                Err(_) => {
+                    slot.enter(Phase::Stalled);
+                    telling.await
+                }
+            }
+        };
+        let refused = Ended::from(Refusal::Unavailable);
+        let (settled, ended) = match told {
+            // Who has met the slot meanwhile is answered from the record, or told to come again.
+            Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
+            Err(StoreError::Uncertain { .. }) => {
+                let ((later, _), engine) = (self.remember(slot, refused.clone()), Arc::clone(self));
+                laboratory::spawn(async move { engine.tell_later(transition, later).await });
+                return (Err(not_answered()), refused);
+            }
+            Err(error) => (Err(error), refused),
+        };
+        slot.end(ended.clone());
+        (settled, ended)
+    }
+}
+
+fn held_here() -> StoreError {
+    StoreError::unavailable(
+        "this process holds the operation: its last run is over, and the store doesn't know its end; once the store works \
+         again, or the process is started again, it can be settled",
+    )
+}
+
+fn not_answered() -> StoreError {
+    StoreError::uncertain("the store has not answered; list the interrupted operations again")
+}
