@@ -205,3 +205,14 @@ async fn under_every_policy_nothing_holds_the_directory_at_the_end() {
         assert!(!log.text().contains("WARN"), "{arguments}: {}", log.text());
     }
 }
+
+// "A public feature for laboratories: any dependency can switch protections off."
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_92_what_breaks_a_laboratory_breaks_no_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let switch = ["env", "TOWER_IDEMPOTENCY_BREAK=record"].map(std::ffi::OsString::from);
+    let server = Setup::new(&directory).under(switch).start();
+    let call = Call::charge("k", "tok_visa");
+    assert!(!server.send(&call).await.is_replay());
+    assert!(server.send(&call).await.is_replay(), "its outcome is recorded");
+}

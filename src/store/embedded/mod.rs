@@ -1,7 +1,7 @@
 //! What every embedded engine needs to keep a store's promises.
 //!
 //! 1. One thread owns all writes ([`writer`]). It takes what is queued ([`queue`]) and about to be ([`gather`]), decides each
-//!    verb in order ([`batch`]; it knows the [`runs`] under way), writes the keys that go with each record ([`keys`],
+//!    verb in order ([`batch`]), writes the keys that go with each record ([`keys`],
 //!    [`records`]), in bounded steps ([`step`]), key by key where whatever is recovered of them makes sense ([`writes`]), **makes
 //!    them durable, and only then answers.**
 //! 2. No value is over 4 KiB: longer outcomes are kept in pieces, under one digest. Records are listed together ([`listing`]),
@@ -12,7 +12,7 @@
 //! 4. The directory is locked by a file of our own, before the engine touches it ([`directory`], [`open`], [`mod@close`]).
 //! 5. The application can have an effect of its own written together with the record of its outcome ([`transact`],
 //!    [`together`]).
-//! 6. Reads do not pass through the writer ([`read`], [`cache`]), and are not made where there is no record ([`present`]).
+//! 6. Reads do not pass through the writer ([`read`], [`cache`]), and are not made where memory knows that there is no record, or which run it is ([`present`]).
 //! 7. Where what lists the records is damaged, it is made anew at the opening ([`repair`]).
 //!
 //! What an engine has to do is [`Engine`]: to hold an ordered map of bytes, and to write steps of it durably.
@@ -31,7 +31,6 @@ mod queue;
 mod read;
 mod records;
 mod repair;
-mod runs;
 mod space;
 mod state;
 mod step;

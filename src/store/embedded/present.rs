@@ -1,11 +1,12 @@
-//! Which records there may be, in memory: who asks for a new key, which is what most do, is told so without a read.
+//! What memory knows without a read: which records there may be, and which runs are under way. Who asks for a new key, which is
+//! what most do, is told so at once.
 //!
 //! A read may wait for whatever batch is being written, and holds up the thread it is made on. So of every record id a
 //! few bytes are kept, and counted: "none" is certain, "there may be one" is looked up. A record is put in before it is
 //! written and taken out after its deletion is durable, so the count never falls short. At the opening it is made from the
 //! entries that list the records, if they are whole, or else from the records themselves ([`repair`](super::repair)).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -13,8 +14,9 @@ use dashmap::DashMap;
 use super::engine::{Engine, ReadError, scan};
 use super::totals::Entries;
 use super::{keys, listing};
+use crate::codec::Stored;
 use crate::key::RecordId;
-use crate::record::Fence;
+use crate::record::{Fence, Record};
 
 /// For how many records there is room at the beginning.
 const MOST_AT_FIRST: usize = 1 << 20;
@@ -117,6 +119,41 @@ impl Present {
 fn tag(id: &RecordId) -> u32 {
     let [first, second, third, fourth, ..] = *id.as_bytes();
     u32::from_be_bytes([first, second, third, fourth])
+}
+
+/// The runs under way whose claims are on disk. The writer knows them without a read, and knows when all those of one entry
+/// have ended, so that it goes too. Who is running of an earlier process was said to be interrupted before the store was open.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    // With the numbers of their entries.
+    live: HashMap<RecordId, (Record<Stored>, u64), RandomState>,
+    // How many of an entry's runs have not ended.
+    left: HashMap<u64, usize, RandomState>,
+}
+
+impl Runs {
+    /// The record of a run under way.
+    pub(super) fn get(&self, id: &RecordId) -> Option<&Record<Stored>> {
+        self.live.get(id).map(|(record, _)| record)
+    }
+
+    /// A run begins, listed in the entry of this number.
+    pub(super) fn begin(&mut self, id: RecordId, record: Record<Stored>, entry: u64) {
+        self.live.insert(id, (record, entry));
+        *self.left.entry(entry).or_default() += 1;
+    }
+
+    /// A run has ended. Says the number of its entry if it was the last one there.
+    pub(super) fn end(&mut self, id: &RecordId) -> Option<u64> {
+        let (_, entry) = self.live.remove(id)?;
+        let left = self.left.get_mut(&entry)?;
+        *left -= 1;
+        if *left > 0 {
+            return None;
+        }
+        self.left.remove(&entry);
+        Some(entry)
+    }
 }
 
 #[cfg(test)]

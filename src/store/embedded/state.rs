@@ -11,8 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::cache::Cache;
 use super::engine::{Engine, ReadError};
-use super::present::Present;
-use super::runs::Runs;
+use super::present::{Present, Runs};
 use super::space::{Limits, Space};
 use crate::clock::Timeline;
 use crate::key::RecordId;
