@@ -4,7 +4,7 @@
 //! ```text
 //! ┌─────────┬──────────────────────────┬──────────────────────┐
 //! │ 1 byte  │ n bytes                  │ 8 bytes              │
-//! │ version │ postcard of Record<Held> │ checksum             │
+//! │ version │ postcard of Record<Stored> │ checksum             │
 //! └─────────┴──────────────────────────┴──────────────────────┘
 //! ```
 //! - *version*: 3.

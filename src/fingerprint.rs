@@ -5,7 +5,7 @@
 //! Each part is BLAKE3 over labelled, length-prefixed fields, so that no two lists of fields give the same bytes.
 //!
 //! A fingerprint carries the version of these rules and a digest of the options it was made with. What was recorded
-//! under others is compared by *its* rules, or, where that can't be done, said to be [`Match::NotVerifiable`].
+//! under others can't be compared, and is said to be [`Match::NotVerifiable`].
 
 use std::sync::LazyLock;
 

@@ -10,16 +10,16 @@
 //! 2. **`server/exchange.rs`** tells the rest of the story, one step a line: `scope` says whose the key is, `collect.rs`
 //!    reads the body within its limit, `identify.rs` makes the fingerprint, and the engine is asked.
 //! 3. **`engine/exchange.rs`** looks at the slot, the store, and the slot again. A run under way is joined
-//!    (`slots/wait.rs`), a record is compared and answered from (`engine/verdict.rs`).
+//!    (`slots/wait.rs`), which request it is, is compared before anything else (`slots/phase.rs`).
 //! 4. A new key takes the slot (`slots/map.rs`), and its run is spawned before the claim is sent: **`engine/run.rs`**.
 //!    Under the slot the store is asked for the operation (`engine/claim.rs`), and where an earlier run was interrupted, the
 //!    application may be (`engine/reconcile.rs`).
-//! 5. **`store/`** decides each step by `record.rs`, the one file that says which state follows which. `SledStore` does it
+//! 5. **`store/`** decides each step by `record/next.rs`, the one function that says which state follows which. `SledStore` does it
 //!    on one thread that writes, syncs, and only then answers (`store/embedded/writer.rs`).
 //! 6. The handler runs, detached from the connection. What its answer means for the key is decided in
 //!    `server/meaning.rs`; `server/snapshot.rs` turns it into bytes. Or the handler commits effect and answer by itself, in one
 //!    transaction (`engine/commit.rs`, `store/embedded/together.rs`).
-//! 7. **`engine/settle.rs`** records how it ended, tells those who wait, frees the slot, and answers.
+//! 7. **`engine/settle.rs`** records how it ended; `engine/run.rs` then tells those who wait, frees the slot, and answers.
 //! 8. Back in `server/exchange.rs` the verdict becomes an answer: the handler's own, a replay, or a refusal
 //!    (`server/refusal.rs`).
 //!

@@ -26,7 +26,7 @@ impl<T> Verdict<T> {
         matches!(self, Self::Answered(_) | Self::Committed(_) | Self::CutShort)
     }
 
-    /// Its name in logs.
+    /// Its name in logs: for a refusal, as `RejectionKind::slug` has it.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Answered(_) | Self::Committed(_) => "ran",

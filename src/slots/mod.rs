@@ -1,7 +1,7 @@
 //! Slots: a run's place in this process, and where its duplicates wait for it.
 //!
 //! Rules:
-//! 1. At most one slot per record id. Who has it claims, runs and records; nobody else touches the record.
+//! 1. At most one slot per record id. Whoever has it claims, runs and records; nobody else touches the record.
 //! 2. A slot is freed only after what its run has to say is durable and readable. Until then a duplicate meets the
 //!    slot; afterwards it finds the record.
 //! 3. A slot always ends: [`Slot`]'s drop tells its waiters, whatever became of the run.

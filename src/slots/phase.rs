@@ -50,7 +50,7 @@ pub(crate) enum End {
     Refused(Refusal),
 }
 
-/// Why a claim was refused, though there is no record.
+/// Why a request gets neither a run nor what was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -77,7 +77,7 @@ pub trait Steps: Store {
     }
 
     fn inquire(&self, id: RecordId, fence: Fence) -> impl Future<Output = Answer<Option<Fence>>> + Send {
-        let applied = self.apply(id, Transition::Inquire { fence, bound: DAY });
+        let applied = self.apply(id, Transition::Inquire { fence, bound: Duration::from_secs(1) });
         async move {
             let Applied { reply, record } = applied.await?;
             Ok(record.filter(|_| reply == Reply::Taken).map(|record| record.fence))

@@ -1,4 +1,4 @@
-//! Recent outcomes, in front of sled.
+//! Recent outcomes, in front of the engine.
 //!
 //! Only the writer fills and empties it: it takes a record out before the batch that changes it is applied, and puts
 //! one in after the batch that wrote it is durable. So nothing in it was ever false or could be forgotten by a power

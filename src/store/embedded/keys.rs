@@ -33,14 +33,14 @@ pub(super) fn record(id: &RecordId) -> [u8; 33] {
     tagged(b'r', id)
 }
 
-/// Of an entry that lists claimed ones.
+/// The key of an entry that lists runs.
 pub(super) fn claimed(number: u64) -> [u8; 9] {
     let mut key = [b'n'; 9];
     key[1..].copy_from_slice(&number.to_be_bytes());
     key
 }
 
-/// Of an entry that lists those that are forgotten then.
+/// The key of an entry that lists records that are forgotten then.
 pub(super) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
     let mut key = [b'e'; 17];
     key[1..9].copy_from_slice(&expires.as_millis().to_be_bytes());

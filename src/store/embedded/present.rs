@@ -122,7 +122,7 @@ fn tag(id: &RecordId) -> u32 {
 }
 
 /// The runs under way whose claims are on disk. The writer knows them without a read, and knows when all those of one entry
-/// have ended, so that it goes too. Who is running of an earlier process was said to be interrupted before the store was open.
+/// have ended, so that it goes too. Runs of an earlier process were marked interrupted before the store was open.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     // With the numbers of their entries.

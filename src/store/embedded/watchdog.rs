@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::engine::Engine;
 use super::state::{SLOW, STUCK, Shared};
 
-/// How often it looks, and tends the engine.
+/// How often it looks, and tends the engine, which may rely on it: see [`Engine::tend`].
 const LOOK_EVERY: Duration = Duration::from_millis(125);
 /// From when on it nudges the engine.
 const NUDGED_AFTER: Duration = Duration::from_secs(1);

@@ -38,7 +38,7 @@ impl Disk {
     }
 }
 
-/// Wakes who waits within sled for a write that has failed. On one of its paths sled notes the failure and wakes nobody;
+/// Wakes the threads that wait within sled for a write that has failed. On one of its paths sled notes the failure and wakes nobody;
 /// who comes to flush afterwards finds it, and wakes all.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nudge {
