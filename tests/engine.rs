@@ -137,6 +137,24 @@ async fn settling_that_was_never_acknowledged_refuses_the_key_until_it_is() {
     assert!(refusals > 0);
 }
 
+// Found by the interleavings: forgotten at the second of three tries, of which the last says that nothing was done.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_forgotten_without_a_word_is_free_once_the_store_says_so() {
+    let store = TestStore::new();
+    let once = Once::new(store.clone());
+    let interrupted = cut_short(&once).await;
+    store.fail_next(Verb::Resolve);
+    store.lose_answer(Verb::Resolve);
+    store.fail_next(Verb::Resolve);
+    let unanswered = once.resolve(interrupted.id, interrupted.fence, Resolution::Forget).await;
+    assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
+    let meanwhile = deliver(&once, &Arc::default(), Ok("sent")).await;
+    assert!(matches!(meanwhile, Err(OnceError::Refused(Refusal::Unavailable))), "{meanwhile:?}");
+    assert!(once.drain(Duration::from_secs(60)).await.is_complete());
+    let again = Once::new(store.reopen());
+    assert_eq!(deliver(&again, &Arc::default(), Ok("sent")).await.unwrap(), ("sent".into(), false));
+}
+
 #[tokio::test]
 async fn an_operator_who_goes_away_leaves_the_slot_until_what_he_said_is_durable() {
     let store = TestStore::new();

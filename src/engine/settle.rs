@@ -174,7 +174,11 @@ impl<St: Store> Engine<St> {
             }
             match self.store.apply(later.id, transition.clone()).await {
                 // There is nothing that could be interrupted: this process alone keeps it from running again.
-                Ok(Applied { reply: Reply::Refused, record: None }) => return,
+                Ok(Applied { reply: Reply::Refused, record: None })
+                    if matches!(transition, Transition::Interrupt { .. }) =>
+                {
+                    return;
+                }
                 // Refused: the store knows another end, which is the one that counts.
                 Ok(_) => return self.store.slots().remembered.forget(&later.id, later.turn),
                 Err(_) => {}
