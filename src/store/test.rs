@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::contract::{Health, InterruptedRecord, Page, Sealed, Store};
 use super::error::StoreError;
-use super::memory::{MemoryStore, MemoryStoreBuilder};
+use super::memory::{MemoryStore, MemoryStoreBuilder, lock};
 use crate::clock::Clock;
 use crate::key::RecordId;
 use crate::record::{Applied, Claim, Record, Reply, Transition};
@@ -271,10 +271,6 @@ fn gate(gates: &Gates, verb: Verb) -> Arc<Semaphore> {
     let gate = Arc::new(Semaphore::new(0));
     lock(gates).insert(verb, Arc::clone(&gate));
     gate
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn uncertain() -> StoreError {

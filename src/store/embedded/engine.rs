@@ -33,8 +33,8 @@ pub(crate) trait Engine: Clone + Debug + Send + Sync + 'static {
     fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Self::Value, Self::Value), ReadError>>;
 
     /// Writes a step, so that all of it is recovered or nothing; or, where it is not atomic, any prefix of it
-    /// [in order](Writes::in_order). `is_alone`: nobody reads meanwhile.
-    fn write(&self, step: Writes, is_alone: bool) -> Result<(), String>;
+    /// [in order](Writes::in_order). Nobody reads while one is written that is not atomic.
+    fn write(&self, step: Writes) -> Result<(), String>;
 
     /// Makes durable all that was written before this call.
     fn sync(&self) -> Result<(), String>;

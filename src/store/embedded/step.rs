@@ -152,10 +152,11 @@ impl<E: Engine> Batch<'_, E> {
             let mut pieces = Writes::default();
             slice.iter().for_each(|(key, piece)| pieces.insert(key, piece.clone()));
             pieces.require_atomic();
-            self.engine.write(pieces, false)?;
+            self.engine.write(pieces)?;
             self.engine.sync()?;
             self.unsynced = 0;
         }
+        // Whoever reads meanwhile must not meet half of a step. Held until it is written.
         let alone = self.shared.readers.try_acquire_many(READERS);
         if alone.is_err() {
             self.step.writes.require_atomic();
@@ -163,7 +164,7 @@ impl<E: Engine> Batch<'_, E> {
         let writes = self.take_writes();
         self.sync_from(MAX_STEP.saturating_sub(writes.bytes()))?;
         self.unsynced += writes.bytes();
-        self.engine.write(writes, alone.is_ok())
+        self.engine.write(writes)
     }
 }
 

@@ -68,6 +68,11 @@ impl Writes {
         self.is_atomic
     }
 
+    /// In any order: for what is written as one.
+    pub(crate) fn entries(self) -> impl Iterator<Item = (Vec<u8>, Option<Bytes>)> {
+        self.entries.into_iter()
+    }
+
     /// In the order in which they may be written one by one:
     /// 1. The entries that list the records: one that lists what is not there is passed over.
     /// 2. The records.

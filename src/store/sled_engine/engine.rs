@@ -74,11 +74,8 @@ impl Engine for SledEngine {
         self.tree.range(from..).map(|entry| Ok(entry?))
     }
 
-    fn write(&self, mut step: Writes, is_alone: bool) -> Result<(), String> {
-        // A reader of sled's may make new pages, where one has grown too long; two threads should not at once.
-        if !is_alone {
-            step.require_atomic();
-        }
+    /// A reader of sled's may make new pages, where one has grown too long; two threads should not at once.
+    fn write(&self, step: Writes) -> Result<(), String> {
         if step.is_atomic() {
             return self.tree.apply_batch(as_batch(step)).map_err(|error| write_failed(&error));
         }

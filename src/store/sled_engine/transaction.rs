@@ -159,7 +159,7 @@ pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Result<(By
 /// A step, of which all is recovered or nothing.
 pub(super) fn as_batch(step: Writes) -> sled::Batch {
     let mut batch = sled::Batch::default();
-    for (key, value) in step.in_order() {
+    for (key, value) in step.entries() {
         match value {
             Some(value) => batch.insert(key, &*value),
             None => batch.remove(key),

@@ -43,9 +43,9 @@ impl Engine for MapEngine {
         entries.into_iter()
     }
 
-    fn write(&self, step: Writes, _: bool) -> Result<(), String> {
+    fn write(&self, step: Writes) -> Result<(), String> {
         let mut map = self.map.lock().unwrap();
-        for (key, value) in step.in_order() {
+        for (key, value) in step.entries() {
             match value {
                 Some(value) => drop(map.insert(key, value.to_vec())),
                 None => drop(map.remove(&key)),
@@ -62,7 +62,7 @@ impl Engine for MapEngine {
     fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
         let writes = own(outcome)?;
         let bytes = writes.bytes();
-        self.write(writes, true).map(|()| (outcome.clone(), bytes)).map_err(|_| NotCommitted::Aborted)
+        self.write(writes).map(|()| (outcome.clone(), bytes)).map_err(|_| NotCommitted::Aborted)
     }
 
     fn attend<T>(&self, act: impl FnOnce() -> T) -> T {

@@ -138,7 +138,7 @@ fn set<E: Engine>(engine: &E, key: &[u8], value: Option<Bytes>) {
         Some(value) => writes.insert(key, value),
         None => writes.remove(key),
     }
-    engine.write(writes, true).unwrap();
+    engine.write(writes).unwrap();
 }
 
 /// A store without its writer's thread, in which nothing happens by itself.
