@@ -39,10 +39,8 @@ pub(super) struct Commitment {
 enum Stage {
     /// None was sent, or it was aborted.
     Open,
-    /// It is with the writer.
-    Sent,
-    /// The run was dropped meanwhile.
-    Orphaned,
+    /// It is with the writer. `is_orphaned`: the run was dropped meanwhile.
+    Sent { is_orphaned: bool },
     /// It is durable; this is its outcome.
     Committed(Bytes),
     /// Nobody knows whether it is durable.
@@ -72,7 +70,7 @@ impl Commitment {
         let mut stage = self.stage();
         let is_open = matches!(*stage, Stage::Open);
         if is_open {
-            *stage = Stage::Sent;
+            *stage = Stage::Sent { is_orphaned: false };
         }
         is_open
     }
@@ -91,11 +89,11 @@ impl Commitment {
             }
             return;
         }
-        let orphaned = matches!(*stage, Stage::Orphaned);
-        let settled = orphaned && answer.is_ok();
+        let is_orphaned = matches!(*stage, Stage::Sent { is_orphaned: true });
+        let settled = is_orphaned && answer.is_ok();
         *stage = match answer {
             Ok(Some(outcome)) => Stage::Committed(outcome),
-            Ok(None) if orphaned => Stage::Closed,
+            Ok(None) if is_orphaned => Stage::Closed,
             Ok(None) => Stage::Open,
             Err(Doubt) => Stage::Doubtful,
         };
@@ -110,7 +108,7 @@ impl Commitment {
     /// Nobody waits for the writer any more.
     pub(super) fn give_up(&self) {
         let mut stage = self.stage();
-        if let Stage::Sent = *stage {
+        if let Stage::Sent { .. } = *stage {
             *stage = Stage::Doubtful;
         }
         drop(stage);
@@ -158,10 +156,10 @@ impl Commitment {
     fn try_close(&self) -> Option<Answer> {
         let mut stage = self.stage();
         match &*stage {
-            Stage::Sent => None,
+            Stage::Sent { .. } => None,
             Stage::Committed(outcome) => Some(Ok(Some(outcome.clone()))),
             Stage::Doubtful | Stage::Late => Some(Err(Doubt)),
-            Stage::Open | Stage::Orphaned | Stage::Closed => {
+            Stage::Open | Stage::Closed => {
                 *stage = Stage::Closed;
                 Some(Ok(None))
             }
@@ -179,14 +177,14 @@ impl Commitment {
         self.over.store(true, Ordering::SeqCst);
         point();
         let mut stage = self.stage();
-        match *stage {
-            Stage::Sent => {
-                *stage = Stage::Orphaned;
+        match &mut *stage {
+            Stage::Sent { is_orphaned } => {
+                *is_orphaned = true;
                 slot.linger(self.retention);
             }
             Stage::Doubtful => slot.linger(self.retention),
             Stage::Open => *stage = Stage::Closed,
-            Stage::Orphaned | Stage::Committed(_) | Stage::Late | Stage::Closed => {}
+            Stage::Committed(_) | Stage::Late | Stage::Closed => {}
         }
     }
 

@@ -11,8 +11,16 @@
 //!    It may write its effect and the record of its outcome in one transaction (`commit.rs`).
 //! 5. How it ended is recorded before anybody is told (`settle.rs`); then the slot is freed.
 //!
-//! How an operation can end is listed once, as `slots::End`. What operators do is in `operations.rs`, for the layer and for
-//! [`Once`] alike.
+//! How an operation can end is listed once, as `slots::End`.
+//!
+//! The other files:
+//! - `engine.rs`: a store, the policy it is used with, and how a fault of the store is told.
+//! - `policy.rs`, `reconciler.rs`: what the application decides, and how it is asked.
+//! - `context.rs`: what a handler may know of its run, and do with it. `commitment.rs`: how the run's transaction stands.
+//! - `verdict.rs`: what one request is told.
+//! - `operations.rs`: what operators do (list, settle, drain, count), for the layer and for [`Once`] alike.
+//! - `once.rs`: the engine without HTTP, for consumers of messages.
+//! - `commit_apart.rs`: a transaction without a database, for the laboratory of interleavings alone.
 
 mod claim;
 #[cfg(feature = "sled")]

@@ -172,9 +172,9 @@ impl<St: Store> Engine<St> {
         let (settled, ended) = match told {
             // Who has met the slot meanwhile is answered from the record, or told to come again.
             Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
-            Err(StoreError::Uncertain { .. }) => {
+            Err(error @ StoreError::Uncertain { .. }) => {
                 let ((later, _), engine) = (self.remember(slot, refused.clone()), Arc::clone(self));
-                laboratory::spawn(async move { engine.tell_later(transition, later).await });
+                laboratory::spawn(async move { engine.tell_later(transition, error, later).await });
                 return (Err(not_answered()), refused);
             }
             Err(error) => (Err(error), refused),

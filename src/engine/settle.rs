@@ -67,7 +67,7 @@ impl<St: Store> Run<St> {
         let (later, is_whole) = engine.remember(slot, ended);
         let _ = reply.send(verdict);
         let end = if is_whole { end } else { End::Unknown { status: None } };
-        engine.tell_later(engine.ending(&ask, &hold, &end), later).await;
+        engine.tell_later(engine.ending(&ask, &hold, &end), error, later).await;
     }
 
     /// Gives back a claim under which nothing ran. What an earlier attempt did is as unknown as before.
@@ -105,32 +105,39 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Tells the store how an operation ended, and tries on after an error, a little, while somebody waits.
+    /// Tells the store how an operation ended, and tries again a few times while somebody waits.
     pub(super) async fn tell(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         match self.store.apply(id, transition.clone()).await {
-            Err(error) => Box::pin(self.tell_again(id, transition, error)).await,
+            Err(error) => {
+                let pauses = backoff(Duration::from_millis(20)).take(TRIES - 1);
+                Box::pin(self.tell_again(id, &transition, error, pauses, Duration::MAX)).await
+            }
             told => told,
         }
     }
 
+    /// Tells the store again what it failed to take, after each of these pauses, and for so long at most.
     async fn tell_again(
         &self,
         id: RecordId,
-        transition: Transition,
+        transition: &Transition,
         mut error: StoreError,
+        pauses: impl Iterator<Item = Duration>,
+        at_most: Duration,
     ) -> Result<Applied, StoreError> {
+        let began = Instant::now();
         let mut may_be_done = false;
-        for pause in backoff(Duration::from_millis(20)).take(TRIES - 1) {
-            if !may_recover(&*self.store) {
+        for pause in pauses {
+            may_be_done |= matches!(error, StoreError::Uncertain { .. });
+            if !may_recover(&*self.store) || began.elapsed().saturating_add(pause) >= at_most {
                 break;
             }
-            may_be_done |= matches!(error, StoreError::Uncertain { .. });
             tokio::time::sleep(pause).await;
             match self.store.apply(id, transition.clone()).await {
-                // Whatever this one says: the first may have been done.
+                // An earlier try may have been done, whatever is said of this one.
                 Err(again) if may_be_done => error = StoreError::uncertain(again.to_string()),
                 Err(again) => error = again,
-                Ok(Applied { record, .. }) if may_be_done && was_done(record.as_ref(), &transition) => {
+                Ok(Applied { record, .. }) if may_be_done && was_done(record.as_ref(), transition) => {
                     return Ok(Applied { reply: Reply::Taken, record });
                 }
                 told => return told,
@@ -147,7 +154,7 @@ impl<St: Store> Engine<St> {
             End::Consumed { status } => Settlement::Consumed { status: *status },
             End::Released => return Transition::Release(hold.fence),
             End::Unknown { status } => return Transition::Interrupt { fence: hold.fence, status: *status },
-            // No work ends so.
+            // These are said of runs, and no work ends so. If one did, nobody would know what it has done.
             End::InDoubt | End::InFlight | End::Refused(_) => {
                 return Transition::Interrupt { fence: hold.fence, status: None };
             }
@@ -163,26 +170,17 @@ impl<St: Store> Engine<St> {
         (Later { id, turn, _retrying: retrying }, slot.remember(ended, self.policy.retention))
     }
 
-    /// Tries on until the store knows it, or never will, or nobody wants to know it any more.
-    pub(super) async fn tell_later(&self, transition: Transition, later: Later) {
-        let began = Instant::now();
-        for pause in backoff(Duration::from_millis(200)) {
-            tokio::time::sleep(pause).await;
-            // What is about to be forgotten is not recorded any more, as a newer run may begin.
-            if !may_recover(&*self.store) || began.elapsed() + STORE_TIMEOUT >= self.policy.retention {
-                return;
-            }
-            match self.store.apply(later.id, transition.clone()).await {
-                // There is nothing that could be interrupted: this process alone keeps it from running again.
-                Ok(Applied { reply: Reply::Refused, record: None })
-                    if matches!(transition, Transition::Interrupt { .. }) =>
-                {
-                    return;
-                }
-                // Refused: the store knows another end, which is the one that counts.
-                Ok(_) => return self.store.slots().remembered.forget(&later.id, later.turn),
-                Err(_) => {}
-            }
+    /// Tells the store again until it knows, or never will, or the end is about to be forgotten, as a newer run may begin then.
+    pub(super) async fn tell_later(&self, transition: Transition, error: StoreError, later: Later) {
+        let at_most = self.policy.retention.saturating_sub(STORE_TIMEOUT);
+        let pauses = backoff(Duration::from_millis(200));
+        match self.tell_again(later.id, &transition, error, pauses, at_most).await {
+            // There is nothing that could be interrupted: this process alone keeps it from running again.
+            Ok(Applied { reply: Reply::Refused, record: None })
+                if matches!(transition, Transition::Interrupt { .. }) => {}
+            // Refused: the store knows another end, which is the one that counts.
+            Ok(_) => self.store.slots().remembered.forget(&later.id, later.turn),
+            Err(_) => {}
         }
     }
 }

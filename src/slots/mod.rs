@@ -9,6 +9,9 @@
 //! 5. Waiters are counted, per slot and in all; a slot has one notification, and nobody polls.
 //!
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
+//!
+//! `map.rs` has all of them, and `slot.rs` the right to one; `phase.rs` says where a run stands and how it ended, `wait.rs` is
+//! a duplicate's side of it. `remembered.rs` keeps the ends of runs that the store could not be told. `tally.rs` counts.
 
 mod map;
 mod phase;

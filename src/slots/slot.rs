@@ -64,7 +64,7 @@ impl Slot {
         self.id
     }
 
-    /// Which of the slots of this id it is: see [`Remembered::forget`](super::remembered::Remembered::forget).
+    /// Which of the slots of this id it is: see `Remembered::forget`.
     pub(crate) fn turn(&self) -> u64 {
         self.turn
     }
@@ -94,7 +94,7 @@ impl Slot {
         self.enter(Phase::Ended(ended.into()));
     }
 
-    /// Keeps telling how the run ended, after it has, for so long or until [`Remembered::forget`](super::remembered::Remembered::forget).
+    /// Keeps telling how the run ended, after it has, for so long or until `Remembered::forget`.
     pub(crate) fn linger(&self, retention: Duration) {
         self.keep(0, retention);
     }
@@ -104,8 +104,8 @@ impl Slot {
     }
 
     /// Tells the duplicates how the run ended, and keeps telling those who come later, for so long: the store doesn't know
-    /// it. [`Remembered::forget`](super::remembered::Remembered::forget) frees the slot. Where there is no room for the outcome, they are told that it is unknown; says
-    /// whether there is.
+    /// it. `Remembered::forget` frees the slot. Where there is no room for the outcome, duplicates are told that it is
+    /// unknown. Returns whether there is room.
     pub(crate) fn remember(self, ended: impl Into<Ended>, retention: Duration) -> bool {
         let ended = ended.into();
         let bytes = ended.bytes();
