@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use ahash::RandomState;
 use bytes::Bytes;
 
-use super::engine::{Engine, ReadError};
 use super::listing::Listings;
 use super::read;
 use super::state::{PANICKED, Shared};
+use super::storage_engine::{ReadError, StorageEngine};
 use super::verb::{Reply, Step};
 use super::writes::Writes;
 use crate::clock::Timestamp;
@@ -22,7 +22,7 @@ use crate::store::StoreError;
 type Answer<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
 
 /// Verbs that are decided and not yet written.
-pub(super) struct Batch<'a, E: Engine> {
+pub(super) struct Batch<'a, E: StorageEngine> {
     pub(super) shared: &'a Shared<E>,
     pub(super) engine: &'a E,
     pub(super) now: Timestamp,
@@ -74,7 +74,7 @@ pub(super) struct Sums {
     pub(super) numbers: u64,
 }
 
-impl<'a, E: Engine> Batch<'a, E> {
+impl<'a, E: StorageEngine> Batch<'a, E> {
     pub(super) fn new(shared: &'a Shared<E>, engine: &'a E) -> Self {
         Self {
             shared,

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::engine::Engine;
 use super::queue::Receiver;
+use super::storage_engine::StorageEngine;
 use super::verb::Verb;
 use super::writes::MAX_STEP;
 
@@ -74,7 +74,7 @@ impl Load {
     }
 
     /// Takes the next verb, if one is there and has room.
-    pub(super) fn take<E: Engine>(&mut self, queue: &mut Receiver<Verb<E>>) -> Option<Verb<E>> {
+    pub(super) fn take<E: StorageEngine>(&mut self, queue: &mut Receiver<Verb<E>>) -> Option<Verb<E>> {
         if self.is_full() {
             return None;
         }

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::engine::{Engine, ReadError, scan};
 use super::keys;
+use super::storage_engine::{ReadError, StorageEngine, scan};
 use super::writes::Writes;
 use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};
@@ -111,7 +111,7 @@ pub(super) fn rest(key: &[u8], old: &[u8], count: usize) -> Vec<u8> {
 }
 
 /// Whether an entry of expiries that was made after the one of this number names a record.
-pub(super) fn is_named_after<E: Engine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
+pub(super) fn is_named_after<E: StorageEngine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
     for entry in scan(engine, keys::EXPIRY) {
         let (key, value) = entry?;
         let key = key.as_ref();

@@ -17,13 +17,12 @@
 //!    or which run it is ([`present`]).
 //! 8. Where what lists the records is damaged, it is made anew at the opening ([`repair`]).
 //!
-//! What an engine has to do is [`Engine`]: to hold an ordered map of bytes, and to write steps of it durably.
+//! What an engine has to do is [`StorageEngine`]: to hold an ordered map of bytes, and to write steps of it durably.
 
 mod batch;
 mod cache;
 mod close;
 pub(super) mod directory;
-mod engine;
 mod gather;
 mod keys;
 mod listing;
@@ -36,6 +35,7 @@ mod repair;
 mod space;
 mod state;
 mod step;
+mod storage_engine;
 mod store;
 mod sweep;
 #[cfg(test)]
@@ -48,10 +48,10 @@ mod watchdog;
 mod writer;
 mod writes;
 
-pub(super) use engine::{Engine, Own, ReadError};
 pub(super) use open::Setup;
 pub(super) use space::Limits;
 pub(super) use state::PANICKED;
+pub(super) use storage_engine::{Own, ReadError, StorageEngine};
 pub(super) use store::Embedded;
 pub use transact::{Abort, TransactionError};
 pub(crate) use transact::{NotCommitted, Purpose, Transact};

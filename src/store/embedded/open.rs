@@ -10,7 +10,6 @@ use std::thread;
 use super::batch::Batch;
 use super::cache::Cache;
 use super::directory::{self, broken};
-use super::engine::{Engine, ReadError, scan};
 use super::present::{Cut, Present};
 use super::queue::queue;
 use super::read;
@@ -18,6 +17,7 @@ use super::records::outcome_bytes;
 use super::repair::repair;
 use super::space::Limits;
 use super::state::{MAX_BOOT, Opening, Shared};
+use super::storage_engine::{ReadError, StorageEngine, scan};
 use super::store::Embedded;
 use super::totals::Totals;
 use super::{keys, listing, watchdog, writer};
@@ -33,14 +33,14 @@ const CUT_PER_BATCH: usize = 512;
 
 /// How a store is set up.
 #[derive(Debug, Clone)]
-pub(crate) struct Setup<E: Engine> {
+pub(crate) struct Setup<E: StorageEngine> {
     pub(crate) engine: E::Options,
     pub(crate) outcome_cache_bytes: u64,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-impl<E: Engine> Setup<E> {
+impl<E: StorageEngine> Setup<E> {
     /// Opens the store in `path`.
     pub(crate) fn open(self, path: &Path) -> Result<Embedded<E>, OpenError> {
         let shared = Arc::new(self.prepare(path)?);
@@ -127,7 +127,7 @@ impl<E: Engine> Setup<E> {
 }
 
 /// Marks a slice of the runs that the last process left; says whether there were any.
-fn cut_short<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<bool, String> {
+fn cut_short<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result<bool, String> {
     let mut batch = Batch::new(shared, engine);
     let any = cut_some_short(&mut batch)?;
     batch.commit(false)?;
@@ -135,7 +135,7 @@ fn cut_short<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<bool, String> 
 }
 
 /// Decides it.
-pub(super) fn cut_some_short<E: Engine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
+pub(super) fn cut_some_short<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
     let (mut cut, mut any) = (0, false);
     for entry in scan(batch.engine, keys::RUNNING) {
         let (key, value) = entry.map_err(|error| error.to_string())?;
@@ -156,7 +156,7 @@ pub(super) fn cut_some_short<E: Engine>(batch: &mut Batch<'_, E>) -> Result<bool
 }
 
 /// Marks a run, unless it had ended.
-fn cut_one<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId, fence: Fence, number: u64) -> Result<(), String> {
+fn cut_one<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId, fence: Fence, number: u64) -> Result<(), String> {
     let Err(error) = batch.cut_short(id) else { return Ok(()) };
     // A newer entry knows until when it is refused.
     let is_listed = listing::is_named_after(batch.engine, id, number).map_err(|error| error.to_string())?;
@@ -201,7 +201,7 @@ fn number(bytes: &[u8]) -> Option<u64> {
 
 /// How many records the last step wrote that its totals don't count, as it was cut short before them, and the bytes of their
 /// outcomes.
-fn cut_off<E: Engine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
+fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
     // Those that can't be read are found again by whoever asks for them.
     let written = |cut: &&Cut| read::head(engine, cut.id).ok().flatten().filter(|record| record.fence == cut.fence);
     let written: Vec<_> = cut.iter().filter_map(|cut| Some((cut, written(&cut)?))).collect();

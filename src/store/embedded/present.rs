@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use ahash::RandomState;
 use dashmap::DashMap;
 
-use super::engine::{Engine, ReadError, scan};
+use super::storage_engine::{ReadError, StorageEngine, scan};
 use super::totals::Entries;
 use super::{keys, listing};
 use crate::codec::Stored;
@@ -50,7 +50,7 @@ pub(super) struct Cut {
 impl Present {
     /// Of a store that holds `count` records: every one is listed, as running or with its expiry. `said` is what the store
     /// says of the entries.
-    pub(super) fn load<E: Engine>(engine: &E, count: u64, said: &Entries) -> Result<Listed, ReadError> {
+    pub(super) fn load<E: StorageEngine>(engine: &E, count: u64, said: &Entries) -> Result<Listed, ReadError> {
         let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MOST_AT_FIRST);
         let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
         let (mut items, mut sum, mut counted, mut damaged) = (0, 0_u64, 0_u64, false);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::batch::Batch;
-use super::engine::{Engine, scan_keys};
 use super::keys;
+use super::storage_engine::{StorageEngine, scan_keys};
 use crate::clock::Timestamp;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
@@ -21,7 +21,7 @@ const LISTED_BYTES: usize = 40;
 /// default.
 const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
-impl<E: Engine> Batch<'_, E> {
+impl<E: StorageEngine> Batch<'_, E> {
     /// Says of a run of the last process that it was cut short.
     pub(super) fn cut_short(&mut self, id: RecordId) -> Result<(), StoreError> {
         match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {

@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
-use super::engine::{Engine, ReadError, scan_keys};
 use super::keys;
 use super::records::outcome_bytes;
 use super::state::Shared;
+use super::storage_engine::{ReadError, StorageEngine, scan_keys};
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 const PER_BATCH: usize = 512;
 /// Reads every record, and lists it; those of runs are said to be cut short. If the process ends meanwhile, the next one
 /// does it again.
-pub(super) fn repair<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<(), String> {
+pub(super) fn repair<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result<(), String> {
     tracing::error!(
         target: "tower_idempotency", path = %shared.path.display(),
         "what lists the records is damaged; it is made anew, for which every record is read"
@@ -55,7 +55,7 @@ pub(super) fn repair<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<(), St
 }
 
 /// Lists a record, past its time or not; one of a run as cut short.
-fn list<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
+fn list<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
     match batch.current(id) {
         Ok(Some(record)) => {
             batch.sums.bytes += outcome_bytes(Some(&record));

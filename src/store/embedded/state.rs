@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
-use super::engine::{Engine, ReadError};
 use super::present::{Present, Runs};
 use super::space::{Limits, Space};
+use super::storage_engine::{ReadError, StorageEngine};
 use crate::clock::Timeline;
 use crate::key::RecordId;
 use crate::record::Fence;
@@ -38,7 +38,7 @@ pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
 
 /// An opened store.
 #[derive(Debug)]
-pub(super) struct Shared<E: Engine> {
+pub(super) struct Shared<E: StorageEngine> {
     pub(super) path: PathBuf,
     pub(super) slots: Arc<Slots>,
     /// Gone once the store is closed.
@@ -81,7 +81,7 @@ pub(super) struct Opening<E> {
     pub(super) boot: u64,
 }
 
-impl<E: Engine> Shared<E> {
+impl<E: StorageEngine> Shared<E> {
     pub(super) fn new(opening: Opening<E>) -> Self {
         let first_fence = opening.boot << BOOT_SHIFT;
         Self {
@@ -247,7 +247,7 @@ impl<E: Engine> Shared<E> {
     }
 }
 
-impl<E: Engine> Drop for Shared<E> {
+impl<E: StorageEngine> Drop for Shared<E> {
     /// The last handle is gone and nobody called `close`.
     fn drop(&mut self) {
         let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).take();

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::batch::{Batch, StepUnderWay};
-use super::engine::Engine;
 use super::keys;
 use super::state::READERS;
+use super::storage_engine::StorageEngine;
 use super::totals::{Entries, MOST_LEAVING, Totals};
 use super::writes::{MAX_STEP, MOST_IN_ORDER, Writes};
 use crate::codec::Stored;
@@ -22,7 +22,7 @@ const MAX_VERB: usize = 8 * 1024;
 
 const READ_FAILED: &str = "a read failed meanwhile";
 
-impl<E: Engine> Batch<'_, E> {
+impl<E: StorageEngine> Batch<'_, E> {
     /// Between two verbs: writes what was decided so far, if another one might not fit into the step. Where that fails, the
     /// batch does.
     pub(super) fn divide(&mut self) {
@@ -169,7 +169,7 @@ impl<E: Engine> Batch<'_, E> {
 }
 
 #[cfg(test)]
-impl<E: Engine> Batch<'_, E> {
+impl<E: StorageEngine> Batch<'_, E> {
     /// The bytes that were written since the last sync.
     pub(super) fn unsynced(&self) -> usize {
         self.unsynced

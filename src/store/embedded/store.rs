@@ -9,9 +9,9 @@ use futures_util::future::Either;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::engine::Engine;
 use super::queue::Sender;
 use super::state::{STUCK, Shared};
+use super::storage_engine::StorageEngine;
 use super::transact::{NotCommitted, Purpose, Transact};
 use super::verb::{Reply, Step, Verb};
 use super::{close, read};
@@ -26,21 +26,21 @@ const ANSWERED_WITHIN: Duration = STUCK.saturating_add(Duration::from_secs(5));
 
 /// A store over an embedded engine. A handle; clones share the open store.
 #[derive(Debug)]
-pub(crate) struct Embedded<E: Engine>(Arc<Inner<E>>);
+pub(crate) struct Embedded<E: StorageEngine>(Arc<Inner<E>>);
 
 #[derive(Debug)]
-struct Inner<E: Engine> {
+struct Inner<E: StorageEngine> {
     shared: Arc<Shared<E>>,
     writer: Sender<Verb<E>>,
 }
 
-impl<E: Engine> Clone for Embedded<E> {
+impl<E: StorageEngine> Clone for Embedded<E> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<E: Engine> Embedded<E> {
+impl<E: StorageEngine> Embedded<E> {
     pub(super) fn new(shared: Arc<Shared<E>>, writer: Sender<Verb<E>>) -> Self {
         Self(Arc::new(Inner { shared, writer }))
     }
@@ -145,7 +145,7 @@ fn closed() -> StoreError {
 }
 
 /// What [`Store`](crate::store::Store) asks, for the engine's own store to hand on.
-impl<E: Engine> Embedded<E> {
+impl<E: StorageEngine> Embedded<E> {
     pub(crate) fn slots(&self) -> &Arc<Slots> {
         &self.0.shared.slots
     }

@@ -5,14 +5,14 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::batch::Batch;
-use super::engine::Engine;
+use super::storage_engine::StorageEngine;
 use super::transact::{NotCommitted, Purpose, Transact, TransactionError, quietly};
 use super::writes::Writes;
 use crate::codec::Stored;
 use crate::record::{self, Change, Completion, Current, Record, Reply, Settlement, State, Transition};
 use crate::store::StoreError;
 
-impl<E: Engine> Batch<'_, E> {
+impl<E: StorageEngine> Batch<'_, E> {
     /// Runs a transaction, and answers once this batch is durable.
     pub(super) fn transact(&mut self, transact: Transact<E::Effect>) {
         let Transact { purpose, mut effect, answer } = transact;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::engine::Engine;
+use super::storage_engine::StorageEngine;
 use super::transact::Transact;
 use crate::codec::MAX_INLINE;
 use crate::key::RecordId;
@@ -44,7 +44,7 @@ impl Step {
 
 /// What the handles send.
 #[allow(clippy::large_enum_variant, reason = "nearly all are the largest")]
-pub(super) enum Verb<E: Engine> {
+pub(super) enum Verb<E: StorageEngine> {
     Apply(Step),
     Transact(Box<Transact<E::Effect>>),
     Sweep(usize, Reply<usize>),
@@ -54,7 +54,7 @@ pub(super) enum Verb<E: Engine> {
     Close(oneshot::Sender<()>),
 }
 
-impl<E: Engine> Verb<E> {
+impl<E: StorageEngine> Verb<E> {
     /// Of outcomes.
     pub(super) fn bytes(&self) -> usize {
         match self {

@@ -5,16 +5,16 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use super::engine::Engine;
 use super::state::{SLOW, STUCK, Shared};
+use super::storage_engine::StorageEngine;
 
-/// How often it looks, and tends the engine, which may rely on it: see [`Engine::tend`].
+/// How often it looks, and tends the engine, which may rely on it: see [`StorageEngine::tend`].
 const LOOK_EVERY: Duration = Duration::from_millis(125);
 /// From when on it nudges the engine.
 const NUDGED_AFTER: Duration = Duration::from_secs(1);
 
 /// Looks again and again, until the store is gone, closed or poisoned; and tends the engine until all its handles are gone.
-pub(super) fn run<E: Engine>(shared: &Weak<Shared<E>>) {
+pub(super) fn run<E: StorageEngine>(shared: &Weak<Shared<E>>) {
     let mut watch = E::Watch::default();
     let (mut reported, mut given_up) = (false, false);
     loop {
@@ -29,7 +29,7 @@ pub(super) fn run<E: Engine>(shared: &Weak<Shared<E>>) {
 }
 
 /// Looks at the batch under way; says whether it is given up.
-pub(super) fn look<E: Engine>(shared: &Shared<E>, reported: &mut bool) -> bool {
+pub(super) fn look<E: StorageEngine>(shared: &Shared<E>, reported: &mut bool) -> bool {
     let age = shared.batch_age();
     if age.is_some_and(|age| age >= NUDGED_AFTER)
         && let Some(engine) = shared.engine()

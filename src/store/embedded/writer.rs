@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::batch::Batch;
-use super::engine::Engine;
 use super::gather::{Load, Patience};
 use super::queue::{Closed, Receiver};
 use super::state::{PANICKED, Shared};
+use super::storage_engine::StorageEngine;
 use super::sweep::{Slice, sweep};
 use super::verb::{Reply, Verb};
 
@@ -39,7 +39,7 @@ impl Asked {
 }
 
 /// Runs until the store is closed or the last handle is gone.
-pub(super) fn run<E: Engine>(shared: &Arc<Shared<E>>, mut verbs: Receiver<Verb<E>>) {
+pub(super) fn run<E: StorageEngine>(shared: &Arc<Shared<E>>, mut verbs: Receiver<Verb<E>>) {
     let Some(engine) = shared.engine() else { return };
     let mut writer =
         Writer { shared, backlog: false, asked: VecDeque::new(), swept: Instant::now(), patience: Patience::default() };
@@ -63,7 +63,7 @@ pub(super) fn run<E: Engine>(shared: &Arc<Shared<E>>, mut verbs: Receiver<Verb<E
     }
 }
 
-struct Writer<'a, E: Engine> {
+struct Writer<'a, E: StorageEngine> {
     shared: &'a Shared<E>,
     // Whether the last look found more expired records than it could delete.
     backlog: bool,
@@ -72,7 +72,7 @@ struct Writer<'a, E: Engine> {
     patience: Patience,
 }
 
-impl<E: Engine> Writer<'_, E> {
+impl<E: StorageEngine> Writer<'_, E> {
     /// One batch of what is queued. Says who asked for the store to be closed.
     fn batch(&mut self, engine: &E, queue: &mut Receiver<Verb<E>>) -> Option<oneshot::Sender<()>> {
         let mut load = Load::default();
@@ -130,7 +130,12 @@ impl<E: Engine> Writer<'_, E> {
 }
 
 /// Decides what is there. `sync`: whether there is a verb that wants it.
-fn decide_all<E: Engine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load, sync: &mut bool) {
+fn decide_all<E: StorageEngine>(
+    batch: &mut Batch<'_, E>,
+    queue: &mut Receiver<Verb<E>>,
+    load: &mut Load,
+    sync: &mut bool,
+) {
     while let Some(verb) = load.take(queue) {
         *sync |= matches!(verb, Verb::Sync(_));
         decide(batch, verb);
@@ -139,7 +144,7 @@ fn decide_all<E: Engine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>
 }
 
 /// What is swept along with what a batch writes.
-pub(super) fn beside<E: Engine>(batch: &Batch<'_, E>) -> Slice {
+pub(super) fn beside<E: StorageEngine>(batch: &Batch<'_, E>) -> Slice {
     Slice {
         records: SWEPT_BESIDE.records.max(batch.listed),
         pieces: SWEPT_BESIDE.pieces.max(PIECES_PER_WRITTEN * batch.pieces),
@@ -147,7 +152,7 @@ pub(super) fn beside<E: Engine>(batch: &Batch<'_, E>) -> Slice {
 }
 
 /// Decides one verb.
-pub(super) fn decide<E: Engine>(batch: &mut Batch<'_, E>, verb: Verb<E>) {
+pub(super) fn decide<E: StorageEngine>(batch: &mut Batch<'_, E>, verb: Verb<E>) {
     match verb {
         Verb::Apply(step) => batch.apply(step),
         Verb::Transact(transact) => batch.transact(*transact),
@@ -160,7 +165,7 @@ pub(super) fn decide<E: Engine>(batch: &mut Batch<'_, E>, verb: Verb<E>) {
 
 /// Sweeps a slice, where that was asked for; gives back what is not finished. After all other verbs of the batch: what is
 /// swept may be written again by one of them, under the same keys, and what a batch removes is removed last.
-pub(super) fn sweep_asked<E: Engine>(batch: &mut Batch<'_, E>, asked: Asked) -> Option<Asked> {
+pub(super) fn sweep_asked<E: StorageEngine>(batch: &mut Batch<'_, E>, asked: Asked) -> Option<Asked> {
     let Asked { limit, swept, reply } = asked;
     let records = (limit - swept).min(SWEPT_IDLE.records);
     match sweep(batch, Slice { records, ..SWEPT_IDLE }) {

@@ -14,7 +14,7 @@ use super::pins::{Keeper, pinned};
 use super::segments;
 use super::transaction::{self, Effect, as_batch};
 use crate::store::OpenError;
-use crate::store::embedded::{Engine, NotCommitted, Own, ReadError, Writes, directory};
+use crate::store::embedded::{NotCommitted, Own, ReadError, StorageEngine, Writes, directory};
 
 /// sled's unit of space; and how often it makes durable what its space collection has moved. (sled would take 16 MiB too, but
 /// keeps offsets within a segment in 24 bits, which the last byte of so long a one doesn't fit.)
@@ -44,7 +44,7 @@ impl SledEngine {
     }
 }
 
-impl Engine for SledEngine {
+impl StorageEngine for SledEngine {
     /// The bytes of memory in which sled keeps pages.
     type Options = u64;
     type Value = IVec;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use crate::store::OpenError;
-use crate::store::embedded::engine::{Engine, Own, ReadError};
+use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
 use crate::store::embedded::transact::NotCommitted;
 use crate::store::embedded::writes::Writes;
 
@@ -19,7 +19,7 @@ pub(super) struct MapEngine {
     map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
 }
 
-impl Engine for MapEngine {
+impl StorageEngine for MapEngine {
     type Options = ();
     type Value = Vec<u8>;
     /// An outcome: it writes nothing of its own.

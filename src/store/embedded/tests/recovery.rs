@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::store::embedded::engine::{scan, scan_keys};
 use crate::store::embedded::listing;
 use crate::store::embedded::open::cut_some_short;
 use crate::store::embedded::present::Present;
+use crate::store::embedded::storage_engine::{scan, scan_keys};
 use crate::store::embedded::totals::Totals;
 
 /// What is in the step that is cut short, beside what was there before.

@@ -12,7 +12,7 @@ use crate::store::OpenError;
 /// An engine that is open. A handle; clones share it.
 ///
 /// It is called by one thread that writes, and by a few that read. What panics in it poisons the store.
-pub(crate) trait Engine: Clone + Debug + Send + Sync + 'static {
+pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// How it is set up.
     type Options: Clone + Debug + Send + Sync + 'static;
     /// A key or a value, as it is read.
@@ -74,7 +74,7 @@ pub(crate) enum ReadError {
 pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Result<Writes, NotCommitted>;
 
 /// All entries whose keys begin so.
-pub(super) fn scan<'a, E: Engine>(
+pub(super) fn scan<'a, E: StorageEngine>(
     engine: &'a E,
     prefix: &[u8],
 ) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
@@ -84,7 +84,7 @@ pub(super) fn scan<'a, E: Engine>(
 }
 
 /// Their keys.
-pub(super) fn scan_keys<'a, E: Engine>(
+pub(super) fn scan_keys<'a, E: StorageEngine>(
     engine: &'a E,
     prefix: &[u8],
 ) -> impl Iterator<Item = Result<E::Value, ReadError>> + use<'a, E> {
