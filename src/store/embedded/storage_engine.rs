@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::transact::NotCommitted;
+use super::transact::{CommitError, Reason};
 use super::writes::Writes;
 use crate::store::OpenError;
 
@@ -41,7 +41,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 
     /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how many
     /// bytes were written. `own` may be called again, when what it said before was undone.
-    fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted>;
+    fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>>;
 
     /// Calls `act`, which writes and syncs, on a thread that nobody watches over yet.
     fn attend<T>(&self, act: impl FnOnce() -> T) -> T;
@@ -71,7 +71,7 @@ pub(crate) enum ReadError {
 }
 
 /// What a store writes together with an outcome.
-pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Result<Writes, NotCommitted>;
+pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Result<Writes, CommitError<Reason>>;
 
 /// All entries whose keys begin so.
 pub(super) fn scan<'a, E: StorageEngine>(

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::queue::Sender;
 use super::state::{STUCK, Shared};
 use super::storage_engine::StorageEngine;
-use super::transact::{NotCommitted, Purpose, Transact};
+use super::transact::{CommitError, Purpose, Transact};
 use super::verb::{Reply, Step, Verb};
 use super::{close, read};
 use crate::key::RecordId;
@@ -78,15 +78,14 @@ impl<E: StorageEngine> Embedded<E> {
             // It may be the effect of a run that has begun: a slow disk is no reason to refuse it.
             Purpose::Own(_) => shared.check_queue(self.0.writer.waiting()),
         };
-        let refused = match checked {
+        let (answer, error) = match checked {
             Ok(()) => match self.0.writer.send(Verb::Transact(Box::new(transact))) {
-                Ok(()) => return,
                 Err(Verb::Transact(transact)) => (transact.answer, closed()),
-                Err(_) => return,
+                _ => return,
             },
             Err(error) => (transact.answer, error),
         };
-        (refused.0)(Err(NotCommitted::Store(refused.1)));
+        answer(Err(CommitError::Store(error)));
     }
 
     /// Sends a verb to the writer, now.

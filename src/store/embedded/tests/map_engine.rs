@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::store::OpenError;
 use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
-use crate::store::embedded::transact::NotCommitted;
+use crate::store::embedded::transact::{CommitError, Reason};
 use crate::store::embedded::writes::Writes;
 
 #[derive(Debug, Clone)]
@@ -59,10 +59,10 @@ impl StorageEngine for MapEngine {
         fs::write(&self.file, bytes).map_err(|error| error.to_string())
     }
 
-    fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
+    fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>> {
         let writes = own(outcome)?;
         let bytes = writes.bytes();
-        self.write(writes).map(|()| (outcome.clone(), bytes)).map_err(|_| NotCommitted::Aborted)
+        self.write(writes).map(|()| (outcome.clone(), bytes)).map_err(|_| CommitError::Panicked)
     }
 
     fn attend<T>(&self, act: impl FnOnce() -> T) -> T {

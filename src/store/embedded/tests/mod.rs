@@ -46,7 +46,7 @@ impl Tested for SledEngine {
 
     fn nothing_but(outcome: Bytes) -> Self::Effect {
         let closure = move |[]: [sled_engine::TransactionTree<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
-        sled_engine::effect([], closure, |()| {})
+        sled_engine::effect([], closure)
     }
 }
 
