@@ -10,7 +10,7 @@ use crate::store::OpenError;
 /// it a store's directory is known.
 const LOCK_FILE: &str = "tower-idempotency.lock";
 
-/// What the lock file holds from the moment on when the first opening's boot number, and what sled made, are durable.
+/// What the lock file holds from the moment on when the first opening's boot number, and what the engine made, are durable.
 const COMPLETE: &[u8] = b"complete\n";
 /// What the names of files begin with that a first opening left unfinished.
 const ASIDE: &str = "unfinished.";
@@ -87,8 +87,8 @@ pub(super) fn complete(mut lock: &File, path: &Path) -> Result<(), OpenError> {
     written.map_err(io_error("writing", &path.join(LOCK_FILE)))
 }
 
-/// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but sled can't read it.
-pub(crate) fn set_aside(path: &Path) -> Result<(), OpenError> {
+/// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but the engine can't read it.
+pub(super) fn set_aside(path: &Path) -> Result<(), OpenError> {
     tracing::warn!(target: "tower_idempotency", path = %path.display(), "the first opening was cut short; it begins anew");
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let name = entry.map_err(io_error("reading", path))?.file_name();
@@ -97,7 +97,7 @@ pub(crate) fn set_aside(path: &Path) -> Result<(), OpenError> {
             continue;
         }
         let (from, to) = (path.join(&name), path.join(format!("{ASIDE}{text}")));
-        // What an earlier one left there is in the way only if it is a directory that isn't empty, as `blobs` may be.
+        // What an earlier one left there is in the way only if it is a directory that isn't empty.
         if to.is_dir() {
             fs::remove_dir_all(&to).map_err(io_error("removing", &to))?;
         }

@@ -60,14 +60,19 @@ impl<E: StorageEngine> Setup<E> {
         // durable snapshot on it, and after a power cut that lost it there would be nothing under the snapshot.
         directory::sync(path)?;
         let was_used = directory::is_complete(&lock);
-        // An engine may panic on some damaged files, and where the last write fails as its handles go.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let engine = E::open(&self.engine, path, was_used)?;
+        let open = || guarded(path, || E::open(&self.engine, path, was_used));
+        let engine = match open() {
+            Err(OpenError::Database { .. }) if !was_used => {
+                directory::set_aside(path)?;
+                open()?
+            }
+            opened => opened?,
+        };
+        guarded(path, move || {
             directory::sync(path)?;
             let attending = engine.clone();
             attending.attend(|| self.start(path, engine, lock))
-        }));
-        opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was opened")))
+        })
     }
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
@@ -208,6 +213,12 @@ fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
     let count = written.iter().filter(|(cut, _)| !cut.is_counted).count();
     let bytes = written.iter().map(|(_, record)| outcome_bytes(Some(record))).sum::<i64>();
     (count as u64, u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Calls what opens. An engine may panic on some damaged files, and where the last write fails as its handles go.
+fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let opened = catch_unwind(AssertUnwindSafe(open));
+    opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was opened")))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {

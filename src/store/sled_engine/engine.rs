@@ -1,7 +1,6 @@
 //! sled, as a store's engine.
 
 use std::fs::{self, File};
-use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,14 +53,7 @@ impl StorageEngine for SledEngine {
     fn open(options: &u64, path: &Path, was_used: bool) -> Result<Self, OpenError> {
         remove_torn_snapshots(path)?;
         segments::mark_the_end(path, SEGMENT_BYTES, was_used)?;
-        let (tree, db) = match catch_unwind(|| open_database(path, *options)) {
-            Ok(Err(OpenError::Database { .. })) | Err(_) if !was_used => {
-                directory::set_aside(path)?;
-                open_database(path, *options)?
-            }
-            Ok(opened) => opened?,
-            Err(_) => return Err(directory::broken(path, "the database panicked while it was opened")),
-        };
+        let (tree, db) = open_database(path, *options)?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
         Ok(Self { tree, db, disk: Arc::new(disk), nudge: Nudge::default() })
     }
