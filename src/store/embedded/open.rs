@@ -70,8 +70,7 @@ impl<E: StorageEngine> Setup<E> {
         };
         guarded(path, move || {
             directory::sync(path)?;
-            let attending = engine.clone();
-            attending.attend(|| self.start(path, engine, lock))
+            watchdog::nudging(&engine.clone(), || self.start(path, engine, lock))
         })
     }
 

@@ -43,10 +43,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// bytes were written. `own` may be called again, when what it said before was undone.
     fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>>;
 
-    /// Calls `act`, which writes and syncs, on a thread that nobody watches over yet.
-    fn attend<T>(&self, act: impl FnOnce() -> T) -> T;
-
-    /// Helps a write on that has been under way for a second.
+    /// Helps a write on that has been under way for a second, and is called again and again until it is over.
     fn nudge(&self);
 
     /// Is called eight times a second, on one thread, until all handles are gone.

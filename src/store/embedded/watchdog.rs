@@ -2,6 +2,7 @@
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +27,23 @@ pub(super) fn run<E: StorageEngine>(shared: &Weak<Shared<E>>) {
             return;
         }
     }
+}
+
+/// Calls `act`, and nudges the engine while it takes long: there is no batch to look at before the store is open.
+pub(super) fn nudging<E: StorageEngine, T>(engine: &E, act: impl FnOnce() -> T) -> T {
+    let (over, waiting) = mpsc::channel::<()>();
+    thread::scope(|threads| {
+        let nudge = move || {
+            while waiting.recv_timeout(NUDGED_AFTER) == Err(RecvTimeoutError::Timeout) {
+                engine.nudge();
+            }
+        };
+        // Where no thread is to be had, it goes without.
+        let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, nudge);
+        let acted = act();
+        drop(over);
+        acted
+    })
 }
 
 /// Looks at the batch under way; says whether it is given up.

@@ -5,15 +5,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
 
 use super::pins::pinned;
 use crate::laboratory::{self, Protection};
-
-/// From when on, and how often, who waits within sled is woken to look whether a write has failed.
-pub(super) const NUDGE_EVERY: Duration = Duration::from_secs(1);
 
 /// sled's `flush()` leaves the bytes with the operating system (`pwrite` and `sync_file_range`). What makes them
 /// survive a power cut is `fdatasync`, on a descriptor of our own for the file sled writes to.
@@ -61,22 +56,4 @@ impl Nudge {
             self.under_way.store(false, Ordering::SeqCst);
         }
     }
-}
-
-/// Calls `act`, and nudges sled for as long as it takes.
-pub(super) fn nudging<T>(db: &sled::Db, act: impl FnOnce() -> T) -> T {
-    let (over, waiting) = mpsc::channel::<()>();
-    thread::scope(|threads| {
-        let nudge = move || {
-            let nudge = Nudge::default();
-            while waiting.recv_timeout(NUDGE_EVERY) == Err(RecvTimeoutError::Timeout) {
-                nudge.give(db);
-            }
-        };
-        // Where no thread is to be had, it goes without.
-        let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, nudge);
-        let acted = act();
-        drop(over);
-        acted
-    })
 }

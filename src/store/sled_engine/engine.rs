@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sled::IVec;
 
 use super::TREE;
-use super::durable::{Disk, Nudge, nudging};
+use super::durable::{Disk, Nudge};
 use super::pins::{Keeper, pinned};
 use super::segments;
 use super::transaction::{self, Effect, as_batch};
@@ -87,10 +87,6 @@ impl StorageEngine for SledEngine {
 
     fn transact(&self, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>> {
         transaction::run(&self.tree, effect, own)
-    }
-
-    fn attend<T>(&self, act: impl FnOnce() -> T) -> T {
-        nudging(&self.db, act)
     }
 
     fn nudge(&self) {

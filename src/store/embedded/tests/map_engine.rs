@@ -65,10 +65,6 @@ impl StorageEngine for MapEngine {
         self.write(writes).map(|()| (outcome.clone(), bytes)).map_err(|_| CommitError::Panicked)
     }
 
-    fn attend<T>(&self, act: impl FnOnce() -> T) -> T {
-        act()
-    }
-
     fn nudge(&self) {}
 
     fn tend((): &mut ()) {}
