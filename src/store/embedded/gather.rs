@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 use super::queue::Receiver;
 use super::storage_engine::StorageEngine;
 use super::verb::Verb;
-use super::writes::MAX_STEP;
 
 /// The most verbs in one batch.
 const MAX_VERBS: usize = 512;
@@ -64,8 +63,8 @@ pub(super) struct Load {
 }
 
 impl Load {
-    fn is_full(&self) -> bool {
-        self.close.is_some() || self.verbs >= MAX_VERBS || self.bytes >= MAX_BYTES || self.step >= MAX_STEP
+    fn is_full<E: StorageEngine>(&self) -> bool {
+        self.close.is_some() || self.verbs >= MAX_VERBS || self.bytes >= MAX_BYTES || self.step >= E::MAX_STEP
     }
 
     /// Whether it has taken nothing.
@@ -75,7 +74,7 @@ impl Load {
 
     /// Takes the next verb, if one is there and has room.
     pub(super) fn take<E: StorageEngine>(&mut self, queue: &mut Receiver<Verb<E>>) -> Option<Verb<E>> {
-        if self.is_full() {
+        if self.is_full::<E>() {
             return None;
         }
         match queue.take()? {
@@ -93,11 +92,11 @@ impl Load {
     }
 
     /// Waits a moment for more, while it has little and some of `live` runs may be about to send.
-    pub(super) fn gather<T>(&self, queue: &Receiver<T>, live: usize, patience: &mut Patience) {
+    pub(super) fn gather<E: StorageEngine>(&self, queue: &Receiver<Verb<E>>, live: usize, patience: &mut Patience) {
         let wanted = live.min(MOST_AWAITED);
         let missing = |there: usize| wanted.saturating_sub(self.verbs + there);
         let Ok(before) = queue.wait(0, Duration::ZERO) else { return };
-        if self.is_empty() || self.is_full() || missing(before) == 0 || !patience.may_wait() {
+        if self.is_empty() || self.is_full::<E>() || missing(before) == 0 || !patience.may_wait() {
             return;
         }
         let (began, mut there) = (Instant::now(), before);

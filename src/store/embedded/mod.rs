@@ -56,4 +56,4 @@ pub(super) use store::Embedded;
 pub(super) use transact::quietly;
 pub use transact::{Abort, CommitError, TransactionError};
 pub(crate) use transact::{Purpose, Reason, Transact};
-pub(super) use writes::{ENTRY_BYTES, MAX_STEP, Writes};
+pub(super) use writes::{ENTRY_BYTES, Writes};

@@ -9,7 +9,7 @@ use super::keys;
 use super::state::READERS;
 use super::storage_engine::StorageEngine;
 use super::totals::{Entries, MOST_LEAVING, Totals};
-use super::writes::{MAX_STEP, MOST_IN_ORDER, Writes};
+use super::writes::{MOST_IN_ORDER, Writes};
 use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::Record;
@@ -26,7 +26,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// Between two verbs: writes what was decided so far, if another one might not fit into the step. Where that fails, the
     /// batch does.
     pub(super) fn divide(&mut self) {
-        if self.step.writes.bytes() + MAX_VERB > MAX_STEP {
+        if self.step.writes.bytes() + MAX_VERB > E::MAX_STEP {
             let _ = self.write_decided();
         }
     }
@@ -44,13 +44,13 @@ impl<E: StorageEngine> Batch<'_, E> {
 
     /// Before a transaction, of which nobody knows how much it writes.
     pub(super) fn make_room(&mut self) -> Result<(), StoreError> {
-        if let Err(reason) = self.sync_from(MAX_STEP / 2) {
+        if let Err(reason) = self.sync_from(E::MAX_STEP / 2) {
             self.early = Err(reason);
         }
         self.early.as_ref().map(drop).map_err(StoreError::uncertain)
     }
 
-    /// Makes durable what was written before, if it is more than this: see [`MAX_STEP`].
+    /// Makes durable what was written before, if it is more than this: see [`MAX_STEP`](StorageEngine::MAX_STEP).
     fn sync_from(&mut self, bytes: usize) -> Result<(), String> {
         if self.unsynced > bytes {
             self.engine.sync()?;
@@ -162,7 +162,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.step.writes.require_atomic();
         }
         let writes = self.take_writes();
-        self.sync_from(MAX_STEP.saturating_sub(writes.bytes()))?;
+        self.sync_from(E::MAX_STEP.saturating_sub(writes.bytes()))?;
         self.unsynced += writes.bytes();
         self.engine.write(writes)
     }

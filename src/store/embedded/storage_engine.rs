@@ -13,6 +13,9 @@ use crate::store::OpenError;
 ///
 /// It is called by one thread that writes, and by a few that read. What panics in it poisons the store.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
+    /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as many more.
+    const MAX_STEP: usize;
+
     /// How it is set up.
     type Options: Clone + Debug + Send + Sync + 'static;
     /// A key or a value, as it is read.

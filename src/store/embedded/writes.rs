@@ -15,13 +15,6 @@ use super::keys;
 /// What a key takes beside its own bytes and its value's: the heads of an engine's messages and pages.
 pub(crate) const ENTRY_BYTES: usize = 64;
 
-/// The bytes that are written in one step, or one transaction. Between two syncs there are at most half as many more.
-///
-/// sled takes a batch back as a whole if the process ends within it, and with it what its space collection has moved
-/// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the
-/// database can't be opened any more. So nothing that long is written in one step, or between two syncs.
-pub(crate) const MAX_STEP: usize = 128 * 1024;
-
 /// The most keys that are written one by one: among more, one write to the log less makes no difference.
 pub(super) const MOST_IN_ORDER: usize = 128;
 

@@ -44,6 +44,8 @@ impl SledEngine {
 }
 
 impl StorageEngine for SledEngine {
+    const MAX_STEP: usize = transaction::MAX_STEP;
+
     /// The bytes of memory in which sled keeps pages.
     type Options = u64;
     type Value = IVec;

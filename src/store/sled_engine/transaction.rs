@@ -14,15 +14,19 @@ use sled::{IVec, Tree};
 use super::TREE;
 use crate::store::StoreError;
 use crate::store::embedded::{
-    Abort, CommitError, ENTRY_BYTES, MAX_STEP, Own, PANICKED, Reason, TransactionError, Writes, quietly,
+    Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, TransactionError, Writes, quietly,
 };
 
 /// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one of over
 /// 128 KiB goes to a file that it never syncs.
 const MAX_VALUE: usize = 4_096;
 const MAX_KEY: usize = 256;
-/// The most bytes of keys, values and outcome, and 64 for each key: what a store writes in one step.
-const MAX_TRANSACTION: usize = MAX_STEP;
+/// The most bytes of keys, values and outcome, with 64 for each key.
+///
+/// sled takes a batch back as a whole if the process ends within it, and with it what its space collection has moved
+/// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the database can't
+/// be opened any more. So nothing that long is written at once, by a transaction or by the store itself.
+pub(super) const MAX_STEP: usize = 128 * 1024;
 
 /// One of the application's trees, within a transaction. It sees what the transaction wrote before.
 ///
@@ -189,9 +193,9 @@ fn called(call: &mut Call, trees: &[TransactionalTree]) -> Result<(Bytes, usize)
         Err(_) if failed.inside.get() => Err(CommitError::Refused(TransactionError::Database(PANICKED.to_owned()))),
         Ok(Ok(outcome)) => {
             let bytes = failed.written.get() + outcome.len();
-            if bytes > MAX_TRANSACTION {
-                let limit = MAX_TRANSACTION;
-                return Err(CommitError::Refused(TransactionError::TooLarge { what: "transaction", bytes, limit }));
+            if bytes > MAX_STEP {
+                let too_large = TransactionError::TooLarge { what: "transaction", bytes, limit: MAX_STEP };
+                return Err(CommitError::Refused(too_large));
             }
             Ok((outcome, bytes))
         }

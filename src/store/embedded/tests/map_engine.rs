@@ -20,6 +20,8 @@ pub(super) struct MapEngine {
 }
 
 impl StorageEngine for MapEngine {
+    const MAX_STEP: usize = 128 * 1024;
+
     type Options = ();
     type Value = Vec<u8>;
     /// An outcome: it writes nothing of its own.

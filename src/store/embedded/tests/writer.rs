@@ -4,7 +4,7 @@ use super::*;
 use crate::store::embedded::sweep::{Slice, sweep};
 use crate::store::embedded::transact::{Purpose, Transact};
 use crate::store::embedded::writer::{Asked, SWEPT_IDLE, beside, sweep_asked};
-use crate::store::embedded::writes::{ENTRY_BYTES, MAX_STEP};
+use crate::store::embedded::writes::ENTRY_BYTES;
 
 #[test]
 fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
@@ -109,7 +109,7 @@ fn transactions_write_little_between_two_syncs() {
                 answer: Box::new(|result| assert!(result.is_ok())),
             };
             decide(&mut batch, Verb::Transact(Box::new(transact)));
-            assert!((50_000..=MAX_STEP * 3 / 2).contains(&batch.unsynced()), "{}", batch.unsynced());
+            assert!((50_000..=E::MAX_STEP * 3 / 2).contains(&batch.unsynced()), "{}", batch.unsynced());
         }
         batch.commit(false).unwrap();
     });
@@ -167,7 +167,7 @@ fn trap_86_a_batch_is_written_in_steps_each_of_which_is_bounded_whatever_its_ver
             .map(|number| {
                 let id = complete(&still, &mut batch, &format!("k{number}"), Bytes::from(vec![7; 1_000]));
                 batch.divide();
-                assert!(batch.step_bytes() <= MAX_STEP && batch.unsynced() <= MAX_STEP);
+                assert!(batch.step_bytes() <= E::MAX_STEP && batch.unsynced() <= E::MAX_STEP);
                 id
             })
             .collect();
