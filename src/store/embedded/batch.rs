@@ -100,7 +100,11 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         let checked = step.check();
         let Step { id, transition, reply, .. } = step;
         let outcome = transition.outcome().cloned();
-        let applied = match checked.and_then(|()| self.take(id, transition)) {
+        let taken = checked.and_then(|()| {
+            let transition = transition.map(|outcome| Stored::of(&outcome));
+            self.take(id, transition, outcome.clone())
+        });
+        let applied = match taken {
             Ok(applied) => applied,
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -116,15 +120,18 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         });
     }
 
-    /// Takes a step on one record.
-    pub(super) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Applied<Stored>, StoreError> {
+    /// Takes a step on one record. `outcome` are the bytes that the transition refers to.
+    pub(super) fn take(
+        &mut self,
+        id: RecordId,
+        transition: Transition<Stored>,
+        outcome: Option<Bytes>,
+    ) -> Result<Applied<Stored>, StoreError> {
         let old = self.current(id).map_err(|error| self.shared.read_failed(error, id))?;
         let live = old.clone().and_then(|record| record.live(self.now));
         if live.is_none() && matches!(transition, Transition::Claim(_)) {
             self.shared.check_room(self.sums.records, self.sums.bytes)?;
         }
-        let outcome = transition.outcome().cloned();
-        let transition = transition.map(|outcome| Stored::of(&outcome));
         let (change, reply) = record::next(Current::from(live.as_ref()), transition);
         let record = match change {
             Change::Nothing => return Ok(Applied { reply, record: live }),
