@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::batch::Batch;
 use super::cache::Cache;
@@ -30,6 +31,8 @@ use crate::store::OpenError;
 const FORMAT: u8 = 3;
 /// Runs of an earlier process that are said to be interrupted in one batch.
 const CUT_PER_BATCH: usize = 512;
+/// How often it is looked whether another process has let a directory go.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How a store is set up.
 #[derive(Debug, Clone)]
@@ -50,6 +53,17 @@ impl<E: StorageEngine> Setup<E> {
         spawn("idempotency-writer", move || writer::run(&writing, verbs))?;
         spawn("idempotency-watchdog", move || watchdog::run(&watched))?;
         Ok(Embedded::new(shared, sender))
+    }
+
+    /// Opens the store in `path`, and waits for at most `patience` where another process, or another opening, has it.
+    pub(crate) fn open_within(self, path: &Path, patience: Duration) -> Result<Embedded<E>, OpenError> {
+        let began = Instant::now();
+        loop {
+            match self.clone().open(path) {
+                Err(OpenError::InUse { .. }) if began.elapsed() < patience => thread::sleep(LOOK_EVERY),
+                opened => return opened,
+            }
+        }
     }
 
     /// Everything but the threads.

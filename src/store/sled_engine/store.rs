@@ -3,8 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -18,9 +17,6 @@ use crate::slots::Slots;
 use crate::store::contract::{Health, InterruptedRecord, Page, Sealed, Store};
 use crate::store::embedded::{Embedded, Transact};
 use crate::store::{OpenError, StoreError};
-
-/// How often it is looked whether another process has let a directory go.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own: they survive crashes of
 /// the process and power cuts.
@@ -142,13 +138,7 @@ impl SledStoreBuilder {
     /// # Errors
     /// As [`SledStore::open`]; [`OpenError::InUse`] only after `patience`.
     pub fn open_within(self, directory: impl AsRef<Path>, patience: Duration) -> Result<SledStore, OpenError> {
-        let began = Instant::now();
-        loop {
-            match self.clone().open(&directory) {
-                Err(OpenError::InUse { .. }) if began.elapsed() < patience => thread::sleep(LOOK_EVERY),
-                opened => return opened,
-            }
-        }
+        self.0.open_within(directory.as_ref(), patience).map(SledStore)
     }
 }
 
