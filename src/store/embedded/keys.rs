@@ -1,4 +1,4 @@
-//! The keys of the store's tree.
+//! The keys of the engine's map.
 //!
 //! | key | value | what |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | `m` name | | what is said of the store as a whole |
 //!
 //! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4. All
-//! keys of a record stand in one tree, so that one batch writes them together.
+//! keys of a record stand in one map, so that one batch writes them together.
 
 use crate::clock::Timestamp;
 use crate::key::RecordId;

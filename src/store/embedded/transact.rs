@@ -15,7 +15,7 @@ use crate::store::StoreError;
 pub enum TransactionError {
     /// A key over 256 bytes, a value over 4 KiB, or over 128 KiB in all, the outcome and 64 bytes for each key included. Use a
     /// digest as the key; divide the value, or the transaction; keep large answers elsewhere.
-    #[error("a {what} has {bytes} bytes; at most {limit} are durable in sled")]
+    #[error("a {what} has {bytes} bytes; at most {limit} can be made durable")]
     TooLarge {
         /// A key, a value, or the transaction.
         what: &'static str,

@@ -48,7 +48,7 @@ pub(super) enum Verb<E: StorageEngine> {
     Apply(Step),
     Transact(Box<Transact<E::Effect>>),
     Sweep(usize, Reply<usize>),
-    /// Makes durable what the application wrote to its own trees.
+    /// Makes durable what was written to the engine past the store.
     Sync(Reply<()>),
     /// Ends the thread, once all that was sent before is answered.
     Close(oneshot::Sender<()>),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sled::IVec;
 
-use super::TREE;
 use super::durable::{Disk, Nudge};
 use super::pins::{Keeper, pinned};
 use super::segments;
@@ -26,6 +25,9 @@ use crate::store::embedded::{CommitError, Own, ReadError, Reason, StorageEngine,
 /// would save syncs of an idle store, of which there are 40 a second, and leave more unsynced.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 25;
+
+/// The name of the store's tree.
+const TREE: &str = "tower-idempotency";
 
 /// sled's handles, and our own of its file.
 #[derive(Debug, Clone)]

@@ -19,9 +19,6 @@ mod segments;
 mod store;
 mod transaction;
 
-/// The name of the store's tree.
-const TREE: &str = "tower-idempotency";
-
 pub use builder::SledStoreBuilder;
 #[cfg(test)]
 pub(super) use engine::SledEngine;

@@ -11,7 +11,6 @@ use sled::transaction::{
 };
 use sled::{IVec, Tree};
 
-use super::TREE;
 use crate::store::StoreError;
 use crate::store::embedded::{
     Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, TransactionError, Writes, quietly,
@@ -138,7 +137,7 @@ pub(crate) fn effect<const N: usize, E: Send + 'static>(
 /// One of sled's transactions over the store's tree and the application's.
 pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>> {
     let Effect { trees, call } = effect;
-    check_trees(trees)?;
+    check_trees(store, trees)?;
     // The store's tree is among them: sled refuses those of another database.
     let trees: Vec<Tree> = std::iter::once(store.clone()).chain(trees.iter().cloned()).collect();
     let (call, own) = (RefCell::new(call), RefCell::new(own));
@@ -170,8 +169,8 @@ pub(super) fn as_batch(step: Writes) -> sled::Batch {
     batch
 }
 
-fn check_trees(trees: &[Tree]) -> Result<(), CommitError<Reason>> {
-    if trees.iter().any(|tree| tree.name() == TREE) {
+fn check_trees(store: &Tree, trees: &[Tree]) -> Result<(), CommitError<Reason>> {
+    if trees.iter().any(|tree| tree.name() == store.name()) {
         return Err(CommitError::Trees("the store's own tree is not the application's to write"));
     }
     let twice = |(index, tree): (usize, &Tree)| trees[..index].iter().any(|other| other.name() == tree.name());

@@ -21,7 +21,7 @@ enum Shape {
     ClaimedAgain,
 }
 
-/// What the tree says as it stands: nothing has to be made anew.
+/// What the lists say as they stand: nothing has to be made anew.
 fn assert_listed<E: Tested>(still: &Still<E>) {
     let totals = Totals::decode(still.engine.get(keys::TOTALS).unwrap().unwrap().as_ref()).unwrap();
     let listed = Present::load(&still.engine, totals.count, &totals.entries).unwrap();
@@ -68,7 +68,7 @@ fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
     Some(found)
 }
 
-/// Memory knows all that is in the tree; says how many records that are.
+/// Memory knows all that is stored; says how many records that are.
 fn assert_known<E: Tested>(still: &Still<E>) -> usize {
     let ids: Vec<_> =
         scan_keys(&still.engine, keys::RECORDS).map(|key| keys::id_of(key.unwrap().as_ref()).unwrap()).collect();
