@@ -33,7 +33,7 @@ pub(super) struct Batch<'a, E: StorageEngine> {
     pub(super) sums: Sums,
     // The entries that were erased.
     pub(super) erased: HashSet<Vec<u8>, RandomState>,
-    // Whether something was written already that is to be made durable, or failed to be.
+    // Whether there is something to be made durable beside what is written at the end; or how that failed.
     pub(super) early: Result<bool, String>,
     // The bytes that were written since the last sync.
     pub(super) unsynced: usize,
@@ -172,9 +172,17 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         self.answers.push(Box::new(answer));
     }
 
-    /// Writes the batch, makes it durable, and only then answers. `sync` also where there is nothing to write.
-    pub(super) fn commit(mut self, sync: bool) -> Result<(), String> {
-        let written = catch_unwind(AssertUnwindSafe(|| self.write_all(sync)));
+    /// Answers once all that was written to the engine before, past the store too, is durable.
+    pub(super) fn sync(&mut self, reply: Reply<()>) {
+        if let Ok(sync) = &mut self.early {
+            *sync = true;
+        }
+        self.answer(reply, |_| Ok(()));
+    }
+
+    /// Writes the batch, makes it durable, and only then answers.
+    pub(super) fn commit(mut self) -> Result<(), String> {
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_all()));
         let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
         let totals = self.totals(Vec::new());
         let Self { shared, fresh, gone, answers, .. } = self;
@@ -200,6 +208,6 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     /// Commits the totals alone.
     pub(super) fn commit_totals(mut self) -> Result<(), String> {
         self.step.is_written = true;
-        self.commit(true)
+        self.commit()
     }
 }

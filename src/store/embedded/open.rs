@@ -128,7 +128,7 @@ impl<E: StorageEngine> Setup<E> {
         let mut batch = Batch::new(&shared, &engine);
         batch.write(keys::FORMAT, vec![FORMAT]);
         batch.write(keys::BOOT, boot.to_be_bytes().to_vec());
-        batch.commit(true).map_err(failed)?;
+        batch.commit().map_err(failed)?;
         if let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
             directory::complete(lock, path)?;
         }
@@ -148,7 +148,7 @@ impl<E: StorageEngine> Setup<E> {
 fn cut_short<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result<bool, String> {
     let mut batch = Batch::new(shared, engine);
     let any = cut_some_short(&mut batch)?;
-    batch.commit(false)?;
+    batch.commit()?;
     Ok(any)
 }
 

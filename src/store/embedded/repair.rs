@@ -37,7 +37,7 @@ pub(super) fn repair<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result
             list(&mut batch, *id).map_err(|error| error.to_string())?;
             batch.divide();
         }
-        batch.commit(false)?;
+        batch.commit()?;
     }
     let old = |key: &E::Value| keys::number_of(key.as_ref()) < first;
     let entries = || [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|kind| scan_keys(engine, kind));
@@ -46,7 +46,7 @@ pub(super) fn repair<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result
     for slice in outdated.chunks(PER_BATCH) {
         let mut batch = Batch::new(shared, engine);
         slice.iter().for_each(|key| batch.erase(key.as_ref()));
-        batch.commit(false)?;
+        batch.commit()?;
     }
     let sum = entries().map_while(Result::ok).fold(0, |sum: u64, key| sum.wrapping_add(keys::number_of(key.as_ref())));
     shared.numbers.store(sum, Ordering::Relaxed);

@@ -27,24 +27,29 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// batch does.
     pub(super) fn divide(&mut self) {
         if self.step.writes.bytes() + MAX_VERB > E::MAX_STEP {
-            let _ = self.write_decided();
+            self.write_decided();
         }
     }
 
     /// Writes what was decided so far; it is made durable, and answered, at the end.
-    pub(super) fn write_decided(&mut self) -> Result<(), StoreError> {
-        self.early.as_ref().map_err(StoreError::uncertain)?;
+    fn write_decided(&mut self) {
+        if self.early.is_err() {
+            return;
+        }
         if self.shared.is_poisoned() {
             self.early = Err(READ_FAILED.to_owned());
         } else if self.step.is_written {
             self.early = self.write_out().map(|()| true);
         }
-        self.early.as_ref().map(drop).map_err(StoreError::uncertain)
     }
 
-    /// Before a transaction, of which nobody knows how much it writes.
-    pub(super) fn make_room(&mut self) -> Result<(), StoreError> {
-        if let Err(reason) = self.sync_from(E::MAX_STEP / 2) {
+    /// Before a transaction, which is written at once and of which nobody knows how much it writes: what was decided before
+    /// is written before, and made durable where it is much.
+    pub(super) fn make_way(&mut self) -> Result<(), StoreError> {
+        self.write_decided();
+        if self.early.is_ok()
+            && let Err(reason) = self.sync_from(E::MAX_STEP / 2)
+        {
             self.early = Err(reason);
         }
         self.early.as_ref().map(drop).map_err(StoreError::uncertain)
@@ -90,11 +95,6 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.unsynced += bytes;
     }
 
-    /// What was written early has failed: so does the batch.
-    pub(super) fn fail(&mut self, reason: String) {
-        self.early = Err(reason);
-    }
-
     /// What the store says of its records as this batch leaves them.
     pub(super) fn totals(&self, leaving: Vec<u64>) -> Totals {
         let shared = self.shared;
@@ -111,7 +111,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// The writes so far, with the totals that go with them.
-    fn take_writes(&mut self) -> Writes {
+    pub(super) fn take_writes(&mut self) -> Writes {
         let StepUnderWay { writes, listings, leaving, is_transaction, .. } = &mut self.step;
         let written = listings.write(writes, || self.shared.next_number());
         self.sums.numbers = self.sums.numbers.wrapping_add(written);
@@ -128,8 +128,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         std::mem::take(&mut self.step.writes)
     }
 
-    /// Writes all that is left and makes it durable. `sync` also where there is nothing to write.
-    pub(super) fn write_all(&mut self, sync: bool) -> Result<(), String> {
+    /// Writes all that is left and makes it durable.
+    pub(super) fn write_all(&mut self) -> Result<(), String> {
         if self.shared.is_poisoned() {
             return Err(READ_FAILED.to_owned());
         }
@@ -138,7 +138,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         if is_written {
             self.write_out()?;
         }
-        if early || is_written || sync { self.engine.sync() } else { Ok(()) }
+        if early || is_written { self.engine.sync() } else { Ok(()) }
     }
 
     /// Writes what was decided so far: first the pieces of long outcomes, a little at a time and each made durable, then in
@@ -165,25 +165,5 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.sync_from(E::MAX_STEP.saturating_sub(writes.bytes()))?;
         self.unsynced += writes.bytes();
         self.engine.write(writes)
-    }
-}
-
-#[cfg(test)]
-impl<E: StorageEngine> Batch<'_, E> {
-    /// The bytes that were written since the last sync.
-    pub(super) fn unsynced(&self) -> usize {
-        self.unsynced
-    }
-
-    /// The keys of the next step, which are written one by one, in their order.
-    pub(super) fn next_step(&mut self) -> Vec<(Vec<u8>, Option<Bytes>)> {
-        let writes = self.take_writes();
-        assert!(!writes.is_atomic());
-        writes.in_order()
-    }
-
-    /// The bytes of the next step.
-    pub(super) fn step_bytes(&self) -> usize {
-        self.step.writes.bytes()
     }
 }

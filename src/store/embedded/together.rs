@@ -51,7 +51,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         if !is_open || self.completed(live.as_ref(), completion, &Bytes::new()).is_none() {
             return Err(CommitError::Superseded);
         }
-        self.make_way()?;
+        self.make_way().map_err(CommitError::Store)?;
         let mut beside = None;
         let ran = self.engine.transact(effect, &mut |outcome| {
             let record = self.completed(live.as_ref(), completion, outcome).ok_or(CommitError::Superseded)?;
@@ -69,25 +69,19 @@ impl<E: StorageEngine> Batch<'_, E> {
 
     /// A transaction of the application that completes no run.
     fn write_alone(&mut self, effect: &mut E::Effect) -> Result<Bytes, CommitError<Reason>> {
-        self.make_way()?;
+        self.make_way().map_err(CommitError::Store)?;
         let ran = self.engine.transact(effect, &mut |_| Ok(Writes::default()));
         self.ran(ran)
-    }
-
-    /// What was decided before is written before, as a transaction is written at once; and made durable where it is much, as
-    /// nobody knows how much the transaction writes.
-    fn make_way(&mut self) -> Result<(), CommitError<Reason>> {
-        self.write_decided().and_then(|()| self.make_room()).map_err(CommitError::Store)
     }
 
     /// What came of it: where the database has failed, so has the batch.
     fn ran(&mut self, ran: Result<(Bytes, usize), CommitError<Reason>>) -> Result<Bytes, CommitError<Reason>> {
         match &ran {
             Ok((_, bytes)) => self.has_written(*bytes),
-            Err(CommitError::Store(StoreError::Uncertain { reason, .. })) => self.fail(reason.clone()),
+            Err(CommitError::Store(StoreError::Uncertain { reason, .. })) => self.early = Err(reason.clone()),
             // As any read that fails.
             Err(CommitError::Refused(TransactionError::Database(error))) => {
-                self.fail(format!("reading failed: {error}"));
+                self.early = Err(format!("reading failed: {error}"));
             }
             Err(_) => {}
         }

@@ -88,7 +88,7 @@ impl<E: StorageEngine> Writer<'_, E> {
         // An engine may panic on some internal failures.
         match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, queue, &mut load))) {
             // A failure poisons the store, and tells everybody.
-            Ok(sync) => drop(batch.commit(sync)),
+            Ok(()) => drop(batch.commit()),
             // Before the batch is dropped, and with it the answers: who misses one must find the store poisoned.
             Err(_) => self.shared.poison(PANICKED.to_owned()),
         }
@@ -103,12 +103,11 @@ impl<E: StorageEngine> Writer<'_, E> {
         }
     }
 
-    /// Decides what is there, and what comes a moment later. Says whether to sync even if there is nothing to write.
-    fn decide(&mut self, batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load) -> bool {
-        let mut sync = false;
-        decide_all(batch, queue, load, &mut sync);
+    /// Decides what is there, and what comes a moment later.
+    fn decide(&mut self, batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load) {
+        decide_all(batch, queue, load);
         load.gather(queue, self.shared.slots.live(), &mut self.patience);
-        decide_all(batch, queue, load, &mut sync);
+        decide_all(batch, queue, load);
         self.asked.extend(batch.sweeps.drain(..).map(|(limit, reply)| Asked::new(limit, reply)));
         if let Some(asked) = self.asked.pop_front() {
             if let Some(unfinished) = sweep_asked(batch, asked) {
@@ -125,19 +124,12 @@ impl<E: StorageEngine> Writer<'_, E> {
                 }
             };
         }
-        sync
     }
 }
 
-/// Decides what is there. `sync`: whether there is a verb that wants it.
-fn decide_all<E: StorageEngine>(
-    batch: &mut Batch<'_, E>,
-    queue: &mut Receiver<Verb<E>>,
-    load: &mut Load,
-    sync: &mut bool,
-) {
+/// Decides what is there.
+fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load) {
     while let Some(verb) = load.take(queue) {
-        *sync |= matches!(verb, Verb::Sync(_));
         decide(batch, verb);
         batch.divide();
     }
@@ -157,7 +149,7 @@ pub(super) fn decide<E: StorageEngine>(batch: &mut Batch<'_, E>, verb: Verb<E>) 
         Verb::Apply(step) => batch.apply(step),
         Verb::Transact(transact) => batch.transact(*transact),
         Verb::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
-        Verb::Sync(reply) => batch.answer(reply, |_| Ok(())),
+        Verb::Sync(reply) => batch.sync(reply),
         // `Load` keeps it back.
         Verb::Close(_) => {}
     }

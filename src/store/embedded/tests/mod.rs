@@ -203,7 +203,7 @@ fn claim<E: Tested>(still: &Still<E>, names: &[&str]) -> Vec<Hold> {
     let mut batch = still.batch();
     let sent: Vec<_> =
         names.iter().map(|name| (id(name), step(&mut batch, id(name), Transition::Claim(wish())))).collect();
-    batch.commit(false).unwrap();
+    batch.commit().unwrap();
     sent.into_iter().map(|(id, mut answer)| claimed(id, answer.try_recv().unwrap())).collect()
 }
 
