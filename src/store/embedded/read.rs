@@ -3,7 +3,7 @@
 //! What memory can't answer is read on a few of the runtime's threads for blocking work: who waits for it can give up when it
 //! takes too long, and the runtime's own threads go on, however long the disk takes.
 //!
-//! A read may meet a batch that is half applied: a record whose chunks are not there yet, or not any more. It is then
+//! A read may meet a batch that is half applied: a record whose pieces are not there yet, or not any more. It is then
 //! made once more, and refused if it still doesn't fit.
 
 use std::sync::Arc;
@@ -132,12 +132,12 @@ pub(super) fn whole<E: StorageEngine>(engine: &E, id: RecordId, record: &Record<
 fn fetch<E: StorageEngine>(engine: &E, id: RecordId, fence: Fence, outcome: &Stored) -> Result<Bytes, ReadError> {
     let (length, digest) = match outcome {
         Stored::Inline(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
-        Stored::Chunked { length, digest } => (*length, *digest),
+        Stored::InPieces { length, digest } => (*length, *digest),
     };
     let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
     // They stand side by side, so that one look for the first finds most of them.
-    let mut pieces = scan(engine, &keys::chunks_of(&id, fence));
-    for expected in keys::chunks(id, fence, length) {
+    let mut pieces = scan(engine, &keys::pieces_of(&id, fence));
+    for expected in keys::pieces(id, fence, length) {
         match pieces.next().transpose()? {
             Some((key, piece)) if *key.as_ref() == expected => bytes.extend_from_slice(piece.as_ref()),
             _ => return Err(ReadError::Corrupt("a part of the outcome is missing".to_owned())),

@@ -67,7 +67,7 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             let _answer = step(&mut batch, id, Transition::Interrupt { fence, status: None });
             // What a run leaves that is killed between the pieces of its outcome and its record.
             batch.write(&keys::grave(&id, fence), Bytes::new());
-            batch.write(&keys::chunk(&id, fence, 0), &b"a piece"[..]);
+            batch.write(&keys::piece(&id, fence, 0), &b"a piece"[..]);
             batch.commit().unwrap();
 
             let outcome = Bytes::from(vec![7; 5_000]);
