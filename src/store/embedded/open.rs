@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
 
 use super::batch::Batch;
 use super::cache::Cache;
@@ -16,8 +18,8 @@ use super::queue::queue;
 use super::read;
 use super::records::outcome_bytes;
 use super::repair::repair;
-use super::space::Limits;
-use super::state::{MAX_BOOT, Opening, Shared};
+use super::space::{Limits, Space};
+use super::state::{BOOT_SHIFT, MAX_BOOT, READERS, Shared};
 use super::storage_engine::{ReadError, StorageEngine, scan};
 use super::store::Embedded;
 use super::totals::Totals;
@@ -90,57 +92,70 @@ impl<E: StorageEngine> Setup<E> {
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
     fn start(self, path: &Path, engine: E, lock: File) -> Result<Shared<E>, OpenError> {
+        let (shared, is_whole) = self.read(path, engine.clone(), lock)?;
+        let failed = |reason: String| broken(path, &reason);
+        let mut batch = Batch::new(&shared, &engine);
+        batch.write(keys::FORMAT, vec![FORMAT]);
+        batch.write(keys::BOOT, shared.boot.to_be_bytes().to_vec());
+        batch.commit().map_err(failed)?;
+        if let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+            directory::complete(lock, path)?;
+        }
+        if !is_whole {
+            repair(&shared, &engine).map_err(failed)?;
+        }
+        while cut_short(&shared, &engine).map_err(failed)? {}
+        let (boot, records) = (shared.boot, shared.count.load(Ordering::Relaxed));
+        tracing::info!(target: "tower_idempotency", path = %path.display(), boot, records, "the store is open");
+        Ok(shared)
+    }
+
+    /// What the store is, from what the engine holds; and whether all that lists the records is whole.
+    fn read(self, path: &Path, engine: E, lock: File) -> Result<(Shared<E>, bool), OpenError> {
         let unreadable = |error: ReadError| broken(path, &error.to_string());
-        let meta = |key: &[u8]| engine.get(key).map_err(unreadable);
+        let meta = |key: &[u8]| {
+            let value = engine.get(key).map_err(unreadable)?;
+            Ok(value.map(|value| value.as_ref().to_vec()))
+        };
 
         let format = meta(keys::FORMAT)?;
         if format.is_none() && directory::is_complete(&lock) {
             return Err(broken(path, "it is empty, though it was in use"));
         }
-        check_format(path, format.as_ref().map(AsRef::as_ref))?;
-        let last = known(path, format.is_some(), meta(keys::BOOT)?.as_ref().map(AsRef::as_ref), number)?.unwrap_or(0);
+        check_format(path, format.as_deref())?;
+        let last = known(path, format.is_some(), meta(keys::BOOT)?, number)?.unwrap_or(0);
         if last >= MAX_BOOT {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
         let boot = last + 1;
-        let totals = meta(keys::TOTALS)?;
-        let totals =
-            known(path, format.is_some(), totals.as_ref().map(AsRef::as_ref), Totals::decode)?.unwrap_or_default();
+        let totals = known(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
         let listed = Present::load(&engine, totals.count, &totals.entries).map_err(unreadable)?;
         let (cut, cut_bytes) = cut_off(&engine, &listed.cut);
-        let time = Timeline::start(self.clock, Timestamp::from_millis(totals.seen));
-        let shared = Shared::new(Opening {
+        // Where some are lost, every step says a sum that they don't have, until the repair has listed all: if it is cut
+        // short, the next opening finds that out.
+        let numbers = listed.numbers.wrapping_add(u64::from(!listed.is_whole));
+        let shared = Shared {
             path: path.into(),
-            engine: engine.clone(),
-            lock,
+            slots: Arc::default(),
+            engine: RwLock::new(Some(engine)),
             cache: Cache::new(self.outcome_cache_bytes),
             present: listed.present,
-            time,
+            runs: Mutex::default(),
+            time: Timeline::start(self.clock, Timestamp::from_millis(totals.seen)),
             limits: self.limits,
-            count: totals.count + cut,
-            bytes: totals.bytes.saturating_add(cut_bytes),
-            // Where some are lost, every step says a sum that they don't have, until the repair has listed all: if it is cut
-            // short, the next opening finds that out.
-            numbers: listed.numbers.wrapping_add(u64::from(!listed.is_whole)),
+            count: AtomicU64::new(totals.count + cut),
+            bytes: AtomicU64::new(totals.bytes.saturating_add(cut_bytes)),
+            numbers: AtomicU64::new(numbers),
             boot,
-        });
-        let failed = |reason: String| broken(path, &reason);
-        let mut batch = Batch::new(&shared, &engine);
-        batch.write(keys::FORMAT, vec![FORMAT]);
-        batch.write(keys::BOOT, boot.to_be_bytes().to_vec());
-        batch.commit().map_err(failed)?;
-        if let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
-            directory::complete(lock, path)?;
-        }
-        if !listed.is_whole {
-            repair(&shared, &engine).map_err(failed)?;
-        }
-        while cut_short(&shared, &engine).map_err(failed)? {}
-        tracing::info!(
-            target: "tower_idempotency", path = %path.display(), boot, records = shared.count.load(Ordering::Relaxed),
-            "the store is open"
-        );
-        Ok(shared)
+            next_fence: AtomicU64::new((boot << BOOT_SHIFT) + 1),
+            batch: Mutex::default(),
+            space: Space::default(),
+            readers: Arc::new(Semaphore::new(READERS as usize)),
+            closed: AtomicBool::new(false),
+            poison: OnceLock::new(),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok((shared, listed.is_whole))
     }
 }
 
@@ -201,16 +216,14 @@ fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
 fn known<T>(
     path: &Path,
     opened_before: bool,
-    value: Option<&[u8]>,
+    value: Option<Vec<u8>>,
     read: impl FnOnce(&[u8]) -> Option<T>,
 ) -> Result<Option<T>, OpenError> {
-    match value {
-        None if !opened_before => Ok(None),
-        value => match value.and_then(read) {
-            Some(value) => Ok(Some(value)),
-            None => Err(broken(path, "its boot number, count or time is damaged")),
-        },
+    if value.is_none() && !opened_before {
+        return Ok(None);
     }
+    let read = value.as_deref().and_then(read);
+    read.map(Some).ok_or_else(|| broken(path, "its boot number, count or time is damaged"))
 }
 
 fn number(bytes: &[u8]) -> Option<u64> {

@@ -45,7 +45,7 @@ pub(super) struct Shared<E: StorageEngine> {
     pub(super) engine: RwLock<Option<E>>,
     pub(super) cache: Cache,
     pub(super) present: Present,
-    runs: Mutex<Runs>,
+    pub(super) runs: Mutex<Runs>,
     pub(super) time: Timeline,
     pub(super) limits: Limits,
     pub(super) count: AtomicU64,
@@ -53,60 +53,21 @@ pub(super) struct Shared<E: StorageEngine> {
     pub(super) bytes: AtomicU64,
     /// The sum of the numbers of all entries that list records.
     pub(super) numbers: AtomicU64,
+    /// Of this opening; the upper bits of all its fences.
+    pub(super) boot: u64,
     pub(super) next_fence: AtomicU64,
-    pub(super) last_fence: u64,
     pub(super) batch: Mutex<Option<Instant>>,
     /// What is left of the disk.
     pub(super) space: Space,
     /// Who may read from the disk.
     pub(super) readers: Arc<Semaphore>,
     pub(super) closed: AtomicBool,
-    poison: OnceLock<String>,
+    pub(super) poison: OnceLock<String>,
     /// The directory's lock. The last field: it is given up after the engine's own.
     pub(super) lock: Mutex<Option<File>>,
 }
 
-/// What [`Shared`] begins with.
-pub(super) struct Opening<E> {
-    pub(super) path: PathBuf,
-    pub(super) engine: E,
-    pub(super) lock: File,
-    pub(super) cache: Cache,
-    pub(super) present: Present,
-    pub(super) time: Timeline,
-    pub(super) limits: Limits,
-    pub(super) count: u64,
-    pub(super) bytes: u64,
-    pub(super) numbers: u64,
-    pub(super) boot: u64,
-}
-
 impl<E: StorageEngine> Shared<E> {
-    pub(super) fn new(opening: Opening<E>) -> Self {
-        let first_fence = opening.boot << BOOT_SHIFT;
-        Self {
-            path: opening.path,
-            slots: Arc::default(),
-            engine: RwLock::new(Some(opening.engine)),
-            cache: opening.cache,
-            present: opening.present,
-            runs: Mutex::default(),
-            time: opening.time,
-            limits: opening.limits,
-            count: AtomicU64::new(opening.count),
-            bytes: AtomicU64::new(opening.bytes),
-            numbers: AtomicU64::new(opening.numbers),
-            next_fence: AtomicU64::new(first_fence + 1),
-            last_fence: first_fence + (1 << BOOT_SHIFT) - 1,
-            batch: Mutex::default(),
-            space: Space::default(),
-            readers: Arc::new(Semaphore::new(READERS as usize)),
-            closed: AtomicBool::new(false),
-            poison: OnceLock::new(),
-            lock: Mutex::new(Some(opening.lock)),
-        }
-    }
-
     /// The engine, unless the store is closed. Who has it lets it go with [`let_go`](Self::let_go).
     pub(super) fn engine(&self) -> Option<E> {
         self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -174,7 +135,7 @@ impl<E: StorageEngine> Shared<E> {
 
     pub(super) fn next_fence(&self) -> Result<Fence, StoreError> {
         let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
-        if fence > self.last_fence {
+        if fence >> BOOT_SHIFT > self.boot {
             return Err(StoreError::unavailable("2^40 fences were given since it was opened; restart the process"));
         }
         Ok(Fence(fence))
