@@ -94,7 +94,7 @@ pub(super) fn pieces(id: RecordId, fence: Fence, length: u64) -> impl Iterator<I
     (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| piece(&id, fence, index))
 }
 
-/// The number of an entry that lists records.
+/// The number at the end of a key of an entry that lists records, or of an item in such an entry.
 pub(super) fn number_of(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
 }
@@ -106,7 +106,7 @@ pub(super) const RUNNING: &[u8] = b"n";
 pub(super) const INTERRUPTED: &[u8] = b"i";
 pub(super) const GRAVES: &[u8] = b"g";
 
-/// The id at the end of a key, or of an item in a list.
+/// The id that these bytes end with.
 pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {
     key.last_chunk().copied().map(RecordId::from_bytes)
 }

@@ -101,7 +101,11 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Vec<(RecordId, Fence)>> {
     if checksum(key, items.as_flattened()) != *sum {
         return None;
     }
-    items.iter().map(|item| Some((keys::id_of(&item[..ID_BYTES])?, fence(&item[ID_BYTES..])?))).collect()
+    let record = |item: &[u8; ITEM_BYTES]| {
+        let (id, fence) = item.split_first_chunk()?;
+        Some((RecordId::from_bytes(*id), Fence(keys::number_of(fence))))
+    };
+    items.iter().map(record).collect()
 }
 
 /// The value of an entry without the first `count` of its records.
@@ -121,10 +125,6 @@ pub(super) fn is_named_after<E: StorageEngine>(engine: &E, id: RecordId, number:
         }
     }
     Ok(false)
-}
-
-fn fence(bytes: &[u8]) -> Option<Fence> {
-    Some(Fence(u64::from_be_bytes(bytes.try_into().ok()?)))
 }
 
 #[cfg(test)]
