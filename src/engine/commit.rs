@@ -19,22 +19,22 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(30);
 
 impl RunContext {
     /// Writes the run's effect and the record of its outcome in one transaction, durably. With
-    /// [`Rerun`](super::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets the
-    /// outcome or runs.
+    /// [`Rerun`](super::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets
+    /// the outcome or runs.
     ///
-    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and gives the outcome. It runs on the store's
-    /// writer thread, where everybody waits for it, the look-ups of other requests included: it should only read and
-    /// write these trees. It may be called again if the database asks for it; what it returned before was then undone.
-    /// Whatever the run returns afterwards, it is answered with this outcome. All that the transaction writes, the outcome
-    /// included, is at most 128 KiB.
+    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and gives the outcome. It runs on the
+    /// store's writer thread, where everybody waits for it, the look-ups of other requests included: it should only
+    /// read and write these trees. It may be called again if the database asks for it; what it returned before was then
+    /// undone. Whatever the run returns afterwards, it is answered with this outcome. All that the transaction writes,
+    /// the outcome included, is at most 128 KiB.
     ///
     /// # Errors
-    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run returns
-    /// counts as ever.
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run
+    /// returns counts as ever.
     ///
     /// # Cancel safety
-    /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the run is settled by it all
-    /// the same.
+    /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the run is settled by it
+    /// all the same.
     pub fn commit_in<const N: usize, E, F>(
         &self,
         store: &SledStore,
@@ -90,19 +90,20 @@ impl RunContext {
 }
 
 impl SledStore {
-    /// Writes to trees of the application in one transaction, durably: effects that belong to no run. What a run does is to be
-    /// written with the record of its outcome, by [`RunContext::commit_in`].
+    /// Writes to trees of the application in one transaction, durably: effects that belong to no run. What a run does
+    /// is to be written with the record of its outcome, by [`RunContext::commit_in`].
     ///
-    /// `closure` is given the trees, which [`db`](Self::db) must have opened. It runs on the store's writer thread, where
-    /// everybody waits for it, so it should only read and write these trees; it may be called again if the database asks for
-    /// it. What it writes is bounded, at 128 KiB with 64 bytes for each key: sled recovers a longer transaction, or a longer
-    /// `apply_batch` of your own, at the price of the database, if a power cut strikes then.
+    /// `closure` is given the trees, which [`db`](Self::db) must have opened. It runs on the store's writer thread,
+    /// where everybody waits for it, so it should only read and write these trees; it may be called again if the
+    /// database asks for it. What it writes is bounded, at 128 KiB with 64 bytes for each key: sled recovers a longer
+    /// transaction, or a longer `apply_batch` of your own, at the price of the database, if a power cut strikes then.
     ///
     /// # Errors
-    /// [`CommitError`]: aborted, panicked, refused, trees, or the store's. Unless it is uncertain whether the transaction is
-    /// durable, as it is when a write has not returned in 70 seconds, nothing was done. Of the store's,
+    /// [`CommitError`]: aborted, panicked, refused, trees, or the store's. Unless it is uncertain whether the
+    /// transaction is durable, as it is when a write has not returned in 70 seconds, nothing was done. Of the store's,
     /// [`Overloaded`](StoreError::Overloaded) is said at once while 4,096 verbs wait for it, and
-    /// [`Unavailable`](StoreError::Unavailable) where it comes to the transaction only after 30 seconds, and doesn't begin it.
+    /// [`Unavailable`](StoreError::Unavailable) where it comes to the transaction only after 30 seconds, and doesn't
+    /// begin it.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing.

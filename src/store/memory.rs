@@ -124,7 +124,7 @@ struct Table {
 struct Row {
     record: Record,
     owner: Option<Claimant>,
-    // It was released, and its trace is kept.
+    // Whether it was released, and only its trace is kept.
     is_released: bool,
 }
 
@@ -247,7 +247,7 @@ impl Table {
         record.live(now)
     }
 
-    /// Since when the owner sees to it no more.
+    /// Since when the owner does not see to a record any more; `None` if it does.
     fn gone(&self, owner: Claimant, now: Timestamp) -> Option<Timestamp> {
         let too_late = Some(owner.until).filter(|until| *until <= now);
         let ended = lock(&self.ended).get(&owner.process).copied();

@@ -196,7 +196,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             gone.iter().for_each(|id| shared.present.remove(id));
         }
         if let Err(reason) = &result {
-            // Before the answers: who is told of the failure must find the store poisoned.
+            // This comes before the answers: who is told of the failure must find the store poisoned.
             shared.poison(reason.clone());
         }
         for answer in answers {

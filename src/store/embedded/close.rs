@@ -16,7 +16,7 @@ use crate::store::StoreError;
 
 /// How long closing may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How far apart closing looks whether all handles are gone.
+/// How long closing pauses before it looks again whether all handles are gone.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) async fn close<E: StorageEngine>(
@@ -42,7 +42,7 @@ pub(super) async fn close<E: StorageEngine>(
     Ok(())
 }
 
-/// On a thread of its own, which may wait for the disk as long as it likes.
+/// Lets the engine go on a thread of its own, which may wait for the disk as long as it likes.
 async fn drop_apart<E: StorageEngine>(shared: Arc<Shared<E>>, engine: E, deadline: Instant) -> Result<(), StoreError> {
     let (done, dropped) = oneshot::channel();
     let drop = move || {

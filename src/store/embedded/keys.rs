@@ -10,8 +10,8 @@
 //! | `g` id fence | | whose pieces are to be removed: a grave |
 //! | `m` name | | what is said of the store as a whole |
 //!
-//! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4. All
-//! keys of a record stand in one map, so that one batch writes them together.
+//! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4.
+//! All keys of a record stand in one map, so that one batch writes them together.
 
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -24,9 +24,9 @@ pub(super) const PIECE_BYTES: usize = 4_000;
 pub(super) const FORMAT: &[u8] = b"mformat";
 /// The number of this opening.
 pub(super) const BOOT: &[u8] = b"mboot";
-/// The number of records, the latest time seen, the sum of the numbers of all `e` and `n` entries, which wraps, the bytes of
-/// all outcomes, below which number the entries are that it counts, and the numbers of those that were about to be removed
-/// and are not counted. See [`totals`](super::totals).
+/// The number of records, the latest time seen, the sum of the numbers of all `e` and `n` entries, which wraps, the
+/// bytes of all outcomes, below which number the entries are that it counts, and the numbers of those that were about
+/// to be removed and are not counted. See [`totals`](super::totals).
 pub(super) const TOTALS: &[u8] = b"mtotals";
 
 pub(super) fn record(id: &RecordId) -> [u8; 33] {

@@ -1,9 +1,9 @@
 //! Entries that list many records: those of one batch that are forgotten at one time, and those that it claimed.
 //!
-//! An engine's cost goes by the key, so a batch writes one entry where each record would need one. Nothing is taken out of an
-//! entry when a record changes: who reads it compares what it says with the record, and passes over what is not so any
-//! more. Which records there are is read from these entries at every opening, so each has a checksum, and the totals say the
-//! sum of their numbers, so that none is lost unnoticed.
+//! An engine's cost goes by the key, so a batch writes one entry where each record would need one. Nothing is taken out
+//! of an entry when a record changes: who reads it compares what it says with the record, and passes over what is not
+//! so any more. Which records there are is read from these entries at every opening, so each has a checksum, and the
+//! totals say the sum of their numbers, so that none is lost unnoticed.
 
 use std::collections::BTreeMap;
 

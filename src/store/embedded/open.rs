@@ -31,7 +31,7 @@ use crate::store::OpenError;
 
 /// The version of the layout in `keys.rs` and of the codec. No release has written those before it.
 const FORMAT: u8 = 3;
-/// Runs of an earlier process that are said to be interrupted in one batch.
+/// The most runs of an earlier process that are marked as interrupted in one batch.
 const CUT_PER_BATCH: usize = 512;
 /// How often it is looked whether another process has let a directory go.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -68,12 +68,13 @@ impl<E: StorageEngine> Setup<E> {
         }
     }
 
-    /// Everything but the threads.
+    /// Opens the store, but starts no threads.
     pub(super) fn prepare(self, path: &Path) -> Result<Shared<E>, OpenError> {
         let lock = directory::acquire(path)?;
-        // The lock file is durable before the engine makes its files: without it they would be taken for somebody else's. And
-        // what a process that was killed has left with the operating system is made durable first: an engine may build a
-        // durable snapshot on it, and after a power cut that lost it there would be nothing under the snapshot.
+        // The lock file is durable before the engine makes its files: without it they would be taken for somebody
+        // else's. And what a process that was killed has left with the operating system is made durable first: an
+        // engine may build a durable snapshot on it, and after a power cut that lost it there would be nothing under
+        // the snapshot.
         directory::sync(path)?;
         let was_used = directory::is_complete(&lock);
         let open = || guarded(path, || E::open(&self.engine, path, was_used));
@@ -131,8 +132,8 @@ impl<E: StorageEngine> Setup<E> {
         let totals = known(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
         let listed = Present::load(&engine, totals.count, &totals.entries).map_err(unreadable)?;
         let (cut, cut_bytes) = cut_off(&engine, &listed.cut);
-        // Where some are lost, every step says a sum that they don't have, until the repair has listed all: if it is cut
-        // short, the next opening finds that out.
+        // Where some are lost, every step says a sum that they don't have, until the repair has listed all: if it is
+        // cut short, the next opening finds that out.
         let numbers = listed.numbers.wrapping_add(u64::from(!listed.is_whole));
         let shared = Shared {
             path: path.into(),
@@ -167,7 +168,7 @@ fn cut_short<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result<bool, S
     Ok(any)
 }
 
-/// Decides it.
+/// Adds a slice of them to `batch`.
 pub(super) fn cut_some_short<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
     let (mut cut, mut any) = (0, false);
     for entry in scan(batch.engine, keys::RUNNING) {
@@ -179,7 +180,7 @@ pub(super) fn cut_some_short<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Resu
             batch.divide();
             cut += 1;
         }
-        // Behind the records that it lists: what is written of the batch may end between two of them.
+        // The entry goes after the records that it lists: what is written of the batch may end between two of them.
         batch.erase_entry(key);
         if cut >= CUT_PER_BATCH {
             break;
@@ -211,8 +212,8 @@ fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
     }
 }
 
-/// What is said of the store as a whole; it is there from the first opening on, and nothing is guessed in its place:
-/// fences would come back, and time would turn back.
+/// A value that says something of the store as a whole. It is there from the first opening on, and nothing is guessed
+/// in its place: fences would come back, and time would turn back.
 fn known<T>(
     path: &Path,
     opened_before: bool,
@@ -230,8 +231,8 @@ fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// How many records the last step wrote that its totals don't count, as it was cut short before them, and the bytes of their
-/// outcomes.
+/// How many records the last step wrote that its totals don't count, as it was cut short before them, and the bytes of
+/// their outcomes.
 fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
     // Those that can't be read are found again by whoever asks for them.
     let written = |cut: &&Cut| read::head(engine, cut.id).ok().flatten().filter(|record| record.fence == cut.fence);

@@ -1,7 +1,7 @@
 //! Reads, which do not pass through the writer.
 //!
-//! What memory can't answer is read on a few of the runtime's threads for blocking work: who waits for it can give up when it
-//! takes too long, and the runtime's own threads go on, however long the disk takes.
+//! What memory can't answer is read on a few of the runtime's threads for blocking work: who waits for it can give up
+//! when it takes too long, and the runtime's own threads go on, however long the disk takes.
 //!
 //! A read may meet a batch that is half applied: a record whose pieces are not there yet, or not any more. It is then
 //! made once more, and refused if it still doesn't fit.
@@ -42,7 +42,7 @@ fn known<E: StorageEngine>(shared: &Shared<E>, id: RecordId) -> Option<Result<Op
     }
 }
 
-/// Calls what reads where it may take as long as it likes.
+/// Calls `read` on a thread where it may take as long as it likes.
 async fn apart<E: StorageEngine, T: Send + 'static>(
     shared: &Arc<Shared<E>>,
     read: impl FnOnce(&Shared<E>, &E) -> Result<T, StoreError> + Send + 'static,

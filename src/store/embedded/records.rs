@@ -14,11 +14,11 @@ use crate::key::RecordId;
 use crate::record::{Fence, Record, State, Transition};
 use crate::store::StoreError;
 
-/// What a record adds to an entry that lists it.
+/// The bytes that a record adds to an entry that lists it.
 const LISTED_BYTES: usize = 40;
 
-/// How long the key of a damaged record is refused where nothing says until when: as long as that of an interrupted one by
-/// default.
+/// How long the key of a damaged record is refused where nothing says until when: as long as that of an interrupted one
+/// by default.
 const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 impl<E: StorageEngine> Batch<'_, E> {
@@ -32,7 +32,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// Says of a record that can't be read, and of which nothing says so, when it is forgotten.
+    /// Lists when a record that can't be read is forgotten, where nothing else says so. Its key is refused until then.
     pub(super) fn refuse_damaged(&mut self, id: RecordId, fence: Fence, error: &StoreError) {
         self.shared.report_damage(id, error, "refused for 30 days");
         self.expire(id, fence, self.now.plus(DAMAGED_RETENTION));
@@ -66,7 +66,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         if let Some(old) = &old {
             self.leave(id, old);
         }
-        // Where that is not listed already: an inquiry leaves it as it is.
+        // This is listed already where it has not changed, as by an inquiry.
         let expires = new.as_ref().and_then(|new| new.expires);
         if let (Some(record), Some(expires)) =
             (&new, expires.filter(|_| expires != old.as_ref().and_then(|old| old.expires)))
@@ -204,8 +204,8 @@ pub(super) fn outcome_bytes(record: Option<&Record<Stored>>) -> i64 {
     i64::try_from(outcome.len()).unwrap_or(i64::MAX)
 }
 
-/// Whether what this change writes may be written key by key: a claim of what there was no record of, and the completion of
-/// a run, unless its outcome is in pieces, which a grave leads to until the record does.
+/// Whether what this change writes may be written key by key: a claim of what there was no record of, and the
+/// completion of a run, unless its outcome is in pieces, which a grave leads to until the record does.
 fn is_one_by_one(old: Option<&Record<Stored>>, new: Option<&Record<Stored>>) -> bool {
     let was_there = old.map(|old| &old.state);
     match new.map(|new| &new.state) {

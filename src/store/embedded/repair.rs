@@ -1,4 +1,5 @@
-//! Where the entries that list the records are damaged, or some are lost, they are made anew from the records themselves.
+//! Where the entries that list the records are damaged, or some are lost, they are made anew from the records
+//! themselves.
 
 use std::sync::atomic::Ordering;
 
@@ -13,8 +14,9 @@ use crate::store::StoreError;
 
 /// How many records, or entries, are written in one batch.
 const PER_BATCH: usize = 512;
-/// Reads every record, and lists it; those of runs are said to be cut short. If the process ends meanwhile, the next one
-/// does it again.
+
+/// Reads every record, and lists it; those of runs are said to be cut short. If the process ends meanwhile, the next
+/// one does it again.
 pub(super) fn repair<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result<(), String> {
     tracing::error!(
         target: "tower_idempotency", path = %shared.path.display(),

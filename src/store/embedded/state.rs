@@ -19,18 +19,18 @@ use crate::record::Fence;
 use crate::slots::Slots;
 use crate::store::{Health, StoreError};
 
-/// Why a store is poisoned whose engine has panicked.
+/// The reason that a store gives whose engine has panicked.
 pub(crate) const PANICKED: &str = "the database panicked";
 
-/// From when on a write is reported as slow.
+/// How long a write may take before it is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
-/// From when on no new key is taken until the write is over.
+/// How long a write may take before no new key is taken until it is over.
 const LATE: Duration = Duration::from_millis(2_500);
-/// How many verbs may wait for the writer until no new key is taken.
+/// How many verbs may wait for the writer before no new key is taken.
 const MOST_WAITING: usize = 4_096;
 /// How many threads read at a time.
 pub(super) const READERS: u32 = 4;
-/// From when on a write is taken for failed: after some I/O errors an engine may wait for ever.
+/// How long a write may take before it is taken for failed: after some I/O errors an engine may wait for ever.
 pub(super) const STUCK: Duration = Duration::from_secs(60);
 /// Fences of one boot: 2^40. The boot number has the 23 bits above, so that a fence fits a signed 64-bit column.
 pub(super) const BOOT_SHIFT: u32 = 40;
@@ -41,7 +41,7 @@ pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
 pub(super) struct Shared<E: StorageEngine> {
     pub(super) path: PathBuf,
     pub(super) slots: Arc<Slots>,
-    /// Gone once the store is closed.
+    /// `None` once the store is closed.
     pub(super) engine: RwLock<Option<E>>,
     pub(super) cache: Cache,
     pub(super) present: Present,
@@ -49,13 +49,14 @@ pub(super) struct Shared<E: StorageEngine> {
     pub(super) time: Timeline,
     pub(super) limits: Limits,
     pub(super) count: AtomicU64,
-    /// Of all outcomes.
+    /// The bytes of all outcomes.
     pub(super) bytes: AtomicU64,
     /// The sum of the numbers of all entries that list records.
     pub(super) numbers: AtomicU64,
-    /// Of this opening; the upper bits of all its fences.
+    /// The number of this opening: the upper bits of all its fences.
     pub(super) boot: u64,
     pub(super) next_fence: AtomicU64,
+    /// When the batch under way began.
     pub(super) batch: Mutex<Option<Instant>>,
     /// What is left of the disk.
     pub(super) space: Space,
@@ -80,7 +81,7 @@ impl<E: StorageEngine> Shared<E> {
         }
     }
 
-    /// Calls what reads. An engine may panic on some internal failures, and that poisons the store too.
+    /// Calls `read`. An engine may panic on some internal failures, and that poisons the store too.
     pub(super) fn guarded<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
             self.poison(PANICKED.to_owned());
@@ -101,7 +102,8 @@ impl<E: StorageEngine> Shared<E> {
         }
     }
 
-    /// What the caller is told of a read. One that the operating system or the engine refuses poisons the store, as a write does.
+    /// What the caller is told of a read that failed. One that the operating system or the engine refused poisons the
+    /// store, as a write does.
     pub(super) fn read_failed(&self, error: ReadError, id: RecordId) -> StoreError {
         match error {
             ReadError::Corrupt(reason) => StoreError::Corrupt { id, reason },
@@ -118,7 +120,7 @@ impl<E: StorageEngine> Shared<E> {
         tracing::error!(target: "tower_idempotency", record_id = id.short(), %error, "a damaged record is {what}");
     }
 
-    /// Why nothing may be written or read, if so.
+    /// Refuses everything if the store is poisoned or closed.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let reason = match self.poison.get() {
             Some(reason) => format!("poisoned, restart the process: {reason}"),
@@ -141,8 +143,8 @@ impl<E: StorageEngine> Shared<E> {
         Ok(Fence(fence))
     }
 
-    /// A number for an entry that lists records, later than those before. It is one of the fences', which are not that many
-    /// in one boot that they run out.
+    /// A number for an entry that lists records, later than those before. It is one of the fences', which are not that
+    /// many in one boot that they run out.
     pub(super) fn next_number(&self) -> u64 {
         self.next_fence.fetch_add(1, Ordering::Relaxed)
     }
@@ -152,7 +154,7 @@ impl<E: StorageEngine> Shared<E> {
         self.next_fence.load(Ordering::Relaxed)
     }
 
-    /// Only the writer asks.
+    /// The runs under way. Only the writer asks.
     pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }

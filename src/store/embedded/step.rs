@@ -23,8 +23,8 @@ const MAX_VERB: usize = 8 * 1024;
 const READ_FAILED: &str = "a read failed meanwhile";
 
 impl<E: StorageEngine> Batch<'_, E> {
-    /// Between two verbs: writes what was decided so far, if another one might not fit into the step. Where that fails, the
-    /// batch does.
+    /// Writes what was decided so far, if another verb might not fit into the step. To be called between two verbs. If
+    /// it fails, so does the batch.
     pub(super) fn divide(&mut self) {
         if self.step.writes.bytes() + MAX_VERB > E::MAX_STEP {
             self.write_decided();
@@ -43,8 +43,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// Before a transaction, which is written at once and of which nobody knows how much it writes: what was decided before
-    /// is written before, and made durable where it is much.
+    /// Before a transaction, which is written at once and of which nobody knows how much it writes: what was decided
+    /// before is written before, and made durable where it is much.
     pub(super) fn make_way(&mut self) -> Result<(), StoreError> {
         self.write_decided();
         if self.early.is_ok()
@@ -141,8 +141,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         if early || is_written { self.engine.sync() } else { Ok(()) }
     }
 
-    /// Writes what was decided so far: first the pieces of long outcomes, a little at a time and each made durable, then in
-    /// one step everything else.
+    /// Writes what was decided so far: first the pieces of long outcomes, a little at a time and each made durable,
+    /// then in one step everything else.
     fn write_out(&mut self) -> Result<(), String> {
         let ahead = std::mem::take(&mut self.step.ahead);
         if !ahead.is_empty() {
@@ -156,7 +156,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.engine.sync()?;
             self.unsynced = 0;
         }
-        // Whoever reads meanwhile must not meet half of a step. Held until it is written.
+        // Whoever reads meanwhile must not meet half of a step, so nobody does until it is written.
         let alone = self.shared.readers.try_acquire_many(READERS);
         if alone.is_err() {
             self.step.writes.require_atomic();

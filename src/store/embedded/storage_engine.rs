@@ -13,7 +13,8 @@ use crate::store::OpenError;
 ///
 /// It is called by one thread that writes, and by a few that read. What panics in it poisons the store.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
-    /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as many more.
+    /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as
+    /// many more.
     const MAX_STEP: usize;
 
     /// How it is set up.
@@ -22,11 +23,11 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     type Value: AsRef<[u8]>;
     /// What an application writes together with a record.
     type Effect: Send + 'static;
-    /// What is kept for it on the thread that watches over it.
+    /// What the thread that watches over it keeps for it: see [`tend`](Self::tend).
     type Watch: Default;
 
-    /// Opens what is in `path`, which this process has locked. `was_used`: something may have been recorded there, so that it
-    /// can't be nothing.
+    /// Opens what is in `path`, which this process has locked. `was_used`: something may have been recorded there, so
+    /// the engine must not take it for an empty one.
     fn open(options: &Self::Options, path: &Path, was_used: bool) -> Result<Self, OpenError>;
 
     /// The value of a key.
@@ -42,8 +43,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Makes durable all that was written before this call.
     fn sync(&self) -> Result<(), String>;
 
-    /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how many
-    /// bytes were written. `own` may be called again, when what it said before was undone.
+    /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how
+    /// many bytes were written. `own` may be called again, when what it said before was undone.
     fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>>;
 
     /// Helps a write on that has been under way for a second, and is called again and again until it is over.

@@ -1,7 +1,7 @@
 //! Deleting what is past its expiry, in slices small enough to hold nobody up.
 //!
-//! A record goes at once, and its place in a list with the list. The pieces of a long outcome, which may be hundreds, are left in a
-//! grave and removed bit by bit.
+//! A record goes at once, and its place in a list with the list. The pieces of a long outcome, which may be hundreds,
+//! are left in a grave and removed bit by bit.
 
 use super::batch::Batch;
 use super::storage_engine::{ReadError, StorageEngine, scan, scan_keys};
@@ -59,7 +59,7 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
             match remove(batch, *id, *fence, key, expires)? {
                 Removed::Record => swept += 1,
                 Removed::Nothing => {}
-                // It took a while to find out about it.
+                // Finding that out took a while, so the slice ends here.
                 Removed::Damaged => (swept, seen) = (swept + 1, limit),
             }
         }

@@ -74,12 +74,12 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.ran(ran)
     }
 
-    /// What came of it: where the database has failed, so has the batch.
+    /// Notes what came of a transaction. Where the database has failed, so has the batch.
     fn ran(&mut self, ran: Result<(Bytes, usize), CommitError<Reason>>) -> Result<Bytes, CommitError<Reason>> {
         match &ran {
             Ok((_, bytes)) => self.has_written(*bytes),
             Err(CommitError::Store(StoreError::Uncertain { reason, .. })) => self.early = Err(reason.clone()),
-            // As any read that fails.
+            // It counts as any other read that fails.
             Err(CommitError::Refused(TransactionError::Database(error))) => {
                 self.early = Err(format!("reading failed: {error}"));
             }

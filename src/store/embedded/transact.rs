@@ -13,8 +13,8 @@ use crate::store::StoreError;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {
-    /// A key over 256 bytes, a value over 4 KiB, or over 128 KiB in all, the outcome and 64 bytes for each key included. Use a
-    /// digest as the key; divide the value, or the transaction; keep large answers elsewhere.
+    /// A key over 256 bytes, a value over 4 KiB, or over 128 KiB in all, the outcome and 64 bytes for each key
+    /// included. Use a digest as the key; divide the value, or the transaction; keep large answers elsewhere.
     #[error("a {what} has {bytes} bytes; at most {limit} can be made durable")]
     TooLarge {
         /// A key, a value, or the transaction.
@@ -78,8 +78,8 @@ pub enum CommitError<E> {
     /// The run is not protected by a store at all: `fail_open` let it go ahead.
     #[error("the run goes ahead without a store, and has no record to commit")]
     Unprotected,
-    /// The store failed. [`Uncertain`](StoreError::Uncertain): it may have been done. Whatever the run answers then, its
-    /// requester is told that the outcome is unknown.
+    /// The store failed. [`Uncertain`](StoreError::Uncertain): it may have been done. Whatever the run answers then,
+    /// its requester is told that the outcome is unknown.
     #[error("the store failed")]
     Store(#[source] StoreError),
 }

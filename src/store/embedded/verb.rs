@@ -22,7 +22,7 @@ pub(super) struct Step {
     pub(super) id: RecordId,
     pub(super) transition: Transition,
     pub(super) reply: Reply<Applied>,
-    // Until when somebody waits for it; of a claim alone.
+    // Until when somebody waits for it. Only a claim has one.
     deadline: Option<Instant>,
 }
 
@@ -55,7 +55,7 @@ pub(super) enum Verb<E: StorageEngine> {
 }
 
 impl<E: StorageEngine> Verb<E> {
-    /// Of outcomes.
+    /// The bytes of its outcome.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Apply(step) => step.transition.outcome().map_or(0, bytes::Bytes::len),
@@ -63,7 +63,7 @@ impl<E: StorageEngine> Verb<E> {
         }
     }
 
-    /// What of it is written in one step with all others of its batch.
+    /// The bytes of it that are written in one step with all others of its batch.
     pub(super) fn step(&self) -> usize {
         VERB_BYTES + Some(self.bytes()).filter(|bytes| *bytes <= MAX_INLINE).unwrap_or(0)
     }

@@ -1,4 +1,5 @@
-//! Reports a batch that takes too long, and poisons the store if it takes for ever: a disk that hangs, not one that fails.
+//! Reports a batch that takes too long, and poisons the store if it takes for ever: a disk that hangs, not one that
+//! fails.
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -11,10 +12,11 @@ use super::storage_engine::StorageEngine;
 
 /// How often it looks, and tends the engine, which may rely on it: see [`StorageEngine::tend`].
 const LOOK_EVERY: Duration = Duration::from_millis(125);
-/// From when on it nudges the engine.
+/// How long a write may take before the engine is nudged.
 const NUDGED_AFTER: Duration = Duration::from_secs(1);
 
-/// Looks again and again, until the store is gone, closed or poisoned; and tends the engine until all its handles are gone.
+/// Looks again and again, until the store is gone, closed or poisoned; and tends the engine until all its handles are
+/// gone.
 pub(super) fn run<E: StorageEngine>(shared: &Weak<Shared<E>>) {
     let mut watch = E::Watch::default();
     let (mut reported, mut given_up) = (false, false);
@@ -38,7 +40,7 @@ pub(super) fn nudging<E: StorageEngine, T>(engine: &E, act: impl FnOnce() -> T) 
                 engine.nudge();
             }
         };
-        // Where no thread is to be had, it goes without.
+        // If no thread can be started, the engine is not nudged while it is opened.
         let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, nudge);
         let acted = act();
         drop(over);

@@ -15,14 +15,16 @@ use super::storage_engine::StorageEngine;
 use super::sweep::{Slice, sweep};
 use super::verb::{Reply, Verb};
 
-/// What is swept at least along with a batch of requests: little, so that they are not held up. Of records, otherwise, as
-/// many as the batch lists as expiring, so that sweeping keeps up with writing; of pieces, which are quicker, twice as many.
+/// The least that is swept along with a batch of requests: little, so that they are not held up. If the batch lists
+/// more records as expiring, as many are swept, so that sweeping keeps up with writing.
 const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
+/// How many pieces are swept, which is quick, for each one that the batch writes.
 const PIECES_PER_WRITTEN: usize = 2;
-/// What is swept in a batch of its own, while nobody asks for anything; who does then waits for its end.
+/// What is swept in a batch of its own while nobody asks for anything. Who asks then waits for its end.
 pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
-/// How often the thread looks for expired records, and, while it has nothing to write, how much is free on the disk.
+/// How often the thread looks for expired records.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks how much is free on the disk while it has nothing to write.
 const LOOK_EVERY: Duration = Duration::from_millis(125);
 
 /// A sweep that was asked for: done slice by slice, in one batch after the other.
@@ -155,8 +157,8 @@ pub(super) fn decide<E: StorageEngine>(batch: &mut Batch<'_, E>, verb: Verb<E>) 
     }
 }
 
-/// Sweeps a slice, where that was asked for; gives back what is not finished. After all other verbs of the batch: what is
-/// swept may be written again by one of them, under the same keys, and what a batch removes is removed last.
+/// Sweeps a slice, where that was asked for; gives back what is not finished. After all other verbs of the batch: what
+/// is swept may be written again by one of them, under the same keys, and what a batch removes is removed last.
 pub(super) fn sweep_asked<E: StorageEngine>(batch: &mut Batch<'_, E>, asked: Asked) -> Option<Asked> {
     let Asked { limit, swept, reply } = asked;
     let records = (limit - swept).min(SWEPT_IDLE.records);

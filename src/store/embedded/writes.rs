@@ -1,9 +1,9 @@
 //! What is written in one step, and in which order.
 //!
-//! An engine may need one write to its log for the mark of a step's beginning and one for the rest, each of which waits for
-//! the disk (sled's `apply_batch` does). A step whose keys can be written one after the other, so that whatever prefix of them
-//! is recovered makes sense, needs no mark. Short ones that claim operations and complete them can: see [`Writes::in_order`].
-//! All others are atomic: all is recovered, or nothing.
+//! An engine may need one write to its log for the mark of a step's beginning and one for the rest, each of which waits
+//! for the disk (sled's `apply_batch` does). A step whose keys can be written one after the other, so that whatever
+//! prefix of them is recovered makes sense, needs no mark. Short ones that claim operations and complete them can: see
+//! [`Writes::in_order`]. All others are atomic: all is recovered, or nothing.
 
 use std::collections::HashMap;
 
@@ -69,8 +69,9 @@ impl Writes {
     /// In the order in which they may be written one by one:
     /// 1. The entries that list the records: one that lists what is not there is passed over.
     /// 2. The records.
-    /// 3. The totals, which say up to which number they count the entries, and which ones are about to be removed. Where the
-    ///    step was cut short before them, the opening counts what is not in them: see [`Cut`](super::present::Cut).
+    /// 3. The totals, which say up to which number they count the entries, and which ones are about to be removed.
+    ///    Where the step was cut short before them, the opening counts what is not in them: see
+    ///    [`Cut`](super::present::Cut).
     /// 4. The entries that are removed.
     pub(crate) fn in_order(self) -> Vec<(Vec<u8>, Option<Bytes>)> {
         let mut entries: Vec<_> = self.entries.into_iter().collect();

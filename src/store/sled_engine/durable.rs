@@ -1,4 +1,4 @@
-//! The one place where a write becomes durable.
+//! The one place where a write to sled becomes durable; and what helps those who wait for a write that has failed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,8 +10,10 @@ use std::thread;
 use super::pins::pinned;
 use crate::laboratory::{self, Protection};
 
+/// A descriptor of our own for the file that sled writes to.
+///
 /// sled's `flush()` leaves the bytes with the operating system (`pwrite` and `sync_file_range`). What makes them
-/// survive a power cut is `fdatasync`, on a descriptor of our own for the file sled writes to.
+/// survive a power cut is `fdatasync` on that file.
 #[derive(Debug)]
 pub(super) struct Disk {
     file: File,
@@ -33,15 +35,15 @@ impl Disk {
     }
 }
 
-/// Wakes the threads that wait within sled for a write that has failed. On one of its paths sled notes the failure and wakes nobody;
-/// who comes to flush afterwards finds it, and wakes all.
+/// Wakes the threads that wait within sled for a write that has failed. On one of its paths sled notes the failure and
+/// wakes nobody. The next call of its `flush()` finds the failure, and wakes all of them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nudge {
     under_way: Arc<AtomicBool>,
 }
 
 impl Nudge {
-    /// On a thread of its own, as it may have to wait too; one at a time.
+    /// Calls `flush()` on a thread of its own, as it may have to wait too. There is one such thread at a time.
     pub(super) fn give(&self, db: &sled::Db) {
         if self.under_way.swap(true, Ordering::SeqCst) {
             return;
@@ -51,7 +53,7 @@ impl Nudge {
             let _ = pinned(move || db.flush());
             nudge.under_way.store(false, Ordering::SeqCst);
         };
-        // Where no thread is to be had, it goes without.
+        // If no thread can be started, nobody is woken this time.
         if thread::Builder::new().name("idempotency-nudge".to_owned()).spawn(give).is_err() {
             self.under_way.store(false, Ordering::SeqCst);
         }

@@ -14,22 +14,23 @@ use super::transaction::{self, Effect, as_batch};
 use crate::store::OpenError;
 use crate::store::embedded::{CommitError, Own, ReadError, Reason, StorageEngine, Writes, directory};
 
-/// sled's unit of space; and how often it makes durable what its space collection has moved. (sled would take 16 MiB too, but
-/// keeps offsets within a segment in 24 bits, which the last byte of so long a one doesn't fit.)
+/// sled's unit of space; and how often it makes durable what its space collection has moved. (sled would take 16 MiB
+/// too, but keeps offsets within a segment in 24 bits, which the last byte of so long a one doesn't fit.)
 ///
 /// Before a segment is used again, two others are filled with what was moved out of it and what came later. sled makes
-/// none of that durable first. What protects it is that sled's flusher collects for half of its interval at most, and has
-/// synced what it moved when the next one ends: what it moves in 25 ms is unsynced at most, and to fill two segments of 8 MiB
-/// it would have to move 670 MB a second, page by page. What the writer thread writes, at most 192 KiB at a time, it syncs itself. With
-/// the usual 512 KiB and 500 ms a power cut could leave the old place overwritten and the new one empty. A longer interval
-/// would save syncs of an idle store, of which there are 40 a second, and leave more unsynced.
+/// none of that durable first. What protects it is that sled's flusher collects for half of its interval at most, and
+/// has synced what it moved when the next one ends: what it moves in 25 ms is unsynced at most, and to fill two
+/// segments of 8 MiB it would have to move 670 MB a second, page by page. What the writer thread writes, at most 192
+/// KiB at a time, it syncs itself. With the usual 512 KiB and 500 ms a power cut could leave the old place overwritten
+/// and the new one empty. A longer interval would save syncs of an idle store, of which there are 40 a second, and
+/// leave more unsynced.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 25;
 
 /// The name of the store's tree.
 const TREE: &str = "tower-idempotency";
 
-/// sled's handles, and our own of its file.
+/// sled's handles, and a descriptor of our own for its file.
 #[derive(Debug, Clone)]
 pub(crate) struct SledEngine {
     pub(super) tree: sled::Tree,
@@ -70,7 +71,7 @@ impl StorageEngine for SledEngine {
         self.tree.range(from..).map(|entry| Ok(entry?))
     }
 
-    /// A reader of sled's may make new pages, where one has grown too long; two threads should not at once.
+    /// sled may make new pages while it reads, where one has grown too long, and two threads should not do so at once.
     fn write(&self, step: Writes) -> Result<(), String> {
         if step.is_atomic() {
             return self.tree.apply_batch(as_batch(step)).map_err(|error| write_failed(&error));

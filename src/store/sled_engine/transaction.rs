@@ -1,4 +1,5 @@
-//! The application's part of a transaction: a closure over its trees, run on the writer thread, in one of sled's transactions.
+//! The application's part of a transaction: a closure over its trees, run on the writer thread, in one of sled's
+//! transactions.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -16,15 +17,15 @@ use crate::store::embedded::{
     Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, TransactionError, Writes, quietly,
 };
 
-/// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one of over
-/// 128 KiB goes to a file that it never syncs.
+/// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one
+/// of over 128 KiB goes to a file that it never syncs.
 const MAX_VALUE: usize = 4_096;
 const MAX_KEY: usize = 256;
 /// The most bytes of keys, values and outcome, with 64 for each key.
 ///
 /// sled takes a batch back as a whole if the process ends within it, and with it what its space collection has moved
-/// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the database can't
-/// be opened any more. So nothing that long is written at once, by a transaction or by the store itself.
+/// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the database
+/// can't be opened any more. So nothing that long is written at once, by a transaction or by the store itself.
 pub(super) const MAX_STEP: usize = 128 * 1024;
 
 /// One of the application's trees, within a transaction. It sees what the transaction wrote before.

@@ -1,5 +1,5 @@
-//! The smallest engine there is: a map in memory, written to a file whole when it is made durable. It proves that what every
-//! embedded engine needs is here, and not in sled's.
+//! The smallest engine there is: a map in memory, written to a file whole when it is made durable. It proves that what
+//! every embedded engine needs is here, and not in sled's.
 
 use std::collections::BTreeMap;
 use std::fs;
