@@ -19,6 +19,7 @@ use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Current, Record, Transition};
 use crate::store::StoreError;
 
+type Taken = (Applied<Stored>, Option<Bytes>);
 type Answer<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
 
 /// Verbs that are decided and not yet written.
@@ -99,19 +100,14 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     pub(super) fn apply(&mut self, step: Step) {
         let checked = step.check();
         let Step { id, transition, reply, .. } = step;
-        let outcome = transition.outcome().cloned();
-        let taken = checked.and_then(|()| {
-            let transition = transition.map(|outcome| Stored::of(&outcome));
-            self.take(id, transition, outcome.clone())
-        });
-        let applied = match taken {
-            Ok(applied) => applied,
+        let (applied, outcome) = match checked.and_then(|()| self.take(id, transition)) {
+            Ok(taken) => taken,
             Err(error) => return drop(reply.send(Err(error))),
         };
         let shared = self.shared;
         self.answer(reply, move |engine| {
             let Applied { reply, record } = applied;
-            let record = record.map(|record| match outcome.filter(|_| reply == record::Reply::Taken) {
+            let record = record.map(|record| match outcome {
                 Some(outcome) => record.form(|_| Ok(outcome)),
                 None => read::whole(engine, id, &record),
             });
@@ -120,26 +116,23 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         });
     }
 
-    /// Takes a step on one record. `outcome` are the bytes that the transition refers to.
-    pub(super) fn take(
-        &mut self,
-        id: RecordId,
-        transition: Transition<Stored>,
-        outcome: Option<Bytes>,
-    ) -> Result<Applied<Stored>, StoreError> {
+    /// Takes a step on one record. Says what came of it, and the outcome that it has recorded.
+    pub(super) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Taken, StoreError> {
         let old = self.current(id).map_err(|error| self.shared.read_failed(error, id))?;
         let live = old.clone().and_then(|record| record.live(self.now));
         if live.is_none() && matches!(transition, Transition::Claim(_)) {
             self.shared.check_room(self.sums.records, self.sums.bytes)?;
         }
+        let outcome = transition.outcome().cloned();
+        let transition = transition.map(|outcome| Stored::of(&outcome));
         let (change, reply) = record::next(Current::from(live.as_ref()), transition);
         let record = match change {
-            Change::Nothing => return Ok(Applied { reply, record: live }),
+            Change::Nothing => return Ok((Applied { reply, record: live }, None)),
             Change::Put(draft) => Some(draft.stamp(live.as_ref(), self.shared.next_fence()?, self.now)),
             Change::Release => None,
         };
-        self.write_record(id, old, record.clone(), outcome)?;
-        Ok(Applied { reply, record })
+        self.write_record(id, old, record.clone(), outcome.clone())?;
+        Ok((Applied { reply, record }, outcome))
     }
 
     /// The record as this batch leaves it so far, past its expiry or not.
