@@ -89,12 +89,6 @@ impl<E: StorageEngine> Batch<'_, E> {
         beside.step.ended.iter().for_each(|id| self.end_run(id));
     }
 
-    /// A transaction has written so much, which is to be made durable.
-    pub(super) fn has_written(&mut self, bytes: usize) {
-        self.early = Ok(true);
-        self.unsynced += bytes;
-    }
-
     /// What the store says of its records as this batch leaves them.
     pub(super) fn totals(&self, leaving: Vec<u64>) -> Totals {
         let shared = self.shared;

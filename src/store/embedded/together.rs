@@ -77,7 +77,10 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// Notes what came of a transaction. Where the database has failed, so has the batch.
     fn ran(&mut self, ran: Result<(Bytes, usize), CommitError<Reason>>) -> Result<Bytes, CommitError<Reason>> {
         match &ran {
-            Ok((_, bytes)) => self.has_written(*bytes),
+            Ok((_, bytes)) => {
+                self.early = Ok(true);
+                self.unsynced += bytes;
+            }
             Err(CommitError::Store(StoreError::Uncertain { reason, .. })) => self.early = Err(reason.clone()),
             // It counts as any other read that fails.
             Err(CommitError::Refused(TransactionError::Database(error))) => {
