@@ -79,7 +79,7 @@ pub(super) use space::Limits;
 pub(super) use state::PANICKED;
 pub(super) use storage_engine::{Own, ReadError, StorageEngine};
 pub(super) use store::Embedded;
-pub(super) use transact::quietly;
 pub use transact::{Abort, CommitError, TransactionError};
 pub(crate) use transact::{Purpose, Reason, Transact};
+pub(super) use transact::{Transacted, quietly};
 pub(super) use writes::{ENTRY_BYTES, Writes};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::transact::{CommitError, Reason};
+use super::transact::Transacted;
 use super::writes::Writes;
 use crate::store::OpenError;
 
@@ -45,7 +45,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 
     /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how
     /// many bytes were written. `own` may be called again, when what it said before was undone.
-    fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>>;
+    fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Transacted<(Bytes, usize)>;
 
     /// Helps a write on that has been under way for a second, and is called again and again until it is over.
     fn nudge(&self);
@@ -72,7 +72,7 @@ pub(crate) enum ReadError {
 }
 
 /// What a store writes together with an outcome.
-pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Result<Writes, CommitError<Reason>>;
+pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Transacted<Writes>;
 
 /// All entries whose keys begin so.
 pub(super) fn scan<'a, E: StorageEngine>(

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::batch::Batch;
 use super::storage_engine::StorageEngine;
-use super::transact::{CommitError, Purpose, Reason, Transact, TransactionError, quietly};
+use super::transact::{CommitError, Purpose, Transact, Transacted, TransactionError, quietly};
 use super::writes::Writes;
 use crate::codec::Stored;
 use crate::record::{self, Change, Completion, Current, Record, Reply, Settlement, State, Transition};
@@ -38,11 +38,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    fn commit_together(
-        &mut self,
-        completion: &Completion<()>,
-        effect: &mut E::Effect,
-    ) -> Result<Bytes, CommitError<Reason>> {
+    fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Effect) -> Transacted<Bytes> {
         let id = completion.hold.id;
         let current = self.current(id).map_err(|error| CommitError::Store(self.shared.read_failed(error, id)))?;
         let live = current.clone().and_then(|record| record.live(self.now));
@@ -68,14 +64,14 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// A transaction of the application that completes no run.
-    fn write_alone(&mut self, effect: &mut E::Effect) -> Result<Bytes, CommitError<Reason>> {
+    fn write_alone(&mut self, effect: &mut E::Effect) -> Transacted<Bytes> {
         self.make_way().map_err(CommitError::Store)?;
         let ran = self.engine.transact(effect, &mut |_| Ok(Writes::default()));
         self.ran(ran)
     }
 
     /// Notes what came of a transaction. Where the database has failed, so has the batch.
-    fn ran(&mut self, ran: Result<(Bytes, usize), CommitError<Reason>>) -> Result<Bytes, CommitError<Reason>> {
+    fn ran(&mut self, ran: Transacted<(Bytes, usize)>) -> Transacted<Bytes> {
         match &ran {
             Ok((_, bytes)) => {
                 self.early = Ok(true);

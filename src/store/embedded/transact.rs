@@ -105,6 +105,9 @@ impl<E> CommitError<E> {
 /// A closure's reason to abort, of a type that only the closure and who waits for its answer know.
 pub(crate) type Reason = Box<dyn Any + Send>;
 
+/// What comes of a transaction, as the writer knows it.
+pub(crate) type Transacted<T> = Result<T, CommitError<Reason>>;
+
 /// What a transaction is for.
 pub(crate) enum Purpose {
     /// It completes a run.
@@ -114,7 +117,7 @@ pub(crate) enum Purpose {
 }
 
 /// How the writer answers.
-type Answer = Box<dyn FnOnce(Result<Bytes, CommitError<Reason>>) + Send>;
+type Answer = Box<dyn FnOnce(Transacted<Bytes>) + Send>;
 
 /// A transaction on its way to the writer. If it is dropped unanswered, what its answer holds is dropped with it.
 pub(crate) struct Transact<F> {

@@ -12,7 +12,7 @@ use super::pins::{Keeper, pinned};
 use super::segments;
 use super::transaction::{self, Effect, as_batch};
 use crate::store::OpenError;
-use crate::store::embedded::{CommitError, Own, ReadError, Reason, StorageEngine, Writes, directory};
+use crate::store::embedded::{Own, ReadError, StorageEngine, Transacted, Writes, directory};
 
 /// sled's unit of space; and how often it makes durable what its space collection has moved. (sled would take 16 MiB
 /// too, but keeps offsets within a segment in 24 bits, which the last byte of so long a one doesn't fit.)
@@ -90,7 +90,7 @@ impl StorageEngine for SledEngine {
         self.disk.sync(&self.db)
     }
 
-    fn transact(&self, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>> {
+    fn transact(&self, effect: &mut Effect, own: Own<'_>) -> Transacted<(Bytes, usize)> {
         transaction::run(&self.tree, effect, own)
     }
 

@@ -14,7 +14,7 @@ use sled::{IVec, Tree};
 
 use crate::store::StoreError;
 use crate::store::embedded::{
-    Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, TransactionError, Writes, quietly,
+    Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, Transacted, TransactionError, Writes, quietly,
 };
 
 /// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one
@@ -136,7 +136,7 @@ pub(crate) fn effect<const N: usize, E: Send + 'static>(
 }
 
 /// One of sled's transactions over the store's tree and the application's.
-pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>> {
+pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Transacted<(Bytes, usize)> {
     let Effect { trees, call } = effect;
     check_trees(store, trees)?;
     // The store's tree is among them: sled refuses those of another database.
@@ -170,7 +170,7 @@ pub(super) fn as_batch(step: Writes) -> sled::Batch {
     batch
 }
 
-fn check_trees(store: &Tree, trees: &[Tree]) -> Result<(), CommitError<Reason>> {
+fn check_trees(store: &Tree, trees: &[Tree]) -> Transacted<()> {
     if trees.iter().any(|tree| tree.name() == store.name()) {
         return Err(CommitError::Trees("the store's own tree is not the application's to write"));
     }
@@ -182,7 +182,7 @@ fn check_trees(store: &Tree, trees: &[Tree]) -> Result<(), CommitError<Reason>> 
 }
 
 /// The outcome, and how many bytes are written with it.
-fn called(call: &mut Call, trees: &[TransactionalTree]) -> Result<(Bytes, usize), CommitError<Reason>> {
+fn called(call: &mut Call, trees: &[TransactionalTree]) -> Transacted<(Bytes, usize)> {
     let failed = Failed::default();
     let result = catch_unwind(AssertUnwindSafe(|| call(trees, &failed)));
     if let Some(error) = failed.error.take() {

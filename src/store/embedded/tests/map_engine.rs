@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::store::OpenError;
 use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
-use crate::store::embedded::transact::{CommitError, Reason};
+use crate::store::embedded::transact::{CommitError, Transacted};
 use crate::store::embedded::writes::Writes;
 
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl StorageEngine for MapEngine {
         fs::write(&self.file, bytes).map_err(|error| error.to_string())
     }
 
-    fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Result<(Bytes, usize), CommitError<Reason>> {
+    fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Transacted<(Bytes, usize)> {
         let writes = own(outcome)?;
         let bytes = writes.bytes();
         self.write(writes).map(|()| (outcome.clone(), bytes)).map_err(|_| CommitError::Panicked)
