@@ -66,6 +66,28 @@ async fn one_that_is_given_up_panics_or_writes_too_much_leaves_nothing() {
     assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "the store works on");
 }
 
+/// A reason that panics when it is dropped.
+struct Touchy;
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        panic!("on purpose")
+    }
+}
+
+#[tokio::test]
+async fn a_reason_that_nobody_is_told_may_panic_when_it_is_dropped() {
+    let (_directory, store, [one, _]) = opened();
+    let refused: Result<(), CommitError<Touchy>> = store
+        .transaction([&one], |[one]| {
+            let _overlooked = one.insert(vec![0; 257], b"v");
+            Err(Abort::Because(Touchy))
+        })
+        .await;
+    assert!(matches!(refused, Err(CommitError::Refused(TransactionError::TooLarge { what: "key", .. }))));
+    assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "the store works on");
+}
+
 // "`TransactionTree::remove` counts nothing, an insert counts no overhead per entry."
 #[tokio::test]
 async fn trap_86_many_tiny_keys_and_removals_are_counted_too() {

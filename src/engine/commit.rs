@@ -1,7 +1,7 @@
 //! Effect and record in one transaction: what a run calls.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,69 +11,30 @@ use tokio::time::timeout;
 use super::commitment::{ANSWERED_WITHIN, Answer, Doubt, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
-use crate::store::{
-    Abort, NotCommitted, Purpose, SledStore, Store as _, StoreError, Transact, TransactionError, TransactionTree,
-    effect,
-};
+use crate::store::embedded::{CommitError, Purpose, Reason, Transact};
+use crate::store::{Abort, SledStore, Store as _, StoreError, TransactionTree, effect};
 
 /// For how long a transaction that is no run's may wait for the writer.
 const BEGUN_WITHIN: Duration = Duration::from_secs(30);
 
-/// Why a transaction was not committed. Unless said otherwise, nothing was done, and another may be tried.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CommitError<E> {
-    /// The closure said so.
-    #[error("the transaction was aborted")]
-    Aborted(#[source] E),
-    /// The closure panicked.
-    #[error("the transaction's closure panicked")]
-    Panicked,
-    /// A key or value is too large, the trees can't be read, or the answer not be recorded.
-    #[error(transparent)]
-    Refused(#[from] TransactionError),
-    /// The trees can't be written to together.
-    #[error("{0}; give trees that `SledStore::db` of this store has opened, each once")]
-    Trees(&'static str),
-    /// The run has committed already, or is about to. A run commits once.
-    #[error("this run has committed already; do all of the effect in one transaction")]
-    Twice,
-    /// The run is over: it was settled without this transaction.
-    #[error("this run is over; commit before the handler answers")]
-    Over,
-    /// The operation was taken over by another run, or settled by somebody else.
-    #[error("the operation is not this run's any more")]
-    Superseded,
-    /// The run's record is kept in another store than the one that was to commit.
-    #[error("the run belongs to another store; commit in the store of its layer")]
-    Foreign,
-    /// The run is not protected by a store at all: `fail_open` let it go ahead.
-    #[error("the run goes ahead without a store, and has no record to commit")]
-    Unprotected,
-    /// The store failed. [`Uncertain`](StoreError::Uncertain): it may have been done. Whatever the run answers then, its
-    /// requester is told that the outcome is unknown.
-    #[error("the store failed")]
-    Store(#[source] StoreError),
-}
-
 impl RunContext {
     /// Writes the run's effect and the record of its outcome in one transaction, durably. With
-    /// [`Rerun`](super::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets the
-    /// outcome or runs.
+    /// [`Rerun`](super::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets
+    /// the outcome or runs.
     ///
-    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and gives the outcome. It runs on the store's
-    /// writer thread, where everybody waits for it, the look-ups of other requests included: it should only read and
-    /// write these trees. It may be called again if the database asks for it; what it returned before was then undone.
-    /// Whatever the run returns afterwards, it is answered with this outcome. All that the transaction writes, the outcome
-    /// included, is at most 128 KiB.
+    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and gives the outcome. It runs on the
+    /// store's writer thread, where everybody waits for it, the look-ups of other requests included: it should only
+    /// read and write these trees. It may be called again if the database asks for it; what it returned before was then
+    /// undone. Whatever the run returns afterwards, it is answered with this outcome. All that the transaction writes,
+    /// the outcome included, is at most 128 KiB.
     ///
     /// # Errors
-    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run returns
-    /// counts as ever.
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run
+    /// returns counts as ever.
     ///
     /// # Cancel safety
-    /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the run is settled by it all
-    /// the same.
+    /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the run is settled by it
+    /// all the same.
     pub fn commit_in<const N: usize, E, F>(
         &self,
         store: &SledStore,
@@ -129,19 +90,20 @@ impl RunContext {
 }
 
 impl SledStore {
-    /// Writes to trees of the application in one transaction, durably: effects that belong to no run. What a run does is to be
-    /// written with the record of its outcome, by [`RunContext::commit_in`].
+    /// Writes to trees of the application in one transaction, durably: effects that belong to no run. What a run does
+    /// is to be written with the record of its outcome, by [`RunContext::commit_in`].
     ///
-    /// `closure` is given the trees, which [`db`](Self::db) must have opened. It runs on the store's writer thread, where
-    /// everybody waits for it, so it should only read and write these trees; it may be called again if the database asks for
-    /// it. What it writes is bounded, at 128 KiB with 64 bytes for each key: sled recovers a longer transaction, or a longer
-    /// `apply_batch` of your own, at the price of the database, if a power cut strikes then.
+    /// `closure` is given the trees, which [`db`](Self::db) must have opened. It runs on the store's writer thread,
+    /// where everybody waits for it, so it should only read and write these trees; it may be called again if the
+    /// database asks for it. What it writes is bounded, at 128 KiB with 64 bytes for each key: sled recovers a longer
+    /// transaction, or a longer `apply_batch` of your own, at the price of the database, if a power cut strikes then.
     ///
     /// # Errors
-    /// [`CommitError`]: aborted, panicked, refused, trees, or the store's. Unless it is uncertain whether the transaction is
-    /// durable, as it is when a write has not returned in 70 seconds, nothing was done. Of the store's,
+    /// [`CommitError`]: aborted, panicked, refused, trees, or the store's. Unless it is uncertain whether the
+    /// transaction is durable, as it is when a write has not returned in 70 seconds, nothing was done. Of the store's,
     /// [`Overloaded`](StoreError::Overloaded) is said at once while 4,096 verbs wait for it, and
-    /// [`Unavailable`](StoreError::Unavailable) where it comes to the transaction only after 30 seconds, and doesn't begin it.
+    /// [`Unavailable`](StoreError::Unavailable) where it comes to the transaction only after 30 seconds, and doesn't
+    /// begin it.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing.
@@ -155,14 +117,15 @@ impl SledStore {
         T: Send + 'static,
         E: Send + 'static,
     {
-        let (mut closure, given) = (closure, Given::default());
-        let value = given.clone();
+        // What the closure has given, the last time it was called.
+        let given = Arc::new(Mutex::new(None));
+        let (mut closure, value) = (closure, Arc::clone(&given));
         let kept = move |trees: [TransactionTree<'_>; N]| {
-            value.put(closure(trees)?);
+            *lock(&value) = Some(closure(trees)?);
             Ok(Bytes::new())
         };
         let sent = send(self, Purpose::Own(Instant::now() + BEGUN_WITHIN), trees, kept, |_| {});
-        async move { answer(sent).await.and_then(|_| given.take().ok_or(CommitError::Panicked)) }
+        async move { answer(sent).await.and_then(|_| lock(&given).take().ok_or(CommitError::Panicked)) }
     }
 }
 
@@ -180,23 +143,19 @@ where
     F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
     E: Send + 'static,
 {
-    let reason = Given::default();
-    let kept = reason.clone();
     let (reply, sent) = oneshot::channel();
-    let answer = Box::new(move |result: Result<_, NotCommitted>| {
-        let result = result.map_err(|error| match error {
-            NotCommitted::Aborted => reason.take().map_or(CommitError::Panicked, CommitError::Aborted),
-            NotCommitted::Panicked => CommitError::Panicked,
-            NotCommitted::Superseded => CommitError::Superseded,
-            NotCommitted::Refused(error) => CommitError::Refused(error),
-            NotCommitted::Trees(why) => CommitError::Trees(why),
-            NotCommitted::Store(error) | NotCommitted::Late(error) => CommitError::Store(error),
-        });
+    let answer = Box::new(move |result: Result<_, CommitError<Reason>>| {
+        let result = result.map_err(|error| error.map(known));
         settle(&result);
         let _ = reply.send(result);
     });
-    store.transact(Transact { purpose, effect: effect(trees, closure, move |error| kept.put(error)), answer });
+    store.transact(Transact { purpose, effect: effect(trees, closure), answer });
     sent
+}
+
+/// The closure's own reason. No other closure's can come with its answer.
+fn known<E: 'static>(reason: Reason) -> CommitError<E> {
+    reason.downcast().map_or(CommitError::Panicked, |reason| CommitError::Aborted(*reason))
 }
 
 /// Waits for the writer's answer.
@@ -218,27 +177,6 @@ fn recorded<E>(result: &Result<Bytes, CommitError<E>>) -> Answer {
     }
 }
 
-/// What a closure has given, the last time it was called.
-struct Given<T>(Arc<Mutex<Option<T>>>);
-
-impl<T> Given<T> {
-    fn put(&self, value: T) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-    }
-
-    fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl<T> Default for Given<T> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
-impl<T> Clone for Given<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -44,7 +44,7 @@ mod verdict;
 pub(crate) use crate::slots::End;
 pub use crate::slots::Refusal;
 #[cfg(feature = "sled")]
-pub use commit::CommitError;
+pub use crate::store::embedded::CommitError;
 #[cfg(idempotency_laboratory)]
 pub use commit_apart::SentApart;
 pub use context::{Rerun, RunContext};

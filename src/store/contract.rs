@@ -23,22 +23,22 @@ pub trait Sealed {}
 ///
 /// # Contract
 /// 1. A transition is one atomic step on one record, which one function of [`record`](crate::record), `next`, decides.
-/// 2. `Ok` is said only after what it says would survive what the store survives. That a transition was refused is an ordinary
-///    answer; `Err` is a fault.
+/// 2. `Ok` is said only after what it says would survive what the store survives. That a transition was refused is an
+///    ordinary answer; `Err` is a fault.
 /// 3. [`StoreError::Unavailable`], [`Full`](StoreError::Full), [`Overloaded`](StoreError::Overloaded) and
-///    [`Corrupt`](StoreError::Corrupt) mean that nothing was done, nor will be. [`Uncertain`](StoreError::Uncertain) means that it
-///    may have been, and that this process will not learn it: the store was poisoned or closed meanwhile. Where a network may lose
-///    the answer, the store itself sends again until it knows.
-/// 4. Limits refuse claims, never what ends a run. So does a store that is behind, and one that comes to a claim after its
-///    `patience`.
+///    [`Corrupt`](StoreError::Corrupt) mean that nothing was done, nor will be. [`Uncertain`](StoreError::Uncertain)
+///    means that it may have been, and that this process will not learn it: the store was poisoned or closed meanwhile.
+///    Where a network may lose the answer, the store itself sends again until it knows.
+/// 4. Limits refuse claims, never what ends a run. So does a store that is behind, and one that comes to a claim after
+///    its `patience`.
 /// 5. A fence never repeats and never shrinks, whatever was released, swept or expired, across restarts too.
 /// 6. A record past its expiry is absent, swept or not.
-/// 7. A run of a process that is gone, as far as the store knows, is presented as interrupted; to its own process it never is. Of
-///    one that another living process has, the record's [`owner`](Record::owner) says so.
+/// 7. A run of a process that is gone, as far as the store knows, is presented as interrupted; to its own process it
+///    never is. Of one that another living process has, the record's [`owner`](Record::owner) says so.
 ///
 /// # Cancellation
-/// A transition takes effect when `apply` is *called*. The future is only the way to the answer: dropping it, polled or not,
-/// undoes nothing. (A run that is dropped says so on its way out, where nothing can be awaited.)
+/// A transition takes effect when `apply` is *called*. The future is only the way to the answer: dropping it, polled or
+/// not, undoes nothing. (A run that is dropped says so on its way out, where nothing can be awaited.)
 ///
 /// # Clocks
 /// The store tells the time. No caller's time goes in; durations do.
@@ -46,8 +46,8 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
     /// The slots of this process.
     fn slots(&self) -> &Arc<Slots>;
 
-    /// Whether this process alone has the records. Then its slots exclude all others, and one may stand for a claim that
-    /// [may be repeated](crate::record::Claim::may_repeat).
+    /// Whether this process alone has the records. Then its slots exclude all others, and one may stand for a claim
+    /// that [may be repeated](crate::record::Claim::may_repeat).
     fn is_exclusive(&self) -> bool;
 
     /// The record of `id`. It may show what is not yet durable, so only who looks at the slot, loads, and finds the
@@ -68,8 +68,8 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
     /// How the store is.
     fn health(&self) -> Health;
 
-    /// The ids of records that other processes have changed, as far as the store hears of them: some may be missing. It never
-    /// ends. A store that this process has alone says nothing.
+    /// The ids of records that other processes have changed, as far as the store hears of them: some may be missing. It
+    /// never ends. A store that this process has alone says nothing.
     fn changed(&self) -> BoxStream<'static, RecordId>;
 }
 
@@ -109,8 +109,8 @@ pub enum Health {
         /// How long so far.
         since: Duration,
     },
-    /// A write, sync or read failed, or a write never returned: what is on disk is unknown. It refuses everything but what memory can answer, until
-    /// the process is started again.
+    /// A write, sync or read failed, or a write never returned: what is on disk is unknown. It refuses everything but
+    /// what memory can answer, until the process is started again.
     Poisoned {
         /// What failed.
         reason: String,

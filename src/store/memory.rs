@@ -124,7 +124,7 @@ struct Table {
 struct Row {
     record: Record,
     owner: Option<Claimant>,
-    // It was released, and its trace is kept.
+    // Whether it was released, and only its trace is kept.
     is_released: bool,
 }
 
@@ -199,8 +199,8 @@ impl Table {
             Entry::Occupied(row) => self.present(row.get(), process, now),
             Entry::Vacant(_) => None,
         };
-        if is_claim && current.is_none() {
-            self.check_room()?;
+        if is_claim && current.is_none() && self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
+            return Err(StoreError::Full { limit: "max_bytes" });
         }
         let is_released = matches!(&place, Entry::Occupied(row) if row.get().is_released);
         let stands = if is_released { Current::Released } else { Current::from(current.as_ref()) };
@@ -247,7 +247,7 @@ impl Table {
         record.live(now)
     }
 
-    /// Since when the owner sees to it no more.
+    /// Since when the owner does not see to a record any more; `None` if it does.
     fn gone(&self, owner: Claimant, now: Timestamp) -> Option<Timestamp> {
         let too_late = Some(owner.until).filter(|until| *until <= now);
         let ended = lock(&self.ended).get(&owner.process).copied();
@@ -308,16 +308,6 @@ impl Table {
             }
         }
         swept
-    }
-
-    fn check_room(&self) -> Result<(), StoreError> {
-        if self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
-            return Err(StoreError::Full { limit: "max_bytes" });
-        }
-        if self.count.load(Ordering::Relaxed) >= self.max_records {
-            return Err(StoreError::Full { limit: "max_records" });
-        }
-        Ok(())
     }
 
     fn next_fence(&self) -> Fence {

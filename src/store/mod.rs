@@ -9,7 +9,7 @@
 
 mod contract;
 #[cfg(feature = "sled")]
-mod embedded;
+pub(crate) mod embedded;
 mod erased;
 mod error;
 #[cfg(feature = "memory")]
@@ -23,8 +23,6 @@ pub use crate::slots::Slots;
 pub use contract::{Health, InterruptedRecord, Page, Store};
 #[cfg(feature = "sled")]
 pub use embedded::{Abort, TransactionError};
-#[cfg(feature = "sled")]
-pub(crate) use embedded::{NotCommitted, Purpose, Transact};
 pub use erased::AnyStore;
 pub use error::{OpenError, StoreError};
 #[cfg(feature = "memory")]

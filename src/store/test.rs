@@ -182,8 +182,8 @@ impl TestStore {
         self.opened()
     }
 
-    /// Another process opens the same records beside this one, which goes on, as servers do that share a database. From now
-    /// on every claim leaves a trace, as slots exclude nobody elsewhere.
+    /// Another process opens the same records beside this one, which goes on, as servers do that share a database. From
+    /// now on every claim leaves a trace, as slots exclude nobody elsewhere.
     #[must_use]
     pub fn beside(&self) -> Self {
         self.world.is_shared.store(true, Ordering::SeqCst);

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use ahash::RandomState;
 use bytes::Bytes;
 
-use super::engine::{Engine, ReadError};
 use super::listing::Listings;
 use super::read;
 use super::state::{PANICKED, Shared};
+use super::storage_engine::{ReadError, StorageEngine};
 use super::verb::{Reply, Step};
 use super::writes::Writes;
 use crate::clock::Timestamp;
@@ -19,10 +19,11 @@ use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Current, Record, Transition};
 use crate::store::StoreError;
 
+type Taken = (Applied<Stored>, Option<Bytes>);
 type Answer<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
 
 /// Verbs that are decided and not yet written.
-pub(super) struct Batch<'a, E: Engine> {
+pub(super) struct Batch<'a, E: StorageEngine> {
     pub(super) shared: &'a Shared<E>,
     pub(super) engine: &'a E,
     pub(super) now: Timestamp,
@@ -33,7 +34,7 @@ pub(super) struct Batch<'a, E: Engine> {
     pub(super) sums: Sums,
     // The entries that were erased.
     pub(super) erased: HashSet<Vec<u8>, RandomState>,
-    // Whether something was written already that is to be made durable, or failed to be.
+    // Whether there is something to be made durable beside what is written at the end; or how that failed.
     pub(super) early: Result<bool, String>,
     // The bytes that were written since the last sync.
     pub(super) unsynced: usize,
@@ -74,7 +75,7 @@ pub(super) struct Sums {
     pub(super) numbers: u64,
 }
 
-impl<'a, E: Engine> Batch<'a, E> {
+impl<'a, E: StorageEngine> Batch<'a, E> {
     pub(super) fn new(shared: &'a Shared<E>, engine: &'a E) -> Self {
         Self {
             shared,
@@ -99,15 +100,14 @@ impl<'a, E: Engine> Batch<'a, E> {
     pub(super) fn apply(&mut self, step: Step) {
         let checked = step.check();
         let Step { id, transition, reply, .. } = step;
-        let outcome = transition.outcome().cloned();
-        let applied = match checked.and_then(|()| self.take(id, transition)) {
-            Ok(applied) => applied,
+        let (applied, outcome) = match checked.and_then(|()| self.take(id, transition)) {
+            Ok(taken) => taken,
             Err(error) => return drop(reply.send(Err(error))),
         };
         let shared = self.shared;
         self.answer(reply, move |engine| {
             let Applied { reply, record } = applied;
-            let record = record.map(|record| match outcome.filter(|_| reply == record::Reply::Taken) {
+            let record = record.map(|record| match outcome {
                 Some(outcome) => record.form(|_| Ok(outcome)),
                 None => read::whole(engine, id, &record),
             });
@@ -116,8 +116,8 @@ impl<'a, E: Engine> Batch<'a, E> {
         });
     }
 
-    /// Takes a step on one record.
-    pub(super) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Applied<Stored>, StoreError> {
+    /// Takes a step on one record. Says what came of it, and the outcome that it has recorded.
+    pub(super) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Taken, StoreError> {
         let old = self.current(id).map_err(|error| self.shared.read_failed(error, id))?;
         let live = old.clone().and_then(|record| record.live(self.now));
         if live.is_none() && matches!(transition, Transition::Claim(_)) {
@@ -127,12 +127,12 @@ impl<'a, E: Engine> Batch<'a, E> {
         let transition = transition.map(|outcome| Stored::of(&outcome));
         let (change, reply) = record::next(Current::from(live.as_ref()), transition);
         let record = match change {
-            Change::Nothing => return Ok(Applied { reply, record: live }),
+            Change::Nothing => return Ok((Applied { reply, record: live }, None)),
             Change::Put(draft) => Some(draft.stamp(live.as_ref(), self.shared.next_fence()?, self.now)),
             Change::Release => None,
         };
-        self.write_record(id, old, record.clone(), outcome)?;
-        Ok(Applied { reply, record })
+        self.write_record(id, old, record.clone(), outcome.clone())?;
+        Ok((Applied { reply, record }, outcome))
     }
 
     /// The record as this batch leaves it so far, past its expiry or not.
@@ -165,9 +165,17 @@ impl<'a, E: Engine> Batch<'a, E> {
         self.answers.push(Box::new(answer));
     }
 
-    /// Writes the batch, makes it durable, and only then answers. `sync` also where there is nothing to write.
-    pub(super) fn commit(mut self, sync: bool) -> Result<(), String> {
-        let written = catch_unwind(AssertUnwindSafe(|| self.write_all(sync)));
+    /// Answers once all that was written to the engine before, past the store too, is durable.
+    pub(super) fn sync(&mut self, reply: Reply<()>) {
+        if let Ok(sync) = &mut self.early {
+            *sync = true;
+        }
+        self.answer(reply, |_| Ok(()));
+    }
+
+    /// Writes the batch, makes it durable, and only then answers.
+    pub(super) fn commit(mut self) -> Result<(), String> {
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_all()));
         let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
         let totals = self.totals(Vec::new());
         let Self { shared, fresh, gone, answers, .. } = self;
@@ -181,7 +189,7 @@ impl<'a, E: Engine> Batch<'a, E> {
             gone.iter().for_each(|id| shared.present.remove(id));
         }
         if let Err(reason) = &result {
-            // Before the answers: who is told of the failure must find the store poisoned.
+            // This comes before the answers: who is told of the failure must find the store poisoned.
             shared.poison(reason.clone());
         }
         for answer in answers {
@@ -193,6 +201,6 @@ impl<'a, E: Engine> Batch<'a, E> {
     /// Commits the totals alone.
     pub(super) fn commit_totals(mut self) -> Result<(), String> {
         self.step.is_written = true;
-        self.commit(true)
+        self.commit()
     }
 }

@@ -14,13 +14,14 @@ use crate::record::{Record, State};
 
 /// What an entry takes beside its outcome, in bytes.
 const ENTRY_BYTES: u64 = 256;
-/// What is kept for entries that were asked for again; the rest is for the newest. Most retries come soon, and once.
+/// The share of the cache for entries that were asked for again; the rest is for the newest. Most retries come soon,
+/// and once.
 const ASKED_FOR: f64 = 0.5;
 
-/// How many parts it has at most, each with a lock of its own.
+/// The most parts that the cache has, each with a lock of its own.
 const MOST_PARTS: usize = 64;
-/// What one of its parts holds at least, if that much is to be had. It takes no outcome over half of that, and most layers
-/// take up to 1 MiB.
+/// The least bytes that a part holds, if the cache has as many. A part takes no outcome over half of what it holds, and
+/// most layers record up to 1 MiB.
 const PART_BYTES: u64 = 8 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ impl Cache {
         let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).max(16);
         let mut options = OptionsBuilder::new();
         let parts = usize::try_from(bytes / PART_BYTES).unwrap_or(usize::MAX).clamp(1, MOST_PARTS);
-        // There are as many as a power of two.
+        // Their number is a power of two.
         let parts = (parts / 2 + 1).next_power_of_two();
         options.estimated_items_capacity(items).weight_capacity(bytes).hot_allocation(ASKED_FOR).shards(parts);
         Self(match options.build() {

@@ -8,18 +8,21 @@ use backon::{ConstantBuilder, Retryable as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::engine::Engine;
 use super::queue::Sender;
 use super::state::Shared;
+use super::storage_engine::StorageEngine;
 use super::verb::Verb;
 use crate::store::StoreError;
 
 /// How long closing may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How far apart closing looks whether all handles are gone.
+/// How long closing pauses before it looks again whether all handles are gone.
 const PAUSE: Duration = Duration::from_millis(10);
 
-pub(super) async fn close<E: Engine>(shared: &Arc<Shared<E>>, writer: &Sender<Verb<E>>) -> Result<(), StoreError> {
+pub(super) async fn close<E: StorageEngine>(
+    shared: &Arc<Shared<E>>,
+    writer: &Sender<Verb<E>>,
+) -> Result<(), StoreError> {
     let deadline = Instant::now() + DEADLINE;
     shared.closed.store(true, Ordering::SeqCst);
     let (reply, finished) = oneshot::channel();
@@ -39,8 +42,8 @@ pub(super) async fn close<E: Engine>(shared: &Arc<Shared<E>>, writer: &Sender<Ve
     Ok(())
 }
 
-/// On a thread of its own, which may wait for the disk as long as it likes.
-async fn drop_apart<E: Engine>(shared: Arc<Shared<E>>, engine: E, deadline: Instant) -> Result<(), StoreError> {
+/// Lets the engine go on a thread of its own, which may wait for the disk as long as it likes.
+async fn drop_apart<E: StorageEngine>(shared: Arc<Shared<E>>, engine: E, deadline: Instant) -> Result<(), StoreError> {
     let (done, dropped) = oneshot::channel();
     let drop = move || {
         shared.let_go(engine);
@@ -57,7 +60,7 @@ async fn drop_apart<E: Engine>(shared: Arc<Shared<E>>, engine: E, deadline: Inst
 }
 
 /// The engine's own threads may hold it a little longer; a handle that was lent holds it as long as it lives.
-async fn wait_for_others<E: Engine>(shared: &Shared<E>, deadline: Instant) -> Result<(), StoreError> {
+async fn wait_for_others<E: StorageEngine>(shared: &Shared<E>, deadline: Instant) -> Result<(), StoreError> {
     let closed = || async { E::is_closed(&shared.path).then_some(()).ok_or(()) };
     let pauses = ConstantBuilder::default().with_delay(PAUSE).without_max_times();
     match timeout_at(deadline, closed.retry(pauses).sleep(tokio::time::sleep)).await {

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use crate::store::OpenError;
 
-/// The file whose lock says that the directory is open. It is the first one made, and stays when the store is closed: by
-/// it a store's directory is known.
+/// The file whose lock says that the directory is open. It is the first one made, and stays when the store is closed:
+/// by it a store's directory is known.
 const LOCK_FILE: &str = "tower-idempotency.lock";
 
-/// What the lock file holds from the moment on when the first opening's boot number, and what sled made, are durable.
+/// What the lock file holds from the moment on when the first opening's boot number, and what the engine made, are
+/// durable.
 const COMPLETE: &[u8] = b"complete\n";
-/// What the names of files begin with that a first opening left unfinished.
+/// What a file's name is made to begin with, if a first opening left it unfinished.
 const ASIDE: &str = "unfinished.";
 
 /// Makes the directory, or checks that the one there is a store's or empty, and locks it.
@@ -78,7 +79,7 @@ pub(super) fn is_complete(lock: &File) -> bool {
     lock.metadata().is_ok_and(|metadata| metadata.len() > 0)
 }
 
-/// Says so, durably.
+/// Notes durably that an opening came so far.
 pub(super) fn complete(mut lock: &File, path: &Path) -> Result<(), OpenError> {
     if is_complete(lock) {
         return Ok(());
@@ -87,8 +88,9 @@ pub(super) fn complete(mut lock: &File, path: &Path) -> Result<(), OpenError> {
     written.map_err(io_error("writing", &path.join(LOCK_FILE)))
 }
 
-/// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but sled can't read it.
-pub(crate) fn set_aside(path: &Path) -> Result<(), OpenError> {
+/// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but the engine can't
+/// read it.
+pub(super) fn set_aside(path: &Path) -> Result<(), OpenError> {
     tracing::warn!(target: "tower_idempotency", path = %path.display(), "the first opening was cut short; it begins anew");
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let name = entry.map_err(io_error("reading", path))?.file_name();
@@ -97,7 +99,7 @@ pub(crate) fn set_aside(path: &Path) -> Result<(), OpenError> {
             continue;
         }
         let (from, to) = (path.join(&name), path.join(format!("{ASIDE}{text}")));
-        // What an earlier one left there is in the way only if it is a directory that isn't empty, as `blobs` may be.
+        // What an earlier one left there is in the way only if it is a directory that isn't empty.
         if to.is_dir() {
             fs::remove_dir_all(&to).map_err(io_error("removing", &to))?;
         }
@@ -110,8 +112,8 @@ fn sync_one(path: &Path) -> Result<(), OpenError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path))
 }
 
-/// Makes the directory and what stands in it durable, and its name, and the names of the directories above it: an earlier
-/// opening may have made them and not come so far.
+/// Makes the directory and what stands in it durable, and its name, and the names of the directories above it: an
+/// earlier opening may have made them and not come so far.
 pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let entry = entry.map_err(io_error("reading", path))?.path();
@@ -125,7 +127,7 @@ pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     let absolute = fs::canonicalize(path).map_err(io_error("finding", path))?;
     for (above, directory) in absolute.ancestors().skip(1).enumerate() {
         match sync_one(directory) {
-            // Higher up: not ours to read, or of a file system that can't be written to, or knows no syncs.
+            // Those higher up may not be ours to read, or their file system can't be written to, or knows no syncs.
             Err(OpenError::Io { source, .. }) if above > 0 && is_harmless(source.kind()) => {}
             result => result?,
         }

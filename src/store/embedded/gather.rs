@@ -1,36 +1,37 @@
 //! What is written together: all that is queued, and what is about to be.
 //!
-//! A batch costs a sync, however little is in it. While other runs are under way, their verbs often come a moment after the
-//! first; a batch that waits that moment for them holds many more, and all are answered sooner. Whether it is worth it is
-//! learned: a wait for nothing is followed by batches that don't wait, twice as many each time.
+//! A batch costs a sync, however little is in it. While other runs are under way, their verbs often come a moment after
+//! the first; a batch that waits that moment for them holds many more, and all are answered sooner. Whether that is
+//! worth it is learned: after a wait in which nothing came, some batches don't wait, twice as many each time.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::engine::Engine;
 use super::queue::Receiver;
+use super::storage_engine::StorageEngine;
 use super::verb::Verb;
-use super::writes::MAX_STEP;
 
 /// The most verbs in one batch.
 const MAX_VERBS: usize = 512;
 /// The bytes of outcomes from which on a batch takes no more verbs.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// For how long it is waited, again and again while some come, and from when on a batch waits no more. Timers are coarse: a
-/// wait for nothing takes some 70 µs, less than a sync on most disks.
+/// How long a batch waits for more verbs, and again as long as some come. Timers are coarse: a wait in which nothing
+/// comes takes some 70 µs, less than a sync on most disks.
 const GRACE: Duration = Duration::from_micros(20);
+/// How long a batch waits in all.
 const MOST_GRACE: Duration = Duration::from_micros(200);
-/// For how many at most it waits. So many are worth a sync, and the others come while it is made.
+/// The most verbs that a batch waits for: so many are worth a sync, and the others come while it is made.
 const MOST_AWAITED: usize = 32;
-/// How many batches at most don't wait, before it is tried again.
+/// The most batches in a row that don't wait before one does again.
 const MOST_SKIPPED: u32 = 64;
 
 /// Whether it is worth waiting for more.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    // How many batches go without, from now on, and the next time.
+    // How many of the next batches don't wait.
     skips: u32,
+    // How many won't after the next wait in which nothing comes.
     next_skips: u32,
 }
 
@@ -42,7 +43,7 @@ impl Patience {
         may_wait
     }
 
-    /// What came of having waited.
+    /// Learns from a wait whether something came.
     fn has_waited(&mut self, for_something: bool) {
         if for_something {
             *self = Self::default();
@@ -64,8 +65,8 @@ pub(super) struct Load {
 }
 
 impl Load {
-    fn is_full(&self) -> bool {
-        self.close.is_some() || self.verbs >= MAX_VERBS || self.bytes >= MAX_BYTES || self.step >= MAX_STEP
+    fn is_full<E: StorageEngine>(&self) -> bool {
+        self.close.is_some() || self.verbs >= MAX_VERBS || self.bytes >= MAX_BYTES || self.step >= E::MAX_STEP
     }
 
     /// Whether it has taken nothing.
@@ -74,8 +75,8 @@ impl Load {
     }
 
     /// Takes the next verb, if one is there and has room.
-    pub(super) fn take<E: Engine>(&mut self, queue: &mut Receiver<Verb<E>>) -> Option<Verb<E>> {
-        if self.is_full() {
+    pub(super) fn take<E: StorageEngine>(&mut self, queue: &mut Receiver<Verb<E>>) -> Option<Verb<E>> {
+        if self.is_full::<E>() {
             return None;
         }
         match queue.take()? {
@@ -93,11 +94,11 @@ impl Load {
     }
 
     /// Waits a moment for more, while it has little and some of `live` runs may be about to send.
-    pub(super) fn gather<T>(&self, queue: &Receiver<T>, live: usize, patience: &mut Patience) {
+    pub(super) fn gather<E: StorageEngine>(&self, queue: &Receiver<Verb<E>>, live: usize, patience: &mut Patience) {
         let wanted = live.min(MOST_AWAITED);
         let missing = |there: usize| wanted.saturating_sub(self.verbs + there);
         let Ok(before) = queue.wait(0, Duration::ZERO) else { return };
-        if self.is_empty() || self.is_full() || missing(before) == 0 || !patience.may_wait() {
+        if self.is_empty() || self.is_full::<E>() || missing(before) == 0 || !patience.may_wait() {
             return;
         }
         let (began, mut there) = (Instant::now(), before);

@@ -1,4 +1,4 @@
-//! The keys of the store's tree.
+//! The keys of the engine's map.
 //!
 //! | key | value | what |
 //! |---|---|---|
@@ -10,27 +10,29 @@
 //! | `g` id fence | | whose pieces are to be removed: a grave |
 //! | `m` name | | what is said of the store as a whole |
 //!
-//! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4. All
-//! keys of a record stand in one tree, so that one batch writes them together.
+//! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4.
+//! All keys of a record stand in one map, so that one batch writes them together.
 
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
 
 /// The most bytes of an outcome in one value: with an engine's own framing it stays below 4 KiB.
-pub(super) const CHUNK_BYTES: usize = 4_000;
+pub(super) const PIECE_BYTES: usize = 4_000;
 
 /// The version of this layout and the codec's.
 pub(super) const FORMAT: &[u8] = b"mformat";
 /// The number of this opening.
 pub(super) const BOOT: &[u8] = b"mboot";
-/// The number of records, the latest time seen, the sum of the numbers of all `e` and `n` entries, which wraps, the bytes of
-/// all outcomes, below which number the entries are that it counts, and the numbers of those that were about to be removed
-/// and are not counted. See [`totals`](super::totals).
+/// The number of records, the latest time seen, the sum of the numbers of all `e` and `n` entries, which wraps, the
+/// bytes of all outcomes, below which number the entries are that it counts, and the numbers of those that were about
+/// to be removed and are not counted. See [`totals`](super::totals).
 pub(super) const TOTALS: &[u8] = b"mtotals";
 
 pub(super) fn record(id: &RecordId) -> [u8; 33] {
-    tagged(b'r', id)
+    let mut key = [b'r'; 33];
+    key[1..].copy_from_slice(id.as_bytes());
+    key
 }
 
 /// The key of an entry that lists runs.
@@ -60,28 +62,21 @@ pub(super) fn interrupted(since: Timestamp, id: &RecordId) -> [u8; 41] {
     key
 }
 
-pub(super) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
+pub(super) fn piece(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
     let mut key = [0; 45];
-    key[..33].copy_from_slice(&tagged(b'c', id));
-    key[33..41].copy_from_slice(&fence.0.to_be_bytes());
+    key[..41].copy_from_slice(&pieces_of(id, fence));
     key[41..].copy_from_slice(&index.to_be_bytes());
     key
 }
 
-/// What the keys of all chunks of an outcome begin with.
-pub(super) fn chunks_of(id: &RecordId, fence: Fence) -> [u8; 41] {
-    let mut prefix = [b'c'; 41];
-    prefix[1..33].copy_from_slice(id.as_bytes());
-    prefix[33..].copy_from_slice(&fence.0.to_be_bytes());
-    prefix
+/// What the keys of all pieces of an outcome begin with.
+pub(super) fn pieces_of(id: &RecordId, fence: Fence) -> [u8; 41] {
+    of_outcome(b'c', id, fence)
 }
 
 /// The grave of an outcome whose record is gone.
 pub(super) fn grave(id: &RecordId, fence: Fence) -> [u8; 41] {
-    let mut key = [b'g'; 41];
-    key[1..33].copy_from_slice(id.as_bytes());
-    key[33..].copy_from_slice(&fence.0.to_be_bytes());
-    key
+    of_outcome(b'g', id, fence)
 }
 
 /// What all pieces of the outcome in a grave begin with.
@@ -93,13 +88,13 @@ pub(super) fn buried(grave: &[u8]) -> Vec<u8> {
     prefix
 }
 
-/// The keys of the chunks of an outcome of `length` bytes.
-pub(super) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<Item = [u8; 45]> {
-    let count = length.div_ceil(CHUNK_BYTES as u64);
-    (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| chunk(&id, fence, index))
+/// The keys of the pieces of an outcome of `length` bytes.
+pub(super) fn pieces(id: RecordId, fence: Fence, length: u64) -> impl Iterator<Item = [u8; 45]> {
+    let count = length.div_ceil(PIECE_BYTES as u64);
+    (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| piece(&id, fence, index))
 }
 
-/// The number of an entry that lists records.
+/// The number at the end of a key of an entry that lists records, or of an item in such an entry.
 pub(super) fn number_of(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
 }
@@ -111,7 +106,7 @@ pub(super) const RUNNING: &[u8] = b"n";
 pub(super) const INTERRUPTED: &[u8] = b"i";
 pub(super) const GRAVES: &[u8] = b"g";
 
-/// The id at the end of a key, or of an item in a list.
+/// The id that these bytes end with.
 pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {
     key.last_chunk().copied().map(RecordId::from_bytes)
 }
@@ -122,8 +117,9 @@ pub(super) fn time_of(key: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_millis(u64::from_be_bytes(bytes)))
 }
 
-fn tagged(tag: u8, id: &RecordId) -> [u8; 33] {
-    let mut key = [tag; 33];
-    key[1..].copy_from_slice(id.as_bytes());
+fn of_outcome(tag: u8, id: &RecordId, fence: Fence) -> [u8; 41] {
+    let mut key = [tag; 41];
+    key[1..33].copy_from_slice(id.as_bytes());
+    key[33..].copy_from_slice(&fence.0.to_be_bytes());
     key
 }

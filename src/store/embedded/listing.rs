@@ -1,14 +1,14 @@
 //! Entries that list many records: those of one batch that are forgotten at one time, and those that it claimed.
 //!
-//! An engine's cost goes by the key, so a batch writes one entry where each record would need one. Nothing is taken out of an
-//! entry when a record changes: who reads it compares what it says with the record, and passes over what is not so any
-//! more. Which records there are is read from these entries at every opening, so each has a checksum, and the totals say the
-//! sum of their numbers, so that none is lost unnoticed.
+//! An engine's cost goes by the key, so a batch writes one entry where each record would need one. Nothing is taken out
+//! of an entry when a record changes: who reads it compares what it says with the record, and passes over what is not
+//! so any more. Which records there are is read from these entries at every opening, so each has a checksum, and the
+//! totals say the sum of their numbers, so that none is lost unnoticed.
 
 use std::collections::BTreeMap;
 
-use super::engine::{Engine, ReadError, scan};
 use super::keys;
+use super::storage_engine::{ReadError, StorageEngine, scan};
 use super::writes::Writes;
 use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};
@@ -101,7 +101,11 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Vec<(RecordId, Fence)>> {
     if checksum(key, items.as_flattened()) != *sum {
         return None;
     }
-    items.iter().map(|item| Some((keys::id_of(&item[..ID_BYTES])?, fence(&item[ID_BYTES..])?))).collect()
+    let record = |item: &[u8; ITEM_BYTES]| {
+        let (id, fence) = item.split_first_chunk()?;
+        Some((RecordId::from_bytes(*id), Fence(keys::number_of(fence))))
+    };
+    items.iter().map(record).collect()
 }
 
 /// The value of an entry without the first `count` of its records.
@@ -111,7 +115,7 @@ pub(super) fn rest(key: &[u8], old: &[u8], count: usize) -> Vec<u8> {
 }
 
 /// Whether an entry of expiries that was made after the one of this number names a record.
-pub(super) fn is_named_after<E: Engine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
+pub(super) fn is_named_after<E: StorageEngine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
     for entry in scan(engine, keys::EXPIRY) {
         let (key, value) = entry?;
         let key = key.as_ref();
@@ -121,10 +125,6 @@ pub(super) fn is_named_after<E: Engine>(engine: &E, id: RecordId, number: u64) -
         }
     }
     Ok(false)
-}
-
-fn fence(bytes: &[u8]) -> Option<Fence> {
-    Some(Fence(u64::from_be_bytes(bytes.try_into().ok()?)))
 }
 
 #[cfg(test)]

@@ -3,21 +3,24 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
 
 use super::batch::Batch;
 use super::cache::Cache;
 use super::directory::{self, broken};
-use super::engine::{Engine, ReadError, scan};
 use super::present::{Cut, Present};
 use super::queue::queue;
 use super::read;
 use super::records::outcome_bytes;
 use super::repair::repair;
-use super::space::Limits;
-use super::state::{MAX_BOOT, Opening, Shared};
+use super::space::{Limits, Space};
+use super::state::{BOOT_SHIFT, MAX_BOOT, READERS, Shared};
+use super::storage_engine::{ReadError, StorageEngine, scan};
 use super::store::Embedded;
 use super::totals::Totals;
 use super::{keys, listing, watchdog, writer};
@@ -28,19 +31,21 @@ use crate::store::OpenError;
 
 /// The version of the layout in `keys.rs` and of the codec. No release has written those before it.
 const FORMAT: u8 = 3;
-/// Runs of an earlier process that are said to be interrupted in one batch.
+/// The most runs of an earlier process that are marked as interrupted in one batch.
 const CUT_PER_BATCH: usize = 512;
+/// How often it is looked whether another process has let a directory go.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How a store is set up.
 #[derive(Debug, Clone)]
-pub(crate) struct Setup<E: Engine> {
+pub(crate) struct Setup<E: StorageEngine> {
     pub(crate) engine: E::Options,
     pub(crate) outcome_cache_bytes: u64,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-impl<E: Engine> Setup<E> {
+impl<E: StorageEngine> Setup<E> {
     /// Opens the store in `path`.
     pub(crate) fn open(self, path: &Path) -> Result<Embedded<E>, OpenError> {
         let shared = Arc::new(self.prepare(path)?);
@@ -52,90 +57,119 @@ impl<E: Engine> Setup<E> {
         Ok(Embedded::new(shared, sender))
     }
 
-    /// Everything but the threads.
+    /// Opens the store in `path`, and waits for at most `patience` where another process, or another opening, has it.
+    pub(crate) fn open_within(self, path: &Path, patience: Duration) -> Result<Embedded<E>, OpenError> {
+        let began = Instant::now();
+        loop {
+            match self.clone().open(path) {
+                Err(OpenError::InUse { .. }) if began.elapsed() < patience => thread::sleep(LOOK_EVERY),
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Opens the store, but starts no threads.
     pub(super) fn prepare(self, path: &Path) -> Result<Shared<E>, OpenError> {
         let lock = directory::acquire(path)?;
-        // The lock file is durable before the engine makes its files: without it they would be taken for somebody else's. And
-        // what a process that was killed has left with the operating system is made durable first: an engine may build a
-        // durable snapshot on it, and after a power cut that lost it there would be nothing under the snapshot.
+        // The lock file is durable before the engine makes its files: without it they would be taken for somebody
+        // else's. And what a process that was killed has left with the operating system is made durable first: an
+        // engine may build a durable snapshot on it, and after a power cut that lost it there would be nothing under
+        // the snapshot.
         directory::sync(path)?;
         let was_used = directory::is_complete(&lock);
-        // An engine may panic on some damaged files, and where the last write fails as its handles go.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let engine = E::open(&self.engine, path, was_used)?;
+        let open = || guarded(path, || E::open(&self.engine, path, was_used));
+        let engine = match open() {
+            Err(OpenError::Database { .. }) if !was_used => {
+                directory::set_aside(path)?;
+                open()?
+            }
+            opened => opened?,
+        };
+        guarded(path, move || {
             directory::sync(path)?;
-            let attending = engine.clone();
-            attending.attend(|| self.start(path, engine, lock))
-        }));
-        opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was opened")))
+            watchdog::nudging(&engine.clone(), || self.start(path, engine, lock))
+        })
     }
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
     fn start(self, path: &Path, engine: E, lock: File) -> Result<Shared<E>, OpenError> {
+        let (shared, is_whole) = self.read(path, engine.clone(), lock)?;
+        let failed = |reason: String| broken(path, &reason);
+        let mut batch = Batch::new(&shared, &engine);
+        batch.write(keys::FORMAT, vec![FORMAT]);
+        batch.write(keys::BOOT, shared.boot.to_be_bytes().to_vec());
+        batch.commit().map_err(failed)?;
+        if let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+            directory::complete(lock, path)?;
+        }
+        if !is_whole {
+            repair(&shared, &engine).map_err(failed)?;
+        }
+        while cut_short(&shared, &engine).map_err(failed)? {}
+        let (boot, records) = (shared.boot, shared.count.load(Ordering::Relaxed));
+        tracing::info!(target: "tower_idempotency", path = %path.display(), boot, records, "the store is open");
+        Ok(shared)
+    }
+
+    /// What the store is, from what the engine holds; and whether all that lists the records is whole.
+    fn read(self, path: &Path, engine: E, lock: File) -> Result<(Shared<E>, bool), OpenError> {
         let unreadable = |error: ReadError| broken(path, &error.to_string());
-        let meta = |key: &[u8]| engine.get(key).map_err(unreadable);
+        let meta = |key: &[u8]| {
+            let value = engine.get(key).map_err(unreadable)?;
+            Ok(value.map(|value| value.as_ref().to_vec()))
+        };
 
         let format = meta(keys::FORMAT)?;
         if format.is_none() && directory::is_complete(&lock) {
             return Err(broken(path, "it is empty, though it was in use"));
         }
-        check_format(path, format.as_ref().map(AsRef::as_ref))?;
-        let last = known(path, format.is_some(), meta(keys::BOOT)?.as_ref().map(AsRef::as_ref), number)?.unwrap_or(0);
+        check_format(path, format.as_deref())?;
+        let last = known(path, format.is_some(), meta(keys::BOOT)?, number)?.unwrap_or(0);
         if last >= MAX_BOOT {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
         let boot = last + 1;
-        let totals = meta(keys::TOTALS)?;
-        let totals =
-            known(path, format.is_some(), totals.as_ref().map(AsRef::as_ref), Totals::decode)?.unwrap_or_default();
+        let totals = known(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
         let listed = Present::load(&engine, totals.count, &totals.entries).map_err(unreadable)?;
         let (cut, cut_bytes) = cut_off(&engine, &listed.cut);
-        let time = Timeline::start(self.clock, Timestamp::from_millis(totals.seen));
-        let shared = Shared::new(Opening {
+        // Where some are lost, every step says a sum that they don't have, until the repair has listed all: if it is
+        // cut short, the next opening finds that out.
+        let numbers = listed.numbers.wrapping_add(u64::from(!listed.is_whole));
+        let shared = Shared {
             path: path.into(),
-            engine: engine.clone(),
-            lock,
+            slots: Arc::default(),
+            engine: RwLock::new(Some(engine)),
             cache: Cache::new(self.outcome_cache_bytes),
             present: listed.present,
-            time,
+            runs: Mutex::default(),
+            time: Timeline::start(self.clock, Timestamp::from_millis(totals.seen)),
             limits: self.limits,
-            count: totals.count + cut,
-            bytes: totals.bytes.saturating_add(cut_bytes),
-            // Where some are lost, every step says a sum that they don't have, until the repair has listed all: if it is cut
-            // short, the next opening finds that out.
-            numbers: listed.numbers.wrapping_add(u64::from(!listed.is_whole)),
+            count: AtomicU64::new(totals.count + cut),
+            bytes: AtomicU64::new(totals.bytes.saturating_add(cut_bytes)),
+            numbers: AtomicU64::new(numbers),
             boot,
-        });
-        let failed = |reason: String| broken(path, &reason);
-        let mut batch = Batch::new(&shared, &engine);
-        batch.write(keys::FORMAT, vec![FORMAT]);
-        batch.write(keys::BOOT, boot.to_be_bytes().to_vec());
-        batch.commit(true).map_err(failed)?;
-        if let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
-            directory::complete(lock, path)?;
-        }
-        if !listed.is_whole {
-            repair(&shared, &engine).map_err(failed)?;
-        }
-        while cut_short(&shared, &engine).map_err(failed)? {}
-        tracing::info!(
-            target: "tower_idempotency", path = %path.display(), boot, records = shared.count.load(Ordering::Relaxed),
-            "the store is open"
-        );
-        Ok(shared)
+            next_fence: AtomicU64::new((boot << BOOT_SHIFT) + 1),
+            batch: Mutex::default(),
+            space: Space::default(),
+            readers: Arc::new(Semaphore::new(READERS as usize)),
+            closed: AtomicBool::new(false),
+            poison: OnceLock::new(),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok((shared, listed.is_whole))
     }
 }
 
 /// Marks a slice of the runs that the last process left; says whether there were any.
-fn cut_short<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<bool, String> {
+fn cut_short<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result<bool, String> {
     let mut batch = Batch::new(shared, engine);
     let any = cut_some_short(&mut batch)?;
-    batch.commit(false)?;
+    batch.commit()?;
     Ok(any)
 }
 
-/// Decides it.
-pub(super) fn cut_some_short<E: Engine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
+/// Adds a slice of them to `batch`.
+pub(super) fn cut_some_short<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
     let (mut cut, mut any) = (0, false);
     for entry in scan(batch.engine, keys::RUNNING) {
         let (key, value) = entry.map_err(|error| error.to_string())?;
@@ -146,7 +180,7 @@ pub(super) fn cut_some_short<E: Engine>(batch: &mut Batch<'_, E>) -> Result<bool
             batch.divide();
             cut += 1;
         }
-        // Behind the records that it lists: what is written of the batch may end between two of them.
+        // The entry goes after the records that it lists: what is written of the batch may end between two of them.
         batch.erase_entry(key);
         if cut >= CUT_PER_BATCH {
             break;
@@ -156,7 +190,7 @@ pub(super) fn cut_some_short<E: Engine>(batch: &mut Batch<'_, E>) -> Result<bool
 }
 
 /// Marks a run, unless it had ended.
-fn cut_one<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId, fence: Fence, number: u64) -> Result<(), String> {
+fn cut_one<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId, fence: Fence, number: u64) -> Result<(), String> {
     let Err(error) = batch.cut_short(id) else { return Ok(()) };
     // A newer entry knows until when it is refused.
     let is_listed = listing::is_named_after(batch.engine, id, number).map_err(|error| error.to_string())?;
@@ -178,36 +212,40 @@ fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
     }
 }
 
-/// What is said of the store as a whole; it is there from the first opening on, and nothing is guessed in its place:
-/// fences would come back, and time would turn back.
+/// A value that says something of the store as a whole. It is there from the first opening on, and nothing is guessed
+/// in its place: fences would come back, and time would turn back.
 fn known<T>(
     path: &Path,
     opened_before: bool,
-    value: Option<&[u8]>,
+    value: Option<Vec<u8>>,
     read: impl FnOnce(&[u8]) -> Option<T>,
 ) -> Result<Option<T>, OpenError> {
-    match value {
-        None if !opened_before => Ok(None),
-        value => match value.and_then(read) {
-            Some(value) => Ok(Some(value)),
-            None => Err(broken(path, "its boot number, count or time is damaged")),
-        },
+    if value.is_none() && !opened_before {
+        return Ok(None);
     }
+    let read = value.as_deref().and_then(read);
+    read.map(Some).ok_or_else(|| broken(path, "its boot number, count or time is damaged"))
 }
 
 fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// How many records the last step wrote that its totals don't count, as it was cut short before them, and the bytes of their
-/// outcomes.
-fn cut_off<E: Engine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
+/// How many records the last step wrote that its totals don't count, as it was cut short before them, and the bytes of
+/// their outcomes.
+fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
     // Those that can't be read are found again by whoever asks for them.
     let written = |cut: &&Cut| read::head(engine, cut.id).ok().flatten().filter(|record| record.fence == cut.fence);
     let written: Vec<_> = cut.iter().filter_map(|cut| Some((cut, written(&cut)?))).collect();
     let count = written.iter().filter(|(cut, _)| !cut.is_counted).count();
     let bytes = written.iter().map(|(_, record)| outcome_bytes(Some(record))).sum::<i64>();
     (count as u64, u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Calls what opens. An engine may panic on some damaged files, and where the last write fails as its handles go.
+fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let opened = catch_unwind(AssertUnwindSafe(open));
+    opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was opened")))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {

@@ -1,33 +1,34 @@
-//! What memory knows without a read: which records there may be, and which runs are under way. Who asks for a new key, which is
-//! what most do, is told so at once.
+//! What memory knows without a read: which records there may be, and which runs are under way. Who asks for a new key,
+//! which is what most do, is told so at once.
 //!
 //! A read may wait for whatever batch is being written, and holds up the thread it is made on. So of every record id a
 //! few bytes are kept, and counted: "none" is certain, "there may be one" is looked up. A record is put in before it is
-//! written and taken out after its deletion is durable, so the count never falls short. At the opening it is made from the
-//! entries that list the records, if they are whole, or else from the records themselves ([`repair`](super::repair)).
+//! written and taken out after its deletion is durable, so the count never falls short. At the opening it is made from
+//! the entries that list the records, if they are whole, or else from the records themselves
+//! ([`repair`](super::repair)).
 
 use std::collections::{HashMap, HashSet};
 
 use ahash::RandomState;
 use dashmap::DashMap;
 
-use super::engine::{Engine, ReadError, scan};
+use super::storage_engine::{ReadError, StorageEngine, scan};
 use super::totals::Entries;
 use super::{keys, listing};
 use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::{Fence, Record};
 
-/// For how many records there is room at the beginning.
+/// The most records that memory is reserved for at the opening.
 const MOST_AT_FIRST: usize = 1 << 20;
 
-/// How many records have a tag: some 20 bytes for each.
+/// How many records have each tag, which is a part of their ids. It takes some 20 bytes for each record.
 #[derive(Debug)]
 pub(super) struct Present {
     tags: DashMap<u32, u32, RandomState>,
 }
 
-/// What the entries say.
+/// What the entries that list the records say.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) present: Present,
@@ -48,9 +49,9 @@ pub(super) struct Cut {
 }
 
 impl Present {
-    /// Of a store that holds `count` records: every one is listed, as running or with its expiry. `said` is what the store
-    /// says of the entries.
-    pub(super) fn load<E: Engine>(engine: &E, count: u64, said: &Entries) -> Result<Listed, ReadError> {
+    /// Reads the entries of a store that holds `count` records: every one is listed, as running or with its expiry.
+    /// `said` is what the store says of the entries.
+    pub(super) fn load<E: StorageEngine>(engine: &E, count: u64, said: &Entries) -> Result<Listed, ReadError> {
         let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MOST_AT_FIRST);
         let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
         let (mut items, mut sum, mut counted, mut damaged) = (0, 0_u64, 0_u64, false);
@@ -115,17 +116,17 @@ impl Present {
     }
 }
 
-/// A few bytes of a digest.
+/// The first bytes of an id, which is a digest.
 fn tag(id: &RecordId) -> u32 {
     let [first, second, third, fourth, ..] = *id.as_bytes();
     u32::from_be_bytes([first, second, third, fourth])
 }
 
-/// The runs under way whose claims are on disk. The writer knows them without a read, and knows when all those of one entry
-/// have ended, so that it goes too. Runs of an earlier process were marked interrupted before the store was open.
+/// The runs under way whose claims are on disk. The writer knows them without a read, and knows when all those of one
+/// entry have ended, so that it goes too. Runs of an earlier process were marked interrupted before the store was open.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    // With the numbers of their entries.
+    // Each run's record, and the number of the entry that lists it.
     live: HashMap<RecordId, (Record<Stored>, u64), RandomState>,
     // How many of an entry's runs have not ended.
     left: HashMap<u64, usize, RandomState>,

@@ -1,7 +1,7 @@
 //! The way to the writer.
 //!
-//! Who takes says how many it waits for, and is woken once, when so many are there. (The standard library's channel wakes
-//! for each; on two cores, waking took longer than what was waited for.)
+//! Who takes says how many it waits for, and is woken once, when so many are there. (The standard library's channel
+//! wakes for each; on two cores, waking took longer than what was waited for.)
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,25 +1,28 @@
 //! Reads, which do not pass through the writer.
 //!
-//! What memory can't answer is read on a few of the runtime's threads for blocking work: who waits for it can give up when it
-//! takes too long, and the runtime's own threads go on, however long the disk takes.
+//! What memory can't answer is read on a few of the runtime's threads for blocking work: who waits for it can give up
+//! when it takes too long, and the runtime's own threads go on, however long the disk takes.
 //!
-//! A read may meet a batch that is half applied: a record whose chunks are not there yet, or not any more. It is then
+//! A read may meet a batch that is half applied: a record whose pieces are not there yet, or not any more. It is then
 //! made once more, and refused if it still doesn't fit.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::engine::{Engine, ReadError, scan};
 use super::keys;
 use super::state::Shared;
+use super::storage_engine::{ReadError, StorageEngine, scan};
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record};
 use crate::store::{InterruptedRecord, Page, StoreError};
 
 /// The live record of `id`, from memory or from disk.
-pub(super) async fn load<E: Engine>(shared: &Arc<Shared<E>>, id: RecordId) -> Result<Option<Record>, StoreError> {
+pub(super) async fn load<E: StorageEngine>(
+    shared: &Arc<Shared<E>>,
+    id: RecordId,
+) -> Result<Option<Record>, StoreError> {
     match known(shared, id) {
         Some(known) => known,
         None => Box::pin(apart(shared, move |shared, engine| from_disk(shared, engine, id))).await,
@@ -27,7 +30,7 @@ pub(super) async fn load<E: Engine>(shared: &Arc<Shared<E>>, id: RecordId) -> Re
 }
 
 /// What memory knows of `id`. `None`: it has to be read.
-fn known<E: Engine>(shared: &Shared<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
+fn known<E: StorageEngine>(shared: &Shared<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
     // What the cache holds is durable: it answers even for a poisoned store.
     if let Some(record) = shared.cache.get(&id) {
         return Some(Ok((*record).clone().live(shared.time.now())));
@@ -39,8 +42,8 @@ fn known<E: Engine>(shared: &Shared<E>, id: RecordId) -> Option<Result<Option<Re
     }
 }
 
-/// Calls what reads where it may take as long as it likes.
-async fn apart<E: Engine, T: Send + 'static>(
+/// Calls `read` on a thread where it may take as long as it likes.
+async fn apart<E: StorageEngine, T: Send + 'static>(
     shared: &Arc<Shared<E>>,
     read: impl FnOnce(&Shared<E>, &E) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
@@ -57,7 +60,7 @@ async fn apart<E: Engine, T: Send + 'static>(
     reading.await.unwrap_or_else(|_| Err(StoreError::unavailable("the runtime is shutting down")))
 }
 
-fn from_disk<E: Engine>(shared: &Shared<E>, engine: &E, id: RecordId) -> Result<Option<Record>, StoreError> {
+fn from_disk<E: StorageEngine>(shared: &Shared<E>, engine: &E, id: RecordId) -> Result<Option<Record>, StoreError> {
     let now = shared.time.now();
     let read = || match head(engine, id)?.and_then(|record| record.live(now)) {
         Some(record) => whole(engine, id, &record).map(Some),
@@ -71,7 +74,7 @@ fn from_disk<E: Engine>(shared: &Shared<E>, engine: &E, id: RecordId) -> Result<
 }
 
 /// A page of the interrupted operations, the oldest first.
-pub(super) async fn interrupted<E: Engine>(
+pub(super) async fn interrupted<E: StorageEngine>(
     shared: &Arc<Shared<E>>,
     page: Page,
 ) -> Result<Vec<InterruptedRecord>, StoreError> {
@@ -79,7 +82,7 @@ pub(super) async fn interrupted<E: Engine>(
     apart(shared, move |shared, engine| list_interrupted(shared, engine, page)).await
 }
 
-fn list_interrupted<E: Engine>(
+fn list_interrupted<E: StorageEngine>(
     shared: &Shared<E>,
     engine: &E,
     page: Page,
@@ -116,25 +119,25 @@ fn list_interrupted<E: Engine>(
 }
 
 /// The record as it stands, its outcome not yet fetched; expired ones too.
-pub(super) fn head<E: Engine>(engine: &E, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
+pub(super) fn head<E: StorageEngine>(engine: &E, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
     let Some(bytes) = engine.get(&keys::record(&id))? else { return Ok(None) };
     codec::decode(&id, bytes.as_ref()).map(Some).map_err(|error| ReadError::Corrupt(error.to_string()))
 }
 
 /// The record with its outcome.
-pub(super) fn whole<E: Engine>(engine: &E, id: RecordId, record: &Record<Stored>) -> Result<Record, ReadError> {
+pub(super) fn whole<E: StorageEngine>(engine: &E, id: RecordId, record: &Record<Stored>) -> Result<Record, ReadError> {
     record.form(|outcome| fetch(engine, id, record.fence, outcome))
 }
 
-fn fetch<E: Engine>(engine: &E, id: RecordId, fence: Fence, outcome: &Stored) -> Result<Bytes, ReadError> {
+fn fetch<E: StorageEngine>(engine: &E, id: RecordId, fence: Fence, outcome: &Stored) -> Result<Bytes, ReadError> {
     let (length, digest) = match outcome {
         Stored::Inline(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
-        Stored::Chunked { length, digest } => (*length, *digest),
+        Stored::InPieces { length, digest } => (*length, *digest),
     };
     let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
     // They stand side by side, so that one look for the first finds most of them.
-    let mut pieces = scan(engine, &keys::chunks_of(&id, fence));
-    for expected in keys::chunks(id, fence, length) {
+    let mut pieces = scan(engine, &keys::pieces_of(&id, fence));
+    for expected in keys::pieces(id, fence, length) {
         match pieces.next().transpose()? {
             Some((key, piece)) if *key.as_ref() == expected => bytes.extend_from_slice(piece.as_ref()),
             _ => return Err(ReadError::Corrupt("a part of the outcome is missing".to_owned())),

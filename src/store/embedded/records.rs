@@ -6,22 +6,22 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::batch::Batch;
-use super::engine::{Engine, scan_keys};
 use super::keys;
+use super::storage_engine::{StorageEngine, scan_keys};
 use crate::clock::Timestamp;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record, State, Transition};
 use crate::store::StoreError;
 
-/// What a record adds to an entry that lists it.
+/// The bytes that a record adds to an entry that lists it.
 const LISTED_BYTES: usize = 40;
 
-/// How long the key of a damaged record is refused where nothing says until when: as long as that of an interrupted one by
-/// default.
+/// How long the key of a damaged record is refused where nothing says until when: as long as that of an interrupted one
+/// by default.
 const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
-impl<E: Engine> Batch<'_, E> {
+impl<E: StorageEngine> Batch<'_, E> {
     /// Says of a run of the last process that it was cut short.
     pub(super) fn cut_short(&mut self, id: RecordId) -> Result<(), StoreError> {
         match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
@@ -32,7 +32,7 @@ impl<E: Engine> Batch<'_, E> {
         }
     }
 
-    /// Says of a record that can't be read, and of which nothing says so, when it is forgotten.
+    /// Lists when a record that can't be read is forgotten, where nothing else says so. Its key is refused until then.
     pub(super) fn refuse_damaged(&mut self, id: RecordId, fence: Fence, error: &StoreError) {
         self.shared.report_damage(id, error, "refused for 30 days");
         self.expire(id, fence, self.now.plus(DAMAGED_RETENTION));
@@ -64,9 +64,9 @@ impl<E: Engine> Batch<'_, E> {
             _ => {}
         }
         if let Some(old) = &old {
-            self.index(id, old, None);
+            self.leave(id, old);
         }
-        // Where that is not listed already: an inquiry leaves it as it is.
+        // This is listed already where it has not changed, as by an inquiry.
         let expires = new.as_ref().and_then(|new| new.expires);
         if let (Some(record), Some(expires)) =
             (&new, expires.filter(|_| expires != old.as_ref().and_then(|old| old.expires)))
@@ -75,36 +75,49 @@ impl<E: Engine> Batch<'_, E> {
         }
         match (&new, bytes) {
             (Some(record), Some(bytes)) => {
-                self.index(id, record, Some(outcome.unwrap_or_default()));
-                self.step.writes.insert(&keys::record(&id)[..], bytes);
+                self.enter(id, record, outcome.unwrap_or_default());
+                self.step.writes.insert(&keys::record(&id), bytes);
             }
-            _ => self.step.writes.remove(&keys::record(&id)[..]),
+            _ => self.step.writes.remove(&keys::record(&id)),
         }
         self.overlay.insert(id, new);
         Ok(())
     }
 
-    /// Writes, or with `None` removes, all keys that go with a record. Its place in a list is left as it is.
-    fn index(&mut self, id: RecordId, record: &Record<Stored>, outcome: Option<Bytes>) {
-        let keep = outcome.is_some();
+    /// Writes the keys that go with a record, beside its own and those that list when it is forgotten.
+    fn enter(&mut self, id: RecordId, record: &Record<Stored>, outcome: Bytes) {
         match &record.state {
-            State::Running { .. } if keep => {
+            State::Running { .. } => {
                 self.step.writes.count(LISTED_BYTES);
                 let entry = self.step.listings.claimed(&id, record.fence, || self.shared.next_number());
                 self.shared.runs().begin(id, record.clone(), entry);
             }
-            State::Running { .. } if self.step.is_transaction => self.step.ended.push(id),
-            State::Running { .. } => self.end_run(&id),
             State::Interrupted { .. } => {
-                let key = keys::interrupted(record.since, &id);
-                if keep {
-                    self.step.writes.insert(&key[..], record.fence.0.to_be_bytes().to_vec());
-                } else {
-                    self.step.writes.remove(&key[..]);
-                }
+                let fence = record.fence.0.to_be_bytes().to_vec();
+                self.step.writes.insert(&keys::interrupted(record.since, &id), fence);
             }
             State::Consumed { .. } => {}
-            State::Completed { outcome: stored } => self.chunk(id, record, stored, outcome),
+            State::Completed { outcome: stored } => {
+                if let Stored::InPieces { length, .. } = stored {
+                    self.write_pieces(id, record.fence, *length, &outcome);
+                }
+                let Ok(record) = record.form(|_| Ok::<_, Infallible>(outcome));
+                self.fresh.push((id, record));
+            }
+        }
+    }
+
+    /// Removes the keys that go with a record, beside its own and those that list when it is forgotten.
+    fn leave(&mut self, id: RecordId, record: &Record<Stored>) {
+        match &record.state {
+            State::Running { .. } if self.step.is_transaction => self.step.ended.push(id),
+            State::Running { .. } => self.end_run(&id),
+            State::Interrupted { .. } => self.step.writes.remove(&keys::interrupted(record.since, &id)),
+            // There may be hundreds of pieces. Nothing leads to them any more; the sweep removes them bit by bit.
+            State::Completed { outcome: Stored::InPieces { .. } } => {
+                self.step.writes.insert(&keys::grave(&id, record.fence), Bytes::new());
+            }
+            State::Completed { outcome: Stored::Inline(_) } | State::Consumed { .. } => {}
         }
     }
 
@@ -116,33 +129,18 @@ impl<E: Engine> Batch<'_, E> {
         }
     }
 
-    fn chunk(&mut self, id: RecordId, record: &Record<Stored>, stored: &Stored, outcome: Option<Bytes>) {
-        if let Stored::Chunked { length, .. } = stored {
-            match &outcome {
-                Some(bytes) => {
-                    let keys = keys::chunks(id, record.fence, *length);
-                    let pieces = (0..bytes.len())
-                        .step_by(keys::CHUNK_BYTES)
-                        .map(|start| bytes.slice(start..bytes.len().min(start + keys::CHUNK_BYTES)));
-                    self.pieces += pieces.len();
-                    if self.step.is_transaction {
-                        keys.zip(pieces).for_each(|(key, piece)| self.step.writes.insert(&key[..], piece));
-                    } else {
-                        // First what leads to them, if this process ends before their record does.
-                        let grave = keys::grave(&id, record.fence);
-                        self.step.ahead.push((grave.to_vec(), Bytes::new()));
-                        self.step.ahead.extend(keys.zip(pieces).map(|(key, piece)| (key.to_vec(), piece)));
-                        self.step.writes.remove(&grave[..]);
-                    }
-                }
-                // A long outcome has hundreds of pieces. Nothing leads to them any more; the sweep removes them bit by bit.
-                None => self.step.writes.insert(&keys::grave(&id, record.fence), Bytes::new()),
-            }
-        }
-        if let Some(outcome) = outcome
-            && let Ok(record) = record.form(|_| Ok::<_, Infallible>(outcome))
-        {
-            self.fresh.push((id, record));
+    fn write_pieces(&mut self, id: RecordId, fence: Fence, length: u64, outcome: &Bytes) {
+        let pieces = outcome.chunks(keys::PIECE_BYTES).map(|piece| outcome.slice_ref(piece));
+        self.pieces += pieces.len();
+        let pieces = keys::pieces(id, fence, length).zip(pieces);
+        if self.step.is_transaction {
+            pieces.for_each(|(key, piece)| self.step.writes.insert(&key, piece));
+        } else {
+            // First what leads to them, if this process ends before their record does.
+            let grave = keys::grave(&id, fence);
+            self.step.ahead.push((grave.to_vec(), Bytes::new()));
+            self.step.ahead.extend(pieces.map(|(key, piece)| (key.to_vec(), piece)));
+            self.step.writes.remove(&grave);
         }
     }
 
@@ -206,8 +204,8 @@ pub(super) fn outcome_bytes(record: Option<&Record<Stored>>) -> i64 {
     i64::try_from(outcome.len()).unwrap_or(i64::MAX)
 }
 
-/// Whether what this change writes may be written key by key: a claim of what there was no record of, and the completion of
-/// a run, unless its outcome is in pieces, which a grave leads to until the record does.
+/// Whether what this change writes may be written key by key: a claim of what there was no record of, and the
+/// completion of a run, unless its outcome is in pieces, which a grave leads to until the record does.
 fn is_one_by_one(old: Option<&Record<Stored>>, new: Option<&Record<Stored>>) -> bool {
     let was_there = old.map(|old| &old.state);
     match new.map(|new| &new.state) {

@@ -1,21 +1,23 @@
-//! Where the entries that list the records are damaged, or some are lost, they are made anew from the records themselves.
+//! Where the entries that list the records are damaged, or some are lost, they are made anew from the records
+//! themselves.
 
 use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
-use super::engine::{Engine, ReadError, scan_keys};
 use super::keys;
 use super::records::outcome_bytes;
 use super::state::Shared;
+use super::storage_engine::{ReadError, StorageEngine, scan_keys};
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;
 
 /// How many records, or entries, are written in one batch.
 const PER_BATCH: usize = 512;
-/// Reads every record, and lists it; those of runs are said to be cut short. If the process ends meanwhile, the next one
-/// does it again.
-pub(super) fn repair<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<(), String> {
+
+/// Reads every record, and lists it; those of runs are said to be cut short. If the process ends meanwhile, the next
+/// one does it again.
+pub(super) fn repair<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result<(), String> {
     tracing::error!(
         target: "tower_idempotency", path = %shared.path.display(),
         "what lists the records is damaged; it is made anew, for which every record is read"
@@ -37,7 +39,7 @@ pub(super) fn repair<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<(), St
             list(&mut batch, *id).map_err(|error| error.to_string())?;
             batch.divide();
         }
-        batch.commit(false)?;
+        batch.commit()?;
     }
     let old = |key: &E::Value| keys::number_of(key.as_ref()) < first;
     let entries = || [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|kind| scan_keys(engine, kind));
@@ -46,7 +48,7 @@ pub(super) fn repair<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<(), St
     for slice in outdated.chunks(PER_BATCH) {
         let mut batch = Batch::new(shared, engine);
         slice.iter().for_each(|key| batch.erase(key.as_ref()));
-        batch.commit(false)?;
+        batch.commit()?;
     }
     let sum = entries().map_while(Result::ok).fold(0, |sum: u64, key| sum.wrapping_add(keys::number_of(key.as_ref())));
     shared.numbers.store(sum, Ordering::Relaxed);
@@ -55,7 +57,7 @@ pub(super) fn repair<E: Engine>(shared: &Shared<E>, engine: &E) -> Result<(), St
 }
 
 /// Lists a record, past its time or not; one of a run as cut short.
-fn list<E: Engine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
+fn list<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
     match batch.current(id) {
         Ok(Some(record)) => {
             batch.sums.bytes += outcome_bytes(Some(&record));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// From when on no new key is taken.
+/// The limits of a store. Where one is reached, no new key is taken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) max_records: u64,
@@ -12,11 +12,12 @@ pub(crate) struct Limits {
     pub(crate) min_free: Option<u64>,
 }
 
-/// What is left free by default, at most; and of how many parts of the disk one.
+/// The most bytes of the disk that are left free by default.
 const MOST: u64 = 1 << 30;
+/// One of so many parts of the disk is left free by default.
 const PARTS: u64 = 10;
 
-/// Whether there is too little. Looked at by the writer, which stands still anyway where the disk does.
+/// Whether the disk has too little free. It is the writer who looks, as it stands still anyway when the disk does.
 #[derive(Debug, Default)]
 pub(super) struct Space {
     is_low: AtomicBool,

@@ -10,27 +10,27 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
-use super::engine::{Engine, ReadError};
 use super::present::{Present, Runs};
 use super::space::{Limits, Space};
+use super::storage_engine::{ReadError, StorageEngine};
 use crate::clock::Timeline;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::slots::Slots;
 use crate::store::{Health, StoreError};
 
-/// Why a store is poisoned whose engine has panicked.
+/// The reason that a store gives whose engine has panicked.
 pub(crate) const PANICKED: &str = "the database panicked";
 
-/// From when on a write is reported as slow.
+/// How long a write may take before it is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
-/// From when on no new key is taken until the write is over.
+/// How long a write may take before no new key is taken until it is over.
 const LATE: Duration = Duration::from_millis(2_500);
-/// How many verbs may wait for the writer until no new key is taken.
+/// How many verbs may wait for the writer before no new key is taken.
 const MOST_WAITING: usize = 4_096;
 /// How many threads read at a time.
 pub(super) const READERS: u32 = 4;
-/// From when on a write is taken for failed: after some I/O errors an engine may wait for ever.
+/// How long a write may take before it is taken for failed: after some I/O errors an engine may wait for ever.
 pub(super) const STUCK: Duration = Duration::from_secs(60);
 /// Fences of one boot: 2^40. The boot number has the 23 bits above, so that a fence fits a signed 64-bit column.
 pub(super) const BOOT_SHIFT: u32 = 40;
@@ -38,75 +38,37 @@ pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
 
 /// An opened store.
 #[derive(Debug)]
-pub(super) struct Shared<E: Engine> {
+pub(super) struct Shared<E: StorageEngine> {
     pub(super) path: PathBuf,
     pub(super) slots: Arc<Slots>,
-    /// Gone once the store is closed.
+    /// `None` once the store is closed.
     pub(super) engine: RwLock<Option<E>>,
     pub(super) cache: Cache,
     pub(super) present: Present,
-    runs: Mutex<Runs>,
+    pub(super) runs: Mutex<Runs>,
     pub(super) time: Timeline,
     pub(super) limits: Limits,
     pub(super) count: AtomicU64,
-    /// Of all outcomes.
+    /// The bytes of all outcomes.
     pub(super) bytes: AtomicU64,
     /// The sum of the numbers of all entries that list records.
     pub(super) numbers: AtomicU64,
+    /// The number of this opening: the upper bits of all its fences.
+    pub(super) boot: u64,
     pub(super) next_fence: AtomicU64,
-    pub(super) last_fence: u64,
+    /// When the batch under way began.
     pub(super) batch: Mutex<Option<Instant>>,
     /// What is left of the disk.
     pub(super) space: Space,
     /// Who may read from the disk.
     pub(super) readers: Arc<Semaphore>,
     pub(super) closed: AtomicBool,
-    poison: OnceLock<String>,
+    pub(super) poison: OnceLock<String>,
     /// The directory's lock. The last field: it is given up after the engine's own.
     pub(super) lock: Mutex<Option<File>>,
 }
 
-/// What [`Shared`] begins with.
-pub(super) struct Opening<E> {
-    pub(super) path: PathBuf,
-    pub(super) engine: E,
-    pub(super) lock: File,
-    pub(super) cache: Cache,
-    pub(super) present: Present,
-    pub(super) time: Timeline,
-    pub(super) limits: Limits,
-    pub(super) count: u64,
-    pub(super) bytes: u64,
-    pub(super) numbers: u64,
-    pub(super) boot: u64,
-}
-
-impl<E: Engine> Shared<E> {
-    pub(super) fn new(opening: Opening<E>) -> Self {
-        let first_fence = opening.boot << BOOT_SHIFT;
-        Self {
-            path: opening.path,
-            slots: Arc::default(),
-            engine: RwLock::new(Some(opening.engine)),
-            cache: opening.cache,
-            present: opening.present,
-            runs: Mutex::default(),
-            time: opening.time,
-            limits: opening.limits,
-            count: AtomicU64::new(opening.count),
-            bytes: AtomicU64::new(opening.bytes),
-            numbers: AtomicU64::new(opening.numbers),
-            next_fence: AtomicU64::new(first_fence + 1),
-            last_fence: first_fence + (1 << BOOT_SHIFT) - 1,
-            batch: Mutex::default(),
-            space: Space::default(),
-            readers: Arc::new(Semaphore::new(READERS as usize)),
-            closed: AtomicBool::new(false),
-            poison: OnceLock::new(),
-            lock: Mutex::new(Some(opening.lock)),
-        }
-    }
-
+impl<E: StorageEngine> Shared<E> {
     /// The engine, unless the store is closed. Who has it lets it go with [`let_go`](Self::let_go).
     pub(super) fn engine(&self) -> Option<E> {
         self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -119,7 +81,7 @@ impl<E: Engine> Shared<E> {
         }
     }
 
-    /// Calls what reads. An engine may panic on some internal failures, and that poisons the store too.
+    /// Calls `read`. An engine may panic on some internal failures, and that poisons the store too.
     pub(super) fn guarded<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
             self.poison(PANICKED.to_owned());
@@ -140,7 +102,8 @@ impl<E: Engine> Shared<E> {
         }
     }
 
-    /// What the caller is told of a read. One that the operating system or the engine refuses poisons the store, as a write does.
+    /// What the caller is told of a read that failed. One that the operating system or the engine refused poisons the
+    /// store, as a write does.
     pub(super) fn read_failed(&self, error: ReadError, id: RecordId) -> StoreError {
         match error {
             ReadError::Corrupt(reason) => StoreError::Corrupt { id, reason },
@@ -157,7 +120,7 @@ impl<E: Engine> Shared<E> {
         tracing::error!(target: "tower_idempotency", record_id = id.short(), %error, "a damaged record is {what}");
     }
 
-    /// Why nothing may be written or read, if so.
+    /// Refuses everything if the store is poisoned or closed.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let reason = match self.poison.get() {
             Some(reason) => format!("poisoned, restart the process: {reason}"),
@@ -174,14 +137,14 @@ impl<E: Engine> Shared<E> {
 
     pub(super) fn next_fence(&self) -> Result<Fence, StoreError> {
         let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
-        if fence > self.last_fence {
+        if fence >> BOOT_SHIFT > self.boot {
             return Err(StoreError::unavailable("2^40 fences were given since it was opened; restart the process"));
         }
         Ok(Fence(fence))
     }
 
-    /// A number for an entry that lists records, later than those before. It is one of the fences', which are not that many
-    /// in one boot that they run out.
+    /// A number for an entry that lists records, later than those before. It is one of the fences', which are not that
+    /// many in one boot that they run out.
     pub(super) fn next_number(&self) -> u64 {
         self.next_fence.fetch_add(1, Ordering::Relaxed)
     }
@@ -191,7 +154,7 @@ impl<E: Engine> Shared<E> {
         self.next_fence.load(Ordering::Relaxed)
     }
 
-    /// Only the writer asks.
+    /// The runs under way. Only the writer asks.
     pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -247,7 +210,7 @@ impl<E: Engine> Shared<E> {
     }
 }
 
-impl<E: Engine> Drop for Shared<E> {
+impl<E: StorageEngine> Drop for Shared<E> {
     /// The last handle is gone and nobody called `close`.
     fn drop(&mut self) {
         let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).take();

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::batch::{Batch, StepUnderWay};
-use super::engine::Engine;
 use super::keys;
 use super::state::READERS;
+use super::storage_engine::StorageEngine;
 use super::totals::{Entries, MOST_LEAVING, Totals};
-use super::writes::{MAX_STEP, MOST_IN_ORDER, Writes};
+use super::writes::{MOST_IN_ORDER, Writes};
 use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::Record;
@@ -22,35 +22,40 @@ const MAX_VERB: usize = 8 * 1024;
 
 const READ_FAILED: &str = "a read failed meanwhile";
 
-impl<E: Engine> Batch<'_, E> {
-    /// Between two verbs: writes what was decided so far, if another one might not fit into the step. Where that fails, the
-    /// batch does.
+impl<E: StorageEngine> Batch<'_, E> {
+    /// Writes what was decided so far, if another verb might not fit into the step. To be called between two verbs. If
+    /// it fails, so does the batch.
     pub(super) fn divide(&mut self) {
-        if self.step.writes.bytes() + MAX_VERB > MAX_STEP {
-            let _ = self.write_decided();
+        if self.step.writes.bytes() + MAX_VERB > E::MAX_STEP {
+            self.write_decided();
         }
     }
 
     /// Writes what was decided so far; it is made durable, and answered, at the end.
-    pub(super) fn write_decided(&mut self) -> Result<(), StoreError> {
-        self.early.as_ref().map_err(StoreError::uncertain)?;
+    fn write_decided(&mut self) {
+        if self.early.is_err() {
+            return;
+        }
         if self.shared.is_poisoned() {
             self.early = Err(READ_FAILED.to_owned());
         } else if self.step.is_written {
             self.early = self.write_out().map(|()| true);
         }
-        self.early.as_ref().map(drop).map_err(StoreError::uncertain)
     }
 
-    /// Before a transaction, of which nobody knows how much it writes.
-    pub(super) fn make_room(&mut self) -> Result<(), StoreError> {
-        if let Err(reason) = self.sync_from(MAX_STEP / 2) {
+    /// Before a transaction, which is written at once and of which nobody knows how much it writes: what was decided
+    /// before is written before, and made durable where it is much.
+    pub(super) fn make_way(&mut self) -> Result<(), StoreError> {
+        self.write_decided();
+        if self.early.is_ok()
+            && let Err(reason) = self.sync_from(E::MAX_STEP / 2)
+        {
             self.early = Err(reason);
         }
         self.early.as_ref().map(drop).map_err(StoreError::uncertain)
     }
 
-    /// Makes durable what was written before, if it is more than this: see [`MAX_STEP`].
+    /// Makes durable what was written before, if it is more than this: see [`MAX_STEP`](StorageEngine::MAX_STEP).
     fn sync_from(&mut self, bytes: usize) -> Result<(), String> {
         if self.unsynced > bytes {
             self.engine.sync()?;
@@ -84,17 +89,6 @@ impl<E: Engine> Batch<'_, E> {
         beside.step.ended.iter().for_each(|id| self.end_run(id));
     }
 
-    /// A transaction has written so much, which is to be made durable.
-    pub(super) fn has_written(&mut self, bytes: usize) {
-        self.early = Ok(true);
-        self.unsynced += bytes;
-    }
-
-    /// What was written early has failed: so does the batch.
-    pub(super) fn fail(&mut self, reason: String) {
-        self.early = Err(reason);
-    }
-
     /// What the store says of its records as this batch leaves them.
     pub(super) fn totals(&self, leaving: Vec<u64>) -> Totals {
         let shared = self.shared;
@@ -111,7 +105,7 @@ impl<E: Engine> Batch<'_, E> {
     }
 
     /// The writes so far, with the totals that go with them.
-    fn take_writes(&mut self) -> Writes {
+    pub(super) fn take_writes(&mut self) -> Writes {
         let StepUnderWay { writes, listings, leaving, is_transaction, .. } = &mut self.step;
         let written = listings.write(writes, || self.shared.next_number());
         self.sums.numbers = self.sums.numbers.wrapping_add(written);
@@ -128,8 +122,8 @@ impl<E: Engine> Batch<'_, E> {
         std::mem::take(&mut self.step.writes)
     }
 
-    /// Writes all that is left and makes it durable. `sync` also where there is nothing to write.
-    pub(super) fn write_all(&mut self, sync: bool) -> Result<(), String> {
+    /// Writes all that is left and makes it durable.
+    pub(super) fn write_all(&mut self) -> Result<(), String> {
         if self.shared.is_poisoned() {
             return Err(READ_FAILED.to_owned());
         }
@@ -138,11 +132,11 @@ impl<E: Engine> Batch<'_, E> {
         if is_written {
             self.write_out()?;
         }
-        if early || is_written || sync { self.engine.sync() } else { Ok(()) }
+        if early || is_written { self.engine.sync() } else { Ok(()) }
     }
 
-    /// Writes what was decided so far: first the pieces of long outcomes, a little at a time and each made durable, then in
-    /// one step everything else.
+    /// Writes what was decided so far: first the pieces of long outcomes, a little at a time and each made durable,
+    /// then in one step everything else.
     fn write_out(&mut self) -> Result<(), String> {
         let ahead = std::mem::take(&mut self.step.ahead);
         if !ahead.is_empty() {
@@ -156,34 +150,14 @@ impl<E: Engine> Batch<'_, E> {
             self.engine.sync()?;
             self.unsynced = 0;
         }
-        // Whoever reads meanwhile must not meet half of a step. Held until it is written.
+        // Whoever reads meanwhile must not meet half of a step, so nobody does until it is written.
         let alone = self.shared.readers.try_acquire_many(READERS);
         if alone.is_err() {
             self.step.writes.require_atomic();
         }
         let writes = self.take_writes();
-        self.sync_from(MAX_STEP.saturating_sub(writes.bytes()))?;
+        self.sync_from(E::MAX_STEP.saturating_sub(writes.bytes()))?;
         self.unsynced += writes.bytes();
         self.engine.write(writes)
-    }
-}
-
-#[cfg(test)]
-impl<E: Engine> Batch<'_, E> {
-    /// The bytes that were written since the last sync.
-    pub(super) fn unsynced(&self) -> usize {
-        self.unsynced
-    }
-
-    /// The keys of the next step, which are written one by one, in their order.
-    pub(super) fn next_step(&mut self) -> Vec<(Vec<u8>, Option<Bytes>)> {
-        let writes = self.take_writes();
-        assert!(!writes.is_atomic());
-        writes.in_order()
-    }
-
-    /// The bytes of the next step.
-    pub(super) fn step_bytes(&self) -> usize {
-        self.step.writes.bytes()
     }
 }

@@ -9,10 +9,10 @@ use futures_util::future::Either;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::engine::Engine;
 use super::queue::Sender;
 use super::state::{STUCK, Shared};
-use super::transact::{NotCommitted, Purpose, Transact};
+use super::storage_engine::StorageEngine;
+use super::transact::{CommitError, Purpose, Transact};
 use super::verb::{Reply, Step, Verb};
 use super::{close, read};
 use crate::key::RecordId;
@@ -26,21 +26,21 @@ const ANSWERED_WITHIN: Duration = STUCK.saturating_add(Duration::from_secs(5));
 
 /// A store over an embedded engine. A handle; clones share the open store.
 #[derive(Debug)]
-pub(crate) struct Embedded<E: Engine>(Arc<Inner<E>>);
+pub(crate) struct Embedded<E: StorageEngine>(Arc<Inner<E>>);
 
 #[derive(Debug)]
-struct Inner<E: Engine> {
+struct Inner<E: StorageEngine> {
     shared: Arc<Shared<E>>,
     writer: Sender<Verb<E>>,
 }
 
-impl<E: Engine> Clone for Embedded<E> {
+impl<E: StorageEngine> Clone for Embedded<E> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<E: Engine> Embedded<E> {
+impl<E: StorageEngine> Embedded<E> {
     pub(super) fn new(shared: Arc<Shared<E>>, writer: Sender<Verb<E>>) -> Self {
         Self(Arc::new(Inner { shared, writer }))
     }
@@ -78,15 +78,14 @@ impl<E: Engine> Embedded<E> {
             // It may be the effect of a run that has begun: a slow disk is no reason to refuse it.
             Purpose::Own(_) => shared.check_queue(self.0.writer.waiting()),
         };
-        let refused = match checked {
+        let (answer, error) = match checked {
             Ok(()) => match self.0.writer.send(Verb::Transact(Box::new(transact))) {
-                Ok(()) => return,
                 Err(Verb::Transact(transact)) => (transact.answer, closed()),
-                Err(_) => return,
+                _ => return,
             },
             Err(error) => (transact.answer, error),
         };
-        (refused.0)(Err(NotCommitted::Store(refused.1)));
+        answer(Err(CommitError::Store(error)));
     }
 
     /// Sends a verb to the writer, now.
@@ -145,7 +144,7 @@ fn closed() -> StoreError {
 }
 
 /// What [`Store`](crate::store::Store) asks, for the engine's own store to hand on.
-impl<E: Engine> Embedded<E> {
+impl<E: StorageEngine> Embedded<E> {
     pub(crate) fn slots(&self) -> &Arc<Slots> {
         &self.0.shared.slots
     }

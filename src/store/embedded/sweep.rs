@@ -1,10 +1,10 @@
 //! Deleting what is past its expiry, in slices small enough to hold nobody up.
 //!
-//! A record goes at once, and its place in a list with the list. The pieces of a long outcome, which may be hundreds, are left in a
-//! grave and removed bit by bit.
+//! A record goes at once, and its place in a list with the list. The pieces of a long outcome, which may be hundreds,
+//! are left in a grave and removed bit by bit.
 
 use super::batch::Batch;
-use super::engine::{Engine, ReadError, scan, scan_keys};
+use super::storage_engine::{ReadError, StorageEngine, scan, scan_keys};
 use super::{keys, listing};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -29,13 +29,13 @@ pub(super) struct Swept {
 }
 
 /// Adds the deletion of a slice to `batch`.
-pub(super) fn sweep<E: Engine>(batch: &mut Batch<'_, E>, slice: Slice) -> Result<Swept, StoreError> {
+pub(super) fn sweep<E: StorageEngine>(batch: &mut Batch<'_, E>, slice: Slice) -> Result<Swept, StoreError> {
     let pieces = remove_pieces(batch, slice.pieces)?;
     let (records, seen) = remove_expired(batch, slice.records)?;
     Ok(Swept { records, seen, more: pieces > 0 || seen > 0 })
 }
 
-fn remove_expired<E: Engine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(usize, usize), StoreError> {
+fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(usize, usize), StoreError> {
     let (mut seen, mut swept) = (0, 0);
     for entry in scan(batch.engine, keys::EXPIRY) {
         let (key, value) = read(batch, entry)?;
@@ -59,7 +59,7 @@ fn remove_expired<E: Engine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(
             match remove(batch, *id, *fence, key, expires)? {
                 Removed::Record => swept += 1,
                 Removed::Nothing => {}
-                // It took a while to find out about it.
+                // Finding that out took a while, so the slice ends here.
                 Removed::Damaged => (swept, seen) = (swept + 1, limit),
             }
         }
@@ -79,7 +79,7 @@ enum Removed {
 }
 
 /// Removes a record that an entry lists as expiring then. It may have been claimed anew, or settled, since.
-fn remove<E: Engine>(
+fn remove<E: StorageEngine>(
     batch: &mut Batch<'_, E>,
     id: RecordId,
     fence: Fence,
@@ -106,7 +106,7 @@ fn remove<E: Engine>(
     }
 }
 
-fn remove_pieces<E: Engine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<usize, StoreError> {
+fn remove_pieces<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<usize, StoreError> {
     let mut removed = 0;
     for grave in scan_keys(batch.engine, keys::GRAVES) {
         if removed >= limit {
@@ -133,6 +133,6 @@ fn remove_pieces<E: Engine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<us
     Ok(removed)
 }
 
-fn read<E: Engine, T>(batch: &Batch<'_, E>, entry: Result<T, ReadError>) -> Result<T, StoreError> {
+fn read<E: StorageEngine, T>(batch: &Batch<'_, E>, entry: Result<T, ReadError>) -> Result<T, StoreError> {
     entry.map_err(|error| batch.shared.read_failed(error, RecordId::from_bytes([0; 32])))
 }

@@ -5,55 +5,54 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::batch::Batch;
-use super::engine::Engine;
-use super::transact::{NotCommitted, Purpose, Transact, TransactionError, quietly};
+use super::storage_engine::StorageEngine;
+use super::transact::{CommitError, Purpose, Transact, Transacted, TransactionError, quietly};
 use super::writes::Writes;
 use crate::codec::Stored;
 use crate::record::{self, Change, Completion, Current, Record, Reply, Settlement, State, Transition};
 use crate::store::StoreError;
 
-impl<E: Engine> Batch<'_, E> {
+impl<E: StorageEngine> Batch<'_, E> {
     /// Runs a transaction, and answers once this batch is durable.
     pub(super) fn transact(&mut self, transact: Transact<E::Effect>) {
         let Transact { purpose, mut effect, answer } = transact;
+        let answer = move |result| quietly(|| answer(result));
         let ran = match purpose {
             Purpose::Run(completion) => self.commit_together(&completion, &mut effect),
             Purpose::Own(until) if until <= Instant::now() => {
+                quietly(move || drop(effect));
                 let late = "the store came to the transaction too late; nothing was done";
-                Err(NotCommitted::Late(StoreError::unavailable(late)))
+                return answer(Err(CommitError::Store(StoreError::unavailable(late))));
             }
             Purpose::Own(_) => self.write_alone(&mut effect),
         };
         quietly(move || drop(effect));
-        let answer = move |result| quietly(|| answer(result));
         match ran {
-            Ok(outcome) => self.tell(move |committed| answer(committed.map(|()| outcome).map_err(NotCommitted::Store))),
+            Ok(outcome) => self.tell(move |committed| answer(committed.map(|()| outcome).map_err(CommitError::Store))),
             // Answered after the store is poisoned.
-            Err(NotCommitted::Store(error)) => self.tell(move |committed| {
-                answer(Err(NotCommitted::Store(committed.err().unwrap_or(error))));
+            Err(CommitError::Store(error)) => self.tell(move |committed| {
+                answer(Err(CommitError::Store(committed.err().unwrap_or(error))));
             }),
-            Err(not_committed @ NotCommitted::Refused(TransactionError::Database(_))) => {
-                self.tell(move |_| answer(Err(not_committed)));
-            }
-            Err(not_committed) => answer(Err(not_committed)),
+            Err(error @ CommitError::Refused(TransactionError::Database(_))) => self.tell(move |_| answer(Err(error))),
+            Err(error) => answer(Err(error)),
         }
     }
 
-    fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Effect) -> Result<Bytes, NotCommitted> {
+    fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Effect) -> Transacted<Bytes> {
         let id = completion.hold.id;
-        let current = self.current(id).map_err(|error| NotCommitted::Store(self.shared.read_failed(error, id)))?;
+        let current = self.current(id).map_err(|error| CommitError::Store(self.shared.read_failed(error, id)))?;
         let live = current.clone().and_then(|record| record.live(self.now));
         // Somebody may have been asked meanwhile about a run that was interrupted, and have found nothing.
         let is_open = live.as_ref().is_none_or(|live| matches!(live.state, State::Running { .. }));
         if !is_open || self.completed(live.as_ref(), completion, &Bytes::new()).is_none() {
-            return Err(NotCommitted::Superseded);
+            return Err(CommitError::Superseded);
         }
-        self.make_way()?;
+        self.make_way().map_err(CommitError::Store)?;
         let mut beside = None;
         let ran = self.engine.transact(effect, &mut |outcome| {
-            let record = self.completed(live.as_ref(), completion, outcome).ok_or(NotCommitted::Superseded)?;
+            let record = self.completed(live.as_ref(), completion, outcome).ok_or(CommitError::Superseded)?;
             let (writes, batch) =
-                self.beside(id, current.clone(), record, outcome.clone()).map_err(NotCommitted::Store)?;
+                self.beside(id, current.clone(), record, outcome.clone()).map_err(CommitError::Store)?;
             beside = Some(batch);
             Ok(writes)
         });
@@ -65,26 +64,23 @@ impl<E: Engine> Batch<'_, E> {
     }
 
     /// A transaction of the application that completes no run.
-    fn write_alone(&mut self, effect: &mut E::Effect) -> Result<Bytes, NotCommitted> {
-        self.make_way()?;
+    fn write_alone(&mut self, effect: &mut E::Effect) -> Transacted<Bytes> {
+        self.make_way().map_err(CommitError::Store)?;
         let ran = self.engine.transact(effect, &mut |_| Ok(Writes::default()));
         self.ran(ran)
     }
 
-    /// What was decided before is written before, as a transaction is written at once; and made durable where it is much, as
-    /// nobody knows how much the transaction writes.
-    fn make_way(&mut self) -> Result<(), NotCommitted> {
-        self.write_decided().and_then(|()| self.make_room()).map_err(NotCommitted::Store)
-    }
-
-    /// What came of it: where the database has failed, so has the batch.
-    fn ran(&mut self, ran: Result<(Bytes, usize), NotCommitted>) -> Result<Bytes, NotCommitted> {
+    /// Notes what came of a transaction. Where the database has failed, so has the batch.
+    fn ran(&mut self, ran: Transacted<(Bytes, usize)>) -> Transacted<Bytes> {
         match &ran {
-            Ok((_, bytes)) => self.has_written(*bytes),
-            Err(NotCommitted::Store(StoreError::Uncertain { reason, .. })) => self.fail(reason.clone()),
-            // As any read that fails.
-            Err(NotCommitted::Refused(TransactionError::Database(error))) => {
-                self.fail(format!("reading failed: {error}"));
+            Ok((_, bytes)) => {
+                self.early = Ok(true);
+                self.unsynced += bytes;
+            }
+            Err(CommitError::Store(StoreError::Uncertain { reason, .. })) => self.early = Err(reason.clone()),
+            // It counts as any other read that fails.
+            Err(CommitError::Refused(TransactionError::Database(error))) => {
+                self.early = Err(format!("reading failed: {error}"));
             }
             Err(_) => {}
         }

@@ -24,7 +24,7 @@ pub(super) struct Entries {
     pub(super) leaving: Vec<u64>,
 }
 
-/// The most that are named as about to be removed.
+/// The most entries that are named as about to be removed.
 pub(super) const MOST_LEAVING: usize = 64;
 
 impl Totals {

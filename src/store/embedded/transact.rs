@@ -1,5 +1,6 @@
 //! Effect and record in one transaction: what is sent to the writer, and what it answers.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -12,9 +13,9 @@ use crate::store::StoreError;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {
-    /// A key over 256 bytes, a value over 4 KiB, or over 128 KiB in all, the outcome and 64 bytes for each key included. Use a
-    /// digest as the key; divide the value, or the transaction; keep large answers elsewhere.
-    #[error("a {what} has {bytes} bytes; at most {limit} are durable in sled")]
+    /// A key over 256 bytes, a value over 4 KiB, or over 128 KiB in all, the outcome and 64 bytes for each key
+    /// included. Use a digest as the key; divide the value, or the transaction; keep large answers elsewhere.
+    #[error("a {what} has {bytes} bytes; at most {limit} can be made durable")]
     TooLarge {
         /// A key, a value, or the transaction.
         what: &'static str,
@@ -46,6 +47,67 @@ impl<E> From<TransactionError> for Abort<E> {
     }
 }
 
+/// Why a transaction was not committed. Unless said otherwise, nothing was done, and another may be tried.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError<E> {
+    /// The closure said so.
+    #[error("the transaction was aborted")]
+    Aborted(#[source] E),
+    /// The closure panicked.
+    #[error("the transaction's closure panicked")]
+    Panicked,
+    /// A key or value is too large, the trees can't be read, or the answer not be recorded.
+    #[error(transparent)]
+    Refused(#[from] TransactionError),
+    /// The trees can't be written to together.
+    #[error("{0}; give trees that `SledStore::db` of this store has opened, each once")]
+    Trees(&'static str),
+    /// The run has committed already, or is about to. A run commits once.
+    #[error("this run has committed already; do all of the effect in one transaction")]
+    Twice,
+    /// The run is over: it was settled without this transaction.
+    #[error("this run is over; commit before the handler answers")]
+    Over,
+    /// The operation was taken over by another run, or settled by somebody else.
+    #[error("the operation is not this run's any more")]
+    Superseded,
+    /// The run's record is kept in another store than the one that was to commit.
+    #[error("the run belongs to another store; commit in the store of its layer")]
+    Foreign,
+    /// The run is not protected by a store at all: `fail_open` let it go ahead.
+    #[error("the run goes ahead without a store, and has no record to commit")]
+    Unprotected,
+    /// The store failed. [`Uncertain`](StoreError::Uncertain): it may have been done. Whatever the run answers then,
+    /// its requester is told that the outcome is unknown.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+}
+
+impl<E> CommitError<E> {
+    /// The same, where `aborted` says what becomes of the closure's reason.
+    pub(crate) fn map<P>(self, aborted: impl FnOnce(E) -> CommitError<P>) -> CommitError<P> {
+        match self {
+            Self::Aborted(reason) => aborted(reason),
+            Self::Panicked => CommitError::Panicked,
+            Self::Refused(error) => CommitError::Refused(error),
+            Self::Trees(why) => CommitError::Trees(why),
+            Self::Twice => CommitError::Twice,
+            Self::Over => CommitError::Over,
+            Self::Superseded => CommitError::Superseded,
+            Self::Foreign => CommitError::Foreign,
+            Self::Unprotected => CommitError::Unprotected,
+            Self::Store(error) => CommitError::Store(error),
+        }
+    }
+}
+
+/// A closure's reason to abort, of a type that only the closure and who waits for its answer know.
+pub(crate) type Reason = Box<dyn Any + Send>;
+
+/// What comes of a transaction, as the writer knows it.
+pub(crate) type Transacted<T> = Result<T, CommitError<Reason>>;
+
 /// What a transaction is for.
 pub(crate) enum Purpose {
     /// It completes a run.
@@ -55,7 +117,7 @@ pub(crate) enum Purpose {
 }
 
 /// How the writer answers.
-type Answer = Box<dyn FnOnce(Result<Bytes, NotCommitted>) + Send>;
+type Answer = Box<dyn FnOnce(Transacted<Bytes>) + Send>;
 
 /// A transaction on its way to the writer. If it is dropped unanswered, what its answer holds is dropped with it.
 pub(crate) struct Transact<F> {
@@ -65,27 +127,8 @@ pub(crate) struct Transact<F> {
     pub(crate) answer: Answer,
 }
 
-/// Why a transaction was not committed, or not known to be.
-#[derive(Debug)]
-pub(crate) enum NotCommitted {
-    /// The closure said so.
-    Aborted,
-    /// It panicked.
-    Panicked,
-    /// The operation is not (or no longer) this run's.
-    Superseded,
-    /// The transaction refused something.
-    Refused(TransactionError),
-    /// The trees can't be written to together.
-    Trees(&'static str),
-    /// The store failed.
-    Store(StoreError),
-    /// Nothing was done, as the store came to it too late.
-    Late(StoreError),
-}
-
 /// Drops, or calls, what is the application's: what panics there is not the database's.
-pub(super) fn quietly(run: impl FnOnce()) {
+pub(crate) fn quietly(run: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(run)).is_err() {
         tracing::error!(target: "tower_idempotency", "what a transaction's closure held panicked when it was dropped");
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::engine::Engine;
+use super::storage_engine::StorageEngine;
 use super::transact::Transact;
 use crate::codec::MAX_INLINE;
 use crate::key::RecordId;
@@ -22,7 +22,7 @@ pub(super) struct Step {
     pub(super) id: RecordId,
     pub(super) transition: Transition,
     pub(super) reply: Reply<Applied>,
-    // Until when somebody waits for it; of a claim alone.
+    // Until when somebody waits for it. Only a claim has one.
     deadline: Option<Instant>,
 }
 
@@ -44,18 +44,18 @@ impl Step {
 
 /// What the handles send.
 #[allow(clippy::large_enum_variant, reason = "nearly all are the largest")]
-pub(super) enum Verb<E: Engine> {
+pub(super) enum Verb<E: StorageEngine> {
     Apply(Step),
     Transact(Box<Transact<E::Effect>>),
     Sweep(usize, Reply<usize>),
-    /// Makes durable what the application wrote to its own trees.
+    /// Makes durable what was written to the engine past the store.
     Sync(Reply<()>),
     /// Ends the thread, once all that was sent before is answered.
     Close(oneshot::Sender<()>),
 }
 
-impl<E: Engine> Verb<E> {
-    /// Of outcomes.
+impl<E: StorageEngine> Verb<E> {
+    /// The bytes of its outcome.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Apply(step) => step.transition.outcome().map_or(0, bytes::Bytes::len),
@@ -63,7 +63,7 @@ impl<E: Engine> Verb<E> {
         }
     }
 
-    /// What of it is written in one step with all others of its batch.
+    /// The bytes of it that are written in one step with all others of its batch.
     pub(super) fn step(&self) -> usize {
         VERB_BYTES + Some(self.bytes()).filter(|bytes| *bytes <= MAX_INLINE).unwrap_or(0)
     }

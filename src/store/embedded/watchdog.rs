@@ -1,20 +1,23 @@
-//! Reports a batch that takes too long, and poisons the store if it takes for ever: a disk that hangs, not one that fails.
+//! Reports a batch that takes too long, and poisons the store if it takes for ever: a disk that hangs, not one that
+//! fails.
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::engine::Engine;
 use super::state::{SLOW, STUCK, Shared};
+use super::storage_engine::StorageEngine;
 
-/// How often it looks, and tends the engine, which may rely on it: see [`Engine::tend`].
+/// How often it looks, and tends the engine, which may rely on it: see [`StorageEngine::tend`].
 const LOOK_EVERY: Duration = Duration::from_millis(125);
-/// From when on it nudges the engine.
+/// How long a write may take before the engine is nudged.
 const NUDGED_AFTER: Duration = Duration::from_secs(1);
 
-/// Looks again and again, until the store is gone, closed or poisoned; and tends the engine until all its handles are gone.
-pub(super) fn run<E: Engine>(shared: &Weak<Shared<E>>) {
+/// Looks again and again, until the store is gone, closed or poisoned; and tends the engine until all its handles are
+/// gone.
+pub(super) fn run<E: StorageEngine>(shared: &Weak<Shared<E>>) {
     let mut watch = E::Watch::default();
     let (mut reported, mut given_up) = (false, false);
     loop {
@@ -28,8 +31,25 @@ pub(super) fn run<E: Engine>(shared: &Weak<Shared<E>>) {
     }
 }
 
+/// Calls `act`, and nudges the engine while it takes long: there is no batch to look at before the store is open.
+pub(super) fn nudging<E: StorageEngine, T>(engine: &E, act: impl FnOnce() -> T) -> T {
+    let (over, waiting) = mpsc::channel::<()>();
+    thread::scope(|threads| {
+        let nudge = move || {
+            while waiting.recv_timeout(NUDGED_AFTER) == Err(RecvTimeoutError::Timeout) {
+                engine.nudge();
+            }
+        };
+        // If no thread can be started, the engine is not nudged while it is opened.
+        let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, nudge);
+        let acted = act();
+        drop(over);
+        acted
+    })
+}
+
 /// Looks at the batch under way; says whether it is given up.
-pub(super) fn look<E: Engine>(shared: &Shared<E>, reported: &mut bool) -> bool {
+pub(super) fn look<E: StorageEngine>(shared: &Shared<E>, reported: &mut bool) -> bool {
     let age = shared.batch_age();
     if age.is_some_and(|age| age >= NUDGED_AFTER)
         && let Some(engine) = shared.engine()

@@ -8,21 +8,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::batch::Batch;
-use super::engine::Engine;
 use super::gather::{Load, Patience};
 use super::queue::{Closed, Receiver};
 use super::state::{PANICKED, Shared};
+use super::storage_engine::StorageEngine;
 use super::sweep::{Slice, sweep};
 use super::verb::{Reply, Verb};
 
-/// What is swept at least along with a batch of requests: little, so that they are not held up. Of records, otherwise, as
-/// many as the batch lists as expiring, so that sweeping keeps up with writing; of pieces, which are quicker, twice as many.
+/// The least that is swept along with a batch of requests: little, so that they are not held up. If the batch lists
+/// more records as expiring, as many are swept, so that sweeping keeps up with writing.
 const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
+/// How many pieces are swept, which is quick, for each one that the batch writes.
 const PIECES_PER_WRITTEN: usize = 2;
-/// What is swept in a batch of its own, while nobody asks for anything; who does then waits for its end.
+/// What is swept in a batch of its own while nobody asks for anything. Who asks then waits for its end.
 pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
-/// How often the thread looks for expired records, and, while it has nothing to write, how much is free on the disk.
+/// How often the thread looks for expired records.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks how much is free on the disk while it has nothing to write.
 const LOOK_EVERY: Duration = Duration::from_millis(125);
 
 /// A sweep that was asked for: done slice by slice, in one batch after the other.
@@ -39,7 +41,7 @@ impl Asked {
 }
 
 /// Runs until the store is closed or the last handle is gone.
-pub(super) fn run<E: Engine>(shared: &Arc<Shared<E>>, mut verbs: Receiver<Verb<E>>) {
+pub(super) fn run<E: StorageEngine>(shared: &Arc<Shared<E>>, mut verbs: Receiver<Verb<E>>) {
     let Some(engine) = shared.engine() else { return };
     let mut writer =
         Writer { shared, backlog: false, asked: VecDeque::new(), swept: Instant::now(), patience: Patience::default() };
@@ -63,7 +65,7 @@ pub(super) fn run<E: Engine>(shared: &Arc<Shared<E>>, mut verbs: Receiver<Verb<E
     }
 }
 
-struct Writer<'a, E: Engine> {
+struct Writer<'a, E: StorageEngine> {
     shared: &'a Shared<E>,
     // Whether the last look found more expired records than it could delete.
     backlog: bool,
@@ -72,7 +74,7 @@ struct Writer<'a, E: Engine> {
     patience: Patience,
 }
 
-impl<E: Engine> Writer<'_, E> {
+impl<E: StorageEngine> Writer<'_, E> {
     /// One batch of what is queued. Says who asked for the store to be closed.
     fn batch(&mut self, engine: &E, queue: &mut Receiver<Verb<E>>) -> Option<oneshot::Sender<()>> {
         let mut load = Load::default();
@@ -88,7 +90,7 @@ impl<E: Engine> Writer<'_, E> {
         // An engine may panic on some internal failures.
         match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, queue, &mut load))) {
             // A failure poisons the store, and tells everybody.
-            Ok(sync) => drop(batch.commit(sync)),
+            Ok(()) => drop(batch.commit()),
             // Before the batch is dropped, and with it the answers: who misses one must find the store poisoned.
             Err(_) => self.shared.poison(PANICKED.to_owned()),
         }
@@ -103,12 +105,11 @@ impl<E: Engine> Writer<'_, E> {
         }
     }
 
-    /// Decides what is there, and what comes a moment later. Says whether to sync even if there is nothing to write.
-    fn decide(&mut self, batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load) -> bool {
-        let mut sync = false;
-        decide_all(batch, queue, load, &mut sync);
+    /// Decides what is there, and what comes a moment later.
+    fn decide(&mut self, batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load) {
+        decide_all(batch, queue, load);
         load.gather(queue, self.shared.slots.live(), &mut self.patience);
-        decide_all(batch, queue, load, &mut sync);
+        decide_all(batch, queue, load);
         self.asked.extend(batch.sweeps.drain(..).map(|(limit, reply)| Asked::new(limit, reply)));
         if let Some(asked) = self.asked.pop_front() {
             if let Some(unfinished) = sweep_asked(batch, asked) {
@@ -125,21 +126,19 @@ impl<E: Engine> Writer<'_, E> {
                 }
             };
         }
-        sync
     }
 }
 
-/// Decides what is there. `sync`: whether there is a verb that wants it.
-fn decide_all<E: Engine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load, sync: &mut bool) {
+/// Decides what is there.
+fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load) {
     while let Some(verb) = load.take(queue) {
-        *sync |= matches!(verb, Verb::Sync(_));
         decide(batch, verb);
         batch.divide();
     }
 }
 
 /// What is swept along with what a batch writes.
-pub(super) fn beside<E: Engine>(batch: &Batch<'_, E>) -> Slice {
+pub(super) fn beside<E: StorageEngine>(batch: &Batch<'_, E>) -> Slice {
     Slice {
         records: SWEPT_BESIDE.records.max(batch.listed),
         pieces: SWEPT_BESIDE.pieces.max(PIECES_PER_WRITTEN * batch.pieces),
@@ -147,20 +146,20 @@ pub(super) fn beside<E: Engine>(batch: &Batch<'_, E>) -> Slice {
 }
 
 /// Decides one verb.
-pub(super) fn decide<E: Engine>(batch: &mut Batch<'_, E>, verb: Verb<E>) {
+pub(super) fn decide<E: StorageEngine>(batch: &mut Batch<'_, E>, verb: Verb<E>) {
     match verb {
         Verb::Apply(step) => batch.apply(step),
         Verb::Transact(transact) => batch.transact(*transact),
         Verb::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
-        Verb::Sync(reply) => batch.answer(reply, |_| Ok(())),
+        Verb::Sync(reply) => batch.sync(reply),
         // `Load` keeps it back.
         Verb::Close(_) => {}
     }
 }
 
-/// Sweeps a slice, where that was asked for; gives back what is not finished. After all other verbs of the batch: what is
-/// swept may be written again by one of them, under the same keys, and what a batch removes is removed last.
-pub(super) fn sweep_asked<E: Engine>(batch: &mut Batch<'_, E>, asked: Asked) -> Option<Asked> {
+/// Sweeps a slice, where that was asked for; gives back what is not finished. After all other verbs of the batch: what
+/// is swept may be written again by one of them, under the same keys, and what a batch removes is removed last.
+pub(super) fn sweep_asked<E: StorageEngine>(batch: &mut Batch<'_, E>, asked: Asked) -> Option<Asked> {
     let Asked { limit, swept, reply } = asked;
     let records = (limit - swept).min(SWEPT_IDLE.records);
     match sweep(batch, Slice { records, ..SWEPT_IDLE }) {

@@ -1,9 +1,9 @@
 //! What is written in one step, and in which order.
 //!
-//! An engine may need one write to its log for the mark of a step's beginning and one for the rest, each of which waits for
-//! the disk (sled's `apply_batch` does). A step whose keys can be written one after the other, so that whatever prefix of them
-//! is recovered makes sense, needs no mark. Short ones that claim operations and complete them can: see [`Writes::in_order`].
-//! All others are atomic: all is recovered, or nothing.
+//! An engine may need one write to its log for the mark of a step's beginning and one for the rest, each of which waits
+//! for the disk (sled's `apply_batch` does). A step whose keys can be written one after the other, so that whatever
+//! prefix of them is recovered makes sense, needs no mark. Short ones that claim operations and complete them can: see
+//! [`Writes::in_order`]. All others are atomic: all is recovered, or nothing.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,6 @@ use super::keys;
 
 /// What a key takes beside its own bytes and its value's: the heads of an engine's messages and pages.
 pub(crate) const ENTRY_BYTES: usize = 64;
-
-/// The bytes that are written in one step, or one transaction. Between two syncs there are at most half as many more.
-///
-/// sled takes a batch back as a whole if the process ends within it, and with it what its space collection has moved
-/// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the
-/// database can't be opened any more. So nothing that long is written in one step, or between two syncs.
-pub(crate) const MAX_STEP: usize = 128 * 1024;
 
 /// The most keys that are written one by one: among more, one write to the log less makes no difference.
 pub(super) const MOST_IN_ORDER: usize = 128;
@@ -76,8 +69,9 @@ impl Writes {
     /// In the order in which they may be written one by one:
     /// 1. The entries that list the records: one that lists what is not there is passed over.
     /// 2. The records.
-    /// 3. The totals, which say up to which number they count the entries, and which ones are about to be removed. Where the
-    ///    step was cut short before them, the opening counts what is not in them: see [`Cut`](super::present::Cut).
+    /// 3. The totals, which say up to which number they count the entries, and which ones are about to be removed.
+    ///    Where the step was cut short before them, the opening counts what is not in them: see
+    ///    [`Cut`](super::present::Cut).
     /// 4. The entries that are removed.
     pub(crate) fn in_order(self) -> Vec<(Vec<u8>, Option<Bytes>)> {
         let mut entries: Vec<_> = self.entries.into_iter().collect();

@@ -33,24 +33,25 @@ impl SledStoreBuilder {
         self
     }
 
-    /// The records from which on no new key is taken, so that the disk doesn't fill up. Runs under way whose claims leave no
-    /// trace (`Rerun`) come on top. Default: 10 million.
+    /// The records from which on no new key is taken, so that the disk doesn't fill up. Runs under way whose claims
+    /// leave no trace (`Rerun`) come on top. Default: 10 million.
     pub fn max_records(mut self, records: u64) -> Self {
         self.0.limits.max_records = records;
         self
     }
 
-    /// The bytes of recorded outcomes from which on no new key is taken, so that the disk doesn't fill up. Runs under way still
-    /// record theirs. Default: no limit; `min_free_space` protects the disk.
+    /// The bytes of recorded outcomes from which on no new key is taken, so that the disk doesn't fill up. Runs under
+    /// way still record theirs. Default: no limit; `min_free_space` protects the disk.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.0.limits.max_bytes = bytes;
         self
     }
 
-    /// The bytes of the disk that are to be left free: with less, no new key is taken, and runs under way still record their
-    /// outcomes. That is what it is for, so leave more where many of them may end with long ones: `max_runs` times
-    /// `max_response_body` is the most that they need. Looked at before each batch of writes, and eight times a second; where the operating system doesn't say how
-    /// much is free, nothing is refused. 0: no limit. Default: a tenth of what the user may use of the disk, at most 1 GiB.
+    /// The bytes of the disk that are to be left free: with less, no new key is taken, and runs under way still record
+    /// their outcomes. That is what it is for, so leave more where many of them may end with long ones: `max_runs`
+    /// times `max_response_body` is the most that they need. Looked at before each batch of writes, and eight times a
+    /// second; where the operating system doesn't say how much is free, nothing is refused. 0: no limit. Default: a
+    /// tenth of what the user may use of the disk, at most 1 GiB.
     pub fn min_free_space(mut self, bytes: u64) -> Self {
         self.0.limits.min_free = Some(bytes);
         self

@@ -1,22 +1,19 @@
-//! The one place where a write becomes durable.
+//! The one place where a write to sled becomes durable; and what helps those who wait for a write that has failed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
 
 use super::pins::pinned;
 use crate::laboratory::{self, Protection};
 
-/// From when on, and how often, who waits within sled is woken to look whether a write has failed.
-pub(super) const NUDGE_EVERY: Duration = Duration::from_secs(1);
-
+/// A descriptor of our own for the file that sled writes to.
+///
 /// sled's `flush()` leaves the bytes with the operating system (`pwrite` and `sync_file_range`). What makes them
-/// survive a power cut is `fdatasync`, on a descriptor of our own for the file sled writes to.
+/// survive a power cut is `fdatasync` on that file.
 #[derive(Debug)]
 pub(super) struct Disk {
     file: File,
@@ -38,15 +35,15 @@ impl Disk {
     }
 }
 
-/// Wakes the threads that wait within sled for a write that has failed. On one of its paths sled notes the failure and wakes nobody;
-/// who comes to flush afterwards finds it, and wakes all.
+/// Wakes the threads that wait within sled for a write that has failed. On one of its paths sled notes the failure and
+/// wakes nobody. The next call of its `flush()` finds the failure, and wakes all of them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nudge {
     under_way: Arc<AtomicBool>,
 }
 
 impl Nudge {
-    /// On a thread of its own, as it may have to wait too; one at a time.
+    /// Calls `flush()` on a thread of its own, as it may have to wait too. There is one such thread at a time.
     pub(super) fn give(&self, db: &sled::Db) {
         if self.under_way.swap(true, Ordering::SeqCst) {
             return;
@@ -56,27 +53,9 @@ impl Nudge {
             let _ = pinned(move || db.flush());
             nudge.under_way.store(false, Ordering::SeqCst);
         };
-        // Where no thread is to be had, it goes without.
+        // If no thread can be started, nobody is woken this time.
         if thread::Builder::new().name("idempotency-nudge".to_owned()).spawn(give).is_err() {
             self.under_way.store(false, Ordering::SeqCst);
         }
     }
-}
-
-/// Calls `act`, and nudges sled for as long as it takes.
-pub(super) fn nudging<T>(db: &sled::Db, act: impl FnOnce() -> T) -> T {
-    let (over, waiting) = mpsc::channel::<()>();
-    thread::scope(|threads| {
-        let nudge = move || {
-            let nudge = Nudge::default();
-            while waiting.recv_timeout(NUDGE_EVERY) == Err(RecvTimeoutError::Timeout) {
-                nudge.give(db);
-            }
-        };
-        // Where no thread is to be had, it goes without.
-        let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, nudge);
-        let acted = act();
-        drop(over);
-        acted
-    })
 }

@@ -1,34 +1,36 @@
 //! sled, as a store's engine.
 
 use std::fs::{self, File};
-use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sled::IVec;
 
-use super::TREE;
-use super::durable::{Disk, Nudge, nudging};
+use super::durable::{Disk, Nudge};
 use super::pins::{Keeper, pinned};
 use super::segments;
 use super::transaction::{self, Effect, as_batch};
 use crate::store::OpenError;
-use crate::store::embedded::{Engine, NotCommitted, Own, ReadError, Writes, directory};
+use crate::store::embedded::{Own, ReadError, StorageEngine, Transacted, Writes, directory};
 
-/// sled's unit of space; and how often it makes durable what its space collection has moved. (sled would take 16 MiB too, but
-/// keeps offsets within a segment in 24 bits, which the last byte of so long a one doesn't fit.)
+/// sled's unit of space; and how often it makes durable what its space collection has moved. (sled would take 16 MiB
+/// too, but keeps offsets within a segment in 24 bits, which the last byte of so long a one doesn't fit.)
 ///
 /// Before a segment is used again, two others are filled with what was moved out of it and what came later. sled makes
-/// none of that durable first. What protects it is that sled's flusher collects for half of its interval at most, and has
-/// synced what it moved when the next one ends: what it moves in 25 ms is unsynced at most, and to fill two segments of 8 MiB
-/// it would have to move 670 MB a second, page by page. What the writer thread writes, at most 192 KiB at a time, it syncs itself. With
-/// the usual 512 KiB and 500 ms a power cut could leave the old place overwritten and the new one empty. A longer interval
-/// would save syncs of an idle store, of which there are 40 a second, and leave more unsynced.
+/// none of that durable first. What protects it is that sled's flusher collects for half of its interval at most, and
+/// has synced what it moved when the next one ends: what it moves in 25 ms is unsynced at most, and to fill two
+/// segments of 8 MiB it would have to move 670 MB a second, page by page. What the writer thread writes, at most 192
+/// KiB at a time, it syncs itself. With the usual 512 KiB and 500 ms a power cut could leave the old place overwritten
+/// and the new one empty. A longer interval would save syncs of an idle store, of which there are 40 a second, and
+/// leave more unsynced.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 25;
 
-/// sled's handles, and our own of its file.
+/// The name of the store's tree.
+const TREE: &str = "tower-idempotency";
+
+/// sled's handles, and a descriptor of our own for its file.
 #[derive(Debug, Clone)]
 pub(crate) struct SledEngine {
     pub(super) tree: sled::Tree,
@@ -44,7 +46,9 @@ impl SledEngine {
     }
 }
 
-impl Engine for SledEngine {
+impl StorageEngine for SledEngine {
+    const MAX_STEP: usize = transaction::MAX_STEP;
+
     /// The bytes of memory in which sled keeps pages.
     type Options = u64;
     type Value = IVec;
@@ -54,14 +58,7 @@ impl Engine for SledEngine {
     fn open(options: &u64, path: &Path, was_used: bool) -> Result<Self, OpenError> {
         remove_torn_snapshots(path)?;
         segments::mark_the_end(path, SEGMENT_BYTES, was_used)?;
-        let (tree, db) = match catch_unwind(|| open_database(path, *options)) {
-            Ok(Err(OpenError::Database { .. })) | Err(_) if !was_used => {
-                directory::set_aside(path)?;
-                open_database(path, *options)?
-            }
-            Ok(opened) => opened?,
-            Err(_) => return Err(directory::broken(path, "the database panicked while it was opened")),
-        };
+        let (tree, db) = open_database(path, *options)?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
         Ok(Self { tree, db, disk: Arc::new(disk), nudge: Nudge::default() })
     }
@@ -74,7 +71,7 @@ impl Engine for SledEngine {
         self.tree.range(from..).map(|entry| Ok(entry?))
     }
 
-    /// A reader of sled's may make new pages, where one has grown too long; two threads should not at once.
+    /// sled may make new pages while it reads, where one has grown too long, and two threads should not do so at once.
     fn write(&self, step: Writes) -> Result<(), String> {
         if step.is_atomic() {
             return self.tree.apply_batch(as_batch(step)).map_err(|error| write_failed(&error));
@@ -93,12 +90,8 @@ impl Engine for SledEngine {
         self.disk.sync(&self.db)
     }
 
-    fn transact(&self, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
+    fn transact(&self, effect: &mut Effect, own: Own<'_>) -> Transacted<(Bytes, usize)> {
         transaction::run(&self.tree, effect, own)
-    }
-
-    fn attend<T>(&self, act: impl FnOnce() -> T) -> T {
-        nudging(&self.db, act)
     }
 
     fn nudge(&self) {

@@ -1,17 +1,17 @@
 //! Keeps sled from freeing what it still reads.
 //!
-//! sled 0.34 frees a log buffer by epochs (`pagecache/iobuf.rs`, `maybe_seal_and_write_iobuf`), but reads the pointer to the
-//! newest one without a pin and counts it a moment later (`IoBufs::current_iobuf`). A thread that stands still between the
-//! two, and whose buffer is swapped out meanwhile, counts and writes into freed memory. So:
+//! sled 0.34 frees a log buffer by epochs (`pagecache/iobuf.rs`, `maybe_seal_and_write_iobuf`), but reads the pointer
+//! to the newest one without a pin and counts it a moment later (`IoBufs::current_iobuf`). A thread that stands still
+//! between the two, and whose buffer is swapped out meanwhile, counts and writes into freed memory. So:
 //! 1. Who calls sled's `flush()`, or drops its handles, holds a pin of sled's own collector: see [`pinned`].
-//! 2. sled's flusher, a thread of its own, can't be given one. The watchdog holds two in its place, in turn: see [`Keeper`].
-//!    What is swapped out is freed an eighth of a second later at the earliest, and about half a second later as a rule. The
-//!    flusher is exposed only if it stands still for longer between two instructions.
+//! 2. sled's flusher, a thread of its own, can't be given one. The watchdog holds two in its place, in turn: see
+//!    [`Keeper`]. What is swapped out is freed an eighth of a second later at the earliest, and about half a second
+//!    later as a rule. The flusher is exposed only if it stands still for longer between two instructions.
 //! 3. Nothing here calls `flush_async`, which runs on a thread of sled's.
 //!
-//! What is not freed at once takes memory, some 40 MiB in a store that writes as fast as it can, and memory that is not used
-//! again at once takes time, up to a tenth of its throughput. While a flush hangs, its pin holds back all that this process frees by the same collector; but what
-//! would write to that database waits too.
+//! What is not freed at once takes memory, some 40 MiB in a store that writes as fast as it can, and memory that is not
+//! used again at once takes time, up to a tenth of its throughput. While a flush hangs, its pin holds back all that
+//! this process frees by the same collector; but what would write to that database waits too.
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle, default_collector, pin};
 
@@ -51,7 +51,8 @@ impl Pin {
 }
 
 impl Default for Keeper {
-    /// Of sled's own collector. It is renewed eight times a second: each pin is held for twice as long, a quarter of a second.
+    /// Of sled's own collector. It is renewed eight times a second: each pin is held for twice as long, a quarter of a
+    /// second.
     fn default() -> Self {
         Self::new(default_collector())
     }

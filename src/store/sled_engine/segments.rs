@@ -1,14 +1,15 @@
 //! Before sled opens a database: that it finds the end of its log, even if the power is cut while it opens.
 //!
 //! sled's log is a row of segments. Each begins with a header, which says how far the log was written by then: into the
-//! segment before it, as a rule. Where the last header leads to, or the snapshot's name if that is later, sled begins to look
-//! for the log's end. And when it opens a database, it overwrites the segments of which nothing is needed any more, that
-//! one too. This does no harm as long as the snapshot is there that the same opening wrote. But sled does not make that
-//! one's name durable. Where a power cut takes it away, or somebody removes the file, sled finds no end, or a wrong one,
-//! **takes the database for an empty or an older one, and overwrites the rest.**
+//! segment before it, as a rule. Where the last header leads to, or the snapshot's name if that is later, sled begins
+//! to look for the log's end. And when it opens a database, it overwrites the segments of which nothing is needed any
+//! more, that one too. This does no harm as long as the snapshot is there that the same opening wrote. But sled does
+//! not make that one's name durable. Where a power cut takes it away, or somebody removes the file, sled finds no end,
+//! or a wrong one, **takes the database for an empty or an older one, and overwrites the rest.**
 //!
-//! So before sled overwrites anything, the header of the segment that it will end in is made to lead to that segment itself,
-//! durably. It is the last one that sled reaches: all before it, from where it begins to look, can be read to their ends.
+//! So before sled overwrites anything, the header of the segment that it will end in is made to lead to that segment
+//! itself, durably. It is the last one that sled reaches: all before it, from where it begins to look, can be read to
+//! their ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
@@ -22,8 +23,8 @@ const HEADER_BYTES: usize = 20;
 const INVERTED: i64 = i64::MAX;
 /// The longest header of a message. Where no more than this is left of a segment, there is no message.
 const MESSAGE_HEADER_BYTES: usize = 32;
-/// The kind of a message that says that the rest of the segment is empty, and the last kind there is. What is overwritten
-/// is of kind 0.
+/// The kind of a message that says that the rest of the segment is empty, and the last kind there is. What is
+/// overwritten is of kind 0.
 const CAP: u8 = 2;
 const LAST_KIND: u8 = 11;
 
@@ -119,7 +120,8 @@ impl Log {
         }
     }
 
-    /// The segment in which the log ends that sled finds: the last in a row, all of which but itself are read to their ends.
+    /// The segment in which the log ends that sled finds: the last in a row, all of which but itself are read to their
+    /// ends.
     fn end(&mut self, start: Header) -> io::Result<Header> {
         let mut end = start;
         while let Some(next) = self.at(end.begins + self.size()) {
@@ -182,7 +184,8 @@ fn is_whole(segment: &[u8], segment_bytes: usize, number: u64) -> bool {
 
 /// The kind of the message that `bytes` begin with, and how long it is; `None` if it is none of this segment.
 ///
-/// A checksum over all that follows it, a byte for the kind, the content's length, the segment's number, the page's, the content.
+/// A checksum over all that follows it, a byte for the kind, the content's length, the segment's number, the page's,
+/// the content.
 fn message(bytes: &[u8], number: u64) -> Option<(u8, usize)> {
     let (checksum, rest) = bytes.split_first_chunk::<4>()?;
     let (kind, rest) = rest.split_first()?;

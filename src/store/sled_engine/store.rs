@@ -3,8 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -19,9 +18,6 @@ use crate::store::contract::{Health, InterruptedRecord, Page, Sealed, Store};
 use crate::store::embedded::{Embedded, Transact};
 use crate::store::{OpenError, StoreError};
 
-/// How often it is looked whether another process has let a directory go.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
 /// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own: they survive crashes of
 /// the process and power cuts.
 ///
@@ -29,20 +25,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 ///
 /// # Durability
 /// What is answered is on disk: written, flushed, and made durable with `fdatasync`, together with what else came in
-/// meanwhile, and, while few have come and other runs are under way, within some 0.2 ms more (group commit). If a write, sync or read fails, or a write does not return within a minute, the store is
-/// [poisoned](Health::Poisoned): it answers only what memory can, and the process must be restarted.
+/// meanwhile, and, while few have come and other runs are under way, within some 0.2 ms more (group commit). If a
+/// write, sync or read fails, or a write does not return within a minute, the store is [poisoned](Health::Poisoned): it
+/// answers only what memory can, and the process must be restarted.
 ///
 /// # Memory
-/// Its two caches, and some 20 bytes for each record, by which a new key is known to be new without a read; and sled's own
-/// tables: 150 bytes for each of a million records, all in all.
+/// Its two caches, and some 20 bytes for each record, by which a new key is known to be new without a read; and sled's
+/// own tables: 150 bytes for each of a million records, all in all.
 #[derive(Debug, Clone)]
 pub struct SledStore(pub(super) Embedded<SledEngine>);
 
 impl SledStore {
     /// Opens the store in `directory`, which is made if it is not there, with mode 0700.
     ///
-    /// Blocks while what lists the records is read: 0.2 s for a million; if that is damaged, all records are read, and listed
-    /// anew.
+    /// Blocks while what lists the records is read: 0.2 s for a million; if that is damaged, all records are read, and
+    /// listed anew.
     ///
     /// # Errors
     /// [`OpenError`]: in use, not a store's directory, or refused by the operating system.
@@ -50,8 +47,8 @@ impl SledStore {
         Self::builder().open(directory)
     }
 
-    /// Opens the store in `directory` as [`open`](Self::open) does, and waits for at most `patience` where it is in use: see
-    /// [`SledStoreBuilder::open_within`].
+    /// Opens the store in `directory` as [`open`](Self::open) does, and waits for at most `patience` where it is in
+    /// use: see [`SledStoreBuilder::open_within`].
     ///
     /// # Errors
     /// As [`open`](Self::open); [`OpenError::InUse`] only after `patience`.
@@ -64,8 +61,8 @@ impl SledStore {
         SledStoreBuilder::default()
     }
 
-    /// Records it holds: those that have expired and are not swept yet included, and without the runs whose claims leave no
-    /// trace (`Rerun`).
+    /// Records it holds: those that have expired and are not swept yet included, and without the runs whose claims
+    /// leave no trace (`Rerun`).
     #[must_use]
     pub fn len(&self) -> u64 {
         self.0.len()
@@ -81,13 +78,14 @@ impl SledStore {
     /// [`transaction`](Self::transaction), which is bounded, and durable when it returns.
     ///
     /// What is written past that, with sled's own `transaction` or `apply_batch`, is durable after
-    /// [`sync`](Self::sync). Keep values below 4 KiB and keys below 256 bytes: sled writes large pages to files that nothing
-    /// syncs; keep each below 128 KiB in all: a power cut in a longer one can leave a database that can't be opened; and
-    /// **don't `insert`**: two threads, the store's being one, that make new pages at once can be cut short, by SIGKILL or a
-    /// power cut, so that sled panics at every later opening. sled has one lock for all transactions of the process, and every read waits for it: **a long transaction holds
-    /// up every request with a key**, past all time-outs. Make durable what you write with [`sync`](Self::sync), not with sled's
-    /// `flush` or `flush_async`, and keep the trees that you open as long as the store is open: sled 0.34 reads a log buffer
-    /// there that may be freed meanwhile; what the store itself calls is protected.
+    /// [`sync`](Self::sync). Keep values below 4 KiB and keys below 256 bytes: sled writes large pages to files that
+    /// nothing syncs; keep each below 128 KiB in all: a power cut in a longer one can leave a database that can't be
+    /// opened; and **don't `insert`**: two threads, the store's being one, that make new pages at once can be cut
+    /// short, by SIGKILL or a power cut, so that sled panics at every later opening. sled has one lock for all
+    /// transactions of the process, and every read waits for it: **a long transaction holds up every request with a
+    /// key**, past all time-outs. Make durable what you write with [`sync`](Self::sync), not with sled's `flush` or
+    /// `flush_async`, and keep the trees that you open as long as the store is open: sled 0.34 reads a log buffer there
+    /// that may be freed meanwhile; what the store itself calls is protected.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] once the store is closed.
@@ -111,9 +109,9 @@ impl SledStore {
     /// again, or after ten seconds.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: the application still holds a handle that [`db`](Self::db) lent, or the disk doesn't
-    /// return. [`StoreError::Uncertain`]: closed, but the store was poisoned, before or just now. What was answered is
-    /// durable all the same.
+    /// [`StoreError::Unavailable`]: the application still holds a handle that [`db`](Self::db) lent, or the disk
+    /// doesn't return. [`StoreError::Uncertain`]: closed, but the store was poisoned, before or just now. What was
+    /// answered is durable all the same.
     ///
     /// # Cancel safety
     /// If dropped, the store may be closed or on its way to it; call it again.
@@ -136,19 +134,13 @@ impl SledStoreBuilder {
         self.0.open(directory.as_ref()).map(SledStore)
     }
 
-    /// Opens the store in `directory`, and waits for at most `patience` where another process, or another opening in this
-    /// one, has it open: so that a new process may start while the last one is still closing. Blocks its thread.
+    /// Opens the store in `directory`, and waits for at most `patience` where another process, or another opening in
+    /// this one, has it open: so that a new process may start while the last one is still closing. Blocks its thread.
     ///
     /// # Errors
     /// As [`SledStore::open`]; [`OpenError::InUse`] only after `patience`.
     pub fn open_within(self, directory: impl AsRef<Path>, patience: Duration) -> Result<SledStore, OpenError> {
-        let began = Instant::now();
-        loop {
-            match self.clone().open(&directory) {
-                Err(OpenError::InUse { .. }) if began.elapsed() < patience => thread::sleep(LOOK_EVERY),
-                opened => return opened,
-            }
-        }
+        self.0.open_within(directory.as_ref(), patience).map(SledStore)
     }
 }
 

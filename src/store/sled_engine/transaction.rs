@@ -1,4 +1,5 @@
-//! The application's part of a transaction: a closure over its trees, run on the writer thread, in one of sled's transactions.
+//! The application's part of a transaction: a closure over its trees, run on the writer thread, in one of sled's
+//! transactions.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -11,16 +12,21 @@ use sled::transaction::{
 };
 use sled::{IVec, Tree};
 
-use super::TREE;
 use crate::store::StoreError;
-use crate::store::embedded::{Abort, ENTRY_BYTES, MAX_STEP, NotCommitted, Own, PANICKED, TransactionError, Writes};
+use crate::store::embedded::{
+    Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, Transacted, TransactionError, Writes, quietly,
+};
 
-/// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one of over
-/// 128 KiB goes to a file that it never syncs.
+/// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one
+/// of over 128 KiB goes to a file that it never syncs.
 const MAX_VALUE: usize = 4_096;
 const MAX_KEY: usize = 256;
-/// The most bytes of keys, values and outcome, and 64 for each key: what a store writes in one step.
-const MAX_TRANSACTION: usize = MAX_STEP;
+/// The most bytes of keys, values and outcome, with 64 for each key.
+///
+/// sled takes a batch back as a whole if the process ends within it, and with it what its space collection has moved
+/// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the database
+/// can't be opened any more. So nothing that long is written at once, by a transaction or by the store itself.
+pub(super) const MAX_STEP: usize = 128 * 1024;
 
 /// One of the application's trees, within a transaction. It sees what the transaction wrote before.
 ///
@@ -104,8 +110,8 @@ impl fmt::Debug for TransactionTree<'_> {
     }
 }
 
-/// What the application's closure is to the engine: it puts its own error away and says only that there is one.
-type Call = Box<dyn FnMut(&[TransactionalTree], &Failed) -> Result<Bytes, Abort<()>> + Send>;
+/// What the application's closure is to the engine.
+type Call = Box<dyn FnMut(&[TransactionalTree], &Failed) -> Result<Bytes, Abort<Reason>> + Send>;
 
 /// The application's closure, and the trees that it writes to.
 pub(crate) struct Effect {
@@ -113,20 +119,16 @@ pub(crate) struct Effect {
     call: Call,
 }
 
-/// The closure over `N` trees, as the engine takes it. `keep` is given its error.
-pub(crate) fn effect<const N: usize, E>(
+/// The closure over `N` trees, as the engine takes it.
+pub(crate) fn effect<const N: usize, E: Send + 'static>(
     trees: [&Tree; N],
     mut closure: impl FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
-    keep: impl Fn(E) + Send + 'static,
 ) -> Effect {
     let call = move |trees: &[TransactionalTree], failed: &Failed| {
         // As many as were given.
         let views = std::array::from_fn(|index| TransactionTree { tree: &trees[index], failed });
         closure(views).map_err(|abort| match abort {
-            Abort::Because(error) => {
-                keep(error);
-                Abort::Because(())
-            }
+            Abort::Because(reason) => Abort::Because(Box::new(reason) as Reason),
             Abort::Refused(error) => Abort::Refused(error),
         })
     };
@@ -134,9 +136,9 @@ pub(crate) fn effect<const N: usize, E>(
 }
 
 /// One of sled's transactions over the store's tree and the application's.
-pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
+pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Transacted<(Bytes, usize)> {
     let Effect { trees, call } = effect;
-    check_trees(trees)?;
+    check_trees(store, trees)?;
     // The store's tree is among them: sled refuses those of another database.
     let trees: Vec<Tree> = std::iter::once(store.clone()).chain(trees.iter().cloned()).collect();
     let (call, own) = (RefCell::new(call), RefCell::new(own));
@@ -150,9 +152,9 @@ pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Result<(By
     result.map_err(|error| match error {
         Error::Abort(not_committed) => not_committed,
         Error::Storage(sled::Error::Unsupported(_)) => {
-            NotCommitted::Trees("a tree is of another database than the store's")
+            CommitError::Trees("a tree is of another database than the store's")
         }
-        Error::Storage(error) => NotCommitted::Store(StoreError::uncertain(format!("writing failed: {error}"))),
+        Error::Storage(error) => CommitError::Store(StoreError::uncertain(format!("writing failed: {error}"))),
     })
 }
 
@@ -168,36 +170,37 @@ pub(super) fn as_batch(step: Writes) -> sled::Batch {
     batch
 }
 
-fn check_trees(trees: &[Tree]) -> Result<(), NotCommitted> {
-    if trees.iter().any(|tree| tree.name() == TREE) {
-        return Err(NotCommitted::Trees("the store's own tree is not the application's to write"));
+fn check_trees(store: &Tree, trees: &[Tree]) -> Transacted<()> {
+    if trees.iter().any(|tree| tree.name() == store.name()) {
+        return Err(CommitError::Trees("the store's own tree is not the application's to write"));
     }
     let twice = |(index, tree): (usize, &Tree)| trees[..index].iter().any(|other| other.name() == tree.name());
     if trees.iter().enumerate().any(twice) {
-        return Err(NotCommitted::Trees("a tree is named twice"));
+        return Err(CommitError::Trees("a tree is named twice"));
     }
     Ok(())
 }
 
 /// The outcome, and how many bytes are written with it.
-fn called(call: &mut Call, trees: &[TransactionalTree]) -> Result<(Bytes, usize), NotCommitted> {
+fn called(call: &mut Call, trees: &[TransactionalTree]) -> Transacted<(Bytes, usize)> {
     let failed = Failed::default();
     let result = catch_unwind(AssertUnwindSafe(|| call(trees, &failed)));
     if let Some(error) = failed.error.take() {
-        return Err(NotCommitted::Refused(error));
+        quietly(move || drop(result));
+        return Err(CommitError::Refused(error));
     }
     match result {
-        Err(_) if failed.inside.get() => Err(NotCommitted::Refused(TransactionError::Database(PANICKED.to_owned()))),
+        Err(_) if failed.inside.get() => Err(CommitError::Refused(TransactionError::Database(PANICKED.to_owned()))),
         Ok(Ok(outcome)) => {
             let bytes = failed.written.get() + outcome.len();
-            if bytes > MAX_TRANSACTION {
-                let limit = MAX_TRANSACTION;
-                return Err(NotCommitted::Refused(TransactionError::TooLarge { what: "transaction", bytes, limit }));
+            if bytes > MAX_STEP {
+                let too_large = TransactionError::TooLarge { what: "transaction", bytes, limit: MAX_STEP };
+                return Err(CommitError::Refused(too_large));
             }
             Ok((outcome, bytes))
         }
-        Ok(Err(Abort::Because(()))) => Err(NotCommitted::Aborted),
-        Ok(Err(Abort::Refused(error))) => Err(NotCommitted::Refused(error)),
-        Err(_) => Err(NotCommitted::Panicked),
+        Ok(Err(Abort::Because(reason))) => Err(CommitError::Aborted(reason)),
+        Ok(Err(Abort::Refused(error))) => Err(CommitError::Refused(error)),
+        Err(_) => Err(CommitError::Panicked),
     }
 }

@@ -49,7 +49,7 @@ fn who_is_not_answered_because_the_database_panicked_finds_the_store_poisoned_an
         let ((one, mut first), (other, mut second)) = (oneshot::channel(), oneshot::channel());
         batch.answer::<()>(one, |_| panic!("as sled does"));
         batch.answer(other, |_| Ok(2));
-        batch.commit(true).unwrap();
+        batch.commit().unwrap();
         assert!(matches!(first.try_recv().unwrap(), Err(StoreError::Unavailable { .. })));
         assert!(shared.is_poisoned());
         assert_eq!(second.try_recv().unwrap().unwrap(), 2);

@@ -1,5 +1,5 @@
-//! The smallest engine there is: a map in memory, written to a file whole when it is made durable. It proves that what every
-//! embedded engine needs is here, and not in sled's.
+//! The smallest engine there is: a map in memory, written to a file whole when it is made durable. It proves that what
+//! every embedded engine needs is here, and not in sled's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use crate::store::OpenError;
-use crate::store::embedded::engine::{Engine, Own, ReadError};
-use crate::store::embedded::transact::NotCommitted;
+use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
+use crate::store::embedded::transact::{CommitError, Transacted};
 use crate::store::embedded::writes::Writes;
 
 #[derive(Debug, Clone)]
@@ -19,7 +19,9 @@ pub(super) struct MapEngine {
     map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
 }
 
-impl Engine for MapEngine {
+impl StorageEngine for MapEngine {
+    const MAX_STEP: usize = 128 * 1024;
+
     type Options = ();
     type Value = Vec<u8>;
     /// An outcome: it writes nothing of its own.
@@ -59,14 +61,10 @@ impl Engine for MapEngine {
         fs::write(&self.file, bytes).map_err(|error| error.to_string())
     }
 
-    fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted> {
+    fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Transacted<(Bytes, usize)> {
         let writes = own(outcome)?;
         let bytes = writes.bytes();
-        self.write(writes).map(|()| (outcome.clone(), bytes)).map_err(|_| NotCommitted::Aborted)
-    }
-
-    fn attend<T>(&self, act: impl FnOnce() -> T) -> T {
-        act()
+        self.write(writes).map(|()| (outcome.clone(), bytes)).map_err(|_| CommitError::Panicked)
     }
 
     fn nudge(&self) {}

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::batch::Batch;
-use super::engine::{Engine, scan_keys};
 use super::open::Setup;
 use super::space::Limits;
 use super::state::Shared;
+use super::storage_engine::{StorageEngine, scan_keys};
 use super::store::Embedded;
 use super::verb::{Step, Verb};
 use super::writer::decide;
@@ -32,7 +32,7 @@ use crate::store::{Health, OpenError, Page, StoreError};
 use map_engine::MapEngine;
 
 /// An engine that these tests run on.
-trait Tested: Engine {
+trait Tested: StorageEngine {
     fn options() -> Self::Options;
 
     /// An effect with this outcome, and no more.
@@ -46,7 +46,7 @@ impl Tested for SledEngine {
 
     fn nothing_but(outcome: Bytes) -> Self::Effect {
         let closure = move |[]: [sled_engine::TransactionTree<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
-        sled_engine::effect([], closure, |()| {})
+        sled_engine::effect([], closure)
     }
 }
 
@@ -91,12 +91,15 @@ fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
 }
 
 /// A step, and where its answer will be.
-fn sent<E: Engine>(id: RecordId, transition: Transition) -> (Verb<E>, oneshot::Receiver<Result<Applied, StoreError>>) {
+fn sent<E: StorageEngine>(
+    id: RecordId,
+    transition: Transition,
+) -> (Verb<E>, oneshot::Receiver<Result<Applied, StoreError>>) {
     let (reply, answer) = oneshot::channel();
     (Verb::Apply(Step::new(id, transition, reply)), answer)
 }
 
-fn step<E: Engine>(
+fn step<E: StorageEngine>(
     batch: &mut Batch<'_, E>,
     id: RecordId,
     transition: Transition,
@@ -115,7 +118,7 @@ fn claimed(id: RecordId, answer: Result<Applied, StoreError>) -> Hold {
     }
 }
 
-async fn run<E: Engine>(store: &Embedded<E>, name: &str) {
+async fn run<E: StorageEngine>(store: &Embedded<E>, name: &str) {
     let id = id(name);
     let hold = claimed(id, store.apply(id, Transition::Claim(wish())).await);
     let applied = store.apply(id, Transition::Complete(completion(hold, "done"))).await.unwrap();
@@ -132,7 +135,7 @@ fn setup<E: Tested>(clock: &ManualClock) -> Setup<E> {
 }
 
 /// Sets a key past the store.
-fn set<E: Engine>(engine: &E, key: &[u8], value: Option<Bytes>) {
+fn set<E: StorageEngine>(engine: &E, key: &[u8], value: Option<Bytes>) {
     let mut writes = Writes::default();
     match value {
         Some(value) => writes.insert(key, value),
@@ -200,10 +203,10 @@ fn claim<E: Tested>(still: &Still<E>, names: &[&str]) -> Vec<Hold> {
     let mut batch = still.batch();
     let sent: Vec<_> =
         names.iter().map(|name| (id(name), step(&mut batch, id(name), Transition::Claim(wish())))).collect();
-    batch.commit(false).unwrap();
+    batch.commit().unwrap();
     sent.into_iter().map(|(id, mut answer)| claimed(id, answer.try_recv().unwrap())).collect()
 }
 
-fn end<E: Engine>(batch: &mut Batch<'_, E>, hold: Hold) {
+fn end<E: StorageEngine>(batch: &mut Batch<'_, E>, hold: Hold) {
     let _answer = step(batch, hold.id, Transition::Complete(completion(hold, vec![7; 500])));
 }

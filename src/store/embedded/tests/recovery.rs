@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::store::embedded::engine::{scan, scan_keys};
 use crate::store::embedded::listing;
 use crate::store::embedded::open::cut_some_short;
 use crate::store::embedded::present::Present;
+use crate::store::embedded::storage_engine::{scan, scan_keys};
 use crate::store::embedded::totals::Totals;
 
 /// What is in the step that is cut short, beside what was there before.
@@ -21,7 +21,7 @@ enum Shape {
     ClaimedAgain,
 }
 
-/// What the tree says as it stands: nothing has to be made anew.
+/// What the lists say as they stand: nothing has to be made anew.
 fn assert_listed<E: Tested>(still: &Still<E>) {
     let totals = Totals::decode(still.engine.get(keys::TOTALS).unwrap().unwrap().as_ref()).unwrap();
     let listed = Present::load(&still.engine, totals.count, &totals.entries).unwrap();
@@ -43,13 +43,15 @@ fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
         Shape::OneOfTwo => end(&mut batch, before[0]),
         Shape::ClaimedAgain => {
             let _answer = step(&mut batch, before[0].id, Transition::Release(before[0].fence));
-            batch.commit(false).unwrap();
+            batch.commit().unwrap();
             batch = still.batch();
             let _answer = step(&mut batch, id("claimed before"), Transition::Claim(wish()));
         }
     }
-    let keys = batch.next_step();
+    let step = batch.take_writes();
     drop(batch);
+    assert!(!step.is_atomic(), "its keys are written one by one");
+    let keys = step.in_order();
     if count > keys.len() {
         return None;
     }
@@ -68,7 +70,7 @@ fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
     Some(found)
 }
 
-/// Memory knows all that is in the tree; says how many records that are.
+/// Memory knows all that is stored; says how many records that are.
 fn assert_known<E: Tested>(still: &Still<E>) -> usize {
     let ids: Vec<_> =
         scan_keys(&still.engine, keys::RECORDS).map(|key| keys::id_of(key.unwrap().as_ref()).unwrap()).collect();
@@ -87,7 +89,7 @@ fn assert_known<E: Tested>(still: &Still<E>) -> usize {
 fn first_steps_of_cutting_short<E: Tested>(still: &Still<E>) -> usize {
     let mut batch = still.batch();
     cut_some_short(&mut batch).unwrap();
-    batch.unsynced()
+    batch.unsynced
 }
 
 #[test]
@@ -139,7 +141,7 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
         for number in 0..300 {
             complete(&still, &mut batch, &format!("k{number}"), "done".into());
         }
-        batch.commit(false).unwrap();
+        batch.commit().unwrap();
         // As many listings of what is gone as make up for the list that is lost: each list stays for one run's sake.
         let names: Vec<String> = (0..200).map(|number| format!("released{number}")).collect();
         let held = claim(&still, &names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -147,7 +149,7 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
         for hold in held.iter().enumerate().filter(|(number, _)| number % 100 > 0).map(|(_, hold)| hold) {
             let _answer = step(&mut batch, hold.id, Transition::Release(hold.fence));
         }
-        batch.commit(false).unwrap();
+        batch.commit().unwrap();
         let lists: Vec<_> = scan_keys(&still.engine, keys::EXPIRY).map(Result::unwrap).collect();
         still.set(lists[1].as_ref(), None);
         // As an error of the disk does, it ends the repair after the opening has written its first batch.

@@ -4,7 +4,7 @@ use super::*;
 use crate::store::embedded::sweep::{Slice, sweep};
 use crate::store::embedded::transact::{Purpose, Transact};
 use crate::store::embedded::writer::{Asked, SWEPT_IDLE, beside, sweep_asked};
-use crate::store::embedded::writes::{ENTRY_BYTES, MAX_STEP};
+use crate::store::embedded::writes::ENTRY_BYTES;
 
 #[test]
 fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
@@ -17,7 +17,7 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
             let mut batch = still.batch();
             let _answer = step(&mut batch, hold.id, Transition::Complete(completion(hold, vec![1; 1 << 20])));
             assert_eq!(beside(&batch).pieces, 2 * PIECES, "sweeping keeps up with writing");
-            batch.commit(false).unwrap();
+            batch.commit().unwrap();
         }
         assert_eq!((count("r"), count("c")), (4, 4 * PIECES));
         still.clock.advance(HOUR);
@@ -25,7 +25,7 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
         loop {
             let mut batch = still.batch();
             let swept = sweep(&mut batch, SWEPT_IDLE).unwrap();
-            batch.commit(false).unwrap();
+            batch.commit().unwrap();
             if !swept.more {
                 break;
             }
@@ -44,13 +44,13 @@ fn a_sweep_whose_read_fails_deletes_nothing() {
         let still = Still::<E>::new();
         let mut batch = still.batch();
         let id = complete(&still, &mut batch, "k", "done".into());
-        batch.commit(false).unwrap();
+        batch.commit().unwrap();
         still.clock.advance(HOUR);
         let mut batch = still.batch();
         assert_eq!(sweep(&mut batch, SWEPT_IDLE).unwrap().records, 1);
         // As a read does that the operating system refuses.
         still.shared.poison("EIO".to_owned());
-        assert!(batch.commit(false).unwrap_err().contains("a read failed"));
+        assert!(batch.commit().unwrap_err().contains("a read failed"));
         assert!(still.load(id).is_some());
     });
 }
@@ -67,8 +67,8 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             let _answer = step(&mut batch, id, Transition::Interrupt { fence, status: None });
             // What a run leaves that is killed between the pieces of its outcome and its record.
             batch.write(&keys::grave(&id, fence), Bytes::new());
-            batch.write(&keys::chunk(&id, fence, 0), &b"a piece"[..]);
-            batch.commit(false).unwrap();
+            batch.write(&keys::piece(&id, fence, 0), &b"a piece"[..]);
+            batch.commit().unwrap();
 
             let outcome = Bytes::from(vec![7; 5_000]);
             let resolution = Resolution::Outcome { outcome: outcome.clone(), retention: HOUR };
@@ -81,7 +81,7 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             for (limit, reply) in sweeps {
                 assert!(sweep_asked(&mut batch, Asked::new(limit, reply)).is_none());
             }
-            batch.commit(false).unwrap();
+            batch.commit().unwrap();
             let Some(Record { state: State::Completed { outcome: found }, .. }) = still.load(id) else {
                 panic!("gone")
             };
@@ -109,9 +109,9 @@ fn transactions_write_little_between_two_syncs() {
                 answer: Box::new(|result| assert!(result.is_ok())),
             };
             decide(&mut batch, Verb::Transact(Box::new(transact)));
-            assert!((50_000..=MAX_STEP * 3 / 2).contains(&batch.unsynced()), "{}", batch.unsynced());
+            assert!((50_000..=E::MAX_STEP * 3 / 2).contains(&batch.unsynced), "{}", batch.unsynced);
         }
-        batch.commit(false).unwrap();
+        batch.commit().unwrap();
     });
 }
 
@@ -124,7 +124,7 @@ fn trap_83_a_claim_that_the_writer_comes_to_too_late_is_not_done() {
         let mut batch = still.batch();
         let answers = [Transition::Claim(late.clone()), Transition::Reclaim(late, Fence(1))]
             .map(|transition| step(&mut batch, id("k"), transition));
-        batch.commit(true).unwrap();
+        batch.commit().unwrap();
         for mut answer in answers {
             assert!(matches!(answer.try_recv().unwrap(), Err(StoreError::Unavailable { .. })));
         }
@@ -142,7 +142,7 @@ fn a_sweep_of_everything_is_cut_into_slices() {
             for number in 0..100 {
                 complete(&still, &mut batch, &format!("k{slice}-{number}"), "done".into());
             }
-            batch.commit(false).unwrap();
+            batch.commit().unwrap();
         }
         still.clock.advance(HOUR);
         let (reply, mut answer) = oneshot::channel();
@@ -150,7 +150,7 @@ fn a_sweep_of_everything_is_cut_into_slices() {
         while let Some(unfinished) = asked {
             let mut batch = still.batch();
             asked = sweep_asked(&mut batch, unfinished);
-            batch.commit(false).unwrap();
+            batch.commit().unwrap();
             left.push(still.count("r"));
         }
         assert_eq!((left, answer.try_recv().unwrap().unwrap()), (vec![300, 172, 44, 0], 300));
@@ -167,21 +167,25 @@ fn trap_86_a_batch_is_written_in_steps_each_of_which_is_bounded_whatever_its_ver
             .map(|number| {
                 let id = complete(&still, &mut batch, &format!("k{number}"), Bytes::from(vec![7; 1_000]));
                 batch.divide();
-                assert!(batch.step_bytes() <= MAX_STEP && batch.unsynced() <= MAX_STEP);
+                assert!(batch.step.writes.bytes() <= E::MAX_STEP && batch.unsynced <= E::MAX_STEP);
                 id
             })
             .collect();
-        assert!(batch.unsynced() > 0, "some is written");
-        batch.commit(false).unwrap();
+        assert!(batch.unsynced > 0, "some is written");
+        batch.commit().unwrap();
         assert!(ids.iter().all(|id| still.load(*id).is_some()));
         // What a verb takes is counted in full: keys, values, and what sled adds.
         let mut batch = still.batch();
         complete(&still, &mut batch, "one", Bytes::from(vec![7; 1_000]));
-        assert!(batch.step_bytes() > 1_000 + 33 + ENTRY_BYTES, "{}", batch.step_bytes());
+        assert!(batch.step.writes.bytes() > 1_000 + 33 + ENTRY_BYTES, "{}", batch.step.writes.bytes());
         still.clock.advance(HOUR);
         let mut batch = still.batch();
         sweep(&mut batch, Slice { records: 50, pieces: 0 }).unwrap();
-        assert!(batch.step_bytes() > 50 * (33 + ENTRY_BYTES), "removals count too: {}", batch.step_bytes());
+        assert!(
+            batch.step.writes.bytes() > 50 * (33 + ENTRY_BYTES),
+            "removals count too: {}",
+            batch.step.writes.bytes()
+        );
     });
 }
 
@@ -192,19 +196,19 @@ fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
         let claim = |name: &str| {
             let mut batch = still.batch();
             let mut claimed = step(&mut batch, id(name), Transition::Claim(wish()));
-            batch.commit(false).unwrap();
+            batch.commit().unwrap();
             claimed.try_recv().unwrap().map(|applied| applied.reply)
         };
         let mut batch = still.batch();
         complete(&still, &mut batch, "inline", Bytes::from(vec![7; 3_000]));
         complete(&still, &mut batch, "in pieces", Bytes::from(vec![7; 7_000]));
-        batch.commit(false).unwrap();
+        batch.commit().unwrap();
         assert!(matches!(claim("new"), Err(StoreError::Full { limit: "max_bytes" })));
         assert!(matches!(claim("inline"), Ok(Reply::Refused)));
         still.clock.advance(HOUR);
         let mut batch = still.batch();
         sweep(&mut batch, SWEPT_IDLE).unwrap();
-        batch.commit(false).unwrap();
+        batch.commit().unwrap();
         assert!(matches!(claim("new"), Ok(Reply::Taken)));
     });
 }

@@ -5,25 +5,29 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::transact::NotCommitted;
+use super::transact::Transacted;
 use super::writes::Writes;
 use crate::store::OpenError;
 
 /// An engine that is open. A handle; clones share it.
 ///
 /// It is called by one thread that writes, and by a few that read. What panics in it poisons the store.
-pub(crate) trait Engine: Clone + Debug + Send + Sync + 'static {
+pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
+    /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as
+    /// many more.
+    const MAX_STEP: usize;
+
     /// How it is set up.
     type Options: Clone + Debug + Send + Sync + 'static;
     /// A key or a value, as it is read.
     type Value: AsRef<[u8]>;
     /// What an application writes together with a record.
     type Effect: Send + 'static;
-    /// What is kept for it on the thread that watches over it.
+    /// What the thread that watches over it keeps for it: see [`tend`](Self::tend).
     type Watch: Default;
 
-    /// Opens what is in `path`, which this process has locked. `was_used`: something may have been recorded there, so that it
-    /// can't be nothing.
+    /// Opens what is in `path`, which this process has locked. `was_used`: something may have been recorded there, so
+    /// the engine must not take it for an empty one.
     fn open(options: &Self::Options, path: &Path, was_used: bool) -> Result<Self, OpenError>;
 
     /// The value of a key.
@@ -39,14 +43,11 @@ pub(crate) trait Engine: Clone + Debug + Send + Sync + 'static {
     /// Makes durable all that was written before this call.
     fn sync(&self) -> Result<(), String>;
 
-    /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how many
-    /// bytes were written. `own` may be called again, when what it said before was undone.
-    fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Result<(Bytes, usize), NotCommitted>;
+    /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how
+    /// many bytes were written. `own` may be called again, when what it said before was undone.
+    fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Transacted<(Bytes, usize)>;
 
-    /// Calls `act`, which writes and syncs, on a thread that nobody watches over yet.
-    fn attend<T>(&self, act: impl FnOnce() -> T) -> T;
-
-    /// Helps a write on that has been under way for a second.
+    /// Helps a write on that has been under way for a second, and is called again and again until it is over.
     fn nudge(&self);
 
     /// Is called eight times a second, on one thread, until all handles are gone.
@@ -71,10 +72,10 @@ pub(crate) enum ReadError {
 }
 
 /// What a store writes together with an outcome.
-pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Result<Writes, NotCommitted>;
+pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Transacted<Writes>;
 
 /// All entries whose keys begin so.
-pub(super) fn scan<'a, E: Engine>(
+pub(super) fn scan<'a, E: StorageEngine>(
     engine: &'a E,
     prefix: &[u8],
 ) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
@@ -84,7 +85,7 @@ pub(super) fn scan<'a, E: Engine>(
 }
 
 /// Their keys.
-pub(super) fn scan_keys<'a, E: Engine>(
+pub(super) fn scan_keys<'a, E: StorageEngine>(
     engine: &'a E,
     prefix: &[u8],
 ) -> impl Iterator<Item = Result<E::Value, ReadError>> + use<'a, E> {
