@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use http_body::Body;
 use http_body_util::LengthLimitError;
 use tokio::time::Instant;
 
+use super::body::Passage;
 use super::buffered::Share;
 use crate::within::within;
 
@@ -25,6 +27,16 @@ pub(super) enum Collected<B: Body> {
     Over { why: Why, head: Bytes, rest: Pin<Box<B>> },
     /// It failed.
     Failed { head: Bytes, error: B::Error },
+}
+
+impl<B: Body> From<Collected<B>> for Passage<B> {
+    fn from(collected: Collected<B>) -> Self {
+        match collected {
+            Collected::Whole { data, trailers } => Self::Whole { data, trailers },
+            Collected::Over { head, rest, .. } => Self::Resumed { head, rest: Ok(rest) },
+            Collected::Failed { head, error } => Self::Resumed { head, rest: Err(error) },
+        }
+    }
 }
 
 /// Why a body is not read to its end.
@@ -171,6 +183,16 @@ impl Head {
         self.blocks.into_iter().for_each(|block| whole.put(block));
         whole.freeze()
     }
+}
+
+/// Whether a body of `length` bytes is shorter than its headers say.
+pub(super) fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
+    declared_length(headers).is_some_and(|declared| (length as u64) < declared)
+}
+
+/// What `Content-Length` says, if it is there and says anything.
+pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 /// Whether a layer outside found the body too long.

@@ -12,17 +12,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::HeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use tower_service::Service;
 use tracing::Span;
 
 use super::body::{LayerBody, Passage};
 use super::buffered::Share;
-use super::collect::{Bounds, Collected, Pace, Why, collect, exceeds_limit};
+use super::collect::{Bounds, Collected, Pace, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::context::IdempotencyContext;
-use super::meaning::{Meaning, is_grpc_without_status};
+use super::marks;
+use super::meaning::needs_no_body;
 use super::read_on::Connection;
 use super::refusal;
 use super::shared::Shared;
@@ -113,7 +114,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         let verdict = shared.engine.exchange(&span, ask, |context| self.run::<R>(context)).await;
         match verdict {
             Verdict::Answered(Ok(mut answer)) if is_sub_request => {
-                Meaning::unmark(answer.extensions_mut());
+                marks::remove(answer.extensions_mut());
                 Ok(answer)
             }
             Verdict::Answered(answer) => answer,
@@ -145,27 +146,11 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
                 (Ok(response), end)
             }
             Err(error) => {
-                let meaning = match &shared.options.classify {
-                    Some(classify) => classify.error(&error),
-                    None => Meaning::Unknown,
-                };
-                let end = match meaning {
-                    Meaning::NotStarted => End::Released,
-                    Meaning::Final | Meaning::Unknown => End::Unknown { status: None },
-                };
+                let end = shared.judge().of_error(&error);
                 (Err(error), end)
             }
         }
     }
-}
-
-/// Whether a body of `length` bytes is shorter than these headers say.
-fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
-    declared_length(headers).is_some_and(|declared| (length as u64) < declared)
-}
-
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 /// Gives way once, where a body has ended that declared no length: hyper takes an HTTP/2 stream that is reset without an
@@ -176,11 +161,6 @@ async fn let_go_if_reset(parts: &Parts) {
     if parts.version >= Version::HTTP_2 && declared_length(&parts.headers).is_none() {
         tokio::task::yield_now().await;
     }
-}
-
-/// Whether an answer that seems to be complete was cut: it has less than it declares, or it is gRPC without a status.
-fn is_cut(parts: &http::response::Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
-    is_shorter(&parts.headers, length) || is_grpc_without_status(parts, trailers)
 }
 
 /// The recorded answer; marked, where it is a replay.
@@ -205,62 +185,16 @@ fn recorded<R: LayerBody, St: Store>(
     response
 }
 
-/// What an answer means for its key, and the answer again.
+/// Passes an answer on, and says how its run ends by it.
 async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, End) {
-    let options = &shared.options;
     let (parts, body) = response.into_parts();
-    let status = parts.status.as_u16();
-    let mark = Meaning::of_marks(&parts.extensions);
-    let means = |trailers: Option<&HeaderMap>| {
-        let policy = &shared.engine.policy.on_interrupted;
-        mark.unwrap_or_else(|| Meaning::classified(options.classify.as_deref(), policy, &parts, trailers))
-    };
-    let is_read = !matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) && !is_stream(&parts);
-    let (passage, ended) = if is_read {
-        let (bytes, time) = (options.recorder.max_response_body, Some(options.outcome_body_timeout));
-        match collect(body, &mut Bounds { bytes, time, ..Bounds::default() }).await {
-            Collected::Whole { data, trailers } => {
-                let is_cut = mark.is_none() && is_cut(&parts, data.len(), trailers.as_ref());
-                let ended = match if is_cut { Meaning::Unknown } else { means(trailers.as_ref()) } {
-                    Meaning::Final => {
-                        let outcome = shared.recorder.encode(parts.status, &parts.headers, &data, trailers.as_ref());
-                        outcome.map_or(End::Consumed { status }, End::Outcome)
-                    }
-                    meaning => unstored(meaning, status),
-                };
-                (Passage::Whole { data, trailers }, ended)
-            }
-            Collected::Over { head, rest, .. } => {
-                (Passage::Resumed { head, rest: Ok(rest) }, unstored(means(None), status))
-            }
-            Collected::Failed { head, error } => {
-                let ended = match mark {
-                    // It took effect, though its answer is lost.
-                    Some(meaning) => unstored(meaning, status),
-                    None => End::Unknown { status: None },
-                };
-                (Passage::Resumed { head, rest: Err(error) }, ended)
-            }
-        }
+    let (passage, end) = if needs_no_body(&parts) {
+        (Passage::Untouched(body), shared.judge().of_answer::<R>(&parts, None))
     } else {
-        (Passage::Untouched(body), unstored(means(None), status))
+        let (bytes, time) = (shared.options.recorder.max_response_body, Some(shared.options.outcome_body_timeout));
+        let collected = collect(body, &mut Bounds { bytes, time, ..Bounds::default() }).await;
+        let end = shared.judge().of_answer(&parts, Some(&collected));
+        (Passage::from(collected), end)
     };
-    (Response::from_parts(parts, passage.into()), ended)
-}
-
-/// How a run ended whose answer is not recorded.
-fn unstored(meaning: Meaning, status: u16) -> End {
-    match meaning {
-        Meaning::Final => End::Consumed { status },
-        Meaning::NotStarted => End::Released,
-        Meaning::Unknown => End::Unknown { status: Some(status) },
-    }
-}
-
-/// An answer that goes on as long as somebody reads it.
-fn is_stream(parts: &http::response::Parts) -> bool {
-    const NAME: &[u8] = b"text/event-stream";
-    let event_stream =
-        |value: &HeaderValue| value.as_bytes().get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME));
-    parts.status == StatusCode::SWITCHING_PROTOCOLS || parts.headers.get(CONTENT_TYPE).is_some_and(event_stream)
+    (Response::from_parts(parts, passage.into()), end)
 }

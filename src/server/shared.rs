@@ -10,6 +10,7 @@ use tracing::{Level, Span};
 
 use super::body::{LayerBody, Passage};
 use super::buffered::Room;
+use super::meaning::Judge;
 use super::options::{Hook, Options};
 use super::rejection::Rejection;
 use super::snapshot::Recorder;
@@ -50,6 +51,15 @@ impl<St> Shared<St> {
 }
 
 impl<St: Store> Shared<St> {
+    /// Who says how runs end.
+    pub(super) fn judge(&self) -> Judge<'_> {
+        Judge {
+            classify: self.options.classify.as_deref().map(|classify| &**classify),
+            policy: &self.engine.policy.on_interrupted,
+            recorder: &self.recorder,
+        }
+    }
+
     /// The answer of a refusal, which rides along in its extensions. It is counted, and is one event.
     pub(super) fn refuse<B: LayerBody>(
         &self,
