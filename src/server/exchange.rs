@@ -4,15 +4,12 @@
 //! 3. What is the request? Its fingerprint.
 //! 4. The engine brings it to a verdict: it runs, or meets an earlier run or its record.
 //! 5. If it runs: the handler is called, and what its answer means for the key is decided ([`Exchange::run`]).
-//! 6. The verdict becomes an answer: the handler's own, a replay, or a refusal.
+//! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`told`]).
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Request, Response, Version};
 use tower_service::Service;
@@ -25,13 +22,11 @@ use super::context::IdempotencyContext;
 use super::marks;
 use super::meaning::needs_no_body;
 use super::read_on::Connection;
-use super::refusal;
+use super::reasons;
 use super::shared::Shared;
-use super::snapshot;
 use super::target::seen_uri;
 use crate::engine::{self, Ask, End, RunContext, Verdict};
 use crate::key::{Key, RecordId};
-use crate::slots::Refusal;
 use crate::store::Store;
 
 /// A request with a key, and what it takes to run it. Boxed, as it goes from future to future.
@@ -68,17 +63,17 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             Err(rejection) => {
                 // What the service holds, such as an inner concurrency limit's permit, is given back before anybody waits.
                 drop(self);
-                let refusal = shared.refuse::<R>(&span, None, rejection);
-                return Ok(connection.read_on(Box::pin(body), refusal).await);
+                let rejection = shared.reject::<R>(&span, None, rejection);
+                return Ok(connection.read_on(Box::pin(body), rejection).await);
             }
         };
         let limit = shared.options.max_request_body;
         let share = Some(Share::new(&shared.room));
         let mut bounds = Bounds { bytes: limit, pace: Some(SLOWEST), share, ..Bounds::default() };
-        let refuse = |rejection| shared.refuse::<R>(&span, Some(&id), rejection);
+        let reject = |rejection| shared.reject::<R>(&span, Some(&id), rejection);
         let fingerprint = match collect(body, &mut bounds).await {
             Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
-                return Ok(refuse(refusal::body_incomplete()));
+                return Ok(reject(reasons::body_incomplete()));
             }
             Collected::Whole { data, trailers } => {
                 let_go_if_reset(&self.parts).await;
@@ -90,19 +85,19 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             }
             Collected::Over { why, rest, .. } => {
                 drop((self, bounds));
-                let refusal = match why {
-                    Why::TooLong => refusal::body_too_large(limit),
-                    Why::NoRoom => refusal::overloaded(),
+                let rejection = match why {
+                    Why::TooLong => reasons::body_too_large(limit),
+                    Why::NoRoom => reasons::overloaded(),
                     // What doesn't come can't be read on.
-                    Why::TooSlow => return Ok(connection.close(refuse(refusal::body_late()))),
+                    Why::TooSlow => return Ok(connection.close(reject(reasons::body_late()))),
                 };
-                return Ok(connection.asked().read_on(rest, refuse(refusal)).await);
+                return Ok(connection.asked().read_on(rest, reject(rejection)).await);
             }
             // What is left of such a body can't be read.
             Collected::Failed { error, .. } => {
                 let is_over = exceeds_limit(&error);
-                let refusal = if is_over { refusal::body_over_outer_limit() } else { refusal::body_incomplete() };
-                return Ok(connection.close(refuse(refusal)));
+                let rejection = if is_over { reasons::body_over_outer_limit() } else { reasons::body_incomplete() };
+                return Ok(connection.close(reject(rejection)));
             }
         };
         let enclosing = self.parts.extensions.get::<IdempotencyContext>();
@@ -112,16 +107,11 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         let is_within = enclosing.is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         let ask = Ask { id, fingerprint, is_within };
         let verdict = shared.engine.exchange(&span, ask, |context| self.run::<R>(context)).await;
-        match verdict {
-            Verdict::Answered(Ok(mut answer)) if is_sub_request => {
-                marks::remove(answer.extensions_mut());
-                Ok(answer)
-            }
-            Verdict::Answered(answer) => answer,
-            Verdict::Committed(outcome) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, false)),
-            Verdict::Met(End::Outcome(outcome)) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, true)),
-            verdict => Ok(refuse(refusal::of_verdict(&verdict, &shared.engine.policy))),
+        let mut answer = told::<R, E, St>(&shared, &span, &id, verdict);
+        if is_sub_request && let Ok(answer) = &mut answer {
+            marks::remove(answer.extensions_mut());
         }
+        answer
     }
 
     /// Calls the handler, and says what its answer means for the key.
@@ -163,26 +153,27 @@ async fn let_go_if_reset(parts: &Parts) {
     }
 }
 
-/// The recorded answer; marked, where it is a replay.
-fn recorded<R: LayerBody, St: Store>(
+/// Turns a verdict into the request's answer.
+fn told<R: LayerBody, E, St: Store>(
     shared: &Shared<St>,
     span: &Span,
     id: &RecordId,
-    outcome: &Bytes,
-    replay: bool,
-) -> Response<R::Through> {
-    let Some((answer, trailers)) = snapshot::decode(outcome) else {
-        // Its digest fits, so it was written so: by another program, or by a later release.
-        shared.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
-        return shared.refuse::<R>(span, Some(id), refusal::of_refusal(Refusal::Corrupt));
+    verdict: Verdict<Answer<R, E>>,
+) -> Answer<R, E> {
+    let policy = &shared.engine.policy.on_interrupted;
+    let rejection = match verdict {
+        Verdict::Answered(answer) => return answer,
+        Verdict::Committed(outcome) => return Ok(shared.recorded::<R>(span, id, &outcome, false)),
+        Verdict::Met(End::Outcome(outcome)) => return Ok(shared.recorded::<R>(span, id, &outcome, true)),
+        Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal),
+        Verdict::Met(End::Consumed { status }) => reasons::not_replayable(status),
+        Verdict::Met(End::Unknown { .. }) => reasons::outcome_unknown(policy),
+        Verdict::Met(End::InDoubt) => reasons::in_doubt(),
+        Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
+        Verdict::Mismatch(found) => reasons::of_mismatch(found),
+        Verdict::CutShort => reasons::cut_short(policy),
     };
-    let mut response = answer.map(|data| Passage::<R>::Whole { data, trailers }.into());
-    if replay {
-        shared.says_replayed(span, id, response.status());
-        let marker = shared.options.recorder.replay_header_name.clone();
-        response.headers_mut().insert(marker, HeaderValue::from_static("true"));
-    }
-    response
+    Ok(shared.reject::<R>(span, Some(id), rejection))
 }
 
 /// Passes an answer on, and says how its run ends by it.

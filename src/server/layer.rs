@@ -211,20 +211,20 @@ impl<St> IdempotencyLayer<St> {
         self.with(|options| options.problem_base = base.into().into())
     }
 
-    /// How refusals read. `Retry-After` is set whatever this returns, where the rejection has one. Default:
+    /// How rejections read. `Retry-After` is set whatever this returns, where the rejection has one. Default:
     /// [`Rejection::render`].
     #[must_use]
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
         self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }
 
-    /// The level of the one event that each refusal is. Default: INFO.
+    /// The level of the one event by which each rejection is logged. Default: INFO.
     #[must_use]
     pub fn refusal_level(self, level: Level) -> Self {
         self.with(|options| options.refusal_level = level)
     }
 
-    /// The level of the one event that each replay is. Default: DEBUG.
+    /// The level of the one event by which each replay is logged. Default: DEBUG.
     #[must_use]
     pub fn replay_level(self, level: Level) -> Self {
         self.with(|options| options.replay_level = level)

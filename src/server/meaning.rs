@@ -100,7 +100,7 @@ where
 impl Meaning {
     /// What an answer means by default, under [`Refuse`](OnInterrupted::Refuse) and [`Reconcile`](OnInterrupted::Reconcile):
     /// 408, 502 and 504 are unknown, and so are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, in the trailers or,
-    /// where there is nothing but a head, there; and so is a refusal of another idempotency layer that the handler passes
+    /// where there is nothing but a head, there; and so is a rejection of another idempotency layer that the handler passes
     /// on. All else is final.
     #[must_use]
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {

@@ -22,7 +22,7 @@ mod multipart;
 mod operations;
 mod options;
 mod read_on;
-mod refusal;
+mod reasons;
 mod rejection;
 mod service;
 mod shared;

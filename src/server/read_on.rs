@@ -49,17 +49,17 @@ impl Connection {
         Self { waits: false, ..self }
     }
 
-    /// Says that the connection is closed behind `refusal`.
-    pub(super) fn close<R>(self, mut refusal: Response<R>) -> Response<R> {
+    /// Says that the connection is closed behind `rejection`.
+    pub(super) fn close<R>(self, mut rejection: Response<R>) -> Response<R> {
         if self.closes {
-            refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            rejection.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        refusal
+        rejection
     }
 
-    /// Reads the rest of `body`, so that the connection stays usable; where that can't be, `refusal` says so.
-    pub(super) async fn read_on<B: Body, R>(self, body: Pin<Box<B>>, refusal: Response<R>) -> Response<R> {
-        if self.is_read(body).await { refusal } else { self.close(refusal) }
+    /// Reads the rest of `body`, so that the connection stays usable; where that can't be, `rejection` says so.
+    pub(super) async fn read_on<B: Body, R>(self, body: Pin<Box<B>>, rejection: Response<R>) -> Response<R> {
+        if self.is_read(body).await { rejection } else { self.close(rejection) }
     }
 
     async fn is_read<B: Body>(self, mut body: Pin<Box<B>>) -> bool {

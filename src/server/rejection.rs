@@ -1,4 +1,6 @@
-//! Refusals: which there are, and how they read (RFC 9457).
+//! A rejection: the kinds there are, and how one reads as an answer (RFC 9457).
+//!
+//! When a request is rejected, and with which words, is said in `reasons.rs`.
 
 use std::sync::Arc;
 
@@ -13,10 +15,10 @@ use crate::slots::REFUSALS;
 /// Where the problem types are described, unless an application says otherwise.
 pub(super) const PROBLEM_BASE: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 
-/// A row for each kind: its slug, the status, unless a refusal has another, and the title.
+/// A row for each kind: its slug, the status, unless a rejection has another, and the title.
 macro_rules! kinds {
     ($($kind:ident, $slug:literal, $status:ident, $title:literal;)*) => {
-        /// Which refusal it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
+        /// Which rejection it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
         /// [`problem`](crate::problem).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -76,14 +78,14 @@ impl RejectionKind {
 const _: () = assert!(RejectionKind::Custom.index() < REFUSALS);
 
 impl Counts {
-    /// Requests refused by a layer with this kind of refusal.
+    /// Requests refused by a layer with this kind of rejection.
     #[must_use]
     pub fn refused(&self, kind: RejectionKind) -> u64 {
         self.refused[kind.index()]
     }
 }
 
-/// A refusal: why a request was not run and not answered from a record. It rides in the answer's extensions, for layers
+/// A rejection: why a request was not run and not answered from a record. It rides in the answer's extensions, for layers
 /// outside that want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -103,7 +105,7 @@ pub struct Rejection {
     pub retry_after: Option<u32>,
     /// The status of the answer that could not be stored.
     pub original_status: Option<StatusCode>,
-    // The layer's, once it has refused with it.
+    // The layer sets it when it rejects a request.
     pub(super) problem_base: Option<Arc<str>>,
 }
 
@@ -134,7 +136,7 @@ impl Rejection {
         }
     }
 
-    /// A refusal of the application's own, for its `scope` function: 401 for a request that names no account, say.
+    /// A rejection of the application's own, for its `scope` function: 401 for a request that names no account, say.
     #[must_use]
     pub fn custom(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, title, ..Self::new(RejectionKind::Custom, detail) }

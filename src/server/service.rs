@@ -1,4 +1,4 @@
-//! The service: passes a request through, refuses it, or begins an exchange.
+//! The service: passes a request through, rejects it, or begins an exchange.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use super::context::IdempotencyContext;
 use super::exchange::Exchange;
 use super::future::ResponseFuture;
 use super::read_on::Connection;
-use super::refusal;
+use super::reasons;
 use super::rejection::Rejection;
 use super::shared::Shared;
 use crate::engine;
@@ -38,7 +38,7 @@ enum Way {
     /// It is within an exchange for the same operation.
     PassWithin,
     Exchange(Key),
-    Refuse(Rejection),
+    Reject(Rejection),
 }
 
 impl<S, St: Store> IdempotencyService<S, St> {
@@ -80,8 +80,8 @@ impl<St: Store> Shared<St> {
         let name = &self.options.header_name;
         match header::read_key(headers, name, self.options.strict_keys) {
             Ok(Some(key)) => Way::Exchange(key),
-            Ok(None) => Way::Refuse(refusal::key_missing(name)),
-            Err(error) => Way::Refuse(refusal::key_malformed(&error)),
+            Ok(None) => Way::Reject(reasons::key_missing(name)),
+            Err(error) => Way::Reject(reasons::key_malformed(&error)),
         }
     }
 }
@@ -133,10 +133,12 @@ impl<S, St: Store> IdempotencyService<S, St> {
             Way::Pass | Way::PassWithin => {
                 ResponseFuture::passing(self.inner.call(untouched(Request::from_parts(parts, body))))
             }
-            Way::Refuse(rejection) => {
-                let refusal = self.shared.refuse::<R>(&engine::span(), None, rejection);
+            Way::Reject(rejection) => {
+                let rejection = self.shared.reject::<R>(&engine::span(), None, rejection);
                 let connection = Connection::of(&parts);
-                ResponseFuture::exchange(Box::pin(async move { Ok(connection.read_on(Box::pin(body), refusal).await) }))
+                ResponseFuture::exchange(Box::pin(
+                    async move { Ok(connection.read_on(Box::pin(body), rejection).await) },
+                ))
             }
             Way::Exchange(key) => {
                 // The service that was polled ready goes along; the clone takes its place.

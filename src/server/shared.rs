@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
-use http::{Response, StatusCode};
+use http::Response;
+use http::header::{HeaderValue, RETRY_AFTER};
 use tracing::{Level, Span};
 
 use super::body::{LayerBody, Passage};
 use super::buffered::Room;
 use super::meaning::Judge;
 use super::options::{Hook, Options};
+use super::reasons;
 use super::rejection::Rejection;
-use super::snapshot::Recorder;
+use super::snapshot::{self, Recorder};
 use crate::engine::Engine;
 use crate::key::RecordId;
+use crate::slots::Refusal;
 use crate::store::Store;
 
 /// An event at a level that is an option; each level has a place of its own, as tracing wants it.
@@ -60,8 +62,8 @@ impl<St: Store> Shared<St> {
         }
     }
 
-    /// The answer of a refusal, which rides along in its extensions. It is counted, and is one event.
-    pub(super) fn refuse<B: LayerBody>(
+    /// The answer to a request that is rejected, with the rejection in its extensions. It is counted, and is one event.
+    pub(super) fn reject<B: LayerBody>(
         &self,
         span: &Span,
         id: Option<&RecordId>,
@@ -76,7 +78,8 @@ impl<St: Store> Shared<St> {
         );
         let problem_base = Some(Arc::clone(&self.options.problem_base));
         let rejection = Rejection { problem_base, ..rejection };
-        let mut response = self.options.render(&rejection).map(whole::<B>);
+        let mut response =
+            self.options.render(&rejection).map(|data| Passage::<B>::Whole { data, trailers: None }.into());
         if let Some(seconds) = rejection.retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
@@ -84,16 +87,28 @@ impl<St: Store> Shared<St> {
         response
     }
 
-    /// Says of a replay that it is one.
-    pub(super) fn says_replayed(&self, span: &Span, id: &RecordId, status: StatusCode) {
-        event_at!(
-            self.options.replay_level, parent: span,
-            record_id = id.short(), status = status.as_u16(), "replayed"
-        );
+    /// The recorded answer; marked, where it is a replay.
+    pub(super) fn recorded<B: LayerBody>(
+        &self,
+        span: &Span,
+        id: &RecordId,
+        outcome: &Bytes,
+        is_replay: bool,
+    ) -> Response<B::Through> {
+        let Some((answer, trailers)) = snapshot::decode(outcome) else {
+            // Its digest fits, so it was written so: by another program, or by a later release.
+            self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
+            return self.reject::<B>(span, Some(id), reasons::of_refusal(Refusal::Corrupt));
+        };
+        let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
+        if is_replay {
+            event_at!(
+                self.options.replay_level, parent: span,
+                record_id = id.short(), status = response.status().as_u16(), "replayed"
+            );
+            let marker = self.options.recorder.replay_header_name.clone();
+            response.headers_mut().insert(marker, HeaderValue::from_static("true"));
+        }
+        response
     }
-}
-
-/// A body of these bytes.
-fn whole<B: LayerBody>(data: Bytes) -> B::Through {
-    Passage::Whole { data, trailers: None }.into()
 }

@@ -1,9 +1,12 @@
-//! What each refusal says, and which one a verdict is.
+//! Each reason for which a request is rejected, and what its client is told.
+//!
+//! The engine refuses ([`Refusal`]) without knowing HTTP. A [`Rejection`] is what the HTTP client gets, for a refusal of the
+//! engine's or for a reason that the engine knows nothing of.
 
 use http::{HeaderName, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
-use crate::engine::{End, OnInterrupted, Policy, Verdict};
+use crate::engine::OnInterrupted;
 use crate::fingerprint::Match;
 use crate::header::HeaderError;
 use crate::slots::Refusal;
@@ -39,21 +42,7 @@ pub(super) fn body_late() -> Rejection {
     Rejection { status: StatusCode::REQUEST_TIMEOUT, ..late }
 }
 
-/// The refusal of a verdict that is no answer.
-pub(super) fn of_verdict<T>(verdict: &Verdict<T>, policy: &Policy) -> Rejection {
-    match verdict {
-        Verdict::CutShort => cut_short(&policy.on_interrupted),
-        Verdict::Mismatch(found) => of_mismatch(*found),
-        Verdict::Met(End::Refused(refusal)) => of_refusal(*refusal),
-        Verdict::Met(End::Consumed { status }) => not_replayable(*status),
-        Verdict::Met(End::Unknown { .. }) => outcome_unknown(&policy.on_interrupted),
-        Verdict::Met(End::InDoubt) => in_doubt(),
-        Verdict::Met(End::InFlight | End::Released) => in_flight(),
-        // Those that are answers do not come here.
-        Verdict::Met(End::Outcome(_)) | Verdict::Answered(_) | Verdict::Committed(_) => in_flight(),
-    }
-}
-
+/// The rejection for a refusal of the engine's.
 pub(super) fn of_refusal(refusal: Refusal) -> Rejection {
     match refusal {
         Refusal::Unavailable => {
@@ -83,7 +72,7 @@ pub(super) fn overloaded() -> Rejection {
     Rejection::new(RejectionKind::Overloaded, detail).after(2)
 }
 
-fn of_mismatch(found: Match) -> Rejection {
+pub(super) fn of_mismatch(found: Match) -> Rejection {
     match found {
         Match::OtherCredentials => {
             let detail = "This key was used for the same request with other credentials. Do not mint a new key: the \
@@ -104,12 +93,12 @@ fn of_mismatch(found: Match) -> Rejection {
     }
 }
 
-fn in_flight() -> Rejection {
+pub(super) fn in_flight() -> Rejection {
     let detail = "A request with this key is being processed. Try again with the same key.";
     Rejection::new(RejectionKind::InFlight, detail).after(1)
 }
 
-fn not_replayable(status: u16) -> Rejection {
+pub(super) fn not_replayable(status: u16) -> Rejection {
     let detail = format!(
         "The request with this key was answered with status {status}, and that answer was too large, too slow or a \
          stream, so that it was not stored. It is not run again; a new key would run it again."
@@ -119,7 +108,7 @@ fn not_replayable(status: u16) -> Rejection {
 }
 
 /// For a retry of a request of which nobody knows.
-fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
+pub(super) fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
     if let OnInterrupted::Reconcile(_) = policy {
         let detail = "It is not known yet whether the request with this key took effect. Try again later with the same key. \
             A new key would run it again.";
@@ -132,7 +121,7 @@ fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
 
 /// For the request whose own run's transaction may or may not be durable. The store that could tell is poisoned; after a
 /// restart it knows.
-fn in_doubt() -> Rejection {
+pub(super) fn in_doubt() -> Rejection {
     let detail = "The store failed while the request was being committed, and nobody knows whether it took effect. Try \
         again later with the same key. A new key could run it again.";
     let in_doubt = Rejection::new(RejectionKind::OutcomeUnknown, detail).same_key();
@@ -140,7 +129,7 @@ fn in_doubt() -> Rejection {
 }
 
 /// For the request whose own run it was.
-fn cut_short(policy: &OnInterrupted) -> Rejection {
+pub(super) fn cut_short(policy: &OnInterrupted) -> Rejection {
     let unknown = "The request was cut short, and nobody knows whether it took effect.";
     let then = match policy {
         OnInterrupted::Refuse => {
