@@ -113,13 +113,13 @@ impl<B: Body> Rest<B> {
 
 impl<B: Body> From<Passage<B>> for ReplayBody<B> {
     fn from(passage: Passage<B>) -> Self {
-        let (head, rest, error, trailers) = match passage {
-            Passage::Untouched(body) => (Bytes::new(), Rest::Untouched { body }, None, None),
-            Passage::Whole { data, trailers } => (data, Rest::Nothing, None, trailers),
-            Passage::Resumed { head, rest: Ok(body) } => (head, Rest::Resumed { body }, None, None),
-            Passage::Resumed { head, rest: Err(error) } => (head, Rest::Nothing, Some(error), None),
-        };
-        Self { head, rest, error, trailers }
+        let nothing = Self::default();
+        match passage {
+            Passage::Untouched(body) => Self { rest: Rest::Untouched { body }, ..nothing },
+            Passage::Whole { data, trailers } => Self { head: data, trailers, ..nothing },
+            Passage::Resumed { head, rest: Ok(body) } => Self { head, rest: Rest::Resumed { body }, ..nothing },
+            Passage::Resumed { head, rest: Err(error) } => Self { head, error: Some(error), ..nothing },
+        }
     }
 }
 
@@ -164,17 +164,13 @@ impl<B: Body> Body for ReplayBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         let head = self.head.len() as u64;
-        // What fails has no length; and with an exact one, HTTP/1.1 would be written without chunks, and so without
-        // trailers.
-        if self.error.is_some() || self.trailers.is_some() {
-            let mut hint = SizeHint::new();
-            hint.set_lower(head);
-            return hint;
-        }
         let rest = self.rest.body().map_or(SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(head));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(head)) {
+        // A body that fails has no length. One with trailers must not say its exact length either: HTTP/1.1 would be
+        // written without the chunked coding, and so without trailers.
+        let may_have_upper = self.error.is_none() && self.trailers.is_none();
+        if may_have_upper && let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(head)) {
             hint.set_upper(upper);
         }
         hint

@@ -125,7 +125,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             let Self { shared, key, mut service, mut parts, body, share } = *self;
             drop(share);
             let slots = Arc::clone(shared.engine.store.slots());
-            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.recorder));
+            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.options.recorder));
             IdempotencyContext::replace(&mut parts, key, context, slots, seen, recorder);
             let answering = service.call(Request::from_parts(parts, body.into()));
             (shared, service, answering)

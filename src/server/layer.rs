@@ -59,7 +59,7 @@ impl<St> IdempotencyLayer<St> {
     /// The header, with the value `true`, that marks a replay. Default: `Idempotent-Replayed`.
     #[must_use]
     pub fn replay_header_name(self, name: HeaderName) -> Self {
-        self.with(|options| options.recorder.replay_header_name = name)
+        self.with(|options| Arc::make_mut(&mut options.recorder).replay_header_name = name)
     }
 
     /// The methods that are covered. Safe methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT never
@@ -182,7 +182,7 @@ impl<St> IdempotencyLayer<St> {
     /// Default: 1 MiB.
     #[must_use]
     pub fn max_response_body(self, bytes: usize) -> Self {
-        self.with(|options| options.recorder.max_response_body = bytes)
+        self.with(|options| Arc::make_mut(&mut options.recorder).max_response_body = bytes)
     }
 
     /// How long an answer's body may take to be complete; a slower one is passed on whole, and its retries are refused.
@@ -195,7 +195,7 @@ impl<St> IdempotencyLayer<St> {
     /// Which headers of an answer are replayed. Default: [`KeptHeaders`]' standard.
     #[must_use]
     pub fn kept_headers(self, kept: KeptHeaders) -> Self {
-        self.with(|options| options.recorder.kept_headers = kept)
+        self.with(|options| Arc::make_mut(&mut options.recorder).kept_headers = kept)
     }
 
     /// Runs handlers without protection while the store is away, if nothing is known of their key. Each is counted and

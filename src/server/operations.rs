@@ -106,7 +106,7 @@ impl<St: Store> IdempotencyLayer<St> {
 
     fn resolution(&self, resolve: Resolve) -> Result<Resolution, StoreError> {
         let Resolve::Answer(response) = resolve else { return Ok(Resolution::Forget) };
-        let outcome = self.shared.recorder.record(&response);
+        let outcome = self.shared.options.recorder.record(&response);
         let outcome = outcome.ok_or_else(|| StoreError::unavailable("the answer is longer than max_response_body"))?;
         Ok(Resolution::Outcome { outcome, retention: self.shared.options.policy.retention })
     }

@@ -43,7 +43,7 @@ pub(super) struct Options {
     pub(super) max_request_body: usize,
     pub(super) max_buffered: usize,
     pub(super) outcome_body_timeout: Duration,
-    pub(super) recorder: Recorder,
+    pub(super) recorder: Arc<Recorder>,
     pub(super) problem_base: Arc<str>,
     pub(super) render_rejection: Option<Hook<Render>>,
     pub(super) refusal_level: Level,
@@ -69,11 +69,11 @@ impl Default for Options {
             max_request_body: MIB,
             max_buffered: 256 * MIB,
             outcome_body_timeout: Duration::from_secs(10),
-            recorder: Recorder {
+            recorder: Arc::new(Recorder {
                 kept_headers: KeptHeaders::default(),
                 replay_header_name: HeaderName::from_static("idempotent-replayed"),
                 max_response_body: MIB,
-            },
+            }),
             problem_base: PROBLEM_BASE.into(),
             render_rejection: None,
             refusal_level: Level::INFO,
@@ -90,7 +90,7 @@ impl Options {
             OnInterrupted::Refuse => OnInterrupted::Refuse,
             OnInterrupted::Rerun => OnInterrupted::Rerun,
             OnInterrupted::Reconcile(reconciler) => {
-                let recorder = self.recorder.clone();
+                let recorder = Arc::clone(&self.recorder);
                 OnInterrupted::Reconcile(reconciler.map(move |answer| recorder.record(&answer)))
             }
         };

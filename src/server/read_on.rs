@@ -9,21 +9,20 @@
 //! 4. HTTP/2 and later have streams instead, and no such field (RFC 9113, section 8.2.2). The body is read on all the same,
 //!    so that the stream ends without a reset.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Buf as _;
 use http::header::{CONNECTION, EXPECT, HeaderValue};
 use http::request::Parts;
 use http::{Response, Version};
 use http_body::Body;
+use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
 use crate::within::within;
 
 /// The most bytes that are read on.
-const MOST: u64 = 64 * 1024;
+const MOST: usize = 64 * 1024;
 /// The longest time that is read on.
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -62,24 +61,22 @@ impl Connection {
         if self.is_read(body).await { rejection } else { self.close(rejection) }
     }
 
-    async fn is_read<B: Body>(self, mut body: Pin<Box<B>>) -> bool {
+    async fn is_read<B: Body>(self, body: Pin<Box<B>>) -> bool {
         if body.is_end_stream() {
             return true;
         }
-        if self.waits || body.size_hint().lower() > MOST {
+        if self.waits || body.size_hint().lower() > MOST as u64 {
             return false;
         }
-        let deadline = Some(Instant::now() + LONGEST);
-        let mut read = 0;
-        loop {
-            match within(deadline, poll_fn(|cx| body.as_mut().poll_frame(cx))).await {
-                Some(None) => return true,
-                Some(Some(Ok(frame))) => read += frame.data_ref().map_or(0, |data| data.remaining() as u64),
-                Some(Some(Err(_))) | None => return false,
+        let mut rest = Limited::new(body.map_err(|_| "it failed"), MOST);
+        let reading = async {
+            while let Some(frame) = rest.frame().await {
+                if frame.is_err() {
+                    return false;
+                }
             }
-            if read > MOST {
-                return false;
-            }
-        }
+            true
+        };
+        within(Some(Instant::now() + LONGEST), reading).await.unwrap_or(false)
     }
 }

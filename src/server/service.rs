@@ -35,8 +35,6 @@ pub struct IdempotencyService<S, St> {
 /// What is to be done with a request.
 enum Way {
     Pass,
-    /// It is within an exchange for the same operation.
-    PassWithin,
     Exchange(Key),
     Reject(Rejection),
 }
@@ -56,13 +54,17 @@ impl<St: Store> Shared<St> {
     }
 
     /// What is to be done with a request that does not simply [pass](Self::passes).
-    fn way(&self, parts: &Parts) -> Way {
+    fn way(&self, parts: &mut Parts) -> Way {
         if self.options.covers.as_ref().is_some_and(|covers| !covers(parts)) {
+            IdempotencyContext::remove_copy(&mut parts.extensions);
             return Way::Pass;
         }
-        match self.keyed(&parts.headers) {
-            Way::Exchange(key) if self.is_enclosed(parts, &key) => Way::PassWithin,
-            way => way,
+        let name = &self.options.header_name;
+        match header::read_key(&parts.headers, name, self.options.strict_keys) {
+            Ok(Some(key)) if self.is_enclosed(parts, &key) => Way::Pass,
+            Ok(Some(key)) => Way::Exchange(key),
+            Ok(None) => Way::Reject(reasons::key_missing(name)),
+            Err(error) => Way::Reject(reasons::key_malformed(&error)),
         }
     }
 
@@ -74,15 +76,6 @@ impl<St: Store> Shared<St> {
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
         going_on.peek().is_some()
             && self.options.record_id(parts, key).is_ok_and(|id| going_on.any(|context| context.record_id() == id))
-    }
-
-    fn keyed(&self, headers: &HeaderMap) -> Way {
-        let name = &self.options.header_name;
-        match header::read_key(headers, name, self.options.strict_keys) {
-            Ok(Some(key)) => Way::Exchange(key),
-            Ok(None) => Way::Reject(reasons::key_missing(name)),
-            Err(error) => Way::Reject(reasons::key_malformed(&error)),
-        }
     }
 }
 
@@ -125,14 +118,8 @@ impl<S, St: Store> IdempotencyService<S, St> {
         R: LayerBody,
     {
         let (mut parts, body) = request.into_parts();
-        let way = self.shared.way(&parts);
-        if let Way::Pass = way {
-            IdempotencyContext::remove_copy(&mut parts.extensions);
-        }
-        match way {
-            Way::Pass | Way::PassWithin => {
-                ResponseFuture::passing(self.inner.call(untouched(Request::from_parts(parts, body))))
-            }
+        match self.shared.way(&mut parts) {
+            Way::Pass => ResponseFuture::passing(self.inner.call(untouched(Request::from_parts(parts, body)))),
             Way::Reject(rejection) => {
                 let rejection = self.shared.reject::<R>(&engine::span(), None, rejection);
                 let connection = Connection::of(&parts);

@@ -14,7 +14,7 @@ use super::meaning::Judge;
 use super::options::{Hook, Options};
 use super::reasons;
 use super::rejection::Rejection;
-use super::snapshot::{self, Recorder};
+use super::snapshot;
 use crate::engine::Engine;
 use crate::key::RecordId;
 use crate::slots::Refusal;
@@ -37,7 +37,6 @@ macro_rules! event_at {
 pub(super) struct Shared<St> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) options: Options,
-    pub(super) recorder: Arc<Recorder>,
     /// For bodies that are being read.
     pub(super) room: Arc<Room>,
 }
@@ -47,8 +46,8 @@ impl<St> Shared<St> {
         options.complete();
         let policy = options.policy.clone();
         let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
-        let (recorder, room) = (Arc::new(options.recorder.clone()), Arc::new(Room::new(options.max_buffered)));
-        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, recorder, room }
+        let room = Arc::new(Room::new(options.max_buffered));
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, room }
     }
 }
 
@@ -58,7 +57,7 @@ impl<St: Store> Shared<St> {
         Judge {
             classify: self.options.classify.as_deref().map(|classify| &**classify),
             policy: &self.engine.policy.on_interrupted,
-            recorder: &self.recorder,
+            recorder: &self.options.recorder,
         }
     }
 
