@@ -16,7 +16,7 @@ use http_body_util::LengthLimitError;
 use tokio::time::Instant;
 
 use super::body::Passage;
-use super::buffered::Share;
+use super::room::Share;
 use crate::within::within;
 
 /// What reading came to.

@@ -16,13 +16,13 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::body::{LayerBody, Passage};
-use super::buffered::Share;
 use super::collect::{Bounds, Collected, Pace, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::context::IdempotencyContext;
 use super::marks;
 use super::meaning::needs_no_body;
 use super::read_on::Connection;
 use super::reasons;
+use super::room::Share;
 use super::shared::Shared;
 use super::target::seen_uri;
 use crate::engine::{self, Ask, End, RunContext, Verdict};

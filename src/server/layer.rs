@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tracing::Level;
 
 use super::identify::FingerprintBody;
-use super::kept::KeptHeaders;
+use super::kept_headers::KeptHeaders;
 use super::meaning::Classify;
 use super::options::{Hook, Options};
 use super::rejection::Rejection;

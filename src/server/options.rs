@@ -11,7 +11,7 @@ use http::{HeaderName, Method, Response};
 use tracing::Level;
 
 use super::identify::Sameness;
-use super::kept::KeptHeaders;
+use super::kept_headers::KeptHeaders;
 use super::meaning::Classify;
 use super::rejection::{PROBLEM_BASE, Rejection};
 use super::snapshot::Recorder;

@@ -9,11 +9,11 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use tracing::{Level, Span};
 
 use super::body::{LayerBody, Passage};
-use super::buffered::Room;
 use super::meaning::Judge;
 use super::options::{Hook, Options};
 use super::reasons;
 use super::rejection::Rejection;
+use super::room::Room;
 use super::snapshot;
 use crate::engine::Engine;
 use crate::key::RecordId;

@@ -9,7 +9,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::kept::KeptHeaders;
+use super::kept_headers::KeptHeaders;
 
 const VERSION: u8 = 1;
 
