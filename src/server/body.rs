@@ -1,4 +1,4 @@
-//! How bodies go through the layer.
+//! The body types that go through the layer.
 //!
 //! Under axum the types stay what they are: `axum::body::Body` in and out. In another stack a body of type `B` leaves
 //! the layer as [`ReplayBody<B>`], which is `B` itself where nothing was done to it.
@@ -40,9 +40,9 @@ pub trait LayerBody: Body<Data: Send, Error: Send + 'static> + Send + Sized + 's
     type Through: Body + From<Passage<Self>> + Send + 'static;
 }
 
-/// What became of a body in the layer.
+/// What the layer did with a body.
 pub enum Passage<B: Body> {
-    /// Nothing.
+    /// It was not touched.
     Untouched(B),
     /// It was read to its end, or comes from a record.
     Whole {
@@ -55,7 +55,7 @@ pub enum Passage<B: Body> {
     Resumed {
         /// What was read.
         head: Bytes,
-        /// What is left of it, or how it failed.
+        /// What is left of the body, or how it failed.
         rest: Result<Pin<Box<B>>, B::Error>,
     },
 }
@@ -188,7 +188,7 @@ impl LayerBody for axum::body::Body {
 
 #[cfg(feature = "axum")]
 impl From<Passage<Self>> for axum::body::Body {
-    // It is called twice for every request that passes.
+    // This is called twice for every request that passes.
     #[inline]
     fn from(passage: Passage<Self>) -> Self {
         match passage {
@@ -199,7 +199,8 @@ impl From<Passage<Self>> for axum::body::Body {
     }
 }
 
-/// Body types that leave as [`ReplayBody`], each behind its parameters.
+/// Implements [`LayerBody`] for types that leave the layer as [`ReplayBody`]. Each line has a type's parameters and the
+/// type.
 macro_rules! replayed {
     ($([$($parameters:tt)*] $body:ty;)*) => {$(
         impl<$($parameters)*> LayerBody for $body {

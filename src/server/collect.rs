@@ -1,4 +1,4 @@
-//! Reading bodies, within bounds.
+//! Reads bodies, within bounds.
 
 use std::any::Any;
 use std::error::Error;
@@ -19,13 +19,13 @@ use super::body::Passage;
 use super::room::Share;
 use crate::within::within;
 
-/// What reading came to.
+/// What came of reading a body.
 pub(super) enum Collected<B: Body> {
     /// The whole body.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
-    /// It was not read to its end.
+    /// The body was not read to its end.
     Over { why: Why, head: Bytes, rest: Pin<Box<B>> },
-    /// It failed.
+    /// The body failed.
     Failed { head: Bytes, error: B::Error },
 }
 
@@ -50,31 +50,34 @@ pub(super) enum Why {
     NoRoom,
 }
 
-/// The slowest that a body may come.
+/// The slowest pace at which a body may arrive.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
-    /// Between two bytes.
+    /// The longest time between two bytes.
     pub(super) pause: Duration,
-    /// On average, from so long on after it was first waited for.
+    /// The average, counted from when the body was first waited for. It applies once `pause` has passed since then.
     pub(super) bytes_per_second: u32,
 }
 
-/// Within which a body is read.
+/// The bounds within which a body is read.
 #[derive(Default)]
 pub(super) struct Bounds {
     pub(super) bytes: usize,
-    /// From the first byte to the last.
+    /// The longest time from the first byte to the last.
     pub(super) time: Option<Duration>,
-    /// At which pace it has to come.
+    /// The slowest pace.
     pub(super) pace: Option<Pace>,
+    /// The body's share of the room for bodies. It grows with each frame.
     pub(super) share: Option<Share>,
 }
 
-/// What was read so far: one frame as it came, several joined, so that many small ones don't cost more than their bytes.
+/// What was read so far. A single frame is kept as it came. Several are joined, so that many small frames don't cost
+/// more memory than their bytes.
 #[derive(Default)]
 struct Head {
     one: Bytes,
-    // All but the last are full. A block is at most as long as all before it, and 64 KiB: none is copied when there is more.
+    // All blocks but the last are full, and none is copied when more data comes. A block is at most as long as all
+    // blocks before it, and at most 64 KiB.
     blocks: Vec<BytesMut>,
     length: usize,
 }
@@ -90,7 +93,7 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
     }
     let after = |time: Option<Duration>| time.and_then(|time| Instant::now().checked_add(time));
     let end = after(*time);
-    // Since something is waited for; most bodies are there already.
+    // Both are set when something is waited for. Most bodies are there already.
     let (mut next, mut waits_since) = (None, None);
     let mut trailers = None;
     loop {
@@ -134,7 +137,7 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
 }
 
 impl Pace {
-    /// The longest that so many bytes may take.
+    /// The longest time that this number of bytes may take.
     fn time_for(self, bytes: usize) -> Duration {
         let seconds = bytes as u64 / u64::from(self.bytes_per_second.max(1));
         self.pause.saturating_add(Duration::from_secs(seconds))
@@ -179,7 +182,7 @@ impl Head {
             return self.one;
         }
         let mut whole = BytesMut::with_capacity(self.length);
-        // Each block goes before the next is copied.
+        // Each block is freed before the next one is copied.
         self.blocks.into_iter().for_each(|block| whole.put(block));
         whole.freeze()
     }
@@ -190,12 +193,12 @@ pub(super) fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
     declared_length(headers).is_some_and(|declared| (length as u64) < declared)
 }
 
-/// What `Content-Length` says, if it is there and says anything.
+/// The length that `Content-Length` declares, if it declares one.
 pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
-/// Whether a layer outside found the body too long.
+/// Whether a body failed because a layer outside found it too long.
 pub(super) fn exceeds_limit(error: &dyn Any) -> bool {
     let boxed = || Some(&**error.downcast_ref::<Box<dyn Error + Send + Sync>>()? as &(dyn Error + 'static));
     let limit = || Some(error.downcast_ref::<LengthLimitError>()? as &(dyn Error + 'static));

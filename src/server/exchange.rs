@@ -1,9 +1,9 @@
-//! One request's story, top to bottom:
+//! One request's story, from top to bottom:
 //! 1. Whose is the key? The scope says so, or refuses.
 //! 2. The body is read, within its limit, **before** any claim: a slow upload holds no key.
 //! 3. What is the request? Its fingerprint.
-//! 4. The engine brings it to a verdict: it runs, or meets an earlier run or its record.
-//! 5. If it runs: the handler is called, and what its answer means for the key is decided ([`Exchange::run`]).
+//! 4. The engine gives a verdict: the request ran, or it met an earlier run or that run's record.
+//! 5. If it runs, the handler is called ([`Exchange::run`]), and `meaning.rs` says how the run ends.
 //! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`told`]).
 
 use std::future::Future;
@@ -29,19 +29,19 @@ use crate::engine::{self, Ask, End, RunContext, Verdict};
 use crate::key::{Key, RecordId};
 use crate::store::Store;
 
-/// A request with a key, and what it takes to run it. Boxed, as it goes from future to future.
+/// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
 pub(super) struct Exchange<S, St, B: LayerBody> {
     pub(super) shared: Arc<Shared<St>>,
     pub(super) key: Key,
     pub(super) service: S,
     pub(super) parts: Parts,
-    /// As far as it was read.
+    /// The request's body, which is empty until it has been read.
     pub(super) body: Passage<B>,
-    /// What it takes of the room for bodies, until the run takes it over.
+    /// The body's share of the room for bodies, until the run takes the body over.
     pub(super) share: Option<Share>,
 }
 
-/// The slowest that a request's body may come. Slower ones would hold their room for as long as they like.
+/// The slowest pace at which a request's body may arrive. A slower one would hold its room for as long as it likes.
 const SLOWEST: Pace = Pace { pause: Duration::from_secs(30), bytes_per_second: 512 };
 
 /// What a run gives its requester.
@@ -61,7 +61,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         let id = match shared.options.record_id(&self.parts, &self.key) {
             Ok(id) => id,
             Err(rejection) => {
-                // What the service holds, such as an inner concurrency limit's permit, is given back before anybody waits.
+                // Nobody waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
                 let rejection = shared.reject::<R>(&span, None, rejection);
                 return Ok(connection.read_on(Box::pin(body), rejection).await);
@@ -88,12 +88,12 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
                 let rejection = match why {
                     Why::TooLong => reasons::body_too_large(limit),
                     Why::NoRoom => reasons::overloaded(),
-                    // What doesn't come can't be read on.
+                    // There is nothing to read on.
                     Why::TooSlow => return Ok(connection.close(reject(reasons::body_late()))),
                 };
                 return Ok(connection.asked().read_on(rest, reject(rejection)).await);
             }
-            // What is left of such a body can't be read.
+            // What is left of a body that failed can't be read.
             Collected::Failed { error, .. } => {
                 let is_over = exceeds_limit(&error);
                 let rejection = if is_over { reasons::body_over_outer_limit() } else { reasons::body_incomplete() };
@@ -101,7 +101,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             }
         };
         let enclosing = self.parts.extensions.get::<IdempotencyContext>();
-        // Its answer is for a handler that judges it, and what it is marked with is not that handler's own.
+        // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
         let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key));
         let slots = shared.engine.store.slots();
         let is_within = enclosing.is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
@@ -114,7 +114,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         answer
     }
 
-    /// Calls the handler, and says what its answer means for the key.
+    /// Calls the handler, and says how the run ends.
     async fn run<R>(self: Box<Self>, context: RunContext) -> (Answer<R, S::Error>, End)
     where
         S: Service<Request<B::Through>, Response = Response<R>>,
@@ -143,10 +143,11 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
     }
 }
 
-/// Gives way once, where a body has ended that declared no length: hyper takes an HTTP/2 stream that is reset without an
-/// error for one that has ended. `is_end_stream` could tell, but many bodies that a layer outside has made don't know it,
-/// and can't be refused for it. But hyper drops what it waits for once it sees that the stream was reset, which it looks for
-/// when this is not ready.
+/// Yields once after a body that declared no length, so that hyper can drop the request if its HTTP/2 stream was reset.
+///
+/// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` would tell them apart,
+/// but many bodies that a layer outside has made don't implement it, and can't be rejected for that. hyper looks for a
+/// reset whenever this future is not ready, and drops it if there was one.
 async fn let_go_if_reset(parts: &Parts) {
     if parts.version >= Version::HTTP_2 && declared_length(&parts.headers).is_none() {
         tokio::task::yield_now().await;
@@ -176,7 +177,7 @@ fn told<R: LayerBody, E, St: Store>(
     Ok(shared.reject::<R>(span, Some(id), rejection))
 }
 
-/// Passes an answer on, and says how its run ends by it.
+/// Passes the handler's answer on, and says how the run ends by it.
 async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, End) {
     let (parts, body) = response.into_parts();
     let (passage, end) = if needs_no_body(&parts) {

@@ -8,11 +8,11 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Extensions, StatusCode};
 
 /// Marks an answer as given *before anything happened*: the key is freed, and a retry runs. Put it into the answer's
-/// extensions, or, in axum, into what the handler returns: `(StatusCode::SERVICE_UNAVAILABLE, Release, "busy")`. Alone it
-/// is an answer too: 503.
+/// extensions, or, in axum, into what the handler returns: `(StatusCode::SERVICE_UNAVAILABLE, Release, "busy")`. Alone
+/// it is an answer too: 503.
 ///
-/// Only for answers of which the handler knows that there was no effect. A 503 of a downstream service *after* the charge
-/// would make the retry a second charge.
+/// Use it only if the handler knows that there was no effect. If it marked a downstream service's 503 *after* the
+/// charge, the retry would be a second charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Release;
 
@@ -22,9 +22,9 @@ pub struct Keep;
 
 /// Marks an answer as "nobody knows whether it took effect": the handler's call to the card network timed out, say. The
 /// answer goes to its client as it is; the operation is interrupted, and a retry gets what
-/// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Put it into the answer's extensions, or, in axum, into
-/// what the handler returns: `(StatusCode::BAD_GATEWAY, Unknown, "the card network did not answer")`. Alone it is an answer
-/// too: 504.
+/// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Put it into the answer's extensions, or, in axum,
+/// into what the handler returns: `(StatusCode::BAD_GATEWAY, Unknown, "the card network did not answer")`. Alone it is
+/// an answer too: 504.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown;
 

@@ -37,7 +37,7 @@ pub enum Meaning {
 
 /// Decides what answers mean that their handler has not marked.
 ///
-/// A closure that takes the head and the trailers is one. What it has no opinion on it leaves to
+/// A closure that takes the head and the trailers is a classifier. What it has no opinion on, it leaves to
 /// [`Meaning::of_answer`], or under [`Rerun`](OnInterrupted::Rerun) to [`Meaning::of_answer_under_rerun`]:
 /// ```
 /// use http::response::Parts;
@@ -72,16 +72,16 @@ pub enum Meaning {
 /// }
 /// ```
 pub trait Classify: Send + Sync + 'static {
-    /// What an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or `None` where it
-    /// has none, or is passed on before it is complete. Called once for an answer without a mark; a panic counts as the
-    /// handler's. Default: `None`.
+    /// What an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or `None` if
+    /// it has none or is passed on before it is complete. This is called at most once for an answer, and not if the
+    /// handler has marked it; a panic counts as the handler's. Default: `None`.
     fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Option<Meaning> {
         let _ = (parts, trailers);
         None
     }
 
-    /// What an error of the inner service means; `error` is of that service's error type. An error can't be replayed, so
-    /// [`Meaning::Final`] counts as unknown. Default: unknown.
+    /// What an error of the inner service means; `error` is of that service's error type. An error can't be replayed,
+    /// so [`Meaning::Final`] counts as unknown. Default: unknown.
     fn error(&self, error: &dyn Any) -> Meaning {
         let _ = error;
         Meaning::Unknown
@@ -98,10 +98,10 @@ where
 }
 
 impl Meaning {
-    /// What an answer means by default, under [`Refuse`](OnInterrupted::Refuse) and [`Reconcile`](OnInterrupted::Reconcile):
-    /// 408, 502 and 504 are unknown, and so are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, in the trailers or,
-    /// where there is nothing but a head, there; and so is a rejection of another idempotency layer that the handler passes
-    /// on. All else is final.
+    /// What an answer means by default, under [`Refuse`](OnInterrupted::Refuse) and
+    /// [`Reconcile`](OnInterrupted::Reconcile). 408, 502 and 504 are unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and
+    /// `DEADLINE_EXCEEDED`, which stand in the trailers, or in the head of an answer without a body. So is a rejection
+    /// by another idempotency layer that the handler passes on. Everything else is final.
     #[must_use]
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const UNKNOWN: [StatusCode; 3] =
@@ -114,8 +114,8 @@ impl Meaning {
         if is_unknown { Self::Unknown } else { Self::Final }
     }
 
-    /// What an answer means by default under [`Rerun`](OnInterrupted::Rerun): 401, 403, 408, 429 and 5xx are not started,
-    /// so that a retry runs; all else as [`of_answer`](Self::of_answer) says.
+    /// What an answer means by default under [`Rerun`](OnInterrupted::Rerun). 401, 403, 408, 429 and 5xx are not
+    /// started, so that a retry runs. Everything else means what [`of_answer`](Self::of_answer) says.
     #[must_use]
     pub fn of_answer_under_rerun(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const TRANSIENT: [StatusCode; 4] = [
@@ -160,8 +160,8 @@ impl Judge<'_> {
         }
     }
 
-    /// How a run ends whose handler has answered. `body` is what was collected of the answer's body, or `None` if it was
-    /// not read.
+    /// How a run ends whose handler has answered. `body` is what was collected of the answer's body, or `None` if it
+    /// was not read.
     pub(super) fn of_answer<B: Body>(&self, parts: &Parts, body: Option<&Collected<B>>) -> End {
         let status = parts.status.as_u16();
         let (whole, trailers) = match body {
@@ -198,7 +198,8 @@ fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<
     trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| parts.headers.get(&GRPC_STATUS))
 }
 
-/// Whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has no status.
+/// Whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has no
+/// status.
 fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
     is_shorter(&parts.headers, length) || is_grpc_without_status(parts, trailers)
 }

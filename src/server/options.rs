@@ -22,7 +22,7 @@ type Covers = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
 type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync>;
 type Render = Arc<dyn Fn(&Rejection) -> Response<Bytes> + Send + Sync>;
 
-/// A function of the application's, of which can be shown that it is there.
+/// A function of the application's. `Debug` shows only that it is set.
 #[derive(Clone)]
 pub(super) struct Hook<F>(pub(super) F);
 
@@ -36,7 +36,8 @@ pub(super) struct Options {
     pub(super) strict_keys: bool,
     pub(super) scope: Option<Hook<ScopeOf>>,
     pub(super) policy: Policy,
-    /// In the layer's form; the policy has it in the engine's, once the options are [complete](Self::complete).
+    /// The policy for interrupted runs, with answers as outcomes. [`complete`](Self::complete) gives `policy` the same
+    /// with bytes as outcomes.
     pub(super) on_interrupted: OnInterrupted<Response<Bytes>>,
     pub(super) classify: Option<Hook<Arc<dyn Classify>>>,
     pub(super) sameness: Sameness,
@@ -96,7 +97,7 @@ impl Options {
         };
     }
 
-    /// Which operation a request with `key` is of.
+    /// The id of the operation that a request with `key` belongs to.
     pub(super) fn record_id(&self, parts: &Parts, key: &Key) -> Result<RecordId, Rejection> {
         let scope = self.scope.as_ref().map(|scope| scope(parts)).transpose()?;
         Ok(RecordId::new(scope.as_ref(), key))

@@ -1,4 +1,4 @@
-//! The service: passes a request through, rejects it, or begins an exchange.
+//! The service: passes a request on, rejects it, or begins an exchange.
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +23,7 @@ use crate::header;
 use crate::key::Key;
 use crate::store::Store;
 
-/// Up to so many header fields, comparing all names is cheaper than hashing one that http doesn't know.
+/// Up to this number of header fields, it is cheaper to compare all names than to hash one that `http` doesn't know.
 const FEW_HEADERS: usize = 8;
 
 /// A service behind an [`IdempotencyLayer`](super::IdempotencyLayer).
@@ -46,14 +46,16 @@ impl<S, St: Store> IdempotencyService<S, St> {
 }
 
 impl<St: Store> Shared<St> {
-    /// Whether a request has no method or no key that matters, as most have not: told from the head alone, without an allocation.
+    /// Whether a request passes because its method is not covered, or because it has no key and needs none. Most
+    /// requests do. The head alone says so, without an allocation.
     fn passes<B>(&self, request: &Request<B>) -> bool {
         let options = &self.options;
         let is_covered = options.methods.iter().any(|covered| covered == request.method());
         !is_covered || !(options.require_key || has(request.headers(), &options.header_name))
     }
 
-    /// What is to be done with a request that does not simply [pass](Self::passes).
+    /// What is to be done with a request that does not simply [pass](Self::passes). A request that is not covered loses
+    /// a context that was copied into it.
     fn way(&self, parts: &mut Parts) -> Way {
         if self.options.covers.as_ref().is_some_and(|covers| !covers(parts)) {
             IdempotencyContext::remove_copy(&mut parts.extensions);
@@ -68,9 +70,9 @@ impl<St: Store> Shared<St> {
         }
     }
 
-    /// Whether the request is within an exchange over this store for the same operation, as it is when a layer stands on a
-    /// nested router and again on the outer one. A request of another operation that a handler sends is an exchange of its
-    /// own, though its head may be a copy of the handler's.
+    /// Whether the request is within an exchange over this store for the same operation. It is when there is a layer on
+    /// a nested router and another one on the outer router. When a handler sends a request that belongs to another
+    /// operation, that request is an exchange of its own, even if its head is a copy of the handler's.
     fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
         let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
@@ -107,7 +109,7 @@ where
 }
 
 impl<S, St: Store> IdempotencyService<S, St> {
-    /// Apart from what every request goes through, which stays short that way.
+    /// Does what few requests need. `call`, which every request goes through, stays short that way.
     #[inline(never)]
     fn exchange<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, R, S::Error>
     where
@@ -140,7 +142,7 @@ impl<S, St: Store> IdempotencyService<S, St> {
     }
 }
 
-/// Whether there is such a field.
+/// Whether there is a header field with this name.
 #[inline]
 fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     if headers.keys_len() <= FEW_HEADERS {

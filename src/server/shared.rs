@@ -1,4 +1,4 @@
-//! What all services of a layer share: the engine and the options.
+//! What all services of a layer share, and the answers that the layer gives by itself: rejections and replays.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use crate::key::RecordId;
 use crate::slots::Refusal;
 use crate::store::Store;
 
-/// An event at a level that is an option; each level has a place of its own, as tracing wants it.
+/// Logs an event at a level that is known at run time. `tracing` needs a macro call for each level.
 macro_rules! event_at {
     ($level:expr, parent: $span:expr, $($fields:tt)*) => {
         match $level {
@@ -33,11 +33,11 @@ macro_rules! event_at {
     };
 }
 
-/// A layer's store and options, made once.
+/// A layer's engine and options, made once.
 pub(super) struct Shared<St> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) options: Options,
-    /// For bodies that are being read.
+    /// The room for request bodies that are being read.
     pub(super) room: Arc<Room>,
 }
 
@@ -52,7 +52,7 @@ impl<St> Shared<St> {
 }
 
 impl<St: Store> Shared<St> {
-    /// Who says how runs end.
+    /// The judge, which says how runs end.
     pub(super) fn judge(&self) -> Judge<'_> {
         Judge {
             classify: self.options.classify.as_deref().map(|classify| &**classify),
@@ -61,7 +61,7 @@ impl<St: Store> Shared<St> {
         }
     }
 
-    /// The answer to a request that is rejected, with the rejection in its extensions. It is counted, and is one event.
+    /// The answer to a request that is rejected, with the rejection in its extensions. Counts it and logs it.
     pub(super) fn reject<B: LayerBody>(
         &self,
         span: &Span,
@@ -86,7 +86,7 @@ impl<St: Store> Shared<St> {
         response
     }
 
-    /// The recorded answer; marked, where it is a replay.
+    /// The recorded answer. If it is a replay, it is marked as one.
     pub(super) fn recorded<B: LayerBody>(
         &self,
         span: &Span,
@@ -95,7 +95,7 @@ impl<St: Store> Shared<St> {
         is_replay: bool,
     ) -> Response<B::Through> {
         let Some((answer, trailers)) = snapshot::decode(outcome) else {
-            // Its digest fits, so it was written so: by another program, or by a later release.
+            // The record's digest was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
             return self.reject::<B>(span, Some(id), reasons::of_refusal(Refusal::Corrupt));
         };
