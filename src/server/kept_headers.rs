@@ -53,6 +53,7 @@ const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-",
 /// `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the ids of tracing systems and single
 /// requests.
 #[derive(Debug, Clone, Default)]
+#[must_use]
 pub struct KeptHeaders {
     with: Vec<HeaderName>,
     without: Vec<HeaderName>,
@@ -60,14 +61,12 @@ pub struct KeptHeaders {
 
 impl KeptHeaders {
     /// Keeps these headers too. Think of who may send the retry before you keep `Set-Cookie`.
-    #[must_use]
     pub fn with(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.with.extend(names);
         self
     }
 
     /// Leaves these headers out too.
-    #[must_use]
     pub fn without(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.without.extend(names);
         self
