@@ -50,14 +50,12 @@ pub(super) enum Why {
     NoRoom,
 }
 
-/// The slowest pace at which a body may arrive.
-#[derive(Clone, Copy)]
-pub(super) struct Pace {
-    /// The longest time between two bytes.
-    pub(super) pause: Duration,
-    /// The average, counted from when the body was first waited for. It applies once `pause` has passed since then.
-    pub(super) bytes_per_second: u32,
-}
+/// The longest time between two bytes of a body that takes room. A slower body would hold its room for as long as it
+/// likes.
+const PAUSE: Duration = Duration::from_secs(30);
+/// The slowest average for such a body, counted from when it was first waited for. It applies once [`PAUSE`] has passed
+/// since then.
+const BYTES_PER_SECOND: u64 = 512;
 
 /// The bounds within which a body is read.
 #[derive(Default)]
@@ -65,9 +63,7 @@ pub(super) struct Bounds {
     pub(super) bytes: usize,
     /// The longest time from the first byte to the last.
     pub(super) time: Option<Duration>,
-    /// The slowest pace.
-    pub(super) pace: Option<Pace>,
-    /// The body's share of the room for bodies. It grows with each frame.
+    /// The body's share of the room for bodies, if it takes any. It grows with each frame.
     pub(super) share: Option<Share>,
 }
 
@@ -86,7 +82,7 @@ struct Head {
 pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<B> {
     let mut body = Box::pin(body);
     let mut head = Head::default();
-    let Bounds { bytes: limit, time, pace, share } = bounds;
+    let Bounds { bytes: limit, time, share } = bounds;
     // A body that says at once that it is too long is not read at all.
     if body.size_hint().lower() > *limit as u64 {
         return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
@@ -101,10 +97,11 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
         let frame = match ready.await {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                let slowest = pace.map(|pace| {
+                let slowest = share.as_ref().map(|_| {
                     let now = Instant::now();
                     let since = *waits_since.get_or_insert(now);
-                    (*next.get_or_insert(now + pace.pause)).min(since + pace.time_for(head.length))
+                    let seconds = head.length as u64 / BYTES_PER_SECOND;
+                    (*next.get_or_insert(now + PAUSE)).min(since + PAUSE + Duration::from_secs(seconds))
                 });
                 let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
                 match within(end.into_iter().chain(slowest).min(), frame).await {
@@ -133,14 +130,6 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
                 Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
             },
         }
-    }
-}
-
-impl Pace {
-    /// The longest time that this number of bytes may take.
-    fn time_for(self, bytes: usize) -> Duration {
-        let seconds = bytes as u64 / u64::from(self.bytes_per_second.max(1));
-        self.pause.saturating_add(Duration::from_secs(seconds))
     }
 }
 

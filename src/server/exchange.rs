@@ -6,9 +6,7 @@
 //! 5. If it runs, the handler is called ([`Exchange::run`]), and `meaning.rs` says how the run ends.
 //! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`told`]).
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response, Version};
@@ -16,7 +14,7 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::body::{LayerBody, Passage};
-use super::collect::{Bounds, Collected, Pace, Why, collect, declared_length, exceeds_limit, is_shorter};
+use super::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::context::IdempotencyContext;
 use super::marks;
 use super::meaning::needs_no_body;
@@ -41,17 +39,13 @@ pub(super) struct Exchange<S, St, B: LayerBody> {
     pub(super) share: Option<Share>,
 }
 
-/// The slowest pace at which a request's body may arrive. A slower one would hold its room for as long as it likes.
-const SLOWEST: Pace = Pace { pause: Duration::from_secs(30), bytes_per_second: 512 };
-
 /// What a run gives its requester.
 type Answer<R, E> = Result<Response<<R as LayerBody>::Through>, E>;
 
 impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
     pub(super) async fn answer<R, E>(mut self: Box<Self>, body: B) -> Answer<R, E>
     where
-        S: Service<Request<B::Through>, Response = Response<R>, Error = E> + Send + 'static,
-        S::Future: Future<Output = Result<Response<R>, E>> + Send + 'static,
+        S: Service<Request<B::Through>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
         E: Send + 'static,
         R: LayerBody,
     {
@@ -69,7 +63,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         };
         let limit = shared.options.max_request_body;
         let share = Some(Share::new(&shared.room));
-        let mut bounds = Bounds { bytes: limit, pace: Some(SLOWEST), share, ..Bounds::default() };
+        let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
         let reject = |rejection| shared.reject::<R>(&span, Some(&id), rejection);
         let fingerprint = match collect(body, &mut bounds).await {
             Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {

@@ -1,7 +1,6 @@
 //! The service: passes a request on, rejects it, or begins an exchange.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -83,9 +82,7 @@ impl<St: Store> Shared<St> {
 
 impl<S, St, B, R> Service<Request<B>> for IdempotencyService<S, St>
 where
-    S: Service<Request<B::Through>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Future<Output = Result<Response<R>, S::Error>> + Send + 'static,
-    S::Error: Send + 'static,
+    S: Service<Request<B::Through>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
     St: Store,
     B: LayerBody,
     R: LayerBody,
@@ -113,9 +110,7 @@ impl<S, St: Store> IdempotencyService<S, St> {
     #[inline(never)]
     fn exchange<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, R, S::Error>
     where
-        S: Service<Request<B::Through>, Response = Response<R>> + Clone + Send + 'static,
-        S::Future: Future<Output = Result<Response<R>, S::Error>> + Send + 'static,
-        S::Error: Send + 'static,
+        S: Service<Request<B::Through>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
         B: LayerBody,
         R: LayerBody,
     {
