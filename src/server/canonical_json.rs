@@ -14,7 +14,7 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// The name of the only member of a number, where the feature `arbitrary_precision` of `serde_json` is on.
+/// The name of a number's only member, if the feature `arbitrary_precision` of `serde_json` is on.
 const NUMBER: &str = "$serde_json::private::Number";
 
 /// The canonical form of `body`, or `None` if it has none that stands for this value alone: it is not JSON, an object
@@ -41,8 +41,8 @@ enum Json {
 
 /// Reads JSON in which no object has a member twice and a double holds each number.
 ///
-/// Each number is taken from the text, which has all its digits. An object that only looks like a number, which has a
-/// string instead, takes one as well. Then the text has too few numbers, and the body has no canonical form.
+/// Each number is taken from the text, which has all its digits. An object of the body's own whose member is called
+/// [`NUMBER`] takes one as well. Then the text has too few numbers, and the body has no canonical form.
 struct Reader<'a> {
     /// What comes after the last number that was taken.
     rest: &'a str,

@@ -1,5 +1,5 @@
 //! One request's story, from top to bottom:
-//! 1. Whose is the key? The scope says so, or refuses.
+//! 1. Whose is the key? The scope says so, or rejects the request.
 //! 2. The body is read, within its limit, **before** any claim: a slow upload holds no key.
 //! 3. What is the request? Its fingerprint.
 //! 4. The engine gives a verdict: the request ran, or it met an earlier run or that run's record.
@@ -141,7 +141,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
 ///
 /// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` would tell them apart,
 /// but many bodies that a layer outside has made don't implement it, and can't be rejected for that. hyper looks for a
-/// reset whenever this future is not ready, and drops it if there was one.
+/// reset whenever this future is not ready, and drops this future if there was one.
 async fn let_go_if_reset(parts: &Parts) {
     if parts.version >= Version::HTTP_2 && declared_length(&parts.headers).is_none() {
         tokio::task::yield_now().await;
