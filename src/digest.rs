@@ -6,13 +6,14 @@ use std::sync::LazyLock;
 use blake3::Hasher;
 use blake3::hazmat::{ContextKey, HasherExt as _};
 
-/// Up to here pieces are put together first: BLAKE3 hashes what comes as a whole several blocks at a time, and copying is
-/// quicker than hashing. Beyond it that gains nothing.
+/// Up to this number of bytes, pieces are put together before they are hashed: BLAKE3 hashes several blocks at a time
+/// if they come as a whole, and copying is quicker than hashing. Beyond it, that gains nothing.
 const GATHERED: usize = 64 * 1024;
-/// What the small pieces of most requests take.
+/// The bytes that the small pieces of most requests take.
 const USUAL: usize = 512;
 
-/// What a digest is for, in BLAKE3's sense of a context: no two purposes have a digest in common. Its key is derived once.
+/// What a digest is for: a context in BLAKE3's sense, so that no two purposes have a digest in common. Its key is
+/// derived once.
 pub(crate) type Purpose = LazyLock<ContextKey>;
 
 /// Takes bytes piece by piece; the digest is that of all of them in a row.
@@ -20,7 +21,7 @@ pub(crate) type Purpose = LazyLock<ContextKey>;
 pub(crate) struct Digester {
     purpose: &'static ContextKey,
     gathered: Vec<u8>,
-    // Once they are too many.
+    // It is there once too many bytes came to gather them.
     hasher: Option<Box<Hasher>>,
 }
 
@@ -31,7 +32,7 @@ impl Digester {
 
     #[inline]
     pub(crate) fn update(&mut self, piece: &[u8]) -> &mut Self {
-        // Where there is room, which is nearly always; there is none once they are too many.
+        // There nearly always is room. There is none once `hasher` has the bytes.
         if piece.len() <= self.gathered.capacity() - self.gathered.len() {
             self.gathered.extend_from_slice(piece);
             return self;
@@ -45,14 +46,14 @@ impl Digester {
             self.gathered.extend_from_slice(piece);
             return self;
         }
-        // No room is left in it.
+        // This leaves no room in `gathered`.
         let gathered = std::mem::take(&mut self.gathered);
         let begin = || Box::new(Hasher::new_from_context_key(self.purpose));
         self.hasher.get_or_insert_with(begin).update(&gathered).update(piece);
         self
     }
 
-    /// Whether nothing came.
+    /// Whether no byte came.
     pub(crate) fn is_empty(&self) -> bool {
         self.gathered.is_empty() && self.hasher.is_none()
     }
@@ -66,7 +67,7 @@ impl Digester {
 }
 
 impl fmt::Debug for Digester {
-    /// Without the bytes: they may be a request's body.
+    /// Leaves out the bytes, which may be a request's body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Digester").finish_non_exhaustive()
     }

@@ -20,8 +20,8 @@
 //!    `server/meaning.rs`; `server/snapshot.rs` turns it into bytes. Or the handler commits effect and answer by itself, in one
 //!    transaction (`engine/commit.rs`, `store/embedded/together.rs`).
 //! 7. **`engine/settle.rs`** records how it ended; `engine/run.rs` then tells those who wait, frees the slot, and answers.
-//! 8. Back in `server/exchange.rs` the verdict becomes an answer: the handler's own, a replay, or a refusal
-//!    (`server/refusal.rs`).
+//! 8. Back in `server/exchange.rs` the verdict becomes an answer: the handler's own, a replay, or a rejection
+//!    (`server/reasons.rs`).
 //!
 //! # Modules
 //! Imports go one way: values ([`key`], [`fingerprint`], [`record`], [`clock`]) → codec → slots → [`store`] →

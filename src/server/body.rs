@@ -1,4 +1,4 @@
-//! How bodies go through the layer.
+//! The body types that go through the layer.
 //!
 //! Under axum the types stay what they are: `axum::body::Body` in and out. In another stack a body of type `B` leaves
 //! the layer as [`ReplayBody<B>`], which is `B` itself where nothing was done to it.
@@ -40,9 +40,9 @@ pub trait LayerBody: Body<Data: Send, Error: Send + 'static> + Send + Sized + 's
     type Through: Body + From<Passage<Self>> + Send + 'static;
 }
 
-/// What became of a body in the layer.
+/// What the layer did with a body.
 pub enum Passage<B: Body> {
-    /// Nothing.
+    /// It was not touched.
     Untouched(B),
     /// It was read to its end, or comes from a record.
     Whole {
@@ -55,7 +55,7 @@ pub enum Passage<B: Body> {
     Resumed {
         /// What was read.
         head: Bytes,
-        /// What is left of it, or how it failed.
+        /// What is left of the body, or how it failed.
         rest: Result<Pin<Box<B>>, B::Error>,
     },
 }
@@ -113,13 +113,13 @@ impl<B: Body> Rest<B> {
 
 impl<B: Body> From<Passage<B>> for ReplayBody<B> {
     fn from(passage: Passage<B>) -> Self {
-        let (head, rest, error, trailers) = match passage {
-            Passage::Untouched(body) => (Bytes::new(), Rest::Untouched { body }, None, None),
-            Passage::Whole { data, trailers } => (data, Rest::Nothing, None, trailers),
-            Passage::Resumed { head, rest: Ok(body) } => (head, Rest::Resumed { body }, None, None),
-            Passage::Resumed { head, rest: Err(error) } => (head, Rest::Nothing, Some(error), None),
-        };
-        Self { head, rest, error, trailers }
+        let nothing = Self::default();
+        match passage {
+            Passage::Untouched(body) => Self { rest: Rest::Untouched { body }, ..nothing },
+            Passage::Whole { data, trailers } => Self { head: data, trailers, ..nothing },
+            Passage::Resumed { head, rest: Ok(body) } => Self { head, rest: Rest::Resumed { body }, ..nothing },
+            Passage::Resumed { head, rest: Err(error) } => Self { head, error: Some(error), ..nothing },
+        }
     }
 }
 
@@ -164,17 +164,13 @@ impl<B: Body> Body for ReplayBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         let head = self.head.len() as u64;
-        // What fails has no length; and with an exact one, HTTP/1.1 would be written without chunks, and so without
-        // trailers.
-        if self.error.is_some() || self.trailers.is_some() {
-            let mut hint = SizeHint::new();
-            hint.set_lower(head);
-            return hint;
-        }
         let rest = self.rest.body().map_or(SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(head));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(head)) {
+        // A body that fails has no length. One with trailers must not say its exact length either: HTTP/1.1 would be
+        // written without the chunked coding, and so without trailers.
+        let may_have_upper = self.error.is_none() && self.trailers.is_none();
+        if may_have_upper && let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(head)) {
             hint.set_upper(upper);
         }
         hint
@@ -192,7 +188,7 @@ impl LayerBody for axum::body::Body {
 
 #[cfg(feature = "axum")]
 impl From<Passage<Self>> for axum::body::Body {
-    // It is called twice for every request that passes.
+    // This is called twice for every request that passes.
     #[inline]
     fn from(passage: Passage<Self>) -> Self {
         match passage {
@@ -203,7 +199,8 @@ impl From<Passage<Self>> for axum::body::Body {
     }
 }
 
-/// Body types that leave as [`ReplayBody`], each behind its parameters.
+/// Implements [`LayerBody`] for types that leave the layer as [`ReplayBody`]. Each line has a type's parameters and the
+/// type.
 macro_rules! replayed {
     ($([$($parameters:tt)*] $body:ty;)*) => {$(
         impl<$($parameters)*> LayerBody for $body {

@@ -1,34 +1,33 @@
-//! JSON in the one way in which RFC 8785 writes it.
+//! The canonical form of JSON (RFC 8785).
 //!
-//! It is read into a tree of our own: `serde_json::Value` gives some member names a meaning, depending on features that other
-//! crates switch on.
+//! `serde_json_canonicalizer` writes it. It is given a tree that is read here, because a fingerprint must not be that
+//! of another request, and `serde_json::Value` loses what would tell them apart:
+//! 1. Of a member that an object has twice, it keeps the last.
+//! 2. A number that no double holds is rounded. So the digits of each number are compared with those of its canonical
+//!    form.
+//! 3. It gives some member names a meaning, which depends on features that other crates switch on. With
+//!    `arbitrary_precision`, a number is read as an object whose only member is called [`NUMBER`].
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 
 use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// How `serde_json` names the only member of a number, where its feature `arbitrary_precision` is on.
+/// The name of a number's only member, if the feature `arbitrary_precision` of `serde_json` is on.
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// The canonical form of `body`; `None` where it is not JSON, or where its form could be that of a text which means
-/// something else: an object has a member twice, or the value of a number is not the one that RFC 8785 writes for it,
-/// because a double does not hold it.
+/// The canonical form of `body`, or `None` if it has none that stands for this value alone: it is not JSON, an object
+/// has a member twice, or no double holds the value of a number.
 pub(super) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
-    let read = Cell::new(0);
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let json = Reader { numbers: &read }.deserialize(&mut deserializer).ok()?;
+    let json = Reader { rest: text }.deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
-    let mut written = 0;
-    let all_held = numbers(text).inspect(|_| written += 1).all(is_held);
-    // Where there is another number of them, what was taken for a number was an object.
-    (all_held && written == read.get()).then(|| serde_json_canonicalizer::to_vec(&json).ok())?
+    serde_json_canonicalizer::to_vec(&json).ok()
 }
 
-/// JSON of which every number is a double. In which order members stand is the canonicalizer's matter.
+/// JSON whose numbers are doubles. The canonicalizer sorts the members.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Json {
@@ -40,20 +39,40 @@ enum Json {
     Object(HashMap<String, Self>),
 }
 
-/// Reads JSON in which no object has a member twice, and counts its numbers.
-#[derive(Clone, Copy)]
+/// Reads JSON in which no object has a member twice and a double holds each number.
+///
+/// Each number is taken from the text, which has all its digits. An object of the body's own whose member is called
+/// [`NUMBER`] takes one as well. Then the text has too few numbers, and the body has no canonical form.
 struct Reader<'a> {
-    numbers: &'a Cell<usize>,
+    /// What comes after the last number that was taken.
+    rest: &'a str,
 }
 
-impl Reader<'_> {
-    fn number(self, value: f64) -> Json {
-        self.numbers.set(self.numbers.get() + 1);
-        Json::Number(value)
+impl<'a> Reader<'a> {
+    fn number<E: Error>(&mut self) -> Result<Json, E> {
+        let number = self.next_number().and_then(held_by_double);
+        number.map(Json::Number).ok_or_else(|| E::custom("a double does not hold the number"))
+    }
+
+    /// The next number in the text, which is JSON.
+    fn next_number(&mut self) -> Option<&'a str> {
+        loop {
+            let begin = self.rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit())?;
+            self.rest = &self.rest[begin..];
+            if let Some(string) = self.rest.strip_prefix('"') {
+                self.rest = behind_string(string);
+                continue;
+            }
+            let of_number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
+            let end = self.rest.find(|c| !of_number(c)).unwrap_or(self.rest.len());
+            let (number, behind) = self.rest.split_at(end);
+            self.rest = behind;
+            return Some(number);
+        }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl<'de> DeserializeSeed<'de> for &mut Reader<'_> {
     type Value = Json;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
@@ -61,7 +80,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for &mut Reader<'_> {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,19 +91,16 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Json::Bool(value))
     }
 
-    // What a double does not hold is found out by the digits.
-    #[allow(clippy::cast_precision_loss, reason = "see above")]
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(self.number(value as f64))
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Json, E> {
+        self.number()
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "see above")]
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(self.number(value as f64))
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Json, E> {
+        self.number()
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(self.number(value))
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Json, E> {
+        self.number()
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {
@@ -97,7 +113,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
         let mut array = Vec::new();
-        while let Some(element) = elements.next_element_seed(self)? {
+        while let Some(element) = elements.next_element_seed(&mut *self)? {
             array.push(element);
         }
         Ok(Json::Array(array))
@@ -107,10 +123,10 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut object = HashMap::new();
         while let Some(name) = members.next_key::<String>()? {
             if name == NUMBER {
-                let digits = members.next_value::<String>()?;
-                return digits.parse().map(|value| self.number(value)).map_err(A::Error::custom);
+                members.next_value::<String>()?;
+                return self.number();
             }
-            if object.insert(name, members.next_value_seed(self)?).is_some() {
+            if object.insert(name, members.next_value_seed(&mut *self)?).is_some() {
                 return Err(A::Error::custom("a member is repeated"));
             }
         }
@@ -118,26 +134,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// The numbers in a text that is JSON.
-fn numbers(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        loop {
-            let begin = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit())?;
-            rest = &rest[begin..];
-            if let Some(string) = rest.strip_prefix('"') {
-                rest = behind_string(string);
-                continue;
-            }
-            let of_number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
-            let end = rest.find(|c| !of_number(c)).unwrap_or(rest.len());
-            let (number, behind) = rest.split_at(end);
-            rest = behind;
-            return Some(number);
-        }
-    })
-}
-
+/// What comes behind the closing quote of a string.
 fn behind_string(string: &str) -> &str {
     let mut escaped = false;
     let end = string.find(|c| {
@@ -148,15 +145,14 @@ fn behind_string(string: &str) -> &str {
     end.map_or("", |end| &string[end + 1..])
 }
 
-/// Whether a double holds the number, so that the canonical form has the same value.
-fn is_held(number: &str) -> bool {
-    let Ok(double) = number.parse::<f64>() else { return false };
-    let Ok(canonical) = serde_json_canonicalizer::to_string(&double) else { return false };
-    let value = decimal(number);
-    value.is_some() && value == decimal(&canonical)
+/// The value of `number`, if a double holds it: then its canonical form has the same decimal digits.
+fn held_by_double(number: &str) -> Option<f64> {
+    let double = number.parse().ok()?;
+    let canonical = serde_json_canonicalizer::to_string(&double).ok()?;
+    (decimal(number)? == decimal(&canonical)?).then_some(double)
 }
 
-/// Sign, digits and power of ten of a number: one way to write each value.
+/// Sign, digits and power of ten of a number. Each value has one such form.
 fn decimal(number: &str) -> Option<(bool, String, i64)> {
     let (negative, number) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
@@ -216,6 +212,8 @@ mod tests {
             r#""\ud800""#,
             // With a feature of serde_json's, a number comes as such an object.
             r#"{"$serde_json::private::Number":"5"}"#,
+            r#"{"$serde_json::private::Number":5}"#,
+            r#"[{"$serde_json::private::Number":5},6]"#,
             r#"{"a":{"\u0024serde_json::private::Number":"5"},"b":6}"#,
         ];
         for text in without {
@@ -241,7 +239,8 @@ mod tests {
     #[test]
     fn digits_in_strings_are_no_numbers() {
         let text = r#"{"9007199254740993":"9007199254740993 \" 1e400","a\\":1,"b":"-"}"#;
-        assert_eq!(numbers(text).collect::<Vec<_>>(), ["1"]);
+        let mut reader = Reader { rest: text };
+        assert_eq!((reader.next_number(), reader.next_number()), (Some("1"), None));
         assert!(form(text).is_some());
     }
 

@@ -1,4 +1,4 @@
-//! Reading bodies, within bounds.
+//! Reads bodies, within bounds.
 
 use std::any::Any;
 use std::error::Error;
@@ -10,21 +10,33 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use http_body::Body;
 use http_body_util::LengthLimitError;
 use tokio::time::Instant;
 
-use super::buffered::Share;
+use super::body::Passage;
+use super::room::Share;
 use crate::within::within;
 
-/// What reading came to.
+/// What came of reading a body.
 pub(super) enum Collected<B: Body> {
     /// The whole body.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
-    /// It was not read to its end.
+    /// The body was not read to its end.
     Over { why: Why, head: Bytes, rest: Pin<Box<B>> },
-    /// It failed.
+    /// The body failed.
     Failed { head: Bytes, error: B::Error },
+}
+
+impl<B: Body> From<Collected<B>> for Passage<B> {
+    fn from(collected: Collected<B>) -> Self {
+        match collected {
+            Collected::Whole { data, trailers } => Self::Whole { data, trailers },
+            Collected::Over { head, rest, .. } => Self::Resumed { head, rest: Ok(rest) },
+            Collected::Failed { head, error } => Self::Resumed { head, rest: Err(error) },
+        }
+    }
 }
 
 /// Why a body is not read to its end.
@@ -38,31 +50,30 @@ pub(super) enum Why {
     NoRoom,
 }
 
-/// The slowest that a body may come.
-#[derive(Clone, Copy)]
-pub(super) struct Pace {
-    /// Between two bytes.
-    pub(super) pause: Duration,
-    /// On average, from so long on after it was first waited for.
-    pub(super) bytes_per_second: u32,
-}
+/// The longest time between two bytes of a body that takes room. A slower body would hold its room for as long as it
+/// likes.
+const PAUSE: Duration = Duration::from_secs(30);
+/// The slowest average for such a body, counted from when it was first waited for. It applies once [`PAUSE`] has passed
+/// since then.
+const BYTES_PER_SECOND: u64 = 512;
 
-/// Within which a body is read.
+/// The bounds within which a body is read.
 #[derive(Default)]
 pub(super) struct Bounds {
     pub(super) bytes: usize,
-    /// From the first byte to the last.
+    /// The longest time from the first byte to the last.
     pub(super) time: Option<Duration>,
-    /// At which pace it has to come.
-    pub(super) pace: Option<Pace>,
+    /// The body's share of the room for bodies, if it takes any. It grows with each frame.
     pub(super) share: Option<Share>,
 }
 
-/// What was read so far: one frame as it came, several joined, so that many small ones don't cost more than their bytes.
+/// What was read so far. A single frame is kept as it came. Several are joined, so that many small frames don't cost
+/// more memory than their bytes.
 #[derive(Default)]
 struct Head {
     one: Bytes,
-    // All but the last are full. A block is at most as long as all before it, and 64 KiB: none is copied when there is more.
+    // All blocks but the last are full, and none is copied when more data comes. A block is at most as long as all
+    // blocks before it, and at most 64 KiB.
     blocks: Vec<BytesMut>,
     length: usize,
 }
@@ -71,14 +82,14 @@ struct Head {
 pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<B> {
     let mut body = Box::pin(body);
     let mut head = Head::default();
-    let Bounds { bytes: limit, time, pace, share } = bounds;
+    let Bounds { bytes: limit, time, share } = bounds;
     // A body that says at once that it is too long is not read at all.
     if body.size_hint().lower() > *limit as u64 {
         return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
     }
     let after = |time: Option<Duration>| time.and_then(|time| Instant::now().checked_add(time));
     let end = after(*time);
-    // Since something is waited for; most bodies are there already.
+    // Both are set when something is waited for. Most bodies are there already.
     let (mut next, mut waits_since) = (None, None);
     let mut trailers = None;
     loop {
@@ -86,10 +97,11 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
         let frame = match ready.await {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                let slowest = pace.map(|pace| {
+                let slowest = share.as_ref().map(|_| {
                     let now = Instant::now();
                     let since = *waits_since.get_or_insert(now);
-                    (*next.get_or_insert(now + pace.pause)).min(since + pace.time_for(head.length))
+                    let seconds = head.length as u64 / BYTES_PER_SECOND;
+                    (*next.get_or_insert(now + PAUSE)).min(since + PAUSE + Duration::from_secs(seconds))
                 });
                 let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
                 match within(end.into_iter().chain(slowest).min(), frame).await {
@@ -118,14 +130,6 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
                 Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
             },
         }
-    }
-}
-
-impl Pace {
-    /// The longest that so many bytes may take.
-    fn time_for(self, bytes: usize) -> Duration {
-        let seconds = bytes as u64 / u64::from(self.bytes_per_second.max(1));
-        self.pause.saturating_add(Duration::from_secs(seconds))
     }
 }
 
@@ -167,13 +171,23 @@ impl Head {
             return self.one;
         }
         let mut whole = BytesMut::with_capacity(self.length);
-        // Each block goes before the next is copied.
+        // Each block is freed before the next one is copied.
         self.blocks.into_iter().for_each(|block| whole.put(block));
         whole.freeze()
     }
 }
 
-/// Whether a layer outside found the body too long.
+/// Whether a body of `length` bytes is shorter than its headers say.
+pub(super) fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
+    declared_length(headers).is_some_and(|declared| (length as u64) < declared)
+}
+
+/// The length that `Content-Length` declares, if it declares one.
+pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// Whether a body failed because a layer outside found it too long.
 pub(super) fn exceeds_limit(error: &dyn Any) -> bool {
     let boxed = || Some(&**error.downcast_ref::<Box<dyn Error + Send + Sync>>()? as &(dyn Error + 'static));
     let limit = || Some(error.downcast_ref::<LengthLimitError>()? as &(dyn Error + 'static));

@@ -1,4 +1,4 @@
-//! Effect and answer in one transaction: what a handler calls.
+//! How a handler commits its effect and its answer in one transaction.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,35 +13,37 @@ use crate::store::{Abort, SledStore, TransactionError, TransactionTree};
 
 impl IdempotencyContext {
     /// Writes the handler's effect and the record of its answer in one transaction, durably. With
-    /// [`Rerun`](crate::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets the
-    /// answer or runs.
+    /// [`Rerun`](crate::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets
+    /// the answer or runs.
     ///
-    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and gives the answer.
-    /// It runs on the store's writer thread, where everybody waits for it, the look-ups of other requests included: it
-    /// should only read and write these trees. It may be called again if the database asks for it; what it wrote before
-    /// was then undone. All that the transaction writes, the answer included, is at most 128 KiB, and the answer not longer
+    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and returns the answer. It runs on the
+    /// store's writer thread, where everybody waits for it, the look-ups of other requests included. So it should only
+    /// read and write these trees. It may be called again if the database asks for it; what it wrote before was then
+    /// undone. All that the transaction writes, the answer included, is at most 128 KiB, and the answer is not longer
     /// than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
     ///
-    /// Whatever the handler returns afterwards, the request is answered with this answer, as it was recorded: headers that
-    /// are not [kept](super::KeptHeaders) are not in the first answer either. A handler that returns
-    /// [`Committed`] can't forget to commit.
+    /// Whatever the handler returns afterwards, the request is answered with this answer, as it was recorded: headers
+    /// that are not [kept](super::KeptHeaders) are not in the first answer either. A handler that returns [`Committed`]
+    /// can't forget to commit.
     ///
     /// # Errors
-    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was
-    /// done, and what the handler answers counts as ever.
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the
+    /// handler answers counts as it would without a transaction.
     ///
     /// # Cancel safety
-    /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the run is settled by it all
-    /// the same.
+    /// The transaction is sent when this method is *called*. Dropping the future undoes nothing, and the transaction
+    /// settles the run all the same.
     ///
     /// ```
+    /// use std::error::Error;
+    ///
     /// use bytes::Bytes;
     /// use http::Response;
     /// use tower_idempotency::server::Committed;
     /// use tower_idempotency::{IdempotencyContext, SledStore};
     ///
     /// // With `OnInterrupted::Rerun` on the layer.
-    /// async fn charge(context: IdempotencyContext, store: SledStore) -> Result<Committed, Box<dyn std::error::Error>> {
+    /// async fn charge(context: IdempotencyContext, store: SledStore) -> Result<Committed, Box<dyn Error>> {
     ///     let charges = store.db()?.open_tree("charges")?;
     ///     let id = context.derived_key("charge");
     ///     let committed = context.commit_in(&store, [&charges], move |[charges]| {

@@ -14,24 +14,24 @@ use crate::slots::Slots;
 
 /// What a handler can ask about its own run: the key, the attempt, the fence, and keys for what it calls in turn.
 ///
-/// A request extension, by which a layer over the same store further inside knows that the request is in an exchange
-/// already. In axum (feature `axum`) an extractor too: `Option<IdempotencyContext>` is `None` for requests without a key;
-/// the bare extractor answers 500 for them and says what is missing.
+/// It is a request extension, by which another layer over the same store, further inside, knows that the request is in
+/// an exchange already. In axum (feature `axum`) it is an extractor too: `Option<IdempotencyContext>` is `None` for
+/// requests without a key; the bare extractor answers 500 for them and says what is missing.
 ///
 /// # Requests that a handler sends
-/// A request that a handler makes of a copy of its own request's head, and sends through a layer, is an exchange of its own
-/// if it has a key of its own; without a key it has no context. It belongs to the handler's run: it is let through while the
-/// process shuts down. What its answer is marked with says nothing of the handler's own effect. Where the layer stands on a
-/// nested router, leave axum's `OriginalUri` out of the copy: it says where the handler's request was sent, and nobody can
-/// tell then which of two parameters of the nested path was meant.
+/// A handler may copy its own request's head into a new request and send that through a layer. If the new request has a
+/// key of its own, it is an exchange of its own; without a key it has no context. It belongs to the handler's run, so
+/// that it is let through while the process shuts down. The marks of its answer say nothing of the handler's own
+/// effect. If the layer is on a nested router, leave axum's `OriginalUri` out of the copy: it says where the handler's
+/// request was sent, and with it nobody can tell which of two parameters of the nested path was meant.
 pub struct IdempotencyContext {
     key: Key,
     pub(super) run: RunContext,
-    // Whose exchange this is: a second layer over the same store passes through for the same operation.
+    // The slots of the store of this exchange, by which a second layer over that store recognises it.
     slots: Arc<Slots>,
-    // Where the request says that its client sent it.
+    // The URI to which the client sent the request, as the request says.
     seen: Uri,
-    // How an answer is recorded that is committed with the effect.
+    // It records an answer that is committed with its effect.
     pub(super) recorder: Arc<Recorder>,
     // The exchange around this one.
     outer: Option<Arc<Self>>,
@@ -55,7 +55,7 @@ impl Clone for IdempotencyContext {
 }
 
 impl IdempotencyContext {
-    /// For the request whose head `parts` is, which takes the place of the one that stands there.
+    /// Puts the context of a new exchange into a request's head. The context that was there becomes its outer one.
     pub(super) fn replace(
         parts: &mut Parts,
         key: Key,
@@ -75,18 +75,19 @@ impl IdempotencyContext {
         std::iter::successors(Some(self), |context| context.outer.as_deref())
     }
 
-    /// Those of them over the store of these slots whose runs go on: a context that outlived its run protects nothing.
+    /// Those of [`all`](Self::all) over the store of these slots whose runs go on. A context that outlived its run
+    /// protects nothing.
     pub(super) fn goes_on_in(&self, slots: &Arc<Slots>) -> impl Iterator<Item = &Self> {
         self.all().filter(|context| Arc::ptr_eq(&context.slots, slots) && !context.run.is_over())
     }
 
-    /// Whether a handler, or what it calls, made the request with this context of a copy of its own request's head, or under
-    /// another key.
+    /// Whether the request with this context is one that a handler, or what it calls, has sent: its head is a copy, or
+    /// it has another key than the exchange.
     pub(super) fn is_of_sub_request(&self, key: &Key) -> bool {
         self.copied || self.key != *key
     }
 
-    /// Takes a copy out of a request that is in no exchange: its handler would take it for its own.
+    /// Removes a copy from a request that is in no exchange. Its handler would take the copy for its own context.
     #[inline]
     pub(super) fn remove_copy(extensions: &mut Extensions) {
         if extensions.get::<Self>().is_some_and(|context| context.copied) {
@@ -94,7 +95,7 @@ impl IdempotencyContext {
         }
     }
 
-    /// Whether the request of this exchange, or of one around it, said that its client had sent it there.
+    /// Whether the request of this exchange, or of one around it, said that its client had sent it to `uri`.
     pub(super) fn has_seen(&self, uri: &Uri) -> bool {
         self.all().any(|context| context.seen == *uri)
     }
@@ -111,14 +112,14 @@ impl IdempotencyContext {
         self.run.id()
     }
 
-    /// The number of this attempt, from 1, as far as earlier ones left a trace.
+    /// The number of this attempt, counted from 1. Attempts that left no trace are not counted.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.run.attempt()
     }
 
     /// The run's fence: hand it to what the operation changes, so that a later run's change is not undone by this one.
-    /// `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
+    /// It is `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
     #[must_use]
     pub fn fence(&self) -> Fence {
         self.run.fence()
@@ -130,7 +131,8 @@ impl IdempotencyContext {
         self.run.rerun()
     }
 
-    /// An idempotency key for a downstream call: 32 hex digits, the same in every attempt, another for every `step`.
+    /// An idempotency key for a downstream call: 32 hex digits, the same in every attempt, and different for each
+    /// `step`.
     #[must_use]
     pub fn derived_key(&self, step: &str) -> String {
         self.run.derived_key(step)
@@ -138,7 +140,7 @@ impl IdempotencyContext {
 }
 
 impl fmt::Debug for IdempotencyContext {
-    /// Without the URI: its query may say more than a log should.
+    /// Leaves out the URI, whose query may say more than a log should.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyContext").field("key", &self.key).field("run", &self.run).finish_non_exhaustive()
     }

@@ -1,52 +1,43 @@
-//! One request's story, top to bottom:
-//! 1. Whose is the key? The scope says so, or refuses.
+//! One request's story, from top to bottom:
+//! 1. Whose is the key? The scope says so, or rejects the request.
 //! 2. The body is read, within its limit, **before** any claim: a slow upload holds no key.
 //! 3. What is the request? Its fingerprint.
-//! 4. The engine brings it to a verdict: it runs, or meets an earlier run or its record.
-//! 5. If it runs: the handler is called, and what its answer means for the key is decided ([`Exchange::run`]).
-//! 6. The verdict becomes an answer: the handler's own, a replay, or a refusal.
+//! 4. The engine gives a verdict: the request ran, or it met an earlier run or that run's record.
+//! 5. If it runs, the handler is called ([`Exchange::run`]), and `meaning.rs` says how the run ends.
+//! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`told`]).
 
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use tower_service::Service;
 use tracing::Span;
 
 use super::body::{LayerBody, Passage};
-use super::buffered::Share;
-use super::collect::{Bounds, Collected, Pace, Why, collect, exceeds_limit};
+use super::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::context::IdempotencyContext;
-use super::meaning::{Meaning, is_grpc_without_status};
+use super::marks;
+use super::meaning::needs_no_body;
 use super::read_on::Connection;
-use super::refusal;
+use super::reasons;
+use super::room::Share;
 use super::shared::Shared;
-use super::snapshot;
 use super::target::seen_uri;
 use crate::engine::{self, Ask, End, RunContext, Verdict};
 use crate::key::{Key, RecordId};
-use crate::slots::Refusal;
 use crate::store::Store;
 
-/// A request with a key, and what it takes to run it. Boxed, as it goes from future to future.
+/// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
 pub(super) struct Exchange<S, St, B: LayerBody> {
     pub(super) shared: Arc<Shared<St>>,
     pub(super) key: Key,
     pub(super) service: S,
     pub(super) parts: Parts,
-    /// As far as it was read.
+    /// The request's body, which is empty until it has been read.
     pub(super) body: Passage<B>,
-    /// What it takes of the room for bodies, until the run takes it over.
+    /// The body's share of the room for bodies, until the run takes the body over.
     pub(super) share: Option<Share>,
 }
-
-/// The slowest that a request's body may come. Slower ones would hold their room for as long as they like.
-const SLOWEST: Pace = Pace { pause: Duration::from_secs(30), bytes_per_second: 512 };
 
 /// What a run gives its requester.
 type Answer<R, E> = Result<Response<<R as LayerBody>::Through>, E>;
@@ -54,8 +45,7 @@ type Answer<R, E> = Result<Response<<R as LayerBody>::Through>, E>;
 impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
     pub(super) async fn answer<R, E>(mut self: Box<Self>, body: B) -> Answer<R, E>
     where
-        S: Service<Request<B::Through>, Response = Response<R>, Error = E> + Send + 'static,
-        S::Future: Future<Output = Result<Response<R>, E>> + Send + 'static,
+        S: Service<Request<B::Through>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
         E: Send + 'static,
         R: LayerBody,
     {
@@ -65,19 +55,19 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         let id = match shared.options.record_id(&self.parts, &self.key) {
             Ok(id) => id,
             Err(rejection) => {
-                // What the service holds, such as an inner concurrency limit's permit, is given back before anybody waits.
+                // Nobody waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
-                let refusal = shared.refuse::<R>(&span, None, rejection);
-                return Ok(connection.read_on(Box::pin(body), refusal).await);
+                let rejection = shared.reject::<R>(&span, None, rejection);
+                return Ok(connection.read_on(Box::pin(body), rejection).await);
             }
         };
         let limit = shared.options.max_request_body;
         let share = Some(Share::new(&shared.room));
-        let mut bounds = Bounds { bytes: limit, pace: Some(SLOWEST), share, ..Bounds::default() };
-        let refuse = |rejection| shared.refuse::<R>(&span, Some(&id), rejection);
+        let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
+        let reject = |rejection| shared.reject::<R>(&span, Some(&id), rejection);
         let fingerprint = match collect(body, &mut bounds).await {
             Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
-                return Ok(refuse(refusal::body_incomplete()));
+                return Ok(reject(reasons::body_incomplete()));
             }
             Collected::Whole { data, trailers } => {
                 let_go_if_reset(&self.parts).await;
@@ -89,41 +79,36 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             }
             Collected::Over { why, rest, .. } => {
                 drop((self, bounds));
-                let refusal = match why {
-                    Why::TooLong => refusal::body_too_large(limit),
-                    Why::NoRoom => refusal::overloaded(),
-                    // What doesn't come can't be read on.
-                    Why::TooSlow => return Ok(connection.close(refuse(refusal::body_late()))),
+                let rejection = match why {
+                    Why::TooLong => reasons::body_too_large(limit),
+                    Why::NoRoom => reasons::overloaded(),
+                    // There is nothing to read on.
+                    Why::TooSlow => return Ok(connection.close(reject(reasons::body_late()))),
                 };
-                return Ok(connection.asked().read_on(rest, refuse(refusal)).await);
+                return Ok(connection.asked().read_on(rest, reject(rejection)).await);
             }
-            // What is left of such a body can't be read.
+            // What is left of a body that failed can't be read.
             Collected::Failed { error, .. } => {
                 let is_over = exceeds_limit(&error);
-                let refusal = if is_over { refusal::body_over_outer_limit() } else { refusal::body_incomplete() };
-                return Ok(connection.close(refuse(refusal)));
+                let rejection = if is_over { reasons::body_over_outer_limit() } else { reasons::body_incomplete() };
+                return Ok(connection.close(reject(rejection)));
             }
         };
         let enclosing = self.parts.extensions.get::<IdempotencyContext>();
-        // Its answer is for a handler that judges it, and what it is marked with is not that handler's own.
+        // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
         let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key));
         let slots = shared.engine.store.slots();
         let is_within = enclosing.is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         let ask = Ask { id, fingerprint, is_within };
         let verdict = shared.engine.exchange(&span, ask, |context| self.run::<R>(context)).await;
-        match verdict {
-            Verdict::Answered(Ok(mut answer)) if is_sub_request => {
-                Meaning::unmark(answer.extensions_mut());
-                Ok(answer)
-            }
-            Verdict::Answered(answer) => answer,
-            Verdict::Committed(outcome) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, false)),
-            Verdict::Met(End::Outcome(outcome)) => Ok(recorded::<R, St>(&shared, &span, &id, &outcome, true)),
-            verdict => Ok(refuse(refusal::of_verdict(&verdict, &shared.engine.policy))),
+        let mut answer = told::<R, E, St>(&shared, &span, &id, verdict);
+        if is_sub_request && let Ok(answer) = &mut answer {
+            marks::remove(answer.extensions_mut());
         }
+        answer
     }
 
-    /// Calls the handler, and says what its answer means for the key.
+    /// Calls the handler, and says how the run ends.
     async fn run<R>(self: Box<Self>, context: RunContext) -> (Answer<R, S::Error>, End)
     where
         S: Service<Request<B::Through>, Response = Response<R>>,
@@ -134,7 +119,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             let Self { shared, key, mut service, mut parts, body, share } = *self;
             drop(share);
             let slots = Arc::clone(shared.engine.store.slots());
-            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.recorder));
+            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.options.recorder));
             IdempotencyContext::replace(&mut parts, key, context, slots, seen, recorder);
             let answering = service.call(Request::from_parts(parts, body.into()));
             (shared, service, answering)
@@ -145,122 +130,57 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
                 (Ok(response), end)
             }
             Err(error) => {
-                let meaning = match &shared.options.classify {
-                    Some(classify) => classify.error(&error),
-                    None => Meaning::Unknown,
-                };
-                let end = match meaning {
-                    Meaning::NotStarted => End::Released,
-                    Meaning::Final | Meaning::Unknown => End::Unknown { status: None },
-                };
+                let end = shared.judge().of_error(&error);
                 (Err(error), end)
             }
         }
     }
 }
 
-/// Whether a body of `length` bytes is shorter than these headers say.
-fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
-    declared_length(headers).is_some_and(|declared| (length as u64) < declared)
-}
-
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
-}
-
-/// Gives way once, where a body has ended that declared no length: hyper takes an HTTP/2 stream that is reset without an
-/// error for one that has ended. `is_end_stream` could tell, but many bodies that a layer outside has made don't know it,
-/// and can't be refused for it. But hyper drops what it waits for once it sees that the stream was reset, which it looks for
-/// when this is not ready.
+/// Yields once after a body that declared no length, so that hyper can drop the request if its HTTP/2 stream was reset.
+///
+/// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` would tell them apart,
+/// but many bodies that a layer outside has made don't implement it, and can't be rejected for that. hyper looks for a
+/// reset whenever this future is not ready, and drops this future if there was one.
 async fn let_go_if_reset(parts: &Parts) {
     if parts.version >= Version::HTTP_2 && declared_length(&parts.headers).is_none() {
         tokio::task::yield_now().await;
     }
 }
 
-/// Whether an answer that seems to be complete was cut: it has less than it declares, or it is gRPC without a status.
-fn is_cut(parts: &http::response::Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
-    is_shorter(&parts.headers, length) || is_grpc_without_status(parts, trailers)
-}
-
-/// The recorded answer; marked, where it is a replay.
-fn recorded<R: LayerBody, St: Store>(
+/// Turns a verdict into the request's answer.
+fn told<R: LayerBody, E, St: Store>(
     shared: &Shared<St>,
     span: &Span,
     id: &RecordId,
-    outcome: &Bytes,
-    replay: bool,
-) -> Response<R::Through> {
-    let Some((answer, trailers)) = snapshot::decode(outcome) else {
-        // Its digest fits, so it was written so: by another program, or by a later release.
-        shared.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
-        return shared.refuse::<R>(span, Some(id), refusal::of_refusal(Refusal::Corrupt));
+    verdict: Verdict<Answer<R, E>>,
+) -> Answer<R, E> {
+    let policy = &shared.engine.policy.on_interrupted;
+    let rejection = match verdict {
+        Verdict::Answered(answer) => return answer,
+        Verdict::Committed(outcome) => return Ok(shared.recorded::<R>(span, id, &outcome, false)),
+        Verdict::Met(End::Outcome(outcome)) => return Ok(shared.recorded::<R>(span, id, &outcome, true)),
+        Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal),
+        Verdict::Met(End::Consumed { status }) => reasons::not_replayable(status),
+        Verdict::Met(End::Unknown { .. }) => reasons::outcome_unknown(policy),
+        Verdict::Met(End::InDoubt) => reasons::in_doubt(),
+        Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
+        Verdict::Mismatch(found) => reasons::of_mismatch(found),
+        Verdict::CutShort => reasons::cut_short(policy),
     };
-    let mut response = answer.map(|data| Passage::<R>::Whole { data, trailers }.into());
-    if replay {
-        shared.says_replayed(span, id, response.status());
-        let marker = shared.options.recorder.replay_header_name.clone();
-        response.headers_mut().insert(marker, HeaderValue::from_static("true"));
-    }
-    response
+    Ok(shared.reject::<R>(span, Some(id), rejection))
 }
 
-/// What an answer means for its key, and the answer again.
+/// Passes the handler's answer on, and says how the run ends by it.
 async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, End) {
-    let options = &shared.options;
     let (parts, body) = response.into_parts();
-    let status = parts.status.as_u16();
-    let mark = Meaning::of_marks(&parts.extensions);
-    let means = |trailers: Option<&HeaderMap>| {
-        let policy = &shared.engine.policy.on_interrupted;
-        mark.unwrap_or_else(|| Meaning::classified(options.classify.as_deref(), policy, &parts, trailers))
-    };
-    let is_read = !matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) && !is_stream(&parts);
-    let (passage, ended) = if is_read {
-        let (bytes, time) = (options.recorder.max_response_body, Some(options.outcome_body_timeout));
-        match collect(body, &mut Bounds { bytes, time, ..Bounds::default() }).await {
-            Collected::Whole { data, trailers } => {
-                let is_cut = mark.is_none() && is_cut(&parts, data.len(), trailers.as_ref());
-                let ended = match if is_cut { Meaning::Unknown } else { means(trailers.as_ref()) } {
-                    Meaning::Final => {
-                        let outcome = shared.recorder.encode(parts.status, &parts.headers, &data, trailers.as_ref());
-                        outcome.map_or(End::Consumed { status }, End::Outcome)
-                    }
-                    meaning => unstored(meaning, status),
-                };
-                (Passage::Whole { data, trailers }, ended)
-            }
-            Collected::Over { head, rest, .. } => {
-                (Passage::Resumed { head, rest: Ok(rest) }, unstored(means(None), status))
-            }
-            Collected::Failed { head, error } => {
-                let ended = match mark {
-                    // It took effect, though its answer is lost.
-                    Some(meaning) => unstored(meaning, status),
-                    None => End::Unknown { status: None },
-                };
-                (Passage::Resumed { head, rest: Err(error) }, ended)
-            }
-        }
+    let (passage, end) = if needs_no_body(&parts) {
+        (Passage::Untouched(body), shared.judge().of_answer::<R>(&parts, None))
     } else {
-        (Passage::Untouched(body), unstored(means(None), status))
+        let (bytes, time) = (shared.options.recorder.max_response_body, Some(shared.options.outcome_body_timeout));
+        let collected = collect(body, &mut Bounds { bytes, time, ..Bounds::default() }).await;
+        let end = shared.judge().of_answer(&parts, Some(&collected));
+        (Passage::from(collected), end)
     };
-    (Response::from_parts(parts, passage.into()), ended)
-}
-
-/// How a run ended whose answer is not recorded.
-fn unstored(meaning: Meaning, status: u16) -> End {
-    match meaning {
-        Meaning::Final => End::Consumed { status },
-        Meaning::NotStarted => End::Released,
-        Meaning::Unknown => End::Unknown { status: Some(status) },
-    }
-}
-
-/// An answer that goes on as long as somebody reads it.
-fn is_stream(parts: &http::response::Parts) -> bool {
-    const NAME: &[u8] = b"text/event-stream";
-    let event_stream =
-        |value: &HeaderValue| value.as_bytes().get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME));
-    parts.status == StatusCode::SWITCHING_PROTOCOLS || parts.headers.get(CONTENT_TYPE).is_some_and(event_stream)
+    (Response::from_parts(parts, passage.into()), end)
 }

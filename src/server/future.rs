@@ -1,4 +1,4 @@
-//! The future of an answer.
+//! The future that the service returns.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +11,7 @@ use http::Response;
 use super::body::{LayerBody, Passage};
 
 pin_project_lite::pin_project! {
-    /// The future of an answer: the inner service's own where the request is passed through.
+    /// The future of an answer. It is the inner service's own if the request is passed on.
     pub struct ResponseFuture<F, B: LayerBody, E> {
         #[pin]
         kind: Kind<F, B, E>,

@@ -1,4 +1,4 @@
-//! What a request is: its fingerprint.
+//! Makes a request's fingerprint, which says whether two requests are the same.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::target::Target;
 use crate::digest::{Digester, Purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
 
-/// Who asks, where no scope says so.
+/// The headers that say who asks, if no scope does.
 const CREDENTIALS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key"), PROXY_AUTHORIZATION];
 
 static OPTIONS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 fingerprint options v1"));
@@ -31,9 +31,9 @@ pub enum FingerprintBody {
     /// Its bytes.
     #[default]
     Bytes,
-    /// Its canonical form (RFC 8785), where the `Content-Type` is JSON: white space, the order of members and the way in
-    /// which numbers are written make no difference. A body that is not JSON, in which an object has a member twice, or with
-    /// a number whose value a double doesn't hold, is compared by its bytes.
+    /// Its canonical form (RFC 8785), if the `Content-Type` is JSON: white space, the order of members and the way in
+    /// which numbers are written make no difference. A body is compared by its bytes if it is not JSON, if an object in
+    /// it has a member twice, or if a double doesn't hold the value of a number in it.
     CanonicalJson,
     /// What a function of the application makes of it: see [`custom`](Self::custom).
     Custom(CustomBody),
@@ -49,12 +49,13 @@ pub struct CustomBody {
 }
 
 impl FingerprintBody {
-    /// Compares what `digest` makes of head and body, beside the rest of the request; a form's boundary is left out of its
-    /// `Content-Type`, and is in the body as it was sent. The function must give other bytes for whatever is another operation, and
-    /// the same for all tries of one.
+    /// Compares what `digest` makes of head and body, beside the rest of the request. A form's boundary is left out of
+    /// the compared `Content-Type`, and is in the body as it was sent. The function must return the same bytes for all
+    /// tries of one operation, and other bytes for any other operation.
     ///
-    /// `version` names the function: give it another one when what it gives changes. Records made under another version
-    /// can't be compared, and their retries are refused (409 `not-verifiable`) instead of being taken for other requests.
+    /// `version` names the function: change it whenever what the function returns changes. Records made under another
+    /// version can't be compared, and their retries are refused (409 `not-verifiable`) instead of being taken for other
+    /// requests.
     #[must_use]
     pub fn custom(version: &str, digest: impl Fn(&Parts, &Bytes) -> Bytes + Send + Sync + 'static) -> Self {
         Self::Custom(CustomBody { version: version.into(), digest: Arc::new(digest) })
@@ -82,12 +83,12 @@ impl fmt::Debug for CustomBody {
     }
 }
 
-/// What "the same request" is, beyond what it always is.
+/// What the options say of when two requests are the same.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sameness {
     headers: Vec<HeaderName>,
     body: FingerprintBody,
-    // Stored beside each fingerprint, so that one made by other options is never compared with it.
+    // It is stored with each fingerprint, so that fingerprints made under different options are never compared.
     digest: [u8; 8],
 }
 
@@ -117,9 +118,9 @@ impl Sameness {
         digest
     }
 
-    /// The fingerprint of a request: method, host, path and query as the client sent them, content type, body, and what the
-    /// options add; and, unless a scope says who asks, its credentials. Other headers stay out: clients change some between
-    /// two tries.
+    /// The fingerprint of a request. It covers method, host, path and query as the client sent them, content type,
+    /// body, what the options add, and the credentials, unless a scope says who asks. Other headers stay out, because
+    /// clients change some of them between two tries.
     pub(super) fn fingerprint(&self, parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
         let builder = Fingerprint::builder().options(self.digest).field("method", parts.method.as_str().as_bytes());
         let mut builder = Target::of(parts).add_to(builder, parts);
@@ -132,7 +133,7 @@ impl Sameness {
         if scoped { builder.finish() } else { with_credentials(builder, parts).finish() }
     }
 
-    /// Content type and body, which belong together: what a body is compared by depends on its type.
+    /// Adds content type and body. What a body is compared by depends on its type.
     fn with_content(&self, builder: FingerprintBuilder, parts: &Parts, body: &Bytes) -> FingerprintBuilder {
         let values = parts.headers.get_all(CONTENT_TYPE);
         let mut first_two = values.iter();
@@ -179,7 +180,8 @@ fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBu
     })
 }
 
-/// Goes through the lines of a field, as HTTP/1.1 has them: HTTP/2 may split cookies (RFC 9113, section 8.2.3).
+/// Folds over the lines of a header field, as HTTP/1.1 would have them: cookies that HTTP/2 has split are joined
+/// (RFC 9113, section 8.2.3).
 fn fold_lines<T>(parts: &Parts, name: &HeaderName, init: T, mut take: impl FnMut(T, &[u8]) -> T) -> T {
     let mut values = parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let Some(first) = values.next() else { return init };

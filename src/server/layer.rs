@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tracing::Level;
 
 use super::identify::FingerprintBody;
-use super::kept::KeptHeaders;
+use super::kept_headers::KeptHeaders;
 use super::meaning::Classify;
 use super::options::{Hook, Options};
 use super::rejection::Rejection;
@@ -36,35 +36,32 @@ use crate::store::Store;
 /// # }
 /// ```
 /// Clones share the store. Layers over one store, with the same or other options, know each other's runs.
+#[must_use]
 pub struct IdempotencyLayer<St> {
     pub(super) shared: Arc<Shared<St>>,
 }
 
 impl<St: Store> IdempotencyLayer<St> {
     /// A layer over `store` with the default options.
-    #[must_use]
     pub fn new(store: St) -> Self {
         Self { shared: Arc::new(Shared::new(Arc::new(store), Options::default())) }
     }
 }
 
-/// Options. Each has its default in the README's table.
+/// The options. The README has a table of them and their defaults.
 impl<St> IdempotencyLayer<St> {
     /// The header that carries the key. Default: `Idempotency-Key`.
-    #[must_use]
     pub fn header_name(self, name: HeaderName) -> Self {
         self.with(|options| options.header_name = name)
     }
 
     /// The header, with the value `true`, that marks a replay. Default: `Idempotent-Replayed`.
-    #[must_use]
     pub fn replay_header_name(self, name: HeaderName) -> Self {
-        self.with(|options| options.recorder.replay_header_name = name)
+        self.with(|options| Arc::make_mut(&mut options.recorder).replay_header_name = name)
     }
 
-    /// The methods that are covered. Safe methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT never
-    /// are, whether named here or not. Default: POST and PATCH.
-    #[must_use]
+    /// The methods that are covered. Safe methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT are
+    /// never covered, whether they are named here or not. Default: POST and PATCH.
     pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
         let can_be_covered = |method: &Method| !method.is_safe() && *method != Method::CONNECT;
         let methods = methods.into_iter().filter(can_be_covered).collect();
@@ -72,169 +69,146 @@ impl<St> IdempotencyLayer<St> {
     }
 
     /// Which requests of these methods are covered; the others pass through untouched. Default: all.
-    #[must_use]
     pub fn covers(self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|options| options.covers = Some(Hook(Arc::new(covers))))
     }
 
     /// Refuses covered requests without a key (400 `key-missing`). Default: they pass through.
-    #[must_use]
     pub fn require_key(self, require: bool) -> Self {
         self.with(|options| options.require_key = require)
     }
 
     /// Takes only keys that are structured-field Strings, in double quotes. Default: bare ones too.
-    #[must_use]
     pub fn strict_keys(self, strict: bool) -> Self {
         self.with(|options| options.strict_keys = strict)
     }
 
-    /// Whose a key is: the account, tenant or principal, as some layer outside has established it. What it refuses is
-    /// refused. Default: no scope; then the request's credentials (`Authorization`, `Cookie`, `X-Api-Key`,
-    /// `Proxy-Authorization`) must be the same in a retry.
+    /// Whose a key is: the account, tenant or principal, as some layer outside has established it. A request for which
+    /// the function gives a rejection is answered with it. Default: no scope; then the request's credentials
+    /// (`Authorization`, `Cookie`, `X-Api-Key`, `Proxy-Authorization`) must be the same in a retry.
     ///
     /// Set it where clients authenticate otherwise (mTLS, signatures that change with each try), where they refresh
     /// tokens between tries, and where two clients may choose the same key.
-    #[must_use]
     pub fn scope(self, scope: impl Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync + 'static) -> Self {
         self.with(|options| options.scope = Some(Hook(Arc::new(scope))))
     }
 
     /// What a duplicate gets while the first still runs. Default: wait two seconds.
-    #[must_use]
     pub fn on_in_flight(self, policy: OnInFlight) -> Self {
         self.with(|options| options.policy.on_in_flight = policy)
     }
 
-    /// What a retry gets when the run before it was interrupted. Default: [`OnInterrupted::Refuse`]. A reconciler's answer that
-    /// is longer than [`max_response_body`](Self::max_response_body) counts as unknown.
-    #[must_use]
+    /// What a retry gets when the run before it was interrupted. Default: [`OnInterrupted::Refuse`]. A reconciler's
+    /// answer that is longer than [`max_response_body`](Self::max_response_body) counts as unknown.
     pub fn on_interrupted(self, policy: OnInterrupted<Response<Bytes>>) -> Self {
         self.with(|options| options.on_interrupted = policy)
     }
 
-    /// What answers mean that their handler has not marked [`Keep`](super::Keep), [`Release`](super::Release) or
-    /// [`Unknown`](super::Unknown), and what errors of the inner service mean: a final outcome, that nothing happened, or that
-    /// nobody knows. A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that gives a
-    /// [`Meaning`](super::Meaning) is enough. Default: [`Meaning::of_answer`](super::Meaning::of_answer), under
-    /// [`OnInterrupted::Rerun`] [`Meaning::of_answer_under_rerun`](super::Meaning::of_answer_under_rerun); errors are
-    /// unknown.
-    #[must_use]
+    /// What an answer means that its handler has not marked as [`Keep`](super::Keep), [`Release`](super::Release) or
+    /// [`Unknown`](super::Unknown), and what an error of the inner service means: a final outcome, that nothing
+    /// happened, or that nobody knows. A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that gives a
+    /// [`Meaning`](super::Meaning) is enough. Default: [`Meaning::of_answer`](super::Meaning::of_answer), and
+    /// [`Meaning::of_answer_under_rerun`](super::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
+    /// are unknown.
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|options| options.classify = Some(Hook(Arc::new(classify))))
     }
 
-    /// Headers that must be the same in a retry, beside method, host, path, query, content type and body: those that say
-    /// whose data is meant, such as `Stripe-Account` or `X-Tenant-Id`. Another value is another request (422
-    /// `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default: none.
-    #[must_use]
+    /// Headers that must be the same in a retry, beside method, host, path, query, content type and body: those that
+    /// say whose data is meant, such as `Stripe-Account` or `X-Tenant-Id`. A request with another value is another
+    /// request (422 `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default:
+    /// none.
     pub fn fingerprint_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.with(|options| options.sameness.of_headers(names))
     }
 
     /// What of a body must be the same in a retry. Records made otherwise can't be compared (409 `not-verifiable`).
     /// Default: [`FingerprintBody::Bytes`].
-    #[must_use]
     pub fn fingerprint_body(self, body: FingerprintBody) -> Self {
         self.with(|options| options.sameness.of_body(body))
     }
 
     /// How long an outcome is replayed, from completion. Default: 24 hours.
-    #[must_use]
     pub fn retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.retention = retention)
     }
 
     /// How long an interrupted operation is refused, from when that was first seen. Default: 30 days.
-    #[must_use]
     pub fn interrupted_retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.interrupted_retention = retention)
     }
 
     /// How long a handler may run, its answer's body included. Default: 10 minutes.
-    #[must_use]
     pub fn max_run(self, max_run: Duration) -> Self {
         self.with(|options| options.policy.max_run = max_run)
     }
 
-    /// The most runs that are under way at once over this store; more new keys are refused (503 `overloaded`). Duplicates that
-    /// wait and replays are not counted. Default: 16,384.
-    #[must_use]
+    /// The most runs that are under way at once over this store; more new keys are refused (503 `overloaded`). Replays,
+    /// and duplicates that wait, are not counted. Default: 16,384.
     pub fn max_runs(self, runs: usize) -> Self {
         self.with(|options| options.policy.max_runs = runs)
     }
 
-    /// The most bytes of all bodies that are being read at once by this layer; more are refused (503 `overloaded`). A
-    /// quarter is for bodies up to 64 KiB alone, and a quarter for longer ones. A body counts from its first byte until its run takes
-    /// it over, or the request is refused or answered. Default: 256 MiB.
-    #[must_use]
+    /// The most bytes of all request bodies that this layer reads at once; more are refused (503 `overloaded`). A
+    /// quarter is for bodies up to 64 KiB alone, and a quarter for longer ones. A body counts from its first byte until
+    /// its run takes it over, or the request is refused or answered. Default: 256 MiB.
     pub fn max_buffered(self, bytes: usize) -> Self {
         self.with(|options| options.max_buffered = bytes)
     }
 
     /// The most bytes of a request's body. Default: 1 MiB.
-    #[must_use]
     pub fn max_request_body(self, bytes: usize) -> Self {
         self.with(|options| options.max_request_body = bytes)
     }
 
-    /// The most bytes of an answer's body that are recorded; a longer one is passed on whole, and its retries are refused.
-    /// Default: 1 MiB.
-    #[must_use]
+    /// The most bytes of an answer's body that are recorded; a longer body is passed on whole, and retries of its
+    /// request are refused. Default: 1 MiB.
     pub fn max_response_body(self, bytes: usize) -> Self {
-        self.with(|options| options.recorder.max_response_body = bytes)
+        self.with(|options| Arc::make_mut(&mut options.recorder).max_response_body = bytes)
     }
 
-    /// How long an answer's body may take to be complete; a slower one is passed on whole, and its retries are refused.
-    /// Default: 10 seconds.
-    #[must_use]
+    /// How long an answer's body may take to be complete; a slower body is passed on whole, and retries of its request
+    /// are refused. Default: 10 seconds.
     pub fn outcome_body_timeout(self, timeout: Duration) -> Self {
         self.with(|options| options.outcome_body_timeout = timeout)
     }
 
-    /// Which headers of an answer are replayed. Default: [`KeptHeaders`]' standard.
-    #[must_use]
+    /// Which headers of an answer are replayed. Default: those that [`KeptHeaders`] keeps by default.
     pub fn kept_headers(self, kept: KeptHeaders) -> Self {
-        self.with(|options| options.recorder.kept_headers = kept)
+        self.with(|options| Arc::make_mut(&mut options.recorder).kept_headers = kept)
     }
 
-    /// Runs handlers without protection while the store is away, if nothing is known of their key. Each is counted and
-    /// logged. **A retry of such a request is a second effect.** Default: false; they are refused.
-    #[must_use]
+    /// Runs handlers without protection while the store is away, if nothing is known of their key. Each such run is
+    /// counted and logged. **A retry of such a request is a second effect.** Default: false; the requests are refused.
     pub fn fail_open(self, fail_open: bool) -> Self {
         self.with(|options| options.policy.fail_open = fail_open)
     }
 
     /// The beginning of every problem's `type`. Default: [`problem`](crate::problem) in this crate's documentation.
-    #[must_use]
     pub fn problem_base(self, base: impl Into<String>) -> Self {
         self.with(|options| options.problem_base = base.into().into())
     }
 
-    /// How refusals read. `Retry-After` is set whatever this returns, where the rejection has one. Default:
+    /// How rejections read. `Retry-After` is set whatever this returns, where the rejection has one. Default:
     /// [`Rejection::render`].
-    #[must_use]
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
         self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }
 
-    /// The level of the one event that each refusal is. Default: INFO.
-    #[must_use]
+    /// The level of the one event by which each rejection is logged. Default: INFO.
     pub fn refusal_level(self, level: Level) -> Self {
         self.with(|options| options.refusal_level = level)
     }
 
-    /// The level of the one event that each replay is. Default: DEBUG.
-    #[must_use]
+    /// The level of the one event by which each replay is logged. Default: DEBUG.
     pub fn replay_level(self, level: Level) -> Self {
         self.with(|options| options.replay_level = level)
     }
 
-    /// What a run's future passes through before it is spawned. It is called in the requester's task, so that it can
-    /// carry task-locals over. A future that it drops before its first poll is a run that never began; one that it drops
-    /// later is interrupted, and if that was while its end was being recorded, this process refuses the key from then on.
-    /// Default: nothing.
-    #[must_use]
+    /// A function that each run's future passes through before it is spawned. It is called in the requester's task, so
+    /// that it can carry task-locals over. If the future is dropped before its first poll, the run never began. If it
+    /// is dropped later, the run is interrupted; and if its end was being recorded then, this process refuses the key
+    /// from then on. Default: none.
     pub fn wrap_run<F>(self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,

@@ -1,44 +1,28 @@
-//! What an answer means for its key: the one place that decides it.
+//! What a handler's answer, or its error, means for the key: the one place that decides it.
 //!
-//! Rules:
-//! 1. The handler's mark wins: [`Unknown`], [`Keep`], [`Release`]; in this order, where there are several, so that the one
-//!    that can't make a second effect is taken.
-//! 2. Else [`Classify`] says it, once the answer's body is complete: it sees the head and the trailers. An answer that is
-//!    passed on before it is complete is judged by its head.
-//! 3. Only a final answer is recorded.
-//! 4. What a handler was answered by a request of its own says nothing of the handler's effect. So a refusal that it passes
-//!    on is unknown, and marks don't leave an exchange that another one encloses (`exchange.rs`).
+//! The rules, which [`Judge`] keeps:
+//! 1. The handler's mark wins: [`Unknown`], [`Keep`], [`Release`]. Of several marks the first in this order counts, so
+//!    that there is no second effect.
+//! 2. An answer without a mark is unknown if its body failed, or if it is shorter than its head says.
+//! 3. Every other answer is left to [`Classify`], which sees the head and the trailers. An answer that is passed on
+//!    before it is complete is judged by its head.
+//! 4. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
+//!    runs again, and the answer is not replayed.
+//! 5. The answer to a request that a handler sends says nothing of that handler's own effect. So a rejection that the
+//!    handler passes on is unknown, and `exchange.rs` takes the marks out of an answer that another exchange encloses.
 
 use std::any::Any;
-use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
+use http_body::Body;
 
+use super::collect::{Collected, is_shorter};
+use super::marks::{Keep, Release, Unknown};
 use super::rejection::Rejection;
-use crate::engine::OnInterrupted;
-
-/// Marks an answer as given *before anything happened*: the key is freed, and a retry runs. Put it into the answer's
-/// extensions, or, in axum, into what the handler returns: `(StatusCode::SERVICE_UNAVAILABLE, Release, "busy")`. Alone it
-/// is an answer too: 503.
-///
-/// Only for answers of which the handler knows that there was no effect. A 503 of a downstream service *after* the charge
-/// would make the retry a second charge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Release;
-
-/// Marks an answer as final: it is recorded and replayed, whatever its status. Alone it is an answer too: 200.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep;
-
-/// Marks an answer as "nobody knows whether it took effect": the handler's call to the card network timed out, say. The
-/// answer goes to its client as it is; the operation is interrupted, and a retry gets what
-/// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Put it into the answer's extensions, or, in axum, into
-/// what the handler returns: `(StatusCode::BAD_GATEWAY, Unknown, "the card network did not answer")`. Alone it is an answer
-/// too: 504.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unknown;
+use super::snapshot::Recorder;
+use crate::engine::{End, OnInterrupted};
 
 /// What an answer, or an error of the inner service, says about the effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +37,7 @@ pub enum Meaning {
 
 /// Decides what answers mean that their handler has not marked.
 ///
-/// A closure that takes the head and the trailers is one. What it has no opinion on it leaves to
+/// A closure that takes the head and the trailers is a classifier. What it has no opinion on, it leaves to
 /// [`Meaning::of_answer`], or under [`Rerun`](OnInterrupted::Rerun) to [`Meaning::of_answer_under_rerun`]:
 /// ```
 /// use http::response::Parts;
@@ -88,16 +72,16 @@ pub enum Meaning {
 /// }
 /// ```
 pub trait Classify: Send + Sync + 'static {
-    /// What an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or `None` where it
-    /// has none, or is passed on before it is complete. Called once for an answer without a mark; a panic counts as the
-    /// handler's. Default: `None`.
+    /// What an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or `None` if
+    /// it has none or is passed on before it is complete. This is called at most once for an answer, and not if the
+    /// handler has marked it; a panic counts as the handler's. Default: `None`.
     fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Option<Meaning> {
         let _ = (parts, trailers);
         None
     }
 
-    /// What an error of the inner service means; `error` is of that service's error type. An error can't be replayed, so
-    /// [`Meaning::Final`] counts as unknown. Default: unknown.
+    /// What an error of the inner service means; `error` is of that service's error type. An error can't be replayed,
+    /// so [`Meaning::Final`] counts as unknown. Default: unknown.
     fn error(&self, error: &dyn Any) -> Meaning {
         let _ = error;
         Meaning::Unknown
@@ -114,10 +98,10 @@ where
 }
 
 impl Meaning {
-    /// What an answer means by default, under [`Refuse`](OnInterrupted::Refuse) and [`Reconcile`](OnInterrupted::Reconcile):
-    /// 408, 502 and 504 are unknown, and so are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, in the trailers or,
-    /// where there is nothing but a head, there; and so is a refusal of another idempotency layer that the handler passes
-    /// on. All else is final.
+    /// What an answer means by default, under [`Refuse`](OnInterrupted::Refuse) and
+    /// [`Reconcile`](OnInterrupted::Reconcile). 408, 502 and 504 are unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and
+    /// `DEADLINE_EXCEEDED`, which stand in the trailers, or in the head of an answer without a body. So is a rejection
+    /// by another idempotency layer that the handler passes on. Everything else is final.
     #[must_use]
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const UNKNOWN: [StatusCode; 3] =
@@ -130,8 +114,8 @@ impl Meaning {
         if is_unknown { Self::Unknown } else { Self::Final }
     }
 
-    /// What an answer means by default under [`Rerun`](OnInterrupted::Rerun): 401, 403, 408, 429 and 5xx are not started,
-    /// so that a retry runs; all else as [`of_answer`](Self::of_answer) says.
+    /// What an answer means by default under [`Rerun`](OnInterrupted::Rerun). 401, 403, 408, 429 and 5xx are not
+    /// started, so that a retry runs. Everything else means what [`of_answer`](Self::of_answer) says.
     #[must_use]
     pub fn of_answer_under_rerun(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const TRANSIENT: [StatusCode; 4] = [
@@ -147,7 +131,7 @@ impl Meaning {
     }
 
     /// What the handler's marks say, if there are any.
-    pub(super) fn of_marks(marks: &Extensions) -> Option<Self> {
+    fn of_marks(marks: &Extensions) -> Option<Self> {
         if marks.is_empty() {
             None
         } else if marks.get::<Unknown>().is_some() {
@@ -158,25 +142,52 @@ impl Meaning {
             marks.get::<Release>().map(|_| Self::NotStarted)
         }
     }
+}
 
-    /// Takes the marks out of an answer.
-    pub(super) fn unmark(marks: &mut Extensions) {
-        marks.remove::<Unknown>();
-        marks.remove::<Keep>();
-        marks.remove::<Release>();
+/// Says how a run ends, by what its handler produced.
+pub(super) struct Judge<'a> {
+    pub(super) classify: Option<&'a dyn Classify>,
+    pub(super) policy: &'a OnInterrupted,
+    pub(super) recorder: &'a Recorder,
+}
+
+impl Judge<'_> {
+    /// How a run ends whose handler failed.
+    pub(super) fn of_error(&self, error: &dyn Any) -> End {
+        match self.classify.map(|classify| classify.error(error)) {
+            Some(Meaning::NotStarted) => End::Released,
+            Some(Meaning::Final | Meaning::Unknown) | None => End::Unknown { status: None },
+        }
+    }
+
+    /// How a run ends whose handler has answered. `body` is what was collected of the answer's body, or `None` if it
+    /// was not read.
+    pub(super) fn of_answer<B: Body>(&self, parts: &Parts, body: Option<&Collected<B>>) -> End {
+        let status = parts.status.as_u16();
+        let (whole, trailers) = match body {
+            Some(Collected::Whole { data, trailers }) => (Some(data), trailers.as_ref()),
+            Some(Collected::Over { .. } | Collected::Failed { .. }) | None => (None, None),
+        };
+        let meaning = match (Meaning::of_marks(&parts.extensions), body) {
+            (Some(mark), _) => mark,
+            (None, Some(Collected::Failed { .. })) => return End::Unknown { status: None },
+            (None, _) if whole.is_some_and(|data| is_cut(parts, data.len(), trailers)) => Meaning::Unknown,
+            (None, _) => self.classified(parts, trailers),
+        };
+        let record = |data| self.recorder.encode(parts.status, &parts.headers, data, trailers);
+        match meaning {
+            Meaning::Final => whole.and_then(record).map_or(End::Consumed { status }, End::Outcome),
+            Meaning::NotStarted => End::Released,
+            Meaning::Unknown => End::Unknown { status: Some(status) },
+        }
     }
 
     /// What an answer without a mark means.
-    pub(super) fn classified(
-        classify: Option<&Arc<dyn Classify>>,
-        policy: &OnInterrupted,
-        parts: &Parts,
-        trailers: Option<&HeaderMap>,
-    ) -> Self {
-        let classified = classify.and_then(|classify| classify.answer(parts, trailers));
-        classified.unwrap_or_else(|| match policy {
-            OnInterrupted::Rerun => Self::of_answer_under_rerun(parts, trailers),
-            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => Self::of_answer(parts, trailers),
+    fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
+        let classified = self.classify.and_then(|classify| classify.answer(parts, trailers));
+        classified.unwrap_or_else(|| match self.policy {
+            OnInterrupted::Rerun => Meaning::of_answer_under_rerun(parts, trailers),
+            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => Meaning::of_answer(parts, trailers),
         })
     }
 }
@@ -187,8 +198,14 @@ fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<
     trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| parts.headers.get(&GRPC_STATUS))
 }
 
-/// Whether a complete answer is gRPC's and has no status: its client takes that for `UNKNOWN`.
-pub(super) fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
+/// Whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has no
+/// status.
+fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
+    is_shorter(&parts.headers, length) || is_grpc_without_status(parts, trailers)
+}
+
+/// Whether a complete answer is gRPC's and has no status. Its client takes that for `UNKNOWN`.
+fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
     let Some(media_type) = parts.headers.get(CONTENT_TYPE) else { return false };
     let rest = media_type.as_bytes().strip_prefix(b"application/grpc");
     // `application/grpc-web` has its trailers in the body.
@@ -196,56 +213,142 @@ pub(super) fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>
         && grpc_status(parts, trailers).is_none()
 }
 
-/// Answers a panic that tower-http's `CatchPanicLayer::custom` has caught *inside* the idempotency layer: 500, marked
-/// [`Unknown`], logged with the panic's message. Without it that layer's answer would be recorded as the outcome of a
-/// handler that was cut half-way.
-/// ```
-/// use tower_http::catch_panic::CatchPanicLayer;
-/// use tower_idempotency::server::answer_panic;
-///
-/// let inside = CatchPanicLayer::custom(answer_panic);
-/// ```
-#[must_use]
-pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<http_body_util::Full<bytes::Bytes>> {
-    let message = panic.downcast_ref::<&str>().copied();
-    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text");
-    tracing::error!(target: "tower_idempotency", message, "the handler panicked");
-    let mut response = http::Response::new("The request was cut short; nobody knows whether it took effect.".into());
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response.extensions_mut().insert(Unknown);
-    response
+/// Whether an answer is judged by its head alone, so that its body need not be read: it is marked as one that is not
+/// recorded, or is a stream.
+pub(super) fn needs_no_body(parts: &Parts) -> bool {
+    let mark = Meaning::of_marks(&parts.extensions);
+    matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) || is_stream(parts)
 }
 
-#[cfg(feature = "axum")]
-mod parts {
-    use std::convert::Infallible;
+/// Whether an answer goes on for as long as somebody reads it.
+fn is_stream(parts: &Parts) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    let event_stream =
+        |value: &HeaderValue| value.as_bytes().get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME));
+    parts.status == StatusCode::SWITCHING_PROTOCOLS || parts.headers.get(CONTENT_TYPE).is_some_and(event_stream)
+}
 
-    use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
-    use http::StatusCode;
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
 
-    use super::{Keep, Release, Unknown};
+    use bytes::Bytes;
+    use http::response::{Builder, Response};
+    use http_body_util::combinators::BoxBody;
 
-    macro_rules! mark {
-        ($mark:ident, $status:expr) => {
-            impl IntoResponseParts for $mark {
-                type Error = Infallible;
+    use super::super::collect::Why;
+    use super::super::options::Options;
+    use super::super::snapshot;
+    use super::*;
 
-                fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
-                    parts.extensions_mut().insert(self);
-                    Ok(parts)
-                }
-            }
+    type Read = Collected<BoxBody<Bytes, &'static str>>;
 
-            impl IntoResponse for $mark {
-                fn into_response(self) -> Response {
-                    ($status, self, ()).into_response()
-                }
-            }
-        };
+    const REFUSE: &OnInterrupted = &OnInterrupted::Refuse;
+    static OPTIONS: LazyLock<Options> = LazyLock::new(Options::default);
+
+    fn judge<'a>(policy: &'a OnInterrupted, classify: Option<&'a dyn Classify>) -> Judge<'a> {
+        Judge { classify, policy, recorder: &OPTIONS.recorder }
     }
 
-    mark!(Release, StatusCode::SERVICE_UNAVAILABLE);
-    mark!(Keep, StatusCode::OK);
-    mark!(Unknown, StatusCode::GATEWAY_TIMEOUT);
+    /// How a run ends by default that was answered so.
+    fn end(answer: Builder, body: &Read) -> End {
+        judge(REFUSE, None).of_answer(&parts(answer), Some(body))
+    }
+
+    fn parts(answer: Builder) -> Parts {
+        answer.body(()).unwrap().into_parts().0
+    }
+
+    fn ok() -> Builder {
+        Response::builder()
+    }
+
+    fn whole() -> Read {
+        Collected::Whole { data: Bytes::from("charged"), trailers: None }
+    }
+
+    fn over() -> Read {
+        Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: Box::pin(BoxBody::default()) }
+    }
+
+    fn failed() -> Read {
+        Collected::Failed { head: Bytes::new(), error: "reset" }
+    }
+
+    #[test]
+    fn a_final_answer_is_recorded_if_it_was_read_to_its_end_and_consumed_if_not() {
+        let End::Outcome(outcome) = end(ok().status(201), &whole()) else { panic!("it is recorded") };
+        let (answer, _) = snapshot::decode(&outcome).unwrap();
+        assert_eq!((answer.status(), &answer.body()[..]), (StatusCode::CREATED, &b"charged"[..]));
+        assert!(matches!(end(ok().status(201), &over()), End::Consumed { status: 201 }));
+        assert!(matches!(end(ok().extension(Keep), &failed()), End::Consumed { status: 200 }));
+        let unread = judge(REFUSE, None).of_answer::<BoxBody<Bytes, &str>>(&parts(ok()), None);
+        assert!(matches!(unread, End::Consumed { status: 200 }));
+    }
+
+    #[test]
+    fn a_mark_wins_over_all_else_and_unknown_over_the_other_marks() {
+        let never = |_: &Parts, _: Option<&HeaderMap>| -> Meaning { panic!("nobody asks the classifier") };
+        let marked = |answer| judge(&OnInterrupted::Rerun, Some(&never)).of_answer(&parts(answer), Some(&whole()));
+        assert!(matches!(marked(ok().status(504).extension(Keep)), End::Outcome(_)));
+        assert!(matches!(marked(ok().extension(Release)), End::Released));
+        assert!(matches!(marked(ok().extension(Release).extension(Keep)), End::Outcome(_)));
+        let all = ok().extension(Release).extension(Keep).extension(Unknown);
+        assert!(matches!(marked(all), End::Unknown { status: Some(200) }));
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_is_unknown_unless_it_is_marked() {
+        let short = || ok().header("content-length", 8);
+        let grpc = || ok().header("content-type", "application/grpc+proto");
+        for cut in [short, grpc] {
+            assert!(matches!(end(cut(), &whole()), End::Unknown { status: Some(200) }));
+            assert!(matches!(end(cut().extension(Keep), &whole()), End::Outcome(_)));
+            assert!(matches!(end(cut(), &over()), End::Consumed { .. }), "its end was not seen");
+        }
+        assert!(matches!(end(grpc().header("grpc-status", 0), &whole()), End::Outcome(_)));
+        assert!(matches!(end(ok(), &failed()), End::Unknown { status: None }));
+        assert!(matches!(end(ok().extension(Release), &failed()), End::Released));
+    }
+
+    #[test]
+    fn the_classifier_is_asked_first_and_the_policy_has_the_default() {
+        let rerun = OnInterrupted::Rerun;
+        let by = |judge: Judge<'_>, status: u16| judge.of_answer(&parts(ok().status(status)), Some(&whole()));
+        assert!(matches!(by(judge(REFUSE, None), 503), End::Outcome(_)));
+        assert!(matches!(by(judge(&rerun, None), 503), End::Released));
+        assert!(matches!(by(judge(REFUSE, None), 502), End::Unknown { status: Some(502) }));
+        let not_started = |_: &Parts, _: Option<&HeaderMap>| Meaning::NotStarted;
+        assert!(matches!(by(judge(REFUSE, Some(&not_started)), 200), End::Released));
+        assert!(matches!(by(judge(&rerun, Some(&OnErrors(Meaning::Final))), 503), End::Released), "it leaves answers");
+    }
+
+    #[test]
+    fn the_body_of_a_stream_and_of_an_answer_that_is_marked_as_not_final_is_not_read() {
+        let needs_no_body = |answer: Builder| needs_no_body(&parts(answer));
+        let events = || ok().header("content-type", "Text/Event-Stream; charset=utf-8");
+        for answer in [events(), events().extension(Keep), ok().status(101), ok().extension(Unknown)] {
+            assert!(needs_no_body(answer));
+        }
+        assert!(needs_no_body(ok().extension(Release)));
+        assert!(!needs_no_body(ok()) && !needs_no_body(ok().extension(Keep)));
+    }
+
+    #[test]
+    fn an_error_is_unknown_unless_the_classifier_says_that_nothing_was_started() {
+        let end = |says| judge(REFUSE, Some(&OnErrors(says))).of_error(&"refused");
+        assert!(matches!(end(Meaning::NotStarted), End::Released));
+        assert!(matches!(end(Meaning::Unknown), End::Unknown { status: None }));
+        assert!(matches!(end(Meaning::Final), End::Unknown { status: None }), "an error can't be replayed");
+        assert!(matches!(judge(REFUSE, None).of_error(&"refused"), End::Unknown { status: None }));
+    }
+
+    /// A classifier that has an opinion on errors alone.
+    struct OnErrors(Meaning);
+
+    impl Classify for OnErrors {
+        fn error(&self, _: &dyn Any) -> Meaning {
+            self.0
+        }
+    }
 }

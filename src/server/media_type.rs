@@ -1,9 +1,9 @@
-//! What a `Content-Type` says, whichever way it is written.
+//! What a `Content-Type` says, however it is written.
 //!
 //! Rules:
-//! 1. Parameters are compared without regard to case, order and quoting (RFC 9110, section 8.3.1). Names know no case; of
-//!    values it depends on the parameter, and clients that mean something else by another case are not known, but for
-//!    `boundary`, which keeps it.
+//! 1. Parameters are compared without regard to case, order and quoting (RFC 9110, section 8.3.1). The RFC leaves it to
+//!    each parameter whether the case of its value matters. It does for `boundary`; no client is known for which it
+//!    matters elsewhere.
 //! 2. `charset=utf-8` on JSON and on forms counts as absent: gateways add it.
 //! 3. What does not parse, or names a parameter twice, is compared as it was sent.
 
@@ -17,7 +17,7 @@ const BOUNDARY: &str = "boundary";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MediaType<'a> {
     essence: Cow<'a, str>,
-    // By name, in lower case.
+    // Sorted by name. Names are in lower case.
     parameters: Vec<(String, String)>,
 }
 
@@ -31,7 +31,7 @@ impl<'a> MediaType<'a> {
         // Empty parameters at the end are none (RFC 9110, section 5.6.6).
         let text = value.to_str().ok()?.trim_end_matches([';', ' ', '\t']);
         let parsed = mediatype::MediaType::parse(text).ok()?;
-        // The parser passes over what follows.
+        // The parser ignores what follows a media type.
         if compact(&parsed.to_string()) != compact(text) {
             return None;
         }
@@ -56,7 +56,7 @@ impl<'a> MediaType<'a> {
         matches!(&*self.essence, "application/x-www-form-urlencoded" | "multipart/form-data")
     }
 
-    /// Where the parts of a form divide.
+    /// The boundary between the parts of a form.
     pub(super) fn form_boundary(&self) -> Option<&str> {
         if self.essence != "multipart/form-data" {
             return None;
@@ -69,7 +69,7 @@ impl<'a> MediaType<'a> {
         self.parameters.retain(|(name, _)| name != BOUNDARY);
     }
 
-    /// The one way in which it is written.
+    /// The media type in its canonical form.
     pub(super) fn canonical(&self) -> Cow<'_, str> {
         if self.parameters.is_empty() {
             return Cow::Borrowed(&self.essence);
@@ -88,12 +88,12 @@ fn parameter(name: mediatype::Name<'_>, value: mediatype::Value<'_>) -> (String,
     (name, value)
 }
 
-/// What nearly all clients send.
+/// The content types that nearly all clients send.
 const USUAL: [&[u8]; 2] = [b"application/json", b"application/x-www-form-urlencoded"];
 
-/// Whether there is nothing but a type, in lower case.
+/// Whether there are no parameters, and the type is in lower case.
 fn is_plain(text: &[u8]) -> bool {
-    // Hyphen, dot, slash and digits stand side by side.
+    // The bytes from `-` to `9` are hyphen, dot, slash and the digits.
     USUAL.contains(&text) || text.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'-'..=b'9' | b'+'))
 }
 

@@ -1,10 +1,35 @@
 //! The Tower layer.
 //!
-//! One request's story stands in `exchange.rs`, top to bottom; every other file here is a step of it, or a role that
-//! Tower asks for (`layer.rs`, `service.rs`, `future.rs`).
+//! `exchange.rs` tells one request's story from top to bottom. The files, in the order of a request's way:
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `layer.rs` | the Tower layer, and the methods that set its options |
+//! | `options.rs` | the options' values and defaults |
+//! | `shared.rs` | what all services of a layer share, and the answers that the layer gives by itself |
+//! | `service.rs` | the Tower service: passes a request on, rejects it, or begins an exchange |
+//! | `future.rs` | the future that the service returns |
+//! | `exchange.rs` | one request with a key, from its head to its answer |
+//! | `collect.rs` | reads a body, within bounds |
+//! | `room.rs` | bounds the bytes of all request bodies that are being read |
+//! | `read_on.rs` | reads on the body of a rejected request, so that its connection stays usable |
+//! | `identify.rs` | makes the fingerprint, which says whether two requests are the same |
+//! | `target.rs` | its part for host, path and query |
+//! | `media_type.rs` | its part for the content type |
+//! | `multipart.rs` | its part for the body of a form |
+//! | `canonical_json.rs` | its part for a body that is JSON |
+//! | `context.rs` | what a handler can ask about its own run |
+//! | `commit.rs` | how a handler commits its effect and its answer in one transaction |
+//! | `marks.rs` | what a handler can say of its own answer |
+//! | `meaning.rs` | decides what an answer means for the key |
+//! | `snapshot.rs` | turns an answer into the bytes of an outcome, and back |
+//! | `kept_headers.rs` | says which headers of an answer are recorded |
+//! | `body.rs` | the body types that go through the layer |
+//! | `reasons.rs` | each reason to reject a request, and what the client is told |
+//! | `rejection.rs` | what a rejection is, and how it reads as an answer |
+//! | `operations.rs` | what operators do with a layer |
 
 mod body;
-mod buffered;
 mod canonical_json;
 mod collect;
 #[cfg(feature = "sled")]
@@ -13,16 +38,18 @@ mod context;
 mod exchange;
 mod future;
 mod identify;
-mod kept;
+mod kept_headers;
 mod layer;
+mod marks;
 mod meaning;
 mod media_type;
 mod multipart;
 mod operations;
 mod options;
 mod read_on;
-mod refusal;
+mod reasons;
 mod rejection;
+mod room;
 mod service;
 mod shared;
 mod snapshot;
@@ -34,9 +61,10 @@ pub use commit::Committed;
 pub use context::IdempotencyContext;
 pub use future::ResponseFuture;
 pub use identify::{CustomBody, FingerprintBody};
-pub use kept::KeptHeaders;
+pub use kept_headers::KeptHeaders;
 pub use layer::IdempotencyLayer;
-pub use meaning::{Classify, Keep, Meaning, Release, Unknown, answer_panic};
+pub use marks::{Keep, Release, Unknown, answer_panic};
+pub use meaning::{Classify, Meaning};
 pub use operations::Resolve;
 pub use rejection::{Rejection, RejectionKind};
 pub use service::IdempotencyService;

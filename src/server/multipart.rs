@@ -1,11 +1,11 @@
 //! The parts of a `multipart/form-data` body, without the boundary between them (RFC 2046, section 5.1.1).
 //!
-//! A browser draws a new boundary for each try. What stands between the boundaries is compared as it was sent.
+//! A browser draws a new boundary for each try. What is between the boundaries is compared as it was sent.
 
 use memchr::memmem;
 
-/// What stands before the first boundary, between each two, and behind the last; `None` where the body can't be divided
-/// without doubt.
+/// What is before the first boundary, between each two, and after the last. `None` if the body can't be divided without
+/// doubt.
 pub(super) fn pieces<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>> {
     if boundary.is_empty() {
         return None;
@@ -15,7 +15,7 @@ pub(super) fn pieces<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>
     let mut begin = 0;
     let mut closed = false;
     for at in memmem::find_iter(body, &delimiter) {
-        // It stands at the beginning of a line, and of the line nothing else is left but blanks.
+        // A boundary begins a line, and nothing but blanks follows it there.
         let end = if at == 0 { 0 } else { body.get(..at)?.strip_suffix(b"\r\n")?.len() };
         let behind = &body[at + delimiter.len()..];
         if closed || end < begin {

@@ -1,4 +1,4 @@
-//! What operators do with a layer: list, settle, ask, drain, count.
+//! What operators do with a layer: list and settle interrupted operations, ask about them, drain, and count.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,28 +15,28 @@ use crate::store::{InterruptedRecord, Store, StoreError};
 /// What an operator says of an interrupted operation.
 #[derive(Debug)]
 pub enum Resolve {
-    /// It took place; retries get this answer, as long as any other.
+    /// It took place. Retries get this answer, for as long as they would get any other.
     Answer(Response<Bytes>),
-    /// It did not take place, or may take place again: the key is free, and the next run is told of no earlier one.
+    /// It did not take place, or may take place again. The key is free, and the next run is not told of an earlier one.
     Forget,
 }
 
 /// For operators.
 impl<St: Store> IdempotencyLayer<St> {
-    /// Refuses new keys from now on (503 `shutting-down`; replays are still given), waits at most `deadline` for the runs
-    /// under way, on all layers over this store, and for the outcomes that the store is still being told because it failed
-    /// before; says how many of each are left.
+    /// Refuses new keys from now on (503 `shutting-down`; replays are still given), and waits at most `deadline` for
+    /// the runs under way on all layers over this store, and for the outcomes that could not be recorded when their
+    /// runs ended and are tried again. Says how many of each are left.
     ///
     /// New keys stay refused for as long as the store is open.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nobody waits any more, and new keys are refused all the same.
+    /// If the future is dropped, it waits no longer, and new keys are refused all the same.
     pub async fn drain(&self, deadline: Duration) -> Drained {
         self.shared.engine.drain(deadline).await
     }
 
-    /// The interrupted operations, of which nobody knows whether they took effect: cut short, or answered so. The oldest
-    /// first, at most `limit`.
+    /// The interrupted operations, of which nobody knows whether they took effect: their runs were cut short, or their
+    /// answers said so. The oldest come first, and there are at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
@@ -47,8 +47,8 @@ impl<St: Store> IdempotencyLayer<St> {
         self.shared.engine.interrupted(None, limit).await
     }
 
-    /// Those of them whose clients were answered with `status`, by a handler whose answer means that nobody knows: what an
-    /// outage of a downstream service leaves, say. The oldest first, at most `limit`.
+    /// The interrupted operations whose handlers gave an answer with `status` which means that nobody knows: what an
+    /// outage of a downstream service leaves, say. The oldest come first, and there are at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
@@ -63,16 +63,15 @@ impl<St: Store> IdempotencyLayer<St> {
         self.shared.engine.interrupted(Some(status.as_u16()), limit).await
     }
 
-    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Reply::Refused`]
-    /// where it no longer is, runs again, was asked about since, which takes a new fence, or where a request for it is just
-    /// being answered.
+    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. Returns [`Reply::Refused`] if
+    /// the operation is no longer interrupted, if it runs again, if it was asked about since, which takes a new fence,
+    /// or if a request for it is just being answered.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away, the answer can't be stored, or this process holds the operation, whose last run is
-    /// over without the store's knowing its end ([`Unavailable`](StoreError::Unavailable): try again once the store works).
-    /// [`Uncertain`](StoreError::Uncertain) after at most
-    /// 5 s without an answer: it may still take place, and until the store has said, requests for the operation are
-    /// refused.
+    /// [`StoreError`]: the store is away, the answer can't be stored, or the operation's last run is over and this
+    /// process has yet to tell the store how it ended ([`Unavailable`](StoreError::Unavailable): try again once the
+    /// store works). [`Uncertain`](StoreError::Uncertain) after at most 5 s without an answer: it may still take place,
+    /// and until the store has said whether it did, requests for the operation are refused.
     ///
     /// # Cancel safety
     /// If the future was polled and is dropped, the operation is settled all the same.
@@ -80,7 +79,8 @@ impl<St: Store> IdempotencyLayer<St> {
         self.shared.engine.resolve(id, fence, self.resolution(resolve)?).await
     }
 
-    /// Settles many at once, each as [`resolve`](Self::resolve) does, and says of each, in their order, what became of it.
+    /// Settles many operations, each as [`resolve`](Self::resolve) does, and returns what became of each, in their
+    /// order.
     /// ```
     /// # use http::StatusCode;
     /// # use tower_idempotency::{MemoryStore, IdempotencyLayer, server::Resolve, store::StoreError};
@@ -94,7 +94,7 @@ impl<St: Store> IdempotencyLayer<St> {
     /// ```
     ///
     /// # Cancel safety
-    /// Those that were sent are settled if the future is dropped; no further ones are sent.
+    /// If the future is dropped, the decisions that were sent take effect all the same, and no others are sent.
     pub fn resolve_all(
         &self,
         decisions: impl IntoIterator<Item = (InterruptedRecord, Resolve)>,
@@ -106,20 +106,20 @@ impl<St: Store> IdempotencyLayer<St> {
 
     fn resolution(&self, resolve: Resolve) -> Result<Resolution, StoreError> {
         let Resolve::Answer(response) = resolve else { return Ok(Resolution::Forget) };
-        let outcome = self.shared.recorder.record(&response);
+        let outcome = self.shared.options.recorder.record(&response);
         let outcome = outcome.ok_or_else(|| StoreError::unavailable("the answer is longer than max_response_body"))?;
         Ok(Resolution::Outcome { outcome, retention: self.shared.options.policy.retention })
     }
 
-    /// Asks the reconciler about all interrupted operations, without waiting for their clients, and settles those
-    /// whose outcome it knows: at the start of a process, say. Nothing under another policy than
+    /// Asks the reconciler about all interrupted operations, without waiting for their clients, and settles those whose
+    /// outcome it knows: at the start of a process, say. It does nothing under another policy than
     /// [`OnInterrupted::Reconcile`](crate::OnInterrupted::Reconcile).
     ///
     /// # Errors
     /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.
     ///
     /// # Cancel safety
-    /// A question that was asked is seen through if the future is dropped; no further ones are asked.
+    /// If the future is dropped, a question that was asked is seen through, and no others are asked.
     pub async fn reconcile_all(&self) -> Result<Reconciliation, StoreError> {
         self.shared.engine.reconcile_all().await
     }

@@ -11,7 +11,7 @@ use http::{HeaderName, Method, Response};
 use tracing::Level;
 
 use super::identify::Sameness;
-use super::kept::KeptHeaders;
+use super::kept_headers::KeptHeaders;
 use super::meaning::Classify;
 use super::rejection::{PROBLEM_BASE, Rejection};
 use super::snapshot::Recorder;
@@ -22,7 +22,7 @@ type Covers = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
 type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync>;
 type Render = Arc<dyn Fn(&Rejection) -> Response<Bytes> + Send + Sync>;
 
-/// A function of the application's, of which can be shown that it is there.
+/// A function of the application's. `Debug` shows only that it is set.
 #[derive(Clone)]
 pub(super) struct Hook<F>(pub(super) F);
 
@@ -36,14 +36,15 @@ pub(super) struct Options {
     pub(super) strict_keys: bool,
     pub(super) scope: Option<Hook<ScopeOf>>,
     pub(super) policy: Policy,
-    /// In the layer's form; the policy has it in the engine's, once the options are [complete](Self::complete).
+    /// The policy for interrupted runs, with answers as outcomes. [`complete`](Self::complete) gives `policy` the same
+    /// with bytes as outcomes.
     pub(super) on_interrupted: OnInterrupted<Response<Bytes>>,
     pub(super) classify: Option<Hook<Arc<dyn Classify>>>,
     pub(super) sameness: Sameness,
     pub(super) max_request_body: usize,
     pub(super) max_buffered: usize,
     pub(super) outcome_body_timeout: Duration,
-    pub(super) recorder: Recorder,
+    pub(super) recorder: Arc<Recorder>,
     pub(super) problem_base: Arc<str>,
     pub(super) render_rejection: Option<Hook<Render>>,
     pub(super) refusal_level: Level,
@@ -69,11 +70,11 @@ impl Default for Options {
             max_request_body: MIB,
             max_buffered: 256 * MIB,
             outcome_body_timeout: Duration::from_secs(10),
-            recorder: Recorder {
+            recorder: Arc::new(Recorder {
                 kept_headers: KeptHeaders::default(),
                 replay_header_name: HeaderName::from_static("idempotent-replayed"),
                 max_response_body: MIB,
-            },
+            }),
             problem_base: PROBLEM_BASE.into(),
             render_rejection: None,
             refusal_level: Level::INFO,
@@ -90,13 +91,13 @@ impl Options {
             OnInterrupted::Refuse => OnInterrupted::Refuse,
             OnInterrupted::Rerun => OnInterrupted::Rerun,
             OnInterrupted::Reconcile(reconciler) => {
-                let recorder = self.recorder.clone();
+                let recorder = Arc::clone(&self.recorder);
                 OnInterrupted::Reconcile(reconciler.map(move |answer| recorder.record(&answer)))
             }
         };
     }
 
-    /// Which operation a request with `key` is of.
+    /// The id of the operation that a request with `key` belongs to.
     pub(super) fn record_id(&self, parts: &Parts, key: &Key) -> Result<RecordId, Rejection> {
         let scope = self.scope.as_ref().map(|scope| scope(parts)).transpose()?;
         Ok(RecordId::new(scope.as_ref(), key))

@@ -1,36 +1,35 @@
 //! What is done with a body that nobody reads, because its request is refused.
 //!
 //! An HTTP/1.1 server that answers before it has read a request's body has to close the connection, and a client that
-//! was not told so loses its next request on it. So:
+//! was not told so loses its next request on it. So these rules hold:
 //! 1. The rest of the body is read, up to 64 KiB and for at most one second, and the connection stays usable.
-//! 2. Where that is not enough, or the body declares more, the answer says `Connection: close` (RFC 9112, section 9.6).
-//! 3. A client that sent `Expect: 100-continue` waits before it sends its body (RFC 9110, section 10.1.1). Unless it was
-//!    asked for it already, the body is not polled, and the connection is closed.
-//! 4. HTTP/2 and later have streams instead, and no such field (RFC 9113, section 8.2.2). The body is read on all the same,
-//!    so that the stream ends without a reset.
+//! 2. If that is not enough, or the body declares more, the answer says `Connection: close` (RFC 9112, section 9.6).
+//! 3. A client that sent `Expect: 100-continue` waits before it sends its body (RFC 9110, section 10.1.1). Unless it
+//!    was asked for the body already, the body is not polled, and the connection is closed.
+//! 4. HTTP/2 and later close a stream instead of a connection, and have no such field (RFC 9113, section 8.2.2). The
+//!    body is read on all the same, so that the stream ends without a reset.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Buf as _;
 use http::header::{CONNECTION, EXPECT, HeaderValue};
 use http::request::Parts;
 use http::{Response, Version};
 use http_body::Body;
+use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
 use crate::within::within;
 
 /// The most bytes that are read on.
-const MOST: u64 = 64 * 1024;
-/// The longest time that is read on.
+const MOST: usize = 64 * 1024;
+/// The longest time for which a body is read on.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// What has to be known of a request for that.
+/// What decides whether a request's body can be read on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Connection {
-    // Whether it closes after an answer that came before its request was read.
+    // Whether the connection closes after an answer that came before its request was read.
     closes: bool,
     // Whether the client waits until it is asked for the body.
     waits: bool,
@@ -44,42 +43,41 @@ impl Connection {
         Self { closes: parts.version <= Version::HTTP_11, waits }
     }
 
-    /// The client was asked for its body.
+    /// The same, after the client was asked for its body.
     pub(super) fn asked(self) -> Self {
         Self { waits: false, ..self }
     }
 
-    /// Says that the connection is closed behind `refusal`.
-    pub(super) fn close<R>(self, mut refusal: Response<R>) -> Response<R> {
+    /// Makes `rejection` say that the connection is closed after it.
+    pub(super) fn close<R>(self, mut rejection: Response<R>) -> Response<R> {
         if self.closes {
-            refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            rejection.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        refusal
+        rejection
     }
 
-    /// Reads the rest of `body`, so that the connection stays usable; where that can't be, `refusal` says so.
-    pub(super) async fn read_on<B: Body, R>(self, body: Pin<Box<B>>, refusal: Response<R>) -> Response<R> {
-        if self.is_read(body).await { refusal } else { self.close(refusal) }
+    /// Reads the rest of `body`, so that the connection stays usable. If it can't, makes `rejection` say so.
+    pub(super) async fn read_on<B: Body, R>(self, body: Pin<Box<B>>, rejection: Response<R>) -> Response<R> {
+        if self.is_read(body).await { rejection } else { self.close(rejection) }
     }
 
-    async fn is_read<B: Body>(self, mut body: Pin<Box<B>>) -> bool {
+    /// Reads the rest of `body`, and says whether that came to its end.
+    async fn is_read<B: Body>(self, body: Pin<Box<B>>) -> bool {
         if body.is_end_stream() {
             return true;
         }
-        if self.waits || body.size_hint().lower() > MOST {
+        if self.waits || body.size_hint().lower() > MOST as u64 {
             return false;
         }
-        let deadline = Some(Instant::now() + LONGEST);
-        let mut read = 0;
-        loop {
-            match within(deadline, poll_fn(|cx| body.as_mut().poll_frame(cx))).await {
-                Some(None) => return true,
-                Some(Some(Ok(frame))) => read += frame.data_ref().map_or(0, |data| data.remaining() as u64),
-                Some(Some(Err(_))) | None => return false,
+        let mut rest = Limited::new(body.map_err(|_| "it failed"), MOST);
+        let reading = async {
+            while let Some(frame) = rest.frame().await {
+                if frame.is_err() {
+                    return false;
+                }
             }
-            if read > MOST {
-                return false;
-            }
-        }
+            true
+        };
+        within(Some(Instant::now() + LONGEST), reading).await.unwrap_or(false)
     }
 }

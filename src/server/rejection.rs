@@ -1,4 +1,6 @@
-//! Refusals: which there are, and how they read (RFC 9457).
+//! A rejection: the kinds there are, and how one reads as an answer (RFC 9457).
+//!
+//! When a request is rejected, and with which words, is said in `reasons.rs`.
 
 use std::sync::Arc;
 
@@ -13,10 +15,11 @@ use crate::slots::REFUSALS;
 /// Where the problem types are described, unless an application says otherwise.
 pub(super) const PROBLEM_BASE: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 
-/// A row for each kind: its slug, the status, unless a refusal has another, and the title.
+/// Defines the kinds by rows. Each row has a kind's slug, its title, and the status that its rejections have by
+/// default.
 macro_rules! kinds {
     ($($kind:ident, $slug:literal, $status:ident, $title:literal;)*) => {
-        /// Which refusal it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
+        /// Which rejection it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
         /// [`problem`](crate::problem).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -34,7 +37,7 @@ macro_rules! kinds {
             const fn row(self) -> (&'static str, StatusCode, &'static str) {
                 match self {
                     $(Self::$kind => ($slug, StatusCode::$status, $title),)*
-                    // The application says it.
+                    // The application says both in `Rejection::custom`.
                     Self::Custom => ("custom", StatusCode::INTERNAL_SERVER_ERROR, ""),
                 }
             }
@@ -66,44 +69,44 @@ impl RejectionKind {
         self.row().0
     }
 
-    /// Where its count stands.
+    /// The index of its count in the store's tally.
     pub(super) const fn index(self) -> usize {
         self as usize
     }
 }
 
-// There is a place for each.
+// The tally has a count for each kind.
 const _: () = assert!(RejectionKind::Custom.index() < REFUSALS);
 
 impl Counts {
-    /// Requests refused by a layer with this kind of refusal.
+    /// Requests refused by a layer with this kind of rejection.
     #[must_use]
     pub fn refused(&self, kind: RejectionKind) -> u64 {
         self.refused[kind.index()]
     }
 }
 
-/// A refusal: why a request was not run and not answered from a record. It rides in the answer's extensions, for layers
-/// outside that want to know.
+/// A rejection: why a request was not run and not answered from a record. It rides in the answer's extensions, for
+/// layers outside that want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
-    /// Which it is.
+    /// The kind of rejection.
     pub kind: RejectionKind,
     /// The answer's status.
     pub status: StatusCode,
-    /// What it is, in a few words that don't change.
+    /// The kind in a few words, which don't change.
     pub title: &'static str,
     /// What happened this time, and what to do.
     pub detail: String,
-    /// Whether the same request with the same key may be answered otherwise later. Where not, the detail says whether a
+    /// Whether the same request with the same key may be answered otherwise later. If not, the detail says whether a
     /// new key is safe.
     pub retry_with_same_key: bool,
     /// After how many seconds to try again.
     pub retry_after: Option<u32>,
     /// The status of the answer that could not be stored.
     pub original_status: Option<StatusCode>,
-    // The layer's, once it has refused with it.
+    // The layer sets it when it rejects a request.
     pub(super) problem_base: Option<Arc<str>>,
 }
 
@@ -134,7 +137,7 @@ impl Rejection {
         }
     }
 
-    /// A refusal of the application's own, for its `scope` function: 401 for a request that names no account, say.
+    /// A rejection of the application's own, for its `scope` function: 401 for a request that names no account, say.
     #[must_use]
     pub fn custom(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, title, ..Self::new(RejectionKind::Custom, detail) }
@@ -179,7 +182,7 @@ impl Rejection {
         }
     }
 
-    /// The answer: `application/problem+json`, `Link` to its description, `Retry-After` where that helps.
+    /// The answer: `application/problem+json`, with a `Link` to its description, and `Retry-After` where that helps.
     #[must_use]
     pub fn render(&self) -> Response<Bytes> {
         let uri = self.type_uri();

@@ -1,7 +1,6 @@
-//! The service: passes a request through, refuses it, or begins an exchange.
+//! The service: passes a request on, rejects it, or begins an exchange.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -15,7 +14,7 @@ use super::context::IdempotencyContext;
 use super::exchange::Exchange;
 use super::future::ResponseFuture;
 use super::read_on::Connection;
-use super::refusal;
+use super::reasons;
 use super::rejection::Rejection;
 use super::shared::Shared;
 use crate::engine;
@@ -23,7 +22,7 @@ use crate::header;
 use crate::key::Key;
 use crate::store::Store;
 
-/// Up to so many header fields, comparing all names is cheaper than hashing one that http doesn't know.
+/// Up to this number of header fields, it is cheaper to compare all names than to hash one that `http` doesn't know.
 const FEW_HEADERS: usize = 8;
 
 /// A service behind an [`IdempotencyLayer`](super::IdempotencyLayer).
@@ -35,10 +34,8 @@ pub struct IdempotencyService<S, St> {
 /// What is to be done with a request.
 enum Way {
     Pass,
-    /// It is within an exchange for the same operation.
-    PassWithin,
     Exchange(Key),
-    Refuse(Rejection),
+    Reject(Rejection),
 }
 
 impl<S, St: Store> IdempotencyService<S, St> {
@@ -48,49 +45,44 @@ impl<S, St: Store> IdempotencyService<S, St> {
 }
 
 impl<St: Store> Shared<St> {
-    /// Whether a request has no method or no key that matters, as most have not: told from the head alone, without an allocation.
+    /// Whether a request passes because its method is not covered, or because it has no key and needs none. Most
+    /// requests do. The head alone says so, without an allocation.
     fn passes<B>(&self, request: &Request<B>) -> bool {
         let options = &self.options;
         let is_covered = options.methods.iter().any(|covered| covered == request.method());
         !is_covered || !(options.require_key || has(request.headers(), &options.header_name))
     }
 
-    /// What is to be done with a request that does not simply [pass](Self::passes).
-    fn way(&self, parts: &Parts) -> Way {
+    /// What is to be done with a request that does not simply [pass](Self::passes). A request that is not covered loses
+    /// a context that was copied into it.
+    fn way(&self, parts: &mut Parts) -> Way {
         if self.options.covers.as_ref().is_some_and(|covers| !covers(parts)) {
+            IdempotencyContext::remove_copy(&mut parts.extensions);
             return Way::Pass;
         }
-        match self.keyed(&parts.headers) {
-            Way::Exchange(key) if self.is_enclosed(parts, &key) => Way::PassWithin,
-            way => way,
+        let name = &self.options.header_name;
+        match header::read_key(&parts.headers, name, self.options.strict_keys) {
+            Ok(Some(key)) if self.is_enclosed(parts, &key) => Way::Pass,
+            Ok(Some(key)) => Way::Exchange(key),
+            Ok(None) => Way::Reject(reasons::key_missing(name)),
+            Err(error) => Way::Reject(reasons::key_malformed(&error)),
         }
     }
 
-    /// Whether the request is within an exchange over this store for the same operation, as it is when a layer stands on a
-    /// nested router and again on the outer one. A request of another operation that a handler sends is an exchange of its
-    /// own, though its head may be a copy of the handler's.
+    /// Whether the request is within an exchange over this store for the same operation. It is when there is a layer on
+    /// a nested router and another one on the outer router. When a handler sends a request that belongs to another
+    /// operation, that request is an exchange of its own, even if its head is a copy of the handler's.
     fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
         let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
         going_on.peek().is_some()
             && self.options.record_id(parts, key).is_ok_and(|id| going_on.any(|context| context.record_id() == id))
     }
-
-    fn keyed(&self, headers: &HeaderMap) -> Way {
-        let name = &self.options.header_name;
-        match header::read_key(headers, name, self.options.strict_keys) {
-            Ok(Some(key)) => Way::Exchange(key),
-            Ok(None) => Way::Refuse(refusal::key_missing(name)),
-            Err(error) => Way::Refuse(refusal::key_malformed(&error)),
-        }
-    }
 }
 
 impl<S, St, B, R> Service<Request<B>> for IdempotencyService<S, St>
 where
-    S: Service<Request<B::Through>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Future<Output = Result<Response<R>, S::Error>> + Send + 'static,
-    S::Error: Send + 'static,
+    S: Service<Request<B::Through>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
     St: Store,
     B: LayerBody,
     R: LayerBody,
@@ -114,29 +106,23 @@ where
 }
 
 impl<S, St: Store> IdempotencyService<S, St> {
-    /// Apart from what every request goes through, which stays short that way.
+    /// Does what few requests need. `call`, which every request goes through, stays short that way.
     #[inline(never)]
     fn exchange<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, R, S::Error>
     where
-        S: Service<Request<B::Through>, Response = Response<R>> + Clone + Send + 'static,
-        S::Future: Future<Output = Result<Response<R>, S::Error>> + Send + 'static,
-        S::Error: Send + 'static,
+        S: Service<Request<B::Through>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
         B: LayerBody,
         R: LayerBody,
     {
         let (mut parts, body) = request.into_parts();
-        let way = self.shared.way(&parts);
-        if let Way::Pass = way {
-            IdempotencyContext::remove_copy(&mut parts.extensions);
-        }
-        match way {
-            Way::Pass | Way::PassWithin => {
-                ResponseFuture::passing(self.inner.call(untouched(Request::from_parts(parts, body))))
-            }
-            Way::Refuse(rejection) => {
-                let refusal = self.shared.refuse::<R>(&engine::span(), None, rejection);
+        match self.shared.way(&mut parts) {
+            Way::Pass => ResponseFuture::passing(self.inner.call(untouched(Request::from_parts(parts, body)))),
+            Way::Reject(rejection) => {
+                let rejection = self.shared.reject::<R>(&engine::span(), None, rejection);
                 let connection = Connection::of(&parts);
-                ResponseFuture::exchange(Box::pin(async move { Ok(connection.read_on(Box::pin(body), refusal).await) }))
+                ResponseFuture::exchange(Box::pin(
+                    async move { Ok(connection.read_on(Box::pin(body), rejection).await) },
+                ))
             }
             Way::Exchange(key) => {
                 // The service that was polled ready goes along; the clone takes its place.
@@ -151,7 +137,7 @@ impl<S, St: Store> IdempotencyService<S, St> {
     }
 }
 
-/// Whether there is such a field.
+/// Whether there is a header field with this name.
 #[inline]
 fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     if headers.keys_len() <= FEW_HEADERS {

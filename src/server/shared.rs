@@ -1,23 +1,26 @@
-//! What all services of a layer share: the engine and the options.
+//! What all services of a layer share, and the answers that the layer gives by itself: rejections and replays.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
-use http::{Response, StatusCode};
+use http::Response;
+use http::header::{HeaderValue, RETRY_AFTER};
 use tracing::{Level, Span};
 
 use super::body::{LayerBody, Passage};
-use super::buffered::Room;
+use super::meaning::Judge;
 use super::options::{Hook, Options};
+use super::reasons;
 use super::rejection::Rejection;
-use super::snapshot::Recorder;
+use super::room::Room;
+use super::snapshot;
 use crate::engine::Engine;
 use crate::key::RecordId;
+use crate::slots::Refusal;
 use crate::store::Store;
 
-/// An event at a level that is an option; each level has a place of its own, as tracing wants it.
+/// Logs an event at a level that is known at run time. `tracing` needs a macro call for each level.
 macro_rules! event_at {
     ($level:expr, parent: $span:expr, $($fields:tt)*) => {
         match $level {
@@ -30,12 +33,11 @@ macro_rules! event_at {
     };
 }
 
-/// A layer's store and options, made once.
+/// A layer's engine and options, made once.
 pub(super) struct Shared<St> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) options: Options,
-    pub(super) recorder: Arc<Recorder>,
-    /// For bodies that are being read.
+    /// The room for request bodies that are being read.
     pub(super) room: Arc<Room>,
 }
 
@@ -44,14 +46,23 @@ impl<St> Shared<St> {
         options.complete();
         let policy = options.policy.clone();
         let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
-        let (recorder, room) = (Arc::new(options.recorder.clone()), Arc::new(Room::new(options.max_buffered)));
-        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, recorder, room }
+        let room = Arc::new(Room::new(options.max_buffered));
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, room }
     }
 }
 
 impl<St: Store> Shared<St> {
-    /// The answer of a refusal, which rides along in its extensions. It is counted, and is one event.
-    pub(super) fn refuse<B: LayerBody>(
+    /// The judge, which says how runs end.
+    pub(super) fn judge(&self) -> Judge<'_> {
+        Judge {
+            classify: self.options.classify.as_deref().map(|classify| &**classify),
+            policy: &self.engine.policy.on_interrupted,
+            recorder: &self.options.recorder,
+        }
+    }
+
+    /// The answer to a request that is rejected, with the rejection in its extensions. Counts it and logs it.
+    pub(super) fn reject<B: LayerBody>(
         &self,
         span: &Span,
         id: Option<&RecordId>,
@@ -66,7 +77,8 @@ impl<St: Store> Shared<St> {
         );
         let problem_base = Some(Arc::clone(&self.options.problem_base));
         let rejection = Rejection { problem_base, ..rejection };
-        let mut response = self.options.render(&rejection).map(whole::<B>);
+        let mut response =
+            self.options.render(&rejection).map(|data| Passage::<B>::Whole { data, trailers: None }.into());
         if let Some(seconds) = rejection.retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
@@ -74,16 +86,28 @@ impl<St: Store> Shared<St> {
         response
     }
 
-    /// Says of a replay that it is one.
-    pub(super) fn says_replayed(&self, span: &Span, id: &RecordId, status: StatusCode) {
-        event_at!(
-            self.options.replay_level, parent: span,
-            record_id = id.short(), status = status.as_u16(), "replayed"
-        );
+    /// The recorded answer. If it is a replay, it is marked as one.
+    pub(super) fn recorded<B: LayerBody>(
+        &self,
+        span: &Span,
+        id: &RecordId,
+        outcome: &Bytes,
+        is_replay: bool,
+    ) -> Response<B::Through> {
+        let Some((answer, trailers)) = snapshot::decode(outcome) else {
+            // The record's digest was right, so another program or a later release wrote these bytes.
+            self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
+            return self.reject::<B>(span, Some(id), reasons::of_refusal(Refusal::Corrupt));
+        };
+        let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
+        if is_replay {
+            event_at!(
+                self.options.replay_level, parent: span,
+                record_id = id.short(), status = response.status().as_u16(), "replayed"
+            );
+            let marker = self.options.recorder.replay_header_name.clone();
+            response.headers_mut().insert(marker, HeaderValue::from_static("true"));
+        }
+        response
     }
-}
-
-/// A body of these bytes.
-fn whole<B: LayerBody>(data: Bytes) -> B::Through {
-    Passage::Whole { data, trailers: None }.into()
 }

@@ -1,22 +1,22 @@
-//! An answer as outcome bytes, and back.
+//! Turns an answer into the bytes of an outcome, and back.
 //!
 //! # Format 1
-//! One byte for the version; the answer's status, kept headers and trailers as postcard writes them (names and values are
-//! bytes, in order, repeats included); then the body's bytes up to the end, so that a replay shares them with the
+//! One byte for the version; the answer's status, kept headers and trailers as postcard writes them (names and values
+//! are bytes, in order, repeats included); then the body's bytes up to the end, so that a replay shares them with the
 //! record instead of copying.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::kept::KeptHeaders;
+use super::kept_headers::KeptHeaders;
 
 const VERSION: u8 = 1;
 
-/// What head and trailers of most answers take.
+/// The bytes that head and trailers of most answers take.
 const USUAL: usize = 256;
 
-// As bytes, which serde takes whole where it would take a slice byte by byte; they are written alike.
+// `serde_bytes` takes the bytes as a whole, where serde would take a slice byte by byte. Both are written alike.
 type Fields<'a> = Vec<(&'a serde_bytes::Bytes, &'a serde_bytes::Bytes)>;
 
 #[derive(Serialize, Deserialize)]
@@ -28,7 +28,7 @@ struct Head<'a> {
     trailers: Option<Fields<'a>>,
 }
 
-/// Which answers are recorded, and what of them.
+/// Records answers: says which can be recorded, and what of them.
 #[derive(Debug, Clone)]
 pub(super) struct Recorder {
     pub(super) kept_headers: KeptHeaders,
@@ -37,7 +37,8 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// The outcome of an answer that is given beside a run; `None` where it is too long for one.
+    /// The outcome of an answer that no handler returned: an operator's, a reconciler's, or one that is committed with
+    /// its effect. `None` if it is too long.
     pub(super) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
         let fits = answer.body().len() <= self.max_response_body;
         fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))?
@@ -60,7 +61,7 @@ impl Recorder {
         let mut bytes = Vec::with_capacity(USUAL);
         bytes.push(VERSION);
         let head = postcard::to_extend(&head, bytes).ok()?;
-        // Exactly as long as it is: a store counts it by its length, and keeps the whole buffer.
+        // A store counts the length of an outcome, but keeps its whole buffer. So the buffer is not longer.
         let mut bytes = BytesMut::with_capacity(head.len() + body.len());
         bytes.put_slice(&head);
         bytes.put_slice(body);
@@ -68,7 +69,7 @@ impl Recorder {
     }
 }
 
-/// The answer of an outcome, and its trailers; `None` for bytes that are none.
+/// The answer of an outcome, and its trailers. `None` if the bytes are not an outcome.
 pub(super) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderMap>)> {
     let (version, rest) = outcome.split_first()?;
     if *version != VERSION {
@@ -89,9 +90,9 @@ fn field<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> (&'a serde_byt
     (serde_bytes::Bytes::new(name.as_str().as_bytes()), serde_bytes::Bytes::new(value.as_bytes()))
 }
 
-/// The fields, whose values share the outcome's bytes: who keeps one keeps all.
+/// The fields as a map. Their values share the outcome's bytes, so that keeping one of them keeps the whole outcome.
 fn map(outcome: &Bytes, fields: &Fields<'_>) -> Option<HeaderMap> {
-    // With room for what marks a replay. There may be more fields than a map takes.
+    // There is room for the marker of a replay. The attempt fails if there are more fields than a map can hold.
     let mut headers = HeaderMap::try_with_capacity(fields.len() + 1).ok()?;
     for (name, value) in fields {
         let value = HeaderValue::from_maybe_shared(outcome.slice_ref(value)).ok()?;

@@ -1,9 +1,12 @@
-//! What each refusal says, and which one a verdict is.
+//! Each reason for which a request is rejected, and what its client is told.
+//!
+//! The engine refuses ([`Refusal`]) without knowing HTTP. A [`Rejection`] is what the HTTP client gets, for a refusal
+//! of the engine's or for a reason that the engine knows nothing of.
 
 use http::{HeaderName, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
-use crate::engine::{End, OnInterrupted, Policy, Verdict};
+use crate::engine::OnInterrupted;
 use crate::fingerprint::Match;
 use crate::header::HeaderError;
 use crate::slots::Refusal;
@@ -26,34 +29,20 @@ pub(super) fn body_over_outer_limit() -> Rejection {
     Rejection::new(RejectionKind::BodyTooLarge, "The body is longer than this server takes. Nothing was done.")
 }
 
-/// The connection is broken as a rule, and nobody reads this.
+/// For a body that broke off. As a rule the connection is broken too, and nobody reads this.
 pub(super) fn body_incomplete() -> Rejection {
     let detail = "The request body could not be read to its end. Nothing was done.";
     Rejection::new(RejectionKind::BodyIncomplete, detail).same_key()
 }
 
-/// Nothing of it came for a while.
+/// For a body of which nothing came for a while, or too little.
 pub(super) fn body_late() -> Rejection {
     let detail = "The rest of the request body did not come in time. Nothing was done.";
     let late = Rejection::new(RejectionKind::BodyIncomplete, detail).same_key();
     Rejection { status: StatusCode::REQUEST_TIMEOUT, ..late }
 }
 
-/// The refusal of a verdict that is no answer.
-pub(super) fn of_verdict<T>(verdict: &Verdict<T>, policy: &Policy) -> Rejection {
-    match verdict {
-        Verdict::CutShort => cut_short(&policy.on_interrupted),
-        Verdict::Mismatch(found) => of_mismatch(*found),
-        Verdict::Met(End::Refused(refusal)) => of_refusal(*refusal),
-        Verdict::Met(End::Consumed { status }) => not_replayable(*status),
-        Verdict::Met(End::Unknown { .. }) => outcome_unknown(&policy.on_interrupted),
-        Verdict::Met(End::InDoubt) => in_doubt(),
-        Verdict::Met(End::InFlight | End::Released) => in_flight(),
-        // Those that are answers do not come here.
-        Verdict::Met(End::Outcome(_)) | Verdict::Answered(_) | Verdict::Committed(_) => in_flight(),
-    }
-}
-
+/// The rejection for a refusal of the engine's.
 pub(super) fn of_refusal(refusal: Refusal) -> Rejection {
     match refusal {
         Refusal::Unavailable => {
@@ -83,7 +72,7 @@ pub(super) fn overloaded() -> Rejection {
     Rejection::new(RejectionKind::Overloaded, detail).after(2)
 }
 
-fn of_mismatch(found: Match) -> Rejection {
+pub(super) fn of_mismatch(found: Match) -> Rejection {
     match found {
         Match::OtherCredentials => {
             let detail = "This key was used for the same request with other credentials. Do not mint a new key: the \
@@ -97,19 +86,19 @@ fn of_mismatch(found: Match) -> Rejection {
             Rejection::new(RejectionKind::NotVerifiable, detail)
         }
         Match::Other | Match::Same => {
-            let detail = "This key was used for another request: its method, host, path, query, content type, body, or a \
-                header that this server compares differs. Use a new key for a new operation.";
+            let detail = "This key was used for another request: its method, host, path, query, content type, body, or \
+                a header that this server compares differs. Use a new key for a new operation.";
             Rejection::new(RejectionKind::KeyReused, detail)
         }
     }
 }
 
-fn in_flight() -> Rejection {
+pub(super) fn in_flight() -> Rejection {
     let detail = "A request with this key is being processed. Try again with the same key.";
     Rejection::new(RejectionKind::InFlight, detail).after(1)
 }
 
-fn not_replayable(status: u16) -> Rejection {
+pub(super) fn not_replayable(status: u16) -> Rejection {
     let detail = format!(
         "The request with this key was answered with status {status}, and that answer was too large, too slow or a \
          stream, so that it was not stored. It is not run again; a new key would run it again."
@@ -118,34 +107,34 @@ fn not_replayable(status: u16) -> Rejection {
     Rejection { original_status, ..Rejection::new(RejectionKind::NotReplayable, detail) }
 }
 
-/// For a retry of a request of which nobody knows.
-fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
+/// For a retry of a request of which nobody knows whether it took effect.
+pub(super) fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
     if let OnInterrupted::Reconcile(_) = policy {
-        let detail = "It is not known yet whether the request with this key took effect. Try again later with the same key. \
-            A new key would run it again.";
+        let detail = "It is not known yet whether the request with this key took effect. Try again later with the same \
+            key. A new key would run it again.";
         return Rejection::new(RejectionKind::OutcomeUnknown, detail).same_key();
     }
-    let detail = "Nobody knows whether the request with this key took effect. It is not run again. A new key would run it again; \
-        find out first, or ask the operator, who can settle it.";
+    let detail = "Nobody knows whether the request with this key took effect. It is not run again. A new key would run \
+        it again; find out first, or ask the operator, who can settle it.";
     Rejection::new(RejectionKind::OutcomeUnknown, detail)
 }
 
-/// For the request whose own run's transaction may or may not be durable. The store that could tell is poisoned; after a
+/// For a request whose own run has sent a transaction that may or may not be durable. The store is poisoned; after a
 /// restart it knows.
-fn in_doubt() -> Rejection {
+pub(super) fn in_doubt() -> Rejection {
     let detail = "The store failed while the request was being committed, and nobody knows whether it took effect. Try \
         again later with the same key. A new key could run it again.";
     let in_doubt = Rejection::new(RejectionKind::OutcomeUnknown, detail).same_key();
     Rejection { status: StatusCode::SERVICE_UNAVAILABLE, ..in_doubt }
 }
 
-/// For the request whose own run it was.
-fn cut_short(policy: &OnInterrupted) -> Rejection {
+/// For a request whose own run was cut short.
+pub(super) fn cut_short(policy: &OnInterrupted) -> Rejection {
     let unknown = "The request was cut short, and nobody knows whether it took effect.";
     let then = match policy {
         OnInterrupted::Refuse => {
-            "It is not run again under this key. A new key would run it again; find out first, or ask the operator, who \
-             can settle it."
+            "It is not run again under this key. A new key would run it again; find out first, or ask the operator, \
+             who can settle it."
         }
         OnInterrupted::Rerun => "With the same key it is run again.",
         OnInterrupted::Reconcile(_) => "With the same key it is found out.",

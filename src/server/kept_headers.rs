@@ -1,4 +1,4 @@
-//! Which headers of an answer are recorded.
+//! Says which headers of an answer are recorded.
 
 use http::header::{
     AGE, CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -7,26 +7,26 @@ use http::header::{
 
 /// Header names that are left out of a record, beside those that the answer's `Connection` names.
 const LEFT_OUT: [HeaderName; 30] = [
-    // Hop-by-hop (RFC 9110, section 7.6.1), and what announces trailers: kept where there are some.
+    // These are hop-by-hop (RFC 9110, section 7.6.1). `Trailer` is kept all the same if there are trailers.
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     TE,
     TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
-    // Of the message that is sent, not of the outcome.
+    // These belong to the message that is sent, not to the outcome.
     DATE,
     CONTENT_LENGTH,
     AGE,
     VIA,
     HeaderName::from_static("server-timing"),
-    // For the client that asked first.
+    // These are for the client that asked first.
     SET_COOKIE,
     HeaderName::from_static("set-cookie2"),
     HeaderName::from_static("clear-site-data"),
     WWW_AUTHENTICATE,
     HeaderName::from_static("authentication-info"),
-    // Of one request.
+    // These belong to one request.
     HeaderName::from_static("request-id"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("correlation-id"),
@@ -48,10 +48,12 @@ const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-",
 
 /// Which headers of an answer are recorded and replayed. The first answer carries all of them in any case.
 ///
-/// By default all but: hop-by-hop headers and those that `Connection` names, `Date`, `Content-Length` (made anew),
-/// `Age`, `Via`, `Server-Timing`, `Set-Cookie`, `Clear-Site-Data`, `WWW-Authenticate`, `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the
-/// ids of tracing systems and single requests.
+/// By default all are kept but hop-by-hop headers and those that `Connection` names, `Date`, `Content-Length` (it is
+/// made anew), `Age`, `Via`, `Server-Timing`, `Set-Cookie`, `Clear-Site-Data`, `WWW-Authenticate`,
+/// `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the ids of tracing systems and single
+/// requests.
 #[derive(Debug, Clone, Default)]
+#[must_use]
 pub struct KeptHeaders {
     with: Vec<HeaderName>,
     without: Vec<HeaderName>,
@@ -59,14 +61,12 @@ pub struct KeptHeaders {
 
 impl KeptHeaders {
     /// Keeps these headers too. Think of who may send the retry before you keep `Set-Cookie`.
-    #[must_use]
     pub fn with(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.with.extend(names);
         self
     }
 
     /// Leaves these headers out too.
-    #[must_use]
     pub fn without(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.without.extend(names);
         self

@@ -1,20 +1,21 @@
-//! The bytes of request bodies that are being read, bounded over all requests of a layer.
+//! The room for request bodies that are being read: a bound on their bytes, over all requests of a layer.
 //!
-//! A quarter of the room is for bodies up to 64 KiB alone, and a quarter for longer ones: neither kind can keep the other out.
+//! A quarter of the room is for bodies up to 64 KiB alone, and a quarter for longer ones, so that neither kind can keep
+//! the other out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Up to so many bytes a body is small.
+/// The most bytes of a small body.
 const SMALL: usize = 64 * 1024;
 
-/// What there is room for, and what of it is taken.
+/// The number of bytes that there is room for, and what of it is taken.
 #[derive(Debug)]
 pub(super) struct Room {
     most: usize,
     taken: Mutex<Taken>,
 }
 
-/// By bodies that are small so far, and by the others.
+/// The bytes that are taken by bodies that are small so far, and by the others.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Taken {
     small: usize,
@@ -42,7 +43,7 @@ impl Taken {
     }
 }
 
-/// What one body takes of it. Given back when dropped.
+/// What one body takes of the room. It is given back when the share is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     room: Arc<Room>,
@@ -54,7 +55,7 @@ impl Share {
         Self { room: Arc::clone(room), bytes: 0 }
     }
 
-    /// Takes so many more. `false`: there is no room.
+    /// Takes this number of bytes more. Returns `false` if there is no room for them.
     #[must_use]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let whole = self.bytes.saturating_add(bytes);

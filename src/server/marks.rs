@@ -1,0 +1,90 @@
+//! What a handler can say of its own answer: marks for the answer's extensions.
+//!
+//! What follows from a mark is decided in `meaning.rs`.
+
+use std::any::Any;
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Extensions, StatusCode};
+
+/// Marks an answer as given *before anything happened*: the key is freed, and a retry runs. Put it into the answer's
+/// extensions, or, in axum, into what the handler returns: `(StatusCode::SERVICE_UNAVAILABLE, Release, "busy")`. Alone
+/// it is an answer too: 503.
+///
+/// Use it only if the handler knows that there was no effect. If it marked a downstream service's 503 *after* the
+/// charge, the retry would be a second charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Release;
+
+/// Marks an answer as final: it is recorded and replayed, whatever its status. Alone it is an answer too: 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep;
+
+/// Marks an answer as "nobody knows whether it took effect": the handler's call to the card network timed out, say. The
+/// answer goes to its client as it is; the operation is interrupted, and a retry gets what
+/// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Put it into the answer's extensions, or, in axum,
+/// into what the handler returns: `(StatusCode::BAD_GATEWAY, Unknown, "the card network did not answer")`. Alone it is
+/// an answer too: 504.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown;
+
+/// Takes the marks out of an answer.
+pub(super) fn remove(extensions: &mut Extensions) {
+    extensions.remove::<Unknown>();
+    extensions.remove::<Keep>();
+    extensions.remove::<Release>();
+}
+
+/// Answers a panic that tower-http's `CatchPanicLayer::custom` has caught *inside* the idempotency layer: 500, marked
+/// [`Unknown`], logged with the panic's message. Without it that layer's answer would be recorded as the outcome of a
+/// handler that was cut half-way.
+/// ```
+/// use tower_http::catch_panic::CatchPanicLayer;
+/// use tower_idempotency::server::answer_panic;
+///
+/// let inside = CatchPanicLayer::custom(answer_panic);
+/// ```
+#[must_use]
+pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<http_body_util::Full<bytes::Bytes>> {
+    let message = panic.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text");
+    tracing::error!(target: "tower_idempotency", message, "the handler panicked");
+    let mut response = http::Response::new("The request was cut short; nobody knows whether it took effect.".into());
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.extensions_mut().insert(Unknown);
+    response
+}
+
+#[cfg(feature = "axum")]
+mod parts {
+    use std::convert::Infallible;
+
+    use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
+    use http::StatusCode;
+
+    use super::{Keep, Release, Unknown};
+
+    macro_rules! mark {
+        ($mark:ident, $status:expr) => {
+            impl IntoResponseParts for $mark {
+                type Error = Infallible;
+
+                fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+                    parts.extensions_mut().insert(self);
+                    Ok(parts)
+                }
+            }
+
+            impl IntoResponse for $mark {
+                fn into_response(self) -> Response {
+                    ($status, self, ()).into_response()
+                }
+            }
+        };
+    }
+
+    mark!(Release, StatusCode::SERVICE_UNAVAILABLE);
+    mark!(Keep, StatusCode::OK);
+    mark!(Unknown, StatusCode::GATEWAY_TIMEOUT);
+}
