@@ -1,11 +1,25 @@
-//! A time limit that costs nothing where there is nothing to wait for.
+//! The time limits of a write that hangs, and a time limit that costs nothing where there is nothing to wait for.
+//!
+//! Several wait for one write, each a little longer than the one before: whoever knows most about it is the first to say so.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+const SOONER: Duration = Duration::from_secs(5);
+
+/// How long a store's write may take before it is taken for failed: after some I/O errors an engine may wait for ever.
+pub(crate) const WRITE_STUCK_AFTER: Duration = Duration::from_secs(60);
+/// How long a store waits for the answer to what it was asked.
+pub(crate) const STORE_ANSWERS_WITHIN: Duration = WRITE_STUCK_AFTER.saturating_add(SOONER);
+/// How long a run waits for the answer to its transaction.
+pub(crate) const COMMIT_ANSWERED_WITHIN: Duration = STORE_ANSWERS_WITHIN.saturating_add(SOONER);
+/// How long a run may take beyond `max_run` to record how it ended: it may wait for its transaction, and try again.
+pub(crate) const END_RECORDED_WITHIN: Duration = COMMIT_ANSWERED_WITHIN.saturating_add(Duration::from_secs(20));
 
 pin_project_lite::pin_project! {
     /// What a future comes to, or `None` if it is not ready at the deadline. `None` for a deadline: there is none.
@@ -41,7 +55,6 @@ impl<F: Future> Future for Within<F> {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
-    use std::time::Duration;
 
     use super::*;
 

@@ -1,7 +1,6 @@
 //! Asking the store for the operation, under its slot.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,11 +11,10 @@ use crate::fingerprint::Match;
 use crate::record::{Applied, Claim, Fence, Hold, Owner, Record, Reply, State, Transition};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
+use crate::within::END_RECORDED_WITHIN;
 
 /// How often an operation is claimed whose record vanishes each time before it is looked at.
 const CLAIMS: usize = 3;
-/// What a run may take beyond `max_run`, to record how it ended: longer than it waits for a transaction of its own.
-const RECORDED_WITHIN: Duration = Duration::from_secs(90);
 
 /// What there is, once the store was asked.
 #[derive(Debug)]
@@ -124,7 +122,7 @@ impl<St: Store> Engine<St> {
             fingerprint: ask.fingerprint,
             origin: None,
             may_repeat: !self.claims_durably(),
-            bound: self.policy.max_run.saturating_add(RECORDED_WITHIN),
+            bound: self.policy.max_run.saturating_add(END_RECORDED_WITHIN),
             interrupted_retention: self.policy.interrupted_retention,
             patience: deadline.saturating_duration_since(Instant::now()),
         }

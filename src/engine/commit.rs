@@ -8,11 +8,12 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::commitment::{ANSWERED_WITHIN, Answer, Doubt, Pending};
+use super::commitment::{Answer, Doubt, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::store::embedded::{CommitError, Purpose, Reason, Transact};
 use crate::store::{Abort, SledStore, Store as _, StoreError, TransactionTree, effect};
+use crate::within::COMMIT_ANSWERED_WITHIN;
 
 /// For how long a transaction that is no run's may wait for the writer.
 const BEGUN_WITHIN: Duration = Duration::from_secs(30);
@@ -160,7 +161,7 @@ fn known<E: 'static>(reason: Reason) -> CommitError<E> {
 
 /// Waits for the writer's answer.
 async fn answer<E>(sent: Sent<E>) -> Result<Bytes, CommitError<E>> {
-    let doubt = match timeout(ANSWERED_WITHIN, sent).await {
+    let doubt = match timeout(COMMIT_ANSWERED_WITHIN, sent).await {
         Ok(Ok(answer)) => return answer,
         Ok(Err(_)) => "the store was poisoned or closed meanwhile",
         Err(_) => "a write has not returned",

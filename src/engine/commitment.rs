@@ -18,9 +18,7 @@ use crate::fingerprint::Fingerprint;
 use crate::laboratory::point;
 use crate::record::Hold;
 use crate::slots::{Slot, Slots};
-
-/// How long the writer's answer is waited for: longer than a store takes to say that a write is stuck.
-pub(super) const ANSWERED_WITHIN: Duration = Duration::from_secs(70);
+use crate::within::COMMIT_ANSWERED_WITHIN;
 
 /// What a run's transaction needs, and where it stands.
 #[derive(Debug)]
@@ -134,7 +132,7 @@ impl Commitment {
     }
 
     async fn wait_and_close(&self) -> Answer {
-        let waited = timeout(ANSWERED_WITHIN, async {
+        let waited = timeout(COMMIT_ANSWERED_WITHIN, async {
             loop {
                 let moved = self.moved.notified();
                 tokio::pin!(moved);

@@ -30,8 +30,6 @@ const LATE: Duration = Duration::from_millis(2_500);
 const MOST_WAITING: usize = 4_096;
 /// How many threads read at a time.
 pub(super) const READERS: u32 = 4;
-/// How long a write may take before it is taken for failed: after some I/O errors an engine may wait for ever.
-pub(super) const STUCK: Duration = Duration::from_secs(60);
 /// Fences of one boot: 2^40. The boot number has the 23 bits above, so that a fence fits a signed 64-bit column.
 pub(super) const BOOT_SHIFT: u32 = 40;
 pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;

@@ -3,14 +3,13 @@
 use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures_util::future::Either;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::queue::Sender;
-use super::state::{STUCK, Shared};
+use super::state::Shared;
 use super::storage_engine::StorageEngine;
 use super::transact::{CommitError, Purpose, Transact};
 use super::verb::{Reply, Step, Verb};
@@ -20,9 +19,7 @@ use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
 use crate::slots::Slots;
 use crate::store::StoreError;
 use crate::store::contract::{Health, InterruptedRecord, Page};
-
-/// How long an answer is waited for: a little longer than a write may take before it is taken for failed.
-const ANSWERED_WITHIN: Duration = STUCK.saturating_add(Duration::from_secs(5));
+use crate::within::STORE_ANSWERS_WITHIN;
 
 /// A store over an embedded engine. A handle; clones share the open store.
 #[derive(Debug)]
@@ -128,7 +125,7 @@ impl<E: StorageEngine> Embedded<E> {
 type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
 
 async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
-    match timeout(ANSWERED_WITHIN, sent?).await {
+    match timeout(STORE_ANSWERS_WITHIN, sent?).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err(gone()),
         Err(_) => Err(StoreError::uncertain("a write has not returned")),

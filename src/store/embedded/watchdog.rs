@@ -7,8 +7,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::state::{SLOW, STUCK, Shared};
+use super::state::{SLOW, Shared};
 use super::storage_engine::StorageEngine;
+use crate::within::WRITE_STUCK_AFTER;
 
 /// How often it looks, and tends the engine, which may rely on it: see [`StorageEngine::tend`].
 const LOOK_EVERY: Duration = Duration::from_millis(125);
@@ -63,9 +64,9 @@ pub(super) fn look<E: StorageEngine>(shared: &Shared<E>, reported: &mut bool) ->
         tracing::error!(target: "tower_idempotency", %path, seconds, "a write has not returned yet; is the disk all right?");
     }
     *reported = slow.is_some();
-    let stuck = slow.is_some_and(|age| age >= STUCK);
+    let stuck = slow.is_some_and(|age| age >= WRITE_STUCK_AFTER);
     if stuck {
-        shared.poison(format!("a write has not returned in {STUCK:?}"));
+        shared.poison(format!("a write has not returned in {WRITE_STUCK_AFTER:?}"));
     }
     stuck
 }
