@@ -1,44 +1,57 @@
 //! The body types that go through the layer.
 //!
-//! Under axum the types stay what they are: `axum::body::Body` in and out. In another stack a body of type `B` leaves
-//! the layer as [`ReplayBody<B>`], which is `B` itself where nothing was done to it.
+//! A layer is in one of two modes. As it is made, axum's body goes in and comes out, and no type changes ([`KeepBody`]).
+//! In the other, a body of any type `B` comes out as [`ReplayBody<B>`], which is `B` itself where nothing was done to it
+//! ([`AnyBody`]).
 
 use std::fmt;
-use std::ops::DerefMut;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use futures_util::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
-use http_body_util::{Either, Empty, Full, Limited, StreamBody};
 
-/// A body that can go through the layer.
-///
-/// It names the type it leaves as. That is the same type where one can be made of bytes, as axum's can, and
-/// [`ReplayBody`] otherwise. For a body type of your own:
-/// ```
-/// # use bytes::Bytes;
-/// # use std::{pin::Pin, task::{Context, Poll}};
-/// use tower_idempotency::server::{LayerBody, ReplayBody};
-/// # struct MyBody;
-/// # impl http_body::Body for MyBody {
-/// #     type Data = Bytes; type Error = std::io::Error;
-/// #     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>)
-/// #         -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> { Poll::Ready(None) }
-/// # }
-/// impl LayerBody for MyBody {
-///     type Through = ReplayBody<Self>;
-/// }
-/// ```
-/// A body type of another crate can be mapped to one of these outside the layer, with tower-http's
-/// `MapRequestBodyLayer` and `MapResponseBodyLayer`.
-pub trait LayerBody: Body<Data: Send, Error: Send + 'static> + Send + Sized + 'static {
-    /// The type that leaves the layer.
-    type Through: Body + From<Passage<Self>> + Send + 'static;
+/// A body that can go through a layer: every [`Body`] whose data and errors can be sent to another thread.
+#[diagnostic::on_unimplemented(
+    message = "an idempotency layer can't carry the body `{Self}`",
+    note = "the body has to be `Send + 'static`, its data `Send`, and its errors `Send + 'static`"
+)]
+pub trait SendBody: Body<Data: Send, Error: Send + 'static> + Send + 'static {}
+
+impl<B: Body<Data: Send, Error: Send + 'static> + Send + 'static> SendBody for B {}
+
+/// Which body types go through a layer, and as which types they come out: [`KeepBody`] or [`AnyBody`].
+#[diagnostic::on_unimplemented(
+    message = "an idempotency layer in the mode `{Self}` does not carry the body `{B}`",
+    note = "call `.any_body()` on the layer: it then carries every body whose data and errors are `Send`",
+    note = "without `.any_body()`, both bodies are `axum::body::Body`, and the feature `axum` is on"
+)]
+pub trait BodyMode<B: Body>: Send + Sync + 'static {
+    /// The type as which a body `B` comes out.
+    type Through: Body + From<Passage<B>> + Send + 'static;
 }
+
+/// The mode of a layer as it is made: axum's body stays axum's body.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepBody(());
+
+/// The mode of a layer after [`any_body`](super::IdempotencyLayer::any_body): a body of any type `B` comes out as
+/// [`ReplayBody<B>`].
+#[derive(Debug, Clone, Copy)]
+pub struct AnyBody(());
+
+#[cfg(feature = "axum")]
+impl BodyMode<axum::body::Body> for KeepBody {
+    type Through = axum::body::Body;
+}
+
+impl<B: SendBody> BodyMode<B> for AnyBody {
+    type Through = ReplayBody<B>;
+}
+
+/// As which type a body `B` comes out of a layer in the mode `M`.
+pub(super) type Through<M, B> = <M as BodyMode<B>>::Through;
 
 /// What the layer did with a body.
 pub enum Passage<B: Body> {
@@ -182,11 +195,6 @@ fn into_bytes<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
 }
 
 #[cfg(feature = "axum")]
-impl LayerBody for axum::body::Body {
-    type Through = Self;
-}
-
-#[cfg(feature = "axum")]
 impl From<Passage<Self>> for axum::body::Body {
     // This is called twice for every request that passes.
     #[inline]
@@ -197,31 +205,4 @@ impl From<Passage<Self>> for axum::body::Body {
             passage => Self::new(ReplayBody::from(passage)),
         }
     }
-}
-
-/// Implements [`LayerBody`] for types that leave the layer as [`ReplayBody`]. Each line has a type's parameters and the
-/// type.
-macro_rules! replayed {
-    ($([$($parameters:tt)*] $body:ty;)*) => {$(
-        impl<$($parameters)*> LayerBody for $body {
-            type Through = ReplayBody<Self>;
-        }
-    )*};
-}
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-replayed! {
-    [] String;
-    [] hyper::body::Incoming;
-    [D: Buf + Send + 'static] Full<D>;
-    [D: Buf + Send + 'static] Empty<D>;
-    [D: Buf + Send + 'static, E: Send + 'static] BoxBody<D, E>;
-    [D: Buf + Send + 'static, E: Send + 'static] UnsyncBoxBody<D, E>;
-    [S: Stream<Item = Result<Frame<D>, E>> + Send + 'static, D: Buf + Send, E: Send + 'static] StreamBody<S>;
-    [B: LayerBody<Error: Into<BoxError>>] Limited<B>;
-    [L: LayerBody<Error: Into<BoxError>>, R: LayerBody<Error: Into<BoxError>> + Body<Data = L::Data>] Either<L, R>;
-    [B: LayerBody] ReplayBody<B>;
-    [B: LayerBody + Unpin] Box<B>;
-    [P: DerefMut<Target: Body<Data: Send, Error: Send + 'static>> + Unpin + Send + 'static] Pin<P>;
 }

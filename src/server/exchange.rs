@@ -13,7 +13,7 @@ use http::{Request, Response, Version};
 use tower_service::Service;
 use tracing::Span;
 
-use super::body::{LayerBody, Passage};
+use super::body::{BodyMode, Passage, SendBody, Through};
 use super::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::context::IdempotencyContext;
 use super::marks;
@@ -28,7 +28,7 @@ use crate::key::{Key, RecordId};
 use crate::store::Store;
 
 /// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
-pub(super) struct Exchange<S, St, B: LayerBody> {
+pub(super) struct Exchange<S, St, B: SendBody> {
     pub(super) shared: Arc<Shared<St>>,
     pub(super) key: Key,
     pub(super) service: S,
@@ -40,14 +40,15 @@ pub(super) struct Exchange<S, St, B: LayerBody> {
 }
 
 /// What a run gives its requester.
-type Answer<R, E> = Result<Response<<R as LayerBody>::Through>, E>;
+type Answer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
-impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
-    pub(super) async fn answer<R, E>(mut self: Box<Self>, body: B) -> Answer<R, E>
+impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
+    pub(super) async fn answer<M, R, E>(mut self: Box<Self>, body: B) -> Answer<M, R, E>
     where
-        S: Service<Request<B::Through>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
+        M: BodyMode<B> + BodyMode<R>,
+        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
         E: Send + 'static,
-        R: LayerBody,
+        R: SendBody,
     {
         let shared = Arc::clone(&self.shared);
         let span = engine::span();
@@ -57,14 +58,14 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
             Err(rejection) => {
                 // Nobody waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
-                let rejection = shared.reject::<R>(&span, None, rejection);
+                let rejection = shared.reject::<M, R>(connection, &span, None, rejection);
                 return Ok(connection.read_on(Box::pin(body), rejection).await);
             }
         };
         let limit = shared.options.max_request_body;
         let share = Some(Share::new(&shared.room));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
-        let reject = |rejection| shared.reject::<R>(&span, Some(&id), rejection);
+        let reject = |rejection| shared.reject::<M, R>(connection, &span, Some(&id), rejection);
         let fingerprint = match collect(body, &mut bounds).await {
             Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
                 return Ok(reject(reasons::body_incomplete()));
@@ -100,8 +101,8 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         let slots = shared.engine.store.slots();
         let is_within = enclosing.is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         let ask = Ask { id, fingerprint, is_within };
-        let verdict = shared.engine.exchange(&span, ask, |context| self.run::<R>(context)).await;
-        let mut answer = told::<R, E, St>(&shared, &span, &id, verdict);
+        let verdict = shared.engine.exchange(&span, ask, |context| self.run::<M, R>(context)).await;
+        let mut answer = told::<M, R, E, St>(&shared, connection, &span, &id, verdict);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
         }
@@ -109,11 +110,11 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
     }
 
     /// Calls the handler, and says how the run ends.
-    async fn run<R>(self: Box<Self>, context: RunContext) -> (Answer<R, S::Error>, End)
+    async fn run<M, R>(self: Box<Self>, context: RunContext) -> (Answer<M, R, S::Error>, End)
     where
-        S: Service<Request<B::Through>, Response = Response<R>>,
-        S::Error: 'static,
-        R: LayerBody,
+        M: BodyMode<B> + BodyMode<R>,
+        S: Service<Request<Through<M, B>>, Response = Response<R>, Error: 'static>,
+        R: SendBody,
     {
         let (shared, _service, answering) = {
             let Self { shared, key, mut service, mut parts, body, share } = *self;
@@ -126,7 +127,7 @@ impl<S, St: Store, B: LayerBody> Exchange<S, St, B> {
         };
         match answering.await {
             Ok(response) => {
-                let (response, end) = take(&shared, response).await;
+                let (response, end) = take::<M, R, St>(&shared, response).await;
                 (Ok(response), end)
             }
             Err(error) => {
@@ -149,17 +150,18 @@ async fn let_go_if_reset(parts: &Parts) {
 }
 
 /// Turns a verdict into the request's answer.
-fn told<R: LayerBody, E, St: Store>(
+fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
     shared: &Shared<St>,
+    connection: Connection,
     span: &Span,
     id: &RecordId,
-    verdict: Verdict<Answer<R, E>>,
-) -> Answer<R, E> {
+    verdict: Verdict<Answer<M, R, E>>,
+) -> Answer<M, R, E> {
     let policy = &shared.engine.policy.on_interrupted;
     let rejection = match verdict {
         Verdict::Answered(answer) => return answer,
-        Verdict::Committed(outcome) => return Ok(shared.recorded::<R>(span, id, &outcome, false)),
-        Verdict::Met(End::Outcome(outcome)) => return Ok(shared.recorded::<R>(span, id, &outcome, true)),
+        Verdict::Committed(outcome) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, false)),
+        Verdict::Met(End::Outcome(outcome)) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, true)),
         Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal),
         Verdict::Met(End::Consumed { status }) => reasons::not_replayable(status),
         Verdict::Met(End::Unknown { .. }) => reasons::outcome_unknown(policy),
@@ -168,11 +170,14 @@ fn told<R: LayerBody, E, St: Store>(
         Verdict::Mismatch(found) => reasons::of_mismatch(found),
         Verdict::CutShort => reasons::cut_short(policy),
     };
-    Ok(shared.reject::<R>(span, Some(id), rejection))
+    Ok(shared.reject::<M, R>(connection, span, Some(id), rejection))
 }
 
 /// Passes the handler's answer on, and says how the run ends by it.
-async fn take<R: LayerBody, St: Store>(shared: &Shared<St>, response: Response<R>) -> (Response<R::Through>, End) {
+async fn take<M: BodyMode<R>, R: SendBody, St: Store>(
+    shared: &Shared<St>,
+    response: Response<R>,
+) -> (Response<Through<M, R>>, End) {
     let (parts, body) = response.into_parts();
     let (passage, end) = if needs_no_body(&parts) {
         (Passage::Untouched(body), shared.judge().of_answer::<R>(&parts, None))

@@ -7,36 +7,37 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use http::Response;
+use http_body::Body;
 
-use super::body::{LayerBody, Passage};
+use super::body::Passage;
 
 pin_project_lite::pin_project! {
-    /// The future of an answer. It is the inner service's own if the request is passed on.
-    pub struct ResponseFuture<F, B: LayerBody, E> {
+    /// The future of an answer with a body `T`. It is the inner service's own, `F`, if the request is passed on.
+    pub struct ResponseFuture<F, T, E> {
         #[pin]
-        kind: Kind<F, B, E>,
+        kind: Kind<F, T, E>,
     }
 }
 
 pin_project_lite::pin_project! {
     #[project = KindProjected]
-    enum Kind<F, B: LayerBody, E> {
+    enum Kind<F, T, E> {
         Passing { #[pin] inner: F },
-        Exchange { inner: BoxFuture<'static, Result<Response<B::Through>, E>> },
+        Exchange { inner: BoxFuture<'static, Result<Response<T>, E>> },
     }
 }
 
-impl<F, B: LayerBody, E> ResponseFuture<F, B, E> {
+impl<F, T, E> ResponseFuture<F, T, E> {
     pub(super) fn passing(inner: F) -> Self {
         Self { kind: Kind::Passing { inner } }
     }
 
-    pub(super) fn exchange(inner: BoxFuture<'static, Result<Response<B::Through>, E>>) -> Self {
+    pub(super) fn exchange(inner: BoxFuture<'static, Result<Response<T>, E>>) -> Self {
         Self { kind: Kind::Exchange { inner } }
     }
 }
 
-impl<F, B: LayerBody, E> fmt::Debug for ResponseFuture<F, B, E> {
+impl<F, T, E> fmt::Debug for ResponseFuture<F, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             Kind::Passing { .. } => "ResponseFuture::Passing",
@@ -45,12 +46,13 @@ impl<F, B: LayerBody, E> fmt::Debug for ResponseFuture<F, B, E> {
     }
 }
 
-impl<F, B, E> Future for ResponseFuture<F, B, E>
+impl<F, B, T, E> Future for ResponseFuture<F, T, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: LayerBody,
+    B: Body,
+    T: From<Passage<B>>,
 {
-    type Output = Result<Response<B::Through>, E>;
+    type Output = Result<Response<T>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {

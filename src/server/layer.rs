@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::{HeaderName, Method, Response};
 use tower_layer::Layer;
 use tracing::Level;
 
+use super::body::{AnyBody, KeepBody};
 use super::identify::FingerprintBody;
 use super::kept_headers::KeptHeaders;
 use super::meaning::Classify;
@@ -37,19 +39,22 @@ use crate::store::Store;
 /// ```
 /// Clones share the store. Layers over one store, with the same or other options, know each other's runs.
 #[must_use]
-pub struct IdempotencyLayer<St> {
+///
+/// `M` says which body types go through: axum's alone, or, after [`any_body`](Self::any_body), all.
+pub struct IdempotencyLayer<St, M = KeepBody> {
     pub(super) shared: Arc<Shared<St>>,
+    mode: PhantomData<M>,
 }
 
 impl<St: Store> IdempotencyLayer<St> {
     /// A layer over `store` with the default options.
     pub fn new(store: St) -> Self {
-        Self { shared: Arc::new(Shared::new(Arc::new(store), Options::default())) }
+        Self::sharing(Arc::new(Shared::new(Arc::new(store), Options::default())))
     }
 }
 
 /// The options. The README has a table of them and their defaults.
-impl<St> IdempotencyLayer<St> {
+impl<St, M> IdempotencyLayer<St, M> {
     /// The header that carries the key. Default: `Idempotency-Key`.
     pub fn header_name(self, name: HeaderName) -> Self {
         self.with(|options| options.header_name = name)
@@ -216,10 +221,42 @@ impl<St> IdempotencyLayer<St> {
         self.with(|options| options.wrap_run = Some(Hook(Arc::new(move |run| Box::pin(wrap(run))))))
     }
 
+    /// Lets every body type through, where the request's body or the answer's is not axum's: in a plain Tower stack, on
+    /// a hyper server, around tonic's routes. A body `B` comes out as [`ReplayBody<B>`](super::ReplayBody), so the inner
+    /// service takes a `Request<ReplayBody<B>>` and the layer's answer has a `ReplayBody`, too.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// # use std::convert::Infallible;
+    /// # use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_idempotency::server::ReplayBody;
+    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+    ///
+    /// async fn charge(_: Request<ReplayBody<Full<Bytes>>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    ///     Ok(Response::new("charged".into()))
+    /// }
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .layer(IdempotencyLayer::new(MemoryStore::new()).any_body())
+    ///     .service(service_fn(charge));
+    /// # let _ = tower::ServiceExt::oneshot(service, Request::new(Full::default()));
+    /// # }
+    /// ```
+    pub fn any_body(self) -> IdempotencyLayer<St, AnyBody> {
+        IdempotencyLayer::sharing(self.shared)
+    }
+
+    fn sharing(shared: Arc<Shared<St>>) -> Self {
+        Self { shared, mode: PhantomData }
+    }
+
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = self.shared.options.clone();
         change(&mut options);
-        Self { shared: Arc::new(Shared::new(Arc::clone(&self.shared.engine.store), options)) }
+        Self::sharing(Arc::new(Shared::new(Arc::clone(&self.shared.engine.store), options)))
     }
 
     /// The store.
@@ -229,21 +266,36 @@ impl<St> IdempotencyLayer<St> {
     }
 }
 
-impl<S, St: Store> Layer<S> for IdempotencyLayer<St> {
-    type Service = IdempotencyService<S, St>;
+impl<S, St: Store, M> Layer<S> for IdempotencyLayer<St, M> {
+    type Service = IdempotencyService<S, St, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        IdempotencyService::new(inner, Arc::clone(&self.shared))
+        IdempotencyService::behind(Arc::clone(&self.shared), inner)
     }
 }
 
-impl<St> Clone for IdempotencyLayer<St> {
+/// As tower-http's services have it.
+impl<S, St: Store> IdempotencyService<S, St> {
+    /// `inner` behind a layer over `store` with the default options.
+    #[must_use]
+    pub fn new(inner: S, store: St) -> Self {
+        Self::layer(store).layer(inner)
+    }
+
+    /// A layer over `store` with the default options: see [`IdempotencyLayer::new`].
+    #[must_use]
+    pub fn layer(store: St) -> IdempotencyLayer<St> {
+        IdempotencyLayer::new(store)
+    }
+}
+
+impl<St, M> Clone for IdempotencyLayer<St, M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self::sharing(Arc::clone(&self.shared))
     }
 }
 
-impl<St: fmt::Debug> fmt::Debug for IdempotencyLayer<St> {
+impl<St: fmt::Debug, M> fmt::Debug for IdempotencyLayer<St, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shared { engine, options, .. } = &*self.shared;
         f.debug_struct("IdempotencyLayer").field("store", &engine.store).field("options", options).finish()

@@ -37,6 +37,7 @@ mod commit;
 mod context;
 mod exchange;
 mod future;
+mod grpc;
 mod identify;
 mod kept_headers;
 mod layer;
@@ -55,7 +56,7 @@ mod shared;
 mod snapshot;
 mod target;
 
-pub use body::{LayerBody, Passage, ReplayBody};
+pub use body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBody};
 #[cfg(feature = "sled")]
 pub use commit::Committed;
 pub use context::IdempotencyContext;

@@ -22,7 +22,7 @@ pub enum Resolve {
 }
 
 /// For operators.
-impl<St: Store> IdempotencyLayer<St> {
+impl<St: Store, M> IdempotencyLayer<St, M> {
     /// Refuses new keys from now on (503 `shutting-down`; replays are still given), and waits at most `deadline` for
     /// the runs under way on all layers over this store, and for the outcomes that could not be recorded when their
     /// runs ended and are tried again. Says how many of each are left.

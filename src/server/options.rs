@@ -10,10 +10,11 @@ use http::request::Parts;
 use http::{HeaderName, Method, Response};
 use tracing::Level;
 
+use super::grpc;
 use super::identify::Sameness;
 use super::kept_headers::KeptHeaders;
 use super::meaning::Classify;
-use super::rejection::{PROBLEM_BASE, Rejection};
+use super::rejection::Rejection;
 use super::snapshot::Recorder;
 use crate::engine::{OnInterrupted, Policy, WrapRun};
 use crate::key::{Key, RecordId, Scope};
@@ -75,7 +76,7 @@ impl Default for Options {
                 replay_header_name: HeaderName::from_static("idempotent-replayed"),
                 max_response_body: MIB,
             }),
-            problem_base: PROBLEM_BASE.into(),
+            problem_base: Rejection::PROBLEM_BASE.into(),
             render_rejection: None,
             refusal_level: Level::INFO,
             replay_level: Level::DEBUG,
@@ -103,9 +104,10 @@ impl Options {
         Ok(RecordId::new(scope.as_ref(), key))
     }
 
-    pub(super) fn render(&self, rejection: &Rejection) -> Response<Bytes> {
+    pub(super) fn render(&self, rejection: &Rejection, is_grpc: bool) -> Response<Bytes> {
         match &self.render_rejection {
             Some(render) => render(rejection),
+            None if is_grpc => grpc::render(rejection),
             None => rejection.render(),
         }
     }

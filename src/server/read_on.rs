@@ -19,6 +19,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
+use super::grpc;
 use crate::within::within;
 
 /// The most bytes that are read on.
@@ -26,9 +27,11 @@ const MOST: usize = 64 * 1024;
 /// The longest time for which a body is read on.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// What decides whether a request's body can be read on.
+/// What decides how a rejection reaches a request's client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Connection {
+    /// Whether the request is a gRPC call.
+    pub(super) is_grpc: bool,
     // Whether the connection closes after an answer that came before its request was read.
     closes: bool,
     // Whether the client waits until it is asked for the body.
@@ -40,7 +43,7 @@ impl Connection {
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         // HTTP/1.0 knows no such expectation.
         let waits = parts.version > Version::HTTP_10 && parts.headers.get_all(EXPECT).iter().any(expects);
-        Self { closes: parts.version <= Version::HTTP_11, waits }
+        Self { is_grpc: grpc::is_call(&parts.headers), closes: parts.version <= Version::HTTP_11, waits }
     }
 
     /// The same, after the client was asked for its body.

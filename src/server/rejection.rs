@@ -3,6 +3,7 @@
 //! When a request is rejected, and with which words, is said in `reasons.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
@@ -11,9 +12,6 @@ use serde::Serialize;
 
 use crate::engine::Counts;
 use crate::slots::REFUSALS;
-
-/// Where the problem types are described, unless an application says otherwise.
-pub(super) const PROBLEM_BASE: &str = "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 
 /// Defines the kinds by rows. Each row has a kind's slug, its title, and the status that its rejections have by
 /// default.
@@ -32,7 +30,7 @@ macro_rules! kinds {
 
         impl RejectionKind {
             /// All but `Custom`.
-            pub const ALL: [Self; 14] = [$(Self::$kind),*];
+            pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
             const fn row(self) -> (&'static str, StatusCode, &'static str) {
                 match self {
@@ -102,8 +100,8 @@ pub struct Rejection {
     /// Whether the same request with the same key may be answered otherwise later. If not, the detail says whether a
     /// new key is safe.
     pub retry_with_same_key: bool,
-    /// After how many seconds to try again.
-    pub retry_after: Option<u32>,
+    /// After which time to try again, in whole seconds.
+    pub retry_after: Option<Duration>,
     /// The status of the answer that could not be stored.
     pub original_status: Option<StatusCode>,
     // The layer sets it when it rejects a request.
@@ -123,6 +121,11 @@ struct Problem<'a> {
 }
 
 impl Rejection {
+    /// Where the problem types are described, unless
+    /// [`problem_base`](crate::IdempotencyLayer::problem_base) says otherwise.
+    pub const PROBLEM_BASE: &'static str =
+        "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
+
     pub(super) fn new(kind: RejectionKind, detail: impl Into<String>) -> Self {
         let (_, status, title) = kind.row();
         Self {
@@ -148,15 +151,15 @@ impl Rejection {
         self
     }
 
-    pub(super) fn after(mut self, seconds: u32) -> Self {
-        self.retry_after = Some(seconds);
+    pub(super) fn after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(Duration::from_secs(seconds));
         self.same_key()
     }
 
     /// The beginning of the problem's `type`, as the layer has it set.
     #[must_use]
     pub fn problem_base(&self) -> &str {
-        self.problem_base.as_deref().unwrap_or(PROBLEM_BASE)
+        self.problem_base.as_deref().unwrap_or(Self::PROBLEM_BASE)
     }
 
     /// The problem's `type`: the base and the slug.
@@ -194,9 +197,17 @@ impl Rejection {
         if let Ok(link) = HeaderValue::from_str(&format!("<{uri}>; rel=\"describedby\"")) {
             headers.insert(LINK, link);
         }
-        if let Some(seconds) = self.retry_after {
-            headers.insert(RETRY_AFTER, seconds.into());
+        if let Some(pause) = self.retry_after {
+            headers.insert(RETRY_AFTER, pause.as_secs().into());
         }
         response
+    }
+}
+
+/// A [custom](Rejection::custom) rejection with the status's own words.
+impl From<StatusCode> for Rejection {
+    fn from(status: StatusCode) -> Self {
+        let title = status.canonical_reason().unwrap_or("The request is rejected");
+        Self::custom(status, title, "Nothing was done.")
     }
 }

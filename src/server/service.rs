@@ -1,6 +1,7 @@
 //! The service: passes a request on, rejects it, or begins an exchange.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -9,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Request, Response};
 use tower_service::Service;
 
-use super::body::{LayerBody, Passage};
+use super::body::{BodyMode, KeepBody, Passage, SendBody, Through};
 use super::context::IdempotencyContext;
 use super::exchange::Exchange;
 use super::future::ResponseFuture;
@@ -26,9 +27,10 @@ use crate::store::Store;
 const FEW_HEADERS: usize = 8;
 
 /// A service behind an [`IdempotencyLayer`](super::IdempotencyLayer).
-pub struct IdempotencyService<S, St> {
+pub struct IdempotencyService<S, St, M = KeepBody> {
     inner: S,
     shared: Arc<Shared<St>>,
+    mode: PhantomData<M>,
 }
 
 /// What is to be done with a request.
@@ -38,9 +40,24 @@ enum Way {
     Reject(Rejection),
 }
 
-impl<S, St: Store> IdempotencyService<S, St> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<St>>) -> Self {
-        Self { inner, shared }
+impl<S, St, M> IdempotencyService<S, St, M> {
+    pub(super) fn behind(shared: Arc<Shared<St>>, inner: S) -> Self {
+        Self { inner, shared, mode: PhantomData }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -80,16 +97,17 @@ impl<St: Store> Shared<St> {
     }
 }
 
-impl<S, St, B, R> Service<Request<B>> for IdempotencyService<S, St>
+impl<S, St, M, B, R> Service<Request<B>> for IdempotencyService<S, St, M>
 where
-    S: Service<Request<B::Through>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
+    S: Service<Request<Through<M, B>>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
     St: Store,
-    B: LayerBody,
-    R: LayerBody,
+    M: BodyMode<B> + BodyMode<R>,
+    B: SendBody,
+    R: SendBody,
 {
-    type Response = Response<R::Through>;
+    type Response = Response<Through<M, R>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, R, S::Error>;
+    type Future = ResponseFuture<S::Future, Through<M, R>, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -99,27 +117,28 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.shared.passes(&request) {
             IdempotencyContext::remove_copy(request.extensions_mut());
-            return ResponseFuture::passing(self.inner.call(untouched(request)));
+            return ResponseFuture::passing(self.inner.call(untouched::<M, B>(request)));
         }
         self.exchange(request)
     }
 }
 
-impl<S, St: Store> IdempotencyService<S, St> {
+impl<S, St: Store, M> IdempotencyService<S, St, M> {
     /// Does what few requests need. `call`, which every request goes through, stays short that way.
     #[inline(never)]
-    fn exchange<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, R, S::Error>
+    fn exchange<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, Through<M, R>, S::Error>
     where
-        S: Service<Request<B::Through>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
-        B: LayerBody,
-        R: LayerBody,
+        S: Service<Request<Through<M, B>>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
+        M: BodyMode<B> + BodyMode<R>,
+        B: SendBody,
+        R: SendBody,
     {
         let (mut parts, body) = request.into_parts();
         match self.shared.way(&mut parts) {
-            Way::Pass => ResponseFuture::passing(self.inner.call(untouched(Request::from_parts(parts, body)))),
+            Way::Pass => ResponseFuture::passing(self.inner.call(untouched::<M, B>(Request::from_parts(parts, body)))),
             Way::Reject(rejection) => {
-                let rejection = self.shared.reject::<R>(&engine::span(), None, rejection);
                 let connection = Connection::of(&parts);
+                let rejection = self.shared.reject::<M, R>(connection, &engine::span(), None, rejection);
                 ResponseFuture::exchange(Box::pin(
                     async move { Ok(connection.read_on(Box::pin(body), rejection).await) },
                 ))
@@ -131,7 +150,7 @@ impl<S, St: Store> IdempotencyService<S, St> {
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };
                 let shared = Arc::clone(&self.shared);
                 let exchange = Box::new(Exchange { shared, key, service: ready, parts, body: unread, share: None });
-                ResponseFuture::exchange(Box::pin(exchange.answer(body)))
+                ResponseFuture::exchange(Box::pin(exchange.answer::<M, R, S::Error>(body)))
             }
         }
     }
@@ -147,17 +166,17 @@ fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     }
 }
 
-fn untouched<B: LayerBody>(request: Request<B>) -> Request<B::Through> {
+fn untouched<M: BodyMode<B>, B: SendBody>(request: Request<B>) -> Request<Through<M, B>> {
     request.map(|body| Passage::Untouched(body).into())
 }
 
-impl<S: Clone, St> Clone for IdempotencyService<S, St> {
+impl<S: Clone, St, M> Clone for IdempotencyService<S, St, M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
+        Self::behind(Arc::clone(&self.shared), self.inner.clone())
     }
 }
 
-impl<S: fmt::Debug, St> fmt::Debug for IdempotencyService<S, St> {
+impl<S: fmt::Debug, St, M> fmt::Debug for IdempotencyService<S, St, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyService")
             .field("inner", &self.inner)

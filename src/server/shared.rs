@@ -8,9 +8,10 @@ use http::Response;
 use http::header::{HeaderValue, RETRY_AFTER};
 use tracing::{Level, Span};
 
-use super::body::{LayerBody, Passage};
+use super::body::{BodyMode, Passage, SendBody, Through};
 use super::meaning::Judge;
 use super::options::{Hook, Options};
+use super::read_on::Connection;
 use super::reasons;
 use super::rejection::Rejection;
 use super::room::Room;
@@ -62,12 +63,13 @@ impl<St: Store> Shared<St> {
     }
 
     /// The answer to a request that is rejected, with the rejection in its extensions. Counts it and logs it.
-    pub(super) fn reject<B: LayerBody>(
+    pub(super) fn reject<M: BodyMode<B>, B: SendBody>(
         &self,
+        connection: Connection,
         span: &Span,
         id: Option<&RecordId>,
         rejection: Rejection,
-    ) -> Response<B::Through> {
+    ) -> Response<Through<M, B>> {
         let slug = rejection.kind.slug();
         self.engine.store.slots().tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
         span.record("outcome", slug);
@@ -77,27 +79,30 @@ impl<St: Store> Shared<St> {
         );
         let problem_base = Some(Arc::clone(&self.options.problem_base));
         let rejection = Rejection { problem_base, ..rejection };
-        let mut response =
-            self.options.render(&rejection).map(|data| Passage::<B>::Whole { data, trailers: None }.into());
-        if let Some(seconds) = rejection.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        let mut response = self
+            .options
+            .render(&rejection, connection.is_grpc)
+            .map(|data| Passage::<B>::Whole { data, trailers: None }.into());
+        if let Some(pause) = rejection.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, pause.as_secs().into());
         }
         response.extensions_mut().insert(rejection);
         response
     }
 
     /// The recorded answer. If it is a replay, it is marked as one.
-    pub(super) fn recorded<B: LayerBody>(
+    pub(super) fn recorded<M: BodyMode<B>, B: SendBody>(
         &self,
+        connection: Connection,
         span: &Span,
         id: &RecordId,
         outcome: &Bytes,
         is_replay: bool,
-    ) -> Response<B::Through> {
+    ) -> Response<Through<M, B>> {
         let Some((answer, trailers)) = snapshot::decode(outcome) else {
             // The record's digest was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
-            return self.reject::<B>(span, Some(id), reasons::of_refusal(Refusal::Corrupt));
+            return self.reject::<M, B>(connection, span, Some(id), reasons::of_refusal(Refusal::Corrupt));
         };
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         if is_replay {

@@ -1,0 +1,104 @@
+//! Rejections as gRPC clients understand them: an answer without a body whose head has the status. The gRPC
+//! specification (gRPC over HTTP/2, "Responses") calls it *Trailers-Only*.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::rejection::{Rejection, RejectionKind};
+
+const GRPC: &str = "application/grpc";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// The bytes that a status message can't have as they are. It can't have those beyond ASCII either.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Whether a request with these headers is a gRPC call: its content type is `application/grpc`, or one such as
+/// `application/grpc+proto`.
+pub(super) fn is_call(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let rest = content_type.and_then(|content_type| content_type.strip_prefix(GRPC));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';', ' ']))
+}
+
+/// The rejection as a gRPC status, whose message begins with the kind's [`slug`](RejectionKind::slug).
+pub(super) fn render(rejection: &Rejection) -> Response<Bytes> {
+    let message = format!("{}: {}", rejection.kind.slug(), rejection.detail);
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    headers.insert(GRPC_STATUS, code(rejection).into());
+    if let Ok(message) = HeaderValue::try_from(utf8_percent_encode(&message, ESCAPED).to_string()) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    response
+}
+
+/// The number of the gRPC status.
+fn code(rejection: &Rejection) -> u16 {
+    const UNKNOWN: u16 = 2;
+    const INVALID_ARGUMENT: u16 = 3;
+    const NOT_FOUND: u16 = 5;
+    const PERMISSION_DENIED: u16 = 7;
+    const RESOURCE_EXHAUSTED: u16 = 8;
+    const FAILED_PRECONDITION: u16 = 9;
+    const ABORTED: u16 = 10;
+    const UNAVAILABLE: u16 = 14;
+    const UNAUTHENTICATED: u16 = 16;
+    match rejection.kind {
+        RejectionKind::KeyMissing | RejectionKind::KeyMalformed | RejectionKind::KeyReused => INVALID_ARGUMENT,
+        RejectionKind::BodyTooLarge | RejectionKind::StoreFull => RESOURCE_EXHAUSTED,
+        RejectionKind::StoreUnavailable
+        | RejectionKind::Overloaded
+        | RejectionKind::ShuttingDown
+        | RejectionKind::BodyIncomplete => UNAVAILABLE,
+        RejectionKind::InFlight => ABORTED,
+        RejectionKind::OutcomeUnknown => UNKNOWN,
+        RejectionKind::CredentialsChanged | RejectionKind::NotVerifiable | RejectionKind::NotReplayable => {
+            FAILED_PRECONDITION
+        }
+        RejectionKind::Custom => match rejection.status {
+            StatusCode::BAD_REQUEST => INVALID_ARGUMENT,
+            StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
+            StatusCode::FORBIDDEN => PERMISSION_DENIED,
+            StatusCode::NOT_FOUND => NOT_FOUND,
+            StatusCode::TOO_MANY_REQUESTS => RESOURCE_EXHAUSTED,
+            StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
+            _ => FAILED_PRECONDITION,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_known_by_its_content_type() {
+        let is_call = |content_type: &'static str| {
+            is_call(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]))
+        };
+        assert!(["application/grpc", "application/grpc+proto", "application/grpc;x=y"].into_iter().all(is_call));
+        // gRPC-Web has its status in the body. tonic-web, outside the layer, makes a gRPC call of it.
+        assert!(!["application/grpc-web", "application/json", ""].into_iter().any(is_call));
+        assert!(!super::is_call(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_rejection_has_no_body_and_its_status_in_the_head() {
+        let rejection = Rejection::custom(StatusCode::FORBIDDEN, "No", "90 % of clés\nare refused");
+        let response = render(&rejection);
+        assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 0));
+        assert_eq!(response.headers()["grpc-status"], "7");
+        assert_eq!(response.headers()["grpc-message"], "custom: 90 %25 of cl%C3%A9s%0Aare refused");
+    }
+
+    #[test]
+    fn only_an_unknown_outcome_is_the_status_unknown() {
+        for kind in RejectionKind::ALL {
+            let is_unknown = code(&Rejection::new(*kind, "")) == 2;
+            assert_eq!(is_unknown, *kind == RejectionKind::OutcomeUnknown, "{kind:?}");
+        }
+    }
+}
