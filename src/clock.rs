@@ -91,6 +91,14 @@ pub struct ManualClock {
     hands: std::sync::Arc<std::sync::Mutex<(u64, u64)>>,
 }
 
+/// A clock that shows the Unix epoch.
+#[cfg(feature = "test-util")]
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new(Timestamp::from_millis(0))
+    }
+}
+
 #[cfg(feature = "test-util")]
 impl ManualClock {
     /// A clock that shows `wall`.

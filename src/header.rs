@@ -23,8 +23,11 @@ pub enum HeaderError {
     #[error("the {0} header begins with a double quote but is not a structured-field String (RFC 9651)")]
     BadString(HeaderName),
     /// A bare value with a character that only a quoted one can have.
-    #[error("the {0} header has a character that is not accepted; quote it, or use letters, digits and hyphens")]
+    #[error("the {0} header has a character that is only accepted in a quoted key; put the key in double quotes")]
     BadBare(HeaderName),
+    /// A character that no key can have, quoted or not.
+    #[error("the {0} header has a character that is not visible ASCII; use letters, digits and hyphens")]
+    NotAscii(HeaderName),
     /// A bare value where a structured-field String is required.
     #[error("the {0} header must be a structured-field String, in double quotes")]
     NotQuoted(HeaderName),
@@ -81,7 +84,8 @@ fn bare<'a>(value: &'a [u8], name: &HeaderName, strict: bool) -> Result<&'a str,
         // Quotes would not make a key of nothing.
         Ok(text) if is_bare && strict && !text.is_empty() => Err(HeaderError::NotQuoted(name.clone())),
         Ok(text) if is_bare => Ok(text),
-        _ => Err(HeaderError::BadBare(name.clone())),
+        _ if value.iter().all(|byte| matches!(byte, b' '..=b'~')) => Err(HeaderError::BadBare(name.clone())),
+        _ => Err(HeaderError::NotAscii(name.clone())),
     }
 }
 
@@ -144,6 +148,16 @@ mod tests {
         assert!(read(&["k".repeat(256).as_bytes()], false).is_err());
         assert_eq!(read(&["k".repeat(255).as_bytes()], false), key(&"k".repeat(255)));
         assert_eq!(read(&[format!("\"{}\"", "k".repeat(255)).as_bytes()], false), key(&"k".repeat(255)));
+    }
+
+    #[test]
+    fn a_key_that_quotes_would_help_is_told_so_and_no_other() {
+        assert_eq!(read(&[b"a b"], false), Err(HeaderError::BadBare(NAME)));
+        assert_eq!(read(&[b"\"a b\""], false), key("a b"));
+        for value in ["clé".as_bytes(), b"a\tb"] {
+            assert_eq!(read(&[value], false), Err(HeaderError::NotAscii(NAME)));
+            assert!(read(&[&[b"\"", value, b"\""].concat()], false).is_err());
+        }
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl<St: Store> Engine<St> {
     /// Whether an interrupted operation runs again for this request.
     fn runs_again(&self, ask: &Ask, record: &Record) -> bool {
         record.is_interrupted()
-            && matches!(self.policy.on_interrupted, OnInterrupted::Rerun)
+            && self.policy.on_interrupted == OnInterrupted::Rerun
             && record.fingerprint.compare(&ask.fingerprint) == Match::Same
     }
 

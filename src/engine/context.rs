@@ -77,9 +77,9 @@ impl RunContext {
         }
     }
 
-    /// Which operation.
+    /// The digest of scope and key, as operators see it.
     #[must_use]
-    pub fn id(&self) -> RecordId {
+    pub fn record_id(&self) -> RecordId {
         self.id
     }
 

@@ -42,7 +42,6 @@ mod settle;
 mod verdict;
 
 pub(crate) use crate::slots::End;
-pub use crate::slots::Refusal;
 #[cfg(feature = "sled")]
 pub use crate::store::embedded::CommitError;
 #[cfg(idempotency_laboratory)]

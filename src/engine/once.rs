@@ -13,6 +13,7 @@ use super::exchange;
 use super::operations::{Counts, Drained};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::reconcile::Reconciliation;
+use super::reconciler::Reconciler;
 use super::verdict::Verdict;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
@@ -91,9 +92,33 @@ pub enum OnceError<E> {
     /// The id belongs to another message.
     #[error("the id was used with another fingerprint")]
     Mismatch(Match),
-    /// Nothing ran.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
+    /// The store can't be reached, is poisoned or takes too long. Nothing ran.
+    #[error("the store is not available")]
+    Unavailable,
+    /// There is a record, but its bytes are damaged. Nothing ran.
+    #[error("what is stored for this id can't be read")]
+    Corrupt,
+    /// The store's limits are reached. Nothing ran.
+    #[error("the store is full")]
+    Full,
+    /// Too much is under way: runs, outcomes that could not be recorded, or the store's work. Nothing ran.
+    #[error("too much is under way")]
+    Overloaded,
+    /// The process is shutting down. Nothing ran.
+    #[error("the process is shutting down")]
+    ShuttingDown,
+}
+
+impl<E> OnceError<E> {
+    fn refused(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unavailable => Self::Unavailable,
+            Refusal::Corrupt => Self::Corrupt,
+            Refusal::Full => Self::Full,
+            Refusal::Overloaded => Self::Overloaded,
+            Refusal::ShuttingDown => Self::ShuttingDown,
+        }
+    }
 }
 
 impl<St: Store> Once<St> {
@@ -104,10 +129,18 @@ impl<St: Store> Once<St> {
         Self { engine: Arc::new(Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None }) }
     }
 
-    /// What a retry gets when the run before it was interrupted. Default: [`OnInterrupted::Refuse`].
+    /// What a retry gets when the run before it was interrupted. Of this and [`reconcile_with`](Self::reconcile_with)
+    /// the last call counts. Default: [`OnInterrupted::Refuse`].
     #[must_use]
-    pub fn on_interrupted(self, policy: OnInterrupted) -> Self {
-        self.with(|with| with.on_interrupted = policy)
+    pub fn on_interrupted(self, on_interrupted: OnInterrupted) -> Self {
+        self.with(|policy| policy.set_on_interrupted(on_interrupted))
+    }
+
+    /// Asks the application about an interrupted run when its message comes again, and refuses the message where the
+    /// application does not know. Default: nobody is asked.
+    #[must_use]
+    pub fn reconcile_with(self, reconciler: Reconciler) -> Self {
+        self.with(|policy| policy.reconcile_with(reconciler))
     }
 
     /// What a duplicate gets while the first still runs. Default: wait two seconds.
@@ -128,7 +161,7 @@ impl<St: Store> Once<St> {
         self.with(|with| with.max_run = max_run)
     }
 
-    /// The most effects that run at once over this store; more new ids are refused ([`Refusal::Overloaded`]). Duplicates and
+    /// The most effects that run at once over this store; more new ids are refused ([`OnceError::Overloaded`]). Duplicates and
     /// outcomes are not counted. Default: 16,384.
     #[must_use]
     pub fn max_runs(self, runs: usize) -> Self {
@@ -174,7 +207,7 @@ impl<St: Store> Once<St> {
             Verdict::Met(End::Consumed { .. }) => Err(OnceError::NotReplayable),
             Verdict::Met(End::InFlight | End::Released) => Err(OnceError::InFlight),
             Verdict::Met(End::Unknown { .. }) => Err(OnceError::OutcomeUnknown),
-            Verdict::Met(End::Refused(refusal)) => Err(OnceError::Refused(refusal)),
+            Verdict::Met(End::Refused(refusal)) => Err(OnceError::refused(refusal)),
             Verdict::Mismatch(found) => Err(OnceError::Mismatch(found)),
         }
     }
@@ -228,7 +261,7 @@ impl<St: Store> Once<St> {
     }
 
     /// Asks the reconciler about all interrupted operations, without waiting for redeliveries, and settles those
-    /// whose outcome it knows. Nothing under another policy than [`OnInterrupted::Reconcile`].
+    /// whose outcome it knows. Nothing without [`reconcile_with`](Self::reconcile_with).
     ///
     /// # Errors
     /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.

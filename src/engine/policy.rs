@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::reconciler::Reconciler;
 
 /// What a duplicate gets while the first request still runs.
@@ -16,37 +14,26 @@ pub enum OnInFlight {
     Reject,
 }
 
-/// What a retry gets when the run before it was interrupted: cut short, or answered so that nobody knows whether it took effect.
+/// What a retry gets when the run before it was interrupted: the run was cut short, or its answer said that nobody knows
+/// whether it took effect.
 ///
-/// What has to be durable, and when, follows from it:
+/// A third way is to ask the application, which may be able to find out:
+/// [`IdempotencyLayer::reconcile_with`](crate::IdempotencyLayer::reconcile_with) and
+/// [`Once::reconcile_with`](super::Once::reconcile_with). What has to be durable, and when, follows from the choice:
 ///
 /// | policy | claim durable before the handler | outcome durable before the answer |
 /// |---|---|---|
-/// | `Refuse`, `Reconcile` | yes | yes |
+/// | `Refuse`, or asking | yes | yes |
 /// | `Rerun`, embedded store | no: the slot in this process is the claim | yes |
-///
-/// `O` is the form of an outcome: bytes for [`Once`](super::Once), an answer for the layer.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum OnInterrupted<O = Bytes> {
-    /// `outcome-unknown`, until somebody who knows settles it with `resolve`. For effects elsewhere: cards, e-mail.
+pub enum OnInterrupted {
+    /// The retry is refused with `outcome-unknown`, until somebody who knows settles the operation with `resolve`. This
+    /// is for effects elsewhere, such as cards and e-mail.
     Refuse,
-    /// It runs again. **If the first run had taken effect before it was interrupted, that is a second effect**: only for
-    /// effects that are safe to repeat, or that the handler deduplicates by the derived key.
+    /// The retry runs. **If the first run had taken effect before it was interrupted, that is a second effect.** This is
+    /// only for effects that are safe to repeat, or that the handler deduplicates by the derived key.
     Rerun,
-    /// The application is asked, and says: here is the outcome, run it again, or still unknown. For effects elsewhere that
-    /// can be looked up.
-    Reconcile(Reconciler<O>),
-}
-
-impl<O> Clone for OnInterrupted<O> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Refuse => Self::Refuse,
-            Self::Rerun => Self::Rerun,
-            Self::Reconcile(reconciler) => Self::Reconcile(reconciler.clone()),
-        }
-    }
 }
 
 /// The policy of one layer or consumer.
@@ -54,6 +41,8 @@ impl<O> Clone for OnInterrupted<O> {
 pub(crate) struct Policy {
     pub(crate) on_in_flight: OnInFlight,
     pub(crate) on_interrupted: OnInterrupted,
+    /// Whom to ask about an interrupted run, before a retry is refused.
+    pub(crate) reconciler: Option<Reconciler>,
     pub(crate) retention: Duration,
     pub(crate) interrupted_retention: Duration,
     pub(crate) max_run: Duration,
@@ -67,11 +56,24 @@ impl Default for Policy {
         Self {
             on_in_flight: OnInFlight::Wait(Duration::from_secs(2)),
             on_interrupted: OnInterrupted::Refuse,
+            reconciler: None,
             retention: HOUR * 24,
             interrupted_retention: HOUR * 24 * 30,
             max_run: Duration::from_secs(600),
             max_runs: 16_384,
             fail_open: false,
         }
+    }
+}
+
+impl Policy {
+    /// Refuses, or runs again, without asking.
+    pub(crate) fn set_on_interrupted(&mut self, on_interrupted: OnInterrupted) {
+        (self.on_interrupted, self.reconciler) = (on_interrupted, None);
+    }
+
+    /// Asks, and refuses what is not known.
+    pub(crate) fn reconcile_with(&mut self, reconciler: Reconciler) {
+        (self.on_interrupted, self.reconciler) = (OnInterrupted::Refuse, Some(reconciler));
     }
 }

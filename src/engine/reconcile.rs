@@ -15,7 +15,6 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::engine::{Ask, Engine, STORE_TIMEOUT};
-use super::policy::OnInterrupted;
 use super::reconciler::{InterruptedRun, Reconciled, Reconciler};
 use super::run::{Run, Work};
 use super::verdict::Verdict;
@@ -44,7 +43,7 @@ pub struct Reconciliation {
 impl<St: Store> Engine<St> {
     /// Who is to be asked about `record`, for this request.
     pub(super) fn reconciler(&self, ask: &Ask, record: &Record) -> Option<(Reconciler, InterruptedRecord)> {
-        let OnInterrupted::Reconcile(reconciler) = &self.policy.on_interrupted else { return None };
+        let reconciler = self.policy.reconciler.as_ref()?;
         if !record.is_interrupted() || record.fingerprint.compare(&ask.fingerprint) != Match::Same {
             return None;
         }
@@ -90,7 +89,7 @@ impl<St: Store> Engine<St> {
     /// Asks about all interrupted operations, and settles those whose outcome the application knows.
     pub(crate) async fn reconcile_all(self: &Arc<Self>) -> Result<Reconciliation, StoreError> {
         let mut sum = Reconciliation::default();
-        let OnInterrupted::Reconcile(reconciler) = &self.policy.on_interrupted else { return Ok(sum) };
+        let Some(reconciler) = &self.policy.reconciler else { return Ok(sum) };
         // What takes longer goes on by itself, and counts as unknown: to look, to take a fence, to ask, to record.
         let patience = reconciler.patience().saturating_add(3 * STORE_TIMEOUT);
         let one = |record: InterruptedRecord| {

@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
+use super::engine::panic_message;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
@@ -65,14 +66,16 @@ type Ask<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Send
 ///
 /// The function must only *find out*: look the operation up by its derived key, where the effect went. Its future is
 /// detached from the request that asks, runs at most once at a time for an operation, and counts as
-/// [`Unknown`](Reconciled::Unknown) if it panics or takes longer than the time-out; then it is dropped, and what it says
+/// [`Unknown`](Reconciled::Unknown) if it panics or takes longer than the timeout; then it is dropped, and what it says
 /// later counts for nothing.
 ///
 /// ```
 /// use std::time::Duration;
 /// use bytes::Bytes;
-/// use tower_idempotency::engine::{InterruptedRun, OnInterrupted, Reconciled, Reconciler};
+/// use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+/// use tower_idempotency::{Once, store::Store};
 ///
+/// # fn consumer<St: Store>(store: St) {
 /// # async fn look_up(key: &str) -> Result<Option<Bytes>, std::io::Error> { Ok(None) }
 /// let reconciler = Reconciler::new(|run: InterruptedRun| async move {
 ///     match look_up(&run.derived_key("charge")).await {
@@ -81,12 +84,13 @@ type Ask<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Send
 ///         Err(_) => Reconciled::Unknown,
 ///     }
 /// });
-/// let policy = OnInterrupted::Reconcile(reconciler.time_out(Duration::from_secs(3)));
-/// # let _ = policy;
+/// let once = Once::new(store).reconcile_with(reconciler.timeout(Duration::from_secs(3)));
+/// # let _ = once;
+/// # }
 /// ```
 pub struct Reconciler<O = Bytes> {
     ask: Arc<Ask<O>>,
-    time_out: Duration,
+    timeout: Duration,
 }
 
 impl<O: 'static> Reconciler<O> {
@@ -96,48 +100,52 @@ impl<O: 'static> Reconciler<O> {
     where
         F: Future<Output = Reconciled<O>> + Send + 'static,
     {
-        Self { ask: Arc::new(move |run| Box::pin(ask(run))), time_out: Duration::from_secs(10) }
+        Self { ask: Arc::new(move |run| Box::pin(ask(run))), timeout: Duration::from_secs(10) }
     }
 
     /// How long an answer is waited for. Default: ten seconds.
     #[must_use]
-    pub fn time_out(self, time_out: Duration) -> Self {
-        Self { time_out, ..self }
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
-    /// The same, with outcomes of another form; one that can't be given it is unknown.
-    pub(crate) fn map<P: 'static>(
-        &self,
-        form: impl Fn(O) -> Option<P> + Clone + Send + Sync + 'static,
-    ) -> Reconciler<P> {
+    /// The same, with outcomes of another form. An outcome that can't be given that form is unknown.
+    pub(crate) fn map<P: 'static, F>(&self, form: impl Fn(O) -> F + Clone + Send + Sync + 'static) -> Reconciler<P>
+    where
+        O: Send,
+        F: Future<Output = Option<P>> + Send + 'static,
+    {
         let ask = Arc::clone(&self.ask);
         let mapped = move |run: InterruptedRun| {
             let (asked, form) = (ask(run), form.clone());
             async move {
                 match asked.await {
-                    Reconciled::Outcome(outcome) => form(outcome).map_or_else(|| unfit(run), Reconciled::Outcome),
+                    Reconciled::Outcome(outcome) => form(outcome).await.map_or_else(|| unfit(run), Reconciled::Outcome),
                     Reconciled::RunAgain => Reconciled::RunAgain,
                     Reconciled::Unknown => Reconciled::Unknown,
                 }
             }
         };
-        Reconciler::new(mapped).time_out(self.time_out)
+        Reconciler::new(mapped).timeout(self.timeout)
     }
 
     pub(super) fn patience(&self) -> Duration {
-        self.time_out
+        self.timeout
     }
 
     /// What the application says; [`Reconciled::Unknown`] if it says nothing in time.
     pub(super) async fn ask(&self, run: InterruptedRun) -> Reconciled<O> {
         // The function itself may panic, before there is a future.
         let asking = AssertUnwindSafe(async { (self.ask)(run).await }).catch_unwind();
-        let failed = match timeout(self.time_out, asking).await {
+        let record_id = run.id.short();
+        match timeout(self.timeout, asking).await {
             Ok(Ok(reconciled)) => return reconciled,
-            Ok(Err(_)) => "the reconciler panicked",
-            Err(_) => "the reconciler exceeded its time-out",
-        };
-        tracing::error!(target: "tower_idempotency", record_id = run.id.short(), "{failed}");
+            Ok(Err(panic)) => {
+                let panic = panic_message(&*panic);
+                tracing::error!(target: "tower_idempotency", record_id, panic, "the reconciler panicked");
+            }
+            Err(_) => tracing::error!(target: "tower_idempotency", record_id, "the reconciler exceeded its timeout"),
+        }
         Reconciled::Unknown
     }
 }
@@ -149,12 +157,12 @@ fn unfit<O>(run: InterruptedRun) -> Reconciled<O> {
 
 impl<O> Clone for Reconciler<O> {
     fn clone(&self) -> Self {
-        Self { ask: Arc::clone(&self.ask), time_out: self.time_out }
+        Self { ask: Arc::clone(&self.ask), timeout: self.timeout }
     }
 }
 
 impl<O> fmt::Debug for Reconciler<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reconciler").field("time_out", &self.time_out).finish_non_exhaustive()
+        f.debug_struct("Reconciler").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }

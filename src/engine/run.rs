@@ -14,7 +14,7 @@ use tracing::Span;
 use super::claim::Acquired;
 use super::commitment::{Commitment, Doubt};
 use super::context::{Rerun, RunContext};
-use super::engine::{Ask, Engine, STORE_TIMEOUT, millis};
+use super::engine::{Ask, Engine, STORE_TIMEOUT, millis, panic_message};
 use super::verdict::Verdict;
 use crate::record::{Applied, Fence, Hold, Reply, Transition};
 use crate::slots::{End, Ended, Phase, Refusal, Slot};
@@ -205,12 +205,15 @@ impl<St: Store> Run<St> {
         let working = AssertUnwindSafe(work.start(context)).catch_unwind();
         let result = within(began.checked_add(self.engine.policy.max_run), working).await;
         self.span.record("ran_ms", millis(began.elapsed()));
-        let why = match result {
+        let record_id = self.ask.id.short();
+        match result {
             Some(Ok((answer, end))) => return (end, Verdict::Answered(answer)),
-            Some(Err(_)) => "the handler panicked",
-            None => "the handler exceeded max_run",
-        };
-        tracing::error!(target: "tower_idempotency", record_id = self.ask.id.short(), "{why}");
+            Some(Err(panic)) => {
+                let panic = panic_message(&*panic);
+                tracing::error!(target: "tower_idempotency", record_id, panic, "the handler panicked");
+            }
+            None => tracing::error!(target: "tower_idempotency", record_id, "the handler exceeded max_run"),
+        }
         (End::Unknown { status: None }, Verdict::CutShort)
     }
 

@@ -87,8 +87,8 @@ impl<St: Store> Engine<St> {
         if let Some(status) = status {
             self.report_unknown(ask, status);
         }
-        match &self.policy.on_interrupted {
-            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => end,
+        match self.policy.on_interrupted {
+            OnInterrupted::Refuse => end,
             OnInterrupted::Rerun => End::Released,
         }
     }

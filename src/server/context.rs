@@ -1,15 +1,15 @@
 //! What a handler can ask about its own run.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Extensions, Uri};
 
 use super::snapshot::Recorder;
-use crate::engine::{Rerun, RunContext};
-use crate::key::{Key, RecordId};
-use crate::record::Fence;
+use crate::engine::RunContext;
+use crate::key::Key;
 use crate::slots::Slots;
 
 /// What a handler can ask about its own run: the key, the attempt, the fence, and keys for what it calls in turn.
@@ -105,37 +105,14 @@ impl IdempotencyContext {
     pub fn key(&self) -> &Key {
         &self.key
     }
+}
 
-    /// The digest of scope and key, as operators see it.
-    #[must_use]
-    pub fn record_id(&self) -> RecordId {
-        self.run.id()
-    }
+/// What every run knows of itself: [`RunContext`].
+impl Deref for IdempotencyContext {
+    type Target = RunContext;
 
-    /// The number of this attempt, counted from 1. Attempts that left no trace are not counted.
-    #[must_use]
-    pub fn attempt(&self) -> u32 {
-        self.run.attempt()
-    }
-
-    /// The run's fence: hand it to what the operation changes, so that a later run's change is not undone by this one.
-    /// It is `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
-    #[must_use]
-    pub fn fence(&self) -> Fence {
-        self.run.fence()
-    }
-
-    /// Whether the operation may have run before.
-    #[must_use]
-    pub fn rerun(&self) -> Rerun {
-        self.run.rerun()
-    }
-
-    /// An idempotency key for a downstream call: 32 hex digits, the same in every attempt, and different for each
-    /// `step`.
-    #[must_use]
-    pub fn derived_key(&self, step: &str) -> String {
-        self.run.derived_key(step)
+    fn deref(&self) -> &RunContext {
+        &self.run
     }
 }
 
@@ -154,17 +131,15 @@ mod extract {
 
     use super::IdempotencyContext;
 
-    const NO_KEY: &str = "IdempotencyContext: the request has no Idempotency-Key (or the layer reads another header). \
-        Extract Option<IdempotencyContext>, or set require_key on the layer.";
-    const NO_LAYER: &str = "IdempotencyContext: no IdempotencyLayer covers this route and method. \
-        Add one, and check its options `methods` and `covers`.";
+    const MISSING: &str = "IdempotencyContext: the request is in no exchange. It has no idempotency key, or no \
+        IdempotencyLayer covers this route and method. Extract Option<IdempotencyContext>, or set `require_key` on the \
+        layer, or look at its options `header_name`, `methods` and `covers`.";
 
     impl<S: Send + Sync> FromRequestParts<S> for IdempotencyContext {
         type Rejection = (StatusCode, &'static str);
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-            let missing = if parts.headers.contains_key("idempotency-key") { NO_LAYER } else { NO_KEY };
-            parts.extensions.get::<Self>().cloned().ok_or((StatusCode::INTERNAL_SERVER_ERROR, missing))
+            parts.extensions.get::<Self>().cloned().ok_or((StatusCode::INTERNAL_SERVER_ERROR, MISSING))
         }
     }
 

@@ -157,7 +157,7 @@ fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
     id: &RecordId,
     verdict: Verdict<Answer<M, R, E>>,
 ) -> Answer<M, R, E> {
-    let policy = &shared.engine.policy.on_interrupted;
+    let policy = &shared.engine.policy;
     let rejection = match verdict {
         Verdict::Answered(answer) => return answer,
         Verdict::Committed(outcome) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, false)),

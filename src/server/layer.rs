@@ -13,7 +13,7 @@ use http::{HeaderName, Method, Response};
 use tower_layer::Layer;
 use tracing::Level;
 
-use super::body::{AnyBody, KeepBody};
+use super::body::{AnyBody, KeepBody, SendBody};
 use super::identify::FingerprintBody;
 use super::kept_headers::KeptHeaders;
 use super::meaning::Classify;
@@ -21,7 +21,8 @@ use super::options::{Hook, Options};
 use super::rejection::Rejection;
 use super::service::IdempotencyService;
 use super::shared::Shared;
-use crate::engine::{OnInFlight, OnInterrupted};
+use super::snapshot::{Recorder, recorded};
+use crate::engine::{OnInFlight, OnInterrupted, Reconciler};
 use crate::key::Scope;
 use crate::store::Store;
 
@@ -103,10 +104,46 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.policy.on_in_flight = policy)
     }
 
-    /// What a retry gets when the run before it was interrupted. Default: [`OnInterrupted::Refuse`]. A reconciler's
-    /// answer that is longer than [`max_response_body`](Self::max_response_body) counts as unknown.
-    pub fn on_interrupted(self, policy: OnInterrupted<Response<Bytes>>) -> Self {
-        self.with(|options| options.on_interrupted = policy)
+    /// What a retry gets when the run before it was interrupted. Of this and [`reconcile_with`](Self::reconcile_with)
+    /// the last call counts. Default: [`OnInterrupted::Refuse`].
+    pub fn on_interrupted(self, on_interrupted: OnInterrupted) -> Self {
+        self.with(|options| {
+            options.reconcile = None;
+            options.policy.set_on_interrupted(on_interrupted);
+        })
+    }
+
+    /// Asks the application about an interrupted run when its request is sent again, and refuses the request
+    /// (`outcome-unknown`) where the application does not know. The answer that the application gives is recorded and
+    /// replayed like a handler's. Its body is read as a handler's is; an answer whose body fails, or is longer than
+    /// [`max_response_body`](Self::max_response_body), counts as unknown. Default: nobody is asked.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use axum::response::{IntoResponse as _, Response};
+    /// use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+    ///
+    /// # async fn look_up(key: &str) -> Result<Option<String>, std::io::Error> { Ok(None) }
+    /// let reconciler = Reconciler::<Response>::new(|run: InterruptedRun| async move {
+    ///     match look_up(&run.derived_key("charge")).await {
+    ///         Ok(Some(receipt)) => Reconciled::Outcome(receipt.into_response()),
+    ///         Ok(None) => Reconciled::RunAgain,
+    ///         Err(_) => Reconciled::Unknown,
+    ///     }
+    /// });
+    /// let layer = IdempotencyLayer::new(MemoryStore::new()).reconcile_with(reconciler);
+    /// # let _ = layer;
+    /// # }
+    /// ```
+    pub fn reconcile_with<B: SendBody>(self, reconciler: Reconciler<Response<B>>) -> Self {
+        self.with(|options| {
+            let recording = move |recorder: &Arc<Recorder>| {
+                let recorder = Arc::clone(recorder);
+                reconciler.map(move |answer| recorded(Arc::clone(&recorder), answer))
+            };
+            options.reconcile = Some(Hook(Arc::new(recording)));
+        })
     }
 
     /// What an answer means that its handler has not marked as [`Keep`](super::Keep), [`Release`](super::Release) or

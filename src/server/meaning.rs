@@ -98,9 +98,8 @@ where
 }
 
 impl Meaning {
-    /// What an answer means by default, under [`Refuse`](OnInterrupted::Refuse) and
-    /// [`Reconcile`](OnInterrupted::Reconcile). 408, 502 and 504 are unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and
-    /// `DEADLINE_EXCEEDED`, which stand in the trailers, or in the head of an answer without a body. So is a rejection
+    /// What an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun). 408, 502 and 504 are
+    /// unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which stand in the trailers, or in the head of an answer without a body. So is a rejection
     /// by another idempotency layer that the handler passes on. Everything else is final.
     #[must_use]
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
@@ -147,7 +146,7 @@ impl Meaning {
 /// Says how a run ends, by what its handler produced.
 pub(super) struct Judge<'a> {
     pub(super) classify: Option<&'a dyn Classify>,
-    pub(super) policy: &'a OnInterrupted,
+    pub(super) on_interrupted: OnInterrupted,
     pub(super) recorder: &'a Recorder,
 }
 
@@ -185,9 +184,9 @@ impl Judge<'_> {
     /// What an answer without a mark means.
     fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
         let classified = self.classify.and_then(|classify| classify.answer(parts, trailers));
-        classified.unwrap_or_else(|| match self.policy {
+        classified.unwrap_or_else(|| match self.on_interrupted {
             OnInterrupted::Rerun => Meaning::of_answer_under_rerun(parts, trailers),
-            OnInterrupted::Refuse | OnInterrupted::Reconcile(_) => Meaning::of_answer(parts, trailers),
+            OnInterrupted::Refuse => Meaning::of_answer(parts, trailers),
         })
     }
 }
@@ -243,11 +242,11 @@ mod tests {
 
     type Read = Collected<BoxBody<Bytes, &'static str>>;
 
-    const REFUSE: &OnInterrupted = &OnInterrupted::Refuse;
+    const REFUSE: OnInterrupted = OnInterrupted::Refuse;
     static OPTIONS: LazyLock<Options> = LazyLock::new(Options::default);
 
-    fn judge<'a>(policy: &'a OnInterrupted, classify: Option<&'a dyn Classify>) -> Judge<'a> {
-        Judge { classify, policy, recorder: &OPTIONS.recorder }
+    fn judge(on_interrupted: OnInterrupted, classify: Option<&dyn Classify>) -> Judge<'_> {
+        Judge { classify, on_interrupted, recorder: &OPTIONS.recorder }
     }
 
     /// How a run ends by default that was answered so.
@@ -289,7 +288,7 @@ mod tests {
     #[test]
     fn a_mark_wins_over_all_else_and_unknown_over_the_other_marks() {
         let never = |_: &Parts, _: Option<&HeaderMap>| -> Meaning { panic!("nobody asks the classifier") };
-        let marked = |answer| judge(&OnInterrupted::Rerun, Some(&never)).of_answer(&parts(answer), Some(&whole()));
+        let marked = |answer| judge(OnInterrupted::Rerun, Some(&never)).of_answer(&parts(answer), Some(&whole()));
         assert!(matches!(marked(ok().status(504).extension(Keep)), End::Outcome(_)));
         assert!(matches!(marked(ok().extension(Release)), End::Released));
         assert!(matches!(marked(ok().extension(Release).extension(Keep)), End::Outcome(_)));
@@ -316,11 +315,11 @@ mod tests {
         let rerun = OnInterrupted::Rerun;
         let by = |judge: Judge<'_>, status: u16| judge.of_answer(&parts(ok().status(status)), Some(&whole()));
         assert!(matches!(by(judge(REFUSE, None), 503), End::Outcome(_)));
-        assert!(matches!(by(judge(&rerun, None), 503), End::Released));
+        assert!(matches!(by(judge(rerun, None), 503), End::Released));
         assert!(matches!(by(judge(REFUSE, None), 502), End::Unknown { status: Some(502) }));
         let not_started = |_: &Parts, _: Option<&HeaderMap>| Meaning::NotStarted;
         assert!(matches!(by(judge(REFUSE, Some(&not_started)), 200), End::Released));
-        assert!(matches!(by(judge(&rerun, Some(&OnErrors(Meaning::Final))), 503), End::Released), "it leaves answers");
+        assert!(matches!(by(judge(rerun, Some(&OnErrors(Meaning::Final))), 503), End::Released), "it leaves answers");
     }
 
     #[test]

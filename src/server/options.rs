@@ -16,12 +16,13 @@ use super::kept_headers::KeptHeaders;
 use super::meaning::Classify;
 use super::rejection::Rejection;
 use super::snapshot::Recorder;
-use crate::engine::{OnInterrupted, Policy, WrapRun};
+use crate::engine::{Policy, Reconciler, WrapRun};
 use crate::key::{Key, RecordId, Scope};
 
 type Covers = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
 type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync>;
 type Render = Arc<dyn Fn(&Rejection) -> Response<Bytes> + Send + Sync>;
+type Reconcile = Arc<dyn Fn(&Arc<Recorder>) -> Reconciler + Send + Sync>;
 
 /// A function of the application's. `Debug` shows only that it is set.
 #[derive(Clone)]
@@ -37,9 +38,8 @@ pub(super) struct Options {
     pub(super) strict_keys: bool,
     pub(super) scope: Option<Hook<ScopeOf>>,
     pub(super) policy: Policy,
-    /// The policy for interrupted runs, with answers as outcomes. [`complete`](Self::complete) gives `policy` the same
-    /// with bytes as outcomes.
-    pub(super) on_interrupted: OnInterrupted<Response<Bytes>>,
+    /// Makes the policy's reconciler, whose answers are recorded as these options say.
+    pub(super) reconcile: Option<Hook<Reconcile>>,
     pub(super) classify: Option<Hook<Arc<dyn Classify>>>,
     pub(super) sameness: Sameness,
     pub(super) max_request_body: usize,
@@ -65,7 +65,7 @@ impl Default for Options {
             strict_keys: false,
             scope: None,
             policy: Policy::default(),
-            on_interrupted: OnInterrupted::Refuse,
+            reconcile: None,
             classify: None,
             sameness: Sameness::default(),
             max_request_body: MIB,
@@ -86,16 +86,11 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Gives the policy its reconciler, whose answers are recorded as these options say.
+    /// Gives the policy its reconciler, if there is one.
     pub(super) fn complete(&mut self) {
-        self.policy.on_interrupted = match &self.on_interrupted {
-            OnInterrupted::Refuse => OnInterrupted::Refuse,
-            OnInterrupted::Rerun => OnInterrupted::Rerun,
-            OnInterrupted::Reconcile(reconciler) => {
-                let recorder = Arc::clone(&self.recorder);
-                OnInterrupted::Reconcile(reconciler.map(move |answer| recorder.record(&answer)))
-            }
-        };
+        if let Some(reconcile) = &self.reconcile {
+            self.policy.reconcile_with(reconcile(&self.recorder));
+        }
     }
 
     /// The id of the operation that a request with `key` belongs to.

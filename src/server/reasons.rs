@@ -6,7 +6,7 @@
 use http::{HeaderName, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
-use crate::engine::OnInterrupted;
+use crate::engine::{OnInterrupted, Policy};
 use crate::fingerprint::Match;
 use crate::header::HeaderError;
 use crate::slots::Refusal;
@@ -108,8 +108,8 @@ pub(super) fn not_replayable(status: u16) -> Rejection {
 }
 
 /// For a retry of a request of which nobody knows whether it took effect.
-pub(super) fn outcome_unknown(policy: &OnInterrupted) -> Rejection {
-    if let OnInterrupted::Reconcile(_) = policy {
+pub(super) fn outcome_unknown(policy: &Policy) -> Rejection {
+    if policy.reconciler.is_some() {
         let detail = "It is not known yet whether the request with this key took effect. Try again later with the same \
             key. A new key would run it again.";
         return Rejection::new(RejectionKind::OutcomeUnknown, detail).same_key();
@@ -129,17 +129,17 @@ pub(super) fn in_doubt() -> Rejection {
 }
 
 /// For a request whose own run was cut short.
-pub(super) fn cut_short(policy: &OnInterrupted) -> Rejection {
+pub(super) fn cut_short(policy: &Policy) -> Rejection {
     let unknown = "The request was cut short, and nobody knows whether it took effect.";
-    let then = match policy {
+    let then = match policy.on_interrupted {
+        OnInterrupted::Rerun => "With the same key it is run again.",
+        OnInterrupted::Refuse if policy.reconciler.is_some() => "With the same key it is found out.",
         OnInterrupted::Refuse => {
             "It is not run again under this key. A new key would run it again; find out first, or ask the operator, \
              who can settle it."
         }
-        OnInterrupted::Rerun => "With the same key it is run again.",
-        OnInterrupted::Reconcile(_) => "With the same key it is found out.",
     };
     let cut_short = Rejection::new(RejectionKind::OutcomeUnknown, format!("{unknown} {then}"));
-    let retry_with_same_key = !matches!(policy, OnInterrupted::Refuse);
+    let retry_with_same_key = policy.reconciler.is_some() || policy.on_interrupted == OnInterrupted::Rerun;
     Rejection { status: StatusCode::INTERNAL_SERVER_ERROR, retry_with_same_key, ..cut_short }
 }

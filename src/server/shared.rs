@@ -57,7 +57,7 @@ impl<St: Store> Shared<St> {
     pub(super) fn judge(&self) -> Judge<'_> {
         Judge {
             classify: self.options.classify.as_deref().map(|classify| &**classify),
-            policy: &self.engine.policy.on_interrupted,
+            on_interrupted: self.engine.policy.on_interrupted,
             recorder: &self.options.recorder,
         }
     }

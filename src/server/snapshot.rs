@@ -5,10 +5,14 @@
 //! are bytes, in order, repeats included); then the body's bytes up to the end, so that a replay shares them with the
 //! record instead of copying.
 
+use std::sync::Arc;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use super::body::SendBody;
+use super::collect::{Bounds, Collected, collect};
 use super::kept_headers::KeptHeaders;
 
 const VERSION: u8 = 1;
@@ -37,7 +41,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// The outcome of an answer that no handler returned: an operator's, a reconciler's, or one that is committed with
+    /// The outcome of an answer that no handler returned: an operator's, or one that is committed with
     /// its effect. `None` if it is too long.
     pub(super) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
         let fits = answer.body().len() <= self.max_response_body;
@@ -66,6 +70,16 @@ impl Recorder {
         bytes.put_slice(&head);
         bytes.put_slice(body);
         Some(bytes.freeze())
+    }
+}
+
+/// The outcome of a reconciler's answer. `None` if its body fails, or is too long.
+pub(super) async fn recorded<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
+    let (parts, body) = answer.into_parts();
+    let mut bounds = Bounds { bytes: recorder.max_response_body, ..Bounds::default() };
+    match collect(body, &mut bounds).await {
+        Collected::Whole { data, trailers } => recorder.encode(parts.status, &parts.headers, &data, trailers.as_ref()),
+        Collected::Over { .. } | Collected::Failed { .. } => None,
     }
 }
 

@@ -22,8 +22,7 @@ mod wait;
 
 pub(crate) use map::Retrying;
 pub use map::Slots;
-pub use phase::Refusal;
-pub(crate) use phase::{End, Ended, Phase};
+pub(crate) use phase::{End, Ended, Phase, Refusal};
 pub(crate) use slot::{Entered, Slot};
 pub(crate) use tally::{REFUSALS, Tally};
 pub(crate) use wait::Waiter;

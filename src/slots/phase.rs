@@ -50,24 +50,18 @@ pub(crate) enum End {
     Refused(Refusal),
 }
 
-/// Why a request gets neither a run nor what was recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The store can't be reached, is poisoned or takes too long. Nothing ran.
-    #[error("the store is not available")]
+/// Why a request gets neither a run nor what was recorded. Nothing ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The store can't be reached, is poisoned or takes too long.
     Unavailable,
-    /// There is a record, but its bytes are damaged. Nothing ran.
-    #[error("what is stored for this key can't be read")]
+    /// There is a record, but its bytes are damaged.
     Corrupt,
-    /// The store's limits are reached. Nothing ran.
-    #[error("the store is full")]
+    /// The store's limits are reached.
     Full,
-    /// Too much is under way: runs, outcomes that could not be recorded, or the store's work. Nothing ran.
-    #[error("too much is under way")]
+    /// Too much is under way: runs, outcomes that could not be recorded, or the store's work.
     Overloaded,
-    /// The process is shutting down. Nothing ran.
-    #[error("the process is shutting down")]
+    /// The process is shutting down.
     ShuttingDown,
 }
 
