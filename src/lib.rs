@@ -76,6 +76,7 @@ pub mod test_util {
 pub use engine::{OnInFlight, OnInterrupted, Once};
 pub use fingerprint::Fingerprint;
 pub use key::{Key, RecordId, Scope};
+pub use record::{Fence, Resolution};
 #[cfg(feature = "server")]
 pub use server::{
     FingerprintBody, IdempotencyContext, IdempotencyLayer, Keep, Meaning, Rejection, RejectionKind, Release, Unknown,

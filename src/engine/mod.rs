@@ -50,7 +50,7 @@ pub use context::{Rerun, RunContext};
 pub(crate) use engine::{Ask, Engine, WrapRun};
 pub(crate) use exchange::span;
 pub use once::{Effect, Once, OnceError, Outcome};
-pub use operations::{Counts, Drained};
+pub use operations::{Counts, Drained, Resolved};
 pub(crate) use policy::Policy;
 pub use policy::{OnInFlight, OnInterrupted};
 pub use reconcile::Reconciliation;

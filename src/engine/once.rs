@@ -10,14 +10,14 @@ use bytes::Bytes;
 use super::context::RunContext;
 use super::engine::{Ask, Engine};
 use super::exchange;
-use super::operations::{Counts, Drained};
+use super::operations::{Counts, Drained, Resolved};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::reconcile::Reconciliation;
 use super::reconciler::Reconciler;
 use super::verdict::Verdict;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
-use crate::record::{Fence, Reply, Resolution};
+use crate::record::{Fence, Resolution};
 use crate::slots::{End, Refusal};
 use crate::store::{InterruptedRecord, Store, StoreError};
 
@@ -234,8 +234,7 @@ impl<St: Store> Once<St> {
         self.engine.interrupted(None, limit).await
     }
 
-    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. [`Reply::Refused`]
-    /// where it no longer is, runs again, or was asked about since, which takes a new fence.
+    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or this process holds the operation, whose last run is over without the store's
@@ -245,7 +244,7 @@ impl<St: Store> Once<St> {
     ///
     /// # Cancel safety
     /// If the future was polled and is dropped, the operation is settled all the same.
-    pub async fn resolve(&self, id: RecordId, fence: Fence, resolution: Resolution) -> Result<Reply, StoreError> {
+    pub async fn resolve(&self, id: RecordId, fence: Fence, resolution: Resolution) -> Result<Resolved, StoreError> {
         self.engine.resolve(id, fence, resolution).await
     }
 
@@ -256,7 +255,7 @@ impl<St: Store> Once<St> {
     pub fn resolve_all(
         &self,
         decisions: impl IntoIterator<Item = (InterruptedRecord, Resolution)>,
-    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Reply, StoreError>)>> + Send {
+    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Resolved, StoreError>)>> + Send {
         self.engine.resolve_all(decisions.into_iter().map(|(record, resolution)| (record, Ok(resolution))).collect())
     }
 

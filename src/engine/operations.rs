@@ -65,6 +65,17 @@ impl Drained {
     }
 }
 
+/// What became of a resolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resolved {
+    /// The operation is settled.
+    Settled,
+    /// Nothing was changed: the operation is no longer interrupted under this fence. It was settled before, runs again,
+    /// or was asked about since, which takes a new fence. List the interrupted operations again.
+    Stale,
+}
+
 impl<St: Store> Engine<St> {
     /// Refuses new keys from now on, waits for the runs under way and for what the store is still being told, at most
     /// `deadline`, and says what is left.
@@ -108,12 +119,12 @@ impl<St: Store> Engine<St> {
         id: RecordId,
         fence: Fence,
         resolution: Resolution,
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<Resolved, StoreError> {
         let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else {
             return if self.store.slots().remembered.get(&id).is_some() {
                 Err(held_here())
             } else {
-                Ok(Reply::Refused)
+                Ok(Resolved::Stale)
             };
         };
         let (reply, settling) = oneshot::channel();
@@ -123,7 +134,9 @@ impl<St: Store> Engine<St> {
             let _ = reply.send(settled);
         });
         match timeout(STORE_TIMEOUT, settling).await {
-            Ok(Ok(settled)) => settled,
+            Ok(Ok(Ok(Reply::Taken))) => Ok(Resolved::Settled),
+            Ok(Ok(Ok(Reply::Refused))) => Ok(Resolved::Stale),
+            Ok(Ok(Err(error))) => Err(error),
             Ok(Err(_)) | Err(_) => Err(not_answered()),
         }
     }
@@ -132,7 +145,7 @@ impl<St: Store> Engine<St> {
     pub(crate) fn resolve_all(
         self: &Arc<Self>,
         decided: Vec<(InterruptedRecord, Result<Resolution, StoreError>)>,
-    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Reply, StoreError>)>> + Send + use<St> {
+    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Resolved, StoreError>)>> + Send + use<St> {
         let engine = Arc::clone(self);
         let one = move |(record, decided): (InterruptedRecord, _)| {
             let engine = Arc::clone(&engine);
@@ -156,7 +169,7 @@ impl<St: Store> Engine<St> {
         resolution: Resolution,
     ) -> (Result<Reply, StoreError>, Ended) {
         slot.settles(self.policy.retention);
-        let transition = Transition::Resolve(fence, resolution);
+        let transition = Transition::Resolve(fence, resolution, self.policy.retention);
         let told = {
             let telling = self.tell(slot.id(), transition.clone());
             tokio::pin!(telling);

@@ -78,8 +78,7 @@ impl<St: Store> Engine<St> {
         fence: Fence,
         outcome: Bytes,
     ) -> (Result<Reply, StoreError>, Ended) {
-        let resolution = Resolution::Outcome { outcome, retention: self.policy.retention };
-        let (settled, ended) = self.settle_interrupted(slot, fence, resolution).await;
+        let (settled, ended) = self.settle_interrupted(slot, fence, Resolution::Outcome(outcome)).await;
         if let Ok(Reply::Taken) = settled {
             self.count(|tally| &tally.reconciled);
         }

@@ -204,7 +204,7 @@ fn may_recover(store: &impl Store) -> bool {
 fn was_done(record: Option<&Record>, transition: &Transition) -> bool {
     let held = record.map(|record| &record.state);
     match transition {
-        Transition::Resolve(_, Resolution::Forget) => record.is_none(),
+        Transition::Resolve(_, Resolution::Forget, _) => record.is_none(),
         Transition::Complete(Completion { settlement: Settlement::Consumed { status }, .. }) => {
             held == Some(&State::Consumed { status: *status })
         }

@@ -137,11 +137,11 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             },
             _ => refused(),
         },
-        Transition::Resolve(fence, resolution) => {
+        Transition::Resolve(fence, resolution, retention) => {
             let is_meant =
                 |record: &&Record<O>| record.fence == fence && matches!(record.state, State::Interrupted { .. });
             match (current.record().filter(is_meant), resolution) {
-                (Some(record), Resolution::Outcome { outcome, retention }) => {
+                (Some(record), Resolution::Outcome(outcome)) => {
                     put(Draft::ended(record, None, retention, State::Completed { outcome }))
                 }
                 (Some(_), Resolution::Forget) => (Change::Release, Reply::Taken),

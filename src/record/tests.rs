@@ -52,7 +52,7 @@ fn inquire(fence: u64) -> Transition<&'static str> {
 }
 
 fn settle(fence: u64) -> Transition<&'static str> {
-    Transition::Resolve(Fence(fence), Resolution::Outcome { outcome: "told", retention: DAY })
+    Transition::Resolve(Fence(fence), Resolution::Outcome("told"), DAY)
 }
 
 fn reclaim(fence: u64) -> Transition<&'static str> {
@@ -60,7 +60,7 @@ fn reclaim(fence: u64) -> Transition<&'static str> {
 }
 
 fn forget(fence: u64) -> Transition<&'static str> {
-    Transition::Resolve(Fence(fence), Resolution::Forget)
+    Transition::Resolve(Fence(fence), Resolution::Forget, DAY)
 }
 
 fn running() -> Held {

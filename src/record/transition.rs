@@ -34,8 +34,9 @@ pub enum Transition<O = Bytes> {
         /// What its client was answered, where the answer said so.
         status: Option<u16>,
     },
-    /// To settle an operation that was interrupted, as its record says under this fence.
-    Resolve(Fence, Resolution<O>),
+    /// To settle an operation that was interrupted, as its record says under this fence. An outcome is kept for so long from
+    /// now.
+    Resolve(Fence, Resolution<O>, Duration),
 }
 
 /// A wish to run an operation.
@@ -93,17 +94,13 @@ pub enum Settlement<O = Bytes> {
     },
 }
 
-/// What an operator, or the application, says of an interrupted operation.
+/// What an operator says of an interrupted operation. `O` is an answer for a layer, and bytes for a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Resolution<O = Bytes> {
-    /// It took place; this is its outcome, kept for `retention` from now.
-    Outcome {
-        /// What retries are answered.
-        outcome: O,
-        /// How long.
-        retention: Duration,
-    },
-    /// It did not take place, or may take place again: the key is free, and the next run is told of no earlier one.
+    /// It took place. Retries get this outcome, for as long as they would get any other.
+    Outcome(O),
+    /// It did not take place, or may take place again. The key is free, and the next run is not told of an earlier one.
     Forget,
 }
 
@@ -132,9 +129,12 @@ impl<O> Transition<O> {
             }
             Self::Release(fence) => Transition::Release(fence),
             Self::Interrupt { fence, status } => Transition::Interrupt { fence, status },
-            Self::Resolve(fence, Resolution::Forget) => Transition::Resolve(fence, Resolution::Forget),
-            Self::Resolve(fence, Resolution::Outcome { outcome, retention }) => {
-                Transition::Resolve(fence, Resolution::Outcome { outcome: form(outcome), retention })
+            Self::Resolve(fence, resolution, retention) => {
+                let resolution = match resolution {
+                    Resolution::Outcome(outcome) => Resolution::Outcome(form(outcome)),
+                    Resolution::Forget => Resolution::Forget,
+                };
+                Transition::Resolve(fence, resolution, retention)
             }
         }
     }
@@ -143,7 +143,7 @@ impl<O> Transition<O> {
     pub(crate) fn outcome(&self) -> Option<&O> {
         match self {
             Self::Complete(Completion { settlement: Settlement::Outcome(outcome), .. })
-            | Self::Resolve(_, Resolution::Outcome { outcome, .. }) => Some(outcome),
+            | Self::Resolve(_, Resolution::Outcome(outcome), _) => Some(outcome),
             _ => None,
         }
     }

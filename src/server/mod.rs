@@ -66,6 +66,5 @@ pub use kept_headers::KeptHeaders;
 pub use layer::IdempotencyLayer;
 pub use marks::{Keep, Release, Unknown, answer_panic};
 pub use meaning::{Classify, Meaning};
-pub use operations::Resolve;
 pub use rejection::{Rejection, RejectionKind};
 pub use service::IdempotencyService;

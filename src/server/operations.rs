@@ -7,19 +7,10 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::layer::IdempotencyLayer;
-use crate::engine::{Counts, Drained, Reconciliation};
+use crate::engine::{Counts, Drained, Reconciliation, Resolved};
 use crate::key::RecordId;
-use crate::record::{Fence, Reply, Resolution};
+use crate::record::{Fence, Resolution};
 use crate::store::{InterruptedRecord, Store, StoreError};
-
-/// What an operator says of an interrupted operation.
-#[derive(Debug)]
-pub enum Resolve {
-    /// It took place. Retries get this answer, for as long as they would get any other.
-    Answer(Response<Bytes>),
-    /// It did not take place, or may take place again. The key is free, and the next run is not told of an earlier one.
-    Forget,
-}
 
 /// For operators.
 impl<St: Store, M> IdempotencyLayer<St, M> {
@@ -63,9 +54,8 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.interrupted(Some(status.as_u16()), limit).await
     }
 
-    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. Returns [`Reply::Refused`] if
-    /// the operation is no longer interrupted, if it runs again, if it was asked about since, which takes a new fence,
-    /// or if a request for it is just being answered.
+    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. The result is
+    /// [`Resolved::Stale`] also if a request for the operation is just being answered.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, the answer can't be stored, or the operation's last run is over and this
@@ -75,19 +65,24 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     ///
     /// # Cancel safety
     /// If the future was polled and is dropped, the operation is settled all the same.
-    pub async fn resolve(&self, id: RecordId, fence: Fence, resolve: Resolve) -> Result<Reply, StoreError> {
-        self.shared.engine.resolve(id, fence, self.resolution(resolve)?).await
+    pub async fn resolve(
+        &self,
+        id: RecordId,
+        fence: Fence,
+        resolution: Resolution<Response<Bytes>>,
+    ) -> Result<Resolved, StoreError> {
+        self.shared.engine.resolve(id, fence, self.recorded(resolution)?).await
     }
 
     /// Settles many operations, each as [`resolve`](Self::resolve) does, and returns what became of each, in their
     /// order.
     /// ```
     /// # use http::StatusCode;
-    /// # use tower_idempotency::{MemoryStore, IdempotencyLayer, server::Resolve, store::StoreError};
+    /// # use tower_idempotency::{MemoryStore, IdempotencyLayer, Resolution, store::StoreError};
     /// # async fn after_an_outage(layer: IdempotencyLayer<MemoryStore>) -> Result<(), StoreError> {
     /// // The card network says that it did nothing of what it answered 502 to.
     /// let answered = layer.interrupted_with_status(StatusCode::BAD_GATEWAY, 1_000).await?;
-    /// let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolve::Forget))).await;
+    /// let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Forget))).await;
     /// # let _ = settled;
     /// # Ok(())
     /// # }
@@ -97,23 +92,24 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// If the future is dropped, the decisions that were sent take effect all the same, and no others are sent.
     pub fn resolve_all(
         &self,
-        decisions: impl IntoIterator<Item = (InterruptedRecord, Resolve)>,
-    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Reply, StoreError>)>> + Send {
+        decisions: impl IntoIterator<Item = (InterruptedRecord, Resolution<Response<Bytes>>)>,
+    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Resolved, StoreError>)>> + Send {
         let decisions = decisions.into_iter();
-        let decided: Vec<_> = decisions.map(|(record, resolve)| (record, self.resolution(resolve))).collect();
+        let decided: Vec<_> = decisions.map(|(record, resolution)| (record, self.recorded(resolution))).collect();
         self.shared.engine.resolve_all(decided)
     }
 
-    fn resolution(&self, resolve: Resolve) -> Result<Resolution, StoreError> {
-        let Resolve::Answer(response) = resolve else { return Ok(Resolution::Forget) };
-        let outcome = self.shared.options.recorder.record(&response);
+    /// A resolution whose answer is an outcome, as it is recorded.
+    fn recorded(&self, resolution: Resolution<Response<Bytes>>) -> Result<Resolution, StoreError> {
+        let Resolution::Outcome(answer) = resolution else { return Ok(Resolution::Forget) };
+        let outcome = self.shared.options.recorder.record(&answer);
         let outcome = outcome.ok_or_else(|| StoreError::unavailable("the answer is longer than max_response_body"))?;
-        Ok(Resolution::Outcome { outcome, retention: self.shared.options.policy.retention })
+        Ok(Resolution::Outcome(outcome))
     }
 
     /// Asks the reconciler about all interrupted operations, without waiting for their clients, and settles those whose
-    /// outcome it knows: at the start of a process, say. It does nothing under another policy than
-    /// [`OnInterrupted::Reconcile`](crate::OnInterrupted::Reconcile).
+    /// outcome it knows: at the start of a process, say. It does nothing without
+    /// [`reconcile_with`](Self::reconcile_with).
     ///
     /// # Errors
     /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.

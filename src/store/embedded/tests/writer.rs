@@ -71,8 +71,8 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             batch.commit().unwrap();
 
             let outcome = Bytes::from(vec![7; 5_000]);
-            let resolution = Resolution::Outcome { outcome: outcome.clone(), retention: HOUR };
-            let (resolve, _answer) = sent(id, Transition::Resolve(fence, resolution));
+            let resolution = Resolution::Outcome(outcome.clone());
+            let (resolve, _answer) = sent(id, Transition::Resolve(fence, resolution, HOUR));
             let swept = Verb::Sweep(100, oneshot::channel().0);
             let verbs = if sweep_first { [swept, resolve] } else { [resolve, swept] };
             let mut batch = still.batch();
