@@ -73,6 +73,10 @@ pub mod test_util {
     pub use crate::store::test::{Stall, TestStore, Verb};
 }
 
+/// The version of sled whose trees [`SledStore`] hands out.
+#[cfg(feature = "sled")]
+pub use sled;
+
 pub use engine::{OnInFlight, OnInterrupted, Once};
 pub use fingerprint::Fingerprint;
 pub use key::{Key, RecordId, Scope};

@@ -1,0 +1,53 @@
+//! Effect and record in one transaction, so exactly once: `cargo run --example atomic`.
+//!
+//! The balance is kept in a tree of the store's own database. A crash leaves the payment and its record, or neither.
+
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Router, routing::post};
+use bytes::Bytes;
+use tower::ServiceExt as _;
+use tower_idempotency::server::Committed;
+use tower_idempotency::store::{Abort, TransactionTree};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted, SledStore, sled};
+
+#[derive(Clone)]
+struct Bank {
+    store: SledStore,
+    balances: sled::Tree,
+}
+
+/// Takes one coin. What the closure returns is recorded, and is the answer.
+async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Committed, Response> {
+    let take = |[balances]: [TransactionTree<'_>; 1]| {
+        let coins = balances.get("ann")?.and_then(|coins| coins.first().copied()).unwrap_or(0);
+        let left = coins.checked_sub(1).ok_or(Abort::Because("no coins are left"))?;
+        balances.insert("ann", &[left])?;
+        Ok(http::Response::new(Bytes::from(format!("paid; coins left: {left}"))))
+    };
+    let committed = context.commit_in(&bank.store, [&bank.balances], take).await;
+    committed.map_err(|error| (StatusCode::CONFLICT, error.to_string()).into_response())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = tempfile::tempdir()?;
+    let store = SledStore::open(directory.path())?;
+    let balances = store.db()?.open_tree("balances")?;
+    balances.insert("ann", &[3])?;
+    // What left no record did not take place, so it may run again.
+    let layer = IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
+    let bank = Bank { store, balances };
+    let app: Router = Router::new().route("/payments", post(pay)).route_layer(layer).with_state(bank);
+
+    for key in ["order-17", "order-17", "order-18"] {
+        let request = Request::post("/payments").header("idempotency-key", key).body(Body::empty())?;
+        let response = app.clone().oneshot(request).await?;
+        let is_replay = response.headers().contains_key("idempotent-replayed");
+        let body = to_bytes(response.into_body(), 1 << 20).await?;
+        println!("{key}: {} (replayed: {is_replay})", String::from_utf8_lossy(&body));
+    }
+    Ok(())
+}

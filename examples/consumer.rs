@@ -1,0 +1,44 @@
+//! A message consumer without HTTP: `cargo run --example consumer`.
+//!
+//! A queue that gets no acknowledgement delivers again. The mail is sent once all the same, and the second delivery is
+//! given the first one's outcome.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tower_idempotency::engine::{Effect, OnceError};
+use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId};
+
+static MAILS: AtomicU64 = AtomicU64::new(0);
+
+struct Message {
+    id: &'static str,
+    text: &'static str,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // In earnest: SledStore::open("idempotency")?
+    let once = Once::new(MemoryStore::new());
+    let message = Message { id: "message-17", text: "your order is on its way" };
+    let other = Message { text: "another message", ..message };
+
+    for delivery in [&message, &message, &other] {
+        let id = RecordId::new(None, &Key::new(delivery.id)?);
+        let send = |_| async {
+            let number = MAILS.fetch_add(1, Ordering::SeqCst) + 1;
+            Ok::<_, Effect<std::io::Error>>(Bytes::from(format!("mail {number}")))
+        };
+        match once.run(id, Fingerprint::of(delivery.text.as_bytes()), send).await {
+            Ok(outcome) => {
+                println!("{}: {:?} (replayed: {})", delivery.id, outcome.bytes, outcome.replayed);
+                // Only now is the message acknowledged.
+            }
+            // A producer has used one id for two messages. Nothing ran.
+            Err(error @ OnceError::Mismatch(_)) => println!("{}: {error}", delivery.id),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    assert_eq!(MAILS.load(Ordering::SeqCst), 1);
+    Ok(())
+}
