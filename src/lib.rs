@@ -69,19 +69,27 @@ mod within;
 /// For tests of your own handlers: time and faults on command. The README shows a handler's retry after a crash.
 #[cfg(feature = "test-util")]
 pub mod test_util {
+    #[doc(inline)]
     pub use crate::clock::ManualClock;
     pub use crate::store::test::{Stall, TestStore, Verb};
 }
 
+#[doc(inline)]
 pub use engine::{OnInFlight, OnInterrupted, Once};
+#[doc(inline)]
 pub use fingerprint::Fingerprint;
+#[doc(inline)]
 pub use key::{Key, RecordId, Scope};
 #[cfg(feature = "server")]
+#[doc(inline)]
 pub use server::{
     FingerprintBody, IdempotencyContext, IdempotencyLayer, Keep, Meaning, Rejection, RejectionKind, Release, Unknown,
 };
+#[doc(inline)]
 pub use store::AnyStore;
 #[cfg(feature = "memory")]
+#[doc(inline)]
 pub use store::MemoryStore;
 #[cfg(feature = "sled")]
+#[doc(inline)]
 pub use store::SledStore;
