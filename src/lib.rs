@@ -50,6 +50,7 @@ mod digest;
 pub mod engine;
 pub mod failures;
 pub mod fingerprint;
+pub mod guide;
 #[cfg(feature = "server")]
 pub mod header;
 pub mod key;
@@ -66,7 +67,7 @@ mod slots;
 pub mod store;
 mod within;
 
-/// For tests of your own handlers: time and faults on command. The README shows a handler's retry after a crash.
+/// For tests of your own handlers: time and faults on command. See [`guide::testing`].
 #[cfg(feature = "test-util")]
 pub mod test_util {
     #[doc(inline)]

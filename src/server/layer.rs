@@ -48,7 +48,7 @@ impl<St: Store> IdempotencyLayer<St> {
     }
 }
 
-/// Options. Each has its default in the README's table.
+/// Options. [`guide::options`](mod@crate::guide::options) lists them with their defaults.
 impl<St> IdempotencyLayer<St> {
     /// The header that carries the key. Default: `Idempotency-Key`.
     #[must_use]
