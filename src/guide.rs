@@ -1,8 +1,9 @@
 //! The guide: how to use the layer, how to run it, and what to expect of it.
 //!
-//! To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]. To decide: [`promises`], [`policies`],
-//! [`same_request`], [`unknown_answers`], [`handlers`]. To run it: [`operators`], [`security`], [`mod@sled`],
-//! [`performance`]. To trust it: [`testing`], [`laboratories`], and [`failures`](mod@crate::failures).
+//! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]
+//! - To decide: [`promises`], [`policies`], [`same_request`], [`unknown_answers`], [`handlers`]
+//! - To run: [`operators`], [`security`], [`mod@sled`], [`performance`]
+//! - To trust: [`testing`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.
 
