@@ -1,4 +1,4 @@
-//! Each option of the layer takes effect, the README's table names each, its defaults hold, and a handler can ask about its
+//! Each option of the layer takes effect, the guide's table names each, its defaults hold, and a handler can ask about its
 //! run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -42,9 +42,9 @@ fn with(name: &str, value: &str) -> Request<Body> {
 }
 
 #[test]
-fn the_readme_has_a_row_for_each_option() {
-    let readme = include_str!("../README.md");
-    let (_, table) = readme.split_once("| option | default | what it protects |\n|---|---|---|\n").unwrap();
+fn the_guide_has_a_row_for_each_option() {
+    let page = include_str!("../docs/options.md");
+    let (_, table) = page.split_once("| option | default | what it does |\n|---|---|---|\n").unwrap();
     let rows = table.lines().take_while(|line| line.starts_with('|'));
     let named: BTreeSet<_> = rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect();
     // An option takes the layer, and gives it back.
@@ -71,7 +71,7 @@ fn a_layer_shows_its_options_as_they_are_set() {
     assert!(!set.contains("on_interrupted: Refuse"), "nowhere: {set}");
 }
 
-// What the README says is so without any option, where no test of a row of the decision table shows it.
+// What the guide says is so without any option, where no test of a row of the decision table shows it.
 
 #[tokio::test(start_paused = true)]
 async fn without_options_a_run_has_ten_minutes_and_its_answers_body_ten_seconds() {

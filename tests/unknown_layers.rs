@@ -1,5 +1,5 @@
 //! Layers of tower and tower-http inside and outside the idempotency layer: what the client and its retry see, under each
-//! policy. The README's table says what is observed here, word for word.
+//! policy. The table in `docs/layer-order.md` says what is observed here, word for word.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
@@ -250,7 +250,7 @@ async fn cell(guard: Guard, inside: bool, policy: Policy) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_readme_says_what_clients_see_of_layers_inside_and_outside() {
+async fn the_guide_says_what_clients_see_of_layers_inside_and_outside() {
     let mut rows = Vec::new();
     for (guard, inside) in Guard::ALL {
         let mut row = format!("| {guard} | {} |", if inside { "inside" } else { "outside" });
@@ -259,7 +259,7 @@ async fn the_readme_says_what_clients_see_of_layers_inside_and_outside() {
         }
         rows.push(row);
     }
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let missing: Vec<_> = rows.iter().filter(|row| !readme.contains(*row)).collect();
-    assert!(missing.is_empty(), "README.md should have these rows:\n{}", rows.join("\n"));
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/layer-order.md")).unwrap();
+    let missing: Vec<_> = rows.iter().filter(|row| !page.contains(*row)).collect();
+    assert!(missing.is_empty(), "docs/layer-order.md should have these rows:\n{}", rows.join("\n"));
 }

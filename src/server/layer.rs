@@ -54,7 +54,7 @@ impl<St: Store> IdempotencyLayer<St> {
     }
 }
 
-/// The options. The README has a table of them and their defaults.
+/// Options. [`guide::options`](mod@crate::guide::options) lists them with their defaults.
 impl<St, M> IdempotencyLayer<St, M> {
     /// The header that carries the key. Default: `Idempotency-Key`.
     pub fn header_name(self, name: HeaderName) -> Self {

@@ -5,7 +5,7 @@
 //! | [`SledStore`] | `sled` | crashes and power cuts | one machine; the default |
 //! | [`MemoryStore`] | `memory` | nothing | tests, and those who accept losing all at a restart |
 //! | [`AnyStore`] | | what the store in it survives | choosing at run time |
-//! | [`TestStore`](crate::test_util::TestStore) | `test-util` | a crash, on command | testing a handler's retries |
+//! | [`TestStore`](https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html) | `test-util` | a crash, on command | testing a handler's retries |
 
 mod contract;
 #[cfg(feature = "sled")]

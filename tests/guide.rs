@@ -1,0 +1,94 @@
+//! The README stays short, every page of the guide is in the API docs, and no link leads nowhere, neither in the repository
+//! nor in the docs.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where the links of the pages lead in the API docs.
+const LINKS: &str = include_str!("../src/guide/links.md");
+const GUIDE: &str = include_str!("../src/guide.rs");
+
+/// For those who change the crate: not part of the guide.
+const NOT_OF_THE_GUIDE: [&str; 3] = ["design.md", "journey.md", "traps.md"];
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn name(page: &Path) -> &str {
+    page.file_name().unwrap().to_str().unwrap()
+}
+
+/// The pages under `docs/`, and the README.
+fn pages() -> Vec<PathBuf> {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    docs.chain([root().join("README.md")]).collect()
+}
+
+/// A page without its code, which has brackets of its own.
+fn prose(page: &Path) -> String {
+    let text = fs::read_to_string(page).unwrap();
+    text.split("```").step_by(2).collect()
+}
+
+/// The definitions of links: `[label]: target`.
+fn definitions(text: &str) -> BTreeMap<&str, &str> {
+    text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ")).collect()
+}
+
+/// The labels that a text uses: `[text][label]`, and `` [`Type`] ``.
+fn labels(text: &str) -> BTreeSet<String> {
+    let named = text.split("][").skip(1).filter_map(|rest| rest.split(']').next()).map(str::to_owned);
+    let types = text.split("[`").skip(1).filter_map(|rest| rest.split_once("`]"));
+    let short = types.filter(|(_, rest)| !rest.starts_with(['(', '[', ':'])).map(|(label, _)| format!("`{label}`"));
+    named.chain(short).collect()
+}
+
+fn is_relative(target: &str) -> bool {
+    !target.starts_with("https://") && !target.starts_with('#')
+}
+
+#[test]
+fn the_readme_has_at_most_150_lines() {
+    assert!(include_str!("../README.md").lines().count() <= 150);
+}
+
+#[test]
+fn every_page_of_the_guide_is_in_the_api_docs() {
+    for page in pages().iter().filter(|page| page.parent().unwrap().ends_with("docs")) {
+        let name = name(page);
+        let included = GUIDE.contains(&format!("include_str!(\"../docs/{name}\")"));
+        assert_ne!(included, NOT_OF_THE_GUIDE.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn every_relative_link_leads_to_a_file() {
+    for page in pages() {
+        let text = prose(&page);
+        let inline = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in inline.chain(definitions(&text).into_values()).filter(|target| is_relative(target)) {
+            let file = page.parent().unwrap().join(target.split('#').next().unwrap());
+            assert!(file.exists(), "{}: {target}", page.display());
+        }
+    }
+}
+
+#[test]
+fn every_label_is_defined_in_its_page_and_leads_to_no_file_in_the_api_docs() {
+    let in_the_docs = definitions(LINKS);
+    for page in pages() {
+        let (text, shown) = (prose(&page), page.display());
+        let defined = definitions(&text);
+        for label in labels(&text) {
+            assert!(defined.contains_key(&*label), "{shown}: [{label}] is not defined");
+        }
+        if NOT_OF_THE_GUIDE.contains(&name(&page)) {
+            continue;
+        }
+        for (label, _) in defined.iter().filter(|(_, target)| is_relative(target)) {
+            assert!(in_the_docs.contains_key(label), "{shown}: src/guide/links.md says nothing of [{label}]");
+        }
+    }
+}
