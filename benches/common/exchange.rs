@@ -32,12 +32,12 @@ pub fn bare(length: usize) -> Router {
 }
 
 /// A layer over `store`, as the policy says.
-pub fn layer<St: Store>(store: St, on_interrupted: OnInterrupted<Response<Bytes>>) -> IdempotencyLayer<St> {
+pub fn layer<St: Store>(store: St, on_interrupted: OnInterrupted) -> IdempotencyLayer<St> {
     IdempotencyLayer::new(store).on_interrupted(on_interrupted)
 }
 
 /// The handler behind a layer over `store`. Given its state, as `axum::serve` does for each connection.
-pub fn protected<St: Store>(length: usize, store: St, on_interrupted: OnInterrupted<Response<Bytes>>) -> Router {
+pub fn protected<St: Store>(length: usize, store: St, on_interrupted: OnInterrupted) -> Router {
     bare(length).layer(layer(store, on_interrupted)).with_state(())
 }
 

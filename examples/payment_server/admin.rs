@@ -10,10 +10,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
 use serde_json::{Value, json};
-use tower_idempotency::record::{Fence, Reply};
-use tower_idempotency::server::Resolve;
+use tower_idempotency::engine::Resolved;
 use tower_idempotency::store::StoreError;
-use tower_idempotency::{AnyStore, IdempotencyLayer};
+use tower_idempotency::{AnyStore, Fence, IdempotencyLayer, Resolution};
 
 use crate::errors::ApiError;
 use crate::fields::Fields;
@@ -58,7 +57,7 @@ pub(crate) async fn forget(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    resolve(&layer, &id, &query_of(query)?, Resolve::Forget).await
+    resolve(&layer, &id, &query_of(query)?, Resolution::Forget).await
 }
 
 /// `POST /admin/interrupted/{id}/answer?fence=N`, the answer's JSON as the body
@@ -75,7 +74,7 @@ pub(crate) async fn answer(
     let mut answer = HttpResponse::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *answer.status_mut() = status.unwrap_or(StatusCode::OK);
-    resolve(&layer, &id, &query, Resolve::Answer(answer)).await
+    resolve(&layer, &id, &query, Resolution::Outcome(answer)).await
 }
 
 /// `POST /admin/interrupted/forget?status=504`: all that were answered so, at most as many as are listed
@@ -83,9 +82,9 @@ pub(crate) async fn forget_all(State(layer): Layer, RawQuery(query): RawQuery) -
     let status = status_of(&query_of(query)?)?;
     let status = status.ok_or_else(|| ApiError::invalid("status", "status must say which ones are meant"))?;
     let answered = layer.interrupted_with_status(status, LISTED).await.map_err(store_error)?;
-    let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolve::Forget))).await;
+    let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Forget))).await;
     let (forgotten, left): (Vec<_>, Vec<_>) =
-        settled.into_iter().partition(|(_, settled)| matches!(settled, Ok(Reply::Taken)));
+        settled.into_iter().partition(|(_, settled)| matches!(settled, Ok(Resolved::Settled)));
     tracing::warn!(%status, forgotten = forgotten.len(), "an operator settled interrupted operations");
     Ok(Json(json!({ "settled": forgotten.len(), "left": left.len() })))
 }
@@ -103,16 +102,16 @@ async fn resolve(
     layer: &IdempotencyLayer<AnyStore>,
     id: &str,
     query: &Fields,
-    resolve: Resolve,
+    resolution: Resolution<HttpResponse<Bytes>>,
 ) -> Result<Response, ApiError> {
     let id = id.parse().map_err(|_| ApiError::invalid("id", "id must be 64 hex digits, as they are listed"))?;
     let fence = Fence(query.number("fence", 1..=u64::MAX)?);
-    match layer.resolve(id, fence, resolve).await.map_err(store_error)? {
-        Reply::Taken => {
+    match layer.resolve(id, fence, resolution).await.map_err(store_error)? {
+        Resolved::Settled => {
             tracing::warn!(record_id = id.short(), "an operator settled an interrupted operation");
             Ok(Json(json!({ "settled": true })).into_response())
         }
-        Reply::Refused => {
+        _ => {
             let error = ApiError::invalid(None, "It is not interrupted (any more) under this fence; list again.");
             Err(error.status(StatusCode::CONFLICT))
         }

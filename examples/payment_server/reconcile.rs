@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
-use http::Response;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
 
 use crate::atomic::json;
@@ -13,13 +14,13 @@ use crate::entry::Intent;
 use crate::ledger::{Ledger, LedgerError};
 use crate::refunds::Answer;
 
-pub(crate) fn reconciler(ledger: Arc<Ledger>) -> Reconciler<Response<Bytes>> {
+pub(crate) fn reconciler(ledger: Arc<Ledger>) -> Reconciler<Response> {
     Reconciler::new(move |run| {
         let ledger = Arc::clone(&ledger);
         async move {
             // The ledger is on this disk: what is not in it did not take place, and whoever was about to write it is gone.
             match tokio::task::spawn_blocking(move || look_up(&ledger, &run)).await {
-                Ok(Ok(Some(answer))) => Reconciled::Outcome(answer),
+                Ok(Ok(Some(answer))) => Reconciled::Outcome(answer.map(Body::from)),
                 Ok(Ok(None)) => Reconciled::RunAgain,
                 Err(_) => Reconciled::Unknown,
                 Ok(Err(error)) => {
@@ -31,7 +32,7 @@ pub(crate) fn reconciler(ledger: Arc<Ledger>) -> Reconciler<Response<Bytes>> {
     })
 }
 
-fn look_up(ledger: &Ledger, run: &InterruptedRun) -> Result<Option<Response<Bytes>>, LedgerError> {
+fn look_up(ledger: &Ledger, run: &InterruptedRun) -> Result<Option<http::Response<Bytes>>, LedgerError> {
     let intent = |step| Intent::of(&run.derived_key(step));
     if let Some(intent) = intent("charge")
         && let Some((id, entry)) = ledger.intended(intent)?.pop()

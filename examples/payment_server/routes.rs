@@ -20,21 +20,20 @@ use crate::{admin, charges, health, reconcile, refunds, rejections};
 pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> IdempotencyLayer<AnyStore> {
     // In one transaction nothing is half done: what left no record did not take place.
     let default = if args.atomic { Interrupted::Rerun } else { Interrupted::Refuse };
-    let on_interrupted = match args.on_interrupted.unwrap_or(default) {
-        Interrupted::Refuse => OnInterrupted::Refuse,
-        Interrupted::Rerun => OnInterrupted::Rerun,
-        Interrupted::Reconcile => OnInterrupted::Reconcile(reconcile::reconciler(Arc::clone(ledger))),
-    };
     let on_in_flight = match args.on_in_flight {
         InFlight::Reject => OnInFlight::Reject,
         InFlight::Wait(patience) => OnInFlight::Wait(patience),
     };
-    IdempotencyLayer::new(store)
+    let layer = IdempotencyLayer::new(store)
         .scope(|parts| Account::of(&parts.headers).map(Account::scope))
-        .on_interrupted(on_interrupted)
         .on_in_flight(on_in_flight)
         .retention(Duration::from_secs(args.retention))
-        .render_rejection(rejections::render)
+        .render_rejection(rejections::render);
+    match args.on_interrupted.unwrap_or(default) {
+        Interrupted::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
+        Interrupted::Rerun => layer.on_interrupted(OnInterrupted::Rerun),
+        Interrupted::Reconcile => layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger))),
+    }
 }
 
 /// The longest time in which nothing of a request's body comes.

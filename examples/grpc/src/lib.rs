@@ -1,8 +1,9 @@
 //! A gRPC service behind the layer.
 //!
-//! tonic's body is a type of its own, which the layer does not know. It need not: tonic's routes *are* an axum router, and
-//! there the layer goes, on axum's body. (In a stack without axum, put tower-http's `MapRequestBodyLayer` and
-//! `MapResponseBodyLayer` around the layer, with `axum::body::Body::new` and `tonic::body::Body::new`.)
+//! The layer goes where tonic's layers go, `Server::builder().layer(…)`, with [`any_body`]: tonic's body is a type of its own.
+//! A refused call gets a gRPC status.
+//!
+//! [`any_body`]: tower_idempotency::IdempotencyLayer::any_body
 //!
 //! What else gRPC needs of a layer, and gets: every call is a POST, which is covered; the `idempotency-key` metadata is an
 //! HTTP header; `grpc-status` is a trailer, and is recorded and replayed; `te: trailers`, which gRPC clients send, is the
@@ -18,13 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::service::Routes;
-use tonic::{Code, Status};
-use tower_idempotency::store::Store;
-use tower_idempotency::{IdempotencyLayer, Rejection, RejectionKind};
 use tower_service::Service;
 
 pub use text::Text;
@@ -85,23 +82,4 @@ impl Service<http::Request<Body>> for Charges {
             })
         })
     }
-}
-
-/// `charges` behind the layer, for `Server::builder().add_routes(…)`.
-pub fn routes<St: Store>(charges: Charges, layer: IdempotencyLayer<St>) -> Routes {
-    let router = Routes::new(charges).into_axum_router();
-    router.layer(layer.render_rejection(as_status)).into()
-}
-
-/// A refusal as a gRPC client understands it, instead of an HTTP status and a problem document.
-fn as_status(rejection: &Rejection) -> http::Response<Bytes> {
-    let code = match rejection.kind {
-        RejectionKind::KeyMissing | RejectionKind::KeyMalformed | RejectionKind::KeyReused => Code::InvalidArgument,
-        RejectionKind::BodyTooLarge | RejectionKind::StoreFull => Code::ResourceExhausted,
-        RejectionKind::StoreUnavailable | RejectionKind::Overloaded | RejectionKind::ShuttingDown => Code::Unavailable,
-        RejectionKind::InFlight => Code::Aborted,
-        RejectionKind::OutcomeUnknown => Code::Unknown,
-        _ => Code::FailedPrecondition,
-    };
-    Status::new(code, format!("{}: {}", rejection.kind.slug(), rejection.detail)).into_http()
 }

@@ -1,7 +1,7 @@
 //! A retried unary call is replayed, its status included, over a socket.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use grpc_example::{CHARGE, Charges, Text, routes};
+use grpc_example::{CHARGE, Charges, Text};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -14,8 +14,9 @@ use tower_idempotency::{IdempotencyLayer, MemoryStore};
 async fn server(charges: &Charges) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let routes = routes(charges.clone(), IdempotencyLayer::new(MemoryStore::new()));
-    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(TcpIncoming::from(listener)));
+    let layer = IdempotencyLayer::new(MemoryStore::new()).any_body();
+    let server = Server::builder().layer(layer).add_service(charges.clone());
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     address
 }
 
