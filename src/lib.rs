@@ -17,7 +17,7 @@ pub mod failures;
 pub mod fingerprint;
 pub mod guide;
 #[cfg(feature = "server")]
-pub mod header;
+mod header;
 pub mod key;
 #[cfg(idempotency_laboratory)]
 pub mod laboratory;
@@ -25,7 +25,7 @@ pub mod laboratory;
 mod laboratory;
 #[cfg(feature = "server")]
 pub mod problem;
-pub mod record;
+mod record;
 #[cfg(feature = "server")]
 pub mod server;
 mod slots;
@@ -43,6 +43,17 @@ pub mod test_util {
 /// The version of sled whose trees [`SledStore`] hands out.
 #[cfg(feature = "sled")]
 pub use sled;
+
+/// What the packages of this repository need to see of the inside: the tests, the laboratories, the model. It belongs to no
+/// release: it changes without notice.
+#[doc(hidden)]
+pub mod internals {
+    #[cfg(feature = "server")]
+    pub use crate::header::{HeaderError, read_key};
+    pub use crate::record::*;
+    pub use crate::slots::Slots;
+    pub use crate::store::contract::{Page, Records};
+}
 
 #[doc(inline)]
 pub use engine::{OnInFlight, OnInterrupted, Once};

@@ -12,7 +12,7 @@ use super::commitment::{Answer, Doubt, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::store::embedded::{CommitError, Purpose, Reason, Transact};
-use crate::store::{Abort, SledStore, Store as _, StoreError, TransactionTree, effect};
+use crate::store::{Abort, Records as _, SledStore, StoreError, TransactionTree, effect};
 use crate::within::COMMIT_ANSWERED_WITHIN;
 
 /// For how long a transaction that is no run's may wait for the writer.

@@ -42,6 +42,7 @@ mod settle;
 mod verdict;
 
 pub(crate) use crate::slots::End;
+pub use crate::store::InterruptedRun;
 #[cfg(feature = "sled")]
 pub use crate::store::embedded::CommitError;
 #[cfg(idempotency_laboratory)]
@@ -54,5 +55,5 @@ pub use operations::{Counts, Drained, Resolved};
 pub(crate) use policy::Policy;
 pub use policy::{OnInFlight, OnInterrupted};
 pub use reconcile::Reconciliation;
-pub use reconciler::{InterruptedRun, Reconciled, Reconciler};
+pub use reconciler::{Reconciled, Reconciler};
 pub(crate) use verdict::Verdict;

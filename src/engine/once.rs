@@ -19,7 +19,7 @@ use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
 use crate::record::{Fence, Resolution};
 use crate::slots::{End, Refusal};
-use crate::store::{InterruptedRecord, Store, StoreError};
+use crate::store::{InterruptedRun, Store, StoreError};
 
 /// Runs effects at most once per record id, without HTTP.
 ///
@@ -230,7 +230,7 @@ impl<St: Store> Once<St> {
     ///
     /// # Cancel safety
     /// It only reads.
-    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
+    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
         self.engine.interrupted(None, limit).await
     }
 
@@ -254,8 +254,8 @@ impl<St: Store> Once<St> {
     /// Those that were sent are settled if the future is dropped; no further ones are sent.
     pub fn resolve_all(
         &self,
-        decisions: impl IntoIterator<Item = (InterruptedRecord, Resolution)>,
-    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Resolved, StoreError>)>> + Send {
+        decisions: impl IntoIterator<Item = (InterruptedRun, Resolution)>,
+    ) -> impl Future<Output = Vec<(InterruptedRun, Result<Resolved, StoreError>)>> + Send {
         self.engine.resolve_all(decisions.into_iter().map(|(record, resolution)| (record, Ok(resolution))).collect())
     }
 

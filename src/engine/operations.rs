@@ -15,7 +15,7 @@ use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
 use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot};
-use crate::store::{InterruptedRecord, Page, Store, StoreError};
+use crate::store::{InterruptedRun, Page, Store, StoreError};
 
 /// How many operations are settled at a time.
 const AT_A_TIME: usize = 64;
@@ -108,7 +108,7 @@ impl<St: Store> Engine<St> {
         &self,
         status: Option<u16>,
         limit: usize,
-    ) -> Result<Vec<InterruptedRecord>, StoreError> {
+    ) -> Result<Vec<InterruptedRun>, StoreError> {
         self.store.interrupted(Page { status, ..Page::first(limit) }).await
     }
 
@@ -144,10 +144,10 @@ impl<St: Store> Engine<St> {
     /// Settles many, and says of each what became of it.
     pub(crate) fn resolve_all(
         self: &Arc<Self>,
-        decided: Vec<(InterruptedRecord, Result<Resolution, StoreError>)>,
-    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Resolved, StoreError>)>> + Send + use<St> {
+        decided: Vec<(InterruptedRun, Result<Resolution, StoreError>)>,
+    ) -> impl Future<Output = Vec<(InterruptedRun, Result<Resolved, StoreError>)>> + Send + use<St> {
         let engine = Arc::clone(self);
-        let one = move |(record, decided): (InterruptedRecord, _)| {
+        let one = move |(record, decided): (InterruptedRun, _)| {
             let engine = Arc::clone(&engine);
             async move {
                 let settled = match decided {

@@ -15,14 +15,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::engine::{Ask, Engine, STORE_TIMEOUT};
-use super::reconciler::{InterruptedRun, Reconciled, Reconciler};
+use super::reconciler::{Reconciled, Reconciler};
 use super::run::{Run, Work};
 use super::verdict::Verdict;
 use crate::fingerprint::Match;
 use crate::key::RecordId;
 use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
 use crate::slots::{End, Ended, Entered, Phase, Refusal, Slot};
-use crate::store::{InterruptedRecord, Page, Store, StoreError};
+use crate::store::{InterruptedRun, Page, Store, StoreError};
 
 /// How many operations are asked about at a time, and listed.
 const AT_A_TIME: usize = 16;
@@ -42,12 +42,12 @@ pub struct Reconciliation {
 
 impl<St: Store> Engine<St> {
     /// Who is to be asked about `record`, for this request.
-    pub(super) fn reconciler(&self, ask: &Ask, record: &Record) -> Option<(Reconciler, InterruptedRecord)> {
+    pub(super) fn reconciler(&self, ask: &Ask, record: &Record) -> Option<(Reconciler, InterruptedRun)> {
         let reconciler = self.policy.reconciler.as_ref()?;
         if !record.is_interrupted() || record.fingerprint.compare(&ask.fingerprint) != Match::Same {
             return None;
         }
-        Some((reconciler.clone(), InterruptedRecord::of(ask.id, record)?))
+        Some((reconciler.clone(), InterruptedRun::of(ask.id, record)?))
     }
 
     /// Takes a new fence and asks. An error: nobody was asked, and this is what is to be said.
@@ -55,7 +55,7 @@ impl<St: Store> Engine<St> {
         &self,
         reconciler: &Reconciler,
         ask: &Ask,
-        record: &InterruptedRecord,
+        record: &InterruptedRun,
     ) -> Result<(Fence, Reconciled), End> {
         // To ask, and to record what is said.
         let bound = reconciler.patience().saturating_add(2 * STORE_TIMEOUT);
@@ -64,7 +64,7 @@ impl<St: Store> Engine<St> {
         let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
         match taken.map_err(|error| End::Refused(self.refusal(ask, &error)))? {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
-                Ok((fence, reconciler.ask(InterruptedRun::new(record, fence)).await))
+                Ok((fence, reconciler.ask(InterruptedRun { fence, ..*record }).await))
             }
             // Somebody else settled it meanwhile, or it expired: whoever asks for it asks again.
             _ => Err(End::Released),
@@ -91,7 +91,7 @@ impl<St: Store> Engine<St> {
         let Some(reconciler) = &self.policy.reconciler else { return Ok(sum) };
         // What takes longer goes on by itself, and counts as unknown: to look, to take a fence, to ask, to record.
         let patience = reconciler.patience().saturating_add(3 * STORE_TIMEOUT);
-        let one = |record: InterruptedRecord| {
+        let one = |record: InterruptedRun| {
             let (reply, reconciled) = oneshot::channel();
             let (engine, reconciler) = (Arc::clone(self), reconciler.clone());
             self.spawn(Box::pin(async move {
@@ -131,7 +131,7 @@ impl<St: Store> Engine<St> {
             Ok(Ok(None)) => return None,
             Ok(Err(_)) | Err(_) => return Some(Reconciled::Unknown),
         };
-        let Some(listed) = InterruptedRecord::of(id, &record) else {
+        let Some(listed) = InterruptedRun::of(id, &record) else {
             slot.end(record);
             return None;
         };
@@ -161,7 +161,7 @@ impl<St: Store> Run<St> {
     pub(super) fn reconcile<W: Work<T>, T: Send + 'static>(
         mut self: Box<Self>,
         reconciler: Reconciler,
-        record: InterruptedRecord,
+        record: InterruptedRun,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
     ) -> BoxFuture<'static, ()> {

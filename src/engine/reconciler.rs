@@ -12,41 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::engine::panic_message;
-use crate::clock::Timestamp;
-use crate::key::RecordId;
-use crate::record::Fence;
-use crate::store::InterruptedRecord;
-
-/// An interrupted operation, as the application is asked about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct InterruptedRun {
-    /// Which operation.
-    pub id: RecordId,
-    /// A fence taken for this question, newer than that of the run: hand it to what the answer changes, if it changes
-    /// anything, so that a run that was only thought dead changes nothing more.
-    pub fence: Fence,
-    /// The number of the interrupted attempt, from 1.
-    pub attempt: u32,
-    /// When the operation began: its first attempt. Nothing of it is older.
-    pub began: Timestamp,
-    /// The HTTP status that its client was answered, where the handler's answer was that nobody knows; `None` where it was
-    /// cut short without an answer.
-    pub status: Option<u16>,
-}
-
-impl InterruptedRun {
-    pub(super) fn new(record: &InterruptedRecord, fence: Fence) -> Self {
-        let InterruptedRecord { id, attempt, began, status, .. } = *record;
-        Self { id, fence, attempt, began, status }
-    }
-
-    /// The key that the run was given for `step`: what it called in turn knows the operation by it.
-    #[must_use]
-    pub fn derived_key(&self, step: &str) -> String {
-        self.id.derived_key(step)
-    }
-}
+use crate::store::InterruptedRun;
 
 /// What the application knows of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::layer::IdempotencyLayer;
 use crate::engine::{Counts, Drained, Reconciliation, Resolved};
 use crate::key::RecordId;
 use crate::record::{Fence, Resolution};
-use crate::store::{InterruptedRecord, Store, StoreError};
+use crate::store::{InterruptedRun, Store, StoreError};
 
 /// For operators.
 impl<St: Store, M> IdempotencyLayer<St, M> {
@@ -34,7 +34,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     ///
     /// # Cancel safety
     /// It only reads.
-    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRecord>, StoreError> {
+    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
         self.shared.engine.interrupted(None, limit).await
     }
 
@@ -50,7 +50,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         &self,
         status: StatusCode,
         limit: usize,
-    ) -> Result<Vec<InterruptedRecord>, StoreError> {
+    ) -> Result<Vec<InterruptedRun>, StoreError> {
         self.shared.engine.interrupted(Some(status.as_u16()), limit).await
     }
 
@@ -92,8 +92,8 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// If the future is dropped, the decisions that were sent take effect all the same, and no others are sent.
     pub fn resolve_all(
         &self,
-        decisions: impl IntoIterator<Item = (InterruptedRecord, Resolution<Response<Bytes>>)>,
-    ) -> impl Future<Output = Vec<(InterruptedRecord, Result<Resolved, StoreError>)>> + Send {
+        decisions: impl IntoIterator<Item = (InterruptedRun, Resolution<Response<Bytes>>)>,
+    ) -> impl Future<Output = Vec<(InterruptedRun, Result<Resolved, StoreError>)>> + Send {
         let decisions = decisions.into_iter();
         let decided: Vec<_> = decisions.map(|(record, resolution)| (record, self.recorded(resolution))).collect();
         self.shared.engine.resolve_all(decided)

@@ -13,13 +13,29 @@ use crate::key::RecordId;
 use crate::record::{Applied, Fence, Record, State, Transition};
 use crate::slots::Slots;
 
-/// Only the stores of this crate implement [`Store`], until the shared stores have passed the same contract.
+/// Only the stores of this crate implement [`Records`], until the shared stores have passed the same contract.
 pub trait Sealed {}
 
-/// A place where records are kept. Sealed for now.
+/// A place where records are kept: [`SledStore`](crate::SledStore), [`MemoryStore`](crate::MemoryStore), or one chosen at
+/// run time, [`AnyStore`](crate::AnyStore). Sealed for now.
 ///
-/// A handle to an *opened* store: clones share everything. It owns the slots of this process, so that two layers over
-/// one store know each other's runs.
+/// A handle to an *opened* store: clones share everything. It knows the runs of this process, so that two layers over
+/// one store know each other's.
+pub trait Store: Records {
+    /// How the store is.
+    fn health(&self) -> Health;
+
+    /// Finishes what was asked for and closes the store, for all its handles. Does nothing where there is nothing to close.
+    ///
+    /// # Errors
+    /// As [`SledStore::close`](crate::SledStore::close).
+    ///
+    /// # Cancel safety
+    /// If dropped, the store may be closed or on its way to it; call it again.
+    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// What the engine does with the records of a store, under the slots of this process.
 ///
 /// # Contract
 /// 1. A transition is one atomic step on one record, which one function of [`record`](crate::record), `next`, decides.
@@ -42,7 +58,7 @@ pub trait Sealed {}
 ///
 /// # Clocks
 /// The store tells the time. No caller's time goes in; durations do.
-pub trait Store: Sealed + Debug + Send + Sync + 'static {
+pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// The slots of this process.
     fn slots(&self) -> &Arc<Slots>;
 
@@ -59,14 +75,11 @@ pub trait Store: Sealed + Debug + Send + Sync + 'static {
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
     /// A page of the interrupted operations, the oldest first.
-    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send;
+    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send;
 
     /// Deletes at most `limit` records past their expiry and says how many. Stores sweep by themselves; nobody has
     /// to call this.
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
-
-    /// How the store is.
-    fn health(&self) -> Health;
 
     /// The ids of records that other processes have changed, as far as the store hears of them: some may be missing. It
     /// never ends. A store that this process has alone says nothing.
@@ -92,7 +105,7 @@ impl Page {
     }
 
     /// Whether an operation belongs to it, or to one after it.
-    pub(crate) fn begins_before(&self, record: &InterruptedRecord) -> bool {
+    pub(crate) fn begins_before(&self, record: &InterruptedRun) -> bool {
         self.after.is_none_or(|after| after < (record.since, record.id))
             && (self.status.is_none() || self.status == record.status)
     }
@@ -122,10 +135,12 @@ pub enum Health {
 /// An operation of which nobody knows whether it took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct InterruptedRecord {
+pub struct InterruptedRun {
     /// Which operation.
     pub id: RecordId,
-    /// Its fence, to settle it by.
+    /// Its fence, to settle it by. A reconciler is given one that was taken for its question, newer than that of the run:
+    /// hand it to what the answer changes, if it changes anything, so that a run that was only thought dead changes
+    /// nothing more.
     pub fence: Fence,
     /// The number of the interrupted attempt, from 1.
     pub attempt: u32,
@@ -140,7 +155,13 @@ pub struct InterruptedRecord {
     pub status: Option<u16>,
 }
 
-impl InterruptedRecord {
+impl InterruptedRun {
+    /// The key that the run was given for `step`: what it called in turn knows the operation by it.
+    #[must_use]
+    pub fn derived_key(&self, step: &str) -> String {
+        self.id.derived_key(step)
+    }
+
     /// What `record` says, if it is of an interrupted operation.
     pub(crate) fn of<O>(id: RecordId, record: &Record<O>) -> Option<Self> {
         let (State::Interrupted { status, .. }, Some(expires)) = (&record.state, record.expires) else { return None };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use super::contract::{Health, InterruptedRecord, Page, Sealed, Store};
+use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
@@ -33,18 +33,28 @@ macro_rules! methods {
         trait ErasedStore: Debug + Send + Sync {
             $(fn $now(&self) -> $said;)*
             $(fn $later(&self, $($name: $type),*) -> Answer<'_, $answer>;)*
+            fn health(&self) -> Health;
+            fn close(&self) -> Answer<'_, ()>;
         }
 
         impl<St: Store> ErasedStore for St {
             $(fn $now(&self) -> $said {
-                Store::$now(self)
+                Records::$now(self)
             })*
             $(fn $later(&self, $($name: $type),*) -> Answer<'_, $answer> {
-                Box::pin(Store::$later(self, $($name),*))
+                Box::pin(Records::$later(self, $($name),*))
             })*
+
+            fn health(&self) -> Health {
+                Store::health(self)
+            }
+
+            fn close(&self) -> Answer<'_, ()> {
+                Box::pin(Store::close(self))
+            }
         }
 
-        impl Store for AnyStore {
+        impl Records for AnyStore {
             $(fn $now(&self) -> $said {
                 self.0.$now()
             })*
@@ -61,13 +71,22 @@ methods! {
     {
         slots() -> &Arc<Slots>;
         is_exclusive() -> bool;
-        health() -> Health;
         changed() -> BoxStream<'static, RecordId>;
     }
     {
         load(id: RecordId) -> Option<Record>;
         apply(id: RecordId, transition: Transition) -> Applied;
-        interrupted(page: Page) -> Vec<InterruptedRecord>;
+        interrupted(page: Page) -> Vec<InterruptedRun>;
         sweep(limit: usize) -> usize;
+    }
+}
+
+impl Store for AnyStore {
+    fn health(&self) -> Health {
+        self.0.health()
+    }
+
+    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.0.close()
     }
 }

@@ -11,7 +11,7 @@ use dashmap::mapref::entry::{Entry, OccupiedEntry};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
-use super::contract::{Health, InterruptedRecord, Page, Sealed, Store};
+use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
 use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
 use crate::key::RecordId;
@@ -314,11 +314,11 @@ impl Table {
         Fence(self.fences.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn interrupted(&self, process: u64, page: Page) -> Vec<InterruptedRecord> {
+    fn interrupted(&self, process: u64, page: Page) -> Vec<InterruptedRun> {
         let now = self.time.now();
         let listed = self.rows.iter().filter_map(|row| {
             let record = self.present(row.value(), process, now)?;
-            InterruptedRecord::of(*row.key(), &record).filter(|record| page.begins_before(record))
+            InterruptedRun::of(*row.key(), &record).filter(|record| page.begins_before(record))
         });
         let mut found: Vec<_> = listed.collect();
         found.sort_by_key(|record| (record.since, record.id));
@@ -339,7 +339,7 @@ fn size(record: &Record) -> usize {
 impl Sealed for MemoryStore {}
 
 // Each step is done before its future is made: see the contract's "Cancellation".
-impl Store for MemoryStore {
+impl Records for MemoryStore {
     fn slots(&self) -> &Arc<Slots> {
         &self.slots
     }
@@ -360,7 +360,7 @@ impl Store for MemoryStore {
         ready(self.table.apply(self.process, id, transition))
     }
 
-    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
+    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
         ready(Ok(self.table.interrupted(self.process, page)))
     }
 
@@ -368,11 +368,17 @@ impl Store for MemoryStore {
         ready(Ok(self.table.sweep(limit)))
     }
 
+    fn changed(&self) -> BoxStream<'static, RecordId> {
+        stream::pending().boxed()
+    }
+}
+
+impl Store for MemoryStore {
     fn health(&self) -> Health {
         Health::Good
     }
 
-    fn changed(&self) -> BoxStream<'static, RecordId> {
-        stream::pending().boxed()
+    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        ready(Ok(()))
     }
 }

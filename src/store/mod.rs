@@ -7,7 +7,7 @@
 //! | [`AnyStore`] | | what the store in it survives | choosing at run time |
 //! | [`TestStore`](https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html) | `test-util` | a crash, on command | testing a handler's retries |
 
-mod contract;
+pub(crate) mod contract;
 #[cfg(feature = "sled")]
 pub(crate) mod embedded;
 mod erased;
@@ -19,8 +19,8 @@ mod sled_engine;
 #[cfg(feature = "test-util")]
 pub(crate) mod test;
 
-pub use crate::slots::Slots;
-pub use contract::{Health, InterruptedRecord, Page, Store};
+pub use contract::{Health, InterruptedRun, Store};
+pub(crate) use contract::{Page, Records};
 #[cfg(feature = "sled")]
 pub use embedded::{Abort, TransactionError};
 pub use erased::AnyStore;

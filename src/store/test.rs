@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::{Semaphore, broadcast, oneshot};
 use tokio::time::Instant;
 
-use super::contract::{Health, InterruptedRecord, Page, Sealed, Store};
+use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
 use super::memory::{MemoryStore, MemoryStoreBuilder, lock};
 use crate::clock::Clock;
@@ -285,7 +285,7 @@ fn now<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, Stor
 
 impl Sealed for TestStore {}
 
-impl Store for TestStore {
+impl Records for TestStore {
     fn slots(&self) -> &Arc<Slots> {
         self.memory.slots()
     }
@@ -310,16 +310,12 @@ impl Store for TestStore {
         })
     }
 
-    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
+    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
         self.call(Verb::Interrupted, move |store| now(store.memory.interrupted(page)))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         self.call(Verb::Sweep, move |store| now(store.memory.sweep(limit)))
-    }
-
-    fn health(&self) -> Health {
-        if self.process.crashed.load(Ordering::SeqCst) { Health::Closed } else { Health::Good }
     }
 
     fn changed(&self) -> BoxStream<'static, RecordId> {
@@ -336,5 +332,15 @@ impl Store for TestStore {
         };
         let elsewhere = move |(process, id)| std::future::ready((process != own).then_some(id));
         stream::unfold(self.world.changed.subscribe(), next).filter_map(elsewhere).boxed()
+    }
+}
+
+impl Store for TestStore {
+    fn health(&self) -> Health {
+        if self.process.crashed.load(Ordering::SeqCst) { Health::Closed } else { Health::Good }
+    }
+
+    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        std::future::ready(Ok(()))
     }
 }

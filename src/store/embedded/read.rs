@@ -16,7 +16,7 @@ use super::storage_engine::{ReadError, StorageEngine, scan};
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record};
-use crate::store::{InterruptedRecord, Page, StoreError};
+use crate::store::{InterruptedRun, Page, StoreError};
 
 /// The live record of `id`, from memory or from disk.
 pub(super) async fn load<E: StorageEngine>(
@@ -77,7 +77,7 @@ fn from_disk<E: StorageEngine>(shared: &Shared<E>, engine: &E, id: RecordId) -> 
 pub(super) async fn interrupted<E: StorageEngine>(
     shared: &Arc<Shared<E>>,
     page: Page,
-) -> Result<Vec<InterruptedRecord>, StoreError> {
+) -> Result<Vec<InterruptedRun>, StoreError> {
     shared.check()?;
     apart(shared, move |shared, engine| list_interrupted(shared, engine, page)).await
 }
@@ -86,7 +86,7 @@ fn list_interrupted<E: StorageEngine>(
     shared: &Shared<E>,
     engine: &E,
     page: Page,
-) -> Result<Vec<InterruptedRecord>, StoreError> {
+) -> Result<Vec<InterruptedRun>, StoreError> {
     let mut found = Vec::new();
     let from =
         page.after.map_or_else(|| keys::INTERRUPTED.to_vec(), |(since, id)| keys::interrupted(since, &id).to_vec());
@@ -103,9 +103,9 @@ fn list_interrupted<E: StorageEngine>(
         match head(engine, id) {
             Ok(record) => {
                 let live = record.and_then(|record| record.live(shared.time.now()));
-                let listed = live.and_then(|record| InterruptedRecord::of(id, &record));
+                let listed = live.and_then(|record| InterruptedRun::of(id, &record));
                 let is_meant =
-                    |listed: &InterruptedRecord| Some(listed.since) == keys::time_of(key) && page.begins_before(listed);
+                    |listed: &InterruptedRun| Some(listed.since) == keys::time_of(key) && page.begins_before(listed);
                 found.extend(listed.filter(is_meant));
             }
             // The others can be settled all the same.

@@ -18,7 +18,7 @@ use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
 use crate::slots::Slots;
 use crate::store::StoreError;
-use crate::store::contract::{Health, InterruptedRecord, Page};
+use crate::store::contract::{Health, InterruptedRun, Page};
 use crate::within::STORE_ANSWERS_WITHIN;
 
 /// A store over an embedded engine. A handle; clones share the open store.
@@ -171,7 +171,7 @@ impl<E: StorageEngine> Embedded<E> {
         }
     }
 
-    pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRecord>, StoreError> {
+    pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
         read::interrupted(&self.0.shared, page).await
     }
 

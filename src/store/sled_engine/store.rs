@@ -14,7 +14,7 @@ use super::transaction::Effect;
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Health, InterruptedRecord, Page, Sealed, Store};
+use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::embedded::{Embedded, Transact};
 use crate::store::{OpenError, StoreError};
 
@@ -146,7 +146,7 @@ impl SledStoreBuilder {
 
 impl Sealed for SledStore {}
 
-impl Store for SledStore {
+impl Records for SledStore {
     fn slots(&self) -> &Arc<Slots> {
         self.0.slots()
     }
@@ -163,7 +163,7 @@ impl Store for SledStore {
         self.0.apply(id, transition)
     }
 
-    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRecord>, StoreError>> + Send {
+    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
         self.0.interrupted(page)
     }
 
@@ -171,11 +171,17 @@ impl Store for SledStore {
         self.0.sweep(limit)
     }
 
+    fn changed(&self) -> BoxStream<'static, RecordId> {
+        stream::pending().boxed()
+    }
+}
+
+impl Store for SledStore {
     fn health(&self) -> Health {
         self.0.health()
     }
 
-    fn changed(&self) -> BoxStream<'static, RecordId> {
-        stream::pending().boxed()
+    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.0.close()
     }
 }
