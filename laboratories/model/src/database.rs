@@ -1,7 +1,7 @@
 //! The database: one row, compared and set.
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::record::{Change, Current, Draft, Fence, Owner, Record, Reply, Transition, next};
+use tower_idempotency::internals::{Change, Current, Draft, Fence, Owner, Record, Reply, Transition, next};
 
 use crate::fault::Fault;
 
@@ -81,7 +81,7 @@ impl Database {
         };
         let (of, is_resolution) = match &transition {
             Transition::Reclaim(_, fence) => (Some(*fence), false),
-            Transition::Resolve(fence, _) => (Some(*fence), true),
+            Transition::Resolve(fence, ..) => (Some(*fence), true),
             _ => (None, false),
         };
         let is_late = matches!(transition, Transition::Complete(_)) && record.is_some_and(Record::is_interrupted);
@@ -92,7 +92,7 @@ impl Database {
                 Fault::ReclaimKeepsFence if !is_resolution && of.is_some() => draft.fence = of,
                 Fault::ResolutionKeepsFence if is_resolution => draft.fence = of,
                 Fault::InquiryDisarms if is_question => {
-                    if let tower_idempotency::record::State::Interrupted { run, .. } = &mut draft.state {
+                    if let tower_idempotency::internals::State::Interrupted { run, .. } = &mut draft.state {
                         *run = Fence(0);
                     }
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_idempotency::record::{
+use tower_idempotency::internals::{
     Change, Claim, Completion, Fence, Hold, Owner, Record, Reply, Resolution, Settlement, State, Transition,
 };
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -74,8 +74,8 @@ pub(crate) fn complete(fence: Fence, run: Run) -> Transition<Run> {
     Transition::Complete(Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: A_WHILE })
 }
 
-pub(crate) fn outcome(run: Run) -> Resolution<Run> {
-    Resolution::Outcome { outcome: run, retention: A_WHILE }
+pub(crate) fn resolve(fence: Fence, resolution: Resolution<Run>) -> Transition<Run> {
+    Transition::Resolve(fence, resolution, A_WHILE)
 }
 
 impl World {

@@ -1,7 +1,7 @@
 //! What must hold, whatever happens, and what must happen now and then, so that the model shows something.
 
 use stateright::Property;
-use tower_idempotency::record::State;
+use tower_idempotency::internals::State;
 
 use crate::database::Row;
 use crate::process::Phase;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use stateright::{Model, Property};
-use tower_idempotency::record::{Change, Fence, Record, Resolution, State, Transition};
+use tower_idempotency::internals::{Change, Fence, Record, Resolution, State, Transition};
 
 use crate::database::{Content, Database, Put, Row, Run, TOLD_BY_HAND};
 use crate::fault::Fault;
-use crate::process::{Job, Phase, complete, outcome};
+use crate::process::{Job, Phase, complete, resolve};
 use crate::promises;
 
 /// What a process does about an operation that was cut short.
@@ -218,8 +218,8 @@ impl World {
         self.budget.by_hand -= 1;
         let operator = protocol.processes;
         let Some(record) = self.database.read(operator, |owner| self.is_gone(owner)) else { return };
-        let resolution = if forget { Resolution::Forget } else { outcome(TOLD_BY_HAND) };
-        let resolve = Transition::Resolve(record.fence, resolution);
+        let resolution = if forget { Resolution::Forget } else { Resolution::Outcome(TOLD_BY_HAND) };
+        let resolve = resolve(record.fence, resolution);
         let (change, _) = self.database.decide(Some(&record), resolve, protocol.fault);
         let content = match change {
             Change::Put(draft) => Content::Record(draft, Some(record.clone())),
@@ -252,7 +252,7 @@ impl World {
         match self.effects.last() {
             Some(run) => {
                 let run = *run;
-                self.take(protocol, process, Job::Resolve { run }, Transition::Resolve(fence, outcome(run)));
+                self.take(protocol, process, Job::Resolve { run }, resolve(fence, Resolution::Outcome(run)));
             }
             None => {
                 let reclaim = Transition::Reclaim(crate::process::claim(), fence);
