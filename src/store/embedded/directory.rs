@@ -75,23 +75,21 @@ fn private_builder() -> DirBuilder {
 }
 
 /// Whether an opening ever came so far that something could have been recorded.
-pub(super) fn is_complete(lock: &File) -> bool {
-    lock.metadata().is_ok_and(|metadata| metadata.len() > 0)
+pub(super) fn is_complete(lock: &File) -> io::Result<bool> {
+    Ok(lock.metadata()?.len() > 0)
 }
 
 /// Notes durably that an opening came so far.
 pub(super) fn complete(mut lock: &File, path: &Path) -> Result<(), OpenError> {
-    if is_complete(lock) {
-        return Ok(());
-    }
     let written = lock.write_all(COMPLETE).and_then(|()| lock.sync_all());
     written.map_err(io_error("writing", &path.join(LOCK_FILE)))
 }
 
 /// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but the engine can't
-/// read it.
-pub(super) fn set_aside(path: &Path) -> Result<(), OpenError> {
-    tracing::warn!(target: "tower_idempotency", path = %path.display(), "the first opening was cut short; it begins anew");
+/// read it, for this reason.
+pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
+    let path_shown = path.display();
+    tracing::warn!(target: "tower_idempotency", path = %path_shown, reason, "the first opening was cut short; it begins anew");
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let name = entry.map_err(io_error("reading", path))?.file_name();
         let text = name.to_string_lossy();

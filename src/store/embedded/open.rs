@@ -1,6 +1,7 @@
 //! Opening: directory, lock, engine, format, boot number, and the runs that the last process left.
 
 use std::fs::File;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::batch::Batch;
 use super::cache::Cache;
-use super::directory::{self, broken};
+use super::directory::{self, broken, io_error};
 use super::present::{Cut, Present};
 use super::queue::queue;
 use super::read;
@@ -76,30 +77,31 @@ impl<E: StorageEngine> Setup<E> {
         // engine may build a durable snapshot on it, and after a power cut that lost it there would be nothing under
         // the snapshot.
         directory::sync(path)?;
-        let was_used = directory::is_complete(&lock);
+        let was_used = directory::is_complete(&lock).map_err(io_error("reading the lock file in", path))?;
         let open = || guarded(path, || E::open(&self.engine, path, was_used));
         let engine = match open() {
-            Err(OpenError::Database { .. }) if !was_used => {
-                directory::set_aside(path)?;
+            // What the files hold is no database. Where the operating system has refused something, they may hold one.
+            Err(OpenError::Database { reason, .. }) if !was_used => {
+                directory::set_aside(path, &reason)?;
                 open()?
             }
             opened => opened?,
         };
         guarded(path, move || {
             directory::sync(path)?;
-            watchdog::nudging(&engine.clone(), || self.start(path, engine, lock))
+            watchdog::nudging(&engine.clone(), || self.start(path, engine, lock, was_used))
         })
     }
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
-    fn start(self, path: &Path, engine: E, lock: File) -> Result<Shared<E>, OpenError> {
-        let (shared, is_whole) = self.read(path, engine.clone(), lock)?;
+    fn start(self, path: &Path, engine: E, lock: File, was_used: bool) -> Result<Shared<E>, OpenError> {
+        let (shared, is_whole) = self.read(path, engine.clone(), lock, was_used)?;
         let failed = |reason: String| broken(path, &reason);
         let mut batch = Batch::new(&shared, &engine);
         batch.write(keys::FORMAT, vec![FORMAT]);
         batch.write(keys::BOOT, shared.boot.to_be_bytes().to_vec());
         batch.commit().map_err(failed)?;
-        if let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+        if !was_used && let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
             directory::complete(lock, path)?;
         }
         if !is_whole {
@@ -112,7 +114,7 @@ impl<E: StorageEngine> Setup<E> {
     }
 
     /// What the store is, from what the engine holds; and whether all that lists the records is whole.
-    fn read(self, path: &Path, engine: E, lock: File) -> Result<(Shared<E>, bool), OpenError> {
+    fn read(self, path: &Path, engine: E, lock: File, was_used: bool) -> Result<(Shared<E>, bool), OpenError> {
         let unreadable = |error: ReadError| broken(path, &error.to_string());
         let meta = |key: &[u8]| {
             let value = engine.get(key).map_err(unreadable)?;
@@ -120,7 +122,7 @@ impl<E: StorageEngine> Setup<E> {
         };
 
         let format = meta(keys::FORMAT)?;
-        if format.is_none() && directory::is_complete(&lock) {
+        if format.is_none() && was_used {
             return Err(broken(path, "it is empty, though it was in use"));
         }
         check_format(path, format.as_deref())?;
@@ -245,10 +247,34 @@ fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
 /// Calls what opens. An engine may panic on some damaged files, and where the last write fails as its handles go.
 fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
     let opened = catch_unwind(AssertUnwindSafe(open));
-    opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was opened")))
+    opened.unwrap_or_else(|payload| {
+        let said = payload.downcast_ref::<String>().map_or("", String::as_str);
+        let reason = format!("the database panicked while it was opened: {said}");
+        // So the standard library shows an error of the operating system, which an engine may unwrap: no thread can be
+        // started, say. That says nothing of the files.
+        let is_refused = said.contains("Os { code");
+        Err(if is_refused { io_error("opening", path)(io::Error::other(reason)) } else { broken(path, &reason) })
+    })
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
-    spawned.map(drop).map_err(directory::io_error("starting a thread", Path::new(name)))
+    spawned.map(drop).map_err(io_error("starting a thread", Path::new(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    // sled panics where it can start no thread, and on some damaged files.
+    #[test]
+    fn a_panic_of_the_engine_is_the_operating_system_s_refusal_if_it_says_so() {
+        let path = Path::new("nowhere");
+        let refused = guarded(path, || Ok(drop(fs::read(path).unwrap()))).unwrap_err();
+        assert!(matches!(refused, OpenError::Io { .. }), "{refused:?}");
+        let damaged = guarded(path, || Ok(assert_ne!(path, path))).unwrap_err();
+        assert!(matches!(damaged, OpenError::Database { .. }), "{damaged:?}");
+    }
 }
