@@ -53,7 +53,9 @@ impl TransactionTree<'_> {
     /// # Errors
     /// [`TransactionError`], here and below; the transaction is then aborted whatever the closure says.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<IVec>, TransactionError> {
-        self.check(|tree| tree.get(key))
+        // The application's key is read before the call and dropped after it: what panics there is not the database.
+        let bytes = key.as_ref();
+        self.check(|tree| tree.get(bytes))
     }
 
     /// Puts `value` under `key`, and gives what stood there.
