@@ -4,19 +4,28 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::store::OpenError;
 use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
 use crate::store::embedded::transact::{CommitError, Transacted};
 use crate::store::embedded::writes::Writes;
+use crate::store::{OpenError, StoreError};
 
 #[derive(Debug, Clone)]
 pub(super) struct MapEngine {
     file: PathBuf,
     map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
+    writes_fail: Arc<AtomicBool>,
+}
+
+impl MapEngine {
+    /// From now on its writes fail.
+    pub(super) fn fail_writes(&self) {
+        self.writes_fail.store(true, Ordering::SeqCst);
+    }
 }
 
 impl StorageEngine for MapEngine {
@@ -32,7 +41,7 @@ impl StorageEngine for MapEngine {
         let file = path.join("map");
         let bytes = fs::read(&file).unwrap_or_default();
         let map = if bytes.is_empty() { BTreeMap::new() } else { postcard::from_bytes(&bytes).unwrap() };
-        Ok(Self { file, map: Arc::new(Mutex::new(map)) })
+        Ok(Self { file, map: Arc::new(Mutex::new(map)), writes_fail: Arc::default() })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
@@ -46,6 +55,9 @@ impl StorageEngine for MapEngine {
     }
 
     fn write(&self, step: Writes) -> Result<(), String> {
+        if self.writes_fail.load(Ordering::SeqCst) {
+            return Err("on purpose".to_owned());
+        }
         let mut map = self.map.lock().unwrap();
         for (key, value) in step.entries() {
             match value {
@@ -64,7 +76,9 @@ impl StorageEngine for MapEngine {
     fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Transacted<(Bytes, usize)> {
         let writes = own(outcome)?;
         let bytes = writes.bytes();
-        self.write(writes).map(|()| (outcome.clone(), bytes)).map_err(|_| CommitError::Panicked)
+        self.write(writes)
+            .map(|()| (outcome.clone(), bytes))
+            .map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))
     }
 
     fn nudge(&self) {}

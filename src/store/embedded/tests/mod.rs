@@ -17,6 +17,7 @@ use super::space::Limits;
 use super::state::Shared;
 use super::storage_engine::{StorageEngine, scan_keys};
 use super::store::Embedded;
+use super::transact::{Purpose, Transact};
 use super::verb::{Step, Verb};
 use super::writer::decide;
 use super::writes::Writes;
@@ -88,6 +89,16 @@ fn wish() -> Claim {
 fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
     let settlement = Settlement::Outcome(outcome.into());
     Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
+}
+
+/// A transaction, for what it is, and nobody who waits for its answer.
+fn transact<E: StorageEngine>(purpose: Purpose, effect: E::Effect) -> Verb<E> {
+    Verb::Transact(Box::new(Transact { purpose, effect, answer: Box::new(drop) }))
+}
+
+/// A transaction of the application's own.
+fn own<E: StorageEngine>(effect: E::Effect) -> Verb<E> {
+    transact(Purpose::Own(Instant::now() + HOUR), effect)
 }
 
 /// A step, and where its answer will be.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::embedded::sweep::{Slice, sweep};
-use crate::store::embedded::transact::{Purpose, Transact};
+use crate::store::embedded::transact::CommitError;
 use crate::store::embedded::writer::{Asked, SWEPT_IDLE, beside, sweep_asked};
 use crate::store::embedded::writes::ENTRY_BYTES;
 
@@ -98,20 +98,18 @@ fn transactions_write_little_between_two_syncs() {
         let mut batch = still.batch();
         for number in 0..8 {
             let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
-            let transact = Transact {
-                purpose: Purpose::Run(Completion {
-                    hold,
-                    fingerprint: wish().fingerprint,
-                    settlement: Settlement::Outcome(()),
-                    retention: HOUR,
-                }),
-                effect: E::nothing_but(Bytes::from(vec![7; 50_000])),
-                answer: Box::new(|result| assert!(result.is_ok())),
+            let completion = Completion {
+                hold,
+                fingerprint: wish().fingerprint,
+                settlement: Settlement::Outcome(()),
+                retention: HOUR,
             };
-            decide(&mut batch, Verb::Transact(Box::new(transact)));
+            let effect = E::nothing_but(Bytes::from(vec![7; 50_000]));
+            decide(&mut batch, transact(Purpose::Run(completion), effect));
             assert!((50_000..=E::MAX_STEP * 3 / 2).contains(&batch.unsynced), "{}", batch.unsynced);
         }
         batch.commit().unwrap();
+        assert_eq!(still.count("r"), 8);
     });
 }
 
@@ -211,4 +209,18 @@ fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
         batch.commit().unwrap();
         assert!(matches!(claim("new"), Ok(Reply::Taken)));
     });
+}
+
+// What an engine that fails says of a transaction: it may have been written.
+#[test]
+fn a_transaction_whose_write_fails_may_have_been_done() {
+    let still = Still::<MapEngine>::new();
+    still.engine.fail_writes();
+    let failed = still.engine.transact(&mut Bytes::from("x"), &mut |_| Ok(Writes::default()));
+    assert!(matches!(failed, Err(CommitError::Store(StoreError::Uncertain { .. }))), "{failed:?}");
+    let mut batch = still.batch();
+    decide(&mut batch, own(Bytes::from("x")));
+    assert!(batch.early.is_err());
+    batch.commit().unwrap_err();
+    assert!(still.shared.is_poisoned());
 }
