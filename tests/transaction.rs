@@ -192,3 +192,12 @@ async fn a_key_that_panics_is_the_closure_s_panic_and_not_the_database_s() {
     assert!(matches!(read, Err(CommitError::Panicked)), "{read:?}");
     assert_eq!(store.health(), Health::Good);
 }
+
+#[tokio::test]
+async fn what_a_closure_throws_may_panic_when_it_is_dropped() {
+    let (_directory, store, [one, _]) = opened();
+    let thrown: Result<(), Never> = store.transaction([&one], |_| std::panic::panic_any(Touchy)).await;
+    assert!(matches!(thrown, Err(CommitError::Panicked)), "{thrown:?}");
+    assert_eq!(store.health(), Health::Good);
+    assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "the store works on");
+}

@@ -81,5 +81,5 @@ pub(super) use storage_engine::{Own, ReadError, StorageEngine};
 pub(super) use store::Embedded;
 pub use transact::{Abort, CommitError, TransactionError};
 pub(crate) use transact::{Purpose, Reason, Transact};
-pub(super) use transact::{Transacted, quietly};
+pub(super) use transact::{Theirs, Transacted, quietly};
 pub(super) use writes::{ENTRY_BYTES, Writes};

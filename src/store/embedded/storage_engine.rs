@@ -21,7 +21,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     type Options: Clone + Debug + Send + Sync + 'static;
     /// A key or a value, as it is read.
     type Value: AsRef<[u8]>;
-    /// What an application writes together with a record.
+    /// What an application writes together with a record. What it holds of the application's is
+    /// [`Theirs`](super::transact::Theirs).
     type Effect: Send + 'static;
     /// What the thread that watches over it keeps for it: see [`tend`](Self::tend).
     type Watch: Default;

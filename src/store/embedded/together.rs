@@ -20,13 +20,12 @@ impl<E: StorageEngine> Batch<'_, E> {
         let ran = match purpose {
             Purpose::Run(completion) => self.commit_together(&completion, &mut effect),
             Purpose::Own(until) if until <= Instant::now() => {
-                quietly(move || drop(effect));
                 let late = "the store came to the transaction too late; nothing was done";
                 return answer(Err(CommitError::Store(StoreError::unavailable(late))));
             }
             Purpose::Own(_) => self.write_alone(&mut effect),
         };
-        quietly(move || drop(effect));
+        drop(effect);
         match ran {
             Ok(outcome) => self.tell(move |committed| answer(committed.map(|()| outcome).map_err(CommitError::Store))),
             // Answered after the store is poisoned.

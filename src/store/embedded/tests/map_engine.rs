@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use bytes::Bytes;
 
 use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
-use crate::store::embedded::transact::{CommitError, Transacted};
+use crate::store::embedded::transact::{CommitError, Theirs, Transacted};
 use crate::store::embedded::writes::Writes;
 use crate::store::{OpenError, StoreError};
 
@@ -26,6 +27,15 @@ impl MapEngine {
     pub(super) fn fail_writes(&self) {
         self.writes_fail.store(true, Ordering::SeqCst);
     }
+
+    /// From now on it panics.
+    pub(super) fn panics(&self) {
+        let holding = || {
+            let _held = self.map.lock().unwrap();
+            panic!("on purpose")
+        };
+        thread::scope(|threads| assert!(threads.spawn(holding).join().is_err()));
+    }
 }
 
 impl StorageEngine for MapEngine {
@@ -34,7 +44,7 @@ impl StorageEngine for MapEngine {
     type Options = ();
     type Value = Vec<u8>;
     /// An outcome: it writes nothing of its own.
-    type Effect = Bytes;
+    type Effect = Theirs<Bytes>;
     type Watch = ();
 
     fn open((): &(), path: &Path, _: bool) -> Result<Self, OpenError> {
@@ -73,7 +83,8 @@ impl StorageEngine for MapEngine {
         fs::write(&self.file, bytes).map_err(|error| error.to_string())
     }
 
-    fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Transacted<(Bytes, usize)> {
+    fn transact(&self, effect: &mut Theirs<Bytes>, own: Own<'_>) -> Transacted<(Bytes, usize)> {
+        let outcome = effect.get_mut();
         let writes = own(outcome)?;
         let bytes = writes.bytes();
         self.write(writes)

@@ -1,9 +1,12 @@
 //! What the writer does with its verbs: in bounded steps, in slices, in time.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
+use crate::store::embedded::queue::queue;
 use crate::store::embedded::sweep::{Slice, sweep};
 use crate::store::embedded::transact::CommitError;
-use crate::store::embedded::writer::{Asked, SWEPT_IDLE, beside, sweep_asked};
+use crate::store::embedded::writer::{self, Asked, SWEPT_IDLE, beside, sweep_asked};
 use crate::store::embedded::writes::ENTRY_BYTES;
 
 #[test]
@@ -211,15 +214,42 @@ fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
     });
 }
 
+// "The application's values are dropped unguarded on the writer's thread."
+#[test]
+fn a_transaction_that_panics_when_it_is_dropped_neither_ends_the_writer_nor_who_drops_the_queue() {
+    on_each!(E, {
+        let directory = tempfile::tempdir().unwrap();
+        let shared = Arc::new(setup::<E>(&clock()).prepare(&directory.path().join("s")).unwrap());
+        shared.poison("a test".to_owned());
+        let (sender, verbs) = queue();
+        let (reply, mut closed) = oneshot::channel();
+        for verb in [own(E::touchy()), Verb::Close(reply), own(E::touchy())] {
+            assert!(sender.send(verb).is_ok());
+        }
+        writer::run(&shared, verbs);
+        closed.try_recv().expect("who closes is answered");
+    });
+}
+
+// Two panics at once would end the process.
+#[test]
+fn a_transaction_that_panics_when_it_is_dropped_may_be_under_way_when_the_database_panics() {
+    let still = Still::<MapEngine>::new();
+    still.engine.panics();
+    let mut batch = still.batch();
+    let panicked = catch_unwind(AssertUnwindSafe(|| decide(&mut batch, own(MapEngine::touchy()))));
+    assert!(panicked.is_err());
+}
+
 // What an engine that fails says of a transaction: it may have been written.
 #[test]
 fn a_transaction_whose_write_fails_may_have_been_done() {
     let still = Still::<MapEngine>::new();
     still.engine.fail_writes();
-    let failed = still.engine.transact(&mut Bytes::from("x"), &mut |_| Ok(Writes::default()));
+    let failed = still.engine.transact(&mut Theirs::new(Bytes::from("x")), &mut |_| Ok(Writes::default()));
     assert!(matches!(failed, Err(CommitError::Store(StoreError::Uncertain { .. }))), "{failed:?}");
     let mut batch = still.batch();
-    decide(&mut batch, own(Bytes::from("x")));
+    decide(&mut batch, own(MapEngine::nothing_but(Bytes::from("x"))));
     assert!(batch.early.is_err());
     batch.commit().unwrap_err();
     assert!(still.shared.is_poisoned());
