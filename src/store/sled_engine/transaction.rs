@@ -183,7 +183,7 @@ fn check_trees(store: &Tree, trees: &[Tree]) -> Transacted<()> {
     Ok(())
 }
 
-/// The outcome, and how many bytes are written with it.
+/// The outcome, and how many bytes were written before it was said.
 fn called(call: &mut Call, trees: &[TransactionalTree]) -> Transacted<(Bytes, usize)> {
     let failed = Failed::default();
     let result = catch_unwind(AssertUnwindSafe(|| call(trees, &failed)));
@@ -207,7 +207,7 @@ fn called(call: &mut Call, trees: &[TransactionalTree]) -> Transacted<(Bytes, us
                 let too_large = TransactionError::TooLarge { what: "transaction", bytes, limit: MAX_STEP };
                 return Err(CommitError::Refused(too_large));
             }
-            Ok((outcome, bytes))
+            Ok((outcome, failed.written.get()))
         }
         Err(Abort::Because(reason)) => Err(CommitError::Aborted(reason)),
         Err(Abort::Refused(error)) => Err(CommitError::Refused(error)),

@@ -86,9 +86,8 @@ impl StorageEngine for MapEngine {
     fn transact(&self, effect: &mut Theirs<Bytes>, own: Own<'_>) -> Transacted<(Bytes, usize)> {
         let outcome = effect.get_mut();
         let writes = own(outcome)?;
-        let bytes = writes.bytes();
         self.write(writes)
-            .map(|()| (outcome.clone(), bytes))
+            .map(|()| (outcome.clone(), 0))
             .map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))
     }
 

@@ -101,14 +101,8 @@ fn transactions_write_little_between_two_syncs() {
         let mut batch = still.batch();
         for number in 0..8 {
             let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
-            let completion = Completion {
-                hold,
-                fingerprint: wish().fingerprint,
-                settlement: Settlement::Outcome(()),
-                retention: HOUR,
-            };
             let effect = E::nothing_but(Bytes::from(vec![7; 50_000]));
-            decide(&mut batch, transact(Purpose::Run(completion), effect));
+            decide(&mut batch, transact(Purpose::Run(own_completion(hold)), effect));
             assert!((50_000..=E::MAX_STEP * 3 / 2).contains(&batch.unsynced), "{}", batch.unsynced);
         }
         batch.commit().unwrap();
@@ -239,6 +233,37 @@ fn a_transaction_that_panics_when_it_is_dropped_may_be_under_way_when_the_databa
     let mut batch = still.batch();
     let panicked = catch_unwind(AssertUnwindSafe(|| decide(&mut batch, own(MapEngine::touchy()))));
     assert!(panicked.is_err());
+}
+
+// "Many small transactions exceed the stated bound": the records of what they do are written with them.
+#[test]
+fn many_small_transactions_write_little_between_two_syncs() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let mut batch = still.batch();
+        let mut syncs = 0;
+        for number in 0..512 {
+            let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
+            let before = batch.unsynced;
+            let verb = transact(Purpose::Run(own_completion(hold)), E::nothing_but(Bytes::from("x")));
+            decide(&mut batch, verb);
+            let written = batch.unsynced.checked_sub(before).unwrap_or_else(|| {
+                syncs += 1;
+                batch.unsynced
+            });
+            // A record and the entry that lists it have a key and an id each; and there are the totals.
+            assert!((4 * 32 + 3 * ENTRY_BYTES..4_096).contains(&written), "{written}");
+            assert!(batch.unsynced <= E::MAX_STEP * 3 / 2, "{}", batch.unsynced);
+        }
+        assert!(syncs > 0, "so many are more than the bound");
+        batch.commit().unwrap();
+        assert_eq!(still.count("r"), 512);
+    });
+}
+
+fn own_completion(hold: Hold) -> Completion<()> {
+    let settlement = Settlement::Outcome(());
+    Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
 }
 
 // What an engine that fails says of a transaction: it may have been written.
