@@ -1,11 +1,10 @@
 //! Opening: directory, lock, engine, format, boot number, and the runs that the last process left.
 
-use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::batch::Batch;
 use super::cache::Cache;
-use super::directory::{self, broken, io_error};
+use super::directory::{self, Lock, broken, io_error};
 use super::present::{Cut, Present};
 use super::queue::queue;
 use super::read;
@@ -71,13 +70,14 @@ impl<E: StorageEngine> Setup<E> {
 
     /// Opens the store, but starts no threads.
     pub(super) fn prepare(self, path: &Path) -> Result<Shared<E>, OpenError> {
+        // It is given up last, whatever the opening comes to: after the engine's own.
         let lock = directory::acquire(path)?;
         // The lock file is durable before the engine makes its files: without it they would be taken for somebody
         // else's. And what a process that was killed has left with the operating system is made durable first: an
         // engine may build a durable snapshot on it, and after a power cut that lost it there would be nothing under
         // the snapshot.
         directory::sync(path)?;
-        let was_used = directory::is_complete(&lock).map_err(io_error("reading the lock file in", path))?;
+        let was_used = lock.is_complete().map_err(io_error("reading the lock file in", path))?;
         let open = || guarded(path, || E::open(&self.engine, path, was_used));
         let engine = match open() {
             // What the files hold is no database. Where the operating system has refused something, they may hold one.
@@ -87,22 +87,22 @@ impl<E: StorageEngine> Setup<E> {
             }
             opened => opened?,
         };
-        guarded(path, move || {
+        guarded(path, || {
             directory::sync(path)?;
-            watchdog::nudging(&engine.clone(), || self.start(path, engine, lock, was_used))
+            watchdog::nudging(&engine.clone(), || self.start(path, engine, &lock, was_used))
         })
     }
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
-    fn start(self, path: &Path, engine: E, lock: File, was_used: bool) -> Result<Shared<E>, OpenError> {
+    fn start(self, path: &Path, engine: E, lock: &Lock, was_used: bool) -> Result<Shared<E>, OpenError> {
         let (shared, is_whole) = self.read(path, engine.clone(), lock, was_used)?;
         let failed = |reason: String| broken(path, &reason);
         let mut batch = Batch::new(&shared, &engine);
         batch.write(keys::FORMAT, vec![FORMAT]);
         batch.write(keys::BOOT, shared.boot.to_be_bytes().to_vec());
         batch.commit().map_err(failed)?;
-        if !was_used && let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
-            directory::complete(lock, path)?;
+        if !was_used {
+            lock.complete(path)?;
         }
         if !is_whole {
             repair(&shared, &engine).map_err(failed)?;
@@ -114,7 +114,7 @@ impl<E: StorageEngine> Setup<E> {
     }
 
     /// What the store is, from what the engine holds; and whether all that lists the records is whole.
-    fn read(self, path: &Path, engine: E, lock: File, was_used: bool) -> Result<(Shared<E>, bool), OpenError> {
+    fn read(self, path: &Path, engine: E, lock: &Lock, was_used: bool) -> Result<(Shared<E>, bool), OpenError> {
         let unreadable = |error: ReadError| broken(path, &error.to_string());
         let meta = |key: &[u8]| {
             let value = engine.get(key).map_err(unreadable)?;
@@ -156,7 +156,7 @@ impl<E: StorageEngine> Setup<E> {
             readers: Arc::new(Semaphore::new(READERS as usize)),
             closed: AtomicBool::new(false),
             poison: OnceLock::new(),
-            lock: Mutex::new(Some(lock)),
+            lock: lock.clone(),
         };
         Ok((shared, listed.is_whole))
     }

@@ -1,6 +1,5 @@
 //! What the handles, the writer and the watchdog share.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
+use super::directory::Lock;
 use super::present::{Present, Runs};
 use super::space::{Limits, Space};
 use super::storage_engine::{ReadError, StorageEngine};
@@ -63,7 +63,7 @@ pub(super) struct Shared<E: StorageEngine> {
     pub(super) closed: AtomicBool,
     pub(super) poison: OnceLock<String>,
     /// The directory's lock. The last field: it is given up after the engine's own.
-    pub(super) lock: Mutex<Option<File>>,
+    pub(super) lock: Lock,
 }
 
 impl<E: StorageEngine> Shared<E> {

@@ -10,6 +10,7 @@ use std::thread;
 
 use bytes::Bytes;
 
+use crate::store::embedded::directory;
 use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
 use crate::store::embedded::transact::{CommitError, Theirs, Transacted};
 use crate::store::embedded::writes::Writes;
@@ -20,7 +21,24 @@ pub(super) struct MapEngine {
     file: PathBuf,
     map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
     writes_fail: Arc<AtomicBool>,
+    _last: Arc<Last>,
 }
+
+/// Is dropped with the last handle.
+#[derive(Debug)]
+struct Last(PathBuf);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        // An error: the directory is still locked, as it should be, or gone.
+        if self.0.exists() && directory::acquire(&self.0).is_ok() {
+            let _ = fs::write(self.0.join(OUTLIVED), []);
+        }
+    }
+}
+
+/// A file that says that the engine outlived the directory's lock.
+pub(super) const OUTLIVED: &str = "outlived";
 
 impl MapEngine {
     /// From now on its writes fail.
@@ -51,7 +69,7 @@ impl StorageEngine for MapEngine {
         let file = path.join("map");
         let bytes = fs::read(&file).unwrap_or_default();
         let map = if bytes.is_empty() { BTreeMap::new() } else { postcard::from_bytes(&bytes).unwrap() };
-        Ok(Self { file, map: Arc::new(Mutex::new(map)), writes_fail: Arc::default() })
+        Ok(Self { file, map: Arc::new(Mutex::new(map)), writes_fail: Arc::default(), _last: Arc::new(Last(path.into())) })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
