@@ -30,6 +30,10 @@ impl Lock {
         drop(self.file().take());
     }
 
+    pub(super) fn is_given_up(&self) -> bool {
+        self.file().is_none()
+    }
+
     /// Whether an opening ever came so far that something could have been recorded.
     pub(super) fn is_complete(&self) -> io::Result<bool> {
         self.file().as_ref().map_or(Ok(false), |file| Ok(file.metadata()?.len() > 0))

@@ -1,10 +1,11 @@
 //! Opening: directory, lock, engine, format, boot number, and the runs that the last process left.
 
+use std::convert::Infallible;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,13 +49,18 @@ pub(crate) struct Setup<E: StorageEngine> {
 impl<E: StorageEngine> Setup<E> {
     /// Opens the store in `path`.
     pub(crate) fn open(self, path: &Path) -> Result<Embedded<E>, OpenError> {
-        let shared = Arc::new(self.prepare(path)?);
-        let (sender, verbs) = queue();
-        let watched = Arc::downgrade(&shared);
-        let writing = Arc::clone(&shared);
-        spawn("idempotency-writer", move || writer::run(&writing, verbs))?;
-        spawn("idempotency-watchdog", move || watchdog::run(&watched))?;
-        Ok(Embedded::new(shared, sender))
+        watchdog::tending::<E, _>(|| {
+            let shared = Arc::new(self.prepare(path)?);
+            let (sender, verbs) = queue();
+            let (watched, lock) = (Arc::downgrade(&shared), shared.lock.clone());
+            let (writing, path) = (Arc::clone(&shared), shared.path.clone());
+            let (tends, tended) = mpsc::channel();
+            spawn("idempotency-writer", move || writer::run(&writing, verbs))?;
+            spawn("idempotency-watchdog", move || watchdog::run(&watched, &path, &lock, tends))?;
+            // An error: it tends. There is nobody else who could say anything.
+            let _: Result<Infallible, _> = tended.recv();
+            Ok(Embedded::new(shared, sender))
+        })
     }
 
     /// Opens the store in `path`, and waits for at most `patience` where another process, or another opening, has it.

@@ -62,7 +62,7 @@ pub(super) struct Shared<E: StorageEngine> {
     pub(super) readers: Arc<Semaphore>,
     pub(super) closed: AtomicBool,
     pub(super) poison: OnceLock<String>,
-    /// The directory's lock. The last field: it is given up after the engine's own.
+    /// The directory's lock: it is given up after the engine's own.
     pub(super) lock: Lock,
 }
 
@@ -214,6 +214,10 @@ impl<E: StorageEngine> Drop for Shared<E> {
         let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(engine) = engine {
             self.let_go(engine);
+        }
+        // Otherwise the watchdog does so, once that is the case.
+        if E::is_closed(&self.path) {
+            self.lock.give_up();
         }
     }
 }

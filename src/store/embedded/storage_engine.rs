@@ -51,7 +51,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Helps a write on that has been under way for a second, and is called again and again until it is over.
     fn nudge(&self);
 
-    /// Is called eight times a second, on one thread, until all handles are gone.
+    /// Is called eight times a second, from before an engine is opened until its last handle is gone, one that was lent
+    /// included: on one thread after the other, each with a watch of its own, which begins before the last one ends.
     fn tend(watch: &mut Self::Watch);
 
     /// Lets this handle go.

@@ -110,7 +110,10 @@ impl StorageEngine for SledEngine {
 
     /// sled's threads may hold its file a little longer; a handle that was lent holds it as long as it lives.
     fn is_closed(path: &Path) -> bool {
-        File::open(path.join("db")).is_ok_and(|file| file.try_lock().is_ok())
+        match File::open(path.join("db")) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use bytes::Bytes;
@@ -30,12 +30,26 @@ struct Last(PathBuf);
 
 impl Drop for Last {
     fn drop(&mut self) {
+        let mut open = open();
+        let closed = open.iter().position(|open| *open == self.0).unwrap();
+        open.swap_remove(closed);
+        drop(open);
         // An error: the directory is still locked, as it should be, or gone.
         if self.0.exists() && directory::acquire(&self.0).is_ok() {
             let _ = fs::write(self.0.join(OUTLIVED), []);
         }
     }
 }
+
+/// The directories whose engines are open.
+static OPEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn open() -> MutexGuard<'static, Vec<PathBuf>> {
+    OPEN.lock().unwrap()
+}
+
+/// A file that says that a handle is lent.
+pub(super) const LENT: &str = "lent";
 
 /// A file that says that the engine outlived the directory's lock.
 pub(super) const OUTLIVED: &str = "outlived";
@@ -69,6 +83,7 @@ impl StorageEngine for MapEngine {
         let file = path.join("map");
         let bytes = fs::read(&file).unwrap_or_default();
         let map = if bytes.is_empty() { BTreeMap::new() } else { postcard::from_bytes(&bytes).unwrap() };
+        open().push(path.into());
         Ok(Self { file, map: Arc::new(Mutex::new(map)), writes_fail: Arc::default(), _last: Arc::new(Last(path.into())) })
     }
 
@@ -115,7 +130,7 @@ impl StorageEngine for MapEngine {
 
     fn close(self) {}
 
-    fn is_closed(_: &Path) -> bool {
-        true
+    fn is_closed(path: &Path) -> bool {
+        !path.join(LENT).exists() && !open().iter().any(|open| open == path)
     }
 }
