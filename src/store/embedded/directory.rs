@@ -108,8 +108,8 @@ fn private_builder() -> DirBuilder {
 /// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but the engine can't
 /// read it, for this reason.
 pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
-    let path_shown = path.display();
-    tracing::warn!(target: "tower_idempotency", path = %path_shown, reason, "the first opening was cut short; it begins anew");
+    let directory = path.display();
+    tracing::warn!(target: "tower_idempotency", path = %directory, reason, "the first opening was cut short; it begins anew");
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let name = entry.map_err(io_error("reading", path))?.file_name();
         let text = name.to_string_lossy();

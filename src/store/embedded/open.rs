@@ -93,17 +93,18 @@ impl<E: StorageEngine> Setup<E> {
             }
             opened => opened?,
         };
-        guarded(path, || {
+        let start = |engine: &E| {
             directory::sync(path)?;
-            watchdog::nudging(&engine.clone(), || self.start(path, engine, &lock, was_used))
-        })
+            self.start(path, engine, &lock, was_used)
+        };
+        guarded(path, || watchdog::nudging(engine, start))
     }
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
-    fn start(self, path: &Path, engine: E, lock: &Lock, was_used: bool) -> Result<Shared<E>, OpenError> {
+    fn start(self, path: &Path, engine: &E, lock: &Lock, was_used: bool) -> Result<Shared<E>, OpenError> {
         let (shared, is_whole) = self.read(path, engine.clone(), lock, was_used)?;
         let failed = |reason: String| broken(path, &reason);
-        let mut batch = Batch::new(&shared, &engine);
+        let mut batch = Batch::new(&shared, engine);
         batch.write(keys::FORMAT, vec![FORMAT]);
         batch.write(keys::BOOT, shared.boot.to_be_bytes().to_vec());
         batch.commit().map_err(failed)?;
@@ -111,9 +112,9 @@ impl<E: StorageEngine> Setup<E> {
             lock.complete(path)?;
         }
         if !is_whole {
-            repair(&shared, &engine).map_err(failed)?;
+            repair(&shared, engine).map_err(failed)?;
         }
-        while cut_short(&shared, &engine).map_err(failed)? {}
+        while cut_short(&shared, engine).map_err(failed)? {}
         let (boot, records) = (shared.boot, shared.count.load(Ordering::Relaxed));
         tracing::info!(target: "tower_idempotency", path = %path.display(), boot, records, "the store is open");
         Ok(shared)

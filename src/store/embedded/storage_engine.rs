@@ -45,7 +45,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     fn sync(&self) -> Result<(), String>;
 
     /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how
-    /// many bytes the effect wrote, without what `own` said. `own` may be called again, when what it said before was undone.
+    /// many bytes the effect wrote, without what `own` said. `own` may be called again, when what it said before was
+    /// undone.
     fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Transacted<(Bytes, usize)>;
 
     /// Helps a write on that has been under way for a second, and is called again and again until it is over.

@@ -59,10 +59,12 @@ pub(super) fn tending<E: StorageEngine, T>(open: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Calls `act`, and nudges the engine while it takes long: there is no batch to look at before the store is open.
-pub(super) fn nudging<E: StorageEngine, T>(engine: &E, act: impl FnOnce() -> T) -> T {
+/// Calls `act`, and nudges the engine while it takes long: there is no batch to look at before the store is open. Then it
+/// lets its handle go, the last one where `act` has kept none.
+pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T) -> T {
     let (over, waiting) = mpsc::channel::<()>();
-    thread::scope(|threads| {
+    let acted = thread::scope(|threads| {
+        let engine = &engine;
         let nudge = move || {
             while waiting.recv_timeout(NUDGED_AFTER) == Err(RecvTimeoutError::Timeout) {
                 engine.nudge();
@@ -70,10 +72,12 @@ pub(super) fn nudging<E: StorageEngine, T>(engine: &E, act: impl FnOnce() -> T) 
         };
         // If no thread can be started, the engine is not nudged while it is opened.
         let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, nudge);
-        let acted = act();
+        let acted = act(engine);
         drop(over);
         acted
-    })
+    });
+    engine.close();
+    acted
 }
 
 /// Looks at the batch under way; says whether it is given up.

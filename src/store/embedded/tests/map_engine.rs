@@ -84,7 +84,12 @@ impl StorageEngine for MapEngine {
         let bytes = fs::read(&file).unwrap_or_default();
         let map = if bytes.is_empty() { BTreeMap::new() } else { postcard::from_bytes(&bytes).unwrap() };
         open().push(path.into());
-        Ok(Self { file, map: Arc::new(Mutex::new(map)), writes_fail: Arc::default(), _last: Arc::new(Last(path.into())) })
+        Ok(Self {
+            file,
+            map: Arc::new(Mutex::new(map)),
+            writes_fail: Arc::default(),
+            _last: Arc::new(Last(path.into())),
+        })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
