@@ -1,4 +1,5 @@
-//! Effect and record in one transaction: what is sent to the writer, and what it answers.
+//! Effect and record in one transaction: what is sent to the writer, what comes of it, and how what is the
+//! application's is dropped. `Twice`, `Over`, `Foreign` and `Unprotected` are said before anything is sent.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
