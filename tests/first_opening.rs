@@ -84,3 +84,30 @@ async fn a_healthy_store_without_the_mark_is_opened_as_it_is_and_marked() {
     assert!(store.load(id("k")).await.unwrap().is_some());
     assert!(fs::metadata(path.join(LOCK)).unwrap().len() > 0);
 }
+
+/// Whether something in `path` was set aside.
+fn has_set_aside(path: &Path) -> bool {
+    fs::read_dir(path).unwrap().any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("unfinished."))
+}
+
+// "A store without its mark whose opening meets one transient I/O error is begun anew: all keys forgotten."
+#[tokio::test]
+async fn a_store_without_the_mark_whose_opening_the_operating_system_refuses_once_is_opened_as_it_is_the_next_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = SledStore::open(&path).unwrap();
+    let held = hold(&store, "k").await;
+    store.complete(done(held, "recorded", HOUR)).await.unwrap();
+    store.close().await.unwrap();
+    fs::write(path.join(LOCK), []).unwrap();
+    // sled can't make its directory: EEXIST.
+    let blobs = path.join("blobs");
+    fs::remove_dir(&blobs).unwrap();
+    fs::write(&blobs, []).unwrap();
+    let refused = SledStore::open(&path).map(drop);
+    assert!(!has_set_aside(&path), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::Io { .. })), "{refused:?}");
+    fs::remove_file(&blobs).unwrap();
+    let store = SledStore::open(&path).unwrap();
+    assert!(store.load(id("k")).await.unwrap().is_some());
+}

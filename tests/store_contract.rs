@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::record::{Completion, Fence, Hold, Record, Reply, Resolution, Settlement, State};
+use tower_idempotency::record::{
+    Applied, Completion, Fence, Hold, Record, Reply, Resolution, Settlement, State, Transition,
+};
 use tower_idempotency::store::{MemoryStore, Page, SledStore, Store};
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint, Key, RecordId};
@@ -258,6 +260,22 @@ async fn trap_74_a_question_takes_a_new_fence_and_changes_nothing_else() {
         clock.advance(HOUR);
         assert!(store.load(hold.id).await.unwrap().is_none());
         assert_eq!(store.inquire(hold.id, second).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_completion_that_is_sent_again_is_answered_with_what_is_stored() {
+    each(async |store, _| {
+        for (name, first) in [("short", Bytes::from("a")), ("in pieces", Bytes::from(vec![7; 5_000]))] {
+            let hold = claim(&store, name).await;
+            for sent in [first.clone(), Bytes::from("b"), Bytes::from(vec![8; 6_000]), first.clone()] {
+                let transition = Transition::Complete(done(hold, name, sent));
+                let Applied { reply, record } = store.apply(hold.id, transition).await.unwrap();
+                assert_eq!((reply, outcome(record)), (Reply::Taken, Some(first.clone())));
+                assert_eq!(outcome(store.load(hold.id).await.unwrap()), Some(first.clone()));
+            }
+        }
     })
     .await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tower_idempotency::engine::CommitError;
 use tower_idempotency::record::{Reply, Resolution};
-use tower_idempotency::store::{Abort, StoreError, TransactionError, TransactionTree};
+use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError, TransactionTree};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
 
 use common::lab::{Lab, done, hold, on_disk};
@@ -167,4 +167,37 @@ async fn with_less_free_than_is_to_be_left_new_keys_are_refused_and_outcomes_rec
         let resolution = Resolution::Outcome { outcome: "done".into(), retention: Duration::from_secs(60) };
         assert_eq!(store.settle(held.id, held.fence, resolution).await.unwrap(), Reply::Taken);
     }
+}
+
+/// A key that panics when it is dropped.
+struct TouchyKey(Touchy);
+
+impl AsRef<[u8]> for TouchyKey {
+    fn as_ref(&self) -> &[u8] {
+        let Self(Touchy) = self;
+        b"k"
+    }
+}
+
+// "The application's key is converted and dropped as if that were sled's doing."
+#[tokio::test]
+async fn a_key_that_panics_is_the_closure_s_panic_and_not_the_database_s() {
+    let (_directory, store, [one, _]) = opened();
+    let read: Result<(), Never> = store
+        .transaction([&one], |[one]| {
+            one.get(TouchyKey(Touchy))?;
+            Ok(())
+        })
+        .await;
+    assert!(matches!(read, Err(CommitError::Panicked)), "{read:?}");
+    assert_eq!(store.health(), Health::Good);
+}
+
+#[tokio::test]
+async fn what_a_closure_throws_may_panic_when_it_is_dropped() {
+    let (_directory, store, [one, _]) = opened();
+    let thrown: Result<(), Never> = store.transaction([&one], |_| std::panic::panic_any(Touchy)).await;
+    assert!(matches!(thrown, Err(CommitError::Panicked)), "{thrown:?}");
+    assert_eq!(store.health(), Health::Good);
+    assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "the store works on");
 }

@@ -26,6 +26,11 @@
 //! 5. What ends a run is answered alike when it is sent again. What takes an operation, asks about it or settles it is refused
 //!    then: the record shows what the first one did.
 
+// What is where:
+// - `state.rs`: what is known of one operation.
+// - `transition.rs`: the steps that it can take.
+// - `next.rs`: which state follows which.
+
 mod next;
 mod state;
 #[cfg(test)]

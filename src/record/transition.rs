@@ -1,4 +1,4 @@
-//! The steps that an operation can take.
+//! The steps that an operation can take, and what they carry: the claim, the right that it gives, how a run ended.
 
 use std::time::Duration;
 

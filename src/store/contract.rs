@@ -1,4 +1,4 @@
-//! What a store promises.
+//! What a store promises, and what it tells beside records: how it is, and which operations are interrupted.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -105,7 +105,7 @@ impl Page {
     }
 
     /// Whether an operation belongs to it, or to one after it.
-    pub(crate) fn begins_before(&self, record: &InterruptedRun) -> bool {
+    pub(crate) fn includes(&self, record: &InterruptedRun) -> bool {
         self.after.is_none_or(|after| after < (record.since, record.id))
             && (self.status.is_none() || self.status == record.status)
     }

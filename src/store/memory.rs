@@ -1,4 +1,8 @@
 //! The store that keeps records in memory, and loses them with the process.
+//!
+//! An application has one process with it. The records say all the same which process has which run, because the test
+//! store plays several that share them, as a store behind a network would: what such a store has to keep of the
+//! contract is kept, and tested, here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::{Future, ready};
@@ -318,7 +322,7 @@ impl Table {
         let now = self.time.now();
         let listed = self.rows.iter().filter_map(|row| {
             let record = self.present(row.value(), process, now)?;
-            InterruptedRun::of(*row.key(), &record).filter(|record| page.begins_before(record))
+            InterruptedRun::of(*row.key(), &record).filter(|record| page.includes(record))
         });
         let mut found: Vec<_> = listed.collect();
         found.sort_by_key(|record| (record.since, record.id));

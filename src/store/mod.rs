@@ -7,6 +7,14 @@
 //! | [`AnyStore`] | | what the store in it survives | choosing at run time |
 //! | [`TestStore`](https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html) | `test-util` | a crash, on command | testing a handler's retries |
 
+// What is where:
+// - `contract.rs`: the trait that all stores implement, and what it tells.
+// - `error.rs`: what goes wrong.
+// - `memory.rs`, `test.rs`: the stores in memory; the second, over the first, fails and crashes on command.
+// - `embedded/`: the room of all engines on one machine: one writer, durable before it answers.
+// - `sled_engine/`: sled in that room, and the store that applications open.
+// - `erased.rs`: one of them, chosen at run time.
+
 pub(crate) mod contract;
 #[cfg(feature = "sled")]
 pub(crate) mod embedded;

@@ -35,7 +35,7 @@ pub(super) async fn close<E: StorageEngine>(
         drop_apart(Arc::clone(shared), engine, deadline).await?;
     }
     wait_for_others(shared, deadline).await?;
-    drop(shared.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    shared.lock.give_up();
     if shared.is_poisoned() {
         return Err(StoreError::uncertain("closed, though the database had failed"));
     }

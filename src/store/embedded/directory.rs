@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::store::OpenError;
 
@@ -16,8 +17,38 @@ const COMPLETE: &[u8] = b"complete\n";
 /// What a file's name is made to begin with, if a first opening left it unfinished.
 const ASIDE: &str = "unfinished.";
 
+/// The directory's lock: it is held until the last of these handles is dropped, or one of them gives it up.
+#[derive(Debug, Clone)]
+pub(super) struct Lock(Arc<Mutex<Option<File>>>);
+
+impl Lock {
+    fn file(&self) -> MutexGuard<'_, Option<File>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn give_up(&self) {
+        drop(self.file().take());
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.file().is_none()
+    }
+
+    /// Whether an opening ever came so far that something could have been recorded.
+    pub(super) fn is_complete(&self) -> io::Result<bool> {
+        self.file().as_ref().map_or(Ok(false), |file| Ok(file.metadata()?.len() > 0))
+    }
+
+    /// Notes durably that an opening came so far.
+    pub(super) fn complete(&self, path: &Path) -> Result<(), OpenError> {
+        let mut file = self.file();
+        let written = file.as_mut().map_or(Ok(()), |file| file.write_all(COMPLETE).and_then(|()| file.sync_all()));
+        written.map_err(io_error("writing", &path.join(LOCK_FILE)))
+    }
+}
+
 /// Makes the directory, or checks that the one there is a store's or empty, and locks it.
-pub(super) fn acquire(path: &Path) -> Result<File, OpenError> {
+pub(super) fn acquire(path: &Path) -> Result<Lock, OpenError> {
     if path.exists() {
         refuse_foreign(path)?;
     } else {
@@ -25,7 +56,7 @@ pub(super) fn acquire(path: &Path) -> Result<File, OpenError> {
     }
     let lock = lock(path)?;
     make_private(path)?;
-    Ok(lock)
+    Ok(Lock(Arc::new(Mutex::new(Some(lock)))))
 }
 
 fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
@@ -74,24 +105,11 @@ fn private_builder() -> DirBuilder {
     builder
 }
 
-/// Whether an opening ever came so far that something could have been recorded.
-pub(super) fn is_complete(lock: &File) -> bool {
-    lock.metadata().is_ok_and(|metadata| metadata.len() > 0)
-}
-
-/// Notes durably that an opening came so far.
-pub(super) fn complete(mut lock: &File, path: &Path) -> Result<(), OpenError> {
-    if is_complete(lock) {
-        return Ok(());
-    }
-    let written = lock.write_all(COMPLETE).and_then(|()| lock.sync_all());
-    written.map_err(io_error("writing", &path.join(LOCK_FILE)))
-}
-
 /// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but the engine can't
-/// read it.
-pub(super) fn set_aside(path: &Path) -> Result<(), OpenError> {
-    tracing::warn!(target: "tower_idempotency", path = %path.display(), "the first opening was cut short; it begins anew");
+/// read it, for this reason.
+pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
+    let directory = path.display();
+    tracing::warn!(target: "tower_idempotency", path = %directory, reason, "the first opening was cut short; it begins anew");
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let name = entry.map_err(io_error("reading", path))?.file_name();
         let text = name.to_string_lossy();

@@ -29,7 +29,8 @@
 //! - `together.rs`: runs a transaction, which writes an effect of the application's with the record of its outcome.
 //! - `sweep.rs`: deletes what has expired, between the others' verbs.
 //! - `space.rs`: the limits, and whether the disk has too little free for new keys.
-//! - `watchdog.rs`: reports a batch that takes too long, and poisons the store if it never ends.
+//! - `watchdog.rs`: reports a batch that takes too long, and poisons the store if it never ends. Tends the engine from
+//!   its opening to its last handle, and nudges it where a batch, or the opening, takes long.
 //!
 //! What is written:
 //! - `keys.rs`: the layout: all keys there are. No value is over 4 KiB, so longer outcomes are kept in pieces.
@@ -40,8 +41,10 @@
 //! - `writes.rs`: the keys of one step, and the order in which they may be written one by one.
 //!
 //! Opening and closing:
-//! - `open.rs`: opens a store, and marks the runs that the last process left as interrupted.
-//! - `directory.rs`: the directory: made, checked, and locked by a file of our own before the engine touches it.
+//! - `open.rs`: opens a store, and marks the runs that the last process left as interrupted. Decides whether what a
+//!   first opening left unfinished is set aside.
+//! - `directory.rs`: the directory: made, checked, and locked by a file of our own before the engine touches it. That
+//!   file says whether a first opening was ever complete. Sets aside what one left.
 //! - `repair.rs`: makes what lists the records anew, where it is damaged.
 //! - `close.rs`: ends the writer, and lets the engine and the lock go.
 
@@ -81,5 +84,5 @@ pub(super) use storage_engine::{Own, ReadError, StorageEngine};
 pub(super) use store::Embedded;
 pub use transact::{Abort, CommitError, TransactionError};
 pub(crate) use transact::{Purpose, Reason, Transact};
-pub(super) use transact::{Transacted, quietly};
+pub(super) use transact::{Theirs, Transacted, quietly};
 pub(super) use writes::{ENTRY_BYTES, Writes};

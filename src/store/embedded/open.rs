@@ -1,10 +1,11 @@
 //! Opening: directory, lock, engine, format, boot number, and the runs that the last process left.
 
-use std::fs::File;
+use std::convert::Infallible;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::batch::Batch;
 use super::cache::Cache;
-use super::directory::{self, broken};
+use super::directory::{self, Lock, broken, io_error};
 use super::present::{Cut, Present};
 use super::queue::queue;
 use super::read;
@@ -48,13 +49,18 @@ pub(crate) struct Setup<E: StorageEngine> {
 impl<E: StorageEngine> Setup<E> {
     /// Opens the store in `path`.
     pub(crate) fn open(self, path: &Path) -> Result<Embedded<E>, OpenError> {
-        let shared = Arc::new(self.prepare(path)?);
-        let (sender, verbs) = queue();
-        let watched = Arc::downgrade(&shared);
-        let writing = Arc::clone(&shared);
-        spawn("idempotency-writer", move || writer::run(&writing, verbs))?;
-        spawn("idempotency-watchdog", move || watchdog::run(&watched))?;
-        Ok(Embedded::new(shared, sender))
+        watchdog::tending::<E, _>(|| {
+            let shared = Arc::new(self.prepare(path)?);
+            let (sender, verbs) = queue();
+            let (watched, lock) = (Arc::downgrade(&shared), shared.lock.clone());
+            let (writing, path) = (Arc::clone(&shared), shared.path.clone());
+            let (tends, tended) = mpsc::channel();
+            spawn("idempotency-writer", move || writer::run(&writing, verbs))?;
+            spawn("idempotency-watchdog", move || watchdog::run(&watched, &path, &lock, tends))?;
+            // An error: it tends. There is nobody else who could say anything.
+            let _: Result<Infallible, _> = tended.recv();
+            Ok(Embedded::new(shared, sender))
+        })
     }
 
     /// Opens the store in `path`, and waits for at most `patience` where another process, or another opening, has it.
@@ -70,49 +76,52 @@ impl<E: StorageEngine> Setup<E> {
 
     /// Opens the store, but starts no threads.
     pub(super) fn prepare(self, path: &Path) -> Result<Shared<E>, OpenError> {
+        // It is given up last, whatever the opening comes to: after the engine's own.
         let lock = directory::acquire(path)?;
         // The lock file is durable before the engine makes its files: without it they would be taken for somebody
         // else's. And what a process that was killed has left with the operating system is made durable first: an
         // engine may build a durable snapshot on it, and after a power cut that lost it there would be nothing under
         // the snapshot.
         directory::sync(path)?;
-        let was_used = directory::is_complete(&lock);
+        let was_used = lock.is_complete().map_err(io_error("reading the lock file in", path))?;
         let open = || guarded(path, || E::open(&self.engine, path, was_used));
         let engine = match open() {
-            Err(OpenError::Database { .. }) if !was_used => {
-                directory::set_aside(path)?;
+            // What the files hold is no database. Where the operating system has refused something, they may hold one.
+            Err(OpenError::Database { reason, .. }) if !was_used => {
+                directory::set_aside(path, &reason)?;
                 open()?
             }
             opened => opened?,
         };
-        guarded(path, move || {
+        let start = |engine: &E| {
             directory::sync(path)?;
-            watchdog::nudging(&engine.clone(), || self.start(path, engine, lock))
-        })
+            self.start(path, engine, &lock, was_used)
+        };
+        guarded(path, || watchdog::nudging(engine, start))
     }
 
     /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
-    fn start(self, path: &Path, engine: E, lock: File) -> Result<Shared<E>, OpenError> {
-        let (shared, is_whole) = self.read(path, engine.clone(), lock)?;
+    fn start(self, path: &Path, engine: &E, lock: &Lock, was_used: bool) -> Result<Shared<E>, OpenError> {
+        let (shared, is_whole) = self.read(path, engine.clone(), lock, was_used)?;
         let failed = |reason: String| broken(path, &reason);
-        let mut batch = Batch::new(&shared, &engine);
+        let mut batch = Batch::new(&shared, engine);
         batch.write(keys::FORMAT, vec![FORMAT]);
         batch.write(keys::BOOT, shared.boot.to_be_bytes().to_vec());
         batch.commit().map_err(failed)?;
-        if let Some(lock) = &*shared.lock.lock().unwrap_or_else(PoisonError::into_inner) {
-            directory::complete(lock, path)?;
+        if !was_used {
+            lock.complete(path)?;
         }
         if !is_whole {
-            repair(&shared, &engine).map_err(failed)?;
+            repair(&shared, engine).map_err(failed)?;
         }
-        while cut_short(&shared, &engine).map_err(failed)? {}
+        while cut_short(&shared, engine).map_err(failed)? {}
         let (boot, records) = (shared.boot, shared.count.load(Ordering::Relaxed));
         tracing::info!(target: "tower_idempotency", path = %path.display(), boot, records, "the store is open");
         Ok(shared)
     }
 
     /// What the store is, from what the engine holds; and whether all that lists the records is whole.
-    fn read(self, path: &Path, engine: E, lock: File) -> Result<(Shared<E>, bool), OpenError> {
+    fn read(self, path: &Path, engine: E, lock: &Lock, was_used: bool) -> Result<(Shared<E>, bool), OpenError> {
         let unreadable = |error: ReadError| broken(path, &error.to_string());
         let meta = |key: &[u8]| {
             let value = engine.get(key).map_err(unreadable)?;
@@ -120,7 +129,7 @@ impl<E: StorageEngine> Setup<E> {
         };
 
         let format = meta(keys::FORMAT)?;
-        if format.is_none() && directory::is_complete(&lock) {
+        if format.is_none() && was_used {
             return Err(broken(path, "it is empty, though it was in use"));
         }
         check_format(path, format.as_deref())?;
@@ -154,7 +163,7 @@ impl<E: StorageEngine> Setup<E> {
             readers: Arc::new(Semaphore::new(READERS as usize)),
             closed: AtomicBool::new(false),
             poison: OnceLock::new(),
-            lock: Mutex::new(Some(lock)),
+            lock: lock.clone(),
         };
         Ok((shared, listed.is_whole))
     }
@@ -245,10 +254,34 @@ fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
 /// Calls what opens. An engine may panic on some damaged files, and where the last write fails as its handles go.
 fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
     let opened = catch_unwind(AssertUnwindSafe(open));
-    opened.unwrap_or_else(|_| Err(broken(path, "the database panicked while it was opened")))
+    opened.unwrap_or_else(|payload| {
+        let said = payload.downcast_ref::<String>().map_or("", String::as_str);
+        let reason = format!("the database panicked while it was opened: {said}");
+        // So the standard library shows an error of the operating system, which an engine may unwrap: no thread can be
+        // started, say. That says nothing of the files.
+        let is_refused = said.contains("Os { code");
+        Err(if is_refused { io_error("opening", path)(io::Error::other(reason)) } else { broken(path, &reason) })
+    })
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
-    spawned.map(drop).map_err(directory::io_error("starting a thread", Path::new(name)))
+    spawned.map(drop).map_err(io_error("starting a thread", Path::new(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    // sled panics where it can start no thread, and on some damaged files.
+    #[test]
+    fn a_panic_of_the_engine_is_the_operating_system_s_refusal_if_it_says_so() {
+        let path = Path::new("nowhere");
+        let refused = guarded(path, || Ok(drop(fs::read(path).unwrap()))).unwrap_err();
+        assert!(matches!(refused, OpenError::Io { .. }), "{refused:?}");
+        let damaged = guarded(path, || Ok(assert_ne!(path, path))).unwrap_err();
+        assert!(matches!(damaged, OpenError::Database { .. }), "{damaged:?}");
+    }
 }

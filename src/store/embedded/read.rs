@@ -105,7 +105,7 @@ fn list_interrupted<E: StorageEngine>(
                 let live = record.and_then(|record| record.live(shared.time.now()));
                 let listed = live.and_then(|record| InterruptedRun::of(id, &record));
                 let is_meant =
-                    |listed: &InterruptedRun| Some(listed.since) == keys::time_of(key) && page.begins_before(listed);
+                    |listed: &InterruptedRun| Some(listed.since) == keys::time_of(key) && page.includes(listed);
                 found.extend(listed.filter(is_meant));
             }
             // The others can be settled all the same.

@@ -1,6 +1,5 @@
 //! What the handles, the writer and the watchdog share.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
+use super::directory::Lock;
 use super::present::{Present, Runs};
 use super::space::{Limits, Space};
 use super::storage_engine::{ReadError, StorageEngine};
@@ -62,8 +62,8 @@ pub(super) struct Shared<E: StorageEngine> {
     pub(super) readers: Arc<Semaphore>,
     pub(super) closed: AtomicBool,
     pub(super) poison: OnceLock<String>,
-    /// The directory's lock. The last field: it is given up after the engine's own.
-    pub(super) lock: Mutex<Option<File>>,
+    /// The directory's lock: it is given up after the engine's own.
+    pub(super) lock: Lock,
 }
 
 impl<E: StorageEngine> Shared<E> {
@@ -214,6 +214,10 @@ impl<E: StorageEngine> Drop for Shared<E> {
         let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(engine) = engine {
             self.let_go(engine);
+        }
+        // Otherwise the watchdog does so, once that is the case.
+        if E::is_closed(&self.path) {
+            self.lock.give_up();
         }
     }
 }

@@ -44,11 +44,12 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Before a transaction, which is written at once and of which nobody knows how much it writes: what was decided
-    /// before is written before, and made durable where it is much.
+    /// before is written before, and made durable where it is much: what a transaction writes beside its effect and
+    /// its outcome comes on top of [`MAX_STEP`](StorageEngine::MAX_STEP).
     pub(super) fn make_way(&mut self) -> Result<(), StoreError> {
         self.write_decided();
         if self.early.is_ok()
-            && let Err(reason) = self.sync_from(E::MAX_STEP / 2)
+            && let Err(reason) = self.sync_from(E::MAX_STEP / 2 - MAX_VERB)
         {
             self.early = Err(reason);
         }

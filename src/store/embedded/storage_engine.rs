@@ -21,7 +21,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     type Options: Clone + Debug + Send + Sync + 'static;
     /// A key or a value, as it is read.
     type Value: AsRef<[u8]>;
-    /// What an application writes together with a record.
+    /// What an application writes together with a record. What it holds of the application's is
+    /// [`Theirs`](super::transact::Theirs).
     type Effect: Send + 'static;
     /// What the thread that watches over it keeps for it: see [`tend`](Self::tend).
     type Watch: Default;
@@ -44,13 +45,15 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     fn sync(&self) -> Result<(), String>;
 
     /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how
-    /// many bytes were written. `own` may be called again, when what it said before was undone.
+    /// many bytes the effect wrote, without what `own` said. `own` may be called again, when what it said before was
+    /// undone.
     fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Transacted<(Bytes, usize)>;
 
     /// Helps a write on that has been under way for a second, and is called again and again until it is over.
     fn nudge(&self);
 
-    /// Is called eight times a second, on one thread, until all handles are gone.
+    /// Is called eight times a second, from before an engine is opened until its last handle is gone, one that was lent
+    /// included: on one thread after the other, each with a watch of its own, which begins before the last one ends.
     fn tend(watch: &mut Self::Watch);
 
     /// Lets this handle go.

@@ -20,13 +20,12 @@ impl<E: StorageEngine> Batch<'_, E> {
         let ran = match purpose {
             Purpose::Run(completion) => self.commit_together(&completion, &mut effect),
             Purpose::Own(until) if until <= Instant::now() => {
-                quietly(move || drop(effect));
                 let late = "the store came to the transaction too late; nothing was done";
                 return answer(Err(CommitError::Store(StoreError::unavailable(late))));
             }
             Purpose::Own(_) => self.write_alone(&mut effect),
         };
-        quietly(move || drop(effect));
+        drop(effect);
         match ran {
             Ok(outcome) => self.tell(move |committed| answer(committed.map(|()| outcome).map_err(CommitError::Store))),
             // Answered after the store is poisoned.
@@ -48,15 +47,15 @@ impl<E: StorageEngine> Batch<'_, E> {
             return Err(CommitError::Superseded);
         }
         self.make_way().map_err(CommitError::Store)?;
-        let mut beside = None;
+        let (mut beside, mut bytes) = (None, 0);
         let ran = self.engine.transact(effect, &mut |outcome| {
             let record = self.completed(live.as_ref(), completion, outcome).ok_or(CommitError::Superseded)?;
             let (writes, batch) =
                 self.beside(id, current.clone(), record, outcome.clone()).map_err(CommitError::Store)?;
-            beside = Some(batch);
+            (beside, bytes) = (Some(batch), writes.bytes());
             Ok(writes)
         });
-        let outcome = self.ran(ran)?;
+        let outcome = self.ran(ran, bytes)?;
         if let Some(batch) = beside {
             self.merge(batch);
         }
@@ -67,15 +66,16 @@ impl<E: StorageEngine> Batch<'_, E> {
     fn write_alone(&mut self, effect: &mut E::Effect) -> Transacted<Bytes> {
         self.make_way().map_err(CommitError::Store)?;
         let ran = self.engine.transact(effect, &mut |_| Ok(Writes::default()));
-        self.ran(ran)
+        self.ran(ran, 0)
     }
 
-    /// Notes what came of a transaction. Where the database has failed, so has the batch.
-    fn ran(&mut self, ran: Transacted<(Bytes, usize)>) -> Transacted<Bytes> {
+    /// Notes what came of a transaction that wrote so many bytes beside its effect. Where the database has failed, so
+    /// has the batch.
+    fn ran(&mut self, ran: Transacted<(Bytes, usize)>, own: usize) -> Transacted<Bytes> {
         match &ran {
-            Ok((_, bytes)) => {
+            Ok((_, effect)) => {
                 self.early = Ok(true);
-                self.unsynced += bytes;
+                self.unsynced += effect + own;
             }
             Err(CommitError::Store(StoreError::Uncertain { reason, .. })) => self.early = Err(reason.clone()),
             // It counts as any other read that fails.

@@ -1,4 +1,5 @@
-//! Effect and record in one transaction: what is sent to the writer, and what it answers.
+//! Effect and record in one transaction: what is sent to the writer, what comes of it, and how what is the
+//! application's is dropped. `Twice`, `Over`, `Foreign` and `Unprotected` are said before anything is sent.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -127,9 +128,35 @@ pub(crate) struct Transact<F> {
     pub(crate) answer: Answer,
 }
 
+/// What is the application's. Wherever it is dropped, unasked, unanswered or while something panics, it is dropped
+/// [`quietly`].
+pub(crate) struct Theirs<F>(Option<F>);
+
+impl<F> Theirs<F> {
+    pub(crate) fn new(theirs: F) -> Self {
+        Self(Some(theirs))
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut F {
+        let Some(theirs) = &mut self.0 else { unreachable!("it is taken when it is dropped") };
+        theirs
+    }
+}
+
+impl<F> Drop for Theirs<F> {
+    fn drop(&mut self) {
+        let theirs = self.0.take();
+        quietly(move || drop(theirs));
+    }
+}
+
 /// Drops, or calls, what is the application's: what panics there is not the database's.
 pub(crate) fn quietly(run: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+    if let Err(thrown) = catch_unwind(AssertUnwindSafe(run)) {
         tracing::error!(target: "tower_idempotency", "what a transaction's closure held panicked when it was dropped");
+        // What is thrown may panic when it is dropped, too; what that throws is kept for ever.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
+            Box::leak(again);
+        }
     }
 }

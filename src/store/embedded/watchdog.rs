@@ -1,12 +1,15 @@
 //! Reports a batch that takes too long, and poisons the store if it takes for ever: a disk that hangs, not one that
 //! fails.
 
+use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use super::directory::Lock;
 use super::state::{SLOW, Shared};
 use super::storage_engine::StorageEngine;
 use crate::within::WRITE_STUCK_AFTER;
@@ -17,25 +20,51 @@ const LOOK_EVERY: Duration = Duration::from_millis(125);
 const NUDGED_AFTER: Duration = Duration::from_secs(1);
 
 /// Looks again and again, until the store is gone, closed or poisoned; and tends the engine until all its handles are
-/// gone.
-pub(super) fn run<E: StorageEngine>(shared: &Weak<Shared<E>>) {
+/// gone, those that were lent too. So long the directory is locked: who opens it next is not told by the engine that it
+/// is in use, and doesn't meet who asks the engine. Drops `tends` as soon as it does.
+pub(super) fn run<E: StorageEngine>(shared: &Weak<Shared<E>>, path: &Path, lock: &Lock, tends: Sender<Infallible>) {
     let mut watch = E::Watch::default();
+    drop(tends);
     let (mut reported, mut given_up) = (false, false);
-    loop {
+    while !lock.is_given_up() {
         thread::park_timeout(LOOK_EVERY);
         E::tend(&mut watch);
-        let Some(shared) = shared.upgrade() else { return };
-        given_up = given_up || shared.closed.load(Ordering::SeqCst) || look(&shared, &mut reported);
-        if given_up && shared.engine().is_none() {
-            return;
+        if let Some(shared) = shared.upgrade() {
+            given_up = given_up || shared.closed.load(Ordering::SeqCst) || look(&shared, &mut reported);
+        } else if E::is_closed(path) {
+            lock.give_up();
         }
     }
 }
 
-/// Calls `act`, and nudges the engine while it takes long: there is no batch to look at before the store is open.
-pub(super) fn nudging<E: StorageEngine, T>(engine: &E, act: impl FnOnce() -> T) -> T {
-    let (over, waiting) = mpsc::channel::<()>();
+/// Calls `open`, and meanwhile tends the engine that it opens, until what [`run`]s for it does so.
+pub(super) fn tending<E: StorageEngine, T>(open: impl FnOnce() -> T) -> T {
+    let (over, waiting) = mpsc::channel::<Infallible>();
+    let (tends, tended) = mpsc::channel::<Infallible>();
     thread::scope(|threads| {
+        let tend = move || {
+            let mut watch = E::Watch::default();
+            drop(tends);
+            while waiting.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                E::tend(&mut watch);
+            }
+        };
+        // If no thread can be started, the engine is not tended while it is opened.
+        let _ = thread::Builder::new().name("idempotency-tending".to_owned()).spawn_scoped(threads, tend);
+        // An error: it tends, or there is no thread.
+        let _ = tended.recv();
+        let opened = open();
+        drop(over);
+        opened
+    })
+}
+
+/// Calls `act`, and nudges the engine while it takes long: there is no batch to look at before the store is open. Then it
+/// lets its handle go, the last one where `act` has kept none.
+pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T) -> T {
+    let (over, waiting) = mpsc::channel::<()>();
+    let acted = thread::scope(|threads| {
+        let engine = &engine;
         let nudge = move || {
             while waiting.recv_timeout(NUDGED_AFTER) == Err(RecvTimeoutError::Timeout) {
                 engine.nudge();
@@ -43,10 +72,12 @@ pub(super) fn nudging<E: StorageEngine, T>(engine: &E, act: impl FnOnce() -> T) 
         };
         // If no thread can be started, the engine is not nudged while it is opened.
         let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, nudge);
-        let acted = act();
+        let acted = act(engine);
         drop(over);
         acted
-    })
+    });
+    engine.close();
+    acted
 }
 
 /// Looks at the batch under way; says whether it is given up.

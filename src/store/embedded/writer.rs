@@ -91,7 +91,8 @@ impl<E: StorageEngine> Writer<'_, E> {
         match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, queue, &mut load))) {
             // A failure poisons the store, and tells everybody.
             Ok(()) => drop(batch.commit()),
-            // Before the batch is dropped, and with it the answers: who misses one must find the store poisoned.
+            // Before the batch is dropped, and with it the answers to what it had decided: who misses one finds the
+            // store poisoned. Only the answer of the verb under way went with the panic, a moment before.
             Err(_) => self.shared.poison(PANICKED.to_owned()),
         }
         load.close

@@ -42,20 +42,50 @@ pub(super) struct Nudge {
     under_way: Arc<AtomicBool>,
 }
 
+/// A nudge under way. It is over when this is dropped, whatever came of it.
+struct UnderWay(Arc<AtomicBool>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Nudge {
+    /// Begins one, unless one is under way.
+    fn begin(&self) -> Option<UnderWay> {
+        let is_first = !self.under_way.swap(true, Ordering::SeqCst);
+        is_first.then(|| UnderWay(Arc::clone(&self.under_way)))
+    }
+
     /// Calls `flush()` on a thread of its own, as it may have to wait too. There is one such thread at a time.
     pub(super) fn give(&self, db: &sled::Db) {
-        if self.under_way.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let (nudge, db) = (self.clone(), db.clone());
+        let Some(under_way) = self.begin() else { return };
+        let db = db.clone();
         let give = move || {
+            // It may panic.
+            let _under_way = under_way;
             let _ = pinned(move || db.flush());
-            nudge.under_way.store(false, Ordering::SeqCst);
         };
         // If no thread can be started, nobody is woken this time.
-        if thread::Builder::new().name("idempotency-nudge".to_owned()).spawn(give).is_err() {
-            self.under_way.store(false, Ordering::SeqCst);
-        }
+        let _ = thread::Builder::new().name("idempotency-nudge".to_owned()).spawn(give);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_nudge_that_panicked_there_is_another() {
+        let nudge = Nudge::default();
+        let first = nudge.begin();
+        assert!(first.is_some() && nudge.begin().is_none(), "one at a time");
+        let panicking = thread::spawn(move || {
+            let _under_way = first;
+            panic!("as sled does")
+        });
+        assert!(panicking.join().is_err());
+        assert!(nudge.begin().is_some());
     }
 }

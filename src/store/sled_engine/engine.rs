@@ -1,6 +1,7 @@
 //! sled, as a store's engine.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -109,7 +110,10 @@ impl StorageEngine for SledEngine {
 
     /// sled's threads may hold its file a little longer; a handle that was lent holds it as long as it lives.
     fn is_closed(path: &Path) -> bool {
-        File::open(path.join("db")).is_ok_and(|file| file.try_lock().is_ok())
+        match File::open(path.join("db")) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 }
 
@@ -133,11 +137,21 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(sled::Tree, sled::Db)
         // A handle that an earlier opening lent is still held.
         sled::Error::Io(error) if error.to_string().contains("lock") => OpenError::InUse { path: path.into() },
         sled::Error::Unsupported(reason) => OpenError::Incompatible { path: path.into(), reason },
+        sled::Error::Io(error) if !is_of_the_content(&error) => {
+            directory::io_error("opening the database in", path)(error)
+        }
         error => directory::broken(path, &error.to_string()),
     };
     let db = config.open().map_err(failed)?;
     let tree = db.open_tree(TREE).map_err(failed)?;
     Ok((tree, db))
+}
+
+/// Whether it says what is wrong with a file's content. sled says so in errors of these kinds, which the operating
+/// system's never are.
+fn is_of_the_content(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, Other, UnexpectedEof};
+    error.raw_os_error().is_none() && matches!(error.kind(), InvalidData | Other | UnexpectedEof)
 }
 
 /// A snapshot that was being written when the process died can have the highest number, and then every opening fails

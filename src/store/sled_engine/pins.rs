@@ -4,9 +4,10 @@
 //! to the newest one without a pin and counts it a moment later (`IoBufs::current_iobuf`). A thread that stands still
 //! between the two, and whose buffer is swapped out meanwhile, counts and writes into freed memory. So:
 //! 1. Who calls sled's `flush()`, or drops its handles, holds a pin of sled's own collector: see [`pinned`].
-//! 2. sled's flusher, a thread of its own, can't be given one. The watchdog holds two in its place, in turn: see
-//!    [`Keeper`]. What is swapped out is freed an eighth of a second later at the earliest, and about half a second
-//!    later as a rule. The flusher is exposed only if it stands still for longer between two instructions.
+//! 2. sled's flusher, a thread of its own, can't be given one. Who watches over the store holds two in its place, in
+//!    turn, as long as there is a flusher, before the store is open and after it is closed too: see [`Keeper`]. What is
+//!    swapped out is freed an eighth of a second later at the earliest, and about half a second later as a rule. The flusher
+//!    is exposed only if it stands still for longer between two instructions.
 //! 3. Nothing here calls `flush_async`, which runs on a thread of sled's.
 //!
 //! What is not freed at once takes memory, some 40 MiB in a store that writes as fast as it can, and memory that is not

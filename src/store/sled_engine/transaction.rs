@@ -14,7 +14,7 @@ use sled::{IVec, Tree};
 
 use crate::store::StoreError;
 use crate::store::embedded::{
-    Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, Transacted, TransactionError, Writes, quietly,
+    Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, Theirs, Transacted, TransactionError, Writes, quietly,
 };
 
 /// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one
@@ -53,7 +53,9 @@ impl TransactionTree<'_> {
     /// # Errors
     /// [`TransactionError`], here and below; the transaction is then aborted whatever the closure says.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<IVec>, TransactionError> {
-        self.check(|tree| tree.get(key))
+        // The application's key is read before the call and dropped after it: what panics there is not the database.
+        let bytes = key.as_ref();
+        self.check(|tree| tree.get(bytes))
     }
 
     /// Puts `value` under `key`, and gives what stood there.
@@ -116,7 +118,7 @@ type Call = Box<dyn FnMut(&[TransactionalTree], &Failed) -> Result<Bytes, Abort<
 /// The application's closure, and the trees that it writes to.
 pub(crate) struct Effect {
     trees: Vec<Tree>,
-    call: Call,
+    call: Theirs<Call>,
 }
 
 /// The closure over `N` trees, as the engine takes it.
@@ -132,7 +134,7 @@ pub(crate) fn effect<const N: usize, E: Send + 'static>(
             Abort::Refused(error) => Abort::Refused(error),
         })
     };
-    Effect { trees: trees.map(Tree::clone).into(), call: Box::new(call) }
+    Effect { trees: trees.map(Tree::clone).into(), call: Theirs::new(Box::new(call)) }
 }
 
 /// One of sled's transactions over the store's tree and the application's.
@@ -141,7 +143,7 @@ pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Transacted
     check_trees(store, trees)?;
     // The store's tree is among them: sled refuses those of another database.
     let trees: Vec<Tree> = std::iter::once(store.clone()).chain(trees.iter().cloned()).collect();
-    let (call, own) = (RefCell::new(call), RefCell::new(own));
+    let (call, own) = (RefCell::new(call.get_mut()), RefCell::new(own));
     let result = trees.as_slice().transaction(|views| {
         let (outcome, bytes) =
             called(&mut call.borrow_mut(), &views[1..]).map_err(ConflictableTransactionError::Abort)?;
@@ -181,7 +183,7 @@ fn check_trees(store: &Tree, trees: &[Tree]) -> Transacted<()> {
     Ok(())
 }
 
-/// The outcome, and how many bytes are written with it.
+/// The outcome, and how many bytes were written before it was said.
 fn called(call: &mut Call, trees: &[TransactionalTree]) -> Transacted<(Bytes, usize)> {
     let failed = Failed::default();
     let result = catch_unwind(AssertUnwindSafe(|| call(trees, &failed)));
@@ -189,18 +191,25 @@ fn called(call: &mut Call, trees: &[TransactionalTree]) -> Transacted<(Bytes, us
         quietly(move || drop(result));
         return Err(CommitError::Refused(error));
     }
+    let result = match result {
+        Ok(result) => result,
+        Err(thrown) => {
+            quietly(move || drop(thrown));
+            let is_ours = failed.inside.get();
+            let database = || CommitError::Refused(TransactionError::Database(PANICKED.to_owned()));
+            return Err(if is_ours { database() } else { CommitError::Panicked });
+        }
+    };
     match result {
-        Err(_) if failed.inside.get() => Err(CommitError::Refused(TransactionError::Database(PANICKED.to_owned()))),
-        Ok(Ok(outcome)) => {
+        Ok(outcome) => {
             let bytes = failed.written.get() + outcome.len();
             if bytes > MAX_STEP {
                 let too_large = TransactionError::TooLarge { what: "transaction", bytes, limit: MAX_STEP };
                 return Err(CommitError::Refused(too_large));
             }
-            Ok((outcome, bytes))
+            Ok((outcome, failed.written.get()))
         }
-        Ok(Err(Abort::Because(reason))) => Err(CommitError::Aborted(reason)),
-        Ok(Err(Abort::Refused(error))) => Err(CommitError::Refused(error)),
-        Err(_) => Err(CommitError::Panicked),
+        Err(Abort::Because(reason)) => Err(CommitError::Aborted(reason)),
+        Err(Abort::Refused(error)) => Err(CommitError::Refused(error)),
     }
 }

@@ -1,5 +1,9 @@
 //! A store that is slow, behind, or poisoned.
 
+use std::fs;
+use std::thread;
+
+use super::map_engine::LENT;
 use super::*;
 use crate::store::embedded::state::health_at;
 use crate::store::embedded::watchdog;
@@ -119,4 +123,27 @@ fn while_the_writer_is_behind_new_keys_are_refused_at_once() {
         still.shared.poison("a write has not returned".to_owned());
         assert!(matches!(after(61_000, 5_000), Err(StoreError::Unavailable { .. })));
     });
+}
+
+// "sled's flusher runs without its pins after `close` with a lent `Db`."
+#[tokio::test]
+async fn an_engine_is_tended_until_the_last_handle_that_was_lent_is_gone_and_so_long_the_directory_is_locked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    for closes in [true, false] {
+        let store = setup::<MapEngine>(&clock()).open(&path).unwrap();
+        run(&store, if closes { "closed" } else { "dropped" }).await;
+        fs::write(path.join(LENT), []).unwrap();
+        if closes {
+            tokio::time::timeout(Duration::from_millis(300), store.close()).await.unwrap_err();
+        }
+        drop(store);
+        // Longer than the watchdog sleeps between two looks.
+        thread::sleep(Duration::from_millis(300));
+        let refused = setup::<MapEngine>(&clock()).open(&path).map(drop);
+        assert!(matches!(refused, Err(OpenError::InUse { .. })), "{refused:?}");
+        fs::remove_file(path.join(LENT)).unwrap();
+        let store = setup::<MapEngine>(&clock()).open_within(&path, Duration::from_secs(60)).unwrap();
+        store.close().await.unwrap();
+    }
 }

@@ -4,19 +4,70 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 
 use bytes::Bytes;
 
-use crate::store::OpenError;
+use crate::store::embedded::directory;
 use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
-use crate::store::embedded::transact::{CommitError, Transacted};
+use crate::store::embedded::transact::{CommitError, Theirs, Transacted};
 use crate::store::embedded::writes::Writes;
+use crate::store::{OpenError, StoreError};
 
 #[derive(Debug, Clone)]
 pub(super) struct MapEngine {
     file: PathBuf,
     map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
+    writes_fail: Arc<AtomicBool>,
+    _last: Arc<Last>,
+}
+
+/// Is dropped with the last handle.
+#[derive(Debug)]
+struct Last(PathBuf);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        let mut open = open();
+        let closed = open.iter().position(|open| *open == self.0).unwrap();
+        open.swap_remove(closed);
+        drop(open);
+        // An error: the directory is still locked, as it should be, or gone.
+        if self.0.exists() && directory::acquire(&self.0).is_ok() {
+            let _ = fs::write(self.0.join(OUTLIVED), []);
+        }
+    }
+}
+
+/// The directories whose engines are open.
+static OPEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn open() -> MutexGuard<'static, Vec<PathBuf>> {
+    OPEN.lock().unwrap()
+}
+
+/// A file that says that a handle is lent.
+pub(super) const LENT: &str = "lent";
+
+/// A file that says that the engine outlived the directory's lock.
+pub(super) const OUTLIVED: &str = "outlived";
+
+impl MapEngine {
+    /// From now on its writes fail.
+    pub(super) fn fail_writes(&self) {
+        self.writes_fail.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on it panics.
+    pub(super) fn panics(&self) {
+        let holding = || {
+            let _held = self.map.lock().unwrap();
+            panic!("on purpose")
+        };
+        thread::scope(|threads| assert!(threads.spawn(holding).join().is_err()));
+    }
 }
 
 impl StorageEngine for MapEngine {
@@ -25,14 +76,20 @@ impl StorageEngine for MapEngine {
     type Options = ();
     type Value = Vec<u8>;
     /// An outcome: it writes nothing of its own.
-    type Effect = Bytes;
+    type Effect = Theirs<Bytes>;
     type Watch = ();
 
     fn open((): &(), path: &Path, _: bool) -> Result<Self, OpenError> {
         let file = path.join("map");
         let bytes = fs::read(&file).unwrap_or_default();
         let map = if bytes.is_empty() { BTreeMap::new() } else { postcard::from_bytes(&bytes).unwrap() };
-        Ok(Self { file, map: Arc::new(Mutex::new(map)) })
+        open().push(path.into());
+        Ok(Self {
+            file,
+            map: Arc::new(Mutex::new(map)),
+            writes_fail: Arc::default(),
+            _last: Arc::new(Last(path.into())),
+        })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
@@ -46,6 +103,9 @@ impl StorageEngine for MapEngine {
     }
 
     fn write(&self, step: Writes) -> Result<(), String> {
+        if self.writes_fail.load(Ordering::SeqCst) {
+            return Err("on purpose".to_owned());
+        }
         let mut map = self.map.lock().unwrap();
         for (key, value) in step.entries() {
             match value {
@@ -61,10 +121,12 @@ impl StorageEngine for MapEngine {
         fs::write(&self.file, bytes).map_err(|error| error.to_string())
     }
 
-    fn transact(&self, outcome: &mut Bytes, own: Own<'_>) -> Transacted<(Bytes, usize)> {
+    fn transact(&self, effect: &mut Theirs<Bytes>, own: Own<'_>) -> Transacted<(Bytes, usize)> {
+        let outcome = effect.get_mut();
         let writes = own(outcome)?;
-        let bytes = writes.bytes();
-        self.write(writes).map(|()| (outcome.clone(), bytes)).map_err(|_| CommitError::Panicked)
+        self.write(writes)
+            .map(|()| (outcome.clone(), 0))
+            .map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))
     }
 
     fn nudge(&self) {}
@@ -73,7 +135,7 @@ impl StorageEngine for MapEngine {
 
     fn close(self) {}
 
-    fn is_closed(_: &Path) -> bool {
-        true
+    fn is_closed(path: &Path) -> bool {
+        !path.join(LENT).exists() && !open().iter().any(|open| open == path)
     }
 }

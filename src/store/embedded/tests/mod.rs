@@ -17,6 +17,7 @@ use super::space::Limits;
 use super::state::Shared;
 use super::storage_engine::{StorageEngine, scan_keys};
 use super::store::Embedded;
+use super::transact::{Purpose, Theirs, Transact};
 use super::verb::{Step, Verb};
 use super::writer::decide;
 use super::writes::Writes;
@@ -37,6 +38,24 @@ trait Tested: StorageEngine {
 
     /// An effect with this outcome, and no more.
     fn nothing_but(outcome: Bytes) -> Self::Effect;
+
+    /// One that panics when it is dropped.
+    fn touchy() -> Self::Effect;
+}
+
+/// A value of the application's that panics when it is dropped.
+struct Touchy;
+
+impl AsRef<[u8]> for Touchy {
+    fn as_ref(&self) -> &[u8] {
+        b"touchy"
+    }
+}
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        panic!("on purpose")
+    }
 }
 
 impl Tested for SledEngine {
@@ -48,13 +67,25 @@ impl Tested for SledEngine {
         let closure = move |[]: [sled_engine::TransactionTree<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
         sled_engine::effect([], closure)
     }
+
+    fn touchy() -> Self::Effect {
+        let touchy = Touchy;
+        let closure = move |[]: [sled_engine::TransactionTree<'_>; 0]| {
+            Ok::<_, super::Abort<()>>(Bytes::copy_from_slice(touchy.as_ref()))
+        };
+        sled_engine::effect([], closure)
+    }
 }
 
 impl Tested for MapEngine {
     fn options() {}
 
-    fn nothing_but(outcome: Bytes) -> Bytes {
-        outcome
+    fn nothing_but(outcome: Bytes) -> Self::Effect {
+        Theirs::new(outcome)
+    }
+
+    fn touchy() -> Self::Effect {
+        Theirs::new(Bytes::from_owner(Touchy))
     }
 }
 
@@ -88,6 +119,16 @@ fn wish() -> Claim {
 fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
     let settlement = Settlement::Outcome(outcome.into());
     Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
+}
+
+/// A transaction, for what it is, and nobody who waits for its answer.
+fn transact<E: StorageEngine>(purpose: Purpose, effect: E::Effect) -> Verb<E> {
+    Verb::Transact(Box::new(Transact { purpose, effect, answer: Box::new(drop) }))
+}
+
+/// A transaction of the application's own.
+fn own<E: StorageEngine>(effect: E::Effect) -> Verb<E> {
+    transact(Purpose::Own(Instant::now() + HOUR), effect)
 }
 
 /// A step, and where its answer will be.

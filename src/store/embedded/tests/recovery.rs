@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
+use super::map_engine::OUTLIVED;
 use super::*;
 use crate::store::embedded::listing;
 use crate::store::embedded::open::cut_some_short;
@@ -169,4 +170,21 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
         assert_eq!(assert_known(&still), 302, "two runs were cut short");
         assert_listed(&still);
     });
+}
+
+// "The directory's lock is dropped before the engine when opening fails."
+#[test]
+fn an_opening_that_fails_lets_the_engine_go_before_the_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let still = opened::<MapEngine>(&directory);
+    let path = directory.path().join("s");
+    still.set(keys::FORMAT, Some(Bytes::from_static(&[255])));
+    still.engine.sync().unwrap();
+    let Still { shared, engine, .. } = still;
+    engine.close();
+    drop(shared);
+    assert!(!path.join(OUTLIVED).exists(), "nor does a store that is dropped");
+    let failed = setup::<MapEngine>(&clock()).prepare(&path).unwrap_err();
+    assert!(matches!(failed, OpenError::Format { format: 255, .. }), "{failed:?}");
+    assert!(!path.join(OUTLIVED).exists());
 }

@@ -1,9 +1,12 @@
 //! What the writer does with its verbs: in bounded steps, in slices, in time.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
+use crate::store::embedded::queue::queue;
 use crate::store::embedded::sweep::{Slice, sweep};
-use crate::store::embedded::transact::{Purpose, Transact};
-use crate::store::embedded::writer::{Asked, SWEPT_IDLE, beside, sweep_asked};
+use crate::store::embedded::transact::CommitError;
+use crate::store::embedded::writer::{self, Asked, SWEPT_IDLE, beside, sweep_asked};
 use crate::store::embedded::writes::ENTRY_BYTES;
 
 #[test]
@@ -98,20 +101,12 @@ fn transactions_write_little_between_two_syncs() {
         let mut batch = still.batch();
         for number in 0..8 {
             let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
-            let transact = Transact {
-                purpose: Purpose::Run(Completion {
-                    hold,
-                    fingerprint: wish().fingerprint,
-                    settlement: Settlement::Outcome(()),
-                    retention: HOUR,
-                }),
-                effect: E::nothing_but(Bytes::from(vec![7; 50_000])),
-                answer: Box::new(|result| assert!(result.is_ok())),
-            };
-            decide(&mut batch, Verb::Transact(Box::new(transact)));
+            let effect = E::nothing_but(Bytes::from(vec![7; 50_000]));
+            decide(&mut batch, transact(Purpose::Run(own_completion(hold)), effect));
             assert!((50_000..=E::MAX_STEP * 3 / 2).contains(&batch.unsynced), "{}", batch.unsynced);
         }
         batch.commit().unwrap();
+        assert_eq!(still.count("r"), 8);
     });
 }
 
@@ -211,4 +206,76 @@ fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
         batch.commit().unwrap();
         assert!(matches!(claim("new"), Ok(Reply::Taken)));
     });
+}
+
+// "The application's values are dropped unguarded on the writer's thread."
+#[test]
+fn a_transaction_that_panics_when_it_is_dropped_neither_ends_the_writer_nor_who_drops_the_queue() {
+    on_each!(E, {
+        let directory = tempfile::tempdir().unwrap();
+        let shared = Arc::new(setup::<E>(&clock()).prepare(&directory.path().join("s")).unwrap());
+        shared.poison("a test".to_owned());
+        let (sender, verbs) = queue();
+        let (reply, mut closed) = oneshot::channel();
+        for verb in [own(E::touchy()), Verb::Close(reply), own(E::touchy())] {
+            assert!(sender.send(verb).is_ok());
+        }
+        writer::run(&shared, verbs);
+        closed.try_recv().expect("who closes is answered");
+    });
+}
+
+// Two panics at once would end the process.
+#[test]
+fn a_transaction_that_panics_when_it_is_dropped_may_be_under_way_when_the_database_panics() {
+    let still = Still::<MapEngine>::new();
+    still.engine.panics();
+    let mut batch = still.batch();
+    let panicked = catch_unwind(AssertUnwindSafe(|| decide(&mut batch, own(MapEngine::touchy()))));
+    assert!(panicked.is_err());
+}
+
+// "Many small transactions exceed the stated bound": the records of what they do are written with them.
+#[test]
+fn many_small_transactions_write_little_between_two_syncs() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let mut batch = still.batch();
+        let mut syncs = 0;
+        for number in 0..512 {
+            let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
+            let before = batch.unsynced;
+            let verb = transact(Purpose::Run(own_completion(hold)), E::nothing_but(Bytes::from("x")));
+            decide(&mut batch, verb);
+            let written = batch.unsynced.checked_sub(before).unwrap_or_else(|| {
+                syncs += 1;
+                batch.unsynced
+            });
+            // A record and the entry that lists it have a key and an id each; and there are the totals.
+            assert!((4 * 32 + 3 * ENTRY_BYTES..4_096).contains(&written), "{written}");
+            assert!(batch.unsynced <= E::MAX_STEP * 3 / 2, "{}", batch.unsynced);
+        }
+        assert!(syncs > 0, "so many are more than the bound");
+        batch.commit().unwrap();
+        assert_eq!(still.count("r"), 512);
+    });
+}
+
+fn own_completion(hold: Hold) -> Completion<()> {
+    let settlement = Settlement::Outcome(());
+    Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
+}
+
+// What an engine that fails says of a transaction: it may have been written.
+#[test]
+fn a_transaction_whose_write_fails_may_have_been_done() {
+    let still = Still::<MapEngine>::new();
+    still.engine.fail_writes();
+    let failed = still.engine.transact(&mut Theirs::new(Bytes::from("x")), &mut |_| Ok(Writes::default()));
+    assert!(matches!(failed, Err(CommitError::Store(StoreError::Uncertain { .. }))), "{failed:?}");
+    let mut batch = still.batch();
+    decide(&mut batch, own(MapEngine::nothing_but(Bytes::from("x"))));
+    assert!(batch.early.is_err());
+    batch.commit().unwrap_err();
+    assert!(still.shared.is_poisoned());
 }
