@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tower_idempotency::engine::{Effect, OnceError};
+use tower_idempotency::engine::{EffectError, OnceError};
 use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId};
 
 static MAILS: AtomicU64 = AtomicU64::new(0);
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let id = RecordId::new(None, &Key::new(delivery.id)?);
         let send = |_| async {
             let number = MAILS.fetch_add(1, Ordering::SeqCst) + 1;
-            Ok::<_, Effect<std::io::Error>>(Bytes::from(format!("mail {number}")))
+            Ok::<_, EffectError<std::io::Error>>(Bytes::from(format!("mail {number}")))
         };
         match once.run(id, Fingerprint::of(delivery.text.as_bytes()), send).await {
             Ok(outcome) => {

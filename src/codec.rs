@@ -13,8 +13,8 @@
 //!   options with 0 or 1, durations are seconds and nanoseconds. The first four fields, which are stamped by the store, are
 //!   columns of their own where several processes share the store; there the bytes begin with the fifth. Who owns a record is
 //!   not in its bytes.
-//!   An outcome is [`Stored::Inline`] up to 3 KiB, or else [`Stored::InPieces`]: its length and a 16-byte digest
-//!   (BLAKE3), the bytes being kept elsewhere in pieces.
+//!   An outcome is [`Stored::Inline`] up to 3 KiB, or else [`Stored::Chunked`]: its length and a 16-byte digest
+//!   (BLAKE3), the bytes being kept elsewhere in chunks.
 //! - *checksum*: the first 8 bytes of BLAKE3 over record id, version and record. A record that was damaged, or that
 //!   stands under another id than its own, doesn't pass.
 //!
@@ -44,8 +44,8 @@ pub(crate) const MAX_INLINE: usize = 3 * 1024;
 pub(crate) enum Stored {
     /// Here.
     Inline(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// In pieces elsewhere.
-    InPieces { length: u64, digest: [u8; 16] },
+    /// In chunks elsewhere.
+    Chunked { length: u64, digest: [u8; 16] },
 }
 
 impl Stored {
@@ -54,7 +54,7 @@ impl Stored {
         if outcome.len() <= MAX_INLINE {
             Self::Inline(outcome.to_vec())
         } else {
-            Self::InPieces { length: outcome.len() as u64, digest: digest(outcome) }
+            Self::Chunked { length: outcome.len() as u64, digest: digest(outcome) }
         }
     }
 
@@ -62,12 +62,12 @@ impl Stored {
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
-            Self::InPieces { length, .. } => *length,
+            Self::Chunked { length, .. } => *length,
         }
     }
 }
 
-/// The digest by which an outcome put together again from its pieces is checked.
+/// The digest by which an outcome put together again from its chunks is checked.
 pub(crate) fn digest(outcome: &[u8]) -> [u8; 16] {
     let mut digest = [0; 16];
     digest.copy_from_slice(&blake3::hash(outcome).as_bytes()[..16]);
@@ -157,13 +157,13 @@ mod tests {
         let request = Some("POST /v1/charges".to_owned());
         let origin = Some(Box::new(Origin { scope: Some([3; 32]), request, trace: Some([4; 16]) }));
         let interrupted = |status| State::Interrupted { run: Fence(1 << 40 | 2), status };
-        let in_pieces = Stored::InPieces { length: 5_000, digest: digest(&[1; 5_000]) };
+        let in_chunks = Stored::Chunked { length: 5_000, digest: digest(&[1; 5_000]) };
         [
             ("running", running.clone()),
             ("described", Record { origin, ..running }),
             ("interrupted", record(interrupted(None))),
             ("completed", record(State::Completed { outcome: Stored::Inline(b"answer".to_vec()) })),
-            ("chunked", record(State::Completed { outcome: in_pieces })),
+            ("chunked", record(State::Completed { outcome: in_chunks })),
             ("consumed", record(State::Consumed { status: 200 })),
             ("answered", record(interrupted(Some(504)))),
         ]

@@ -1,4 +1,4 @@
-//! BLAKE3 over bytes that come in pieces.
+//! BLAKE3 over bytes that come in parts.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -6,17 +6,17 @@ use std::sync::LazyLock;
 use blake3::Hasher;
 use blake3::hazmat::{ContextKey, HasherExt as _};
 
-/// Up to this number of bytes, pieces are put together before they are hashed: BLAKE3 hashes several blocks at a time
+/// Up to this number of bytes, parts are put together before they are hashed: BLAKE3 hashes several blocks at a time
 /// if they come as a whole, and copying is quicker than hashing. Beyond it, that gains nothing.
 const GATHERED: usize = 64 * 1024;
-/// The bytes that the small pieces of most requests take.
+/// The bytes that the small parts of most requests take.
 const USUAL: usize = 512;
 
 /// What a digest is for: a context in BLAKE3's sense, so that no two purposes have a digest in common. Its key is
 /// derived once.
 pub(crate) type Purpose = LazyLock<ContextKey>;
 
-/// Takes bytes piece by piece; the digest is that of all of them in a row.
+/// Takes bytes part by part; the digest is that of all of them in a row.
 #[derive(Clone)]
 pub(crate) struct Digester {
     purpose: &'static ContextKey,
@@ -31,25 +31,25 @@ impl Digester {
     }
 
     #[inline]
-    pub(crate) fn update(&mut self, piece: &[u8]) -> &mut Self {
+    pub(crate) fn update(&mut self, part: &[u8]) -> &mut Self {
         // There nearly always is room. There is none once `hasher` has the bytes.
-        if piece.len() <= self.gathered.capacity() - self.gathered.len() {
-            self.gathered.extend_from_slice(piece);
+        if part.len() <= self.gathered.capacity() - self.gathered.len() {
+            self.gathered.extend_from_slice(part);
             return self;
         }
-        self.update_beyond(piece)
+        self.update_beyond(part)
     }
 
-    fn update_beyond(&mut self, piece: &[u8]) -> &mut Self {
-        if self.hasher.is_none() && self.gathered.len() + piece.len() <= GATHERED {
-            self.gathered.reserve(USUAL.max(piece.len()));
-            self.gathered.extend_from_slice(piece);
+    fn update_beyond(&mut self, part: &[u8]) -> &mut Self {
+        if self.hasher.is_none() && self.gathered.len() + part.len() <= GATHERED {
+            self.gathered.reserve(USUAL.max(part.len()));
+            self.gathered.extend_from_slice(part);
             return self;
         }
         // This leaves no room in `gathered`.
         let gathered = std::mem::take(&mut self.gathered);
         let begin = || Box::new(Hasher::new_from_context_key(self.purpose));
-        self.hasher.get_or_insert_with(begin).update(&gathered).update(piece);
+        self.hasher.get_or_insert_with(begin).update(&gathered).update(part);
         self
     }
 
@@ -85,13 +85,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_digest_is_that_of_all_pieces_in_a_row(lengths in prop::collection::vec(0..2 * GATHERED, 0..6)) {
+        fn the_digest_is_that_of_all_parts_in_a_row(lengths in prop::collection::vec(0..2 * GATHERED, 0..6)) {
             let mut digester = Digester::new(&TEST);
             let mut all = Vec::new();
             for (number, length) in (0_u8..).zip(lengths) {
-                let piece = vec![number; length];
-                digester.update(&piece);
-                all.extend(piece);
+                let part = vec![number; length];
+                digester.update(&part);
+                all.extend(part);
             }
             prop_assert_eq!(digester.finish(), blake3::derive_key(CONTEXT, &all));
         }

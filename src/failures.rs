@@ -95,7 +95,7 @@
 //! | thread paused | the answer waits; nobody else is answered | `trap_71_no_duplicate_is_answered_before_the_record_is_durable` |
 //! | disk full | below `min_free_space` it is still recorded, as far as there is room; on a full disk the store is poisoned; the real answer, unrecorded | `below_the_mark_no_answer_is_given_that_is_not_recorded`, `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | disk error | the same; the sync is not tried again | `a_disk_that_fails_at_any_point_makes_nothing_false` |
-//! | power cut | the record is whole or absent: digest, fence and pieces fit, or it is refused; whatever prefix of a step is there makes sense | `what_was_said_before_a_power_cut_holds_after_it`, `whatever_prefix_of_a_step_is_recovered_makes_sense_and_needs_no_repair` |
+//! | power cut | the record is whole or absent: digest, fence and chunks fit, or it is refused; whatever prefix of a step is there makes sense | `what_was_said_before_a_power_cut_holds_after_it`, `whatever_prefix_of_a_step_is_recovered_makes_sense_and_needs_no_repair` |
 //! | store away | as *message lost* | `trap_14_where_recording_fails_the_real_answer_is_given_and_the_claim_kept` |
 //! | clock jump | retention starts at the steady clock's now | `trap_02_retention_starts_when_the_run_completes` |
 //! | duplicate | meets the slot until the record is durable | `trap_66_a_duplicate_that_comes_as_the_first_completes_does_not_run` |
@@ -142,7 +142,7 @@
 //! | clock jump | forward across a restart: the record expires early, and the request runs | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
 //! | duplicate | each is a replay | `two_hundred_copies_that_wait_all_get_the_charge` |
 //!
-//! # 10. The application is asked about a run that was cut short
+//! # 10. The application is asked about a run that was interrupted
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | no new fence: refused, and asked by the next retry | `a_question_that_the_store_fails_before_is_not_asked_and_a_later_retry_asks_it` |
@@ -184,7 +184,7 @@
 //! | clock jump | time is never earlier than the latest seen; forward expires early | `trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_back` |
 //! | duplicate | the second opening is an error | `trap_60_a_second_server_on_the_same_data_says_why_it_will_not_start` |
 //!
-//! # 13. An operator settles what was cut short
+//! # 13. An operator settles what was interrupted
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | nothing is done; it is still listed | `an_interrupted_operation_is_listed_until_somebody_settles_it` |
@@ -204,7 +204,7 @@
 //! | message lost | new keys are refused; what is there is answered | `drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left` |
 //! | answer lost | the run whose client is gone is waited for | `sigterm_lets_a_charge_finish_whose_client_is_gone` |
 //! | process killed | as at any other time | `a_server_that_is_killed_at_random_keeps_its_word` |
-//! | thread paused | waited for until the deadline; what is left is cut short; connections that stand still are cut | `trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left`, `trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_still` |
+//! | thread paused | waited for until the deadline; what is left is interrupted; connections that stand still are cut | `trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left`, `trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_still` |
 //! | disk full | closing says so; the records are as they were; a log that can't be written ends nothing | `a_disk_that_fails_at_any_point_makes_nothing_false`, `trap_90_nothing_that_is_printed_ends_the_server` |
 //! | disk error | the same | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | all that was answered was durable before | `what_was_said_before_a_power_cut_holds_after_it` |

@@ -37,7 +37,7 @@ mod within;
 pub mod test_util {
     #[doc(inline)]
     pub use crate::clock::ManualClock;
-    pub use crate::store::test::{Stall, TestStore, Verb};
+    pub use crate::store::test::{Stall, StoreCall, TestStore};
 }
 
 /// The version of sled whose trees [`SledStore`] hands out.

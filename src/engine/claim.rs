@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 
 use super::context::Rerun;
-use super::engine::{Ask, Engine};
+use super::engine::{Engine, Presented};
 use super::policy::OnInterrupted;
 use crate::fingerprint::Match;
 use crate::record::{Applied, Claim, Fence, Hold, Owner, Record, Reply, State, Transition};
@@ -31,32 +31,32 @@ impl<St: Store> Engine<St> {
     /// nobody.
     pub(super) async fn claim(
         &self,
-        ask: &Ask,
+        presented: &Presented,
         again: Option<Fence>,
         known: &AtomicBool,
         deadline: Instant,
     ) -> Result<Acquired, Refusal> {
         if let Some(fence) = again
-            && let Some(acquired) = Box::pin(self.reclaim(ask, fence, deadline)).await?
+            && let Some(acquired) = Box::pin(self.reclaim(presented, fence, deadline)).await?
         {
             return Ok(acquired);
         }
         // Looked at under the slot: drain waits for slots taken before it said so.
-        if self.store.slots().is_draining() && !ask.is_within {
-            return Box::pin(self.find(ask)).await;
+        if self.store.slots().is_draining() && !presented.is_within {
+            return Box::pin(self.find(presented)).await;
         }
         for _ in 0..CLAIMS {
-            let wish = self.wish(ask, deadline);
+            let wish = self.wish(presented, deadline);
             let leaves_no_trace = wish.may_repeat && self.store.is_exclusive();
-            let claimed = self.store.apply(ask.id, Transition::Claim(wish)).await;
-            let Applied { reply, record } = claimed.map_err(|error| self.refusal(ask, &error))?;
+            let claimed = self.store.apply(presented.id, Transition::Claim(wish)).await;
+            let Applied { reply, record } = claimed.map_err(|error| self.refusal(presented, &error))?;
             let Some(record) = record else { continue };
             if reply == Reply::Taken {
                 let rerun = if leaves_no_trace { Rerun::Unknown } else { Rerun::No };
-                return Ok(Acquired::Run(hold(ask, &record), rerun));
+                return Ok(Acquired::Run(hold(presented, &record), rerun));
             }
             known.store(true, Ordering::Relaxed);
-            if let Some(acquired) = Box::pin(self.held(ask, record, deadline)).await? {
+            if let Some(acquired) = Box::pin(self.held(presented, record, deadline)).await? {
                 return Ok(acquired);
             }
         }
@@ -64,62 +64,77 @@ impl<St: Store> Engine<St> {
     }
 
     /// While the process is shutting down: what is there is answered, and nothing begins.
-    async fn find(&self, ask: &Ask) -> Result<Acquired, Refusal> {
-        match self.store.load(ask.id).await {
+    async fn find(&self, presented: &Presented) -> Result<Acquired, Refusal> {
+        match self.store.load(presented.id).await {
             // Where something would have to be done, the next process will do it.
-            Ok(Some(record)) if self.is_answered_by(ask, &record) => Ok(Acquired::Found(Box::new(record))),
-            Err(error @ StoreError::Corrupt { .. }) => Err(self.refusal(ask, &error)),
+            Ok(Some(record)) if self.is_answered_by(presented, &record) => Ok(Acquired::Found(Box::new(record))),
+            Err(error @ StoreError::Corrupt { .. }) => Err(self.refusal(presented, &error)),
             Ok(_) | Err(_) => Err(Refusal::ShuttingDown),
         }
     }
 
     /// Takes over what is there, if it was interrupted and the policy says so; `None` if it vanished meanwhile.
-    async fn held(&self, ask: &Ask, record: Record, deadline: Instant) -> Result<Option<Acquired>, Refusal> {
+    async fn held(
+        &self,
+        presented: &Presented,
+        record: Record,
+        deadline: Instant,
+    ) -> Result<Option<Acquired>, Refusal> {
         let record = match record.state {
             // We have the slot, so no run of this process is alive under it: it ended without settling.
             State::Running { .. } if record.owner == Owner::Here => {
                 let interrupt = Transition::Interrupt { fence: record.fence, status: None };
-                let interrupted = self.store.apply(ask.id, interrupt).await;
-                interrupted.map_err(|error| self.refusal(ask, &error))?.record
+                let interrupted = self.store.apply(presented.id, interrupt).await;
+                interrupted.map_err(|error| self.refusal(presented, &error))?.record
             }
             _ => Some(record),
         };
         match record {
-            Some(record) if self.runs_again(ask, &record) => self.reclaim(ask, record.fence, deadline).await,
+            Some(record) if self.runs_again(presented, &record) => {
+                self.reclaim(presented, record.fence, deadline).await
+            }
             record => Ok(record.map(Box::new).map(Acquired::Found)),
         }
     }
 
     /// Takes over what was interrupted under this fence; `None` if it is gone: expired, say.
-    async fn reclaim(&self, ask: &Ask, fence: Fence, deadline: Instant) -> Result<Option<Acquired>, Refusal> {
-        let reclaimed = self.store.apply(ask.id, Transition::Reclaim(self.wish(ask, deadline), fence)).await;
-        let Applied { reply, record } = reclaimed.map_err(|error| self.refusal(ask, &error))?;
+    async fn reclaim(
+        &self,
+        presented: &Presented,
+        fence: Fence,
+        deadline: Instant,
+    ) -> Result<Option<Acquired>, Refusal> {
+        let reclaimed =
+            self.store.apply(presented.id, Transition::Reclaim(self.wish(presented, deadline), fence)).await;
+        let Applied { reply, record } = reclaimed.map_err(|error| self.refusal(presented, &error))?;
         Ok(record.map(|record| match reply {
-            Reply::Taken => Acquired::Run(hold(ask, &record), Rerun::Yes),
+            Reply::Taken => Acquired::Run(hold(presented, &record), Rerun::Yes),
             // Settled by somebody meanwhile.
             Reply::Refused => Acquired::Found(Box::new(record)),
         }))
     }
 
     /// Whether an interrupted operation runs again for this request.
-    fn runs_again(&self, ask: &Ask, record: &Record) -> bool {
+    fn runs_again(&self, presented: &Presented, record: &Record) -> bool {
         record.is_interrupted()
             && self.policy.on_interrupted == OnInterrupted::Rerun
-            && record.fingerprint.compare(&ask.fingerprint) == Match::Same
+            && record.fingerprint.compare(&presented.fingerprint) == Match::Same
     }
 
     /// Whether there is nothing to be done for this request but to answer it from the record.
-    pub(super) fn is_answered_by(&self, ask: &Ask, record: &Record) -> bool {
+    pub(super) fn is_answered_by(&self, presented: &Presented, record: &Record) -> bool {
         match record.state {
             State::Completed { .. } | State::Consumed { .. } => true,
             State::Running { .. } => record.owner == Owner::Elsewhere,
-            State::Interrupted { .. } => !self.runs_again(ask, record) && self.reconciler(ask, record).is_none(),
+            State::Interrupted { .. } => {
+                !self.runs_again(presented, record) && self.reconciler(presented, record).is_none()
+            }
         }
     }
 
-    fn wish(&self, ask: &Ask, deadline: Instant) -> Claim {
+    fn wish(&self, presented: &Presented, deadline: Instant) -> Claim {
         Claim {
-            fingerprint: ask.fingerprint,
+            fingerprint: presented.fingerprint,
             origin: None,
             may_repeat: !self.claims_durably(),
             bound: self.policy.max_run.saturating_add(END_RECORDED_WITHIN),
@@ -129,6 +144,6 @@ impl<St: Store> Engine<St> {
     }
 }
 
-fn hold(ask: &Ask, record: &Record) -> Hold {
-    Hold { id: ask.id, fence: record.fence, attempt: record.attempt }
+fn hold(presented: &Presented, record: &Record) -> Hold {
+    Hold { id: presented.id, fence: record.fence, attempt: record.attempt }
 }

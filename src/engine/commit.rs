@@ -8,11 +8,11 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::commitment::{Answer, Doubt, Pending};
+use super::commitment::{CommitResult, Doubt, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::store::embedded::{CommitError, Purpose, Reason, Transact};
-use crate::store::{Abort, Records as _, SledStore, StoreError, TransactionTree, effect};
+use crate::store::{Abort, Records as _, SledStore, StoreError, TransactionTree, transaction};
 use crate::within::COMMIT_ANSWERED_WITHIN;
 
 /// For how long a transaction that is no run's may wait for the writer.
@@ -150,7 +150,7 @@ where
         settle(&result);
         let _ = reply.send(result);
     });
-    store.transact(Transact { purpose, effect: effect(trees, closure), answer });
+    store.transact(Transact { purpose, effect: transaction(trees, closure), answer });
     sent
 }
 
@@ -170,7 +170,7 @@ async fn answer<E>(sent: Sent<E>) -> Result<Bytes, CommitError<E>> {
 }
 
 /// What a run's transaction has recorded.
-fn recorded<E>(result: &Result<Bytes, CommitError<E>>) -> Answer {
+fn recorded<E>(result: &Result<Bytes, CommitError<E>>) -> CommitResult {
     match result {
         Ok(outcome) => Ok(Some(outcome.clone())),
         Err(CommitError::Store(StoreError::Uncertain { .. })) => Err(Doubt),

@@ -3,7 +3,7 @@
 //! Rules:
 //! 1. One transaction at a time, and none after one that was committed.
 //! 2. Whoever settles the run closes it first: what is sent later is refused, what was sent is waited for.
-//! 3. A run that is dropped in between leaves its slot lingering until the writer has answered: nobody is answered from
+//! 3. A run that is dropped in between keeps its slot taken until the writer has answered: nobody is answered from
 //!    what can be seen in the store and is perhaps not durable.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,7 @@ enum Stage {
 }
 
 /// How a transaction ended: with its outcome, effect and record being durable; or it did nothing, or there was none.
-pub(super) type Answer = Result<Option<Bytes>, Doubt>;
+pub(super) type CommitResult = Result<Option<Bytes>, Doubt>;
 
 /// Nobody knows whether it is durable.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Commitment {
     }
 
     /// The writer's answer.
-    fn answered(&self, answer: Answer) {
+    fn answered(&self, answer: CommitResult) {
         point();
         let mut stage = self.stage();
         if matches!(*stage, Stage::Doubtful) {
@@ -121,7 +121,7 @@ impl Commitment {
     }
 
     /// Waits for what was sent, refuses more, and says how it ended.
-    pub(super) async fn close(&self) -> Answer {
+    pub(super) async fn close(&self) -> CommitResult {
         self.over.store(true, Ordering::SeqCst);
         point();
         // Most send none.
@@ -131,7 +131,7 @@ impl Commitment {
         }
     }
 
-    async fn wait_and_close(&self) -> Answer {
+    async fn wait_and_close(&self) -> CommitResult {
         let waited = timeout(COMMIT_ANSWERED_WITHIN, async {
             loop {
                 let moved = self.moved.notified();
@@ -151,7 +151,7 @@ impl Commitment {
         })
     }
 
-    fn try_close(&self) -> Option<Answer> {
+    fn try_close(&self) -> Option<CommitResult> {
         let mut stage = self.stage();
         match &*stage {
             Stage::Sent { .. } => None,
@@ -178,9 +178,9 @@ impl Commitment {
         match &mut *stage {
             Stage::Sent { is_orphaned } => {
                 *is_orphaned = true;
-                slot.linger(self.retention);
+                slot.keep_ended(self.retention);
             }
-            Stage::Doubtful => slot.linger(self.retention),
+            Stage::Doubtful => slot.keep_ended(self.retention),
             Stage::Open => *stage = Stage::Closed,
             Stage::Committed(_) | Stage::Late | Stage::Closed => {}
         }
@@ -206,7 +206,7 @@ impl Pending {
     }
 
     /// The writer's answer.
-    pub(super) fn answered(mut self, answer: Answer) {
+    pub(super) fn answered(mut self, answer: CommitResult) {
         if let Some(commitment) = self.commitment.take() {
             commitment.answered(answer);
         }

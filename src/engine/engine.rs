@@ -36,7 +36,7 @@ impl<St: fmt::Debug> fmt::Debug for Engine<St> {
 
 /// Which operation, and what is presented for it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ask {
+pub(crate) struct Presented {
     pub(crate) id: RecordId,
     pub(crate) fingerprint: Fingerprint,
     /// Whether a run that goes on asks for it: then it belongs to that run, also while the process shuts down.
@@ -45,7 +45,7 @@ pub(crate) struct Ask {
 
 impl<St: Store> Engine<St> {
     /// What the requester is told of a fault, which is logged here.
-    pub(super) fn refusal(&self, ask: &Ask, error: &StoreError) -> Refusal {
+    pub(super) fn refusal(&self, presented: &Presented, error: &StoreError) -> Refusal {
         let refusal = match error {
             StoreError::Overloaded { reason } => return self.overloaded(reason),
             StoreError::Full { .. } => Refusal::Full,
@@ -56,7 +56,7 @@ impl<St: Store> Engine<St> {
             StoreError::Unavailable { .. } | StoreError::Uncertain { .. } => Refusal::Unavailable,
         };
         let source = source(error);
-        tracing::error!(target: "tower_idempotency", record_id = ask.id.short(), %error, source, "the store failed");
+        tracing::error!(target: "tower_idempotency", record_id = presented.id.short(), %error, source, "the store failed");
         refusal
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
-use super::engine::{Ask, Engine, STORE_TIMEOUT, millis};
+use super::engine::{Engine, Presented, STORE_TIMEOUT, millis};
 use super::policy::OnInFlight;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
@@ -35,37 +35,37 @@ impl<St: Store> Engine<St> {
     pub(crate) async fn exchange<T: Send + 'static>(
         self: &Arc<Self>,
         span: &Span,
-        ask: Ask,
+        presented: Presented,
         work: impl Work<T>,
     ) -> Verdict<T> {
         if !span.is_disabled() {
-            span.record("record_id", ask.id.short());
+            span.record("record_id", presented.id.short());
         }
         let verdict = async {
             let slots = self.store.slots();
             let waiter = 'met: {
-                if let Some(waiter) = slots.look(&ask.id) {
+                if let Some(waiter) = slots.look(&presented.id) {
                     break 'met waiter;
                 }
                 // Slot, record, slot: a record seen between two looks at a free slot is durable.
                 let deadline = Instant::now() + STORE_TIMEOUT;
                 // A look-up that hangs leaves time for the claim, which finds out by itself.
-                let loaded = within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(ask.id)).await;
-                if let Some(waiter) = slots.look(&ask.id) {
+                let loaded = within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(presented.id)).await;
+                if let Some(waiter) = slots.look(&presented.id) {
                     break 'met waiter;
                 }
                 let known = match loaded {
-                    Some(Ok(Some(record))) if self.is_answered_by(&ask, &record) => {
-                        return Ended::from(record).told(&ask.fingerprint).into();
+                    Some(Ok(Some(record))) if self.is_answered_by(&presented, &record) => {
+                        return Ended::from(record).told(&presented.fingerprint).into();
                     }
-                    Some(Err(error @ StoreError::Corrupt { .. })) => return self.refusal(&ask, &error).into(),
+                    Some(Err(error @ StoreError::Corrupt { .. })) => return self.refusal(&presented, &error).into(),
                     // New, to be settled under the slot, or the store is away, which the claim will say.
                     loaded => matches!(loaded, Some(Ok(Some(_)))),
                 };
                 if slots.remembered.is_crowded() {
                     return self.overloaded("too many outcomes could not be recorded yet").into();
                 }
-                let slot = match slots.take(ask.id, self.policy.max_runs) {
+                let slot = match slots.take(presented.id, self.policy.max_runs) {
                     Entered::Mine(slot) => slot,
                     Entered::Taken(waiter) => break 'met waiter,
                     Entered::Full => return self.overloaded("there are max_runs runs").into(),
@@ -73,7 +73,7 @@ impl<St: Store> Engine<St> {
                 let (reply, verdict) = oneshot::channel();
                 let phase = slot.watch();
                 let (engine, known) = (Arc::clone(self), Arc::new(AtomicBool::new(known)));
-                let run = Box::new(Run { engine, slot, ask, known, deadline, span: span.clone() });
+                let run = Box::new(Run { engine, slot, presented, known, deadline, span: span.clone() });
                 let run = Box::pin(run.drive(None, work, reply));
                 if laboratory::is_broken(Protection::Detached) {
                     run.await;
@@ -82,12 +82,12 @@ impl<St: Store> Engine<St> {
                 }
                 return match verdict.await {
                     Ok(verdict) => verdict,
-                    Err(_) => Box::pin(last_word(span, &ask, phase)).await,
+                    Err(_) => Box::pin(last_word(span, &presented, phase)).await,
                 };
             };
             // What the work holds, such as an inner concurrency limit's permit, is given back before anybody waits.
             drop(work);
-            Box::pin(self.join(span, waiter, &ask)).await
+            Box::pin(self.join(span, waiter, &presented)).await
         };
         let verdict = verdict.instrument(span.clone()).await;
         if !verdict.is_of_own_run() {
@@ -107,25 +107,25 @@ impl<St: Store> Engine<St> {
         laboratory::spawn(run.in_current_span());
     }
 
-    async fn join<T>(&self, span: &Span, waiter: Waiter, ask: &Ask) -> Verdict<T> {
+    async fn join<T>(&self, span: &Span, waiter: Waiter, presented: &Presented) -> Verdict<T> {
         let patience = match self.policy.on_in_flight {
             OnInFlight::Wait(patience) => patience,
             OnInFlight::Reject => Duration::ZERO,
         };
         let began = Instant::now();
-        let told = waiter.join(&ask.fingerprint, patience).await;
+        let told = waiter.join(&presented.fingerprint, patience).await;
         span.record("waited_ms", millis(began.elapsed()));
         told.into()
     }
 }
 
 /// What is said of a run that is gone without a word: its runtime is shutting down, or a hook dropped it. Its slot says it.
-async fn last_word<T>(span: &Span, ask: &Ask, mut phase: watch::Receiver<Phase>) -> Verdict<T> {
+async fn last_word<T>(span: &Span, presented: &Presented, mut phase: watch::Receiver<Phase>) -> Verdict<T> {
     if let Ok(Phase::Ended(ended)) = phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref()
-        && let Ok(End::Refused(refusal)) = ended.clone().told(&ask.fingerprint)
+        && let Ok(End::Refused(refusal)) = ended.clone().told(&presented.fingerprint)
     {
         return refusal.into();
     }
-    span.record("outcome", Verdict::<T>::CutShort.name());
-    Verdict::CutShort
+    span.record("outcome", Verdict::<T>::Interrupted.name());
+    Verdict::Interrupted
 }

@@ -48,9 +48,9 @@ pub use crate::store::embedded::CommitError;
 #[cfg(idempotency_laboratory)]
 pub use commit_apart::SentApart;
 pub use context::{Rerun, RunContext};
-pub(crate) use engine::{Ask, Engine, WrapRun};
+pub(crate) use engine::{Engine, Presented, WrapRun};
 pub(crate) use exchange::span;
-pub use once::{Effect, Once, OnceError, Outcome};
+pub use once::{EffectError, Once, OnceError, Outcome};
 pub use operations::{Counts, Drained, Resolved};
 pub(crate) use policy::Policy;
 pub use policy::{OnInFlight, OnInterrupted};

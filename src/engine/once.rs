@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::context::RunContext;
-use super::engine::{Ask, Engine};
+use super::engine::{Engine, Presented};
 use super::exchange;
 use super::operations::{Counts, Drained, Resolved};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
@@ -27,14 +27,14 @@ use crate::store::{InterruptedRun, Store, StoreError};
 ///
 /// ```
 /// use bytes::Bytes;
-/// use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, engine::Effect};
+/// use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, engine::EffectError};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let once = Once::new(MemoryStore::new());
 /// let id = RecordId::new(None, &Key::new("message-17")?);
 /// for redelivered in [false, true] {
-///     let effect = |_context| async { Ok::<_, Effect<std::io::Error>>(Bytes::from("mail sent")) };
+///     let effect = |_context| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from("mail sent")) };
 ///     let outcome = once.run(id, Fingerprint::of(b"the message"), effect).await?;
 ///     assert_eq!(outcome.replayed, redelivered);
 /// }
@@ -47,14 +47,14 @@ pub struct Once<St> {
 
 /// How an effect failed.
 #[derive(Debug)]
-pub enum Effect<E> {
+pub enum EffectError<E> {
     /// It did not take place; it may be tried again under the same key.
     NotStarted(E),
     /// Nobody knows whether it took place. What `?` makes of an error.
     Unknown(E),
 }
 
-impl<E> From<E> for Effect<E> {
+impl<E> From<E> for EffectError<E> {
     fn from(error: E) -> Self {
         Self::Unknown(error)
     }
@@ -78,8 +78,8 @@ pub enum OnceError<E> {
     #[error("the effect failed")]
     Effect(#[source] E),
     /// It panicked or exceeded `max_run`, or its transaction may or may not be durable: nobody knows whether it took place.
-    #[error("the effect was cut short; it is not known whether it took place")]
-    CutShort,
+    #[error("the effect was interrupted; it is not known whether it took place")]
+    Interrupted,
     /// An earlier run was interrupted, and the policy is to refuse.
     #[error("an earlier run was interrupted; it is not known whether it took place")]
     OutcomeUnknown,
@@ -186,7 +186,7 @@ impl<St: Store> Once<St> {
     pub async fn run<W, F, E>(&self, id: RecordId, fingerprint: Fingerprint, effect: W) -> Result<Outcome, OnceError<E>>
     where
         W: FnOnce(RunContext) -> F + Send + 'static,
-        F: Future<Output = Result<Bytes, Effect<E>>> + Send + 'static,
+        F: Future<Output = Result<Bytes, EffectError<E>>> + Send + 'static,
         E: Send + 'static,
     {
         let work = move |context| async move {
@@ -194,15 +194,17 @@ impl<St: Store> Once<St> {
             let end = match &result {
                 // It may be a small part of a large buffer, which the record would keep alive.
                 Ok(bytes) => End::Outcome(Bytes::copy_from_slice(bytes)),
-                Err(Effect::NotStarted(_)) => End::Released,
-                Err(Effect::Unknown(_)) => End::Unknown { status: None },
+                Err(EffectError::NotStarted(_)) => End::Released,
+                Err(EffectError::Unknown(_)) => End::Unknown { status: None },
             };
             (result, end)
         };
-        match self.engine.exchange(&exchange::span(), Ask { id, fingerprint, is_within: false }, work).await {
+        match self.engine.exchange(&exchange::span(), Presented { id, fingerprint, is_within: false }, work).await {
             Verdict::Answered(Ok(bytes)) | Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
-            Verdict::Answered(Err(Effect::NotStarted(error) | Effect::Unknown(error))) => Err(OnceError::Effect(error)),
-            Verdict::CutShort | Verdict::Met(End::InDoubt) => Err(OnceError::CutShort),
+            Verdict::Answered(Err(EffectError::NotStarted(error) | EffectError::Unknown(error))) => {
+                Err(OnceError::Effect(error))
+            }
+            Verdict::Interrupted | Verdict::Met(End::InDoubt) => Err(OnceError::Interrupted),
             Verdict::Met(End::Outcome(bytes)) => Ok(Outcome { bytes, replayed: true }),
             Verdict::Met(End::Consumed { .. }) => Err(OnceError::NotReplayable),
             Verdict::Met(End::InFlight | End::Released) => Err(OnceError::InFlight),

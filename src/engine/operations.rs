@@ -50,7 +50,7 @@ pub struct Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Drained {
-    /// Runs under way. They are cut short when the process ends.
+    /// Runs under way. They are interrupted when the process ends.
     pub runs: usize,
     /// Runs that are over and that the store doesn't know the end of. Their requesters were answered; after a restart, retries
     /// are refused, or, under `Rerun`, run again.

@@ -14,7 +14,7 @@ pub enum OnInFlight {
     Reject,
 }
 
-/// What a retry gets when the run before it was interrupted: the run was cut short, or its answer said that nobody knows
+/// What a retry gets when the run before it was interrupted: the run ended without saying how, or its answer said that nobody knows
 /// whether it took effect.
 ///
 /// A third way is to ask the application, which may be able to find out:

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::engine::{Ask, Engine, STORE_TIMEOUT};
+use super::engine::{Engine, Presented, STORE_TIMEOUT};
 use super::reconciler::{Reconciled, Reconciler};
 use super::run::{Run, Work};
 use super::verdict::Verdict;
@@ -42,19 +42,19 @@ pub struct Reconciliation {
 
 impl<St: Store> Engine<St> {
     /// Who is to be asked about `record`, for this request.
-    pub(super) fn reconciler(&self, ask: &Ask, record: &Record) -> Option<(Reconciler, InterruptedRun)> {
+    pub(super) fn reconciler(&self, presented: &Presented, record: &Record) -> Option<(Reconciler, InterruptedRun)> {
         let reconciler = self.policy.reconciler.as_ref()?;
-        if !record.is_interrupted() || record.fingerprint.compare(&ask.fingerprint) != Match::Same {
+        if !record.is_interrupted() || record.fingerprint.compare(&presented.fingerprint) != Match::Same {
             return None;
         }
-        Some((reconciler.clone(), InterruptedRun::of(ask.id, record)?))
+        Some((reconciler.clone(), InterruptedRun::of(presented.id, record)?))
     }
 
     /// Takes a new fence and asks. An error: nobody was asked, and this is what is to be said.
     async fn consult(
         &self,
         reconciler: &Reconciler,
-        ask: &Ask,
+        presented: &Presented,
         record: &InterruptedRun,
     ) -> Result<(Fence, Reconciled), End> {
         // To ask, and to record what is said.
@@ -62,7 +62,7 @@ impl<St: Store> Engine<St> {
         let taking = self.store.apply(record.id, Transition::Inquire { fence: record.fence, bound });
         let taken = timeout(STORE_TIMEOUT, taking).await;
         let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
-        match taken.map_err(|error| End::Refused(self.refusal(ask, &error)))? {
+        match taken.map_err(|error| End::Refused(self.refusal(presented, &error)))? {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
                 Ok((fence, reconciler.ask(InterruptedRun { fence, ..*record }).await))
             }
@@ -135,9 +135,9 @@ impl<St: Store> Engine<St> {
             slot.end(record);
             return None;
         };
-        let ask = Ask { id, fingerprint: record.fingerprint, is_within: false };
-        slot.enter(Phase::Running(ask.fingerprint));
-        let (end, reconciled) = match self.consult(reconciler, &ask, &listed).await {
+        let presented = Presented { id, fingerprint: record.fingerprint, is_within: false };
+        slot.enter(Phase::Running(presented.fingerprint));
+        let (end, reconciled) = match self.consult(reconciler, &presented, &listed).await {
             Ok((fence, Reconciled::Outcome(outcome))) => {
                 let (settled, _) = self.settle_reconciled(slot, fence, outcome).await;
                 return Some(match settled {
@@ -151,7 +151,7 @@ impl<St: Store> Engine<St> {
             Err(End::Released) => (End::Released, None),
             Err(end) => (end, Some(Reconciled::Unknown)),
         };
-        slot.end(Ended::new(ask.fingerprint, end));
+        slot.end(Ended::new(presented.fingerprint, end));
         reconciled
     }
 }
@@ -166,9 +166,9 @@ impl<St: Store> Run<St> {
         reply: oneshot::Sender<Verdict<T>>,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let (engine, ask) = (Arc::clone(&self.engine), self.ask);
-            self.slot.enter(Phase::Running(ask.fingerprint));
-            let end = match engine.consult(&reconciler, &ask, &record).await {
+            let (engine, presented) = (Arc::clone(&self.engine), self.presented);
+            self.slot.enter(Phase::Running(presented.fingerprint));
+            let end = match engine.consult(&reconciler, &presented, &record).await {
                 Ok((fence, Reconciled::RunAgain)) => {
                     self.deadline = Instant::now() + STORE_TIMEOUT;
                     return self.drive(Some(fence), work, reply).await;
@@ -178,7 +178,7 @@ impl<St: Store> Run<St> {
                     let settling = engine.settle_reconciled(self.slot, fence, outcome);
                     tokio::pin!(settling);
                     match timeout(STORE_TIMEOUT, settling.as_mut()).await {
-                        Ok((_, ended)) => drop(reply.send(ended.told(&ask.fingerprint).into())),
+                        Ok((_, ended)) => drop(reply.send(ended.told(&presented.fingerprint).into())),
                         Err(_) => {
                             let _ = reply.send(Refusal::Unavailable.into());
                             let _ = settling.await;
@@ -190,7 +190,7 @@ impl<St: Store> Run<St> {
                 Err(end) => end,
             };
             drop(work);
-            self.over(Ended::new(ask.fingerprint, end), reply);
+            self.over(Ended::new(presented.fingerprint, end), reply);
         })
     }
 }

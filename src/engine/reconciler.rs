@@ -26,7 +26,7 @@ pub enum Reconciled<O = Bytes> {
     Unknown,
 }
 
-type Ask<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Send + Sync;
+type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Send + Sync;
 
 /// How the application is asked about interrupted operations.
 ///
@@ -55,7 +55,7 @@ type Ask<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Send
 /// # }
 /// ```
 pub struct Reconciler<O = Bytes> {
-    ask: Arc<Ask<O>>,
+    ask: Arc<AskFn<O>>,
     timeout: Duration,
 }
 

@@ -14,7 +14,7 @@ use tracing::Span;
 use super::claim::Acquired;
 use super::commitment::{Commitment, Doubt};
 use super::context::{Rerun, RunContext};
-use super::engine::{Ask, Engine, STORE_TIMEOUT, millis, panic_message};
+use super::engine::{Engine, Presented, STORE_TIMEOUT, millis, panic_message};
 use super::verdict::Verdict;
 use crate::record::{Applied, Fence, Hold, Reply, Transition};
 use crate::slots::{End, Ended, Phase, Refusal, Slot};
@@ -43,7 +43,7 @@ where
 pub(super) struct Run<St: Store> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) slot: Slot,
-    pub(super) ask: Ask,
+    pub(super) presented: Presented,
     /// Whether a record was seen for it: then it is not run unprotected.
     pub(super) known: Arc<AtomicBool>,
     /// Until when the store has to answer.
@@ -65,8 +65,8 @@ impl<St: Store> Run<St> {
         reply: oneshot::Sender<Verdict<T>>,
     ) {
         let acquired = {
-            let (engine, ask, known) = (Arc::clone(&self.engine), self.ask, Arc::clone(&self.known));
-            let claiming = engine.claim(&ask, again, &known, self.deadline);
+            let (engine, presented, known) = (Arc::clone(&self.engine), self.presented, Arc::clone(&self.known));
+            let claiming = engine.claim(&presented, again, &known, self.deadline);
             tokio::pin!(claiming);
             match within(Some(self.deadline), claiming.as_mut()).await {
                 Some(acquired) => acquired,
@@ -75,7 +75,7 @@ impl<St: Store> Run<St> {
         };
         match acquired {
             Ok(Acquired::Run(hold, rerun)) => self.run(hold, rerun, work, reply).await,
-            Ok(Acquired::Found(record)) => match self.engine.reconciler(&self.ask, &record) {
+            Ok(Acquired::Found(record)) => match self.engine.reconciler(&self.presented, &record) {
                 Some((reconciler, listed)) if again.is_none() => {
                     self.reconcile(reconciler, listed, work, reply).await;
                 }
@@ -106,14 +106,14 @@ impl<St: Store> Run<St> {
         let slots = Arc::clone(self.engine.store.slots());
         let retention = self.engine.policy.retention;
         let turn = self.slot.turn();
-        let commitment = Arc::new(Commitment::new(hold, self.ask.fingerprint, retention, slots, turn));
+        let commitment = Arc::new(Commitment::new(hold, self.presented.fingerprint, retention, slots, turn));
         let context = RunContext::new(rerun, Arc::clone(&commitment));
-        let cut = Cut { run: &self, commitment: &commitment, over: false };
+        let guard = InterruptOnDrop { run: &self, commitment: &commitment, over: false };
         let (end, verdict) = self.work(work, context).await;
         match commitment.close().await {
             Ok(None) => {
-                cut.over();
-                let end = self.engine.judged(&self.ask, end);
+                guard.over();
+                let end = self.engine.judged(&self.presented, end);
                 let told = self.settle(&commitment.hold, &end).await;
                 if let (Ok(Applied { reply: Reply::Refused, record }), End::Outcome(_) | End::Consumed { .. }) =
                     (&told, &end)
@@ -131,15 +131,15 @@ impl<St: Store> Run<St> {
             Ok(Some(outcome)) => {
                 let verdict = Verdict::Committed(outcome.clone());
                 self.says(&verdict);
-                cut.over();
+                guard.over();
                 self.end(End::Outcome(outcome));
                 let _ = reply.send(verdict);
             }
             Err(Doubt) => {
                 self.engine.count(|tally| &tally.interrupted);
-                cut.over();
+                guard.over();
                 // Until its time is over, or a restart, when the store knows, nothing runs for it, whatever `fail_open` says.
-                self.slot.remember(Ended::new(self.ask.fingerprint, End::InDoubt), retention);
+                self.slot.remember(Ended::new(self.presented.fingerprint, End::InDoubt), retention);
                 commitment.remembered();
                 let _ = reply.send(Verdict::Met(End::InDoubt));
             }
@@ -148,17 +148,17 @@ impl<St: Store> Run<St> {
 
     /// Ends without a run, and says so. First the slot, so that who is answered doesn't meet it again.
     pub(super) fn over<T>(self: Box<Self>, ended: impl Into<Ended>, reply: oneshot::Sender<Verdict<T>>) {
-        let Self { slot, ask, .. } = *self;
+        let Self { slot, presented, .. } = *self;
         let ended = ended.into();
-        let verdict = ended.clone().told(&ask.fingerprint).into();
+        let verdict = ended.clone().told(&presented.fingerprint).into();
         slot.end(ended);
         let _ = reply.send(verdict);
     }
 
     /// Tells the duplicates how it ended, and frees the slot.
     pub(super) fn end(self: Box<Self>, end: End) {
-        let Self { slot, ask, .. } = *self;
-        slot.end(Ended::new(ask.fingerprint, end));
+        let Self { slot, presented, .. } = *self;
+        slot.end(Ended::new(presented.fingerprint, end));
     }
 
     /// The claim takes too long. The requester is told so now; the slot is kept until the store has answered, so that
@@ -171,7 +171,7 @@ impl<St: Store> Run<St> {
     ) {
         let fail_open = self.fails_open();
         tracing::error!(
-            target: "tower_idempotency", record_id = self.ask.id.short(), fail_open,
+            target: "tower_idempotency", record_id = self.presented.id.short(), fail_open,
             "the store has not answered in {STORE_TIMEOUT:?}"
         );
         if fail_open {
@@ -200,12 +200,12 @@ impl<St: Store> Run<St> {
     /// Calls the work and says how it ended, whatever it does, and what its requester is told.
     async fn work<W: Work<T>, T: Send>(&self, work: W, context: RunContext) -> (End, Verdict<T>) {
         self.engine.count(|tally| &tally.runs);
-        self.slot.enter(Phase::Running(self.ask.fingerprint));
+        self.slot.enter(Phase::Running(self.presented.fingerprint));
         let began = Instant::now();
         let working = AssertUnwindSafe(work.start(context)).catch_unwind();
         let result = within(began.checked_add(self.engine.policy.max_run), working).await;
         self.span.record("ran_ms", millis(began.elapsed()));
-        let record_id = self.ask.id.short();
+        let record_id = self.presented.id.short();
         match result {
             Some(Ok((answer, end))) => return (end, Verdict::Answered(answer)),
             Some(Err(panic)) => {
@@ -214,7 +214,7 @@ impl<St: Store> Run<St> {
             }
             None => tracing::error!(target: "tower_idempotency", record_id, "the handler exceeded max_run"),
         }
-        (End::Unknown { status: None }, Verdict::CutShort)
+        (End::Unknown { status: None }, Verdict::Interrupted)
     }
 
     pub(super) fn says<T>(&self, verdict: &Verdict<T>) {
@@ -230,10 +230,10 @@ impl<St: Store> Run<St> {
     ) -> (Box<Self>, End) {
         self.engine.count(|tally| &tally.unprotected);
         tracing::warn!(
-            target: "tower_idempotency", record_id = self.ask.id.short(),
+            target: "tower_idempotency", record_id = self.presented.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
-        let (context, over) = RunContext::unprotected(self.ask.id);
+        let (context, over) = RunContext::unprotected(self.presented.id);
         let (end, verdict) = self.work(work, context).await;
         drop(over);
         self.says(&verdict);
@@ -242,20 +242,20 @@ impl<St: Store> Run<St> {
     }
 }
 
-/// Says that a run was cut short if it is dropped: its task was aborted, or its runtime is gone.
-struct Cut<'a, St: Store> {
+/// Says that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.
+struct InterruptOnDrop<'a, St: Store> {
     run: &'a Run<St>,
     commitment: &'a Commitment,
     over: bool,
 }
 
-impl<St: Store> Cut<'_, St> {
+impl<St: Store> InterruptOnDrop<'_, St> {
     fn over(mut self) {
         self.over = true;
     }
 }
 
-impl<St: Store> Drop for Cut<'_, St> {
+impl<St: Store> Drop for InterruptOnDrop<'_, St> {
     fn drop(&mut self) {
         if self.over {
             return;

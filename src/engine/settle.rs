@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::context::Rerun;
-use super::engine::{Ask, Engine, STORE_TIMEOUT, source};
+use super::engine::{Engine, Presented, STORE_TIMEOUT, source};
 use super::policy::OnInterrupted;
 use super::run::Run;
 use super::verdict::Verdict;
@@ -24,23 +24,23 @@ impl<St: Store> Run<St> {
     /// Records how it ended.
     pub(super) async fn settle(&mut self, hold: &Hold, end: &End) -> Result<Applied, StoreError> {
         self.slot.settles(self.engine.policy.retention);
-        self.engine.tell(self.ask.id, self.engine.ending(&self.ask, hold, end)).await
+        self.engine.tell(self.presented.id, self.engine.ending(&self.presented, hold, end)).await
     }
 
     /// Another process took the operation over, or somebody settled it, while it ran: what stands there counts, and nobody knows
     /// what this run has done besides.
     pub(super) fn superseded<T>(self: Box<Self>, record: Option<Record>, reply: oneshot::Sender<Verdict<T>>) {
         tracing::error!(
-            target: "tower_idempotency", record_id = self.ask.id.short(),
+            target: "tower_idempotency", record_id = self.presented.id.short(),
             "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
         );
         self.engine.count(|tally| &tally.interrupted);
-        self.says(&Verdict::<T>::CutShort);
+        self.says(&Verdict::<T>::Interrupted);
         match record {
             Some(record) => self.slot.end(record),
             None => self.end(End::Unknown { status: None }),
         }
-        let _ = reply.send(Verdict::CutShort);
+        let _ = reply.send(Verdict::Interrupted);
     }
 
     /// The effect took place: the real answer is given. The claim stays, so that nothing runs again, and this process
@@ -53,39 +53,39 @@ impl<St: Store> Run<St> {
         verdict: Verdict<T>,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
-        let Self { engine, slot, ask, .. } = *self;
+        let Self { engine, slot, presented, .. } = *self;
         engine.count(|tally| &tally.unrecorded);
         let source = source(&error);
         tracing::error!(
-            target: "tower_idempotency", record_id = ask.id.short(), %error, source,
+            target: "tower_idempotency", record_id = presented.id.short(), %error, source,
             "answered without a record: retries get the answer until this process ends, and are refused afterwards"
         );
         let ended = match &end {
             End::Released => Refusal::Unavailable.into(),
-            end => Ended::new(ask.fingerprint, end.clone()),
+            end => Ended::new(presented.fingerprint, end.clone()),
         };
         let (later, is_whole) = engine.remember(slot, ended);
         let _ = reply.send(verdict);
         let end = if is_whole { end } else { End::Unknown { status: None } };
-        engine.tell_later(engine.ending(&ask, &hold, &end), error, later).await;
+        engine.tell_later(engine.ending(&presented, &hold, &end), error, later).await;
     }
 
     /// Gives back a claim under which nothing ran. What an earlier attempt did is as unknown as before.
     pub(super) async fn give_back(&self, hold: &Hold, rerun: Rerun) {
         let end = if rerun == Rerun::Yes { End::Unknown { status: None } } else { End::Released };
-        if let Err(error) = self.engine.tell(self.ask.id, self.engine.ending(&self.ask, hold, &end)).await {
-            self.engine.refusal(&self.ask, &error);
+        if let Err(error) = self.engine.tell(self.presented.id, self.engine.ending(&self.presented, hold, &end)).await {
+            self.engine.refusal(&self.presented, &error);
         }
     }
 }
 
 impl<St: Store> Engine<St> {
     /// A run of which nobody knows how it ended may run again where the policy says so.
-    pub(super) fn judged(&self, ask: &Ask, end: End) -> End {
+    pub(super) fn judged(&self, presented: &Presented, end: End) -> End {
         let End::Unknown { status } = end else { return end };
         self.count(|tally| &tally.interrupted);
         if let Some(status) = status {
-            self.report_unknown(ask, status);
+            self.report_unknown(presented, status);
         }
         match self.policy.on_interrupted {
             OnInterrupted::Refuse => end,
@@ -94,11 +94,11 @@ impl<St: Store> Engine<St> {
     }
 
     /// An outage of what handlers call makes thousands of them: one line a minute for all.
-    fn report_unknown(&self, ask: &Ask, status: u16) {
+    fn report_unknown(&self, presented: &Presented, status: u16) {
         self.count(|tally| &tally.unknown);
         if let Some(count) = self.store.slots().tally.unknown_lines.due() {
             tracing::warn!(
-                target: "tower_idempotency", record_id = ask.id.short(), status, count,
+                target: "tower_idempotency", record_id = presented.id.short(), status, count,
                 "a handler's answer means that nobody knows whether the operation took effect; `count` of them since the \
                  last such line, of which there is at most one a minute"
             );
@@ -147,7 +147,7 @@ impl<St: Store> Engine<St> {
     }
 
     /// What the store is told of a run that ended so.
-    fn ending(&self, ask: &Ask, hold: &Hold, end: &End) -> Transition {
+    fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
         let settlement = match end {
             End::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
             End::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
@@ -160,7 +160,7 @@ impl<St: Store> Engine<St> {
             }
         };
         let retention = self.policy.retention;
-        Transition::Complete(Completion { hold: *hold, fingerprint: ask.fingerprint, settlement, retention })
+        Transition::Complete(Completion { hold: *hold, fingerprint: presented.fingerprint, settlement, retention })
     }
 
     /// Keeps telling how an operation ended that the store does not know of, or not durably.

@@ -13,7 +13,7 @@ pub(crate) enum Verdict<T> {
     /// It was the first, and this is what was recorded together with its effect.
     Committed(Bytes),
     /// It was the first, and its own run panicked, or took too long.
-    CutShort,
+    Interrupted,
     /// How the operation ended, as anybody is told who presents it.
     Met(End),
     /// The key belongs to another request.
@@ -23,7 +23,7 @@ pub(crate) enum Verdict<T> {
 impl<T> Verdict<T> {
     /// Whether the request's own run says it, which records it too: its requester may be gone.
     pub(super) fn is_of_own_run(&self) -> bool {
-        matches!(self, Self::Answered(_) | Self::Committed(_) | Self::CutShort)
+        matches!(self, Self::Answered(_) | Self::Committed(_) | Self::Interrupted)
     }
 
     /// Its name in logs: for a refusal, as `RejectionKind::slug` has it.
@@ -36,7 +36,7 @@ impl<T> Verdict<T> {
             Self::Met(End::Outcome(_)) => "replayed",
             Self::Met(End::Consumed { .. }) => "not-replayable",
             Self::Met(End::InFlight | End::Released) => "in-flight",
-            Self::Met(End::Unknown { .. } | End::InDoubt) | Self::CutShort => "outcome-unknown",
+            Self::Met(End::Unknown { .. } | End::InDoubt) | Self::Interrupted => "outcome-unknown",
             Self::Met(End::Refused(Refusal::Full)) => "store-full",
             Self::Met(End::Refused(Refusal::ShuttingDown)) => "shutting-down",
             Self::Met(End::Refused(Refusal::Overloaded)) => "overloaded",

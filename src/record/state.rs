@@ -59,7 +59,7 @@ pub enum State<O = Bytes> {
         /// How long the record is kept if the run is interrupted.
         interrupted_retention: Duration,
     },
-    /// Nobody knows whether the effect took place: the run was cut short, or its handler's answer says so.
+    /// Nobody knows whether the effect took place: the run ended without saying how, or its handler's answer says so.
     Interrupted {
         /// The fence of the run, by which it may still say how it ended.
         run: Fence,

@@ -162,7 +162,7 @@ fn nobody_interrupts_a_run_of_another_process() {
     refused(&elsewhere, interrupt(1));
 }
 
-// What an operator says must not stand under keys that an earlier run's pieces were written under.
+// What an operator says must not stand under keys that an earlier run's chunks were written under.
 #[test]
 fn an_outcome_that_somebody_settles_with_is_under_a_new_fence() {
     assert_eq!(taken(&cut_short(), 9, settle(1)).unwrap().fence, Fence(9));

@@ -21,15 +21,15 @@ use super::meaning::needs_no_body;
 use super::read_on::Connection;
 use super::reasons;
 use super::room::Share;
-use super::shared::Shared;
+use super::shared::LayerState;
 use super::target::seen_uri;
-use crate::engine::{self, Ask, End, RunContext, Verdict};
+use crate::engine::{self, End, Presented, RunContext, Verdict};
 use crate::key::{Key, RecordId};
 use crate::store::Store;
 
 /// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
 pub(super) struct Exchange<S, St, B: SendBody> {
-    pub(super) shared: Arc<Shared<St>>,
+    pub(super) shared: Arc<LayerState<St>>,
     pub(super) key: Key,
     pub(super) service: S,
     pub(super) parts: Parts,
@@ -40,10 +40,10 @@ pub(super) struct Exchange<S, St, B: SendBody> {
 }
 
 /// What a run gives its requester.
-type Answer<M, R, E> = Result<Response<Through<M, R>>, E>;
+type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
 impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
-    pub(super) async fn answer<M, R, E>(mut self: Box<Self>, body: B) -> Answer<M, R, E>
+    pub(super) async fn answer<M, R, E>(mut self: Box<Self>, body: B) -> RunAnswer<M, R, E>
     where
         M: BodyMode<B> + BodyMode<R>,
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
@@ -100,8 +100,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key));
         let slots = shared.engine.store.slots();
         let is_within = enclosing.is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
-        let ask = Ask { id, fingerprint, is_within };
-        let verdict = shared.engine.exchange(&span, ask, |context| self.run::<M, R>(context)).await;
+        let presented = Presented { id, fingerprint, is_within };
+        let verdict = shared.engine.exchange(&span, presented, |context| self.run::<M, R>(context)).await;
         let mut answer = told::<M, R, E, St>(&shared, connection, &span, &id, verdict);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
@@ -110,7 +110,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     }
 
     /// Calls the handler, and says how the run ends.
-    async fn run<M, R>(self: Box<Self>, context: RunContext) -> (Answer<M, R, S::Error>, End)
+    async fn run<M, R>(self: Box<Self>, context: RunContext) -> (RunAnswer<M, R, S::Error>, End)
     where
         M: BodyMode<B> + BodyMode<R>,
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error: 'static>,
@@ -151,12 +151,12 @@ async fn let_go_if_reset(parts: &Parts) {
 
 /// Turns a verdict into the request's answer.
 fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     connection: Connection,
     span: &Span,
     id: &RecordId,
-    verdict: Verdict<Answer<M, R, E>>,
-) -> Answer<M, R, E> {
+    verdict: Verdict<RunAnswer<M, R, E>>,
+) -> RunAnswer<M, R, E> {
     let policy = &shared.engine.policy;
     let rejection = match verdict {
         Verdict::Answered(answer) => return answer,
@@ -168,14 +168,14 @@ fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
         Verdict::Met(End::InDoubt) => reasons::in_doubt(),
         Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
         Verdict::Mismatch(found) => reasons::of_mismatch(found),
-        Verdict::CutShort => reasons::cut_short(policy),
+        Verdict::Interrupted => reasons::cut_short(policy),
     };
     Ok(shared.reject::<M, R>(connection, span, Some(id), rejection))
 }
 
 /// Passes the handler's answer on, and says how the run ends by it.
 async fn take<M: BodyMode<R>, R: SendBody, St: Store>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     response: Response<R>,
 ) -> (Response<Through<M, R>>, End) {
     let (parts, body) = response.into_parts();

@@ -145,13 +145,13 @@ impl Sameness {
         let is_custom = matches!(self.body, FingerprintBody::Custom(_));
         let boundary = media_type.form_boundary();
         let is_form = boundary.is_some();
-        let pieces = boundary.filter(|_| !is_custom).and_then(|boundary| multipart::pieces(body, boundary));
-        if is_form && (is_custom || pieces.is_some()) {
+        let form = boundary.filter(|_| !is_custom).and_then(|boundary| multipart::parts(body, boundary));
+        if is_form && (is_custom || form.is_some()) {
             media_type.remove_boundary();
         }
         let builder = builder.field("content-type", media_type.canonical().as_bytes());
-        match pieces {
-            Some(pieces) => pieces.into_iter().fold(builder, |builder, piece| builder.field("multipart", piece)),
+        match form {
+            Some(form) => form.into_iter().fold(builder, |builder, part| builder.field("multipart", part)),
             None => self.with_body_of(builder, parts, body, media_type.is_json()),
         }
     }

@@ -20,7 +20,7 @@ use super::meaning::Classify;
 use super::options::{Hook, Options};
 use super::rejection::Rejection;
 use super::service::IdempotencyService;
-use super::shared::Shared;
+use super::shared::LayerState;
 use super::snapshot::{Recorder, recorded};
 use crate::engine::{OnInFlight, OnInterrupted, Reconciler};
 use crate::key::Scope;
@@ -43,14 +43,14 @@ use crate::store::Store;
 ///
 /// `M` says which body types go through: axum's alone, or, after [`any_body`](Self::any_body), all.
 pub struct IdempotencyLayer<St, M = KeepBody> {
-    pub(super) shared: Arc<Shared<St>>,
+    pub(super) shared: Arc<LayerState<St>>,
     mode: PhantomData<M>,
 }
 
 impl<St: Store> IdempotencyLayer<St> {
     /// A layer over `store` with the default options.
     pub fn new(store: St) -> Self {
-        Self::sharing(Arc::new(Shared::new(Arc::new(store), Options::default())))
+        Self::sharing(Arc::new(LayerState::new(Arc::new(store), Options::default())))
     }
 }
 
@@ -286,14 +286,14 @@ impl<St, M> IdempotencyLayer<St, M> {
         IdempotencyLayer::sharing(self.shared)
     }
 
-    fn sharing(shared: Arc<Shared<St>>) -> Self {
+    fn sharing(shared: Arc<LayerState<St>>) -> Self {
         Self { shared, mode: PhantomData }
     }
 
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = self.shared.options.clone();
         change(&mut options);
-        Self::sharing(Arc::new(Shared::new(Arc::clone(&self.shared.engine.store), options)))
+        Self::sharing(Arc::new(LayerState::new(Arc::clone(&self.shared.engine.store), options)))
     }
 
     /// The store.
@@ -334,7 +334,7 @@ impl<St, M> Clone for IdempotencyLayer<St, M> {
 
 impl<St: fmt::Debug, M> fmt::Debug for IdempotencyLayer<St, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { engine, options, .. } = &*self.shared;
+        let LayerState { engine, options, .. } = &*self.shared;
         f.debug_struct("IdempotencyLayer").field("store", &engine.store).field("options", options).finish()
     }
 }

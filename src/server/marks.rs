@@ -49,7 +49,7 @@ pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<http_body_util
     let message = panic.downcast_ref::<&str>().copied();
     let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text");
     tracing::error!(target: "tower_idempotency", message, "the handler panicked");
-    let mut response = http::Response::new("The request was cut short; nobody knows whether it took effect.".into());
+    let mut response = http::Response::new("The request was interrupted; nobody knows whether it took effect.".into());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.extensions_mut().insert(Unknown);

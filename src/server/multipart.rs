@@ -6,12 +6,12 @@ use memchr::memmem;
 
 /// What is before the first boundary, between each two, and after the last. `None` if the body can't be divided without
 /// doubt.
-pub(super) fn pieces<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>> {
+pub(super) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>> {
     if boundary.is_empty() {
         return None;
     }
     let delimiter = [b"--", boundary.as_bytes()].concat();
-    let mut pieces = Vec::new();
+    let mut parts = Vec::new();
     let mut begin = 0;
     let mut closed = false;
     for at in memmem::find_iter(body, &delimiter) {
@@ -21,12 +21,12 @@ pub(super) fn pieces<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>
         if closed || end < begin {
             return None;
         }
-        pieces.push(&body[begin..end]);
+        parts.push(&body[begin..end]);
         closed = behind.starts_with(b"--");
         begin = body.len() - if closed { &behind[2..] } else { next_line(behind)? }.len();
     }
-    pieces.push(&body[begin..]);
-    (closed && pieces.len() > 2).then_some(pieces)
+    parts.push(&body[begin..]);
+    (closed && parts.len() > 2).then_some(parts)
 }
 
 fn next_line(rest: &[u8]) -> Option<&[u8]> {
@@ -41,8 +41,8 @@ mod tests {
     const PART: &str = "Content-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n2";
 
     fn text<'a>(body: &'a str, boundary: &str) -> Option<Vec<&'a str>> {
-        let pieces = pieces(body.as_bytes(), boundary)?;
-        Some(pieces.into_iter().map(|piece| std::str::from_utf8(piece).unwrap()).collect())
+        let parts = parts(body.as_bytes(), boundary)?;
+        Some(parts.into_iter().map(|part| std::str::from_utf8(part).unwrap()).collect())
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.drain(deadline).await
     }
 
-    /// The interrupted operations, of which nobody knows whether they took effect: their runs were cut short, or their
+    /// The interrupted operations, of which nobody knows whether they took effect: their runs were interrupted, or their
     /// answers said so. The oldest come first, and there are at most `limit`.
     ///
     /// # Errors

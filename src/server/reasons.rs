@@ -128,9 +128,9 @@ pub(super) fn in_doubt() -> Rejection {
     Rejection { status: StatusCode::SERVICE_UNAVAILABLE, ..in_doubt }
 }
 
-/// For a request whose own run was cut short.
+/// For a request whose own run was interrupted.
 pub(super) fn cut_short(policy: &Policy) -> Rejection {
-    let unknown = "The request was cut short, and nobody knows whether it took effect.";
+    let unknown = "The request was interrupted, and nobody knows whether it took effect.";
     let then = match policy.on_interrupted {
         OnInterrupted::Rerun => "With the same key it is run again.",
         OnInterrupted::Refuse if policy.reconciler.is_some() => "With the same key it is found out.",

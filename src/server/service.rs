@@ -17,7 +17,7 @@ use super::future::ResponseFuture;
 use super::read_on::Connection;
 use super::reasons;
 use super::rejection::Rejection;
-use super::shared::Shared;
+use super::shared::LayerState;
 use crate::engine;
 use crate::header;
 use crate::key::Key;
@@ -29,7 +29,7 @@ const FEW_HEADERS: usize = 8;
 /// A service behind an [`IdempotencyLayer`](super::IdempotencyLayer).
 pub struct IdempotencyService<S, St, M = KeepBody> {
     inner: S,
-    shared: Arc<Shared<St>>,
+    shared: Arc<LayerState<St>>,
     mode: PhantomData<M>,
 }
 
@@ -41,7 +41,7 @@ enum Way {
 }
 
 impl<S, St, M> IdempotencyService<S, St, M> {
-    pub(super) fn behind(shared: Arc<Shared<St>>, inner: S) -> Self {
+    pub(super) fn behind(shared: Arc<LayerState<St>>, inner: S) -> Self {
         Self { inner, shared, mode: PhantomData }
     }
 
@@ -61,7 +61,7 @@ impl<S, St, M> IdempotencyService<S, St, M> {
     }
 }
 
-impl<St: Store> Shared<St> {
+impl<St: Store> LayerState<St> {
     /// Whether a request passes because its method is not covered, or because it has no key and needs none. Most
     /// requests do. The head alone says so, without an allocation.
     fn passes<B>(&self, request: &Request<B>) -> bool {

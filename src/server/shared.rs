@@ -35,14 +35,14 @@ macro_rules! event_at {
 }
 
 /// A layer's engine and options, made once.
-pub(super) struct Shared<St> {
+pub(super) struct LayerState<St> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) options: Options,
     /// The room for request bodies that are being read.
     pub(super) room: Arc<Room>,
 }
 
-impl<St> Shared<St> {
+impl<St> LayerState<St> {
     pub(super) fn new(store: Arc<St>, mut options: Options) -> Self {
         options.complete();
         let policy = options.policy.clone();
@@ -52,7 +52,7 @@ impl<St> Shared<St> {
     }
 }
 
-impl<St: Store> Shared<St> {
+impl<St: Store> LayerState<St> {
     /// The judge, which says how runs end.
     pub(super) fn judge(&self) -> Judge<'_> {
         Judge {

@@ -95,7 +95,7 @@ impl Slot {
     }
 
     /// Keeps telling how the run ended, after it has, for so long or until `Remembered::forget`.
-    pub(crate) fn linger(&self, retention: Duration) {
+    pub(crate) fn keep_ended(&self, retention: Duration) {
         self.keep(0, retention);
     }
 
@@ -133,7 +133,7 @@ impl Drop for Slot {
         });
         laboratory::point();
         if cut && let Some(retention) = settling {
-            self.linger(retention);
+            self.keep_ended(retention);
         }
         self.slots.leave(self.id);
     }

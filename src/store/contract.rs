@@ -151,7 +151,7 @@ pub struct InterruptedRun {
     /// When the record is forgotten.
     pub expires: Timestamp,
     /// The HTTP status that its client was answered, where the handler's answer was that nobody knows; `None` where it
-    /// was cut short without an answer.
+    /// was interrupted without an answer.
     pub status: Option<u16>,
 }
 

@@ -13,7 +13,7 @@ use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type Boxed<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Any store, for programs that choose one at run time. Costs one allocation a call.
 #[derive(Debug, Clone)]
@@ -32,16 +32,16 @@ macro_rules! methods {
     ({ $($now:ident() -> $said:ty;)* } { $($later:ident($($name:ident: $type:ty),*) -> $answer:ty;)* }) => {
         trait ErasedStore: Debug + Send + Sync {
             $(fn $now(&self) -> $said;)*
-            $(fn $later(&self, $($name: $type),*) -> Answer<'_, $answer>;)*
+            $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer>;)*
             fn health(&self) -> Health;
-            fn close(&self) -> Answer<'_, ()>;
+            fn close(&self) -> Boxed<'_, ()>;
         }
 
         impl<St: Store> ErasedStore for St {
             $(fn $now(&self) -> $said {
                 Records::$now(self)
             })*
-            $(fn $later(&self, $($name: $type),*) -> Answer<'_, $answer> {
+            $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer> {
                 Box::pin(Records::$later(self, $($name),*))
             })*
 
@@ -49,7 +49,7 @@ macro_rules! methods {
                 Store::health(self)
             }
 
-            fn close(&self) -> Answer<'_, ()> {
+            fn close(&self) -> Boxed<'_, ()> {
                 Box::pin(Store::close(self))
             }
         }

@@ -36,6 +36,6 @@ pub use error::{OpenError, StoreError};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "sled")]
-pub(crate) use sled_engine::effect;
+pub(crate) use sled_engine::transaction;
 #[cfg(feature = "sled")]
 pub use sled_engine::{SledStore, SledStoreBuilder, TransactionTree};

@@ -21,7 +21,7 @@ use crate::slots::Slots;
 /// What a store is asked, to say which call shall fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Verb {
+pub enum StoreCall {
     /// Looking a record up.
     Load,
     /// Claiming a new operation.
@@ -34,7 +34,7 @@ pub enum Verb {
     Complete,
     /// Freeing a key.
     Release,
-    /// Saying that a run was cut short.
+    /// Saying that a run was interrupted.
     Interrupt,
     /// Settling an interrupted operation.
     Resolve,
@@ -44,7 +44,7 @@ pub enum Verb {
     Sweep,
 }
 
-impl Verb {
+impl StoreCall {
     fn of(transition: &Transition) -> Self {
         match transition {
             Transition::Claim(_) => Self::Claim,
@@ -76,7 +76,7 @@ pub struct TestStore {
 struct Process {
     number: u64,
     crashed: AtomicBool,
-    faults: Mutex<HashMap<Verb, VecDeque<Fault>>>,
+    faults: Mutex<HashMap<StoreCall, VecDeque<Fault>>>,
     // Closed once the calls, or their answers, may go on, in the order in which they came.
     stalls: Gates,
     held_answers: Gates,
@@ -94,7 +94,7 @@ struct World {
 /// How many changes are kept for who listens.
 const CHANGES: usize = 1_024;
 
-type Gates = Mutex<HashMap<Verb, Arc<Semaphore>>>;
+type Gates = Mutex<HashMap<StoreCall, Arc<Semaphore>>>;
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -149,23 +149,23 @@ impl TestStore {
     }
 
     /// The next call of `verb` fails, and nothing is done.
-    pub fn fail_next(&self, verb: Verb) {
+    pub fn fail_next(&self, verb: StoreCall) {
         self.fault(verb, Fault::Fail);
     }
 
     /// The next call of `verb` is done, but nobody learns it: [`StoreError::Uncertain`].
-    pub fn lose_answer(&self, verb: Verb) {
+    pub fn lose_answer(&self, verb: StoreCall) {
         self.fault(verb, Fault::LoseAnswer);
     }
 
     /// Calls of `verb` are held up, undone, until the [`Stall`] is dropped. A claim that is held up for longer than its
     /// `patience` is refused then, as by every store.
-    pub fn stall(&self, verb: Verb) -> Stall {
+    pub fn stall(&self, verb: StoreCall) -> Stall {
         Stall { gate: gate(&self.process.stalls, verb) }
     }
 
     /// Calls of `verb` are done, and answered when the [`Stall`] is dropped.
-    pub fn hold_answers(&self, verb: Verb) -> Stall {
+    pub fn hold_answers(&self, verb: StoreCall) -> Stall {
         Stall { gate: gate(&self.process.held_answers, verb) }
     }
 
@@ -175,7 +175,7 @@ impl TestStore {
         self.memory.end();
     }
 
-    /// Another process opens what is on disk, after a [`crash`](Self::crash) of this one: its runs were cut short.
+    /// Another process opens what is on disk, after a [`crash`](Self::crash) of this one: its runs were interrupted.
     #[must_use]
     pub fn reopen(&self) -> Self {
         self.crash();
@@ -202,12 +202,12 @@ impl TestStore {
         Self { memory: self.memory.opened_by(number), process, world: Arc::clone(&self.world) }
     }
 
-    fn fault(&self, verb: Verb, fault: Fault) {
+    fn fault(&self, verb: StoreCall, fault: Fault) {
         lock(&self.process.faults).entry(verb).or_default().push_back(fault);
     }
 
     /// Does `call` as the faults that were ordered say. It is done when this is called, or, stalled, when it goes on.
-    fn call<F, T>(&self, verb: Verb, call: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
+    fn call<F, T>(&self, verb: StoreCall, call: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
     where
         F: FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
@@ -234,7 +234,7 @@ impl TestStore {
         }
     }
 
-    fn act<T>(&self, verb: Verb, call: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn act<T>(&self, verb: StoreCall, call: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
         if self.process.crashed.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable("the process crashed"));
         }
@@ -262,12 +262,12 @@ impl TestStore {
     }
 }
 
-fn closed_for(gates: &Gates, verb: Verb) -> Option<Arc<Semaphore>> {
+fn closed_for(gates: &Gates, verb: StoreCall) -> Option<Arc<Semaphore>> {
     lock(gates).get(&verb).filter(|gate| !gate.is_closed()).cloned()
 }
 
 /// A gate that is closed for `verb` from now on.
-fn gate(gates: &Gates, verb: Verb) -> Arc<Semaphore> {
+fn gate(gates: &Gates, verb: StoreCall) -> Arc<Semaphore> {
     let gate = Arc::new(Semaphore::new(0));
     lock(gates).insert(verb, Arc::clone(&gate));
     gate
@@ -295,11 +295,11 @@ impl Records for TestStore {
     }
 
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
-        self.call(Verb::Load, move |store| now(store.memory.load(id)))
+        self.call(StoreCall::Load, move |store| now(store.memory.load(id)))
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
-        let verb = Verb::of(&transition);
+        let verb = StoreCall::of(&transition);
         // A claim that is held up is refused once its claimer waits no more. What is not held up is done at once.
         let is_held_up = closed_for(&self.process.stalls, verb).is_some();
         let patience = transition.claim().map(|claim| claim.patience).filter(|_| is_held_up);
@@ -311,11 +311,11 @@ impl Records for TestStore {
     }
 
     fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
-        self.call(Verb::Interrupted, move |store| now(store.memory.interrupted(page)))
+        self.call(StoreCall::Interrupted, move |store| now(store.memory.interrupted(page)))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        self.call(Verb::Sweep, move |store| now(store.memory.sweep(limit)))
+        self.call(StoreCall::Sweep, move |store| now(store.memory.sweep(limit)))
     }
 
     fn changed(&self) -> BoxStream<'static, RecordId> {

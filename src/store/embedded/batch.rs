@@ -1,4 +1,4 @@
-//! One batch: verbs are decided in order, each over what those before it left, then written together.
+//! One batch: commands are decided in order, each over what those before it left, then written together.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use ahash::RandomState;
 use bytes::Bytes;
 
+use super::command::{ReplyTo, Submitted};
 use super::listing::Listings;
 use super::read;
-use super::state::{PANICKED, Shared};
+use super::state::{PANICKED, StoreState};
 use super::storage_engine::{ReadError, StorageEngine};
-use super::verb::{Reply, Step};
 use super::writes::Writes;
 use crate::clock::Timestamp;
 use crate::codec::Stored;
@@ -20,14 +20,14 @@ use crate::record::{self, Applied, Change, Current, Record, Transition};
 use crate::store::StoreError;
 
 type Taken = (Applied<Stored>, Option<Bytes>);
-type Answer<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
+type Acknowledge<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
 
-/// Verbs that are decided and not yet written.
+/// Commands that are decided and not yet written.
 pub(super) struct Batch<'a, E: StorageEngine> {
-    pub(super) shared: &'a Shared<E>,
+    pub(super) shared: &'a StoreState<E>,
     pub(super) engine: &'a E,
     pub(super) now: Timestamp,
-    // What the verbs before left of a record; `None`: nothing.
+    // What the commands before left of a record; `None`: nothing.
     pub(super) overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
     pub(super) step: StepUnderWay,
     /// By how much it has changed what the store says of its records as a whole.
@@ -38,15 +38,15 @@ pub(super) struct Batch<'a, E: StorageEngine> {
     pub(super) early: Result<bool, String>,
     // The bytes that were written since the last sync.
     pub(super) unsynced: usize,
-    /// How many records were listed as expiring, and how many pieces written.
+    /// How many records were listed as expiring, and how many chunks written.
     pub(super) listed: usize,
-    pub(super) pieces: usize,
+    pub(super) chunks: usize,
     /// The sweeps that were asked for, which come last: see [`sweep_asked`](super::writer::sweep_asked).
-    pub(super) sweeps: Vec<(usize, Reply<usize>)>,
+    pub(super) sweeps: Vec<(usize, ReplyTo<usize>)>,
     // What memory learns once it is durable: outcomes, and records that are gone.
     pub(super) fresh: Vec<(RecordId, Record)>,
     pub(super) gone: Vec<RecordId>,
-    answers: Vec<Answer<'a>>,
+    answers: Vec<Acknowledge<'a>>,
 }
 
 /// What was decided and is written together.
@@ -56,11 +56,11 @@ pub(super) struct StepUnderWay {
     /// Whether there is anything.
     pub(super) is_written: bool,
     pub(super) listings: Listings,
-    /// The pieces of long outcomes, and the graves that lead to them until their records do.
+    /// The chunks of long outcomes, and the tombstones that lead to them until their records do.
     pub(super) ahead: Vec<(Vec<u8>, Bytes)>,
     /// The numbers of the entries that were erased.
     pub(super) leaving: Vec<u64>,
-    /// Whether all is written in one transaction, pieces too; and whose runs it ends, once it is written.
+    /// Whether all is written in one transaction, chunks too; and whose runs it ends, once it is written.
     pub(super) is_transaction: bool,
     pub(super) ended: Vec<RecordId>,
 }
@@ -76,7 +76,7 @@ pub(super) struct Sums {
 }
 
 impl<'a, E: StorageEngine> Batch<'a, E> {
-    pub(super) fn new(shared: &'a Shared<E>, engine: &'a E) -> Self {
+    pub(super) fn new(shared: &'a StoreState<E>, engine: &'a E) -> Self {
         Self {
             shared,
             engine,
@@ -88,7 +88,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             early: Ok(false),
             unsynced: 0,
             listed: 0,
-            pieces: 0,
+            chunks: 0,
             sweeps: Vec::new(),
             fresh: Vec::new(),
             gone: Vec::new(),
@@ -97,9 +97,9 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Takes a step, and answers once this batch is durable.
-    pub(super) fn apply(&mut self, step: Step) {
+    pub(super) fn apply(&mut self, step: Submitted) {
         let checked = step.check();
-        let Step { id, transition, reply, .. } = step;
+        let Submitted { id, transition, reply, .. } = step;
         let (applied, outcome) = match checked.and_then(|()| self.take(id, transition)) {
             Ok(taken) => taken,
             Err(error) => return drop(reply.send(Err(error))),
@@ -152,7 +152,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Says `reply` what `answer` makes of what is stored, once this batch is durable.
-    pub(super) fn answer<T: 'a>(&mut self, reply: Reply<T>, answer: impl FnOnce(&E) -> Result<T, StoreError> + 'a) {
+    pub(super) fn answer<T: 'a>(&mut self, reply: ReplyTo<T>, answer: impl FnOnce(&E) -> Result<T, StoreError> + 'a) {
         let (engine, shared) = (self.engine, self.shared);
         self.tell(move |committed| {
             let answer = || shared.guarded(|| answer(engine));
@@ -166,7 +166,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Answers once all that was written to the engine before, past the store too, is durable.
-    pub(super) fn sync(&mut self, reply: Reply<()>) {
+    pub(super) fn sync(&mut self, reply: ReplyTo<()>) {
         if let Ok(sync) = &mut self.early {
             *sync = true;
         }

@@ -8,10 +8,10 @@ use backon::{ConstantBuilder, Retryable as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::command::Command;
 use super::queue::Sender;
-use super::state::Shared;
+use super::state::StoreState;
 use super::storage_engine::StorageEngine;
-use super::verb::Verb;
 use crate::store::StoreError;
 
 /// How long closing may take.
@@ -20,13 +20,13 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) async fn close<E: StorageEngine>(
-    shared: &Arc<Shared<E>>,
-    writer: &Sender<Verb<E>>,
+    shared: &Arc<StoreState<E>>,
+    writer: &Sender<Command<E>>,
 ) -> Result<(), StoreError> {
     let deadline = Instant::now() + DEADLINE;
     shared.closed.store(true, Ordering::SeqCst);
     let (reply, finished) = oneshot::channel();
-    if writer.send(Verb::Close(reply)).is_ok() {
+    if writer.send(Command::Close(reply)).is_ok() {
         // An error within: the thread has ended already.
         let _ = timeout_at(deadline, finished).await.map_err(|_| stuck())?;
     }
@@ -43,7 +43,11 @@ pub(super) async fn close<E: StorageEngine>(
 }
 
 /// Lets the engine go on a thread of its own, which may wait for the disk as long as it likes.
-async fn drop_apart<E: StorageEngine>(shared: Arc<Shared<E>>, engine: E, deadline: Instant) -> Result<(), StoreError> {
+async fn drop_apart<E: StorageEngine>(
+    shared: Arc<StoreState<E>>,
+    engine: E,
+    deadline: Instant,
+) -> Result<(), StoreError> {
     let (done, dropped) = oneshot::channel();
     let drop = move || {
         shared.let_go(engine);
@@ -60,7 +64,7 @@ async fn drop_apart<E: StorageEngine>(shared: Arc<Shared<E>>, engine: E, deadlin
 }
 
 /// The engine's own threads may hold it a little longer; a handle that was lent holds it as long as it lives.
-async fn wait_for_others<E: StorageEngine>(shared: &Shared<E>, deadline: Instant) -> Result<(), StoreError> {
+async fn wait_for_others<E: StorageEngine>(shared: &StoreState<E>, deadline: Instant) -> Result<(), StoreError> {
     let closed = || async { E::is_closed(&shared.path).then_some(()).ok_or(()) };
     let pauses = ConstantBuilder::default().with_delay(PAUSE).without_max_times();
     match timeout_at(deadline, closed.retry(pauses).sleep(tokio::time::sleep)).await {

@@ -109,7 +109,7 @@ fn private_builder() -> DirBuilder {
 /// read it, for this reason.
 pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
     let directory = path.display();
-    tracing::warn!(target: "tower_idempotency", path = %directory, reason, "the first opening was cut short; it begins anew");
+    tracing::warn!(target: "tower_idempotency", path = %directory, reason, "the first opening was interrupted; it begins anew");
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let name = entry.map_err(io_error("reading", path))?.file_name();
         let text = name.to_string_lossy();

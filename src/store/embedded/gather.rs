@@ -1,6 +1,6 @@
 //! What is written together: all that is queued, and what is about to be.
 //!
-//! A batch costs a sync, however little is in it. While other runs are under way, their verbs often come a moment after
+//! A batch costs a sync, however little is in it. While other runs are under way, their commands often come a moment after
 //! the first; a batch that waits that moment for them holds many more, and all are answered sooner. Whether that is
 //! worth it is learned: after a wait in which nothing came, some batches don't wait, twice as many each time.
 
@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::command::Command;
 use super::queue::Receiver;
 use super::storage_engine::StorageEngine;
-use super::verb::Verb;
 
-/// The most verbs in one batch.
+/// The most commands in one batch.
 const MAX_VERBS: usize = 512;
-/// The bytes of outcomes from which on a batch takes no more verbs.
+/// The bytes of outcomes from which on a batch takes no more commands.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// How long a batch waits for more verbs, and again as long as some come. Timers are coarse: a wait in which nothing
+/// How long a batch waits for more commands, and again as long as some come. Timers are coarse: a wait in which nothing
 /// comes takes some 70 µs, less than a sync on most disks.
 const GRACE: Duration = Duration::from_micros(20);
 /// How long a batch waits in all.
 const MOST_GRACE: Duration = Duration::from_micros(200);
-/// The most verbs that a batch waits for: so many are worth a sync, and the others come while it is made.
+/// The most commands that a batch waits for: so many are worth a sync, and the others come while it is made.
 const MOST_AWAITED: usize = 32;
 /// The most batches in a row that don't wait before one does again.
 const MOST_SKIPPED: u32 = 64;
@@ -57,7 +57,7 @@ impl Patience {
 /// What a batch has taken so far.
 #[derive(Default)]
 pub(super) struct Load {
-    verbs: usize,
+    commands: usize,
     bytes: usize,
     step: usize,
     /// Who asked for the store to be closed: nothing after that is taken.
@@ -66,37 +66,37 @@ pub(super) struct Load {
 
 impl Load {
     fn is_full<E: StorageEngine>(&self) -> bool {
-        self.close.is_some() || self.verbs >= MAX_VERBS || self.bytes >= MAX_BYTES || self.step >= E::MAX_STEP
+        self.close.is_some() || self.commands >= MAX_VERBS || self.bytes >= MAX_BYTES || self.step >= E::MAX_STEP
     }
 
     /// Whether it has taken nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.verbs == 0
+        self.commands == 0
     }
 
-    /// Takes the next verb, if one is there and has room.
-    pub(super) fn take<E: StorageEngine>(&mut self, queue: &mut Receiver<Verb<E>>) -> Option<Verb<E>> {
+    /// Takes the next command, if one is there and has room.
+    pub(super) fn take<E: StorageEngine>(&mut self, queue: &mut Receiver<Command<E>>) -> Option<Command<E>> {
         if self.is_full::<E>() {
             return None;
         }
         match queue.take()? {
-            Verb::Close(reply) => {
+            Command::Close(reply) => {
                 self.close = Some(reply);
                 None
             }
-            verb => {
-                self.verbs += 1;
-                self.bytes += verb.bytes();
-                self.step += verb.step();
-                Some(verb)
+            command => {
+                self.commands += 1;
+                self.bytes += command.bytes();
+                self.step += command.step();
+                Some(command)
             }
         }
     }
 
     /// Waits a moment for more, while it has little and some of `live` runs may be about to send.
-    pub(super) fn gather<E: StorageEngine>(&self, queue: &Receiver<Verb<E>>, live: usize, patience: &mut Patience) {
+    pub(super) fn gather<E: StorageEngine>(&self, queue: &Receiver<Command<E>>, live: usize, patience: &mut Patience) {
         let wanted = live.min(MOST_AWAITED);
-        let missing = |there: usize| wanted.saturating_sub(self.verbs + there);
+        let missing = |there: usize| wanted.saturating_sub(self.commands + there);
         let Ok(before) = queue.wait(0, Duration::ZERO) else { return };
         if self.is_empty() || self.is_full::<E>() || missing(before) == 0 || !patience.may_wait() {
             return;

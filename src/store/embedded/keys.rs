@@ -3,11 +3,11 @@
 //! | key | value | what |
 //! |---|---|---|
 //! | `r` id | the record ([`codec`](crate::codec)) | one per operation |
-//! | `c` id fence index | up to 4,000 bytes | a piece of an outcome over 3 KiB |
+//! | `c` id fence index | up to 4,000 bytes | a chunk of an outcome over 3 KiB |
 //! | `e` expires number | ids and fences, checksum | which records are forgotten then ([`listing`](super::listing)) |
 //! | `n` number | ids and fences, checksum | which runs were claimed in a batch, until all of them have ended |
 //! | `i` since id | fence | which operations were interrupted |
-//! | `g` id fence | | whose pieces are to be removed: a grave |
+//! | `g` id fence | | whose chunks are to be removed: a tombstone |
 //! | `m` name | | what is said of the store as a whole |
 //!
 //! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4.
@@ -18,7 +18,7 @@ use crate::key::RecordId;
 use crate::record::Fence;
 
 /// The most bytes of an outcome in one value: with an engine's own framing it stays below 4 KiB.
-pub(super) const PIECE_BYTES: usize = 4_000;
+pub(super) const CHUNK_BYTES: usize = 4_000;
 
 /// The version of this layout and the codec's.
 pub(super) const FORMAT: &[u8] = b"mformat";
@@ -62,36 +62,36 @@ pub(super) fn interrupted(since: Timestamp, id: &RecordId) -> [u8; 41] {
     key
 }
 
-pub(super) fn piece(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
+pub(super) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
     let mut key = [0; 45];
-    key[..41].copy_from_slice(&pieces_of(id, fence));
+    key[..41].copy_from_slice(&chunks_of(id, fence));
     key[41..].copy_from_slice(&index.to_be_bytes());
     key
 }
 
-/// What the keys of all pieces of an outcome begin with.
-pub(super) fn pieces_of(id: &RecordId, fence: Fence) -> [u8; 41] {
+/// What the keys of all chunks of an outcome begin with.
+pub(super) fn chunks_of(id: &RecordId, fence: Fence) -> [u8; 41] {
     of_outcome(b'c', id, fence)
 }
 
-/// The grave of an outcome whose record is gone.
-pub(super) fn grave(id: &RecordId, fence: Fence) -> [u8; 41] {
+/// The tombstone of an outcome whose record is gone.
+pub(super) fn tombstone(id: &RecordId, fence: Fence) -> [u8; 41] {
     of_outcome(b'g', id, fence)
 }
 
-/// What all pieces of the outcome in a grave begin with.
-pub(super) fn buried(grave: &[u8]) -> Vec<u8> {
-    let mut prefix = grave.to_vec();
+/// What all chunks of the outcome in a tombstone begin with.
+pub(super) fn buried(tombstone: &[u8]) -> Vec<u8> {
+    let mut prefix = tombstone.to_vec();
     if let Some(tag) = prefix.first_mut() {
         *tag = b'c';
     }
     prefix
 }
 
-/// The keys of the pieces of an outcome of `length` bytes.
-pub(super) fn pieces(id: RecordId, fence: Fence, length: u64) -> impl Iterator<Item = [u8; 45]> {
-    let count = length.div_ceil(PIECE_BYTES as u64);
-    (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| piece(&id, fence, index))
+/// The keys of the chunks of an outcome of `length` bytes.
+pub(super) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<Item = [u8; 45]> {
+    let count = length.div_ceil(CHUNK_BYTES as u64);
+    (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| chunk(&id, fence, index))
 }
 
 /// The number at the end of a key of an entry that lists records, or of an item in such an entry.
@@ -104,7 +104,7 @@ pub(super) const RECORDS: &[u8] = b"r";
 pub(super) const EXPIRY: &[u8] = b"e";
 pub(super) const RUNNING: &[u8] = b"n";
 pub(super) const INTERRUPTED: &[u8] = b"i";
-pub(super) const GRAVES: &[u8] = b"g";
+pub(super) const TOMBSTONES: &[u8] = b"g";
 
 /// The id that these bytes end with.
 pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {

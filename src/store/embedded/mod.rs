@@ -1,6 +1,6 @@
 //! What every embedded engine needs to keep a store's promises.
 //!
-//! One thread owns all writes. It takes what is queued, decides each verb in order, writes the whole batch in bounded
+//! One thread owns all writes. It takes what is queued, decides each command in order, writes the whole batch in bounded
 //! steps, **makes it durable, and only then answers.** Reads don't pass through it. Any I/O error, of a write, a sync
 //! or a read, poisons the store, as does a write that never returns. A sync that failed is not tried again: the kernel
 //! may have dropped the pages and would report success. Recovery is a restart of the process.
@@ -10,9 +10,9 @@
 //!   durably.
 //!
 //! From the rest of the crate to the writer:
-//! - `store.rs`: the handle, which the rest of the crate calls. It sends verbs to the writer and waits for their
+//! - `store.rs`: the handle, which the rest of the crate calls. It sends commands to the writer and waits for their
 //!   answers.
-//! - `verb.rs`: what the handles ask of the writer.
+//! - `command.rs`: what the handles ask of the writer.
 //! - `transact.rs`: a transaction on its way to the writer, and how it can end.
 //! - `queue.rs`: the queue between the handles and the writer.
 //! - `state.rs`: what the handles, the writer and the watchdog share: counters, limits, health, poison.
@@ -25,15 +25,15 @@
 //! The writer:
 //! - `writer.rs`: the thread, which makes one batch after the other.
 //! - `gather.rs`: how much goes into one batch, and how long it waits for more.
-//! - `batch.rs`: one batch: decides each verb over what those before it left, and answers once all is durable.
+//! - `batch.rs`: one batch: decides each command over what those before it left, and answers once all is durable.
 //! - `together.rs`: runs a transaction, which writes an effect of the application's with the record of its outcome.
-//! - `sweep.rs`: deletes what has expired, between the others' verbs.
+//! - `sweep.rs`: deletes what has expired, between the others' commands.
 //! - `space.rs`: the limits, and whether the disk has too little free for new keys.
 //! - `watchdog.rs`: reports a batch that takes too long, and poisons the store if it never ends. Tends the engine from
 //!   its opening to its last handle, and nudges it where a batch, or the opening, takes long.
 //!
 //! What is written:
-//! - `keys.rs`: the layout: all keys there are. No value is over 4 KiB, so longer outcomes are kept in pieces.
+//! - `keys.rs`: the layout: all keys there are. No value is over 4 KiB, so longer outcomes are kept in chunks.
 //! - `records.rs`: writes and removes the keys that go with a record.
 //! - `listing.rs`: entries that list many records: those that are forgotten at one time, and runs.
 //! - `totals.rs`: what the store says of its records as a whole, by which an opening finds out whether a list is lost.
@@ -51,6 +51,7 @@
 mod batch;
 mod cache;
 mod close;
+mod command;
 pub(super) mod directory;
 mod gather;
 mod keys;
@@ -72,7 +73,6 @@ mod tests;
 mod together;
 mod totals;
 mod transact;
-mod verb;
 mod watchdog;
 mod writer;
 mod writes;

@@ -20,7 +20,7 @@ use super::read;
 use super::records::outcome_bytes;
 use super::repair::repair;
 use super::space::{Limits, Space};
-use super::state::{BOOT_SHIFT, MAX_BOOT, READERS, Shared};
+use super::state::{BOOT_SHIFT, MAX_BOOT, READERS, StoreState};
 use super::storage_engine::{ReadError, StorageEngine, scan};
 use super::store::Embedded;
 use super::totals::Totals;
@@ -51,11 +51,11 @@ impl<E: StorageEngine> Setup<E> {
     pub(crate) fn open(self, path: &Path) -> Result<Embedded<E>, OpenError> {
         watchdog::tending::<E, _>(|| {
             let shared = Arc::new(self.prepare(path)?);
-            let (sender, verbs) = queue();
+            let (sender, commands) = queue();
             let (watched, lock) = (Arc::downgrade(&shared), shared.lock.clone());
             let (writing, path) = (Arc::clone(&shared), shared.path.clone());
             let (tends, tended) = mpsc::channel();
-            spawn("idempotency-writer", move || writer::run(&writing, verbs))?;
+            spawn("idempotency-writer", move || writer::run(&writing, commands))?;
             spawn("idempotency-watchdog", move || watchdog::run(&watched, &path, &lock, tends))?;
             // An error: it tends. There is nobody else who could say anything.
             let _: Result<Infallible, _> = tended.recv();
@@ -75,7 +75,7 @@ impl<E: StorageEngine> Setup<E> {
     }
 
     /// Opens the store, but starts no threads.
-    pub(super) fn prepare(self, path: &Path) -> Result<Shared<E>, OpenError> {
+    pub(super) fn prepare(self, path: &Path) -> Result<StoreState<E>, OpenError> {
         // It is given up last, whatever the opening comes to: after the engine's own.
         let lock = directory::acquire(path)?;
         // The lock file is durable before the engine makes its files: without it they would be taken for somebody
@@ -100,8 +100,8 @@ impl<E: StorageEngine> Setup<E> {
         guarded(path, || watchdog::nudging(engine, start))
     }
 
-    /// Takes a new boot number and says of the last process's runs that they were cut short, all of it durable.
-    fn start(self, path: &Path, engine: &E, lock: &Lock, was_used: bool) -> Result<Shared<E>, OpenError> {
+    /// Takes a new boot number and says of the last process's runs that they were interrupted, all of it durable.
+    fn start(self, path: &Path, engine: &E, lock: &Lock, was_used: bool) -> Result<StoreState<E>, OpenError> {
         let (shared, is_whole) = self.read(path, engine.clone(), lock, was_used)?;
         let failed = |reason: String| broken(path, &reason);
         let mut batch = Batch::new(&shared, engine);
@@ -121,7 +121,7 @@ impl<E: StorageEngine> Setup<E> {
     }
 
     /// What the store is, from what the engine holds; and whether all that lists the records is whole.
-    fn read(self, path: &Path, engine: E, lock: &Lock, was_used: bool) -> Result<(Shared<E>, bool), OpenError> {
+    fn read(self, path: &Path, engine: E, lock: &Lock, was_used: bool) -> Result<(StoreState<E>, bool), OpenError> {
         let unreadable = |error: ReadError| broken(path, &error.to_string());
         let meta = |key: &[u8]| {
             let value = engine.get(key).map_err(unreadable)?;
@@ -142,9 +142,9 @@ impl<E: StorageEngine> Setup<E> {
         let listed = Present::load(&engine, totals.count, &totals.entries).map_err(unreadable)?;
         let (cut, cut_bytes) = cut_off(&engine, &listed.cut);
         // Where some are lost, every step says a sum that they don't have, until the repair has listed all: if it is
-        // cut short, the next opening finds that out.
+        // interrupted, the next opening finds that out.
         let numbers = listed.numbers.wrapping_add(u64::from(!listed.is_whole));
-        let shared = Shared {
+        let shared = StoreState {
             path: path.into(),
             slots: Arc::default(),
             engine: RwLock::new(Some(engine)),
@@ -170,7 +170,7 @@ impl<E: StorageEngine> Setup<E> {
 }
 
 /// Marks a slice of the runs that the last process left; says whether there were any.
-fn cut_short<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result<bool, String> {
+fn cut_short<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Result<bool, String> {
     let mut batch = Batch::new(shared, engine);
     let any = cut_some_short(&mut batch)?;
     batch.commit()?;
@@ -240,7 +240,7 @@ fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// How many records the last step wrote that its totals don't count, as it was cut short before them, and the bytes of
+/// How many records the last step wrote that its totals don't count, as it was interrupted before them, and the bytes of
 /// their outcomes.
 fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
     // Those that can't be read are found again by whoever asks for them.

@@ -39,7 +39,7 @@ pub(super) struct Listed {
     pub(super) cut: Vec<Cut>,
 }
 
-/// A record that the last step lists, which was cut short before its totals: they don't count it.
+/// A record that the last step lists, which was interrupted before its totals: they don't count it.
 #[derive(Debug)]
 pub(super) struct Cut {
     pub(super) id: RecordId,

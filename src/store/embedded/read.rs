@@ -3,7 +3,7 @@
 //! What memory can't answer is read on a few of the runtime's threads for blocking work: who waits for it can give up
 //! when it takes too long, and the runtime's own threads go on, however long the disk takes.
 //!
-//! A read may meet a batch that is half applied: a record whose pieces are not there yet, or not any more. It is then
+//! A read may meet a batch that is half applied: a record whose chunks are not there yet, or not any more. It is then
 //! made once more, and refused if it still doesn't fit.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::keys;
-use super::state::Shared;
+use super::state::StoreState;
 use super::storage_engine::{ReadError, StorageEngine, scan};
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
@@ -20,7 +20,7 @@ use crate::store::{InterruptedRun, Page, StoreError};
 
 /// The live record of `id`, from memory or from disk.
 pub(super) async fn load<E: StorageEngine>(
-    shared: &Arc<Shared<E>>,
+    shared: &Arc<StoreState<E>>,
     id: RecordId,
 ) -> Result<Option<Record>, StoreError> {
     match known(shared, id) {
@@ -30,7 +30,7 @@ pub(super) async fn load<E: StorageEngine>(
 }
 
 /// What memory knows of `id`. `None`: it has to be read.
-fn known<E: StorageEngine>(shared: &Shared<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
+fn known<E: StorageEngine>(shared: &StoreState<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
     // What the cache holds is durable: it answers even for a poisoned store.
     if let Some(record) = shared.cache.get(&id) {
         return Some(Ok((*record).clone().live(shared.time.now())));
@@ -44,8 +44,8 @@ fn known<E: StorageEngine>(shared: &Shared<E>, id: RecordId) -> Option<Result<Op
 
 /// Calls `read` on a thread where it may take as long as it likes.
 async fn apart<E: StorageEngine, T: Send + 'static>(
-    shared: &Arc<Shared<E>>,
-    read: impl FnOnce(&Shared<E>, &E) -> Result<T, StoreError> + Send + 'static,
+    shared: &Arc<StoreState<E>>,
+    read: impl FnOnce(&StoreState<E>, &E) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let shared = Arc::clone(shared);
     let reader = Arc::clone(&shared.readers).acquire_owned().await;
@@ -60,7 +60,7 @@ async fn apart<E: StorageEngine, T: Send + 'static>(
     reading.await.unwrap_or_else(|_| Err(StoreError::unavailable("the runtime is shutting down")))
 }
 
-fn from_disk<E: StorageEngine>(shared: &Shared<E>, engine: &E, id: RecordId) -> Result<Option<Record>, StoreError> {
+fn from_disk<E: StorageEngine>(shared: &StoreState<E>, engine: &E, id: RecordId) -> Result<Option<Record>, StoreError> {
     let now = shared.time.now();
     let read = || match head(engine, id)?.and_then(|record| record.live(now)) {
         Some(record) => whole(engine, id, &record).map(Some),
@@ -75,7 +75,7 @@ fn from_disk<E: StorageEngine>(shared: &Shared<E>, engine: &E, id: RecordId) -> 
 
 /// A page of the interrupted operations, the oldest first.
 pub(super) async fn interrupted<E: StorageEngine>(
-    shared: &Arc<Shared<E>>,
+    shared: &Arc<StoreState<E>>,
     page: Page,
 ) -> Result<Vec<InterruptedRun>, StoreError> {
     shared.check()?;
@@ -83,7 +83,7 @@ pub(super) async fn interrupted<E: StorageEngine>(
 }
 
 fn list_interrupted<E: StorageEngine>(
-    shared: &Shared<E>,
+    shared: &StoreState<E>,
     engine: &E,
     page: Page,
 ) -> Result<Vec<InterruptedRun>, StoreError> {
@@ -132,14 +132,14 @@ pub(super) fn whole<E: StorageEngine>(engine: &E, id: RecordId, record: &Record<
 fn fetch<E: StorageEngine>(engine: &E, id: RecordId, fence: Fence, outcome: &Stored) -> Result<Bytes, ReadError> {
     let (length, digest) = match outcome {
         Stored::Inline(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
-        Stored::InPieces { length, digest } => (*length, *digest),
+        Stored::Chunked { length, digest } => (*length, *digest),
     };
     let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
     // They stand side by side, so that one look for the first finds most of them.
-    let mut pieces = scan(engine, &keys::pieces_of(&id, fence));
-    for expected in keys::pieces(id, fence, length) {
-        match pieces.next().transpose()? {
-            Some((key, piece)) if *key.as_ref() == expected => bytes.extend_from_slice(piece.as_ref()),
+    let mut chunks = scan(engine, &keys::chunks_of(&id, fence));
+    for expected in keys::chunks(id, fence, length) {
+        match chunks.next().transpose()? {
+            Some((key, chunk)) if *key.as_ref() == expected => bytes.extend_from_slice(chunk.as_ref()),
             _ => return Err(ReadError::Corrupt("a part of the outcome is missing".to_owned())),
         }
     }

@@ -1,4 +1,4 @@
-//! The keys that go with a record: itself, what lists it, the pieces of its outcome.
+//! The keys that go with a record: itself, what lists it, the chunks of its outcome.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const LISTED_BYTES: usize = 40;
 const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 impl<E: StorageEngine> Batch<'_, E> {
-    /// Says of a run of the last process that it was cut short.
+    /// Says of a run of the last process that it was interrupted.
     pub(super) fn cut_short(&mut self, id: RecordId) -> Result<(), StoreError> {
         match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
             Some(Record { state: State::Running { .. }, fence, .. }) => {
@@ -98,8 +98,8 @@ impl<E: StorageEngine> Batch<'_, E> {
             }
             State::Consumed { .. } => {}
             State::Completed { outcome: stored } => {
-                if let Stored::InPieces { length, .. } = stored {
-                    self.write_pieces(id, record.fence, *length, &outcome);
+                if let Stored::Chunked { length, .. } = stored {
+                    self.write_chunks(id, record.fence, *length, &outcome);
                 }
                 let Ok(record) = record.form(|_| Ok::<_, Infallible>(outcome));
                 self.fresh.push((id, record));
@@ -113,9 +113,9 @@ impl<E: StorageEngine> Batch<'_, E> {
             State::Running { .. } if self.step.is_transaction => self.step.ended.push(id),
             State::Running { .. } => self.end_run(&id),
             State::Interrupted { .. } => self.step.writes.remove(&keys::interrupted(record.since, &id)),
-            // There may be hundreds of pieces. Nothing leads to them any more; the sweep removes them bit by bit.
-            State::Completed { outcome: Stored::InPieces { .. } } => {
-                self.step.writes.insert(&keys::grave(&id, record.fence), Bytes::new());
+            // There may be hundreds of chunks. Nothing leads to them any more; the sweep removes them bit by bit.
+            State::Completed { outcome: Stored::Chunked { .. } } => {
+                self.step.writes.insert(&keys::tombstone(&id, record.fence), Bytes::new());
             }
             State::Completed { outcome: Stored::Inline(_) } | State::Consumed { .. } => {}
         }
@@ -129,18 +129,18 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    fn write_pieces(&mut self, id: RecordId, fence: Fence, length: u64, outcome: &Bytes) {
-        let pieces = outcome.chunks(keys::PIECE_BYTES).map(|piece| outcome.slice_ref(piece));
-        self.pieces += pieces.len();
-        let pieces = keys::pieces(id, fence, length).zip(pieces);
+    fn write_chunks(&mut self, id: RecordId, fence: Fence, length: u64, outcome: &Bytes) {
+        let chunks = outcome.chunks(keys::CHUNK_BYTES).map(|chunk| outcome.slice_ref(chunk));
+        self.chunks += chunks.len();
+        let chunks = keys::chunks(id, fence, length).zip(chunks);
         if self.step.is_transaction {
-            pieces.for_each(|(key, piece)| self.step.writes.insert(&key, piece));
+            chunks.for_each(|(key, chunk)| self.step.writes.insert(&key, chunk));
         } else {
             // First what leads to them, if this process ends before their record does.
-            let grave = keys::grave(&id, fence);
-            self.step.ahead.push((grave.to_vec(), Bytes::new()));
-            self.step.ahead.extend(pieces.map(|(key, piece)| (key.to_vec(), piece)));
-            self.step.writes.remove(&grave);
+            let tombstone = keys::tombstone(&id, fence);
+            self.step.ahead.push((tombstone.to_vec(), Bytes::new()));
+            self.step.ahead.extend(chunks.map(|(key, chunk)| (key.to_vec(), chunk)));
+            self.step.writes.remove(&tombstone);
         }
     }
 
@@ -154,7 +154,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         let listed = scan_keys(self.engine, keys::INTERRUPTED).map_while(Result::ok);
         let of_it = listed.filter(|key| keys::id_of(key.as_ref()) == Some(id));
         of_it.for_each(|key| self.step.writes.remove(key.as_ref()));
-        self.step.writes.insert(&keys::grave(&id, fence), Bytes::new());
+        self.step.writes.insert(&keys::tombstone(&id, fence), Bytes::new());
         self.sums.records -= 1;
         self.overlay.insert(id, None);
     }
@@ -205,7 +205,7 @@ pub(super) fn outcome_bytes(record: Option<&Record<Stored>>) -> i64 {
 }
 
 /// Whether what this change writes may be written key by key: a claim of what there was no record of, and the
-/// completion of a run, unless its outcome is in pieces, which a grave leads to until the record does.
+/// completion of a run, unless its outcome is in chunks, which a tombstone leads to until the record does.
 fn is_one_by_one(old: Option<&Record<Stored>>, new: Option<&Record<Stored>>) -> bool {
     let was_there = old.map(|old| &old.state);
     match new.map(|new| &new.state) {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::batch::Batch;
 use super::keys;
 use super::records::outcome_bytes;
-use super::state::Shared;
+use super::state::StoreState;
 use super::storage_engine::{ReadError, StorageEngine, scan_keys};
 use crate::key::RecordId;
 use crate::record::Fence;
@@ -15,9 +15,9 @@ use crate::store::StoreError;
 /// How many records, or entries, are written in one batch.
 const PER_BATCH: usize = 512;
 
-/// Reads every record, and lists it; those of runs are said to be cut short. If the process ends meanwhile, the next
+/// Reads every record, and lists it; those of runs are said to be interrupted. If the process ends meanwhile, the next
 /// one does it again.
-pub(super) fn repair<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result<(), String> {
+pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Result<(), String> {
     tracing::error!(
         target: "tower_idempotency", path = %shared.path.display(),
         "what lists the records is damaged; it is made anew, for which every record is read"
@@ -56,7 +56,7 @@ pub(super) fn repair<E: StorageEngine>(shared: &Shared<E>, engine: &E) -> Result
     Batch::new(shared, engine).commit_totals()
 }
 
-/// Lists a record, past its time or not; one of a run as cut short.
+/// Lists a record, past its time or not; one of a run as interrupted.
 fn list<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
     match batch.current(id) {
         Ok(Some(record)) => {

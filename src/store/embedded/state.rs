@@ -26,7 +26,7 @@ pub(crate) const PANICKED: &str = "the database panicked";
 pub(super) const SLOW: Duration = Duration::from_secs(5);
 /// How long a write may take before no new key is taken until it is over.
 const LATE: Duration = Duration::from_millis(2_500);
-/// How many verbs may wait for the writer before no new key is taken.
+/// How many commands may wait for the writer before no new key is taken.
 const MOST_WAITING: usize = 4_096;
 /// How many threads read at a time.
 pub(super) const READERS: u32 = 4;
@@ -36,7 +36,7 @@ pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
 
 /// An opened store.
 #[derive(Debug)]
-pub(super) struct Shared<E: StorageEngine> {
+pub(super) struct StoreState<E: StorageEngine> {
     pub(super) path: PathBuf,
     pub(super) slots: Arc<Slots>,
     /// `None` once the store is closed.
@@ -66,7 +66,7 @@ pub(super) struct Shared<E: StorageEngine> {
     pub(super) lock: Lock,
 }
 
-impl<E: StorageEngine> Shared<E> {
+impl<E: StorageEngine> StoreState<E> {
     /// The engine, unless the store is closed. Who has it lets it go with [`let_go`](Self::let_go).
     pub(super) fn engine(&self) -> Option<E> {
         self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -170,7 +170,7 @@ impl<E: StorageEngine> Shared<E> {
         if self.space.is_low() { full("min_free_space") } else { Ok(()) }
     }
 
-    /// Refuses new keys while so many verbs wait that, or the batch under way takes so long that, the writer is behind.
+    /// Refuses new keys while so many commands wait that, or the batch under way takes so long that, the writer is behind.
     pub(super) fn check_load(&self, waiting: usize) -> Result<(), StoreError> {
         self.check_queue(waiting)?;
         if self.batch_age().is_some_and(|age| age >= LATE) {
@@ -179,11 +179,11 @@ impl<E: StorageEngine> Shared<E> {
         Ok(())
     }
 
-    /// Refuses what can be refused while so many verbs wait for the writer.
+    /// Refuses what can be refused while so many commands wait for the writer.
     pub(super) fn check_queue(&self, waiting: usize) -> Result<(), StoreError> {
         self.check()?;
         if waiting >= MOST_WAITING {
-            return Err(StoreError::Overloaded { reason: "4,096 verbs wait for the disk" });
+            return Err(StoreError::Overloaded { reason: "4,096 commands wait for the disk" });
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl<E: StorageEngine> Shared<E> {
     }
 }
 
-impl<E: StorageEngine> Drop for Shared<E> {
+impl<E: StorageEngine> Drop for StoreState<E> {
     /// The last handle is gone and nobody called `close`.
     fn drop(&mut self) {
         let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).take();

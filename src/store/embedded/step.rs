@@ -15,15 +15,15 @@ use crate::key::RecordId;
 use crate::record::Record;
 use crate::store::StoreError;
 
-/// How many pieces of long outcomes are written between two syncs: 128 KB.
-const PIECES_AT_ONCE: usize = 32;
-/// What one verb writes at most beside its pieces: a record with its outcome, and what lists it.
+/// How many chunks of long outcomes are written between two syncs: 128 KB.
+const CHUNKS_AT_ONCE: usize = 32;
+/// What one command writes at most beside its chunks: a record with its outcome, and what lists it.
 const MAX_VERB: usize = 8 * 1024;
 
 const READ_FAILED: &str = "a read failed meanwhile";
 
 impl<E: StorageEngine> Batch<'_, E> {
-    /// Writes what was decided so far, if another verb might not fit into the step. To be called between two verbs. If
+    /// Writes what was decided so far, if another command might not fit into the step. To be called between two commands. If
     /// it fails, so does the batch.
     pub(super) fn divide(&mut self) {
         if self.step.writes.bytes() + MAX_VERB > E::MAX_STEP {
@@ -84,7 +84,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.overlay.extend(beside.overlay);
         self.sums = beside.sums;
         self.listed += beside.listed;
-        self.pieces += beside.pieces;
+        self.chunks += beside.chunks;
         self.fresh.extend(beside.fresh);
         self.gone.extend(beside.gone);
         beside.step.ended.iter().for_each(|id| self.end_run(id));
@@ -136,18 +136,18 @@ impl<E: StorageEngine> Batch<'_, E> {
         if early || is_written { self.engine.sync() } else { Ok(()) }
     }
 
-    /// Writes what was decided so far: first the pieces of long outcomes, a little at a time and each made durable,
+    /// Writes what was decided so far: first the chunks of long outcomes, a little at a time and each made durable,
     /// then in one step everything else.
     fn write_out(&mut self) -> Result<(), String> {
         let ahead = std::mem::take(&mut self.step.ahead);
         if !ahead.is_empty() {
             self.sync_from(0)?;
         }
-        for slice in ahead.chunks(PIECES_AT_ONCE) {
-            let mut pieces = Writes::default();
-            slice.iter().for_each(|(key, piece)| pieces.insert(key, piece.clone()));
-            pieces.require_atomic();
-            self.engine.write(pieces)?;
+        for slice in ahead.chunks(CHUNKS_AT_ONCE) {
+            let mut chunks = Writes::default();
+            slice.iter().for_each(|(key, chunk)| chunks.insert(key, chunk.clone()));
+            chunks.require_atomic();
+            self.engine.write(chunks)?;
             self.engine.sync()?;
             self.unsynced = 0;
         }

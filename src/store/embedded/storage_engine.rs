@@ -23,7 +23,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     type Value: AsRef<[u8]>;
     /// What an application writes together with a record. What it holds of the application's is
     /// [`Theirs`](super::transact::Theirs).
-    type Effect: Send + 'static;
+    type Transaction: Send + 'static;
     /// What the thread that watches over it keeps for it: see [`tend`](Self::tend).
     type Watch: Default;
 
@@ -47,7 +47,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Runs `effect`, and writes what it wrote together with what `own` makes of its outcome; says the outcome, and how
     /// many bytes the effect wrote, without what `own` said. `own` may be called again, when what it said before was
     /// undone.
-    fn transact(&self, effect: &mut Self::Effect, own: Own<'_>) -> Transacted<(Bytes, usize)>;
+    fn transact(&self, effect: &mut Self::Transaction, own: Own<'_>) -> Transacted<(Bytes, usize)>;
 
     /// Helps a write on that has been under way for a second, and is called again and again until it is over.
     fn nudge(&self);

@@ -8,11 +8,11 @@ use futures_util::future::Either;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::command::{Command, ReplyTo, Submitted};
 use super::queue::Sender;
-use super::state::Shared;
+use super::state::StoreState;
 use super::storage_engine::StorageEngine;
 use super::transact::{CommitError, Purpose, Transact};
-use super::verb::{Reply, Step, Verb};
 use super::{close, read};
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
@@ -27,8 +27,8 @@ pub(crate) struct Embedded<E: StorageEngine>(Arc<Inner<E>>);
 
 #[derive(Debug)]
 struct Inner<E: StorageEngine> {
-    shared: Arc<Shared<E>>,
-    writer: Sender<Verb<E>>,
+    shared: Arc<StoreState<E>>,
+    writer: Sender<Command<E>>,
 }
 
 impl<E: StorageEngine> Clone for Embedded<E> {
@@ -38,7 +38,7 @@ impl<E: StorageEngine> Clone for Embedded<E> {
 }
 
 impl<E: StorageEngine> Embedded<E> {
-    pub(super) fn new(shared: Arc<Shared<E>>, writer: Sender<Verb<E>>) -> Self {
+    pub(super) fn new(shared: Arc<StoreState<E>>, writer: Sender<Command<E>>) -> Self {
         Self(Arc::new(Inner { shared, writer }))
     }
 
@@ -48,7 +48,7 @@ impl<E: StorageEngine> Embedded<E> {
     }
 
     #[cfg(test)]
-    pub(super) fn shared(&self) -> &Shared<E> {
+    pub(super) fn shared(&self) -> &StoreState<E> {
         &self.0.shared
     }
 
@@ -59,7 +59,7 @@ impl<E: StorageEngine> Embedded<E> {
 
     /// Makes durable what was written to the engine past the store.
     pub(crate) fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<E> {
-        answer(self.send(Verb::Sync))
+        answer(self.send(Command::Sync))
     }
 
     /// Finishes what was asked for and closes the store, for all its handles.
@@ -68,7 +68,7 @@ impl<E: StorageEngine> Embedded<E> {
     }
 
     /// Sends a transaction to the writer, now. It is answered in any case.
-    pub(crate) fn transact(&self, transact: Transact<E::Effect>) {
+    pub(crate) fn transact(&self, transact: Transact<E::Transaction>) {
         let shared = &self.0.shared;
         let checked = match transact.purpose {
             Purpose::Run(_) => shared.check(),
@@ -76,8 +76,8 @@ impl<E: StorageEngine> Embedded<E> {
             Purpose::Own(_) => shared.check_queue(self.0.writer.waiting()),
         };
         let (answer, error) = match checked {
-            Ok(()) => match self.0.writer.send(Verb::Transact(Box::new(transact))) {
-                Err(Verb::Transact(transact)) => (transact.answer, closed()),
+            Ok(()) => match self.0.writer.send(Command::Transact(Box::new(transact))) {
+                Err(Command::Transact(transact)) => (transact.answer, closed()),
                 _ => return,
             },
             Err(error) => (transact.answer, error),
@@ -85,11 +85,11 @@ impl<E: StorageEngine> Embedded<E> {
         answer(Err(CommitError::Store(error)));
     }
 
-    /// Sends a verb to the writer, now.
-    fn send<T>(&self, verb: impl FnOnce(Reply<T>) -> Verb<E>) -> Sent<T> {
+    /// Sends a command to the writer, now.
+    fn send<T>(&self, command: impl FnOnce(ReplyTo<T>) -> Command<E>) -> Sent<T> {
         let (reply, answer) = oneshot::channel();
         self.0.shared.check()?;
-        self.0.writer.send(verb(reply)).map_err(|_| closed())?;
+        self.0.writer.send(command(reply)).map_err(|_| closed())?;
         Ok(answer)
     }
 
@@ -121,7 +121,7 @@ impl<E: StorageEngine> Embedded<E> {
     }
 }
 
-/// A verb on its way, and where its answer will be.
+/// A command on its way, and where its answer will be.
 type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
 
 async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
@@ -165,7 +165,8 @@ impl<E: StorageEngine> Embedded<E> {
                     Some(_) => self.0.shared.check_load(self.0.writer.waiting()),
                     None => Ok(()),
                 };
-                let sent = checked.and_then(|()| self.send(|reply| Verb::Apply(Step::new(id, transition, reply))));
+                let sent =
+                    checked.and_then(|()| self.send(|reply| Command::Apply(Submitted::new(id, transition, reply))));
                 Either::Left(Either::Right(answer(sent)))
             }
         }
@@ -177,7 +178,7 @@ impl<E: StorageEngine> Embedded<E> {
 
     pub(crate) fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         // It takes many batches, and may be ever so long.
-        let sent = self.send(|reply| Verb::Sweep(limit, reply));
+        let sent = self.send(|reply| Command::Sweep(limit, reply));
         async move { sent?.await.unwrap_or_else(|_| Err(gone())) }
     }
 

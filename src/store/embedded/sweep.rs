@@ -1,7 +1,7 @@
 //! Deleting what is past its expiry, in slices small enough to hold nobody up.
 //!
-//! A record goes at once, and its place in a list with the list. The pieces of a long outcome, which may be hundreds,
-//! are left in a grave and removed bit by bit.
+//! A record goes at once, and its place in a list with the list. The chunks of a long outcome, which may be hundreds,
+//! are left in a tombstone and removed bit by bit.
 
 use super::batch::Batch;
 use super::storage_engine::{ReadError, StorageEngine, scan, scan_keys};
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slice {
     pub(super) records: usize,
-    pub(super) pieces: usize,
+    pub(super) chunks: usize,
 }
 
 /// What came of a slice.
@@ -30,9 +30,9 @@ pub(super) struct Swept {
 
 /// Adds the deletion of a slice to `batch`.
 pub(super) fn sweep<E: StorageEngine>(batch: &mut Batch<'_, E>, slice: Slice) -> Result<Swept, StoreError> {
-    let pieces = remove_pieces(batch, slice.pieces)?;
+    let chunks = remove_chunks(batch, slice.chunks)?;
     let (records, seen) = remove_expired(batch, slice.records)?;
-    Ok(Swept { records, seen, more: pieces > 0 || seen > 0 })
+    Ok(Swept { records, seen, more: chunks > 0 || seen > 0 })
 }
 
 fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(usize, usize), StoreError> {
@@ -106,27 +106,27 @@ fn remove<E: StorageEngine>(
     }
 }
 
-fn remove_pieces<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<usize, StoreError> {
+fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<usize, StoreError> {
     let mut removed = 0;
-    for grave in scan_keys(batch.engine, keys::GRAVES) {
+    for tombstone in scan_keys(batch.engine, keys::TOMBSTONES) {
         if removed >= limit {
             break;
         }
-        let grave = read(batch, grave)?;
-        let grave = grave.as_ref();
-        // Its record may be completed in this very batch, with pieces under the same keys.
-        if grave.get(1..33).and_then(keys::id_of).is_some_and(|id| batch.has_changed(&id)) {
+        let tombstone = read(batch, tombstone)?;
+        let tombstone = tombstone.as_ref();
+        // Its record may be completed in this very batch, with chunks under the same keys.
+        if tombstone.get(1..33).and_then(keys::id_of).is_some_and(|id| batch.has_changed(&id)) {
             continue;
         }
-        let pieces = scan_keys(batch.engine, &keys::buried(grave)).take(limit - removed);
-        for piece in pieces {
-            let piece = read(batch, piece)?;
-            batch.erase(piece.as_ref());
+        let chunks = scan_keys(batch.engine, &keys::buried(tombstone)).take(limit - removed);
+        for chunk in chunks {
+            let chunk = read(batch, chunk)?;
+            batch.erase(chunk.as_ref());
             batch.divide();
             removed += 1;
         }
         if removed < limit {
-            batch.erase(grave);
+            batch.erase(tombstone);
             removed += 1;
         }
     }

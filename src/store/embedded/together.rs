@@ -1,4 +1,4 @@
-//! Effect and record in one transaction: what the writer does. A crash leaves both or neither.
+//! Transaction and record in one transaction: what the writer does. A crash leaves both or neither.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::store::StoreError;
 
 impl<E: StorageEngine> Batch<'_, E> {
     /// Runs a transaction, and answers once this batch is durable.
-    pub(super) fn transact(&mut self, transact: Transact<E::Effect>) {
+    pub(super) fn transact(&mut self, transact: Transact<E::Transaction>) {
         let Transact { purpose, mut effect, answer } = transact;
         let answer = move |result| quietly(|| answer(result));
         let ran = match purpose {
@@ -37,7 +37,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Effect) -> Transacted<Bytes> {
+    fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Transaction) -> Transacted<Bytes> {
         let id = completion.hold.id;
         let current = self.current(id).map_err(|error| CommitError::Store(self.shared.read_failed(error, id)))?;
         let live = current.clone().and_then(|record| record.live(self.now));
@@ -63,7 +63,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// A transaction of the application that completes no run.
-    fn write_alone(&mut self, effect: &mut E::Effect) -> Transacted<Bytes> {
+    fn write_alone(&mut self, effect: &mut E::Transaction) -> Transacted<Bytes> {
         self.make_way().map_err(CommitError::Store)?;
         let ran = self.engine.transact(effect, &mut |_| Ok(Writes::default()));
         self.ran(ran, 0)

@@ -1,4 +1,4 @@
-//! Effect and record in one transaction: what is sent to the writer, what comes of it, and how what is the
+//! Transaction and record in one transaction: what is sent to the writer, what comes of it, and how what is the
 //! application's is dropped. `Twice`, `Over`, `Foreign` and `Unprotected` are said before anything is sent.
 
 use std::any::Any;
@@ -118,14 +118,14 @@ pub(crate) enum Purpose {
 }
 
 /// How the writer answers.
-type Answer = Box<dyn FnOnce(Transacted<Bytes>) + Send>;
+type Respond = Box<dyn FnOnce(Transacted<Bytes>) + Send>;
 
 /// A transaction on its way to the writer. If it is dropped unanswered, what its answer holds is dropped with it.
 pub(crate) struct Transact<F> {
     /// What it completes; where it is no run's, until when it may begin.
     pub(crate) purpose: Purpose,
     pub(crate) effect: F,
-    pub(crate) answer: Answer,
+    pub(crate) answer: Respond,
 }
 
 /// What is the application's. Wherever it is dropped, unasked, unanswered or while something panics, it is dropped

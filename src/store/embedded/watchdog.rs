@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::directory::Lock;
-use super::state::{SLOW, Shared};
+use super::state::{SLOW, StoreState};
 use super::storage_engine::StorageEngine;
 use crate::within::WRITE_STUCK_AFTER;
 
@@ -22,7 +22,7 @@ const NUDGED_AFTER: Duration = Duration::from_secs(1);
 /// Looks again and again, until the store is gone, closed or poisoned; and tends the engine until all its handles are
 /// gone, those that were lent too. So long the directory is locked: who opens it next is not told by the engine that it
 /// is in use, and doesn't meet who asks the engine. Drops `tends` as soon as it does.
-pub(super) fn run<E: StorageEngine>(shared: &Weak<Shared<E>>, path: &Path, lock: &Lock, tends: Sender<Infallible>) {
+pub(super) fn run<E: StorageEngine>(shared: &Weak<StoreState<E>>, path: &Path, lock: &Lock, tends: Sender<Infallible>) {
     let mut watch = E::Watch::default();
     drop(tends);
     let (mut reported, mut given_up) = (false, false);
@@ -81,7 +81,7 @@ pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T)
 }
 
 /// Looks at the batch under way; says whether it is given up.
-pub(super) fn look<E: StorageEngine>(shared: &Shared<E>, reported: &mut bool) -> bool {
+pub(super) fn look<E: StorageEngine>(shared: &StoreState<E>, reported: &mut bool) -> bool {
     let age = shared.batch_age();
     if age.is_some_and(|age| age >= NUDGED_AFTER)
         && let Some(engine) = shared.engine()

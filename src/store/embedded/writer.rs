@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::batch::Batch;
+use super::command::{Command, ReplyTo};
 use super::gather::{Load, Patience};
 use super::queue::{Closed, Receiver};
-use super::state::{PANICKED, Shared};
+use super::state::{PANICKED, StoreState};
 use super::storage_engine::StorageEngine;
 use super::sweep::{Slice, sweep};
-use super::verb::{Reply, Verb};
 
 /// The least that is swept along with a batch of requests: little, so that they are not held up. If the batch lists
 /// more records as expiring, as many are swept, so that sweeping keeps up with writing.
-const SWEPT_BESIDE: Slice = Slice { records: 16, pieces: 16 };
-/// How many pieces are swept, which is quick, for each one that the batch writes.
+const SWEPT_BESIDE: Slice = Slice { records: 16, chunks: 16 };
+/// How many chunks are swept, which is quick, for each one that the batch writes.
 const PIECES_PER_WRITTEN: usize = 2;
 /// What is swept in a batch of its own while nobody asks for anything. Who asks then waits for its end.
-pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, pieces: 64 };
+pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, chunks: 64 };
 /// How often the thread looks for expired records.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often it looks how much is free on the disk while it has nothing to write.
@@ -31,27 +31,27 @@ const LOOK_EVERY: Duration = Duration::from_millis(125);
 pub(super) struct Asked {
     limit: usize,
     swept: usize,
-    reply: Reply<usize>,
+    reply: ReplyTo<usize>,
 }
 
 impl Asked {
-    pub(super) fn new(limit: usize, reply: Reply<usize>) -> Self {
+    pub(super) fn new(limit: usize, reply: ReplyTo<usize>) -> Self {
         Self { limit, swept: 0, reply }
     }
 }
 
 /// Runs until the store is closed or the last handle is gone.
-pub(super) fn run<E: StorageEngine>(shared: &Arc<Shared<E>>, mut verbs: Receiver<Verb<E>>) {
+pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: Receiver<Command<E>>) {
     let Some(engine) = shared.engine() else { return };
     let mut writer =
         Writer { shared, backlog: false, asked: VecDeque::new(), swept: Instant::now(), patience: Patience::default() };
     let closed = loop {
         let wait = if writer.backlog || !writer.asked.is_empty() { Duration::ZERO } else { LOOK_EVERY };
-        if verbs.wait(1, wait) == Err(Closed) {
+        if commands.wait(1, wait) == Err(Closed) {
             break None;
         }
         shared.set_batch(Some(Instant::now()));
-        let close = writer.batch(&engine, &mut verbs);
+        let close = writer.batch(&engine, &mut commands);
         shared.set_batch(None);
         if close.is_some() {
             break close;
@@ -66,7 +66,7 @@ pub(super) fn run<E: StorageEngine>(shared: &Arc<Shared<E>>, mut verbs: Receiver
 }
 
 struct Writer<'a, E: StorageEngine> {
-    shared: &'a Shared<E>,
+    shared: &'a StoreState<E>,
     // Whether the last look found more expired records than it could delete.
     backlog: bool,
     asked: VecDeque<Asked>,
@@ -76,7 +76,7 @@ struct Writer<'a, E: StorageEngine> {
 
 impl<E: StorageEngine> Writer<'_, E> {
     /// One batch of what is queued. Says who asked for the store to be closed.
-    fn batch(&mut self, engine: &E, queue: &mut Receiver<Verb<E>>) -> Option<oneshot::Sender<()>> {
+    fn batch(&mut self, engine: &E, queue: &mut Receiver<Command<E>>) -> Option<oneshot::Sender<()>> {
         let mut load = Load::default();
         if self.shared.is_poisoned() {
             // The senders learn from their dropped replies.
@@ -92,7 +92,7 @@ impl<E: StorageEngine> Writer<'_, E> {
             // A failure poisons the store, and tells everybody.
             Ok(()) => drop(batch.commit()),
             // Before the batch is dropped, and with it the answers to what it had decided: who misses one finds the
-            // store poisoned. Only the answer of the verb under way went with the panic, a moment before.
+            // store poisoned. Only the answer of the command under way went with the panic, a moment before.
             Err(_) => self.shared.poison(PANICKED.to_owned()),
         }
         load.close
@@ -107,7 +107,7 @@ impl<E: StorageEngine> Writer<'_, E> {
     }
 
     /// Decides what is there, and what comes a moment later.
-    fn decide(&mut self, batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load) {
+    fn decide(&mut self, batch: &mut Batch<'_, E>, queue: &mut Receiver<Command<E>>, load: &mut Load) {
         decide_all(batch, queue, load);
         load.gather(queue, self.shared.slots.live(), &mut self.patience);
         decide_all(batch, queue, load);
@@ -131,9 +131,9 @@ impl<E: StorageEngine> Writer<'_, E> {
 }
 
 /// Decides what is there.
-fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Verb<E>>, load: &mut Load) {
-    while let Some(verb) = load.take(queue) {
-        decide(batch, verb);
+fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Command<E>>, load: &mut Load) {
+    while let Some(command) = load.take(queue) {
+        decide(batch, command);
         batch.divide();
     }
 }
@@ -142,23 +142,23 @@ fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<V
 pub(super) fn beside<E: StorageEngine>(batch: &Batch<'_, E>) -> Slice {
     Slice {
         records: SWEPT_BESIDE.records.max(batch.listed),
-        pieces: SWEPT_BESIDE.pieces.max(PIECES_PER_WRITTEN * batch.pieces),
+        chunks: SWEPT_BESIDE.chunks.max(PIECES_PER_WRITTEN * batch.chunks),
     }
 }
 
-/// Decides one verb.
-pub(super) fn decide<E: StorageEngine>(batch: &mut Batch<'_, E>, verb: Verb<E>) {
-    match verb {
-        Verb::Apply(step) => batch.apply(step),
-        Verb::Transact(transact) => batch.transact(*transact),
-        Verb::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
-        Verb::Sync(reply) => batch.sync(reply),
+/// Decides one command.
+pub(super) fn decide<E: StorageEngine>(batch: &mut Batch<'_, E>, command: Command<E>) {
+    match command {
+        Command::Apply(step) => batch.apply(step),
+        Command::Transact(transact) => batch.transact(*transact),
+        Command::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
+        Command::Sync(reply) => batch.sync(reply),
         // `Load` keeps it back.
-        Verb::Close(_) => {}
+        Command::Close(_) => {}
     }
 }
 
-/// Sweeps a slice, where that was asked for; gives back what is not finished. After all other verbs of the batch: what
+/// Sweeps a slice, where that was asked for; gives back what is not finished. After all other commands of the batch: what
 /// is swept may be written again by one of them, under the same keys, and what a batch removes is removed last.
 pub(super) fn sweep_asked<E: StorageEngine>(batch: &mut Batch<'_, E>, asked: Asked) -> Option<Asked> {
     let Asked { limit, swept, reply } = asked;

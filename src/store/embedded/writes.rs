@@ -70,7 +70,7 @@ impl Writes {
     /// 1. The entries that list the records: one that lists what is not there is passed over.
     /// 2. The records.
     /// 3. The totals, which say up to which number they count the entries, and which ones are about to be removed.
-    ///    Where the step was cut short before them, the opening counts what is not in them: see
+    ///    Where the step was interrupted before them, the opening counts what is not in them: see
     ///    [`Cut`](super::present::Cut).
     /// 4. The entries that are removed.
     pub(crate) fn in_order(self) -> Vec<(Vec<u8>, Option<Bytes>)> {

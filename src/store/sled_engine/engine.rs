@@ -11,7 +11,7 @@ use sled::IVec;
 use super::durable::{Disk, Nudge};
 use super::pins::{Keeper, pinned};
 use super::segments;
-use super::transaction::{self, Effect, as_batch};
+use super::transaction::{self, Transaction, as_batch};
 use crate::store::OpenError;
 use crate::store::embedded::{Own, ReadError, StorageEngine, Transacted, Writes, directory};
 
@@ -53,7 +53,7 @@ impl StorageEngine for SledEngine {
     /// The bytes of memory in which sled keeps pages.
     type Options = u64;
     type Value = IVec;
-    type Effect = Effect;
+    type Transaction = Transaction;
     type Watch = Keeper;
 
     fn open(options: &u64, path: &Path, was_used: bool) -> Result<Self, OpenError> {
@@ -91,7 +91,7 @@ impl StorageEngine for SledEngine {
         self.disk.sync(&self.db)
     }
 
-    fn transact(&self, effect: &mut Effect, own: Own<'_>) -> Transacted<(Bytes, usize)> {
+    fn transact(&self, effect: &mut Transaction, own: Own<'_>) -> Transacted<(Bytes, usize)> {
         transaction::run(&self.tree, effect, own)
     }
 

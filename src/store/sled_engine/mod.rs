@@ -27,4 +27,4 @@ pub use builder::SledStoreBuilder;
 pub(super) use engine::SledEngine;
 pub use store::SledStore;
 pub use transaction::TransactionTree;
-pub(crate) use transaction::effect;
+pub(crate) use transaction::transaction;

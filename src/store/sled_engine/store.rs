@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream};
 
 use super::builder::SledStoreBuilder;
 use super::engine::SledEngine;
-use super::transaction::Effect;
+use super::transaction::Transaction;
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
@@ -120,7 +120,7 @@ impl SledStore {
     }
 
     /// Sends a transaction to the writer, now. It is answered in any case.
-    pub(crate) fn transact(&self, transact: Transact<Effect>) {
+    pub(crate) fn transact(&self, transact: Transact<Transaction>) {
         self.0.transact(transact);
     }
 }

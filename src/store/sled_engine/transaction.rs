@@ -116,16 +116,16 @@ impl fmt::Debug for TransactionTree<'_> {
 type Call = Box<dyn FnMut(&[TransactionalTree], &Failed) -> Result<Bytes, Abort<Reason>> + Send>;
 
 /// The application's closure, and the trees that it writes to.
-pub(crate) struct Effect {
+pub(crate) struct Transaction {
     trees: Vec<Tree>,
     call: Theirs<Call>,
 }
 
 /// The closure over `N` trees, as the engine takes it.
-pub(crate) fn effect<const N: usize, E: Send + 'static>(
+pub(crate) fn transaction<const N: usize, E: Send + 'static>(
     trees: [&Tree; N],
     mut closure: impl FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
-) -> Effect {
+) -> Transaction {
     let call = move |trees: &[TransactionalTree], failed: &Failed| {
         // As many as were given.
         let views = std::array::from_fn(|index| TransactionTree { tree: &trees[index], failed });
@@ -134,12 +134,12 @@ pub(crate) fn effect<const N: usize, E: Send + 'static>(
             Abort::Refused(error) => Abort::Refused(error),
         })
     };
-    Effect { trees: trees.map(Tree::clone).into(), call: Theirs::new(Box::new(call)) }
+    Transaction { trees: trees.map(Tree::clone).into(), call: Theirs::new(Box::new(call)) }
 }
 
 /// One of sled's transactions over the store's tree and the application's.
-pub(super) fn run(store: &Tree, effect: &mut Effect, own: Own<'_>) -> Transacted<(Bytes, usize)> {
-    let Effect { trees, call } = effect;
+pub(super) fn run(store: &Tree, effect: &mut Transaction, own: Own<'_>) -> Transacted<(Bytes, usize)> {
+    let Transaction { trees, call } = effect;
     check_trees(store, trees)?;
     // The store's tree is among them: sled refuses those of another database.
     let trees: Vec<Tree> = std::iter::once(store.clone()).chain(trees.iter().cloned()).collect();

@@ -76,7 +76,7 @@ impl StorageEngine for MapEngine {
     type Options = ();
     type Value = Vec<u8>;
     /// An outcome: it writes nothing of its own.
-    type Effect = Theirs<Bytes>;
+    type Transaction = Theirs<Bytes>;
     type Watch = ();
 
     fn open((): &(), path: &Path, _: bool) -> Result<Self, OpenError> {

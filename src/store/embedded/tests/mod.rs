@@ -12,13 +12,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::batch::Batch;
+use super::command::{Command, Submitted};
 use super::open::Setup;
 use super::space::Limits;
-use super::state::Shared;
+use super::state::StoreState;
 use super::storage_engine::{StorageEngine, scan_keys};
 use super::store::Embedded;
 use super::transact::{Purpose, Theirs, Transact};
-use super::verb::{Step, Verb};
 use super::writer::decide;
 use super::writes::Writes;
 use super::{keys, read};
@@ -37,10 +37,10 @@ trait Tested: StorageEngine {
     fn options() -> Self::Options;
 
     /// An effect with this outcome, and no more.
-    fn nothing_but(outcome: Bytes) -> Self::Effect;
+    fn nothing_but(outcome: Bytes) -> Self::Transaction;
 
     /// One that panics when it is dropped.
-    fn touchy() -> Self::Effect;
+    fn touchy() -> Self::Transaction;
 }
 
 /// A value of the application's that panics when it is dropped.
@@ -63,28 +63,28 @@ impl Tested for SledEngine {
         1 << 26
     }
 
-    fn nothing_but(outcome: Bytes) -> Self::Effect {
+    fn nothing_but(outcome: Bytes) -> Self::Transaction {
         let closure = move |[]: [sled_engine::TransactionTree<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
-        sled_engine::effect([], closure)
+        sled_engine::transaction([], closure)
     }
 
-    fn touchy() -> Self::Effect {
+    fn touchy() -> Self::Transaction {
         let touchy = Touchy;
         let closure = move |[]: [sled_engine::TransactionTree<'_>; 0]| {
             Ok::<_, super::Abort<()>>(Bytes::copy_from_slice(touchy.as_ref()))
         };
-        sled_engine::effect([], closure)
+        sled_engine::transaction([], closure)
     }
 }
 
 impl Tested for MapEngine {
     fn options() {}
 
-    fn nothing_but(outcome: Bytes) -> Self::Effect {
+    fn nothing_but(outcome: Bytes) -> Self::Transaction {
         Theirs::new(outcome)
     }
 
-    fn touchy() -> Self::Effect {
+    fn touchy() -> Self::Transaction {
         Theirs::new(Bytes::from_owner(Touchy))
     }
 }
@@ -122,12 +122,12 @@ fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
 }
 
 /// A transaction, for what it is, and nobody who waits for its answer.
-fn transact<E: StorageEngine>(purpose: Purpose, effect: E::Effect) -> Verb<E> {
-    Verb::Transact(Box::new(Transact { purpose, effect, answer: Box::new(drop) }))
+fn transact<E: StorageEngine>(purpose: Purpose, effect: E::Transaction) -> Command<E> {
+    Command::Transact(Box::new(Transact { purpose, effect, answer: Box::new(drop) }))
 }
 
 /// A transaction of the application's own.
-fn own<E: StorageEngine>(effect: E::Effect) -> Verb<E> {
+fn own<E: StorageEngine>(effect: E::Transaction) -> Command<E> {
     transact(Purpose::Own(Instant::now() + HOUR), effect)
 }
 
@@ -135,9 +135,9 @@ fn own<E: StorageEngine>(effect: E::Effect) -> Verb<E> {
 fn sent<E: StorageEngine>(
     id: RecordId,
     transition: Transition,
-) -> (Verb<E>, oneshot::Receiver<Result<Applied, StoreError>>) {
+) -> (Command<E>, oneshot::Receiver<Result<Applied, StoreError>>) {
     let (reply, answer) = oneshot::channel();
-    (Verb::Apply(Step::new(id, transition, reply)), answer)
+    (Command::Apply(Submitted::new(id, transition, reply)), answer)
 }
 
 fn step<E: StorageEngine>(
@@ -145,8 +145,8 @@ fn step<E: StorageEngine>(
     id: RecordId,
     transition: Transition,
 ) -> oneshot::Receiver<Result<Applied, StoreError>> {
-    let (verb, answer) = sent(id, transition);
-    decide(batch, verb);
+    let (command, answer) = sent(id, transition);
+    decide(batch, command);
     answer
 }
 
@@ -188,7 +188,7 @@ fn set<E: StorageEngine>(engine: &E, key: &[u8], value: Option<Bytes>) {
 /// A store without its writer's thread, in which nothing happens by itself.
 struct Still<E: Tested> {
     // Before the engine: it lets its own go with the last handle.
-    shared: Shared<E>,
+    shared: StoreState<E>,
     engine: E,
     clock: ManualClock,
     _directory: tempfile::TempDir,

@@ -11,7 +11,7 @@ use crate::store::embedded::present::Present;
 use crate::store::embedded::storage_engine::{scan, scan_keys};
 use crate::store::embedded::totals::Totals;
 
-/// What is in the step that is cut short, beside what was there before.
+/// What is in the step that is interrupted, beside what was there before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     /// One run ends, one begins, and one is completed whose claim left no trace.
@@ -103,7 +103,7 @@ fn whatever_prefix_of_a_step_is_recovered_makes_sense_and_needs_no_repair() {
     });
 }
 
-// A crash between two steps of an opening: what lists the runs is removed after they are said to be cut short.
+// A crash between two steps of an opening: what lists the runs is removed after they are said to be interrupted.
 #[test]
 fn an_opening_that_is_cut_short_between_two_steps_loses_no_run() {
     on_each!(E, {
@@ -132,7 +132,7 @@ fn an_opening_that_is_cut_short_between_two_steps_loses_no_run() {
     });
 }
 
-// A repair that is cut short is begun again: the lists that it found damaged are not taken for whole.
+// A repair that is interrupted is begun again: the lists that it found damaged are not taken for whole.
 #[test]
 fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
     on_each!(E, {
@@ -167,7 +167,7 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
         engine.sync().unwrap();
         engine.close();
         let still = opened::<E>(&directory);
-        assert_eq!(assert_known(&still), 302, "two runs were cut short");
+        assert_eq!(assert_known(&still), 302, "two runs were interrupted");
         assert_listed(&still);
     });
 }

@@ -1,4 +1,4 @@
-//! What the writer does with its verbs: in bounded steps, in slices, in time.
+//! What the writer does with its commands: in bounded steps, in slices, in time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,17 +12,17 @@ use crate::store::embedded::writes::ENTRY_BYTES;
 #[test]
 fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
     on_each!(E, {
-        const PIECES: usize = 263; // of a megabyte
+        const CHUNKS: usize = 263; // of a megabyte
         let still = Still::<E>::new();
         let count = |kind| still.count(kind);
         for number in 0..4 {
             let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
             let mut batch = still.batch();
             let _answer = step(&mut batch, hold.id, Transition::Complete(completion(hold, vec![1; 1 << 20])));
-            assert_eq!(beside(&batch).pieces, 2 * PIECES, "sweeping keeps up with writing");
+            assert_eq!(beside(&batch).chunks, 2 * CHUNKS, "sweeping keeps up with writing");
             batch.commit().unwrap();
         }
-        assert_eq!((count("r"), count("c")), (4, 4 * PIECES));
+        assert_eq!((count("r"), count("c")), (4, 4 * CHUNKS));
         still.clock.advance(HOUR);
         let mut left = count("c");
         loop {
@@ -33,7 +33,7 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
                 break;
             }
             let now = count("c");
-            assert!(left - now <= SWEPT_IDLE.pieces, "{} in one slice", left - now);
+            assert!(left - now <= SWEPT_IDLE.chunks, "{} in one slice", left - now);
             left = now;
         }
         assert_eq!([count("r"), count("e"), count("g"), count("c")], [0; 4]);
@@ -68,18 +68,18 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             let [Hold { id, fence, .. }] = claim(&still, &["k"])[..] else { panic!("one") };
             let mut batch = still.batch();
             let _answer = step(&mut batch, id, Transition::Interrupt { fence, status: None });
-            // What a run leaves that is killed between the pieces of its outcome and its record.
-            batch.write(&keys::grave(&id, fence), Bytes::new());
-            batch.write(&keys::piece(&id, fence, 0), &b"a piece"[..]);
+            // What a run leaves that is killed between the chunks of its outcome and its record.
+            batch.write(&keys::tombstone(&id, fence), Bytes::new());
+            batch.write(&keys::chunk(&id, fence, 0), &b"a chunk"[..]);
             batch.commit().unwrap();
 
             let outcome = Bytes::from(vec![7; 5_000]);
             let resolution = Resolution::Outcome(outcome.clone());
             let (resolve, _answer) = sent(id, Transition::Resolve(fence, resolution, HOUR));
-            let swept = Verb::Sweep(100, oneshot::channel().0);
-            let verbs = if sweep_first { [swept, resolve] } else { [resolve, swept] };
+            let swept = Command::Sweep(100, oneshot::channel().0);
+            let commands = if sweep_first { [swept, resolve] } else { [resolve, swept] };
             let mut batch = still.batch();
-            verbs.into_iter().for_each(|verb| decide(&mut batch, verb));
+            commands.into_iter().for_each(|command| decide(&mut batch, command));
             let sweeps = std::mem::take(&mut batch.sweeps);
             for (limit, reply) in sweeps {
                 assert!(sweep_asked(&mut batch, Asked::new(limit, reply)).is_none());
@@ -169,13 +169,13 @@ fn trap_86_a_batch_is_written_in_steps_each_of_which_is_bounded_whatever_its_ver
         assert!(batch.unsynced > 0, "some is written");
         batch.commit().unwrap();
         assert!(ids.iter().all(|id| still.load(*id).is_some()));
-        // What a verb takes is counted in full: keys, values, and what sled adds.
+        // What a command takes is counted in full: keys, values, and what sled adds.
         let mut batch = still.batch();
         complete(&still, &mut batch, "one", Bytes::from(vec![7; 1_000]));
         assert!(batch.step.writes.bytes() > 1_000 + 33 + ENTRY_BYTES, "{}", batch.step.writes.bytes());
         still.clock.advance(HOUR);
         let mut batch = still.batch();
-        sweep(&mut batch, Slice { records: 50, pieces: 0 }).unwrap();
+        sweep(&mut batch, Slice { records: 50, chunks: 0 }).unwrap();
         assert!(
             batch.step.writes.bytes() > 50 * (33 + ENTRY_BYTES),
             "removals count too: {}",
@@ -196,7 +196,7 @@ fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
         };
         let mut batch = still.batch();
         complete(&still, &mut batch, "inline", Bytes::from(vec![7; 3_000]));
-        complete(&still, &mut batch, "in pieces", Bytes::from(vec![7; 7_000]));
+        complete(&still, &mut batch, "in chunks", Bytes::from(vec![7; 7_000]));
         batch.commit().unwrap();
         assert!(matches!(claim("new"), Err(StoreError::Full { limit: "max_bytes" })));
         assert!(matches!(claim("inline"), Ok(Reply::Refused)));
@@ -215,12 +215,12 @@ fn a_transaction_that_panics_when_it_is_dropped_neither_ends_the_writer_nor_who_
         let directory = tempfile::tempdir().unwrap();
         let shared = Arc::new(setup::<E>(&clock()).prepare(&directory.path().join("s")).unwrap());
         shared.poison("a test".to_owned());
-        let (sender, verbs) = queue();
+        let (sender, commands) = queue();
         let (reply, mut closed) = oneshot::channel();
-        for verb in [own(E::touchy()), Verb::Close(reply), own(E::touchy())] {
-            assert!(sender.send(verb).is_ok());
+        for command in [own(E::touchy()), Command::Close(reply), own(E::touchy())] {
+            assert!(sender.send(command).is_ok());
         }
-        writer::run(&shared, verbs);
+        writer::run(&shared, commands);
         closed.try_recv().expect("who closes is answered");
     });
 }
@@ -245,8 +245,8 @@ fn many_small_transactions_write_little_between_two_syncs() {
         for number in 0..512 {
             let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
             let before = batch.unsynced;
-            let verb = transact(Purpose::Run(own_completion(hold)), E::nothing_but(Bytes::from("x")));
-            decide(&mut batch, verb);
+            let command = transact(Purpose::Run(own_completion(hold)), E::nothing_but(Bytes::from("x")));
+            decide(&mut batch, command);
             let written = batch.unsynced.checked_sub(before).unwrap_or_else(|| {
                 syncs += 1;
                 batch.unsynced

@@ -11,23 +11,23 @@ use crate::key::RecordId;
 use crate::record::{Applied, Transition};
 use crate::store::StoreError;
 
-/// What a verb writes beside its outcome: its record, and its share of what lists it.
+/// What a command writes beside its outcome: its record, and its share of what lists it.
 const VERB_BYTES: usize = 256;
 
 /// Where an answer goes.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(super) type ReplyTo<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A step that is to be taken on a record.
-pub(super) struct Step {
+pub(super) struct Submitted {
     pub(super) id: RecordId,
     pub(super) transition: Transition,
-    pub(super) reply: Reply<Applied>,
+    pub(super) reply: ReplyTo<Applied>,
     // Until when somebody waits for it. Only a claim has one.
     deadline: Option<Instant>,
 }
 
-impl Step {
-    pub(super) fn new(id: RecordId, transition: Transition, reply: Reply<Applied>) -> Self {
+impl Submitted {
+    pub(super) fn new(id: RecordId, transition: Transition, reply: ReplyTo<Applied>) -> Self {
         // A time too far away for the clock is none.
         let deadline = transition.claim().and_then(|claim| Instant::now().checked_add(claim.patience));
         Self { id, transition, reply, deadline }
@@ -44,17 +44,17 @@ impl Step {
 
 /// What the handles send.
 #[allow(clippy::large_enum_variant, reason = "nearly all are the largest")]
-pub(super) enum Verb<E: StorageEngine> {
-    Apply(Step),
-    Transact(Box<Transact<E::Effect>>),
-    Sweep(usize, Reply<usize>),
+pub(super) enum Command<E: StorageEngine> {
+    Apply(Submitted),
+    Transact(Box<Transact<E::Transaction>>),
+    Sweep(usize, ReplyTo<usize>),
     /// Makes durable what was written to the engine past the store.
-    Sync(Reply<()>),
+    Sync(ReplyTo<()>),
     /// Ends the thread, once all that was sent before is answered.
     Close(oneshot::Sender<()>),
 }
 
-impl<E: StorageEngine> Verb<E> {
+impl<E: StorageEngine> Command<E> {
     /// The bytes of its outcome.
     pub(super) fn bytes(&self) -> usize {
         match self {
