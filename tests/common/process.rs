@@ -173,15 +173,13 @@ fn server(mut child: Process, stdout: BufReader<ChildStdout>, log: Output, first
     Ok(Server { child, address, output: drain(stdout), log })
 }
 
-/// The example, as the laboratories' library makes it.
-#[cfg(idempotency_laboratory)]
+/// The example: where it is a program of the package under test, as in the laboratories, that one; else the one that stands
+/// beside the directory of the test programs.
 fn program() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_payment_server_laboratory"))
-}
-
-/// The example, which stands beside the directory of the test programs.
-#[cfg(not(idempotency_laboratory))]
-fn program() -> PathBuf {
+    let own = option_env!("CARGO_BIN_EXE_payment_server").or(option_env!("CARGO_BIN_EXE_payment_server_laboratory"));
+    if let Some(own) = own {
+        return own.into();
+    }
     let test = std::env::current_exe().expect("a test knows where it is");
     let profile = test.parent().and_then(Path::parent).expect("tests are built into target/<profile>/deps");
     profile.join("examples").join(format!("payment_server{}", std::env::consts::EXE_SUFFIX))

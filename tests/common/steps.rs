@@ -7,7 +7,7 @@ use tower_idempotency::record::{Applied, Claim, Completion, Fence, Hold, Record,
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
-const DAY: Duration = Duration::from_secs(86_400);
+use super::time::DAY;
 
 /// A claim, and of what.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,118 @@
+//! Whatever the order in which threads come between each other: one run, one answer for all, and nobody waits for ever.
+//!
+//! A schedule is one order of steps. Some are drawn at random; for the smallest cases, all with few preemptions are gone
+//! through. The long form; its last line has the figures:
+//!
+//! ```text
+//! SCHEDULES=100000 cargo test --release --package interleavings -- --nocapture
+//! ```
+//!
+//! `SCHEDULES` is the number of each scenario's random schedules. One that fails is printed with its scenario, and goes the
+//! same way again by
+//!
+//! ```text
+//! SCENARIO='duplicates' SCHEDULE=4711.0.0.2.1.… cargo test --package interleavings -- --nocapture
+//! ```
+
+#[path = "../../tests/harness/child.rs"]
+mod child;
+#[path = "../../tests/harness/control.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod control;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use interleavings::explore::{self, Explored};
+use interleavings::scenarios::{AT_RANDOM, EXHAUSTIVELY, Scenario};
+
+/// Of each scenario, unless told otherwise.
+const SCHEDULES: usize = 300;
+const PREEMPTIONS: usize = 1;
+/// From so many schedules on, one more; and no more than so many, or `SCHEDULES`, where all are gone through.
+const MANY: usize = 20_000;
+
+#[test]
+fn in_every_order_there_is_one_run_and_nobody_waits_for_ever() {
+    if let Ok(schedule) = std::env::var("SCHEDULE") {
+        return report(again(&std::env::var("SCENARIO").expect("SCENARIO says which"), &schedule));
+    }
+    let schedules = number("SCHEDULES").unwrap_or(SCHEDULES);
+    let preemptions = number("PREEMPTIONS").unwrap_or(if schedules >= MANY { PREEMPTIONS + 1 } else { PREEMPTIONS });
+    let random = AT_RANDOM.iter().map(|scenario| (scenario, None));
+    let exhaustive = EXHAUSTIVELY.iter().map(|scenario| (scenario, Some(preemptions)));
+    let all = exhaustive.chain(random).collect::<Vec<_>>();
+    report(side_by_side(&all, |(scenario, preemptions)| look(**scenario, *preemptions, schedules)));
+}
+
+/// What the answers of the laboratory are worth: without the slot it sees what becomes of it.
+#[test]
+fn a_slot_that_is_freed_before_the_record_is_durable_is_seen() {
+    let test = "in_every_order_there_is_one_run_and_nobody_waits_for_ever";
+    let violations = control::violations_when_broken(test, "slot", &[("SCHEDULES", "200")]);
+    println!("interleavings without the slot: violations {violations}");
+    assert!(violations > 0);
+}
+
+#[test]
+fn the_same_schedule_does_the_same() {
+    for scenario in AT_RANDOM {
+        let explored = explore::twice(scenario, 30);
+        assert!(explored.violations.is_empty(), "{:?}", explored.violations);
+    }
+}
+
+fn number(variable: &str) -> Option<usize> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
+
+fn again(name: &str, schedule: &str) -> Explored {
+    let scenario = AT_RANDOM.iter().chain(&EXHAUSTIVELY).find(|scenario| scenario.name == name);
+    let trail = schedule.parse().expect("SCHEDULE is one that was printed");
+    explore::again(*scenario.expect("there is such a scenario"), &trail)
+}
+
+/// Explores one scenario, says what it came to, and that it reached what it is for.
+fn look(scenario: Scenario, preemptions: Option<usize>, schedules: usize) -> Explored {
+    let mut explored = match preemptions {
+        None => explore::at_random(scenario, schedules),
+        Some(preemptions) => explore::exhaustively(scenario, preemptions, schedules.max(MANY)),
+    };
+    let Explored { schedules, violations, seen, complete, .. } = &explored;
+    let all = if *complete { "all of the " } else { "" };
+    println!("{}: {all}schedules {schedules}, seen {seen:?}, violations {}", scenario.name, violations.len());
+    let unseen = scenario.sees.iter().filter(|must| violations.is_empty() && !seen.contains_key(**must));
+    explored.unseen = unseen.map(|must| format!("{}: {must}", scenario.name)).collect();
+    explored
+}
+
+/// Each by one of as many threads as there are processors; the sum of what they came to.
+fn side_by_side<T: Sync>(all: &[T], look: impl Fn(&T) -> Explored + Sync) -> Explored {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, sum) = (AtomicUsize::new(0), Mutex::new(Explored::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let explored = look(one);
+                    sum.lock().expect("nobody panics under it").add(explored);
+                }
+            });
+        }
+    });
+    sum.into_inner().expect("nobody panics under it")
+}
+
+fn report(explored: Explored) {
+    let Explored { schedules, violations, trails, unseen, .. } = explored;
+    for violation in &violations {
+        println!("{violation}");
+    }
+    for (scenario, trail) in trails {
+        println!("once more: SCENARIO='{scenario}' SCHEDULE={trail}");
+    }
+    println!("interleavings: schedules {schedules}, violations {}", violations.len());
+    assert!(violations.is_empty());
+    assert!(unseen.is_empty(), "nothing was shown of {unseen:?}");
+}

@@ -1,0 +1,290 @@
+//! Runs that are cut short, by a runtime that goes or a hook that drops them, and what their retries are told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Response;
+use tokio::task::{JoinHandle, yield_now};
+use tower::{Service as _, ServiceExt as _};
+use tower_idempotency::record::Reply;
+use tower_idempotency::server::Resolve;
+use tower_idempotency::test_util::{Stall, Verb};
+
+use crate::handler::{Act, Handler, Layer, Phase, Policy, told};
+use crate::harness::history::{self, History, Told};
+use crate::harness::lab::{id, post};
+use crate::home::{Home, Kind};
+use crate::point::Point;
+
+/// No run takes more.
+const MOST_POLLS: usize = 50;
+/// How often a key is tried, and for how long, until it is said to be stuck.
+const PAUSE: Duration = Duration::from_millis(5);
+const GIVE_UP: Duration = Duration::from_secs(10);
+const LISTED: usize = 1_000;
+
+/// Which runs are cut short.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group {
+    pub(crate) round: usize,
+    pub(crate) kind: Kind,
+    pub(crate) policy: Policy,
+    /// What the handler does.
+    pub(crate) script: &'static [Act],
+    /// Where the store does not answer any more.
+    pub(crate) stall: Option<Verb>,
+}
+
+impl Group {
+    /// Every kind of store, under every policy; and the store that stalls, which has phases that it has not otherwise.
+    pub(crate) fn all(round: usize) -> Vec<Self> {
+        let mut groups = Vec::new();
+        for policy in Policy::ALL {
+            let group = |kind| Self { round, kind, policy, script: &[], stall: None };
+            groups.extend(Kind::ALL.map(group));
+            groups.extend([Verb::Claim, Verb::Complete].map(|verb| Self { stall: Some(verb), ..group(Kind::Test) }));
+            if policy != Policy::Reconcile {
+                // Once cut short it commits again.
+                groups.push(Self { script: &[Act::Commit; 4], ..group(Kind::Sled) });
+            }
+        }
+        groups
+    }
+
+    fn commits(&self) -> bool {
+        !self.script.is_empty()
+    }
+
+    fn history(&self) -> History {
+        History::new(match self.policy {
+            _ if self.commits() => history::Policy::Atomic,
+            Policy::Refuse => history::Policy::Refuse,
+            Policy::Rerun => history::Policy::Rerun,
+            Policy::Reconcile => history::Policy::Reconcile,
+        })
+    }
+}
+
+/// What cutting runs short has come to.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) cut: BTreeMap<Phase, usize>,
+    pub(crate) by_hand: usize,
+    pub(crate) keys: usize,
+    pub(crate) violations: Vec<String>,
+}
+
+/// One key, and where its run was cut short.
+pub(crate) struct Cut {
+    key: String,
+    handler: Handler,
+    point: Arc<Point>,
+    phase: Phase,
+}
+
+/// The keys of one group.
+pub(crate) struct Lab {
+    pub(crate) group: Group,
+    home: Home,
+    history: History,
+    cuts: Vec<Cut>,
+    stall: Option<Stall>,
+}
+
+impl Lab {
+    pub(crate) fn new(group: Group) -> Self {
+        let home = Home::new(group.kind);
+        let stall = group.stall.map(|verb| home.test.as_ref().expect("this one stalls").stall(verb));
+        Self { group, home, history: group.history(), cuts: Vec::new(), stall }
+    }
+
+    fn cut(&self, way: &str, point: Arc<Point>) -> Cut {
+        let Group { round, kind, policy, stall, .. } = self.group;
+        let (commits, number) = (self.group.commits(), self.cuts.len());
+        let key = format!("{round}-{way}-{kind:?}-{policy:?}-{commits}-{stall:?}-{number}");
+        let handler = Handler::new(&key, self.group.script, &self.history);
+        point.begin();
+        Cut { key, handler, point, phase: Phase::Asking }
+    }
+
+    fn layer(&self, cut: &Cut) -> Layer {
+        self.home.layer().on_interrupted(cut.handler.policy(self.group.policy))
+    }
+
+    /// Sends the request in a task of its own, whose polls `point` counts.
+    async fn send(&self, cut: &Cut, point: &Arc<Point>, layer: Layer) -> JoinHandle<Told> {
+        let (history, ticket) = (self.history.clone(), self.history.sent(&cut.key, "owner"));
+        let (point, mut app) = (Arc::clone(point), cut.handler.behind(layer, &self.home));
+        let answer = app.ready().await.expect("it is ready").call(post(&cut.key, "amount=1000"));
+        tokio::spawn(async move {
+            let told = told(point.counted(answer).await).await;
+            history.answered(ticket, told.clone());
+            told
+        })
+    }
+
+    /// Brings one run after the other to a point of its own, and keeps them there.
+    pub(crate) async fn hold_all(&mut self) {
+        loop {
+            let polls = self.cuts.len();
+            assert!(polls < MOST_POLLS, "a run that never ends");
+            let mut cut = self.cut("runtime", Point::holding(polls));
+            let mut sent = self.send(&cut, &cut.point, self.layer(&cut).wrap_run(cut.point.counting())).await;
+            tokio::select! {
+                biased;
+                () = cut.point.reached() => {}
+                _ = &mut sent => {}
+                () = turns(), if self.stall.is_some() => {}
+            }
+            cut.phase = cut.handler.phase(&cut.point, 0);
+            let is_last = !cut.point.is_reached();
+            self.cuts.push(cut);
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Sends all requests at once, and returns while their runs go on, after a random number of their polls.
+    pub(crate) async fn run_all(&mut self) {
+        // Each takes three at least, unless it stands still at its first.
+        let most = if self.group.stall.is_some() { MOST_POLLS } else { 3 * MOST_POLLS };
+        let bell = Point::passing(usize::try_from(getrandom::u64().unwrap()).unwrap() % most);
+        bell.begin();
+        for _ in 0..MOST_POLLS {
+            let cut = self.cut("running", Point::passing(usize::MAX));
+            let layer = self.layer(&cut).wrap_run({
+                let (own, all) = (cut.point.counting(), bell.counting());
+                move |run| all(own(run))
+            });
+            drop(self.send(&cut, &cut.point, layer).await);
+            self.cuts.push(cut);
+        }
+        bell.reached().await;
+    }
+
+    /// The runs are gone: what became of them?
+    pub(crate) fn look(&mut self) {
+        self.stall = None;
+        self.cuts.iter_mut().for_each(|cut| cut.phase = cut.handler.phase(&cut.point, 0));
+    }
+
+    /// Drops one run after the other, each after one poll more, until one is over before that. Who asked is told.
+    pub(crate) async fn drop_all(&mut self, figures: &mut Figures) {
+        loop {
+            let polls = self.cuts.len();
+            assert!(polls < MOST_POLLS, "a run that never ends");
+            let mut cut = self.cut("hook", Point::passing(polls));
+            let layer = self.layer(&cut).wrap_run(cut.point.dropping());
+            let mut sent = self.send(&cut, &Point::passing(usize::MAX), layer).await;
+            tokio::select! {
+                biased;
+                answered = tokio::time::timeout(GIVE_UP, &mut sent) => if answered.is_err() {
+                    figures.violations.push(format!("{}: no answer when its run was dropped", cut.key));
+                },
+                () = turns(), if self.stall.is_some() => {}
+            }
+            cut.phase = cut.handler.phase(&cut.point, 0);
+            let is_last = cut.phase == Phase::Over || !cut.point.is_reached();
+            self.cuts.push(cut);
+            if is_last {
+                // What the store does now, it does late.
+                self.stall = None;
+                return;
+            }
+        }
+    }
+}
+
+// Afterwards.
+impl Lab {
+    /// Retries in this process, then after a restart, and lets an operator settle what is refused then.
+    pub(crate) async fn settle(mut self, figures: &mut Figures) {
+        for cut in &self.cuts {
+            *figures.cut.entry(cut.phase).or_default() += 1;
+            let told = self.retry(cut, self.may_be_unknown(cut)).await;
+            figures.violations.extend(told.err());
+        }
+        if let Some(home) = self.home.reopened().await {
+            self.home = home;
+            self.history.crashed();
+        }
+        let committed = self.home.committed();
+        for cut in &self.cuts {
+            let is_recorded = committed.contains(&cut.key) || self.is_recorded(cut);
+            let may_be_unknown = self.group.policy == Policy::Refuse && !is_recorded;
+            match self.retry(cut, may_be_unknown).await {
+                Ok(Told::Refused(_)) => {
+                    figures.by_hand += 1;
+                    figures.violations.extend(self.settle_by_hand(cut, &committed).await.err());
+                }
+                Ok(_) => {}
+                Err(stuck) => figures.violations.push(stuck),
+            }
+        }
+        self.home.committed().iter().for_each(|key| self.history.effect(key));
+        figures.keys += self.history.keys();
+        figures.violations.extend(self.history.violations());
+    }
+
+    /// Whether this process may refuse the key from now on.
+    fn may_be_unknown(&self, cut: &Cut) -> bool {
+        match cut.phase {
+            Phase::Asking | Phase::Over => false,
+            Phase::Claiming | Phase::Running => self.group.policy == Policy::Refuse,
+            // What can be seen in the store is perhaps not durable.
+            Phase::Recording => true,
+        }
+    }
+
+    /// Whether the store was told of its outcome, or of nothing at all.
+    fn is_recorded(&self, cut: &Cut) -> bool {
+        match cut.phase {
+            Phase::Asking | Phase::Over => true,
+            Phase::Claiming | Phase::Running => false,
+            Phase::Recording => self.group.kind == Kind::Sled,
+        }
+    }
+
+    /// Retries until there is an outcome, or `outcome-unknown` where that may be.
+    async fn retry(&self, cut: &Cut, may_be_unknown: bool) -> Result<Told, String> {
+        let began = Instant::now();
+        loop {
+            let ticket = self.history.sent(&cut.key, "owner");
+            let app = cut.handler.behind(self.layer(cut), &self.home);
+            let told = told(app.oneshot(post(&cut.key, "amount=1000")).await).await;
+            self.history.answered(ticket, told.clone());
+            let is_unknown = told == Told::refused("outcome-unknown");
+            if matches!(told, Told::Outcome { .. }) || (is_unknown && may_be_unknown) {
+                return Ok(told);
+            }
+            if began.elapsed() > GIVE_UP {
+                return Err(format!("{}, cut short while {:?}: stuck: {told:?}", cut.key, cut.phase));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// An operator looks the effect up and says so; then there is an outcome.
+    async fn settle_by_hand(&self, cut: &Cut, committed: &[String]) -> Result<Told, String> {
+        let layer = self.layer(cut);
+        let listed = layer.interrupted(LISTED).await.map_err(|error| error.to_string())?;
+        let Some(listed) = listed.iter().find(|listed| listed.id == id(&cut.key)) else {
+            return Err(format!("{}: refused, and nobody can free it", cut.key));
+        };
+        let took_place = cut.handler.effects() > 0 || committed.contains(&cut.key);
+        let answer = if took_place { Resolve::Answer(Response::new("by hand".into())) } else { Resolve::Forget };
+        match layer.resolve(listed.id, listed.fence, answer).await {
+            Ok(Reply::Taken) => self.retry(cut, false).await,
+            other => Err(format!("{}: an operator is told {other:?}", cut.key)),
+        }
+    }
+}
+
+/// Lets everything that can go on go on.
+async fn turns() {
+    for _ in 0..300 {
+        yield_now().await;
+    }
+}

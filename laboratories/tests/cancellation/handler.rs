@@ -1,0 +1,237 @@
+//! The handler of one key, and what it does when it is called.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::Body;
+use axum::response::IntoResponse as _;
+use futures_util::StreamExt as _;
+use http::{HeaderName, Request, Response, header};
+use tokio::task::yield_now;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceBuilder, service_fn};
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::store::Abort;
+use tower_idempotency::{AnyStore, IdempotencyContext, IdempotencyLayer, OnInterrupted, Release};
+
+use crate::harness::history::{History, Told};
+use crate::harness::lab::{Answer, Gate};
+use crate::home::Home;
+use crate::point::{Point, Run};
+
+pub(crate) type Layer = IdempotencyLayer<AnyStore>;
+pub(crate) type App = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+
+/// Names, in an answer that is no outcome, what it is instead.
+const NO_OUTCOME: HeaderName = HeaderName::from_static("x-no-outcome");
+
+/// What the handler does in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Act {
+    Answer,
+    /// Answers when the gate is open.
+    AtGate,
+    /// Answers piece by piece.
+    Pieces,
+    /// Commits effect and answer together.
+    Commit,
+    /// Says that nothing happened.
+    Release,
+    Panic,
+    /// Panics after its effect.
+    LatePanic,
+    Fail,
+    Hang,
+    /// Answers with what can't be recorded.
+    Stream,
+    /// Answers with more than `max_response_body` is in these tests.
+    Long,
+    /// Answers under `fail_open`: its outcome is not remembered, and its effect not protected.
+    Unprotected,
+}
+
+impl Act {
+    /// Whether it has an effect of which the store knows nothing.
+    fn has_effect(self) -> bool {
+        matches!(self, Self::Answer | Self::AtGate | Self::Pieces | Self::LatePanic | Self::Stream | Self::Long)
+    }
+}
+
+/// What a retry gets when a run was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Refuse,
+    Rerun,
+    Reconcile,
+}
+
+impl Policy {
+    pub(crate) const ALL: [Self; 3] = [Self::Refuse, Self::Rerun, Self::Reconcile];
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// There is none.
+    Asking,
+    Claiming,
+    Running,
+    /// The handler is done.
+    Recording,
+    Over,
+}
+
+/// Call by call it does what its script says, and then what the script said last.
+#[derive(Clone)]
+pub(crate) struct Handler {
+    key: String,
+    script: &'static [Act],
+    history: History,
+    calls: Arc<Calls>,
+    pub(crate) gate: Gate,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
+    begun: AtomicUsize,
+    ended: AtomicUsize,
+    effects: AtomicUsize,
+}
+
+impl Handler {
+    pub(crate) fn new(key: &str, script: &'static [Act], history: &History) -> Self {
+        let (key, history, calls, gate) = (key.to_owned(), history.clone(), Arc::default(), Gate::default());
+        Self { key, script, history, calls, gate }
+    }
+
+    /// How often it was called.
+    pub(crate) fn begun(&self) -> usize {
+        self.calls.begun.load(Ordering::SeqCst)
+    }
+
+    /// How often it did all that it had to do.
+    pub(crate) fn ended(&self) -> usize {
+        self.calls.ended.load(Ordering::SeqCst)
+    }
+
+    /// Effects of which the store knows nothing.
+    pub(crate) fn effects(&self) -> usize {
+        self.calls.effects.load(Ordering::SeqCst)
+    }
+
+    /// Where the run at `point` stands, if `before` calls had begun before it.
+    pub(crate) fn phase(&self, point: &Point, before: usize) -> Phase {
+        match (point.run(), self.begun(), self.ended()) {
+            (Run::None, ..) => Phase::Asking,
+            (Run::Over, ..) => Phase::Over,
+            (Run::Begun, begun, _) if begun == before => Phase::Claiming,
+            (Run::Begun, begun, ended) if begun > ended => Phase::Running,
+            (Run::Begun, ..) => Phase::Recording,
+        }
+    }
+
+    pub(crate) fn behind(&self, layer: Layer, home: &Home) -> App {
+        let (handler, home) = (self.clone(), home.clone());
+        let inner = service_fn(move |mut request: Request<Body>| {
+            let context = request.extensions_mut().remove().expect("the layer has put it there");
+            handler.clone().act(context, home.clone())
+        });
+        BoxCloneSyncService::new(ServiceBuilder::new().layer(layer).service(inner))
+    }
+
+    /// The policy for its key. Asked about a run that was cut short, it looks whether that had its effect.
+    pub(crate) fn policy(&self, policy: Policy) -> OnInterrupted<Response<bytes::Bytes>> {
+        let handler = self.clone();
+        let look = move |_| {
+            let handler = handler.clone();
+            async move {
+                yield_now().await;
+                match handler.effects() {
+                    0 => Reconciled::RunAgain,
+                    _ => Reconciled::Outcome(Response::new("looked up".into())),
+                }
+            }
+        };
+        match policy {
+            Policy::Refuse => OnInterrupted::Refuse,
+            Policy::Rerun => OnInterrupted::Rerun,
+            Policy::Reconcile => OnInterrupted::Reconcile(Reconciler::new(look)),
+        }
+    }
+
+    async fn act(self, context: IdempotencyContext, home: Home) -> Result<Response<Body>, BoxError> {
+        let number = self.calls.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let act = self.script.get(number - 1).copied().unwrap_or(Act::Answer);
+        yield_now().await;
+        if act.has_effect() {
+            self.calls.effects.fetch_add(1, Ordering::SeqCst);
+            self.history.effect(&self.key);
+        }
+        yield_now().await;
+        if act == Act::AtGate {
+            self.gate.pass().await;
+        }
+        if act == Act::Commit {
+            let answer = commit(&context, &home, &self.key, number).await?;
+            self.calls.ended.fetch_add(1, Ordering::SeqCst);
+            return Ok(answer);
+        }
+        self.calls.ended.fetch_add(1, Ordering::SeqCst);
+        give(act, number).await
+    }
+}
+
+async fn give(act: Act, number: usize) -> Result<Response<Body>, BoxError> {
+    let text = format!("run {number}");
+    Ok(match act {
+        Act::Pieces => pieces(&["run ", &number.to_string(), ", piece by piece"]).into_response(),
+        Act::Release => (Release, [(NO_OUTCOME, "released")], text).into_response(),
+        // Without the panic's message, which would stand in the log hundreds of times.
+        Act::Panic | Act::LatePanic => std::panic::resume_unwind(Box::new("on purpose")),
+        Act::Fail => return Err("on purpose".into()),
+        Act::Hang => std::future::pending().await,
+        Act::Stream => {
+            let stream = [(header::CONTENT_TYPE, "text/event-stream"), (NO_OUTCOME, "passed-on")];
+            (stream, pieces(&["data: 1\n\n", "data: 2\n\n"])).into_response()
+        }
+        Act::Long => ([(NO_OUTCOME, "passed-on")], "x".repeat(100)).into_response(),
+        Act::Unprotected => ([(NO_OUTCOME, "unprotected")], text).into_response(),
+        Act::Answer | Act::AtGate | Act::Commit => text.into_response(),
+    })
+}
+
+/// Effect and answer in one transaction. The effect's row is the key's name under a name of its own.
+async fn commit(
+    context: &IdempotencyContext,
+    home: &Home,
+    key: &str,
+    number: usize,
+) -> Result<Response<Body>, BoxError> {
+    let (store, effects) = home.sled.as_ref().zip(home.effects()).ok_or("only this store commits")?;
+    let (row, key) = (format!("{key}, effect {number}"), key.to_owned());
+    let committed = context.commit_in(store, [&effects], move |[effects]| {
+        effects.insert(row.as_bytes(), key.as_bytes())?;
+        Ok::<_, Abort<Infallible>>(Response::new(format!("run {number}").into()))
+    });
+    Ok(committed.await?.answer().map(Into::into))
+}
+
+/// A body that comes in pieces, each of which is waited for.
+pub(crate) fn pieces(pieces: &[&str]) -> Body {
+    let pieces: Vec<_> = pieces.iter().copied().map(str::to_owned).collect();
+    Body::from_stream(futures_util::stream::iter(pieces).then(|piece| async move {
+        yield_now().await;
+        Ok::<_, BoxError>(piece)
+    }))
+}
+
+/// What an answer tells its client; it is read to its end.
+pub(crate) async fn told(answered: Result<Response<Body>, BoxError>) -> Told {
+    let Ok(response) = answered else { return Told::Nothing };
+    let answer = Answer::of(response).await;
+    match answer.header(NO_OUTCOME.as_str()) {
+        Some(name) => Told::refused(name),
+        None => Told::of(&answer),
+    }
+}

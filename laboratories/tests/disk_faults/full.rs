@@ -1,0 +1,164 @@
+//! A disk that is really full: a small file system in memory, filled to the brim.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tower_idempotency::store::{Health, Store as _};
+use tower_idempotency::{IdempotencyLayer, SledStore};
+
+use crate::harness::lab::{Gate, Lab, post};
+use crate::harness::work::notes::{self, Found, Note, Said};
+use crate::harness::work::retry::judge;
+use crate::harness::{disk::quick_directory, skipped};
+use crate::points::{known, wrong_in};
+use crate::process::live;
+use crate::scenario::{Act, FILLER, plan_in};
+
+/// What is left when the store goes on: nothing, less than a block, and more than one.
+const LEFT: [u64; 4] = [0, 1_000, 20_000, 700_000];
+
+/// A file system of 24 MiB, as long as this lives.
+struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    fn mounted(at: &'a Path) -> Result<Self, String> {
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(at).output();
+        match output {
+            Ok(Output { status, .. }) if status.success() => Ok(Self(at)),
+            Ok(Output { stderr, .. }) => Err(String::from_utf8_lossy(&stderr).into_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        // Lazily: a process that was killed may still be on its way out.
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+/// What came of it.
+#[derive(Default)]
+struct Came {
+    violations: Vec<String>,
+    acknowledged: usize,
+    /// Answers that were given, and not recorded.
+    unrecorded: usize,
+    /// The store failed, or could not be opened.
+    failed: usize,
+    /// It said that it is full.
+    full: usize,
+}
+
+/// Fills disks. `None`: there are none.
+fn fill(act: fn(u64) -> Act) -> Option<Came> {
+    let mut came = Came::default();
+    for left in LEFT {
+        let directory = quick_directory();
+        let plan = plan_in(directory.path(), act(left), 20);
+        let small = match Small::mounted(&plan.data) {
+            Ok(small) => small,
+            Err(obstacle) => {
+                skipped("what happens on a full disk", &obstacle);
+                return None;
+            }
+        };
+        came.violations.extend(live(&plan, directory.path(), None).err());
+        // A process that finds the disk full from the start.
+        let again = plan_in(directory.path(), Act::Everything, 20);
+        came.violations.extend(live(&again, directory.path(), None).err());
+        let notes = notes::read_file(&plan.notes);
+        came.violations.extend(wrong_in(&notes));
+        let count = |is_one: fn(&Note) -> bool| notes.iter().filter(|note| is_one(note)).count();
+        came.failed += count(|note| matches!(note, Note::Found(Found::Poisoned(_) | Found::NotOpened(_))));
+        came.full += count(|note| matches!(note, Note::Told { said: Said::Refused(name), .. } if name == "store-full"));
+        came.unrecorded += count(|note| matches!(note, Note::Told { said: Said::Outcome(_), recorded: false, .. }));
+        std::fs::remove_file(plan.data.join(FILLER)).expect("it is there");
+        let known = known(&notes);
+        came.acknowledged += known.histories.acknowledged();
+        came.violations.extend(judge(&plan.data, &known));
+        drop(small);
+    }
+    came.violations.iter().for_each(|violation| println!("{violation}"));
+    println!(
+        "full disk: disks {}, failures {}, refused as full {}, acknowledged keys {}, of which {} without a record, \
+         violations {}",
+        LEFT.len(),
+        came.failed,
+        came.full,
+        came.acknowledged,
+        came.unrecorded,
+        came.violations.len()
+    );
+    Some(came)
+}
+
+#[test]
+fn on_a_full_disk_nothing_false_is_said_and_with_room_again_all_is_there() {
+    let Some(came) = fill(Act::Fill) else { return };
+    assert_eq!(came.violations.len(), 0);
+    assert!(came.failed > 0 && came.acknowledged > 0, "it shows nothing");
+}
+
+/// As long as a store may take to notice that the disk has less.
+async fn until_refused(lab: &Lab) {
+    for number in 0..10_000 {
+        if lab.post(&format!("new-{number}"), "a").await.refusal() == (503, "store-full".to_owned()) {
+            return;
+        }
+    }
+    panic!("new keys are never refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_had_begun_before_there_was_less_left_are_all_recorded() {
+    const RUNS: usize = 64;
+    let directory = quick_directory();
+    let small = match Small::mounted(directory.path()) {
+        Ok(small) => small,
+        Err(obstacle) => return skipped("that runs under way are recorded below the mark", &obstacle),
+    };
+    let path = directory.path().join("store");
+    let store = SledStore::builder().min_free_space(4 << 20).open(&path).unwrap();
+    let (gate, layer) = (Gate::default(), IdempotencyLayer::new(store.clone()));
+    let answers = gate.clone();
+    let lab = Lab::new(layer.clone(), move |_| {
+        let gate = answers.clone();
+        async move {
+            gate.pass().await;
+            vec![b'x'; 8_000]
+        }
+    });
+    let running: Vec<_> = (0..RUNS).map(|number| lab.spawn(post(&format!("k{number}"), "a"))).collect();
+    while lab.effects() < RUNS {
+        tokio::task::yield_now().await;
+    }
+    crate::scenario::fill(directory.path(), 2 << 20);
+    until_refused(&Lab::counting(layer.clone())).await;
+    gate.open();
+    for answer in running {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+    // And now there is nothing left at all.
+    std::fs::remove_file(directory.path().join(FILLER)).unwrap();
+    crate::scenario::fill(directory.path(), 0);
+    assert!(lab.post("k0", "a").await.is_replay());
+    assert_eq!((layer.counts().unrecorded, store.health()), (0, Health::Good));
+    drop((lab, layer));
+    std::fs::remove_file(directory.path().join(FILLER)).unwrap();
+    store.close().await.unwrap();
+    let lab = Lab::counting(IdempotencyLayer::new(SledStore::open(&path).unwrap()));
+    for number in 0..RUNS {
+        assert!(lab.post(&format!("k{number}"), "a").await.is_replay());
+    }
+    drop((lab, small));
+}
+
+// "A full disk cost 5 of 1,564 acknowledged answers their record."
+#[test]
+fn below_the_mark_no_answer_is_given_that_is_not_recorded() {
+    let Some(came) = fill(Act::FillBelowMark) else { return };
+    assert_eq!((came.violations.len(), came.unrecorded), (0, 0));
+    assert!(came.full > 0 && came.acknowledged > 0, "it shows nothing");
+}

@@ -1,0 +1,46 @@
+//! A disk that hangs. It takes the watchdog's minute, so it belongs to the long form.
+
+use crate::harness::disk::quick_directory;
+use crate::harness::work::notes::{self, Found, Note};
+use crate::harness::work::retry::judge;
+use crate::points::{From, known, strike, wrong_in};
+use crate::process::live;
+use crate::scenario::{Act, plan_in};
+
+/// Which syncs after those of opening hang. Not the very first: one opening has a few more than the other.
+const SYNCS: std::ops::Range<u64> = 8..16;
+
+#[test]
+fn a_sync_that_never_returns_shows_in_the_health_and_every_request_is_answered() {
+    if std::env::var_os("DISK_FAULTS").is_none_or(|form| form != "all") {
+        println!("hanging disk: only in the long form");
+        return;
+    }
+    let calls = strike(None, From::Nothing, 60).notes.iter().find_map(|note| match note {
+        Note::Found(Found::Calls(calls)) => Some(*calls),
+        _ => None,
+    });
+    let [_, _, opening] = calls.expect("it was opened");
+    let came: Vec<(bool, Vec<String>)> = std::thread::scope(|threads| {
+        let hanging: Vec<_> = SYNCS.map(|n| threads.spawn(move || hang(opening + n))).collect();
+        hanging.into_iter().map(|hanging| hanging.join().expect("it does not panic")).collect()
+    });
+    let (syncs, poisoned) = (came.len(), came.iter().filter(|(poisoned, _)| *poisoned).count());
+    let violations: Vec<_> = came.into_iter().flat_map(|(_, wrong)| wrong).collect();
+    violations.iter().for_each(|violation| println!("{violation}"));
+    println!("hanging disk: syncs {syncs}, of which {poisoned} poisoned the store, violations {}", violations.len());
+    assert!(violations.is_empty() && poisoned > 0);
+}
+
+/// Whether the store is poisoned when the `n`-th sync hangs, and what is wrong then.
+fn hang(n: u64) -> (bool, Vec<String>) {
+    let directory = quick_directory();
+    let plan = plan_in(directory.path(), Act::Hang, 100);
+    let lived = live(&plan, directory.path(), Some(format!("sync {n} hang")));
+    let notes = notes::read_file(&plan.notes);
+    let poisoned = notes.iter().any(|note| matches!(note, Note::Found(Found::Poisoned(_))));
+    let mut wrong = wrong_in(&notes);
+    wrong.extend(lived.err());
+    wrong.extend(judge(&plan.data, &known(&notes)));
+    (poisoned, wrong.into_iter().map(|line| format!("sync {n}: {line}")).collect())
+}

@@ -1,0 +1,148 @@
+//! Where the disk fails, nothing false is said: each write, each change of a name and each sync of a scenario fails in
+//! turn, once or from then on, with "no space" or "I/O error", while opening too.
+//!
+//! Then: the process ends by itself, what it said agrees with its store's health, and after a start with a sound disk all
+//! that it acknowledged is there and nothing has run twice. As the kernel may drop what it failed to write, the same is
+//! asked of the directory as a power cut would have left it.
+//!
+//! The long form, with every point; its last line has the figures:
+//!
+//! ```text
+//! DISK_FAULTS=all cargo test -p laboratories --test disk_faults -- --nocapture
+//! ```
+//!
+//! The short form takes some of them, and every one while the store is opened.
+//!
+//! The control has a disk that leaves out the same writes and syncs and tells nobody.
+#![cfg(target_os = "linux")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod cast;
+mod full;
+mod hang;
+mod points;
+mod process;
+mod scenario;
+
+use std::sync::Mutex;
+
+use harness::control::violations_with;
+use harness::disk::LIE;
+use harness::work::notes::{Found, Note};
+use points::{Came, From, MODES, Point, strike};
+
+const TEST: &str = "a_disk_that_fails_at_any_point_makes_nothing_false";
+/// Processes at a time: most of them wait.
+const PROCESSES: usize = 4;
+/// Points of the short form, beside those of opening.
+const SAMPLES: u64 = 6;
+const SHOWN: usize = 20;
+
+/// What it has come to.
+#[derive(Debug, Default)]
+struct Figures {
+    points: usize,
+    opening: usize,
+    struck: usize,
+    not_opened: usize,
+    poisoned: usize,
+    stuck: usize,
+    acknowledged: usize,
+    /// Errors of opening that don't say what to do.
+    unhelpful: Vec<String>,
+    violations: Vec<String>,
+}
+
+impl Figures {
+    fn add(&mut self, point: &Point, came: Came) {
+        self.points += 1;
+        self.opening += usize::from(!came.found(|found| matches!(found, Found::Calls(_))));
+        self.struck += usize::from(came.counts.struck > 0);
+        self.not_opened += usize::from(came.found(|found| matches!(found, Found::NotOpened(_))));
+        self.poisoned += usize::from(came.found(|found| matches!(found, Found::Poisoned(_))));
+        self.stuck += usize::from(came.found(|found| matches!(found, Found::Stuck)));
+        self.acknowledged += came.acknowledged;
+        self.unhelpful.extend(came.unhelpful().map(|error| format!("{point:?}: {error}")));
+        self.violations.extend(came.wrong.into_iter().map(|line| format!("{point:?}: {line}")));
+    }
+}
+
+#[test]
+fn a_disk_that_fails_at_any_point_makes_nothing_false() {
+    if let Some(plan) = scenario::plan() {
+        scenario::run(plan);
+    }
+    let all = std::env::var("DISK_FAULTS").is_ok_and(|form| form == "all");
+    let points = Mutex::new(points_of(all));
+    let figures = Mutex::new(Figures::default());
+    std::thread::scope(|threads| {
+        for _ in 0..PROCESSES {
+            threads.spawn(|| {
+                loop {
+                    let Some(point) = points.lock().unwrap().pop() else { break };
+                    let came = strike(Some(point), point.from, if all { 90 } else { 8 });
+                    figures.lock().unwrap().add(&point, came);
+                }
+            });
+        }
+    });
+    let figures = figures.into_inner().unwrap();
+    report(&figures);
+    // The short form does not wait for the watchdog's minute.
+    assert!(!all || figures.stuck == 0, "every request is answered");
+}
+
+/// Every point, or some of them.
+fn points_of(all: bool) -> Vec<Point> {
+    let mut points = Vec::new();
+    for from in [From::Nothing, From::Something] {
+        let came = strike(None, from, 60);
+        assert!(came.wrong.is_empty(), "without a fault: {:#?}", came.wrong);
+        let opening = came.notes.iter().find_map(|note| match note {
+            Note::Found(Found::Calls(calls)) => Some(*calls),
+            _ => None,
+        });
+        let opening = opening.expect("it was opened");
+        for (number, mode) in MODES.into_iter().enumerate() {
+            let (opened, last) = (mode.reaches(opening), mode.reaches(came.counts.calls));
+            assert!(0 < opened && opened < last, "{mode:?}: {opened} points of opening, {last} in all");
+            let taken = |n: &u64| {
+                // While opening, each point in one of the ways.
+                let samples = (last - opened).div_ceil(SAMPLES);
+                all || if *n <= opened {
+                    *n % MODES.len() as u64 == number as u64
+                } else {
+                    (n - opened).is_multiple_of(samples)
+                }
+            };
+            points.extend((1..=last).filter(taken).map(|n| Point { from, mode, n }));
+        }
+    }
+    points
+}
+
+fn report(figures: &Figures) {
+    let Figures { points, opening, struck, not_opened, poisoned, stuck, acknowledged, unhelpful, violations } = figures;
+    unhelpful.iter().take(SHOWN).for_each(|error| println!("it does not say what to do: {error}"));
+    violations.iter().take(SHOWN).for_each(|violation| println!("{violation}"));
+    let count = violations.len();
+    println!(
+        "disk faults: fault points {points}, of which {opening} while opening; struck {struck}; not opened {not_opened} \
+         ({} without saying what to do), poisoned {poisoned}, stuck {stuck}; acknowledged keys {acknowledged}, \
+         violations {count}",
+        unhelpful.len()
+    );
+    assert_eq!(count, 0);
+    assert_eq!(unhelpful.len(), 0, "an error of opening says what to do");
+    // Threads of sled's own may do a little less in one run than in the other.
+    assert!(struck * 10 >= points * 9 && *opening > 0 && *poisoned > 0 && *acknowledged > 0, "it shows nothing");
+}
+
+#[test]
+fn where_nobody_is_told_of_failures_a_disk_loses_answers() {
+    let violations = violations_with(TEST, &[(LIE, "faults"), ("DISK_FAULTS", "some")]);
+    println!("disk faults of which nobody is told: violations {violations}");
+    assert!(violations > 0);
+}

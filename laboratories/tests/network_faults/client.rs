@@ -1,0 +1,82 @@
+//! A client that sends one request over one connection, and takes what comes.
+
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::harness::lab::Answer;
+use crate::harness::process::{Call, Connection};
+use crate::harness::proxy::{Flow, Link, Traffic, Way};
+use crate::wire::{Protocol, answers};
+
+/// After how long a client is taken to hang.
+const HANGS: Duration = Duration::from_secs(60);
+
+/// Sends a request, and reads its answer, if there comes one. Where a direction is swallowed, the client gives up once
+/// request or answer is lost for good.
+pub(crate) async fn ask(link: &Link, call: &Call, protocol: Protocol) -> Option<Answer> {
+    let asked = async {
+        tokio::select! {
+            biased;
+            answer = exchange(link, call, protocol) => answer,
+            () = lost(link, call, protocol) => None,
+        }
+    };
+    let answer = timeout(HANGS, asked).await.unwrap_or_else(|_| panic!("a client hangs: {link:#?}"));
+    let Flow { read, forwarded, .. } = &link.traffic().request;
+    let is_whole = protocol.has_request(&read[..*forwarded], call);
+    // No answer to a client whose request was whole when it left.
+    answer.filter(|answer| is_whole || answer.problem() != "body-incomplete")
+}
+
+async fn exchange(link: &Link, call: &Call, protocol: Protocol) -> Option<Answer> {
+    if protocol == Protocol::Http2 {
+        let mut connection = Connection::http2(link.address).await.ok()?;
+        return connection.send(call).await.ok();
+    }
+    all_over_one(link, &protocol.request(call), 1).await.pop()
+}
+
+/// Sends bytes, and reads answers until there are so many, or no more will come.
+pub(crate) async fn all_over_one(link: &Link, bytes: &[u8], count: usize) -> Vec<Answer> {
+    let Ok(mut stream) = TcpStream::connect(link.address).await else { return Vec::new() };
+    let (mut from, mut to) = stream.split();
+    let mut received = Vec::new();
+    let send = async {
+        // Errors: the connection is broken, which is seen by who reads.
+        let _ = to.write_all(bytes).await;
+        pending::<()>().await;
+    };
+    let read = async {
+        // A reset is an end.
+        while let Ok(1..) = from.read_buf(&mut received).await {
+            if answers(&received).len() == count {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = send => {}
+        () = read => {}
+    }
+    answers(&received)
+}
+
+async fn lost(link: &Link, call: &Call, protocol: Protocol) {
+    match link.plan.swallows() {
+        // hyper's client waits for ever, at times, if its connection ends before the server's settings have come.
+        None if protocol == Protocol::Http2 => link.is_over().await,
+        None => pending().await,
+        Some(Way::Request) => {
+            let lost = |traffic: &Traffic| protocol.has_request(&traffic.request.read, call);
+            link.sees("the request is lost", lost).await;
+        }
+        Some(Way::Response) => {
+            let lost = |traffic: &Traffic| traffic.response.ended || protocol.has_answer(&traffic.response.read);
+            link.sees("the answer is lost", lost).await;
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Requests and answers as they are on the wire.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::harness::lab::Answer;
+use crate::harness::process::Call;
+
+/// How a request is put into bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// HTTP/1.1 with a body of undeclared length.
+    Chunked,
+    /// With prior knowledge.
+    Http2,
+}
+
+impl Protocol {
+    /// Whether `bytes`, which a client sent over a connection of its own, hold all of `call`.
+    pub(crate) fn has_request(self, bytes: &[u8], call: &Call) -> bool {
+        match self {
+            Self::Http1 | Self::Chunked => bytes.len() >= self.request(call).len(),
+            Self::Http2 => bytes.get(PREFACE..).is_some_and(|frames| http2_frames(frames).any(|frame| frame.is_last)),
+        }
+    }
+
+    /// Whether a client has taken its request back. It may have run all the same, but nobody will say so.
+    pub(crate) fn is_taken_back(self, bytes: &[u8]) -> bool {
+        self == Self::Http2
+            && bytes.get(PREFACE..).is_some_and(|frames| http2_frames(frames).any(|frame| frame.is_reset))
+    }
+
+    /// Whether `bytes`, which a server sent, begin an answer.
+    pub(crate) fn has_answer_begun(self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Http1 | Self::Chunked => !bytes.is_empty(),
+            Self::Http2 => http2_frames(bytes).any(|frame| frame.is_headers),
+        }
+    }
+
+    /// Whether `bytes`, which a server sent, hold an answer to its end.
+    pub(crate) fn has_answer(self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Http1 | Self::Chunked => !answers(bytes).is_empty(),
+            Self::Http2 => http2_frames(bytes).any(|frame| frame.is_last),
+        }
+    }
+
+    /// The bytes of a request over HTTP/1.1.
+    pub(crate) fn request(self, call: &Call) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\nhost: pay.example\r\n", call.method, call.path);
+        for (name, value) in &call.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let body = &call.body;
+        match self {
+            Self::Http1 => format!("{head}content-length: {}\r\n\r\n{body}", body.len()),
+            Self::Chunked => {
+                let (first, second) = body.split_at(body.len() / 2);
+                let chunk = |part: &str| format!("{:x}\r\n{part}\r\n", part.len());
+                format!("{head}transfer-encoding: chunked\r\n\r\n{}{}0\r\n\r\n", chunk(first), chunk(second))
+            }
+            Self::Http2 => panic!("hyper writes them"),
+        }
+        .into_bytes()
+    }
+}
+
+/// What an HTTP/2 client says first.
+const PREFACE: usize = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+
+/// A frame of the connection's one stream.
+struct Frame {
+    is_headers: bool,
+    /// Whether it ends its side of the stream.
+    is_last: bool,
+    is_reset: bool,
+}
+
+/// The whole frames, those of the connection itself aside.
+fn http2_frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame> {
+    const HEAD: usize = 9;
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const END_STREAM: u8 = 1;
+    let frames = std::iter::from_fn(move || {
+        let (&[high, middle, low, kind, flags, ref stream @ ..], _) = bytes.split_first_chunk::<HEAD>()?;
+        let length = u32::from_be_bytes([0, high, middle, low]);
+        bytes = bytes.get(HEAD + usize::try_from(length).ok()?..)?;
+        let is_last = matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
+        let frame = Frame { is_headers: kind == HEADERS, is_last, is_reset: kind == RST_STREAM };
+        Some((*stream != [0; 4]).then_some(frame))
+    });
+    frames.flatten()
+}
+
+/// The whole answers that a server has given over an HTTP/1.1 connection.
+pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while let Some((answer, rest)) = first_answer(bytes) {
+        answers.push(answer);
+        bytes = rest;
+    }
+    answers
+}
+
+fn first_answer(bytes: &[u8]) -> Option<(Answer, &[u8])> {
+    const END: &[u8] = b"\r\n\r\n";
+    let end = bytes.windows(END.len()).position(|part| part == END)?;
+    let head = std::str::from_utf8(&bytes[..end]).expect("the example's headers are text");
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1));
+    let status = status.and_then(|status| status.parse::<StatusCode>().ok()).expect("a status line");
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let (name, value) = line.split_once(": ").expect("a header");
+        let name: HeaderName = name.parse().expect("a header's name");
+        headers.append(name, HeaderValue::from_str(value).expect("a header's value"));
+    }
+    let length = headers.get("content-length").expect("the example declares its lengths").to_str().ok()?;
+    let (body, rest) = bytes[end + END.len()..].split_at_checked(length.parse().expect("a length"))?;
+    Some((Answer { status, headers, body: Bytes::copy_from_slice(body), trailers: None }, rest))
+}

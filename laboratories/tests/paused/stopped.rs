@@ -1,0 +1,185 @@
+//! The real server, stopped in mid-run and set going again. Its clients give up meanwhile, and send what they sent again
+//! over new connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::harness::history::{History, Told};
+use crate::harness::process::{Call, Connection, Server, Setup, eventually, signal};
+
+const CLIENTS: usize = 8;
+/// How often each gives up while the server is stopped.
+const GIVE_UPS: usize = 2;
+/// The server is stopped after a random number of answers, at most this one.
+const MOST_ANSWERS: u64 = 100;
+/// Longer than the store is waited for.
+const LONG: Duration = Duration::from_secs(6);
+/// How long a client waits that is told to come again.
+const COME_AGAIN: Duration = Duration::from_millis(20);
+
+/// The server's ways to be, in turn.
+pub(crate) const MODES: [&str; 4] = [
+    "--on-interrupted refuse",
+    "--on-interrupted rerun --on-in-flight reject",
+    "--on-interrupted reconcile --on-in-flight reject",
+    "--atomic",
+];
+
+/// A server that is stopped now and then, and what its clients have seen.
+pub(crate) struct Lab {
+    setup: Setup,
+    server: Server,
+    history: History,
+    name: String,
+    _directory: TempDir,
+}
+
+/// What the clients of one pause share.
+#[derive(Debug, Default)]
+struct Shared {
+    answers: AtomicUsize,
+    given_up: AtomicUsize,
+    enough: AtomicBool,
+}
+
+impl Lab {
+    pub(crate) fn start(mode: usize, history: &History) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let setup = Setup::new(&directory).with(MODES[mode]);
+        let (server, name) = (setup.start(), format!("server-{mode}"));
+        Self { setup, server, history: history.clone(), name, _directory: directory }
+    }
+
+    /// Stops the server while its clients charge, and sets it going again; says how often a client gave up meanwhile.
+    pub(crate) async fn pause(&self, number: usize, is_long: bool) -> usize {
+        let (shared, give_up) = (Arc::new(Shared::default()), watch::Sender::new(0));
+        let begun = self.server.log.text().matches("a charge begins source=tok_slow").count();
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            let client = Client {
+                address: self.server.address,
+                name: format!("{}-pause-{number}-client-{client}", self.name),
+                // The slow one is under way whenever the server is stopped.
+                source: if client == 0 { "tok_slow" } else { "tok_visa" },
+                history: self.history.clone(),
+                shared: Arc::clone(&shared),
+                give_up: give_up.subscribe(),
+            };
+            clients.spawn(client.charge());
+        }
+        self.server.charge_begun("tok_slow", begun + 1).await;
+        let until = usize::try_from(getrandom::u64().expect("random numbers") % MOST_ANSWERS).expect("a small one");
+        eventually("enough answers", || (shared.answers.load(Ordering::SeqCst) >= until).then_some(())).await;
+
+        self.stop().await;
+        let given_up = || shared.given_up.load(Ordering::SeqCst);
+        for round in 1..=GIVE_UPS {
+            give_up.send_replace(round);
+            eventually("all clients give up", || (given_up() == round * CLIENTS).then_some(())).await;
+        }
+        if is_long {
+            tokio::time::sleep(LONG).await;
+        }
+        shared.enough.store(true, Ordering::SeqCst);
+        signal(self.server.id(), "CONT");
+        clients.join_all().await;
+        given_up()
+    }
+
+    async fn stop(&self) {
+        signal(self.server.id(), "STOP");
+        let path = format!("/proc/{}/stat", self.server.id());
+        let is_stopped = || {
+            let stat = std::fs::read_to_string(&path).expect("the process is there");
+            let state = stat.rsplit_once(") ").expect("the name's end").1;
+            state.starts_with('T').then_some(())
+        };
+        eventually("the server stands still", is_stopped).await;
+    }
+
+    /// Sends everything once more, after a restart, and counts the effects.
+    pub(crate) async fn end(self) {
+        let Self { setup, server, history, .. } = self;
+        let charges = server.charges().await;
+        server.stop().await;
+        let server = setup.start();
+        let mut connection = Connection::http1(server.address).await.expect("the server listens");
+        assert_eq!(server.charges().await, charges, "a restart changes no charge");
+        for charge in charges {
+            let key = charge["description"].as_str().expect("its key");
+            history.effect(key);
+            let ticket = history.sent(key, "charge");
+            let source = if key.ends_with("tok_slow") { "tok_slow" } else { "tok_visa" };
+            let answer = connection.send(&call(key, source)).await.expect("the server answers");
+            history.answered(ticket, Told::of(&answer));
+        }
+        server.stop().await;
+    }
+}
+
+struct Client {
+    address: SocketAddr,
+    name: String,
+    source: &'static str,
+    history: History,
+    shared: Arc<Shared>,
+    give_up: watch::Receiver<usize>,
+}
+
+impl Client {
+    /// A key, its outcome, the next key, until it is enough.
+    async fn charge(mut self) {
+        for number in 0.. {
+            let key = format!("{}-{number}-{}", self.name, self.source);
+            self.until_settled(&key).await;
+            if self.shared.enough.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+
+    async fn until_settled(&mut self, key: &str) {
+        let call = call(key, self.source);
+        loop {
+            let ticket = self.history.sent(key, "charge");
+            let sending = async {
+                // A connection of its own: what is on the last one is none of its concern any more.
+                let mut connection = Connection::http1(self.address).await.ok()?;
+                connection.send(&call).await.ok()
+            };
+            let answer = tokio::select! {
+                answer = sending => answer,
+                _ = self.give_up.changed() => {
+                    self.shared.given_up.fetch_add(1, Ordering::SeqCst);
+                    None
+                }
+            };
+            let Some(answer) = answer else { continue };
+            let told = Told::of(&answer);
+            self.history.answered(ticket, told.clone());
+            match told {
+                Told::Outcome { .. } => {
+                    self.shared.answers.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                Told::Refused(slug) if ["in-flight", "store-unavailable", "overloaded"].contains(&&*slug) => {
+                    tokio::time::sleep(COME_AGAIN).await;
+                }
+                // The key stays unsettled, and is reported.
+                Told::Refused(_) | Told::Nothing => return,
+            }
+        }
+    }
+}
+
+fn call(key: &str, source: &str) -> Call {
+    let mut call = Call::charge(key, source);
+    call.body.push_str(&format!("&description={key}"));
+    call
+}

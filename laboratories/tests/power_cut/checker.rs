@@ -1,0 +1,90 @@
+//! The rebuilding itself, on histories made by hand.
+
+use bytes::Bytes;
+
+use crate::harness::disk::Dice;
+use crate::harness::disk::log::Event;
+use crate::harness::disk::rebuild::{Disk, Image, Luck};
+
+fn write(offset: u64, byte: u8, length: usize) -> Event {
+    Event::Write { path: "d/f".into(), offset, data: Bytes::from(vec![byte; length]) }
+}
+
+fn begins(path: &str, number: u64) -> Event {
+    Event::SyncBegins { path: path.into(), number }
+}
+
+/// Everything that can be left of these events, as far as chance shows it.
+fn left(events: &[Event]) -> Vec<Image> {
+    let mut disk = Disk::default();
+    events.iter().for_each(|event| disk.happens(event));
+    let mut dice = Dice::new(1);
+    (0..500).map(|_| disk.cut(Luck::draw(&mut dice), &mut dice)).collect()
+}
+
+/// A directory and a file in it, and all of that durable, if so.
+fn made(durable: bool) -> Vec<Event> {
+    let made = [Event::MakeDirectory("d".into()), Event::Create("d/f".into())];
+    let synced = [begins("d", 0), Event::SyncEnds { number: 0 }, begins("", 1), Event::SyncEnds { number: 1 }];
+    made.into_iter().chain(synced.into_iter().filter(|_| durable)).collect()
+}
+
+fn content(image: &Image) -> Option<&[u8]> {
+    image.get("d/f")?.as_deref()
+}
+
+#[test]
+fn a_sync_covers_what_was_written_before_it_began() {
+    let sync = [write(0, 1, 100), begins("d/f", 2), write(0, 2, 50), Event::SyncEnds { number: 2 }];
+    let left = left(&[made(true), sync.to_vec()].concat());
+    let first = |image: &Image| content(image).unwrap()[0];
+    assert!(left.iter().all(|image| content(image).unwrap()[50..] == [1; 50]));
+    assert!(left.iter().any(|image| first(image) == 1) && left.iter().any(|image| first(image) == 2));
+}
+
+#[test]
+fn a_sync_that_has_not_returned_covers_nothing() {
+    let left = left(&[made(true), vec![write(0, 1, 100), begins("d/f", 2)]].concat());
+    assert!(left.iter().any(|image| content(image).unwrap().is_empty()));
+    assert!(left.iter().any(|image| content(image).unwrap() == [1; 100]));
+}
+
+#[test]
+fn blocks_are_lost_one_by_one_and_each_has_been_what_it_is() {
+    let writes = vec![write(0, 1, 8192), write(0, 2, 100), write(200, 3, 100)];
+    let left = left(&[made(true), writes].concat());
+    let mut seen = std::collections::BTreeSet::new();
+    for image in &left {
+        let bytes = content(image).unwrap();
+        let at = |index: usize| bytes.get(index).copied();
+        assert!(at(200) != Some(3) || at(0) == Some(2), "a page is not newer in one place than in another");
+        seen.insert((at(0), at(4096)));
+    }
+    assert!(seen.contains(&(Some(0), Some(1))) && seen.contains(&(Some(1), None)), "{seen:?}");
+}
+
+#[test]
+fn a_truncation_took_place_or_did_not() {
+    let synced = [write(0, 1, 8192), begins("d/f", 2), Event::SyncEnds { number: 2 }];
+    let truncated = [Event::Truncate { path: "d/f".into(), length: 4096 }];
+    let left = left(&[made(true), synced.to_vec(), truncated.to_vec()].concat());
+    for length in [4096, 8192] {
+        assert!(left.iter().any(|image| content(image).unwrap().len() == length), "{length}");
+    }
+}
+
+#[test]
+fn a_name_is_durable_with_its_directory_and_not_with_its_file() {
+    let synced = [write(0, 1, 100), begins("d/f", 2), Event::SyncEnds { number: 2 }];
+    let left = left(&[made(false), synced.to_vec()].concat());
+    assert!(left.iter().any(|image| content(image).is_none()));
+    assert!(left.iter().any(|image| content(image) == Some(&[1; 100])));
+}
+
+#[test]
+fn a_file_has_its_old_name_or_its_new_one() {
+    let renamed = [Event::Rename { from: "d/f".into(), to: "d/g".into() }];
+    let left = left(&[made(true), renamed.to_vec()].concat());
+    assert!(left.iter().all(|image| image.contains_key("d/f") != image.contains_key("d/g")));
+    assert!(left.iter().any(|image| image.contains_key("d/f")) && left.iter().any(|image| image.contains_key("d/g")));
+}

@@ -1,0 +1,204 @@
+//! The workload, in a process of its own under the preloaded library: rounds of operations, some at a time, while a window
+//! of retention slides over them, so that sled has much to collect; closed and opened again, and ended in the middle.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tower_idempotency::clock::{ManualClock, Timestamp};
+use tower_idempotency::{RecordId, SledStore};
+
+use crate::harness::disk::Dice;
+use crate::harness::work::key::{self, Kind, RETENTION, ROUND};
+use crate::harness::work::notes::{Note, Notes, STORE, Said};
+use crate::harness::work::operations::Operations;
+use crate::harness::work::truth::Truth;
+
+/// The variable that holds the plan of such a process.
+pub(crate) const PLAN: &str = "POWER_CUT_PLAN";
+/// Requests under way at a time.
+const CLIENTS: usize = 24;
+/// sled's cache, small enough to be of no use.
+pub(crate) const CACHE: u64 = 1 << 20;
+
+/// What one process does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) directory: PathBuf,
+    pub(crate) seed: u64,
+    /// How late it is.
+    pub(crate) clock: u64,
+    /// The first new key.
+    pub(crate) first: u64,
+    /// What clients may ask again.
+    pub(crate) known: Vec<u64>,
+    /// What was cut short, and whether the effect took place.
+    pub(crate) cut: Vec<(u64, bool)>,
+    /// How often the store is opened, how long it stays so, and how many keys come in each round.
+    pub(crate) openings: usize,
+    pub(crate) rounds: usize,
+    pub(crate) keys: usize,
+    /// Whether the process ends in the middle.
+    pub(crate) abort: bool,
+}
+
+/// The plan, if this process is one of the workload.
+pub(crate) fn plan() -> Option<Plan> {
+    let plan = std::env::var(PLAN).ok()?;
+    Some(serde_json::from_str(&plan).expect("a plan"))
+}
+
+#[derive(Clone)]
+struct Workload {
+    plan: Arc<Plan>,
+    notes: Notes,
+    clock: ManualClock,
+    dice: Arc<Mutex<Dice>>,
+    tickets: Arc<AtomicU64>,
+    /// What an operator, or the application, would find out.
+    truth: Truth,
+    /// After how many answers the process ends.
+    answers_left: Arc<AtomicUsize>,
+}
+
+/// Does what the plan says.
+pub(crate) fn run(plan: Plan) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build();
+    let workload = Workload {
+        notes: Notes::open(&plan.directory),
+        clock: ManualClock::new(Timestamp::from_millis(plan.clock)),
+        dice: Arc::new(Mutex::new(Dice::new(plan.seed))),
+        tickets: Arc::default(),
+        truth: Truth::default(),
+        answers_left: Arc::new(AtomicUsize::new(usize::MAX)),
+        plan: Arc::new(plan),
+    };
+    workload.plan.cut.iter().for_each(|(key, took_place)| workload.truth.learns(*key, *took_place));
+    runtime.expect("a runtime").block_on(workload.live());
+}
+
+impl Workload {
+    async fn live(self) {
+        let mut next = self.plan.first;
+        let (mut now, mut known) = (self.plan.clock, self.plan.known.clone());
+        let mut ids: HashMap<RecordId, u64> = (0..next).map(|key| (key::id(key), key)).collect();
+        for opening in 0..self.plan.openings {
+            let operations = self.open();
+            if self.dice.lock().unwrap().percent(50) {
+                operations.reconcile_all().await;
+            }
+            self.all(&operations, known.iter().copied()).await;
+            for round in 0..self.plan.rounds {
+                let is_last = opening + 1 == self.plan.openings && round + 1 == self.plan.rounds;
+                if self.plan.abort && is_last {
+                    let answers = self.dice.lock().unwrap().below(self.plan.keys);
+                    self.answers_left.store(answers, Ordering::SeqCst);
+                }
+                let keys = next..next + self.plan.keys as u64;
+                next = keys.end;
+                self.all(&operations, keys.clone()).await;
+                ids.extend(keys.clone().map(|key| (key::id(key), key)));
+                self.settle(&operations, &ids).await;
+                // Now and then so much time passes that all of it is over, and what sled has shrinks.
+                let (leaps, sweeps) = self.whims();
+                known = if leaps { Vec::new() } else { keys.collect() };
+                let passes = if leaps { 2 * RETENTION } else { ROUND };
+                now += passes;
+                // Said first: nothing is later than what was said.
+                self.notes.write(&Note::Clock(now));
+                self.clock.advance(Duration::from_millis(passes));
+                if leaps || sweeps {
+                    operations.sweep().await.expect("the store works");
+                }
+            }
+            assert_eq!(operations.unrecorded(), 0, "the disk works");
+            operations.store.close().await.expect("it can be closed");
+        }
+        assert!(!self.plan.abort, "it ends before this");
+    }
+
+    fn whims(&self) -> (bool, bool) {
+        let mut dice = self.dice.lock().unwrap();
+        (dice.percent(10), dice.percent(50))
+    }
+
+    fn open(&self) -> Operations {
+        self.notes.write(&Note::Opening);
+        let builder = SledStore::builder().cache_bytes(CACHE).outcome_cache_bytes(CACHE).clock(self.clock.clone());
+        let store = builder.open(self.plan.directory.join(STORE)).expect("it can be opened");
+        self.notes.write(&Note::Opened);
+        let notes = self.notes.clone();
+        let witness = move |note: Note| notes.write(&note);
+        Operations::over(store, true, self.truth.clone(), Arc::new(witness))
+    }
+
+    /// Clients ask for all of these, some at a time, a few of them twice or wrongly.
+    async fn all(&self, operations: &Operations, keys: impl Iterator<Item = u64>) {
+        let places = Arc::new(Semaphore::new(CLIENTS));
+        let mut clients = JoinSet::new();
+        for key in keys {
+            let (workload, operations) = (self.clone(), operations.clone());
+            let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
+            clients.spawn(async move {
+                workload.client(&operations, key).await;
+                drop(place);
+            });
+        }
+        clients.join_all().await;
+    }
+
+    async fn client(&self, operations: &Operations, key: u64) {
+        let whim = self.dice.lock().unwrap().below(100);
+        // Only where a run never frees its key: its end and the next one's beginning would be told in any order.
+        let is_plain = matches!(key::kind(key), Kind::Done | Kind::Ledger);
+        match whim {
+            0..=9 if is_plain => drop(tokio::join!(self.ask(operations, key, false), self.ask(operations, key, false))),
+            10..=19 => {
+                self.ask(operations, key, false).await;
+                self.ask(operations, key, false).await;
+            }
+            20..=22 if is_plain => {
+                self.ask(operations, key, false).await;
+                self.ask(operations, key, true).await;
+            }
+            _ => drop(self.ask(operations, key, false).await),
+        }
+    }
+
+    async fn ask(&self, operations: &Operations, key: u64, other: bool) -> Said {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.notes.write(&Note::Sent { ticket, key, other });
+        let said = operations.ask(key, other).await;
+        assert!(!is_away(&said), "{key}: {said:?}, though the disk works");
+        self.notes.write(&Note::Told { ticket, key, said: said.clone(), recorded: true });
+        if self.answers_left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            std::process::abort();
+        }
+        said
+    }
+
+    /// An operator settles most of what was cut short.
+    async fn settle(&self, operations: &Operations, ids: &HashMap<RecordId, u64>) {
+        let interrupted = operations.interrupted().await.expect("the store works");
+        let mut settling = JoinSet::new();
+        for record in interrupted {
+            let key = ids[&record.id];
+            let took_place = self.truth.of(record.id).map(|(_, took_place)| took_place);
+            if let Some(took_place) = took_place.filter(|_| self.dice.lock().unwrap().percent(60)) {
+                let operations = operations.clone();
+                settling.spawn(async move { operations.settle(key, record.fence, took_place).await });
+            }
+        }
+        settling.join_all().await;
+    }
+}
+
+fn is_away(said: &Said) -> bool {
+    let Said::Refused(name) = said else { return false };
+    !["outcome-unknown", "not-replayable", "key-reused", "in-flight"].contains(&name.as_str())
+}

@@ -1,0 +1,20 @@
+//! Promises of the example payment server, kept by the real program over real sockets: one charge per key, across crashes,
+//! hang-ups and shutdowns, and no answer before what it says is durable.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod api;
+mod crash;
+mod levers;
+mod operation;
+mod retries;
+mod standing_still;
+#[cfg(target_os = "linux")]
+mod sync_before_answer;
