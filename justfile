@@ -7,14 +7,13 @@ _list:
 test:
     cargo test
 
-# One subject: a file or a directory in tests/, such as `just subject traps_run`.
+# One subject: a module of tests/it, such as `just subject fingerprint`.
 subject name *arguments:
-    cargo test --test {{name}} {{arguments}}
+    cargo test --test it {{name}} {{arguments}}
 
 # A laboratory, with its figures, such as `KILLS=1000 just laboratory kill_loop`. `flags` are cargo's, such as `--release`.
 laboratory name *flags:
-    cargo build {{flags}} --example payment_server
-    cargo test {{flags}} --test {{name}} -- --nocapture
+    cargo test {{flags}} --package laboratories --test {{name}} -- --nocapture
 
 # A bench, such as `just bench replay`.
 bench name *arguments:
