@@ -1,7 +1,7 @@
 //! What does a retry pay for the recorded answer?
 //!
 //! `cargo bench --bench replay`. In process, one client. Hot: recorded by this process, over the bare handler. Cold: after
-//! the store was opened again, over a sled read of the same pieces by hand. Both sides in turns, in one run.
+//! the store was opened again, over a sled read of the same chunks by hand. Both sides in turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 #[path = "common/mod.rs"]
@@ -24,7 +24,7 @@ use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
 const BODIES: [(&str, usize, u32, u32); 3] =
     [("200 B", 200, 5_000, 2_000), ("16 KiB", 16 << 10, 5_000, 500), ("1 MiB", 1 << 20, 1_000, 24)];
 /// Of an outcome on disk, as the store cuts it.
-const PIECE: usize = 4_000;
+const CHUNK: usize = 4_000;
 /// What an outcome is beside the answer's body: its status and headers.
 const HEAD: usize = 100;
 
@@ -99,10 +99,10 @@ async fn replay_cold(report: &mut Report, body: &str, length: usize, requests: u
     by_hand(theirs.path(), |db| {
         let outcome = [vec![0; HEAD], answer.to_vec()].concat();
         for number in 0..requests {
-            let mut piece_key = digest(number);
-            for (piece, bytes) in (0_u32..).zip(outcome.chunks(PIECE)) {
-                piece_key[32..].copy_from_slice(&piece.to_be_bytes());
-                db.insert(piece_key, bytes).unwrap();
+            let mut chunk_key = digest(number);
+            for (chunk, bytes) in (0_u32..).zip(outcome.chunks(CHUNK)) {
+                chunk_key[32..].copy_from_slice(&chunk.to_be_bytes());
+                db.insert(chunk_key, bytes).unwrap();
             }
         }
     });
@@ -122,7 +122,7 @@ async fn replay_cold(report: &mut Report, body: &str, length: usize, requests: u
         store.close().await.unwrap();
     }
     let group = format!("cold, sled, {body}");
-    report.row(&group, "the same pieces by hand", "µs", both.theirs());
+    report.row(&group, "the same chunks by hand", "µs", both.theirs());
     report.row(&group, "replay", "µs", both.ours());
     report.row(&group, "ratio", "×", both.ratio());
     report.at_most(&format!("cold/sled/{body}"), both.ratio(), MOST_COLD);
@@ -133,7 +133,7 @@ fn key(number: u32) -> String {
     blake3::hash(&number.to_be_bytes()).to_hex()[..32].to_owned()
 }
 
-/// The key of an outcome's first piece; the others count up.
+/// The key of an outcome's first chunk; the others count up.
 fn digest(number: u32) -> [u8; 36] {
     let mut key = [0; 36];
     key[..32].copy_from_slice(blake3::hash(&number.to_be_bytes()).as_bytes());
@@ -152,10 +152,10 @@ fn read_by_hand(db: &sled::Db, length: usize, outcomes: u32) -> f64 {
     let began = Instant::now();
     for number in 0..outcomes {
         let mut outcome = BytesMut::with_capacity(HEAD + length);
-        let mut piece_key = digest(number);
-        for piece in 0..u32::try_from((HEAD + length).div_ceil(PIECE)).unwrap() {
-            piece_key[32..].copy_from_slice(&piece.to_be_bytes());
-            outcome.extend_from_slice(&db.get(piece_key).unwrap().unwrap());
+        let mut chunk_key = digest(number);
+        for chunk in 0..u32::try_from((HEAD + length).div_ceil(CHUNK)).unwrap() {
+            chunk_key[32..].copy_from_slice(&chunk.to_be_bytes());
+            outcome.extend_from_slice(&db.get(chunk_key).unwrap().unwrap());
         }
         black_box(outcome.freeze());
     }

@@ -1,12 +1,13 @@
-//! An application that is asked about operations that were cut short, and says what the test wants.
+//! An application that is asked about operations that were interrupted, and says what the test wants.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::Response;
+use http_body_util::Full;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler, Reconciliation};
-use tower_idempotency::record::{Hold, Reply};
+use tower_idempotency::internals::{Hold, Reply};
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
@@ -15,7 +16,7 @@ use super::steps::{Claimed, Steps as _, Wish, wish};
 use super::time::SECOND;
 
 /// What an application says of a layer's operation.
-pub type Verdict = Reconciled<Response<Bytes>>;
+pub type Verdict = Reconciled<Response<Full<Bytes>>>;
 
 /// What it was asked so far. Clones share it.
 #[derive(Clone, Default)]
@@ -61,17 +62,17 @@ impl<O: Clone + fmt::Debug + Send + Sync + 'static> Said for O {}
 
 /// "It took place": answered 201 with this receipt.
 pub fn found(receipt: impl Into<Bytes>) -> Verdict {
-    let response = Response::builder().status(201).header("location", "/charges/17").body(receipt.into());
+    let response = Response::builder().status(201).header("location", "/charges/17").body(Full::new(receipt.into()));
     Reconciled::Outcome(response.expect("a valid answer"))
 }
 
 /// A layer that asks.
-pub fn asking<St: Store>(store: St, reconciler: Reconciler<Response<Bytes>>) -> IdempotencyLayer<St> {
-    IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Reconcile(reconciler))
+pub fn asking<St: Store>(store: St, reconciler: Reconciler<Response<Full<Bytes>>>) -> IdempotencyLayer<St> {
+    IdempotencyLayer::new(store).reconcile_with(reconciler)
 }
 
 /// Likewise, whose duplicates wait for as long as it takes.
-pub fn patient<St: Store>(store: St, reconciler: Reconciler<Response<Bytes>>) -> IdempotencyLayer<St> {
+pub fn patient<St: Store>(store: St, reconciler: Reconciler<Response<Full<Bytes>>>) -> IdempotencyLayer<St> {
     asking(store, reconciler).on_in_flight(OnInFlight::Wait(SECOND * 60))
 }
 
@@ -81,7 +82,7 @@ pub fn counted(sum: Reconciliation) -> (usize, usize, usize) {
     (settled, run_again, unknown)
 }
 
-/// An operation `post(key, "a")` that was begun and cut short. It is forgotten after a day.
+/// An operation `post(key, "a")` that was begun and interrupted. It is forgotten after a day.
 pub async fn cut_short<St: Store>(store: &St, key: &str) -> Hold {
     let wish = Wish { fingerprint: charge_print().with_credentials().finish(), ..wish(key) };
     let Claimed::Fresh(hold) = store.claim(wish).await.expect("the store works") else { panic!("{key} is held") };

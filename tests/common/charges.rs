@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tower_idempotency::engine::{CommitError, Effect, OnceError, Outcome, RunContext};
+use tower_idempotency::engine::{CommitError, EffectError, OnceError, Outcome, RunContext};
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::{Abort, OpenError, SledStoreBuilder, Store, TransactionError, TransactionTree};
 use tower_idempotency::{
@@ -175,12 +175,12 @@ pub fn commit_outcome(
 }
 
 /// A layer that waits for a run as long as it takes.
-pub fn layer<St: Store>(store: St, policy: OnInterrupted<Response<Bytes>>) -> IdempotencyLayer<St> {
+pub fn layer<St: Store>(store: St, policy: OnInterrupted) -> IdempotencyLayer<St> {
     IdempotencyLayer::new(store).on_interrupted(policy).on_in_flight(OnInFlight::Wait(GIVE_UP))
 }
 
 /// The policies of these tests. Under the first a claim is durable, under the second the slot is the claim.
-pub const fn policies<O>() -> [OnInterrupted<O>; 2] {
+pub const fn policies() -> [OnInterrupted; 2] {
     [OnInterrupted::Refuse, OnInterrupted::Rerun]
 }
 
@@ -197,7 +197,7 @@ where
 }
 
 /// A handler that charges, and answers with what it committed.
-pub fn charging(store: &SledStore, policy: OnInterrupted<Response<Bytes>>) -> Lab {
+pub fn charging(store: &SledStore, policy: OnInterrupted) -> Lab {
     let store = store.clone();
     serve(layer(store.clone(), policy), move |context| {
         let committed = commit(&context, &store);
@@ -206,7 +206,7 @@ pub fn charging(store: &SledStore, policy: OnInterrupted<Response<Bytes>>) -> La
 }
 
 /// An application that nobody may call any more: it answers with what was recorded.
-pub fn replaying(store: &SledStore, policy: OnInterrupted<Response<Bytes>>) -> Lab {
+pub fn replaying(store: &SledStore, policy: OnInterrupted) -> Lab {
     serve(layer(store.clone(), policy), |_| async { "it ran again" })
 }
 
@@ -214,7 +214,7 @@ pub fn replaying(store: &SledStore, policy: OnInterrupted<Response<Bytes>>) -> L
 pub async fn deliver<F, Fut>(once: &Once<SledStore>, key: &str, effect: F) -> Delivered
 where
     F: FnOnce(RunContext) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<Bytes, Effect<&'static str>>> + Send + 'static,
+    Fut: Future<Output = Result<Bytes, EffectError<&'static str>>> + Send + 'static,
 {
     once.run(id(key), Fingerprint::of(b"m"), effect).await
 }
@@ -271,7 +271,7 @@ pub async fn busy(store: &SledStore, door: &Door) -> JoinHandle<Delivered> {
         (Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun), store.clone(), door.pass());
     let run = tokio::spawn(async move {
         deliver(&once, "busy", move |context| async move {
-            commit_outcome(&context, &store, "busy", pass).await.map_err(|_| Effect::Unknown("not committed"))
+            commit_outcome(&context, &store, "busy", pass).await.map_err(|_| EffectError::Unknown("not committed"))
         })
         .await
     });

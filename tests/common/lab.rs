@@ -16,9 +16,9 @@ use tokio::sync::{Notify, watch};
 use tower::load_shed::error::Overloaded;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _, service_fn};
-use tower_idempotency::engine::Effect;
+use tower_idempotency::engine::EffectError;
 use tower_idempotency::fingerprint::FingerprintBuilder;
-use tower_idempotency::record::{Completion, Hold, Settlement};
+use tower_idempotency::internals::{Completion, Hold, Settlement};
 use tower_idempotency::server::{Classify, Meaning};
 use tower_idempotency::store::{SledStoreBuilder, Store};
 use tower_idempotency::test_util::TestStore;
@@ -213,7 +213,7 @@ pub fn layer() -> IdempotencyLayer<MemoryStore> {
     IdempotencyLayer::new(MemoryStore::new())
 }
 
-/// Likewise, under which what was cut short runs again.
+/// Likewise, under which what was interrupted runs again.
 pub fn rerun() -> IdempotencyLayer<MemoryStore> {
     layer().on_interrupted(OnInterrupted::Rerun)
 }
@@ -388,6 +388,6 @@ pub fn foreign(fingerprint: Fingerprint, version: u8, options: [u8; 8]) -> Finge
 /// Records an answer 200 with the body `recorded` for `id`, in format 1 of `server/snapshot.rs`.
 pub async fn plant<St: Store + Clone>(store: &St, id: RecordId, fingerprint: Fingerprint) {
     let outcome = Bytes::from_static(b"\x01\xc8\x01\x00\x00recorded");
-    let effect = |_| async move { Ok::<_, Effect<()>>(outcome) };
+    let effect = |_| async move { Ok::<_, EffectError<()>>(outcome) };
     assert!(!Once::new(store.clone()).run(id, fingerprint, effect).await.unwrap().replayed);
 }

@@ -18,7 +18,7 @@ pub fn assert_summed(tree: &sled::Tree) {
     let [_count, _seen, sum, _bytes, below, leaving @ ..] = &totals[..] else { panic!("{totals:?}") };
     let keys = ["e", "n"].into_iter().flat_map(|kind| tree.scan_prefix(kind).keys());
     let numbers: Vec<u64> = keys.map(|key| number(key.expect("it can be read"))).collect();
-    assert!(numbers.iter().all(|number| number < below), "none is of a step that was cut short");
+    assert!(numbers.iter().all(|number| number < below), "none is of a step that was interrupted");
     let counted = numbers.iter().filter(|number| !leaving.contains(number));
     assert_eq!(counted.fold(0, |sum: u64, number| sum.wrapping_add(*number)), *sum);
 }

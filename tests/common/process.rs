@@ -208,9 +208,9 @@ fn drain(mut pipe: impl Read + Send + 'static) -> Output {
     let output = Output::default();
     let kept = output.clone();
     std::thread::spawn(move || {
-        let mut piece = [0; 8192];
-        while let Ok(read @ 1..) = pipe.read(&mut piece) {
-            kept.bytes.lock().unwrap().extend_from_slice(&piece[..read]);
+        let mut chunk = [0; 8192];
+        while let Ok(read @ 1..) = pipe.read(&mut chunk) {
+            kept.bytes.lock().unwrap().extend_from_slice(&chunk[..read]);
         }
         kept.is_whole.store(true, Ordering::SeqCst);
     });
@@ -276,7 +276,7 @@ impl Server {
         list["data"].as_array().expect("a list").clone()
     }
 
-    /// The operations that were cut short: id and fence.
+    /// The operations that were interrupted: id and fence.
     pub async fn interrupted(&self) -> Vec<(String, String)> {
         let list = self.get("/admin/interrupted").await.json();
         let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();

@@ -3,11 +3,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tower_idempotency::record::{Applied, Claim, Completion, Fence, Hold, Record, Reply, Resolution, Transition};
+use tower_idempotency::internals::{Applied, Claim, Completion, Fence, Hold, Record, Reply, Resolution, Transition};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
-use super::time::DAY;
+use super::time::{DAY, HOUR};
 
 /// A claim, and of what.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +97,7 @@ pub trait Steps: Store {
     }
 
     fn settle(&self, id: RecordId, fence: Fence, how: Resolution) -> impl Future<Output = Answer<Reply>> + Send {
-        reply(self.apply(id, Transition::Resolve(fence, how)))
+        reply(self.apply(id, Transition::Resolve(fence, how, HOUR)))
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tower_idempotency::engine::{Effect, OnceError, Refusal, Rerun, RunContext};
-use tower_idempotency::record::{Reply, Resolution};
-use tower_idempotency::store::{InterruptedRecord, Store, StoreError};
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::engine::{EffectError, OnceError, Rerun, Resolved, RunContext};
+use tower_idempotency::internals::{Reply, Resolution};
+use tower_idempotency::store::{InterruptedRun, Store, StoreError};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, MemoryStore, OnInFlight, OnInterrupted, Once};
 
 use crate::common::lab::id;
@@ -22,7 +22,7 @@ const MESSAGE: &[u8] = b"a message";
 async fn deliver<St: Store>(
     once: &Once<St>,
     effects: &Arc<AtomicUsize>,
-    end: Result<&'static str, Effect<&'static str>>,
+    end: Result<&'static str, EffectError<&'static str>>,
 ) -> Result<(Bytes, bool), Failure> {
     let effects = Arc::clone(effects);
     let effect = move |_: RunContext| async move {
@@ -44,7 +44,7 @@ async fn a_redelivered_message_has_one_effect_and_the_same_outcome() {
 async fn another_message_under_the_same_id_is_refused() {
     let (once, effects) = (Once::new(MemoryStore::new()), Arc::default());
     deliver(&once, &effects, Ok("sent")).await.unwrap();
-    let effect = |_| async { Ok::<_, Effect<&str>>(Bytes::new()) };
+    let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
     let refused = once.run(id("k"), Fingerprint::of(b"another"), effect).await;
     assert!(matches!(refused, Err(OnceError::Mismatch(_))), "{refused:?}");
 }
@@ -52,9 +52,9 @@ async fn another_message_under_the_same_id_is_refused() {
 #[tokio::test]
 async fn an_effect_that_says_it_did_not_start_may_run_again_and_any_other_failure_may_not() {
     let (once, effects) = (Once::new(MemoryStore::new()), Arc::default());
-    let failed = deliver(&once, &effects, Err(Effect::NotStarted("no connection"))).await;
+    let failed = deliver(&once, &effects, Err(EffectError::NotStarted("no connection"))).await;
     assert!(matches!(failed, Err(OnceError::Effect("no connection"))), "{failed:?}");
-    let failed = deliver(&once, &effects, Err(Effect::Unknown("no answer"))).await;
+    let failed = deliver(&once, &effects, Err(EffectError::Unknown("no answer"))).await;
     assert!(matches!(failed, Err(OnceError::Effect("no answer"))), "{failed:?}");
     let refused = deliver(&once, &effects, Ok("sent")).await;
     assert!(matches!(refused, Err(OnceError::OutcomeUnknown)), "{refused:?}");
@@ -64,25 +64,25 @@ async fn an_effect_that_says_it_did_not_start_may_run_again_and_any_other_failur
 #[tokio::test]
 async fn what_was_cut_short_is_settled_by_who_knows() {
     let (once, effects) = (Once::new(MemoryStore::new()), Arc::default());
-    deliver(&once, &effects, Err(Effect::Unknown("no answer"))).await.unwrap_err();
-    let [interrupted] = once.interrupted(10).await.unwrap()[..] else { panic!("one was cut short") };
-    let outcome = Resolution::Outcome { outcome: "it was sent".into(), retention: Duration::from_secs(60) };
+    deliver(&once, &effects, Err(EffectError::Unknown("no answer"))).await.unwrap_err();
+    let [interrupted] = once.interrupted(10).await.unwrap()[..] else { panic!("one was interrupted") };
+    let outcome = Resolution::Outcome("it was sent".into());
     let settled = once.resolve(interrupted.id, interrupted.fence, outcome.clone()).await.unwrap();
-    assert_eq!(settled, Reply::Taken);
+    assert_eq!(settled, Resolved::Settled);
     assert_eq!(deliver(&once, &effects, Ok("sent")).await.unwrap(), ("it was sent".into(), true));
     let settled = once.resolve(interrupted.id, interrupted.fence, outcome).await.unwrap();
-    assert_eq!(settled, Reply::Refused);
+    assert_eq!(settled, Resolved::Stale);
     assert_eq!(effects.load(Ordering::SeqCst), 1);
 }
 
-/// A key whose run was cut short, and what is listed of it.
-async fn cut_short(once: &Once<TestStore>) -> InterruptedRecord {
-    deliver(once, &Arc::default(), Err(Effect::Unknown("no answer"))).await.unwrap_err();
+/// A key whose run was interrupted, and what is listed of it.
+async fn cut_short(once: &Once<TestStore>) -> InterruptedRun {
+    deliver(once, &Arc::default(), Err(EffectError::Unknown("no answer"))).await.unwrap_err();
     once.interrupted(1).await.unwrap()[0]
 }
 
 fn answer() -> Resolution {
-    Resolution::Outcome { outcome: "it was sent".into(), retention: Duration::from_secs(60) }
+    Resolution::Outcome("it was sent".into())
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,11 +90,11 @@ async fn settling_that_the_store_does_not_answer_holds_nobody_up_for_long() {
     let store = TestStore::new();
     let once = Once::new(store.clone());
     let interrupted = cut_short(&once).await;
-    let stall = store.stall(Verb::Resolve);
+    let stall = store.stall(StoreCall::Resolve);
     let unanswered = once.resolve(interrupted.id, interrupted.fence, answer()).await;
     assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
     let meanwhile = deliver(&once, &Arc::default(), Ok("sent")).await;
-    assert!(matches!(meanwhile, Err(OnceError::Refused(Refusal::Unavailable))), "{meanwhile:?}");
+    assert!(matches!(meanwhile, Err(OnceError::Unavailable)), "{meanwhile:?}");
     stall.release();
     assert_eq!(once.drain(Duration::from_secs(60)).await.runs, 0);
     assert_eq!(deliver(&once, &Arc::default(), Ok("sent")).await.unwrap(), ("it was sent".into(), true));
@@ -106,11 +106,11 @@ async fn settling_whose_acknowledgement_was_lost_is_sent_again_and_known_for_our
         let store = TestStore::new();
         let once = Once::new(store.clone());
         let interrupted = cut_short(&once).await;
-        store.lose_answer(Verb::Resolve);
+        store.lose_answer(StoreCall::Resolve);
         let settled = once.resolve(interrupted.id, interrupted.fence, resolution.clone()).await.unwrap();
-        assert_eq!(settled, Reply::Taken);
+        assert_eq!(settled, Resolved::Settled);
         let (_, replayed) = deliver(&once, &Arc::default(), Ok("sent")).await.unwrap();
-        assert_eq!(replayed, matches!(resolution, Resolution::Outcome { .. }));
+        assert_eq!(replayed, matches!(resolution, Resolution::Outcome(_)));
     }
 }
 
@@ -119,14 +119,14 @@ async fn settling_that_was_never_acknowledged_refuses_the_key_until_it_is() {
     let store = TestStore::new();
     let once = Once::new(store.clone());
     let interrupted = cut_short(&once).await;
-    (0..4).for_each(|_| store.lose_answer(Verb::Resolve));
+    (0..4).for_each(|_| store.lose_answer(StoreCall::Resolve));
     let unanswered = once.resolve(interrupted.id, interrupted.fence, answer()).await;
     assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
     let mut refusals = 0;
     let answered = loop {
         match deliver(&once, &Arc::default(), Ok("sent")).await {
             Ok(answered) => break answered,
-            Err(OnceError::Refused(Refusal::Unavailable)) => refusals += 1,
+            Err(OnceError::Unavailable) => refusals += 1,
             Err(error) => panic!("{error:?}"),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -141,13 +141,13 @@ async fn a_key_that_was_forgotten_without_a_word_is_free_once_the_store_says_so(
     let store = TestStore::new();
     let once = Once::new(store.clone());
     let interrupted = cut_short(&once).await;
-    store.fail_next(Verb::Resolve);
-    store.lose_answer(Verb::Resolve);
-    store.fail_next(Verb::Resolve);
+    store.fail_next(StoreCall::Resolve);
+    store.lose_answer(StoreCall::Resolve);
+    store.fail_next(StoreCall::Resolve);
     let unanswered = once.resolve(interrupted.id, interrupted.fence, Resolution::Forget).await;
     assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
     let meanwhile = deliver(&once, &Arc::default(), Ok("sent")).await;
-    assert!(matches!(meanwhile, Err(OnceError::Refused(Refusal::Unavailable))), "{meanwhile:?}");
+    assert!(matches!(meanwhile, Err(OnceError::Unavailable)), "{meanwhile:?}");
     assert!(once.drain(Duration::from_secs(60)).await.is_complete());
     let again = Once::new(store.reopen());
     assert_eq!(deliver(&again, &Arc::default(), Ok("sent")).await.unwrap(), ("sent".into(), false));
@@ -158,7 +158,7 @@ async fn an_operator_who_goes_away_leaves_the_slot_until_what_he_said_is_durable
     let store = TestStore::new();
     let once = Once::new(store.clone());
     let interrupted = cut_short(&once).await;
-    let stall = store.stall(Verb::Resolve);
+    let stall = store.stall(StoreCall::Resolve);
     let mut resolving = Box::pin(once.resolve(interrupted.id, interrupted.fence, answer()));
     assert!(futures_util::poll!(resolving.as_mut()).is_pending());
     drop(resolving);
@@ -176,7 +176,7 @@ async fn what_would_run_again_is_not_refused_for_good_while_the_process_is_shutt
     let once = Once::new(store).on_interrupted(rerun);
     once.drain(Duration::ZERO).await;
     let refused = deliver(&once, &Arc::default(), Ok("sent")).await;
-    assert!(matches!(refused, Err(OnceError::Refused(Refusal::ShuttingDown))), "{refused:?}");
+    assert!(matches!(refused, Err(OnceError::ShuttingDown)), "{refused:?}");
     let refused = deliver(&once.on_interrupted(refuse), &Arc::default(), Ok("sent")).await;
     assert!(matches!(refused, Err(OnceError::OutcomeUnknown)), "{refused:?}");
 }
@@ -190,7 +190,7 @@ async fn a_rerun_knows_that_it_is_one_and_has_a_higher_fence() {
         move |context: RunContext| async move {
             assert_eq!((context.attempt(), context.rerun()), (1, Rerun::No));
             store.crash();
-            Ok::<_, Effect<&str>>(context.fence().0.to_string().into())
+            Ok::<_, EffectError<&str>>(context.fence().0.to_string().into())
         }
     };
     let outcome = once.run(id("k"), Fingerprint::of(MESSAGE), effect(store.clone())).await.unwrap();
@@ -198,7 +198,7 @@ async fn a_rerun_knows_that_it_is_one_and_has_a_higher_fence() {
     let once = Once::new(store.reopen()).on_interrupted(OnInterrupted::Rerun);
     let effect = |context: RunContext| async move {
         assert_eq!((context.attempt(), context.rerun()), (2, Rerun::Yes));
-        Ok::<_, Effect<&str>>(context.fence().0.to_string().into())
+        Ok::<_, EffectError<&str>>(context.fence().0.to_string().into())
     };
     fences.push(once.run(id("k"), Fingerprint::of(MESSAGE), effect).await.unwrap().bytes);
     let [first, second] = [0, 1].map(|at| std::str::from_utf8(&fences[at]).unwrap().parse::<u64>().unwrap());
@@ -208,12 +208,12 @@ async fn a_rerun_knows_that_it_is_one_and_has_a_higher_fence() {
 #[tokio::test]
 async fn an_effect_that_panics_or_hangs_is_cut_short() {
     let once = Once::new(MemoryStore::new()).max_run(Duration::from_millis(1));
-    let panics = |_: RunContext| async { panic!("on purpose") as Result<Bytes, Effect<&str>> };
+    let panics = |_: RunContext| async { panic!("on purpose") as Result<Bytes, EffectError<&str>> };
     let ended = once.run(id("panics"), Fingerprint::of(MESSAGE), panics).await;
-    assert!(matches!(ended, Err(OnceError::CutShort)), "{ended:?}");
-    let hangs = |_: RunContext| std::future::pending::<Result<Bytes, Effect<&str>>>();
+    assert!(matches!(ended, Err(OnceError::Interrupted)), "{ended:?}");
+    let hangs = |_: RunContext| std::future::pending::<Result<Bytes, EffectError<&str>>>();
     let ended = once.run(id("hangs"), Fingerprint::of(MESSAGE), hangs).await;
-    assert!(matches!(ended, Err(OnceError::CutShort)), "{ended:?}");
+    assert!(matches!(ended, Err(OnceError::Interrupted)), "{ended:?}");
     assert_eq!(once.interrupted(10).await.unwrap().len(), 2);
     assert_eq!(once.counts().interrupted, 2);
 }
@@ -231,7 +231,7 @@ async fn drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left() 
             let effect = |_: RunContext| async move {
                 arrived.send(()).unwrap();
                 gate.await.unwrap();
-                Ok::<_, Effect<&str>>(Bytes::new())
+                Ok::<_, EffectError<&str>>(Bytes::new())
             };
             once.run(id("slow"), Fingerprint::of(MESSAGE), effect).await
         }
@@ -239,9 +239,9 @@ async fn drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left() 
     arrival.await.unwrap();
     assert_eq!(once.drain(Duration::from_millis(1)).await.runs, 1);
     assert!(deliver(&once, &effects, Ok("sent")).await.unwrap().1, "a replay");
-    let effect = |_: RunContext| async { Ok::<_, Effect<&str>>(Bytes::new()) };
+    let effect = |_: RunContext| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
     let refused = once.run(id("new"), Fingerprint::of(MESSAGE), effect).await;
-    assert!(matches!(refused, Err(OnceError::Refused(Refusal::ShuttingDown))), "{refused:?}");
+    assert!(matches!(refused, Err(OnceError::ShuttingDown)), "{refused:?}");
     open.send(()).unwrap();
     assert_eq!(once.drain(Duration::from_secs(60)).await.runs, 0);
     running.await.unwrap().unwrap();

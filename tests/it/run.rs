@@ -8,9 +8,9 @@ use axum::routing::post as route;
 use axum::{Extension, Json, Router};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
-use tower_idempotency::record::State;
+use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::store::Store as _;
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, RecordId};
 
 use crate::common::lab::{Lab, id, layer, post};
@@ -47,7 +47,7 @@ async fn a_run_that_wrap_run_drops_while_it_is_recorded_is_not_answered_from_wha
         }
     };
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()).wrap_run(until_dropped));
-    let stall = store.stall(Verb::Complete);
+    let stall = store.stall(StoreCall::Complete);
     let first = lab.spawn(post("k", "a"));
     while lab.effects() == 0 {
         tokio::task::yield_now().await;
@@ -76,12 +76,12 @@ fn told(context: &IdempotencyContext) -> Value {
     })
 }
 
-/// A handler that tells what it is told; its first attempt at key `cut short` is cut short.
+/// A handler that tells what it is told; its first attempt at key `interrupted` is interrupted.
 fn telling<St: tower_idempotency::store::Store>(layer: IdempotencyLayer<St>, seen: &Arc<Mutex<Vec<Value>>>) -> Lab {
     let seen = Arc::clone(seen);
     let handler = move |context: IdempotencyContext| async move {
         seen.lock().unwrap().push(told(&context));
-        assert!(context.attempt() > 1 || context.key().as_str() != "cut short", "on purpose");
+        assert!(context.attempt() > 1 || context.key().as_str() != "interrupted", "on purpose");
         Json(told(&context))
     };
     Lab::of(Router::new().route("/charges", route(handler)).layer(layer))
@@ -112,14 +112,14 @@ async fn a_second_attempt_is_told_so_under_a_larger_fence_with_the_same_derived_
     let store = TestStore::new();
     let lab = telling(IdempotencyLayer::new(store.clone()), &seen);
     assert_eq!(
-        lab.post("cut short", "a").await.refusal(),
+        lab.post("interrupted", "a").await.refusal(),
         (400, "key-malformed".to_owned()),
         "a bare key has no blank"
     );
-    assert_eq!(lab.post("\"cut short\"", "a").await.problem(), "outcome-unknown");
+    assert_eq!(lab.post("\"interrupted\"", "a").await.problem(), "outcome-unknown");
     lab.post("between", "a").await;
     let rerun = IdempotencyLayer::new(store.reopen()).on_interrupted(OnInterrupted::Rerun);
-    let second = telling(rerun, &seen).post("\"cut short\"", "a").await.json();
+    let second = telling(rerun, &seen).post("\"interrupted\"", "a").await.json();
     let first = seen.lock().unwrap()[0].clone();
     assert_eq!((&second["attempt"], &second["rerun"]), (&json!(2), &json!("Yes")));
     assert!(second["fence"].as_u64() > first["fence"].as_u64());

@@ -4,7 +4,7 @@
 use axum::body::Body;
 use axum::routing::post as route;
 use http::{Request, StatusCode};
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, Key, MemoryStore, RecordId, Rejection, RejectionKind, Scope};
 use tracing::{Instrument as _, Level};
 
@@ -28,7 +28,7 @@ async fn each_refusal_is_counted_by_its_kind() {
     lab.post("k", "b").await;
     lab.post("k", "a").await;
     lab.send(keyed("POST", "/", "k").header("x-stranger", "1").body(Body::empty()).unwrap()).await;
-    store.fail_next(Verb::Claim);
+    store.fail_next(StoreCall::Claim);
     lab.post("other", "a").await;
     let counts = layer.counts();
     let refused = [
@@ -122,13 +122,13 @@ fn trap_25_neither_key_nor_body_nor_credentials_are_logged_but_the_record_id_s_b
         assert_eq!(lab.send(request("mismatch")).await.status, 422);
         assert_eq!(lab.send(request(&"long".repeat(100))).await.status, 413);
         assert_eq!(lab.post(&format!("{KEY},malformed"), "private body").await.status, 400);
-        store.fail_next(Verb::Claim);
+        store.fail_next(StoreCall::Claim);
         assert_eq!(lab.post(&format!("{KEY}-2"), "private body").await.status, 503);
-        (0..3).for_each(|_| store.fail_next(Verb::Complete));
+        (0..3).for_each(|_| store.fail_next(StoreCall::Complete));
         assert_eq!(lab.post(&format!("{KEY}-2"), "private body").await.text(), "private answer");
         assert_eq!(lab.post(&format!("{KEY}-3"), "private body").await.status, 500);
         assert_eq!(layer.counts().interrupted, 1);
-        let _stall = store.stall(Verb::Claim);
+        let _stall = store.stall(StoreCall::Claim);
         assert_eq!(lab.post(&format!("{KEY}-4"), "private body").await.status, 503);
     });
     for secret in ["super-secret", "private", "hunter2", "plastic"] {

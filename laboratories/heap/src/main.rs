@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tower_idempotency::engine::Effect;
+use tower_idempotency::engine::EffectError;
 use tower_idempotency::{Fingerprint, Key, Once, RecordId, SledStore};
 
 const STORES: usize = 4;
@@ -39,7 +39,7 @@ async fn write(store: SledStore, task: usize, end: Instant) -> usize {
     let mut recorded = 0;
     while Instant::now() < end {
         let Ok(key) = Key::new(&format!("{task}-{recorded}")) else { break };
-        let effect = |_| async { Ok::<_, Effect<std::io::Error>>(Bytes::from(vec![7; 2_000])) };
+        let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from(vec![7; 2_000])) };
         if once.run(RecordId::new(None, &key), Fingerprint::of(b"m"), effect).await.is_ok() {
             recorded += 1;
         }

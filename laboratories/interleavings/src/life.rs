@@ -8,8 +8,8 @@ use futures_util::FutureExt as _;
 use shuttle::future::JoinHandle;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::RunContext;
-use tower_idempotency::record::{Reply, Resolution};
-use tower_idempotency::store::InterruptedRecord;
+use tower_idempotency::internals::{Reply, Resolution};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::test_util::{ManualClock, Stall, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint, MemoryStore, OnInterrupted, Once};
 
@@ -59,7 +59,7 @@ impl Life {
         let on_interrupted = match plan.policy {
             Policy::Refuse => OnInterrupted::Refuse,
             Policy::Rerun | Policy::Atomic => OnInterrupted::Rerun,
-            Policy::Reconcile => OnInterrupted::Reconcile(reconciler(&ledger).time_out(plan.time_out())),
+            Policy::Reconcile => OnInterrupted::Reconcile(reconciler(&ledger).timeout(plan.timeout())),
         };
         let once = Once::new(store).on_in_flight(plan.on_in_flight).on_interrupted(on_interrupted);
         let once = once.retention(LONG).max_run(plan.max_run());
@@ -210,17 +210,17 @@ impl Life {
         }
     }
 
-    /// What the store says was cut short; nothing, where it fails.
-    async fn listed(&self) -> Vec<InterruptedRecord> {
+    /// What the store says was interrupted; nothing, where it fails.
+    async fn listed(&self) -> Vec<InterruptedRun> {
         self.once.interrupted(KEYS.len()).await.unwrap_or_default()
     }
 
     /// An operator looks up whether it took effect, and says so. Whether that counted.
-    async fn resolve(&self, listed: InterruptedRecord, stays: bool) -> bool {
+    async fn resolve(&self, listed: InterruptedRun, stays: bool) -> bool {
         let key = key_of(listed.id);
         let found = self.ledger.look_up(key);
         let resolution = match &found {
-            Some((_, outcome)) => Resolution::Outcome { outcome: outcome.clone(), retention: LONG },
+            Some((_, outcome)) => Resolution::Outcome(outcome.clone()),
             None => Resolution::Forget,
         };
         // It takes him a while.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shuttle::rand::Rng as _;
 use tower_idempotency::OnInFlight;
-use tower_idempotency::test_util::Verb;
+use tower_idempotency::test_util::StoreCall;
 
 use crate::history::Policy;
 
@@ -121,9 +121,9 @@ pub enum Act {
     LoseAnswer(Verb),
     /// The process is shutting down.
     Drain,
-    /// An operator settles what was cut short; or goes away before he is answered.
+    /// An operator settles what was interrupted; or goes away before he is answered.
     Resolve { stays: bool },
-    /// The application is asked about all that was cut short.
+    /// The application is asked about all that was interrupted.
     ReconcileAll,
 }
 
@@ -251,7 +251,7 @@ impl Plan {
     /// Whether the store may hold a claim under which nothing ran.
     fn loses_claims(&self) -> bool {
         let faults = self.faults.iter().chain(self.acts.iter().map(|(_, act)| act));
-        faults.copied().any(|act| matches!(act, Act::LoseAnswer(Verb::Claim | Verb::Reclaim)))
+        faults.copied().any(|act| matches!(act, Act::LoseAnswer(StoreCall::Claim | StoreCall::Reclaim)))
     }
 
     pub fn drains(&self) -> bool {

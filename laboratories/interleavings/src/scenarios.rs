@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_idempotency::OnInFlight;
-use tower_idempotency::test_util::Verb;
+use tower_idempotency::test_util::StoreCall;
 
 use crate::history::Policy::{Atomic, Reconcile, Refuse, Rerun};
 use crate::plan::{Act, Client, Draw, Ending, Fate, KEYS, Kind, Knows, LONG, MAX_RUN, Plan, REQUESTS};
@@ -108,15 +108,15 @@ fn drain() -> Plan {
 }
 
 const FALLIBLE: [Verb; 9] = [
-    Verb::Load,
-    Verb::Claim,
-    Verb::Reclaim,
-    Verb::Inquire,
-    Verb::Complete,
-    Verb::Complete,
-    Verb::Release,
-    Verb::Interrupt,
-    Verb::Resolve,
+    StoreCall::Load,
+    StoreCall::Claim,
+    StoreCall::Reclaim,
+    StoreCall::Inquire,
+    StoreCall::Complete,
+    StoreCall::Complete,
+    StoreCall::Release,
+    StoreCall::Interrupt,
+    StoreCall::Resolve,
 ];
 
 fn faults() -> Plan {
@@ -131,7 +131,7 @@ fn faults() -> Plan {
     Plan { store: Kind::Test, on_in_flight, faults, acts, endings, cuts, ..any() }
 }
 
-/// Somebody settles what was cut short, while it is tried again.
+/// Somebody settles what was interrupted, while it is tried again.
 fn settling() -> Plan {
     let before = Some(Draw.pick(&[Ending::Unknown { effect: true }, Ending::Unknown { effect: false }, Ending::Panic]));
     let act = || Draw.pick(&[Act::Resolve { stays: true }, Act::Resolve { stays: false }, Act::ReconcileAll]);
@@ -153,7 +153,13 @@ fn time() -> Plan {
 
 /// The store takes its time.
 fn stalls() -> Plan {
-    let stalls = vec![Draw.pick(&[Verb::Load, Verb::Claim, Verb::Complete, Verb::Release, Verb::Interrupt])];
+    let stalls = vec![Draw.pick(&[
+        StoreCall::Load,
+        StoreCall::Claim,
+        StoreCall::Complete,
+        StoreCall::Release,
+        StoreCall::Interrupt,
+    ])];
     let mut acts = vec![(Draw.below(20), Act::GoOn)];
     acts.extend(Draw.some(1, || (Draw.below(12), Act::Pass(Duration::from_secs(5)))));
     let endings = Draw.some(1, || Draw.pick(&FAILURES));
@@ -207,13 +213,13 @@ fn one_and_operator() -> Plan {
 
 /// The three tries while the client waits fail; a later one does not.
 fn two_of_unrecorded() -> Plan {
-    let faults = vec![Act::Fail(Verb::Complete); 3];
+    let faults = vec![Act::Fail(StoreCall::Complete); 3];
     let clients = vec![A, Client { times: 2, ..A }];
     Plan { store: Kind::Test, on_in_flight: PATIENT, clients, faults, ..Plan::default() }
 }
 
 /// The record is there, but the run is dropped before it knows.
 fn two_of_dropped_unrecorded() -> Plan {
-    let faults = vec![Act::LoseAnswer(Verb::Complete)];
+    let faults = vec![Act::LoseAnswer(StoreCall::Complete)];
     Plan { store: Kind::Test, on_in_flight: PATIENT, faults, cuts: vec![(0, 0)], ..two_clients() }
 }

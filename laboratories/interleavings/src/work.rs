@@ -1,11 +1,11 @@
-//! What the application does: the work of a run, and what it says of one that was cut short.
+//! What the application does: the work of a run, and what it says of one that was interrupted.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tower_idempotency::engine::{
-    Effect, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Refusal, RunContext, SentApart,
+    EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Refusal, RunContext, SentApart,
 };
-use tower_idempotency::record::{Applied, Reply, Transition};
+use tower_idempotency::internals::{Applied, Reply, Transition};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, Key, RecordId};
 
@@ -34,15 +34,15 @@ pub async fn handle(
     key: &'static str,
     request: &'static str,
     breaths: usize,
-) -> Result<Bytes, Effect<&'static str>> {
+) -> Result<Bytes, EffectError<&'static str>> {
     let (_inside, ending) = ledger.begin(key);
     wait(breaths).await;
     let outcome = ending.has_effect().then(|| ledger.effect(key, request));
     wait(breaths).await;
     match ending {
         Ending::Outcome => Ok(outcome.expect("it has one")),
-        Ending::NotStarted => Err(Effect::NotStarted("not started")),
-        Ending::Unknown { .. } => Err(Effect::Unknown("no answer")),
+        Ending::NotStarted => Err(EffectError::NotStarted("not started")),
+        Ending::Unknown { .. } => Err(EffectError::Unknown("no answer")),
         // Past the panic hook, which would print a schedule that is none of a failure.
         Ending::Panic => std::panic::resume_unwind(Box::new("on purpose")),
         Ending::Hang => std::future::pending().await,
@@ -57,7 +57,7 @@ pub async fn commit(
     breaths: usize,
     context: RunContext,
     store: AnyStore,
-) -> Result<Bytes, Effect<&'static str>> {
+) -> Result<Bytes, EffectError<&'static str>> {
     let (_inside, ending) = ledger.begin(key);
     wait(breaths).await;
     let outcome = Bytes::from(format!("{request}@{}", context.fence().0));
@@ -82,8 +82,8 @@ pub async fn commit(
     }));
     wait(breaths).await;
     match ending {
-        Ending::NotStarted => Err(Effect::NotStarted("not started")),
-        Ending::Unknown { .. } => Err(Effect::Unknown("no answer")),
+        Ending::NotStarted => Err(EffectError::NotStarted("not started")),
+        Ending::Unknown { .. } => Err(EffectError::Unknown("no answer")),
         Ending::Panic => std::panic::resume_unwind(Box::new("on purpose")),
         Ending::Hang => std::future::pending().await,
         Ending::Outcome => {
@@ -91,8 +91,8 @@ pub async fn commit(
             match fate {
                 // What it says does not count, only what it committed.
                 Fate::Committed => Ok("something else".into()),
-                Fate::Aborted => Err(Effect::NotStarted("aborted")),
-                Fate::Lost { .. } => Err(Effect::Unknown("no answer")),
+                Fate::Aborted => Err(EffectError::NotStarted("aborted")),
+                Fate::Lost { .. } => Err(EffectError::Unknown("no answer")),
             }
         }
     }
@@ -142,11 +142,11 @@ pub fn told(result: Result<Outcome, OnceError<&'static str>>) -> Told {
         Ok(outcome) => return Told::outcome(outcome.bytes),
         // What it said of itself. The key may be free now: no outcome.
         Err(OnceError::Effect(_)) => "effect-failed",
-        Err(OnceError::CutShort | OnceError::OutcomeUnknown) => "outcome-unknown",
+        Err(OnceError::Interrupted | OnceError::OutcomeUnknown) => "outcome-unknown",
         Err(OnceError::InFlight) => "in-flight",
         Err(OnceError::Mismatch(_)) => "key-reused",
-        Err(OnceError::Refused(Refusal::Unavailable)) => "store-unavailable",
-        Err(OnceError::Refused(Refusal::ShuttingDown)) => "shutting-down",
+        Err(OnceError::Unavailable) => "store-unavailable",
+        Err(OnceError::ShuttingDown) => "shutting-down",
         Err(other) => return Told::Refused(format!("{other:?}")),
     };
     Told::refused(slug)

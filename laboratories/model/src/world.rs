@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::process::{Job, Phase, complete, resolve};
 use crate::promises;
 
-/// What a process does about an operation that was cut short.
+/// What a process does about an operation that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// It refuses.

@@ -84,17 +84,17 @@ unsafe extern "C" fn write(descriptor: c_int, buffer: *const c_void, count: size
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn writev(descriptor: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
+unsafe extern "C" fn writev(descriptor: c_int, chunks: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the arguments are the caller's.
-    let call = || unsafe { syscall(libc::SYS_writev, descriptor, pieces, count) };
-    // SAFETY: the caller's array has so many pieces.
-    let whole = (0..count as usize).map(|index| unsafe { (*pieces.add(index)).iov_len }).sum();
+    let call = || unsafe { syscall(libc::SYS_writev, descriptor, chunks, count) };
+    // SAFETY: the caller's array has so many chunks.
+    let whole = (0..count as usize).map(|index| unsafe { (*chunks.add(index)).iov_len }).sum();
     change(descriptor, whole, call, |turn, path, written| {
         let mut data = Vec::new();
         for index in 0..count as usize {
-            // SAFETY: the caller's array has so many pieces, each as long as it says.
-            let piece = unsafe { &*pieces.add(index) };
-            data.extend_from_slice(unsafe { bytes(piece.iov_base, piece.iov_len as u64) });
+            // SAFETY: the caller's array has so many chunks, each as long as it says.
+            let chunk = unsafe { &*chunks.add(index) };
+            data.extend_from_slice(unsafe { bytes(chunk.iov_base, chunk.iov_len as u64) });
         }
         data.truncate(written as usize);
         turn.write_down(&Event::Write { path, offset: position(descriptor) - written, data: &data });

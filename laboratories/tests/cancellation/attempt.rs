@@ -10,7 +10,7 @@ use tower::{Service as _, ServiceExt as _};
 use tower_idempotency::test_util::Stall;
 
 use crate::case::{Before, Case, End, Meanwhile, Shape};
-use crate::handler::{Handler, Layer, Phase, Policy, pieces, told};
+use crate::handler::{Handler, Layer, Phase, Policy, chunks, told};
 use crate::harness::history::{History, Told};
 use crate::harness::lab::post;
 use crate::home::Home;
@@ -144,7 +144,7 @@ impl Attempt {
     fn request(&self, shape: Shape) -> Request<Body> {
         match shape {
             Shape::Whole => post(&self.key, "amount=1000"),
-            Shape::Pieces => post(&self.key, pieces(&["amount", "=", "1000"])),
+            Shape::Chunks => post(&self.key, chunks(&["amount", "=", "1000"])),
             Shape::Other => post(&self.key, "amount=2000"),
             Shape::Malformed => post(&format!("\"{}", self.key), "amount=1000"),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_idempotency::test_util::Verb;
+use tower_idempotency::test_util::StoreCall;
 
 use crate::handler::Policy::{self, Reconcile, Refuse, Rerun};
 use crate::handler::{Act, Layer, Phase};
@@ -36,7 +36,7 @@ pub(crate) enum Before {
     Answered,
     /// Another request for it is at the handler's gate.
     Running,
-    /// A run was cut short.
+    /// A run was interrupted.
     Interrupted,
     /// The process is shutting down.
     Drained,
@@ -47,7 +47,7 @@ pub(crate) enum Before {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Whole,
-    Pieces,
+    Chunks,
     /// Another request with the same key.
     Other,
     /// A key that is refused.
@@ -106,8 +106,8 @@ const FIRST: Case = Case {
     after_restart: None,
     reaches: Phase::Running,
 };
-const SLOW: Case = Case { name: "slow-claim", meanwhile: Meanwhile::Slow(Verb::Claim), ..FIRST };
-const STALLED: Case = Case { meanwhile: Meanwhile::Stalled(Verb::Claim), ..FIRST };
+const SLOW: Case = Case { name: "slow-claim", meanwhile: Meanwhile::Slow(StoreCall::Claim), ..FIRST };
+const STALLED: Case = Case { meanwhile: Meanwhile::Stalled(StoreCall::Claim), ..FIRST };
 const GATED: Case = Case { name: "handler-at-its-gate", script: &[Act::AtGate], meanwhile: Meanwhile::Gate, ..FIRST };
 const REPLAY: Case = Case { name: "replay", before: Before::Answered, reaches: Phase::Asking, ..FIRST };
 const RELEASE: Case =
@@ -138,7 +138,7 @@ const INTERRUPTED: Case = Case {
 const FAIL_OPEN: Case = Case {
     name: "fail-open",
     script: &[Act::Unprotected],
-    meanwhile: Meanwhile::Fails(Verb::Claim),
+    meanwhile: Meanwhile::Fails(StoreCall::Claim),
     options: |layer| layer.fail_open(true),
     undisturbed: ["unprotected"; 2],
     end: [outcome(2); 2],
@@ -157,8 +157,8 @@ const DRAINED: Case = Case {
 pub(crate) const CASES: &[Case] = &[
     FIRST,
     GATED,
-    Case { name: "request-in-pieces", shape: Shape::Pieces, ..FIRST },
-    Case { name: "answer-in-pieces", script: &[Act::Pieces], ..FIRST },
+    Case { name: "request-in-chunks", shape: Shape::Chunks, ..FIRST },
+    Case { name: "answer-in-chunks", script: &[Act::Chunks], ..FIRST },
     Case { name: "commit", script: &[Act::Commit], policies: &[Refuse, Rerun], reaches: Phase::Running, ..FIRST },
     Case { name: "first-run-with-a-waiter", meanwhile: Meanwhile::Duplicate, ..GATED },
     Case { name: "waiting-duplicate", before: Before::Running, ..GATED },
@@ -208,7 +208,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "slow-question",
-        meanwhile: Meanwhile::Slow(Verb::Inquire),
+        meanwhile: Meanwhile::Slow(StoreCall::Inquire),
         policies: &[Reconcile],
         reaches: Phase::Claiming,
         ..INTERRUPTED
@@ -216,32 +216,32 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "slow-verdict",
         script: &[Act::LatePanic],
-        meanwhile: Meanwhile::Slow(Verb::Resolve),
+        meanwhile: Meanwhile::Slow(StoreCall::Resolve),
         policies: &[Reconcile],
         end: [refused("outcome-unknown", 1), outcome(1)],
         reaches: Phase::Claiming,
         ..INTERRUPTED
     },
     SLOW,
-    Case { name: "slow-look-up", meanwhile: Meanwhile::Slow(Verb::Load), ..SLOW },
-    Case { name: "slow-record", meanwhile: Meanwhile::Slow(Verb::Complete), reaches: Phase::Recording, ..SLOW },
+    Case { name: "slow-look-up", meanwhile: Meanwhile::Slow(StoreCall::Load), ..SLOW },
+    Case { name: "slow-record", meanwhile: Meanwhile::Slow(StoreCall::Complete), reaches: Phase::Recording, ..SLOW },
     Case {
         name: "slow-release",
-        meanwhile: Meanwhile::Slow(Verb::Release),
+        meanwhile: Meanwhile::Slow(StoreCall::Release),
         policies: &[Refuse, Reconcile],
         reaches: Phase::Recording,
         ..RELEASE
     },
     Case {
         name: "slow-interrupt",
-        meanwhile: Meanwhile::Slow(Verb::Interrupt),
+        meanwhile: Meanwhile::Slow(StoreCall::Interrupt),
         policies: &[Refuse, Reconcile],
         reaches: Phase::Recording,
         ..PANIC
     },
     Case {
         name: "slow-reclaim",
-        meanwhile: Meanwhile::Slow(Verb::Reclaim),
+        meanwhile: Meanwhile::Slow(StoreCall::Reclaim),
         policies: &[Rerun, Reconcile],
         reaches: Phase::Claiming,
         ..INTERRUPTED
@@ -249,21 +249,21 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "stalled-claim", undisturbed: ["store-unavailable"; 2], reaches: Phase::Claiming, ..STALLED },
     Case {
         name: "held-claim",
-        meanwhile: Meanwhile::Held(Verb::Claim),
+        meanwhile: Meanwhile::Held(StoreCall::Claim),
         undisturbed: ["store-unavailable"; 2],
         reaches: Phase::Claiming,
         ..STALLED
     },
-    Case { name: "stalled-look-up", meanwhile: Meanwhile::Stalled(Verb::Load), ..STALLED },
+    Case { name: "stalled-look-up", meanwhile: Meanwhile::Stalled(StoreCall::Load), ..STALLED },
     Case {
         name: "stalled-record",
-        meanwhile: Meanwhile::Stalled(Verb::Complete),
+        meanwhile: Meanwhile::Stalled(StoreCall::Complete),
         reaches: Phase::Recording,
         ..STALLED
     },
     Case {
         name: "stalled-reclaim",
-        meanwhile: Meanwhile::Stalled(Verb::Reclaim),
+        meanwhile: Meanwhile::Stalled(StoreCall::Reclaim),
         policies: &[Rerun, Reconcile],
         undisturbed: ["store-unavailable"; 2],
         reaches: Phase::Claiming,
@@ -271,7 +271,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "held-reclaim",
-        meanwhile: Meanwhile::Held(Verb::Reclaim),
+        meanwhile: Meanwhile::Held(StoreCall::Reclaim),
         policies: &[Rerun, Reconcile],
         undisturbed: ["store-unavailable"; 2],
         reaches: Phase::Claiming,
@@ -279,26 +279,31 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "lost-claim",
-        meanwhile: Meanwhile::Lost(Verb::Claim),
+        meanwhile: Meanwhile::Lost(StoreCall::Claim),
         undisturbed: ["store-unavailable"; 2],
         end: [refused("outcome-unknown", 0), outcome(1)],
         reaches: Phase::Over,
         ..FIRST
     },
-    Case { name: "lost-record", meanwhile: Meanwhile::Lost(Verb::Complete), ..FIRST },
-    Case { name: "lost-release", meanwhile: Meanwhile::Lost(Verb::Release), policies: &[Refuse, Reconcile], ..RELEASE },
-    Case { name: "record-that-fails-once", meanwhile: Meanwhile::Fails(Verb::Complete), ..FIRST },
+    Case { name: "lost-record", meanwhile: Meanwhile::Lost(StoreCall::Complete), ..FIRST },
+    Case {
+        name: "lost-release",
+        meanwhile: Meanwhile::Lost(StoreCall::Release),
+        policies: &[Refuse, Reconcile],
+        ..RELEASE
+    },
+    Case { name: "record-that-fails-once", meanwhile: Meanwhile::Fails(StoreCall::Complete), ..FIRST },
     FAIL_OPEN,
     Case {
         name: "fail-open-after-a-held-claim",
-        meanwhile: Meanwhile::Held(Verb::Claim),
+        meanwhile: Meanwhile::Held(StoreCall::Claim),
         end: [refused("outcome-unknown", 1), outcome(2)],
         ..FAIL_OPEN
     },
     // Its claim was never done: nothing is known of the run.
     Case {
         name: "fail-open-after-a-stalled-claim",
-        meanwhile: Meanwhile::Stalled(Verb::Claim),
+        meanwhile: Meanwhile::Stalled(StoreCall::Claim),
         end: [outcome(2), outcome(2)],
         ..FAIL_OPEN
     },
@@ -337,7 +342,7 @@ impl Case {
         match self.shape {
             Shape::Other => vec![(Shape::Other, refused("key-reused", end.runs)), (Shape::Whole, end)],
             Shape::Malformed => vec![(Shape::Malformed, end)],
-            Shape::Whole | Shape::Pieces => vec![(Shape::Whole, end)],
+            Shape::Whole | Shape::Chunks => vec![(Shape::Whole, end)],
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Runs that are cut short, by a runtime that goes or a hook that drops them, and what their retries are told.
+//! Runs that are interrupted, by a runtime that goes or a hook that drops them, and what their retries are told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use http::Response;
 use tokio::task::{JoinHandle, yield_now};
 use tower::{Service as _, ServiceExt as _};
-use tower_idempotency::record::Reply;
-use tower_idempotency::server::Resolve;
-use tower_idempotency::test_util::{Stall, Verb};
+use tower_idempotency::Resolution;
+use tower_idempotency::internals::Reply;
+use tower_idempotency::test_util::{Stall, StoreCall};
 
 use crate::handler::{Act, Handler, Layer, Phase, Policy, told};
 use crate::harness::history::{self, History, Told};
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const GIVE_UP: Duration = Duration::from_secs(10);
 const LISTED: usize = 1_000;
 
-/// Which runs are cut short.
+/// Which runs are interrupted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Group {
     pub(crate) round: usize,
@@ -43,9 +43,11 @@ impl Group {
         for policy in Policy::ALL {
             let group = |kind| Self { round, kind, policy, script: &[], stall: None };
             groups.extend(Kind::ALL.map(group));
-            groups.extend([Verb::Claim, Verb::Complete].map(|verb| Self { stall: Some(verb), ..group(Kind::Test) }));
+            groups.extend(
+                [StoreCall::Claim, StoreCall::Complete].map(|verb| Self { stall: Some(verb), ..group(Kind::Test) }),
+            );
             if policy != Policy::Reconcile {
-                // Once cut short it commits again.
+                // Once interrupted it commits again.
                 groups.push(Self { script: &[Act::Commit; 4], ..group(Kind::Sled) });
             }
         }
@@ -75,7 +77,7 @@ pub(crate) struct Figures {
     pub(crate) violations: Vec<String>,
 }
 
-/// One key, and where its run was cut short.
+/// One key, and where its run was interrupted.
 pub(crate) struct Cut {
     key: String,
     handler: Handler,
@@ -260,7 +262,7 @@ impl Lab {
                 return Ok(told);
             }
             if began.elapsed() > GIVE_UP {
-                return Err(format!("{}, cut short while {:?}: stuck: {told:?}", cut.key, cut.phase));
+                return Err(format!("{}, interrupted while {:?}: stuck: {told:?}", cut.key, cut.phase));
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -274,7 +276,7 @@ impl Lab {
             return Err(format!("{}: refused, and nobody can free it", cut.key));
         };
         let took_place = cut.handler.effects() > 0 || committed.contains(&cut.key);
-        let answer = if took_place { Resolve::Answer(Response::new("by hand".into())) } else { Resolve::Forget };
+        let answer = if took_place { Resolution::Outcome(Response::new("by hand".into())) } else { Resolution::Forget };
         match layer.resolve(listed.id, listed.fence, answer).await {
             Ok(Reply::Taken) => self.retry(cut, false).await,
             other => Err(format!("{}: an operator is told {other:?}", cut.key)),

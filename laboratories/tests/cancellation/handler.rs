@@ -32,8 +32,8 @@ pub(crate) enum Act {
     Answer,
     /// Answers when the gate is open.
     AtGate,
-    /// Answers piece by piece.
-    Pieces,
+    /// Answers chunk by chunk.
+    Chunks,
     /// Commits effect and answer together.
     Commit,
     /// Says that nothing happened.
@@ -54,11 +54,11 @@ pub(crate) enum Act {
 impl Act {
     /// Whether it has an effect of which the store knows nothing.
     fn has_effect(self) -> bool {
-        matches!(self, Self::Answer | Self::AtGate | Self::Pieces | Self::LatePanic | Self::Stream | Self::Long)
+        matches!(self, Self::Answer | Self::AtGate | Self::Chunks | Self::LatePanic | Self::Stream | Self::Long)
     }
 }
 
-/// What a retry gets when a run was cut short.
+/// What a retry gets when a run was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     Refuse,
@@ -140,7 +140,7 @@ impl Handler {
         BoxCloneSyncService::new(ServiceBuilder::new().layer(layer).service(inner))
     }
 
-    /// The policy for its key. Asked about a run that was cut short, it looks whether that had its effect.
+    /// The policy for its key. Asked about a run that was interrupted, it looks whether that had its effect.
     pub(crate) fn policy(&self, policy: Policy) -> OnInterrupted<Response<bytes::Bytes>> {
         let handler = self.clone();
         let look = move |_| {
@@ -185,7 +185,7 @@ impl Handler {
 async fn give(act: Act, number: usize) -> Result<Response<Body>, BoxError> {
     let text = format!("run {number}");
     Ok(match act {
-        Act::Pieces => pieces(&["run ", &number.to_string(), ", piece by piece"]).into_response(),
+        Act::Chunks => chunks(&["run ", &number.to_string(), ", chunk by chunk"]).into_response(),
         Act::Release => (Release, [(NO_OUTCOME, "released")], text).into_response(),
         // Without the panic's message, which would stand in the log hundreds of times.
         Act::Panic | Act::LatePanic => std::panic::resume_unwind(Box::new("on purpose")),
@@ -193,7 +193,7 @@ async fn give(act: Act, number: usize) -> Result<Response<Body>, BoxError> {
         Act::Hang => std::future::pending().await,
         Act::Stream => {
             let stream = [(header::CONTENT_TYPE, "text/event-stream"), (NO_OUTCOME, "passed-on")];
-            (stream, pieces(&["data: 1\n\n", "data: 2\n\n"])).into_response()
+            (stream, chunks(&["data: 1\n\n", "data: 2\n\n"])).into_response()
         }
         Act::Long => ([(NO_OUTCOME, "passed-on")], "x".repeat(100)).into_response(),
         Act::Unprotected => ([(NO_OUTCOME, "unprotected")], text).into_response(),
@@ -217,12 +217,12 @@ async fn commit(
     Ok(committed.await?.answer().map(Into::into))
 }
 
-/// A body that comes in pieces, each of which is waited for.
-pub(crate) fn pieces(pieces: &[&str]) -> Body {
-    let pieces: Vec<_> = pieces.iter().copied().map(str::to_owned).collect();
-    Body::from_stream(futures_util::stream::iter(pieces).then(|piece| async move {
+/// A body that comes in chunks, each of which is waited for.
+pub(crate) fn chunks(chunks: &[&str]) -> Body {
+    let chunks: Vec<_> = chunks.iter().copied().map(str::to_owned).collect();
+    Body::from_stream(futures_util::stream::iter(chunks).then(|chunk| async move {
         yield_now().await;
-        Ok::<_, BoxError>(piece)
+        Ok::<_, BoxError>(chunk)
     }))
 }
 

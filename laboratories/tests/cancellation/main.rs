@@ -47,7 +47,7 @@ struct Figures {
 #[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
 #[test]
 fn a_request_dropped_at_any_poll_leaves_its_key_neither_stuck_nor_run_again() {
-    // Nothing is cut short but what a case says: under no policy is there a second effect.
+    // Nothing is interrupted but what a case says: under no policy is there a second effect.
     let history = History::new(history::Policy::Refuse);
     let mut figures = Figures::default();
     for round in 0..rounds() {

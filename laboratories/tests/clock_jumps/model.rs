@@ -22,7 +22,7 @@ impl Life {
         })
     }
 
-    /// How long it is refused if it was cut short.
+    /// How long it is refused if it was interrupted.
     pub(crate) fn interrupted(self) -> Duration {
         2 * self.outcome()
     }

@@ -59,7 +59,7 @@ pub(crate) enum Kind {
     Sled,
 }
 
-/// Whether what was cut short runs again.
+/// Whether what was interrupted runs again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     Refuse,
@@ -242,7 +242,7 @@ impl<'a> World<'a> {
         self.keys[key].state = State::Completed { expires };
     }
 
-    /// A run that is cut short.
+    /// A run that is interrupted.
     pub(crate) async fn cut_short(&mut self, key: usize) {
         self.forget_expired(key);
         if self.keys[key].state != State::Absent {

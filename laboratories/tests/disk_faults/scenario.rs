@@ -279,7 +279,7 @@ impl Scenario {
 
     async fn settle(&self, operations: &Operations, keys: &[u64]) {
         let Ok(records) = operations.interrupted().await else {
-            return self.agree(operations, true, "the list of what was cut short");
+            return self.agree(operations, true, "the list of what was interrupted");
         };
         for record in records {
             let Some(key) = keys.iter().find(|key| key::id(**key) == record.id) else { continue };
@@ -310,7 +310,7 @@ pub(crate) fn fill(directory: &Path, left: u64) {
     use std::io::Write as _;
     let path = directory.join(FILLER);
     let mut filler = std::fs::File::create(&path).expect("there is still room");
-    // The last piece may fit in part.
+    // The last chunk may fit in part.
     while filler.write(&[1; 4096]).is_ok() {}
     let length = filler.metadata().expect("it is there").len();
     filler.set_len(length.saturating_sub(left)).expect("less needs no room");

@@ -23,13 +23,13 @@ use super::lab::Answer;
 /// Refusals that say nothing of the outcome: the client is to come again.
 const COME_AGAIN: [&str; 5] = ["in-flight", "store-unavailable", "store-full", "overloaded", "shutting-down"];
 
-/// What becomes of runs that were cut short.
+/// What becomes of runs that were interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     Refuse,
     Rerun,
     Reconcile,
-    /// Effect and record in one transaction, whatever becomes of runs that were cut short.
+    /// Effect and record in one transaction, whatever becomes of runs that were interrupted.
     Atomic,
 }
 

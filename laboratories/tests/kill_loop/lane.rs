@@ -176,7 +176,7 @@ impl Lane {
         Ok(())
     }
 
-    /// What was cut short, and what was answered, about half of each.
+    /// What was interrupted, and what was answered, about half of each.
     fn some_retries(&self) -> Vec<(Intent, bool)> {
         let unsettled: HashSet<_> = self.history.unsettled().into_iter().collect();
         let live = self.live.values().map(|(intent, _)| intent);
@@ -321,7 +321,7 @@ impl Lane {
         self.expired = self.expired.saturating_sub(most);
     }
 
-    /// Whether a server was killed after it saw what was cut short, and before all of that was reconciled.
+    /// Whether a server was killed after it saw what was interrupted, and before all of that was reconciled.
     fn was_reconciling(&self, log: &str) -> bool {
         let (seen, done) = ("interrupted operations wait to be settled", "reconciled settled=");
         self.treatment.policy == Policy::Reconcile && log.contains(seen) && !log.contains(done)

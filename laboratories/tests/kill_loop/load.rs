@@ -87,7 +87,7 @@ pub(crate) enum Moment {
 pub(crate) struct Load {
     pub(crate) history: History,
     pub(crate) treatment: Treatment,
-    /// Keys of earlier lives, which go first, and whether they were cut short.
+    /// Keys of earlier lives, which go first, and whether they were interrupted.
     pub(crate) retries: Vec<(Intent, bool)>,
     /// How new keys begin.
     pub(crate) name: String,
@@ -103,7 +103,7 @@ pub(crate) struct Ended {
     /// The new keys.
     pub(crate) fresh: Vec<Intent>,
     pub(crate) answers: usize,
-    /// Requests that got no answer, and how many of them were retries of what was cut short before.
+    /// Requests that got no answer, and how many of them were retries of what was interrupted before.
     pub(crate) cut: usize,
     pub(crate) cut_again: usize,
 }
@@ -163,7 +163,7 @@ async fn client(work: Arc<Work>) {
 }
 
 impl Work {
-    /// What to send next, and whether it was cut short in an earlier life.
+    /// What to send next, and whether it was interrupted in an earlier life.
     fn next(&self) -> (Intent, bool) {
         if let Some(retry) = self.retries.lock().unwrap().pop() {
             return retry;

@@ -2,7 +2,7 @@
 //! replayed, the store opens again, and no key stays refused that need not be.
 //!
 //! Real processes, real sockets, 32 clients, SIGKILL: under load, while the store is opened (several times in a row),
-//! while expired records are swept, while what was cut short is run again or reconciled. Each policy has a data
+//! while expired records are swept, while what was interrupted is run again or reconciled. Each policy has a data
 //! directory of its own, on which server follows server. Judged by `harness/history.rs`; the effects are read from
 //! the server's ledger.
 //!

@@ -3,7 +3,7 @@
 use crate::harness::history::Policy;
 use crate::harness::process;
 
-/// How the server treats what was cut short, and what that promises.
+/// How the server treats what was interrupted, and what that promises.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Treatment {
     pub(crate) name: &'static str,

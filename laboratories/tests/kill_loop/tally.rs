@@ -18,9 +18,9 @@ pub(crate) struct Tally {
     pub(crate) sweeping: Count,
     /// Of those: some were deleted, and some were left.
     pub(crate) amid_sweep: Count,
-    /// Under load too: while a key that was cut short before was retried.
+    /// Under load too: while a key that was interrupted before was retried.
     pub(crate) retrying: Count,
-    /// Under load, or at a start: before all that was cut short was reconciled.
+    /// Under load, or at a start: before all that was interrupted was reconciled.
     pub(crate) reconciling: Count,
     pub(crate) keys: Count,
     pub(crate) acknowledged: Count,
@@ -85,7 +85,7 @@ impl fmt::Display for Tally {
             f,
             "kills {kills} (under load {load}, at a start {starting}, idle {idle}; {opening} before the store was "
         )?;
-        write!(f, "open, {again} while what was cut short was retried, {reconciling} while it was reconciled, ")?;
+        write!(f, "open, {again} while what was interrupted was retried, {reconciling} while it was reconciled, ")?;
         write!(f, "{sweeping} with sweeping begun, {amid} of them in its midst), ")?;
         let (keys, acknowledged, unfinished) = (self.keys.get(), self.acknowledged.get(), self.unfinished.get());
         write!(f, "keys {keys}, acknowledged {acknowledged}, unfinished {unfinished}, ")?;

@@ -118,7 +118,7 @@ async fn what_is_swallowed_never_comes_and_the_connection_stays() {
 #[tokio::test]
 async fn what_is_sent_again_is_answered_again() {
     for when in [Until::Over, Until::Read(Way::Request, 1), Until::Read(Way::Request, 1_000)] {
-        let plan = Plan::pass().cut(Way::Response, 1, End::Fin).in_pieces(1).again(when);
+        let plan = Plan::pass().cut(Way::Response, 1, End::Fin).in_chunks(1).again(when);
         let (link, mut client) = said_hello(plan.clone()).await;
         assert_eq!(heard(&mut client).await.0, b"h");
         drop(client);

@@ -47,7 +47,7 @@ impl Dice {
             plan = plan.again(self.one_of(&when));
         }
         if self.below(8) == 0 {
-            plan = plan.in_pieces(1 + self.below(16));
+            plan = plan.in_chunks(1 + self.below(16));
         }
         plan
     }

@@ -1,4 +1,4 @@
-//! All else that a network does to a connection: pieces, bytes that come late, bytes that never come, bytes that come
+//! All else that a network does to a connection: chunks, bytes that come late, bytes that never come, bytes that come
 //! twice; to one client, and to two who share a key.
 
 use futures_util::StreamExt as _;
@@ -24,11 +24,11 @@ pub(crate) fn plans(lengths: Lengths) -> Vec<Plan> {
     let along = || Until::Read(Way::Request, 1);
     let cut = |way, after, end| Plan::pass().cut(way, after, end);
     vec![
-        Plan::pass().in_pieces(1),
+        Plan::pass().in_chunks(1),
         Plan::pass().again(Until::Over),
         Plan::pass().again(along()),
-        Plan::pass().in_pieces(1).again(along()),
-        Plan::pass().hold(Way::Response, 1, Until::Read(Way::Request, request / 2)).in_pieces(7),
+        Plan::pass().in_chunks(1).again(along()),
+        Plan::pass().hold(Way::Response, 1, Until::Read(Way::Request, request / 2)).in_chunks(7),
         cut(Way::Response, 0, End::Fin).again(Until::Over),
         cut(Way::Response, response / 2, End::Rst).again(along()),
         cut(Way::Request, request, End::Rst).again(along()),

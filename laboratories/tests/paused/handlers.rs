@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, service_fn};
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::record::Fence;
+use tower_idempotency::internals::Fence;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
 

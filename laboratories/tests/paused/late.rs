@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, service_fn};
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Release};
 
 use crate::harness::history::{History, Told};
@@ -30,7 +30,7 @@ const TRIES: usize = 300;
 /// Within the store's time-out, past it, and past anybody's patience.
 const DELAYS: [Duration; 3] = [SECOND, Duration::from_secs(6), Duration::from_secs(100)];
 
-/// What a retry gets when a run was cut short.
+/// What a retry gets when a run was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     Refuse,
@@ -67,21 +67,22 @@ impl Case {
         for policy in [Policy::Refuse, Policy::Rerun, Policy::Reconcile] {
             for delay in DELAYS {
                 let case = |verb, first, interrupted| Self { verb, policy, first, interrupted, delay };
-                let simple = [Verb::Load, Verb::Claim, Verb::Complete].map(|verb| case(verb, First::Charges, false));
+                let simple = [StoreCall::Load, StoreCall::Claim, StoreCall::Complete]
+                    .map(|verb| case(verb, First::Charges, false));
                 cases.extend(simple);
                 match policy {
                     // Its claims leave no trace, so that there is nothing to release or to interrupt.
-                    Policy::Rerun => cases.push(case(Verb::Reclaim, First::Panics, true)),
+                    Policy::Rerun => cases.push(case(StoreCall::Reclaim, First::Panics, true)),
                     Policy::Refuse => {
-                        cases.push(case(Verb::Release, First::Releases, false));
-                        cases.push(case(Verb::Interrupt, First::Panics, false));
+                        cases.push(case(StoreCall::Release, First::Releases, false));
+                        cases.push(case(StoreCall::Interrupt, First::Panics, false));
                     }
                     Policy::Reconcile => {
-                        cases.push(case(Verb::Interrupt, First::Panics, false));
-                        cases.push(case(Verb::Reclaim, First::Panics, true));
-                        cases.push(case(Verb::Inquire, First::Panics, true));
-                        cases.push(case(Verb::Inquire, First::ChargesAndPanics, true));
-                        cases.push(case(Verb::Resolve, First::ChargesAndPanics, true));
+                        cases.push(case(StoreCall::Interrupt, First::Panics, false));
+                        cases.push(case(StoreCall::Reclaim, First::Panics, true));
+                        cases.push(case(StoreCall::Inquire, First::Panics, true));
+                        cases.push(case(StoreCall::Inquire, First::ChargesAndPanics, true));
+                        cases.push(case(StoreCall::Resolve, First::ChargesAndPanics, true));
                     }
                 }
             }

@@ -60,7 +60,7 @@ impl Recording {
     fn plan(&self, size: Size, directory: &Path, dice: &mut Dice, openings: usize, abort: bool) -> Plan {
         let standings = self.standings(self.events.len());
         let is_cut = |standing| {
-            matches!(standing, Standing::Sent | Standing::Began | Standing::CutShort | Standing::Settling { .. })
+            matches!(standing, Standing::Sent | Standing::Began | Standing::Interrupted | Standing::Settling { .. })
         };
         let cut = standings.keys.iter().filter(|(_, of_key)| is_cut(of_key.standing));
         Plan {

@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     pub(crate) first: u64,
     /// What clients may ask again.
     pub(crate) known: Vec<u64>,
-    /// What was cut short, and whether the effect took place.
+    /// What was interrupted, and whether the effect took place.
     pub(crate) cut: Vec<(u64, bool)>,
     /// How often the store is opened, how long it stays so, and how many keys come in each round.
     pub(crate) openings: usize,
@@ -182,7 +182,7 @@ impl Workload {
         said
     }
 
-    /// An operator settles most of what was cut short.
+    /// An operator settles most of what was interrupted.
     async fn settle(&self, operations: &Operations, ids: &HashMap<RecordId, u64>) {
         let interrupted = operations.interrupted().await.expect("the store works");
         let mut settling = JoinSet::new();

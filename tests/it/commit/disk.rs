@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Response;
 use tokio::runtime::Runtime;
-use tower_idempotency::engine::{CommitError, Effect};
+use tower_idempotency::engine::{CommitError, EffectError};
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
 
@@ -112,7 +112,7 @@ fn child(run: impl Future<Output = ()>) {
 }
 
 /// What is true of the store after a restart.
-fn assert_restarted(store: &SledStore, policy: &OnInterrupted<Response<Bytes>>, done: &[String], doubtful: &[String]) {
+fn assert_restarted(store: &SledStore, policy: &OnInterrupted, done: &[String], doubtful: &[String]) {
     let lab = replaying(store, policy.clone());
     let retry = |key: &String| Runtime::new().unwrap().block_on(lab.post(key, "a"));
     for key in done {
@@ -131,7 +131,7 @@ fn assert_restarted(store: &SledStore, policy: &OnInterrupted<Response<Bytes>>, 
 }
 
 /// The test `test`, in the parent and in its child.
-fn refused_write(test: &str, policy: OnInterrupted<Response<Bytes>>, fail_open: bool) {
+fn refused_write(test: &str, policy: OnInterrupted, fail_open: bool) {
     if let Some(place) = std::env::var_os(PLACE) {
         return child(async {
             let layer = layer(SledStore::open(place).unwrap(), policy).fail_open(fail_open);
@@ -195,7 +195,7 @@ fn a_transaction_that_meets_a_database_which_has_failed_poisons_the_store() {
                     || db.insert(number.next().unwrap().to_be_bytes(), vec![1; 4_000]).is_ok() && db.flush().is_ok();
                 while fits() {}
                 let committed = commit_outcome(&context, &store, "k", || ()).await;
-                Err(Effect::Unknown(if committed.is_ok() { "committed" } else { "not committed" }))
+                Err(EffectError::Unknown(if committed.is_ok() { "committed" } else { "not committed" }))
             });
             assert!(delivered.await.is_err());
             assert!(matches!(health.health(), Health::Poisoned { .. }), "{:?}", health.health());

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::StatusCode;
-use tower_idempotency::engine::{CommitError, Effect, Rerun, RunContext};
+use tower_idempotency::engine::{CommitError, EffectError, Rerun, RunContext};
 use tower_idempotency::store::Abort;
 use tower_idempotency::{OnInterrupted, Once, Release, SledStore};
 
@@ -46,7 +46,7 @@ async fn a_message_s_effect_and_outcome_are_both_there_after_reopening() {
         let (once, store) = (Once::new(home.store.clone()).on_interrupted(policy.clone()), home.store.clone());
         let effect = move |context: RunContext| async move {
             commit_outcome(&context, &store, "k", || ()).await.expect("it can be committed");
-            Err(Effect::Unknown("what it returns afterwards"))
+            Err(EffectError::Unknown("what it returns afterwards"))
         };
         let outcome = deliver(&once, "k", effect).await.unwrap();
         assert_eq!((outcome.bytes, outcome.replayed), (Bytes::from("charged k"), false));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tower_idempotency::engine::CommitError;
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::{Abort, TransactionError, TransactionTree};
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{AnyStore, IdempotencyContext, OnInterrupted, Once, SledStore};
 
 use crate::common::charges::{
@@ -220,7 +220,7 @@ async fn a_run_without_a_store_or_with_one_that_has_no_transactions_commits_noth
             }
         });
         if away {
-            test.fail_next(Verb::Claim);
+            test.fail_next(StoreCall::Claim);
         }
         assert_eq!(lab.post("k", "a").await.text(), if away { "unprotected" } else { "foreign" });
         assert_eq!(home.charged("k"), 0);

@@ -1,5 +1,5 @@
 //! What transactions leave in the store: many at once, in one batch with other verbs before and after them, over a
-//! record that has expired, in a store that is full. After each, records, indexes, pieces and totals fit one another.
+//! record that has expired, in a store that is full. After each, records, indexes, chunks and totals fit one another.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::engine::{CommitError, OnceError, Refusal, RunContext};
-use tower_idempotency::record::{Completion, Hold, Reply, Settlement, State};
-use tower_idempotency::store::{Abort, Page, Store as _};
+use tower_idempotency::engine::{CommitError, OnceError, RunContext};
+use tower_idempotency::internals::{Completion, Hold, Page, Records as _, Reply, Settlement, State};
+use tower_idempotency::store::{Abort, Store as _};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 
@@ -24,12 +24,12 @@ use crate::common::steps::{Claimed, Steps as _, wish};
 use crate::common::time::DAY;
 
 const LONG: usize = 60_000;
-/// The most bytes of an outcome that stands in its record, and those of a piece of a longer one.
+/// The most bytes of an outcome that stands in its record, and those of a chunk of a longer one.
 const INLINE: usize = 3 * 1024;
-const PIECE: usize = 4_000;
+const CHUNK: usize = 4_000;
 
 /// Asserts that the store's own tree fits together: as many records as its totals say, each that expires listed once (and once
-/// more where it was interrupted and `completed_late`), each that runs listed, an entry for each that was interrupted, and the pieces of `long` outcomes and no others. The keys are
+/// more where it was interrupted and `completed_late`), each that runs listed, an entry for each that was interrupted, and the chunks of `long` outcomes and no others. The keys are
 /// those of `src/store/embedded/keys.rs`.
 async fn assert_sound(store: &SledStore, long: &[usize]) {
     assert_sound_but_for(store, long, 0).await;
@@ -55,7 +55,7 @@ async fn assert_sound_but_for(store: &SledStore, long: &[usize], completed_late:
     assert!(expiring_once.is_subset(&records), "no list names a record that is gone");
     assert!(records.difference(&expiring_once).all(|id| claimed.contains(id)), "who doesn't expire is running");
     assert_eq!(keys("i"), store.interrupted(Page::first(usize::MAX)).await.unwrap().len());
-    assert_eq!(keys("c"), long.iter().map(|length| length.div_ceil(PIECE)).sum::<usize>());
+    assert_eq!(keys("c"), long.iter().map(|length| length.div_ceil(CHUNK)).sum::<usize>());
     assert!(store.db().unwrap().open_tree("charges").unwrap().iter().all(|charge| charge.is_ok()));
 }
 
@@ -260,7 +260,7 @@ async fn a_full_store_commits_what_has_begun_and_counts_it_once() {
     let home = home.reopened().await;
     assert_sound(&home.store, &[10_000; 3]).await;
     let refused = deliver(&once(&home), "d", |_| async { Ok(Bytes::new()) }).await;
-    assert!(matches!(refused, Err(OnceError::Refused(Refusal::Full))), "{refused:?}");
+    assert!(matches!(refused, Err(OnceError::Full)), "{refused:?}");
     assert!(deliver(&once(&home), "a", |_| async { Ok(Bytes::new()) }).await.unwrap().replayed);
     clock.advance(DAY);
     while home.store.sweep(10).await.unwrap() > 0 {}

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tower_idempotency::engine::CommitError;
-use tower_idempotency::record::{Reply, Resolution};
+use tower_idempotency::internals::{Reply, Resolution};
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError, TransactionTree};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
 
@@ -162,7 +162,7 @@ async fn with_less_free_than_is_to_be_left_new_keys_are_refused_and_outcomes_rec
         lab.post("new", "a").await.assert_refusal(503, "store-full", true, None);
         assert!(lab.post("before", "a").await.is_replay());
         assert_eq!(lab.effects(), 0);
-        let resolution = Resolution::Outcome { outcome: "done".into(), retention: Duration::from_secs(60) };
+        let resolution = Resolution::Outcome("done".into());
         assert_eq!(store.settle(held.id, held.fence, resolution).await.unwrap(), Reply::Taken);
     }
 }

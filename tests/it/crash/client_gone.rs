@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tower_http::timeout::TimeoutLayer;
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
 
 use crate::common::lab::{Gate, Lab, at_once, gated, layer, post, settle};
@@ -71,7 +71,7 @@ async fn trap_11_an_outer_timeout_stops_the_answer_and_not_the_run() {
 async fn trap_12_the_record_is_written_though_its_request_was_dropped() {
     let store = TestStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    let stall = store.stall(Verb::Complete);
+    let stall = store.stall(StoreCall::Complete);
     let request = lab.spawn(post("k", "a"));
     settle().await;
     assert_eq!(lab.effects(), 1, "the handler is done, the record is under way");
@@ -116,7 +116,7 @@ async fn trap_68_a_claim_whose_requester_is_gone_is_run_and_recorded() {
     let store = TestStore::new();
     let layer = IdempotencyLayer::new(store.clone());
     let lab = Lab::counting(layer.clone());
-    let stall = store.stall(Verb::Claim);
+    let stall = store.stall(StoreCall::Claim);
     let request = lab.spawn(post("k", "a"));
     settle().await;
     assert_eq!((layer.counts().live, lab.effects()), (1, 0), "its claim is under way");

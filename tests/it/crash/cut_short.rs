@@ -1,4 +1,4 @@
-//! A run that was cut short, by a crash, a panic, an error, a time limit or half an answer, is never papered over: it
+//! A run that was interrupted, by a crash, a panic, an error, a time limit or half an answer, is never papered over: it
 //! is refused, or runs again only where the policy says so (promise 5).
 
 use std::future::pending;
@@ -13,10 +13,11 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_idempotency::record::{Reply, State};
-use tower_idempotency::server::Resolve;
+use tower_idempotency::Resolution;
+use tower_idempotency::engine::Resolved;
+use tower_idempotency::internals::{Reply, State};
 use tower_idempotency::store::Store;
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
 
 use crate::common::lab::{
@@ -28,7 +29,7 @@ use crate::common::time::{HOUR, SECOND};
 // Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed, runs
 // again. (`Reconcile`: a later issue.)
 
-/// A store in which the run of key `k` was cut short by a crash, and the lab where that happened.
+/// A store in which the run of key `k` was interrupted by a crash, and the lab where that happened.
 async fn crashed() -> (TestStore, Lab) {
     let store = TestStore::new();
     let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()));
@@ -73,8 +74,8 @@ async fn trap_02_a_crash_shows_at_once_and_an_operator_can_free_the_key() {
 
     let listed = layer.interrupted(10).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [id("k")]);
-    let settled = layer.resolve(listed[0].id, listed[0].fence, Resolve::Forget).await.unwrap();
-    assert_eq!(settled, Reply::Taken);
+    let settled = layer.resolve(listed[0].id, listed[0].fence, Resolution::Forget).await.unwrap();
+    assert_eq!(settled, Resolved::Settled);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert_eq!(lab.effects(), 1);
     running.abort();
@@ -116,7 +117,7 @@ async fn trap_09_a_reclaim_whose_answer_was_lost_is_not_mistaken_for_a_run() {
     let store = store.reopen();
     cut.abort();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun));
-    store.lose_answer(Verb::Reclaim);
+    store.lose_answer(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert!(lab.post("k", "a").await.is_replay());

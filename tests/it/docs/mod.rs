@@ -1,4 +1,5 @@
-//! What the documentation says is so: the table of failures and the guide's table of options.
+//! What the documentation says is so: the table of failures, the guide's links, and its table of options.
 
 mod failure_table;
+mod guide;
 mod options;

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::post as route;
 use bytes::Bytes;
-use tower_idempotency::engine::Effect;
+use tower_idempotency::engine::EffectError;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, Once, RecordId, Scope};
 
 use crate::common::lab::{
@@ -49,7 +49,7 @@ async fn a_known_key_with_another_request_is_refused() {
 
 async fn plant_bytes(store: &MemoryStore, fingerprint: Fingerprint) {
     let id = RecordId::new(None, &Key::new("k").unwrap());
-    let effect = |_| async { Ok::<_, Effect<std::io::Error>>(Bytes::from_static(b"recorded")) };
+    let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from_static(b"recorded")) };
     Once::new(store.clone()).run(id, fingerprint, effect).await.unwrap();
 }
 

@@ -29,7 +29,7 @@ use tower_http::cors::CorsLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tower_http::validate_request::ValidateRequestHeaderLayer;
-use tower_idempotency::server::{IdempotencyService, LayerBody, ReplayBody};
+use tower_idempotency::server::{AnyBody, BodyMode, IdempotencyService, KeepBody, ReplayBody};
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
 
@@ -263,13 +263,13 @@ fn bare(
 #[tokio::test]
 async fn hyper_without_axum() {
     let effects = Effects::default();
-    check(layer().layer(bare(&effects)), &effects).await;
+    check(layer().any_body().layer(bare(&effects)), &effects).await;
 }
 
 #[tokio::test]
 async fn hypers_service_fn() {
     let effects = Effects::default();
-    let service = layer().layer(bare(&effects));
+    let service = layer().any_body().layer(bare(&effects));
     let hyper = hyper::service::service_fn(move |request| service.clone().oneshot(request));
     check_hyper(hyper, &effects).await;
 }
@@ -282,7 +282,7 @@ async fn hyper_with_layers_that_make_a_body_by_default() {
         .layer(CorsLayer::permissive())
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(60)))
         .layer(ValidateRequestHeaderLayer::bearer("token"))
-        .layer(layer())
+        .layer(layer().any_body())
         .service(bare(&effects));
     check(service, &effects).await;
 }
@@ -293,7 +293,7 @@ async fn boxed_services_and_boxed_bodies() {
     let effects = Effects::default();
     let inner = bare(&effects).map_response(|response: Response<Full<Bytes>>| response.map(Boxed::new));
     let service: BoxCloneSyncService<Request<Incoming>, Response<ReplayBody<Boxed>>, Infallible> =
-        BoxCloneSyncService::new(layer().layer(inner));
+        BoxCloneSyncService::new(layer().any_body().layer(inner));
     check(service, &effects).await;
 }
 
@@ -310,8 +310,8 @@ fn a_layer_is_shared_whatever_its_store<St: Store>() {
 #[test]
 fn a_layer_can_be_cloned_and_sent_and_its_bodies_have_a_default() {
     a_layer_is_shared_whatever_its_store::<MemoryStore>();
-    has_default::<<Full<Bytes> as LayerBody>::Through>();
-    has_default::<<Incoming as LayerBody>::Through>();
-    has_default::<<BoxBody<Bytes, Infallible> as LayerBody>::Through>();
-    has_default::<<Body as LayerBody>::Through>();
+    has_default::<<AnyBody as BodyMode<Full<Bytes>>>::Through>();
+    has_default::<<AnyBody as BodyMode<Incoming>>::Through>();
+    has_default::<<AnyBody as BodyMode<BoxBody<Bytes, Infallible>>>::Through>();
+    has_default::<<KeepBody as BodyMode<Body>>::Through>();
 }

@@ -205,11 +205,12 @@ async fn cell(guard: Guard, inside: bool, policy: Policy) -> String {
     let directory = tempfile::tempdir().unwrap();
     let sled = (policy == Policy::Atomic).then(|| SledStore::open(directory.path()).unwrap());
     let store = sled.clone().map_or_else(|| AnyStore::new(MemoryStore::new()), AnyStore::new);
-    let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Wait(LONG)).on_interrupted(match policy {
-        Policy::Refuse => OnInterrupted::Refuse,
-        Policy::Reconcile => OnInterrupted::Reconcile(Asked::default().says([found("found")])),
-        Policy::Rerun | Policy::Atomic => OnInterrupted::Rerun,
-    });
+    let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Wait(LONG));
+    let layer = match policy {
+        Policy::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
+        Policy::Reconcile => layer.reconcile_with(Asked::default().says([found("found")])),
+        Policy::Rerun | Policy::Atomic => layer.on_interrupted(OnInterrupted::Rerun),
+    };
     let (effects, gate) = (Arc::<AtomicUsize>::default(), Gate::default());
     let mishap = guard.mishap(inside);
     let handler = Handler { mishap, effects: Arc::clone(&effects), gate: gate.clone(), commits: sled };

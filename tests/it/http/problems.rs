@@ -10,7 +10,7 @@ use http::{Request, StatusCode};
 use serde_json::json;
 use tower::ServiceExt as _;
 use tower_http::cors::CorsLayer;
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, RejectionKind};
 
 use crate::common::lab::{Answer, Lab, layer, post};
@@ -28,7 +28,7 @@ async fn a_refusal_carries_its_rejection_for_layers_outside() {
 
 #[test]
 fn trap_61_problem_types_are_distinct_stable_and_described() {
-    let slugs = RejectionKind::ALL.map(RejectionKind::slug);
+    let slugs: Vec<_> = RejectionKind::ALL.iter().map(|kind| kind.slug()).collect();
     let promised = [
         "key-missing",
         "key-malformed",
@@ -46,7 +46,7 @@ fn trap_61_problem_types_are_distinct_stable_and_described() {
         "outcome-unknown",
     ];
     assert_eq!(slugs, promised);
-    assert_eq!(HashSet::from(slugs).len(), slugs.len());
+    assert_eq!(slugs.iter().collect::<HashSet<_>>().len(), slugs.len());
     let described = include_str!("../../../src/problem.rs");
     let sections: Vec<_> = described.lines().filter_map(|line| line.strip_prefix("//! ## ")).collect();
     assert_eq!(sections, promised);
@@ -129,7 +129,7 @@ async fn render_rejection_is_given_all_it_needs_and_retry_after_is_set_whatever_
     let store = TestStore::new();
     let base = "https://pay.example/problems/";
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()).problem_base(base).render_rejection(render));
-    store.fail_next(Verb::Claim);
+    store.fail_next(StoreCall::Claim);
     let answer = lab.post("k", "a").await;
     let uri = format!("{base}store-unavailable");
     assert_eq!(answer.json(), json!(["store-unavailable", base, uri, true, 1, true]));

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post as route};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use tower::ServiceExt as _;
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
     IdempotencyContext, IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Release, Scope, Unknown,
 };
@@ -190,7 +190,7 @@ async fn what_a_layer_inside_refuses_is_no_outcome_outside() {
     let fails = TestStore::new();
     for (policy, again) in [(OnInterrupted::Refuse, "outcome-unknown"), (OnInterrupted::Rerun, "")] {
         let (outer, inner) = (MemoryStore::new(), fails.clone());
-        inner.fail_next(Verb::Claim);
+        inner.fail_next(StoreCall::Claim);
         let nested = Router::new().route("/charges", route(async || "done")).layer(IdempotencyLayer::new(inner));
         let lab = Lab::of(nested.layer(IdempotencyLayer::new(outer).on_interrupted(policy)));
         assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
@@ -280,7 +280,7 @@ async fn a_context_that_outlived_its_run_protects_nothing_even_while_the_operati
         };
         let store = TestStore::new();
         if unprotected {
-            store.fail_next(Verb::Claim);
+            store.fail_next(StoreCall::Claim);
         }
         let layer = IdempotencyLayer::new(store).fail_open(true).on_in_flight(OnInFlight::Reject);
         let lab = Lab::of(Router::new().route("/charges", route(handler)).layer(layer.clone()));

@@ -3,20 +3,20 @@
 //! is known of it.
 
 use futures_util::StreamExt as _;
-use tower_idempotency::engine::Reconciled;
-use tower_idempotency::record::Reply;
-use tower_idempotency::server::Resolve;
+use tower_idempotency::Resolution;
+use tower_idempotency::engine::{Reconciled, Resolved};
+use tower_idempotency::internals::{Records as _, Reply};
 use tower_idempotency::store::Store as _;
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
 use crate::common::asked::{Asked, asking, cut_short, found};
 use crate::common::lab::{Gate, Lab, gated, id, post};
 
-const POLICIES: [OnInterrupted<http::Response<bytes::Bytes>>; 2] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
+const POLICIES: [OnInterrupted; 2] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
 
 /// A process whose handler stands at `gate`, and another one.
-fn two(policy: &OnInterrupted<http::Response<bytes::Bytes>>, gate: &Gate) -> ([TestStore; 2], [Lab; 2]) {
+fn two(policy: &OnInterrupted, gate: &Gate) -> ([TestStore; 2], [Lab; 2]) {
     let store = TestStore::new();
     let stores = [store.beside(), store.beside()];
     let layer = |store: &TestStore| IdempotencyLayer::new(store.clone()).on_interrupted(policy.clone());
@@ -84,8 +84,8 @@ async fn an_operator_elsewhere_settles_a_run_that_was_thought_dead_and_has_the_l
     stores[0].lapse();
     let operator = IdempotencyLayer::new(stores[1].clone());
     let listed = operator.interrupted(9).await.unwrap()[0];
-    let answer = Resolve::Answer(http::Response::new("told".into()));
-    assert_eq!(operator.resolve(listed.id, listed.fence, answer).await.unwrap(), Reply::Taken);
+    let answer = Resolution::Outcome(http::Response::new("told".into()));
+    assert_eq!(operator.resolve(listed.id, listed.fence, answer).await.unwrap(), Resolved::Settled);
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
     assert_eq!(here.post("k", "a").await.text(), "told");
@@ -101,7 +101,7 @@ async fn what_an_operator_elsewhere_forgot_is_not_recorded_when_its_run_ends_aft
     stores[0].lapse();
     let operator = IdempotencyLayer::new(stores[1].clone());
     let listed = operator.interrupted(9).await.unwrap()[0];
-    assert_eq!(operator.resolve(listed.id, listed.fence, Resolve::Forget).await.unwrap(), Reply::Taken);
+    assert_eq!(operator.resolve(listed.id, listed.fence, Resolution::Forget).await.unwrap(), Resolved::Settled);
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
     assert_eq!(elsewhere.post("k", "a").await.text(), "elsewhere 1");
@@ -118,7 +118,7 @@ async fn a_late_outcome_that_is_told_twice_after_a_question_is_known_for_its_own
     let asked = Asked::default();
     let unknown = Lab::counting(asking(stores[1].clone(), asked.says([Reconciled::Unknown])));
     assert_eq!(unknown.post("k", "a").await.problem(), "outcome-unknown");
-    stores[0].lose_answer(Verb::Complete);
+    stores[0].lose_answer(StoreCall::Complete);
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1");
     assert!(elsewhere.post("k", "a").await.is_replay());
@@ -162,7 +162,7 @@ async fn an_asker_that_dies_leaves_the_question_to_the_next_and_its_verdict_coun
 async fn an_outcome_that_was_recorded_and_never_acknowledged_is_replayed_elsewhere() {
     let gate = Gate::default();
     let (stores, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
-    (0..9).for_each(|_| stores[0].lose_answer(Verb::Complete));
+    (0..9).for_each(|_| stores[0].lose_answer(StoreCall::Complete));
     gate.open();
     assert_eq!(here.post("k", "a").await.text(), "effect 1");
     stores[0].crash();

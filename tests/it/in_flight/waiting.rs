@@ -13,9 +13,10 @@ use futures_util::{FutureExt as _, poll};
 use http::{Request, StatusCode};
 use tower::limit::ConcurrencyLimitLayer;
 use tower::{ServiceBuilder, ServiceExt as _};
-use tower_idempotency::engine::{Effect, OnceError};
+use tower_idempotency::engine::{EffectError, OnceError};
+use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::Store as _;
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, Once};
 
 use crate::common::lab::{Answer, Gate, Lab, at_once, gated, id, keyed, layer, numbered, patient, post, settle};
@@ -80,7 +81,7 @@ async fn assert_that_a_waiter_holds_no_permit(meet_at_the_look_up: bool) {
             Ok::<_, Infallible>("done".into_response())
         }
     });
-    let stall = meet_at_the_look_up.then(|| store.stall(Verb::Load));
+    let stall = meet_at_the_look_up.then(|| store.stall(StoreCall::Load));
     let mut one = Box::pin(service.clone().oneshot(post("k", "a")));
     assert!(at_once(&mut one).is_none());
     if !meet_at_the_look_up {
@@ -210,7 +211,7 @@ async fn trap_08_at_most_16384_wait_in_all() {
         let gate = gate.clone();
         let effect = move |_| async move {
             gate.pass().await;
-            Ok::<_, Effect<()>>(bytes::Bytes::new())
+            Ok::<_, EffectError<()>>(bytes::Bytes::new())
         };
         let once = once.clone();
         async move { once.run(id(&format!("k{key}")), Fingerprint::of(b"m"), effect).await }.boxed()

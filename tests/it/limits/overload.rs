@@ -9,11 +9,11 @@ use http::StatusCode;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
-use tower_idempotency::engine::{CommitError, Counts, Effect, OnceError, Refusal, RunContext};
-use tower_idempotency::record::Fence;
-use tower_idempotency::server::Resolve;
-use tower_idempotency::store::{Abort, Health, Page, Store as _, StoreError, TransactionTree};
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::Resolution;
+use tower_idempotency::engine::{CommitError, Counts, EffectError, OnceError, RunContext};
+use tower_idempotency::internals::{Fence, Page, Records as _};
+use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionTree};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
     Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, RejectionKind, SledStore,
 };
@@ -176,7 +176,7 @@ async fn a_body_of_which_nothing_comes_for_30_s_or_too_little_is_refused_and_a_s
 }
 
 /// A layer whose store can't record outcomes of 1 MiB.
-fn unrecordable(store: &TestStore, policy: OnInterrupted<http::Response<Bytes>>) -> (Lab, IdempotencyLayer<TestStore>) {
+fn unrecordable(store: &TestStore, policy: OnInterrupted) -> (Lab, IdempotencyLayer<TestStore>) {
     let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy).max_response_body(usize::MAX);
     (Lab::new(layer.clone(), |number| async move { (number.to_string(), vec![b'x'; 1024 * KIB]).1 }), layer)
 }
@@ -199,7 +199,7 @@ async fn outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again() {
         let requests: Vec<_> = (0..70).map(|number| under_way.spawn(post(&format!("k{number}"), "a"))).collect();
         settle().await;
         assert_eq!(layer.counts().live, 70);
-        (0..1_000).for_each(|_| store.fail_next(Verb::Complete));
+        (0..1_000).for_each(|_| store.fail_next(StoreCall::Complete));
         gate.open();
         for request in requests {
             assert_eq!(request.await.unwrap().status, StatusCode::OK, "who ran gets the answer");
@@ -227,7 +227,7 @@ async fn what_only_this_process_knows_ends_with_the_retention() {
     let store = TestStore::new();
     let layer = IdempotencyLayer::new(store.clone()).retention(HOUR).on_interrupted(OnInterrupted::Rerun);
     let lab = Lab::counting(layer.clone());
-    (0..1_000).for_each(|_| store.fail_next(Verb::Complete));
+    (0..1_000).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     tokio::time::advance(HOUR - Duration::from_secs(60)).await;
     assert!(lab.post("k", "a").await.is_replay());
@@ -240,7 +240,7 @@ async fn trap_88_drain_waits_for_outcomes_that_the_store_is_still_being_told() {
     let store = TestStore::new();
     let layer = IdempotencyLayer::new(store.clone());
     let lab = Lab::counting(layer.clone());
-    (0..4).for_each(|_| store.fail_next(Verb::Complete));
+    (0..4).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert_eq!((layer.counts().unrecorded, layer.counts().live), (1, 0));
     let mut drained = Box::pin(layer.drain(HOUR));
@@ -255,9 +255,9 @@ async fn settling_by_hand_what_this_process_knows_says_so() {
     let store = TestStore::new();
     let layer = IdempotencyLayer::new(store.clone());
     let lab = Lab::counting(layer.clone());
-    (0..1_000).for_each(|_| store.fail_next(Verb::Complete));
+    (0..1_000).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    let held = layer.resolve(id("k"), Fence(1), Resolve::Forget).await;
+    let held = layer.resolve(id("k"), Fence(1), Resolution::Forget).await;
     assert!(
         matches!(&held, Err(StoreError::Unavailable { reason, .. }) if reason.contains("this process holds")),
         "{held:?}"
@@ -364,7 +364,7 @@ fn while_4096_verbs_wait_neither_new_keys_nor_the_applications_own_transactions_
 #[tokio::test]
 async fn a_consumer_is_bounded_too() {
     let once = Once::new(MemoryStore::new()).max_runs(0);
-    let effect = |_: RunContext| async { Ok::<_, Effect<()>>(Bytes::new()) };
+    let effect = |_: RunContext| async { Ok::<_, EffectError<()>>(Bytes::new()) };
     let refused = once.run(id("k"), Fingerprint::of(b"m"), effect).await;
-    assert!(matches!(refused, Err(OnceError::Refused(Refusal::Overloaded))), "{refused:?}");
+    assert!(matches!(refused, Err(OnceError::Overloaded)), "{refused:?}");
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::poll;
 use http::StatusCode;
 use tower::ServiceExt as _;
-use tower_idempotency::record::State;
+use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::store::Store as _;
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Release};
 
 use crate::common::lab::{Answer, Lab, effect, id, post, settle};
@@ -18,7 +18,7 @@ use crate::common::time::{HOUR, SECOND};
 async fn trap_13_no_byte_of_the_answer_is_sent_before_its_record_is_durable() {
     let store = TestStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    let stall = store.stall(Verb::Complete);
+    let stall = store.stall(StoreCall::Complete);
     let first = lab.app.clone().oneshot(post("k", "a"));
     let duplicate = lab.app.clone().oneshot(post("k", "a"));
     tokio::pin!(first, duplicate);
@@ -44,7 +44,7 @@ async fn trap_14_where_recording_fails_the_real_answer_is_given_and_the_claim_ke
     let store = TestStore::new();
     let layer = IdempotencyLayer::new(store.clone());
     let lab = Lab::counting(layer.clone());
-    (0..4).for_each(|_| store.fail_next(Verb::Complete));
+    (0..4).for_each(|_| store.fail_next(StoreCall::Complete));
     let first = lab.post("k", "a").await;
     assert_eq!((first.status, first.text(), first.is_replay()), (StatusCode::OK, "effect 1", false));
     assert_eq!(layer.counts().unrecorded, 1);
@@ -65,7 +65,7 @@ async fn trap_14_where_recording_fails_the_real_answer_is_given_and_the_claim_ke
 async fn trap_14_a_restart_before_the_record_was_written_refuses_and_never_reruns() {
     let store = TestStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    (0..3).for_each(|_| store.fail_next(Verb::Complete));
+    (0..3).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     let reopened = Lab::counting(IdempotencyLayer::new(store.reopen()));
     assert_eq!(reopened.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
@@ -78,11 +78,11 @@ async fn trap_14_a_restart_before_the_record_was_written_refuses_and_never_rerun
 async fn trap_71_a_record_that_can_be_seen_but_is_not_known_to_be_durable_is_not_replayed() {
     let store = TestStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_in_flight(OnInFlight::Wait(HOUR)));
-    let loading = store.stall(Verb::Load);
+    let loading = store.stall(StoreCall::Load);
     let duplicate = lab.spawn(post("k", "a"));
     settle().await;
-    store.stall(Verb::Load).release();
-    store.lose_answer(Verb::Complete);
+    store.stall(StoreCall::Load).release();
+    store.lose_answer(StoreCall::Complete);
     let first = lab.spawn(post("k", "a"));
     settle().await;
     let seen = store.load(id("k")).await.unwrap().expect("a record");
@@ -99,7 +99,7 @@ async fn trap_71_a_record_that_can_be_seen_but_is_not_known_to_be_durable_is_not
 async fn trap_71_no_duplicate_is_answered_before_the_record_is_durable() {
     let store = TestStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_in_flight(OnInFlight::Wait(HOUR)));
-    let stall = store.stall(Verb::Complete);
+    let stall = store.stall(StoreCall::Complete);
     let mut requests: Vec<_> = (0..20).map(|_| Box::pin(lab.app.clone().oneshot(post("k", "a")))).collect();
     for _ in 0..3 {
         for request in &mut requests {
@@ -119,7 +119,7 @@ async fn trap_71_no_duplicate_is_answered_before_the_record_is_durable() {
 async fn trap_09_an_outcome_whose_answer_was_lost_is_known_for_its_own() {
     let store = TestStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    store.lose_answer(Verb::Complete);
+    store.lose_answer(StoreCall::Complete);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert!(lab.post("k", "a").await.is_replay());
     assert!(lab.behind(IdempotencyLayer::new(store.reopen()), |_| async { "again" }).post("k", "a").await.is_replay());
@@ -132,7 +132,7 @@ async fn an_outcome_whose_acknowledgement_was_lost_is_recorded_once() {
         let store = TestStore::new();
         let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
         let lab = Lab::counting(layer.clone());
-        store.lose_answer(Verb::Complete);
+        store.lose_answer(StoreCall::Complete);
         assert_eq!(lab.post("k", "a").await.text(), "effect 1");
         assert!(lab.post("k", "a").await.is_replay());
         assert_eq!((lab.effects(), layer.counts().unrecorded), (1, 0));
@@ -143,7 +143,7 @@ async fn an_outcome_whose_acknowledgement_was_lost_is_recorded_once() {
 async fn a_release_whose_acknowledgement_was_lost_frees_the_key() {
     let store = TestStore::new();
     let lab = Lab::new(IdempotencyLayer::new(store.clone()), |n| async move { (Release, format!("busy {n}")) });
-    store.lose_answer(Verb::Release);
+    store.lose_answer(StoreCall::Release);
     assert_eq!(lab.post("k", "a").await.text(), "busy 1");
     assert_eq!(lab.post("k", "a").await.text(), "busy 2");
 }
@@ -155,7 +155,7 @@ async fn a_release_whose_acknowledgement_was_lost_frees_the_key() {
 async fn an_answer_that_could_not_be_recorded_is_given_and_remembered_until_a_restart() {
     let store = TestStore::new();
     let (lab, layer) = Lab::with_layer(&store);
-    (0..100).for_each(|_| store.fail_next(Verb::Complete));
+    (0..100).for_each(|_| store.fail_next(StoreCall::Complete));
     let first = lab.post("k", "a").await;
     assert_eq!((first.status.as_u16(), first.text(), first.is_replay()), (200, "effect 1", false));
     for _ in 0..2 {
@@ -173,7 +173,7 @@ async fn an_answer_that_could_not_be_recorded_is_given_and_remembered_until_a_re
 async fn a_store_that_fails_for_a_moment_is_tried_again() {
     let store = TestStore::new();
     let (lab, layer) = Lab::with_layer(&store);
-    (0..2).for_each(|_| store.fail_next(Verb::Complete));
+    (0..2).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert_eq!(layer.counts().unrecorded, 0);
     let restarted = lab.behind(IdempotencyLayer::new(store.reopen()), effect);
@@ -185,7 +185,7 @@ async fn a_store_that_fails_for_a_moment_is_tried_again() {
 async fn an_answer_that_could_not_be_recorded_is_recorded_later() {
     let store = TestStore::new();
     let (lab, layer) = Lab::with_layer(&store);
-    (0..5).for_each(|_| store.fail_next(Verb::Complete));
+    (0..5).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert_eq!(layer.counts().unrecorded, 1);
     // Of the paused clock: longer than the pauses between the tries.
@@ -204,7 +204,7 @@ async fn a_release_that_could_not_be_recorded_frees_nothing_until_it_is() {
             IdempotencyLayer::new(store.clone()),
             |n| async move { (tower_idempotency::Release, format!("busy {n}")) },
         );
-    (0..3).for_each(|_| store.fail_next(Verb::Release));
+    (0..3).for_each(|_| store.fail_next(StoreCall::Release));
     assert_eq!(lab.post("k", "a").await.text(), "busy 1");
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -216,7 +216,7 @@ async fn a_release_that_could_not_be_recorded_frees_nothing_until_it_is() {
 async fn a_panic_that_could_not_be_recorded_is_an_unknown_outcome_all_the_same() {
     let store = TestStore::new();
     let lab = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
-    (0..100).for_each(|_| store.fail_next(Verb::Interrupt));
+    (0..100).for_each(|_| store.fail_next(StoreCall::Interrupt));
     lab.post("k", "a").await.assert_refusal(500, "outcome-unknown", false, None);
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     let restarted = lab.behind(IdempotencyLayer::new(store.reopen()), effect);

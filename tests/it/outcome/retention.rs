@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::store::Store;
-use tower_idempotency::test_util::{ManualClock, TestStore, Verb};
+use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
 
 use crate::common::lab::{Gate, Lab, gated, on_disk, post, settle};
@@ -38,7 +38,7 @@ async fn trap_02_retention_starts_when_the_run_completes() {
     retention_from_completion(IdempotencyLayer::new(store), &clock).await;
 }
 
-/// A store in which the run of `k` was cut short.
+/// A store in which the run of `k` was interrupted.
 
 #[tokio::test]
 async fn trap_05_a_record_that_expires_before_the_claim_is_claimed_and_runs_once() {
@@ -49,7 +49,7 @@ async fn trap_05_a_record_that_expires_before_the_claim_is_claimed_and_runs_once
     assert_eq!(cut.post("k", "a").await.problem(), "outcome-unknown");
     // Under `Refuse` it would be refused by the look-up alone.
     let lab = Lab::counting(layer().on_interrupted(OnInterrupted::Rerun));
-    let stall = store.stall(Verb::Claim);
+    let stall = store.stall(StoreCall::Claim);
     let request = lab.spawn(post("k", "a"));
     settle().await;
     clock.advance(HOUR * 24);
@@ -72,7 +72,7 @@ async fn trap_05_a_record_that_expires_between_claim_and_reclaim_is_claimed_agai
     cut.abort();
 
     let lab = Lab::counting(layer(store.clone()));
-    let stall = store.stall(Verb::Reclaim);
+    let stall = store.stall(StoreCall::Reclaim);
     let request = lab.spawn(post("k", "a"));
     settle().await;
     clock.advance(HOUR * 24 * 31);

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use tower_idempotency::engine::Effect;
-use tower_idempotency::record::{Reply, Resolution};
-use tower_idempotency::server::{Meaning, Resolve};
-use tower_idempotency::store::{InterruptedRecord, Page, Store};
+use tower_idempotency::engine::{EffectError, Resolved};
+use tower_idempotency::internals::{Page, Records as _, Reply, Resolution};
+use tower_idempotency::server::Meaning;
+use tower_idempotency::store::{InterruptedRun, Store};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{
     Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, SledStore, Unknown,
@@ -263,30 +263,30 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
     assert_eq!(layer.interrupted_with_status(StatusCode::GATEWAY_TIMEOUT, 7).await.unwrap().len(), 7);
     assert_eq!(layer.interrupted_with_status(StatusCode::OK, 7).await.unwrap().len(), 0);
 
-    let settled = layer.resolve_all(bad.iter().map(|record| (*record, Resolve::Forget))).await;
+    let settled = layer.resolve_all(bad.iter().map(|record| (*record, Resolution::Forget))).await;
     assert_eq!(settled.iter().map(|(record, _)| *record).collect::<Vec<_>>(), bad, "in their order");
-    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Reply::Taken))));
+    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 201);
     // What is settled already, or can't be recorded, is said of each.
     let late = layer.interrupted_with_status(StatusCode::GATEWAY_TIMEOUT, 1).await.unwrap()[0];
     let long = http::Response::new(Bytes::from(vec![0; 2 << 20]));
-    let decisions = [(bad[0], Resolve::Forget), (late, Resolve::Answer(long))];
+    let decisions = [(bad[0], Resolution::Forget), (late, Resolution::Outcome(long))];
     let settled: Vec<_> = layer.resolve_all(decisions).await.into_iter().map(|(_, settled)| settled).collect();
-    assert!(matches!(&settled[..], [Ok(Reply::Refused), Err(_)]), "{settled:?}");
+    assert!(matches!(&settled[..], [Ok(Resolved::Stale), Err(_)]), "{settled:?}");
 }
 
 #[tokio::test]
 async fn many_messages_are_settled_at_once() {
     let once = Once::new(MemoryStore::new());
     for number in 0..100_u8 {
-        let effect = |_| async { Err::<Bytes, _>(Effect::Unknown("the queue's broker did not answer")) };
+        let effect = |_| async { Err::<Bytes, _>(EffectError::Unknown("the queue's broker did not answer")) };
         once.run(RecordId::from_bytes([number; 32]), Fingerprint::of(b"m"), effect).await.unwrap_err();
     }
     let listed = once.interrupted(1_000).await.unwrap();
     assert!(listed.len() == 100 && listed.iter().all(|record| record.status.is_none()));
-    let outcome = Resolution::Outcome { outcome: Bytes::from("sent"), retention: DAY };
+    let outcome = Resolution::Outcome(Bytes::from("sent"));
     let settled = once.resolve_all(listed.iter().map(|record| (*record, outcome.clone()))).await;
-    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Reply::Taken))));
+    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));
     assert!(once.interrupted(1_000).await.unwrap().is_empty());
 }
 
@@ -298,7 +298,7 @@ async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
     for record in &listed {
         assert!(store.inquire(record.id, record.fence).await.unwrap().is_some());
     }
-    let statuses = |listed: &[InterruptedRecord]| BTreeSet::from_iter(listed.iter().map(|record| record.status));
+    let statuses = |listed: &[InterruptedRun]| BTreeSet::from_iter(listed.iter().map(|record| record.status));
     assert_eq!(statuses(&listed), BTreeSet::from([None, Some(502)]));
     store.close().await.unwrap();
     let store = SledStore::open(directory.path()).unwrap();

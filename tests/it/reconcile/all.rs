@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler, Reconciliation};
 use tower_idempotency::store::Store;
-use tower_idempotency::test_util::{ManualClock, TestStore, Verb};
+use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
 
 use crate::common::asked::{Asked, Verdict, asking, counted, cut_short, found, patient};
@@ -71,7 +71,7 @@ async fn a_consumer_settles_what_a_dead_process_left_without_redeliveries() {
     let (store, asked) = (TestStore::new(), Asked::default());
     cut_short(&store, "k").await;
     let reconciler = asked.says([Reconciled::Outcome(Bytes::from("it was sent"))]);
-    let once = Once::new(store.reopen()).on_interrupted(OnInterrupted::Reconcile(reconciler));
+    let once = Once::new(store.reopen()).reconcile_with(reconciler);
     assert_eq!(counted(once.reconcile_all().await.unwrap()), (1, 0, 0));
     assert_eq!(counted(once.reconcile_all().await.unwrap()), (0, 0, 0));
     assert_eq!((once.interrupted(9).await.unwrap().len(), once.counts().reconciled, asked.times()), (0, 1, 1));
@@ -83,7 +83,7 @@ async fn under_another_policy_nobody_is_asked_and_nothing_is_even_listed() {
         let store = TestStore::new();
         cut_short(&store, "k").await;
         let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
-        store.fail_next(Verb::Interrupted);
+        store.fail_next(StoreCall::Interrupted);
         assert_eq!(counted(layer.reconcile_all().await.unwrap()), (0, 0, 0));
         layer.interrupted(9).await.unwrap_err();
         assert_eq!(layer.interrupted(9).await.unwrap().len(), 1);
@@ -125,7 +125,7 @@ async fn a_retry_of_what_is_asked_about_without_a_client_shares_the_question() {
     }
 }
 
-/// Forty operations that were cut short, and a layer whose questions about them wait at a gate.
+/// Forty operations that were interrupted, and a layer whose questions about them wait at a gate.
 async fn forty() -> (IdempotencyLayer<TestStore>, Gate, Asked) {
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
     for number in 0..40 {
@@ -204,7 +204,7 @@ async fn a_retry_does_not_wait_for_ever_for_the_look_up_of_reconcile_all() {
     cut_short(&store, "k").await;
     let layer = asking(store.clone(), asked.says([found("charged")]));
     let lab = Lab::counting(layer.clone());
-    let _stall = store.stall(Verb::Load);
+    let _stall = store.stall(StoreCall::Load);
     tokio::spawn(async move { layer.reconcile_all().await });
     settle().await;
     let retry = tokio::time::timeout(DAY, lab.post("k", "a")).await;
@@ -213,7 +213,7 @@ async fn a_retry_does_not_wait_for_ever_for_the_look_up_of_reconcile_all() {
 
 #[tokio::test(start_paused = true)]
 async fn reconcile_all_itself_ends_while_the_store_stalls() {
-    for verb in [Verb::Load, Verb::Resolve] {
+    for verb in [StoreCall::Load, StoreCall::Resolve] {
         let (store, asked) = (TestStore::new(), Asked::default());
         cut_short(&store, "k").await;
         let layer = asking(store.clone(), asked.says([found("charged")]));

@@ -1,10 +1,10 @@
-//! Questions about operations that were cut short, and what can go wrong with them: the store fails before, while and
+//! Questions about operations that were interrupted, and what can go wrong with them: the store fails before, while and
 //! after the application is asked; clients, processes and runtimes go away meanwhile.
 
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
-use tower_idempotency::record::State;
-use tower_idempotency::store::{InterruptedRecord, Page, Store};
-use tower_idempotency::test_util::{ManualClock, Stall, TestStore, Verb};
+use tower_idempotency::internals::{Page, Records as _, State};
+use tower_idempotency::store::Store;
+use tower_idempotency::test_util::{ManualClock, Stall, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
 
 use crate::common::asked::{Asked, Verdict, asking, counted, cut_short, found};
@@ -22,7 +22,7 @@ enum Fault {
 const FAULTS: [Fault; 3] = [Fault::Fails, Fault::LosesAnswer, Fault::Stalls];
 
 impl Fault {
-    fn strike(self, store: &TestStore, verb: Verb) -> Option<Stall> {
+    fn strike(self, store: &TestStore, verb: StoreCall) -> Option<Stall> {
         match self {
             Self::Fails => store.fail_next(verb),
             Self::LosesAnswer => store.lose_answer(verb),
@@ -32,7 +32,7 @@ impl Fault {
     }
 }
 
-/// One operation that was cut short, a layer that asks about it, and a handler that counts.
+/// One operation that was interrupted, a layer that asks about it, and a handler that counts.
 struct Scene {
     store: TestStore,
     asked: Asked,
@@ -67,7 +67,7 @@ impl Scene {
         assert_eq!(self.layer.counts().live, 0, "no slot is left");
     }
 
-    async fn left(&self) -> InterruptedRecord {
+    async fn left(&self) -> InterruptedRun {
         self.layer.interrupted(9).await.unwrap()[0]
     }
 
@@ -83,7 +83,7 @@ async fn a_question_that_the_store_fails_before_is_not_asked_and_a_later_retry_a
     for fault in FAULTS {
         let scene = Scene::new([found("charged")]).await;
         let before = scene.left().await;
-        let stall = fault.strike(&scene.store, Verb::Inquire);
+        let stall = fault.strike(&scene.store, StoreCall::Inquire);
         scene.refused_as_unavailable().await;
         assert_eq!(scene.happened(), (0, 0), "{fault:?}");
         scene.recovers(stall).await;
@@ -100,7 +100,7 @@ async fn a_question_that_the_store_fails_before_is_not_asked_and_a_later_retry_a
 #[tokio::test]
 async fn a_verdict_that_the_store_fails_to_record_is_told_to_nobody_and_asked_for_again() {
     let scene = Scene::new([found("charged"), found("charged, found again")]).await;
-    (0..3).for_each(|_| scene.store.fail_next(Verb::Resolve));
+    (0..3).for_each(|_| scene.store.fail_next(StoreCall::Resolve));
     let refused = scene.lab.post("k", "a").await;
     assert!(!refused.problem().is_empty() && refused.json()["retry_with_same_key"] == true, "{refused:?}");
     assert_eq!((scene.happened(), scene.layer.counts().reconciled), ((1, 0), 0));
@@ -112,7 +112,7 @@ async fn a_verdict_that_the_store_fails_to_record_is_told_to_nobody_and_asked_fo
 #[tokio::test]
 async fn a_verdict_whose_record_was_not_acknowledged_is_sent_again_and_never_changes() {
     let scene = Scene::new([found("charged"), found("something else")]).await;
-    scene.store.lose_answer(Verb::Resolve);
+    scene.store.lose_answer(StoreCall::Resolve);
     for _ in 0..2 {
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged");
     }
@@ -125,7 +125,7 @@ async fn a_verdict_whose_record_was_not_acknowledged_is_sent_again_and_never_cha
 #[tokio::test(start_paused = true)]
 async fn a_verdict_that_can_be_seen_but_was_never_acknowledged_is_told_to_nobody_until_it_is() {
     let scene = Scene::new([found("charged"), found("something else")]).await;
-    (0..4).for_each(|_| scene.store.lose_answer(Verb::Resolve));
+    (0..4).for_each(|_| scene.store.lose_answer(StoreCall::Resolve));
     scene.refused_as_unavailable().await;
     let record = scene.store.load(id("k")).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Completed { .. }), "{record:?}");
@@ -140,7 +140,7 @@ async fn a_verdict_that_can_be_seen_but_was_never_acknowledged_is_told_to_nobody
 #[tokio::test(start_paused = true)]
 async fn a_verdict_that_the_store_takes_too_long_to_record_is_recorded_when_it_is_back() {
     let scene = Scene::new([found("charged"), found("something else")]).await;
-    let stall = scene.store.stall(Verb::Resolve);
+    let stall = scene.store.stall(StoreCall::Resolve);
     for _ in 0..2 {
         scene.refused_as_unavailable().await;
     }
@@ -155,7 +155,7 @@ async fn a_verdict_that_the_store_takes_too_long_to_record_is_recorded_when_it_i
 async fn what_may_run_again_does_not_where_the_store_fails_to_take_it_over_and_is_asked_about_again() {
     for fault in [Fault::Fails, Fault::Stalls] {
         let scene = Scene::new([Reconciled::RunAgain]).await;
-        let stall = fault.strike(&scene.store, Verb::Reclaim);
+        let stall = fault.strike(&scene.store, StoreCall::Reclaim);
         scene.refused_as_unavailable().await;
         assert_eq!(scene.happened(), (1, 0), "{fault:?}");
         scene.recovers(stall).await;
@@ -171,7 +171,7 @@ async fn what_may_run_again_does_not_where_the_store_fails_to_take_it_over_and_i
 #[tokio::test]
 async fn a_take_over_of_which_nobody_learns_runs_nothing_and_is_asked_about_again() {
     let scene = Scene::new([Reconciled::RunAgain]).await;
-    scene.store.lose_answer(Verb::Reclaim);
+    scene.store.lose_answer(StoreCall::Reclaim);
     scene.refused_as_unavailable().await;
     assert_eq!(scene.happened(), (1, 0));
     assert_eq!(scene.lab.post("k", "a").await.text(), "effect 1");
@@ -182,7 +182,7 @@ async fn a_take_over_of_which_nobody_learns_runs_nothing_and_is_asked_about_agai
 async fn fail_open_never_runs_what_was_cut_short_because_nobody_could_be_asked() {
     for fault in FAULTS {
         let scene = Scene::open([found("charged")]).await;
-        let stall = fault.strike(&scene.store, Verb::Inquire);
+        let stall = fault.strike(&scene.store, StoreCall::Inquire);
         scene.refused_as_unavailable().await;
         scene.recovers(stall).await;
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged", "{fault:?}");
@@ -194,7 +194,7 @@ async fn fail_open_never_runs_what_was_cut_short_because_nobody_could_be_asked()
 async fn fail_open_runs_nothing_for_what_the_application_found_or_does_not_know() {
     for fault in FAULTS {
         let scene = Scene::open([found("charged")]).await;
-        let stall = fault.strike(&scene.store, Verb::Resolve);
+        let stall = fault.strike(&scene.store, StoreCall::Resolve);
         scene.lab.post("k", "a").await;
         scene.recovers(stall).await;
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged", "{fault:?}");
@@ -207,7 +207,7 @@ async fn fail_open_runs_nothing_for_what_the_application_found_or_does_not_know(
 
 #[tokio::test]
 async fn operations_whose_own_records_fail_are_left_and_the_others_settled() {
-    for (verb, times) in [(Verb::Load, 2), (Verb::Inquire, 2)] {
+    for (verb, times) in [(StoreCall::Load, 2), (StoreCall::Inquire, 2)] {
         let scene = Scene::new([found("charged")]).await;
         cut_short(&scene.store, "k2").await;
         cut_short(&scene.store, "k3").await;
@@ -217,7 +217,7 @@ async fn operations_whose_own_records_fail_are_left_and_the_others_settled() {
         assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (1, 0, 0), "{verb:?}");
     }
     let scene = Scene::new([found("charged")]).await;
-    (0..3).for_each(|_| scene.store.fail_next(Verb::Resolve));
+    (0..3).for_each(|_| scene.store.fail_next(StoreCall::Resolve));
     assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (0, 0, 1), "it was told three times");
     assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (1, 0, 0));
 }
@@ -225,7 +225,7 @@ async fn operations_whose_own_records_fail_are_left_and_the_others_settled() {
 #[tokio::test]
 async fn operations_that_cannot_be_listed_are_a_fault() {
     let scene = Scene::new([found("charged")]).await;
-    scene.store.fail_next(Verb::Interrupted);
+    scene.store.fail_next(StoreCall::Interrupted);
     scene.layer.reconcile_all().await.unwrap_err();
     assert_eq!(scene.happened(), (0, 0));
 }
@@ -319,21 +319,21 @@ async fn a_question_that_a_hook_drops_leaves_no_stuck_key() {
     assert_eq!((scene.lab.post("k", "a").await.text(), scene.happened()), ("charged", (1, 0)));
 }
 
-/// The look-up has shown that the operation was cut short; then the claim, where there is one, fails.
+/// The look-up has shown that the operation was interrupted; then the claim, where there is one, fails.
 #[tokio::test]
 async fn fail_open_does_not_run_what_was_just_seen_to_be_interrupted() {
     let asked = Asked::default();
-    let reconcile = OnInterrupted::Reconcile(asked.says([found("charged")]));
-    for (policy, status, slug) in
-        [(OnInterrupted::Refuse, 409, "outcome-unknown"), (reconcile, 503, "store-unavailable")]
-    {
+    let reconciler = asked.says([found("charged")]);
+    for (reconciler, status, slug) in [(None, 409, "outcome-unknown"), (Some(reconciler), 503, "store-unavailable")] {
         let store = TestStore::new();
         cut_short(&store, "k").await;
-        let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy.clone()).fail_open(true);
+        let asks = reconciler.is_some();
+        let layer = IdempotencyLayer::new(store.clone()).fail_open(true);
+        let layer = reconciler.into_iter().fold(layer, IdempotencyLayer::reconcile_with);
         let lab = Lab::counting(layer.clone());
-        store.fail_next(Verb::Claim);
+        store.fail_next(StoreCall::Claim);
         assert_eq!(lab.post("k", "a").await.refusal(), (status, slug.to_owned()));
-        assert_eq!((lab.effects(), layer.counts().unprotected), (0, 0), "{policy:?}");
+        assert_eq!((lab.effects(), layer.counts().unprotected), (0, 0), "asks: {asks}");
     }
 }
 
@@ -344,7 +344,7 @@ async fn fail_open_does_not_run_unprotected_what_may_run_again() {
     cut_short(&store, "k").await;
     let layer = asking(store.clone(), asked.says([Reconciled::RunAgain])).fail_open(true);
     let lab = Lab::counting(layer.clone());
-    store.fail_next(Verb::Reclaim);
+    store.fail_next(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert_eq!((layer.counts().unprotected, lab.effects()), (0, 1));
@@ -374,6 +374,6 @@ async fn a_verdict_that_the_store_fails_to_record_is_refused_as_unavailable() {
     let (store, asked) = (TestStore::new(), Asked::default());
     cut_short(&store, "k").await;
     let lab = Lab::counting(asking(store.clone(), asked.says([found("charged")])));
-    (0..3).for_each(|_| store.fail_next(Verb::Resolve));
+    (0..3).for_each(|_| store.fail_next(StoreCall::Resolve));
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
 }

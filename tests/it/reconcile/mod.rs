@@ -1,4 +1,4 @@
-//! What was cut short is asked about, once, and settled as the application says (promise 5).
+//! What was interrupted is asked about, once, and settled as the application says (promise 5).
 
 mod all;
 mod faults;

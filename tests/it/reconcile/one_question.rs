@@ -6,11 +6,11 @@ use std::future::pending;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Response;
+use http_body_util::Full;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
-use tower_idempotency::record::Reply;
-use tower_idempotency::record::Resolution::Forget;
+use tower_idempotency::internals::{Records as _, Reply, Resolution::Forget};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{MemoryStore, SledStore};
@@ -87,7 +87,7 @@ async fn trap_74_a_verdict_after_its_time_out_counts_for_nothing() {
     for verdict in [found("too late"), Reconciled::RunAgain] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
         cut_short(&store, "k").await;
-        let reconciler = asked.says_behind(&gate, [verdict, found("in time")]).time_out(SECOND);
+        let reconciler = asked.says_behind(&gate, [verdict, found("in time")]).timeout(SECOND);
         let layer = asking(store.clone(), reconciler);
         let lab = Lab::counting(layer.clone());
         let began = Instant::now();
@@ -159,7 +159,7 @@ async fn trap_74_a_verdict_of_a_process_that_was_replaced_meanwhile_changes_noth
 }
 
 /// The ways to say nothing at all.
-fn silences() -> [(&'static str, Reconciler<Response<Bytes>>); 3] {
+fn silences() -> [(&'static str, Reconciler<Response<Full<Bytes>>>); 3] {
     let panics = |_: InterruptedRun| -> futures_util::future::Ready<Verdict> { panic!("on purpose") };
     let panics_later = |_: InterruptedRun| async {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! What `OnInterrupted::Reconcile` promises: the application is asked about operations that were cut short, and what it
+//! What a reconciler promises: the application is asked about operations that were interrupted, and what it
 //! says is done.
 
 use std::sync::{Arc, Mutex};
@@ -11,12 +11,13 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, SET_COOKIE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
 use tower_idempotency::engine::{
-    Effect, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, RunContext,
+    EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, Resolved, RunContext,
 };
-use tower_idempotency::record::{Fence, Reply, Resolution};
+use tower_idempotency::internals::{Fence, Page, Records as _, Reply, Resolution};
 use tower_idempotency::server::{KeptHeaders, Meaning};
-use tower_idempotency::store::{Page, Store};
+use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{
     Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release, SledStore,
@@ -50,7 +51,7 @@ fn assert_replay(answer: &Answer) {
 async fn found_is_replayed<St: Store + Clone>(store: St) {
     cut_short(&store, "k").await;
     let asked = Asked::default();
-    let layer = asking(store, asked.says([Reconciled::Outcome(receipt()), found("another")]));
+    let layer = asking(store, asked.says([Reconciled::Outcome(receipt().map(Full::new)), found("another")]));
     let lab = Lab::counting(layer.clone());
     for _ in 0..3 {
         assert_replay(&lab.post("k", "a").await);
@@ -81,7 +82,7 @@ async fn an_outcome_that_was_found_is_kept_as_the_layers_options_say_whatever_th
     let store = TestStore::with_clock(clock.clone());
     cut_short(&store, "k").await;
     let kept = KeptHeaders::default().with([SET_COOKIE]);
-    let layer = asking(store, asked.says([Reconciled::Outcome(receipt())])).kept_headers(kept).retention(HOUR);
+    let layer = asking(store, asked.says([Reconciled::Outcome(receipt().map(Full::new))])).kept_headers(kept).retention(HOUR);
     let lab = Lab::counting(layer.replay_header_name("x-again".parse().unwrap()));
     let retry = lab.post("k", "a").await;
     assert_eq!((retry.header("set-cookie"), retry.header("x-again")), (Some("of=first"), Some("true")));
@@ -97,7 +98,7 @@ type Log = Arc<Mutex<Vec<RunContext>>>;
 async fn deliver<St: Store>(
     once: &Once<St>,
     log: &Log,
-    end: Result<&'static str, Effect<&'static str>>,
+    end: Result<&'static str, EffectError<&'static str>>,
 ) -> Result<Outcome, OnceError<&'static str>> {
     let log = Arc::clone(log);
     let effect = move |context: RunContext| async move {
@@ -109,12 +110,12 @@ async fn deliver<St: Store>(
 
 /// Delivers it for the first time; nobody knows what came of it.
 async fn deliver_first<St: Store>(store: St, log: &Log) {
-    let cut = deliver(&Once::new(store), log, Err(Effect::Unknown("no answer"))).await;
+    let cut = deliver(&Once::new(store), log, Err(EffectError::Unknown("no answer"))).await;
     assert!(matches!(cut, Err(OnceError::Effect("no answer"))), "{cut:?}");
 }
 
 fn once<St: Store>(store: St, reconciler: Reconciler) -> Once<St> {
-    Once::new(store).on_interrupted(OnInterrupted::Reconcile(reconciler))
+    Once::new(store).reconcile_with(reconciler)
 }
 
 #[tokio::test]
@@ -249,7 +250,7 @@ async fn a_question_about_a_run_that_ran_again_names_that_attempt() {
     deliver_first(store.clone(), &log).await;
     clock.advance(HOUR);
     let once = once(store, asked.says([Reconciled::RunAgain, Reconciled::Unknown]));
-    deliver(&once, &log, Err(Effect::Unknown("no answer"))).await.unwrap_err();
+    deliver(&once, &log, Err(EffectError::Unknown("no answer"))).await.unwrap_err();
     deliver(&once, &log, Ok("sent")).await.unwrap_err();
     let [first, second] = asked.questions()[..] else { panic!("two questions") };
     assert_eq!((first.attempt, first.began), (1, NOON));
@@ -317,7 +318,7 @@ async fn another_message_under_the_id_is_refused_and_nobody_is_asked_about_it() 
     let (store, log, asked) = (TestStore::new(), Log::default(), Asked::default());
     deliver_first(store.clone(), &log).await;
     let once = once(store, asked.says([Reconciled::RunAgain]));
-    let effect = |_| async { Ok::<_, Effect<&str>>(Bytes::new()) };
+    let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
     let refused = once.run(id("k"), Fingerprint::of(b"another"), effect).await;
     assert!(matches!(refused, Err(OnceError::Mismatch(_))), "{refused:?}");
     assert_eq!(asked.times(), 0);
@@ -327,13 +328,14 @@ async fn another_message_under_the_id_is_refused_and_nobody_is_asked_about_it() 
 
 #[tokio::test]
 async fn a_run_leaves_a_durable_claim_before_its_handler_starts() {
-    for (policy, is_listed) in [
-        (OnInterrupted::Reconcile(Asked::default().says([found("charged")])), 1),
-        (OnInterrupted::Refuse, 1),
-        (OnInterrupted::Rerun, 0),
-    ] {
-        let store = TestStore::new();
-        let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()).on_interrupted(policy));
+    let (store, verdict) = (TestStore::new, || Asked::default().says([found("charged")]));
+    let refuses = |store: &TestStore| IdempotencyLayer::new(store.clone());
+    let asks = |store: &TestStore| refuses(store).reconcile_with(verdict());
+    let reruns = |store: &TestStore| refuses(store).on_interrupted(OnInterrupted::Rerun);
+    let layers: [(&dyn Fn(&TestStore) -> _, _); 3] = [(&asks, 1), (&refuses, 1), (&reruns, 0)];
+    for (layer, is_listed) in layers {
+        let store = store();
+        let (lab, gate) = Lab::gated(layer(&store));
         let request = lab.spawn(post("k", "a"));
         gate.arrival().await;
         assert_eq!(store.reopen().interrupted(Page::first(9)).await.unwrap().len(), is_listed);
@@ -373,14 +375,14 @@ async fn an_operator_may_settle_what_the_application_does_not_know() {
     let (store, asked) = (TestStore::new(), Asked::default());
     let stale = cut_short(&store, "k").await;
     let once = once(store, asked.says([Reconciled::Unknown]));
-    let outcome = |outcome| Resolution::Outcome { outcome: Bytes::from_static(outcome), retention: DAY };
-    let effect = |_| async { Ok::<_, Effect<&str>>(Bytes::new()) };
+    let outcome = |outcome| Resolution::Outcome(Bytes::from_static(outcome));
+    let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
     let print = charge_print().with_credentials().finish();
     assert!(matches!(once.run(id("k"), print, effect).await, Err(OnceError::OutcomeUnknown)));
     let listed = once.interrupted(9).await.unwrap()[0];
     // Listed before the question: to be listed again.
-    assert_eq!(once.resolve(stale.id, stale.fence, outcome(b"stale")).await.unwrap(), Reply::Refused);
-    assert_eq!(once.resolve(listed.id, listed.fence, outcome(b"it was sent")).await.unwrap(), Reply::Taken);
+    assert_eq!(once.resolve(stale.id, stale.fence, outcome(b"stale")).await.unwrap(), Resolved::Stale);
+    assert_eq!(once.resolve(listed.id, listed.fence, outcome(b"it was sent")).await.unwrap(), Resolved::Settled);
     assert_eq!(once.run(id("k"), print, effect).await.unwrap().bytes, "it was sent");
     assert_eq!(asked.times(), 1);
 }

@@ -1,9 +1,10 @@
 //! In doubt, refuse: while the store is away, slow or silent, nothing runs (promise 7).
 
-use tower_idempotency::record::Reply;
-use tower_idempotency::server::Resolve;
+use tower_idempotency::Resolution;
+use tower_idempotency::engine::Resolved;
+use tower_idempotency::internals::{Records as _, Reply};
 use tower_idempotency::store::Store as _;
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
 use crate::common::lab::{Lab, effect, frames, id, no_run_is_left, post, settle};
@@ -15,7 +16,7 @@ use crate::common::time::HOUR;
 async fn a_store_that_is_away_is_a_refusal_and_nothing_runs() {
     let store = TestStore::new();
     let (lab, layer) = Lab::with_layer(&store);
-    store.fail_next(Verb::Claim);
+    store.fail_next(StoreCall::Claim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!((lab.effects(), layer.counts().runs), (0, 0));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1", "the key is free");
@@ -31,7 +32,7 @@ async fn a_claim_that_times_out_is_refused_and_undone_when_the_store_is_back() {
         let store = TestStore::new();
         let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
         let lab = Lab::counting(layer.clone());
-        let stall = store.hold_answers(Verb::Claim);
+        let stall = store.hold_answers(StoreCall::Claim);
         lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
         // The claim is still on its way, so that its slot is kept.
         lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
@@ -50,7 +51,7 @@ async fn trap_83_a_claim_to_which_the_store_comes_too_late_is_not_done() {
         let store = TestStore::new();
         let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
         let lab = Lab::counting(layer.clone());
-        let (stall, released) = (store.stall(Verb::Claim), store.stall(Verb::Release));
+        let (stall, released) = (store.stall(StoreCall::Claim), store.stall(StoreCall::Release));
         lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
         stall.release();
         assert!(layer.drain(HOUR).await.is_complete(), "there is nothing to be given back");
@@ -64,7 +65,7 @@ async fn trap_83_a_claim_to_which_the_store_comes_too_late_is_not_done() {
 async fn a_retry_after_a_claim_that_timed_out_runs_once_the_store_is_back() {
     let store = TestStore::new();
     let (lab, layer) = Lab::with_layer(&store);
-    let stall = store.stall(Verb::Claim);
+    let stall = store.stall(StoreCall::Claim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     stall.release();
     no_run_is_left(&layer).await;
@@ -77,13 +78,13 @@ async fn a_retry_after_a_claim_that_timed_out_runs_once_the_store_is_back() {
 async fn a_look_up_that_never_ends_is_bounded_and_the_claim_decides() {
     let store = TestStore::new();
     let (lab, layer) = Lab::with_layer(&store);
-    let _stall = store.stall(Verb::Load);
+    let _stall = store.stall(StoreCall::Load);
     let began = tokio::time::Instant::now();
     for replayed in [false, true] {
         let answer = lab.post("k", "a").await;
         assert_eq!((answer.text(), answer.is_replay()), ("effect 1", replayed));
     }
-    let stall = store.stall(Verb::Claim);
+    let stall = store.stall(StoreCall::Claim);
     lab.post("new", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(
         (began.elapsed().as_secs(), lab.effects()),
@@ -109,14 +110,14 @@ async fn a_request_that_is_refused_for_its_own_sake_touches_no_store() {
 async fn a_claim_of_which_nobody_learns_whether_it_was_made_runs_nothing_and_is_not_mistaken_for_a_run() {
     let store = TestStore::new();
     let (lab, layer) = Lab::with_layer(&store);
-    store.lose_answer(Verb::Claim);
+    store.lose_answer(StoreCall::Claim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     // The store may hold it: this process knows that no run of its own is under way.
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
     let listed = layer.interrupted(9).await.unwrap();
     assert_eq!((listed.len(), lab.effects()), (1, 0));
-    assert_eq!(layer.resolve(listed[0].id, listed[0].fence, Resolve::Forget).await.unwrap(), Reply::Taken);
+    assert_eq!(layer.resolve(listed[0].id, listed[0].fence, Resolution::Forget).await.unwrap(), Resolved::Settled);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1", "an operator frees it");
 }
 
@@ -124,7 +125,7 @@ async fn a_claim_of_which_nobody_learns_whether_it_was_made_runs_nothing_and_is_
 async fn under_rerun_a_claim_of_which_nobody_learns_does_not_block_its_key() {
     let store = TestStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun));
-    store.lose_answer(Verb::Claim);
+    store.lose_answer(StoreCall::Claim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(lab.effects(), 0);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
@@ -138,7 +139,7 @@ async fn a_look_up_that_fails_is_made_good_by_the_claim() {
         let layer = IdempotencyLayer::new(store.clone()).fail_open(fail_open);
         let lab = Lab::counting(layer.clone());
         for replayed in [false, true] {
-            store.fail_next(Verb::Load);
+            store.fail_next(StoreCall::Load);
             let answer = lab.post("k", "a").await;
             assert_eq!((answer.text(), answer.is_replay()), ("effect 1", replayed));
         }
@@ -152,10 +153,10 @@ async fn taking_over_a_run_that_was_cut_short_survives_faults_of_the_store() {
     let cut_short = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
     assert_eq!(cut_short.post("k", "a").await.problem(), "outcome-unknown");
     let lab = cut_short.behind(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun), effect);
-    store.fail_next(Verb::Reclaim);
+    store.fail_next(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(lab.effects(), 1);
-    store.lose_answer(Verb::Reclaim);
+    store.lose_answer(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(lab.effects(), 1);
     assert_eq!(lab.post("k", "a").await.text(), "effect 2");
@@ -169,7 +170,7 @@ async fn taking_over_that_timed_out_leaves_the_earlier_outcome_unknown() {
     let cut_short = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
     assert_eq!(cut_short.post("k", "a").await.problem(), "outcome-unknown");
     let rerun = IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
-    let stall = store.hold_answers(Verb::Reclaim);
+    let stall = store.hold_answers(StoreCall::Reclaim);
     cut_short.behind(rerun.clone(), effect).post("k", "a").await.assert_refusal(
         503,
         "store-unavailable",
@@ -189,7 +190,7 @@ async fn taking_over_that_timed_out_leaves_the_earlier_outcome_unknown() {
 async fn trap_56_a_store_that_is_away_refuses_before_the_handler() {
     let store = TestStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    store.fail_next(Verb::Claim);
+    store.fail_next(StoreCall::Claim);
     let refused = lab.post("k", "a").await;
     assert_eq!(refused.refusal(), (503, "store-unavailable".to_owned()));
     assert_eq!(refused.headers["retry-after"], "1");
@@ -206,7 +207,7 @@ async fn trap_68_a_claim_that_takes_too_long_is_given_back() {
     let store = TestStore::new();
     let layer = IdempotencyLayer::new(store.clone());
     let lab = Lab::counting(layer.clone());
-    let stall = store.hold_answers(Verb::Claim);
+    let stall = store.hold_answers(StoreCall::Claim);
     assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
     assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
     stall.release();

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::record::{
-    Applied, Completion, Fence, Hold, Record, Reply, Resolution, Settlement, State, Transition,
+use tower_idempotency::internals::{
+    Applied, Completion, Fence, Hold, Page, Record, Records as _, Reply, Resolution, Settlement, State, Transition,
 };
-use tower_idempotency::store::{MemoryStore, Page, SledStore, Store as _};
+use tower_idempotency::store::{MemoryStore, SledStore, Store as _};
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint};
 
@@ -148,7 +148,7 @@ async fn an_interrupted_operation_is_listed_until_somebody_settles_it() {
         assert_eq!(store.interrupted(Page::first(2)).await.unwrap(), listed[..2]);
         let [a, b, c] = listed[..] else { panic!("{listed:?}") };
 
-        let resolution = Resolution::Outcome { outcome: Bytes::from("settled"), retention: HOUR };
+        let resolution = Resolution::Outcome(Bytes::from("settled"));
         assert_eq!(store.settle(a.id, a.fence, resolution.clone()).await.unwrap(), Reply::Taken);
         assert_eq!(outcome(store.load(a.id).await.unwrap()), Some(Bytes::from("settled")));
         assert_eq!(store.settle(b.id, b.fence, Resolution::Forget).await.unwrap(), Reply::Taken);
@@ -242,7 +242,7 @@ async fn trap_74_a_question_takes_a_new_fence_and_changes_nothing_else() {
             (listed.began, listed.since, listed.expires, 1)
         );
         // What is said under an older fence counts for nothing.
-        let answer = |outcome: &'static str| Resolution::Outcome { outcome: outcome.into(), retention: HOUR };
+        let answer = |outcome: &'static str| Resolution::Outcome(outcome.into());
         for late in [hold.fence, first] {
             assert_eq!(store.settle(hold.id, late, answer("late")).await.unwrap(), Reply::Refused);
             assert!(store.reclaim(wish("k"), late).await.unwrap().is_none());
@@ -260,7 +260,7 @@ async fn trap_74_a_question_takes_a_new_fence_and_changes_nothing_else() {
 #[tokio::test]
 async fn a_completion_that_is_sent_again_is_answered_with_what_is_stored() {
     each(async |store, _| {
-        for (name, first) in [("short", Bytes::from("a")), ("in pieces", Bytes::from(vec![7; 5_000]))] {
+        for (name, first) in [("short", Bytes::from("a")), ("in chunks", Bytes::from(vec![7; 5_000]))] {
             let hold = claim(&store, name).await;
             for sent in [first.clone(), Bytes::from("b"), Bytes::from(vec![8; 6_000]), first.clone()] {
                 let transition = Transition::Complete(done(hold, name, sent));

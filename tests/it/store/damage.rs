@@ -62,7 +62,7 @@ async fn trap_59_another_keys_record_is_refused() {
 fn chunks(tree: &sled::Tree) -> Vec<sled::IVec> {
     let chunks = tree.scan_prefix([b"c", &id("k").as_bytes()[..]].concat()).keys();
     let chunks: Vec<_> = chunks.map(Result::unwrap).collect();
-    assert_eq!(chunks.len(), 3, "10,000 bytes in pieces of at most 4,000");
+    assert_eq!(chunks.len(), 3, "10,000 bytes in chunks of at most 4,000");
     chunks
 }
 

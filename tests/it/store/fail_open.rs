@@ -1,7 +1,7 @@
 //! `fail_open` runs a request without protection while the store is away, and counts it; never beside a run, nor what
 //! is known.
 
-use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInFlight};
 
 use crate::common::lab::{Gate, Lab, gated, no_run_is_left, post, settle};
@@ -31,7 +31,7 @@ async fn fail_open_runs_unprotected_while_the_store_is_away() {
 async fn fail_open_runs_unprotected_when_the_claim_times_out_and_the_late_claim_is_refused_from_then_on() {
     let store = TestStore::new();
     let (lab, layer) = open(&store);
-    let stall = store.hold_answers(Verb::Claim);
+    let stall = store.hold_answers(StoreCall::Claim);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     // Its claim is still on its way, so that the run has its slot: nothing runs beside it.
     lab.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
@@ -47,7 +47,7 @@ async fn fail_open_runs_unprotected_when_the_claim_times_out_and_the_late_claim_
 async fn a_run_that_fail_open_let_go_ahead_under_a_claim_of_which_nobody_learned_is_not_run_again() {
     let store = TestStore::new();
     let (lab, layer) = open(&store);
-    store.lose_answer(Verb::Claim);
+    store.lose_answer(StoreCall::Claim);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert_eq!(layer.counts().unprotected, 1);
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
@@ -116,7 +116,7 @@ async fn trap_70_fail_open_opens_nothing_for_a_key_with_a_run_under_way() {
 async fn fail_open_runs_without_a_store_and_counts_it() {
     for (open, status, effects) in [(true, 200, 1), (false, 503, 0)] {
         let store = TestStore::new();
-        store.fail_next(Verb::Claim);
+        store.fail_next(StoreCall::Claim);
         let layer = IdempotencyLayer::new(store).fail_open(open);
         let lab = Lab::counting(layer.clone());
         assert_eq!(lab.post("k", "a").await.status, status);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::record::{Record, State};
-use tower_idempotency::store::{Page, Store as _, StoreError};
+use tower_idempotency::internals::{Page, Record, Records as _, State};
+use tower_idempotency::store::{Store as _, StoreError};
 use tower_idempotency::test_util::ManualClock;
 
 use crate::common::lab::{done, hold, id, on_disk, tree};
@@ -130,7 +130,7 @@ async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again(
             for name in ["stale", "a", "b"] {
                 assert!(matches!(store.claim(wish(name)).await.unwrap(), Claimed::Held(_)), "{name} is done");
             }
-            assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1, "and the run was cut short");
+            assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1, "and the run was interrupted");
             assert!(matches!(store.claim(wish("c")).await.unwrap(), Claimed::Fresh(_)));
             assert_summed(&tree(&store));
             let mut listed = listed(&tree(&store), "e");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tower_idempotency::SledStore;
-use tower_idempotency::record::State;
+use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::store::{OpenError, Store as _};
 
 use crate::common::lab::{done, hold, id};

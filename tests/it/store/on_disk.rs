@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::record::{Completion, Hold, Reply, Settlement, State};
-use tower_idempotency::store::{Health, OpenError, Page, SledStore, Store as _, StoreError};
+use tower_idempotency::internals::{Completion, Hold, Page, Records as _, Reply, Settlement, State};
+use tower_idempotency::store::{Health, OpenError, SledStore, Store as _, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tower_idempotency::record::{Reply, State};
-use tower_idempotency::store::{Page, Store};
+use tower_idempotency::internals::{Page, Records as _, Reply, State};
+use tower_idempotency::store::Store;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, SledStore};
 
@@ -67,7 +67,7 @@ async fn sweep_spares_the_running<St: Store>(store: St, clock: &ManualClock) {
     let record = store.load(id("running")).await.unwrap().expect("the running one is there");
     assert!(matches!(record.state, State::Running { .. }), "{record:?}");
     assert_eq!(record.fence, running.fence);
-    assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1, "kept a day from when it was cut short");
+    assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1, "kept a day from when it was interrupted");
     assert_eq!(store.complete(done(running, "late", HOUR)).await.unwrap(), Reply::Taken);
     let record = store.load(id("running")).await.unwrap().expect("the completed one is there");
     assert!(matches!(&record.state, State::Completed { outcome, .. } if outcome == "late"), "{record:?}");

@@ -3,7 +3,7 @@
 //! What is durable: the bytes and lengths that were there when a sync of the file began that has returned since; the names
 //! that were there when a sync of their directory began that has. Of the rest, by chance:
 //! - each unsynced block is as it was at some moment since it was last synced; one block of a write says nothing of the
-//!   next. Blocks have 4 KiB, as in the page cache, or 512 bytes, which is what a disk writes in one piece;
+//!   next. Blocks have 4 KiB, as in the page cache, or 512 bytes, which is what a disk writes in one chunk;
 //! - each unsynced truncation took place or did not;
 //! - each unsynced change of a name took place or did not, or, as journals do it, the first few of them did. A file's name is
 //!   not made durable by a sync of the file.
@@ -54,7 +54,7 @@ pub fn write_image(image: &Image, directory: &Path) {
 /// What survives of what was not synced.
 #[derive(Debug, Clone, Copy)]
 pub struct Luck {
-    /// The bytes that are written in one piece.
+    /// The bytes that are written in one chunk.
     block: usize,
     /// How many of a hundred unsynced blocks have changed at all.
     blocks: u64,

@@ -71,13 +71,13 @@ impl Pump<'_> {
                 arrives = self.meet(due).await? && arrives;
             }
             let most = fault.map_or(usize::MAX, |fault| fault.after - forwarded);
-            let Some(piece) = self.read(most).await? else { break };
+            let Some(chunk) = self.read(most).await? else { break };
             if arrives {
                 // Whom the bytes go to may have gone; what it said before is still to be forwarded.
-                arrives = self.to.write_all(&piece).await.is_ok();
+                arrives = self.to.write_all(&chunk).await.is_ok();
             }
             if arrives {
-                forwarded += piece.len();
+                forwarded += chunk.len();
                 self.note(|flow| flow.forwarded = forwarded);
             }
         }
@@ -114,11 +114,11 @@ impl Pump<'_> {
 
     /// Reads what is there, at most so much; `None` at the end.
     async fn read(&mut self, most: usize) -> Result<Option<Vec<u8>>, End> {
-        let mut piece = vec![0; most.min(self.plan.piece.unwrap_or(usize::MAX)).min(16_384)];
-        let count = self.from.read(&mut piece).await.map_err(|_| End::Rst)?;
-        piece.truncate(count);
-        self.note(|flow| flow.take(&piece));
-        Ok((count > 0).then_some(piece))
+        let mut chunk = vec![0; most.min(self.plan.chunk.unwrap_or(usize::MAX)).min(16_384)];
+        let count = self.from.read(&mut chunk).await.map_err(|_| End::Rst)?;
+        chunk.truncate(count);
+        self.note(|flow| flow.take(&chunk));
+        Ok((count > 0).then_some(chunk))
     }
 
     fn note(&self, note: impl FnOnce(&mut Flow)) {
@@ -138,18 +138,18 @@ async fn again(server: SocketAddr, plan: &Plan, traffic: &watch::Sender<Traffic>
         // It goes on until the link is dropped: an end of the client is not sent again.
         loop {
             let news = watched.wait_for(|traffic| traffic.request.read.len() > sent).await;
-            let Ok(piece) = news.map(|traffic| edited(&traffic.request.read[sent..], plan.edit)) else { break };
-            sent += piece.len();
+            let Ok(chunk) = news.map(|traffic| edited(&traffic.request.read[sent..], plan.edit)) else { break };
+            sent += chunk.len();
             // Errors: the server has ended the connection, which is seen by who reads.
-            let _ = to.write_all(&piece).await;
+            let _ = to.write_all(&chunk).await;
         }
     };
     let read = async {
-        let mut piece = vec![0; 4096];
+        let mut chunk = vec![0; 4096];
         loop {
             // A reset is an end.
-            let count = from.read(&mut piece).await.unwrap_or_default();
-            traffic.send_modify(|traffic| traffic.again.take(&piece[..count]));
+            let count = from.read(&mut chunk).await.unwrap_or_default();
+            traffic.send_modify(|traffic| traffic.again.take(&chunk[..count]));
             if count == 0 {
                 break;
             }

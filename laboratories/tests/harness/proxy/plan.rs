@@ -83,7 +83,7 @@ pub struct Plan {
     pub(super) response: Option<Fault>,
     pub(super) again: Option<Until>,
     pub(super) edit: Option<(&'static str, &'static str)>,
-    pub(super) piece: Option<usize>,
+    pub(super) chunk: Option<usize>,
 }
 
 impl Plan {
@@ -136,9 +136,9 @@ impl Plan {
         self
     }
 
-    /// Nothing is forwarded in pieces of more than so many bytes.
-    pub fn in_pieces(mut self, most: usize) -> Self {
-        self.piece = Some(most);
+    /// Nothing is forwarded in chunks of more than so many bytes.
+    pub fn in_chunks(mut self, most: usize) -> Self {
+        self.chunk = Some(most);
         self
     }
 

@@ -38,9 +38,9 @@ impl Flow {
         self.read.len() >= count || self.ended
     }
 
-    pub(super) fn take(&mut self, piece: &[u8]) {
-        self.read.extend_from_slice(piece);
-        self.ended = piece.is_empty();
+    pub(super) fn take(&mut self, chunk: &[u8]) {
+        self.read.extend_from_slice(chunk);
+        self.ended = chunk.is_empty();
     }
 }
 

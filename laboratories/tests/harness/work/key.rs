@@ -48,7 +48,7 @@ pub fn policy(key: u64) -> Policy {
     }
 }
 
-/// Whether a run's claim is durable before its handler starts, and a run that was cut short is found again.
+/// Whether a run's claim is durable before its handler starts, and a run that was interrupted is found again.
 pub fn claims(key: u64) -> bool {
     matches!(policy(key), Policy::Refuse | Policy::Reconcile)
 }

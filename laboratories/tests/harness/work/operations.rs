@@ -1,14 +1,14 @@
-//! The operations over a store, through the public API: a consumer that refuses what was cut short, one that reruns it, and
+//! The operations over a store, through the public API: a consumer that refuses what was interrupted, one that reruns it, and
 //! one that asks what became of it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tower_idempotency::engine::{
-    CommitError, Effect, InterruptedRun, OnceError, Reconciled, Reconciler, Refusal, RunContext,
+    CommitError, EffectError, InterruptedRun, OnceError, Reconciled, Reconciler, Refusal, RunContext,
 };
-use tower_idempotency::record::{Completion, Fence, Reply, Resolution, Settlement, State};
-use tower_idempotency::store::{Abort, InterruptedRecord, Store as _, StoreError, TransactionTree};
+use tower_idempotency::internals::{Completion, Fence, Reply, Resolution, Settlement, State};
+use tower_idempotency::store::{Abort, InterruptedRun, Store as _, StoreError, TransactionTree};
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 
 use super::key::{self, Kind, RETENTION};
@@ -55,7 +55,7 @@ impl Operations {
         };
         let once = || Once::new(store.clone()).retention(KEPT);
         let (refuse, rerun) = (once(), once().on_interrupted(OnInterrupted::Rerun));
-        let reconcile = once().on_interrupted(OnInterrupted::Reconcile(reconciler(whims, truth, witness.clone())));
+        let reconcile = once().reconcile_with(reconciler(whims, truth, witness.clone()));
         Self { store, refuse, rerun, reconcile, whims, witness }
     }
 
@@ -92,15 +92,15 @@ impl Operations {
             return self.commit(key, &context, turns && key::kind(key) == Kind::Released).await;
         }
         match key::kind(key) {
-            Kind::Released if turns => return Err(Effect::NotStarted(Failure::NothingHappened)),
-            Kind::Forgotten if turns => return Err(Effect::Unknown(Failure::NobodyKnows)),
+            Kind::Released if turns => return Err(EffectError::NotStarted(Failure::NothingHappened)),
+            Kind::Forgotten if turns => return Err(EffectError::Unknown(Failure::NobodyKnows)),
             _ => self.tell(Note::Effect(key)),
         }
         if key::kind(key) == Kind::Ledger && !self.enter(key, fence).await {
-            return Err(Effect::Unknown(Failure::NobodyKnows));
+            return Err(EffectError::Unknown(Failure::NobodyKnows));
         }
         let cut = key::kind(key) == Kind::Cut && self.whims && (turns || key::claims(key));
-        if cut { Err(Effect::Unknown(Failure::NobodyKnows)) } else { Ok(key::outcome(key, fence)) }
+        if cut { Err(EffectError::Unknown(Failure::NobodyKnows)) } else { Ok(key::outcome(key, fence)) }
     }
 
     /// The effect and the record of its outcome, in one transaction: it counts how often it took place.
@@ -113,8 +113,8 @@ impl Operations {
         };
         match context.commit_in(&self.store, [&self.tree(COMMITTED)?], effect).await {
             Ok(outcome) => Ok(outcome),
-            Err(CommitError::Aborted(())) => Err(Effect::NotStarted(Failure::NothingHappened)),
-            Err(_) => Err(Effect::Unknown(Failure::NobodyKnows)),
+            Err(CommitError::Aborted(())) => Err(EffectError::NotStarted(Failure::NothingHappened)),
+            Err(_) => Err(EffectError::Unknown(Failure::NobodyKnows)),
         }
     }
 
@@ -184,12 +184,11 @@ impl Operations {
         self.tell(Note::Began(key));
     }
 
-    /// Settles an operation that was cut short: by an outcome, where its effect took place.
+    /// Settles an operation that was interrupted: by an outcome, where its effect took place.
     pub async fn settle(&self, key: u64, fence: Fence, took_place: bool) {
         let bytes = key::outcome(key, fence.0);
         let outcome = took_place.then(|| key::digest(&bytes));
-        let resolution =
-            if took_place { Resolution::Outcome { outcome: bytes, retention: KEPT } } else { Resolution::Forget };
+        let resolution = if took_place { Resolution::Outcome(bytes) } else { Resolution::Forget };
         self.tell(Note::Settling { key, outcome: outcome.clone() });
         if let Ok(settled) = self.refuse.resolve(key::id(key), fence, resolution).await {
             assert_eq!(settled, Reply::Taken, "{key}: nobody else settles it");
@@ -197,14 +196,14 @@ impl Operations {
         }
     }
 
-    /// Asks about all that was cut short, whatever its policy was.
+    /// Asks about all that was interrupted, whatever its policy was.
     pub async fn reconcile_all(&self) {
         // What can't be listed is asked about later.
         let _ = self.reconcile.reconcile_all().await;
     }
 
-    /// What was cut short, as an operator sees it.
-    pub async fn interrupted(&self) -> Result<Vec<InterruptedRecord>, StoreError> {
+    /// What was interrupted, as an operator sees it.
+    pub async fn interrupted(&self) -> Result<Vec<InterruptedRun>, StoreError> {
         self.refuse.interrupted(usize::MAX).await
     }
 
@@ -258,14 +257,14 @@ fn number(bytes: &[u8]) -> u64 {
 /// The problem's name, as the layer would give it.
 fn name<E>(error: &OnceError<E>) -> &'static str {
     match error {
-        OnceError::OutcomeUnknown | OnceError::CutShort | OnceError::Effect(_) => "outcome-unknown",
+        OnceError::OutcomeUnknown | OnceError::Interrupted | OnceError::Effect(_) => "outcome-unknown",
         OnceError::InFlight => "in-flight",
         OnceError::NotReplayable => "not-replayable",
         OnceError::Mismatch(_) => "key-reused",
-        OnceError::Refused(Refusal::Full) => "store-full",
-        OnceError::Refused(Refusal::Overloaded) => "overloaded",
-        OnceError::Refused(Refusal::ShuttingDown) => "shutting-down",
-        OnceError::Refused(Refusal::Corrupt) => "corrupt",
+        OnceError::Full => "store-full",
+        OnceError::Overloaded => "overloaded",
+        OnceError::ShuttingDown => "shutting-down",
+        OnceError::Corrupt => "corrupt",
         _ => "store-unavailable",
     }
 }

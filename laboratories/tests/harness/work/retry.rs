@@ -88,7 +88,7 @@ impl<'a> Retry<'a> {
     async fn everything(self) -> Vec<String> {
         let listed: HashSet<RecordId> = match self.operations.interrupted().await {
             Ok(records) => records.iter().map(|record| record.id).collect(),
-            Err(error) => return vec![format!("what was cut short can't be listed: {error}")],
+            Err(error) => return vec![format!("what was interrupted can't be listed: {error}")],
         };
         let keys = &self.known.standings.keys;
         let committed = || keys.keys().filter(|key| key::policy(**key) == Policy::Atomic);
@@ -146,7 +146,7 @@ impl<'a> Retry<'a> {
             Said::Outcome(_) => {}
             Said::Refused(name) if name == "outcome-unknown" && of_key.may_be_cut_short(key) => {
                 if !listed.contains(&key::id(key)) {
-                    self.say(format!("{key}: cut short, but not in the list"));
+                    self.say(format!("{key}: interrupted, but not in the list"));
                 }
             }
             Said::Refused(name) if name == "not-replayable" && may_be_consumed(key) => {}

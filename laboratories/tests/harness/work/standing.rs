@@ -19,9 +19,9 @@ pub enum Standing {
     Answered,
     /// An outcome was given that could not be recorded: it is known until the process ends.
     Unrecorded,
-    /// It was said to be cut short.
-    CutShort,
-    /// It was cut short and is being settled.
+    /// It was said to be interrupted.
+    Interrupted,
+    /// It was interrupted and is being settled.
     Settling { forget: bool },
     /// Done, and not replayable.
     Consumed,
@@ -58,7 +58,7 @@ impl OfKey {
         match self.standing {
             Standing::Free | Standing::Sent | Standing::Settling { forget: true } => true,
             Standing::Began => key::kind(key).frees() || self.may_be_found_not_to_have_run(key),
-            Standing::CutShort => self.may_be_found_not_to_have_run(key),
+            Standing::Interrupted => self.may_be_found_not_to_have_run(key),
             Standing::Unrecorded => !key::claims(key),
             _ => false,
         }
@@ -69,13 +69,13 @@ impl OfKey {
         key::policy(key) == Policy::Reconcile && !self.took_place
     }
 
-    /// Whether a retry may be told that it was cut short.
+    /// Whether a retry may be told that it was interrupted.
     pub fn may_be_cut_short(&self, key: u64) -> bool {
         match self.standing {
             // The application knows, now that it is asked.
             _ if key::policy(key) == Policy::Reconcile => false,
             Standing::Sent | Standing::Began | Standing::Unrecorded => key::claims(key),
-            Standing::CutShort | Standing::Settling { .. } => true,
+            Standing::Interrupted | Standing::Settling { .. } => true,
             Standing::Free | Standing::Answered | Standing::Consumed => false,
         }
     }
@@ -115,7 +115,7 @@ impl OfKey {
             // What the record says of it is anybody's guess.
             Said::Freed => self.standing = Standing::Sent,
             Said::Refused(name) if name == "outcome-unknown" && key::claims(key) => {
-                (self.standing, self.since) = (Standing::CutShort, None);
+                (self.standing, self.since) = (Standing::Interrupted, None);
             }
             Said::Refused(name) if name == "not-replayable" => self.standing = Standing::Consumed,
             Said::Refused(_) => {}
