@@ -8,7 +8,7 @@ use axum::{Router, middleware};
 use http::StatusCode;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, Release};
 
-use crate::common::lab::{Lab, keyed, layer, post};
+use crate::common::lab::{Lab, keyed, layer};
 use crate::common::time::HOUR;
 
 // DESIGN.md, section 3, rule 3: a second layer inside an exchange of the same store passes through (trap 76).
