@@ -5,13 +5,17 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::Response;
-use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler, Reconciliation};
 use tower_idempotency::record::{Hold, Reply};
 use tower_idempotency::store::Store;
-use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::common::lab::{Gate, charge_print};
-use crate::common::steps::{Claimed, Steps as _, Wish, wish};
+use super::lab::{Gate, charge_print};
+use super::steps::{Claimed, Steps as _, Wish, wish};
+use super::time::SECOND;
+
+/// What an application says of a layer's operation.
+pub type Verdict = Reconciled<Response<Bytes>>;
 
 /// What it was asked so far. Clones share it.
 #[derive(Clone, Default)]
@@ -56,7 +60,7 @@ pub trait Said: Clone + fmt::Debug + Send + Sync + 'static {}
 impl<O: Clone + fmt::Debug + Send + Sync + 'static> Said for O {}
 
 /// "It took place": answered 201 with this receipt.
-pub fn found(receipt: impl Into<Bytes>) -> Reconciled<Response<Bytes>> {
+pub fn found(receipt: impl Into<Bytes>) -> Verdict {
     let response = Response::builder().status(201).header("location", "/charges/17").body(receipt.into());
     Reconciled::Outcome(response.expect("a valid answer"))
 }
@@ -64,6 +68,17 @@ pub fn found(receipt: impl Into<Bytes>) -> Reconciled<Response<Bytes>> {
 /// A layer that asks.
 pub fn asking<St: Store>(store: St, reconciler: Reconciler<Response<Bytes>>) -> IdempotencyLayer<St> {
     IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Reconcile(reconciler))
+}
+
+/// Likewise, whose duplicates wait for as long as it takes.
+pub fn patient<St: Store>(store: St, reconciler: Reconciler<Response<Bytes>>) -> IdempotencyLayer<St> {
+    asking(store, reconciler).on_in_flight(OnInFlight::Wait(SECOND * 60))
+}
+
+/// How many were settled, are to run again, and are unknown still.
+pub fn counted(sum: Reconciliation) -> (usize, usize, usize) {
+    let Reconciliation { settled, run_again, unknown, .. } = sum;
+    (settled, run_again, unknown)
 }
 
 /// An operation `post(key, "a")` that was begun and cut short. It is forgotten after a day.

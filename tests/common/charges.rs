@@ -21,7 +21,7 @@ use tower_idempotency::{
     Fingerprint, IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Once, SledStore,
 };
 
-use crate::common::lab::{Answer, Gate, Lab, id};
+use super::lab::{Answer, Gate, Lab, id};
 
 /// What a transaction of these tests is answered.
 pub type Commit<T> = Result<T, CommitError<&'static str>>;

@@ -10,19 +10,24 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::{Notify, watch};
 use tower::load_shed::error::Overloaded;
-use tower::{BoxError, ServiceExt as _};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt as _, service_fn};
 use tower_idempotency::engine::Effect;
 use tower_idempotency::fingerprint::FingerprintBuilder;
 use tower_idempotency::record::{Completion, Hold, Settlement};
 use tower_idempotency::server::{Classify, Meaning};
 use tower_idempotency::store::{SledStoreBuilder, Store};
-use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, Once, RecordId, SledStore};
+use tower_idempotency::test_util::TestStore;
+use tower_idempotency::{
+    Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, OnInterrupted, Once, RecordId, SledStore,
+};
 
 use super::steps::{Claimed, Steps as _, wish};
+use super::time::HOUR;
 
 /// An answer, read to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,7 +134,13 @@ impl Lab {
 
     /// Like [`new`](Self::new), with a handler that answers `effect N`.
     pub fn counting<St: Store>(layer: IdempotencyLayer<St>) -> Self {
-        Self::new(layer, |number| async move { format!("effect {number}") })
+        Self::new(layer, effect)
+    }
+
+    /// Like [`counting`](Self::counting), over `store`, with the layer, which counts too.
+    pub fn with_layer(store: &TestStore) -> (Self, IdempotencyLayer<TestStore>) {
+        let layer = IdempotencyLayer::new(store.clone());
+        (Self::counting(layer.clone()), layer)
     }
 
     /// Like [`counting`](Self::counting), with a handler that waits at a gate after its effect.
@@ -176,11 +187,54 @@ impl Lab {
         self.send(post(key, body)).await
     }
 
+    /// The answers of two tries, of which the second is a replay.
+    pub async fn two_tries(&self) -> [Answer; 2] {
+        let [first, mut retry] = [self.post("k", "a").await, self.post("k", "a").await];
+        assert!(!first.is_replay() && retry.is_replay());
+        assert_eq!(self.effects(), 1);
+        retry.headers.remove("idempotent-replayed");
+        [first, retry]
+    }
+
     /// Posts in a task of its own.
     pub fn spawn(&self, request: Request<Body>) -> tokio::task::JoinHandle<Answer> {
         let lab = self.clone();
         tokio::spawn(async move { lab.send(request).await })
     }
+}
+
+/// The answer of a handler that counts.
+pub async fn effect(number: usize) -> String {
+    format!("effect {number}")
+}
+
+/// A layer without options, over a store in memory.
+pub fn layer() -> IdempotencyLayer<MemoryStore> {
+    IdempotencyLayer::new(MemoryStore::new())
+}
+
+/// Likewise, under which what was cut short runs again.
+pub fn rerun() -> IdempotencyLayer<MemoryStore> {
+    layer().on_interrupted(OnInterrupted::Rerun)
+}
+
+/// Likewise, whose duplicates wait for as long as it takes.
+pub fn patient() -> IdempotencyLayer<MemoryStore> {
+    layer().on_in_flight(OnInFlight::Wait(HOUR))
+}
+
+/// Counts an effect for every request, and answers `effect N`; the one with the key `slow` waits at the gate.
+pub fn numbered(gate: &Gate, effects: &Arc<AtomicUsize>) -> BoxCloneSyncService<Request<Body>, Response, BoxError> {
+    let (gate, effects) = (gate.clone(), Arc::clone(effects));
+    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+        let (gate, number) = (gate.clone(), effects.fetch_add(1, Ordering::SeqCst) + 1);
+        async move {
+            if request.headers()["idempotency-key"] == "slow" {
+                gate.pass().await;
+            }
+            Ok(format!("effect {number}").into_response())
+        }
+    }))
 }
 
 /// Says of tower's load shed that nothing was started.
@@ -198,6 +252,13 @@ impl Classify for Shedding {
 pub fn post(key: &str, body: impl Into<Body>) -> Request<Body> {
     let request = Request::post("/charges").header("host", "pay.example").header("idempotency-key", key);
     request.body(body.into()).expect("a valid request")
+}
+
+/// `post("k", "a")`, with one header besides, or instead.
+pub fn with(name: &'static str, value: &str) -> Request<Body> {
+    let mut request = post("k", "a");
+    request.headers_mut().insert(name, HeaderValue::from_bytes(value.as_bytes()).expect("a valid header"));
+    request
 }
 
 /// A request to `uri` with `key`, to be changed before it is given a body.
@@ -259,6 +320,17 @@ pub async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Lets the detached runs go on until none is left.
+pub async fn no_run_is_left(layer: &IdempotencyLayer<TestStore>) {
+    for _ in 0..1_000 {
+        if layer.counts().live == 0 {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("{} runs are left", layer.counts().live);
 }
 
 /// A store on disk, in a directory that goes with the first value.

@@ -1,17 +1,25 @@
 //! What plain `fmt` writes, taken down.
 //!
 //! One subscriber for the whole process: with one for each test, those that come first to an event without a subscriber
-//! may switch it off for the others. Each thread reads its own lines.
+//! may switch it off for the others. Each thread that has begun a log reads its own lines; the others write none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::sync::Once;
 
 use tracing::Level;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{Layer as _, fmt, registry};
 
-thread_local! { static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) }; }
+thread_local! {
+    static IS_ON: Cell<bool> = const { Cell::new(false) };
+    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static EVERYTHING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
-/// The lines of this thread, from the moment of [`begin`](Self::begin).
+/// The lines of this thread, from the moment of [`begin`](Self::begin) until it is dropped.
 pub struct Log {
     level: Level,
 }
@@ -22,13 +30,18 @@ impl Log {
     pub fn begin(level: Level) -> Self {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
-            let subscriber = tracing_subscriber::fmt().with_max_level(Level::DEBUG).with_ansi(false).without_time();
-            let subscriber = subscriber.with_writer(|| Writer).finish();
+            let lines = fmt::layer().with_ansi(false).without_time().with_writer(|| Lines);
+            let lines = lines.with_filter(dynamic_filter_fn(|_, _| IS_ON.get()));
+            let everything = fmt::layer().with_ansi(false).with_span_events(FmtSpan::FULL);
+            let everything = everything.with_writer(|| Everything);
+            let everything = everything.with_filter(dynamic_filter_fn(|_, _| IS_ON.get()));
+            let subscriber = registry().with(lines).with(everything);
             tracing::subscriber::set_global_default(subscriber).expect("there is no other");
         });
-        let log = Self { level };
-        log.lines();
-        log
+        LINES.take();
+        EVERYTHING.take();
+        IS_ON.set(true);
+        Self { level }
     }
 
     /// The lines since the last look.
@@ -40,12 +53,37 @@ impl Log {
     }
 }
 
-struct Writer;
+impl Drop for Log {
+    fn drop(&mut self) {
+        IS_ON.set(false);
+    }
+}
 
-impl Write for Writer {
+/// Everything that is logged on this thread, by whomever and however unimportant, while `story` goes on; of spans too.
+pub fn logged(story: impl Future<Output = ()>) -> String {
+    let _log = Log::begin(Level::TRACE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(story);
+    String::from_utf8(EVERYTHING.take()).expect("the log is text")
+}
+
+struct Lines;
+
+impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        LINES.with_borrow_mut(|lines| lines.extend_from_slice(bytes));
-        Ok(bytes.len())
+        LINES.with_borrow_mut(|lines| lines.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Everything;
+
+impl Write for Everything {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        EVERYTHING.with_borrow_mut(|lines| lines.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

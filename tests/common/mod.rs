@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 
 pub mod asked;
+pub mod charges;
 pub mod lab;
 pub mod listed;
 pub mod log;

@@ -1,0 +1,226 @@
+//! Effect and record in one transaction when the disk refuses a write: who was answered is right, who could not be is
+//! told so and never gets the handler's own answer, and nothing runs again before the restart that knows.
+//!
+//! The charges are made in a child process whose files may not grow past a bound: the write that would do so fails, as
+//! on a disk that is full, and the store is poisoned in the middle of a batch. The parent then opens what is left.
+
+use std::path::Path;
+use std::process::Command;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::Response;
+use tokio::runtime::Runtime;
+use tower_idempotency::engine::{CommitError, Effect};
+use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
+
+use crate::common::charges::{
+    OWN, charge, charged, charges as tree_of, commit_outcome, deliver, layer, receipt, replaying, serve,
+};
+use crate::common::lab::Lab;
+
+/// Where the child's store is.
+const PLACE: &str = "TOWER_IDEMPOTENCY_PLACE";
+/// What the child says of a key that was answered with its receipt, and of one of which nobody knows.
+const DONE: &str = "done ";
+const DOUBT: &str = "doubt ";
+/// How far a file may grow, in blocks of 512 bytes (or 1,024, as some shells have it): another write is refused each time.
+const BLOCKS: [u32; 4] = [6_144, 7_001, 8_192, 8_877];
+/// What a handler answers that charged nothing, and one that goes ahead without a store and could charge elsewhere.
+const NOTHING: &str = "nothing was done";
+const UNPROTECTED: &str = "unprotected";
+/// The charges that are made at a time, and the bytes of an answer.
+const AT_A_TIME: usize = 8;
+const LONG: usize = 50_000;
+
+/// Runs `test` again, in a process whose files may not grow, and gives what it says.
+fn without_space(test: &str, blocks: u32, place: &Path) -> (Vec<String>, Vec<String>) {
+    // A write past the bound is then an error, and no signal.
+    let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+    let mut child = Command::new("sh");
+    child.args(["-c", &limited, "sh"]).arg(std::env::current_exe().unwrap());
+    let module = module_path!().split_once("::").map_or("", |(_, module)| module);
+    let output =
+        child.args(["--exact", &format!("{module}::{test}"), "--nocapture"]).env(PLACE, place).output().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "{}:\n{stdout}\n{stderr}", output.status);
+    let keys = |said: &str| stdout.lines().filter_map(|line| line.strip_prefix(said)).map(str::to_owned).collect();
+    (keys(DONE), keys(DOUBT))
+}
+
+/// An application that charges and answers at length in one transaction. A run that comes after one that was not committed is
+/// a second effect.
+fn charging(layer: IdempotencyLayer<SledStore>) -> Lab {
+    let store = layer.store().clone();
+    serve(layer, move |context| {
+        let charged = store.db().map(|_| tree_of(&store));
+        let (store, key) = (store.clone(), context.key().as_str().to_owned());
+        async move {
+            let body = vec![b'x'; LONG];
+            let committed = context.commit_in(&store, [&charged.unwrap()], move |[charges]| {
+                charge(&charges, &key)?;
+                Ok::<_, Abort<&str>>(receipt(&key).map(|_| body.clone().into()))
+            });
+            match committed.await {
+                Ok(committed) => Ok(committed),
+                Err(CommitError::Store(StoreError::Uncertain { .. })) => Err(OWN),
+                // The store is poisoned already, or the database could not even read.
+                Err(
+                    CommitError::Store(StoreError::Unavailable { .. })
+                    | CommitError::Refused(TransactionError::Database(_)),
+                ) => Err((OWN.0, NOTHING)),
+                Err(CommitError::Unprotected) => Err((OWN.0, UNPROTECTED)),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    })
+}
+
+/// Charges until the disk refuses; says which keys were charged, and which may have been.
+async fn charge_until_refused(layer: IdempotencyLayer<SledStore>) -> (Lab, Vec<String>, Vec<String>) {
+    let (store, lab) = (layer.store().clone(), charging(layer));
+    let (mut done, mut doubtful) = (Vec::new(), Vec::new());
+    while store.health() == Health::Good {
+        let keys: Vec<_> = (0..AT_A_TIME).map(|number| format!("k{}", done.len() + number)).collect();
+        // Each twice at the same time.
+        let twice = async |key: &String| tokio::join!(lab.post(key, "a"), lab.post(key, "a"));
+        for (key, (answer, duplicate)) in keys.iter().zip(join_all(keys.iter().map(twice)).await) {
+            if duplicate.problem().is_empty() && duplicate.body != UNPROTECTED {
+                assert_eq!((&duplicate.body, duplicate.is_replay()), (&answer.body, true));
+            }
+            match (answer.status.as_u16(), answer.problem().as_str(), answer.body.as_ref()) {
+                (201, "", _) => done.push(key.clone()),
+                (503, "outcome-unknown", _) => {
+                    answer.assert_refusal(503, "outcome-unknown", true, None);
+                    doubtful.push(key.clone());
+                }
+                (402, "", body) if body == NOTHING.as_bytes() || body == UNPROTECTED.as_bytes() => {}
+                (503, "store-unavailable", _) => {}
+                _ => panic!("{answer:?}"),
+            }
+        }
+    }
+    assert!(matches!(store.health(), Health::Poisoned { .. }), "{:?}", store.health());
+    println!("\n{}", done.iter().map(|key| format!("{DONE}{key}\n")).collect::<String>());
+    println!("{}", doubtful.iter().map(|key| format!("{DOUBT}{key}\n")).collect::<String>());
+    (lab, done, doubtful)
+}
+
+fn child(run: impl Future<Output = ()>) {
+    Runtime::new().unwrap().block_on(run);
+}
+
+/// What is true of the store after a restart.
+fn assert_restarted(store: &SledStore, policy: &OnInterrupted<Response<Bytes>>, done: &[String], doubtful: &[String]) {
+    let lab = replaying(store, policy.clone());
+    let retry = |key: &String| Runtime::new().unwrap().block_on(lab.post(key, "a"));
+    for key in done {
+        let retry = retry(key);
+        assert_eq!((retry.status.as_u16(), retry.body.len(), retry.is_replay()), (201, LONG, true), "{key}");
+        assert_eq!(charged(store, key), 1, "{key}");
+    }
+    for key in doubtful {
+        let (retry, count) = (retry(key), charged(store, key));
+        assert!(count <= 1, "{key}: {count}");
+        assert_eq!(retry.is_replay() && retry.status == 201, count == 1, "{key}: both or neither: {retry:?}");
+        if count == 0 && matches!(policy, OnInterrupted::Refuse) {
+            assert_eq!(retry.refusal(), (409, "outcome-unknown".to_owned()), "{key}");
+        }
+    }
+}
+
+/// The test `test`, in the parent and in its child.
+fn refused_write(test: &str, policy: OnInterrupted<Response<Bytes>>, fail_open: bool) {
+    if let Some(place) = std::env::var_os(PLACE) {
+        return child(async {
+            let layer = layer(SledStore::open(place).unwrap(), policy).fail_open(fail_open);
+            let (lab, done, doubtful) = charge_until_refused(layer).await;
+            for key in &doubtful {
+                let retry = lab.post(key, "a").await;
+                let refused = ["store-unavailable", "outcome-unknown"].contains(&retry.problem().as_str());
+                assert!(
+                    refused && retry.status != 500,
+                    "nothing runs, and nothing is said that may be lost: {retry:?}"
+                );
+            }
+            // What memory knows to be durable is given on.
+            let retry = lab.post(done.last().unwrap(), "a").await;
+            assert!(retry.is_replay(), "{retry:?}");
+        });
+    }
+    let mut in_doubt = 0;
+    for blocks in BLOCKS {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("s");
+        let (done, doubtful) = without_space(test, blocks, &place);
+        assert!(!done.is_empty());
+        assert_restarted(&SledStore::open(place).unwrap(), &policy, &done, &doubtful);
+        in_doubt += doubtful.len();
+    }
+    // It may be a claim that is refused; not each time.
+    assert!(in_doubt > 0, "no write of a commit was refused");
+}
+
+#[test]
+fn a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known() {
+    let test = "a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known";
+    refused_write(test, OnInterrupted::Rerun, false);
+}
+
+#[test]
+fn a_commit_under_a_durable_claim_whose_write_is_refused_is_known_after_the_restart() {
+    let test = "a_commit_under_a_durable_claim_whose_write_is_refused_is_known_after_the_restart";
+    refused_write(test, OnInterrupted::Refuse, false);
+}
+
+#[test]
+fn an_operation_of_which_nobody_knows_is_not_run_again_where_fail_open_was_chosen() {
+    let test = "an_operation_of_which_nobody_knows_is_not_run_again_where_fail_open_was_chosen";
+    refused_write(test, OnInterrupted::Rerun, true);
+}
+
+#[test]
+fn a_transaction_that_meets_a_database_which_has_failed_poisons_the_store() {
+    if let Some(place) = std::env::var_os(PLACE) {
+        return child(async {
+            let store = SledStore::open(place).unwrap();
+            let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
+            let health = store.clone();
+            let delivered = deliver(&once, "k", move |context| async move {
+                // The application's own writes fill the disk, of which the store is told nothing.
+                let (db, _made) = (store.db().unwrap(), tree_of(&store));
+                let mut number = 0_u32..;
+                let mut fits =
+                    || db.insert(number.next().unwrap().to_be_bytes(), vec![1; 4_000]).is_ok() && db.flush().is_ok();
+                while fits() {}
+                let committed = commit_outcome(&context, &store, "k", || ()).await;
+                Err(Effect::Unknown(if committed.is_ok() { "committed" } else { "not committed" }))
+            });
+            assert!(delivered.await.is_err());
+            assert!(matches!(health.health(), Health::Poisoned { .. }), "{:?}", health.health());
+        });
+    }
+    let test = "a_transaction_that_meets_a_database_which_has_failed_poisons_the_store";
+    let directory = tempfile::tempdir().unwrap();
+    without_space(test, BLOCKS[0], &directory.path().join("s"));
+}
+
+#[test]
+fn who_comes_again_for_an_operation_in_doubt_is_told_as_the_first_was_to_keep_the_key() {
+    if let Some(place) = std::env::var_os(PLACE) {
+        return child(async {
+            let layer = layer(SledStore::open(place).unwrap(), OnInterrupted::Rerun);
+            let (lab, _, doubtful) = charge_until_refused(layer).await;
+            for key in &doubtful {
+                let retry = lab.post(key, "a").await;
+                assert_eq!(retry.json()["retry_with_same_key"], true, "{}", retry.text());
+            }
+        });
+    }
+    let test = "who_comes_again_for_an_operation_in_doubt_is_told_as_the_first_was_to_keep_the_key";
+    for blocks in BLOCKS {
+        let directory = tempfile::tempdir().unwrap();
+        without_space(test, blocks, &directory.path().join("s"));
+    }
+}

@@ -1,0 +1,245 @@
+//! Effect and record in one transaction: both are there or neither, the answer that was committed is the one that
+//! everybody gets.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::StatusCode;
+use tower_idempotency::engine::{CommitError, Effect, Rerun, RunContext};
+use tower_idempotency::store::Abort;
+use tower_idempotency::{OnInterrupted, Once, Release, SledStore};
+
+use crate::common::charges::{
+    Door, Home, Left, OWN, assert_receipt, charge, charged, charges as tree_of, charging, commit, commit_behind,
+    commit_outcome, deliver, layer, policies, receipt, replaying, serve, take, unmarked,
+};
+use crate::common::lab::{post, settle};
+
+#[tokio::test]
+async fn effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the_marked_replay() {
+    for policy in policies() {
+        for close in [true, false] {
+            let home = Home::new();
+            let lab = charging(&home.store, policy.clone());
+            let first = lab.post("k", "a").await;
+            assert_receipt(&first, "k", false);
+            let retry = lab.post("k", "a").await;
+            assert_receipt(&retry, "k", true);
+            assert_eq!(unmarked(retry), first, "byte for byte");
+            lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+            drop(lab);
+            let home = if close { home.reopened().await } else { home.dropped().await };
+            assert_eq!(unmarked(replaying(&home.store, policy.clone()).post("k", "a").await), first);
+            assert_eq!(home.charged("k"), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_s_effect_and_outcome_are_both_there_after_reopening() {
+    for policy in policies() {
+        let home = Home::new();
+        let (once, store) = (Once::new(home.store.clone()).on_interrupted(policy.clone()), home.store.clone());
+        let effect = move |context: RunContext| async move {
+            commit_outcome(&context, &store, "k", || ()).await.expect("it can be committed");
+            Err(Effect::Unknown("what it returns afterwards"))
+        };
+        let outcome = deliver(&once, "k", effect).await.unwrap();
+        assert_eq!((outcome.bytes, outcome.replayed), (Bytes::from("charged k"), false));
+        drop(once);
+        let home = home.dropped().await;
+        let once = Once::new(home.store.clone()).on_interrupted(policy);
+        let outcome = deliver(&once, "k", |_| async { Ok(Bytes::from("it ran again")) }).await.unwrap();
+        assert_eq!((outcome.bytes, outcome.replayed), (Bytes::from("charged k"), true));
+        assert_eq!(home.charged("k"), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_a_hundred_kilobytes_is_committed_with_its_effect() {
+    let (home, long) = (Home::new(), Bytes::from(vec![b'x'; 100_000]));
+    let (store, body) = (home.store.clone(), long.clone());
+    let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+        let body = body.clone();
+        let committed = context.commit_in(&store, [&tree_of(&store)], move |[charges]| {
+            charge(&charges, "k")?;
+            Ok::<_, Abort<&str>>(receipt("k").map(|_| body.clone()))
+        });
+        async move { committed.await.expect("it can be committed") }
+    });
+    let first = lab.post("k", "a").await;
+    assert_eq!(first.body, long);
+    drop(lab);
+    let home = home.dropped().await;
+    let retry = replaying(&home.store, OnInterrupted::Rerun).post("k", "a").await;
+    assert!(retry.is_replay());
+    assert_eq!((unmarked(retry), home.charged("k")), (first, 1));
+}
+
+#[tokio::test]
+async fn a_run_that_takes_over_one_that_was_cut_short_commits_like_any_other() {
+    let home = Home::new();
+    let cut = serve(layer(home.store.clone(), OnInterrupted::Refuse), |_| async { panic!("on purpose") as &str });
+    assert_eq!(cut.post("k", "a").await.refusal(), (500, "outcome-unknown".to_owned()));
+    let store = home.store.clone();
+    let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+        assert_eq!((context.rerun(), context.attempt()), (Rerun::Yes, 2));
+        let committed = commit(&context, &store);
+        async move { committed.await.expect("it can be committed") }
+    });
+    assert_receipt(&lab.post("k", "a").await, "k", false);
+    drop((cut, lab));
+    let home = home.dropped().await;
+    assert_receipt(&replaying(&home.store, OnInterrupted::Refuse).post("k", "a").await, "k", true);
+    assert_eq!((home.charged("k"), home.store.db().unwrap().tree_names().len()), (1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_commit_that_races_with_the_handler_s_answer_makes_one_answer_and_says_which() {
+    let (home, told) = (Home::new(), Left::default());
+    let (store, left) = (home.store.clone(), Arc::clone(&told));
+    let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+        let (store, left) = (store.clone(), Arc::clone(&left));
+        left.lock().unwrap().push(tokio::spawn(async move { commit(&context, &store).await }));
+        async {
+            tokio::task::yield_now().await;
+            OWN
+        }
+    });
+    for round in 0..200 {
+        let key = format!("k{round}");
+        let (first, second) = tokio::join!(lab.post(&key, "a"), lab.post(&key, "a"));
+        let retry = lab.post(&key, "a").await;
+        let committed = take(&told).pop().unwrap().await.unwrap();
+        assert!(committed.is_ok() || matches!(committed, Err(CommitError::Over)), "{committed:?}");
+        assert_eq!(home.charged(&key), u64::from(committed.is_ok()));
+        assert_eq!(first.status == StatusCode::CREATED, committed.is_ok(), "{first:?}");
+        let [first, second, retry] = [first, second, retry].map(unmarked);
+        assert!(first == second && second == retry, "{first:?} {second:?} {retry:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_sees_what_it_wrote_in_all_its_trees_and_others_see_it_only_afterwards() {
+    let home = Home::new();
+    let accounts = |store: &SledStore| ["a", "b"].map(|name| store.db().unwrap().open_tree(name).unwrap());
+    accounts(&home.store)[0].insert("stock", "old").unwrap();
+    for gives_up in [true, false] {
+        let (store, key) = (home.store.clone(), if gives_up { "no" } else { "yes" });
+        let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+            let [one, two] = accounts(&store);
+            let committed = context.commit_in(&store, [&one, &two], move |[one, two]| {
+                assert_eq!(one.get("stock")?.unwrap(), "old");
+                assert_eq!(one.insert("stock", "new")?.unwrap(), "old");
+                assert_eq!((one.get("stock")?.unwrap(), two.get("stock")?), ("new".into(), None));
+                assert_eq!(two.insert("stock", "moved")?, None);
+                assert_eq!(one.remove("stock")?.unwrap(), "new");
+                assert_eq!((one.get("stock")?, two.get("stock")?.unwrap()), (None, "moved".into()));
+                if gives_up { Err(Abort::Because("seen enough")) } else { Ok(receipt("moved")) }
+            });
+            async move { committed.await.is_ok().to_string() }
+        });
+        lab.post(key, "a").await;
+        let outside = accounts(&home.store).map(|tree| tree.get("stock").unwrap());
+        let expected = if gives_up { [Some("old".into()), None] } else { [None, Some("moved".into())] };
+        assert_eq!(outside, expected);
+    }
+}
+
+/// What a handler does after it has committed.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Panics,
+    Succeeds,
+    Fails,
+    Releases,
+    Hangs,
+}
+
+impl Then {
+    async fn go(self) -> Response {
+        match self {
+            Self::Panics => panic!("on purpose"),
+            Self::Succeeds => "another answer".into_response(),
+            Self::Fails => (StatusCode::INTERNAL_SERVER_ERROR, "another answer").into_response(),
+            Self::Releases => (StatusCode::SERVICE_UNAVAILABLE, Release, "another answer").into_response(),
+            Self::Hangs => pending().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_a_handler_does_after_its_commit_everybody_gets_the_committed_answer() {
+    let all = [Then::Panics, Then::Succeeds, Then::Fails, Then::Releases, Then::Hangs];
+    for (policy, then) in policies().into_iter().flat_map(|policy| all.map(|then| (policy.clone(), then))) {
+        let (home, door) = (Home::new(), Door::default());
+        let (store, pass) = (home.store.clone(), door.pass());
+        let mut layer = layer(store.clone(), policy.clone());
+        if let Then::Hangs = then {
+            layer = layer.max_run(Duration::from_millis(20));
+        }
+        let lab = serve(layer.clone(), move |context| {
+            let pass = pass.clone();
+            let committed = commit_behind(&context, &store, pass);
+            async move {
+                drop(committed.await.expect("it can be committed"));
+                then.go().await
+            }
+        });
+        let first = lab.spawn(post("k", "a"));
+        door.arrival().await;
+        let duplicates: Vec<_> = (0..5).map(|_| lab.spawn(post("k", "a"))).collect();
+        settle().await;
+        door.open();
+        assert_receipt(&first.await.unwrap(), "k", false);
+        join_all(duplicates).await.into_iter().for_each(|answer| assert_receipt(&answer.unwrap(), "k", true));
+        assert_receipt(&lab.post("k", "a").await, "k", true);
+        let counts = layer.counts();
+        assert_eq!((counts.runs, counts.interrupted, counts.unrecorded), (1, 0, 0), "{then:?}");
+        drop((lab, layer));
+        let home = home.dropped().await;
+        assert_receipt(&replaying(&home.store, policy).post("k", "a").await, "k", true);
+        assert_eq!(home.charged("k"), 1, "{then:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_nobody_awaits_is_a_commit_all_the_same() {
+    for policy in policies() {
+        let home = Home::new();
+        let store = home.store.clone();
+        let lab = serve(layer(store.clone(), policy), move |context| {
+            drop(commit(&context, &store));
+            async { OWN }
+        });
+        assert_receipt(&lab.post("k", "a").await, "k", false);
+        assert_receipt(&lab.post("k", "a").await, "k", true);
+        assert_eq!(home.charged("k"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_during_the_commit_changes_nothing() {
+    for policy in policies() {
+        let (home, door) = (Home::new(), Door::default());
+        let (store, pass) = (home.store.clone(), door.pass());
+        let lab = serve(layer(store.clone(), policy), move |context| {
+            let pass = pass.clone();
+            let committed = commit_behind(&context, &store, pass);
+            async move { committed.await.expect("it can be committed") }
+        });
+        let first = lab.spawn(post("k", "a"));
+        door.arrival().await;
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        let retry = lab.spawn(post("k", "a"));
+        settle().await;
+        door.open();
+        assert_receipt(&retry.await.unwrap(), "k", true);
+        assert_eq!(charged(&home.store, "k"), 1);
+    }
+}

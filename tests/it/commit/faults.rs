@@ -1,0 +1,343 @@
+//! Effect and record in one transaction when runs take too long, are dropped or superseded, when the store is closed
+//! meanwhile, and when the disk refuses a write: at most one effect, no key that is stuck, and nobody is answered from
+//! what is not durable.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, select};
+use tokio::runtime::Runtime;
+use tokio::sync::{Barrier, Notify};
+use tokio::time::Instant;
+use tower_idempotency::engine::CommitError;
+use tower_idempotency::record::Reply;
+use tower_idempotency::server::Resolve;
+use tower_idempotency::store::{Abort, Health, Store as _, StoreError};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
+
+use crate::common::charges::{
+    Door, Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with, layer,
+    policies, receipt, replaying, serve, take,
+};
+use crate::common::lab::{Lab, post};
+use crate::common::steps::{Claimed, Steps as _, wish};
+
+#[tokio::test]
+async fn a_handler_that_exceeds_max_run_while_its_commit_is_with_the_writer_is_answered_by_the_commit() {
+    for policy in policies() {
+        let home = Home::new();
+        let store = home.store.clone();
+        let layer = layer(store.clone(), policy.clone()).max_run(Duration::from_millis(20));
+        let lab = serve(layer, move |context| {
+            // The transaction waits until the handler is gone: its door is opened when it is dropped.
+            let door = Door::default();
+            let pass = door.pass();
+            let committed = commit_behind(&context, &store, pass);
+            async move {
+                let committed = committed.await;
+                drop(door);
+                committed.expect("nobody awaits it any more")
+            }
+        });
+        assert_receipt(&lab.post("k", "a").await, "k", false);
+        assert_receipt(&lab.post("k", "a").await, "k", true);
+        drop(lab);
+        let home = home.dropped().await;
+        assert_receipt(&replaying(&home.store, policy).post("k", "a").await, "k", true);
+        assert_eq!(home.charged("k"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_exceeded_max_run_commits_nothing_before_its_key_runs_again_or_after() {
+    let (home, contexts) = (Home::new(), Left::default());
+    let (store, left) = (home.store.clone(), Arc::clone(&contexts));
+    let layer = layer(store.clone(), OnInterrupted::Rerun).max_run(Duration::from_millis(200));
+    let lab = serve(layer, move |context| {
+        let (store, left) = (store.clone(), Arc::clone(&left));
+        async move {
+            let is_first = {
+                let mut left = left.lock().unwrap();
+                left.push(context.clone());
+                left.len() == 1
+            };
+            if is_first { pending().await } else { commit(&context, &store).await.expect("its key is its own") }
+        }
+    });
+    assert_eq!(lab.post("k", "a").await.refusal(), (500, "outcome-unknown".to_owned()));
+    let late = || {
+        let context = contexts.lock().unwrap()[0].clone();
+        commit(&context, &home.store)
+    };
+    assert!(matches!(late().await, Err(CommitError::Over)));
+    assert_eq!(home.charged("k"), 0);
+    assert_receipt(&lab.post("k", "a").await, "k", false);
+    assert!(matches!(late().await, Err(CommitError::Over)));
+    assert_eq!((take(&contexts).len(), home.charged("k")), (2, 1));
+    assert_receipt(&lab.post("k", "a").await, "k", true);
+}
+
+#[tokio::test]
+async fn a_run_whose_operation_was_taken_from_it_commits_nothing() {
+    for policy in policies() {
+        let (home, errors) = (Home::new(), Left::default());
+        let (store, left) = (home.store.clone(), Arc::clone(&errors));
+        let is_recorded = matches!(policy, OnInterrupted::Refuse);
+        let lab = serve(layer(store.clone(), policy), move |context| {
+            let (store, left) = (store.clone(), Arc::clone(&left));
+            async move {
+                // Past the layer, which would not do this to a run that is alive.
+                if is_recorded {
+                    let interrupted = store.interrupt(context.record_id(), context.fence()).await;
+                    assert_eq!(interrupted.unwrap(), Reply::Taken);
+                } else {
+                    assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)));
+                }
+                let error = commit(&context, &store).await.unwrap_err();
+                left.lock().unwrap().push(error);
+                OWN
+            }
+        });
+        // Where somebody has taken it over, nobody knows; the outcome of a run that was only thought dead counts.
+        let told = lab.post("k", "a").await.status;
+        assert_eq!(told, if is_recorded { OWN.0 } else { http::StatusCode::INTERNAL_SERVER_ERROR });
+        assert!(matches!(take(&errors)[..], [CommitError::Superseded]));
+        assert_eq!(home.charged("k"), 0);
+    }
+}
+
+/// How a transaction ends whose run was dropped.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Ends {
+    Committed,
+    GivenUp,
+}
+
+/// An application whose transactions wait at the door, and end so.
+fn behind(door: &Door, layer: IdempotencyLayer<SledStore>, ends: Ends) -> Lab {
+    let (store, pass) = (layer.store().clone(), door.pass());
+    serve(layer, move |context| {
+        let pass = pass.clone();
+        let committed = commit_with(&context, &store, move |_| {
+            pass();
+            if ends == Ends::GivenUp { Err(Abort::Because("no")) } else { Ok(()) }
+        });
+        async move {
+            let _ = committed.await;
+            OWN
+        }
+    })
+}
+
+/// Asserts that the key of a run that was dropped is not stuck, once the writer has answered, and was charged at most once.
+async fn assert_settled(home: Home, policy: OnInterrupted<http::Response<bytes::Bytes>>, ends: Ends) {
+    // The transaction came before.
+    home.store.sync().await.unwrap();
+    if ends == Ends::Committed {
+        assert_receipt(&replaying(&home.store, policy.clone()).post("k", "a").await, "k", true);
+    } else {
+        assert_eq!(home.charged("k"), 0, "{policy:?}");
+        let layer = layer(home.store.clone(), policy.clone());
+        let store = home.store.clone();
+        let lab = serve(layer.clone(), move |context| {
+            let committed = commit(&context, &store);
+            async move { committed.await.expect("its key is its own") }
+        });
+        if let OnInterrupted::Refuse = policy {
+            assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
+            let [record] = layer.interrupted(10).await.unwrap()[..] else { panic!("one was cut short") };
+            assert_eq!(layer.resolve(record.id, record.fence, Resolve::Forget).await.unwrap(), Reply::Taken);
+        }
+        assert_receipt(&lab.post("k", "a").await, "k", false);
+    }
+    let home = home.reopened().await;
+    assert_receipt(&replaying(&home.store, policy).post("k", "a").await, "k", true);
+    assert_eq!(home.charged("k"), 1);
+}
+
+fn cases<O: Clone>() -> impl Iterator<Item = (OnInterrupted<O>, Ends)> {
+    policies().into_iter().flat_map(|policy| [Ends::Committed, Ends::GivenUp].map(|ends| (policy.clone(), ends)))
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_during_its_commit_leaves_a_key_that_is_refused_until_the_writer_has_answered() {
+    for (policy, ends) in cases() {
+        let (home, door, dropped) = (Home::new(), Door::default(), Arc::new(Notify::new()));
+        let drops = Arc::clone(&dropped);
+        let layer = layer(home.store.clone(), policy.clone()).wrap_run(move |run| {
+            let drops = Arc::clone(&drops);
+            async move { drop(select(run, Box::pin(drops.notified())).await) }
+        });
+        let lab = behind(&door, layer, ends);
+        let first = lab.spawn(post("k", "a"));
+        door.arrival().await;
+        dropped.notify_one();
+        assert_eq!(first.await.unwrap().refusal(), (500, "outcome-unknown".to_owned()));
+        for _ in 0..3 {
+            assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
+        }
+        lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+        door.open();
+        drop(lab);
+        assert_settled(home, policy, ends).await;
+    }
+}
+
+#[test]
+fn a_runtime_that_is_dropped_during_a_commit_leaves_no_stuck_key_and_one_effect() {
+    for (policy, ends) in cases() {
+        let (first, second) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+        let (home, door) = (Home::new(), Door::default());
+        let lab = behind(&door, layer(home.store.clone(), policy.clone()), ends);
+        first.spawn({
+            let lab = lab.clone();
+            async move { lab.post("k", "a").await }
+        });
+        second.block_on(door.arrival());
+        drop(first);
+        second.block_on(async {
+            assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
+            door.open();
+            drop(lab);
+            assert_settled(home, policy, ends).await;
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_that_is_closed_while_runs_commit_answers_nobody_falsely() {
+    let (mut committed, mut not_committed) = (0, 0);
+    for round in 0..20 {
+        let (home, ready) = (Home::new(), Arc::new(Barrier::new(9)));
+        let (store, at_once) = (home.store.clone(), Arc::clone(&ready));
+        let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+            let (store, at_once, charges) = (store.clone(), Arc::clone(&at_once), tree_of(&store));
+            async move {
+                at_once.wait().await;
+                let key = context.key().as_str().to_owned();
+                let committed = context.commit_in(&store, [&charges], move |[charges]| {
+                    charge(&charges, &key)?;
+                    Ok::<_, Abort<&str>>(receipt(&key))
+                });
+                drop(charges);
+                committed.await.map_err(|_| OWN)
+            }
+        });
+        let keys: Vec<_> = (0..8).map(|number| format!("k{number}")).collect();
+        let answers: Vec<_> = keys.iter().map(|key| lab.spawn(post(key, "a"))).collect();
+        ready.wait().await;
+        for _ in 0..round % 10 {
+            tokio::task::yield_now().await;
+        }
+        let home = home.reopened().await;
+        for (key, answer) in keys.iter().zip(join_all(answers).await) {
+            let (answer, count) = (answer.unwrap(), home.charged(key));
+            let retry = replaying(&home.store, OnInterrupted::Rerun).post(key, "a").await;
+            assert_eq!(retry.is_replay(), count == 1, "both or neither");
+            match (answer.status.as_u16(), answer.problem().as_str()) {
+                (201, "") => assert_receipt(&retry, key, true),
+                (402, "") => assert_eq!(count, 0, "nothing was done: {answer:?}"),
+                (503, "outcome-unknown") => assert!(count <= 1),
+                _ => panic!("{answer:?}"),
+            }
+            if answer.status == 201 { committed += 1 } else { not_committed += 1 }
+        }
+    }
+    assert!(committed > 0 && not_committed > 0, "closing came in between: {committed}, {not_committed}");
+}
+
+#[tokio::test]
+async fn a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_up() {
+    let (home, door, dropped, contexts) = (Home::new(), Door::default(), Arc::new(Notify::new()), Left::default());
+    let drops = Arc::clone(&dropped);
+    let layer = layer(home.store.clone(), OnInterrupted::Rerun).wrap_run(move |run| {
+        let drops = Arc::clone(&drops);
+        async move { drop(select(run, Box::pin(drops.notified())).await) }
+    });
+    let (store, pass, left) = (home.store.clone(), door.pass(), Arc::clone(&contexts));
+    let lab = serve(layer, move |context| {
+        let pass = pass.clone();
+        drop(commit_with(&context, &store, move |_| {
+            pass();
+            Err(Abort::Because("no"))
+        }));
+        left.lock().unwrap().push(context);
+        pending::<&str>()
+    });
+    let first = lab.spawn(post("k", "a"));
+    door.arrival().await;
+    dropped.notify_one();
+    assert_eq!(first.await.unwrap().refusal(), (500, "outcome-unknown".to_owned()));
+    door.open();
+    // The transaction came before.
+    home.store.sync().await.unwrap();
+    let late = commit(&take(&contexts)[0], &home.store).await;
+    assert!(
+        matches!(late, Err(CommitError::Over)),
+        "its slot is free, and nobody guards what it would write: {late:?}"
+    );
+    assert_eq!(home.charged("k"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_the_writer_does_not_answer_is_given_up_as_any_other_verb_is() {
+    let (home, door, told) = (Home::new(), Door::default(), Left::default());
+    let (store, pass, left) = (home.store.clone(), door.pass(), Arc::clone(&told));
+    let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+        let (pass, left) = (pass.clone(), Arc::clone(&left));
+        let committed = commit_behind(&context, &store, pass);
+        async move {
+            let told = committed.await;
+            left.lock().unwrap().push(told);
+            OWN
+        }
+    });
+    let began = Instant::now();
+    assert_eq!(lab.post("k", "a").await.refusal(), (503, "outcome-unknown".to_owned()));
+    let (told, waited) = (take(&told), began.elapsed());
+    let given_up = matches!(told[..], [Err(CommitError::Store(StoreError::Uncertain { .. }))]);
+    assert!(given_up, "the handler was told nothing, and waited until max_run: {told:?} after {waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_was_given_up_and_came_about_after_all_is_replayed() {
+    let (home, door) = (Home::new(), Door::default());
+    let (store, pass) = (home.store.clone(), door.pass());
+    let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+        let committed = commit_behind(&context, &store, pass.clone());
+        async move { committed.await.map_err(|_| OWN) }
+    });
+    assert_eq!(lab.post("k", "a").await.refusal(), (503, "outcome-unknown".to_owned()));
+    // From here on time passes as ever: the store is as good as before, and does what it was asked for.
+    tokio::time::resume();
+    door.open();
+    home.store.sync().await.unwrap();
+    assert_eq!((home.charged("k"), home.store.health()), (1, Health::Good));
+    assert_receipt(&lab.post("k", "a").await, "k", true);
+}
+
+/// Panics when it is dropped.
+struct Careless;
+
+impl Drop for Careless {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "on purpose");
+    }
+}
+
+#[tokio::test]
+async fn what_a_closure_holds_can_do_the_store_no_harm_when_it_is_dropped() {
+    let home = Home::new();
+    let store = home.store.clone();
+    let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+        let careless = Careless;
+        let committed = commit_with(&context, &store, move |_| {
+            let _held = &careless;
+            Ok(())
+        });
+        async move { committed.await.map_err(|error| error.to_string()) }
+    });
+    let first = lab.post("k", "a").await;
+    assert_eq!((first.status.as_u16(), home.store.health()), (201, Health::Good), "its panics are caught");
+}

@@ -1,0 +1,266 @@
+//! Effect and record in one transaction: a transaction that is given up, or comes at the wrong time or place, writes
+//! nothing, and says what to do instead.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tower_idempotency::engine::CommitError;
+use tower_idempotency::server::Committed;
+use tower_idempotency::store::{Abort, TransactionError, TransactionTree};
+use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::{AnyStore, IdempotencyContext, OnInterrupted, Once, SledStore};
+
+use crate::common::charges::{
+    Committing, Door, Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with,
+    deliver, layer, policies, receipt, replaying, serve, take, unmarked,
+};
+use crate::common::lab::{post, settle, tree};
+
+/// Why a transaction writes nothing.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    OwnError,
+    Panic,
+    LargeValue,
+    LargeKey,
+    Overlooked,
+    StoresTree,
+    Twice,
+    ForeignTree,
+}
+
+impl Fault {
+    const ALL: [Self; 8] = [
+        Self::OwnError,
+        Self::Panic,
+        Self::LargeValue,
+        Self::LargeKey,
+        Self::Overlooked,
+        Self::StoresTree,
+        Self::Twice,
+        Self::ForeignTree,
+    ];
+
+    fn attempt(self, context: &IdempotencyContext, store: &SledStore) -> Committing<Committed> {
+        let with = |other: sled::Tree| -> Committing<Committed> {
+            Box::pin(context.commit_in(store, [&tree_of(store), &other], |[charges, _]| {
+                charge(&charges, "k")?;
+                Ok(receipt("k"))
+            }))
+        };
+        let charged_first = |then: fn(&TransactionTree<'_>) -> Result<(), Abort<&'static str>>| {
+            Box::pin(commit_with(context, store, then))
+        };
+        match self {
+            Self::OwnError => charged_first(|_| Err(Abort::Because("too poor"))),
+            Self::Panic => charged_first(|_| panic!("on purpose")),
+            Self::LargeValue => charged_first(|charges| Ok(charges.insert("large", vec![1; 4_097]).map(drop)?)),
+            Self::LargeKey => charged_first(|charges| Ok(charges.insert(vec![1; 257], "large").map(drop)?)),
+            Self::Overlooked => charged_first(|charges| {
+                let _ = charges.insert("large", vec![1; 4_097]);
+                Ok(())
+            }),
+            Self::StoresTree => with(tree(store)),
+            Self::Twice => with(tree_of(store)),
+            Self::ForeignTree => with(sled::Config::new().temporary(true).open().unwrap().open_tree("else").unwrap()),
+        }
+    }
+
+    /// Asserts that the error is this one, and says what to do about it.
+    fn assert_told(self, error: &CommitError<&'static str>) {
+        let (expected, remedy) = match self {
+            Self::OwnError => (matches!(error, CommitError::Aborted("too poor")), "aborted"),
+            Self::Panic => (matches!(error, CommitError::Panicked), "panicked"),
+            Self::LargeValue | Self::Overlooked => (
+                matches!(error, CommitError::Refused(TransactionError::TooLarge { what: "value", .. })),
+                "a value has 4097 bytes; at most 4096",
+            ),
+            Self::LargeKey => (
+                matches!(error, CommitError::Refused(TransactionError::TooLarge { what: "key", .. })),
+                "a key has 257 bytes; at most 256",
+            ),
+            Self::StoresTree | Self::Twice | Self::ForeignTree => (
+                matches!(error, CommitError::Trees(_)),
+                "give trees that `SledStore::db` of this store has opened, each once",
+            ),
+        };
+        assert!(expected && error.to_string().contains(remedy), "{self:?}: {error:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_given_up_writes_nothing_and_the_handler_s_own_answer_counts() {
+    for (policy, fault) in policies().into_iter().flat_map(|policy| Fault::ALL.map(|fault| (policy.clone(), fault))) {
+        let (home, errors) = (Home::new(), Left::default());
+        let (store, told) = (home.store.clone(), Arc::clone(&errors));
+        let lab = serve(layer(store.clone(), policy.clone()), move |context| {
+            let (attempt, told) = (fault.attempt(&context, &store), Arc::clone(&told));
+            async move {
+                let error = attempt.await.unwrap_err();
+                told.lock().unwrap().push(error);
+                OWN
+            }
+        });
+        let first = lab.post("k", "a").await;
+        assert_eq!((first.status, first.text(), first.is_replay()), (OWN.0, OWN.1, false), "{fault:?}");
+        let [error] = &take(&errors)[..] else { panic!("{fault:?}: it ran again") };
+        fault.assert_told(error);
+        assert!(tree_of(&home.store).is_empty(), "{fault:?}");
+        drop(lab);
+        let home = home.dropped().await;
+        let retry = replaying(&home.store, policy).post("k", "a").await;
+        assert!(retry.is_replay(), "{fault:?}: recorded as ever");
+        assert_eq!(unmarked(retry), first, "{fault:?}");
+        assert!(tree_of(&home.store).is_empty(), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_transaction_that_was_given_up_another_may_succeed() {
+    for (policy, fault) in policies().into_iter().flat_map(|policy| Fault::ALL.map(|fault| (policy.clone(), fault))) {
+        let home = Home::new();
+        let store = home.store.clone();
+        let lab = serve(layer(store.clone(), policy.clone()), move |context| {
+            let (attempt, store) = (fault.attempt(&context, &store), store.clone());
+            async move {
+                fault.assert_told(&attempt.await.unwrap_err());
+                commit(&context, &store).await.expect("another may be tried")
+            }
+        });
+        assert_receipt(&lab.post("k", "a").await, "k", false);
+        drop(lab);
+        let home = home.dropped().await;
+        assert_receipt(&replaying(&home.store, policy).post("k", "a").await, "k", true);
+        assert_eq!(home.charged("k"), 1, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_commits_once_whether_the_first_is_done_or_under_way() {
+    for under_way in [false, true] {
+        let (home, door) = (Home::new(), Door::default());
+        if !under_way {
+            door.open();
+        }
+        let (store, pass) = (home.store.clone(), door.pass());
+        let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+            let (store, pass) = (store.clone(), pass.clone());
+            async move {
+                let first = commit_behind(&context, &store, pass);
+                if !under_way {
+                    drop(first.await.expect("it can be committed"));
+                }
+                let second = commit(&context, &store).await.unwrap_err();
+                assert!(matches!(second, CommitError::Twice), "{second:?}");
+                assert!(second.to_string().contains("do all of the effect in one transaction"), "{second}");
+                OWN
+            }
+        });
+        let first = lab.spawn(post("k", "a"));
+        if under_way {
+            door.arrival().await;
+            settle().await;
+            door.open();
+        }
+        assert_receipt(&first.await.unwrap(), "k", false);
+        assert_eq!(home.charged("k"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_after_the_handler_has_answered_is_refused_and_writes_nothing() {
+    for policy in policies() {
+        let (home, contexts) = (Home::new(), Left::default());
+        let left = Arc::clone(&contexts);
+        let lab = serve(layer(home.store.clone(), policy), move |context| {
+            left.lock().unwrap().push(context);
+            async { OWN }
+        });
+        let first = lab.post("k", "a").await;
+        let [context] = &take(&contexts)[..] else { panic!("it ran once") };
+        let late = commit(context, &home.store).await.unwrap_err();
+        assert!(matches!(late, CommitError::Over), "{late:?}");
+        assert!(late.to_string().contains("commit before the handler answers"), "{late}");
+        let retry = lab.post("k", "a").await;
+        assert!(retry.is_replay());
+        assert_eq!((unmarked(retry), home.charged("k")), (first, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_commit_in_another_store_than_the_layer_s_is_refused() {
+    let (home, other) = (Home::new(), Home::new());
+    let (erased, store, wrong) = (AnyStore::new(home.store.clone()), home.store.clone(), other.store.clone());
+    let lab = serve(layer(erased, OnInterrupted::Rerun), move |context| {
+        let (store, wrong) = (store.clone(), wrong.clone());
+        async move {
+            let foreign = commit(&context, &wrong).await.unwrap_err();
+            assert!(matches!(foreign, CommitError::Foreign), "{foreign:?}");
+            assert!(foreign.to_string().contains("commit in the store of its layer"), "{foreign}");
+            commit(&context, &store).await.expect("the layer's store, though its layer doesn't know its type")
+        }
+    });
+    assert_receipt(&lab.post("k", "a").await, "k", false);
+    assert_eq!((home.charged("k"), other.charged("k")), (1, 0));
+}
+
+#[tokio::test]
+async fn a_run_without_a_store_or_with_one_that_has_no_transactions_commits_nothing() {
+    for away in [true, false] {
+        let (home, test) = (Home::new(), TestStore::new());
+        let store = home.store.clone();
+        let lab = serve(layer(test.clone(), OnInterrupted::Rerun).fail_open(true), move |context| {
+            let committed = commit(&context, &store);
+            async move {
+                match committed.await {
+                    Err(CommitError::Unprotected) => "unprotected",
+                    Err(CommitError::Foreign) => "foreign",
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        if away {
+            test.fail_next(Verb::Claim);
+        }
+        assert_eq!(lab.post("k", "a").await.text(), if away { "unprotected" } else { "foreign" });
+        assert_eq!(home.charged("k"), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_longer_than_what_is_recorded_is_not_committed() {
+    let home = Home::new();
+    let store = home.store.clone();
+    let lab = serve(layer(store.clone(), OnInterrupted::Rerun).max_response_body(100), move |context| {
+        let committed = context.commit_in(&store, [&tree_of(&store)], move |[charges]| {
+            charges.insert("k", "charged")?;
+            Ok::<_, Abort<()>>(receipt("k").map(|_| Bytes::from(vec![b'x'; 101])))
+        });
+        async move { matches!(committed.await, Err(CommitError::Refused(_))).to_string() }
+    });
+    assert_eq!(lab.post("k", "a").await.text(), "true", "the bound of `max_response_body` binds here too");
+    assert!(tree_of(&home.store).is_empty());
+}
+
+#[tokio::test]
+async fn what_is_too_long_for_one_step_of_sleds_is_not_committed() {
+    let home = Home::new();
+    let once = Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun);
+    for (values, outcome_bytes, fits) in [(20, 10, true), (0, 100_000, true), (40, 10, false), (0, 200_000, false)] {
+        let (store, key) = (home.store.clone(), format!("{values} {outcome_bytes}"));
+        let told = deliver(&once, &key, move |context| async move {
+            let committed = context.commit_in(&store, [&tree_of(&store)], move |[charges]| {
+                for number in 0_u32..values {
+                    charges.insert(&number.to_be_bytes(), vec![1; 4_000])?;
+                }
+                Ok::<_, Abort<()>>(Bytes::from(vec![b'x'; outcome_bytes]))
+            });
+            Ok(match committed.await {
+                Ok(_) => Bytes::from("committed"),
+                Err(error) => Bytes::from(error.to_string()),
+            })
+        });
+        let told = told.await.unwrap().bytes;
+        assert_eq!(told.starts_with(b"a transaction has"), !fits, "{key}: {told:?}");
+    }
+}

@@ -1,0 +1,316 @@
+//! What transactions leave in the store: many at once, in one batch with other verbs before and after them, over a
+//! record that has expired, in a store that is full. After each, records, indexes, pieces and totals fit one another.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::{CommitError, OnceError, Refusal, RunContext};
+use tower_idempotency::record::{Completion, Hold, Reply, Settlement, State};
+use tower_idempotency::store::{Abort, Page, Store as _};
+use tower_idempotency::test_util::ManualClock;
+use tower_idempotency::{OnInterrupted, Once, SledStore};
+
+use crate::common::charges::{
+    Commit, Committing, Delivered, Door, Home, assert_receipt, blobs, busy, charge, charged, charges as tree_of,
+    charging, deliver, policies, replaying,
+};
+use crate::common::lab::{Gate, done, hold, id, post, tree};
+use crate::common::listed::{assert_summed, listed};
+use crate::common::steps::{Claimed, Steps as _, wish};
+use crate::common::time::DAY;
+
+const LONG: usize = 60_000;
+/// The most bytes of an outcome that stands in its record, and those of a piece of a longer one.
+const INLINE: usize = 3 * 1024;
+const PIECE: usize = 4_000;
+
+/// Asserts that the store's own tree fits together: as many records as its totals say, each that expires listed once (and once
+/// more where it was interrupted and `completed_late`), each that runs listed, an entry for each that was interrupted, and the pieces of `long` outcomes and no others. The keys are
+/// those of `src/store/embedded/keys.rs`.
+async fn assert_sound(store: &SledStore, long: &[usize]) {
+    assert_sound_but_for(store, long, 0).await;
+}
+
+async fn assert_sound_but_for(store: &SledStore, long: &[usize], completed_late: usize) {
+    let tree = tree(store);
+    // Until nothing is left of outcomes whose records are gone, and of lists whose time is over.
+    while store.sweep(100).await.unwrap() > 0 {}
+    while tree.scan_prefix("g").next().is_some() {
+        store.sweep(0).await.unwrap();
+    }
+    let keys = |kind: &str| tree.scan_prefix(kind).count();
+    let totals = tree.get("mtotals").unwrap().unwrap();
+    let count = u64::from_be_bytes(totals[..8].try_into().unwrap());
+    assert_eq!(count, keys("r") as u64, "the count doesn't drift");
+    let records: BTreeSet<[u8; 32]> =
+        tree.scan_prefix("r").keys().map(|key| key.unwrap()[1..].try_into().unwrap()).collect();
+    assert_summed(&tree);
+    let (expiring, claimed) = (listed(&tree, "e"), listed(&tree, "n"));
+    let expiring_once: BTreeSet<_> = expiring.iter().copied().collect();
+    assert_eq!(expiring.len(), expiring_once.len() + completed_late, "no other record expires twice");
+    assert!(expiring_once.is_subset(&records), "no list names a record that is gone");
+    assert!(records.difference(&expiring_once).all(|id| claimed.contains(id)), "who doesn't expire is running");
+    assert_eq!(keys("i"), store.interrupted(Page::first(usize::MAX)).await.unwrap().len());
+    assert_eq!(keys("c"), long.iter().map(|length| length.div_ceil(PIECE)).sum::<usize>());
+    assert!(store.db().unwrap().open_tree("charges").unwrap().iter().all(|charge| charge.is_ok()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_commits_at_once_are_all_there_after_reopening() {
+    const CHARGES: usize = 1_500;
+    for policy in policies() {
+        let home = Home::new();
+        let lab = charging(&home.store, policy.clone());
+        let keys: Vec<_> = (0..CHARGES).map(|number| format!("k{number}")).collect();
+        let answers = join_all(keys.iter().map(|key| lab.spawn(post(key, "a")))).await;
+        for (key, answer) in keys.iter().zip(answers) {
+            assert_receipt(&answer.unwrap(), key, false);
+        }
+        drop(lab);
+        let home = home.dropped().await;
+        assert_sound(&home.store, &[]).await;
+        let lab = replaying(&home.store, policy);
+        for key in &keys {
+            assert_receipt(&lab.post(key, "a").await, key, true);
+            assert_eq!(home.charged(key), 1);
+        }
+        assert_eq!(tree_of(&home.store).len(), CHARGES);
+    }
+}
+
+/// Runs that have begun, whose contexts the test has.
+struct Begun {
+    runs: Vec<JoinHandle<Delivered>>,
+    contexts: UnboundedReceiver<(&'static str, RunContext)>,
+    gate: Gate,
+}
+
+impl Begun {
+    /// Begins a run for each key.
+    async fn new(once: &Once<SledStore>, keys: &[&'static str]) -> (Self, Vec<RunContext>) {
+        let (send, contexts) = unbounded_channel();
+        let gate = Gate::default();
+        let begin = |key: &'static str| {
+            let (once, send, gate) = (once.clone(), send.clone(), gate.clone());
+            tokio::spawn(async move {
+                deliver(&once, key, move |context| async move {
+                    send.send((key, context)).expect("the test waits for it");
+                    gate.pass().await;
+                    Ok(Bytes::from("its own"))
+                })
+                .await
+            })
+        };
+        let mut begun = Self { runs: keys.iter().copied().map(begin).collect(), contexts, gate };
+        let mut all = Vec::new();
+        for _ in keys {
+            all.push(begun.contexts.recv().await.unwrap());
+        }
+        all.sort_by_key(|(key, _)| keys.iter().position(|other| other == key));
+        (begun, all.into_iter().map(|(_, context)| context).collect())
+    }
+
+    /// Lets them return, and says what they came to.
+    async fn end(self) -> Vec<Delivered> {
+        self.gate.open();
+        join_all(self.runs).await.into_iter().map(Result::unwrap).collect()
+    }
+}
+
+/// Commits an outcome of so many bytes, and what is charged; `gives_up` then.
+fn commit_long(
+    context: &RunContext,
+    store: &SledStore,
+    key: &'static str,
+    length: usize,
+    gives_up: bool,
+) -> Committing<Bytes> {
+    Box::pin(context.commit_in(store, [&tree_of(store)], move |[charges]| {
+        charge(&charges, key)?;
+        // How many were charged before, as this transaction sees them.
+        let sum = charge(&charges, "sum")?;
+        if gives_up { Err(Abort::Because("no")) } else { Ok(Bytes::from(vec![u8::try_from(sum).unwrap(); length])) }
+    }))
+}
+
+fn complete(hold: Hold, length: usize) -> Completion {
+    let settlement = Settlement::Outcome(Bytes::from(vec![b'c'; length]));
+    Completion { settlement, ..done(hold, "", DAY) }
+}
+
+#[tokio::test]
+async fn in_one_batch_with_other_verbs_before_between_and_after_each_does_its_own() {
+    let (home, door) = (Home::new(), Door::default());
+    let store = home.store.clone();
+    let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
+    let refusing = Once::new(store.clone());
+    let [before, released, after] =
+        [hold(&store, "before").await, hold(&store, "released").await, hold(&store, "after").await];
+    let (begun, contexts) = Begun::new(&once, &["short", "poor", "long", "longer"]).await;
+    let (durable, held) = Begun::new(&refusing, &["durable", "interrupted"]).await;
+    let writer = busy(&store, &door).await;
+    // From here on, all of this is one batch.
+    let claimed = store.claim(wish("claimed"));
+    let completed = store.complete(complete(before, 100_000));
+    let short = commit_long(&contexts[0], &store, "short", 10, false);
+    let given_up = commit_long(&contexts[1], &store, "poor", LONG, true);
+    let release = store.release(released.id, released.fence);
+    let long = commit_long(&contexts[2], &store, "long", LONG, false);
+    let again = store.claim(wish("before"));
+    let longer = commit_long(&contexts[3], &store, "longer", 2 * LONG, false);
+    let interrupt = store.interrupt(id("interrupted"), held[1].fence());
+    let interrupted = commit_long(&held[1], &store, "interrupted", LONG, false);
+    let committed = commit_long(&held[0], &store, "durable", 50_000, false);
+    let late = store.complete(complete(after, 5_000));
+    let swept = store.sweep(10);
+    door.open();
+    let outcome = |sum: u8, length: usize| Bytes::from(vec![sum; length]);
+    assert!(matches!(claimed.await, Ok(Claimed::Fresh(_))));
+    assert_eq!([completed.await, late.await, interrupt.await, release.await].map(Result::unwrap), [Reply::Taken; 4]);
+    let Ok(Claimed::Held(record)) = again.await else { panic!("it was completed before") };
+    assert!(matches!(record.state, State::Completed { outcome, .. } if outcome == vec![b'c'; 100_000]));
+    assert!(matches!(given_up.await, Err(CommitError::Aborted("no"))));
+    assert!(matches!(interrupted.await, Err(CommitError::Superseded)));
+    let commits: Vec<Commit<Bytes>> = join_all([short, long, longer, committed]).await;
+    let expected = [outcome(1, 10), outcome(2, LONG), outcome(3, 2 * LONG), outcome(4, 50_000)];
+    assert_eq!(commits.into_iter().map(Result::unwrap).collect::<Vec<_>>(), expected, "each sees those before it");
+    assert_eq!(swept.await.unwrap(), 0);
+    assert!(writer.await.unwrap().is_ok());
+    let ends = lengths([begun.end().await, durable.end().await].into_iter().flatten().collect());
+    assert_eq!(ends, [Some(10), None, Some(LONG), Some(2 * LONG), Some(50_000), None]);
+    drop((once, refusing, contexts, held, store));
+
+    let home = home.reopened().await;
+    let store = &home.store;
+    assert_sound_but_for(store, &[100_000, LONG, 2 * LONG, 50_000, 5_000], 1).await;
+    for (key, bytes) in ["short", "long", "longer", "durable"].into_iter().zip(expected) {
+        let found = store.load(id(key)).await.unwrap().unwrap();
+        assert!(matches!(found.state, State::Completed { outcome, .. } if outcome == bytes), "{key}");
+    }
+    let all = ["busy", "short", "long", "longer", "durable", "poor", "interrupted"].map(|key| charged(store, key));
+    assert_eq!((all, charged(store, "sum")), ([1, 1, 1, 1, 1, 0, 0], 4));
+    let listed = store.interrupted(Page::first(10)).await.unwrap();
+    assert_eq!(listed.len(), 1, "the one claimed and never run; the other said how it ended, late");
+}
+
+/// How long the outcome of each is that was committed; `None` for what the run returned itself, or worse.
+fn lengths(delivered: Vec<Delivered>) -> Vec<Option<usize>> {
+    let committed =
+        |delivered: Delivered| delivered.ok().map(|outcome| outcome.bytes).filter(|bytes| bytes != "its own");
+    delivered.into_iter().map(|delivered| committed(delivered).map(|bytes| bytes.len())).collect()
+}
+
+/// A store whose time is moved by hand.
+fn with_clock() -> (Home, ManualClock) {
+    let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
+    (Home::with(SledStore::builder().clock(clock.clone())), clock)
+}
+
+#[tokio::test]
+async fn a_commit_over_a_record_that_has_expired_leaves_nothing_of_it_behind() {
+    for swept_along in [false, true] {
+        let (home, clock) = with_clock();
+        let once = Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun).retention(DAY);
+        for (round, length) in [(1, 50_000), (2, 10), (3, LONG), (4, 90_000)] {
+            let (begun, contexts) = Begun::new(&once, &["k"]).await;
+            let door = Door::default();
+            let writer = busy(&home.store, &door).await;
+            let sweep = || swept_along.then(|| home.store.sweep(10));
+            let before = sweep();
+            let committed = commit_long(&contexts[0], &home.store, "k", length, false);
+            let after = sweep();
+            door.open();
+            committed.await.unwrap();
+            for sweep in [before, after].into_iter().flatten() {
+                sweep.await.unwrap();
+            }
+            drop((begun.end().await, writer.await));
+            assert_eq!(home.charged("k"), round, "its key was free again");
+            assert_sound(&home.store, &[if length > INLINE { length } else { 0 }]).await;
+            clock.advance(DAY);
+        }
+        while home.store.sweep(10).await.unwrap() > 0 {}
+        assert_sound(&home.store, &[]).await;
+        drop(once);
+        let home = home.reopened().await;
+        assert_sound(&home.store, &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_store_commits_what_has_begun_and_counts_it_once() {
+    let (home, clock) = {
+        let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
+        (Home::with(SledStore::builder().clock(clock.clone()).max_records(2)), clock)
+    };
+    let once = |home: &Home| Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun).retention(DAY);
+    let (begun, contexts) = Begun::new(&once(&home), &["a", "b", "c"]).await;
+    for (context, key) in contexts.iter().zip(["a", "b", "c"]) {
+        commit_long(context, &home.store, key, 10, true).await.unwrap_err();
+        commit_long(context, &home.store, key, 10_000, false).await.unwrap();
+        commit_long(context, &home.store, key, 10, false).await.unwrap_err();
+    }
+    assert_eq!(lengths(begun.end().await), [Some(10_000); 3]);
+    assert_sound(&home.store, &[10_000; 3]).await;
+    drop(contexts);
+    let home = home.reopened().await;
+    assert_sound(&home.store, &[10_000; 3]).await;
+    let refused = deliver(&once(&home), "d", |_| async { Ok(Bytes::new()) }).await;
+    assert!(matches!(refused, Err(OnceError::Refused(Refusal::Full))), "{refused:?}");
+    assert!(deliver(&once(&home), "a", |_| async { Ok(Bytes::new()) }).await.unwrap().replayed);
+    clock.advance(DAY);
+    while home.store.sweep(10).await.unwrap() > 0 {}
+    assert_sound(&home.store, &[]).await;
+    assert!(!deliver(&once(&home), "d", |_| async { Ok(Bytes::new()) }).await.unwrap().replayed);
+    assert_eq!(["a", "b", "c"].map(|key| home.charged(key)), [1; 3]);
+}
+
+#[tokio::test]
+async fn no_key_or_value_that_a_transaction_takes_ends_in_a_file_that_sled_never_syncs() {
+    // It is whole pages that sled writes to files of their own: of 16 entries, and of 256 keys in its index.
+    for (key_bytes, value_bytes, count) in
+        [(4_096, 4_096, 400), (4_096, 1, 1_000), (1_024, 1, 4_000), (600, 1, 10_000), (256, 4_096, 1_000)]
+    {
+        let home = Home::new();
+        let (once, store) = (Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun), home.store.clone());
+        let outcome = deliver(&once, "k", move |context| async move {
+            let committed = context.commit_in(&store, [&tree_of(&store)], move |[charges]| {
+                for number in 0_u32..count {
+                    let mut key = vec![7; key_bytes];
+                    key[key_bytes - 4..].copy_from_slice(&number.to_be_bytes());
+                    charges.insert(key, vec![1; value_bytes])?;
+                }
+                Ok::<_, Abort<()>>(Bytes::from("charged"))
+            });
+            match committed.await {
+                Ok(outcome) => Ok(outcome),
+                Err(CommitError::Refused(_)) => Ok(Bytes::from("refused")),
+                Err(error) => panic!("{error:?}"),
+            }
+        });
+        let outcome = outcome.await.unwrap();
+        home.store.sync().await.unwrap();
+        assert_eq!(blobs(&home.path()), 0, "keys of {key_bytes} bytes, values of {value_bytes}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_committed_outcome_keeps_no_more_memory_than_its_length() {
+    let home = Home::new();
+    let (once, store) = (Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun), home.store.clone());
+    let large = Bytes::from(vec![7; 1 << 20]);
+    let within = large.as_ptr_range();
+    let outcome = deliver(&once, "k", move |context| async move {
+        let committed = context.commit_in(&store, [], move |[]| Ok::<_, Abort<()>>(large.slice(..3)));
+        Ok(committed.await.expect("it can be committed"))
+    });
+    assert_eq!(outcome.await.unwrap().bytes.len(), 3);
+    let State::Completed { outcome, .. } = home.store.load(id("k")).await.unwrap().unwrap().state else {
+        panic!("no outcome")
+    };
+    assert!(!within.contains(&outcome.as_ptr()), "a megabyte is kept for three bytes");
+}

@@ -1,0 +1,146 @@
+//! Transactions of the application that belong to no run: bounded, durable, and done by the thread that does all other
+//! writes.
+
+use std::time::Duration;
+
+use tower_idempotency::engine::CommitError;
+use tower_idempotency::record::{Reply, Resolution};
+use tower_idempotency::store::{Abort, StoreError, TransactionError, TransactionTree};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
+
+use crate::common::lab::{Lab, done, hold, on_disk};
+use crate::common::steps::{Claimed, Steps as _, wish};
+
+/// A store, and two trees of the application.
+fn opened() -> (tempfile::TempDir, SledStore, [sled::Tree; 2]) {
+    let (directory, store) = on_disk(SledStore::builder());
+    let trees = ["one", "two"].map(|name| store.db().unwrap().open_tree(name).unwrap());
+    (directory, store, trees)
+}
+
+type Never = CommitError<()>;
+
+#[tokio::test]
+async fn what_it_writes_is_there_after_reopening_and_what_it_returns_is_told() {
+    let (directory, store, [one, two]) = opened();
+    let written: Result<u64, Never> = store
+        .transaction([&one, &two], |[one, two]| {
+            let count =
+                one.get(b"count")?.map_or(0, |count| u64::from_be_bytes(count.as_ref().try_into().unwrap())) + 1;
+            one.insert(b"count", &count.to_be_bytes())?;
+            two.insert(b"k", b"v")?;
+            Ok(count)
+        })
+        .await;
+    assert_eq!(written.unwrap(), 1);
+    drop((one, two));
+    store.close().await.unwrap();
+    let store = SledStore::open(directory.path()).unwrap();
+    let one = store.db().unwrap().open_tree("one").unwrap();
+    assert_eq!(one.get(b"count").unwrap().unwrap(), &1_u64.to_be_bytes());
+    assert!(store.is_empty(), "it is no run's, and has no record");
+}
+
+#[tokio::test]
+async fn one_that_is_given_up_panics_or_writes_too_much_leaves_nothing() {
+    let (_directory, store, [one, _]) = opened();
+    let aborted: Result<(), CommitError<&str>> = store
+        .transaction([&one], |[one]| {
+            one.insert(b"k", b"v")?;
+            Err(Abort::Because("no"))
+        })
+        .await;
+    assert!(matches!(aborted, Err(CommitError::Aborted("no"))), "{aborted:?}");
+    let panicked: Result<(), Never> = store
+        .transaction([&one], |[one]| {
+            one.insert(b"k", b"v")?;
+            panic!("on purpose")
+        })
+        .await;
+    assert!(matches!(panicked, Err(CommitError::Panicked)), "{panicked:?}");
+    let twice: Result<(), Never> = store.transaction([&one, &one], |_| Ok(())).await;
+    assert!(matches!(twice, Err(CommitError::Trees(_))), "{twice:?}");
+    assert!(one.is_empty());
+    assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "the store works on");
+}
+
+// "`TransactionTree::remove` counts nothing, an insert counts no overhead per entry."
+#[tokio::test]
+async fn trap_86_many_tiny_keys_and_removals_are_counted_too() {
+    let (_directory, store, [one, _]) = opened();
+    let insert = |[one]: [TransactionTree<'_>; 1]| {
+        (0..2_000_u16).try_for_each(|key| one.insert(&key.to_be_bytes(), b"").map(drop))?;
+        Ok(())
+    };
+    let remove = |[one]: [TransactionTree<'_>; 1]| {
+        (0..2_000_u16).try_for_each(|key| one.remove(&key.to_be_bytes()).map(drop))?;
+        Ok(())
+    };
+    let (inserted, removed): (Result<(), Never>, Result<(), Never>) =
+        (store.transaction([&one], insert).await, store.transaction([&one], remove).await);
+    for refused in [inserted, removed] {
+        let is_too_large = matches!(
+            &refused,
+            Err(CommitError::Refused(TransactionError::TooLarge { what: "transaction", limit: 131_072, .. }))
+        );
+        assert!(is_too_large, "{refused:?}");
+    }
+    assert!(one.is_empty());
+}
+
+#[tokio::test]
+async fn beside_claims_and_outcomes_each_is_done_in_its_turn() {
+    let (_directory, store, [one, _]) = opened();
+    let mut held = Vec::new();
+    for number in 0..50 {
+        held.push(hold(&store, &format!("k{number}")).await);
+    }
+    let completing: Vec<_> =
+        held.iter().map(|hold| store.complete(done(*hold, "done", Duration::from_secs(60)))).collect();
+    let writing = (0..50_u64).map(|key| {
+        store.transaction([&one], move |[one]| {
+            one.insert(&key.to_be_bytes(), b"written")?;
+            Ok::<_, Abort<()>>(key)
+        })
+    });
+    let written = futures_util::future::join_all(writing).await;
+    assert!(written.into_iter().map(Result::unwrap).eq(0..50));
+    for completed in futures_util::future::join_all(completing).await {
+        completed.unwrap();
+    }
+    assert_eq!((one.len(), store.len()), (50, 50));
+}
+
+#[tokio::test]
+async fn neither_with_trees_of_another_database_nor_in_a_closed_store() {
+    let (_directory, store, [one, two]) = opened();
+    drop((one, two));
+    let kept = sled::Config::new().temporary(true).open().unwrap().open_tree("elsewhere").unwrap();
+    let foreign: Result<(), Never> = store.transaction([&kept], |_| Ok(())).await;
+    assert!(matches!(foreign, Err(CommitError::Trees(_))), "{foreign:?}");
+    store.close().await.unwrap();
+    let closed: Result<(), Never> = store.transaction([&kept], |_| Ok(())).await;
+    assert!(matches!(closed, Err(CommitError::Store(StoreError::Unavailable { .. }))), "{closed:?}");
+}
+
+#[tokio::test]
+async fn with_less_free_than_is_to_be_left_new_keys_are_refused_and_outcomes_recorded() {
+    for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SledStore::open(directory.path()).unwrap();
+        let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(policy.clone()));
+        assert_eq!(lab.post("before", "a").await.text(), "effect 1");
+        let held = hold(&store, "under way").await;
+        drop(lab);
+        // The same records, and a disk of which all is to be left free.
+        store.close().await.unwrap();
+        let store = SledStore::builder().min_free_space(u64::MAX).open(directory.path()).unwrap();
+        store.sync().await.unwrap();
+        let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(policy).fail_open(true));
+        lab.post("new", "a").await.assert_refusal(503, "store-full", true, None);
+        assert!(lab.post("before", "a").await.is_replay());
+        assert_eq!(lab.effects(), 0);
+        let resolution = Resolution::Outcome { outcome: "done".into(), retention: Duration::from_secs(60) };
+        assert_eq!(store.settle(held.id, held.fence, resolution).await.unwrap(), Reply::Taken);
+    }
+}

@@ -1,0 +1,311 @@
+//! A run that was cut short, by a crash, a panic, an error, a time limit or half an answer, is never papered over: it
+//! is refused, or runs again only where the policy says so (promise 5).
+
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
+use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
+use tower_idempotency::record::{Reply, State};
+use tower_idempotency::server::Resolve;
+use tower_idempotency::store::Store;
+use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
+
+use crate::common::lab::{
+    Answer, Gate, Lab, done, effect, frames, gated, hold, id, layer, on_disk, post, rerun, settle,
+};
+use crate::common::steps::{Steps as _, wish};
+use crate::common::time::{HOUR, SECOND};
+
+// Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed, runs
+// again. (`Reconcile`: a later issue.)
+
+/// A store in which the run of key `k` was cut short by a crash, and the lab where that happened.
+async fn crashed() -> (TestStore, Lab) {
+    let store = TestStore::new();
+    let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()));
+    let request = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    let reopened = store.reopen();
+    request.abort();
+    (reopened, lab)
+}
+
+#[tokio::test]
+async fn a_retry_after_a_crash_is_refused() {
+    let (store, lab) = crashed().await;
+    let lab = lab.behind(IdempotencyLayer::new(store), effect);
+    for _ in 0..2 {
+        lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    }
+    lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn under_rerun_a_retry_after_a_crash_runs_again() {
+    let (store, lab) = crashed().await;
+    let lab = lab.behind(IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun), effect);
+    lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 2");
+    assert!(lab.post("k", "a").await.is_replay());
+    assert_eq!(lab.effects(), 2);
+}
+
+#[tokio::test]
+async fn trap_02_a_crash_shows_at_once_and_an_operator_can_free_the_key() {
+    let (store, gate) = (TestStore::new(), Gate::default());
+    let crashed = gated(IdempotencyLayer::new(store.clone()), &gate);
+    let running = crashed.spawn(post("k", "a"));
+    gate.arrival().await;
+    let layer = IdempotencyLayer::new(store.reopen());
+    let lab = Lab::counting(layer.clone());
+    assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
+    assert_eq!(lab.effects(), 0);
+
+    let listed = layer.interrupted(10).await.unwrap();
+    assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [id("k")]);
+    let settled = layer.resolve(listed[0].id, listed[0].fence, Resolve::Forget).await.unwrap();
+    assert_eq!(settled, Reply::Taken);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    assert_eq!(lab.effects(), 1);
+    running.abort();
+}
+
+async fn a_late_holder_changes_nothing<St: Store>(store: St) {
+    let late = hold(&store, "k").await;
+    assert_eq!(store.interrupt(late.id, late.fence).await.unwrap(), Reply::Taken);
+    let second = store.reclaim(wish("k"), late.fence).await.unwrap().unwrap();
+    assert!(second.fence > late.fence);
+    assert_eq!(second.attempt, 2);
+
+    assert_eq!(store.complete(done(late, "late", HOUR)).await.unwrap(), Reply::Refused);
+    assert_eq!(store.release(late.id, late.fence).await.unwrap(), Reply::Refused);
+    assert_eq!(store.interrupt(late.id, late.fence).await.unwrap(), Reply::Refused);
+    let record = store.load(late.id).await.unwrap().unwrap();
+    assert!(matches!(record.state, State::Running { .. }), "{record:?}");
+    assert_eq!(record.fence, second.fence);
+
+    assert_eq!(store.complete(done(second, "second", HOUR)).await.unwrap(), Reply::Taken);
+    assert_eq!(store.complete(done(late, "late", HOUR)).await.unwrap(), Reply::Refused);
+    let record = store.load(late.id).await.unwrap().unwrap();
+    assert!(matches!(&record.state, State::Completed { outcome, .. } if outcome == "second"), "{record:?}");
+}
+
+#[tokio::test]
+async fn trap_04_a_late_holder_neither_overwrites_nor_frees_the_second() {
+    let (_directory, on_disk) = on_disk(SledStore::builder());
+    a_late_holder_changes_nothing(on_disk).await;
+    a_late_holder_changes_nothing(MemoryStore::new()).await;
+    a_late_holder_changes_nothing(TestStore::new()).await;
+}
+
+#[tokio::test]
+async fn trap_09_a_reclaim_whose_answer_was_lost_is_not_mistaken_for_a_run() {
+    let (store, gate) = (TestStore::new(), Gate::default());
+    let cut = gated(IdempotencyLayer::new(store.clone()), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let store = store.reopen();
+    cut.abort();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun));
+    store.lose_answer(Verb::Reclaim);
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    assert!(lab.post("k", "a").await.is_replay());
+    assert_eq!(lab.effects(), 1);
+}
+
+// Row: handler panics; inner service returns `Err` → interrupted (under `Rerun`: released); 500 `outcome-unknown`, or the
+// `Err`.
+
+#[tokio::test]
+async fn a_handler_that_panics_leaves_an_unknown_outcome() {
+    let layer = layer();
+    let lab = Lab::new(layer.clone(), |_| async { panic!("on purpose") as &str });
+    lab.post("k", "a").await.assert_refusal(500, "outcome-unknown", false, None);
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(lab.effects(), 1);
+    assert_eq!((layer.counts().interrupted, layer.interrupted(9).await.unwrap().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn under_rerun_a_handler_that_panicked_runs_again() {
+    let lab = Lab::new(rerun(), |n| async move { if n == 1 { panic!("on purpose") } else { "done" } });
+    lab.post("k", "a").await.assert_refusal(500, "outcome-unknown", true, None);
+    assert_eq!(lab.post("k", "a").await.text(), "done");
+    assert!(lab.post("k", "a").await.is_replay());
+    assert_eq!(lab.effects(), 2);
+}
+
+/// A service that counts its calls and answers the first `errors` of them with an error.
+fn failing(
+    errors: usize,
+) -> (
+    impl Service<Request<Body>, Response = Response, Error = BoxError, Future: Send> + Clone + Send + 'static,
+    Arc<AtomicUsize>,
+) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let service = service_fn(move |_: Request<Body>| {
+        let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        async move { if number <= errors { Err(BoxError::from("broken pipe")) } else { Ok("done".into_response()) } }
+    });
+    (service, calls)
+}
+
+#[tokio::test]
+async fn an_error_of_the_inner_service_is_passed_on_and_its_retry_refused() {
+    let (service, calls) = failing(1);
+    let service = layer().layer(service);
+    let error = service.clone().oneshot(post("k", "a")).await.unwrap_err();
+    assert_eq!(error.to_string(), "broken pipe", "the inner error type is left alone");
+    let retry = service.oneshot(post("k", "a")).await.unwrap();
+    Answer::of(retry).await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn under_rerun_an_error_of_the_inner_service_frees_the_key() {
+    let (service, calls) = failing(1);
+    let service = rerun().layer(service);
+    assert!(service.clone().oneshot(post("k", "a")).await.is_err());
+    assert_eq!(Answer::of(service.oneshot(post("k", "a")).await.unwrap()).await.text(), "done");
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+// Row: handler exceeds `max_run` (10 min) → its future is dropped, then as a panic.
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_hangs_is_dropped_and_its_outcome_unknown() {
+    let alive = Arc::new(());
+    let held = Arc::clone(&alive);
+    let lab = Lab::new(layer(), move |_| {
+        let held = Arc::clone(&held);
+        async move {
+            let answer = pending::<&str>().await;
+            drop(held);
+            answer
+        }
+    });
+    let before = Arc::strong_count(&alive);
+    lab.post("k", "a").await.assert_refusal(500, "outcome-unknown", false, None);
+    assert_eq!(Arc::strong_count(&alive), before, "the handler's future is gone");
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_rerun_a_handler_that_hung_runs_again() {
+    let lab = Lab::new(rerun(), |n| async move { if n == 1 { pending().await } else { "done" } });
+    lab.post("k", "a").await.assert_refusal(500, "outcome-unknown", true, None);
+    assert_eq!(lab.post("k", "a").await.text(), "done");
+}
+
+// Row: response body fails half-way → as a panic; the client sees the failure.
+
+async fn read_until_it_fails(lab: &Lab) -> (StatusCode, String, String) {
+    let response = lab.app.clone().oneshot(post("k", "a")).await.unwrap();
+    let (status, mut body, mut read) = (response.status(), response.into_body(), String::new());
+    loop {
+        match body.frame().await.expect("the body ends with an error") {
+            Ok(frame) => read.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap()),
+            Err(error) => return (status, read, error.to_string()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_fails_half_way_leaves_an_unknown_outcome() {
+    let lab = Lab::new(layer(), |_| async { frames([Ok("ha"), Ok("l"), Err("disk gone")]) });
+    let (status, read, error) = read_until_it_fails(&lab).await;
+    assert_eq!((status.as_u16(), read.as_str()), (200, "hal"));
+    assert!(error.contains("disk gone"), "{error}");
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn under_rerun_a_body_that_failed_half_way_runs_again() {
+    let answer = |n| async move { frames(if n == 1 { vec![Ok("ha"), Err("gone")] } else { vec![Ok("ha"), Ok("lf")] }) };
+    let lab = Lab::new(rerun(), answer);
+    assert_eq!(read_until_it_fails(&lab).await.1, "ha");
+    assert_eq!(lab.post("k", "a").await.text(), "half");
+    assert_eq!(lab.effects(), 2);
+}
+
+#[tokio::test]
+async fn trap_15_whether_a_panic_frees_the_key_is_policy() {
+    for (policy, retry, effects) in [(OnInterrupted::Refuse, 409, 1), (OnInterrupted::Rerun, 200, 2)] {
+        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy.clone());
+        let lab = Lab::new(layer.clone(), |number| async move {
+            assert_ne!(number, 1, "the first run panics, on purpose");
+            "done"
+        });
+        let first = lab.post("k", "a").await;
+        assert_eq!(first.refusal(), (500, "outcome-unknown".to_owned()), "{policy:?}");
+        assert_eq!(first.json()["retry_with_same_key"], matches!(policy, OnInterrupted::Rerun));
+        assert_eq!(lab.post("k", "a").await.status, retry, "{policy:?}");
+        assert_eq!((lab.effects(), layer.counts().interrupted), (effects, 1), "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn trap_15_whether_an_error_frees_the_key_is_policy() {
+    for (policy, retry, effects) in [(OnInterrupted::Refuse, 409, 1), (OnInterrupted::Rerun, 200, 2)] {
+        let called = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&called);
+        let handler = service_fn(move |_: Request<Body>| {
+            let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+            async move { if first { Err(io::Error::other("cut off")) } else { Ok(Response::new(Body::empty())) } }
+        });
+        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy.clone());
+        let service = ServiceBuilder::new().layer(layer).service(handler);
+        let error = service.clone().oneshot(post("k", "a")).await.unwrap_err();
+        assert_eq!(error.to_string(), "cut off", "the inner error is left alone");
+        assert_eq!(service.oneshot(post("k", "a")).await.unwrap().status(), retry, "{policy:?}");
+        assert_eq!(called.load(Ordering::SeqCst), effects, "{policy:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_69_a_handler_that_hangs_is_dropped_after_max_run() {
+    let places = Arc::new(Semaphore::new(1));
+    let handlers = Arc::clone(&places);
+    let lab = Lab::new(IdempotencyLayer::new(MemoryStore::new()).max_run(SECOND), move |_| {
+        let place = Arc::clone(&handlers).acquire_owned();
+        async move {
+            let _place = place.await;
+            std::future::pending::<()>().await;
+        }
+    });
+    let (answer, ()) = tokio::join!(lab.post("k", "a"), async {
+        settle().await;
+        assert_eq!(places.available_permits(), 0, "the handler hangs");
+    });
+    assert_eq!(answer.refusal(), (500, "outcome-unknown".to_owned()));
+    assert_eq!(places.available_permits(), 1, "the handler's future is gone");
+    assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn max_run_and_outcome_body_timeout_bound_a_run() {
+    let began = tokio::time::Instant::now();
+    let lab = Lab::new(layer().max_run(SECOND * 3), |_| pending::<&str>());
+    lab.post("k", "a").await.assert_refusal(500, "outcome-unknown", false, None);
+    assert_eq!(began.elapsed().as_secs(), 3, "of the paused clock");
+
+    let endless = |_| async { Body::from_stream(futures_util::stream::pending::<Result<Bytes, BoxError>>()) };
+    let lab = Lab::new(layer().outcome_body_timeout(SECOND * 4), endless);
+    assert_eq!(lab.app.clone().oneshot(post("k", "a")).await.unwrap().status(), 200);
+    assert_eq!(began.elapsed().as_secs(), 7, "of the paused clock");
+    assert_eq!(lab.post("k", "a").await.problem(), "not-replayable");
+}

@@ -1,0 +1,208 @@
+//! Another request with the same key gets nobody's answer: it is refused, even while the first still runs (promise 6);
+//! what was recorded by rules that are not known is refused too, never run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::post as route;
+use bytes::Bytes;
+use tower_idempotency::engine::Effect;
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, Once, RecordId, Scope};
+
+use crate::common::lab::{
+    Gate, Lab, at_once, charge_print, foreign, frames, gated, id, keyed, layer, patient, plant, post,
+};
+use crate::common::time::HOUR;
+
+// Row: known key, other request → 422 `key-reused`.
+
+#[tokio::test]
+async fn a_known_key_with_another_request_is_refused() {
+    let lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()));
+    let original = || keyed("POST", "/charges?amount=1", "k").header("content-type", "application/json");
+    assert_eq!(lab.send(original().body("a".into()).unwrap()).await.text(), "effect 1");
+    let with = |method: &str, uri: &str, kind: &str, body: &'static str| {
+        keyed(method, uri, "k").header("content-type", kind).body(Body::from(body)).unwrap()
+    };
+    let json = "application/json";
+    let mut host = with("POST", "/charges?amount=1", json, "a");
+    host.headers_mut().insert("host", "other.example".parse().unwrap());
+    let others = [
+        with("PATCH", "/charges?amount=1", json, "a"),
+        with("POST", "/refunds?amount=1", json, "a"),
+        with("POST", "/charges?amount=2", json, "a"),
+        with("POST", "/charges?amount=1", "text/plain", "a"),
+        with("POST", "/charges?amount=1", json, "b"),
+        host,
+    ];
+    for other in others {
+        lab.send(other).await.assert_refusal(422, "key-reused", false, None);
+    }
+    assert!(lab.send(original().body("a".into()).unwrap()).await.is_replay());
+    assert_eq!(lab.effects(), 1);
+}
+
+// Row: recorded under another fingerprint version or options → compared by the recorded ones; where that can't be done,
+// 409 `not-verifiable`.
+
+async fn plant_bytes(store: &MemoryStore, fingerprint: Fingerprint) {
+    let id = RecordId::new(None, &Key::new("k").unwrap());
+    let effect = |_| async { Ok::<_, Effect<std::io::Error>>(Bytes::from_static(b"recorded")) };
+    Once::new(store.clone()).run(id, fingerprint, effect).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_of_another_version_or_of_other_options_is_not_verifiable() {
+    for (version, options) in [(1, [0; 8]), (3, [0; 8]), (2, [7; 8])] {
+        let store = MemoryStore::new();
+        plant_bytes(&store, foreign(Fingerprint::builder().finish(), version, options)).await;
+        let lab = Lab::counting(IdempotencyLayer::new(store));
+        lab.post("k", "a").await.assert_refusal(409, "not-verifiable", false, None);
+        assert_eq!(lab.effects(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_record_without_credentials_is_compared_without_them() {
+    // What a layer with a scope would have recorded for the same record id.
+    let store = MemoryStore::new();
+    let request = Fingerprint::builder().field("method", b"POST").field("host", b"pay.example");
+    plant_bytes(&store, request.field("target", b"/charges").field("body", b"a").finish()).await;
+    let lab = Lab::counting(IdempotencyLayer::new(store));
+    let request = |body| keyed("POST", "/charges", "k").header("cookie", "a=b").body(Body::from(body)).unwrap();
+    lab.send(request("b")).await.assert_refusal(422, "key-reused", false, None);
+    // Known for the same request; that its bytes are no answer is found out afterwards.
+    lab.send(request("a")).await.assert_refusal(503, "store-unavailable", false, None);
+    assert_eq!(lab.effects(), 0);
+}
+
+// Row: known key, other request → 422, even in flight.
+
+#[tokio::test]
+async fn another_request_is_refused_as_such_while_the_first_still_runs() {
+    let (lab, gate) = Lab::gated(patient());
+    let first = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    let other = at_once(&mut Box::pin(lab.post("k", "b"))).expect("no waiting");
+    other.assert_refusal(422, "key-reused", false, None);
+    gate.open();
+    assert_eq!(first.await.unwrap().text(), "effect 1");
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn trap_06_another_request_with_the_key_is_told_so_even_in_flight() {
+    for policy in [OnInFlight::Wait(HOUR), OnInFlight::Reject] {
+        let gate = Gate::default();
+        let lab = gated(IdempotencyLayer::new(MemoryStore::new()).on_in_flight(policy), &gate);
+        let first = lab.spawn(post("k", "a"));
+        gate.arrival().await;
+        assert_eq!(lab.post("k", "b").await.refusal(), (422, "key-reused".to_owned()), "{policy:?}");
+        gate.open();
+        assert_eq!(first.await.unwrap().text(), "effect 1");
+        assert_eq!(lab.post("k", "b").await.refusal(), (422, "key-reused".to_owned()));
+        assert_eq!(lab.effects(), 1);
+    }
+}
+
+#[tokio::test]
+async fn trap_21_an_order_s_key_on_another_route_is_not_answered_with_the_order() {
+    let lab = Lab::counting(layer());
+    let to = |uri| keyed("POST", uri, "k").body(Body::from("a")).unwrap();
+    assert_eq!(lab.send(to("/orders")).await.text(), "effect 1");
+    lab.send(to("/refunds")).await.assert_refusal(422, "key-reused", false, None);
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn trap_27_another_query_is_another_request() {
+    let lab = Lab::counting(layer());
+    let to = |uri| keyed("POST", uri, "k").body(Body::from("a")).unwrap();
+    assert_eq!(lab.send(to("/charges?amount=1")).await.text(), "effect 1");
+    for other in ["/charges?amount=100", "/charges", "/charges?amount=1&", "/charges?amount=1&amount=1"] {
+        lab.send(to(other)).await.assert_refusal(422, "key-reused", false, None);
+    }
+    assert!(lab.send(to("/charges?amount=1")).await.is_replay());
+}
+
+#[tokio::test]
+async fn trap_28_a_body_of_unknown_length_is_part_of_the_request() {
+    let lab = Lab::counting(layer());
+    assert_eq!(lab.send(post("k", frames([Ok("amount="), Ok("1")]))).await.text(), "effect 1");
+    lab.send(post("k", frames([Ok("amount="), Ok("2")]))).await.assert_refusal(422, "key-reused", false, None);
+    lab.send(post("k", Body::empty())).await.assert_refusal(422, "key-reused", false, None);
+    assert!(lab.send(post("k", frames([Ok("am"), Ok("ount=1"), Ok("")]))).await.is_replay(), "the same bytes");
+    assert!(lab.post("k", "amount=1").await.is_replay(), "the same bytes, with a length");
+}
+
+#[tokio::test]
+async fn trap_32_a_nested_router_s_prefix_is_part_of_the_request() {
+    let layer = IdempotencyLayer::new(MemoryStore::new());
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let charge = move || async move { (counted.fetch_add(1, Ordering::SeqCst) + 1).to_string() };
+    let inner = Router::new().route("/charges", route(charge)).layer(layer);
+    let tenants = Router::new().nest("/{tenant}", inner);
+    let lab = Lab::of(Router::new().nest("/eu/tenants", tenants.clone()).nest("/us/tenants", tenants));
+    let to = |uri| lab.send(keyed("POST", uri, "k").body(Body::from("a")).unwrap());
+    assert_eq!(to("/eu/tenants/alice/charges").await.text(), "1");
+    to("/us/tenants/alice/charges").await.assert_refusal(422, "key-reused", false, None);
+    to("/eu/tenants/bob/charges").await.assert_refusal(422, "key-reused", false, None);
+    assert!(to("/eu/tenants/alice/charges").await.is_replay());
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn trap_62_a_mismatch_is_422_which_no_sdk_retries() {
+    let lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()));
+    lab.post("k", "a").await;
+    let mismatch = lab.post("k", "b").await;
+    assert_eq!(mismatch.refusal(), (422, "key-reused".to_owned()));
+    assert_eq!(mismatch.json()["retry_with_same_key"], false);
+    assert!(!mismatch.headers.contains_key("retry-after"));
+    let mut bob = post("k", "a");
+    bob.headers_mut().insert("authorization", "Bearer bob".parse().unwrap());
+    let changed = lab.send(bob).await;
+    assert_eq!(changed.refusal(), (422, "credentials-changed".to_owned()));
+    assert!(changed.text().contains("Do not mint a new key"), "{changed:?}");
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn trap_79_a_record_is_compared_by_the_options_it_was_made_with() {
+    let store = MemoryStore::new();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    plant(&store, id("without"), charge_print().finish()).await;
+    plant(&store, id("with"), charge_print().with_credentials().finish()).await;
+    plant(&store, id("bob's"), charge_print().credential("authorization", b"Bearer bob").finish()).await;
+    for key in ["without", "with"] {
+        let replay = lab.post(key, "a").await;
+        assert_eq!((replay.text(), replay.is_replay()), ("recorded", true), "{key}");
+        assert_eq!(lab.post(key, "b").await.refusal(), (422, "key-reused".to_owned()), "{key}");
+    }
+    assert_eq!(lab.post("bob's", "a").await.refusal(), (422, "credentials-changed".to_owned()));
+    assert_eq!(lab.effects(), 0);
+}
+
+#[tokio::test]
+async fn trap_79_what_was_recorded_by_unknown_rules_is_refused_and_never_run() {
+    let store = MemoryStore::new();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    plant(&store, id("options"), foreign(charge_print().with_credentials().finish(), 2, [9; 8])).await;
+    plant(&store, id("version"), foreign(charge_print().with_credentials().finish(), 1, [0; 8])).await;
+    let scope = Scope::new("alice");
+    let scoped_id = RecordId::new(Some(&scope), &tower_idempotency::Key::new("scoped").unwrap());
+    plant(&store, scoped_id, charge_print().with_credentials().finish()).await;
+    let scoped = Lab::counting(IdempotencyLayer::new(store).scope(move |_| Ok(scope.clone())));
+    for (lab, key) in [(&lab, "options"), (&lab, "version"), (&scoped, "scoped")] {
+        let refused = lab.post(key, "a").await;
+        assert_eq!(refused.refusal(), (409, "not-verifiable".to_owned()), "{key}");
+        assert!(refused.text().contains("Do not mint a new key"));
+        assert!(!refused.headers.contains_key("retry-after"));
+        assert_eq!(lab.effects(), 0);
+    }
+    // What both rules know of, differs.
+    assert_eq!(scoped.post("scoped", "b").await.refusal(), (422, "key-reused".to_owned()));
+}

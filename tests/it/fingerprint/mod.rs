@@ -1,0 +1,5 @@
+//! What makes two requests the same: another request with a key never gets its answer, and what clients change between
+//! two tries makes no other request (promise 6).
+
+mod another_request;
+mod same_request;

@@ -1,0 +1,7 @@
+//! The layer in its stack: bodies and connections, other layers inside and outside, and the form of a refusal.
+
+mod body_types;
+mod layers;
+mod problems;
+mod refused_early;
+mod service;

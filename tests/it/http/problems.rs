@@ -1,0 +1,138 @@
+//! Refusals are answers of one form: a problem with a stable type, which a browser may read and a layer outside, or the
+//! application, may render otherwise.
+
+use std::collections::HashSet;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use serde_json::json;
+use tower::ServiceExt as _;
+use tower_http::cors::CorsLayer;
+use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, RejectionKind};
+
+use crate::common::lab::{Answer, Lab, layer, post};
+
+// Below the table: refusals are responses, and the `Rejection` rides in their extensions.
+
+#[tokio::test]
+async fn a_refusal_carries_its_rejection_for_layers_outside() {
+    let lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()));
+    let response = lab.app.clone().oneshot(post("a,b", "a")).await.unwrap();
+    let rejection = response.extensions().get::<Rejection>().unwrap().clone();
+    assert_eq!((rejection.kind, rejection.status), (RejectionKind::KeyMalformed, StatusCode::BAD_REQUEST));
+    assert_eq!(Answer::of(response).await.json()["detail"], rejection.detail);
+}
+
+#[test]
+fn trap_61_problem_types_are_distinct_stable_and_described() {
+    let slugs = RejectionKind::ALL.map(RejectionKind::slug);
+    let promised = [
+        "key-missing",
+        "key-malformed",
+        "body-too-large",
+        "body-incomplete",
+        "store-unavailable",
+        "store-full",
+        "overloaded",
+        "shutting-down",
+        "key-reused",
+        "credentials-changed",
+        "not-verifiable",
+        "in-flight",
+        "not-replayable",
+        "outcome-unknown",
+    ];
+    assert_eq!(slugs, promised);
+    assert_eq!(HashSet::from(slugs).len(), slugs.len());
+    let described = include_str!("../../../src/problem.rs");
+    let sections: Vec<_> = described.lines().filter_map(|line| line.strip_prefix("//! ## ")).collect();
+    assert_eq!(sections, promised);
+}
+
+#[tokio::test]
+async fn trap_61_a_refusal_names_its_type_in_body_and_link() {
+    let layer = IdempotencyLayer::new(MemoryStore::new()).require_key(true).problem_base("https://pay.example/p/");
+    let lab = Lab::counting(layer);
+    let refused = lab.send(Request::post("/charges").body(Body::empty()).unwrap()).await;
+    assert_eq!(refused.headers["content-type"], "application/problem+json");
+    assert_eq!(refused.headers["link"], "<https://pay.example/p/key-missing>; rel=\"describedby\"");
+    let problem = refused.json();
+    assert_eq!((&problem["type"], &problem["status"]), (&"https://pay.example/p/key-missing".into(), &400.into()));
+    assert_eq!((refused.status, lab.effects()), (StatusCode::BAD_REQUEST, 0));
+}
+
+fn from_origin(origin: &str, key: &str) -> Request<Body> {
+    let mut request = post(key, "a");
+    request.headers_mut().insert("origin", origin.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn trap_63_with_cors_outside_a_browser_sends_the_key_and_reads_the_marker() {
+    let origins = ["https://a.example", "https://b.example"];
+    let cors = CorsLayer::new()
+        .allow_origin(origins.map(|origin| origin.parse().unwrap()))
+        .allow_methods([http::Method::POST])
+        .allow_headers(["idempotency-key".parse().unwrap()])
+        .expose_headers(["idempotent-replayed", "retry-after"].map(|name| name.parse().unwrap()));
+    let mut lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()).require_key(true));
+    lab.app = lab.app.layer(cors);
+
+    let preflight = Request::options("/charges")
+        .header("origin", origins[0])
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "idempotency-key");
+    let preflight = lab.send(preflight.body(Body::empty()).unwrap()).await;
+    assert_eq!(preflight.headers["access-control-allow-headers"], "idempotency-key");
+    assert_eq!((preflight.status, lab.effects()), (StatusCode::OK, 0), "a preflight has no key and needs none");
+
+    let first = lab.send(from_origin(origins[0], "k")).await;
+    let retry = lab.send(from_origin(origins[1], "k")).await;
+    let refused = lab.send(from_origin(origins[0], "")).await;
+    assert_eq!((first.is_replay(), retry.is_replay(), refused.status.as_u16()), (false, true, 400));
+    for (answer, origin) in [(&first, origins[0]), (&retry, origins[1]), (&refused, origins[0])] {
+        let allowed: Vec<_> = answer.headers.get_all("access-control-allow-origin").iter().collect();
+        assert_eq!(allowed, [origin], "its own, once, and not the recorded one's");
+        assert_eq!(answer.headers["access-control-expose-headers"], "idempotent-replayed,retry-after");
+    }
+    assert_eq!((retry.body, lab.effects()), (Bytes::from("effect 1"), 1));
+}
+
+#[tokio::test]
+async fn problem_base_and_render_rejection_say_how_refusals_read() {
+    let lab = Lab::counting(layer().problem_base("https://pay.example/problems/"));
+    let answer = lab.post("a b", "a").await;
+    assert_eq!(answer.json()["type"], "https://pay.example/problems/key-malformed");
+    assert_eq!(answer.header("link"), Some("<https://pay.example/problems/key-malformed>; rel=\"describedby\""));
+
+    let render = |rejection: &Rejection| {
+        let body = Bytes::from(format!("no: {}", rejection.kind.slug()));
+        http::Response::builder().status(StatusCode::IM_A_TEAPOT).header("x-own", "1").body(body).unwrap()
+    };
+    let lab = Lab::counting(layer().render_rejection(render));
+    let answer = lab.post("a b", "a").await;
+    assert_eq!((answer.status.as_u16(), answer.text(), answer.header("x-own")), (418, "no: key-malformed", Some("1")));
+}
+
+#[tokio::test]
+async fn render_rejection_is_given_all_it_needs_and_retry_after_is_set_whatever_it_returns() {
+    let render = |rejection: &Rejection| {
+        let Rejection { kind, detail, retry_after, retry_with_same_key, .. } = rejection;
+        let base = rejection.problem_base();
+        let said =
+            json!([kind.slug(), base, rejection.type_uri(), !detail.is_empty(), retry_after, retry_with_same_key]);
+        Response::new(Bytes::from(said.to_string()))
+    };
+    let store = TestStore::new();
+    let base = "https://pay.example/problems/";
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).problem_base(base).render_rejection(render));
+    store.fail_next(Verb::Claim);
+    let answer = lab.post("k", "a").await;
+    let uri = format!("{base}store-unavailable");
+    assert_eq!(answer.json(), json!(["store-unavailable", base, uri, true, 1, true]));
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (200, Some("1")));
+    assert_eq!(lab.post("a b", "a").await.header("retry-after"), None);
+}

@@ -1,0 +1,181 @@
+//! A second process over the same records, played by the test store: what this process's engine makes of it. Leases and
+//! waiting for runs elsewhere come with the shared stores; here a run elsewhere is in flight, alive or not, and no more
+//! is known of it.
+
+use futures_util::StreamExt as _;
+use tower_idempotency::engine::Reconciled;
+use tower_idempotency::record::Reply;
+use tower_idempotency::server::Resolve;
+use tower_idempotency::store::Store as _;
+use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+
+use crate::common::asked::{Asked, asking, cut_short, found};
+use crate::common::lab::{Gate, Lab, gated, id, post};
+
+const POLICIES: [OnInterrupted<http::Response<bytes::Bytes>>; 2] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
+
+/// A process whose handler stands at `gate`, and another one.
+fn two(policy: &OnInterrupted<http::Response<bytes::Bytes>>, gate: &Gate) -> ([TestStore; 2], [Lab; 2]) {
+    let store = TestStore::new();
+    let stores = [store.beside(), store.beside()];
+    let layer = |store: &TestStore| IdempotencyLayer::new(store.clone()).on_interrupted(policy.clone());
+    let labs =
+        [gated(layer(&stores[0]), gate), Lab::new(layer(&stores[1]), |n| async move { format!("elsewhere {n}") })];
+    (stores, labs)
+}
+
+#[tokio::test]
+async fn a_living_run_elsewhere_is_in_flight_and_compared_and_never_run_beside() {
+    for policy in POLICIES {
+        let gate = Gate::default();
+        let (_, [here, elsewhere]) = two(&policy, &gate);
+        let run = here.spawn(post("k", "a"));
+        gate.arrival().await;
+        elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+        elsewhere.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+        gate.open();
+        assert_eq!(run.await.unwrap().text(), "effect 1");
+        let replay = elsewhere.post("k", "a").await;
+        assert_eq!((replay.text(), replay.is_replay(), elsewhere.effects()), ("effect 1", true, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_was_thought_dead_is_refused_elsewhere_until_its_late_outcome_is_recorded() {
+    let gate = Gate::default();
+    let (stores, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
+    let run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    stores[0].lapse();
+    elsewhere.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    for lab in [&elsewhere, &here] {
+        let replay = lab.post("k", "a").await;
+        assert_eq!((replay.text(), replay.is_replay()), ("effect 1", true));
+    }
+    assert_eq!((here.effects(), elsewhere.effects()), (1, 0));
+}
+
+// "Where somebody took over or settled it, it is refused, and the client is told outcome-unknown."
+#[tokio::test]
+async fn a_run_that_was_taken_over_tells_its_client_that_nobody_knows_and_everybody_the_outcome_that_counts() {
+    let gate = Gate::default();
+    let (stores, [here, elsewhere]) = two(&OnInterrupted::Rerun, &gate);
+    let run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    stores[0].lapse();
+    assert_eq!(elsewhere.post("k", "a").await.text(), "elsewhere 1");
+    gate.open();
+    run.await.unwrap().assert_refusal(500, "outcome-unknown", true, None);
+    for lab in [&elsewhere, &here] {
+        let replay = lab.post("k", "a").await;
+        assert_eq!((replay.text(), replay.is_replay()), ("elsewhere 1", true));
+    }
+}
+
+#[tokio::test]
+async fn an_operator_elsewhere_settles_a_run_that_was_thought_dead_and_has_the_last_word() {
+    let gate = Gate::default();
+    let (stores, [here, _]) = two(&OnInterrupted::Refuse, &gate);
+    let run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    stores[0].lapse();
+    let operator = IdempotencyLayer::new(stores[1].clone());
+    let listed = operator.interrupted(9).await.unwrap()[0];
+    let answer = Resolve::Answer(http::Response::new("told".into()));
+    assert_eq!(operator.resolve(listed.id, listed.fence, answer).await.unwrap(), Reply::Taken);
+    gate.open();
+    assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
+    assert_eq!(here.post("k", "a").await.text(), "told");
+}
+
+// A released row is not an absent one: what an operator forgot is not recorded, and the key is free.
+#[tokio::test]
+async fn what_an_operator_elsewhere_forgot_is_not_recorded_when_its_run_ends_after_all() {
+    let gate = Gate::default();
+    let (stores, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
+    let run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    stores[0].lapse();
+    let operator = IdempotencyLayer::new(stores[1].clone());
+    let listed = operator.interrupted(9).await.unwrap()[0];
+    assert_eq!(operator.resolve(listed.id, listed.fence, Resolve::Forget).await.unwrap(), Reply::Taken);
+    gate.open();
+    assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
+    assert_eq!(elsewhere.post("k", "a").await.text(), "elsewhere 1");
+}
+
+// The retry of a late outcome whose answer was lost, after somebody was asked about its run.
+#[tokio::test(start_paused = true)]
+async fn a_late_outcome_that_is_told_twice_after_a_question_is_known_for_its_own() {
+    let gate = Gate::default();
+    let (stores, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
+    let run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    stores[0].lapse();
+    let asked = Asked::default();
+    let unknown = Lab::counting(asking(stores[1].clone(), asked.says([Reconciled::Unknown])));
+    assert_eq!(unknown.post("k", "a").await.problem(), "outcome-unknown");
+    stores[0].lose_answer(Verb::Complete);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert!(elsewhere.post("k", "a").await.is_replay());
+}
+
+#[tokio::test]
+async fn of_two_askers_one_asks_and_the_other_is_told_that_it_is_in_flight() {
+    let store = TestStore::new();
+    let (stores, gate, asked) = ([store.beside(), store.beside()], Gate::default(), Asked::default());
+    cut_short(&store, "k").await;
+    store.crash();
+    let here = Lab::counting(asking(stores[0].clone(), asked.says_behind(&gate, [found("charged")])));
+    let elsewhere = Lab::counting(asking(stores[1].clone(), asked.says([Reconciled::RunAgain])));
+    let first = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+    gate.open();
+    assert_eq!(first.await.unwrap().text(), "charged");
+    assert_eq!(elsewhere.post("k", "a").await.text(), "charged");
+    assert_eq!((asked.times(), elsewhere.effects()), (1, 0));
+}
+
+#[tokio::test]
+async fn an_asker_that_dies_leaves_the_question_to_the_next_and_its_verdict_counts_for_nothing() {
+    let store = TestStore::new();
+    let (stores, gate, asked) = ([store.beside(), store.beside()], Gate::default(), Asked::default());
+    cut_short(&store, "k").await;
+    store.crash();
+    let here = Lab::counting(asking(stores[0].clone(), asked.says_behind(&gate, [Reconciled::RunAgain])));
+    let elsewhere = Lab::counting(asking(stores[1].clone(), asked.says([found("charged")])));
+    let first = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    stores[0].lapse();
+    assert_eq!(elsewhere.post("k", "a").await.text(), "charged");
+    gate.open();
+    assert_eq!(first.await.unwrap().text(), "charged", "what stands there now");
+    assert_eq!((asked.times(), here.effects() + elsewhere.effects()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_was_recorded_and_never_acknowledged_is_replayed_elsewhere() {
+    let gate = Gate::default();
+    let (stores, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
+    (0..9).for_each(|_| stores[0].lose_answer(Verb::Complete));
+    gate.open();
+    assert_eq!(here.post("k", "a").await.text(), "effect 1");
+    stores[0].crash();
+    let replay = elsewhere.post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), elsewhere.effects()), ("effect 1", true, 0));
+}
+
+#[tokio::test]
+async fn a_store_says_what_other_processes_have_changed() {
+    let (stores, labs) = two(&OnInterrupted::Refuse, &Gate::default());
+    let mut changed = stores[0].changed();
+    let mut own = stores[1].changed();
+    assert_eq!(labs[1].post("k", "a").await.text(), "elsewhere 1");
+    assert_eq!(changed.next().await, Some(id("k")));
+    assert!(futures_util::poll!(own.next()).is_pending(), "its own changes are no news");
+}

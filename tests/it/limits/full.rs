@@ -1,0 +1,125 @@
+//! A full store refuses new keys before anything runs, and never a completion, nor does it forget what it holds.
+
+use futures_util::FutureExt as _;
+use tower_idempotency::store::Store;
+use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
+
+use crate::common::lab::{Gate, Lab, on_disk, post};
+use crate::common::steps::{Steps as _, wish};
+
+// Row: store full, over quota → 503 `store-full`, before the handler; never opened by `fail_open`.
+
+#[tokio::test]
+async fn a_full_store_refuses_new_keys_and_is_never_opened() {
+    for fail_open in [false, true] {
+        let store = MemoryStore::builder().max_records(1).build();
+        let lab = Lab::counting(IdempotencyLayer::new(store).fail_open(fail_open));
+        assert_eq!(lab.post("first", "a").await.text(), "effect 1");
+        lab.post("second", "a").await.assert_refusal(503, "store-full", true, None);
+        assert!(lab.post("first", "a").await.is_replay());
+        assert_eq!(lab.effects(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_full_store_takes_the_outcomes_of_what_is_running() {
+    let store = MemoryStore::builder().max_bytes(1).build();
+    let layer = IdempotencyLayer::new(store);
+    let lab = Lab::new(layer.clone(), |_| async { "x".repeat(100_000) });
+    assert_eq!(lab.post("first", "a").await.body.len(), 100_000);
+    assert_eq!(lab.post("first", "a").await.body.len(), 100_000);
+    lab.post("second", "a").await.assert_refusal(503, "store-full", true, None);
+    assert_eq!((lab.effects(), layer.counts().unrecorded), (1, 0));
+}
+
+fn store_full() -> (u16, String) {
+    (503, "store-full".to_owned())
+}
+
+#[test]
+fn trap_57_many_claims_at_once_take_all_places_and_no_more() {
+    for _ in 0..500 {
+        let store = MemoryStore::builder().max_records(4).build();
+        let claims: Vec<_> = (0..8).map(|number| wish(&format!("k{number}"))).collect();
+        let taken = std::thread::scope(|scope| {
+            let store = &store;
+            let claim = |wish| scope.spawn(move || store.claim(wish).now_or_never().unwrap().is_ok());
+            let claims: Vec<_> = claims.into_iter().map(claim).collect();
+            claims.into_iter().map(|claim| claim.join().unwrap()).filter(|taken| *taken).count()
+        });
+        assert_eq!((taken, store.len()), (4, 4));
+        assert!(store.claim(wish("one more")).now_or_never().unwrap().is_err());
+        assert_eq!(store.len(), 4);
+    }
+}
+
+/// Fills the store with one run, whose outcome takes it beyond any limit of bytes; `fail_open` doesn't open it.
+async fn full_refuses_claims_only<St: Store>(layer: IdempotencyLayer<St>) {
+    let gate = Gate::default();
+    let passed = gate.clone();
+    let lab = Lab::new(layer.fail_open(true), move |_| {
+        let gate = passed.clone();
+        async move {
+            gate.pass().await;
+            "x".repeat(10_000)
+        }
+    });
+    let first = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    gate.open();
+    let first = first.await.unwrap();
+    let refused = lab.post("new", "a").await;
+    assert_eq!(refused.refusal(), store_full());
+    assert_eq!(refused.json()["retry_with_same_key"], true);
+    let retry = lab.post("k", "a").await;
+    assert_eq!((retry.is_replay(), &retry.body), (true, &first.body), "the completion was not refused");
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn trap_57_a_full_store_refuses_new_keys_before_the_handler_and_never_a_completion() {
+    for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
+        let layer = |store| IdempotencyLayer::new(store).on_interrupted(policy.clone());
+        full_refuses_claims_only(layer(MemoryStore::builder().max_records(1).build())).await;
+        full_refuses_claims_only(layer(MemoryStore::builder().max_bytes(1_000).build())).await;
+        let (_directory, store) = on_disk(SledStore::builder().max_records(1));
+        full_refuses_claims_only(IdempotencyLayer::new(store).on_interrupted(policy.clone())).await;
+    }
+}
+
+async fn full_forgets_nothing<St: Store>(layer: IdempotencyLayer<St>) {
+    let gate = Gate::default();
+    let passed = gate.clone();
+    let lab = Lab::new(layer, move |number| {
+        let gate = passed.clone();
+        async move {
+            if number == 5 {
+                gate.pass().await;
+            }
+            format!("effect {number}")
+        }
+    });
+    for key in ["1", "2", "3", "4"] {
+        assert_eq!(lab.post(key, "a").await.text(), format!("effect {key}"));
+    }
+    let running = lab.spawn(post("5", "a"));
+    gate.arrival().await;
+    for number in 0..50 {
+        assert_eq!(lab.post(&format!("new-{number}"), "a").await.refusal(), store_full());
+    }
+    for key in ["1", "2", "3", "4"] {
+        let retry = lab.post(key, "a").await;
+        assert_eq!((retry.text(), retry.is_replay()), (&*format!("effect {key}"), true));
+    }
+    gate.open();
+    assert_eq!(running.await.unwrap().text(), "effect 5");
+    assert!(lab.post("5", "a").await.is_replay());
+    assert_eq!(lab.effects(), 5);
+}
+
+#[tokio::test]
+async fn trap_58_a_full_store_evicts_neither_running_nor_unexpired_records() {
+    full_forgets_nothing(IdempotencyLayer::new(MemoryStore::builder().max_records(5).build())).await;
+    let (_directory, store) = on_disk(SledStore::builder().max_records(5));
+    full_forgets_nothing(IdempotencyLayer::new(store)).await;
+}

@@ -1,0 +1,5 @@
+//! What bounds the layer: bodies, live runs and full stores; it refuses claims and never completions (promise 7).
+
+mod body;
+mod full;
+mod overload;

@@ -1,0 +1,324 @@
+//! Answers that mean "nobody knows": marks, classification, and what becomes of them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post as route;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use tower_idempotency::engine::Effect;
+use tower_idempotency::record::{Reply, Resolution};
+use tower_idempotency::server::{Meaning, Resolve};
+use tower_idempotency::store::{InterruptedRecord, Page, Store};
+use tower_idempotency::test_util::TestStore;
+use tower_idempotency::{
+    Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, SledStore, Unknown,
+};
+use tracing::Level;
+
+use crate::common::asked::{Asked, asking, found};
+use crate::common::lab::{Gate, Lab, frames, keyed, layer, on_disk, post, rerun, settle};
+use crate::common::log::Log;
+use crate::common::steps::Steps as _;
+use crate::common::time::DAY;
+
+/// The card network did not answer.
+fn timed_out() -> Response {
+    (StatusCode::BAD_REQUEST, Unknown, "the card network did not answer").into_response()
+}
+
+#[tokio::test]
+async fn trap_82_a_handler_can_say_that_it_does_not_know() {
+    let layer = layer();
+    let lab = Lab::new(layer.clone(), |_| async { timed_out() });
+    let first = lab.post("k", "a").await;
+    assert_eq!((first.status.as_u16(), first.text()), (400, "the card network did not answer"));
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+    assert_eq!(lab.effects(), 1);
+    let listed = layer.interrupted(9).await.unwrap();
+    assert_eq!(listed.iter().map(|record| record.status).collect::<Vec<_>>(), [Some(400)]);
+    assert_eq!((layer.counts().interrupted, layer.counts().unknown), (1, 1));
+}
+
+#[tokio::test]
+async fn trap_81_statuses_of_what_was_cut_half_way_are_unknown_and_never_replayed() {
+    for status in [408, 502, 504] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let layer = layer();
+        let lab = Lab::new(layer.clone(), move |_| async move { status });
+        assert_eq!(lab.post("k", "a").await.status, status);
+        lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+        assert_eq!((lab.effects(), layer.interrupted(9).await.unwrap()[0].status), (1, Some(status.as_u16())));
+
+        let lab = Lab::new(rerun(), move |_| async move { status });
+        lab.post("k", "a").await;
+        lab.post("k", "a").await;
+        assert_eq!(lab.effects(), 2, "{status} under rerun");
+    }
+}
+
+#[tokio::test]
+async fn a_reconciler_is_asked_about_what_a_handler_does_not_know_and_told_what_it_answered() {
+    let asked = Asked::default();
+    let lab = Lab::new(asking(TestStore::new(), asked.says([found("charged")])), |_| async { timed_out() });
+    assert_eq!(lab.post("k", "a").await.status, 400);
+    let retry = lab.post("k", "a").await;
+    assert_eq!((retry.text(), retry.is_replay(), lab.effects()), ("charged", true, 1));
+    let questions = asked.questions();
+    assert_eq!(questions.iter().map(|run| run.status).collect::<Vec<_>>(), [Some(400)]);
+}
+
+#[tokio::test]
+async fn the_mark_wins_over_the_status_and_over_classify_and_the_safest_of_several() {
+    let all = |meaning: Meaning| layer().classify(move |_: &http::response::Parts, _: Option<&HeaderMap>| meaning);
+    let runs = async |layer: IdempotencyLayer<MemoryStore>, answer: fn() -> Response| {
+        let lab = Lab::new(layer.clone(), move |_| async move { answer() });
+        lab.post("k", "a").await;
+        lab.post("k", "a").await;
+        (lab.effects(), layer.interrupted(9).await.unwrap().len())
+    };
+    for meaning in [Meaning::Final, Meaning::NotStarted, Meaning::Unknown] {
+        assert_eq!(runs(all(meaning), || (StatusCode::GATEWAY_TIMEOUT, Keep).into_response()).await, (1, 0));
+        assert_eq!(runs(all(meaning), || (StatusCode::OK, Release).into_response()).await, (2, 0));
+        assert_eq!(runs(all(meaning), || (StatusCode::OK, Unknown).into_response()).await, (1, 1));
+        assert_eq!(runs(all(meaning), || (Release, Unknown, Keep, "all").into_response()).await, (1, 1));
+        assert_eq!(runs(all(meaning), || (Release, Keep, "both").into_response()).await, (1, 0));
+    }
+    // Under rerun an unknown answer is released, as a panic is; a kept one is not.
+    assert_eq!(runs(rerun(), || (StatusCode::OK, Unknown).into_response()).await, (2, 0));
+    assert_eq!(runs(rerun(), || (StatusCode::BAD_GATEWAY, Keep).into_response()).await, (1, 0));
+}
+
+#[tokio::test]
+async fn a_mark_alone_is_an_answer() {
+    for (answer, status) in
+        [(Release.into_response(), 503), (Keep.into_response(), 200), (Unknown.into_response(), 504)]
+    {
+        assert_eq!(answer.status().as_u16(), status);
+    }
+    let lab = Lab::new(layer(), |_| async { Err::<&str, _>(Unknown) });
+    assert_eq!(lab.post("k", "a").await.status, 504);
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+}
+
+/// An answer as a gRPC server gives it: the status in the trailers, or in the head where there is nothing else.
+fn grpc(code: &'static str, in_head: bool) -> Response {
+    let mut answer = Response::builder().header("content-type", "application/grpc");
+    if in_head {
+        return answer.header("grpc-status", code).body(Body::empty()).unwrap();
+    }
+    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(code))]);
+    answer = answer.header("trailer", "grpc-status");
+    let body = Full::new(Bytes::from("message")).with_trailers(async move { Some(Ok(trailers)) });
+    answer.body(Body::new(body)).unwrap()
+}
+
+#[tokio::test]
+async fn grpc_s_statuses_are_read_from_the_trailers_or_the_head() {
+    for in_head in [false, true] {
+        for (code, is_unknown) in [("0", false), ("1", true), ("2", true), ("4", true), ("5", false), ("14", false)] {
+            let lab = Lab::new(layer(), move |_| async move { grpc(code, in_head) });
+            let first = lab.post("k", "a").await;
+            assert_eq!(first.trailers.is_some(), !in_head);
+            let retry = lab.post("k", "a").await;
+            assert_eq!((retry.problem() == "outcome-unknown", retry.is_replay()), (is_unknown, !is_unknown), "{code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_answer_without_a_status_is_unknown() {
+    for (content_type, body, is_unknown) in [
+        ("application/grpc", "message", true),
+        ("application/grpc+proto", "", true),
+        ("application/grpc-web", "message and trailers", false),
+        ("application/json", "{}", false),
+    ] {
+        let lab = Lab::new(layer(), move |_| async move { ([("content-type", content_type)], body) });
+        lab.post("k", "a").await;
+        assert_eq!(lab.post("k", "a").await.problem() == "outcome-unknown", is_unknown, "{content_type}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_shorter_than_it_declares_is_unknown() {
+    for (length, is_unknown) in [("20", true), ("4", false)] {
+        let answer =
+            move |_| async move { Response::builder().header("content-length", length).body(Body::from("half")) };
+        let lab = Lab::new(layer(), move |number| {
+            let answer = answer(number);
+            async move { answer.await.unwrap() }
+        });
+        assert_eq!(lab.post("k", "a").await.text(), "half");
+        assert_eq!(lab.post("k", "a").await.problem() == "outcome-unknown", is_unknown);
+    }
+}
+
+#[tokio::test]
+async fn classify_is_asked_once_and_when_the_body_is_complete() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let asks = Arc::clone(&asked);
+    let layer =
+        layer().max_response_body(10).classify(move |parts: &http::response::Parts, trailers: Option<&HeaderMap>| {
+            asks.lock().unwrap().push((parts.status.as_u16(), trailers.is_some()));
+            Meaning::Final
+        });
+    let answer = |path: http::Uri| async move {
+        match path.path() {
+            "/trailers" => grpc("0", false),
+            "/long" => "more than ten bytes".into_response(),
+            "/marked" => (Keep, "kept").into_response(),
+            "/broken" => Response::new(frames([Ok("a"), Err("cable")])),
+            _ => panic!("on purpose"),
+        }
+    };
+    let lab = Lab::of(Router::new().fallback(route(answer)).layer(layer));
+    let mut told = Vec::new();
+    for path in ["/trailers", "/long", "/marked", "/broken", "/panic"] {
+        let request = keyed("POST", path, path).body(Body::empty()).unwrap();
+        let response = tower::ServiceExt::oneshot(lab.app.clone(), request).await.unwrap();
+        let _ = response.into_body().collect().await;
+        told.push(std::mem::take(&mut *asked.lock().unwrap()));
+    }
+    assert_eq!(told, [vec![(200, true)], vec![(200, false)], vec![], vec![], vec![]]);
+}
+
+#[tokio::test]
+async fn an_answer_whose_body_breaks_is_unknown_unless_its_handler_said_otherwise() {
+    let broken = |mark: Option<Keep>| {
+        move |_| async move { (mark.map(axum::Extension), Response::new(frames([Ok("a"), Err("cable")]))) }
+    };
+    for (layer, mark, runs, problem) in [
+        (layer(), None, 1, "outcome-unknown"),
+        (rerun(), None, 2, ""),
+        (layer(), Some(Keep), 1, "not-replayable"),
+        (rerun(), Some(Keep), 1, "not-replayable"),
+    ] {
+        let lab = Lab::new(layer, broken(mark));
+        let send = || async {
+            let response = tower::ServiceExt::oneshot(lab.app.clone(), post("k", "a")).await.unwrap();
+            let (parts, body) = response.into_parts();
+            (parts.status, body.collect().await.map(|body| body.to_bytes()).ok())
+        };
+        assert_eq!(send().await, (StatusCode::OK, None), "the client sees the failure");
+        let (_, body) = send().await;
+        assert_eq!(body.is_some_and(|body| String::from_utf8_lossy(&body).contains(problem)), !problem.is_empty());
+        assert_eq!(lab.effects(), runs);
+    }
+}
+
+#[tokio::test]
+async fn those_who_waited_for_an_answer_that_means_nothing_are_told_so() {
+    let gate = Gate::default();
+    let behind = gate.clone();
+    let lab = Lab::new(layer(), move |_| {
+        let gate = behind.clone();
+        async move {
+            gate.pass().await;
+            timed_out()
+        }
+    });
+    let first = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    let waiting = lab.spawn(post("k", "a"));
+    settle().await;
+    gate.open();
+    assert_eq!(first.await.unwrap().status, 400);
+    waiting.await.unwrap().assert_refusal(409, "outcome-unknown", false, None);
+}
+
+/// Leaves operations that were answered with these statuses, and one that panicked.
+async fn outage<St: Store>(layer: IdempotencyLayer<St>, statuses: &[u16]) {
+    let lab = Lab::of(
+        Router::new()
+            .fallback(route(|uri: http::Uri| async move {
+                let status = uri.path()[1..].parse().expect("on purpose");
+                StatusCode::from_u16(status).unwrap()
+            }))
+            .layer(layer),
+    );
+    let paths = statuses.iter().map(|status| format!("/{status}")).chain(["/panics".to_owned()]);
+    let all = paths
+        .enumerate()
+        .map(|(number, path)| lab.send(keyed("POST", &path, &format!("key-{number}")).body(Body::empty()).unwrap()));
+    join_all(all).await;
+}
+
+#[tokio::test]
+async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
+    let (_directory, store) = on_disk(SledStore::builder());
+    let layer = IdempotencyLayer::new(store);
+    let statuses: Vec<_> = (0..300).map(|number| if number % 3 == 0 { 502 } else { 504 }).collect();
+    outage(layer.clone(), &statuses).await;
+    assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 301);
+    let bad = layer.interrupted_with_status(StatusCode::BAD_GATEWAY, 1_000).await.unwrap();
+    assert_eq!(bad.len(), 100);
+    assert_eq!(layer.interrupted_with_status(StatusCode::GATEWAY_TIMEOUT, 7).await.unwrap().len(), 7);
+    assert_eq!(layer.interrupted_with_status(StatusCode::OK, 7).await.unwrap().len(), 0);
+
+    let settled = layer.resolve_all(bad.iter().map(|record| (*record, Resolve::Forget))).await;
+    assert_eq!(settled.iter().map(|(record, _)| *record).collect::<Vec<_>>(), bad, "in their order");
+    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Reply::Taken))));
+    assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 201);
+    // What is settled already, or can't be recorded, is said of each.
+    let late = layer.interrupted_with_status(StatusCode::GATEWAY_TIMEOUT, 1).await.unwrap()[0];
+    let long = http::Response::new(Bytes::from(vec![0; 2 << 20]));
+    let decisions = [(bad[0], Resolve::Forget), (late, Resolve::Answer(long))];
+    let settled: Vec<_> = layer.resolve_all(decisions).await.into_iter().map(|(_, settled)| settled).collect();
+    assert!(matches!(&settled[..], [Ok(Reply::Refused), Err(_)]), "{settled:?}");
+}
+
+#[tokio::test]
+async fn many_messages_are_settled_at_once() {
+    let once = Once::new(MemoryStore::new());
+    for number in 0..100_u8 {
+        let effect = |_| async { Err::<Bytes, _>(Effect::Unknown("the queue's broker did not answer")) };
+        once.run(RecordId::from_bytes([number; 32]), Fingerprint::of(b"m"), effect).await.unwrap_err();
+    }
+    let listed = once.interrupted(1_000).await.unwrap();
+    assert!(listed.len() == 100 && listed.iter().all(|record| record.status.is_none()));
+    let outcome = Resolution::Outcome { outcome: Bytes::from("sent"), retention: DAY };
+    let settled = once.resolve_all(listed.iter().map(|record| (*record, outcome.clone()))).await;
+    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Reply::Taken))));
+    assert!(once.interrupted(1_000).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
+    let (directory, store) = on_disk(SledStore::builder());
+    outage(IdempotencyLayer::new(store.clone()), &[502]).await;
+    let listed = store.interrupted(Page::first(9)).await.unwrap();
+    for record in &listed {
+        assert!(store.inquire(record.id, record.fence).await.unwrap().is_some());
+    }
+    let statuses = |listed: &[InterruptedRecord]| BTreeSet::from_iter(listed.iter().map(|record| record.status));
+    assert_eq!(statuses(&listed), BTreeSet::from([None, Some(502)]));
+    store.close().await.unwrap();
+    let store = SledStore::open(directory.path()).unwrap();
+    assert_eq!(statuses(&store.interrupted(Page::first(9)).await.unwrap()), statuses(&listed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_one_line_a_minute_and_not_one_an_answer() {
+    let log = Log::begin(Level::INFO);
+    let layer = layer();
+    let lab = Lab::new(layer.clone(), |_| async { StatusCode::BAD_GATEWAY });
+    let lines = || log.lines();
+    for number in 0..50 {
+        lab.post(&format!("a{number}"), "a").await;
+    }
+    let first = lines();
+    assert!(first.len() == 1 && first[0].contains("WARN") && first[0].contains("status=502 count=1"), "{first:?}");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    lab.post("b", "a").await;
+    let second = lines();
+    assert!(second.len() == 1 && second[0].contains("count=50"), "{second:?}");
+    assert_eq!(layer.counts().unknown, 51);
+}

@@ -1,0 +1,386 @@
+//! What `OnInterrupted::Reconcile` promises: the application is asked about operations that were cut short, and what it
+//! says is done.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::any;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, SET_COOKIE};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use tower_idempotency::engine::{
+    Effect, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, RunContext,
+};
+use tower_idempotency::record::{Fence, Reply, Resolution};
+use tower_idempotency::server::{KeptHeaders, Meaning};
+use tower_idempotency::store::{Page, Store};
+use tower_idempotency::test_util::{ManualClock, TestStore};
+use tower_idempotency::{
+    Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release, SledStore,
+};
+
+use crate::common::asked::{Asked, asking, cut_short, found};
+use crate::common::lab::{Answer, Gate, Lab, charge_print, id, keyed, on_disk, post};
+use crate::common::time::{DAY, HOUR, NOON};
+
+// "Here is the outcome."
+
+/// An answer with all that a replay has to give back, and a cookie that it must not.
+fn receipt() -> Response<Bytes> {
+    let body: Vec<u8> = (0..10_000_u32).map(|n| n.to_le_bytes()[0] ^ 0xa5).collect();
+    let receipt = Response::builder().status(201).header("x-part", "1").header("location", "/charges/17");
+    let receipt = receipt.header("x-part", HeaderValue::from_bytes(b"caf\xe9").unwrap()).header(SET_COOKIE, "of=first");
+    receipt.body(body.into()).unwrap()
+}
+
+/// Asserts that it is the receipt, as a retry gets it.
+#[track_caller]
+fn assert_replay(answer: &Answer) {
+    let (mut parts, body) = receipt().into_parts();
+    parts.headers.remove(SET_COOKIE);
+    parts.headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
+    parts.headers.insert(CONTENT_LENGTH, body.len().into());
+    assert_eq!((answer.status, &answer.headers, &answer.trailers), (parts.status, &parts.headers, &None));
+    assert!(answer.body == body, "{} bytes, or others", answer.body.len());
+}
+
+async fn found_is_replayed<St: Store + Clone>(store: St) {
+    cut_short(&store, "k").await;
+    let asked = Asked::default();
+    let layer = asking(store, asked.says([Reconciled::Outcome(receipt()), found("another")]));
+    let lab = Lab::counting(layer.clone());
+    for _ in 0..3 {
+        assert_replay(&lab.post("k", "a").await);
+    }
+    let counts = layer.counts();
+    assert_eq!((counts.reconciled, counts.replays, counts.runs, counts.live), (1, 3, 0, 0));
+    assert_eq!((asked.times(), lab.effects(), layer.interrupted(9).await.unwrap().len()), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn an_outcome_that_the_application_found_is_replayed_to_all_retries_and_nothing_runs() {
+    found_is_replayed(MemoryStore::new()).await;
+    let store = TestStore::new();
+    found_is_replayed(store.clone()).await;
+    let restarted = Lab::counting(IdempotencyLayer::new(store.reopen()));
+    assert_replay(&restarted.post("k", "a").await);
+    let (directory, store) = on_disk(SledStore::builder());
+    found_is_replayed(store.clone()).await;
+    store.close().await.unwrap();
+    let restarted = Lab::counting(IdempotencyLayer::new(SledStore::open(directory.path()).unwrap()));
+    assert_replay(&restarted.post("k", "a").await);
+    assert_eq!(restarted.effects(), 0);
+}
+
+#[tokio::test]
+async fn an_outcome_that_was_found_is_kept_as_the_layers_options_say_whatever_their_order() {
+    let (clock, asked) = (ManualClock::new(NOON), Asked::default());
+    let store = TestStore::with_clock(clock.clone());
+    cut_short(&store, "k").await;
+    let kept = KeptHeaders::default().with([SET_COOKIE]);
+    let layer = asking(store, asked.says([Reconciled::Outcome(receipt())])).kept_headers(kept).retention(HOUR);
+    let lab = Lab::counting(layer.replay_header_name("x-again".parse().unwrap()));
+    let retry = lab.post("k", "a").await;
+    assert_eq!((retry.header("set-cookie"), retry.header("x-again")), (Some("of=first"), Some("true")));
+    clock.advance(HOUR - Duration::from_secs(1));
+    assert_eq!(lab.post("k", "a").await, retry);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!((lab.post("k", "a").await.text(), asked.times()), ("effect 1", 1), "kept from when it was found");
+}
+
+type Log = Arc<Mutex<Vec<RunContext>>>;
+
+/// Delivers a message under the id `k`: its effect is logged, and ends as `end` says.
+async fn deliver<St: Store>(
+    once: &Once<St>,
+    log: &Log,
+    end: Result<&'static str, Effect<&'static str>>,
+) -> Result<Outcome, OnceError<&'static str>> {
+    let log = Arc::clone(log);
+    let effect = move |context: RunContext| async move {
+        log.lock().unwrap().push(context);
+        end.map(Bytes::from)
+    };
+    once.run(id("k"), Fingerprint::of(b"m"), effect).await
+}
+
+/// Delivers it for the first time; nobody knows what came of it.
+async fn deliver_first<St: Store>(store: St, log: &Log) {
+    let cut = deliver(&Once::new(store), log, Err(Effect::Unknown("no answer"))).await;
+    assert!(matches!(cut, Err(OnceError::Effect("no answer"))), "{cut:?}");
+}
+
+fn once<St: Store>(store: St, reconciler: Reconciler) -> Once<St> {
+    Once::new(store).on_interrupted(OnInterrupted::Reconcile(reconciler))
+}
+
+#[tokio::test]
+async fn a_redelivered_message_gets_the_bytes_that_the_application_found() {
+    let (store, log, asked) = (TestStore::new(), Log::default(), Asked::default());
+    deliver_first(store.clone(), &log).await;
+    let once = once(store, asked.says([Reconciled::Outcome("it was sent".into())]));
+    for _ in 0..3 {
+        let outcome = deliver(&once, &log, Ok("sent again")).await.unwrap();
+        assert_eq!((&outcome.bytes[..], outcome.replayed), (&b"it was sent"[..], true));
+    }
+    assert_eq!((asked.times(), log.lock().unwrap().len(), once.counts().reconciled), (1, 1, 1));
+}
+
+// "Run it again."
+
+#[tokio::test]
+async fn what_may_run_again_runs_once_knows_that_it_does_and_its_outcome_is_recorded() {
+    let (store, log, asked) = (TestStore::new(), Log::default(), Asked::default());
+    deliver_first(store.clone(), &log).await;
+    let once = once(store.reopen(), asked.says([Reconciled::RunAgain]));
+    for replayed in [false, true, true] {
+        let outcome = deliver(&once, &log, Ok("sent")).await.unwrap();
+        assert_eq!((&outcome.bytes[..], outcome.replayed), (&b"sent"[..], replayed));
+    }
+    let runs = log.lock().unwrap().clone();
+    let [first, second] = &runs[..] else { panic!("two runs") };
+    assert_eq!((first.attempt(), first.rerun()), (1, Rerun::No));
+    assert_eq!((second.attempt(), second.rerun()), (2, Rerun::Yes));
+    assert!(second.fence() > asked.questions()[0].fence, "newer than what it was asked under");
+    assert_eq!((asked.times(), once.counts().reconciled), (1, 0));
+}
+
+#[tokio::test]
+async fn what_may_run_again_runs_for_the_request_that_asked() {
+    let (directory, store) = on_disk(SledStore::builder());
+    cut_short(&store, "k").await;
+    store.close().await.unwrap();
+    let (store, asked) = (SledStore::open(directory.path()).unwrap(), Asked::default());
+    let handler = |context: IdempotencyContext| async move { format!("{} {:?}", context.attempt(), context.rerun()) };
+    let layer = asking(store, asked.says([Reconciled::RunAgain]));
+    let lab = Lab::of(Router::new().fallback(any(handler)).layer(layer.clone()));
+    for replayed in [false, true] {
+        let answer = lab.post("k", "a").await;
+        assert_eq!((answer.text(), answer.is_replay()), ("2 Yes", replayed));
+    }
+    assert_eq!((asked.times(), layer.counts().runs), (1, 1));
+}
+
+// "Still unknown."
+
+#[tokio::test]
+async fn what_is_still_unknown_is_refused_and_the_next_retry_asks_again() {
+    let (store, asked) = (TestStore::new(), Asked::default());
+    cut_short(&store, "k").await;
+    let layer = asking(store, asked.says([Reconciled::Unknown, Reconciled::Unknown, found("charged")]));
+    let lab = Lab::counting(layer.clone());
+    for times in 1..=2 {
+        lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
+        assert_eq!((asked.times(), layer.interrupted(9).await.unwrap().len()), (times, 1));
+    }
+    for _ in 0..2 {
+        assert_eq!(lab.post("k", "a").await.text(), "charged");
+    }
+    assert_eq!((asked.times(), lab.effects(), layer.counts().reconciled), (3, 0, 1));
+}
+
+#[tokio::test]
+async fn a_client_whose_own_run_is_cut_short_is_told_to_come_back_with_the_key() {
+    let asked = Asked::default();
+    let layer = asking(TestStore::new(), asked.says([found("charged")]));
+    let lab = Lab::new(layer, |_| async { panic!("on purpose") as &str });
+    lab.post("k", "a").await.assert_refusal(500, "outcome-unknown", true, None);
+    assert_eq!((lab.post("k", "a").await.text(), asked.times(), lab.effects()), ("charged", 1, 1));
+}
+
+// What is asked.
+
+/// The question after each of three redeliveries, an hour apart.
+async fn asked_thrice<St: Store>(store: St, log: &Log, clock: &ManualClock) -> Vec<InterruptedRun> {
+    let asked = Asked::default();
+    let once = once(store, asked.says([Reconciled::Unknown]));
+    for _ in 0..3 {
+        clock.advance(HOUR);
+        assert!(matches!(deliver(&once, log, Ok("sent")).await, Err(OnceError::OutcomeUnknown)));
+    }
+    asked.questions()
+}
+
+fn assert_asked(questions: &[InterruptedRun], log: &Log) {
+    let runs = log.lock().unwrap().clone();
+    let [run] = &runs[..] else { panic!("one run") };
+    for question in questions {
+        assert_eq!((question.id, question.attempt, question.began), (id("k"), 1, NOON.plus(HOUR)), "as it was begun");
+        assert_eq!(question.derived_key("charge"), run.derived_key("charge"));
+        assert_ne!(question.derived_key("charge"), question.derived_key("mail"));
+    }
+    let fences: Vec<Fence> = questions.iter().map(|question| question.fence).collect();
+    assert!(fences[0] > run.fence() && fences.is_sorted_by(|one, next| one < next), "{:?}, {fences:?}", run.fence());
+}
+
+#[tokio::test]
+async fn a_question_names_the_run_as_it_was_begun_and_a_fence_newer_than_all_before() {
+    let (clock, log) = (ManualClock::new(NOON), Log::default());
+    let store = TestStore::with_clock(clock.clone());
+    clock.advance(HOUR);
+    deliver_first(store.clone(), &log).await;
+    let mut questions = asked_thrice(store.reopen(), &log, &clock).await;
+    questions.extend(asked_thrice(store.reopen(), &log, &clock).await);
+    assert_asked(&questions, &log);
+}
+
+#[tokio::test]
+async fn a_question_names_the_run_as_it_was_begun_over_a_store_on_disk_and_its_restarts() {
+    let (clock, log) = (ManualClock::new(NOON), Log::default());
+    let (directory, mut store) = on_disk(SledStore::builder().clock(clock.clone()));
+    clock.advance(HOUR);
+    deliver_first(store.clone(), &log).await;
+    let mut questions = Vec::new();
+    for _ in 0..2 {
+        store.close().await.unwrap();
+        store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
+        questions.extend(asked_thrice(store.clone(), &log, &clock).await);
+    }
+    assert_asked(&questions, &log);
+}
+
+#[tokio::test]
+async fn a_question_about_a_run_that_ran_again_names_that_attempt() {
+    let (clock, log, asked) = (ManualClock::new(NOON), Log::default(), Asked::default());
+    let store = TestStore::with_clock(clock.clone());
+    deliver_first(store.clone(), &log).await;
+    clock.advance(HOUR);
+    let once = once(store, asked.says([Reconciled::RunAgain, Reconciled::Unknown]));
+    deliver(&once, &log, Err(Effect::Unknown("no answer"))).await.unwrap_err();
+    deliver(&once, &log, Ok("sent")).await.unwrap_err();
+    let [first, second] = asked.questions()[..] else { panic!("two questions") };
+    assert_eq!((first.attempt, first.began), (1, NOON));
+    assert_eq!((second.attempt, second.began), (2, NOON), "nothing of it is older than its first attempt");
+    assert!(second.fence > log.lock().unwrap()[1].fence());
+}
+
+#[tokio::test]
+async fn questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_it_was_cut_short() {
+    let (clock, asked) = (ManualClock::new(NOON), Asked::default());
+    let store = TestStore::with_clock(clock.clone());
+    cut_short(&store, "k").await;
+    let layer = asking(store, asked.says([Reconciled::Unknown]));
+    let lab = Lab::counting(layer.clone());
+    let before = layer.interrupted(9).await.unwrap()[0];
+    assert_eq!((before.since, before.expires), (NOON, NOON.plus(DAY)));
+    for hour in 1..24 {
+        clock.advance(HOUR);
+        lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
+        let mut after = layer.interrupted(9).await.unwrap()[0];
+        assert_eq!(after.fence, asked.questions()[hour - 1].fence, "what an operator settles it by");
+        after.fence = before.fence;
+        assert_eq!(after, before);
+    }
+    clock.advance(HOUR);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1", "the key is free");
+    assert_eq!(asked.times(), 23);
+}
+
+// Who is asked about.
+
+/// The same request from somebody else.
+fn as_mallory() -> http::Request<Body> {
+    keyed("POST", "/charges", "k").header("authorization", "Bearer mallory").body("a".into()).unwrap()
+}
+
+async fn others_are_refused(lab: &Lab) {
+    lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+    let refused = lab.send(as_mallory()).await;
+    refused.assert_refusal(422, "credentials-changed", false, None);
+    assert!(refused.text().contains("Do not mint a new key"));
+}
+
+#[tokio::test]
+async fn another_request_with_the_key_is_refused_before_during_and_after_and_nobody_is_asked_about_it() {
+    for verdict in [Reconciled::Unknown, found("charged")] {
+        let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
+        cut_short(&store, "k").await;
+        let lab = Lab::counting(asking(store, asked.says_behind(&gate, [verdict])));
+        others_are_refused(&lab).await;
+        assert_eq!(asked.times(), 0);
+        let retry = lab.spawn(post("k", "a"));
+        gate.arrival().await;
+        others_are_refused(&lab).await;
+        assert!(!retry.is_finished());
+        gate.open();
+        retry.await.unwrap();
+        others_are_refused(&lab).await;
+        assert_eq!((asked.times(), lab.effects()), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn another_message_under_the_id_is_refused_and_nobody_is_asked_about_it() {
+    let (store, log, asked) = (TestStore::new(), Log::default(), Asked::default());
+    deliver_first(store.clone(), &log).await;
+    let once = once(store, asked.says([Reconciled::RunAgain]));
+    let effect = |_| async { Ok::<_, Effect<&str>>(Bytes::new()) };
+    let refused = once.run(id("k"), Fingerprint::of(b"another"), effect).await;
+    assert!(matches!(refused, Err(OnceError::Mismatch(_))), "{refused:?}");
+    assert_eq!(asked.times(), 0);
+}
+
+// Runs under this policy: as under `Refuse`.
+
+#[tokio::test]
+async fn a_run_leaves_a_durable_claim_before_its_handler_starts() {
+    for (policy, is_listed) in [
+        (OnInterrupted::Reconcile(Asked::default().says([found("charged")])), 1),
+        (OnInterrupted::Refuse, 1),
+        (OnInterrupted::Rerun, 0),
+    ] {
+        let store = TestStore::new();
+        let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()).on_interrupted(policy));
+        let request = lab.spawn(post("k", "a"));
+        gate.arrival().await;
+        assert_eq!(store.reopen().interrupted(Page::first(9)).await.unwrap().len(), is_listed);
+        request.abort();
+    }
+}
+
+#[tokio::test]
+async fn only_what_says_that_nothing_happened_frees_the_key() {
+    let asked = Asked::default();
+    let teapots_are_free = |parts: &Parts, trailers: Option<&HeaderMap>| {
+        if parts.status == 418 { Meaning::NotStarted } else { Meaning::of_answer(parts, trailers) }
+    };
+    let layer = || asking(TestStore::new(), asked.says([found("charged")])).classify(teapots_are_free);
+    for (status, effects) in [(503, 1), (429, 1), (401, 1), (200, 1), (418, 2)] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let lab = Lab::new(layer(), move |_| async move { status });
+        for _ in 0..2 {
+            assert_eq!(lab.post("k", "a").await.status, status);
+        }
+        assert_eq!(lab.effects(), effects, "{status}");
+    }
+    let lab = Lab::new(layer(), |number| async move { (StatusCode::CREATED, Release, format!("busy {number}")) });
+    assert_eq!(lab.post("k", "a").await.text(), "busy 1");
+    assert_eq!(lab.post("k", "a").await.text(), "busy 2");
+    assert_eq!(asked.times(), 0);
+}
+
+#[tokio::test]
+async fn the_layer_says_that_it_asks() {
+    let layer = asking(MemoryStore::new(), Asked::default().says([found("charged")]));
+    assert!(format!("{layer:?}").contains("on_interrupted: Reconcile"));
+}
+
+#[tokio::test]
+async fn an_operator_may_settle_what_the_application_does_not_know() {
+    let (store, asked) = (TestStore::new(), Asked::default());
+    let stale = cut_short(&store, "k").await;
+    let once = once(store, asked.says([Reconciled::Unknown]));
+    let outcome = |outcome| Resolution::Outcome { outcome: Bytes::from_static(outcome), retention: DAY };
+    let effect = |_| async { Ok::<_, Effect<&str>>(Bytes::new()) };
+    let print = charge_print().with_credentials().finish();
+    assert!(matches!(once.run(id("k"), print, effect).await, Err(OnceError::OutcomeUnknown)));
+    let listed = once.interrupted(9).await.unwrap()[0];
+    // Listed before the question: to be listed again.
+    assert_eq!(once.resolve(stale.id, stale.fence, outcome(b"stale")).await.unwrap(), Reply::Refused);
+    assert_eq!(once.resolve(listed.id, listed.fence, outcome(b"it was sent")).await.unwrap(), Reply::Taken);
+    assert_eq!(once.run(id("k"), print, effect).await.unwrap().bytes, "it was sent");
+    assert_eq!(asked.times(), 1);
+}

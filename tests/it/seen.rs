@@ -1,0 +1,164 @@
+//! What is seen of it all: refusals and replays are counted by kind and logged as one event each, in the span of their
+//! request, without key, body or credentials.
+
+use axum::body::Body;
+use axum::routing::post as route;
+use http::{Request, StatusCode};
+use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::{IdempotencyLayer, Key, MemoryStore, RecordId, Rejection, RejectionKind, Scope};
+use tracing::{Instrument as _, Level};
+
+use crate::common::lab::{Gate, Lab, at_once, id, keyed, post};
+use crate::common::log::{Log, logged};
+
+#[tokio::test]
+async fn each_refusal_is_counted_by_its_kind() {
+    let store = TestStore::new();
+    let scope = |parts: &http::request::Parts| match parts.headers.contains_key("x-stranger") {
+        true => Err(Rejection::custom(StatusCode::UNAUTHORIZED, "Unauthorized", "Sign in first.")),
+        false => Ok(Scope::new("alice")),
+    };
+    let layer = IdempotencyLayer::new(store.clone()).require_key(true).max_request_body(5).scope(scope);
+    let lab = Lab::new(layer.clone(), |_| async { StatusCode::BAD_GATEWAY });
+    lab.send(Request::post("/").body(Body::empty()).unwrap()).await;
+    lab.post("a b", "a").await;
+    lab.post("a b", "a").await;
+    lab.post("k", "too long").await;
+    lab.post("k", "a").await;
+    lab.post("k", "b").await;
+    lab.post("k", "a").await;
+    lab.send(keyed("POST", "/", "k").header("x-stranger", "1").body(Body::empty()).unwrap()).await;
+    store.fail_next(Verb::Claim);
+    lab.post("other", "a").await;
+    let counts = layer.counts();
+    let refused = [
+        (RejectionKind::KeyMissing, 1),
+        (RejectionKind::KeyMalformed, 2),
+        (RejectionKind::BodyTooLarge, 1),
+        (RejectionKind::KeyReused, 1),
+        (RejectionKind::OutcomeUnknown, 1),
+        (RejectionKind::StoreUnavailable, 1),
+        (RejectionKind::Custom, 1),
+        (RejectionKind::InFlight, 0),
+    ];
+    for (kind, count) in refused {
+        assert_eq!(counts.refused(kind), count, "{}", kind.slug());
+    }
+    let all = RejectionKind::ALL.iter().chain([&RejectionKind::Custom]).map(|kind| counts.refused(*kind)).sum::<u64>();
+    assert_eq!(all, 8);
+}
+
+#[tokio::test]
+async fn each_refusal_and_each_replay_is_one_event_that_plain_fmt_shows() {
+    let layer = IdempotencyLayer::new(MemoryStore::new()).require_key(true);
+    let lab = Lab::counting(layer);
+    let log = Log::begin(Level::DEBUG);
+    let short = id("secret-key").short();
+    lab.post("secret-key", "secret-body").await;
+    assert_eq!(log.lines(), [""; 0], "a first run is none");
+    lab.post("secret-key", "secret-body").await;
+    lab.post("secret-key", "other").await;
+    lab.post("secret key", "secret-body").await;
+    let lines = log.lines();
+    let [replay, reused, malformed] = &lines[..] else { panic!("{lines:#?}") };
+    for (line, parts) in [
+        (replay, vec!["DEBUG", "tower_idempotency: replayed", &*format!("record_id=\"{short}\""), "status=200"]),
+        (reused, vec!["INFO", "refused: key-reused", &*format!("record_id=\"{short}\""), "status=422"]),
+        (malformed, vec!["INFO", "refused: key-malformed", "status=400"]),
+    ] {
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+        assert!(!line.contains("secret"), "neither key nor body: {line}");
+    }
+}
+
+#[tokio::test]
+async fn the_levels_are_options() {
+    let layer = IdempotencyLayer::new(MemoryStore::new());
+    let layer = layer.refusal_level(Level::WARN).replay_level(Level::INFO);
+    let lab = Lab::counting(layer);
+    let log = Log::begin(Level::INFO);
+    lab.post("k", "a").await;
+    lab.post("k", "a").await;
+    lab.post("k", "b").await;
+    let lines = log.lines();
+    let [replay, refused] = &lines[..] else { panic!("{lines:#?}") };
+    assert!(replay.starts_with("INFO") && refused.starts_with("WARN"), "{lines:#?}");
+    // By default replays are not shown at INFO.
+    let quiet =
+        Lab::of(axum::Router::new().fallback(route(async || "done")).layer(IdempotencyLayer::new(MemoryStore::new())));
+    quiet.send(post("k", "a")).await;
+    quiet.send(post("k", "a")).await;
+    assert_eq!(log.lines(), [""; 0]);
+}
+
+#[test]
+fn trap_25_neither_key_nor_body_nor_credentials_are_logged_but_the_record_id_s_beginning_is() {
+    const KEY: &str = "super-secret-key";
+    let log = logged(async {
+        let store = TestStore::new();
+        let layer = IdempotencyLayer::new(store.clone()).max_request_body(100);
+        let gate = Gate::default();
+        let handler = gate.clone();
+        let lab = Lab::new(layer.clone(), move |number| {
+            let gate = handler.clone();
+            async move {
+                gate.pass().await;
+                assert!(number < 3, "on purpose");
+                "private answer"
+            }
+        });
+        let request = |body: &str| {
+            let request = keyed("POST", "/charges?card=plastic", KEY).header("authorization", "Bearer hunter2");
+            request.body(Body::from(format!("private {body}"))).unwrap()
+        };
+        // A run, one that waits, a replay, refusals of all kinds, and faults.
+        let first = lab.spawn(request("body"));
+        gate.arrival().await;
+        let mut waiter = Box::pin(lab.send(request("body")));
+        assert!(at_once(&mut waiter).is_none());
+        gate.open();
+        assert!(first.await.unwrap().text() == "private answer" && waiter.await.is_replay());
+        assert!(lab.send(request("body")).await.is_replay());
+        assert_eq!(lab.send(request("mismatch")).await.status, 422);
+        assert_eq!(lab.send(request(&"long".repeat(100))).await.status, 413);
+        assert_eq!(lab.post(&format!("{KEY},malformed"), "private body").await.status, 400);
+        store.fail_next(Verb::Claim);
+        assert_eq!(lab.post(&format!("{KEY}-2"), "private body").await.status, 503);
+        (0..3).for_each(|_| store.fail_next(Verb::Complete));
+        assert_eq!(lab.post(&format!("{KEY}-2"), "private body").await.text(), "private answer");
+        assert_eq!(lab.post(&format!("{KEY}-3"), "private body").await.status, 500);
+        assert_eq!(layer.counts().interrupted, 1);
+        let _stall = store.stall(Verb::Claim);
+        assert_eq!(lab.post(&format!("{KEY}-4"), "private body").await.status, 503);
+    });
+    for secret in ["super-secret", "private", "hunter2", "plastic"] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert!(line.is_none(), "{secret} in: {line:?}");
+    }
+    let id = RecordId::new(None, &Key::new(KEY).unwrap());
+    assert!(!log.contains(&id.to_string()), "the whole record id");
+    let closed: Vec<_> = log.lines().filter(|line| line.contains("close") && line.contains(&id.short())).collect();
+    let spans_with =
+        |fields: &[&str]| closed.iter().filter(|line| fields.iter().all(|field| line.contains(field))).count();
+    assert_eq!(spans_with(&["outcome=\"ran\"", "ran_ms="]), 1, "{closed:?}");
+    assert_eq!(spans_with(&["outcome=\"replayed\"", "waited_ms="]), 1, "{closed:?}");
+    assert_eq!(spans_with(&["outcome=\"replayed\""]), 2, "{closed:?}");
+    assert_eq!(spans_with(&["outcome=\"key-reused\""]), 1, "{closed:?}");
+    for said in ["the store failed", "answered without a record", "the handler panicked", "the store has not answered"]
+    {
+        assert!(log.contains(said), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn trap_18_the_span_goes_along_with_the_run() {
+    let lab = Lab::new(IdempotencyLayer::new(MemoryStore::new()), |_| async { tracing::info!("charging") });
+    let log = Log::begin(Level::INFO);
+    lab.post("k", "a").instrument(tracing::info_span!("request", tenant = 7)).await;
+
+    let lines = log.lines();
+    let line = lines.iter().find(|line| line.contains("charging")).expect("the handler's line");
+    let record_id = &id("k").to_string()[..8];
+    assert!(line.contains(&format!("request{{tenant=7}}:exchange{{record_id=\"{record_id}\"")), "{line}");
+    assert_eq!(lab.effects(), 1);
+}

@@ -1,0 +1,217 @@
+//! In doubt, refuse: while the store is away, slow or silent, nothing runs (promise 7).
+
+use tower_idempotency::record::Reply;
+use tower_idempotency::server::Resolve;
+use tower_idempotency::store::Store as _;
+use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+
+use crate::common::lab::{Lab, effect, frames, id, no_run_is_left, post, settle};
+use crate::common::time::HOUR;
+
+// Row: store away, poisoned or timed out at the claim → 503 `store-unavailable` + `Retry-After`.
+
+#[tokio::test]
+async fn a_store_that_is_away_is_a_refusal_and_nothing_runs() {
+    let store = TestStore::new();
+    let (lab, layer) = Lab::with_layer(&store);
+    store.fail_next(Verb::Claim);
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!((lab.effects(), layer.counts().runs), (0, 0));
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1", "the key is free");
+    store.crash();
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    lab.post("new", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!((lab.effects(), layer.counts().live), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_times_out_is_refused_and_undone_when_the_store_is_back() {
+    for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
+        let store = TestStore::new();
+        let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
+        let lab = Lab::counting(layer.clone());
+        let stall = store.hold_answers(Verb::Claim);
+        lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+        // The claim is still on its way, so that its slot is kept.
+        lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+        assert_eq!((lab.effects(), layer.counts().live), (0, 1));
+        stall.release();
+        assert!(layer.drain(HOUR).await.is_complete(), "the claim was answered, and given back");
+        let after = lab.behind(IdempotencyLayer::new(store.reopen()), effect);
+        assert_eq!(after.post("k", "a").await.text(), "effect 1", "it left no trace");
+    }
+}
+
+// "A recovering disk first makes all those dead claims durable and then releases them, ahead of the living."
+#[tokio::test(start_paused = true)]
+async fn trap_83_a_claim_to_which_the_store_comes_too_late_is_not_done() {
+    for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
+        let store = TestStore::new();
+        let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
+        let lab = Lab::counting(layer.clone());
+        let (stall, released) = (store.stall(Verb::Claim), store.stall(Verb::Release));
+        lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+        stall.release();
+        assert!(layer.drain(HOUR).await.is_complete(), "there is nothing to be given back");
+        drop(released);
+        let after = lab.behind(IdempotencyLayer::new(store.reopen()), effect);
+        assert_eq!(after.post("k", "a").await.text(), "effect 1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_a_claim_that_timed_out_runs_once_the_store_is_back() {
+    let store = TestStore::new();
+    let (lab, layer) = Lab::with_layer(&store);
+    let stall = store.stall(Verb::Claim);
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    stall.release();
+    no_run_is_left(&layer).await;
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    assert!(lab.post("k", "a").await.is_replay());
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_never_ends_is_bounded_and_the_claim_decides() {
+    let store = TestStore::new();
+    let (lab, layer) = Lab::with_layer(&store);
+    let _stall = store.stall(Verb::Load);
+    let began = tokio::time::Instant::now();
+    for replayed in [false, true] {
+        let answer = lab.post("k", "a").await;
+        assert_eq!((answer.text(), answer.is_replay()), ("effect 1", replayed));
+    }
+    let stall = store.stall(Verb::Claim);
+    lab.post("new", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!(
+        (began.elapsed().as_secs(), lab.effects()),
+        (10, 1),
+        "two and a half seconds each, of the paused clock, and as many for the claim"
+    );
+    stall.release();
+    no_run_is_left(&layer).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_for_its_own_sake_touches_no_store() {
+    let store = TestStore::new();
+    let (lab, _) = Lab::with_layer(&store);
+    store.crash();
+    let cut_off = post("k", frames([Ok("ha"), Err("reset by peer")]));
+    lab.send(cut_off).await.assert_refusal(400, "body-incomplete", true, None);
+    lab.post("", "a").await.assert_refusal(400, "key-malformed", false, None);
+    assert_eq!(lab.effects(), 0);
+}
+
+#[tokio::test]
+async fn a_claim_of_which_nobody_learns_whether_it_was_made_runs_nothing_and_is_not_mistaken_for_a_run() {
+    let store = TestStore::new();
+    let (lab, layer) = Lab::with_layer(&store);
+    store.lose_answer(Verb::Claim);
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    // The store may hold it: this process knows that no run of its own is under way.
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+    let listed = layer.interrupted(9).await.unwrap();
+    assert_eq!((listed.len(), lab.effects()), (1, 0));
+    assert_eq!(layer.resolve(listed[0].id, listed[0].fence, Resolve::Forget).await.unwrap(), Reply::Taken);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1", "an operator frees it");
+}
+
+#[tokio::test]
+async fn under_rerun_a_claim_of_which_nobody_learns_does_not_block_its_key() {
+    let store = TestStore::new();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun));
+    store.lose_answer(Verb::Claim);
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!(lab.effects(), 0);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    assert!(lab.post("k", "a").await.is_replay());
+}
+
+#[tokio::test]
+async fn a_look_up_that_fails_is_made_good_by_the_claim() {
+    for fail_open in [false, true] {
+        let store = TestStore::new();
+        let layer = IdempotencyLayer::new(store.clone()).fail_open(fail_open);
+        let lab = Lab::counting(layer.clone());
+        for replayed in [false, true] {
+            store.fail_next(Verb::Load);
+            let answer = lab.post("k", "a").await;
+            assert_eq!((answer.text(), answer.is_replay()), ("effect 1", replayed));
+        }
+        assert_eq!((lab.effects(), layer.counts().unprotected), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn taking_over_a_run_that_was_cut_short_survives_faults_of_the_store() {
+    let store = TestStore::new();
+    let cut_short = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
+    assert_eq!(cut_short.post("k", "a").await.problem(), "outcome-unknown");
+    let lab = cut_short.behind(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun), effect);
+    store.fail_next(Verb::Reclaim);
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!(lab.effects(), 1);
+    store.lose_answer(Verb::Reclaim);
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!(lab.effects(), 1);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 2");
+    assert!(lab.post("k", "a").await.is_replay());
+    assert_eq!(lab.effects(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn taking_over_that_timed_out_leaves_the_earlier_outcome_unknown() {
+    let store = TestStore::new();
+    let cut_short = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
+    assert_eq!(cut_short.post("k", "a").await.problem(), "outcome-unknown");
+    let rerun = IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
+    let stall = store.hold_answers(Verb::Reclaim);
+    cut_short.behind(rerun.clone(), effect).post("k", "a").await.assert_refusal(
+        503,
+        "store-unavailable",
+        true,
+        Some("1"),
+    );
+    stall.release();
+    no_run_is_left(&rerun).await;
+    // What the first run did is as unknown as before.
+    assert_eq!(rerun.interrupted(9).await.unwrap().len(), 1);
+    let refuse = cut_short.behind(IdempotencyLayer::new(store), effect);
+    refuse.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(cut_short.effects(), 1);
+}
+
+#[tokio::test]
+async fn trap_56_a_store_that_is_away_refuses_before_the_handler() {
+    let store = TestStore::new();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    store.fail_next(Verb::Claim);
+    let refused = lab.post("k", "a").await;
+    assert_eq!(refused.refusal(), (503, "store-unavailable".to_owned()));
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.json()["retry_with_same_key"], true);
+    assert_eq!(lab.effects(), 0);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    store.crash();
+    assert_eq!(lab.post("new", "a").await.refusal(), (503, "store-unavailable".to_owned()));
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_68_a_claim_that_takes_too_long_is_given_back() {
+    let store = TestStore::new();
+    let layer = IdempotencyLayer::new(store.clone());
+    let lab = Lab::counting(layer.clone());
+    let stall = store.hold_answers(Verb::Claim);
+    assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
+    assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
+    stall.release();
+    settle().await;
+    assert_eq!((layer.counts().live, lab.effects()), (0, 0));
+    assert!(store.load(id("k")).await.unwrap().is_none(), "the claim that came late was released");
+    assert_eq!((lab.post("k", "a").await.text(), lab.effects()), ("effect 1", 1));
+}

@@ -1,0 +1,125 @@
+//! `fail_open` runs a request without protection while the store is away, and counts it; never beside a run, nor what
+//! is known.
+
+use tower_idempotency::test_util::{TestStore, Verb};
+use tower_idempotency::{IdempotencyLayer, OnInFlight};
+
+use crate::common::lab::{Gate, Lab, gated, no_run_is_left, post, settle};
+use crate::common::time::HOUR;
+
+// … with `fail_open` and no slot or remembered outcome for the key: runs unprotected, counted, logged.
+
+fn open(store: &TestStore) -> (Lab, IdempotencyLayer<TestStore>) {
+    let layer = IdempotencyLayer::new(store.clone()).fail_open(true);
+    (Lab::counting(layer.clone()), layer)
+}
+
+#[tokio::test]
+async fn fail_open_runs_unprotected_while_the_store_is_away() {
+    let store = TestStore::new();
+    let (lab, layer) = open(&store);
+    store.crash();
+    for run in ["effect 1", "effect 2"] {
+        let answer = lab.post("k", "a").await;
+        assert_eq!((answer.text(), answer.is_replay()), (run, false), "a retry is a second effect, as documented");
+    }
+    let counts = layer.counts();
+    assert_eq!((counts.unprotected, counts.runs, counts.unrecorded, counts.live), (2, 2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fail_open_runs_unprotected_when_the_claim_times_out_and_the_late_claim_is_refused_from_then_on() {
+    let store = TestStore::new();
+    let (lab, layer) = open(&store);
+    let stall = store.hold_answers(Verb::Claim);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    // Its claim is still on its way, so that the run has its slot: nothing runs beside it.
+    lab.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+    stall.release();
+    no_run_is_left(&layer).await;
+    assert_eq!(layer.interrupted(9).await.unwrap().len(), 1, "operators see that it ran under no claim of its own");
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!((lab.effects(), layer.counts().unprotected), (1, 1));
+}
+
+// A seeded fault: the claim of which nobody learned is taken for one under which nothing ran.
+#[tokio::test]
+async fn a_run_that_fail_open_let_go_ahead_under_a_claim_of_which_nobody_learned_is_not_run_again() {
+    let store = TestStore::new();
+    let (lab, layer) = open(&store);
+    store.lose_answer(Verb::Claim);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    assert_eq!(layer.counts().unprotected, 1);
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(lab.effects(), 1, "the claim is that of a handler that ran");
+}
+
+#[tokio::test]
+async fn fail_open_never_runs_beside_a_run_that_is_under_way() {
+    let store = TestStore::new();
+    let layer = IdempotencyLayer::new(store.clone()).fail_open(true).on_in_flight(OnInFlight::Reject);
+    let (lab, gate) = Lab::gated(layer.clone());
+    let first = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    store.crash();
+    lab.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+    gate.open();
+    assert_eq!(first.await.unwrap().text(), "effect 1");
+    assert_eq!((lab.effects(), layer.counts().unprotected), (1, 0));
+}
+
+#[tokio::test]
+async fn fail_open_never_runs_what_this_process_remembers() {
+    let store = TestStore::new();
+    let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()).fail_open(true));
+    let first = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    store.crash();
+    gate.open();
+    assert_eq!(first.await.unwrap().text(), "effect 1");
+    let retry = lab.post("k", "a").await;
+    assert_eq!((retry.text(), retry.is_replay(), lab.effects()), ("effect 1", true, 1));
+}
+
+#[tokio::test]
+async fn fail_open_starts_nothing_once_the_process_is_shutting_down() {
+    let store = TestStore::new();
+    let (lab, layer) = open(&store);
+    assert!(layer.drain(HOUR).await.is_complete(), "no run is left, and nobody waits for one that begins now");
+    store.crash();
+    assert_eq!(lab.post("k", "a").await.status, 503);
+    assert_eq!(lab.effects(), 0);
+}
+
+#[tokio::test]
+async fn trap_70_fail_open_opens_nothing_for_a_key_with_a_run_under_way() {
+    let (store, gate) = (TestStore::new(), Gate::default());
+    let layer = IdempotencyLayer::new(store.clone()).fail_open(true);
+    let lab = gated(layer.clone(), &gate);
+    let first = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    store.crash();
+    let duplicate = lab.spawn(post("k", "a"));
+    settle().await;
+    assert_eq!((duplicate.is_finished(), lab.effects()), (false, 1), "it waits for the run");
+    gate.open();
+    assert_eq!(first.await.unwrap().text(), "effect 1");
+    assert!(duplicate.await.unwrap().is_replay());
+    let late = lab.post("k", "a").await;
+    assert_eq!((late.text(), late.is_replay()), ("effect 1", true), "this process remembers the outcome");
+    assert_eq!((lab.effects(), layer.counts().unprotected), (1, 0));
+    assert_eq!(lab.post("new", "a").await.text(), "effect 2", "of a new key nothing is known");
+    assert_eq!(layer.counts().unprotected, 1);
+}
+
+#[tokio::test]
+async fn fail_open_runs_without_a_store_and_counts_it() {
+    for (open, status, effects) in [(true, 200, 1), (false, 503, 0)] {
+        let store = TestStore::new();
+        store.fail_next(Verb::Claim);
+        let layer = IdempotencyLayer::new(store).fail_open(open);
+        let lab = Lab::counting(layer.clone());
+        assert_eq!(lab.post("k", "a").await.status, status);
+        assert_eq!((lab.effects(), layer.counts().unprotected), (effects, effects as u64));
+    }
+}

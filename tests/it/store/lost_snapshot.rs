@@ -1,0 +1,152 @@
+//! sled's snapshot is gone, by a power cut during an opening or by somebody's hand: nothing is lost, or the opening
+//! says so.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use tower_idempotency::SledStore;
+use tower_idempotency::record::State;
+use tower_idempotency::store::{OpenError, Store as _};
+
+use crate::common::lab::{done, hold, id};
+use crate::common::steps::Steps as _;
+use crate::common::time::DAY;
+
+const SEGMENT: usize = 8 * 1024 * 1024;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn open(&self) -> Result<SledStore, OpenError> {
+        SledStore::open(self.path())
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        fs::read(self.path().join("db")).unwrap()
+    }
+
+    /// Which of the segments begin with a header.
+    fn headers(&self) -> Vec<bool> {
+        self.bytes().chunks(SEGMENT).map(|segment| segment.iter().take(20).any(|byte| *byte != 0)).collect()
+    }
+
+    fn lose_the_snapshot(&self) {
+        let names = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path());
+        let snapshots = names.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("snap."));
+        assert_eq!(snapshots.map(fs::remove_file).map(Result::unwrap).count(), 1);
+    }
+}
+
+async fn record(store: &SledStore, name: &str, outcome: &'static str) {
+    let held = hold(store, name).await;
+    store.complete(done(held, outcome, DAY)).await.unwrap();
+}
+
+/// A store of which a record is left, in the last of its segments; the one before has been overwritten. And the log as it
+/// was before that.
+async fn emptied() -> (Place, Vec<u8>) {
+    // Which of its pages sled moves, and when, is its own affair.
+    for _ in 0..5 {
+        if let Some(emptied) = try_to_empty().await {
+            return emptied;
+        }
+    }
+    panic!("sled never let go of the first segment");
+}
+
+async fn try_to_empty() -> Option<(Place, Vec<u8>)> {
+    let place = Place::new();
+    let store = place.open().unwrap();
+    // What is written in the place of something else leaves nothing in the segment that it stood in.
+    let mut number = 0_u8;
+    while place.headers().len() < 2 {
+        number = number.wrapping_add(1);
+        write(&store, &vec![number; 100_000]).await;
+    }
+    write(&store, b"").await;
+    record(&store, "kept", "an answer").await;
+    store.close().await.unwrap();
+    // sled moves what is left of a segment bit by bit, and overwrites what it has left when it is opened.
+    for number in 0..20 {
+        let before = place.bytes();
+        let store = place.open().unwrap();
+        if place.headers() == [false, true] {
+            store.close().await.unwrap();
+            return Some((place, before));
+        }
+        write(&store, &[number]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        store.close().await.unwrap();
+    }
+    None
+}
+
+/// Writes, in a tree of the application's own.
+async fn write(store: &SledStore, bytes: &[u8]) {
+    store.db().unwrap().open_tree("own").unwrap().insert("key", bytes).unwrap();
+    store.sync().await.unwrap();
+}
+
+async fn has_its_record(place: &Place) {
+    for _ in 0..2 {
+        let store = place.open().unwrap();
+        let record = store.load(id("kept")).await.unwrap().expect("it is not lost");
+        assert!(matches!(record.state, State::Completed { outcome, .. } if outcome == "an answer"));
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_store_whose_snapshot_is_lost_has_all_its_records() {
+    let (place, _) = emptied().await;
+    place.lose_the_snapshot();
+    has_its_record(&place).await;
+}
+
+#[tokio::test]
+async fn so_has_one_of_which_a_segment_was_overwritten_in_part() {
+    // Of what an opening overwrote, this much had not reached the disk.
+    for left in [4_096, SEGMENT / 2, SEGMENT - 4_096] {
+        let (place, before) = emptied().await;
+        place.lose_the_snapshot();
+        let mut bytes = place.bytes();
+        bytes[..left].copy_from_slice(&before[..left]);
+        fs::write(place.path().join("db"), &bytes).unwrap();
+        has_its_record(&place).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_which_sled_would_find_nothing_is_not_opened_and_stays_as_it_is() {
+    let place = Place::new();
+    let store = place.open().unwrap();
+    record(&store, "kept", "an answer").await;
+    store.close().await.unwrap();
+    let mut damaged = place.bytes();
+    damaged[7] ^= 1;
+    for bytes in [damaged, vec![0; SEGMENT]] {
+        fs::write(place.path().join("db"), &bytes).unwrap();
+        let error = place.open().unwrap_err();
+        assert!(matches!(error, OpenError::Database { .. }), "{error}");
+        assert!(error.to_string().contains("restore the directory from a backup"), "{error}");
+        assert!(place.bytes() == bytes, "nothing was overwritten");
+    }
+}
+
+#[tokio::test]
+async fn a_store_whose_database_was_removed_is_not_begun_anew() {
+    let place = Place::new();
+    place.open().unwrap().close().await.unwrap();
+    fs::remove_file(place.path().join("db")).unwrap();
+    let error = place.open().unwrap_err();
+    assert!(matches!(error, OpenError::Database { .. }), "{error}");
+}
