@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::engine::{EffectError, OnceError, Rerun, Resolved, RunContext};
-use tower_idempotency::internals::{Reply, Resolution};
+use tower_idempotency::internals::Resolution;
 use tower_idempotency::store::{InterruptedRun, Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, MemoryStore, OnInFlight, OnInterrupted, Once};

@@ -9,7 +9,6 @@ use axum::{Extension, Json, Router};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower_idempotency::internals::{Records as _, State};
-use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, RecordId};
 

@@ -7,9 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
-use http::Response;
 use tokio::runtime::Runtime;
 use tower_idempotency::engine::{CommitError, EffectError};
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError};

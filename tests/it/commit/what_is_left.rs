@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{CommitError, OnceError, RunContext};
 use tower_idempotency::internals::{Completion, Hold, Page, Records as _, Reply, Settlement, State};
-use tower_idempotency::store::{Abort, Store as _};
+use tower_idempotency::store::Abort;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 

@@ -5,8 +5,7 @@
 use futures_util::StreamExt as _;
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::{Reconciled, Resolved};
-use tower_idempotency::internals::{Records as _, Reply};
-use tower_idempotency::store::Store as _;
+use tower_idempotency::internals::Records as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 

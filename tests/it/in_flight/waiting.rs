@@ -15,7 +15,6 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_idempotency::engine::{EffectError, OnceError};
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, Once};
 

@@ -7,7 +7,6 @@ use futures_util::poll;
 use http::StatusCode;
 use tower::ServiceExt as _;
 use tower_idempotency::internals::{Records as _, State};
-use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Release};
 

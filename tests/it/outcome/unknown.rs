@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use tower_idempotency::engine::{EffectError, Resolved};
-use tower_idempotency::internals::{Page, Records as _, Reply, Resolution};
+use tower_idempotency::internals::{Page, Records as _, Resolution};
 use tower_idempotency::server::Meaning;
 use tower_idempotency::store::{InterruptedRun, Store};
 use tower_idempotency::test_util::TestStore;
@@ -26,7 +26,6 @@ use crate::common::asked::{Asked, asking, found};
 use crate::common::lab::{Gate, Lab, frames, keyed, layer, on_disk, post, rerun, settle};
 use crate::common::log::Log;
 use crate::common::steps::Steps as _;
-use crate::common::time::DAY;
 
 /// The card network did not answer.
 fn timed_out() -> Response {

@@ -5,7 +5,7 @@ use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
 use tower_idempotency::internals::{Page, Records as _, State};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, Stall, StoreCall, TestStore};
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
+use tower_idempotency::{IdempotencyLayer, SledStore};
 
 use crate::common::asked::{Asked, Verdict, asking, counted, cut_short, found};
 use crate::common::lab::{Gate, Lab, id, on_disk, post, settle};

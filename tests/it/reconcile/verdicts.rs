@@ -15,7 +15,7 @@ use http_body_util::Full;
 use tower_idempotency::engine::{
     EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, Resolved, RunContext,
 };
-use tower_idempotency::internals::{Fence, Page, Records as _, Reply, Resolution};
+use tower_idempotency::internals::{Fence, Page, Records as _, Resolution};
 use tower_idempotency::server::{KeptHeaders, Meaning};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, TestStore};
@@ -82,7 +82,8 @@ async fn an_outcome_that_was_found_is_kept_as_the_layers_options_say_whatever_th
     let store = TestStore::with_clock(clock.clone());
     cut_short(&store, "k").await;
     let kept = KeptHeaders::default().with([SET_COOKIE]);
-    let layer = asking(store, asked.says([Reconciled::Outcome(receipt().map(Full::new))])).kept_headers(kept).retention(HOUR);
+    let layer =
+        asking(store, asked.says([Reconciled::Outcome(receipt().map(Full::new))])).kept_headers(kept).retention(HOUR);
     let lab = Lab::counting(layer.replay_header_name("x-again".parse().unwrap()));
     let retry = lab.post("k", "a").await;
     assert_eq!((retry.header("set-cookie"), retry.header("x-again")), (Some("of=first"), Some("true")));
