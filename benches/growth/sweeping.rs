@@ -50,7 +50,7 @@ pub(crate) async fn tell(report: &mut Report) {
         let swept = before + (serial - first) - store.len();
         assert!(store.len() > before - EXPIRE, "there is more to be swept to the end");
         rates.push(swept as f64 / began.elapsed().as_secs_f64());
-        while tower_idempotency::store::Store::sweep(&store, 10_000).await.unwrap() > 0 {}
+        while tower_idempotency::internals::Records::sweep(&store, 10_000).await.unwrap() > 0 {}
     }
     let group = format!("{CLIENTS} at once, while {EXPIRE} records are swept");
     report.row(&group, "p99 without", "µs", p99.theirs());

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use shuttle::future::JoinHandle;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::engine::RunContext;
-use tower_idempotency::internals::{Reply, Resolution};
+use tower_idempotency::engine::{Resolved, RunContext};
+use tower_idempotency::internals::Resolution;
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::test_util::{ManualClock, Stall, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint, MemoryStore, OnInterrupted, Once};
@@ -56,12 +56,12 @@ impl Life {
                 (AnyStore::new(test.clone()), Some(test))
             }
         };
-        let on_interrupted = match plan.policy {
-            Policy::Refuse => OnInterrupted::Refuse,
-            Policy::Rerun | Policy::Atomic => OnInterrupted::Rerun,
-            Policy::Reconcile => OnInterrupted::Reconcile(reconciler(&ledger).timeout(plan.timeout())),
+        let once = Once::new(store).on_in_flight(plan.on_in_flight);
+        let once = match plan.policy {
+            Policy::Refuse => once.on_interrupted(OnInterrupted::Refuse),
+            Policy::Rerun | Policy::Atomic => once.on_interrupted(OnInterrupted::Rerun),
+            Policy::Reconcile => once.reconcile_with(reconciler(&ledger).timeout(plan.timeout())),
         };
-        let once = Once::new(store).on_in_flight(plan.on_in_flight).on_interrupted(on_interrupted);
         let once = once.retention(LONG).max_run(plan.max_run());
         let twin = once.clone().retention(LONG);
         Self { plan, machine: Machine::new(), once, twin, test, stalls: Mutex::default(), ledger }
@@ -229,7 +229,7 @@ impl Life {
         let resolving = self.once.resolve(listed.id, listed.fence, resolution);
         // Who goes away leaves it to its task.
         let settled = if stays { Some(resolving.await) } else { resolving.now_or_never() };
-        let is_done = matches!(settled, Some(Ok(Reply::Taken)));
+        let is_done = matches!(settled, Some(Ok(Resolved::Settled)));
         self.ledger.see(if is_done { "resolved" } else { "not resolved" });
         if let Some((ticket, outcome)) = ticket
             && is_done

@@ -35,7 +35,7 @@ pub struct Plan {
     /// Runs that are dropped, by their number, and how many breaths after they began.
     pub cuts: Vec<(usize, usize)>,
     /// Verbs that are held up until an [`Act::GoOn`].
-    pub stalls: Vec<Verb>,
+    pub stalls: Vec<StoreCall>,
     /// What fails from the beginning.
     pub faults: Vec<Act>,
     /// What else happens, and after how many breaths.
@@ -116,9 +116,9 @@ pub enum Act {
     /// The verbs that were held up go on.
     GoOn,
     /// The next call of a verb fails.
-    Fail(Verb),
+    Fail(StoreCall),
     /// The next call of a verb is done, but its answer is lost.
-    LoseAnswer(Verb),
+    LoseAnswer(StoreCall),
     /// The process is shutting down.
     Drain,
     /// An operator settles what was interrupted; or goes away before he is answered.
@@ -184,7 +184,7 @@ impl Plan {
     }
 
     /// The same, for what the application is asked.
-    pub fn time_out(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         if self.knows.iter().any(|knows| matches!(knows, Knows::Hangs)) { MAX_RUN } else { LONG }
     }
 

@@ -107,7 +107,7 @@ fn drain() -> Plan {
     Plan { acts, endings: Draw.some(2, || Draw.pick(&FAILURES)), ..any() }
 }
 
-const FALLIBLE: [Verb; 9] = [
+const FALLIBLE: [StoreCall; 9] = [
     StoreCall::Load,
     StoreCall::Claim,
     StoreCall::Reclaim,

@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tower_idempotency::engine::{
-    EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Refusal, RunContext, SentApart,
+    EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, RunContext, SentApart,
 };
-use tower_idempotency::internals::{Applied, Reply, Transition};
-use tower_idempotency::store::Store as _;
+use tower_idempotency::internals::{Applied, Records as _, Reply, Transition};
 use tower_idempotency::{AnyStore, Key, RecordId};
 
 use crate::history::Told;

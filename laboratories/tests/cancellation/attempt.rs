@@ -138,7 +138,7 @@ impl Attempt {
     }
 
     fn layer(&self) -> Layer {
-        (self.case.options)(self.home.layer().on_interrupted(self.handler.policy(self.policy)))
+        (self.case.options)(self.handler.set_policy(self.home.layer(), self.policy))
     }
 
     fn request(&self, shape: Shape) -> Request<Body> {

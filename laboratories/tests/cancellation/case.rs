@@ -65,15 +65,15 @@ pub(crate) enum Meanwhile {
     /// The process begins to shut down, and then the gate is opened.
     Drain,
     /// The store does not answer for a moment.
-    Slow(Verb),
+    Slow(StoreCall),
     /// The store does not answer for longer than it is waited for.
-    Stalled(Verb),
+    Stalled(StoreCall),
     /// The store does it, and does not say so for longer than it is waited for.
-    Held(Verb),
+    Held(StoreCall),
     /// The store does it, and its answer is lost.
-    Lost(Verb),
+    Lost(StoreCall),
     /// The store refuses it.
-    Fails(Verb),
+    Fails(StoreCall),
 }
 
 /// What is true in the end.

@@ -8,7 +8,7 @@ use http::Response;
 use tokio::task::{JoinHandle, yield_now};
 use tower::{Service as _, ServiceExt as _};
 use tower_idempotency::Resolution;
-use tower_idempotency::internals::Reply;
+use tower_idempotency::engine::Resolved;
 use tower_idempotency::test_util::{Stall, StoreCall};
 
 use crate::handler::{Act, Handler, Layer, Phase, Policy, told};
@@ -33,7 +33,7 @@ pub(crate) struct Group {
     /// What the handler does.
     pub(crate) script: &'static [Act],
     /// Where the store does not answer any more.
-    pub(crate) stall: Option<Verb>,
+    pub(crate) stall: Option<StoreCall>,
 }
 
 impl Group {
@@ -111,7 +111,7 @@ impl Lab {
     }
 
     fn layer(&self, cut: &Cut) -> Layer {
-        self.home.layer().on_interrupted(cut.handler.policy(self.group.policy))
+        cut.handler.set_policy(self.home.layer(), self.group.policy)
     }
 
     /// Sends the request in a task of its own, whose polls `point` counts.
@@ -278,7 +278,7 @@ impl Lab {
         let took_place = cut.handler.effects() > 0 || committed.contains(&cut.key);
         let answer = if took_place { Resolution::Outcome(Response::new("by hand".into())) } else { Resolution::Forget };
         match layer.resolve(listed.id, listed.fence, answer).await {
-            Ok(Reply::Taken) => self.retry(cut, false).await,
+            Ok(Resolved::Settled) => self.retry(cut, false).await,
             other => Err(format!("{}: an operator is told {other:?}", cut.key)),
         }
     }

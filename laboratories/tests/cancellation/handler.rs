@@ -141,7 +141,7 @@ impl Handler {
     }
 
     /// The policy for its key. Asked about a run that was interrupted, it looks whether that had its effect.
-    pub(crate) fn policy(&self, policy: Policy) -> OnInterrupted<Response<bytes::Bytes>> {
+    pub(crate) fn set_policy(&self, layer: Layer, policy: Policy) -> Layer {
         let handler = self.clone();
         let look = move |_| {
             let handler = handler.clone();
@@ -154,9 +154,9 @@ impl Handler {
             }
         };
         match policy {
-            Policy::Refuse => OnInterrupted::Refuse,
-            Policy::Rerun => OnInterrupted::Rerun,
-            Policy::Reconcile => OnInterrupted::Reconcile(Reconciler::new(look)),
+            Policy::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
+            Policy::Rerun => layer.on_interrupted(OnInterrupted::Rerun),
+            Policy::Reconcile => layer.reconcile_with(Reconciler::<Response<Body>>::new(look)),
         }
     }
 

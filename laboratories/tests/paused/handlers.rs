@@ -134,11 +134,12 @@ impl Key {
             let found = Reconciled::Outcome(Response::new("charged, as the ledger says".into()));
             async move { if charged { found } else { Reconciled::RunAgain } }
         };
-        let layer = IdempotencyLayer::new(store.clone()).max_run(MAX_RUN).on_interrupted(match self.policy {
-            Policy::Refuse => OnInterrupted::Refuse,
-            Policy::Rerun => OnInterrupted::Rerun,
-            Policy::Reconcile => OnInterrupted::Reconcile(Reconciler::new(look)),
-        });
+        let layer = IdempotencyLayer::new(store.clone()).max_run(MAX_RUN);
+        let layer = match self.policy {
+            Policy::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
+            Policy::Rerun => layer.on_interrupted(OnInterrupted::Rerun),
+            Policy::Reconcile => layer.reconcile_with(Reconciler::<Response<Body>>::new(look)),
+        };
         let key = self.clone();
         let handler = service_fn(move |mut request: Request<Body>| {
             let context = request.extensions_mut().remove().expect("the layer has put it there");

@@ -53,7 +53,7 @@ pub(crate) enum First {
 /// Which verb is held up, and what the key goes through.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
-    verb: Verb,
+    verb: StoreCall,
     policy: Policy,
     first: First,
     /// Whether the first call was before.
@@ -136,11 +136,12 @@ impl Key {
             let found = Reconciled::Outcome(Response::new("charged, as the ledger says".into()));
             async move { if charged { found } else { Reconciled::RunAgain } }
         };
-        let layer = IdempotencyLayer::new(store.clone()).on_interrupted(match policy {
-            Policy::Refuse => OnInterrupted::Refuse,
-            Policy::Rerun => OnInterrupted::Rerun,
-            Policy::Reconcile => OnInterrupted::Reconcile(Reconciler::new(look)),
-        });
+        let layer = IdempotencyLayer::new(store.clone());
+        let layer = match policy {
+            Policy::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
+            Policy::Rerun => layer.on_interrupted(OnInterrupted::Rerun),
+            Policy::Reconcile => layer.reconcile_with(Reconciler::<Response<Body>>::new(look)),
+        };
         let key = self.clone();
         let handler = service_fn(move |_: Request<Body>| key.clone().act());
         BoxCloneSyncService::new(ServiceBuilder::new().layer(layer).service(handler))

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tower_idempotency::engine::{
-    CommitError, EffectError, InterruptedRun, OnceError, Reconciled, Reconciler, Refusal, RunContext,
+    CommitError, EffectError, InterruptedRun, OnceError, Reconciled, Reconciler, Resolved, RunContext,
 };
-use tower_idempotency::internals::{Completion, Fence, Reply, Resolution, Settlement, State};
-use tower_idempotency::store::{Abort, InterruptedRun, Store as _, StoreError, TransactionTree};
+use tower_idempotency::internals::{Completion, Fence, Records as _, Reply, Resolution, Settlement, State};
+use tower_idempotency::store::{Abort, StoreError, TransactionTree};
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 
 use super::key::{self, Kind, RETENTION};
@@ -83,7 +83,7 @@ impl Operations {
         }
     }
 
-    async fn handle(self, key: u64, context: RunContext) -> Result<Bytes, Effect<Failure>> {
+    async fn handle(self, key: u64, context: RunContext) -> Result<Bytes, EffectError<Failure>> {
         self.tell(Note::Began(key));
         tokio::task::yield_now().await;
         let fence = context.fence().0;
@@ -104,7 +104,7 @@ impl Operations {
     }
 
     /// The effect and the record of its outcome, in one transaction: it counts how often it took place.
-    async fn commit(&self, key: u64, context: &RunContext, gives_up: bool) -> Result<Bytes, Effect<Failure>> {
+    async fn commit(&self, key: u64, context: &RunContext, gives_up: bool) -> Result<Bytes, EffectError<Failure>> {
         let outcome = key::outcome(key, context.fence().0);
         let effect = move |[committed]: [TransactionTree<'_>; 1]| {
             let count = committed.get(key.to_be_bytes())?.map_or(0, |count| number(&count));
@@ -191,7 +191,7 @@ impl Operations {
         let resolution = if took_place { Resolution::Outcome(bytes) } else { Resolution::Forget };
         self.tell(Note::Settling { key, outcome: outcome.clone() });
         if let Ok(settled) = self.refuse.resolve(key::id(key), fence, resolution).await {
-            assert_eq!(settled, Reply::Taken, "{key}: nobody else settles it");
+            assert_eq!(settled, Resolved::Settled, "{key}: nobody else settles it");
             self.tell(Note::Settled { key, outcome });
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tower_idempotency::clock::{ManualClock, Timestamp};
+use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{RecordId, SledStore};
 
