@@ -1,6 +1,7 @@
 //! Effect and record in one transaction, so exactly once: `cargo run --example atomic`.
 //!
 //! The balance is kept in a tree of the store's own database. A crash leaves the payment and its record, or neither.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use axum::body::{Body, to_bytes};
 use axum::extract::State;

@@ -2,6 +2,7 @@
 //!
 //! A queue that gets no acknowledgement delivers again. The mail is sent once all the same, and the second delivery is
 //! given the first one's outcome.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,5 @@
 //! The layer on a hyper server, without axum: `cargo run --example hyper`.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::convert::Infallible;
 

@@ -78,7 +78,7 @@
 //! | message lost | the handler asks again under its derived key, or answers that it does not know, and its retry gets what the policy says | `a_derived_key_depends_on_the_step_and_on_nothing_that_changes_between_attempts`, `trap_82_a_handler_can_say_that_it_does_not_know` |
 //! | answer lost | the client is gone: the run goes on | `a_client_that_hangs_up_has_charged_once_and_its_retry_is_a_replay` |
 //! | process killed | interrupted: refused, run again or asked about, as the policy says | `a_retry_after_a_crash_is_refused` |
-//! | thread paused | past `max_run`, or a time-out inside, its future is dropped: interrupted | `trap_69_a_handler_that_hangs_is_dropped_after_max_run`, `the_guide_says_what_clients_see_of_layers_inside_and_outside` |
+//! | thread paused | past `max_run`, or a timeout inside, its future is dropped: interrupted | `trap_69_a_handler_that_hangs_is_dropped_after_max_run`, `the_guide_says_what_clients_see_of_layers_inside_and_outside` |
 //! | disk full | the handler's own affair; what it writes to its own trees is durable after `sync`, or an error | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | disk error | the same | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | as killed | `what_was_said_before_a_power_cut_holds_after_it` |
@@ -146,7 +146,7 @@
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | no new fence: refused, and asked by the next retry | `a_question_that_the_store_fails_before_is_not_asked_and_a_later_retry_asks_it` |
-//! | answer lost | its time-out: still unknown | `trap_74_a_verdict_after_its_time_out_counts_for_nothing` |
+//! | answer lost | its timeout: still unknown | `trap_74_a_verdict_after_its_time_out_counts_for_nothing` |
 //! | process killed | still interrupted, and asked again | `an_operation_whose_process_crashes_during_the_question_is_still_interrupted_and_asked_about_again` |
 //! | thread paused | what it says late counts for nothing | `trap_74_what_was_said_to_an_earlier_question_changes_nothing_once_another_is_open` |
 //! | disk full | the verdict is told to nobody; asked again | `a_verdict_that_the_store_fails_to_record_is_told_to_nobody_and_asked_for_again` |

@@ -54,6 +54,6 @@
 //!
 //! ## outcome-unknown
 //! Status 409, or 500 for the request whose own run it was. The operation **may have taken place**: its run was interrupted by a
-//! crash, a panic, an error or a time-out, or its handler answered that it does not know. Find out before you use a new key; the operator can settle it. Where the server finds
+//! crash, a panic, an error or a timeout, or its handler answered that it does not know. Find out before you use a new key; the operator can settle it. Where the server finds
 //! out by itself, `retry_with_same_key` is true. Status 503: the store failed while the operation was being committed; try again
 //! later with the same key.

@@ -88,7 +88,7 @@ impl Connections {
                 ended = &mut connection => ended,
                 first = timeout(HEAD, begun.notified()) => match first {
                     Ok(()) => connection.await,
-                    // hyper has no time-out for what comes before it knows which HTTP it is.
+                    // hyper has no timeout for what comes before it knows which HTTP it is.
                     Err(_) => return,
                 },
             };

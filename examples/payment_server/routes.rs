@@ -56,7 +56,7 @@ pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>) -> Ro
         .with_state(layer.clone());
     let health = Router::new().route("/healthz", get(health::get)).with_state(layer.store().clone());
     let routes = payments.merge(admin).merge(health).fallback(|| async { ApiError::not_found() });
-    // The layer has a time-out for bodies that it reads; this is for those without a key.
+    // The layer has a timeout for bodies that it reads; this is for those without a key.
     let in_time = ServiceBuilder::new()
         .layer(RequestBodyTimeoutLayer::new(LONGEST_PAUSE))
         .layer(MapRequestBodyLayer::new(Body::new));

@@ -28,7 +28,7 @@ pub struct Counts {
     pub runs: u64,
     /// Requests answered with the outcome of an earlier one.
     pub replays: u64,
-    /// Runs of which nobody knows how they ended: panics, errors, time-outs, and answers that mean so.
+    /// Runs of which nobody knows how they ended: panics, errors, timeouts, and answers that mean so.
     pub interrupted: u64,
     /// Those of them whose handler answered, and whose answer means that nobody knows.
     pub unknown: u64,

@@ -1,5 +1,6 @@
 //! What the application is asked about an interrupted operation.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -11,7 +12,6 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
-use super::engine::panic_message;
 use crate::store::InterruptedRun;
 
 /// What the application knows of it.
@@ -131,4 +131,10 @@ impl<O> fmt::Debug for Reconciler<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reconciler").field("timeout", &self.timeout).finish_non_exhaustive()
     }
+}
+
+/// The message of a panic, where it has one.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it has no message")
 }

@@ -44,7 +44,7 @@ use crate::store::Store;
 /// `M` says which body types go through: axum's alone, or, after [`any_body`](Self::any_body), all.
 pub struct IdempotencyLayer<St, M = KeepBody> {
     pub(super) shared: Arc<LayerState<St>>,
-    mode: PhantomData<M>,
+    mode: PhantomData<fn() -> M>,
 }
 
 impl<St: Store> IdempotencyLayer<St> {
@@ -320,7 +320,6 @@ impl<S, St: Store> IdempotencyService<S, St> {
     }
 
     /// A layer over `store` with the default options: see [`IdempotencyLayer::new`].
-    #[must_use]
     pub fn layer(store: St) -> IdempotencyLayer<St> {
         IdempotencyLayer::new(store)
     }

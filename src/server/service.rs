@@ -30,7 +30,7 @@ const FEW_HEADERS: usize = 8;
 pub struct IdempotencyService<S, St, M = KeepBody> {
     inner: S,
     shared: Arc<LayerState<St>>,
-    mode: PhantomData<M>,
+    mode: PhantomData<fn() -> M>,
 }
 
 /// What is to be done with a request.

@@ -40,7 +40,7 @@ impl Waiter {
             return phase.borrow().clone().told(presented);
         };
         // Until the claim is answered nobody knows what the run's request is. That wait is bounded by the claim's own
-        // time-out and is not the client's patience.
+        // timeout and is not the client's patience.
         match reach(&mut phase, |phase| !matches!(phase, Phase::Claiming)).await.told(presented) {
             Ok(End::InFlight) if !patience.is_zero() => {}
             told => return told,

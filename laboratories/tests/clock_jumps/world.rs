@@ -15,7 +15,6 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore};
 

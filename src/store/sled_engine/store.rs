@@ -83,7 +83,7 @@ impl SledStore {
     /// opened; and **don't `insert`**: two threads, the store's being one, that make new pages at once can be cut
     /// short, by SIGKILL or a power cut, so that sled panics at every later opening. sled has one lock for all
     /// transactions of the process, and every read waits for it: **a long transaction holds up every request with a
-    /// key**, past all time-outs. Make durable what you write with [`sync`](Self::sync), not with sled's `flush` or
+    /// key**, past all timeouts. Make durable what you write with [`sync`](Self::sync), not with sled's `flush` or
     /// `flush_async`, and keep the trees that you open as long as the store is open: sled 0.34 reads a log buffer there
     /// that may be freed meanwhile; what the store itself calls is protected.
     ///

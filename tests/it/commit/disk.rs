@@ -111,7 +111,7 @@ fn child(run: impl Future<Output = ()>) {
 
 /// What is true of the store after a restart.
 fn assert_restarted(store: &SledStore, policy: &OnInterrupted, done: &[String], doubtful: &[String]) {
-    let lab = replaying(store, policy.clone());
+    let lab = replaying(store, *policy);
     let retry = |key: &String| Runtime::new().unwrap().block_on(lab.post(key, "a"));
     for key in done {
         let retry = retry(key);

@@ -24,7 +24,7 @@ async fn effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the
     for policy in policies() {
         for close in [true, false] {
             let home = Home::new();
-            let lab = charging(&home.store, policy.clone());
+            let lab = charging(&home.store, policy);
             let first = lab.post("k", "a").await;
             assert_receipt(&first, "k", false);
             let retry = lab.post("k", "a").await;
@@ -33,7 +33,7 @@ async fn effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the
             lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
             drop(lab);
             let home = if close { home.reopened().await } else { home.dropped().await };
-            assert_eq!(unmarked(replaying(&home.store, policy.clone()).post("k", "a").await), first);
+            assert_eq!(unmarked(replaying(&home.store, policy).post("k", "a").await), first);
             assert_eq!(home.charged("k"), 1);
         }
     }
@@ -43,7 +43,7 @@ async fn effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the
 async fn a_message_s_effect_and_outcome_are_both_there_after_reopening() {
     for policy in policies() {
         let home = Home::new();
-        let (once, store) = (Once::new(home.store.clone()).on_interrupted(policy.clone()), home.store.clone());
+        let (once, store) = (Once::new(home.store.clone()).on_interrupted(policy), home.store.clone());
         let effect = move |context: RunContext| async move {
             commit_outcome(&context, &store, "k", || ()).await.expect("it can be committed");
             Err(EffectError::Unknown("what it returns afterwards"))
@@ -175,10 +175,10 @@ impl Then {
 #[tokio::test]
 async fn whatever_a_handler_does_after_its_commit_everybody_gets_the_committed_answer() {
     let all = [Then::Panics, Then::Succeeds, Then::Fails, Then::Releases, Then::Hangs];
-    for (policy, then) in policies().into_iter().flat_map(|policy| all.map(|then| (policy.clone(), then))) {
+    for (policy, then) in policies().into_iter().flat_map(|policy| all.map(|then| (policy, then))) {
         let (home, door) = (Home::new(), Door::default());
         let (store, pass) = (home.store.clone(), door.pass());
-        let mut layer = layer(store.clone(), policy.clone());
+        let mut layer = layer(store.clone(), policy);
         if let Then::Hangs = then {
             layer = layer.max_run(Duration::from_millis(20));
         }

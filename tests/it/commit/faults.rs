@@ -28,7 +28,7 @@ async fn a_handler_that_exceeds_max_run_while_its_commit_is_with_the_writer_is_a
     for policy in policies() {
         let home = Home::new();
         let store = home.store.clone();
-        let layer = layer(store.clone(), policy.clone()).max_run(Duration::from_millis(20));
+        let layer = layer(store.clone(), policy).max_run(Duration::from_millis(20));
         let lab = serve(layer, move |context| {
             // The transaction waits until the handler is gone: its door is opened when it is dropped.
             let door = Door::default();
@@ -135,10 +135,10 @@ async fn assert_settled(home: Home, policy: OnInterrupted, ends: Ends) {
     // The transaction came before.
     home.store.sync().await.unwrap();
     if ends == Ends::Committed {
-        assert_receipt(&replaying(&home.store, policy.clone()).post("k", "a").await, "k", true);
+        assert_receipt(&replaying(&home.store, policy).post("k", "a").await, "k", true);
     } else {
         assert_eq!(home.charged("k"), 0, "{policy:?}");
-        let layer = layer(home.store.clone(), policy.clone());
+        let layer = layer(home.store.clone(), policy);
         let store = home.store.clone();
         let lab = serve(layer.clone(), move |context| {
             let committed = commit(&context, &store);
@@ -165,7 +165,7 @@ async fn a_run_that_is_dropped_during_its_commit_leaves_a_key_that_is_refused_un
     for (policy, ends) in cases() {
         let (home, door, dropped) = (Home::new(), Door::default(), Arc::new(Notify::new()));
         let drops = Arc::clone(&dropped);
-        let layer = layer(home.store.clone(), policy.clone()).wrap_run(move |run| {
+        let layer = layer(home.store.clone(), policy).wrap_run(move |run| {
             let drops = Arc::clone(&drops);
             async move { drop(select(run, Box::pin(drops.notified())).await) }
         });
@@ -189,7 +189,7 @@ fn a_runtime_that_is_dropped_during_a_commit_leaves_no_stuck_key_and_one_effect(
     for (policy, ends) in cases() {
         let (first, second) = (Runtime::new().unwrap(), Runtime::new().unwrap());
         let (home, door) = (Home::new(), Door::default());
-        let lab = behind(&door, layer(home.store.clone(), policy.clone()), ends);
+        let lab = behind(&door, layer(home.store.clone(), policy), ends);
         first.spawn({
             let lab = lab.clone();
             async move { lab.post("k", "a").await }

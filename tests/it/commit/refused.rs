@@ -90,10 +90,10 @@ impl Fault {
 
 #[tokio::test]
 async fn a_transaction_that_is_given_up_writes_nothing_and_the_handler_s_own_answer_counts() {
-    for (policy, fault) in policies().into_iter().flat_map(|policy| Fault::ALL.map(|fault| (policy.clone(), fault))) {
+    for (policy, fault) in policies().into_iter().flat_map(|policy| Fault::ALL.map(|fault| (policy, fault))) {
         let (home, errors) = (Home::new(), Left::default());
         let (store, told) = (home.store.clone(), Arc::clone(&errors));
-        let lab = serve(layer(store.clone(), policy.clone()), move |context| {
+        let lab = serve(layer(store.clone(), policy), move |context| {
             let (attempt, told) = (fault.attempt(&context, &store), Arc::clone(&told));
             async move {
                 let error = attempt.await.unwrap_err();
@@ -117,10 +117,10 @@ async fn a_transaction_that_is_given_up_writes_nothing_and_the_handler_s_own_ans
 
 #[tokio::test]
 async fn after_a_transaction_that_was_given_up_another_may_succeed() {
-    for (policy, fault) in policies().into_iter().flat_map(|policy| Fault::ALL.map(|fault| (policy.clone(), fault))) {
+    for (policy, fault) in policies().into_iter().flat_map(|policy| Fault::ALL.map(|fault| (policy, fault))) {
         let home = Home::new();
         let store = home.store.clone();
-        let lab = serve(layer(store.clone(), policy.clone()), move |context| {
+        let lab = serve(layer(store.clone(), policy), move |context| {
             let (attempt, store) = (fault.attempt(&context, &store), store.clone());
             async move {
                 fault.assert_told(&attempt.await.unwrap_err());

@@ -64,7 +64,7 @@ async fn many_commits_at_once_are_all_there_after_reopening() {
     const CHARGES: usize = 1_500;
     for policy in policies() {
         let home = Home::new();
-        let lab = charging(&home.store, policy.clone());
+        let lab = charging(&home.store, policy);
         let keys: Vec<_> = (0..CHARGES).map(|number| format!("k{number}")).collect();
         let answers = join_all(keys.iter().map(|key| lab.spawn(post(key, "a")))).await;
         for (key, answer) in keys.iter().zip(answers) {

@@ -150,7 +150,7 @@ async fn with_less_free_than_is_to_be_left_new_keys_are_refused_and_outcomes_rec
     for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
         let directory = tempfile::tempdir().unwrap();
         let store = SledStore::open(directory.path()).unwrap();
-        let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(policy.clone()));
+        let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(policy));
         assert_eq!(lab.post("before", "a").await.text(), "effect 1");
         let held = hold(&store, "under way").await;
         drop(lab);

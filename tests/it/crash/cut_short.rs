@@ -245,7 +245,7 @@ async fn under_rerun_a_body_that_failed_half_way_runs_again() {
 #[tokio::test]
 async fn trap_15_whether_a_panic_frees_the_key_is_policy() {
     for (policy, retry, effects) in [(OnInterrupted::Refuse, 409, 1), (OnInterrupted::Rerun, 200, 2)] {
-        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy.clone());
+        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy);
         let lab = Lab::new(layer.clone(), |number| async move {
             assert_ne!(number, 1, "the first run panics, on purpose");
             "done"
@@ -267,7 +267,7 @@ async fn trap_15_whether_an_error_frees_the_key_is_policy() {
             let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
             async move { if first { Err(io::Error::other("cut off")) } else { Ok(Response::new(Body::empty())) } }
         });
-        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy.clone());
+        let layer = IdempotencyLayer::new(TestStore::new()).on_interrupted(policy);
         let service = ServiceBuilder::new().layer(layer).service(handler);
         let error = service.clone().oneshot(post("k", "a")).await.unwrap_err();
         assert_eq!(error.to_string(), "cut off", "the inner error is left alone");

@@ -18,7 +18,7 @@ const POLICIES: [OnInterrupted; 2] = [OnInterrupted::Refuse, OnInterrupted::Reru
 fn two(policy: &OnInterrupted, gate: &Gate) -> ([TestStore; 2], [Lab; 2]) {
     let store = TestStore::new();
     let stores = [store.beside(), store.beside()];
-    let layer = |store: &TestStore| IdempotencyLayer::new(store.clone()).on_interrupted(policy.clone());
+    let layer = |store: &TestStore| IdempotencyLayer::new(store.clone()).on_interrupted(*policy);
     let labs =
         [gated(layer(&stores[0]), gate), Lab::new(layer(&stores[1]), |n| async move { format!("elsewhere {n}") })];
     (stores, labs)

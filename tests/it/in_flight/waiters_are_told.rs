@@ -81,7 +81,7 @@ async fn trap_73_waiters_of_a_run_without_an_outcome_do_not_run_one_after_the_ot
     for (policy, panics, (status, problem)) in cases {
         let gate = Gate::default();
         let passed = gate.clone();
-        let lab = Lab::new(IdempotencyLayer::new(TestStore::new()).on_interrupted(policy.clone()), move |_| {
+        let lab = Lab::new(IdempotencyLayer::new(TestStore::new()).on_interrupted(policy), move |_| {
             let gate = passed.clone();
             async move {
                 gate.pass().await;

@@ -79,11 +79,11 @@ async fn full_refuses_claims_only<St: Store>(layer: IdempotencyLayer<St>) {
 #[tokio::test]
 async fn trap_57_a_full_store_refuses_new_keys_before_the_handler_and_never_a_completion() {
     for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
-        let layer = |store| IdempotencyLayer::new(store).on_interrupted(policy.clone());
+        let layer = |store| IdempotencyLayer::new(store).on_interrupted(policy);
         full_refuses_claims_only(layer(MemoryStore::builder().max_records(1).build())).await;
         full_refuses_claims_only(layer(MemoryStore::builder().max_bytes(1_000).build())).await;
         let (_directory, store) = on_disk(SledStore::builder().max_records(1));
-        full_refuses_claims_only(IdempotencyLayer::new(store).on_interrupted(policy.clone())).await;
+        full_refuses_claims_only(IdempotencyLayer::new(store).on_interrupted(policy)).await;
     }
 }
 

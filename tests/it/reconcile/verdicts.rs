@@ -329,14 +329,13 @@ async fn another_message_under_the_id_is_refused_and_nobody_is_asked_about_it() 
 
 #[tokio::test]
 async fn a_run_leaves_a_durable_claim_before_its_handler_starts() {
-    let (store, verdict) = (TestStore::new, || Asked::default().says([found("charged")]));
-    let refuses = |store: &TestStore| IdempotencyLayer::new(store.clone());
-    let asks = |store: &TestStore| refuses(store).reconcile_with(verdict());
-    let reruns = |store: &TestStore| refuses(store).on_interrupted(OnInterrupted::Rerun);
-    let layers: [(&dyn Fn(&TestStore) -> _, _); 3] = [(&asks, 1), (&refuses, 1), (&reruns, 0)];
-    for (layer, is_listed) in layers {
-        let store = store();
-        let (lab, gate) = Lab::gated(layer(&store));
+    let asks = |layer: IdempotencyLayer<_>| layer.reconcile_with(Asked::default().says([found("charged")]));
+    let refuses = |layer: IdempotencyLayer<_>| layer;
+    let reruns = |layer: IdempotencyLayer<_>| layer.on_interrupted(OnInterrupted::Rerun);
+    let policies: [fn(IdempotencyLayer<TestStore>) -> IdempotencyLayer<TestStore>; 3] = [asks, refuses, reruns];
+    for (policy, is_listed) in policies.into_iter().zip([1, 1, 0]) {
+        let store = TestStore::new();
+        let (lab, gate) = Lab::gated(policy(IdempotencyLayer::new(store.clone())));
         let request = lab.spawn(post("k", "a"));
         gate.arrival().await;
         assert_eq!(store.reopen().interrupted(Page::first(9)).await.unwrap().len(), is_listed);

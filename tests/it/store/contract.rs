@@ -7,7 +7,7 @@ use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
     Applied, Completion, Fence, Hold, Page, Record, Records as _, Reply, Resolution, Settlement, State, Transition,
 };
-use tower_idempotency::store::{MemoryStore, SledStore, Store as _};
+use tower_idempotency::store::{MemoryStore, SledStore};
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint};
 

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Page, Record, Records as _, State};
-use tower_idempotency::store::{Store as _, StoreError};
+use tower_idempotency::store::StoreError;
 use tower_idempotency::test_util::ManualClock;
 
 use crate::common::lab::{done, hold, id, on_disk, tree};

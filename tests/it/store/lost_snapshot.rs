@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tower_idempotency::SledStore;
 use tower_idempotency::internals::{Records as _, State};
-use tower_idempotency::store::{OpenError, Store as _};
+use tower_idempotency::store::OpenError;
 
 use crate::common::lab::{done, hold, id};
 use crate::common::steps::Steps as _;

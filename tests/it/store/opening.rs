@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::store::{OpenError, Store as _};
+use tower_idempotency::store::OpenError;
 use tower_idempotency::{IdempotencyLayer, SledStore};
 
 use crate::common::lab::{Lab, done, hold, id, on_disk};
