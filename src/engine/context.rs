@@ -9,6 +9,7 @@ use crate::record::{Fence, Hold};
 
 /// Whether the operation may have run before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Rerun {
     /// There is no trace of an earlier run, and the claims of this policy leave one. What leaves none: a run that an
     /// operator said to forget, and one that was interrupted longer than `interrupted_retention` ago.

@@ -47,6 +47,7 @@ pub struct Once<St> {
 
 /// How an effect failed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum EffectError<E> {
     /// It did not take place; it may be tried again under the same key.
     NotStarted(E),
@@ -153,6 +154,13 @@ impl<St: Store> Once<St> {
     #[must_use]
     pub fn retention(self, retention: Duration) -> Self {
         self.with(|with| with.retention = retention)
+    }
+
+    /// How long an interrupted operation is kept, counted from when the interruption was noticed. After it, a redelivery
+    /// runs. Default: 30 days.
+    #[must_use]
+    pub fn interrupted_retention(self, retention: Duration) -> Self {
+        self.with(|policy| policy.interrupted_retention = retention)
     }
 
     /// How long an effect may run. Default: 10 minutes.

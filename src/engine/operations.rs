@@ -47,6 +47,7 @@ pub struct Counts {
 }
 
 /// What is left when a process stops waiting.
+#[must_use = "runs and outcomes may be left"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Drained {
@@ -66,6 +67,7 @@ impl Drained {
 }
 
 /// What became of a resolution.
+#[must_use = "`Stale` means that nothing was changed"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resolved {

@@ -134,7 +134,7 @@ impl<O> fmt::Debug for Reconciler<O> {
 }
 
 /// The message of a panic, where it has one.
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("it has no message")
 }

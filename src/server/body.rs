@@ -27,7 +27,7 @@ impl<B: Body<Data: Send, Error: Send + 'static> + Send + 'static> SendBody for B
     note = "call `.any_body()` on the layer: it then carries every body whose data and errors are `Send`",
     note = "without `.any_body()`, both bodies are `axum::body::Body`, and the feature `axum` is on"
 )]
-pub trait BodyMode<B: Body>: Send + Sync + 'static {
+pub trait BodyMode<B: Body>: Sealed + Send + Sync + 'static {
     /// The type as which a body `B` comes out.
     type Through: Body + From<Passage<B>> + Send + 'static;
 }
@@ -49,6 +49,13 @@ impl BodyMode<axum::body::Body> for KeepBody {
 impl<B: SendBody> BodyMode<B> for AnyBody {
     type Through = ReplayBody<B>;
 }
+
+/// There are these two modes.
+pub trait Sealed {}
+
+impl Sealed for KeepBody {}
+
+impl Sealed for AnyBody {}
 
 /// As which type a body `B` comes out of a layer in the mode `M`.
 pub(super) type Through<M, B> = <M as BodyMode<B>>::Through;

@@ -1,15 +1,15 @@
 //! What a handler can ask about its own run.
 
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Extensions, Uri};
 
 use super::snapshot::Recorder;
-use crate::engine::RunContext;
-use crate::key::Key;
+use crate::engine::{Rerun, RunContext};
+use crate::key::{Key, RecordId};
+use crate::record::Fence;
 use crate::slots::Slots;
 
 /// What a handler can ask about its own run: the key, the attempt, the fence, and keys for what it calls in turn.
@@ -105,14 +105,36 @@ impl IdempotencyContext {
     pub fn key(&self) -> &Key {
         &self.key
     }
-}
 
-/// What every run knows of itself: [`RunContext`].
-impl Deref for IdempotencyContext {
-    type Target = RunContext;
+    /// The digest of scope and key, as operators see it.
+    #[must_use]
+    pub fn record_id(&self) -> RecordId {
+        self.run.record_id()
+    }
 
-    fn deref(&self) -> &RunContext {
-        &self.run
+    /// The number of this attempt, from 1, as far as earlier ones left a trace.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.run.attempt()
+    }
+
+    /// The run's fence: hand it to what the operation changes, so that a later run's change is not undone by this one.
+    /// `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.run.fence()
+    }
+
+    /// Whether the operation may have run before.
+    #[must_use]
+    pub fn rerun(&self) -> Rerun {
+        self.run.rerun()
+    }
+
+    /// An idempotency key for a downstream call: 32 hex digits, the same in every attempt, another for every `step`.
+    #[must_use]
+    pub fn derived_key(&self, step: &str) -> String {
+        self.run.derived_key(step)
     }
 }
 

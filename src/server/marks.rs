@@ -7,6 +7,8 @@ use std::any::Any;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Extensions, StatusCode};
 
+use crate::engine::panic_message;
+
 /// Marks an answer as given *before anything happened*: the key is freed, and a retry runs. Put it into the answer's
 /// extensions, or, in axum, into what the handler returns: `(StatusCode::SERVICE_UNAVAILABLE, Release, "busy")`. Alone
 /// it is an answer too: 503.
@@ -46,9 +48,8 @@ pub(super) fn remove(extensions: &mut Extensions) {
 /// ```
 #[must_use]
 pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<http_body_util::Full<bytes::Bytes>> {
-    let message = panic.downcast_ref::<&str>().copied();
-    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text");
-    tracing::error!(target: "tower_idempotency", message, "the handler panicked");
+    let panic = panic_message(&*panic);
+    tracing::error!(target: "tower_idempotency", panic, "the handler panicked");
     let mut response = http::Response::new("The request was interrupted; nobody knows whether it took effect.".into());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -26,6 +26,7 @@ use crate::engine::{End, OnInterrupted};
 
 /// What an answer, or an error of the inner service, says about the effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Meaning {
     /// This is the outcome, success or not: it is recorded and replayed.
     Final,

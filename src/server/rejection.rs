@@ -2,6 +2,7 @@
 //!
 //! When a request is rejected, and with which words, is said in `reasons.rs`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +101,7 @@ pub struct Rejection {
     /// Whether the same request with the same key may be answered otherwise later. If not, the detail says whether a
     /// new key is safe.
     pub retry_with_same_key: bool,
-    /// After which time to try again, in whole seconds.
+    /// After which time to try again. `Retry-After` says it in whole seconds, rounded up.
     pub retry_after: Option<Duration>,
     /// The status of the answer that could not be stored.
     pub original_status: Option<StatusCode>,
@@ -144,6 +145,11 @@ impl Rejection {
     #[must_use]
     pub fn custom(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, title, ..Self::new(RejectionKind::Custom, detail) }
+    }
+
+    /// The value of `Retry-After`. Rounded up: after 0 seconds a client would try again at once.
+    pub(super) fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|pause| pause.as_secs() + u64::from(pause.subsec_nanos() > 0))
     }
 
     pub(super) fn same_key(mut self) -> Self {
@@ -197,8 +203,8 @@ impl Rejection {
         if let Ok(link) = HeaderValue::from_str(&format!("<{uri}>; rel=\"describedby\"")) {
             headers.insert(LINK, link);
         }
-        if let Some(pause) = self.retry_after {
-            headers.insert(RETRY_AFTER, pause.as_secs().into());
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -211,3 +217,11 @@ impl From<StatusCode> for Rejection {
         Self::custom(status, title, "Nothing was done.")
     }
 }
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.slug(), self.detail)
+    }
+}
+
+impl std::error::Error for Rejection {}

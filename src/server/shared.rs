@@ -83,8 +83,12 @@ impl<St: Store> LayerState<St> {
             .options
             .render(&rejection, connection.is_grpc)
             .map(|data| Passage::<B>::Whole { data, trailers: None }.into());
-        if let Some(pause) = rejection.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, pause.as_secs().into());
+        // A client would take a success for the answer to its request. A gRPC call is told by its own status.
+        if response.status().is_success() && !connection.is_grpc {
+            *response.status_mut() = rejection.status;
+        }
+        if let Some(seconds) = rejection.retry_after_seconds() {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response.extensions_mut().insert(rejection);
         response

@@ -174,7 +174,7 @@ async fn what_would_run_again_is_not_refused_for_good_while_the_process_is_shutt
     cut_short(&Once::new(store.clone())).await;
     let [refuse, rerun] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
     let once = Once::new(store).on_interrupted(rerun);
-    once.drain(Duration::ZERO).await;
+    let _ = once.drain(Duration::ZERO).await;
     let refused = deliver(&once, &Arc::default(), Ok("sent")).await;
     assert!(matches!(refused, Err(OnceError::ShuttingDown)), "{refused:?}");
     let refused = deliver(&once.on_interrupted(refuse), &Arc::default(), Ok("sent")).await;

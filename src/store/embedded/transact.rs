@@ -35,6 +35,7 @@ pub enum TransactionError {
 
 /// Why a transaction is given up, and nothing done.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Abort<E> {
     /// For a reason of the application's.
     Because(E),

@@ -339,7 +339,7 @@ async fn runs_of_resets(around: impl FnOnce(Router) -> Router) -> usize {
     body.send_data(Bytes::from_static(b"amount=1000"), false).unwrap();
     body.send_data(Bytes::from_static(b"00"), true).unwrap();
     assert_eq!(answer.await.unwrap().status(), 200);
-    server.layer.drain(std::time::Duration::from_secs(30)).await;
+    let _ = server.layer.drain(std::time::Duration::from_secs(30)).await;
     assert_eq!(server.layer.store().len(), server.effects.load(Ordering::SeqCst));
     server.effects.load(Ordering::SeqCst)
 }
