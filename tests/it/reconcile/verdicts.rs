@@ -367,7 +367,7 @@ async fn only_what_says_that_nothing_happened_frees_the_key() {
 #[tokio::test]
 async fn the_layer_says_that_it_asks() {
     let layer = asking(MemoryStore::new(), Asked::default().says([found("charged")]));
-    assert!(format!("{layer:?}").contains("on_interrupted: Reconcile"));
+    assert!(format!("{layer:?}").contains("reconcile: Some(set)"));
 }
 
 #[tokio::test]
