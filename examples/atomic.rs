@@ -3,6 +3,8 @@
 //! The balance is kept in a tree of the store's own database. A crash leaves the payment and its record, or neither.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+use std::convert::Infallible;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::http::{Request, StatusCode};
@@ -10,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Router, routing::post};
 use bytes::Bytes;
 use tower::ServiceExt as _;
+use tower_idempotency::engine::CommitError;
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::{Abort, TransactionTree};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted, SledStore, sled};
@@ -29,7 +32,12 @@ async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Co
         Ok(http::Response::new(Bytes::from(format!("paid; coins left: {left}"))))
     };
     let committed = context.commit_in(&bank.store, [&bank.balances], take).await;
-    committed.map_err(|error| (StatusCode::CONFLICT, error.to_string()).into_response())
+    committed.map_err(|error| match error {
+        // An outcome: it is recorded, and a retry gets it too.
+        CommitError::Aborted(reason) => (StatusCode::CONFLICT, reason).into_response(),
+        // Under `Rerun`, 503 frees the key, so that a retry runs.
+        error => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+    })
 }
 
 #[tokio::main]
@@ -37,9 +45,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
     let store = SledStore::open(directory.path())?;
     let balances = store.db()?.open_tree("balances")?;
-    balances.insert("ann", &[3])?;
-    // What left no record did not take place, so it may run again.
-    let layer = IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
+    // Not with sled's own `insert`: the store's thread does all the writing.
+    let seed = |[balances]: [TransactionTree<'_>; 1]| {
+        balances.insert("ann", &[3])?;
+        Ok::<_, Abort<Infallible>>(())
+    };
+    store.transaction([&balances], seed).await?;
+    // What left no record did not take place, so it may run again. A request without a key gets 400.
+    let layer = IdempotencyLayer::new(store.clone()).require_key(true).on_interrupted(OnInterrupted::Rerun);
     let bank = Bank { store, balances };
     let app: Router = Router::new().route("/payments", post(pay)).route_layer(layer).with_state(bank);
 

@@ -27,21 +27,29 @@ impl Provider {
         }
     }
 
-    fn look_up(&self, key: &str) -> Option<String> {
-        self.0.lock().ok()?.get(key).cloned()
+    /// With a real provider, a call over the network. It has three answers: a charge, no charge, or none at all.
+    async fn look_up(&self, key: String) -> Result<Option<String>, NoAnswer> {
+        let charges = self.0.lock().map_err(|_poisoned| NoAnswer)?;
+        Ok(charges.get(&key).cloned())
     }
 }
+
+/// The provider could not say.
+struct NoAnswer;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let provider = Provider::default();
     let asked = provider.clone();
     let reconciler = Reconciler::<Response>::new(move |run: InterruptedRun| {
-        let charge = asked.look_up(&run.derived_key("charge"));
+        let asked = asked.clone();
         async move {
-            match charge {
-                Some(amount) => Reconciled::Outcome(format!("charged {amount}, as the provider says").into_response()),
-                None => Reconciled::RunAgain,
+            match asked.look_up(run.derived_key("charge")).await {
+                Ok(Some(amount)) => Reconciled::Outcome(format!("charged {amount}, the provider says").into_response()),
+                // Only because this provider cannot still be charging.
+                Ok(None) => Reconciled::RunAgain,
+                // The retry is refused, and the next one asks again.
+                Err(NoAnswer) => Reconciled::Unknown,
             }
         }
     });
@@ -50,7 +58,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // 502 means that nobody knows, unless the layer's `classify` says otherwise.
         (StatusCode::BAD_GATEWAY, "the provider's answer was lost")
     });
-    let layer = IdempotencyLayer::new(MemoryStore::new()).reconcile_with(reconciler);
+    // The handler extracts a bare `IdempotencyContext`: a request without a key gets 400 here, and not 500 there.
+    let layer = IdempotencyLayer::new(MemoryStore::new()).require_key(true).reconcile_with(reconciler);
     let app: Router = Router::new().route("/charges", handler).route_layer(layer);
 
     for attempt in ["the first try", "its retry", "one more"] {

@@ -53,7 +53,7 @@ pub mod promises {}
 
 /// What the retry of an interrupted run gets: a refusal, another run, or what the application knows.
 ///
-#[cfg(any(not(doctest), all(feature = "server", feature = "sled", feature = "memory")))]
+#[cfg(any(not(doctest), all(feature = "axum", feature = "sled", feature = "memory")))]
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/policies.md")]
 pub mod policies {}
@@ -81,13 +81,14 @@ pub mod handlers {}
 
 /// Starting, settling, shutting down; logs, counts and health.
 ///
+#[cfg(any(not(doctest), all(feature = "axum", feature = "sled")))]
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/operators.md")]
 pub mod operators {}
 
 /// Whose a key is, what a replay leaves out, and slow uploads.
 ///
-#[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
+#[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}

@@ -51,7 +51,7 @@ pub struct Once<St> {
 pub enum EffectError<E> {
     /// It did not take place; it may be tried again under the same key.
     NotStarted(E),
-    /// Nobody knows whether it took place. What `?` makes of an error.
+    /// Nobody knows whether it took place. `?` converts an error into this.
     Unknown(E),
 }
 
@@ -71,23 +71,35 @@ pub struct Outcome {
     pub replayed: bool,
 }
 
-/// Why there is no outcome.
+/// Why there is no outcome, and so what becomes of the message:
+///
+/// | do | with |
+/// |---|---|
+/// | acknowledge it | `Ok`, [`NotReplayable`](Self::NotReplayable) |
+/// | let it be redelivered later | [`InFlight`](Self::InFlight), [`Unavailable`](Self::Unavailable), [`Full`](Self::Full), [`Overloaded`](Self::Overloaded), [`ShuttingDown`](Self::ShuttingDown) |
+/// | hand it to an operator | [`OutcomeUnknown`](Self::OutcomeUnknown), [`Interrupted`](Self::Interrupted), [`Mismatch`](Self::Mismatch), [`Corrupt`](Self::Corrupt) |
+///
+/// [`Effect`](Self::Effect) has the effect's own error, and no longer says whether that was
+/// [`NotStarted`](EffectError::NotStarted), after which a redelivered message runs, or
+/// [`Unknown`](EffectError::Unknown), after which it gets what [`on_interrupted`](Once::on_interrupted) says. If you
+/// must tell them apart, let the error itself say which it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OnceError<E> {
     /// The effect itself failed.
     #[error("the effect failed")]
     Effect(#[source] E),
-    /// It panicked or exceeded `max_run`, or its transaction may or may not be durable: nobody knows whether it took place.
+    /// The effect panicked or exceeded `max_run`, or its transaction may or may not be durable: nobody knows whether it
+    /// took place.
     #[error("the effect was interrupted; it is not known whether it took place")]
     Interrupted,
     /// An earlier run was interrupted, and the policy is to refuse.
     #[error("an earlier run was interrupted; it is not known whether it took place")]
     OutcomeUnknown,
-    /// It is running now; come again later.
+    /// The effect is running now; come again later.
     #[error("the effect is running; try again later")]
     InFlight,
-    /// It took place, but its outcome could not be stored.
+    /// The effect took place, but its outcome could not be stored.
     #[error("the effect took place, but its outcome was not stored")]
     NotReplayable,
     /// The id belongs to another message.
@@ -123,8 +135,8 @@ impl<E> OnceError<E> {
 }
 
 impl<St: Store> Once<St> {
-    /// Over `store`, with the defaults: refuse what was interrupted, wait two seconds for what is running, remember
-    /// outcomes for 24 hours.
+    /// Creates a consumer over `store`. Defaults: what was interrupted is refused, what is running is waited for, at
+    /// most two seconds, and outcomes are remembered for 24 hours.
     #[must_use]
     pub fn new(store: St) -> Self {
         Self { engine: Arc::new(Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None }) }
@@ -183,11 +195,12 @@ impl<St: Store> Once<St> {
         Self { engine: Arc::new(Engine { store, policy, wrap_run }) }
     }
 
-    /// Runs `effect`, unless it ran already under this `id`; answers its outcome either way. The effect is detached:
-    /// it runs on if this future is dropped.
+    /// Runs `effect` and returns its outcome. If it already ran under `id`, returns the recorded one. The effect is
+    /// detached: it runs on if this future is dropped.
     ///
     /// # Errors
-    /// [`OnceError::Effect`] is the effect's own; all others say what became of the operation without it.
+    /// [`OnceError::Effect`] is the effect's own error; every other variant says why no outcome is returned.
+    /// [`OnceError`] has a table of what to do with the message.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for an effect that has begun; it is recorded all the same.
@@ -222,8 +235,8 @@ impl<St: Store> Once<St> {
         }
     }
 
-    /// Refuses new ids from now on, waits at most `deadline` for what is running, and for the outcomes that the store is still
-    /// being told because it failed before; says how many of each are left.
+    /// Refuses new ids from now on, and waits at most `deadline` for what is running, and for outcomes whose recording
+    /// failed and is being retried. Returns how many of each are left.
     ///
     /// New ids stay refused for as long as the store is open.
     ///
@@ -270,7 +283,7 @@ impl<St: Store> Once<St> {
     }
 
     /// Asks the reconciler about all interrupted operations, without waiting for redeliveries, and settles those
-    /// whose outcome it knows. Nothing without [`reconcile_with`](Self::reconcile_with).
+    /// whose outcome it knows. Does nothing without [`reconcile_with`](Self::reconcile_with).
     ///
     /// # Errors
     /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.

@@ -46,7 +46,7 @@ type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Se
 /// let reconciler = Reconciler::new(|run: InterruptedRun| async move {
 ///     match look_up(&run.derived_key("charge")).await {
 ///         Ok(Some(receipt)) => Reconciled::Outcome(receipt),
-///         Ok(None) => Reconciled::RunAgain,
+///         Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
 ///         Err(_) => Reconciled::Unknown,
 ///     }
 /// });

@@ -22,6 +22,9 @@ impl IdempotencyContext {
     /// undone. All that the transaction writes, the answer included, is at most 128 KiB, and the answer is not longer
     /// than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
     ///
+    /// The example shows the call alone. `examples/atomic.rs` and [`guide::policies`](mod@crate::guide::policies) have
+    /// it in an axum handler, which takes the store and the tree from its state, and makes a response of the error.
+    ///
     /// Whatever the handler returns afterwards, the request is answered with this answer, as it was recorded: headers
     /// that are not [kept](super::KeptHeaders) are not in the first answer either. A handler that returns [`Committed`]
     /// can't forget to commit.
@@ -35,22 +38,27 @@ impl IdempotencyContext {
     /// settles the run all the same.
     ///
     /// ```
-    /// use std::error::Error;
+    /// use std::convert::Infallible;
     ///
     /// use bytes::Bytes;
     /// use http::Response;
+    /// use tower_idempotency::engine::CommitError;
     /// use tower_idempotency::server::Committed;
-    /// use tower_idempotency::{IdempotencyContext, SledStore};
+    /// use tower_idempotency::{IdempotencyContext, SledStore, sled};
     ///
-    /// // With `OnInterrupted::Rerun` on the layer.
-    /// async fn charge(context: IdempotencyContext, store: SledStore) -> Result<Committed, Box<dyn Error>> {
-    ///     let charges = store.db()?.open_tree("charges")?;
+    /// // With `OnInterrupted::Rerun` on the layer. The tree was opened at the start, and is kept:
+    /// // `let charges = store.db()?.open_tree("charges")?;`
+    /// async fn charge(
+    ///     context: IdempotencyContext,
+    ///     store: SledStore,
+    ///     charges: sled::Tree,
+    /// ) -> Result<Committed, CommitError<Infallible>> {
     ///     let id = context.derived_key("charge");
     ///     let committed = context.commit_in(&store, [&charges], move |[charges]| {
     ///         charges.insert(id.as_bytes(), b"10 euros")?;
-    ///         Ok::<_, tower_idempotency::store::Abort<std::io::Error>>(Response::new(Bytes::from("charged")))
+    ///         Ok(Response::new(Bytes::from("charged")))
     ///     });
-    ///     Ok(committed.await?)
+    ///     committed.await
     /// }
     /// ```
     pub fn commit_in<const N: usize, E, F>(

@@ -35,7 +35,7 @@ use crate::store::Store;
 ///
 /// let app: Router = Router::new()
 ///     .route("/charges", post(|| async { "charged" }))
-///     .layer(IdempotencyLayer::new(MemoryStore::new()));
+///     .route_layer(IdempotencyLayer::new(MemoryStore::new()));
 /// # }
 /// ```
 /// Clones share the store. Layers over one store, with the same or other options, know each other's runs.
@@ -128,7 +128,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// let reconciler = Reconciler::<Response>::new(|run: InterruptedRun| async move {
     ///     match look_up(&run.derived_key("charge")).await {
     ///         Ok(Some(receipt)) => Reconciled::Outcome(receipt.into_response()),
-    ///         Ok(None) => Reconciled::RunAgain,
+    ///         Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
     ///         Err(_) => Reconciled::Unknown,
     ///     }
     /// });
@@ -146,10 +146,11 @@ impl<St, M> IdempotencyLayer<St, M> {
         })
     }
 
-    /// What an answer means that its handler has not marked as [`Keep`](super::Keep), [`Release`](super::Release) or
-    /// [`Unknown`](super::Unknown), and what an error of the inner service means: a final outcome, that nothing
-    /// happened, or that nobody knows. A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that gives a
-    /// [`Meaning`](super::Meaning) is enough. Default: [`Meaning::of_answer`](super::Meaning::of_answer), and
+    /// Decides what an unmarked answer means, which is one that the handler has not marked as [`Keep`](super::Keep),
+    /// [`Release`](super::Release) or [`Unknown`](super::Unknown), and what an error of the inner service means: that
+    /// it is a final outcome, that nothing happened, or that nobody knows. A closure
+    /// `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning) is enough. Default:
+    /// [`Meaning::of_answer`](super::Meaning::of_answer), and
     /// [`Meaning::of_answer_under_rerun`](super::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
     /// are unknown.
     pub fn classify(self, classify: impl Classify) -> Self {
@@ -175,7 +176,7 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.policy.retention = retention)
     }
 
-    /// How long an interrupted operation is refused, from when that was first seen. Default: 30 days.
+    /// How long an interrupted operation is kept, counted from when the interruption was noticed. Default: 30 days.
     pub fn interrupted_retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.interrupted_retention = retention)
     }
@@ -220,8 +221,9 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| Arc::make_mut(&mut options.recorder).kept_headers = kept)
     }
 
-    /// Runs handlers without protection while the store is away, if nothing is known of their key. Each such run is
-    /// counted and logged. **A retry of such a request is a second effect.** Default: false; the requests are refused.
+    /// Runs handlers without protection while the store cannot be reached, if nothing is known of their key. Each such
+    /// run is counted and logged. **A retry of such a request is a second effect.** Default: false; the requests are
+    /// refused.
     pub fn fail_open(self, fail_open: bool) -> Self {
         self.with(|options| options.policy.fail_open = fail_open)
     }
@@ -231,8 +233,8 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.problem_base = base.into().into())
     }
 
-    /// How rejections read. `Retry-After` is set whatever this returns, where the rejection has one. Default:
-    /// [`Rejection::render`].
+    /// Builds the response for a refusal. `Retry-After` is set whatever this returns, where the rejection has one.
+    /// Default: [`Rejection::render`].
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
         self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }
@@ -249,8 +251,8 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// A function that each run's future passes through before it is spawned. It is called in the requester's task, so
     /// that it can carry task-locals over. If the future is dropped before its first poll, the run never began. If it
-    /// is dropped later, the run is interrupted; and if its end was being recorded then, this process refuses the key
-    /// from then on. Default: none.
+    /// is dropped later, the run is interrupted. If it is dropped while its outcome is being written, this process
+    /// refuses the key until it restarts. Default: none.
     pub fn wrap_run<F>(self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
