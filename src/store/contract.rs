@@ -38,7 +38,7 @@ pub trait Store: Records {
 /// What the engine does with the records of a store, under the slots of this process.
 ///
 /// # Contract
-/// 1. A transition is one atomic step on one record, which one function of [`record`](crate::record), `next`, decides.
+/// 1. A transition is one atomic step on one record, which one function of [`internals`](crate::internals), `next`, decides.
 /// 2. `Ok` is said only after what it says would survive what the store survives. That a transition was refused is an
 ///    ordinary answer; `Err` is a fault.
 /// 3. [`StoreError::Unavailable`], [`Full`](StoreError::Full), [`Overloaded`](StoreError::Overloaded) and
@@ -63,7 +63,7 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     fn slots(&self) -> &Arc<Slots>;
 
     /// Whether this process alone has the records. Then its slots exclude all others, and one may stand for a claim
-    /// that [may be repeated](crate::record::Claim::may_repeat).
+    /// that [may be repeated](crate::internals::Claim::may_repeat).
     fn is_exclusive(&self) -> bool;
 
     /// The record of `id`. It may show what is not yet durable, so only who looks at the slot, loads, and finds the
