@@ -17,9 +17,11 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 /// Whether a request with these headers is a gRPC call: its content type is `application/grpc`, or one such as
 /// `application/grpc+proto`.
 pub(super) fn is_call(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let rest = content_type.and_then(|content_type| content_type.strip_prefix(GRPC));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';', ' ']))
+    let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    match content_type.strip_prefix(GRPC.as_bytes()) {
+        Some(rest) => rest.first().is_none_or(|next| b"+; ".contains(next)),
+        None => false,
+    }
 }
 
 /// The rejection as a gRPC status, whose message begins with the kind's [`slug`](RejectionKind::slug).
