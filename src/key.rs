@@ -12,9 +12,6 @@ use blake3::hazmat::hash_derive_key_context;
 
 use crate::digest::{Digester, Purpose};
 
-/// The longest key that is accepted, in bytes.
-pub const MAX_KEY_BYTES: usize = 255;
-
 /// An idempotency key: 1 to 255 bytes, not all of them blank.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key(Box<str>);
@@ -26,8 +23,8 @@ pub enum KeyError {
     /// Nothing in it, or blanks only.
     #[error("the key is empty; send a value that is unique to the operation, such as a UUID")]
     Empty,
-    /// More than [`MAX_KEY_BYTES`] bytes.
-    #[error("the key has {bytes} bytes, more than the {MAX_KEY_BYTES} that are accepted")]
+    /// More than [`Key::MAX_BYTES`] bytes.
+    #[error("the key has {bytes} bytes, more than the {} that are accepted", Key::MAX_BYTES)]
     TooLong {
         /// The bytes it has.
         bytes: usize,
@@ -41,6 +38,9 @@ pub enum KeyError {
 }
 
 impl Key {
+    /// The longest key that is accepted, in bytes: 255.
+    pub const MAX_BYTES: usize = 255;
+
     /// Makes a key of `text`, whose characters must be printable ASCII.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Key {
         if text.bytes().all(|byte| byte == b' ') {
             return Err(KeyError::Empty);
         }
-        if text.len() > MAX_KEY_BYTES {
+        if text.len() > Self::MAX_BYTES {
             return Err(KeyError::TooLong { bytes: text.len() });
         }
         match text.bytes().position(|byte| !(b' '..=b'~').contains(&byte)) {
@@ -62,6 +62,14 @@ impl Key {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for Key {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        Self::new(text)
     }
 }
 
@@ -81,21 +89,34 @@ pub struct Scope {
     parts: Vec<u8>,
 }
 
+/// A part of a [`Scope`] is empty: nobody has said whose the key is. In a scope of that name, all strangers would share
+/// their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a part of the scope is empty; name the account, the tenant or the principal that the key belongs to")]
+#[non_exhaustive]
+pub struct EmptyScope;
+
 impl Scope {
-    /// The scope of `part`, such as an account's id.
-    #[must_use]
-    pub fn new(part: impl AsRef<[u8]>) -> Self {
-        // There is no empty scope to be had from outside: in it all strangers would share their keys.
+    /// Makes the scope of `part`, such as an account's id.
+    ///
+    /// # Errors
+    /// [`EmptyScope`] for an empty part.
+    pub fn new(part: impl AsRef<[u8]>) -> Result<Self, EmptyScope> {
         Self { parts: Vec::new() }.and(part)
     }
 
-    /// This scope narrowed by one more part, such as a user within a tenant.
-    #[must_use]
-    pub fn and(mut self, part: impl AsRef<[u8]>) -> Self {
+    /// Narrows this scope by one more part, such as a user within a tenant.
+    ///
+    /// # Errors
+    /// [`EmptyScope`] for an empty part.
+    pub fn and(mut self, part: impl AsRef<[u8]>) -> Result<Self, EmptyScope> {
         let part = part.as_ref();
+        if part.is_empty() {
+            return Err(EmptyScope);
+        }
         self.parts.extend_from_slice(&(part.len() as u64).to_le_bytes());
         self.parts.extend_from_slice(part);
-        self
+        Ok(self)
     }
 }
 
@@ -118,6 +139,7 @@ pub struct RecordId([u8; 32]);
 /// A text is not a [`RecordId`]: it has not exactly 64 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a record id has 64 hex digits")]
+#[non_exhaustive]
 pub struct RecordIdError;
 
 impl RecordId {
@@ -190,6 +212,10 @@ mod tests {
         Key::new(text).unwrap()
     }
 
+    fn scope(parts: &[&str]) -> Scope {
+        parts[1..].iter().fold(Scope::new(parts[0]).unwrap(), |scope, part| scope.and(part).unwrap())
+    }
+
     #[test]
     fn a_key_is_one_to_255_printable_bytes() {
         assert!(Key::new(&"k".repeat(255)).is_ok());
@@ -203,24 +229,29 @@ mod tests {
     #[test]
     fn neither_debug_output_shows_what_it_holds() {
         assert_eq!(format!("{:?}", key("secret")), "Key(6 bytes)");
-        assert!(!format!("{:?}", Scope::new("alice")).contains("alice"));
+        assert!(!format!("{:?}", scope(&["alice"])).contains("alice"));
         let id = RecordId::new(None, &key("secret"));
         assert_eq!(format!("{id:?}"), format!("RecordId({}…)", &id.to_string()[..8]));
     }
 
     #[test]
     fn trap_24_scope_parts_are_length_prefixed_and_never_run_together() {
-        let one = Scope::new("a:b").and("c");
-        let two = Scope::new("a").and("b:c");
+        let (one, two) = (scope(&["a:b", "c"]), scope(&["a", "b:c"]));
         assert_ne!(RecordId::new(Some(&one), &key("k")), RecordId::new(Some(&two), &key("k")));
-        let shifted = RecordId::new(Some(&Scope::new("ab")), &key("c"));
-        assert_ne!(shifted, RecordId::new(Some(&Scope::new("a")), &key("bc")));
-        assert_ne!(RecordId::new(None, &key("k")), RecordId::new(Some(&Scope::new("")), &key("k")));
+        let shifted = RecordId::new(Some(&scope(&["ab"])), &key("c"));
+        assert_ne!(shifted, RecordId::new(Some(&scope(&["a"])), &key("bc")));
+        assert_ne!(RecordId::new(None, &key("k")), RecordId::new(Some(&scope(&["k"])), &key("k")));
+    }
+
+    #[test]
+    fn no_scope_has_an_empty_part_in_which_all_strangers_would_meet() {
+        assert_eq!(Scope::new(""), Err(EmptyScope));
+        assert_eq!(Scope::new("tenant").and_then(|tenant| tenant.and("")), Err(EmptyScope));
     }
 
     #[test]
     fn a_record_id_survives_its_text() {
-        let id = RecordId::new(Some(&Scope::new("a")), &key("k"));
+        let id = RecordId::new(Some(&scope(&["a"])), &key("k"));
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!("xyz".parse::<RecordId>(), Err(RecordIdError));
         assert_eq!("é".repeat(32).parse::<RecordId>(), Err(RecordIdError));

@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
+use tower_idempotency::key::EmptyScope;
 use tower_idempotency::{Rejection, Scope};
 
 use crate::rejections;
@@ -46,7 +47,7 @@ impl Account {
         self.0
     }
 
-    pub(crate) fn scope(self) -> Scope {
+    pub(crate) fn scope(self) -> Result<Scope, EmptyScope> {
         Scope::new(self.0)
     }
 }

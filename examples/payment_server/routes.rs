@@ -25,7 +25,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
         InFlight::Wait(patience) => OnInFlight::Wait(patience),
     };
     let layer = IdempotencyLayer::new(store)
-        .scope(|parts| Account::of(&parts.headers).map(Account::scope))
+        .scope(|parts| Ok(Account::of(&parts.headers)?.scope()?))
         .on_in_flight(on_in_flight)
         .retention(Duration::from_secs(args.retention))
         .render_rejection(rejections::render);

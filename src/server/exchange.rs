@@ -53,8 +53,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let shared = Arc::clone(&self.shared);
         let span = engine::span();
         let connection = Connection::of(&self.parts);
-        let id = match shared.options.record_id(&self.parts, &self.key) {
-            Ok(id) => id,
+        let (id, is_scoped) = match shared.options.record_id(&self.parts, &self.key) {
+            Ok(found) => found,
             Err(rejection) => {
                 // Nobody waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
@@ -72,8 +72,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
             Collected::Whole { data, trailers } => {
                 let_go_if_reset(&self.parts).await;
-                let options = &shared.options;
-                let fingerprint = options.sameness.fingerprint(&self.parts, &data, options.scope.is_some());
+                let fingerprint = shared.options.sameness.fingerprint(&self.parts, &data, is_scoped);
                 self.body = Passage::Whole { data, trailers };
                 self.share = bounds.share;
                 fingerprint

@@ -39,9 +39,9 @@ use crate::store::Store;
 /// # }
 /// ```
 /// Clones share the store. Layers over one store, with the same or other options, know each other's runs.
-#[must_use]
 ///
 /// `M` says which body types go through: axum's alone, or, after [`any_body`](Self::any_body), all.
+#[must_use]
 pub struct IdempotencyLayer<St, M = KeepBody> {
     pub(super) shared: Arc<LayerState<St>>,
     mode: PhantomData<fn() -> M>,
@@ -54,7 +54,8 @@ impl<St: Store> IdempotencyLayer<St> {
     }
 }
 
-/// Options. [`guide::options`](mod@crate::guide::options) lists them with their defaults.
+/// Options. [`guide::options`](mod@crate::guide::options) lists them with their defaults. If an option is set twice, the
+/// last call counts; lists are replaced, not added to.
 impl<St, M> IdempotencyLayer<St, M> {
     /// The header that carries the key. Default: `Idempotency-Key`.
     pub fn header_name(self, name: HeaderName) -> Self {
@@ -66,7 +67,7 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| Arc::make_mut(&mut options.recorder).replay_header_name = name)
     }
 
-    /// The methods that are covered. Safe methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT are
+    /// The methods that are covered, instead of POST and PATCH: to cover DELETE as well, name all three. Safe methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT are
     /// never covered, whether they are named here or not. Default: POST and PATCH.
     pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
         let can_be_covered = |method: &Method| !method.is_safe() && *method != Method::CONNECT;
@@ -74,7 +75,9 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.methods = methods)
     }
 
-    /// Which requests of these methods are covered; the others pass through untouched. Default: all.
+    /// Which requests of these methods are covered; the others pass through untouched. On a nested router, axum has cut
+    /// the prefix from `parts.uri`; `axum::extract::OriginalUri` among the extensions has the path that the client sent.
+    /// Default: all.
     pub fn covers(self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|options| options.covers = Some(Hook(Arc::new(covers))))
     }
@@ -89,14 +92,34 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.strict_keys = strict)
     }
 
-    /// Whose a key is: the account, tenant or principal, as some layer outside has established it. A request for which
-    /// the function gives a rejection is answered with it. Default: no scope; then the request's credentials
-    /// (`Authorization`, `Cookie`, `X-Api-Key`, `Proxy-Authorization`) must be the same in a retry.
+    /// Whose a key is: the account, tenant or principal, as some layer outside has established it. The function returns
+    /// a [`Scope`] or an `Option` of one; a request for which it returns a rejection is answered with that. Default: no
+    /// scope. Without one, the request's credentials (`Authorization`, `Cookie`, `X-Api-Key`, `Proxy-Authorization`)
+    /// must be the same in a retry.
     ///
     /// Set it where clients authenticate otherwise (mTLS, signatures that change with each try), where they refresh
     /// tokens between tries, and where two clients may choose the same key.
-    pub fn scope(self, scope: impl Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync + 'static) -> Self {
-        self.with(|options| options.scope = Some(Hook(Arc::new(scope))))
+    /// ```
+    /// use http::StatusCode;
+    /// use http::request::Parts;
+    /// use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, Scope};
+    ///
+    /// /// An authentication layer outside puts it into the request's extensions.
+    /// #[derive(Clone)]
+    /// struct Account(String);
+    ///
+    /// let layer = IdempotencyLayer::new(MemoryStore::new()).scope(|parts: &Parts| {
+    ///     let Some(Account(id)) = parts.extensions.get() else {
+    ///         return Err(Rejection::from(StatusCode::UNAUTHORIZED));
+    ///     };
+    ///     Ok(Scope::new(id)?)
+    /// });
+    /// ```
+    pub fn scope<T>(self, scope: impl Fn(&Parts) -> Result<T, Rejection> + Send + Sync + 'static) -> Self
+    where
+        T: Into<Option<Scope>>,
+    {
+        self.with(|options| options.scope = Some(Hook(Arc::new(move |parts| scope(parts).map(Into::into)))))
     }
 
     /// What a duplicate gets while the first still runs. Default: wait two seconds.
@@ -149,7 +172,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// Decides what an unmarked answer means, which is one that the handler has not marked as [`Keep`](super::Keep),
     /// [`Release`](super::Release) or [`Unknown`](super::Unknown), and what an error of the inner service means: that
     /// it is a final outcome, that nothing happened, or that nobody knows. A closure
-    /// `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning) is enough. Default:
+    /// `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning), or an `Option` of one, is
+    /// enough. Default:
     /// [`Meaning::of_answer`](super::Meaning::of_answer), and
     /// [`Meaning::of_answer_under_rerun`](super::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
     /// are unknown.
@@ -171,7 +195,9 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.sameness.of_body(body))
     }
 
-    /// How long an outcome is replayed, from completion. Default: 24 hours.
+    /// How long an outcome is replayed, from completion. **A retry that comes later runs again**, so this has to be longer
+    /// than any client goes on retrying; with zero, only duplicates that come during the run get its answer. Default: 24
+    /// hours.
     pub fn retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.retention = retention)
     }
@@ -233,8 +259,9 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.problem_base = base.into().into())
     }
 
-    /// Builds the response for a refusal. `Retry-After` is set whatever this returns, where the rejection has one.
-    /// Default: [`Rejection::render`].
+    /// Builds the response for a refusal. `Retry-After` is set whatever this returns, where the rejection has one. If this
+    /// is set, gRPC calls get its response, too. Default: [`Rejection::render`], and for gRPC calls a status in their
+    /// own form.
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
         self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }

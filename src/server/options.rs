@@ -20,7 +20,7 @@ use crate::engine::{Policy, Reconciler, WrapRun};
 use crate::key::{Key, RecordId, Scope};
 
 type Covers = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
-type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Scope, Rejection> + Send + Sync>;
+type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Option<Scope>, Rejection> + Send + Sync>;
 type Render = Arc<dyn Fn(&Rejection) -> Response<Bytes> + Send + Sync>;
 type Reconcile = Arc<dyn Fn(&Arc<Recorder>) -> Reconciler + Send + Sync>;
 
@@ -93,10 +93,13 @@ impl Options {
         }
     }
 
-    /// The id of the operation that a request with `key` belongs to.
-    pub(super) fn record_id(&self, parts: &Parts, key: &Key) -> Result<RecordId, Rejection> {
-        let scope = self.scope.as_ref().map(|scope| scope(parts)).transpose()?;
-        Ok(RecordId::new(scope.as_ref(), key))
+    /// The id of the operation that a request with `key` belongs to, and whether a scope says whose it is.
+    pub(super) fn record_id(&self, parts: &Parts, key: &Key) -> Result<(RecordId, bool), Rejection> {
+        let scope = match &self.scope {
+            Some(scope) => scope(parts)?,
+            None => None,
+        };
+        Ok((RecordId::new(scope.as_ref(), key), scope.is_some()))
     }
 
     pub(super) fn render(&self, rejection: &Rejection, is_grpc: bool) -> Response<Bytes> {

@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::engine::Counts;
+use crate::key::EmptyScope;
 use crate::slots::REFUSALS;
 
 /// Defines the kinds by rows. Each row has a kind's slug, its title, and the status that its rejections have by
@@ -215,6 +216,13 @@ impl From<StatusCode> for Rejection {
     fn from(status: StatusCode) -> Self {
         let title = status.canonical_reason().unwrap_or("The request is rejected");
         Self::custom(status, title, "Nothing was done.")
+    }
+}
+
+/// 401: the request has not been authenticated where the [`scope`](crate::IdempotencyLayer::scope) needs it.
+impl From<EmptyScope> for Rejection {
+    fn from(empty: EmptyScope) -> Self {
+        Self::custom(StatusCode::UNAUTHORIZED, "The request names no principal", empty.to_string())
     }
 }
 

@@ -93,7 +93,7 @@ impl<St: Store> LayerState<St> {
         let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
         going_on.peek().is_some()
-            && self.options.record_id(parts, key).is_ok_and(|id| going_on.any(|context| context.record_id() == id))
+            && self.options.record_id(parts, key).is_ok_and(|(id, _)| going_on.any(|context| context.record_id() == id))
     }
 }
 

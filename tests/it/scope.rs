@@ -12,7 +12,9 @@ use crate::common::lab::{Lab, keyed, layer, post, with};
 #[tokio::test]
 async fn a_scope_that_fails_refuses_with_its_own_rejection() {
     let store = MemoryStore::new();
-    let refuse = |_: &http::request::Parts| Err(Rejection::custom(StatusCode::UNAUTHORIZED, "No account", "Log in."));
+    let refuse = |_: &http::request::Parts| -> Result<Scope, _> {
+        Err(Rejection::custom(StatusCode::UNAUTHORIZED, "No account", "Log in."))
+    };
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()).scope(refuse));
     let answer = lab.post("k", "a").await;
     answer.assert_refusal(401, "custom", false, None);
@@ -55,7 +57,8 @@ fn principal(parts: &http::request::Parts) -> Result<Scope, Rejection> {
     // As an authentication layer outside would have established it: `Bearer <who>.<token>`.
     let bearer = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
     let who = bearer.and_then(|bearer| bearer.strip_prefix("Bearer ")?.split_once('.'));
-    who.map(|(who, _)| Scope::new(who)).ok_or_else(|| Rejection::custom(StatusCode::UNAUTHORIZED, "Who?", "Log in."))
+    let (who, _) = who.ok_or_else(|| Rejection::custom(StatusCode::UNAUTHORIZED, "Who?", "Log in."))?;
+    Ok(Scope::new(who)?)
 }
 
 #[tokio::test]
@@ -109,7 +112,7 @@ async fn a_second_host_that_says_otherwise_is_not_overlooked() {
 
 #[tokio::test]
 async fn scope_says_whose_a_key_is() {
-    let tenant = |parts: &http::request::Parts| Ok(Scope::new(parts.headers.get("x-tenant").unwrap()));
+    let tenant = |parts: &http::request::Parts| Ok(Scope::new(parts.headers.get("x-tenant").unwrap())?);
     let lab = Lab::counting(layer().scope(tenant));
     assert_eq!(lab.send(with("x-tenant", "alice")).await.text(), "effect 1");
     assert_eq!(lab.send(with("x-tenant", "bob")).await.text(), "effect 2");
@@ -119,4 +122,18 @@ async fn scope_says_whose_a_key_is() {
         let answer = lab.send(retry).await;
         assert_eq!((answer.text(), answer.is_replay()), (run, true));
     }
+}
+
+// A seeded fault: whether credentials are compared goes by the option, not by what it says of the request.
+#[tokio::test]
+async fn a_request_without_a_scope_is_compared_by_its_credentials_though_others_have_one() {
+    let tenant = |parts: &http::request::Parts| parts.headers.get("x-tenant").map(Scope::new).transpose();
+    let lab = Lab::counting(layer().scope(move |parts| Ok(tenant(parts)?)));
+    assert_eq!(lab.send(with("authorization", "Bearer alice")).await.text(), "effect 1");
+    let stranger = lab.send(with("authorization", "Bearer bob")).await;
+    stranger.assert_refusal(422, "credentials-changed", false, None);
+    assert!(lab.send(with("authorization", "Bearer alice")).await.is_replay());
+    assert_eq!(lab.send(with("x-tenant", "alice")).await.text(), "effect 2", "another id");
+    assert_eq!(lab.send(with("x-tenant", "")).await.status, StatusCode::UNAUTHORIZED, "no scope is empty");
+    assert_eq!(lab.effects(), 2);
 }

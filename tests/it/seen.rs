@@ -16,7 +16,7 @@ async fn each_refusal_is_counted_by_its_kind() {
     let store = TestStore::new();
     let scope = |parts: &http::request::Parts| match parts.headers.contains_key("x-stranger") {
         true => Err(Rejection::custom(StatusCode::UNAUTHORIZED, "Unauthorized", "Sign in first.")),
-        false => Ok(Scope::new("alice")),
+        false => Ok(Scope::new("alice")?),
     };
     let layer = IdempotencyLayer::new(store.clone()).require_key(true).max_request_body(5).scope(scope);
     let lab = Lab::new(layer.clone(), |_| async { StatusCode::BAD_GATEWAY });

@@ -192,7 +192,7 @@ async fn trap_79_what_was_recorded_by_unknown_rules_is_refused_and_never_run() {
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
     plant(&store, id("options"), foreign(charge_print().with_credentials().finish(), 2, [9; 8])).await;
     plant(&store, id("version"), foreign(charge_print().with_credentials().finish(), 1, [0; 8])).await;
-    let scope = Scope::new("alice");
+    let scope = Scope::new("alice").unwrap();
     let scoped_id = RecordId::new(Some(&scope), &tower_idempotency::Key::new("scoped").unwrap());
     plant(&store, scoped_id, charge_print().with_credentials().finish()).await;
     let scoped = Lab::counting(IdempotencyLayer::new(store).scope(move |_| Ok(scope.clone())));

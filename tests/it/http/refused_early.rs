@@ -117,7 +117,7 @@ fn head(fields: &str, announced: &str) -> String {
 fn layer() -> IdempotencyLayer<MemoryStore> {
     let scope = |parts: &http::request::Parts| match parts.headers.contains_key("x-stranger") {
         true => Err(Rejection::custom(StatusCode::UNAUTHORIZED, "Unauthorized", "Sign in first.")),
-        false => Ok(Scope::new("alice")),
+        false => Ok(Scope::new("alice")?),
     };
     IdempotencyLayer::new(MemoryStore::new()).require_key(true).scope(scope)
 }

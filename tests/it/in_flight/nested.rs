@@ -159,7 +159,7 @@ async fn a_context_that_outlived_its_run_protects_nothing() {
 #[tokio::test]
 async fn within_an_exchange_another_scope_makes_another_operation() {
     let store = MemoryStore::new();
-    let inner = IdempotencyLayer::new(store.clone()).scope(|_| Ok(Scope::new("tenant")));
+    let inner = IdempotencyLayer::new(store.clone()).scope(|_| Ok(Scope::new("tenant")?));
     let nested = Router::new().route("/charges", route(async || "done")).layer(inner);
     let lab = Lab::of(Router::new().nest("/v1", nested).layer(IdempotencyLayer::new(store.clone())));
     let charge = || lab.send(keyed("POST", "/v1/charges", "k").body(Body::from("a")).unwrap());
