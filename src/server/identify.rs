@@ -39,7 +39,7 @@ pub enum FingerprintBody {
     Custom(CustomBody),
 }
 
-type Digest = dyn Fn(&Parts, &Bytes) -> Bytes + Send + Sync;
+type Digest = dyn Fn(&Parts, &Bytes) -> Option<Bytes> + Send + Sync;
 
 /// A function of the application's own, made by [`FingerprintBody::custom`].
 #[derive(Clone)]
@@ -51,14 +51,19 @@ pub struct CustomBody {
 impl FingerprintBody {
     /// Compares what `digest` makes of head and body, beside the rest of the request. A form's boundary is left out of
     /// the compared `Content-Type`, and is in the body as it was sent. The function must return the same bytes for all
-    /// tries of one operation, and other bytes for any other operation.
+    /// tries of one operation, and other bytes for any other operation. A body for which it returns `None` is compared
+    /// as [`Bytes`](Self::Bytes) has it.
     ///
     /// `version` names the function: change it whenever what the function returns changes. Records made under another
     /// version can't be compared, and their retries are refused (409 `not-verifiable`) instead of being taken for other
     /// requests.
     #[must_use]
-    pub fn custom(version: &str, digest: impl Fn(&Parts, &Bytes) -> Bytes + Send + Sync + 'static) -> Self {
-        Self::Custom(CustomBody { version: version.into(), digest: Arc::new(digest) })
+    pub fn custom<D>(version: &str, digest: impl Fn(&Parts, &Bytes) -> D + Send + Sync + 'static) -> Self
+    where
+        D: Into<Option<Bytes>>,
+    {
+        let digest = Arc::new(move |parts: &Parts, body: &Bytes| digest(parts, body).into());
+        Self::Custom(CustomBody { version: version.into(), digest })
     }
 
     /// Its name among the options, which is digested with them.
@@ -135,41 +140,44 @@ impl Sameness {
 
     /// Adds content type and body. What a body is compared by depends on its type.
     fn with_content(&self, builder: FingerprintBuilder, parts: &Parts, body: &Bytes) -> FingerprintBuilder {
+        let custom = match &self.body {
+            FingerprintBody::Custom(custom) => (custom.digest)(parts, body),
+            FingerprintBody::Bytes | FingerprintBody::CanonicalJson => None,
+        };
         let values = parts.headers.get_all(CONTENT_TYPE);
         let mut first_two = values.iter();
         let only = first_two.next().filter(|_| first_two.next().is_none());
         let Some(mut media_type) = only.and_then(MediaType::of) else {
             let builder = values.iter().fold(builder, |builder, value| builder.field("content-type", value.as_bytes()));
-            return self.with_body_of(builder, parts, body, false);
+            return self.with_body_of(builder, custom.as_ref(), body, false);
         };
-        let is_custom = matches!(self.body, FingerprintBody::Custom(_));
         let boundary = media_type.form_boundary();
         let is_form = boundary.is_some();
-        let form = boundary.filter(|_| !is_custom).and_then(|boundary| multipart::parts(body, boundary));
-        if is_form && (is_custom || form.is_some()) {
+        let form = boundary.filter(|_| custom.is_none()).and_then(|boundary| multipart::parts(body, boundary));
+        if is_form && (custom.is_some() || form.is_some()) {
             media_type.remove_boundary();
         }
         let builder = builder.field("content-type", media_type.canonical().as_bytes());
         match form {
             Some(form) => form.into_iter().fold(builder, |builder, part| builder.field("multipart", part)),
-            None => self.with_body_of(builder, parts, body, media_type.is_json()),
+            None => self.with_body_of(builder, custom.as_ref(), body, media_type.is_json()),
         }
     }
 
     fn with_body_of(
         &self,
         builder: FingerprintBuilder,
-        parts: &Parts,
+        custom: Option<&Bytes>,
         body: &Bytes,
         is_json: bool,
     ) -> FingerprintBuilder {
-        match &self.body {
-            FingerprintBody::Custom(custom) => builder.field("custom", &(custom.digest)(parts, body)),
-            FingerprintBody::CanonicalJson if is_json => match canonical_json::canonical(body) {
-                Some(canonical) => builder.field("json", &canonical),
-                None => builder.field("body", body),
-            },
-            FingerprintBody::CanonicalJson | FingerprintBody::Bytes => builder.field("body", body),
+        if let Some(custom) = custom {
+            return builder.field("custom", custom);
+        }
+        let is_canonical = is_json && matches!(self.body, FingerprintBody::CanonicalJson);
+        match is_canonical.then(|| canonical_json::canonical(body)).flatten() {
+            Some(canonical) => builder.field("json", &canonical),
+            None => builder.field("body", body),
         }
     }
 }

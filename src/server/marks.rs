@@ -47,10 +47,11 @@ pub(super) fn remove(extensions: &mut Extensions) {
 /// let inside = CatchPanicLayer::custom(answer_panic);
 /// ```
 #[must_use]
-pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<http_body_util::Full<bytes::Bytes>> {
+pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<String> {
     let panic = panic_message(&*panic);
     tracing::error!(target: "tower_idempotency", panic, "the handler panicked");
-    let mut response = http::Response::new("The request was interrupted; nobody knows whether it took effect.".into());
+    let body = "The request was interrupted; nobody knows whether it took effect.";
+    let mut response = http::Response::new(body.to_owned());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.extensions_mut().insert(Unknown);

@@ -25,6 +25,7 @@ use super::snapshot::Recorder;
 use crate::engine::{End, OnInterrupted};
 
 /// What an answer, or an error of the inner service, says about the effect.
+#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Meaning {
@@ -38,20 +39,18 @@ pub enum Meaning {
 
 /// Decides what answers mean that their handler has not marked.
 ///
-/// A closure that takes the head and the trailers is a classifier. What it has no opinion on, it leaves to
-/// [`Meaning::of_answer`], or under [`Rerun`](OnInterrupted::Rerun) to [`Meaning::of_answer_under_rerun`]:
+/// A closure that takes the head and the trailers, and returns a [`Meaning`] or an `Option` of one, is a classifier.
+/// `None` leaves an answer to [`Meaning::of_answer`], or under [`Rerun`](OnInterrupted::Rerun) to
+/// [`Meaning::of_answer_under_rerun`]:
 /// ```
 /// use http::response::Parts;
 /// use http::{HeaderMap, StatusCode};
 /// use tower_idempotency::server::Meaning;
 /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
 ///
-/// let layer = IdempotencyLayer::new(MemoryStore::new()).classify(|parts: &Parts, trailers: Option<&HeaderMap>| {
-///     match parts.status {
-///         // Here only the admission check answers so, before anything else.
-///         StatusCode::TOO_MANY_REQUESTS => Meaning::NotStarted,
-///         _ => Meaning::of_answer(parts, trailers),
-///     }
+/// let layer = IdempotencyLayer::new(MemoryStore::new()).classify(|parts: &Parts, _: Option<&HeaderMap>| {
+///     // Here only the admission check answers so, before anything else.
+///     (parts.status == StatusCode::TOO_MANY_REQUESTS).then_some(Meaning::NotStarted)
 /// });
 /// ```
 /// Errors of the inner service are unknown unless [`error`](Self::error) says otherwise. With tower's load shed inside:
@@ -72,6 +71,12 @@ pub enum Meaning {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say what answers mean",
+    note = "a closure needs the types of its arguments: `|parts: &Parts, trailers: Option<&HeaderMap>|`, with \
+            `http::response::Parts` and `http::HeaderMap`",
+    note = "it returns a `Meaning` or an `Option<Meaning>`"
+)]
 pub trait Classify: Send + Sync + 'static {
     /// What an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or `None` if
     /// it has none or is passed on before it is complete. This is called at most once for an answer, and not if the
@@ -89,20 +94,21 @@ pub trait Classify: Send + Sync + 'static {
     }
 }
 
-impl<F> Classify for F
+impl<F, M> Classify for F
 where
-    F: Fn(&Parts, Option<&HeaderMap>) -> Meaning + Send + Sync + 'static,
+    F: Fn(&Parts, Option<&HeaderMap>) -> M + Send + Sync + 'static,
+    M: Into<Option<Meaning>>,
 {
     fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Option<Meaning> {
-        Some(self(parts, trailers))
+        self(parts, trailers).into()
     }
 }
 
 impl Meaning {
     /// What an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun). 408, 502 and 504 are
-    /// unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which stand in the trailers, or in the head of an answer without a body. So is a rejection
-    /// by another idempotency layer that the handler passes on. Everything else is final.
-    #[must_use]
+    /// unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which stand in the trailers, or in the head
+    /// of an answer without a body. So is a rejection by another idempotency layer that the handler passes on.
+    /// Everything else is final.
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const UNKNOWN: [StatusCode; 3] =
             [StatusCode::REQUEST_TIMEOUT, StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
@@ -116,7 +122,6 @@ impl Meaning {
 
     /// What an answer means by default under [`Rerun`](OnInterrupted::Rerun). 401, 403, 408, 429 and 5xx are not
     /// started, so that a retry runs. Everything else means what [`of_answer`](Self::of_answer) says.
-    #[must_use]
     pub fn of_answer_under_rerun(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const TRANSIENT: [StatusCode; 4] = [
             StatusCode::UNAUTHORIZED,

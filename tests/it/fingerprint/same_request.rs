@@ -151,6 +151,22 @@ async fn the_application_can_compare_by_a_function_of_its_own() {
 }
 
 #[tokio::test]
+async fn what_the_application_s_function_does_not_compare_is_compared_byte_for_byte_and_forms_without_their_boundary() {
+    let only_json = || {
+        layer().fingerprint_body(FingerprintBody::custom("1", |parts, _| {
+            let is_json = parts.headers.get("content-type").is_some_and(|value| value == "application/json");
+            is_json.then(|| Bytes::from("all alike"))
+        }))
+    };
+    let (json, text) = (|body| typed("application/json", body), |body| typed("text/plain", body));
+    assert_eq!(second(only_json(), [json("1"), json("2")]).await, "replayed");
+    assert_eq!(second(only_json(), [text("1"), text("1")]).await, "replayed");
+    assert_eq!(second(only_json(), [text("1"), text("2")]).await, "key-reused");
+    assert_eq!(second(only_json(), [form("A", "10"), form("B", "10")]).await, "replayed");
+    assert_eq!(second(only_json(), [form("A", "10"), form("B", "20")]).await, "key-reused");
+}
+
+#[tokio::test]
 async fn trap_79_options_that_change_never_compare_what_can_not_be_compared() {
     let store = MemoryStore::new();
     let plain = || IdempotencyLayer::new(store.clone());

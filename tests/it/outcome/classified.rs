@@ -65,6 +65,15 @@ async fn what_is_classified_as_not_started_frees_the_key_and_nothing_else_does()
 }
 
 #[tokio::test]
+async fn what_a_closure_has_no_opinion_on_is_left_to_the_policy_s_default() {
+    let teapots = |parts: &Parts, _: Option<&HeaderMap>| (parts.status == 418).then_some(Meaning::NotStarted);
+    for (status, by_default, under_rerun) in [(418, 2, 2), (200, 1, 1), (503, 1, 2)] {
+        assert_eq!(runs_of_two_tries(layer().classify(teapots), status).await, by_default, "{status}");
+        assert_eq!(runs_of_two_tries(rerun().classify(teapots), status).await, under_rerun, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_marked_release_frees_the_key() {
     for layer in [layer(), rerun()] {
         let lab = Lab::new(layer, |n| async move { (Release, n.to_string()) });
