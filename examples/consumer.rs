@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tower_idempotency::engine::{EffectError, OnceError};
-use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId};
+use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, Scope};
 
 static MAILS: AtomicU64 = AtomicU64::new(0);
 
@@ -21,11 +21,13 @@ struct Message {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // In earnest: SledStore::open("idempotency")?
     let once = Once::new(MemoryStore::new());
+    // Another consumer of the same messages over the same store has a name of its own.
+    let mailer = Scope::new("mailer")?;
     let message = Message { id: "message-17", text: "your order is on its way" };
     let other = Message { text: "another message", ..message };
 
     for delivery in [&message, &message, &other] {
-        let id = RecordId::new(None, &Key::new(delivery.id)?);
+        let id = RecordId::new(Some(&mailer), &Key::new(delivery.id)?);
         let send = |_| async {
             let number = MAILS.fetch_add(1, Ordering::SeqCst) + 1;
             Ok::<_, EffectError<std::io::Error>>(Bytes::from(format!("mail {number}")))

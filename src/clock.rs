@@ -25,10 +25,23 @@ impl Timestamp {
         self.0
     }
 
+    /// This time as the standard library has it; `None` if that can't hold it.
+    #[must_use]
+    pub fn to_system_time(self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(Duration::from_millis(self.0))
+    }
+
     /// This time plus `duration`; the end of time where that overflows.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A time before the Unix epoch becomes the epoch.
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        Self(0).plus(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 
@@ -39,6 +52,16 @@ pub trait Clock: Debug + Send + Sync + 'static {
 
     /// Time since any fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
+}
+
+impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
+    fn wall(&self) -> Timestamp {
+        (**self).wall()
+    }
+
+    fn monotonic(&self) -> Duration {
+        (**self).monotonic()
+    }
 }
 
 /// The machine's clocks.
@@ -55,8 +78,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn wall(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(0).plus(since)
+        SystemTime::now().into()
     }
 
     fn monotonic(&self) -> Duration {
@@ -136,5 +158,17 @@ impl Clock for ManualClock {
 
     fn monotonic(&self) -> Duration {
         Duration::from_millis(self.hands().1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_the_same_in_the_standard_library_s_form() {
+        let time = Timestamp::from_millis(1_790_000_000_123);
+        assert_eq!(time.to_system_time().map(Timestamp::from), Some(time));
+        assert_eq!(Timestamp::from(UNIX_EPOCH - Duration::from_secs(1)), Timestamp::from_millis(0));
     }
 }

@@ -19,20 +19,23 @@ use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
 use crate::record::{Fence, Resolution};
 use crate::slots::{End, Refusal};
-use crate::store::{InterruptedRun, Store, StoreError};
+use crate::store::{InterruptedRun, Page, Store, StoreError};
 
 /// Runs effects at most once per record id, without HTTP.
 ///
-/// A handle; clones share everything.
+/// A handle; clones share everything. All layers and consumers over one store share its ids, its interrupted operations
+/// and its counts. So each consumer of a message names itself in the [`Scope`](crate::Scope) of its ids; otherwise the
+/// second consumer of a message is answered with the first one's outcome. Beside layers, a consumer needs a store of its
+/// own if operators settle operations with outcomes: what is recorded for a layer is an HTTP response.
 ///
 /// ```
 /// use bytes::Bytes;
-/// use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, engine::EffectError};
+/// use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, Scope, engine::EffectError};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let once = Once::new(MemoryStore::new());
-/// let id = RecordId::new(None, &Key::new("message-17")?);
+/// let id = RecordId::new(Some(&Scope::new("mailer")?), &Key::new("message-17")?);
 /// for redelivered in [false, true] {
 ///     let effect = |_context| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from("mail sent")) };
 ///     let outcome = once.run(id, Fingerprint::of(b"the message"), effect).await?;
@@ -46,13 +49,14 @@ pub struct Once<St> {
 }
 
 /// How an effect failed.
-#[derive(Debug)]
-#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
 pub enum EffectError<E> {
-    /// It did not take place; it may be tried again under the same key.
-    NotStarted(E),
-    /// Nobody knows whether it took place. `?` converts an error into this.
-    Unknown(E),
+    /// The effect did not take place; it may be tried again under the same key.
+    #[error("the effect did not take place")]
+    NotStarted(#[source] E),
+    /// Nobody knows whether the effect took place. `?` converts an error into this.
+    #[error("it is not known whether the effect took place")]
+    Unknown(#[source] E),
 }
 
 impl<E> From<E> for EffectError<E> {
@@ -62,6 +66,7 @@ impl<E> From<E> for EffectError<E> {
 }
 
 /// What an effect produced, now or earlier.
+#[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -76,19 +81,18 @@ pub struct Outcome {
 /// | do | with |
 /// |---|---|
 /// | acknowledge it | `Ok`, [`NotReplayable`](Self::NotReplayable) |
-/// | let it be redelivered later | [`InFlight`](Self::InFlight), [`Unavailable`](Self::Unavailable), [`Full`](Self::Full), [`Overloaded`](Self::Overloaded), [`ShuttingDown`](Self::ShuttingDown) |
+/// | let it be redelivered later | [`Effect(NotStarted)`](EffectError::NotStarted), [`InFlight`](Self::InFlight), [`Unavailable`](Self::Unavailable), [`Full`](Self::Full), [`Overloaded`](Self::Overloaded), [`ShuttingDown`](Self::ShuttingDown) |
 /// | hand it to an operator | [`OutcomeUnknown`](Self::OutcomeUnknown), [`Interrupted`](Self::Interrupted), [`Mismatch`](Self::Mismatch), [`Corrupt`](Self::Corrupt) |
 ///
-/// [`Effect`](Self::Effect) has the effect's own error, and no longer says whether that was
-/// [`NotStarted`](EffectError::NotStarted), after which a redelivered message runs, or
-/// [`Unknown`](EffectError::Unknown), after which it gets what [`on_interrupted`](Once::on_interrupted) says. If you
-/// must tell them apart, let the error itself say which it was.
+/// After [`Effect(Unknown)`](EffectError::Unknown), a redelivered message gets what
+/// [`on_interrupted`](Once::on_interrupted) and [`reconcile_with`](Once::reconcile_with) say: if one of them helps, let
+/// it be redelivered; if the policy is to refuse, hand it to an operator.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OnceError<E> {
-    /// The effect itself failed.
-    #[error("the effect failed")]
-    Effect(#[source] E),
+    /// The effect itself failed, as it says.
+    #[error(transparent)]
+    Effect(EffectError<E>),
     /// The effect panicked or exceeded `max_run`, or its transaction may or may not be durable: nobody knows whether it
     /// took place.
     #[error("the effect was interrupted; it is not known whether it took place")]
@@ -162,7 +166,8 @@ impl<St: Store> Once<St> {
         self.with(|with| with.on_in_flight = policy)
     }
 
-    /// How long an outcome is remembered, from completion. Default: 24 hours.
+    /// How long an outcome is remembered, from completion. **A message that is delivered again later runs again.**
+    /// Default: 24 hours.
     #[must_use]
     pub fn retention(self, retention: Duration) -> Self {
         self.with(|with| with.retention = retention)
@@ -222,9 +227,7 @@ impl<St: Store> Once<St> {
         };
         match self.engine.exchange(&exchange::span(), Presented { id, fingerprint, is_within: false }, work).await {
             Verdict::Answered(Ok(bytes)) | Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
-            Verdict::Answered(Err(EffectError::NotStarted(error) | EffectError::Unknown(error))) => {
-                Err(OnceError::Effect(error))
-            }
+            Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
             Verdict::Interrupted | Verdict::Met(End::InDoubt) => Err(OnceError::Interrupted),
             Verdict::Met(End::Outcome(bytes)) => Ok(Outcome { bytes, replayed: true }),
             Verdict::Met(End::Consumed { .. }) => Err(OnceError::NotReplayable),
@@ -235,18 +238,18 @@ impl<St: Store> Once<St> {
         }
     }
 
-    /// Refuses new ids from now on, and waits at most `deadline` for what is running, and for outcomes whose recording
+    /// Refuses new ids from now on, and waits at most `timeout` for what is running, and for outcomes whose recording
     /// failed and is being retried. Returns how many of each are left.
     ///
     /// New ids stay refused for as long as the store is open.
     ///
     /// # Cancel safety
     /// If the future is dropped, nobody waits any more, and new ids are refused all the same.
-    pub async fn drain(&self, deadline: Duration) -> Drained {
-        self.engine.drain(deadline).await
+    pub async fn drain(&self, timeout: Duration) -> Drained {
+        self.engine.drain(timeout).await
     }
 
-    /// The interrupted operations, the oldest first, at most `limit`.
+    /// Lists the interrupted operations of all layers and consumers over this store, the oldest first, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
@@ -254,7 +257,23 @@ impl<St: Store> Once<St> {
     /// # Cancel safety
     /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.engine.interrupted(None, limit).await
+        self.engine.interrupted(Page::first(limit)).await
+    }
+
+    /// Lists the interrupted operations that come after `last`, at most `limit`: the next page of
+    /// [`interrupted`](Self::interrupted).
+    ///
+    /// # Errors
+    /// As [`interrupted`](Self::interrupted).
+    ///
+    /// # Cancel safety
+    /// It only reads.
+    pub async fn interrupted_after(
+        &self,
+        last: &InterruptedRun,
+        limit: usize,
+    ) -> Result<Vec<InterruptedRun>, StoreError> {
+        self.engine.interrupted(Page::after(last, limit)).await
     }
 
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it.

@@ -80,10 +80,10 @@ pub enum Resolved {
 
 impl<St: Store> Engine<St> {
     /// Refuses new keys from now on, waits for the runs under way and for what the store is still being told, at most
-    /// `deadline`, and says what is left.
-    pub(crate) async fn drain(&self, deadline: Duration) -> Drained {
+    /// `limit`, and says what is left.
+    pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         let slots = self.store.slots();
-        let _ = tokio::time::timeout(deadline, slots.drained()).await;
+        let _ = tokio::time::timeout(limit, slots.drained()).await;
         Drained { runs: slots.live(), unrecorded: slots.remembered.count() }
     }
 
@@ -105,13 +105,9 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// The interrupted operations, the oldest first; only those whose clients were answered so, if `status` is given.
-    pub(crate) async fn interrupted(
-        &self,
-        status: Option<u16>,
-        limit: usize,
-    ) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.store.interrupted(Page { status, ..Page::first(limit) }).await
+    /// A page of the interrupted operations, the oldest first.
+    pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
+        self.store.interrupted(page).await
     }
 
     /// Settles an interrupted operation. Its slot is held until that is durable, so that nobody is answered before; and in

@@ -29,6 +29,7 @@ const AT_A_TIME: usize = 16;
 const PAGE: usize = 1_024;
 
 /// What became of the interrupted operations that the application was asked about.
+#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Reconciliation {
@@ -58,7 +59,7 @@ impl<St: Store> Engine<St> {
         record: &InterruptedRun,
     ) -> Result<(Fence, Reconciled), End> {
         // To ask, and to record what is said.
-        let bound = reconciler.patience().saturating_add(2 * STORE_TIMEOUT);
+        let bound = reconciler.limit().saturating_add(2 * STORE_TIMEOUT);
         let taking = self.store.apply(record.id, Transition::Inquire { fence: record.fence, bound });
         let taken = timeout(STORE_TIMEOUT, taking).await;
         let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
@@ -90,14 +91,14 @@ impl<St: Store> Engine<St> {
         let mut sum = Reconciliation::default();
         let Some(reconciler) = &self.policy.reconciler else { return Ok(sum) };
         // What takes longer goes on by itself, and counts as unknown: to look, to take a fence, to ask, to record.
-        let patience = reconciler.patience().saturating_add(3 * STORE_TIMEOUT);
+        let limit = reconciler.limit().saturating_add(3 * STORE_TIMEOUT);
         let one = |record: InterruptedRun| {
             let (reply, reconciled) = oneshot::channel();
             let (engine, reconciler) = (Arc::clone(self), reconciler.clone());
             self.spawn(Box::pin(async move {
                 let _ = reply.send(engine.reconcile_one(&reconciler, record.id).await);
             }));
-            async move { timeout(patience, reconciled).await }
+            async move { timeout(limit, reconciled).await }
         };
         let mut page = Page::first(PAGE);
         loop {

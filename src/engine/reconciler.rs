@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::store::InterruptedRun;
 
 /// What the application knows of it.
+#[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reconciled<O = Bytes> {
@@ -60,7 +61,7 @@ pub struct Reconciler<O = Bytes> {
 }
 
 impl<O: 'static> Reconciler<O> {
-    /// Asks `ask`, for at most ten seconds.
+    /// Makes a reconciler that asks `ask`. Its [`timeout`](Self::timeout) is ten seconds by default.
     #[must_use]
     pub fn new<F>(ask: impl Fn(InterruptedRun) -> F + Send + Sync + 'static) -> Self
     where
@@ -95,7 +96,7 @@ impl<O: 'static> Reconciler<O> {
         Reconciler::new(mapped).timeout(self.timeout)
     }
 
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn limit(&self) -> Duration {
         self.timeout
     }
 

@@ -1,5 +1,6 @@
 //! What is known of an operation.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,13 @@ use crate::fingerprint::Fingerprint;
 /// It fits a signed 64-bit column, so that a database downstream can refuse a writer with an older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fence(pub u64);
+
+/// Writes the number.
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// What a store holds of one operation. `O` is how it holds an outcome.
 ///

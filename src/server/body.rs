@@ -61,6 +61,7 @@ impl Sealed for AnyBody {}
 pub(super) type Through<M, B> = <M as BodyMode<B>>::Through;
 
 /// What the layer did with a body.
+#[non_exhaustive]
 pub enum Passage<B: Body> {
     /// It was not touched.
     Untouched(B),

@@ -125,6 +125,14 @@ impl IdempotencyContext {
         self.run.fence()
     }
 
+    /// Whether the run is protected: its claim is recorded, or its store makes up for that. False for a run that
+    /// [`fail_open`](crate::IdempotencyLayer::fail_open) lets go ahead while the store can't be reached; a retry of its
+    /// request runs again.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.fence() != Fence(0)
+    }
+
     /// Whether the operation may have run before.
     #[must_use]
     pub fn rerun(&self) -> Rerun {

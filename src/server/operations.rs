@@ -10,11 +10,11 @@ use super::layer::IdempotencyLayer;
 use crate::engine::{Counts, Drained, Reconciliation, Resolved};
 use crate::key::RecordId;
 use crate::record::{Fence, Resolution};
-use crate::store::{InterruptedRun, Store, StoreError};
+use crate::store::{InterruptedRun, Page, Store, StoreError};
 
 /// For operators.
 impl<St: Store, M> IdempotencyLayer<St, M> {
-    /// Refuses new keys from now on (503 `shutting-down`; replays are still given), and waits at most `deadline` for
+    /// Refuses new keys from now on (503 `shutting-down`; replays are still given), and waits at most `timeout` for
     /// the runs under way on all layers over this store, and for the outcomes that could not be recorded when their
     /// runs ended and are tried again. Says how many of each are left.
     ///
@@ -22,12 +22,13 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     ///
     /// # Cancel safety
     /// If the future is dropped, it waits no longer, and new keys are refused all the same.
-    pub async fn drain(&self, deadline: Duration) -> Drained {
-        self.shared.engine.drain(deadline).await
+    pub async fn drain(&self, timeout: Duration) -> Drained {
+        self.shared.engine.drain(timeout).await
     }
 
-    /// The interrupted operations, of which nobody knows whether they took effect: their runs were interrupted, or their
-    /// answers said so. The oldest come first, and there are at most `limit`.
+    /// Lists the interrupted operations, of which nobody knows whether they took effect: their runs were interrupted, or
+    /// their answers said so. They are those of all layers and consumers over this store. The oldest come first, and
+    /// there are at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
@@ -35,10 +36,26 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// # Cancel safety
     /// It only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.shared.engine.interrupted(None, limit).await
+        self.shared.engine.interrupted(Page::first(limit)).await
     }
 
-    /// The interrupted operations whose handlers gave an answer with `status` which means that nobody knows: what an
+    /// Lists the interrupted operations that come after `last`, at most `limit`: the next page of
+    /// [`interrupted`](Self::interrupted).
+    ///
+    /// # Errors
+    /// As [`interrupted`](Self::interrupted).
+    ///
+    /// # Cancel safety
+    /// It only reads.
+    pub async fn interrupted_after(
+        &self,
+        last: &InterruptedRun,
+        limit: usize,
+    ) -> Result<Vec<InterruptedRun>, StoreError> {
+        self.shared.engine.interrupted(Page::after(last, limit)).await
+    }
+
+    /// Lists the interrupted operations whose handlers gave an answer with `status` which means that nobody knows: what an
     /// outage of a downstream service leaves, say. The oldest come first, and there are at most `limit`.
     ///
     /// # Errors
@@ -51,7 +68,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         status: StatusCode,
         limit: usize,
     ) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.shared.engine.interrupted(Some(status.as_u16()), limit).await
+        self.shared.engine.interrupted(Page { status: Some(status.as_u16()), ..Page::first(limit) }).await
     }
 
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. The result is

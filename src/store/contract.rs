@@ -21,6 +21,10 @@ pub trait Sealed {}
 ///
 /// A handle to an *opened* store: clones share everything. It knows the runs of this process, so that two layers over
 /// one store know each other's.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a store",
+    note = "the stores are `SledStore`, `MemoryStore`, and `AnyStore` for one that is chosen at run time"
+)]
 pub trait Store: Records {
     /// How the store is.
     fn health(&self) -> Health;
@@ -102,6 +106,12 @@ impl Page {
     #[must_use]
     pub fn first(limit: usize) -> Self {
         Self { after: None, limit, status: None }
+    }
+
+    /// Those after `last`, at most `limit`.
+    #[must_use]
+    pub fn after(last: &InterruptedRun, limit: usize) -> Self {
+        Self { after: Some((last.since, last.id)), ..Self::first(limit) }
     }
 
     /// Whether an operation belongs to it, or to one after it.

@@ -53,9 +53,9 @@ async fn another_message_under_the_same_id_is_refused() {
 async fn an_effect_that_says_it_did_not_start_may_run_again_and_any_other_failure_may_not() {
     let (once, effects) = (Once::new(MemoryStore::new()), Arc::default());
     let failed = deliver(&once, &effects, Err(EffectError::NotStarted("no connection"))).await;
-    assert!(matches!(failed, Err(OnceError::Effect("no connection"))), "{failed:?}");
+    assert!(matches!(failed, Err(OnceError::Effect(EffectError::NotStarted("no connection")))), "{failed:?}");
     let failed = deliver(&once, &effects, Err(EffectError::Unknown("no answer"))).await;
-    assert!(matches!(failed, Err(OnceError::Effect("no answer"))), "{failed:?}");
+    assert!(matches!(failed, Err(OnceError::Effect(EffectError::Unknown("no answer")))), "{failed:?}");
     let refused = deliver(&once, &effects, Ok("sent")).await;
     assert!(matches!(refused, Err(OnceError::OutcomeUnknown)), "{refused:?}");
     assert_eq!(effects.load(Ordering::SeqCst), 2);

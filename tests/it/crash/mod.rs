@@ -1,4 +1,4 @@
 //! What was interrupted is never papered over, and a client that has gone changes nothing (promises 4 and 5).
 
 mod client_gone;
-mod cut_short;
+mod interrupted;

@@ -262,6 +262,15 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
     assert_eq!(layer.interrupted_with_status(StatusCode::GATEWAY_TIMEOUT, 7).await.unwrap().len(), 7);
     assert_eq!(layer.interrupted_with_status(StatusCode::OK, 7).await.unwrap().len(), 0);
 
+    // Page by page.
+    let mut all = layer.interrupted(100).await.unwrap();
+    while let next = layer.interrupted_after(all.last().unwrap(), 100).await.unwrap()
+        && !next.is_empty()
+    {
+        all.extend(next);
+    }
+    assert_eq!(all, layer.interrupted(1_000).await.unwrap());
+
     let settled = layer.resolve_all(bad.iter().map(|record| (*record, Resolution::Forget))).await;
     assert_eq!(settled.iter().map(|(record, _)| *record).collect::<Vec<_>>(), bad, "in their order");
     assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));

@@ -112,7 +112,7 @@ async fn deliver<St: Store>(
 /// Delivers it for the first time; nobody knows what came of it.
 async fn deliver_first<St: Store>(store: St, log: &Log) {
     let cut = deliver(&Once::new(store), log, Err(EffectError::Unknown("no answer"))).await;
-    assert!(matches!(cut, Err(OnceError::Effect("no answer"))), "{cut:?}");
+    assert!(matches!(cut, Err(OnceError::Effect(EffectError::Unknown("no answer")))), "{cut:?}");
 }
 
 fn once<St: Store>(store: St, reconciler: Reconciler) -> Once<St> {

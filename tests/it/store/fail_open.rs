@@ -1,8 +1,10 @@
 //! `fail_open` runs a request without protection while the store is away, and counts it; never beside a run, nor what
 //! is known.
 
+use axum::Router;
+use axum::routing::post as route;
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{IdempotencyLayer, OnInFlight};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight};
 
 use crate::common::lab::{Gate, Lab, gated, no_run_is_left, post, settle};
 use crate::common::time::HOUR;
@@ -25,6 +27,17 @@ async fn fail_open_runs_unprotected_while_the_store_is_away() {
     }
     let counts = layer.counts();
     assert_eq!((counts.unprotected, counts.runs, counts.unrecorded, counts.live), (2, 2, 0, 0));
+}
+
+#[tokio::test]
+async fn a_handler_can_ask_whether_its_run_is_protected() {
+    let store = TestStore::new();
+    let layer = IdempotencyLayer::new(store.clone()).fail_open(true);
+    let handler = async |context: IdempotencyContext| context.is_protected().to_string();
+    let lab = Lab::of(Router::new().route("/charges", route(handler)).layer(layer));
+    assert_eq!(lab.post("k1", "a").await.text(), "true");
+    store.crash();
+    assert_eq!(lab.post("k2", "a").await.text(), "false");
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,12 +36,9 @@ pub struct Operations {
     witness: Witness,
 }
 
-/// How a handler fails.
+/// A handler's own error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    NothingHappened,
-    NobodyKnows,
-}
+struct Failure;
 
 impl Operations {
     /// `truth` is learnt from what is told to `witness`.
@@ -77,8 +74,8 @@ impl Operations {
         let result = self.once(key).run(key::id(key), key::fingerprint(key, other), handler).await;
         match result {
             Ok(outcome) => Said::Outcome(key::digest(&outcome.bytes)),
-            Err(OnceError::Effect(Failure::NothingHappened)) => Said::Freed,
-            Err(OnceError::Effect(Failure::NobodyKnows)) if !key::claims(key) => Said::Freed,
+            Err(OnceError::Effect(EffectError::NotStarted(Failure))) => Said::Freed,
+            Err(OnceError::Effect(EffectError::Unknown(Failure))) if !key::claims(key) => Said::Freed,
             Err(error) => Said::Refused(name(&error).to_owned()),
         }
     }
@@ -92,15 +89,15 @@ impl Operations {
             return self.commit(key, &context, turns && key::kind(key) == Kind::Released).await;
         }
         match key::kind(key) {
-            Kind::Released if turns => return Err(EffectError::NotStarted(Failure::NothingHappened)),
-            Kind::Forgotten if turns => return Err(EffectError::Unknown(Failure::NobodyKnows)),
+            Kind::Released if turns => return Err(EffectError::NotStarted(Failure)),
+            Kind::Forgotten if turns => return Err(EffectError::Unknown(Failure)),
             _ => self.tell(Note::Effect(key)),
         }
         if key::kind(key) == Kind::Ledger && !self.enter(key, fence).await {
-            return Err(EffectError::Unknown(Failure::NobodyKnows));
+            return Err(EffectError::Unknown(Failure));
         }
         let cut = key::kind(key) == Kind::Cut && self.whims && (turns || key::claims(key));
-        if cut { Err(EffectError::Unknown(Failure::NobodyKnows)) } else { Ok(key::outcome(key, fence)) }
+        if cut { Err(EffectError::Unknown(Failure)) } else { Ok(key::outcome(key, fence)) }
     }
 
     /// The effect and the record of its outcome, in one transaction: it counts how often it took place.
@@ -113,8 +110,8 @@ impl Operations {
         };
         match context.commit_in(&self.store, [&self.tree(COMMITTED)?], effect).await {
             Ok(outcome) => Ok(outcome),
-            Err(CommitError::Aborted(())) => Err(EffectError::NotStarted(Failure::NothingHappened)),
-            Err(_) => Err(EffectError::Unknown(Failure::NobodyKnows)),
+            Err(CommitError::Aborted(())) => Err(EffectError::NotStarted(Failure)),
+            Err(_) => Err(EffectError::Unknown(Failure)),
         }
     }
 
@@ -144,8 +141,8 @@ impl Operations {
     }
 
     fn tree(&self, name: &str) -> Result<sled::Tree, Failure> {
-        let db = self.store.db().map_err(|_| Failure::NobodyKnows)?;
-        db.open_tree(name).map_err(|_| Failure::NobodyKnows)
+        let db = self.store.db().map_err(|_| Failure)?;
+        db.open_tree(name).map_err(|_| Failure)
     }
 
     /// An operation whose answer can't be stored, which only the layer knows: what it asks of the store.
