@@ -24,8 +24,8 @@ pub(crate) const COMMIT_ANSWERED_WITHIN: Duration = STORE_ANSWERS_WITHIN.saturat
 pub(crate) const END_RECORDED_WITHIN: Duration = COMMIT_ANSWERED_WITHIN.saturating_add(Duration::from_secs(20));
 
 pin_project_lite::pin_project! {
-    /// Returns the output of a future, or `None` if it is not ready at the deadline. If the deadline is `None`, there
-    /// is no limit.
+    /// A future that wraps another. Its output is that of the other, or `None` if that is not ready at the deadline. If
+    /// the deadline is `None`, there is no limit.
     ///
     /// It is like tokio's `Timeout`, but makes its timer only when there is something to wait for.
     pub(crate) struct Within<F> {
