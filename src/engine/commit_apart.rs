@@ -26,7 +26,7 @@ impl RunContext {
 }
 
 impl SentApart {
-    /// What is to be recorded in the run's store.
+    /// Returns the completion that is to be recorded in the run's store.
     pub fn completion(&self) -> Completion {
         self.completion.clone()
     }

@@ -1,4 +1,4 @@
-//! What a run knows of itself.
+//! The context of a run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ pub enum Rerun {
     Unknown,
 }
 
-/// What a run knows of itself: its fence, its attempt, and keys for its downstream calls.
+/// The context of a run: its fence, its attempt, and keys for its downstream calls.
 #[derive(Debug, Clone)]
 pub struct RunContext {
     id: RecordId,

@@ -20,7 +20,7 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 /// How many operations are settled at a time.
 const AT_A_TIME: usize = 64;
 
-/// What this process has counted since the store was opened, over all layers on it.
+/// The counts of this process since the store was opened, over all layers on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -46,7 +46,7 @@ pub struct Counts {
     pub(crate) refused: [u64; REFUSALS],
 }
 
-/// What is left when a process stops waiting.
+/// The runs and outcomes that are left when a process stops waiting.
 #[must_use = "runs and outcomes may be left"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

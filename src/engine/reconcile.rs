@@ -28,7 +28,7 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 const AT_A_TIME: usize = 16;
 const PAGE: usize = 1_024;
 
-/// What became of the interrupted operations that the application was asked about.
+/// How many interrupted operations came to which end when the application was asked about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Reconciliation {

@@ -1,4 +1,4 @@
-//! What a store knows of one operation, and the one function that decides which state follows which.
+//! The record of one operation, and the one function that decides which state follows which.
 //!
 //! ```text
 //!            Claim                         Complete
@@ -30,7 +30,7 @@
 //!    over, asks about it or settles it is refused the second time; the record shows what the first one did.
 
 // The files:
-// - `state.rs`: what a store knows of one operation.
+// - `state.rs`: the record of one operation.
 // - `transition.rs`: the steps that an operation can take.
 // - `next.rs`: which state follows which.
 

@@ -9,7 +9,7 @@ use super::transition::{Claim, Completion, Hold, Resolution, Settlement, Transit
 use crate::clock::Timestamp;
 use crate::fingerprint::Fingerprint;
 
-/// What a store holds under a record id when it applies a transition.
+/// The content of a store under a record id, when it applies a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Current<'a, O> {
@@ -34,7 +34,7 @@ impl<'a, O> From<Option<&'a Record<O>>> for Current<'a, O> {
     }
 }
 
-/// What a store has to write.
+/// The change that a store has to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Change<O> {

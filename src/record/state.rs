@@ -1,4 +1,4 @@
-//! What a store knows of an operation.
+//! The record of an operation.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::fingerprint::Fingerprint;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fence(pub u64);
 
-/// What a store holds of one operation. `O` is the form of an outcome.
+/// The record that a store holds of one operation. `O` is the form of an outcome.
 ///
 /// A store that several processes share keeps the first four fields as columns of their own, and the others as bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ pub enum State<O = Bytes> {
     },
     /// The operation is done, and its outcome is recorded.
     Completed {
-        /// What the run produced.
+        /// The outcome that the run produced.
         outcome: O,
     },
     /// The operation is done, but its outcome could not be stored: it does not run again, and it cannot be replayed.

@@ -127,7 +127,7 @@ pub enum Health {
     /// A write, sync or read failed, or a write never returned, so the content of the disk is unknown. The store
     /// refuses everything that memory cannot answer, until the process is started again.
     Poisoned {
-        /// What failed.
+        /// The failure.
         reason: String,
     },
     /// The store was closed.

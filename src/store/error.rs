@@ -19,7 +19,7 @@ pub enum StoreError {
     /// The store is behind with its work; claims are refused. Nothing was done.
     #[error("the store is overloaded: {reason}; try again in a moment")]
     Overloaded {
-        /// What there is too much of.
+        /// The reason for it.
         reason: &'static str,
     },
     /// The store can't be reached, was closed or is poisoned. Nothing was done.
@@ -34,7 +34,7 @@ pub enum StoreError {
     /// The transition may or may not have been done: the fault came between the request and its answer.
     #[error("it is not known whether the store did it: {reason}")]
     Uncertain {
-        /// What happened.
+        /// The fault.
         reason: String,
         /// The error of the store's backend.
         #[source]

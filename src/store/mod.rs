@@ -5,7 +5,9 @@
 //! | [`SledStore`] | `sled` | crashes and power cuts | one machine; the default |
 //! | [`MemoryStore`] | `memory` | nothing | tests, and applications that accept to lose all records at a restart |
 //! | [`AnyStore`] | | what the store inside survives | programs that choose a store at run time |
-//! | [`TestStore`](https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html) | `test-util` | a crash, on command | tests of a handler's retries |
+//! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
+//!
+//! [`TestStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html
 
 // The files:
 // - `contract.rs`: the trait that all stores implement, and the types it returns.

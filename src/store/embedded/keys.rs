@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `r` id | the record ([`codec`](crate::codec)) | one per operation |
 //! | `c` id fence index | up to 4,000 bytes | a chunk of an outcome over 3 KiB |
-//! | `e` expires number | ids and fences, checksum | lists records that expire at that time ([`listing`](super::listing)) |
+//! | `e` expires number | ids and fences, checksum | lists records that expire then ([`listing`](super::listing)) |
 //! | `n` number | ids and fences, checksum | lists the runs that a batch claimed, until all of them have ended |
 //! | `i` since id | fence | one per interrupted operation |
 //! | `g` id fence | | a tombstone: the outcome's chunks are to be removed |

@@ -37,9 +37,9 @@ pub enum TransactionError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Abort<E> {
-    /// For a reason of the application's own.
+    /// The closure gives up for a reason of the application.
     Because(E),
-    /// For an error of the transaction's trees. The operator `?` makes this of such an error.
+    /// The transaction's trees returned an error, from which the operator `?` makes this variant.
     Refused(TransactionError),
 }
 
