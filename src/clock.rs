@@ -1,9 +1,9 @@
-//! Time as a parameter. [`Clock`] is what a store asks; [`SystemClock`] is the machine's; `ManualClock` (feature
-//! `test-util`) is moved by hand.
+//! Time as a parameter. A store asks a [`Clock`]. [`SystemClock`] is the machine's; `ManualClock` (feature `test-util`)
+//! is moved by hand.
 //!
-//! A store reads the wall clock once, when it is opened, and adds the monotonic clock to it from then on: a wall clock
-//! that jumps while the process runs is not noticed. At opening, time is never earlier than what the store has
-//! already seen. What remains: a wall clock that jumped *forward* across a restart expires records early.
+//! A store reads the wall clock once, when it is opened, and adds the monotonic clock to it from then on. So it does
+//! not notice if the wall clock jumps while the process runs. When it is opened, its time is never earlier than the
+//! latest that it has seen. One case remains: if the wall clock jumps *forward* across a restart, records expire early.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,25 +13,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// `milliseconds` after the Unix epoch.
+    /// Returns the time that is `milliseconds` after the Unix epoch.
     #[must_use]
     pub const fn from_millis(milliseconds: u64) -> Self {
         Self(milliseconds)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// This time as the standard library has it; `None` if that can't hold it.
+    /// Returns this time in the standard library's form, or `None` if that can't hold it.
     #[must_use]
     pub fn to_system_time(self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::from_millis(self.0))
     }
 
-    /// This time plus `duration`; the end of time where that overflows.
+    /// Returns this time plus `duration`, or the end of time if that overflows.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
@@ -45,12 +45,12 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// Where a store gets the time from.
+/// A source of time for a store.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The wall clock.
+    /// Returns the time of the wall clock.
     fn wall(&self) -> Timestamp;
 
-    /// Time since any fixed moment; never goes back.
+    /// Returns the time since any fixed moment. It never goes back.
     fn monotonic(&self) -> Duration;
 }
 
@@ -86,7 +86,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Wall clock at opening plus monotonic since.
+/// The time of the wall clock at the opening plus the monotonic time since.
 #[derive(Debug)]
 pub(crate) struct Timeline {
     clock: std::sync::Arc<dyn Clock>,
@@ -95,7 +95,7 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// Starts at the wall clock's time, or at `seen` where that is later.
+    /// Starts at the wall clock's time, or at `seen` if that is later.
     pub(crate) fn start(clock: std::sync::Arc<dyn Clock>, seen: Timestamp) -> Self {
         Self { opened: clock.wall().max(seen), started: clock.monotonic(), clock }
     }
@@ -109,7 +109,7 @@ impl Timeline {
 #[cfg(feature = "test-util")]
 #[derive(Debug, Clone)]
 pub struct ManualClock {
-    // Wall clock and monotonic clock, in milliseconds.
+    // The wall clock and the monotonic clock, in milliseconds.
     hands: std::sync::Arc<std::sync::Mutex<(u64, u64)>>,
 }
 
@@ -123,7 +123,7 @@ impl Default for ManualClock {
 
 #[cfg(feature = "test-util")]
 impl ManualClock {
-    /// A clock that shows `wall`.
+    /// Creates a clock that shows `wall`.
     #[must_use]
     pub fn new(wall: Timestamp) -> Self {
         Self { hands: std::sync::Arc::new(std::sync::Mutex::new((wall.as_millis(), 0))) }

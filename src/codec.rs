@@ -1,4 +1,4 @@
-//! Records as bytes.
+//! Encodes records as bytes.
 //!
 //! # Format 3
 //! ```text
@@ -9,20 +9,19 @@
 //! ```
 //! - *version*: 3.
 //! - *record*: [postcard's wire format](https://postcard.jamesmunns.com/wire-format) of [`Record`] with its fields in
-//!   the order of their declaration: integers are varints, arrays stand without a length, enums begin with their index,
-//!   options with 0 or 1, durations are seconds and nanoseconds. The first four fields, which are stamped by the store, are
-//!   columns of their own where several processes share the store; there the bytes begin with the fifth. Who owns a record is
-//!   not in its bytes.
-//!   An outcome is [`Stored::Inline`] up to 3 KiB, or else [`Stored::Chunked`]: its length and a 16-byte digest
-//!   (BLAKE3), the bytes being kept elsewhere in chunks.
-//! - *checksum*: the first 8 bytes of BLAKE3 over record id, version and record. A record that was damaged, or that
-//!   stands under another id than its own, doesn't pass.
+//!   the order of their declaration: integers are varints, arrays have no length, enums begin with their index, options
+//!   with 0 or 1, and durations are seconds and nanoseconds. A store that several processes share keeps the first four
+//!   fields, which the store stamps, as columns of their own; its bytes begin with the fifth. The owner of a record is
+//!   not in its bytes. An outcome is [`Stored::Inline`] up to 3 KiB, or else [`Stored::Chunked`]: its length and a
+//!   16-byte digest (BLAKE3), while its bytes are kept elsewhere in chunks.
+//! - *checksum*: the first 8 bytes of BLAKE3 over record id, version and record. A record that was damaged, or that is
+//!   stored under another id than its own, does not pass.
 //!
 //! # Versions
 //! | version | since | what changed |
 //! |---|---|---|
-//! | 1, 2 | before 0.1 | not read any more: no release has written them |
-//! | 3 | 0.1 | the first |
+//! | 1, 2 | before 0.1 | never released, and not read any more |
+//! | 3 | 0.1 | the first released version |
 //!
 //! A format changes only in a breaking release, which goes on reading the older ones. Files of each version are kept
 //! under `tests/fixtures` and read by a test.
@@ -39,17 +38,17 @@ pub(crate) const CHECKSUM_BYTES: usize = 8;
 /// The longest outcome that is kept within its record, in bytes.
 pub(crate) const MAX_INLINE: usize = 3 * 1024;
 
-/// How an outcome is held in a record's bytes.
+/// How an outcome is stored in a record's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stored {
-    /// Here.
+    /// The outcome's bytes are here.
     Inline(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// In chunks elsewhere.
+    /// The outcome's bytes are in chunks elsewhere.
     Chunked { length: u64, digest: [u8; 16] },
 }
 
 impl Stored {
-    /// How `outcome` is to be held.
+    /// Returns the form in which `outcome` is stored.
     pub(crate) fn of(outcome: &Bytes) -> Self {
         if outcome.len() <= MAX_INLINE {
             Self::Inline(outcome.to_vec())
@@ -58,7 +57,7 @@ impl Stored {
         }
     }
 
-    /// The bytes of the outcome.
+    /// Returns the length of the outcome.
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
@@ -67,14 +66,14 @@ impl Stored {
     }
 }
 
-/// The digest by which an outcome put together again from its chunks is checked.
+/// Returns the digest by which an outcome is checked after it was put together from its chunks.
 pub(crate) fn digest(outcome: &[u8]) -> [u8; 16] {
     let mut digest = [0; 16];
     digest.copy_from_slice(&blake3::hash(outcome).as_bytes()[..16]);
     digest
 }
 
-/// Bytes that are not a record of this id. The store was damaged, or another program wrote to it.
+/// The bytes are not a record of this id. The store was damaged, or another program wrote to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CodecError {
     #[error("the record is of format {0}; this release reads format {VERSION}")]
@@ -85,7 +84,7 @@ pub(crate) enum CodecError {
     Content,
 }
 
-/// The bytes of `record`.
+/// Returns the bytes of `record`.
 pub(crate) fn encode(id: &RecordId, record: &Record<Stored>) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(record_bytes(record));
     bytes.push(VERSION);
@@ -95,7 +94,7 @@ pub(crate) fn encode(id: &RecordId, record: &Record<Stored>) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
-/// About what a record takes.
+/// Returns about how many bytes a record takes.
 fn record_bytes(record: &Record<Stored>) -> usize {
     const HEAD: usize = 192;
     match &record.state {
@@ -104,7 +103,7 @@ fn record_bytes(record: &Record<Stored>) -> usize {
     }
 }
 
-/// The record that `bytes` are.
+/// Returns the record that `bytes` encode.
 pub(crate) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record<Stored>, CodecError> {
     let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
     let (version, record) = content.split_first().ok_or(CodecError::Checksum)?;
@@ -115,12 +114,13 @@ pub(crate) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record<Stored>, Code
         return Err(CodecError::Checksum);
     }
     let Ok((record, [])) = postcard::take_from_bytes::<Record<Stored>>(record) else { return Err(CodecError::Content) };
-    // Whoever claimed it under an earlier boot number was said to be interrupted before anybody reads.
+    // A record of an earlier boot number is marked as interrupted before anybody reads it, so a running one belongs to
+    // this process.
     let owner = if matches!(record.state, State::Running { .. }) { Owner::Here } else { Owner::Nobody };
     Ok(Record { owner, ..record })
 }
 
-/// The checksum of what stands under `key`: it doesn't pass under another one.
+/// Returns the checksum of the content under `key`, which does not pass under another key.
 pub(crate) fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut sum = [0; CHECKSUM_BYTES];
     let hash = blake3::Hasher::new().update(key).update(content).finalize();
@@ -142,7 +142,7 @@ mod tests {
 
     fn records() -> [(&'static str, Record<Stored>); 7] {
         let fingerprint = Fingerprint::builder().field("body", b"a=1").credential("cookie", b"c").finish();
-        // The fixtures were written by version 1 of its rules, which stands first.
+        // The fixtures were written by version 1 of the fingerprint's rules, and the version is the first byte.
         let mut fingerprint = postcard::to_allocvec(&fingerprint).unwrap();
         fingerprint[0] = 1;
         let fingerprint = postcard::from_bytes(&fingerprint).unwrap();
@@ -202,7 +202,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(decode(&ID, &bytes).is_err());
-            // With a checksum that fits, too.
+            // The same with a checksum that fits.
             let mut content = vec![VERSION];
             content.extend_from_slice(&bytes);
             let sum = checksum(ID.as_bytes(), &content);

@@ -6,22 +6,22 @@ use std::sync::LazyLock;
 use blake3::Hasher;
 use blake3::hazmat::{ContextKey, HasherExt as _};
 
-/// Up to this number of bytes, parts are put together before they are hashed: BLAKE3 hashes several blocks at a time
-/// if they come as a whole, and copying is quicker than hashing. Beyond it, that gains nothing.
+/// Up to this number of bytes, parts are gathered before they are hashed: BLAKE3 hashes several blocks at a time if
+/// they come as a whole, and copying is quicker than hashing. Beyond it, gathering gains nothing.
 const GATHERED: usize = 64 * 1024;
-/// The bytes that the small parts of most requests take.
+/// How many bytes the small parts of most requests take.
 const USUAL: usize = 512;
 
-/// What a digest is for: a context in BLAKE3's sense, so that no two purposes have a digest in common. Its key is
+/// The purpose of a digest: a context in BLAKE3's sense, so that no two purposes have a digest in common. Its key is
 /// derived once.
 pub(crate) type Purpose = LazyLock<ContextKey>;
 
-/// Takes bytes part by part; the digest is that of all of them in a row.
+/// Hashes bytes that come part by part; the digest is that of all parts in a row.
 #[derive(Clone)]
 pub(crate) struct Digester {
     purpose: &'static ContextKey,
     gathered: Vec<u8>,
-    // It is there once too many bytes came to gather them.
+    // `Some` once there are too many bytes to gather them.
     hasher: Option<Box<Hasher>>,
 }
 
@@ -32,7 +32,7 @@ impl Digester {
 
     #[inline]
     pub(crate) fn update(&mut self, part: &[u8]) -> &mut Self {
-        // There nearly always is room. There is none once `hasher` has the bytes.
+        // There is nearly always room. There is none once `hasher` has the bytes.
         if part.len() <= self.gathered.capacity() - self.gathered.len() {
             self.gathered.extend_from_slice(part);
             return self;
@@ -53,7 +53,7 @@ impl Digester {
         self
     }
 
-    /// Whether no byte came.
+    /// Returns whether no byte came.
     pub(crate) fn is_empty(&self) -> bool {
         self.gathered.is_empty() && self.hasher.is_none()
     }

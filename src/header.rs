@@ -3,48 +3,48 @@
 //! Rules:
 //! 1. A value that begins with a double quote is a structured-field String (RFC 9651, section 3.3.3), parsed strictly;
 //!    parameters are allowed and ignored.
-//! 2. Anything else is taken bare, as nearly all SDKs send it: visible ASCII without `"`, `,`, `;`, `\` and blanks.
+//! 2. Any other value is taken bare, as nearly all SDKs send it: visible ASCII without `"`, `,`, `;`, `\` and blanks.
 //!    `"abc"` and `abc` are one key. In strict mode a bare key is refused.
-//! 3. More than one field line is refused *before* parsing: a structured-field parser would join them.
+//! 3. More than one field line is refused *before* parsing, because a structured-field parser would join them.
 //! 4. A key has 1 to 255 bytes and is not blank.
 
 use http::{HeaderMap, HeaderName};
 
 use crate::key::{Key, KeyError};
 
-/// Why the header is no key. The client is at fault.
+/// Why the header has no valid key. The client is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// More than one field line.
+    /// There is more than one field line.
     #[error("there is more than one {0} header; send one")]
     Repeated(HeaderName),
-    /// Not a structured-field String, though it begins like one.
+    /// The value begins like a structured-field String, but is none.
     #[error("the {0} header begins with a double quote but is not a structured-field String (RFC 9651)")]
     BadString(HeaderName),
-    /// A bare value with a character that only a quoted one can have.
+    /// The value is bare, and has a character that only a quoted one can have.
     #[error("the {0} header has a character that is only accepted in a quoted key; put the key in double quotes")]
     BadBare(HeaderName),
-    /// A character that no key can have, quoted or not.
+    /// The value has a character that no key can have, quoted or not.
     #[error("the {0} header has a character that is not visible ASCII; use letters, digits and hyphens")]
     NotAscii(HeaderName),
-    /// A bare value where a structured-field String is required.
+    /// The value is bare, but a structured-field String is required.
     #[error("the {0} header must be a structured-field String, in double quotes")]
     NotQuoted(HeaderName),
-    /// The value is no key.
+    /// The value is not a valid key.
     #[error("the {name} header is not accepted: {source}")]
     Key {
         /// The header's name.
         name: HeaderName,
-        /// Why not.
+        /// The reason.
         source: KeyError,
     },
 }
 
-/// The key in the header `name`, if it is there.
+/// Returns the key in the header `name`, or `None` if there is no such header.
 ///
 /// # Errors
-/// [`HeaderError`] for a header that is there and is no key.
+/// [`HeaderError`] if the header is there but has no valid key.
 pub fn read_key(headers: &HeaderMap, name: &HeaderName, strict: bool) -> Result<Option<Key>, HeaderError> {
     let mut lines = headers.get_all(name).iter();
     let Some(line) = lines.next() else { return Ok(None) };
@@ -67,7 +67,7 @@ fn string(value: &[u8]) -> Option<String> {
     item.bare_item.as_string().map(|string| string.as_str().to_owned())
 }
 
-/// The bytes that a bare value may have. A table is quicker than comparing, and every request with a key is checked.
+/// The bytes that a bare value may have. A table is quicker than comparisons, and every request with a key is checked.
 const BARE: [bool; 256] = {
     let mut bare = [false; 256];
     let mut byte = b'!';
@@ -81,7 +81,7 @@ const BARE: [bool; 256] = {
 fn bare<'a>(value: &'a [u8], name: &HeaderName, strict: bool) -> Result<&'a str, HeaderError> {
     let is_bare = value.iter().all(|byte| BARE[usize::from(*byte)]);
     match std::str::from_utf8(value) {
-        // Quotes would not make a key of nothing.
+        // Quotes would not turn an empty value into a key.
         Ok(text) if is_bare && strict && !text.is_empty() => Err(HeaderError::NotQuoted(name.clone())),
         Ok(text) if is_bare => Ok(text),
         _ if value.iter().all(|byte| matches!(byte, b' '..=b'~')) => Err(HeaderError::BadBare(name.clone())),

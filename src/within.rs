@@ -1,6 +1,7 @@
-//! The time limits of a write that hangs, and a time limit that costs nothing where there is nothing to wait for.
+//! The time limits of a write that hangs, and a time limit that costs nothing if there is nothing to wait for.
 //!
-//! Several wait for one write, each a little longer than the one before: whoever knows most about it is the first to say so.
+//! Several parties wait for one write, each a little longer than the one before, so that the one that knows most about
+//! it reports first.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,24 +13,26 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 const SOONER: Duration = Duration::from_secs(5);
 
-/// How long a store's write may take before it is taken for failed: after some I/O errors an engine may wait for ever.
+/// How long a store's write may take before it counts as failed: after some I/O errors an engine may wait for ever.
 pub(crate) const WRITE_STUCK_AFTER: Duration = Duration::from_secs(60);
-/// How long a store waits for the answer to what it was asked.
+/// How long the handle of a store waits for the answer to a command.
 pub(crate) const STORE_ANSWERS_WITHIN: Duration = WRITE_STUCK_AFTER.saturating_add(SOONER);
 /// How long a run waits for the answer to its transaction.
 pub(crate) const COMMIT_ANSWERED_WITHIN: Duration = STORE_ANSWERS_WITHIN.saturating_add(SOONER);
-/// How long a run may take beyond `max_run` to record how it ended: it may wait for its transaction, and try again.
+/// How long a run may take beyond `max_run` to record how it ended. It may have to wait for its transaction, and to try
+/// again.
 pub(crate) const END_RECORDED_WITHIN: Duration = COMMIT_ANSWERED_WITHIN.saturating_add(Duration::from_secs(20));
 
 pin_project_lite::pin_project! {
-    /// What a future comes to, or `None` if it is not ready at the deadline. `None` for a deadline: there is none.
+    /// A future that wraps another. Its output is that of the other, or `None` if that is not ready at the deadline. If
+    /// the deadline is `None`, there is no limit.
     ///
-    /// As tokio's `Timeout`, but for the timer, which is made when there is something to wait for.
+    /// It is like tokio's `Timeout`, but makes its timer only when there is something to wait for.
     pub(crate) struct Within<F> {
         #[pin]
         future: F,
         deadline: Option<Instant>,
-        // It has its say also where the future has used up its task's share.
+        // The timer is polled even if the future has used up its task's budget.
         timer: Option<Pin<Box<Unconstrained<Sleep>>>>,
     }
 }

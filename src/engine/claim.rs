@@ -1,4 +1,4 @@
-//! Asking the store for the operation, under its slot.
+//! Claims an operation in the store, under its slot.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,22 +13,22 @@ use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
 use crate::within::END_RECORDED_WITHIN;
 
-/// How often an operation is claimed whose record vanishes each time before it is looked at.
+/// How many times an operation is claimed if its record vanishes each time before it is read.
 const CLAIMS: usize = 3;
 
-/// What there is, once the store was asked.
+/// The result of asking the store for an operation.
 #[derive(Debug)]
 pub(super) enum Acquired {
-    /// The operation is ours to run.
+    /// This run holds the operation.
     Run(Hold, Rerun),
-    /// There is a record.
+    /// There is a record already.
     Found(Box<Record>),
 }
 
 impl<St: Store> Engine<St> {
-    /// Claims the operation, or takes it over: what was interrupted under the fence `again`, as somebody said that it may run
-    /// again, or what the policy says of all. `known` is set once a record was seen. What comes to pass after `deadline` is for
-    /// nobody.
+    /// Claims the operation, or takes an interrupted one over: the one under the fence `again`, about which the
+    /// application said that it may run again, or any, if the policy says so. `known` is set once a record was read.
+    /// The requester does not wait beyond `deadline`, and a claim that takes longer is of no use.
     pub(super) async fn claim(
         &self,
         presented: &Presented,
@@ -41,7 +41,7 @@ impl<St: Store> Engine<St> {
         {
             return Ok(acquired);
         }
-        // Looked at under the slot: drain waits for slots taken before it said so.
+        // This is read under the slot, because drain waits for slots that were taken before it began.
         if self.store.slots().is_draining() && !presented.is_within {
             return Box::pin(self.find(presented)).await;
         }
@@ -63,17 +63,18 @@ impl<St: Store> Engine<St> {
         Err(Refusal::Unavailable)
     }
 
-    /// While the process is shutting down: what is there is answered, and nothing begins.
+    /// Answers from the record while the process is shutting down; nothing begins.
     async fn find(&self, presented: &Presented) -> Result<Acquired, Refusal> {
         match self.store.load(presented.id).await {
-            // Where something would have to be done, the next process will do it.
+            // If the record needs a step, the next process will take it.
             Ok(Some(record)) if self.is_answered_by(presented, &record) => Ok(Acquired::Found(Box::new(record))),
             Err(error @ StoreError::Corrupt { .. }) => Err(self.refusal(presented, &error)),
             Ok(_) | Err(_) => Err(Refusal::ShuttingDown),
         }
     }
 
-    /// Takes over what is there, if it was interrupted and the policy says so; `None` if it vanished meanwhile.
+    /// Takes over the record's operation if it was interrupted and the policy says so. Returns `None` if the record
+    /// vanished meanwhile.
     async fn held(
         &self,
         presented: &Presented,
@@ -81,7 +82,8 @@ impl<St: Store> Engine<St> {
         deadline: Instant,
     ) -> Result<Option<Acquired>, Refusal> {
         let record = match record.state {
-            // We have the slot, so no run of this process is alive under it: it ended without settling.
+            // This request has the slot, so no run of this process is alive under the record: its run ended without
+            // settling.
             State::Running { .. } if record.owner == Owner::Here => {
                 let interrupt = Transition::Interrupt { fence: record.fence, status: None };
                 let interrupted = self.store.apply(presented.id, interrupt).await;
@@ -97,7 +99,8 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Takes over what was interrupted under this fence; `None` if it is gone: expired, say.
+    /// Takes over the operation that was interrupted under this fence. Returns `None` if the record is gone, for
+    /// example because it expired.
     async fn reclaim(
         &self,
         presented: &Presented,
@@ -109,19 +112,19 @@ impl<St: Store> Engine<St> {
         let Applied { reply, record } = reclaimed.map_err(|error| self.refusal(presented, &error))?;
         Ok(record.map(|record| match reply {
             Reply::Taken => Acquired::Run(hold(presented, &record), Rerun::Yes),
-            // Settled by somebody meanwhile.
+            // It was settled meanwhile.
             Reply::Refused => Acquired::Found(Box::new(record)),
         }))
     }
 
-    /// Whether an interrupted operation runs again for this request.
+    /// Returns whether an interrupted operation runs again for this request.
     fn runs_again(&self, presented: &Presented, record: &Record) -> bool {
         record.is_interrupted()
             && self.policy.on_interrupted == OnInterrupted::Rerun
             && record.fingerprint.compare(&presented.fingerprint) == Match::Same
     }
 
-    /// Whether there is nothing to be done for this request but to answer it from the record.
+    /// Returns whether this request can be answered from the record without any further step.
     pub(super) fn is_answered_by(&self, presented: &Presented, record: &Record) -> bool {
         match record.state {
             State::Completed { .. } | State::Consumed { .. } => true,

@@ -1,4 +1,4 @@
-//! Effect and record in one transaction: what a run calls.
+//! Effect and record in one transaction: the functions that a run calls.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,27 +15,27 @@ use crate::store::embedded::{CommitError, Purpose, Reason, Transact};
 use crate::store::{Abort, Records as _, SledStore, StoreError, TransactionTree, transaction};
 use crate::within::COMMIT_ANSWERED_WITHIN;
 
-/// For how long a transaction that is no run's may wait for the writer.
+/// How long a transaction that belongs to no run may wait for the writer.
 const BEGUN_WITHIN: Duration = Duration::from_secs(30);
 
 impl RunContext {
     /// Writes the run's effect and the record of its outcome in one transaction, durably. With
-    /// [`Rerun`](super::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets
-    /// the outcome or runs.
+    /// [`Rerun`](super::OnInterrupted::Rerun) the effect takes place exactly once: a crash leaves both or neither, and
+    /// a retry gets the outcome or runs.
     ///
-    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and gives the outcome. It runs on the
-    /// store's writer thread, where everybody waits for it, the look-ups of other requests included: it should only
-    /// read and write these trees. It may be called again if the database asks for it; what it returned before was then
-    /// undone. Whatever the run returns afterwards, it is answered with this outcome. All that the transaction writes,
-    /// the outcome included, is at most 128 KiB.
+    /// `closure` is given the trees, which must have been opened from [`SledStore::db`], and returns the outcome. It
+    /// runs on the store's writer thread, where every other request waits for it, look-ups included: it should only
+    /// read and write these trees. The database may call it again; what it returned and wrote before was then undone.
+    /// Whatever the run returns afterwards, the client gets this outcome. All that the transaction writes, the outcome
+    /// included, is at most 128 KiB.
     ///
     /// # Errors
     /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run
-    /// returns counts as ever.
+    /// returns counts as usual.
     ///
     /// # Cancel safety
-    /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the run is settled by it
-    /// all the same.
+    /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the transaction still
+    /// settles the run.
     pub fn commit_in<const N: usize, E, F>(
         &self,
         store: &SledStore,
@@ -47,11 +47,11 @@ impl RunContext {
         E: Send + 'static,
     {
         let mut closure = closure;
-        // It may be a small part of a large buffer, which the record would keep alive.
+        // The outcome may be a small part of a large buffer, which the record would keep alive.
         self.commit_whole(store, trees, move |trees| Ok(Bytes::copy_from_slice(&closure(trees)?)))
     }
 
-    /// The same, of an outcome that is all of its buffer.
+    /// Does the same for an outcome that fills its buffer.
     pub(crate) fn commit_whole<const N: usize, E, F>(
         &self,
         store: &SledStore,
@@ -76,7 +76,7 @@ impl RunContext {
         }
     }
 
-    /// Begins the run's transaction in this store, if it may.
+    /// Begins the run's transaction in this store, if that is allowed.
     fn begin<E>(&self, store: &SledStore) -> Result<(Pending, Purpose), CommitError<E>> {
         let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
         if !Arc::ptr_eq(&commitment.slots, store.slots()) {
@@ -91,20 +91,21 @@ impl RunContext {
 }
 
 impl SledStore {
-    /// Writes to trees of the application in one transaction, durably: effects that belong to no run. What a run does
-    /// is to be written with the record of its outcome, by [`RunContext::commit_in`].
+    /// Writes to trees of the application in one transaction, durably, for effects that belong to no run. The effect of
+    /// a run should be written with the record of its outcome, by [`RunContext::commit_in`].
     ///
-    /// `closure` is given the trees, which [`db`](Self::db) must have opened. It runs on the store's writer thread,
-    /// where everybody waits for it, so it should only read and write these trees; it may be called again if the
-    /// database asks for it. What it writes is bounded, at 128 KiB with 64 bytes for each key: sled recovers a longer
-    /// transaction, or a longer `apply_batch` of your own, at the price of the database, if a power cut strikes then.
+    /// `closure` is given the trees, which must have been opened from [`db`](Self::db). It runs on the store's writer
+    /// thread, where every other request waits for it, so it should only read and write these trees; the database may
+    /// call it again. What it writes is limited to 128 KiB, where each key counts 64 bytes more: if a power cut strikes
+    /// during a longer transaction, or a longer `apply_batch` of your own, sled recovers it at the price of the
+    /// database.
     ///
     /// # Errors
-    /// [`CommitError`]: aborted, panicked, refused, trees, or the store's. Unless it is uncertain whether the
-    /// transaction is durable, as it is when a write has not returned in 70 seconds, nothing was done. Of the store's,
-    /// [`Overloaded`](StoreError::Overloaded) is said at once while 4,096 verbs wait for it, and
-    /// [`Unavailable`](StoreError::Unavailable) where it comes to the transaction only after 30 seconds, and doesn't
-    /// begin it.
+    /// [`CommitError`]: aborted, panicked, refused, trees, or a fault of the store. Nothing was done, unless it is
+    /// uncertain whether the transaction is durable, as it is when a write has not returned in 70 seconds. The faults
+    /// of the store include [`Overloaded`](StoreError::Overloaded), at once, while 4,096 verbs wait for the writer, and
+    /// [`Unavailable`](StoreError::Unavailable), if the writer comes to the transaction only after 30 seconds and does
+    /// not begin it.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing.
@@ -118,7 +119,7 @@ impl SledStore {
         T: Send + 'static,
         E: Send + 'static,
     {
-        // What the closure has given, the last time it was called.
+        // The value that the closure returned the last time it was called.
         let given = Arc::new(Mutex::new(None));
         let (mut closure, value) = (closure, Arc::clone(&given));
         let kept = move |trees: [TransactionTree<'_>; N]| {
@@ -132,7 +133,7 @@ impl SledStore {
 
 type Sent<E> = oneshot::Receiver<Result<Bytes, CommitError<E>>>;
 
-/// Sends a transaction to the store's writer, which calls `settle` as soon as it knows what came of it.
+/// Sends a transaction to the store's writer, which calls `settle` as soon as it knows the result.
 fn send<const N: usize, E, F>(
     store: &SledStore,
     purpose: Purpose,
@@ -154,7 +155,7 @@ where
     sent
 }
 
-/// The closure's own reason. No other closure's can come with its answer.
+/// Returns the closure's own reason. Its answer cannot carry the reason of another closure.
 fn known<E: 'static>(reason: Reason) -> CommitError<E> {
     reason.downcast().map_or(CommitError::Panicked, |reason| CommitError::Aborted(*reason))
 }
@@ -169,7 +170,7 @@ async fn answer<E>(sent: Sent<E>) -> Result<Bytes, CommitError<E>> {
     Err(CommitError::Store(StoreError::uncertain(doubt)))
 }
 
-/// What a run's transaction has recorded.
+/// Returns what a run's transaction has recorded.
 fn recorded<E>(result: &Result<Bytes, CommitError<E>>) -> CommitResult {
     match result {
         Ok(outcome) => Ok(Some(outcome.clone())),

@@ -1,4 +1,4 @@
-//! A transaction of a run without a database, for the laboratory of interleavings: its writer is a task of the schedule.
+//! A run's transaction without a database, for the laboratory of interleavings: its writer is a task of the schedule.
 
 use bytes::Bytes;
 
@@ -14,7 +14,8 @@ pub struct SentApart {
 }
 
 impl RunContext {
-    /// Sends the run's transaction to whoever holds what this returns; `None` where a run can't commit. It records `outcome`.
+    /// Sends the run's transaction, which records `outcome`, to the holder of the returned value. Returns `None` if the
+    /// run cannot commit.
     pub fn send_apart(&self, outcome: Bytes) -> Option<SentApart> {
         let commitment = self.commitment()?;
         let pending = Pending::begin(commitment)?;
@@ -25,19 +26,19 @@ impl RunContext {
 }
 
 impl SentApart {
-    /// What is to be recorded in the run's store.
+    /// Returns the completion that is to be recorded in the run's store.
     pub fn completion(&self) -> Completion {
         self.completion.clone()
     }
 
-    /// It is durable.
+    /// Answers that the transaction is durable.
     pub fn committed(self) {
         if let Settlement::Outcome(outcome) = self.completion.settlement {
             self.pending.answered(Ok(Some(outcome)));
         }
     }
 
-    /// It was not done.
+    /// Answers that the transaction was not done.
     pub fn aborted(self) {
         self.pending.answered(Ok(None));
     }

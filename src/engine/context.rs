@@ -1,4 +1,4 @@
-//! What a run knows of itself.
+//! The context of a run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +11,16 @@ use crate::record::{Fence, Hold};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rerun {
-    /// There is no trace of an earlier run, and the claims of this policy leave one. What leaves none: a run that an
-    /// operator said to forget, and one that was interrupted longer than `interrupted_retention` ago.
+    /// There is no trace of an earlier run, though under this policy claims leave one. Two earlier runs leave no trace:
+    /// one that an operator said to forget, and one that was interrupted longer than `interrupted_retention` ago.
     No,
-    /// It did, and was interrupted: it may have taken effect.
+    /// It ran before and was interrupted, so it may have taken effect.
     Yes,
-    /// Not known: under `Rerun` a claim leaves no trace if the process dies.
+    /// Nobody knows: under `Rerun` a claim leaves no trace if the process dies.
     Unknown,
 }
 
-/// What a run knows of itself: its fence, its attempt, and keys for what it calls in turn.
+/// The context of a run: its fence, its attempt, and keys for its downstream calls.
 #[derive(Debug, Clone)]
 pub struct RunContext {
     id: RecordId,
@@ -32,13 +32,13 @@ pub struct RunContext {
 
 #[derive(Debug, Clone)]
 enum Protection {
-    /// The store's.
+    /// The run is protected by the store.
     Store(Arc<Commitment>),
-    /// None; and whether the run is over.
+    /// The run is not protected. The flag says whether it is over.
     None(Arc<AtomicBool>),
 }
 
-/// Says of a run that no store protects, when it is dropped, that it is over.
+/// Says, when it is dropped, that a run without protection is over.
 #[derive(Debug)]
 pub(super) struct Over(Arc<AtomicBool>);
 
@@ -54,7 +54,7 @@ impl RunContext {
         Self { id, fence, attempt, rerun, protection: Protection::Store(commitment) }
     }
 
-    /// Of a run that no store protects, and what is kept until it is over.
+    /// Creates the context of a run that no store protects, and a guard that is kept until it is over.
     pub(super) fn unprotected(id: RecordId) -> (Self, Over) {
         let over = Arc::default();
         let protection = Protection::None(Arc::clone(&over));
@@ -69,7 +69,7 @@ impl RunContext {
         }
     }
 
-    /// Whether the run is over, or being settled.
+    /// Returns whether the run is over, or being settled.
     #[cfg(feature = "server")]
     pub(crate) fn is_over(&self) -> bool {
         match &self.protection {
@@ -78,32 +78,33 @@ impl RunContext {
         }
     }
 
-    /// The digest of scope and key, as operators see it.
+    /// Returns the digest of scope and key, as operators see it.
     #[must_use]
     pub fn record_id(&self) -> RecordId {
         self.id
     }
 
-    /// The run's fence: hand it to what the operation changes, so that a later run's change is not undone by this one.
-    /// `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
+    /// Returns the run's fence. Pass it to what the operation changes, so that this run cannot undo a later run's
+    /// change. It is `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
     #[must_use]
     pub fn fence(&self) -> Fence {
         self.fence
     }
 
-    /// The number of this attempt, from 1, as far as earlier ones left a trace.
+    /// Returns the number of this attempt, counted from 1, as far as earlier ones left a trace.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Whether the operation may have run before.
+    /// Returns whether the operation may have run before.
     #[must_use]
     pub fn rerun(&self) -> Rerun {
         self.rerun
     }
 
-    /// An idempotency key for a downstream call: 32 hex digits, the same in every attempt, another for every `step`.
+    /// Returns an idempotency key for a downstream call: 32 hex digits, the same in every attempt, another for every
+    /// `step`.
     #[must_use]
     pub fn derived_key(&self, step: &str) -> String {
         self.id.derived_key(step)

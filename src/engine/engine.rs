@@ -1,4 +1,4 @@
-//! The engine: a store, and how it is used.
+//! The engine: a store and the policy it is used with.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::laboratory::{self, Protection};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
 
-/// How long the store may take to answer before the requester is told that it is away.
+/// How long the store may take to answer before the requester gets `store-unavailable`.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Through which a run's future passes before it is spawned.
+/// A function that wraps a run's future before it is spawned.
 pub(crate) type WrapRun = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// A store and how it is used.
+/// A store and the policy it is used with.
 pub(crate) struct Engine<St> {
     pub(crate) store: Arc<St>,
     pub(crate) policy: Policy,
@@ -33,17 +33,18 @@ impl<St: fmt::Debug> fmt::Debug for Engine<St> {
     }
 }
 
-/// Which operation, and what is presented for it.
+/// The operation that a request names, and the fingerprint that it presents.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Presented {
     pub(crate) id: RecordId,
     pub(crate) fingerprint: Fingerprint,
-    /// Whether a run that goes on asks for it: then it belongs to that run, also while the process shuts down.
+    /// Whether the request is sent by a run that is still under way. It belongs to that run then, even while the
+    /// process shuts down.
     pub(crate) is_within: bool,
 }
 
 impl<St: Store> Engine<St> {
-    /// What the requester is told of a fault, which is logged here.
+    /// Logs a fault of the store, and returns the refusal that the requester gets for it.
     pub(super) fn refusal(&self, presented: &Presented, error: &StoreError) -> Refusal {
         let refusal = match error {
             StoreError::Overloaded { reason } => return self.overloaded(reason),
@@ -59,7 +60,7 @@ impl<St: Store> Engine<St> {
         refusal
     }
 
-    /// Too much is under way. One line a minute for all that are refused for it.
+    /// Refuses because too much is under way, and logs at most one line a minute for all such refusals.
     pub(super) fn overloaded(&self, reason: &'static str) -> Refusal {
         if let Some(count) = self.store.slots().tally.overloaded_lines.due() {
             tracing::warn!(
@@ -75,7 +76,7 @@ impl<St: Store> Engine<St> {
         which(&self.store.slots().tally).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the claim must be durable before the work starts.
+    /// Returns whether the claim must be durable before the work starts.
     pub(super) fn claims_durably(&self) -> bool {
         match self.policy.on_interrupted {
             OnInterrupted::Refuse => !laboratory::is_broken(Protection::DurableClaim),
@@ -83,18 +84,18 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Whether a run may go ahead without the store.
+    /// Returns whether a run may go ahead without the store.
     pub(super) fn fails_open(&self) -> bool {
         self.policy.fail_open && !self.store.slots().is_draining()
     }
 }
 
-/// What the store's backend says of a fault, for a log.
+/// Returns what the store's backend says about a fault, for a log.
 pub(super) fn source(error: &StoreError) -> Option<String> {
     std::error::Error::source(error).map(ToString::to_string)
 }
 
-/// For a span's field.
+/// Returns the milliseconds of a duration, for a field of a span.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,5 @@
-//! One request's way to its verdict: slot, store, slot again; then joined, answered from the record, or run.
+//! The way of one request to its verdict: it looks at the slot, the store, and the slot again; then it joins a run, is
+//! answered from the record, or runs.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,7 +19,7 @@ use crate::slots::{End, Ended, Entered, Phase, Waiter};
 use crate::store::{Store, StoreError};
 use crate::within::within;
 
-/// The span of one exchange. What is not known yet is recorded later.
+/// Creates the span of one exchange. Fields that are not known yet are recorded later.
 pub(crate) fn span() -> Span {
     tracing::info_span!(
         target: "tower_idempotency", "exchange", record_id = field::Empty, outcome = field::Empty,
@@ -27,11 +28,11 @@ pub(crate) fn span() -> Span {
 }
 
 impl<St: Store> Engine<St> {
-    /// Brings a request to its verdict; `span` is told of it. `work` is called at most once, and only for the request
-    /// that runs.
+    /// Brings a request to its verdict, which `span` records. `work` is called at most once, and only if this request
+    /// runs.
     ///
     /// # Cancel safety
-    /// Dropping the future changes nothing for a run that has begun: it was spawned, and records what it produces.
+    /// Dropping the future changes nothing for a run that has begun: it was spawned, and it records its outcome.
     pub(crate) async fn exchange<T: Send + 'static>(
         self: &Arc<Self>,
         span: &Span,
@@ -47,9 +48,9 @@ impl<St: Store> Engine<St> {
                 if let Some(waiter) = slots.look(&presented.id) {
                     break 'met waiter;
                 }
-                // Slot, record, slot: a record seen between two looks at a free slot is durable.
+                // Slot, record, slot: a record that was read between two looks at a free slot is durable.
                 let deadline = Instant::now() + STORE_TIMEOUT;
-                // A look-up that hangs leaves time for the claim, which finds out by itself.
+                // A look-up that hangs must leave time for the claim, which finds the record by itself.
                 let loaded = within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(presented.id)).await;
                 if let Some(waiter) = slots.look(&presented.id) {
                     break 'met waiter;
@@ -59,7 +60,8 @@ impl<St: Store> Engine<St> {
                         return Ended::from(record).told(&presented.fingerprint).into();
                     }
                     Some(Err(error @ StoreError::Corrupt { .. })) => return self.refusal(&presented, &error).into(),
-                    // New, to be settled under the slot, or the store is away, which the claim will say.
+                    // There is no record, or it needs a step under the slot, or the store is away, which the claim will
+                    // find out.
                     loaded => matches!(loaded, Some(Ok(Some(_)))),
                 };
                 if slots.remembered.is_crowded() {
@@ -85,7 +87,8 @@ impl<St: Store> Engine<St> {
                     Err(_) => Box::pin(last_word(span, &presented, phase)).await,
                 };
             };
-            // What the work holds, such as an inner concurrency limit's permit, is given back before anybody waits.
+            // The work may hold something, such as a permit of an inner concurrency limit. It is dropped before the
+            // wait begins.
             drop(work);
             Box::pin(self.join(span, waiter, &presented)).await
         };
@@ -119,7 +122,8 @@ impl<St: Store> Engine<St> {
     }
 }
 
-/// What is said of a run that is gone without a word: its runtime is shutting down, or a hook dropped it. Its slot says it.
+/// Returns the verdict of a run that ended without a reply: its runtime is shutting down, or a hook dropped it. The
+/// slot says how it ended.
 async fn last_word<T>(span: &Span, presented: &Presented, mut phase: watch::Receiver<Phase>) -> Verdict<T> {
     if let Ok(Phase::Ended(ended)) = phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref()
         && let Ok(End::Refused(refusal)) = ended.clone().told(&presented.fingerprint)

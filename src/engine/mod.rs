@@ -1,26 +1,27 @@
-//! Run once, over a store. Knows nothing of HTTP: a redelivered message is a retried request too.
+//! Runs work once, over a store. This room knows nothing of HTTP: a redelivered message is a retried request too.
 //!
-//! One operation's way:
-//! 1. `exchange.rs` looks at the slot, the store, and the slot again: a duplicate is answered
-//!    from the run under way or from the record.
-//! 2. A new key takes the slot, and its run is **spawned before the claim is sent** (`run.rs`): from there on no
-//!    dropped future can leave a claim without an owner.
-//! 3. Under the slot the store is asked (`claim.rs`): fresh, found, or refused.
-//!    An interrupted run is asked about first, where the policy says so (`reconcile.rs`).
-//! 4. The work runs, its panics caught and its time limited (`run.rs`).
-//!    It may write its effect and the record of its outcome in one transaction (`commit.rs`).
-//! 5. How it ended is recorded before anybody is told (`settle.rs`); then the slot is freed.
+//! The way of one operation:
+//! 1. `exchange.rs` looks at the slot, the store, and the slot again. A duplicate is answered from the run under way or
+//!    from the record.
+//! 2. A new key takes the slot, and its run is **spawned before the claim is sent** (`run.rs`). From then on, a dropped
+//!    future cannot leave a claim without an owner.
+//! 3. The run asks the store under its slot (`claim.rs`): the operation is new, it has a record, or the claim is
+//!    refused. If the policy says so, the application is asked about an interrupted run first (`reconcile.rs`).
+//! 4. The work runs; its panics are caught and its time is limited (`run.rs`). It may write its effect and the record
+//!    of its outcome in one transaction (`commit.rs`).
+//! 5. The end of the run is recorded before any client is told (`settle.rs`); then the slot is freed.
 //!
-//! How an operation can end is listed once, as `slots::End`.
+//! The ways in which an operation can end are listed in one place, `slots::End`.
 //!
 //! The other files:
-//! - `engine.rs`: a store, the policy it is used with, and how a fault of the store is told.
+//! - `engine.rs`: a store and the policy it is used with; how a fault of the store becomes a refusal.
 //! - `policy.rs`, `reconciler.rs`: what the application decides, and how it is asked.
-//! - `context.rs`: what a handler may know of its run, and do with it. `commitment.rs`: how the run's transaction stands.
-//! - `verdict.rs`: what one request is told.
-//! - `operations.rs`: what operators do (list, settle, drain, count), for the layer and for [`Once`] alike.
+//! - `context.rs`: what a handler can learn about its run and do with it. `commitment.rs`: the state of the run's
+//!   transaction.
+//! - `verdict.rs`: the answer that one request gets.
+//! - `operations.rs`: the operators' functions (list, settle, drain, count), for the layer and for [`Once`] alike.
 //! - `once.rs`: the engine without HTTP, for consumers of messages.
-//! - `commit_apart.rs`: a transaction without a database, for the laboratory of interleavings alone.
+//! - `commit_apart.rs`: a transaction without a database, only for the laboratory of interleavings.
 
 mod claim;
 #[cfg(feature = "sled")]

@@ -1,5 +1,5 @@
-//! What operators do, the layer's and a consumer's alike: list, settle, drain, count. Asking the application is in
-//! `reconcile.rs`.
+//! The operators' functions, for the layer and for a consumer alike: list, settle, drain, count. `reconcile.rs` asks
+//! the application.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,53 +20,53 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 /// How many operations are settled at a time.
 const AT_A_TIME: usize = 64;
 
-/// What this process has counted since the store was opened, over all layers on it.
+/// The counts of this process since the store was opened, over all layers on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Handlers started.
+    /// Handlers that were started.
     pub runs: u64,
-    /// Requests answered with the outcome of an earlier one.
+    /// Requests that were answered with the outcome of an earlier one.
     pub replays: u64,
     /// Runs of which nobody knows how they ended: panics, errors, timeouts, and answers that mean so.
     pub interrupted: u64,
-    /// Those of them whose handler answered, and whose answer means that nobody knows.
+    /// Those of the interrupted runs whose handler answered, and whose answer means that nobody knows.
     pub unknown: u64,
-    /// Answers given though their record could not be written: after a restart, their retries are refused.
+    /// Answers that were given although their record could not be written: after a restart, their retries are refused.
     pub unrecorded: u64,
-    /// Handlers started without protection, because `fail_open` was chosen and the store was away.
+    /// Handlers that were started without protection, because `fail_open` was chosen and the store was away.
     pub unprotected: u64,
-    /// Damaged records met.
+    /// Damaged records that were found.
     pub corrupt: u64,
     /// Interrupted operations that the reconciler settled with an outcome.
     pub reconciled: u64,
-    /// Runs under way now.
+    /// Runs that are under way now.
     pub live: u64,
-    // By the kind of refusal.
+    // Refusals, by their kind.
     pub(crate) refused: [u64; REFUSALS],
 }
 
-/// What is left when a process stops waiting.
+/// The runs and outcomes that are left when a process stops waiting.
 #[must_use = "runs and outcomes may be left"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Drained {
-    /// Runs under way. They are interrupted when the process ends.
+    /// Runs that are still under way. They are interrupted when the process ends.
     pub runs: usize,
-    /// Runs that are over and that the store doesn't know the end of. Their requesters were answered; after a restart, retries
-    /// are refused, or, under `Rerun`, run again.
+    /// Runs that are over and whose end the store does not know. Their requesters were answered; after a restart,
+    /// retries are refused, or, under `Rerun`, run again.
     pub unrecorded: usize,
 }
 
 impl Drained {
-    /// Whether nothing is left.
+    /// Returns whether nothing is left.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.runs == 0 && self.unrecorded == 0
     }
 }
 
-/// What became of a resolution.
+/// The result of a resolution.
 #[must_use = "`Stale` means that nothing was changed"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -79,8 +79,8 @@ pub enum Resolved {
 }
 
 impl<St: Store> Engine<St> {
-    /// Refuses new keys from now on, waits for the runs under way and for what the store is still being told, at most
-    /// `limit`, and says what is left.
+    /// Refuses new keys from now on, waits for the runs under way and for the outcomes that the store is still being
+    /// told, for at most `limit`, and returns what is left.
     pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         let slots = self.store.slots();
         let _ = tokio::time::timeout(limit, slots.drained()).await;
@@ -105,13 +105,13 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// A page of the interrupted operations, the oldest first.
+    /// Returns a page of the interrupted operations, the oldest first.
     pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
         self.store.interrupted(page).await
     }
 
-    /// Settles an interrupted operation. Its slot is held until that is durable, so that nobody is answered before; and in
-    /// a task of its own, so that a caller who goes away doesn't free it.
+    /// Settles an interrupted operation. Its slot is held until that is durable, so that no request is answered before.
+    /// It is held in a task of its own, so that a caller who goes away does not free it.
     pub(crate) async fn resolve(
         self: &Arc<Self>,
         id: RecordId,
@@ -139,7 +139,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Settles many, and says of each what became of it.
+    /// Settles many operations, and returns what became of each.
     pub(crate) fn resolve_all(
         self: &Arc<Self>,
         decided: Vec<(InterruptedRun, Result<Resolution, StoreError>)>,
@@ -158,8 +158,9 @@ impl<St: Store> Engine<St> {
         futures_util::stream::iter(decided).map(one).buffered(AT_A_TIME).collect()
     }
 
-    /// Settles, frees the slot, and says also what is told who has met it. Where the store doesn't say that it is durable,
-    /// though it may be seen there, the slot is not freed until it does, or for as long as an outcome is kept.
+    /// Settles an operation and frees its slot. Returns also what requests that met the slot are told. If the store
+    /// does not confirm that the step is durable, though it may already be readable there, the slot is freed only when
+    /// the store does confirm it, or after an outcome's retention.
     pub(super) async fn settle_interrupted(
         self: &Arc<Self>,
         mut slot: Slot,
@@ -181,7 +182,7 @@ impl<St: Store> Engine<St> {
         };
         let refused = Ended::from(Refusal::Unavailable);
         let (settled, ended) = match told {
-            // Who has met the slot meanwhile is answered from the record, or told to come again.
+            // A request that met the slot meanwhile is answered from the record, or told to come again.
             Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
             Err(error @ StoreError::Uncertain { .. }) => {
                 let ((later, _), engine) = (self.remember(slot, refused.clone()), Arc::clone(self));

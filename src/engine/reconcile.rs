@@ -1,10 +1,10 @@
-//! Asking the application about interrupted operations, and doing what it says.
+//! Asks the application about interrupted operations, and does what it says.
 //!
 //! Rules:
-//! 1. Whoever asks has the operation's slot: concurrent retries share one question.
-//! 2. Before the question a new fence is taken, durably: what an earlier question is answered late counts for nothing.
-//! 3. The record stays interrupted meanwhile, so that a process that dies while it asks changes nothing.
-//! 4. Whoever asks is detached from its requester: a run, or a task of its own.
+//! 1. The asker holds the operation's slot, so concurrent retries share one question.
+//! 2. A new fence is taken, durably, before the question, so a late reply to an earlier question counts for nothing.
+//! 3. The record stays interrupted during the question, so that a process that dies while it asks changes nothing.
+//! 4. The asker is detached from its requester: it is a run, or a task of its own.
 
 use std::sync::Arc;
 
@@ -24,25 +24,26 @@ use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
 use crate::slots::{End, Ended, Entered, Phase, Refusal, Slot};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 
-/// How many operations are asked about at a time, and listed.
+/// How many operations are asked about at a time, and how many are listed at a time.
 const AT_A_TIME: usize = 16;
 const PAGE: usize = 1_024;
 
-/// What became of the interrupted operations that the application was asked about.
+/// How many interrupted operations came to which end when the application was asked about them.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Reconciliation {
-    /// They have an outcome now.
+    /// How many have an outcome now.
     pub settled: usize,
-    /// They may run again, and will for whoever retries them. They stay interrupted until then.
+    /// How many may run again, and will when a retry comes. They stay interrupted until then.
     pub run_again: usize,
-    /// Nobody knows yet, or the store failed, or the process is shutting down. They stay interrupted.
+    /// How many are still unknown, because nobody knows yet, the store failed, or the process is shutting down. They
+    /// stay interrupted.
     pub unknown: usize,
 }
 
 impl<St: Store> Engine<St> {
-    /// Who is to be asked about `record`, for this request.
+    /// Returns the reconciler that is to be asked about `record` for this request, if there is one.
     pub(super) fn reconciler(&self, presented: &Presented, record: &Record) -> Option<(Reconciler, InterruptedRun)> {
         let reconciler = self.policy.reconciler.as_ref()?;
         if !record.is_interrupted() || record.fingerprint.compare(&presented.fingerprint) != Match::Same {
@@ -51,14 +52,14 @@ impl<St: Store> Engine<St> {
         Some((reconciler.clone(), InterruptedRun::of(presented.id, record)?))
     }
 
-    /// Takes a new fence and asks. An error: nobody was asked, and this is what is to be said.
+    /// Takes a new fence and asks. An error means that nobody was asked, and is the end to tell the requester.
     async fn consult(
         &self,
         reconciler: &Reconciler,
         presented: &Presented,
         record: &InterruptedRun,
     ) -> Result<(Fence, Reconciled), End> {
-        // To ask, and to record what is said.
+        // The bound covers the question and the recording of its reply.
         let bound = reconciler.limit().saturating_add(2 * STORE_TIMEOUT);
         let taking = self.store.apply(record.id, Transition::Inquire { fence: record.fence, bound });
         let taken = timeout(STORE_TIMEOUT, taking).await;
@@ -67,12 +68,12 @@ impl<St: Store> Engine<St> {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
                 Ok((fence, reconciler.ask(InterruptedRun { fence, ..*record }).await))
             }
-            // Somebody else settled it meanwhile, or it expired: whoever asks for it asks again.
+            // The operation was settled meanwhile, or its record expired: the requester asks again.
             _ => Err(End::Released),
         }
     }
 
-    /// Records what the application knew, and frees the slot.
+    /// Records the outcome that the application knew, and frees the slot.
     async fn settle_reconciled(
         self: &Arc<Self>,
         slot: Slot,
@@ -90,7 +91,8 @@ impl<St: Store> Engine<St> {
     pub(crate) async fn reconcile_all(self: &Arc<Self>) -> Result<Reconciliation, StoreError> {
         let mut sum = Reconciliation::default();
         let Some(reconciler) = &self.policy.reconciler else { return Ok(sum) };
-        // What takes longer goes on by itself, and counts as unknown: to look, to take a fence, to ask, to record.
+        // A question that takes longer goes on by itself, and counts as unknown. This is the time for a look-up, a new
+        // fence, the question and the record.
         let limit = reconciler.limit().saturating_add(3 * STORE_TIMEOUT);
         let one = |record: InterruptedRun| {
             let (reply, reconciled) = oneshot::channel();
@@ -110,7 +112,7 @@ impl<St: Store> Engine<St> {
                 match reconciled {
                     Ok(Ok(Some(Reconciled::Outcome(())))) => sum.settled += 1,
                     Ok(Ok(Some(Reconciled::RunAgain))) => sum.run_again += 1,
-                    // A task that says nothing was dropped with its runtime.
+                    // A task that sends nothing was dropped with its runtime.
                     Ok(Ok(Some(Reconciled::Unknown)) | Err(_)) | Err(_) => sum.unknown += 1,
                     Ok(Ok(None)) => {}
                 }
@@ -118,17 +120,18 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Asks about one operation. `None`: a retry came before and sees to it, or it is no longer interrupted.
+    /// Asks about one operation. Returns `None` if a retry came first and sees to it, or if it is no longer
+    /// interrupted.
     async fn reconcile_one(self: &Arc<Self>, reconciler: &Reconciler, id: RecordId) -> Option<Reconciled<()>> {
         let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else { return None };
-        // Looked at under the slot: drain waits for slots taken before it said so.
+        // This is read under the slot, because drain waits for slots that were taken before it began.
         if self.store.slots().is_draining() {
             slot.end(Refusal::ShuttingDown);
             return Some(Reconciled::Unknown);
         }
         let record = match timeout(STORE_TIMEOUT, self.store.load(id)).await {
             Ok(Ok(Some(record))) => record,
-            // It has expired since it was listed.
+            // The record has expired since it was listed.
             Ok(Ok(None)) => return None,
             Ok(Err(_)) | Err(_) => return Some(Reconciled::Unknown),
         };
@@ -146,7 +149,7 @@ impl<St: Store> Engine<St> {
                     Ok(Reply::Refused) | Err(_) => Reconciled::Unknown,
                 });
             }
-            // There is no request to run. The record stays, and with it what a retry is told of this run.
+            // There is no request to run. The record stays, so that the retry's run is told of the interrupted one.
             Ok((_, Reconciled::RunAgain)) => (End::Released, Some(Reconciled::RunAgain)),
             Ok((_, Reconciled::Unknown)) => (End::Unknown { status: listed.status }, Some(Reconciled::Unknown)),
             Err(End::Released) => (End::Released, None),
@@ -158,7 +161,7 @@ impl<St: Store> Engine<St> {
 }
 
 impl<St: Store> Run<St> {
-    /// Asks the application about the run before this one, and answers, runs, or refuses.
+    /// Asks the application about the run before this one; then answers, runs, or refuses.
     pub(super) fn reconcile<W: Work<T>, T: Send + 'static>(
         mut self: Box<Self>,
         reconciler: Reconciler,

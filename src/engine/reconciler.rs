@@ -1,4 +1,4 @@
-//! What the application is asked about an interrupted operation.
+//! The question to the application about an interrupted operation.
 
 use std::any::Any;
 use std::fmt;
@@ -14,14 +14,14 @@ use tokio::time::timeout;
 
 use crate::store::InterruptedRun;
 
-/// What the application knows of it.
+/// What the application knows about an interrupted operation.
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reconciled<O = Bytes> {
-    /// It took place; this is its outcome, replayed from now on.
+    /// The operation took place; this is its outcome, which is replayed from now on.
     Outcome(O),
-    /// It did not take place, or may take place again: it runs for whoever retries it.
+    /// The operation did not take place, or may take place again: the next retry runs it.
     RunAgain,
     /// Nobody knows yet. Retries are refused; the next one asks again.
     Unknown,
@@ -31,10 +31,10 @@ type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Se
 
 /// How the application is asked about interrupted operations.
 ///
-/// The function must only *find out*: look the operation up by its derived key, where the effect went. Its future is
-/// detached from the request that asks, runs at most once at a time for an operation, and counts as
-/// [`Unknown`](Reconciled::Unknown) if it panics or takes longer than the timeout; then it is dropped, and what it says
-/// later counts for nothing.
+/// The function must only *find out*: it looks the operation up by its derived key, in the service where the effect
+/// took place. Its future is detached from the request that asks, and runs at most once at a time for an operation. If
+/// it panics or takes longer than the timeout, the outcome is [`Unknown`](Reconciled::Unknown); a late future is
+/// dropped, and counts for nothing.
 ///
 /// ```
 /// use std::time::Duration;
@@ -61,7 +61,7 @@ pub struct Reconciler<O = Bytes> {
 }
 
 impl<O: 'static> Reconciler<O> {
-    /// Makes a reconciler that asks `ask`. Its [`timeout`](Self::timeout) is ten seconds by default.
+    /// Creates a reconciler that asks `ask`. Its [`timeout`](Self::timeout) is ten seconds by default.
     #[must_use]
     pub fn new<F>(ask: impl Fn(InterruptedRun) -> F + Send + Sync + 'static) -> Self
     where
@@ -70,13 +70,14 @@ impl<O: 'static> Reconciler<O> {
         Self { ask: Arc::new(move |run| Box::pin(ask(run))), timeout: Duration::from_secs(10) }
     }
 
-    /// How long an answer is waited for. Default: ten seconds.
+    /// Sets how long an answer is waited for. Default: ten seconds.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// The same, with outcomes of another form. An outcome that can't be given that form is unknown.
+    /// Returns the same reconciler with outcomes of another form. If an outcome cannot be given that form, it is
+    /// unknown.
     pub(crate) fn map<P: 'static, F>(&self, form: impl Fn(O) -> F + Clone + Send + Sync + 'static) -> Reconciler<P>
     where
         O: Send,
@@ -100,9 +101,9 @@ impl<O: 'static> Reconciler<O> {
         self.timeout
     }
 
-    /// What the application says; [`Reconciled::Unknown`] if it says nothing in time.
+    /// Asks the application. Returns [`Reconciled::Unknown`] if it does not answer in time.
     pub(super) async fn ask(&self, run: InterruptedRun) -> Reconciled<O> {
-        // The function itself may panic, before there is a future.
+        // The function itself may panic before it returns a future.
         let asking = AssertUnwindSafe(async { (self.ask)(run).await }).catch_unwind();
         let record_id = run.id.short();
         match timeout(self.timeout, asking).await {
@@ -134,7 +135,7 @@ impl<O> fmt::Debug for Reconciler<O> {
     }
 }
 
-/// The message of a panic, where it has one.
+/// Returns the message of a panic, if it has one.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("it has no message")

@@ -1,4 +1,4 @@
-//! One run, detached from whoever asked for it: claim, work, record.
+//! One run, detached from its requester: claim, work, record.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -22,9 +22,10 @@ use crate::slots::{End, Ended, Phase, Refusal, Slot};
 use crate::store::Store;
 use crate::within::within;
 
-/// What a run does: called once, and only for the request that runs. It says what it produced, and how it ended.
+/// The work of a run. It is called once, and only for the request that runs. It returns what it produced and how it
+/// ended.
 pub(crate) trait Work<T>: Send + 'static {
-    /// Begins it. Boxed: it comes in all sizes.
+    /// Begins the work. The future is boxed, because work comes in all sizes.
     fn start(self, context: RunContext) -> BoxFuture<'static, (T, End)>;
 }
 
@@ -35,7 +36,7 @@ where
     T: Send,
 {
     fn start(self, context: RunContext) -> BoxFuture<'static, (T, End)> {
-        // It may panic itself, before there is a future.
+        // The function may panic before it returns a future.
         Box::pin(async move { self(context).await })
     }
 }
@@ -45,20 +46,20 @@ pub(super) struct Run<St: Store> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) slot: Slot,
     pub(super) presented: Presented,
-    /// Whether a record was seen for it: then it is not run unprotected.
+    /// Whether a record of the operation was read. If so, it does not run unprotected.
     pub(super) known: Arc<AtomicBool>,
-    /// Until when the store has to answer.
+    /// The time by which the store has to answer.
     pub(super) deadline: Instant,
-    /// What is told of it.
+    /// The span of the exchange.
     pub(super) span: Span,
 }
 
 impl<St: Store> Run<St> {
-    /// Does everything. What goes to `reply` is said only after it is durable. `again` is the fence of an interrupted run
-    /// that the application, which was asked, said may run again.
+    /// Claims, runs and records the operation. `reply` is sent only what is durable. `again` is the fence of an
+    /// interrupted run about which the application was asked and said that it may run again.
     ///
-    /// Its future is allocated for each run, and moved. So it is kept small: the run is boxed, as an `async fn` keeps its
-    /// arguments twice, and so is what rarely happens.
+    /// This future is allocated for each run, and moved. To keep it small, the run is boxed, because an `async fn`
+    /// keeps its arguments twice, and so are the paths that are rarely taken.
     pub(super) async fn drive<W: Work<T>, T: Send + 'static>(
         self: Box<Self>,
         again: Option<Fence>,
@@ -96,7 +97,7 @@ impl<St: Store> Run<St> {
         }
     }
 
-    /// Works, and settles what came of it.
+    /// Does the work and settles its end.
     async fn run<W: Work<T>, T: Send>(
         mut self: Box<Self>,
         hold: Hold,
@@ -125,7 +126,7 @@ impl<St: Store> Run<St> {
                 if let Err(error) = told {
                     return Box::pin(self.unrecorded(commitment.hold, end, error, verdict, reply)).await;
                 }
-                // The waiters are told, the slot is freed, and then the requester is answered.
+                // First the waiters are told and the slot is freed; then the requester is answered.
                 self.end(end);
                 let _ = reply.send(verdict);
             }
@@ -139,7 +140,8 @@ impl<St: Store> Run<St> {
             Err(Doubt) => {
                 self.engine.count(|tally| &tally.interrupted);
                 guard.over();
-                // Until its time is over, or a restart, when the store knows, nothing runs for it, whatever `fail_open` says.
+                // No later request runs, whatever `fail_open` says, until the retention is over or a restart, when the
+                // store knows.
                 self.slot.remember(Ended::new(self.presented.fingerprint, End::InDoubt), retention);
                 commitment.remembered();
                 let _ = reply.send(Verdict::Met(End::InDoubt));
@@ -147,7 +149,7 @@ impl<St: Store> Run<St> {
         }
     }
 
-    /// Ends without a run, and says so. First the slot, so that who is answered doesn't meet it again.
+    /// Ends without a run and answers. The slot ends first, so that a client that was answered does not meet it again.
     pub(super) fn over<T>(self: Box<Self>, ended: impl Into<Ended>, reply: oneshot::Sender<Verdict<T>>) {
         let Self { slot, presented, .. } = *self;
         let ended = ended.into();
@@ -156,14 +158,14 @@ impl<St: Store> Run<St> {
         let _ = reply.send(verdict);
     }
 
-    /// Tells the duplicates how it ended, and frees the slot.
+    /// Tells the duplicates how the run ended, and frees the slot.
     pub(super) fn end(self: Box<Self>, end: End) {
         let Self { slot, presented, .. } = *self;
         slot.end(Ended::new(presented.fingerprint, end));
     }
 
-    /// The claim takes too long. The requester is told so now; the slot is kept until the store has answered, so that
-    /// what it answers can be undone.
+    /// Handles a claim that takes too long. The requester is told so now; the slot is kept until the store has
+    /// answered, so that a claim that was made can be undone.
     async fn stalled<W: Work<T>, T: Send>(
         self: Box<Self>,
         work: W,
@@ -178,7 +180,7 @@ impl<St: Store> Run<St> {
         if fail_open {
             let (run, end) = self.unprotected(work, reply).await;
             if let Ok(Acquired::Run(hold, _)) = claiming.await {
-                // It ran, though not under this claim.
+                // The work ran, though not under this claim.
                 let interrupt = Transition::Interrupt { fence: hold.fence, status: None };
                 let _ = run.engine.store.apply(hold.id, interrupt).await;
             }
@@ -193,12 +195,12 @@ impl<St: Store> Run<St> {
         self.slot.end(Refusal::Unavailable);
     }
 
-    /// Whether it may go ahead without the store.
+    /// Returns whether the run may go ahead without the store.
     fn fails_open(&self) -> bool {
         self.engine.fails_open() && !self.known.load(Ordering::Relaxed)
     }
 
-    /// Calls the work and says how it ended, whatever it does, and what its requester is told.
+    /// Calls the work, and returns how it ended, in whatever way, and what its requester is told.
     async fn work<W: Work<T>, T: Send>(&self, work: W, context: RunContext) -> (End, Verdict<T>) {
         self.engine.count(|tally| &tally.runs);
         self.slot.enter(Phase::Running(self.presented.fingerprint));
@@ -222,8 +224,8 @@ impl<St: Store> Run<St> {
         self.span.record("outcome", verdict.name());
     }
 
-    /// Runs without a store, as `fail_open` says, and gives back the slot's run, and how it ended. Whoever is there meanwhile
-    /// shares the outcome; it is not remembered.
+    /// Runs without a store, as `fail_open` allows. Returns the run and how it ended. Duplicates that arrive meanwhile
+    /// share the outcome; it is not remembered.
     async fn unprotected<W: Work<T>, T: Send>(
         self: Box<Self>,
         work: W,
@@ -243,7 +245,7 @@ impl<St: Store> Run<St> {
     }
 }
 
-/// Says that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.
+/// Records that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.
 struct InterruptOnDrop<'a, St: Store> {
     run: &'a Run<St>,
     commitment: &'a Commitment,
@@ -265,7 +267,7 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
         engine.count(|tally| &tally.interrupted);
         self.commitment.abandon(slot);
         let Hold { id, fence, .. } = self.commitment.hold;
-        // Takes effect when it is called; there is nobody left to wait for it.
+        // The transition takes effect when it is called; nobody is left to wait for it.
         drop(engine.store.apply(id, Transition::Interrupt { fence, status: None }));
     }
 }

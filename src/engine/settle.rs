@@ -1,4 +1,4 @@
-//! Recording how a run ended, before anybody is told.
+//! Records how a run ended, before any client is told.
 
 use std::time::Duration;
 
@@ -17,18 +17,18 @@ use crate::record::{Applied, Completion, Hold, Record, Reply, Resolution, Settle
 use crate::slots::{End, Ended, Refusal, Retrying, Slot};
 use crate::store::{Health, Store, StoreError};
 
-/// How often a write that failed is tried while its requester waits.
+/// How many times a write that failed is tried while its requester waits.
 const TRIES: usize = 3;
 
 impl<St: Store> Run<St> {
-    /// Records how it ended.
+    /// Records how the run ended.
     pub(super) async fn settle(&mut self, hold: &Hold, end: &End) -> Result<Applied, StoreError> {
         self.slot.settles(self.engine.policy.retention);
         self.engine.tell(self.presented.id, self.engine.ending(&self.presented, hold, end)).await
     }
 
-    /// Another process took the operation over, or somebody settled it, while it ran: what stands there counts, and nobody knows
-    /// what this run has done besides.
+    /// Ends a run whose operation was taken over by another process, or settled, while it ran. The record that is there
+    /// now counts, and nobody knows what else this run has done.
     pub(super) fn superseded<T>(self: Box<Self>, record: Option<Record>, reply: oneshot::Sender<Verdict<T>>) {
         tracing::error!(
             target: "tower_idempotency", record_id = self.presented.id.short(),
@@ -43,8 +43,8 @@ impl<St: Store> Run<St> {
         let _ = reply.send(Verdict::Interrupted);
     }
 
-    /// The effect took place: the real answer is given. The claim stays, so that nothing runs again, and this process
-    /// remembers the outcome until the store knows it.
+    /// Gives the real answer although it could not be recorded, because the effect took place. The claim stays, so that
+    /// nothing runs again, and this process remembers the outcome until the store knows it.
     pub(super) async fn unrecorded<T: Send>(
         self: Box<Self>,
         hold: Hold,
@@ -70,7 +70,7 @@ impl<St: Store> Run<St> {
         engine.tell_later(engine.ending(&presented, &hold, &end), error, later).await;
     }
 
-    /// Gives back a claim under which nothing ran. What an earlier attempt did is as unknown as before.
+    /// Gives back a claim under which nothing ran. Whether an earlier attempt took effect is as unknown as before.
     pub(super) async fn give_back(&self, hold: &Hold, rerun: Rerun) {
         let end = if rerun == Rerun::Yes { End::Unknown { status: None } } else { End::Released };
         if let Err(error) = self.engine.tell(self.presented.id, self.engine.ending(&self.presented, hold, &end)).await {
@@ -80,7 +80,8 @@ impl<St: Store> Run<St> {
 }
 
 impl<St: Store> Engine<St> {
-    /// A run of which nobody knows how it ended may run again where the policy says so.
+    /// Returns the end that is recorded: if nobody knows how a run ended and the policy is `Rerun`, the key is
+    /// released.
     pub(super) fn judged(&self, presented: &Presented, end: End) -> End {
         let End::Unknown { status } = end else { return end };
         self.count(|tally| &tally.interrupted);
@@ -93,7 +94,8 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// An outage of what handlers call makes thousands of them: one line a minute for all.
+    /// Counts an answer that means "unknown", and logs at most one line a minute, because an outage of a service that
+    /// handlers call causes thousands of them.
     fn report_unknown(&self, presented: &Presented, status: u16) {
         self.count(|tally| &tally.unknown);
         if let Some(count) = self.store.slots().tally.unknown_lines.due() {
@@ -105,7 +107,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Tells the store how an operation ended, and tries again a few times while somebody waits.
+    /// Tells the store how an operation ended, and tries a few more times while the requester waits.
     pub(super) async fn tell(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         match self.store.apply(id, transition.clone()).await {
             Err(error) => {
@@ -116,7 +118,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Tells the store again what it failed to take, after each of these pauses, and for so long at most.
+    /// Tells the store again what it failed to take, after each of these pauses, for at most `at_most`.
     async fn tell_again(
         &self,
         id: RecordId,
@@ -134,7 +136,7 @@ impl<St: Store> Engine<St> {
             }
             tokio::time::sleep(pause).await;
             match self.store.apply(id, transition.clone()).await {
-                // An earlier try may have been done, whatever is said of this one.
+                // An earlier try may have been done, whatever this one returned.
                 Err(again) if may_be_done => error = StoreError::uncertain(again.to_string()),
                 Err(again) => error = again,
                 Ok(Applied { record, .. }) if may_be_done && was_done(record.as_ref(), transition) => {
@@ -146,7 +148,7 @@ impl<St: Store> Engine<St> {
         Err(error)
     }
 
-    /// What the store is told of a run that ended so.
+    /// Returns what the store is told about a run that ended in this way.
     fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
         let settlement = match end {
             End::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
@@ -154,7 +156,7 @@ impl<St: Store> Engine<St> {
             End::Consumed { status } => Settlement::Consumed { status: *status },
             End::Released => return Transition::Release(hold.fence),
             End::Unknown { status } => return Transition::Interrupt { fence: hold.fence, status: *status },
-            // These are said of runs, and no work ends so. If one did, nobody would know what it has done.
+            // No work ends in these ways. If one did, nobody would know what it has done.
             End::InDoubt | End::InFlight | End::Refused(_) => {
                 return Transition::Interrupt { fence: hold.fence, status: None };
             }
@@ -163,29 +165,31 @@ impl<St: Store> Engine<St> {
         Transition::Complete(Completion { hold: *hold, fingerprint: presented.fingerprint, settlement, retention })
     }
 
-    /// Keeps telling how an operation ended that the store does not know of, or not durably.
-    /// Says also whether there is room for its outcome.
+    /// Keeps the end of an operation in this process, because the store does not know it, or not durably. Returns also
+    /// whether there is room for its outcome.
     pub(super) fn remember(&self, slot: Slot, ended: Ended) -> (Later, bool) {
         let (id, turn, retrying) = (slot.id(), slot.turn(), self.store.slots().retrying());
         (Later { id, turn, _retrying: retrying }, slot.remember(ended, self.policy.retention))
     }
 
-    /// Tells the store again until it knows, or never will, or the end is about to be forgotten, as a newer run may begin then.
+    /// Tells the store again until it knows the end, or can no longer learn it, or the end is about to be forgotten,
+    /// because a newer run may begin then.
     pub(super) async fn tell_later(&self, transition: Transition, error: StoreError, later: Later) {
         let at_most = self.policy.retention.saturating_sub(STORE_TIMEOUT);
         let pauses = backoff(Duration::from_millis(200));
         match self.tell_again(later.id, &transition, error, pauses, at_most).await {
-            // There is nothing that could be interrupted: this process alone keeps it from running again.
+            // The store has no record that could be interrupted: only this process keeps the operation from running
+            // again.
             Ok(Applied { reply: Reply::Refused, record: None })
                 if matches!(transition, Transition::Interrupt { .. }) => {}
-            // Refused: the store knows another end, which is the one that counts.
+            // If this was refused, the store knows another end, and that one counts.
             Ok(_) => self.store.slots().remembered.forget(&later.id, later.turn),
             Err(_) => {}
         }
     }
 }
 
-/// The pauses before a write that failed is tried again, the first of about this length: without end.
+/// Returns the pauses before a failed write is tried again. The first is about `first` long, and there is no last one.
 fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(first)
@@ -195,12 +199,12 @@ fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
         .build()
 }
 
-/// Whether a store that failed may work again within this process.
+/// Returns whether a store that failed may work again within this process.
 fn may_recover(store: &impl Store) -> bool {
     !matches!(store.health(), Health::Poisoned { .. } | Health::Closed)
 }
 
-/// Whether what stands there is what the store was told.
+/// Returns whether the record is what the store was told to write.
 fn was_done(record: Option<&Record>, transition: &Transition) -> bool {
     let held = record.map(|record| &record.state);
     match transition {
@@ -214,7 +218,7 @@ fn was_done(record: Option<&Record>, transition: &Transition) -> bool {
     }
 }
 
-/// An operation whose end the store is still to be told. Draining waits for it.
+/// An operation whose end the store still has to be told. Drain waits for it.
 pub(super) struct Later {
     id: RecordId,
     turn: u64,

@@ -1,32 +1,33 @@
-//! What one request is told.
+//! The answer that one request gets.
 
 use bytes::Bytes;
 
 use crate::fingerprint::Match;
 use crate::slots::{End, Refusal};
 
-/// What an exchange came to, for one request.
+/// The result of an exchange, for one request.
 #[derive(Debug)]
 pub(crate) enum Verdict<T> {
-    /// It was the first, and this is what its own run produced.
+    /// The request's own run produced this.
     Answered(T),
-    /// It was the first, and this is what was recorded together with its effect.
+    /// The request's own run recorded this together with its effect.
     Committed(Bytes),
-    /// It was the first, and its own run panicked, or took too long.
+    /// The request's own run panicked, or took too long.
     Interrupted,
-    /// How the operation ended, as anybody is told who presents it.
+    /// How the operation ended or stands. Every request that presents its fingerprint is told the same.
     Met(End),
     /// The key belongs to another request.
     Mismatch(Match),
 }
 
 impl<T> Verdict<T> {
-    /// Whether the request's own run says it, which records it too: its requester may be gone.
+    /// Returns whether the verdict comes from the request's own run. That run records it in the span, because its
+    /// requester may be gone.
     pub(super) fn is_of_own_run(&self) -> bool {
         matches!(self, Self::Answered(_) | Self::Committed(_) | Self::Interrupted)
     }
 
-    /// Its name in logs: for a refusal, as `RejectionKind::slug` has it.
+    /// Returns the name of the verdict in logs; for a refusal, it is the one of `RejectionKind::slug`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Answered(_) | Self::Committed(_) => "ran",

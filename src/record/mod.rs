@@ -1,4 +1,4 @@
-//! What is known of one operation, and the one place that says which state follows which.
+//! The record of one operation, and the one function that decides which state follows which.
 //!
 //! ```text
 //!            Claim                         Complete
@@ -11,24 +11,27 @@
 //!   └───────────────────┴── Resolve(Forget), or past its expiry
 //! ```
 //!
-//! `next` takes what a store holds and a [`Transition`], and says what the store has to write (`Change`) and what it has
-//! to answer ([`Reply`]). A store calls it inside its own atomic step; no store decides by itself. It is told no time and tells
-//! none: what it writes lasts for durations, which the store counts from its own clock's now (`Draft::stamp`).
+//! `next` takes what a store holds and a [`Transition`]. It returns what the store has to write (`Change`) and what the
+//! store has to answer ([`Reply`]). A store calls it inside its own atomic step, and makes no such decision itself.
+//! `next` neither reads nor returns a point in time: it says for how long a record lasts, and the store counts that
+//! from the present time of its own clock (`Draft::stamp`).
 //!
 //! Rules:
-//! 1. A record past its expiry is absent, swept or not ([`Record::live`]). A run whose process is gone, or is too late, is
-//!    presented as interrupted, under the fence it has ([`Record::lapse`]); nothing need be written for that.
-//! 2. Every transition but `Claim` names a fence. One that names another fence than the record's is refused and changes nothing.
-//! 3. A claim, a reclaim, a question and a resolution each take a new fence. So nobody is mistaken for somebody else who came
-//!    later.
-//! 4. The outcome of a run is never thrown away because its run was thought dead: its own fence completes it until somebody
-//!    takes the operation over or settles it. It is recorded even where the claim was lost.
-//! 5. What ends a run is answered alike when it is sent again. What takes an operation, asks about it or settles it is refused
-//!    then: the record shows what the first one did.
+//! 1. A record past its expiry counts as absent, whether it was swept or not ([`Record::live`]). A run whose process is
+//!    gone, or whose bound is over, is presented as interrupted, under its own fence ([`Record::lapse`]); this needs no
+//!    write.
+//! 2. Every transition but `Claim` names a fence. If it is not the fence that the record expects, the transition is
+//!    refused and changes nothing.
+//! 3. A claim, a reclaim, a question and a resolution each take a new fence. So a step of an earlier holder is never
+//!    mistaken for a step of a later one.
+//! 4. The outcome of a run is not thrown away because the run was thought dead: a completion that names the run's own
+//!    fence is accepted until the operation is taken over or settled. It is accepted even if the claim was lost.
+//! 5. A transition that ends a run gets the same reply when it is sent again. A transition that takes an operation
+//!    over, asks about it or settles it is refused the second time; the record shows what the first one did.
 
-// What is where:
-// - `state.rs`: what is known of one operation.
-// - `transition.rs`: the steps that it can take.
+// The files:
+// - `state.rs`: the record of one operation.
+// - `transition.rs`: the steps that an operation can take.
 // - `next.rs`: which state follows which.
 
 mod next;

@@ -1,4 +1,4 @@
-//! Which state follows which.
+//! The function that decides which state follows which.
 
 use std::time::Duration;
 
@@ -9,15 +9,16 @@ use super::transition::{Claim, Completion, Hold, Resolution, Settlement, Transit
 use crate::clock::Timestamp;
 use crate::fingerprint::Fingerprint;
 
-/// What a store holds under a record id when it comes to a transition.
+/// The content of a store under a record id, when it applies a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Current<'a, O> {
-    /// Nothing, or what is past its expiry.
+    /// There is no record, or only one that is past its expiry.
     Absent,
-    /// The trace of a record that was released or forgotten. Only stores that several processes share keep one.
+    /// There is the trace of a record that was released or forgotten. Only stores that several processes share keep
+    /// one.
     Released,
-    /// A record, as the store presents it: see rule 1.
+    /// There is a record, which the store presents as rule 1 says.
     Held(&'a Record<O>),
 }
 
@@ -33,27 +34,27 @@ impl<'a, O> From<Option<&'a Record<O>>> for Current<'a, O> {
     }
 }
 
-/// What a store has to write.
+/// The change that a store has to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Change<O> {
-    /// Nothing.
+    /// The store writes nothing.
     Nothing,
-    /// The record becomes this.
+    /// The store writes this record.
     Put(Draft<O>),
-    /// The key is free. A store that this process has alone deletes the record; one that is shared keeps a trace of it.
+    /// The key is free. An exclusive store deletes the record; a shared store keeps a trace of it.
     Release,
 }
 
-/// A record to be written, which the store stamps.
+/// A record to be written, before the store has stamped it with its time and a fence.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub struct Draft<O> {
-    /// Under which fence; `None`: under a new one.
+    /// The fence of the record; `None` for a new one.
     pub fence: Option<Fence>,
-    /// How long it is kept.
+    /// How long the record is kept.
     pub expiry: Expiry,
-    /// For how long at most its owner is this process; `None`: nobody is.
+    /// How long at most this process is the owner; `None` if nobody is.
     pub owned: Option<Duration>,
     /// As in [`Record`].
     pub fingerprint: Fingerprint,
@@ -69,33 +70,35 @@ pub struct Draft<O> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub enum Expiry {
-    /// Until it comes to another state.
+    /// Until the record enters another state.
     Never,
-    /// As long as it would have been without the change, and at least for so long from now.
+    /// For as long as without the change, and at least for this long from now.
     AtLeast(Duration),
-    /// For so long from now.
+    /// For this long from now.
     In(Duration),
 }
 
-/// What a transition is answered.
+/// The reply to a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// It was taken.
+    /// The transition was taken.
     Taken,
-    /// There is a record already, it is in another state, or under another fence: nothing was changed.
+    /// Nothing was changed: there is a record already, or it is in another state, or under another fence.
     Refused,
 }
 
-/// What became of a transition.
+/// The result of a transition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied<O = Bytes> {
-    /// Whether it was taken.
+    /// Whether the transition was taken.
     pub reply: Reply,
-    /// The record as it stands now; `None`: there is none. To a claim that leaves no trace: as it would stand.
+    /// The record as it stands now, or `None` if there is none. For a claim that leaves no trace, the record as it
+    /// would stand.
     pub record: Option<Record<O>>,
 }
 
-/// Which state follows `current` by `transition`: what has to be written, and what is to be answered.
+/// Decides which state follows `current` by `transition`: returns what the store has to write and what it has to
+/// answer.
 #[doc(hidden)]
 pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>, Reply) {
     match transition {
@@ -114,7 +117,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
         Transition::Inquire { fence, bound } => match interrupted(current, fence) {
             Some(Record { state: State::Interrupted { run, status }, fingerprint, attempt, origin, .. }) => {
                 let state = State::Interrupted { run: *run, status: *status };
-                // What is said to the question must find the record.
+                // The reply to the question must still find the record.
                 let (expiry, owned, origin) = (Expiry::AtLeast(bound), Some(bound), origin.clone());
                 put(Draft { fence: None, expiry, owned, fingerprint: *fingerprint, attempt: *attempt, origin, state })
             }
@@ -166,7 +169,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         Current::Held(record) if record.run() == Some(hold.fence) => {
             put(Draft::ended(record, Some(record.fence), retention, state))
         }
-        // It is sent again.
+        // The completion is sent again.
         Current::Held(record) if record.run().is_none() && record.fence == hold.fence => {
             (Change::Nothing, Reply::Taken)
         }
@@ -174,7 +177,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
     }
 }
 
-/// The record, if it is interrupted under this fence and nobody elsewhere sees to it.
+/// Returns the record, if it is interrupted under this fence and no other process sees to it.
 fn interrupted<'a, O>(current: Current<'a, O>, fence: Fence) -> Option<&'a Record<O>> {
     current.record().filter(|record| record.fence == fence && record.is_interrupted())
 }
@@ -199,7 +202,8 @@ impl<O> Draft<O> {
         Self { fence, expiry: Expiry::In(kept), owned: None, fingerprint, attempt, origin: origin.clone(), state }
     }
 
-    /// The record that this makes of `current`, as the store presented it, now. `fresh` is a fence that was never given before.
+    /// Returns the record that this draft makes of `current`, as the store presented it. `fresh` is a fence that was
+    /// never given before, and `now` is the store's time.
     #[must_use]
     pub fn stamp(self, current: Option<&Record<O>>, fresh: Fence, now: Timestamp) -> Record<O> {
         let Self { fence, expiry, owned, fingerprint, attempt, origin, state } = self;

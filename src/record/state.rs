@@ -1,4 +1,4 @@
-//! What is known of an operation.
+//! The record of an operation.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::fingerprint::Fingerprint;
 
-/// A number that grows with each claim of one record id and never repeats, whatever was released, swept or expired.
-/// It fits a signed 64-bit column, so that a database downstream can refuse a writer with an older one.
+/// A number that grows with each claim of a record id and never repeats, whether records were released, swept or
+/// expired. It fits a signed 64-bit column, so that a database downstream can refuse a writer with an older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fence(pub u64);
 
@@ -21,75 +21,76 @@ impl fmt::Display for Fence {
     }
 }
 
-/// What a store holds of one operation. `O` is how it holds an outcome.
+/// The record that a store holds of one operation. `O` is the form of an outcome.
 ///
-/// The first four fields are columns of their own in a store that several processes share; the others are its bytes.
+/// A store that several processes share keeps the first four fields as columns of their own, and the others as bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record<O = Bytes> {
-    /// The latest fence that was given for it.
+    /// The latest fence that was given for the operation.
     pub fence: Fence,
-    /// When the operation began: its first attempt.
+    /// When the first attempt of the operation began.
     pub began: Timestamp,
-    /// When it came to its state.
+    /// When the operation entered its state.
     pub since: Timestamp,
-    /// When the record is forgotten; never, while it is running.
+    /// When the record expires; `None` while the operation is running.
     pub expires: Option<Timestamp>,
-    /// What the request was.
+    /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
-    /// How often it was claimed and not released, from 1.
+    /// How often the operation was claimed and not released, counted from 1.
     pub attempt: u32,
-    /// Where it came from, as far as that is recorded.
+    /// Where the operation came from, as far as that is recorded.
     pub origin: Option<Box<Origin>>,
-    /// Where it stands.
+    /// The state of the operation.
     pub state: State<O>,
-    /// Who sees to it, as the store judges it when it reads.
+    /// The owner of the operation, as the store judges it when it reads the record.
     #[serde(skip)]
     pub owner: Owner,
 }
 
-/// Where an operation came from: for operators who have to find out what became of it.
+/// Where an operation came from, for operators who have to find out what became of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Origin {
-    /// The digest of the scope its key belongs to.
+    /// The digest of the scope that the key belongs to.
     pub scope: Option<[u8; 32]>,
-    /// What the request was, in words.
+    /// A description of the request in words.
     pub request: Option<String>,
-    /// The trace of its first run.
+    /// The trace id of the first run.
     pub trace: Option<[u8; 16]>,
 }
 
-/// Where an operation stands.
+/// The state of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State<O = Bytes> {
-    /// Claimed; its handler may be running.
+    /// The operation is claimed, and its handler may be running.
     Running {
         /// How long the record is kept if the run is interrupted.
         interrupted_retention: Duration,
     },
-    /// Nobody knows whether the effect took place: the run ended without saying how, or its handler's answer says so.
+    /// Nobody knows whether the effect took place: the run ended without saying how, or its handler's answer says that
+    /// nobody knows.
     Interrupted {
-        /// The fence of the run, by which it may still say how it ended.
+        /// The fence of the interrupted run, with which it may still say how it ended.
         run: Fence,
-        /// The status that its client was answered, where the handler's answer was that nobody knows.
+        /// The status that the client got, if the handler answered that nobody knows.
         status: Option<u16>,
     },
-    /// Done, and its outcome recorded.
+    /// The operation is done, and its outcome is recorded.
     Completed {
-        /// What the run produced.
+        /// The outcome that the run produced.
         outcome: O,
     },
-    /// Done, but its outcome could not be stored: it neither runs again nor is it replayed.
+    /// The operation is done, but its outcome could not be stored: it does not run again, and it cannot be replayed.
     Consumed {
-        /// What remains of the outcome: the status.
+        /// The status, which is all that remains of the outcome.
         status: u16,
     },
 }
 
-/// Who sees to an operation: runs it, or has been asked about it.
+/// Who sees to an operation: who runs it, or asks the application about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Owner {
-    /// Nobody who is alive.
+    /// Nobody, or a process that is gone.
     #[default]
     Nobody,
     /// This process.
@@ -99,13 +100,13 @@ pub enum Owner {
 }
 
 impl<O> Record<O> {
-    /// The record, unless it is past its expiry.
+    /// Returns the record, unless it is past its expiry.
     #[must_use]
     pub fn live(self, now: Timestamp) -> Option<Self> {
         if self.expires.is_some_and(|expires| expires <= now) { None } else { Some(self) }
     }
 
-    /// This record of a run that ended without a word at `since`.
+    /// Returns this record as interrupted, if its run ended at `since` without saying how.
     #[must_use]
     pub fn lapse(self, since: Timestamp) -> Self {
         let State::Running { interrupted_retention } = self.state else { return self };
@@ -114,13 +115,13 @@ impl<O> Record<O> {
         Self { state, since, expires, owner: Owner::Nobody, ..self }
     }
 
-    /// Whether it is interrupted, under this fence, and nobody elsewhere sees to it.
+    /// Returns whether the operation is interrupted under this fence, and no other process sees to it.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
         matches!(self.state, State::Interrupted { .. }) && self.owner != Owner::Elsewhere
     }
 
-    /// The same record, with its outcome in the form that `outcome` gives it.
+    /// Returns the same record with its outcome in the form that `outcome` gives it.
     pub(crate) fn form<P, E>(&self, outcome: impl FnOnce(&O) -> Result<P, E>) -> Result<Record<P>, E> {
         let state = match &self.state {
             State::Running { interrupted_retention } => {
@@ -134,7 +135,7 @@ impl<O> Record<O> {
         Ok(Record { fence, began, since, expires, fingerprint, attempt, origin: self.origin.clone(), state, owner })
     }
 
-    /// The fence of the run that may say how it ended.
+    /// Returns the fence of the run that may still say how it ended.
     pub(super) fn run(&self) -> Option<Fence> {
         match self.state {
             State::Running { .. } => Some(self.fence),

@@ -16,7 +16,7 @@ fn claim() -> Claim {
     Claim { fingerprint, origin: None, may_repeat, bound, interrupted_retention, patience }
 }
 
-/// Takes a step at `NOW`, with this fence if it needs one.
+/// Applies a transition at `NOW`; a record that needs a new fence gets `fence`.
 fn step(current: &Held, fence: u64, transition: Transition<&'static str>) -> (Held, Reply) {
     let (change, reply) = next(Current::from(current.as_ref()), transition);
     let after = match change {
@@ -115,7 +115,7 @@ fn a_run_that_was_thought_dead_still_says_how_it_ended() {
         assert_eq!(done.state, State::Completed { outcome: "done" });
         assert_eq!(done.fence, thought_dead.unwrap().fence, "no fence ever shrinks");
     }
-    // What was said to the question comes too late then.
+    // The reply to the question comes too late.
     for verdict in [settle(2), reclaim(2)] {
         refused(&taken(&asked, 0, complete(1)), verdict);
     }
@@ -138,7 +138,7 @@ fn trap_74_a_question_changes_the_fence_and_nothing_else() {
     refused(&Some(asked), inquire(1));
 }
 
-// "It took place" must not find the record gone, and the operation run again.
+// If the application answers "it took place", the record must still be there; otherwise the operation would run again.
 #[test]
 fn a_record_outlives_the_question_that_is_asked_about_it() {
     let soon = NOW.plus(Duration::from_secs(3));
@@ -162,7 +162,7 @@ fn nobody_interrupts_a_run_of_another_process() {
     refused(&elsewhere, interrupt(1));
 }
 
-// What an operator says must not stand under keys that an earlier run's chunks were written under.
+// An operator's outcome must not use the keys of the chunks that an earlier run wrote.
 #[test]
 fn an_outcome_that_somebody_settles_with_is_under_a_new_fence() {
     assert_eq!(taken(&cut_short(), 9, settle(1)).unwrap().fence, Fence(9));

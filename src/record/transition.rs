@@ -1,4 +1,5 @@
-//! The steps that an operation can take, and what they carry: the claim, the right that it gives, how a run ended.
+//! The steps that an operation can take, and the values they carry: the claim, the right that it gives, and how a run
+//! ended.
 
 use std::time::Duration;
 
@@ -8,104 +9,106 @@ use super::state::{Fence, Origin};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 
-/// A step that an operation is to take.
+/// A step of an operation, which a store is asked to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transition<O = Bytes> {
-    /// To run an operation that has no record.
+    /// Runs an operation that has no record.
     Claim(Claim),
-    /// To run one that was interrupted, as its record says under this fence.
+    /// Runs an interrupted operation again, if its record is still interrupted under this fence.
     Reclaim(Claim, Fence),
-    /// To ask somebody about one that was interrupted, as its record says under this fence. The new fence is the asker's, for
-    /// what it asks; the run that was interrupted may still end.
+    /// Asks about an interrupted operation, if its record is still interrupted under this fence. The new fence belongs
+    /// to the question; the interrupted run may still end.
     Inquire {
-        /// The record's fence.
+        /// The fence of the record.
         fence: Fence,
-        /// How long the question may take; others are told for so long that the operation is in flight.
+        /// How long the question may take; until then, others are told that the operation is in flight.
         bound: Duration,
     },
-    /// To say how a run ended.
+    /// Records how a run ended.
     Complete(Completion<O>),
-    /// To say of a run that it had no effect: the key is free.
+    /// Records that a run had no effect: the key is free.
     Release(Fence),
-    /// To say of a run that nobody knows how it ended.
+    /// Records that nobody knows how a run ended.
     Interrupt {
-        /// The run's.
+        /// The fence of the run.
         fence: Fence,
-        /// What its client was answered, where the answer said so.
+        /// The status that the client got, if the answer said that nobody knows.
         status: Option<u16>,
     },
-    /// To settle an operation that was interrupted, as its record says under this fence. An outcome is kept for so long from
-    /// now.
+    /// Settles an interrupted operation, if its record is still interrupted under this fence. An outcome is kept for
+    /// this duration from now.
     Resolve(Fence, Resolution<O>, Duration),
 }
 
-/// A wish to run an operation.
+/// The wish to run an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// What its request is.
+    /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
-    /// Where it comes from.
+    /// Where the operation comes from.
     pub origin: Option<Box<Origin>>,
-    /// Whether the operation may run again if this process dies before it is completed. Then a store that this process has
-    /// alone need keep no trace of the claim: the slot in this process is the claim.
+    /// Whether the operation may run again if this process dies before it is completed. If so, an exclusive store need
+    /// not keep any trace of the claim: the slot in this process is the claim.
     pub may_repeat: bool,
-    /// How long the run may take. Where several processes share the store, it counts as interrupted afterwards.
+    /// How long the run may take. In a store that several processes share, the run counts as interrupted afterwards.
     pub bound: Duration,
     /// How long the record is kept if the run is interrupted.
     pub interrupted_retention: Duration,
-    /// How long the claimer waits. A store that comes to the claim later refuses it: nothing is claimed for somebody who was
-    /// told no.
+    /// How long the requester waits. A store that comes to the claim later refuses it, so that nothing is claimed for a
+    /// requester who was already told no.
     pub patience: Duration,
 }
 
 /// The right to run an operation and to say how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
-    /// Which operation.
+    /// The operation.
     pub id: RecordId,
-    /// Its fence.
+    /// The fence that the claim took.
     pub fence: Fence,
-    /// The number of this attempt, from 1.
+    /// The number of this attempt, counted from 1.
     pub attempt: u32,
 }
 
-/// The end of a run, to be recorded.
+/// The end of a run that is to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion<O = Bytes> {
-    /// Whose run.
+    /// The right under which the run took place.
     pub hold: Hold,
-    /// What its request was.
+    /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
-    /// How it ended.
+    /// How the run ended.
     pub settlement: Settlement<O>,
-    /// How long that is remembered, from now.
+    /// How long the end is kept, from now.
     pub retention: Duration,
 }
 
-/// How a run ended that has to be remembered.
+/// How a run ended, if that has to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement<O = Bytes> {
-    /// With an outcome that is replayed from now on.
+    /// The run ended with an outcome that is replayed from now on.
     Outcome(O),
-    /// With an outcome that can't be stored.
+    /// The run ended with an outcome that cannot be stored.
     Consumed {
-        /// What remains of it.
+        /// The status, which is all that remains of the outcome.
         status: u16,
     },
 }
 
-/// What an operator says of an interrupted operation. `O` is an answer for a layer, and bytes for a consumer.
+/// What an operator says about an interrupted operation. `O` is an answer for a layer, and bytes for a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resolution<O = Bytes> {
-    /// It took place. Retries get this outcome, for as long as they would get any other.
+    /// The operation took place. Retries get this outcome, for as long as they would get any other.
     Outcome(O),
-    /// It did not take place, or may take place again. The key is free, and the next run is not told of an earlier one.
+    /// The operation did not take place, or may take place again. The key is free, and the next run is not told of an
+    /// earlier one.
     Forget,
 }
 
 impl<O> Transition<O> {
-    /// Whether it takes an operation for somebody who waits: what a store may refuse for its limits, or because it is late.
+    /// Returns the claim, if this transition takes an operation for a requester who waits. Only such a transition may
+    /// be refused because the store is full or because it is late.
     #[must_use]
     pub fn claim(&self) -> Option<&Claim> {
         match self {
@@ -114,7 +117,7 @@ impl<O> Transition<O> {
         }
     }
 
-    /// The same, with the outcome in another form.
+    /// Returns the same transition with its outcome in another form.
     pub(crate) fn map<P>(self, form: impl FnOnce(O) -> P) -> Transition<P> {
         match self {
             Self::Claim(claim) => Transition::Claim(claim),
@@ -139,7 +142,7 @@ impl<O> Transition<O> {
         }
     }
 
-    /// The outcome that it records.
+    /// Returns the outcome that the transition records.
     pub(crate) fn outcome(&self) -> Option<&O> {
         match self {
             Self::Complete(Completion { settlement: Settlement::Outcome(outcome), .. })

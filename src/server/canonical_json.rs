@@ -1,11 +1,11 @@
 //! The canonical form of JSON (RFC 8785).
 //!
-//! `serde_json_canonicalizer` writes it. It is given a tree that is read here, because a fingerprint must not be that
-//! of another request, and `serde_json::Value` loses what would tell them apart:
-//! 1. Of a member that an object has twice, it keeps the last.
-//! 2. A number that no double holds is rounded. So the digits of each number are compared with those of its canonical
+//! `serde_json_canonicalizer` writes the canonical form of a tree that is read here. `serde_json::Value` is not used,
+//! because it loses differences, and two different requests must not have one fingerprint:
+//! 1. If an object has a member twice, it keeps the last one.
+//! 2. It rounds a number that no double holds. So the digits of each number are compared with those of its canonical
 //!    form.
-//! 3. It gives some member names a meaning, which depends on features that other crates switch on. With
+//! 3. It gives some member names a meaning that depends on features that other crates switch on. With
 //!    `arbitrary_precision`, a number is read as an object whose only member is called [`NUMBER`].
 
 use std::collections::HashMap;
@@ -17,8 +17,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 /// The name of a number's only member, if the feature `arbitrary_precision` of `serde_json` is on.
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// The canonical form of `body`, or `None` if it has none that stands for this value alone: it is not JSON, an object
-/// has a member twice, or no double holds the value of a number.
+/// Returns the canonical form of `body`, or `None` if no form stands for this value alone: the body is not JSON, an
+/// object has a member twice, or no double holds the value of a number.
 pub(super) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -41,10 +41,10 @@ enum Json {
 
 /// Reads JSON in which no object has a member twice and a double holds each number.
 ///
-/// Each number is taken from the text, which has all its digits. An object of the body's own whose member is called
-/// [`NUMBER`] takes one as well. Then the text has too few numbers, and the body has no canonical form.
+/// Each number is taken from the text, which has all its digits. If an object of the body itself has a member called
+/// [`NUMBER`], a number is taken for that, too. Then the text has too few numbers, and the body has no canonical form.
 struct Reader<'a> {
-    /// What comes after the last number that was taken.
+    /// The text after the last number that was taken.
     rest: &'a str,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
         number.map(Json::Number).ok_or_else(|| E::custom("a double does not hold the number"))
     }
 
-    /// The next number in the text, which is JSON.
+    /// Returns the next number in the text, which is JSON.
     fn next_number(&mut self) -> Option<&'a str> {
         loop {
             let begin = self.rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit())?;
@@ -134,7 +134,7 @@ impl<'de> Visitor<'de> for &mut Reader<'_> {
     }
 }
 
-/// What comes behind the closing quote of a string.
+/// Returns the text behind the closing quote of a string.
 fn behind_string(string: &str) -> &str {
     let mut escaped = false;
     let end = string.find(|c| {
@@ -145,14 +145,14 @@ fn behind_string(string: &str) -> &str {
     end.map_or("", |end| &string[end + 1..])
 }
 
-/// The value of `number`, if a double holds it: then its canonical form has the same decimal digits.
+/// Returns the value of `number`, if a double holds it: its canonical form then has the same decimal digits.
 fn held_by_double(number: &str) -> Option<f64> {
     let double = number.parse().ok()?;
     let canonical = serde_json_canonicalizer::to_string(&double).ok()?;
     (decimal(number)? == decimal(&canonical)?).then_some(double)
 }
 
-/// Sign, digits and power of ten of a number. Each value has one such form.
+/// Returns the sign, the digits and the power of ten of a number. Each value has one such form.
 fn decimal(number: &str) -> Option<(bool, String, i64)> {
     let (negative, number) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
@@ -184,7 +184,7 @@ mod tests {
             (r#"{ "b": 1.0, "a": [1e2, "\u0065"], "\u0063": null }"#, r#"{"a":[100,"e"],"b":1,"c":null}"#),
             (r#"{"amount": 19.99, "n": -0.0}"#, r#"{"amount":19.99,"n":0}"#),
             ("  [1E-7, 0.1, 9007199254740994] ", "[1e-7,0.1,9007199254740994]"),
-            // By UTF-16 code units, as RFC 8785, section 3.2.3, wants it.
+            // RFC 8785, section 3.2.3, sorts by UTF-16 code units.
             ("{\"\u{fb33}\":1,\"\u{1f600}\":2}", "{\"\u{1f600}\":2,\"\u{fb33}\":1}"),
         ];
         for (text, expected) in same {
@@ -210,7 +210,7 @@ mod tests {
             "1e-400",
             "1e99999999999999999999",
             r#""\ud800""#,
-            // With a feature of serde_json's, a number comes as such an object.
+            // With a feature of `serde_json`, a number is read as such an object.
             r#"{"$serde_json::private::Number":"5"}"#,
             r#"{"$serde_json::private::Number":5}"#,
             r#"[{"$serde_json::private::Number":5},6]"#,
@@ -247,7 +247,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_has_one_form_is_the_same_value(number in "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?") {
-            // Compared as decimals, which no rounding touches.
+            // They are compared as decimals, which no rounding touches.
             if let Some(form) = form(&number) {
                 prop_assert_eq!(decimal(&form), decimal(&number));
             }

@@ -19,7 +19,7 @@ use super::body::Passage;
 use super::room::Share;
 use crate::within::within;
 
-/// What came of reading a body.
+/// The result of reading a body.
 pub(super) enum Collected<B: Body> {
     /// The whole body.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
@@ -53,8 +53,8 @@ pub(super) enum Why {
 /// The longest time between two bytes of a body that takes room. A slower body would hold its room for as long as it
 /// likes.
 const PAUSE: Duration = Duration::from_secs(30);
-/// The slowest average for such a body, counted from when it was first waited for. It applies once [`PAUSE`] has passed
-/// since then.
+/// The slowest average for such a body, counted from the first time that the layer had to wait for it. It applies once
+/// [`PAUSE`] has passed since then.
 const BYTES_PER_SECOND: u64 = 512;
 
 /// The bounds within which a body is read.
@@ -67,8 +67,8 @@ pub(super) struct Bounds {
     pub(super) share: Option<Share>,
 }
 
-/// What was read so far. A single frame is kept as it came. Several are joined, so that many small frames don't cost
-/// more memory than their bytes.
+/// The bytes read so far. A single frame is kept as it came. Several frames are joined, so that many small frames do
+/// not take more memory than their bytes.
 #[derive(Default)]
 struct Head {
     one: Bytes,
@@ -83,13 +83,13 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
     let mut body = Box::pin(body);
     let mut head = Head::default();
     let Bounds { bytes: limit, time, share } = bounds;
-    // A body that says at once that it is too long is not read at all.
+    // A body that declares at once that it is too long is not read at all.
     if body.size_hint().lower() > *limit as u64 {
         return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
     }
     let after = |time: Option<Duration>| time.and_then(|time| Instant::now().checked_add(time));
     let end = after(*time);
-    // Both are set when something is waited for. Most bodies are there already.
+    // Both are set when the layer has to wait. Most bodies are there already.
     let (mut next, mut waits_since) = (None, None);
     let mut trailers = None;
     loop {
@@ -177,17 +177,17 @@ impl Head {
     }
 }
 
-/// Whether a body of `length` bytes is shorter than its headers say.
+/// Returns whether a body of `length` bytes is shorter than its headers declare.
 pub(super) fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
     declared_length(headers).is_some_and(|declared| (length as u64) < declared)
 }
 
-/// The length that `Content-Length` declares, if it declares one.
+/// Returns the length that `Content-Length` declares, if there is one.
 pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
-/// Whether a body failed because a layer outside found it too long.
+/// Returns whether a body failed because a layer outside found it too long.
 pub(super) fn exceeds_limit(error: &dyn Any) -> bool {
     let boxed = || Some(&**error.downcast_ref::<Box<dyn Error + Send + Sync>>()? as &(dyn Error + 'static));
     let limit = || Some(error.downcast_ref::<LengthLimitError>()? as &(dyn Error + 'static));

@@ -1,4 +1,4 @@
-//! How a handler commits its effect and its answer in one transaction.
+//! Commits a handler's effect and its answer in one transaction.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,29 +13,29 @@ use crate::store::{Abort, SledStore, TransactionError, TransactionTree};
 
 impl IdempotencyContext {
     /// Writes the handler's effect and the record of its answer in one transaction, durably. With
-    /// [`Rerun`](crate::OnInterrupted::Rerun) that is exactly once: a crash leaves both or neither, and a retry gets
-    /// the answer or runs.
+    /// [`Rerun`](crate::OnInterrupted::Rerun) the effect takes place exactly once: a crash leaves both or neither, and
+    /// a retry gets the answer or runs.
     ///
-    /// `closure` is given the trees, which [`SledStore::db`] must have opened, and returns the answer. It runs on the
-    /// store's writer thread, where everybody waits for it, the look-ups of other requests included. So it should only
-    /// read and write these trees. It may be called again if the database asks for it; what it wrote before was then
-    /// undone. All that the transaction writes, the answer included, is at most 128 KiB, and the answer is not longer
-    /// than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
+    /// `closure` is given the trees, which must have been opened from [`SledStore::db`], and returns the answer. It
+    /// runs on the store's writer thread, where every other request waits for it, look-ups included. So it should only
+    /// read and write these trees. The database may call it again; what it wrote before was then undone. All that the
+    /// transaction writes, the answer included, is at most 128 KiB, and the answer is not longer than
+    /// [`max_response_body`](crate::IdempotencyLayer::max_response_body).
     ///
-    /// The example shows the call alone. `examples/atomic.rs` and [`guide::policies`](mod@crate::guide::policies) have
-    /// it in an axum handler, which takes the store and the tree from its state, and makes a response of the error.
+    /// The example shows only the call. `examples/atomic.rs` and [`guide::policies`](mod@crate::guide::policies) show
+    /// it in an axum handler, which takes the store and the tree from its state, and turns the error into a response.
     ///
-    /// Whatever the handler returns afterwards, the request is answered with this answer, as it was recorded: headers
-    /// that are not [kept](super::KeptHeaders) are not in the first answer either. A handler that returns [`Committed`]
-    /// can't forget to commit.
+    /// Whatever the handler returns afterwards, the client gets this answer, as it was recorded: headers that are not
+    /// [kept](super::KeptHeaders) are not in the first answer either. A handler that returns [`Committed`] cannot
+    /// forget to commit.
     ///
     /// # Errors
-    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the
-    /// handler answers counts as it would without a transaction.
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and the handler's
+    /// answer counts as it would without a transaction.
     ///
     /// # Cancel safety
     /// The transaction is sent when this method is *called*. Dropping the future undoes nothing, and the transaction
-    /// settles the run all the same.
+    /// still settles the run.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -89,7 +89,7 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// The answer, as it was recorded.
+    /// Returns the answer, as it was recorded.
     #[must_use]
     pub fn answer(self) -> Response<Bytes> {
         snapshot::decode(&self.outcome).map(|(answer, _)| answer).unwrap_or_default()

@@ -12,7 +12,7 @@ use http_body::Body;
 use super::body::Passage;
 
 pin_project_lite::pin_project! {
-    /// The future of an answer with a body `T`. It is the inner service's own, `F`, if the request is passed on.
+    /// The future of an answer with a body `T`. If the request is passed on, it is the inner service's own future `F`.
     pub struct ResponseFuture<F, T, E> {
         #[pin]
         kind: Kind<F, T, E>,

@@ -1,5 +1,5 @@
-//! Rejections as gRPC clients understand them: an answer without a body whose head has the status. The gRPC
-//! specification (gRPC over HTTP/2, "Responses") calls it *Trailers-Only*.
+//! Rejections in the form that gRPC clients understand: an answer without a body whose head has the status. The gRPC
+//! specification (gRPC over HTTP/2, "Responses") calls this *Trailers-Only*.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -11,10 +11,10 @@ use super::rejection::{Rejection, RejectionKind};
 const GRPC: &str = "application/grpc";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// The bytes that a status message can't have as they are. It can't have those beyond ASCII either.
+/// The bytes that a status message must escape. Bytes beyond ASCII must be escaped too.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Whether a request with these headers is a gRPC call: its content type is `application/grpc`, or one such as
+/// Returns whether a request with these headers is a gRPC call: its content type is `application/grpc`, or one such as
 /// `application/grpc+proto`.
 pub(super) fn is_call(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
@@ -24,7 +24,7 @@ pub(super) fn is_call(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The rejection as a gRPC status, whose message begins with the kind's [`slug`](RejectionKind::slug).
+/// Returns the rejection as a gRPC status, whose message begins with the kind's [`slug`](RejectionKind::slug).
 pub(super) fn render(rejection: &Rejection) -> Response<Bytes> {
     let message = format!("{}: {}", rejection.kind.slug(), rejection.detail);
     let mut response = Response::new(Bytes::new());
@@ -37,7 +37,7 @@ pub(super) fn render(rejection: &Rejection) -> Response<Bytes> {
     response
 }
 
-/// The number of the gRPC status.
+/// Returns the number of the gRPC status.
 fn code(rejection: &Rejection) -> u16 {
     const UNKNOWN: u16 = 2;
     const INVALID_ARGUMENT: u16 = 3;
@@ -82,7 +82,7 @@ mod tests {
             is_call(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]))
         };
         assert!(["application/grpc", "application/grpc+proto", "application/grpc;x=y"].into_iter().all(is_call));
-        // gRPC-Web has its status in the body. tonic-web, outside the layer, makes a gRPC call of it.
+        // gRPC-Web has its status in the body. tonic-web, outside the layer, turns it into a gRPC call.
         assert!(!["application/grpc-web", "application/json", ""].into_iter().any(is_call));
         assert!(!super::is_call(&HeaderMap::new()));
     }

@@ -1,4 +1,4 @@
-//! Says which headers of an answer are recorded.
+//! Decides which headers of an answer are recorded.
 
 use http::header::{
     AGE, CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -7,7 +7,7 @@ use http::header::{
 
 /// Header names that are left out of a record, beside those that the answer's `Connection` names.
 const LEFT_OUT: [HeaderName; 30] = [
-    // These are hop-by-hop (RFC 9110, section 7.6.1). `Trailer` is kept all the same if there are trailers.
+    // These are hop-by-hop (RFC 9110, section 7.6.1). `Trailer` is still kept if there are trailers.
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     TE,
@@ -48,10 +48,10 @@ const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-",
 
 /// Which headers of an answer are recorded and replayed. The first answer carries all of them in any case.
 ///
-/// By default all are kept but hop-by-hop headers and those that `Connection` names, `Date`, `Content-Length` (it is
-/// made anew), `Age`, `Via`, `Server-Timing`, `Set-Cookie`, `Clear-Site-Data`, `WWW-Authenticate`,
-/// `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the ids of tracing systems and single
-/// requests.
+/// By default all headers are kept except hop-by-hop headers and those that `Connection` names, `Date`,
+/// `Content-Length` (it is made anew), `Age`, `Via`, `Server-Timing`, `Set-Cookie`, `Clear-Site-Data`,
+/// `WWW-Authenticate`, `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the ids of tracing
+/// systems and single requests.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct KeptHeaders {
@@ -72,7 +72,7 @@ impl KeptHeaders {
         self
     }
 
-    /// The headers of `headers` to record, in their order.
+    /// Returns the headers to record, in their order.
     pub(super) fn choose<'a>(
         &'a self,
         headers: &'a HeaderMap,
@@ -98,7 +98,7 @@ impl KeptHeaders {
     }
 }
 
-/// Whether `Connection` names this header, which makes it hop-by-hop.
+/// Returns whether `Connection` names this header, which makes it hop-by-hop.
 fn named(headers: &HeaderMap, name: &HeaderName) -> bool {
     let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))

@@ -1,6 +1,6 @@
-//! What a handler can say of its own answer: marks for the answer's extensions.
+//! Marks for the extensions of an answer, by which a handler says what the answer means.
 //!
-//! What follows from a mark is decided in `meaning.rs`.
+//! `meaning.rs` decides what follows from a mark.
 
 use std::any::Any;
 
@@ -22,24 +22,24 @@ pub struct Release;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep;
 
-/// Marks an answer as "nobody knows whether it took effect": the handler's call to the card network timed out, say. The
-/// answer goes to its client as it is; the operation is interrupted, and a retry gets what
-/// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Put it into the answer's extensions, or, in axum,
-/// into what the handler returns: `(StatusCode::BAD_GATEWAY, Unknown, "the card network did not answer")`. Alone it is
-/// an answer too: 504.
+/// Marks an answer as "nobody knows whether it took effect", for example because the handler's call to the card network
+/// timed out. The client gets the answer as it is; the operation is interrupted, and a retry gets what
+/// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Put the mark into the answer's extensions, or, in
+/// axum, into what the handler returns: `(StatusCode::BAD_GATEWAY, Unknown, "the card network did not answer")`. Alone
+/// it is an answer too: 504.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown;
 
-/// Takes the marks out of an answer.
+/// Removes the marks from an answer.
 pub(super) fn remove(extensions: &mut Extensions) {
     extensions.remove::<Unknown>();
     extensions.remove::<Keep>();
     extensions.remove::<Release>();
 }
 
-/// Answers a panic that tower-http's `CatchPanicLayer::custom` has caught *inside* the idempotency layer: 500, marked
-/// [`Unknown`], logged with the panic's message. Without it that layer's answer would be recorded as the outcome of a
-/// handler that was cut half-way.
+/// Answers a panic that tower-http's `CatchPanicLayer::custom` has caught *inside* the idempotency layer. The answer is
+/// a 500 that is marked [`Unknown`], and the panic's message is logged. Without this function, the answer of
+/// `CatchPanicLayer` would be recorded as the outcome of a handler that was interrupted half-way.
 /// ```
 /// use tower_http::catch_panic::CatchPanicLayer;
 /// use tower_idempotency::server::answer_panic;

@@ -1,11 +1,11 @@
-//! What a `Content-Type` says, however it is written.
+//! The meaning of a `Content-Type`, however it is written.
 //!
 //! Rules:
 //! 1. Parameters are compared without regard to case, order and quoting (RFC 9110, section 8.3.1). The RFC leaves it to
 //!    each parameter whether the case of its value matters. It does for `boundary`; no client is known for which it
 //!    matters elsewhere.
 //! 2. `charset=utf-8` on JSON and on forms counts as absent: gateways add it.
-//! 3. What does not parse, or names a parameter twice, is compared as it was sent.
+//! 3. A value that cannot be parsed, or that names a parameter twice, is compared as it was sent.
 
 use std::borrow::Cow;
 
@@ -13,22 +13,22 @@ use http::HeaderValue;
 
 const BOUNDARY: &str = "boundary";
 
-/// A media type that was understood.
+/// A media type that was parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MediaType<'a> {
     essence: Cow<'a, str>,
-    // Sorted by name. Names are in lower case.
+    // The parameters, sorted by name. Names are in lower case.
     parameters: Vec<(String, String)>,
 }
 
 impl<'a> MediaType<'a> {
-    /// What `value` says, if it can be understood.
+    /// Parses `value`, and returns `None` if that is not possible.
     pub(super) fn of(value: &'a HeaderValue) -> Option<Self> {
         let plain = Some(value.as_bytes()).filter(|bytes| is_plain(bytes));
         if let Some(essence) = plain.and_then(|bytes| std::str::from_utf8(bytes).ok()) {
             return Some(Self { essence: essence.into(), parameters: Vec::new() });
         }
-        // Empty parameters at the end are none (RFC 9110, section 5.6.6).
+        // Empty parameters at the end do not count (RFC 9110, section 5.6.6).
         let text = value.to_str().ok()?.trim_end_matches([';', ' ', '\t']);
         let parsed = mediatype::MediaType::parse(text).ok()?;
         // The parser ignores what follows a media type.
@@ -56,7 +56,7 @@ impl<'a> MediaType<'a> {
         matches!(&*self.essence, "application/x-www-form-urlencoded" | "multipart/form-data")
     }
 
-    /// The boundary between the parts of a form.
+    /// Returns the boundary between the parts of a form.
     pub(super) fn form_boundary(&self) -> Option<&str> {
         if self.essence != "multipart/form-data" {
             return None;
@@ -69,7 +69,7 @@ impl<'a> MediaType<'a> {
         self.parameters.retain(|(name, _)| name != BOUNDARY);
     }
 
-    /// The media type in its canonical form.
+    /// Returns the media type in its canonical form.
     pub(super) fn canonical(&self) -> Cow<'_, str> {
         if self.parameters.is_empty() {
             return Cow::Borrowed(&self.essence);
@@ -91,7 +91,7 @@ fn parameter(name: mediatype::Name<'_>, value: mediatype::Value<'_>) -> (String,
 /// The content types that nearly all clients send.
 const USUAL: [&[u8]; 2] = [b"application/json", b"application/x-www-form-urlencoded"];
 
-/// Whether there are no parameters, and the type is in lower case.
+/// Returns whether there are no parameters, and the type is in lower case.
 fn is_plain(text: &[u8]) -> bool {
     // The bytes from `-` to `9` are hyphen, dot, slash and the digits.
     USUAL.contains(&text) || text.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'-'..=b'9' | b'+'))

@@ -1,11 +1,11 @@
 //! The parts of a `multipart/form-data` body, without the boundary between them (RFC 2046, section 5.1.1).
 //!
-//! A browser draws a new boundary for each try. What is between the boundaries is compared as it was sent.
+//! A browser draws a new boundary for each try. The bytes between the boundaries are compared as they were sent.
 
 use memchr::memmem;
 
-/// What is before the first boundary, between each two, and after the last. `None` if the body can't be divided without
-/// doubt.
+/// Returns the bytes before the first boundary, between each two, and after the last. Returns `None` if the body cannot
+/// be divided without doubt.
 pub(super) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>> {
     if boundary.is_empty() {
         return None;
@@ -63,7 +63,7 @@ mod tests {
             "--x\r\nnot closed",
             "--x\r\na\r\n--x",
             "--x--",
-            // The line end can't belong to both.
+            // The line end cannot belong to both.
             "--x\r\n--x--",
             "--x\r\na\n--x--",
             "--x\r\na--x\r\n--x--",

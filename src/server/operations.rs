@@ -1,4 +1,4 @@
-//! What operators do with a layer: list and settle interrupted operations, ask about them, drain, and count.
+//! The operators' functions of a layer: list and settle interrupted operations, ask about them, drain, and count.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,41 +12,41 @@ use crate::key::RecordId;
 use crate::record::{Fence, Resolution};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 
-/// For operators.
+/// Functions for operators.
 impl<St: Store, M> IdempotencyLayer<St, M> {
     /// Refuses new keys from now on (503 `shutting-down`; replays are still given), and waits at most `timeout` for
     /// the runs under way on all layers over this store, and for the outcomes that could not be recorded when their
-    /// runs ended and are tried again. Says how many of each are left.
+    /// runs ended and are tried again. Returns how many of each are left.
     ///
     /// New keys stay refused for as long as the store is open.
     ///
     /// # Cancel safety
-    /// If the future is dropped, it waits no longer, and new keys are refused all the same.
+    /// If the future is dropped, new keys are still refused.
     pub async fn drain(&self, timeout: Duration) -> Drained {
         self.shared.engine.drain(timeout).await
     }
 
-    /// Lists the interrupted operations, of which nobody knows whether they took effect: their runs were interrupted, or
-    /// their answers said so. They are those of all layers and consumers over this store. The oldest come first, and
-    /// there are at most `limit`.
+    /// Returns the interrupted operations of all layers and consumers over this store. Nobody knows whether they took
+    /// effect: their runs were interrupted, or their answers said so. The oldest come first, and there are at most
+    /// `limit`.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away, or a record damaged.
+    /// [`StoreError`] if the store is away, or a record is damaged.
     ///
     /// # Cancel safety
-    /// It only reads.
+    /// This method only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
         self.shared.engine.interrupted(Page::first(limit)).await
     }
 
-    /// Lists the interrupted operations that come after `last`, at most `limit`: the next page of
+    /// Returns the interrupted operations that come after `last`, at most `limit`: the next page of
     /// [`interrupted`](Self::interrupted).
     ///
     /// # Errors
     /// As [`interrupted`](Self::interrupted).
     ///
     /// # Cancel safety
-    /// It only reads.
+    /// This method only reads.
     pub async fn interrupted_after(
         &self,
         last: &InterruptedRun,
@@ -55,14 +55,14 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.interrupted(Page::after(last, limit)).await
     }
 
-    /// Lists the interrupted operations whose handlers gave an answer with `status` which means that nobody knows: what an
-    /// outage of a downstream service leaves, say. The oldest come first, and there are at most `limit`.
+    /// Returns the interrupted operations whose handlers gave an answer with `status` that means that nobody knows, for
+    /// example during an outage of a downstream service. The oldest come first, and there are at most `limit`.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away, or a record damaged.
+    /// [`StoreError`] if the store is away, or a record is damaged.
     ///
     /// # Cancel safety
-    /// It only reads.
+    /// This method only reads.
     pub async fn interrupted_with_status(
         &self,
         status: StatusCode,
@@ -75,13 +75,13 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// [`Resolved::Stale`] also if a request for the operation is just being answered.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away, the answer can't be stored, or the operation's last run is over and this
+    /// [`StoreError`] if the store is away, the answer cannot be stored, or the operation's last run is over and this
     /// process has yet to tell the store how it ended ([`Unavailable`](StoreError::Unavailable): try again once the
-    /// store works). [`Uncertain`](StoreError::Uncertain) after at most 5 s without an answer: it may still take place,
-    /// and until the store has said whether it did, requests for the operation are refused.
+    /// store works). The error is [`Uncertain`](StoreError::Uncertain) if there is no answer after 5 s at most: the
+    /// step may still take place, and until the store has said whether it did, requests for the operation are refused.
     ///
     /// # Cancel safety
-    /// If the future was polled and is dropped, the operation is settled all the same.
+    /// If the future was polled and is dropped, the operation is still settled.
     pub async fn resolve(
         &self,
         id: RecordId,
@@ -106,7 +106,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// ```
     ///
     /// # Cancel safety
-    /// If the future is dropped, the decisions that were sent take effect all the same, and no others are sent.
+    /// If the future is dropped, decisions that were sent still take effect, and no others are sent.
     pub fn resolve_all(
         &self,
         decisions: impl IntoIterator<Item = (InterruptedRun, Resolution<Response<Bytes>>)>,
@@ -116,7 +116,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.resolve_all(decided)
     }
 
-    /// A resolution whose answer is an outcome, as it is recorded.
+    /// Returns the resolution with its answer as an outcome.
     fn recorded(&self, resolution: Resolution<Response<Bytes>>) -> Result<Resolution, StoreError> {
         let Resolution::Outcome(answer) = resolution else { return Ok(Resolution::Forget) };
         let outcome = self.shared.options.recorder.record(&answer);
@@ -125,19 +125,20 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     }
 
     /// Asks the reconciler about all interrupted operations, without waiting for their clients, and settles those whose
-    /// outcome it knows: at the start of a process, say. It does nothing without
+    /// outcome it knows. A process may call it when it starts. It does nothing without
     /// [`reconcile_with`](Self::reconcile_with).
     ///
     /// # Errors
-    /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.
+    /// [`StoreError`] if the operations cannot be listed. If the record of a single operation fails, the operation
+    /// counts as unknown.
     ///
     /// # Cancel safety
-    /// If the future is dropped, a question that was asked is seen through, and no others are asked.
+    /// If the future is dropped, questions that were asked are still finished, and no others are asked.
     pub async fn reconcile_all(&self) -> Result<Reconciliation, StoreError> {
         self.shared.engine.reconcile_all().await
     }
 
-    /// What this process has counted over this store.
+    /// Returns what this process has counted over this store.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.shared.engine.counts()

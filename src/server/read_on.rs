@@ -1,13 +1,13 @@
-//! What is done with a body that nobody reads, because its request is refused.
+//! Reads the body of a request that is refused, so that its connection stays usable.
 //!
 //! An HTTP/1.1 server that answers before it has read a request's body has to close the connection, and a client that
-//! was not told so loses its next request on it. So these rules hold:
+//! is not told so loses its next request on it. So these rules apply:
 //! 1. The rest of the body is read, up to 64 KiB and for at most one second, and the connection stays usable.
 //! 2. If that is not enough, or the body declares more, the answer says `Connection: close` (RFC 9112, section 9.6).
 //! 3. A client that sent `Expect: 100-continue` waits before it sends its body (RFC 9110, section 10.1.1). Unless it
 //!    was asked for the body already, the body is not polled, and the connection is closed.
 //! 4. HTTP/2 and later close a stream instead of a connection, and have no such field (RFC 9113, section 8.2.2). The
-//!    body is read on all the same, so that the stream ends without a reset.
+//!    body is still read on, so that the stream ends without a reset.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -27,7 +27,7 @@ const MOST: usize = 64 * 1024;
 /// The longest time for which a body is read on.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// What decides how a rejection reaches a request's client.
+/// The facts that decide how a rejection reaches the client of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Connection {
     /// Whether the request is a gRPC call.
@@ -41,12 +41,12 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn of(parts: &Parts) -> Self {
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-        // HTTP/1.0 knows no such expectation.
+        // HTTP/1.0 has no such expectation.
         let waits = parts.version > Version::HTTP_10 && parts.headers.get_all(EXPECT).iter().any(expects);
         Self { is_grpc: grpc::is_call(&parts.headers), closes: parts.version <= Version::HTTP_11, waits }
     }
 
-    /// The same, after the client was asked for its body.
+    /// Returns the same facts, after the client was asked for its body.
     pub(super) fn asked(self) -> Self {
         Self { waits: false, ..self }
     }
@@ -59,12 +59,13 @@ impl Connection {
         rejection
     }
 
-    /// Reads the rest of `body`, so that the connection stays usable. If it can't, makes `rejection` say so.
+    /// Reads the rest of `body`, so that the connection stays usable. If that fails, makes `rejection` say that it is
+    /// closed.
     pub(super) async fn read_on<B: Body, R>(self, body: Pin<Box<B>>, rejection: Response<R>) -> Response<R> {
         if self.is_read(body).await { rejection } else { self.close(rejection) }
     }
 
-    /// Reads the rest of `body`, and says whether that came to its end.
+    /// Reads the rest of `body`, and returns whether its end was reached.
     async fn is_read<B: Body>(self, body: Pin<Box<B>>) -> bool {
         if body.is_end_stream() {
             return true;

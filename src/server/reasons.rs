@@ -1,7 +1,7 @@
-//! Each reason for which a request is rejected, and what its client is told.
+//! The reasons for which a request is rejected, and what the client is told.
 //!
-//! The engine refuses ([`Refusal`]) without knowing HTTP. A [`Rejection`] is what the HTTP client gets, for a refusal
-//! of the engine's or for a reason that the engine knows nothing of.
+//! The engine refuses ([`Refusal`]) without knowing HTTP. A [`Rejection`] is the answer to the HTTP client, for a
+//! refusal of the engine or for a reason outside the engine.
 
 use http::{HeaderName, StatusCode};
 
@@ -29,20 +29,20 @@ pub(super) fn body_over_outer_limit() -> Rejection {
     Rejection::new(RejectionKind::BodyTooLarge, "The body is longer than this server takes. Nothing was done.")
 }
 
-/// For a body that broke off. As a rule the connection is broken too, and nobody reads this.
+/// Rejects a body that broke off. As a rule the connection is broken too, and nobody reads this.
 pub(super) fn body_incomplete() -> Rejection {
     let detail = "The request body could not be read to its end. Nothing was done.";
     Rejection::new(RejectionKind::BodyIncomplete, detail).same_key()
 }
 
-/// For a body of which nothing came for a while, or too little.
+/// Rejects a body of which nothing, or too little, came for a while.
 pub(super) fn body_late() -> Rejection {
     let detail = "The rest of the request body did not come in time. Nothing was done.";
     let late = Rejection::new(RejectionKind::BodyIncomplete, detail).same_key();
     Rejection { status: StatusCode::REQUEST_TIMEOUT, ..late }
 }
 
-/// The rejection for a refusal of the engine's.
+/// Returns the rejection for a refusal of the engine.
 pub(super) fn of_refusal(refusal: Refusal) -> Rejection {
     match refusal {
         Refusal::Unavailable => {
@@ -107,7 +107,7 @@ pub(super) fn not_replayable(status: u16) -> Rejection {
     Rejection { original_status, ..Rejection::new(RejectionKind::NotReplayable, detail) }
 }
 
-/// For a retry of a request of which nobody knows whether it took effect.
+/// Rejects a retry of a request of which nobody knows whether it took effect.
 pub(super) fn outcome_unknown(policy: &Policy) -> Rejection {
     if policy.reconciler.is_some() {
         let detail = "It is not known yet whether the request with this key took effect. Try again later with the same \
@@ -119,8 +119,8 @@ pub(super) fn outcome_unknown(policy: &Policy) -> Rejection {
     Rejection::new(RejectionKind::OutcomeUnknown, detail)
 }
 
-/// For a request whose own run has sent a transaction that may or may not be durable. The store is poisoned; after a
-/// restart it knows.
+/// Rejects a request whose own run has sent a transaction that may or may not be durable. The store is poisoned; after
+/// a restart it knows.
 pub(super) fn in_doubt() -> Rejection {
     let detail = "The store failed while the request was being committed, and nobody knows whether it took effect. Try \
         again later with the same key. A new key could run it again.";
@@ -128,7 +128,7 @@ pub(super) fn in_doubt() -> Rejection {
     Rejection { status: StatusCode::SERVICE_UNAVAILABLE, ..in_doubt }
 }
 
-/// For a request whose own run was interrupted.
+/// Rejects a request whose own run was interrupted.
 pub(super) fn cut_short(policy: &Policy) -> Rejection {
     let unknown = "The request was interrupted, and nobody knows whether it took effect.";
     let then = match policy.on_interrupted {

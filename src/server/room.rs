@@ -1,14 +1,14 @@
 //! The room for request bodies that are being read: a bound on their bytes, over all requests of a layer.
 //!
-//! A quarter of the room is for bodies up to 64 KiB alone, and a quarter for longer ones, so that neither kind can keep
-//! the other out.
+//! A quarter of the room is reserved for bodies up to 64 KiB, and a quarter for longer ones, so that neither kind can
+//! keep the other out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The most bytes of a small body.
 const SMALL: usize = 64 * 1024;
 
-/// The number of bytes that there is room for, and what of it is taken.
+/// The number of bytes that there is room for, and how many of them are taken.
 #[derive(Debug)]
 pub(super) struct Room {
     most: usize,
@@ -43,7 +43,7 @@ impl Taken {
     }
 }
 
-/// What one body takes of the room. It is given back when the share is dropped.
+/// The bytes of the room that one body takes. They are given back when the share is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     room: Arc<Room>,
@@ -55,7 +55,7 @@ impl Share {
         Self { room: Arc::clone(room), bytes: 0 }
     }
 
-    /// Takes this number of bytes more. Returns `false` if there is no room for them.
+    /// Takes this many more bytes. Returns `false` if there is no room for them.
     #[must_use]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let whole = self.bytes.saturating_add(bytes);

@@ -34,7 +34,7 @@ macro_rules! event_at {
     };
 }
 
-/// A layer's engine and options, made once.
+/// The engine and the options of a layer, made once.
 pub(super) struct LayerState<St> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) options: Options,
@@ -53,7 +53,7 @@ impl<St> LayerState<St> {
 }
 
 impl<St: Store> LayerState<St> {
-    /// The judge, which says how runs end.
+    /// Returns the judge, which says how runs end.
     pub(super) fn judge(&self) -> Judge<'_> {
         Judge {
             classify: self.options.classify.as_deref().map(|classify| &**classify),
@@ -62,7 +62,7 @@ impl<St: Store> LayerState<St> {
         }
     }
 
-    /// The answer to a request that is rejected, with the rejection in its extensions. Counts it and logs it.
+    /// Returns the answer to a request that is rejected, with the rejection in its extensions. Counts it and logs it.
     pub(super) fn reject<M: BodyMode<B>, B: SendBody>(
         &self,
         connection: Connection,
@@ -83,7 +83,7 @@ impl<St: Store> LayerState<St> {
             .options
             .render(&rejection, connection.is_grpc)
             .map(|data| Passage::<B>::Whole { data, trailers: None }.into());
-        // A client would take a success for the answer to its request. A gRPC call is told by its own status.
+        // A client would take a success for the answer to its request. A gRPC call has its own status.
         if response.status().is_success() && !connection.is_grpc {
             *response.status_mut() = rejection.status;
         }
@@ -94,7 +94,7 @@ impl<St: Store> LayerState<St> {
         response
     }
 
-    /// The recorded answer. If it is a replay, it is marked as one.
+    /// Returns the recorded answer. If it is a replay, it is marked as one.
     pub(super) fn recorded<M: BodyMode<B>, B: SendBody>(
         &self,
         connection: Connection,
@@ -104,7 +104,7 @@ impl<St: Store> LayerState<St> {
         is_replay: bool,
     ) -> Response<Through<M, B>> {
         let Some((answer, trailers)) = snapshot::decode(outcome) else {
-            // The record's digest was right, so another program or a later release wrote these bytes.
+            // The digest of the record was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
             return self.reject::<M, B>(connection, span, Some(id), reasons::of_refusal(Refusal::Corrupt));
         };

@@ -1,9 +1,9 @@
 //! Turns an answer into the bytes of an outcome, and back.
 //!
 //! # Format 1
-//! One byte for the version; the answer's status, kept headers and trailers as postcard writes them (names and values
-//! are bytes, in order, repeats included); then the body's bytes up to the end, so that a replay shares them with the
-//! record instead of copying.
+//! The format is one byte for the version; then the answer's status, kept headers and trailers as postcard writes them
+//! (names and values are bytes, in order, repeats included); then the body's bytes up to the end, so that a replay
+//! shares them with the record instead of copying.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use super::kept_headers::KeptHeaders;
 
 const VERSION: u8 = 1;
 
-/// The bytes that head and trailers of most answers take.
+/// How many bytes the head and the trailers of most answers take.
 const USUAL: usize = 256;
 
-// `serde_bytes` takes the bytes as a whole, where serde would take a slice byte by byte. Both are written alike.
+// `serde_bytes` takes the bytes as a whole, while serde would take a slice byte by byte. Both are written alike.
 type Fields<'a> = Vec<(&'a serde_bytes::Bytes, &'a serde_bytes::Bytes)>;
 
 #[derive(Serialize, Deserialize)]
@@ -32,7 +32,7 @@ struct Head<'a> {
     trailers: Option<Fields<'a>>,
 }
 
-/// Records answers: says which can be recorded, and what of them.
+/// Records answers: decides which can be recorded, and which parts of them.
 #[derive(Debug, Clone)]
 pub(super) struct Recorder {
     pub(super) kept_headers: KeptHeaders,
@@ -41,14 +41,14 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// The outcome of an answer that no handler returned: an operator's, or one that is committed with
-    /// its effect. `None` if it is too long.
+    /// Returns the outcome of an answer that no handler returned: an operator's, or one that is committed with its
+    /// effect. Returns `None` if it is too long.
     pub(super) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
         let fits = answer.body().len() <= self.max_response_body;
         fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))?
     }
 
-    /// The outcome of an answer.
+    /// Returns the outcome of an answer.
     pub(super) fn encode(
         &self,
         status: StatusCode,
@@ -65,7 +65,7 @@ impl Recorder {
         let mut bytes = Vec::with_capacity(USUAL);
         bytes.push(VERSION);
         let head = postcard::to_extend(&head, bytes).ok()?;
-        // A store counts the length of an outcome, but keeps its whole buffer. So the buffer is not longer.
+        // A store counts the length of an outcome, but keeps its whole buffer. So the buffer must not be longer.
         let mut bytes = BytesMut::with_capacity(head.len() + body.len());
         bytes.put_slice(&head);
         bytes.put_slice(body);
@@ -73,7 +73,7 @@ impl Recorder {
     }
 }
 
-/// The outcome of a reconciler's answer. `None` if its body fails, or is too long.
+/// Returns the outcome of a reconciler's answer, or `None` if its body fails, or is too long.
 pub(super) async fn recorded<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
     let (parts, body) = answer.into_parts();
     let mut bounds = Bounds { bytes: recorder.max_response_body, ..Bounds::default() };
@@ -83,7 +83,7 @@ pub(super) async fn recorded<B: SendBody>(recorder: Arc<Recorder>, answer: Respo
     }
 }
 
-/// The answer of an outcome, and its trailers. `None` if the bytes are not an outcome.
+/// Returns the answer of an outcome, and its trailers, or `None` if the bytes are not an outcome.
 pub(super) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderMap>)> {
     let (version, rest) = outcome.split_first()?;
     if *version != VERSION {
@@ -104,7 +104,7 @@ fn field<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> (&'a serde_byt
     (serde_bytes::Bytes::new(name.as_str().as_bytes()), serde_bytes::Bytes::new(value.as_bytes()))
 }
 
-/// The fields as a map. Their values share the outcome's bytes, so that keeping one of them keeps the whole outcome.
+/// Returns the fields as a map. Their values share the outcome's bytes, so keeping one of them keeps the whole outcome.
 fn map(outcome: &Bytes, fields: &Fields<'_>) -> Option<HeaderMap> {
     // There is room for the marker of a replay. The attempt fails if there are more fields than a map can hold.
     let mut headers = HeaderMap::try_with_capacity(fields.len() + 1).ok()?;

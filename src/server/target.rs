@@ -1,4 +1,4 @@
-//! Where a request was sent: the fingerprint's part for host, path and query.
+//! The target of a request: the fingerprint's part for host, path and query.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use http::uri::{Authority, Scheme, Uri};
 use super::context::IdempotencyContext;
 use crate::fingerprint::FingerprintBuilder;
 
-/// Where the client sent the request, and, if that is in doubt, the other place where it may have sent it.
+/// Where the client sent the request, and, if that is in doubt, the other place where the client may have sent it.
 ///
 /// A nested router strips its prefix from the URI and leaves the client's URI in an extension. If a handler sends a
 /// request whose head is a copy of its own request's head, the extension is still there, but it is stale: it says where
-/// the handler's request was sent. Two signs tell whether it is stale. An enclosing exchange has seen a stale URI
-/// before. A URI from which a prefix was stripped ends with what is left of it. If the two signs disagree, both URIs
-/// count, so that two requests are never taken for one.
+/// the handler's request was sent. Two signs tell whether the extension is stale: an enclosing exchange has seen a
+/// stale URI before, and a URI from which a prefix was stripped ends with the rest of it. If the two signs disagree,
+/// both URIs count, so that two requests are never taken for one.
 pub(super) struct Target<'a> {
     uri: &'a Uri,
     other: Option<&'a Uri>,
@@ -30,7 +30,7 @@ impl<'a> Target<'a> {
         };
         match (is_stale(original, parts), is_stripped(original, &parts.uri)) {
             (false, true) => Self { uri: original, other: None, nested: None },
-            // A nested router may have stripped a prefix. Of that, only the pattern is left.
+            // A nested router may have stripped a prefix, of which only the pattern is left.
             (true, false) => Self { uri: &parts.uri, other: None, nested: nested_path(parts) },
             (true, true) | (false, false) => {
                 Self { uri: original, other: Some(&parts.uri), nested: nested_path(parts) }
@@ -71,7 +71,8 @@ fn target(uri: &Uri) -> &[u8] {
     uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes()
 }
 
-/// Where a request says that its client sent it, stale or not. Its exchange counts as having seen this URI.
+/// Returns the URI to which the client sent a request, according to the request, stale or not. Its exchange counts as
+/// having seen this URI.
 pub(super) fn seen_uri(parts: &Parts) -> &Uri {
     original_uri(parts).unwrap_or(&parts.uri)
 }
@@ -96,7 +97,7 @@ fn nested_path(_: &Parts) -> Option<&str> {
     None
 }
 
-/// The hosts that a request names: HTTP/2 has the host in the URI, HTTP/1.1 in a header.
+/// Returns the hosts that a request names: HTTP/2 has the host in the URI, HTTP/1.1 in a header.
 ///
 /// A retry may use the other version of HTTP, so a host that is named twice counts once. If two hosts are named, both
 /// count, because nobody knows which one the application reads.
@@ -108,8 +109,8 @@ fn hosts<'a>(parts: &'a Parts, authority: Option<&'a Authority>) -> impl Iterato
     named.into_iter().chain(parts.headers.get_all(HOST).iter().map(HeaderValue::as_bytes))
 }
 
-/// A host without what makes no difference: case, the default port of its scheme (RFC 3986, section 6.2.3), and the dot
-/// of the root. With HTTP/1.1 the scheme is not known, so that the default port of either scheme is left out.
+/// Returns a host without what makes no difference: case, the default port of its scheme (RFC 3986, section 6.2.3), and
+/// the dot of the root. With HTTP/1.1 the scheme is not known, so the default port of either scheme is left out.
 fn plain_host<'a>(host: &'a [u8], scheme: Option<&Scheme>) -> Cow<'a, [u8]> {
     let is = |known: &Scheme| scheme.is_none_or(|scheme| scheme == known);
     let port = [(&b":443"[..], is(&Scheme::HTTPS)), (b":80", is(&Scheme::HTTP)), (b":", true)];

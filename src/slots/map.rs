@@ -1,4 +1,4 @@
-//! All slots of an opened store.
+//! The slots of an opened store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,16 +14,16 @@ use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
 
-/// The slots of one opened store, with what this process counts about its runs. A store owns it and looks into none
-/// of it.
+/// The slots of one opened store, and what this process counts about its runs. A store owns this value but does not
+/// look into it.
 #[derive(Debug, Default)]
 pub struct Slots {
-    // Ids are digests of what clients choose: without a secret of its own a map's hash could be aimed at.
+    // Ids are digests of keys that clients choose. Without a secret of its own, the map's hash could be attacked.
     pub(super) places: DashMap<RecordId, Place, RandomState>,
-    // Runs that are over, and known to this process alone.
+    // The runs that are over and whose end only this process knows.
     pub(crate) remembered: Remembered,
     pub(super) live: AtomicUsize,
-    // How many of those that are remembered the store is still being told.
+    // How many ends the store is still being told.
     retrying: AtomicUsize,
     pub(super) turns: AtomicU64,
     idle: Notify,
@@ -45,7 +45,7 @@ impl Place {
 }
 
 impl Slots {
-    /// The run under way for `id`, or the one that only this process remembers.
+    /// Returns the run under way for `id`, or the one that only this process remembers.
     pub(crate) fn look(&self, id: &RecordId) -> Option<Waiter> {
         point();
         if let Some(place) = self.places.get(id) {
@@ -72,13 +72,13 @@ impl Slots {
         }
     }
 
-    /// Somebody goes on telling the store how a run ended: draining waits for it.
+    /// Counts an end that the store is still being told, for which drain waits.
     pub(crate) fn retrying(self: &Arc<Self>) -> Retrying {
         self.retrying.fetch_add(1, Ordering::SeqCst);
         Retrying(Arc::clone(self))
     }
 
-    /// Refuses new runs from now on and waits until no run is left, and nothing that the store is still being told.
+    /// Refuses new runs from now on, and waits until no run is left and the store is not being told any end.
     pub(crate) async fn drained(&self) {
         self.draining.store(true, Ordering::SeqCst);
         loop {
@@ -93,12 +93,12 @@ impl Slots {
         }
     }
 
-    /// Whether new runs are refused.
+    /// Returns whether new runs are refused.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Runs under way.
+    /// Returns the number of runs under way.
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::SeqCst)
     }
@@ -113,7 +113,7 @@ impl Slots {
     }
 }
 
-/// Held for as long as the store is being told how a run ended.
+/// Held while the store is being told how a run ended.
 #[derive(Debug)]
 pub(crate) struct Retrying(Arc<Slots>);
 

@@ -1,17 +1,18 @@
-//! Slots: a run's place in this process, and where its duplicates wait for it.
+//! Slots: the places of runs in this process, where their duplicates wait for them.
 //!
 //! Rules:
-//! 1. At most one slot per record id. Whoever has it claims, runs and records; nobody else touches the record.
-//! 2. A slot is freed only after what its run has to say is durable and readable. Until then a duplicate meets the
-//!    slot; afterwards it finds the record.
-//! 3. A slot always ends: [`Slot`]'s drop tells its waiters, whatever became of the run.
+//! 1. There is at most one slot per record id. Its holder claims, runs and records; nobody else touches the record.
+//! 2. A slot is freed only after the end of its run is durable and readable. Until then a duplicate meets the slot;
+//!    afterwards it finds the record.
+//! 3. A slot always ends: dropping a [`Slot`] tells its waiters, whatever became of the run.
 //! 4. A waiter is bound to the run, not to the key. It gets that run's [`End`] and never claims.
-//! 5. Waiters are counted, per slot and in all; a slot has one notification, and nobody polls.
+//! 5. Waiters are counted, per slot and in all. A slot has one notification, and nobody polls.
 //!
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
 //!
-//! `map.rs` has all of them, and `slot.rs` the right to one; `phase.rs` says where a run stands and how it ended, `wait.rs` is
-//! a duplicate's side of it. `remembered.rs` keeps the ends of runs that the store could not be told. `tally.rs` counts.
+//! `map.rs` has all slots, and `slot.rs` the right to one. `phase.rs` says where a run stands and how it ended, and
+//! `wait.rs` is the duplicate's side. `remembered.rs` keeps the ends of runs that the store could not be told.
+//! `tally.rs` counts.
 
 mod map;
 mod phase;

@@ -1,5 +1,5 @@
-//! Where a run stands, and the one list of how an operation ended: for what a run produced, what is recorded of it, and what
-//! its duplicates are told.
+//! Where a run stands, and the one list of how an operation ends. The list serves for what a run produced, for what is
+//! recorded, and for what duplicates are told.
 
 use bytes::Bytes;
 
@@ -9,18 +9,19 @@ use crate::record::{Owner, Record, State};
 /// Where a run stands.
 #[derive(Debug, Clone)]
 pub(crate) enum Phase {
-    /// It asked the store for the operation and has no answer yet. What the operation's request *is* is not known.
+    /// The run has asked the store for the operation and has no answer yet. The fingerprint of the operation's own
+    /// request is not known.
     Claiming,
-    /// The store takes too long to answer.
+    /// The store takes too long to answer the claim.
     Stalled,
-    /// Its handler runs.
+    /// The handler runs.
     Running(Fingerprint),
-    /// It is over.
+    /// The run is over.
     Ended(Ended),
 }
 
 impl Phase {
-    /// What a request is told that meets a run that stands so, and doesn't wait for it.
+    /// Returns what a request is told that meets a run in this phase and does not wait for it.
     pub(super) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
         match self {
             Self::Claiming => Ok(End::InFlight),
@@ -34,23 +35,23 @@ impl Phase {
 /// How an operation ended, as far as this process knows.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
-    /// With an outcome that is replayed from now on.
+    /// It ended with an outcome that is replayed from now on.
     Outcome(Bytes),
-    /// With an outcome that can't be stored.
+    /// It ended with an outcome that cannot be stored.
     Consumed { status: u16 },
-    /// Without an effect: the key is free.
+    /// It ended without an effect: the key is free.
     Released,
-    /// Nobody knows whether with or without. `status` is what its client was answered, where the answer said so.
+    /// Nobody knows whether it took effect. `status` is what the client got, if the answer said so.
     Unknown { status: Option<u16> },
-    /// With a transaction of which nobody knows whether it is durable, until the store is opened again.
+    /// It ended with a transaction; nobody knows whether that is durable until the store is opened again.
     InDoubt,
-    /// Not yet: its run goes on, here or in another process.
+    /// It has not ended: its run goes on, here or in another process.
     InFlight,
     /// Nothing ran.
     Refused(Refusal),
 }
 
-/// Why a request gets neither a run nor what was recorded. Nothing ran.
+/// Why a request gets neither a run nor a recorded outcome. Nothing ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The store can't be reached, is poisoned or takes too long.
@@ -65,10 +66,10 @@ pub(crate) enum Refusal {
     ShuttingDown,
 }
 
-/// An end, and which request's operation it is. Only that request is told: which one it is, is compared before anything else.
+/// An end, with the fingerprint of the operation's request. Only a request with the same fingerprint is told the end.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
-    /// `None`: not known, as nothing ran. That may be said to anybody.
+    /// `None` if it is not known because nothing ran. Such an end may be told to any request.
     fingerprint: Option<Fingerprint>,
     end: End,
 }
@@ -78,7 +79,7 @@ impl Ended {
         Self { fingerprint: Some(fingerprint), end }
     }
 
-    /// What a request is told that presents this.
+    /// Returns what a request with the fingerprint `presented` is told.
     pub(crate) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
         match self.fingerprint.as_ref().map(|fingerprint| fingerprint.compare(presented)) {
             None | Some(Match::Same) => Ok(self.end),
@@ -86,12 +87,12 @@ impl Ended {
         }
     }
 
-    /// The bytes of its outcome; none, if it has none.
+    /// Returns the length of the outcome, or 0 if there is none.
     pub(super) fn bytes(&self) -> usize {
         if let End::Outcome(outcome) = &self.end { outcome.len() } else { 0 }
     }
 
-    /// The same without its outcome: of it nobody knows how it ended.
+    /// Returns the same end without its outcome; nobody knows how it ended then.
     pub(super) fn emptied(self) -> Self {
         Self { end: End::Unknown { status: None }, ..self }
     }
@@ -109,7 +110,7 @@ impl From<Record> for Ended {
             State::Completed { outcome } => End::Outcome(outcome),
             State::Consumed { status } => End::Consumed { status },
             State::Running { .. } => End::InFlight,
-            // Another process asks about it.
+            // Another process is asking about it.
             State::Interrupted { .. } if record.owner == Owner::Elsewhere => End::InFlight,
             State::Interrupted { status, .. } => End::Unknown { status },
         };

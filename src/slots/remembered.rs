@@ -1,7 +1,9 @@
-//! Runs that are over, and known to this process alone: the store could not be told. Their duplicates are answered from here.
+//! Runs that are over and whose end only this process knows, because the store could not be told. Their duplicates are
+//! answered from here.
 //!
-//! They are bounded. Up to a bound the outcomes themselves are kept; beyond it only that the run is over, so that it is not
-//! run again. Some way below the bounds new runs are refused, so that there is room for those that are under way.
+//! They are bounded. Outcomes are kept up to a number of bytes; beyond it, only the fact that the run is over is kept,
+//! so that it does not run again. Somewhat below the bounds new runs are refused, to leave room for the ends of those
+//! that are under way.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,23 +19,23 @@ use super::phase::Phase;
 use crate::key::RecordId;
 use crate::laboratory::point;
 
-/// The bytes of outcomes that are kept, and from which on new runs are refused.
+/// How many bytes of outcomes are kept, and how many are kept when new runs are refused.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 const FEW_BYTES: usize = MOST_BYTES / 4 * 3;
-/// How many there are from which on new runs are refused. Those that are under way may be added.
+/// How many ends are remembered when new runs are refused. The runs under way may still add theirs.
 const FEW: usize = 16_384;
-/// How often it is looked for those whose time is over, at most.
+/// The shortest time between two searches for ends whose retention is over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What a run has left.
+/// The remembered end of a run.
 #[derive(Debug, Clone)]
 struct Left {
-    /// Which run: the slot's turn.
+    /// The turn of the run's slot.
     turn: u64,
     phase: watch::Receiver<Phase>,
-    /// The bytes of its outcome.
+    /// The length of its outcome.
     bytes: usize,
-    /// `None`: further away than the clock goes.
+    /// The end of the retention; `None` if it is beyond what the clock can represent.
     until: Option<Instant>,
 }
 
@@ -43,19 +45,19 @@ impl Left {
     }
 }
 
-/// All of them: a map that is nearly always empty, and looked into by every request.
+/// The remembered ends. The map is nearly always empty, and every request looks into it.
 #[derive(Default)]
 pub(crate) struct Remembered {
     left: DashMap<RecordId, Left, RandomState>,
-    // At least as many as there are in the map: counted before one is put in, and after one is taken out. So it tells without
-    // a lock that there is none.
+    // At least the number of entries in the map: it is raised before an entry is put in, and lowered after one is taken
+    // out. So 0 says without a lock that the map is empty.
     count: AtomicUsize,
     bytes: AtomicUsize,
     looked: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Remembered {
-    /// The runs alone, unless they or their bytes are counted wrongly.
+    /// Shows the entries alone, unless they or their bytes are counted wrongly.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, bytes) = (self.len(), self.bytes.load(Ordering::Relaxed));
         if count == self.left.len() && (bytes == 0 || count > 0) {
@@ -70,13 +72,13 @@ impl Remembered {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Makes room for an outcome, if it can be kept.
+    /// Reserves room for an outcome, and returns whether there is any.
     pub(super) fn reserve(&self, bytes: usize) -> bool {
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= MOST_BYTES);
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Keeps what a run has left, for so long. `bytes` were reserved.
+    /// Keeps the end of a run for `retention`. Its `bytes` were reserved.
     pub(super) fn keep(
         &self,
         id: RecordId,
@@ -103,7 +105,8 @@ impl Remembered {
         Some(left.phase)
     }
 
-    /// Frees a slot whose end was remembered, if it is this turn's, and not a later one's: the store knows it now.
+    /// Frees a slot whose end was remembered, because the store knows it now. Does nothing if the entry belongs to
+    /// another turn.
     pub(crate) fn forget(&self, id: &RecordId, turn: u64) {
         point();
         self.forget_if(id, |left| left.turn == turn);
@@ -115,7 +118,7 @@ impl Remembered {
         }
     }
 
-    /// It was taken out.
+    /// Lowers the counts for an entry that was taken out.
     fn gone(&self, left: Option<Left>) {
         if let Some(left) = left {
             self.count.fetch_sub(1, Ordering::SeqCst);
@@ -123,13 +126,14 @@ impl Remembered {
         }
     }
 
-    /// How many runs there are whose time is not over.
+    /// Returns how many ends are remembered whose retention is not over.
     pub(crate) fn count(&self) -> usize {
         let now = Instant::now();
         self.left.iter().filter(|left| !left.is_over(now)).count()
     }
 
-    /// Whether there is no room for what new runs may leave.
+    /// Returns whether there is too little room left for the ends of new runs, after removing outdated ends if it seems
+    /// so.
     pub(crate) fn is_crowded(&self) -> bool {
         let is_crowded = || self.len() >= FEW || self.bytes.load(Ordering::Relaxed) >= FEW_BYTES;
         if !is_crowded() {
@@ -211,7 +215,7 @@ mod tests {
         assert_eq!((remembered.count(), format!("{remembered:?}").contains("Remembered")), (1, false));
     }
 
-    // "A delayed thread can remove a later run's entry."
+    // A delayed thread must not remove a later run's entry.
     #[tokio::test(start_paused = true)]
     async fn what_a_later_run_has_left_is_not_forgotten_for_an_earlier_one() {
         let remembered = Remembered::default();

@@ -1,4 +1,4 @@
-//! One slot: taken by a run, which tells its duplicates how it stands, and freed by it.
+//! One slot: a run takes it, tells its duplicates through it how the run stands, and frees it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,25 +13,25 @@ use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
 
-/// The right to be the one run of a record id in this process.
+/// The right to be the only run of a record id in this process.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
     id: RecordId,
     turn: u64,
     phase: watch::Sender<Phase>,
-    // While the store is being told how it ends: how long that is remembered.
+    // `Some` while the store is being told how the run ended: how long the end is remembered.
     settling: Option<Duration>,
 }
 
-/// What came of asking for a slot.
+/// The result of asking for a slot.
 #[derive(Debug)]
 pub(crate) enum Entered {
-    /// It was free.
+    /// The slot was free, and is the caller's now.
     Mine(Slot),
-    /// It is another run's.
+    /// Another run has the slot.
     Taken(Waiter),
-    /// It was free, and there are as many runs as there may be.
+    /// The slot was free, but there are as many runs as are allowed.
     Full,
 }
 
@@ -42,7 +42,8 @@ impl Slots {
         match self.places.entry(id) {
             Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
             Entry::Vacant(place) => {
-                // Looked up under the lock of the place: a run remembers before it leaves its place.
+                // This is looked up under the lock of the place, because a run remembers its end before it leaves its
+                // place.
                 if let Some(waiter) = self.recall(&id) {
                     return Entered::Taken(waiter);
                 }
@@ -64,13 +65,14 @@ impl Slot {
         self.id
     }
 
-    /// Which of the slots of this id it is: see `Remembered::forget`.
+    /// Returns the number of this slot among those of its id; see `Remembered::forget`.
     pub(crate) fn turn(&self) -> u64 {
         self.turn
     }
 
-    /// From here on the store is told how it ends. If this is dropped before the store has answered, nobody may be answered
-    /// from what can be seen there but is perhaps not durable: the slot is not freed for as long as an outcome is kept.
+    /// Says that the store is being told from now on how the run ended. If the slot is dropped before the store has
+    /// answered, the end can perhaps be read in the store but may not be durable, and no request may be answered from
+    /// it. The slot is then not freed for as long as an outcome is kept.
     pub(crate) fn settles(&mut self, retention: Duration) {
         self.settling = Some(retention);
         if laboratory::is_broken(Protection::Slot) {
@@ -78,7 +80,7 @@ impl Slot {
         }
     }
 
-    /// How it stands, for whoever asked for the run.
+    /// Returns a receiver of the run's phase, for the requester.
     pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
@@ -94,7 +96,7 @@ impl Slot {
         self.enter(Phase::Ended(ended.into()));
     }
 
-    /// Keeps telling how the run ended, after it has, for so long or until `Remembered::forget`.
+    /// Goes on telling how the run ended, for `retention` or until `Remembered::forget`.
     pub(crate) fn keep_ended(&self, retention: Duration) {
         self.keep(0, retention);
     }
@@ -103,9 +105,9 @@ impl Slot {
         self.slots.remembered.keep(self.id, self.turn, self.phase.subscribe(), bytes, retention);
     }
 
-    /// Tells the duplicates how the run ended, and keeps telling those who come later, for so long: the store doesn't know
-    /// it. `Remembered::forget` frees the slot. Where there is no room for the outcome, duplicates are told that it is
-    /// unknown. Returns whether there is room.
+    /// Tells the duplicates how the run ended, and goes on telling those that come later, for `retention`, because the
+    /// store does not know it. `Remembered::forget` frees the slot. If there is no room for the outcome, duplicates are
+    /// told that it is unknown. Returns whether there is room.
     pub(crate) fn remember(self, ended: impl Into<Ended>, retention: Duration) -> bool {
         let ended = ended.into();
         let bytes = ended.bytes();
@@ -120,7 +122,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Not ended: the run panicked, its task was aborted, or its runtime is gone.
+        // If the run has not ended, it panicked, its task was aborted, or its runtime is gone.
         let settling = self.settling;
         let cut = self.phase.send_if_modified(|phase| {
             let ended = match phase {

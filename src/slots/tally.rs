@@ -1,4 +1,4 @@
-//! What a process counts of the runs over one store, and how often it says so.
+//! Counts what happens to the runs over one store, and limits how often that is logged.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many kinds of refusals there may be.
+/// How many kinds of refusals there can be.
 pub(crate) const REFUSALS: usize = 20;
-/// The time between two lines.
+/// The time between two log lines.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// What this process counts.
+/// The counters of this process.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) runs: AtomicU64,
@@ -24,11 +24,12 @@ pub(crate) struct Tally {
     pub(crate) unprotected: AtomicU64,
     pub(crate) corrupt: AtomicU64,
     pub(crate) reconciled: AtomicU64,
-    // By the kind of refusal, as the server numbers them.
+    // Refusals, by their kind as the server numbers them.
     pub(crate) refused: [AtomicU64; REFUSALS],
 }
 
-/// Counts events, and says which of them is worth a line: to say each time what happens often would drown the rest.
+/// Counts events, and decides which of them is logged. An event that is logged each time it happens, and happens often,
+/// would drown the rest of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Sparingly {
     state: Mutex<State>,
@@ -41,7 +42,8 @@ struct State {
 }
 
 impl Sparingly {
-    /// Counts an event. If its line is due: how many there were since the last line, this one included.
+    /// Counts an event. If a log line is due, returns how many events there were since the last line, this one
+    /// included.
     pub(crate) fn due(&self) -> Option<u64> {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

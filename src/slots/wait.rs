@@ -1,4 +1,4 @@
-//! Waiting for another's run, within bounds.
+//! Waits for another request's run, within bounds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,9 +10,9 @@ use super::phase::{End, Phase};
 use crate::fingerprint::{Fingerprint, Match};
 use crate::laboratory::point;
 
-/// The most duplicates that wait for one run.
+/// How many duplicates may wait for one run.
 const MAX_WAITERS_PER_KEY: usize = 1_024;
-/// The most duplicates that wait in one process, over all runs.
+/// How many duplicates may wait in one process, over all runs.
 const MAX_WAITERS: usize = 16_384;
 
 /// A duplicate that has met a run, and may wait for it.
@@ -28,19 +28,19 @@ impl Waiter {
         Self { phase, here, all }
     }
 
-    /// Waits for the run's end, at most `patience`; [`End::InFlight`] after it. What the run's request is, is compared before
-    /// that.
+    /// Waits for the run's end, for at most `patience`, and then returns [`End::InFlight`]. Before it waits, it
+    /// compares the fingerprint of the run's request.
     ///
     /// # Cancel safety
-    /// A waiter owns nothing: dropping it changes nothing for the run and for the others.
+    /// A waiter owns nothing: dropping it changes nothing for the run and for the other waiters.
     pub(crate) async fn join(self, presented: &Fingerprint, patience: Duration) -> Result<End, Match> {
         let Self { mut phase, here, all } = self;
         point();
         let Some(_seat) = Seat::take(&here, &all) else {
             return phase.borrow().clone().told(presented);
         };
-        // Until the claim is answered nobody knows what the run's request is. That wait is bounded by the claim's own
-        // timeout and is not the client's patience.
+        // Until the claim is answered, nobody knows the fingerprint of the run's request. This wait is bounded by the
+        // claim's own timeout, and not by the client's patience.
         match reach(&mut phase, |phase| !matches!(phase, Phase::Claiming)).await.told(presented) {
             Ok(End::InFlight) if !patience.is_zero() => {}
             told => return told,
@@ -53,7 +53,7 @@ impl Waiter {
     }
 }
 
-/// The first phase from now on that `wanted` accepts; the last one, if the run is gone before.
+/// Returns the first phase from now on that `wanted` accepts, or the last one if the run ends before.
 async fn reach(phase: &mut watch::Receiver<Phase>, wanted: impl FnMut(&Phase) -> bool + Send) -> Phase {
     if let Ok(reached) = phase.wait_for(wanted).await {
         return reached.clone();
@@ -61,7 +61,7 @@ async fn reach(phase: &mut watch::Receiver<Phase>, wanted: impl FnMut(&Phase) ->
     phase.borrow().clone()
 }
 
-/// A place among the waiters, given back when dropped.
+/// A place among the waiters, which is given back on drop.
 struct Seat<'a> {
     here: &'a AtomicUsize,
     all: &'a AtomicUsize,
@@ -70,7 +70,8 @@ struct Seat<'a> {
 impl<'a> Seat<'a> {
     fn take(here: &'a AtomicUsize, all: &'a AtomicUsize) -> Option<Self> {
         let seat = Self { here, all };
-        // Taken first and given back by the drop, so that two who come at once can't both take the last.
+        // The counts are raised first and lowered by the drop, so that two waiters that come at once cannot both take
+        // the last place.
         let before = (here.fetch_add(1, Ordering::Relaxed), all.fetch_add(1, Ordering::Relaxed));
         (before.0 < MAX_WAITERS_PER_KEY && before.1 < MAX_WAITERS).then_some(seat)
     }

@@ -1,4 +1,4 @@
-//! What a store promises, and what it tells beside records: how it is, and which operations are interrupted.
+//! What a store promises, and what it reports beside records: its health, and the interrupted operations.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -13,132 +13,134 @@ use crate::key::RecordId;
 use crate::record::{Applied, Fence, Record, State, Transition};
 use crate::slots::Slots;
 
-/// Only the stores of this crate implement [`Records`], until the shared stores have passed the same contract.
+/// Restricts [`Records`] to the stores of this crate, until shared stores have passed the same contract.
 pub trait Sealed {}
 
-/// A place where records are kept: [`SledStore`](crate::SledStore), [`MemoryStore`](crate::MemoryStore), or one chosen at
-/// run time, [`AnyStore`](crate::AnyStore). Sealed for now.
+/// A place where records are kept: [`SledStore`](crate::SledStore), [`MemoryStore`](crate::MemoryStore), or
+/// [`AnyStore`](crate::AnyStore), which is chosen at run time. The trait is sealed for now.
 ///
-/// A handle to an *opened* store: clones share everything. It knows the runs of this process, so that two layers over
-/// one store know each other's.
+/// A value is a handle to an *opened* store, and clones share everything. The store knows the runs of this process, so
+/// that two layers over one store know each other's runs.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
     note = "the stores are `SledStore`, `MemoryStore`, and `AnyStore` for one that is chosen at run time"
 )]
 pub trait Store: Records {
-    /// How the store is.
+    /// Returns the health of the store.
     fn health(&self) -> Health;
 
-    /// Finishes what was asked for and closes the store, for all its handles. Does nothing where there is nothing to close.
+    /// Finishes the work that was sent and closes the store, for all its handles. Does nothing for a store that needs
+    /// no closing.
     ///
     /// # Errors
     /// As [`SledStore::close`](crate::SledStore::close).
     ///
     /// # Cancel safety
-    /// If dropped, the store may be closed or on its way to it; call it again.
+    /// If the future is dropped, the store may be closed or still closing; call it again.
     fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
-/// What the engine does with the records of a store, under the slots of this process.
+/// The functions with which the engine uses the records of a store, under the slots of this process.
 ///
 /// # Contract
-/// 1. A transition is one atomic step on one record, which one function of [`internals`](crate::internals), `next`, decides.
-/// 2. `Ok` is said only after what it says would survive what the store survives. That a transition was refused is an
-///    ordinary answer; `Err` is a fault.
+/// 1. A transition is one atomic step on one record. The function `next` of [`internals`](crate::internals) decides it.
+/// 2. The store returns `Ok` only when the result would survive everything that the store survives. A refused
+///    transition is an ordinary answer; `Err` is a fault.
 /// 3. [`StoreError::Unavailable`], [`Full`](StoreError::Full), [`Overloaded`](StoreError::Overloaded) and
-///    [`Corrupt`](StoreError::Corrupt) mean that nothing was done, nor will be. [`Uncertain`](StoreError::Uncertain)
-///    means that it may have been, and that this process will not learn it: the store was poisoned or closed meanwhile.
-///    Where a network may lose the answer, the store itself sends again until it knows.
-/// 4. Limits refuse claims, never what ends a run. So does a store that is behind, and one that comes to a claim after
-///    its `patience`.
-/// 5. A fence never repeats and never shrinks, whatever was released, swept or expired, across restarts too.
-/// 6. A record past its expiry is absent, swept or not.
-/// 7. A run of a process that is gone, as far as the store knows, is presented as interrupted; to its own process it
-///    never is. Of one that another living process has, the record's [`owner`](Record::owner) says so.
+///    [`Corrupt`](StoreError::Corrupt) mean that nothing was done, and nothing will be done later.
+///    [`Uncertain`](StoreError::Uncertain) means that the transition may have been done, and that this process will not
+///    learn it, because the store was poisoned or closed meanwhile. A store whose network may lose an answer sends the
+///    transition again until it knows.
+/// 4. Limits refuse claims, never a transition that ends a run. The same is true of a store that is behind, and of one
+///    that comes to a claim after the claim's `patience`.
+/// 5. A fence never repeats and never shrinks, across restarts too, whether records were released, swept or expired.
+/// 6. A record past its expiry counts as absent, whether it was swept or not.
+/// 7. A run whose process is gone, as far as the store knows, is presented as interrupted; a process's own run never
+///    is. If another living process has the run, the record's [`owner`](Record::owner) says so.
 ///
 /// # Cancellation
-/// A transition takes effect when `apply` is *called*. The future is only the way to the answer: dropping it, polled or
-/// not, undoes nothing. (A run that is dropped says so on its way out, where nothing can be awaited.)
+/// A transition takes effect when `apply` is *called*. The future only delivers the answer: dropping it, polled or not,
+/// undoes nothing. (A run that is dropped reports that from its destructor, where nothing can be awaited.)
 ///
 /// # Clocks
-/// The store tells the time. No caller's time goes in; durations do.
+/// The store has its own clock. Callers pass durations, and never a point in time.
 pub trait Records: Sealed + Debug + Send + Sync + 'static {
-    /// The slots of this process.
+    /// Returns the slots of this process.
     fn slots(&self) -> &Arc<Slots>;
 
-    /// Whether this process alone has the records. Then its slots exclude all others, and one may stand for a claim
-    /// that [may be repeated](crate::internals::Claim::may_repeat).
+    /// Returns whether this process alone has the records. If so, its slots exclude all others, and a slot may stand
+    /// for a claim that [may be repeated](crate::internals::Claim::may_repeat).
     fn is_exclusive(&self) -> bool;
 
-    /// The record of `id`. It may show what is not yet durable, so only who looks at the slot, loads, and finds the
-    /// slot free again afterwards may answer from it.
+    /// Returns the record of `id`. It may show what is not durable yet. So a caller may answer from it only if it
+    /// looked at the slot, loaded the record, and found the slot still free afterwards.
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
-    /// Takes a step on the record of `id`, or refuses it. Applications settle operations with the layer's `resolve`, or
-    /// `Once`'s, which hold the slot meanwhile.
+    /// Applies a transition to the record of `id`, or refuses it. Applications settle operations with `resolve` of the
+    /// layer or of `Once`, which holds the slot meanwhile.
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
-    /// A page of the interrupted operations, the oldest first.
+    /// Returns a page of the interrupted operations, the oldest first.
     fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send;
 
-    /// Deletes at most `limit` records past their expiry and says how many. Stores sweep by themselves; nobody has
-    /// to call this.
+    /// Deletes at most `limit` records that are past their expiry, and returns how many. Stores sweep by themselves;
+    /// nobody has to call this.
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
-    /// The ids of records that other processes have changed, as far as the store hears of them: some may be missing. It
-    /// never ends. A store that this process has alone says nothing.
+    /// Returns a stream of the ids of records that other processes have changed, as far as the store hears of them:
+    /// some may be missing. The stream never ends. An exclusive store's stream yields nothing.
     fn changed(&self) -> BoxStream<'static, RecordId>;
 }
 
-/// Which interrupted operations are listed.
+/// Which interrupted operations to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
-    /// Those after this one, the last of the page before; `None`: from the oldest on.
+    /// Only operations after this one, which is the last of the page before; `None` to start from the oldest.
     pub after: Option<(Timestamp, RecordId)>,
-    /// At most so many.
+    /// The most operations to list.
     pub limit: usize,
-    /// Those whose clients were answered so; `None`: all.
+    /// Only operations whose clients were answered with this status; `None` for all.
     pub status: Option<u16>,
 }
 
 impl Page {
-    /// The oldest ones, at most `limit`.
+    /// Returns the page of the oldest operations, at most `limit`.
     #[must_use]
     pub fn first(limit: usize) -> Self {
         Self { after: None, limit, status: None }
     }
 
-    /// Those after `last`, at most `limit`.
+    /// Returns the page after `last`, of at most `limit` operations.
     #[must_use]
     pub fn after(last: &InterruptedRun, limit: usize) -> Self {
         Self { after: Some((last.since, last.id)), ..Self::first(limit) }
     }
 
-    /// Whether an operation belongs to it, or to one after it.
+    /// Returns whether an operation belongs to this page, or to a later one.
     pub(crate) fn includes(&self, record: &InterruptedRun) -> bool {
         self.after.is_none_or(|after| after < (record.since, record.id))
             && (self.status.is_none() || self.status == record.status)
     }
 }
 
-/// How a store is.
+/// The health of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Health {
-    /// It works.
+    /// The store works.
     Good,
-    /// It works, but a write has been under way for this long.
+    /// The store works, but a write has been under way for this long.
     Slow {
-        /// How long so far.
+        /// How long the write has taken so far.
         since: Duration,
     },
-    /// A write, sync or read failed, or a write never returned: what is on disk is unknown. It refuses everything but
-    /// what memory can answer, until the process is started again.
+    /// A write, sync or read failed, or a write never returned, so the content of the disk is unknown. The store
+    /// refuses everything that memory cannot answer, until the process is started again.
     Poisoned {
-        /// What failed.
+        /// The failure.
         reason: String,
     },
-    /// It was closed.
+    /// The store was closed.
     Closed,
 }
 
@@ -146,33 +148,33 @@ pub enum Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InterruptedRun {
-    /// Which operation.
+    /// The id of the operation.
     pub id: RecordId,
-    /// Its fence, to settle it by. A reconciler is given one that was taken for its question, newer than that of the run:
-    /// hand it to what the answer changes, if it changes anything, so that a run that was only thought dead changes
-    /// nothing more.
+    /// The fence of the record, which is needed to settle it. A reconciler gets a fence that was taken for its question
+    /// and is newer than the run's. If the reconciler changes anything, pass it on, so that a run that was only thought
+    /// dead changes nothing more.
     pub fence: Fence,
-    /// The number of the interrupted attempt, from 1.
+    /// The number of the interrupted attempt, counted from 1.
     pub attempt: u32,
-    /// When the operation began: its first attempt.
+    /// When the first attempt of the operation began.
     pub began: Timestamp,
     /// When it was first seen to be interrupted.
     pub since: Timestamp,
-    /// When the record is forgotten.
+    /// When the record expires.
     pub expires: Timestamp,
-    /// The HTTP status that its client was answered, where the handler's answer was that nobody knows; `None` where it
-    /// was interrupted without an answer.
+    /// The HTTP status that the client got, if the handler answered that nobody knows; `None` if the run was
+    /// interrupted without an answer.
     pub status: Option<u16>,
 }
 
 impl InterruptedRun {
-    /// The key that the run was given for `step`: what it called in turn knows the operation by it.
+    /// Returns the key that the run got for `step`. Services that the run called know the operation by it.
     #[must_use]
     pub fn derived_key(&self, step: &str) -> String {
         self.id.derived_key(step)
     }
 
-    /// What `record` says, if it is of an interrupted operation.
+    /// Returns what `record` says, if its operation is interrupted.
     pub(crate) fn of<O>(id: RecordId, record: &Record<O>) -> Option<Self> {
         let (State::Interrupted { status, .. }, Some(expires)) = (&record.state, record.expires) else { return None };
         let Record { fence, attempt, began, since, .. } = *record;

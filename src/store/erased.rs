@@ -15,7 +15,7 @@ use crate::slots::Slots;
 
 type Boxed<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// Any store, for programs that choose one at run time. Costs one allocation a call.
+/// Any store, for programs that choose one at run time. Each call costs one allocation.
 #[derive(Debug, Clone)]
 pub struct AnyStore(Arc<dyn ErasedStore>);
 
@@ -27,7 +27,8 @@ impl AnyStore {
     }
 }
 
-/// States each method once, for the twin trait, its implementation by every store, and the store made of it.
+/// Defines each method once, for the object-safe trait, its implementation by every store, and `AnyStore`'s own
+/// implementation.
 macro_rules! methods {
     ({ $($now:ident() -> $said:ty;)* } { $($later:ident($($name:ident: $type:ty),*) -> $answer:ty;)* }) => {
         trait ErasedStore: Debug + Send + Sync {

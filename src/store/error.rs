@@ -1,4 +1,4 @@
-//! What goes wrong in a store.
+//! The faults of a store.
 
 use std::path::PathBuf;
 
@@ -13,57 +13,57 @@ pub enum StoreError {
     /// A limit that the operator set is reached; claims are refused. Nothing was done.
     #[error("the store is full: {limit} reached; raise the limit, or shorten the retention")]
     Full {
-        /// Which limit.
+        /// The limit that is reached.
         limit: &'static str,
     },
-    /// The store is behind with what it has to do; claims are refused. Nothing was done.
+    /// The store is behind with its work; claims are refused. Nothing was done.
     #[error("the store is overloaded: {reason}; try again in a moment")]
     Overloaded {
-        /// What is too much.
+        /// The reason for it.
         reason: &'static str,
     },
     /// The store can't be reached, was closed or is poisoned. Nothing was done.
     #[error("the store is not available: {reason}")]
     Unavailable {
-        /// Why.
+        /// Why the store is not available.
         reason: String,
-        /// What the store's backend says.
+        /// The error of the store's backend.
         #[source]
         source: Option<Source>,
     },
-    /// It may or may not have been done: the fault came between the request and its answer.
+    /// The transition may or may not have been done: the fault came between the request and its answer.
     #[error("it is not known whether the store did it: {reason}")]
     Uncertain {
-        /// What happened.
+        /// The fault.
         reason: String,
-        /// What the store's backend says.
+        /// The error of the store's backend.
         #[source]
         source: Option<Source>,
     },
-    /// What is stored for this id is damaged. Nothing was done. Restore the store from a backup, or wait until the
-    /// record would have expired: it is deleted then.
+    /// The record of this id is damaged. Nothing was done. Restore the store from a backup, or wait until the record
+    /// would have expired: it is deleted then.
     #[error("the record {} is damaged: {reason}", id.short())]
     Corrupt {
-        /// Whose record.
+        /// The id of the record.
         id: RecordId,
-        /// What is wrong with it.
+        /// What is wrong with the record.
         reason: String,
     },
 }
 
 impl StoreError {
-    /// Nothing was done, for a reason of our own.
+    /// Returns an error that says that nothing was done, for a reason of this crate's own.
     pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), source: None }
     }
 
-    /// It may have been done, for a reason of our own.
+    /// Returns an error that says that the transition may have been done, for a reason of this crate's own.
     pub(crate) fn uncertain(reason: impl Into<String>) -> Self {
         Self::Uncertain { reason: reason.into(), source: None }
     }
 }
 
-/// A store could not be opened. Its records are as they were.
+/// A store could not be opened. Its records are unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -88,29 +88,29 @@ pub enum OpenError {
     Format {
         /// The directory.
         path: PathBuf,
-        /// What it is of.
+        /// The format of the store.
         format: u8,
-        /// What this release knows.
+        /// The latest format that this release reads.
         known: u8,
     },
-    /// sled made the database with other settings than this release's, or is another version of itself.
+    /// The database was made by another version of sled, or by sled with settings other than this release's.
     #[error(
         "the database in {} was made by another release: {reason}; use that release, or start with a new directory", path.display()
     )]
     Incompatible {
         /// The directory.
         path: PathBuf,
-        /// What sled says.
+        /// The reason that sled gives.
         reason: String,
     },
-    /// The operating system refused.
+    /// The operating system refused an operation.
     #[error("{action} {} failed; check that the disk has space and the directory is writable", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On which file.
+        /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The database in the directory can't be read.
@@ -121,7 +121,7 @@ pub enum OpenError {
     Database {
         /// The directory.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the database.
         reason: String,
     },
 }

@@ -1,8 +1,8 @@
-//! The store that keeps records in memory, and loses them with the process.
+//! The store that keeps records in memory, and loses them when the process ends.
 //!
-//! An application has one process with it. The records say all the same which process has which run, because the test
-//! store plays several that share them, as a store behind a network would: what such a store has to keep of the
-//! contract is kept, and tested, here.
+//! An application uses it in one process. Its records nevertheless say which process has which run, because the test
+//! store plays several processes that share them, as a store behind a network would. So the part of the contract that
+//! only such a store needs is implemented, and tested, here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::{Future, ready};
@@ -23,20 +23,22 @@ use crate::laboratory::point;
 use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State, Transition};
 use crate::slots::Slots;
 
-/// What a record takes beside its outcome, in bytes: map entry, expiry entry and their share of empty places.
+/// The bytes that a record takes beside its outcome: its map entry, its expiry entry, and their share of empty places.
 const RECORD_BYTES: usize = 320;
-/// Expired records that each claim deletes, so that sweeping keeps up with claiming.
+/// How many expired records each claim deletes, so that sweeping keeps up with claiming.
 const SWEPT_PER_CLAIM: usize = 2;
 
-/// Keeps records in memory: for tests, and for those who accept that **a restart forgets every key**, so that a retry
-/// after it runs again.
+/// Keeps records in memory. It is for tests, and for applications that accept that **a restart forgets every key**, so
+/// that a retry after it runs again.
 ///
-/// It is bounded: at its limits it refuses new keys (`store-full`), and never evicts what is running or not expired.
+/// The store is bounded: at its limits it refuses new keys (`store-full`), and it never evicts a record that is running
+/// or not expired.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
     table: Arc<Table>,
     slots: Arc<Slots>,
-    // Which of the processes that share the table it is: the only one, unless the test store plays several.
+    // The number of the process, among those that share the table. There is only one, unless the test store plays
+    // several.
     process: u64,
 }
 
@@ -58,33 +60,33 @@ impl Default for MemoryStoreBuilder {
 }
 
 impl MemoryStoreBuilder {
-    /// The most records it keeps, running ones included. Default: 100,000.
+    /// Sets the most records that the store keeps, running ones included. Default: 100,000.
     pub fn max_records(mut self, records: usize) -> Self {
         self.max_records = records;
         self
     }
 
-    /// The bytes of memory from which on it takes no new keys. Outcomes of runs under way are kept even beyond it.
-    /// Default: 64 MiB.
+    /// Sets how many bytes of memory the records may take before the store takes no new keys. Outcomes of runs under
+    /// way are kept even beyond that. Default: 64 MiB.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Where the time comes from. Default: [`SystemClock`].
+    /// Sets the clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Leaves no trace of a claim that need not be durable, as a store on disk does.
+    /// Makes claims that need not be durable leave no trace, as in a store on disk.
     #[cfg(feature = "test-util")]
     pub(crate) fn volatile_claims(mut self) -> Self {
         self.volatile_claims = true;
         self
     }
 
-    /// Makes the store.
+    /// Builds the store.
     #[must_use]
     pub fn build(self) -> MemoryStore {
         let Self { max_records, max_bytes, clock, volatile_claims } = self;
@@ -105,16 +107,16 @@ impl MemoryStoreBuilder {
     }
 }
 
-/// The records, with what finds them by their expiry.
+/// The records, with an index by their expiry.
 #[derive(Debug)]
 struct Table {
     rows: DashMap<RecordId, Row, RandomState>,
-    // Locked after a row, never before one.
+    // This lock is taken after a row's, never before.
     expiry: Mutex<BTreeSet<(Timestamp, RecordId)>>,
     count: AtomicUsize,
     bytes: AtomicUsize,
     fences: AtomicU64,
-    // Whether what is released leaves a trace, as it does where several processes share the records.
+    // Whether a released record leaves a trace, as it does if several processes share the records.
     keeps_traces: AtomicBool,
     // The processes that are gone, and since when.
     ended: Mutex<HashMap<u64, Timestamp, RandomState>>,
@@ -128,7 +130,7 @@ struct Table {
 struct Row {
     record: Record,
     owner: Option<Claimant>,
-    // Whether it was released, and only its trace is kept.
+    // Whether the record was released, and only its trace is kept.
     is_released: bool,
 }
 
@@ -146,42 +148,42 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// A store with the default limits.
+    /// Creates a store with the default limits.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A store with other limits.
+    /// Returns a builder, to set other limits.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder::default()
     }
 
-    /// Records it holds, running and expired ones included.
+    /// Returns the number of records, running and expired ones included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.table.count.load(Ordering::Relaxed)
     }
 
-    /// Whether it holds no record.
+    /// Returns whether the store holds no record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The same records, opened by another process.
+    /// Returns a handle to the same records for another process.
     #[cfg(feature = "test-util")]
     pub(crate) fn opened_by(&self, process: u64) -> Self {
         Self { table: Arc::clone(&self.table), slots: Arc::default(), process }
     }
 
-    /// From now on several processes share the records: what is released leaves a trace.
+    /// Lets several processes share the records from now on: a released record leaves a trace.
     #[cfg(feature = "test-util")]
     pub(crate) fn share(&self) {
         self.table.keeps_traces.store(true, Ordering::Relaxed);
     }
 
-    /// This process is taken for dead from now on.
+    /// Makes this process count as dead from now on.
     #[cfg(feature = "test-util")]
     pub(crate) fn end(&self) {
         let now = self.table.time.now();
@@ -234,7 +236,7 @@ impl Table {
         Ok(Applied { reply, record })
     }
 
-    /// A row as this process sees it now.
+    /// Returns the record of a row as this process sees it now.
     fn present(&self, row: &Row, process: u64, now: Timestamp) -> Option<Record> {
         if row.is_released {
             return None;
@@ -251,14 +253,14 @@ impl Table {
         record.live(now)
     }
 
-    /// Since when the owner does not see to a record any more; `None` if it does.
+    /// Returns since when the owner has not been seeing to a record; `None` if it still does.
     fn gone(&self, owner: Claimant, now: Timestamp) -> Option<Timestamp> {
         let too_late = Some(owner.until).filter(|until| *until <= now);
         let ended = lock(&self.ended).get(&owner.process).copied();
         [too_late, ended].into_iter().flatten().min()
     }
 
-    /// Writes a row, unless it makes one more than `most`.
+    /// Writes a row, unless there would be more than `most`.
     fn put(&self, place: Entry<'_, RecordId, Row>, row: Row, most: usize) -> Result<(), StoreError> {
         match place {
             Entry::Vacant(place) => {
@@ -303,7 +305,7 @@ impl Table {
             lock(&self.expiry).iter().take_while(|(expires, _)| *expires <= now).take(limit).copied().collect();
         let mut swept = 0;
         for (expires, id) in due {
-            // Looked at again under its lock: it may have been claimed anew since.
+            // The row is looked at again under its lock, because its key may have been claimed again since.
             if let Entry::Occupied(place) = self.rows.entry(id)
                 && place.get().record.expires == Some(expires)
             {
@@ -342,7 +344,7 @@ fn size(record: &Record) -> usize {
 
 impl Sealed for MemoryStore {}
 
-// Each step is done before its future is made: see the contract's "Cancellation".
+// Each step is done before its future is made; see "Cancellation" in the contract.
 impl Records for MemoryStore {
     fn slots(&self) -> &Arc<Slots> {
         &self.slots

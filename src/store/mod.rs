@@ -1,19 +1,21 @@
-//! Where records are kept: the contract, and the stores that keep it.
+//! Where records are kept: the contract of a store, and the stores that keep it.
 //!
 //! | store | feature | survives | for |
 //! |---|---|---|---|
 //! | [`SledStore`] | `sled` | crashes and power cuts | one machine; the default |
-//! | [`MemoryStore`] | `memory` | nothing | tests, and those who accept losing all at a restart |
-//! | [`AnyStore`] | | what the store in it survives | choosing at run time |
-//! | [`TestStore`](https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html) | `test-util` | a crash, on command | testing a handler's retries |
+//! | [`MemoryStore`] | `memory` | nothing | tests, and applications that accept to lose all records at a restart |
+//! | [`AnyStore`] | | what the store inside survives | programs that choose a store at run time |
+//! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
+//!
+//! [`TestStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html
 
-// What is where:
-// - `contract.rs`: the trait that all stores implement, and what it tells.
-// - `error.rs`: what goes wrong.
-// - `memory.rs`, `test.rs`: the stores in memory; the second, over the first, fails and crashes on command.
-// - `embedded/`: the room of all engines on one machine: one writer, durable before it answers.
-// - `sled_engine/`: sled in that room, and the store that applications open.
-// - `erased.rs`: one of them, chosen at run time.
+// The files:
+// - `contract.rs`: the trait that all stores implement, and the types it returns.
+// - `error.rs`: the faults of a store.
+// - `memory.rs`, `test.rs`: the stores in memory. The second wraps the first, and fails and crashes on command.
+// - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
+// - `sled_engine/`: sled as an embedded engine, and the store that applications open.
+// - `erased.rs`: any of the stores, chosen at run time.
 
 pub(crate) mod contract;
 #[cfg(feature = "sled")]

@@ -18,7 +18,7 @@ use crate::key::RecordId;
 use crate::record::{Applied, Claim, Record, Reply, Transition};
 use crate::slots::Slots;
 
-/// What a store is asked, to say which call shall fail.
+/// A kind of call to a store, to say which call shall fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreCall {
@@ -26,15 +26,15 @@ pub enum StoreCall {
     Load,
     /// Claiming a new operation.
     Claim,
-    /// Claiming an interrupted one.
+    /// Taking over an interrupted operation.
     Reclaim,
-    /// Taking a new fence for an interrupted one.
+    /// Taking a new fence for an interrupted operation.
     Inquire,
     /// Recording an outcome.
     Complete,
     /// Freeing a key.
     Release,
-    /// Saying that a run was interrupted.
+    /// Recording that a run was interrupted.
     Interrupt,
     /// Settling an interrupted operation.
     Resolve,
@@ -58,12 +58,12 @@ impl StoreCall {
     }
 }
 
-/// A store for tests: it fails, stalls, loses answers, crashes and is opened again, each on command. Otherwise it
-/// behaves as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace.
+/// A store for tests, which fails, stalls, loses answers, crashes and is opened again on command. Otherwise it behaves
+/// as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace.
 ///
-/// With [`beside`](Self::beside) it plays a database that several processes share.
+/// With [`beside`](Self::beside) it behaves as a database that several processes share.
 ///
-/// A handle; clones share the open store.
+/// A value is a handle, and clones share the open store.
 #[derive(Debug, Clone)]
 pub struct TestStore {
     memory: MemoryStore,
@@ -77,7 +77,7 @@ struct Process {
     number: u64,
     crashed: AtomicBool,
     faults: Mutex<HashMap<StoreCall, VecDeque<Fault>>>,
-    // Closed once the calls, or their answers, may go on, in the order in which they came.
+    // A gate's semaphore is closed when its calls, or their answers, may go on, in the order in which they came.
     stalls: Gates,
     held_answers: Gates,
 }
@@ -87,11 +87,11 @@ struct Process {
 struct World {
     processes: AtomicU64,
     is_shared: AtomicBool,
-    // Which process changed which record.
+    // The changes: which process changed which record.
     changed: broadcast::Sender<(u64, RecordId)>,
 }
 
-/// How many changes are kept for who listens.
+/// How many changes are kept for a listener.
 const CHANGES: usize = 1_024;
 
 type Gates = Mutex<HashMap<StoreCall, Arc<Semaphore>>>;
@@ -102,7 +102,7 @@ enum Fault {
     LoseAnswer,
 }
 
-/// Calls of one verb, or their answers, are held up until this is dropped.
+/// Holds up calls of one verb, or their answers, until it is dropped.
 #[derive(Debug)]
 #[must_use = "they go on as soon as this is dropped"]
 pub struct Stall {
@@ -110,7 +110,7 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// Lets them go on.
+    /// Lets the calls go on.
     pub fn release(self) {}
 }
 
@@ -127,13 +127,13 @@ impl Default for TestStore {
 }
 
 impl TestStore {
-    /// An empty store.
+    /// Creates an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty store that gets the time from `clock`.
+    /// Creates an empty store that gets the time from `clock`.
     #[must_use]
     pub fn with_clock(clock: impl Clock) -> Self {
         Self::over(MemoryStoreBuilder::default().clock(clock))
@@ -148,42 +148,43 @@ impl TestStore {
         Self { memory: builder.volatile_claims().build(), process: Arc::default(), world: Arc::new(world) }
     }
 
-    /// The next call of `verb` fails, and nothing is done.
+    /// Makes the next call of `verb` fail, so that nothing is done.
     pub fn fail_next(&self, verb: StoreCall) {
         self.fault(verb, Fault::Fail);
     }
 
-    /// The next call of `verb` is done, but nobody learns it: [`StoreError::Uncertain`].
+    /// Makes the next call of `verb` lose its answer: it is done, but returns [`StoreError::Uncertain`].
     pub fn lose_answer(&self, verb: StoreCall) {
         self.fault(verb, Fault::LoseAnswer);
     }
 
-    /// Calls of `verb` are held up, undone, until the [`Stall`] is dropped. A claim that is held up for longer than its
-    /// `patience` is refused then, as by every store.
+    /// Holds up calls of `verb`, before they are done, until the [`Stall`] is dropped. A claim that is held up for
+    /// longer than its `patience` is refused then, as in every store.
     pub fn stall(&self, verb: StoreCall) -> Stall {
         Stall { gate: gate(&self.process.stalls, verb) }
     }
 
-    /// Calls of `verb` are done, and answered when the [`Stall`] is dropped.
+    /// Lets calls of `verb` be done, but holds up their answers until the [`Stall`] is dropped.
     pub fn hold_answers(&self, verb: StoreCall) -> Stall {
         Stall { gate: gate(&self.process.held_answers, verb) }
     }
 
-    /// The process dies: every call of this handle and its clones fails from now on. What is on disk stays.
+    /// Kills the process: every call of this handle and its clones fails from now on. What is on disk stays.
     pub fn crash(&self) {
         self.process.crashed.store(true, Ordering::SeqCst);
         self.memory.end();
     }
 
-    /// Another process opens what is on disk, after a [`crash`](Self::crash) of this one: its runs were interrupted.
+    /// Opens what is on disk as another process, after a [`crash`](Self::crash) of this one. The runs of this one were
+    /// interrupted.
     #[must_use]
     pub fn reopen(&self) -> Self {
         self.crash();
         self.opened()
     }
 
-    /// Another process opens the same records beside this one, which goes on, as servers do that share a database. From
-    /// now on every claim leaves a trace, as slots exclude nobody elsewhere.
+    /// Opens the same records as another process beside this one, which goes on, like servers that share a database.
+    /// From now on every claim leaves a trace, because a slot excludes nobody in another process.
     #[must_use]
     pub fn beside(&self) -> Self {
         self.world.is_shared.store(true, Ordering::SeqCst);
@@ -191,7 +192,7 @@ impl TestStore {
         self.opened()
     }
 
-    /// The other processes take this one for dead from now on, though it goes on: what it runs lapses.
+    /// Makes the other processes take this one for dead from now on, though it goes on: its runs lapse.
     pub fn lapse(&self) {
         self.memory.end();
     }
@@ -206,7 +207,8 @@ impl TestStore {
         lock(&self.process.faults).entry(verb).or_default().push_back(fault);
     }
 
-    /// Does `call` as the faults that were ordered say. It is done when this is called, or, stalled, when it goes on.
+    /// Does `call`, with the faults that were ordered. It is done when this function is called, or, if it is stalled,
+    /// when the stall ends.
     fn call<F, T>(&self, verb: StoreCall, call: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
     where
         F: FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
@@ -255,7 +257,7 @@ impl TestStore {
         };
         let applied = now(self.memory.apply(id, transition))?;
         if applied.reply == Reply::Taken {
-            // An error within: nobody listens.
+            // An error here means that nobody listens.
             let _ = self.world.changed.send((self.process.number, id));
         }
         Ok(applied)
@@ -266,7 +268,7 @@ fn closed_for(gates: &Gates, verb: StoreCall) -> Option<Arc<Semaphore>> {
     lock(gates).get(&verb).filter(|gate| !gate.is_closed()).cloned()
 }
 
-/// A gate that is closed for `verb` from now on.
+/// Makes a gate that is closed for `verb` from now on.
 fn gate(gates: &Gates, verb: StoreCall) -> Arc<Semaphore> {
     let gate = Arc::new(Semaphore::new(0));
     lock(gates).insert(verb, Arc::clone(&gate));
@@ -277,7 +279,7 @@ fn uncertain() -> StoreError {
     StoreError::uncertain("the answer was lost")
 }
 
-/// The answer of a future that is ready at once.
+/// Returns the answer of a future that is ready at once.
 fn now<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     use futures_util::FutureExt as _;
     answer.now_or_never().unwrap_or_else(|| Err(uncertain()))
@@ -300,7 +302,8 @@ impl Records for TestStore {
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
         let verb = StoreCall::of(&transition);
-        // A claim that is held up is refused once its claimer waits no more. What is not held up is done at once.
+        // A claim that is held up is refused when its requester no longer waits. A claim that is not held up is done at
+        // once.
         let is_held_up = closed_for(&self.process.stalls, verb).is_some();
         let patience = transition.claim().map(|claim| claim.patience).filter(|_| is_held_up);
         let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
@@ -324,7 +327,7 @@ impl Records for TestStore {
             loop {
                 match changes.recv().await {
                     Ok(change) => return Some((change, changes)),
-                    // Some are missing then.
+                    // The listener was too slow, and some changes are missing.
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }

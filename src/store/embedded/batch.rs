@@ -1,4 +1,4 @@
-//! One batch: commands are decided in order, each over what those before it left, then written together.
+//! One batch. Its commands are decided in order, each over the results of those before it, and then written together.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,28 +22,28 @@ use crate::store::StoreError;
 type Taken = (Applied<Stored>, Option<Bytes>);
 type Acknowledge<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
 
-/// Commands that are decided and not yet written.
+/// Commands that are decided but not written yet.
 pub(super) struct Batch<'a, E: StorageEngine> {
     pub(super) shared: &'a StoreState<E>,
     pub(super) engine: &'a E,
     pub(super) now: Timestamp,
-    // What the commands before left of a record; `None`: nothing.
+    // The records as the earlier commands left them; `None` for no record.
     pub(super) overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
     pub(super) step: StepUnderWay,
-    /// By how much it has changed what the store says of its records as a whole.
+    /// By how much the batch has changed the totals.
     pub(super) sums: Sums,
-    // The entries that were erased.
+    // The listing entries that were erased.
     pub(super) erased: HashSet<Vec<u8>, RandomState>,
-    // Whether there is something to be made durable beside what is written at the end; or how that failed.
+    // Whether something was written before the end and has to be made durable; or why that write failed.
     pub(super) early: Result<bool, String>,
     // The bytes that were written since the last sync.
     pub(super) unsynced: usize,
-    /// How many records were listed as expiring, and how many chunks written.
+    /// How many records were listed as expiring, and how many chunks were written.
     pub(super) listed: usize,
     pub(super) chunks: usize,
-    /// The sweeps that were asked for, which come last: see [`sweep_asked`](super::writer::sweep_asked).
+    /// The sweeps that were asked for. They come last; see [`sweep_asked`](super::writer::sweep_asked).
     pub(super) sweeps: Vec<(usize, ReplyTo<usize>)>,
-    // What memory learns once it is durable: outcomes, and records that are gone.
+    // What memory learns once the batch is durable: outcomes, and records that are gone.
     pub(super) fresh: Vec<(RecordId, Record)>,
     pub(super) gone: Vec<RecordId>,
     answers: Vec<Acknowledge<'a>>,
@@ -53,25 +53,25 @@ pub(super) struct Batch<'a, E: StorageEngine> {
 #[derive(Default)]
 pub(super) struct StepUnderWay {
     pub(super) writes: Writes,
-    /// Whether there is anything.
+    /// Whether there is anything to write.
     pub(super) is_written: bool,
     pub(super) listings: Listings,
     /// The chunks of long outcomes, and the tombstones that lead to them until their records do.
     pub(super) ahead: Vec<(Vec<u8>, Bytes)>,
-    /// The numbers of the entries that were erased.
+    /// The numbers of the listing entries that were erased.
     pub(super) leaving: Vec<u64>,
-    /// Whether all is written in one transaction, chunks too; and whose runs it ends, once it is written.
+    /// Whether everything, chunks included, is written in one transaction; and whose runs end once it is written.
     pub(super) is_transaction: bool,
     pub(super) ended: Vec<RecordId>,
 }
 
-/// Changes of the sums that the store keeps.
+/// Changes of the totals.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Sums {
     pub(super) records: i64,
-    /// Of all outcomes.
+    /// The bytes of all outcomes.
     pub(super) bytes: i64,
-    /// Of the entries' numbers, which wraps.
+    /// The sum of the entries' numbers, which wraps.
     pub(super) numbers: u64,
 }
 
@@ -96,7 +96,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         }
     }
 
-    /// Takes a step, and answers once this batch is durable.
+    /// Applies a transition, and answers once this batch is durable.
     pub(super) fn apply(&mut self, step: Submitted) {
         let checked = step.check();
         let Submitted { id, transition, reply, .. } = step;
@@ -116,7 +116,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         });
     }
 
-    /// Takes a step on one record. Says what came of it, and the outcome that it has recorded.
+    /// Applies a transition to one record. Returns the result, and the outcome that it recorded.
     pub(super) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Taken, StoreError> {
         let old = self.current(id).map_err(|error| self.shared.read_failed(error, id))?;
         let live = old.clone().and_then(|record| record.live(self.now));
@@ -135,7 +135,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         Ok((Applied { reply, record }, outcome))
     }
 
-    /// The record as this batch leaves it so far, past its expiry or not.
+    /// Returns the record as this batch leaves it so far, past its expiry or not.
     pub(super) fn current(&self, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
         if let Some(record) = self.overlay.get(&id) {
             return Ok(record.clone());
@@ -146,12 +146,12 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         if self.shared.present.may_have(&id) { read::head(self.engine, id) } else { Ok(None) }
     }
 
-    /// Whether this batch has changed a record.
+    /// Returns whether this batch has changed a record.
     pub(super) fn has_changed(&self, id: &RecordId) -> bool {
         self.overlay.contains_key(id)
     }
 
-    /// Says `reply` what `answer` makes of what is stored, once this batch is durable.
+    /// Sends the result of `answer` to `reply`, once this batch is durable.
     pub(super) fn answer<T: 'a>(&mut self, reply: ReplyTo<T>, answer: impl FnOnce(&E) -> Result<T, StoreError> + 'a) {
         let (engine, shared) = (self.engine, self.shared);
         self.tell(move |committed| {
@@ -165,7 +165,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         self.answers.push(Box::new(answer));
     }
 
-    /// Answers once all that was written to the engine before, past the store too, is durable.
+    /// Answers once everything that was written to the engine before, also past the store, is durable.
     pub(super) fn sync(&mut self, reply: ReplyTo<()>) {
         if let Ok(sync) = &mut self.early {
             *sync = true;
@@ -189,7 +189,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             gone.iter().for_each(|id| shared.present.remove(id));
         }
         if let Err(reason) = &result {
-            // This comes before the answers: who is told of the failure must find the store poisoned.
+            // This comes before the answers, because a caller that learns of the failure must find the store poisoned.
             shared.poison(reason.clone());
         }
         for answer in answers {

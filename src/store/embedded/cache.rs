@@ -1,8 +1,8 @@
 //! Recent outcomes, in front of the engine.
 //!
-//! Only the writer fills and empties it: it takes a record out before the batch that changes it is applied, and puts
-//! one in after the batch that wrote it is durable. So nothing in it was ever false or could be forgotten by a power
-//! cut, and no reader can put back what was taken out.
+//! Only the writer fills and empties it: it takes a record out before it applies the batch that changes the record, and
+//! puts one in after the batch that wrote it is durable. So the cache never holds anything that is false or that a
+//! power cut could undo, and no reader can put back what was taken out.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use quick_cache::{OptionsBuilder, Weighter};
 use crate::key::RecordId;
 use crate::record::{Record, State};
 
-/// What an entry takes beside its outcome, in bytes.
+/// The bytes that an entry takes beside its outcome.
 const ENTRY_BYTES: u64 = 256;
-/// The share of the cache for entries that were asked for again; the rest is for the newest. Most retries come soon,
-/// and once.
+/// The share of the cache for entries that were asked for again. The rest is for the newest ones, because most retries
+/// come soon, and once.
 const ASKED_FOR: f64 = 0.5;
 
-/// The most parts that the cache has, each with a lock of its own.
+/// The most parts that the cache has. Each has a lock of its own.
 const MOST_PARTS: usize = 64;
-/// The least bytes that a part holds, if the cache has as many. A part takes no outcome over half of what it holds, and
-/// most layers record up to 1 MiB.
+/// The least bytes that a part holds, if the cache has that many. A part takes no outcome over half of what it holds,
+/// and most layers record up to 1 MiB.
 const PART_BYTES: u64 = 8 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl Weighter<RecordId, Arc<Record>> for ByBytes {
     }
 }
 
-/// Bounded by bytes.
+/// A cache that is bounded by bytes.
 #[derive(Debug)]
 pub(super) struct Cache(Sharded<RecordId, Arc<Record>, ByBytes>);
 
@@ -46,12 +46,12 @@ impl Cache {
         let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).max(16);
         let mut options = OptionsBuilder::new();
         let parts = usize::try_from(bytes / PART_BYTES).unwrap_or(usize::MAX).clamp(1, MOST_PARTS);
-        // Their number is a power of two.
+        // The number of parts is a power of two.
         let parts = (parts / 2 + 1).next_power_of_two();
         options.estimated_items_capacity(items).weight_capacity(bytes).hot_allocation(ASKED_FOR).shards(parts);
         Self(match options.build() {
             Ok(options) => Sharded::with_options(options, ByBytes, Default::default(), Default::default()),
-            // Never: both capacities are there.
+            // This never happens, because both capacities are set.
             Err(_) => Sharded::with_weighter(items, bytes, ByBytes),
         })
     }

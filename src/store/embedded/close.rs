@@ -1,4 +1,5 @@
-//! Closing: the writer ends, the engine's handles go, the lock is given up, each within bounds.
+//! Closes a store: the writer ends, the engine's handles are released, and the lock is given up, each within a time
+//! limit.
 
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 use std::thread;
@@ -16,7 +17,7 @@ use crate::store::StoreError;
 
 /// How long closing may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long closing pauses before it looks again whether all handles are gone.
+/// How long closing pauses before it checks again whether all handles are gone.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) async fn close<E: StorageEngine>(
@@ -27,7 +28,7 @@ pub(super) async fn close<E: StorageEngine>(
     shared.closed.store(true, Ordering::SeqCst);
     let (reply, finished) = oneshot::channel();
     if writer.send(Command::Close(reply)).is_ok() {
-        // An error within: the thread has ended already.
+        // The inner result is an error if the thread has ended already.
         let _ = timeout_at(deadline, finished).await.map_err(|_| stuck())?;
     }
     let engine = shared.engine.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -42,7 +43,7 @@ pub(super) async fn close<E: StorageEngine>(
     Ok(())
 }
 
-/// Lets the engine go on a thread of its own, which may wait for the disk as long as it likes.
+/// Releases the engine on a thread of its own, which may wait for the disk as long as it takes.
 async fn drop_apart<E: StorageEngine>(
     shared: Arc<StoreState<E>>,
     engine: E,
@@ -58,12 +59,13 @@ async fn drop_apart<E: StorageEngine>(
         reason: "no thread can be started".to_owned(),
         source: Some(error.into()),
     })?;
-    // An error within: the thread has ended without a word, and holds nothing any more.
+    // The inner result is an error if the thread has panicked; then it holds nothing any more.
     let _ = timeout_at(deadline, dropped).await.map_err(|_| stuck())?;
     Ok(())
 }
 
-/// The engine's own threads may hold it a little longer; a handle that was lent holds it as long as it lives.
+/// Waits until no other handle is held. The engine's own threads may hold one a little longer, and the application
+/// holds a lent one for as long as it likes.
 async fn wait_for_others<E: StorageEngine>(shared: &StoreState<E>, deadline: Instant) -> Result<(), StoreError> {
     let closed = || async { E::is_closed(&shared.path).then_some(()).ok_or(()) };
     let pauses = ConstantBuilder::default().with_delay(PAUSE).without_max_times();

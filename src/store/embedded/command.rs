@@ -1,4 +1,4 @@
-//! What the handles ask of the writer.
+//! The commands that the handles send to the writer.
 
 use std::time::Instant;
 
@@ -11,29 +11,29 @@ use crate::key::RecordId;
 use crate::record::{Applied, Transition};
 use crate::store::StoreError;
 
-/// What a command writes beside its outcome: its record, and its share of what lists it.
+/// The bytes that a command writes beside its outcome: its record, and its share of the entries that list it.
 const VERB_BYTES: usize = 256;
 
-/// Where an answer goes.
+/// The sender for a command's answer.
 pub(super) type ReplyTo<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// A step that is to be taken on a record.
+/// A transition that is to be applied to a record.
 pub(super) struct Submitted {
     pub(super) id: RecordId,
     pub(super) transition: Transition,
     pub(super) reply: ReplyTo<Applied>,
-    // Until when somebody waits for it. Only a claim has one.
+    // When its requester stops waiting. Only a claim has a deadline.
     deadline: Option<Instant>,
 }
 
 impl Submitted {
     pub(super) fn new(id: RecordId, transition: Transition, reply: ReplyTo<Applied>) -> Self {
-        // A time too far away for the clock is none.
+        // A deadline that the clock cannot represent counts as none.
         let deadline = transition.claim().and_then(|claim| Instant::now().checked_add(claim.patience));
         Self { id, transition, reply, deadline }
     }
 
-    /// Refuses it if nobody waits any more.
+    /// Refuses the transition if nobody waits for it any more.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(StoreError::unavailable("the store came to the claim too late; nothing was claimed"));
@@ -42,20 +42,20 @@ impl Submitted {
     }
 }
 
-/// What the handles send.
+/// A command to the writer.
 #[allow(clippy::large_enum_variant, reason = "nearly all are the largest")]
 pub(super) enum Command<E: StorageEngine> {
     Apply(Submitted),
     Transact(Box<Transact<E::Transaction>>),
     Sweep(usize, ReplyTo<usize>),
-    /// Makes durable what was written to the engine past the store.
+    /// Makes durable everything that was written to the engine, also past the store.
     Sync(ReplyTo<()>),
-    /// Ends the thread, once all that was sent before is answered.
+    /// Ends the thread, once all commands that were sent before are answered.
     Close(oneshot::Sender<()>),
 }
 
 impl<E: StorageEngine> Command<E> {
-    /// The bytes of its outcome.
+    /// Returns the length of the outcome.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Apply(step) => step.transition.outcome().map_or(0, bytes::Bytes::len),
@@ -63,7 +63,7 @@ impl<E: StorageEngine> Command<E> {
         }
     }
 
-    /// The bytes of it that are written in one step with all others of its batch.
+    /// Returns how many of its bytes are written in one step with the other commands of its batch.
     pub(super) fn step(&self) -> usize {
         VERB_BYTES + Some(self.bytes()).filter(|bytes| *bytes <= MAX_INLINE).unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! The store's directory: made, checked, locked.
+//! The directory of a store: makes, checks and locks it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -7,17 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::store::OpenError;
 
-/// The file whose lock says that the directory is open. It is the first one made, and stays when the store is closed:
-/// by it a store's directory is known.
+/// The file whose lock says that the directory is open. It is the first file that is made, and it stays when the store
+/// is closed: it marks the directory as a store's.
 const LOCK_FILE: &str = "tower-idempotency.lock";
 
-/// What the lock file holds from the moment on when the first opening's boot number, and what the engine made, are
-/// durable.
+/// The content of the lock file once the first opening's boot number, and the files that the engine made, are durable.
 const COMPLETE: &[u8] = b"complete\n";
-/// What a file's name is made to begin with, if a first opening left it unfinished.
+/// The prefix of the name of a file that an unfinished first opening left, after it was set aside.
 const ASIDE: &str = "unfinished.";
 
-/// The directory's lock: it is held until the last of these handles is dropped, or one of them gives it up.
+/// The directory's lock. It is held until the last of its handles is dropped, or one of them gives it up.
 #[derive(Debug, Clone)]
 pub(super) struct Lock(Arc<Mutex<Option<File>>>);
 
@@ -34,12 +33,12 @@ impl Lock {
         self.file().is_none()
     }
 
-    /// Whether an opening ever came so far that something could have been recorded.
+    /// Returns whether an opening ever came so far that something could have been recorded.
     pub(super) fn is_complete(&self) -> io::Result<bool> {
         self.file().as_ref().map_or(Ok(false), |file| Ok(file.metadata()?.len() > 0))
     }
 
-    /// Notes durably that an opening came so far.
+    /// Records durably that an opening came so far.
     pub(super) fn complete(&self, path: &Path) -> Result<(), OpenError> {
         let mut file = self.file();
         let written = file.as_mut().map_or(Ok(()), |file| file.write_all(COMPLETE).and_then(|()| file.sync_all()));
@@ -47,7 +46,7 @@ impl Lock {
     }
 }
 
-/// Makes the directory, or checks that the one there is a store's or empty, and locks it.
+/// Makes the directory, or checks that it is empty or a store's, and locks it.
 pub(super) fn acquire(path: &Path) -> Result<Lock, OpenError> {
     if path.exists() {
         refuse_foreign(path)?;
@@ -85,7 +84,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Only who runs the process may read the answers.
+/// Only the user who runs the process may read the answers.
 #[cfg(unix)]
 fn make_private(path: &Path) -> Result<(), OpenError> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -105,8 +104,8 @@ fn private_builder() -> DirBuilder {
     builder
 }
 
-/// Renames what a first opening left that a power cut interrupted: nothing was recorded in it, but the engine can't
-/// read it, for this reason.
+/// Renames the remains of a first opening that a power cut interrupted. Nothing was recorded in them, but the engine
+/// cannot read them, for this `reason`.
 pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
     let directory = path.display();
     tracing::warn!(target: "tower_idempotency", path = %directory, reason, "the first opening was interrupted; it begins anew");
@@ -117,7 +116,7 @@ pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
             continue;
         }
         let (from, to) = (path.join(&name), path.join(format!("{ASIDE}{text}")));
-        // What an earlier one left there is in the way only if it is a directory that isn't empty.
+        // A file that was set aside earlier is replaced; only a directory that is not empty is in the way.
         if to.is_dir() {
             fs::remove_dir_all(&to).map_err(io_error("removing", &to))?;
         }
@@ -130,13 +129,13 @@ fn sync_one(path: &Path) -> Result<(), OpenError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path))
 }
 
-/// Makes the directory and what stands in it durable, and its name, and the names of the directories above it: an
-/// earlier opening may have made them and not come so far.
+/// Makes the directory, its files and its name durable, and the names of the directories above it: an earlier opening
+/// may have made them and been interrupted before it synced them.
 pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let entry = entry.map_err(io_error("reading", path))?.path();
         match sync_one(&entry) {
-            // It has gone since the directory was read.
+            // The file has gone since the directory was read.
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             result => result?,
         }
@@ -145,7 +144,8 @@ pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     let absolute = fs::canonicalize(path).map_err(io_error("finding", path))?;
     for (above, directory) in absolute.ancestors().skip(1).enumerate() {
         match sync_one(directory) {
-            // Those higher up may not be ours to read, or their file system can't be written to, or knows no syncs.
+            // The process may not have the right to read the directories higher up, or their file system may be
+            // read-only or not support syncs.
             Err(OpenError::Io { source, .. }) if above > 0 && is_harmless(source.kind()) => {}
             result => result?,
         }

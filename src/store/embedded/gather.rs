@@ -1,8 +1,10 @@
-//! What is written together: all that is queued, and what is about to be.
+//! How much is written together: the commands that are queued, and those that other runs are about to send.
 //!
-//! A batch costs a sync, however little is in it. While other runs are under way, their commands often come a moment after
-//! the first; a batch that waits that moment for them holds many more, and all are answered sooner. Whether that is
-//! worth it is learned: after a wait in which nothing came, some batches don't wait, twice as many each time.
+//! A batch costs a sync, however little is in it. While other runs are under way, their commands often come a moment
+//! after the first. A batch that waits for them holds many more, and all of them are answered sooner. PostgreSQL calls
+//! this wait [`commit_delay`](https://www.postgresql.org/docs/current/runtime-config-wal.html#GUC-COMMIT-DELAY), and
+//! the other runs `commit_siblings`. Here a batch learns whether the wait is worth it: after a wait in which no command
+//! came, some batches do not wait, twice as many each time.
 
 use std::time::{Duration, Instant};
 
@@ -14,36 +16,36 @@ use super::storage_engine::StorageEngine;
 
 /// The most commands in one batch.
 const MAX_VERBS: usize = 512;
-/// The bytes of outcomes from which on a batch takes no more commands.
+/// How many bytes of outcomes a batch has when it takes no more commands.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// How long a batch waits for more commands, and again as long as some come. Timers are coarse: a wait in which nothing
-/// comes takes some 70 µs, less than a sync on most disks.
+/// How long a batch waits for the next command; it waits again after each one. Timers are coarse: a wait in which no
+/// command comes takes some 70 µs, which is less than a sync on most disks.
 const GRACE: Duration = Duration::from_micros(20);
 /// How long a batch waits in all.
 const MOST_GRACE: Duration = Duration::from_micros(200);
-/// The most commands that a batch waits for: so many are worth a sync, and the others come while it is made.
+/// The most siblings that a batch waits for. This many commands are worth a sync, and the others come while it is made.
 const MOST_AWAITED: usize = 32;
-/// The most batches in a row that don't wait before one does again.
+/// The most batches in a row that do not wait.
 const MOST_SKIPPED: u32 = 64;
 
-/// Whether it is worth waiting for more.
+/// Decides whether a batch waits for more commands, and learns from the waits before.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    // How many of the next batches don't wait.
+    // How many of the next batches do not wait.
     skips: u32,
-    // How many won't after the next wait in which nothing comes.
+    // How many batches do not wait after the next wait in which no command comes.
     next_skips: u32,
 }
 
 impl Patience {
-    /// Whether the batch that begins now may wait.
+    /// Returns whether the batch that begins now may wait.
     fn may_wait(&mut self) -> bool {
         let may_wait = self.skips == 0;
         self.skips = self.skips.saturating_sub(1);
         may_wait
     }
 
-    /// Learns from a wait whether something came.
+    /// Learns whether a command came during a wait.
     fn has_waited(&mut self, for_something: bool) {
         if for_something {
             *self = Self::default();
@@ -60,7 +62,7 @@ pub(super) struct Load {
     commands: usize,
     bytes: usize,
     step: usize,
-    /// Who asked for the store to be closed: nothing after that is taken.
+    /// The sender for the answer to a `Close` command. Nothing after that command is taken.
     pub(super) close: Option<oneshot::Sender<()>>,
 }
 
@@ -69,12 +71,12 @@ impl Load {
         self.close.is_some() || self.commands >= MAX_VERBS || self.bytes >= MAX_BYTES || self.step >= E::MAX_STEP
     }
 
-    /// Whether it has taken nothing.
+    /// Returns whether it has taken nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.commands == 0
     }
 
-    /// Takes the next command, if one is there and has room.
+    /// Takes the next command, if there is one and it has room.
     pub(super) fn take<E: StorageEngine>(&mut self, queue: &mut Receiver<Command<E>>) -> Option<Command<E>> {
         if self.is_full::<E>() {
             return None;
@@ -93,7 +95,8 @@ impl Load {
         }
     }
 
-    /// Waits a moment for more, while it has little and some of `live` runs may be about to send.
+    /// Waits a moment for more commands, if the batch has few and some of the `siblings` may be about to send theirs.
+    /// `siblings` is the number of runs under way.
     pub(super) fn gather<E: StorageEngine>(&self, queue: &Receiver<Command<E>>, live: usize, patience: &mut Patience) {
         let wanted = live.min(MOST_AWAITED);
         let missing = |there: usize| wanted.saturating_sub(self.commands + there);

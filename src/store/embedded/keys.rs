@@ -4,29 +4,29 @@
 //! |---|---|---|
 //! | `r` id | the record ([`codec`](crate::codec)) | one per operation |
 //! | `c` id fence index | up to 4,000 bytes | a chunk of an outcome over 3 KiB |
-//! | `e` expires number | ids and fences, checksum | which records are forgotten then ([`listing`](super::listing)) |
-//! | `n` number | ids and fences, checksum | which runs were claimed in a batch, until all of them have ended |
-//! | `i` since id | fence | which operations were interrupted |
-//! | `g` id fence | | whose chunks are to be removed: a tombstone |
-//! | `m` name | | what is said of the store as a whole |
+//! | `e` expires number | ids and fences, checksum | lists records that expire then ([`listing`](super::listing)) |
+//! | `n` number | ids and fences, checksum | lists the runs that a batch claimed, until all of them have ended |
+//! | `i` since id | fence | one per interrupted operation |
+//! | `g` id fence | | a tombstone: the outcome's chunks are to be removed |
+//! | `m` name | | a value about the store as a whole |
 //!
 //! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4.
-//! All keys of a record stand in one map, so that one batch writes them together.
+//! All keys of a record are in one map, so that one batch writes them together.
 
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
 
-/// The most bytes of an outcome in one value: with an engine's own framing it stays below 4 KiB.
+/// The most bytes of an outcome in one value. With an engine's own framing a value stays below 4 KiB.
 pub(super) const CHUNK_BYTES: usize = 4_000;
 
-/// The version of this layout and the codec's.
+/// The key of the version of this layout and of the codec.
 pub(super) const FORMAT: &[u8] = b"mformat";
-/// The number of this opening.
+/// The key of the boot number.
 pub(super) const BOOT: &[u8] = b"mboot";
-/// The number of records, the latest time seen, the sum of the numbers of all `e` and `n` entries, which wraps, the
-/// bytes of all outcomes, below which number the entries are that it counts, and the numbers of those that were about
-/// to be removed and are not counted. See [`totals`](super::totals).
+/// The key of the totals: the number of records, the latest time seen, the sum of the numbers of all `e` and `n`
+/// entries (which wraps), the bytes of all outcomes, the number below which entries are counted, and the numbers of
+/// entries that were about to be removed and are not counted. See [`totals`](super::totals).
 pub(super) const TOTALS: &[u8] = b"mtotals";
 
 pub(super) fn record(id: &RecordId) -> [u8; 33] {
@@ -35,14 +35,14 @@ pub(super) fn record(id: &RecordId) -> [u8; 33] {
     key
 }
 
-/// The key of an entry that lists runs.
+/// Returns the key of an entry that lists runs.
 pub(super) fn claimed(number: u64) -> [u8; 9] {
     let mut key = [b'n'; 9];
     key[1..].copy_from_slice(&number.to_be_bytes());
     key
 }
 
-/// The key of an entry that lists records that are forgotten then.
+/// Returns the key of an entry that lists records that expire at that time.
 pub(super) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
     let mut key = [b'e'; 17];
     key[1..9].copy_from_slice(&expires.as_millis().to_be_bytes());
@@ -50,7 +50,7 @@ pub(super) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
     key
 }
 
-/// Whether this is the key of an entry that lists records.
+/// Returns whether this is the key of an entry that lists records.
 pub(super) fn is_entry(key: &[u8]) -> bool {
     key.starts_with(RUNNING) || key.starts_with(EXPIRY)
 }
@@ -69,17 +69,17 @@ pub(super) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
     key
 }
 
-/// What the keys of all chunks of an outcome begin with.
+/// Returns the prefix of the keys of all chunks of an outcome.
 pub(super) fn chunks_of(id: &RecordId, fence: Fence) -> [u8; 41] {
     of_outcome(b'c', id, fence)
 }
 
-/// The tombstone of an outcome whose record is gone.
+/// Returns the key of the tombstone of an outcome whose record is gone.
 pub(super) fn tombstone(id: &RecordId, fence: Fence) -> [u8; 41] {
     of_outcome(b'g', id, fence)
 }
 
-/// What all chunks of the outcome in a tombstone begin with.
+/// Returns the prefix of the keys of all chunks that a tombstone leads to.
 pub(super) fn buried(tombstone: &[u8]) -> Vec<u8> {
     let mut prefix = tombstone.to_vec();
     if let Some(tag) = prefix.first_mut() {
@@ -88,30 +88,30 @@ pub(super) fn buried(tombstone: &[u8]) -> Vec<u8> {
     prefix
 }
 
-/// The keys of the chunks of an outcome of `length` bytes.
+/// Returns the keys of the chunks of an outcome of `length` bytes.
 pub(super) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<Item = [u8; 45]> {
     let count = length.div_ceil(CHUNK_BYTES as u64);
     (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| chunk(&id, fence, index))
 }
 
-/// The number at the end of a key of an entry that lists records, or of an item in such an entry.
+/// Returns the number at the end of the key of a listing entry, or of an item in such an entry.
 pub(super) fn number_of(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
 }
 
-/// All keys of one kind.
+/// The prefixes of the kinds of keys.
 pub(super) const RECORDS: &[u8] = b"r";
 pub(super) const EXPIRY: &[u8] = b"e";
 pub(super) const RUNNING: &[u8] = b"n";
 pub(super) const INTERRUPTED: &[u8] = b"i";
 pub(super) const TOMBSTONES: &[u8] = b"g";
 
-/// The id that these bytes end with.
+/// Returns the id that the key ends with.
 pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {
     key.last_chunk().copied().map(RecordId::from_bytes)
 }
 
-/// The time in an index key.
+/// Returns the time in an index key.
 pub(super) fn time_of(key: &[u8]) -> Option<Timestamp> {
     let bytes = key.get(1..9)?.try_into().ok()?;
     Some(Timestamp::from_millis(u64::from_be_bytes(bytes)))

@@ -1,9 +1,9 @@
-//! Entries that list many records: those of one batch that are forgotten at one time, and those that it claimed.
+//! Entries that list many records: those of one batch that expire at one time, and those that it claimed.
 //!
-//! An engine's cost goes by the key, so a batch writes one entry where each record would need one. Nothing is taken out
-//! of an entry when a record changes: who reads it compares what it says with the record, and passes over what is not
-//! so any more. Which records there are is read from these entries at every opening, so each has a checksum, and the
-//! totals say the sum of their numbers, so that none is lost unnoticed.
+//! An engine's costs depend on the number of keys, so a batch writes one entry instead of one for each record. When a
+//! record changes, its entries stay as they are: a reader compares an entry with the record, and ignores what is
+//! outdated. These entries are read at every opening to find out which records there are. So each has a checksum, and
+//! the totals have the sum of their numbers, so that the loss of an entry is noticed.
 
 use std::collections::BTreeMap;
 
@@ -18,19 +18,19 @@ use crate::record::Fence;
 const ID_BYTES: usize = 32;
 /// An id and its fence.
 const ITEM_BYTES: usize = ID_BYTES + 8;
-/// The most in one entry, so that it stays below 4 KiB.
+/// The most bytes in one entry, so that it stays below 4 KiB.
 const LIST_BYTES: usize = 100 * ITEM_BYTES;
 
-/// What a batch has to list.
+/// The listing entries of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Listings {
     expiring: BTreeMap<Timestamp, Vec<u8>>,
-    // The entry that claims go to, and those before it, which are full.
+    // The entry that claims are added to, and earlier ones, which are full.
     claimed: Claimed,
     full: Vec<Claimed>,
 }
 
-/// An entry of claimed ones.
+/// An entry that lists claimed operations.
 #[derive(Debug, Default)]
 struct Claimed {
     number: u64,
@@ -38,12 +38,12 @@ struct Claimed {
 }
 
 impl Listings {
-    /// Lists a record as forgotten then.
+    /// Lists a record as expiring at `expires`.
     pub(super) fn expiring(&mut self, expires: Timestamp, id: &RecordId, fence: Fence) {
         append(self.expiring.entry(expires).or_default(), id, fence);
     }
 
-    /// Lists a record as claimed; says the number of its entry. `next` gives a new one.
+    /// Lists a record as claimed, and returns the number of its entry. `next` returns a new number.
     pub(super) fn claimed(&mut self, id: &RecordId, fence: Fence, next: impl FnOnce() -> u64) -> u64 {
         if self.claimed.list.is_empty() || self.claimed.list.len() == LIST_BYTES {
             let new = Claimed { number: next(), list: Vec::new() };
@@ -53,7 +53,7 @@ impl Listings {
         self.claimed.number
     }
 
-    /// Forgets an entry of claimed ones that is not written yet; says whether it is such a one.
+    /// Forgets an entry of claims that is not written yet. Returns whether there was one with this number.
     pub(super) fn forget(&mut self, number: u64) -> bool {
         if self.claimed.number == number && !self.claimed.list.is_empty() {
             self.claimed = Claimed::default();
@@ -64,7 +64,7 @@ impl Listings {
         self.full.len() < before
     }
 
-    /// Puts all that was listed into `writes`, and says the sum of the entries' numbers. `next` gives numbers.
+    /// Puts all entries into `writes`, and returns the sum of their numbers. `next` returns new numbers.
     pub(super) fn write(&mut self, writes: &mut Writes, mut next: impl FnMut() -> u64) -> u64 {
         let mut sum = 0_u64;
         let mut write = |number: u64, key: &[u8], items: &[u8]| {
@@ -94,7 +94,7 @@ fn value(key: &[u8], items: &[u8]) -> Vec<u8> {
     [items, &checksum(key, items)].concat()
 }
 
-/// The records that an entry lists, or `None` if it is damaged.
+/// Returns the records that an entry lists, or `None` if it is damaged.
 pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Vec<(RecordId, Fence)>> {
     let (items, sum) = value.split_last_chunk::<CHECKSUM_BYTES>()?;
     let (items, []) = items.as_chunks::<ITEM_BYTES>() else { return None };
@@ -108,13 +108,13 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Vec<(RecordId, Fence)>> {
     items.iter().map(record).collect()
 }
 
-/// The value of an entry without the first `count` of its records.
+/// Returns the value of an entry without the first `count` of its records.
 pub(super) fn rest(key: &[u8], old: &[u8], count: usize) -> Vec<u8> {
     let items = old.len().saturating_sub(CHECKSUM_BYTES);
     value(key, old.get(count * ITEM_BYTES..items).unwrap_or_default())
 }
 
-/// Whether an entry of expiries that was made after the one of this number names a record.
+/// Returns whether a later entry of expiries than the one with this number lists a record.
 pub(super) fn is_named_after<E: StorageEngine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
     for entry in scan(engine, keys::EXPIRY) {
         let (key, value) = entry?;

@@ -1,4 +1,4 @@
-//! Opening: directory, lock, engine, format, boot number, and the runs that the last process left.
+//! Opens a store: its directory, lock, engine, format and boot number, and the runs that the last process left.
 
 use std::convert::Infallible;
 use std::io;
@@ -30,14 +30,14 @@ use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::OpenError;
 
-/// The version of the layout in `keys.rs` and of the codec. No release has written those before it.
+/// The version of the layout in `keys.rs` and of the codec. No release has written the versions before it.
 const FORMAT: u8 = 3;
 /// The most runs of an earlier process that are marked as interrupted in one batch.
 const CUT_PER_BATCH: usize = 512;
-/// How often it is looked whether another process has let a directory go.
+/// How often an opening checks whether another process has closed a directory.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How a store is set up.
+/// The settings of a store.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup<E: StorageEngine> {
     pub(crate) engine: E::Options,
@@ -57,13 +57,14 @@ impl<E: StorageEngine> Setup<E> {
             let (tends, tended) = mpsc::channel();
             spawn("idempotency-writer", move || writer::run(&writing, commands))?;
             spawn("idempotency-watchdog", move || watchdog::run(&watched, &path, &lock, tends))?;
-            // An error: it tends. There is nobody else who could say anything.
+            // This returns an error when the watchdog tends the engine. Nothing else holds the sender.
             let _: Result<Infallible, _> = tended.recv();
             Ok(Embedded::new(shared, sender))
         })
     }
 
-    /// Opens the store in `path`, and waits for at most `patience` where another process, or another opening, has it.
+    /// Opens the store in `path`, and waits for at most `patience` while another process, or another opening, has it
+    /// open.
     pub(crate) fn open_within(self, path: &Path, patience: Duration) -> Result<Embedded<E>, OpenError> {
         let began = Instant::now();
         loop {
@@ -74,19 +75,19 @@ impl<E: StorageEngine> Setup<E> {
         }
     }
 
-    /// Opens the store, but starts no threads.
+    /// Opens the store without starting any threads.
     pub(super) fn prepare(self, path: &Path) -> Result<StoreState<E>, OpenError> {
-        // It is given up last, whatever the opening comes to: after the engine's own.
+        // The lock is given up last, after the engine's own, however the opening ends.
         let lock = directory::acquire(path)?;
-        // The lock file is durable before the engine makes its files: without it they would be taken for somebody
-        // else's. And what a process that was killed has left with the operating system is made durable first: an
-        // engine may build a durable snapshot on it, and after a power cut that lost it there would be nothing under
+        // The lock file is made durable before the engine makes its files: without it they would be taken for another
+        // program's. The files that a killed process has left with the operating system are made durable first, too: an
+        // engine may build a durable snapshot on them, and if a power cut then lost them, there would be nothing under
         // the snapshot.
         directory::sync(path)?;
         let was_used = lock.is_complete().map_err(io_error("reading the lock file in", path))?;
         let open = || guarded(path, || E::open(&self.engine, path, was_used));
         let engine = match open() {
-            // What the files hold is no database. Where the operating system has refused something, they may hold one.
+            // These files are not a database. If the operating system has refused an operation, they may be one.
             Err(OpenError::Database { reason, .. }) if !was_used => {
                 directory::set_aside(path, &reason)?;
                 open()?
@@ -100,7 +101,7 @@ impl<E: StorageEngine> Setup<E> {
         guarded(path, || watchdog::nudging(engine, start))
     }
 
-    /// Takes a new boot number and says of the last process's runs that they were interrupted, all of it durable.
+    /// Takes a new boot number and marks the last process's runs as interrupted, durably.
     fn start(self, path: &Path, engine: &E, lock: &Lock, was_used: bool) -> Result<StoreState<E>, OpenError> {
         let (shared, is_whole) = self.read(path, engine.clone(), lock, was_used)?;
         let failed = |reason: String| broken(path, &reason);
@@ -120,7 +121,7 @@ impl<E: StorageEngine> Setup<E> {
         Ok(shared)
     }
 
-    /// What the store is, from what the engine holds; and whether all that lists the records is whole.
+    /// Reads the state of the store from the engine. Returns also whether the listing entries are whole.
     fn read(self, path: &Path, engine: E, lock: &Lock, was_used: bool) -> Result<(StoreState<E>, bool), OpenError> {
         let unreadable = |error: ReadError| broken(path, &error.to_string());
         let meta = |key: &[u8]| {
@@ -141,8 +142,8 @@ impl<E: StorageEngine> Setup<E> {
         let totals = known(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
         let listed = Present::load(&engine, totals.count, &totals.entries).map_err(unreadable)?;
         let (cut, cut_bytes) = cut_off(&engine, &listed.cut);
-        // Where some are lost, every step says a sum that they don't have, until the repair has listed all: if it is
-        // interrupted, the next opening finds that out.
+        // If some entries are lost, every step writes a sum that does not fit the rest, until the repair has listed all
+        // records: if the repair is interrupted, the next opening finds that out.
         let numbers = listed.numbers.wrapping_add(u64::from(!listed.is_whole));
         let shared = StoreState {
             path: path.into(),
@@ -169,7 +170,7 @@ impl<E: StorageEngine> Setup<E> {
     }
 }
 
-/// Marks a slice of the runs that the last process left; says whether there were any.
+/// Marks a slice of the runs that the last process left as interrupted. Returns whether there were any.
 fn cut_short<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Result<bool, String> {
     let mut batch = Batch::new(shared, engine);
     let any = cut_some_short(&mut batch)?;
@@ -177,7 +178,7 @@ fn cut_short<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Result<boo
     Ok(any)
 }
 
-/// Adds a slice of them to `batch`.
+/// Adds the marks of a slice of these runs to `batch`.
 pub(super) fn cut_some_short<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
     let (mut cut, mut any) = (0, false);
     for entry in scan(batch.engine, keys::RUNNING) {
@@ -189,7 +190,8 @@ pub(super) fn cut_some_short<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Resu
             batch.divide();
             cut += 1;
         }
-        // The entry goes after the records that it lists: what is written of the batch may end between two of them.
+        // The entry is removed after the records that it lists are written, because a batch may be interrupted between
+        // two of them.
         batch.erase_entry(key);
         if cut >= CUT_PER_BATCH {
             break;
@@ -198,10 +200,10 @@ pub(super) fn cut_some_short<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Resu
     Ok(any)
 }
 
-/// Marks a run, unless it had ended.
+/// Marks a run as interrupted, unless it had ended.
 fn cut_one<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId, fence: Fence, number: u64) -> Result<(), String> {
     let Err(error) = batch.cut_short(id) else { return Ok(()) };
-    // A newer entry knows until when it is refused.
+    // A later entry says until when the key is refused.
     let is_listed = listing::is_named_after(batch.engine, id, number).map_err(|error| error.to_string())?;
     if !is_listed {
         batch.refuse_damaged(id, fence, &error);
@@ -221,8 +223,8 @@ fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
     }
 }
 
-/// A value that says something of the store as a whole. It is there from the first opening on, and nothing is guessed
-/// in its place: fences would come back, and time would turn back.
+/// Reads a value about the store as a whole. It is there from the first opening on. If it cannot be read, no value is
+/// guessed for it: fences would repeat, and time would go back.
 fn known<T>(
     path: &Path,
     opened_before: bool,
@@ -240,10 +242,10 @@ fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// How many records the last step wrote that its totals don't count, as it was interrupted before them, and the bytes of
-/// their outcomes.
+/// Returns how many records the last step wrote that its totals do not count, because it was interrupted before them,
+/// and the bytes of their outcomes.
 fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
-    // Those that can't be read are found again by whoever asks for them.
+    // A record that cannot be read is found when a request asks for it.
     let written = |cut: &&Cut| read::head(engine, cut.id).ok().flatten().filter(|record| record.fence == cut.fence);
     let written: Vec<_> = cut.iter().filter_map(|cut| Some((cut, written(&cut)?))).collect();
     let count = written.iter().filter(|(cut, _)| !cut.is_counted).count();
@@ -251,14 +253,14 @@ fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
     (count as u64, u64::try_from(bytes).unwrap_or(0))
 }
 
-/// Calls what opens. An engine may panic on some damaged files, and where the last write fails as its handles go.
+/// Calls `open`. An engine may panic on some damaged files, and if the last write fails when its handles are released.
 fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
     let opened = catch_unwind(AssertUnwindSafe(open));
     opened.unwrap_or_else(|payload| {
         let said = payload.downcast_ref::<String>().map_or("", String::as_str);
         let reason = format!("the database panicked while it was opened: {said}");
-        // So the standard library shows an error of the operating system, which an engine may unwrap: no thread can be
-        // started, say. That says nothing of the files.
+        // The standard library shows an error of the operating system in this form, and an engine may unwrap one, for
+        // example because no thread can be started. It says nothing about the files.
         let is_refused = said.contains("Os { code");
         Err(if is_refused { io_error("opening", path)(io::Error::other(reason)) } else { broken(path, &reason) })
     })
@@ -275,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    // sled panics where it can start no thread, and on some damaged files.
+    // sled panics if it can start no thread, and on some damaged files.
     #[test]
     fn a_panic_of_the_engine_is_the_operating_system_s_refusal_if_it_says_so() {
         let path = Path::new("nowhere");

@@ -1,11 +1,11 @@
-//! What memory knows without a read: which records there may be, and which runs are under way. Who asks for a new key,
-//! which is what most do, is told so at once.
+//! What memory knows without a read: which records there may be, and which runs are under way. Most requests ask for a
+//! new key, and they are answered at once.
 //!
-//! A read may wait for whatever batch is being written, and holds up the thread it is made on. So of every record id a
-//! few bytes are kept, and counted: "none" is certain, "there may be one" is looked up. A record is put in before it is
-//! written and taken out after its deletion is durable, so the count never falls short. At the opening it is made from
-//! the entries that list the records, if they are whole, or else from the records themselves
-//! ([`repair`](super::repair)).
+//! A read may wait for the batch that is being written, and it blocks its thread meanwhile. So a few bytes of every
+//! record id are kept and counted: if none is found, there certainly is no record; if one is found, the store is read.
+//! A record is put in before it is written and taken out after its deletion is durable, so the count is never too low.
+//! When a store is opened, the counts are made from the entries that list the records, if these are whole, or else from
+//! the records themselves ([`repair`](super::repair)).
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,38 +19,39 @@ use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::{Fence, Record};
 
-/// The most records that memory is reserved for at the opening.
+/// The most records that memory is reserved for when a store is opened.
 const MOST_AT_FIRST: usize = 1 << 20;
 
-/// How many records have each tag, which is a part of their ids. It takes some 20 bytes for each record.
+/// How many records have each tag, which is a part of an id. It takes some 20 bytes for each record.
 #[derive(Debug)]
 pub(super) struct Present {
     tags: DashMap<u32, u32, RandomState>,
 }
 
-/// What the entries that list the records say.
+/// What the listing entries say.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) present: Present,
-    /// The sum of their numbers.
+    /// The sum of the entries' numbers.
     pub(super) numbers: u64,
-    /// Whether they are as they were written, and all there.
+    /// Whether the entries are undamaged and complete.
     pub(super) is_whole: bool,
     pub(super) cut: Vec<Cut>,
 }
 
-/// A record that the last step lists, which was interrupted before its totals: they don't count it.
+/// A record that is listed by the last step, if that was interrupted before its totals were written. The totals do not
+/// count it.
 #[derive(Debug)]
 pub(super) struct Cut {
     pub(super) id: RecordId,
     pub(super) fence: Fence,
-    /// Whether it was there before, as a run that the step completed.
+    /// Whether the record was there before, as a run that the step completed.
     pub(super) is_counted: bool,
 }
 
 impl Present {
-    /// Reads the entries of a store that holds `count` records: every one is listed, as running or with its expiry.
-    /// `said` is what the store says of the entries.
+    /// Reads the listing entries of a store that holds `count` records. Every record is listed, as running or with its
+    /// expiry. `said` is what the totals say about the entries.
     pub(super) fn load<E: StorageEngine>(engine: &E, count: u64, said: &Entries) -> Result<Listed, ReadError> {
         let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MOST_AT_FIRST);
         let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
@@ -91,22 +92,22 @@ impl Present {
         Ok(Listed { present, numbers: sum, is_whole, cut })
     }
 
-    /// Forgets all, at an opening.
+    /// Forgets all records, while a store is opened.
     pub(super) fn clear(&self) {
         self.tags.clear();
     }
 
-    /// Whether there may be a record of `id`. "No" is certain.
+    /// Returns whether there may be a record of `id`. `false` is certain.
     pub(super) fn may_have(&self, id: &RecordId) -> bool {
         self.tags.contains_key(&tag(id))
     }
 
-    /// Before a record is written that was not there.
+    /// Counts a new record, before it is written.
     pub(super) fn insert(&self, id: &RecordId) {
         *self.tags.entry(tag(id)).or_insert(0) += 1;
     }
 
-    /// After a record was deleted, durably.
+    /// Uncounts a record, after its deletion is durable.
     pub(super) fn remove(&self, id: &RecordId) {
         let last = |_: &u32, count: &mut u32| {
             *count = count.saturating_sub(1);
@@ -116,35 +117,36 @@ impl Present {
     }
 }
 
-/// The first bytes of an id, which is a digest.
+/// Returns the first bytes of an id, which is a digest.
 fn tag(id: &RecordId) -> u32 {
     let [first, second, third, fourth, ..] = *id.as_bytes();
     u32::from_be_bytes([first, second, third, fourth])
 }
 
-/// The runs under way whose claims are on disk. The writer knows them without a read, and knows when all those of one
-/// entry have ended, so that it goes too. Runs of an earlier process were marked interrupted before the store was open.
+/// The runs under way whose claims are on disk. The writer knows them without a read, and knows when all runs of an
+/// entry have ended, so that the entry can be removed. Runs of an earlier process were marked as interrupted before the
+/// store was open.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     // Each run's record, and the number of the entry that lists it.
     live: HashMap<RecordId, (Record<Stored>, u64), RandomState>,
-    // How many of an entry's runs have not ended.
+    // How many runs of each entry have not ended.
     left: HashMap<u64, usize, RandomState>,
 }
 
 impl Runs {
-    /// The record of a run under way.
+    /// Returns the record of a run under way.
     pub(super) fn get(&self, id: &RecordId) -> Option<&Record<Stored>> {
         self.live.get(id).map(|(record, _)| record)
     }
 
-    /// A run begins, listed in the entry of this number.
+    /// Adds a run that is listed in the entry with this number.
     pub(super) fn begin(&mut self, id: RecordId, record: Record<Stored>, entry: u64) {
         self.live.insert(id, (record, entry));
         *self.left.entry(entry).or_default() += 1;
     }
 
-    /// A run has ended. Says the number of its entry if it was the last one there.
+    /// Removes a run that has ended. Returns the number of its entry if it was the last one there.
     pub(super) fn end(&mut self, id: &RecordId) -> Option<u64> {
         let (_, entry) = self.live.remove(id)?;
         let left = self.left.get_mut(&entry)?;

@@ -1,7 +1,7 @@
-//! The way to the writer.
+//! The queue between the handles and the writer.
 //!
-//! Who takes says how many it waits for, and is woken once, when so many are there. (The standard library's channel
-//! wakes for each; on two cores, waking took longer than what was waited for.)
+//! The receiver says how many items it waits for, and is woken once, when that many are there. (The standard library's
+//! channel wakes its receiver for each item; on two cores, waking took longer than the wait was meant to be.)
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Puts something in. When it is dropped, the queue is closed.
+/// Puts items in. When it is dropped, the queue is closed.
 pub(super) struct Sender<T>(Arc<Queue<T>>);
 
-/// Takes what is there. When it is dropped, the queue is closed, and what was in it is dropped.
+/// Takes items out. When it is dropped, the queue is closed, and the items in it are dropped.
 pub(super) struct Receiver<T> {
     queue: Arc<Queue<T>>,
-    // What was taken out and not asked for yet.
+    // Items that were taken out of the shared state but not returned by `take` yet.
     taken: VecDeque<T>,
 }
 
@@ -26,18 +26,18 @@ pub(super) struct Closed;
 struct Queue<T> {
     state: Mutex<State<T>>,
     enough: Condvar,
-    // Those that were put in and not taken out yet.
+    // How many items were put in and not taken out yet.
     waiting: AtomicUsize,
 }
 
 struct State<T> {
     items: VecDeque<T>,
-    // How many the receiver waits for; 0: it doesn't wait.
+    // How many items the receiver waits for; 0 if it does not wait.
     wanted: usize,
     is_closed: bool,
 }
 
-/// A queue without bounds.
+/// Creates a queue without bounds.
 pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     let state = State { items: VecDeque::new(), wanted: 0, is_closed: false };
     let queue = Arc::new(Queue { state: Mutex::new(state), enough: Condvar::new(), waiting: AtomicUsize::new(0) });
@@ -58,7 +58,7 @@ impl<T> Queue<T> {
 }
 
 impl<T> Sender<T> {
-    /// Puts `item` in, or gives it back: nobody will take it.
+    /// Puts `item` in, or returns it if the queue is closed and nobody will take it.
     pub(super) fn send(&self, item: T) -> Result<(), T> {
         let mut state = self.0.state();
         if state.is_closed {
@@ -77,7 +77,7 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// How many were put in and not taken out yet.
+    /// Returns how many items were put in and not taken out yet.
     pub(super) fn waiting(&self) -> usize {
         self.0.waiting.load(Ordering::Relaxed)
     }
@@ -91,13 +91,13 @@ impl<T> fmt::Debug for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        // What was sent is still taken.
+        // Items that were sent before are still taken.
         drop(self.0.close());
     }
 }
 
 impl<T> Receiver<T> {
-    /// Waits until `wanted` are there to be taken, or for so long. Says how many there are.
+    /// Waits until `wanted` items can be taken, or until `timeout`. Returns how many there are.
     pub(super) fn wait(&self, wanted: usize, timeout: Duration) -> Result<usize, Closed> {
         let there = |state: &State<T>| self.taken.len() + state.items.len();
         let mut state = self.queue.state();
@@ -114,7 +114,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Takes the first one.
+    /// Takes the first item.
     pub(super) fn take(&mut self) -> Option<T> {
         if self.taken.is_empty() {
             std::mem::swap(&mut self.taken, &mut self.queue.state().items);
@@ -128,7 +128,7 @@ impl<T> Receiver<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let items = std::mem::take(&mut self.queue.close().items);
-        // Not under the lock: what goes may send.
+        // The items are dropped outside the lock, because dropping one may send.
         drop(items);
     }
 }

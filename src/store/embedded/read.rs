@@ -1,10 +1,10 @@
 //! Reads, which do not pass through the writer.
 //!
-//! What memory can't answer is read on a few of the runtime's threads for blocking work: who waits for it can give up
-//! when it takes too long, and the runtime's own threads go on, however long the disk takes.
+//! What memory cannot answer is read on a few of the runtime's threads for blocking work. So a requester can give up
+//! when a read takes too long, and the runtime's own threads go on however slow the disk is.
 //!
 //! A read may meet a batch that is half applied: a record whose chunks are not there yet, or not any more. It is then
-//! made once more, and refused if it still doesn't fit.
+//! tried once more, and refused if the chunks still do not fit.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::key::RecordId;
 use crate::record::{Fence, Record};
 use crate::store::{InterruptedRun, Page, StoreError};
 
-/// The live record of `id`, from memory or from disk.
+/// Returns the live record of `id`, from memory or from disk.
 pub(super) async fn load<E: StorageEngine>(
     shared: &Arc<StoreState<E>>,
     id: RecordId,
@@ -29,9 +29,9 @@ pub(super) async fn load<E: StorageEngine>(
     }
 }
 
-/// What memory knows of `id`. `None`: it has to be read.
+/// Returns what memory knows of `id`, or `None` if it has to be read.
 fn known<E: StorageEngine>(shared: &StoreState<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
-    // What the cache holds is durable: it answers even for a poisoned store.
+    // A record in the cache is durable, so even a poisoned store answers from it.
     if let Some(record) = shared.cache.get(&id) {
         return Some(Ok((*record).clone().live(shared.time.now())));
     }
@@ -42,7 +42,7 @@ fn known<E: StorageEngine>(shared: &StoreState<E>, id: RecordId) -> Option<Resul
     }
 }
 
-/// Calls `read` on a thread where it may take as long as it likes.
+/// Calls `read` on a thread that may block.
 async fn apart<E: StorageEngine, T: Send + 'static>(
     shared: &Arc<StoreState<E>>,
     read: impl FnOnce(&StoreState<E>, &E) -> Result<T, StoreError> + Send + 'static,
@@ -53,7 +53,7 @@ async fn apart<E: StorageEngine, T: Send + 'static>(
         let _reader = reader;
         let Some(engine) = shared.engine() else { return Err(StoreError::unavailable("closed")) };
         let result = shared.guarded(|| read(&shared, &engine));
-        // It may be the last handle.
+        // This may be the last handle.
         shared.let_go(engine);
         result
     });
@@ -73,7 +73,7 @@ fn from_disk<E: StorageEngine>(shared: &StoreState<E>, engine: &E, id: RecordId)
     result.map_err(|error| shared.read_failed(error, id))
 }
 
-/// A page of the interrupted operations, the oldest first.
+/// Returns a page of the interrupted operations, the oldest first.
 pub(super) async fn interrupted<E: StorageEngine>(
     shared: &Arc<StoreState<E>>,
     page: Page,
@@ -108,7 +108,7 @@ fn list_interrupted<E: StorageEngine>(
                     |listed: &InterruptedRun| Some(listed.since) == keys::time_of(key) && page.includes(listed);
                 found.extend(listed.filter(is_meant));
             }
-            // The others can be settled all the same.
+            // The other operations can still be settled.
             Err(error @ ReadError::Corrupt(_)) => {
                 shared.report_damage(id, &shared.read_failed(error, id), "left out of a list");
             }
@@ -118,13 +118,13 @@ fn list_interrupted<E: StorageEngine>(
     Ok(found)
 }
 
-/// The record as it stands, its outcome not yet fetched; expired ones too.
+/// Returns the record, past its expiry or not, without the chunks of its outcome.
 pub(super) fn head<E: StorageEngine>(engine: &E, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
     let Some(bytes) = engine.get(&keys::record(&id))? else { return Ok(None) };
     codec::decode(&id, bytes.as_ref()).map(Some).map_err(|error| ReadError::Corrupt(error.to_string()))
 }
 
-/// The record with its outcome.
+/// Returns the record with its outcome.
 pub(super) fn whole<E: StorageEngine>(engine: &E, id: RecordId, record: &Record<Stored>) -> Result<Record, ReadError> {
     record.form(|outcome| fetch(engine, id, record.fence, outcome))
 }
@@ -135,7 +135,7 @@ fn fetch<E: StorageEngine>(engine: &E, id: RecordId, fence: Fence, outcome: &Sto
         Stored::Chunked { length, digest } => (*length, *digest),
     };
     let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
-    // They stand side by side, so that one look for the first finds most of them.
+    // The chunks are stored side by side, so that looking for the first one finds most of them.
     let mut chunks = scan(engine, &keys::chunks_of(&id, fence));
     for expected in keys::chunks(id, fence, length) {
         match chunks.next().transpose()? {

@@ -1,4 +1,4 @@
-//! The keys that go with a record: itself, what lists it, the chunks of its outcome.
+//! The keys of a record: its own, those that list it, and those of its outcome's chunks.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::store::StoreError;
 /// The bytes that a record adds to an entry that lists it.
 const LISTED_BYTES: usize = 40;
 
-/// How long the key of a damaged record is refused where nothing says until when: as long as that of an interrupted one
-/// by default.
+/// How long the key of a damaged record is refused if nothing says until when. It is as long as that of an interrupted
+/// one by default.
 const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 impl<E: StorageEngine> Batch<'_, E> {
-    /// Says of a run of the last process that it was interrupted.
+    /// Marks a run of the last process as interrupted.
     pub(super) fn cut_short(&mut self, id: RecordId) -> Result<(), StoreError> {
         match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
             Some(Record { state: State::Running { .. }, fence, .. }) => {
@@ -32,13 +32,13 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// Lists when a record that can't be read is forgotten, where nothing else says so. Its key is refused until then.
+    /// Lists when a record that cannot be read expires, if nothing else says so. Its key is refused until then.
     pub(super) fn refuse_damaged(&mut self, id: RecordId, fence: Fence, error: &StoreError) {
         self.shared.report_damage(id, error, "refused for 30 days");
         self.expire(id, fence, self.now.plus(DAMAGED_RETENTION));
     }
 
-    /// Replaces a record by another one, or removes it. `outcome` are the bytes that the new one refers to.
+    /// Replaces a record by another one, or removes it. `outcome` has the bytes that the new one refers to.
     pub(super) fn write_record(
         &mut self,
         id: RecordId,
@@ -66,7 +66,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         if let Some(old) = &old {
             self.leave(id, old);
         }
-        // This is listed already where it has not changed, as by an inquiry.
+        // If the expiry has not changed, as after an inquiry, it is listed already.
         let expires = new.as_ref().and_then(|new| new.expires);
         if let (Some(record), Some(expires)) =
             (&new, expires.filter(|_| expires != old.as_ref().and_then(|old| old.expires)))
@@ -84,7 +84,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         Ok(())
     }
 
-    /// Writes the keys that go with a record, beside its own and those that list when it is forgotten.
+    /// Writes the keys that go with a record, except its own and those that list its expiry.
     fn enter(&mut self, id: RecordId, record: &Record<Stored>, outcome: Bytes) {
         match &record.state {
             State::Running { .. } => {
@@ -107,13 +107,14 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// Removes the keys that go with a record, beside its own and those that list when it is forgotten.
+    /// Removes the keys that go with a record, except its own and those that list its expiry.
     fn leave(&mut self, id: RecordId, record: &Record<Stored>) {
         match &record.state {
             State::Running { .. } if self.step.is_transaction => self.step.ended.push(id),
             State::Running { .. } => self.end_run(&id),
             State::Interrupted { .. } => self.step.writes.remove(&keys::interrupted(record.since, &id)),
-            // There may be hundreds of chunks. Nothing leads to them any more; the sweep removes them bit by bit.
+            // There may be hundreds of chunks. Nothing else leads to them any more; the sweep removes them a few at a
+            // time.
             State::Completed { outcome: Stored::Chunked { .. } } => {
                 self.step.writes.insert(&keys::tombstone(&id, record.fence), Bytes::new());
             }
@@ -121,7 +122,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// A run is over. The entry it is listed in goes with the last one's.
+    /// Ends a run. The entry that lists it is removed with the last of its runs.
     pub(super) fn end_run(&mut self, id: &RecordId) {
         let last = self.shared.runs().end(id);
         if let Some(entry) = last.filter(|entry| !self.step.listings.forget(*entry)) {
@@ -136,7 +137,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         if self.step.is_transaction {
             chunks.for_each(|(key, chunk)| self.step.writes.insert(&key, chunk));
         } else {
-            // First what leads to them, if this process ends before their record does.
+            // The tombstone comes first. It leads to the chunks if this process ends before their record does.
             let tombstone = keys::tombstone(&id, fence);
             self.step.ahead.push((tombstone.to_vec(), Bytes::new()));
             self.step.ahead.extend(chunks.map(|(key, chunk)| (key.to_vec(), chunk)));
@@ -144,13 +145,13 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// Removes a record that can't be read, and what there may be of its outcome.
+    /// Removes a record that cannot be read, and what may be left of its outcome.
     pub(super) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
         self.shared.cache.remove(&id);
-        // How long its outcome was is not known: that stays counted, until the lists are made anew.
+        // The length of its outcome is not known, so its bytes stay counted until the lists are made anew.
         self.erase(&keys::record(&id));
         self.gone.push(id);
-        // Since when it was interrupted, if it was, is not known any more.
+        // If it was interrupted, it is no longer known since when.
         let listed = scan_keys(self.engine, keys::INTERRUPTED).map_while(Result::ok);
         let of_it = listed.filter(|key| keys::id_of(key.as_ref()) == Some(id));
         of_it.for_each(|key| self.step.writes.remove(key.as_ref()));
@@ -159,7 +160,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.overlay.insert(id, None);
     }
 
-    /// Lists a record as one that is forgotten then.
+    /// Lists a record as expiring at `expires`.
     pub(super) fn expire(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
         self.step.listings.expiring(expires, &id, fence);
         self.step.writes.count(LISTED_BYTES);
@@ -167,7 +168,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.step.is_written = true;
     }
 
-    /// Removes an entry that lists records, unless it was already.
+    /// Removes a listing entry, unless it was removed already.
     pub(super) fn erase_entry(&mut self, key: &[u8]) {
         if self.erased.insert(key.to_vec()) {
             let number = keys::number_of(key);
@@ -178,7 +179,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// Whether an entry is removed by this batch.
+    /// Returns whether this batch removes an entry.
     pub(super) fn has_erased(&self, key: &[u8]) -> bool {
         self.erased.contains(key)
     }
@@ -198,14 +199,15 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 }
 
-/// The bytes of a record's outcome.
+/// Returns the length of a record's outcome.
 pub(super) fn outcome_bytes(record: Option<&Record<Stored>>) -> i64 {
     let Some(Record { state: State::Completed { outcome, .. }, .. }) = record else { return 0 };
     i64::try_from(outcome.len()).unwrap_or(i64::MAX)
 }
 
-/// Whether what this change writes may be written key by key: a claim of what there was no record of, and the
-/// completion of a run, unless its outcome is in chunks, which a tombstone leads to until the record does.
+/// Returns whether the keys of this change may be written one by one. They may for a claim of an operation that had no
+/// record, and for the completion of a run, unless its outcome is in chunks, to which a tombstone leads until the
+/// record does.
 fn is_one_by_one(old: Option<&Record<Stored>>, new: Option<&Record<Stored>>) -> bool {
     let was_there = old.map(|old| &old.state);
     match new.map(|new| &new.state) {

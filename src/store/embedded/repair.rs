@@ -1,5 +1,4 @@
-//! Where the entries that list the records are damaged, or some are lost, they are made anew from the records
-//! themselves.
+//! Writes the entries that list the records anew, from the records themselves, if some are damaged or lost.
 
 use std::sync::atomic::Ordering;
 
@@ -15,8 +14,8 @@ use crate::store::StoreError;
 /// How many records, or entries, are written in one batch.
 const PER_BATCH: usize = 512;
 
-/// Reads every record, and lists it; those of runs are said to be interrupted. If the process ends meanwhile, the next
-/// one does it again.
+/// Reads every record and lists it; runs are marked as interrupted. If the process ends meanwhile, the next opening
+/// begins the repair again.
 pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Result<(), String> {
     tracing::error!(
         target: "tower_idempotency", path = %shared.path.display(),
@@ -43,7 +42,7 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
     }
     let old = |key: &E::Value| keys::number_of(key.as_ref()) < first;
     let entries = || [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|kind| scan_keys(engine, kind));
-    // Those from one on that can't be read stay, and are no harm.
+    // Entries from the first unreadable one on stay; they do no harm.
     let outdated: Vec<_> = entries().map_while(Result::ok).filter(old).collect();
     for slice in outdated.chunks(PER_BATCH) {
         let mut batch = Batch::new(shared, engine);
@@ -52,11 +51,11 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
     }
     let sum = entries().map_while(Result::ok).fold(0, |sum: u64, key| sum.wrapping_add(keys::number_of(key.as_ref())));
     shared.numbers.store(sum, Ordering::Relaxed);
-    // With the totals, in which the sum is.
+    // The totals are written, which have the sum.
     Batch::new(shared, engine).commit_totals()
 }
 
-/// Lists a record, past its time or not; one of a run as interrupted.
+/// Lists a record, past its expiry or not. A run is listed as interrupted.
 fn list<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
     match batch.current(id) {
         Ok(Some(record)) => {

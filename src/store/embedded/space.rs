@@ -1,23 +1,24 @@
-//! What is left of the disk.
+//! The limits of a store, and the free space of its disk.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The limits of a store. Where one is reached, no new key is taken.
+/// The limits of a store. If one is reached, new keys are refused.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) max_records: u64,
     pub(crate) max_bytes: u64,
-    /// The bytes of the disk that are left free; `None`: a part of the disk.
+    /// The bytes of the disk that are left free; `None` for a part of the disk.
     pub(crate) min_free: Option<u64>,
 }
 
 /// The most bytes of the disk that are left free by default.
 const MOST: u64 = 1 << 30;
-/// One of so many parts of the disk is left free by default.
+/// By default, one part in this many of the disk is left free.
 const PARTS: u64 = 10;
 
-/// Whether the disk has too little free. It is the writer who looks, as it stands still anyway when the disk does.
+/// Whether the disk has too little free space. The writer checks this, because it stands still anyway when the disk
+/// does.
 #[derive(Debug, Default)]
 pub(super) struct Space {
     is_low: AtomicBool,
@@ -28,13 +29,13 @@ impl Space {
         self.is_low.load(Ordering::Relaxed)
     }
 
-    /// Asks the operating system. Where it doesn't say, nothing is refused.
+    /// Asks the operating system. If it does not say, nothing is refused.
     pub(super) fn look(&self, path: &Path, limits: Limits) {
         if limits.min_free == Some(0) {
             return;
         }
         let is_low = fs4::statvfs(path).is_ok_and(|stats| {
-            // What is free and not available is the system's own, and no user's.
+            // Space that is free but not available is reserved for the system, not for users.
             let (free, available) = (stats.free_space(), stats.available_space());
             let usable = stats.total_space().saturating_sub(free.saturating_sub(available));
             available < limits.min_free.unwrap_or_else(|| by_default(usable))

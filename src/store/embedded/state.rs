@@ -1,4 +1,4 @@
-//! What the handles, the writer and the watchdog share.
+//! The state that the handles, the writer and the watchdog share.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -19,18 +19,19 @@ use crate::record::Fence;
 use crate::slots::Slots;
 use crate::store::{Health, StoreError};
 
-/// The reason that a store gives whose engine has panicked.
+/// The reason that a store gives if its engine has panicked.
 pub(crate) const PANICKED: &str = "the database panicked";
 
-/// How long a write may take before it is reported as slow.
+/// How long a write may take before the store is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
-/// How long a write may take before no new key is taken until it is over.
+/// How long a write may take before new keys are refused until it is over.
 const LATE: Duration = Duration::from_millis(2_500);
-/// How many commands may wait for the writer before no new key is taken.
+/// How many commands may wait for the writer before new keys are refused.
 const MOST_WAITING: usize = 4_096;
-/// How many threads read at a time.
+/// How many threads may read at a time.
 pub(super) const READERS: u32 = 4;
-/// Fences of one boot: 2^40. The boot number has the 23 bits above, so that a fence fits a signed 64-bit column.
+/// How many bits the fences of one boot have: there are 2^40. The boot number has the 23 bits above, so that a fence
+/// fits a signed 64-bit column.
 pub(super) const BOOT_SHIFT: u32 = 40;
 pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
 
@@ -49,30 +50,30 @@ pub(super) struct StoreState<E: StorageEngine> {
     pub(super) count: AtomicU64,
     /// The bytes of all outcomes.
     pub(super) bytes: AtomicU64,
-    /// The sum of the numbers of all entries that list records.
+    /// The sum of the numbers of all listing entries.
     pub(super) numbers: AtomicU64,
-    /// The number of this opening: the upper bits of all its fences.
+    /// The number of this opening, which is the upper part of all its fences.
     pub(super) boot: u64,
     pub(super) next_fence: AtomicU64,
     /// When the batch under way began.
     pub(super) batch: Mutex<Option<Instant>>,
-    /// What is left of the disk.
+    /// The free space of the disk.
     pub(super) space: Space,
-    /// Who may read from the disk.
+    /// Permits to read from the disk.
     pub(super) readers: Arc<Semaphore>,
     pub(super) closed: AtomicBool,
     pub(super) poison: OnceLock<String>,
-    /// The directory's lock: it is given up after the engine's own.
+    /// The directory's lock, which is given up after the engine's own.
     pub(super) lock: Lock,
 }
 
 impl<E: StorageEngine> StoreState<E> {
-    /// The engine, unless the store is closed. Who has it lets it go with [`let_go`](Self::let_go).
+    /// Returns the engine, unless the store is closed. The caller releases it with [`let_go`](Self::let_go).
     pub(super) fn engine(&self) -> Option<E> {
         self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lets a handle of the engine go. The last one may write once more, and panic where that fails.
+    /// Releases a handle of the engine. The last one may write once more, and panics if that fails.
     pub(super) fn let_go(&self, engine: E) {
         if catch_unwind(AssertUnwindSafe(|| engine.close())).is_err() {
             self.poison("the database panicked while it was closed".to_owned());
@@ -87,7 +88,7 @@ impl<E: StorageEngine> StoreState<E> {
         })
     }
 
-    /// Refuses everything from now on.
+    /// Poisons the store: it refuses everything from now on.
     pub(super) fn poison(&self, reason: String) {
         let mut first = false;
         let reason = self.poison.get_or_init(|| {
@@ -100,8 +101,8 @@ impl<E: StorageEngine> StoreState<E> {
         }
     }
 
-    /// What the caller is told of a read that failed. One that the operating system or the engine refused poisons the
-    /// store, as a write does.
+    /// Returns what the caller is told of a failed read. If the operating system or the engine refused the read, the
+    /// store is poisoned, as by a failed write.
     pub(super) fn read_failed(&self, error: ReadError, id: RecordId) -> StoreError {
         match error {
             ReadError::Corrupt(reason) => StoreError::Corrupt { id, reason },
@@ -112,13 +113,13 @@ impl<E: StorageEngine> StoreState<E> {
         }
     }
 
-    /// Counts and logs a damaged record that nobody asked for.
+    /// Counts and logs a damaged record that no request asked for.
     pub(super) fn report_damage(&self, id: RecordId, error: &StoreError, what: &str) {
         self.slots.tally.corrupt.fetch_add(1, Ordering::Relaxed);
         tracing::error!(target: "tower_idempotency", record_id = id.short(), %error, "a damaged record is {what}");
     }
 
-    /// Refuses everything if the store is poisoned or closed.
+    /// Returns an error if the store is poisoned or closed.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let reason = match self.poison.get() {
             Some(reason) => format!("poisoned, restart the process: {reason}"),
@@ -128,7 +129,7 @@ impl<E: StorageEngine> StoreState<E> {
         Err(StoreError::unavailable(reason))
     }
 
-    /// Whether a write, sync or read has failed.
+    /// Returns whether a write, sync or read has failed.
     pub(super) fn is_poisoned(&self) -> bool {
         self.poison.get().is_some()
     }
@@ -141,23 +142,25 @@ impl<E: StorageEngine> StoreState<E> {
         Ok(Fence(fence))
     }
 
-    /// A number for an entry that lists records, later than those before. It is one of the fences', which are not that
-    /// many in one boot that they run out.
+    /// Returns a number for a listing entry, later than all before. It is taken from the fences, of which one boot has
+    /// enough for both.
     pub(super) fn next_number(&self) -> u64 {
         self.next_fence.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A number that no entry has: those before were given earlier, and those from it on come later.
+    /// Returns a number that no entry has: earlier entries have lower numbers, and later ones have this number or a
+    /// higher one.
     pub(super) fn unused_number(&self) -> u64 {
         self.next_fence.load(Ordering::Relaxed)
     }
 
-    /// The runs under way. Only the writer asks.
+    /// Returns the runs under way. Only the writer calls this.
     pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is room for one more record, beside so many others and so many bytes of outcomes.
+    /// Returns an error if there is no room for one more record, when the commands before have added `records` records
+    /// and `bytes` bytes of outcomes.
     pub(super) fn check_room(&self, records: i64, bytes: i64) -> Result<(), StoreError> {
         let Limits { max_records, max_bytes, .. } = self.limits;
         let full = |limit| Err(StoreError::Full { limit });
@@ -170,7 +173,7 @@ impl<E: StorageEngine> StoreState<E> {
         if self.space.is_low() { full("min_free_space") } else { Ok(()) }
     }
 
-    /// Refuses new keys while so many commands wait that, or the batch under way takes so long that, the writer is behind.
+    /// Refuses a new key while the writer is behind: too many commands wait, or the batch under way takes too long.
     pub(super) fn check_load(&self, waiting: usize) -> Result<(), StoreError> {
         self.check_queue(waiting)?;
         if self.batch_age().is_some_and(|age| age >= LATE) {
@@ -179,7 +182,7 @@ impl<E: StorageEngine> StoreState<E> {
         Ok(())
     }
 
-    /// Refuses what can be refused while so many commands wait for the writer.
+    /// Refuses a command that may be refused, while too many commands wait for the writer.
     pub(super) fn check_queue(&self, waiting: usize) -> Result<(), StoreError> {
         self.check()?;
         if waiting >= MOST_WAITING {
@@ -188,7 +191,7 @@ impl<E: StorageEngine> StoreState<E> {
         Ok(())
     }
 
-    /// How long the batch under way has taken so far.
+    /// Returns how long the batch under way has taken so far.
     pub(super) fn batch_age(&self) -> Option<Duration> {
         self.batch.lock().unwrap_or_else(PoisonError::into_inner).map(|started| started.elapsed())
     }
@@ -209,20 +212,20 @@ impl<E: StorageEngine> StoreState<E> {
 }
 
 impl<E: StorageEngine> Drop for StoreState<E> {
-    /// The last handle is gone and nobody called `close`.
+    /// Closes the engine, because the last handle is gone and nobody called `close`.
     fn drop(&mut self) {
         let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(engine) = engine {
             self.let_go(engine);
         }
-        // Otherwise the watchdog does so, once that is the case.
+        // Otherwise the watchdog gives the lock up, once the engine is closed.
         if E::is_closed(&self.path) {
             self.lock.give_up();
         }
     }
 }
 
-/// The health of a store whose batch under way has taken so long.
+/// Returns the health of a store whose batch under way has taken this long.
 pub(super) fn health_at(batch_age: Option<Duration>) -> Health {
     match batch_age {
         Some(since) if since >= SLOW => Health::Slow { since },

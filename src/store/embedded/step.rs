@@ -1,4 +1,4 @@
-//! What a batch has decided, written in steps each of which is bounded.
+//! Writes what a batch has decided, in steps that are bounded in size.
 
 use std::sync::atomic::Ordering;
 
@@ -17,21 +17,21 @@ use crate::store::StoreError;
 
 /// How many chunks of long outcomes are written between two syncs: 128 KB.
 const CHUNKS_AT_ONCE: usize = 32;
-/// What one command writes at most beside its chunks: a record with its outcome, and what lists it.
+/// The most bytes that one command writes beside its chunks: a record with its outcome, and its listing.
 const MAX_VERB: usize = 8 * 1024;
 
 const READ_FAILED: &str = "a read failed meanwhile";
 
 impl<E: StorageEngine> Batch<'_, E> {
-    /// Writes what was decided so far, if another command might not fit into the step. To be called between two commands. If
-    /// it fails, so does the batch.
+    /// Writes what was decided so far, if another command might not fit into the step. It is called between two
+    /// commands. If it fails, the batch fails.
     pub(super) fn divide(&mut self) {
         if self.step.writes.bytes() + MAX_VERB > E::MAX_STEP {
             self.write_decided();
         }
     }
 
-    /// Writes what was decided so far; it is made durable, and answered, at the end.
+    /// Writes what was decided so far. It is made durable, and answered, at the end.
     fn write_decided(&mut self) {
         if self.early.is_err() {
             return;
@@ -43,9 +43,9 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// Before a transaction, which is written at once and of which nobody knows how much it writes: what was decided
-    /// before is written before, and made durable where it is much: what a transaction writes beside its effect and
-    /// its outcome comes on top of [`MAX_STEP`](StorageEngine::MAX_STEP).
+    /// Prepares for a transaction, which is written at once and whose size nobody knows before. What was decided
+    /// earlier is written, and made durable if it is much, because what a transaction writes beside its effect and its
+    /// outcome comes on top of [`MAX_STEP`](StorageEngine::MAX_STEP).
     pub(super) fn make_way(&mut self) -> Result<(), StoreError> {
         self.write_decided();
         if self.early.is_ok()
@@ -56,7 +56,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.early.as_ref().map(drop).map_err(StoreError::uncertain)
     }
 
-    /// Makes durable what was written before, if it is more than this: see [`MAX_STEP`](StorageEngine::MAX_STEP).
+    /// Makes durable what was written before, if it is more than `bytes`; see [`MAX_STEP`](StorageEngine::MAX_STEP).
     fn sync_from(&mut self, bytes: usize) -> Result<(), String> {
         if self.unsynced > bytes {
             self.engine.sync()?;
@@ -65,7 +65,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         Ok(())
     }
 
-    /// The writes of one more change, and a batch that knows of it, to be [merged](Self::merge) once they are written.
+    /// Returns the writes of one more change, and a batch that includes it, which is to be [merged](Self::merge) once
+    /// they are written.
     pub(super) fn beside(
         &self,
         id: RecordId,
@@ -90,7 +91,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         beside.step.ended.iter().for_each(|id| self.end_run(id));
     }
 
-    /// What the store says of its records as this batch leaves them.
+    /// Returns the totals as this batch leaves them.
     pub(super) fn totals(&self, leaving: Vec<u64>) -> Totals {
         let shared = self.shared;
         Totals {
@@ -105,7 +106,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// The writes so far, with the totals that go with them.
+    /// Returns the writes so far, with the totals that go with them.
     pub(super) fn take_writes(&mut self) -> Writes {
         let StepUnderWay { writes, listings, leaving, is_transaction, .. } = &mut self.step;
         let written = listings.write(writes, || self.shared.next_number());
@@ -123,7 +124,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         std::mem::take(&mut self.step.writes)
     }
 
-    /// Writes all that is left and makes it durable.
+    /// Writes everything that is left, and makes it durable.
     pub(super) fn write_all(&mut self) -> Result<(), String> {
         if self.shared.is_poisoned() {
             return Err(READ_FAILED.to_owned());
@@ -136,8 +137,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         if early || is_written { self.engine.sync() } else { Ok(()) }
     }
 
-    /// Writes what was decided so far: first the chunks of long outcomes, a little at a time and each made durable,
-    /// then in one step everything else.
+    /// Writes what was decided so far: first the chunks of long outcomes, a few at a time and each time made durable;
+    /// then everything else in one step.
     fn write_out(&mut self) -> Result<(), String> {
         let ahead = std::mem::take(&mut self.step.ahead);
         if !ahead.is_empty() {
@@ -151,7 +152,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.engine.sync()?;
             self.unsynced = 0;
         }
-        // Whoever reads meanwhile must not meet half of a step, so nobody does until it is written.
+        // A reader must not meet half of a step, so nobody reads until it is written.
         let alone = self.shared.readers.try_acquire_many(READERS);
         if alone.is_err() {
             self.step.writes.require_atomic();

@@ -21,7 +21,7 @@ use crate::store::StoreError;
 use crate::store::contract::{Health, InterruptedRun, Page};
 use crate::within::STORE_ANSWERS_WITHIN;
 
-/// A store over an embedded engine. A handle; clones share the open store.
+/// A store over an embedded engine. A value is a handle, and clones share the open store.
 #[derive(Debug)]
 pub(crate) struct Embedded<E: StorageEngine>(Arc<Inner<E>>);
 
@@ -42,7 +42,7 @@ impl<E: StorageEngine> Embedded<E> {
         Self(Arc::new(Inner { shared, writer }))
     }
 
-    /// Records it holds: those that have expired and are not swept yet included.
+    /// Returns the number of records, including those that have expired and are not swept yet.
     pub(crate) fn len(&self) -> u64 {
         self.0.shared.count.load(Ordering::Relaxed)
     }
@@ -52,17 +52,17 @@ impl<E: StorageEngine> Embedded<E> {
         &self.0.shared
     }
 
-    /// The engine, unless the store is closed.
+    /// Returns the engine, unless the store is closed.
     pub(crate) fn engine(&self) -> Result<E, StoreError> {
         self.0.shared.engine().ok_or_else(closed)
     }
 
-    /// Makes durable what was written to the engine past the store.
+    /// Makes durable everything that was written to the engine, also past the store.
     pub(crate) fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<E> {
         answer(self.send(Command::Sync))
     }
 
-    /// Finishes what was asked for and closes the store, for all its handles.
+    /// Finishes the work that was sent and closes the store, for all its handles.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         close::close(&self.0.shared, &self.0.writer).await
     }
@@ -72,7 +72,7 @@ impl<E: StorageEngine> Embedded<E> {
         let shared = &self.0.shared;
         let checked = match transact.purpose {
             Purpose::Run(_) => shared.check(),
-            // It may be the effect of a run that has begun: a slow disk is no reason to refuse it.
+            // It may be the effect of a run that has begun, so a slow disk is no reason to refuse it.
             Purpose::Own(_) => shared.check_queue(self.0.writer.waiting()),
         };
         let (answer, error) = match checked {
@@ -93,7 +93,7 @@ impl<E: StorageEngine> Embedded<E> {
         Ok(answer)
     }
 
-    /// A claim that leaves no trace: the slot is the claim.
+    /// Makes a claim that leaves no trace: the slot is the claim.
     async fn claim_by_slot(&self, id: RecordId, claim: Claim) -> Result<Applied, StoreError> {
         let shared = &self.0.shared;
         shared.check_load(self.0.writer.waiting())?;
@@ -110,7 +110,7 @@ impl<E: StorageEngine> Embedded<E> {
         }
     }
 
-    /// What memory alone can answer: there is nothing to release or to interrupt where there is no record.
+    /// Returns what memory alone can answer: if there is no record, there is nothing to release or to interrupt.
     fn known(&self, id: &RecordId, transition: &Transition) -> Option<Applied> {
         let ends = matches!(transition, Transition::Release(_) | Transition::Interrupt { .. });
         if !ends || self.0.shared.present.may_have(id) {
@@ -121,7 +121,7 @@ impl<E: StorageEngine> Embedded<E> {
     }
 }
 
-/// A command on its way, and where its answer will be.
+/// A command that was sent, and the receiver of its answer.
 type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
 
 async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
@@ -140,7 +140,7 @@ fn closed() -> StoreError {
     StoreError::unavailable("closed")
 }
 
-/// What [`Store`](crate::store::Store) asks, for the engine's own store to hand on.
+/// The functions of [`Store`](crate::store::Store), to which the engine's own store delegates.
 impl<E: StorageEngine> Embedded<E> {
     pub(crate) fn slots(&self) -> &Arc<Slots> {
         &self.0.shared.slots
@@ -177,7 +177,7 @@ impl<E: StorageEngine> Embedded<E> {
     }
 
     pub(crate) fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        // It takes many batches, and may be ever so long.
+        // A sweep takes many batches, and has no time limit.
         let sent = self.send(|reply| Command::Sweep(limit, reply));
         async move { sent?.await.unwrap_or_else(|_| Err(gone())) }
     }

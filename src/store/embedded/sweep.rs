@@ -1,7 +1,7 @@
-//! Deleting what is past its expiry, in slices small enough to hold nobody up.
+//! Deletes expired records, in slices that are small enough not to delay requests.
 //!
-//! A record goes at once, and its place in a list with the list. The chunks of a long outcome, which may be hundreds,
-//! are left in a tombstone and removed bit by bit.
+//! A record is deleted at once, and its item in a list with the list. The chunks of a long outcome, of which there may
+//! be hundreds, are left under a tombstone and removed a few at a time.
 
 use super::batch::Batch;
 use super::storage_engine::{ReadError, StorageEngine, scan, scan_keys};
@@ -18,13 +18,13 @@ pub(super) struct Slice {
     pub(super) chunks: usize,
 }
 
-/// What came of a slice.
+/// The result of a slice.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Swept {
     pub(super) records: usize,
-    /// How many entries were looked at, of records and others.
+    /// How many items were looked at, whether their records were deleted or not.
     pub(super) seen: usize,
-    /// Whether it is worth looking again at once.
+    /// Whether there may be more to sweep at once.
     pub(super) more: bool,
 }
 
@@ -47,7 +47,7 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
         if batch.has_erased(key) {
             continue;
         }
-        // One that is damaged since the opening is of no use to anybody; the next opening finds its records.
+        // An entry that was damaged after the opening cannot be used; the next opening finds its records.
         let Some(records) = listing::read(key, value) else { continue };
         let mut done = 0;
         for (id, fence) in &records {
@@ -59,7 +59,7 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
             match remove(batch, *id, *fence, key, expires)? {
                 Removed::Record => swept += 1,
                 Removed::Nothing => {}
-                // Finding that out took a while, so the slice ends here.
+                // Finding the damage took a while, so the slice ends here.
                 Removed::Damaged => (swept, seen) = (swept + 1, limit),
             }
         }
@@ -78,7 +78,8 @@ enum Removed {
     Damaged,
 }
 
-/// Removes a record that an entry lists as expiring then. It may have been claimed anew, or settled, since.
+/// Removes a record that an entry lists as expiring at `expires`. Its key may have been claimed again, or the operation
+/// settled, since.
 fn remove<E: StorageEngine>(
     batch: &mut Batch<'_, E>,
     id: RecordId,
@@ -92,7 +93,8 @@ fn remove<E: StorageEngine>(
             Ok(Removed::Record)
         }
         Ok(_) => Ok(Removed::Nothing),
-        // A damaged record was refused until now. Its time is over, as this entry knows, unless a newer one names it.
+        // A damaged record was refused until now. This entry says that its time is over, unless a later entry names the
+        // record.
         Err(error) => {
             let error = batch.shared.read_failed(error, id);
             let number = keys::number_of(key);
@@ -114,7 +116,7 @@ fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Re
         }
         let tombstone = read(batch, tombstone)?;
         let tombstone = tombstone.as_ref();
-        // Its record may be completed in this very batch, with chunks under the same keys.
+        // This very batch may complete its record, with chunks under the same keys.
         if tombstone.get(1..33).and_then(keys::id_of).is_some_and(|id| batch.has_changed(&id)) {
             continue;
         }

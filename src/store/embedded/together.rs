@@ -1,4 +1,4 @@
-//! Transaction and record in one transaction: what the writer does. A crash leaves both or neither.
+//! The writer's part of a transaction: the effect and the record of its outcome in one. A crash leaves both or neither.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         drop(effect);
         match ran {
             Ok(outcome) => self.tell(move |committed| answer(committed.map(|()| outcome).map_err(CommitError::Store))),
-            // Answered after the store is poisoned.
+            // This is answered after the store is poisoned.
             Err(CommitError::Store(error)) => self.tell(move |committed| {
                 answer(Err(CommitError::Store(committed.err().unwrap_or(error))));
             }),
@@ -41,7 +41,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         let id = completion.hold.id;
         let current = self.current(id).map_err(|error| CommitError::Store(self.shared.read_failed(error, id)))?;
         let live = current.clone().and_then(|record| record.live(self.now));
-        // Somebody may have been asked meanwhile about a run that was interrupted, and have found nothing.
+        // The application may have been asked about an interrupted run meanwhile, and have found nothing.
         let is_open = live.as_ref().is_none_or(|live| matches!(live.state, State::Running { .. }));
         if !is_open || self.completed(live.as_ref(), completion, &Bytes::new()).is_none() {
             return Err(CommitError::Superseded);
@@ -62,15 +62,15 @@ impl<E: StorageEngine> Batch<'_, E> {
         Ok(outcome)
     }
 
-    /// A transaction of the application that completes no run.
+    /// Runs a transaction of the application that completes no run.
     fn write_alone(&mut self, effect: &mut E::Transaction) -> Transacted<Bytes> {
         self.make_way().map_err(CommitError::Store)?;
         let ran = self.engine.transact(effect, &mut |_| Ok(Writes::default()));
         self.ran(ran, 0)
     }
 
-    /// Notes what came of a transaction that wrote so many bytes beside its effect. Where the database has failed, so
-    /// has the batch.
+    /// Notes the result of a transaction that wrote `own` bytes beside its effect. If the database has failed, so has
+    /// the batch.
     fn ran(&mut self, ran: Transacted<(Bytes, usize)>, own: usize) -> Transacted<Bytes> {
         match &ran {
             Ok((_, effect)) => {
@@ -78,7 +78,7 @@ impl<E: StorageEngine> Batch<'_, E> {
                 self.unsynced += effect + own;
             }
             Err(CommitError::Store(StoreError::Uncertain { reason, .. })) => self.early = Err(reason.clone()),
-            // It counts as any other read that fails.
+            // This counts like any other failed read.
             Err(CommitError::Refused(TransactionError::Database(error))) => {
                 self.early = Err(format!("reading failed: {error}"));
             }
@@ -87,7 +87,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         ran.map(|(outcome, _)| outcome)
     }
 
-    /// The record of a run's outcome; `None` if the run is not the one to say how it ended.
+    /// Returns the record of a run's outcome, or `None` if the run may no longer say how it ended.
     fn completed(
         &self,
         live: Option<&Record<Stored>>,

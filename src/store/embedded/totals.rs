@@ -1,26 +1,26 @@
-//! What the store says of its records as a whole.
+//! The totals over all records of a store.
 
-/// Written with each step, after its records.
+/// The totals, which are written with each step, after its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     /// How many records there are.
     pub(super) count: u64,
-    /// The latest time seen, in milliseconds.
+    /// The latest time that the store has seen, in milliseconds.
     pub(super) seen: u64,
-    /// What it says of the entries that list records.
+    /// The totals over the listing entries.
     pub(super) entries: Entries,
     /// The bytes of all outcomes.
     pub(super) bytes: u64,
 }
 
-/// The entries that list records.
+/// The totals over the listing entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Entries {
     /// The sum of their numbers, which wraps.
     pub(super) sum: u64,
-    /// Those from this number on came later, and are not counted.
+    /// Entries from this number on came later, and are not counted.
     pub(super) below: u64,
-    /// Those of these numbers were about to be removed, and are not counted.
+    /// Entries with these numbers were about to be removed, and are not counted.
     pub(super) leaving: Vec<u64>,
 }
 

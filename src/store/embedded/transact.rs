@@ -1,5 +1,5 @@
-//! Transaction and record in one transaction: what is sent to the writer, what comes of it, and how what is the
-//! application's is dropped. `Twice`, `Over`, `Foreign` and `Unprotected` are said before anything is sent.
+//! Effect and record in one transaction: the command to the writer, its result, and how the application's values are
+//! dropped. `Twice`, `Over`, `Foreign` and `Unprotected` are returned before anything is sent.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,22 +10,22 @@ use bytes::Bytes;
 use crate::record::Completion;
 use crate::store::StoreError;
 
-/// What a transaction refuses. It is aborted; nothing was done.
+/// An error of a transaction's trees or outcome. The transaction is aborted, and nothing was done.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {
-    /// A key over 256 bytes, a value over 4 KiB, or over 128 KiB in all, the outcome and 64 bytes for each key
-    /// included. Use a digest as the key; divide the value, or the transaction; keep large answers elsewhere.
+    /// A key is over 256 bytes, a value over 4 KiB, or everything together over 128 KiB, including the outcome and 64
+    /// bytes for each key. Use a digest as the key; divide the value, or the transaction; keep large answers elsewhere.
     #[error("a {what} has {bytes} bytes; at most {limit} can be made durable")]
     TooLarge {
-        /// A key, a value, or the transaction.
+        /// What is too large: a key, a value, or the transaction.
         what: &'static str,
-        /// How many it has.
+        /// How many bytes it has.
         bytes: usize,
-        /// How many it may have.
+        /// How many bytes it may have.
         limit: usize,
     },
-    /// The database can't be read. The store is poisoned.
+    /// The database cannot be read. The store is poisoned.
     #[error("the database failed: {0}; restart the process")]
     Database(String),
     /// The answer's body is longer than `max_response_body`.
@@ -33,13 +33,13 @@ pub enum TransactionError {
     Unrecordable,
 }
 
-/// Why a transaction is given up, and nothing done.
+/// Why a closure gives its transaction up. Nothing was done.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Abort<E> {
-    /// For a reason of the application's.
+    /// The closure gives up for a reason of the application.
     Because(E),
-    /// The transaction refused something. What `?` makes of its error.
+    /// The transaction's trees returned an error, from which the operator `?` makes this variant.
     Refused(TransactionError),
 }
 
@@ -49,20 +49,21 @@ impl<E> From<TransactionError> for Abort<E> {
     }
 }
 
-/// Why a transaction was not committed. Unless said otherwise, nothing was done, and another may be tried.
+/// Why a transaction was not committed. Unless a variant says otherwise, nothing was done, and another transaction may
+/// be tried.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError<E> {
-    /// The closure said so.
+    /// The closure aborted the transaction.
     #[error("the transaction was aborted")]
     Aborted(#[source] E),
     /// The closure panicked.
     #[error("the transaction's closure panicked")]
     Panicked,
-    /// A key or value is too large, the trees can't be read, or the answer not be recorded.
+    /// A key or value is too large, the trees cannot be read, or the answer cannot be recorded.
     #[error(transparent)]
     Refused(#[from] TransactionError),
-    /// The trees can't be written to together.
+    /// The trees cannot be written to together.
     #[error("{0}; give trees that `SledStore::db` of this store has opened, each once")]
     Trees(&'static str),
     /// The run has committed already, or is about to. A run commits once.
@@ -74,20 +75,20 @@ pub enum CommitError<E> {
     /// The operation was taken over by another run, or settled by somebody else.
     #[error("the operation is not this run's any more")]
     Superseded,
-    /// The run's record is kept in another store than the one that was to commit.
+    /// The record of the run is kept in another store than the one of the transaction.
     #[error("the run belongs to another store; commit in the store of its layer")]
     Foreign,
-    /// The run is not protected by a store at all: `fail_open` let it go ahead.
+    /// The run is not protected by a store: `fail_open` let it go ahead.
     #[error("the run goes ahead without a store, and has no record to commit")]
     Unprotected,
-    /// The store failed. [`Uncertain`](StoreError::Uncertain): it may have been done. Whatever the run answers then,
-    /// its requester is told that the outcome is unknown.
+    /// The store failed. If the error is [`Uncertain`](StoreError::Uncertain), the transaction may have been done;
+    /// whatever the run returns then, its requester is told that the outcome is unknown.
     #[error("the store failed")]
     Store(#[source] StoreError),
 }
 
 impl<E> CommitError<E> {
-    /// The same, where `aborted` says what becomes of the closure's reason.
+    /// Returns the same error, with `aborted` applied to the closure's reason.
     pub(crate) fn map<P>(self, aborted: impl FnOnce(E) -> CommitError<P>) -> CommitError<P> {
         match self {
             Self::Aborted(reason) => aborted(reason),
@@ -104,33 +105,34 @@ impl<E> CommitError<E> {
     }
 }
 
-/// A closure's reason to abort, of a type that only the closure and who waits for its answer know.
+/// A closure's reason to abort. Only the closure and the caller that awaits its answer know the type.
 pub(crate) type Reason = Box<dyn Any + Send>;
 
-/// What comes of a transaction, as the writer knows it.
+/// The result of a transaction, as the writer knows it.
 pub(crate) type Transacted<T> = Result<T, CommitError<Reason>>;
 
 /// What a transaction is for.
 pub(crate) enum Purpose {
-    /// It completes a run.
+    /// The transaction completes a run.
     Run(Completion<()>),
-    /// It is the application's own. The writer does it until then, or not at all.
+    /// The transaction is the application's own. The writer does it before this time, or not at all.
     Own(Instant),
 }
 
-/// How the writer answers.
+/// The function that takes the writer's answer.
 type Respond = Box<dyn FnOnce(Transacted<Bytes>) + Send>;
 
-/// A transaction on its way to the writer. If it is dropped unanswered, what its answer holds is dropped with it.
+/// A transaction that is sent to the writer. If it is dropped unanswered, the values that its answer holds are dropped
+/// with it.
 pub(crate) struct Transact<F> {
-    /// What it completes; where it is no run's, until when it may begin.
+    /// The run that it completes, or, if it completes none, the time by which it may begin.
     pub(crate) purpose: Purpose,
     pub(crate) effect: F,
     pub(crate) answer: Respond,
 }
 
-/// What is the application's. Wherever it is dropped, unasked, unanswered or while something panics, it is dropped
-/// [`quietly`].
+/// A value of the application. It is dropped [`quietly`] in every case: before it was used, unanswered, or during a
+/// panic.
 pub(crate) struct Theirs<F>(Option<F>);
 
 impl<F> Theirs<F> {
@@ -151,11 +153,11 @@ impl<F> Drop for Theirs<F> {
     }
 }
 
-/// Drops, or calls, what is the application's: what panics there is not the database's.
+/// Drops, or calls, a value of the application. If it panics, the database has not panicked.
 pub(crate) fn quietly(run: impl FnOnce()) {
     if let Err(thrown) = catch_unwind(AssertUnwindSafe(run)) {
         tracing::error!(target: "tower_idempotency", "what a transaction's closure held panicked when it was dropped");
-        // What is thrown may panic when it is dropped, too; what that throws is kept for ever.
+        // The payload of the panic may panic when it is dropped, too; the payload of that panic is leaked.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
             Box::leak(again);
         }

@@ -1,5 +1,5 @@
-//! Reports a batch that takes too long, and poisons the store if it takes for ever: a disk that hangs, not one that
-//! fails.
+//! Reports a batch that takes too long, and poisons the store if it never ends. This is for a disk that hangs, not for
+//! one that fails.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -14,14 +14,15 @@ use super::state::{SLOW, StoreState};
 use super::storage_engine::StorageEngine;
 use crate::within::WRITE_STUCK_AFTER;
 
-/// How often it looks, and tends the engine, which may rely on it: see [`StorageEngine::tend`].
+/// How often the watchdog looks and tends the engine, which may rely on it; see [`StorageEngine::tend`].
 const LOOK_EVERY: Duration = Duration::from_millis(125);
 /// How long a write may take before the engine is nudged.
 const NUDGED_AFTER: Duration = Duration::from_secs(1);
 
-/// Looks again and again, until the store is gone, closed or poisoned; and tends the engine until all its handles are
-/// gone, those that were lent too. So long the directory is locked: who opens it next is not told by the engine that it
-/// is in use, and doesn't meet who asks the engine. Drops `tends` as soon as it does.
+/// Looks again and again, until the store is gone, closed or poisoned, and tends the engine until all its handles are
+/// gone, lent ones included. The directory stays locked for as long. So a process that opens it next learns from the
+/// lock that it is in use, not from the engine, and does not get in the way of the check whether the engine is closed.
+/// `tends` is dropped as soon as the engine is tended.
 pub(super) fn run<E: StorageEngine>(shared: &Weak<StoreState<E>>, path: &Path, lock: &Lock, tends: Sender<Infallible>) {
     let mut watch = E::Watch::default();
     drop(tends);
@@ -37,7 +38,7 @@ pub(super) fn run<E: StorageEngine>(shared: &Weak<StoreState<E>>, path: &Path, l
     }
 }
 
-/// Calls `open`, and meanwhile tends the engine that it opens, until what [`run`]s for it does so.
+/// Calls `open`, and tends the engine meanwhile, until the thread that calls [`run`] does so.
 pub(super) fn tending<E: StorageEngine, T>(open: impl FnOnce() -> T) -> T {
     let (over, waiting) = mpsc::channel::<Infallible>();
     let (tends, tended) = mpsc::channel::<Infallible>();
@@ -51,7 +52,7 @@ pub(super) fn tending<E: StorageEngine, T>(open: impl FnOnce() -> T) -> T {
         };
         // If no thread can be started, the engine is not tended while it is opened.
         let _ = thread::Builder::new().name("idempotency-tending".to_owned()).spawn_scoped(threads, tend);
-        // An error: it tends, or there is no thread.
+        // This returns an error when the engine is tended, or if there is no thread.
         let _ = tended.recv();
         let opened = open();
         drop(over);
@@ -59,8 +60,8 @@ pub(super) fn tending<E: StorageEngine, T>(open: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Calls `act`, and nudges the engine while it takes long: there is no batch to look at before the store is open. Then it
-/// lets its handle go, the last one where `act` has kept none.
+/// Calls `act`, and nudges the engine if that takes long, because there is no batch to look at before the store is
+/// open. Then the handle of the engine is released; it is the last one unless `act` has kept one.
 pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T) -> T {
     let (over, waiting) = mpsc::channel::<()>();
     let acted = thread::scope(|threads| {
@@ -80,7 +81,7 @@ pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T)
     acted
 }
 
-/// Looks at the batch under way; says whether it is given up.
+/// Looks at the batch under way, and returns whether it is given up.
 pub(super) fn look<E: StorageEngine>(shared: &StoreState<E>, reported: &mut bool) -> bool {
     let age = shared.batch_age();
     if age.is_some_and(|age| age >= NUDGED_AFTER)

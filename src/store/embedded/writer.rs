@@ -1,4 +1,4 @@
-//! The writer thread: takes what is queued, decides it, makes it durable, answers.
+//! The writer's thread, which takes the queued commands, decides them, makes the results durable, and answers.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,19 +15,19 @@ use super::state::{PANICKED, StoreState};
 use super::storage_engine::StorageEngine;
 use super::sweep::{Slice, sweep};
 
-/// The least that is swept along with a batch of requests: little, so that they are not held up. If the batch lists
-/// more records as expiring, as many are swept, so that sweeping keeps up with writing.
+/// The least that is swept along with a batch of requests. It is little, so that requests are not held up. If the batch
+/// lists more records as expiring, that many are swept, so that sweeping keeps up with writing.
 const SWEPT_BESIDE: Slice = Slice { records: 16, chunks: 16 };
-/// How many chunks are swept, which is quick, for each one that the batch writes.
+/// How many chunks are swept for each chunk that the batch writes. Sweeping a chunk is quick.
 const PIECES_PER_WRITTEN: usize = 2;
-/// What is swept in a batch of its own while nobody asks for anything. Who asks then waits for its end.
+/// How much is swept in a batch of its own while no command waits. A command that comes then waits for its end.
 pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, chunks: 64 };
 /// How often the thread looks for expired records.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often it looks how much is free on the disk while it has nothing to write.
+/// How often the thread looks at the free space of the disk while it has nothing to write.
 const LOOK_EVERY: Duration = Duration::from_millis(125);
 
-/// A sweep that was asked for: done slice by slice, in one batch after the other.
+/// A sweep that was asked for. It is done slice by slice, in one batch after the other.
 pub(super) struct Asked {
     limit: usize,
     swept: usize,
@@ -58,7 +58,7 @@ pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: R
         }
     };
     writer.end_sweeps();
-    // The engine first, so that who waits for the answer finds it gone.
+    // The engine is released first, so that the caller who waits for the answer finds it gone.
     shared.let_go(engine);
     if let Some(reply) = closed {
         let _ = reply.send(());
@@ -67,7 +67,7 @@ pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: R
 
 struct Writer<'a, E: StorageEngine> {
     shared: &'a StoreState<E>,
-    // Whether the last look found more expired records than it could delete.
+    // Whether the last sweep found more expired records than it could delete.
     backlog: bool,
     asked: VecDeque<Asked>,
     swept: Instant,
@@ -75,11 +75,11 @@ struct Writer<'a, E: StorageEngine> {
 }
 
 impl<E: StorageEngine> Writer<'_, E> {
-    /// One batch of what is queued. Says who asked for the store to be closed.
+    /// Makes one batch of the queued commands. Returns the sender of a `Close` command, if there was one.
     fn batch(&mut self, engine: &E, queue: &mut Receiver<Command<E>>) -> Option<oneshot::Sender<()>> {
         let mut load = Load::default();
         if self.shared.is_poisoned() {
-            // The senders learn from their dropped replies.
+            // The senders notice that their replies are dropped.
             self.backlog = false;
             self.asked.clear();
             while load.take(queue).is_some() {}
@@ -89,16 +89,17 @@ impl<E: StorageEngine> Writer<'_, E> {
         let mut batch = Batch::new(self.shared, engine);
         // An engine may panic on some internal failures.
         match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, queue, &mut load))) {
-            // A failure poisons the store, and tells everybody.
+            // A failure poisons the store and is told to all senders.
             Ok(()) => drop(batch.commit()),
-            // Before the batch is dropped, and with it the answers to what it had decided: who misses one finds the
-            // store poisoned. Only the answer of the command under way went with the panic, a moment before.
+            // The store is poisoned before the batch is dropped with the answers that it had decided, so a sender that
+            // misses its answer finds the store poisoned. Only the answer of the command under way was dropped by the
+            // panic, a moment before.
             Err(_) => self.shared.poison(PANICKED.to_owned()),
         }
         load.close
     }
 
-    /// The store is closed: what was swept so far is durable.
+    /// Answers the unfinished sweeps when the store is closed: what was swept so far is durable.
     fn end_sweeps(&mut self) {
         let is_known = !self.shared.is_poisoned();
         for Asked { swept, reply, .. } in self.asked.drain(..).filter(|_| is_known) {
@@ -106,7 +107,7 @@ impl<E: StorageEngine> Writer<'_, E> {
         }
     }
 
-    /// Decides what is there, and what comes a moment later.
+    /// Decides the commands that are there, and those that come a moment later.
     fn decide(&mut self, batch: &mut Batch<'_, E>, queue: &mut Receiver<Command<E>>, load: &mut Load) {
         decide_all(batch, queue, load);
         load.gather(queue, self.shared.slots.live(), &mut self.patience);
@@ -130,7 +131,7 @@ impl<E: StorageEngine> Writer<'_, E> {
     }
 }
 
-/// Decides what is there.
+/// Decides the commands that are there.
 fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Command<E>>, load: &mut Load) {
     while let Some(command) = load.take(queue) {
         decide(batch, command);
@@ -138,7 +139,7 @@ fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<C
     }
 }
 
-/// What is swept along with what a batch writes.
+/// Returns how much is swept along with what a batch writes.
 pub(super) fn beside<E: StorageEngine>(batch: &Batch<'_, E>) -> Slice {
     Slice {
         records: SWEPT_BESIDE.records.max(batch.listed),
@@ -153,13 +154,14 @@ pub(super) fn decide<E: StorageEngine>(batch: &mut Batch<'_, E>, command: Comman
         Command::Transact(transact) => batch.transact(*transact),
         Command::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
         Command::Sync(reply) => batch.sync(reply),
-        // `Load` keeps it back.
+        // `Load` keeps this command for itself.
         Command::Close(_) => {}
     }
 }
 
-/// Sweeps a slice, where that was asked for; gives back what is not finished. After all other commands of the batch: what
-/// is swept may be written again by one of them, under the same keys, and what a batch removes is removed last.
+/// Sweeps a slice of a sweep that was asked for, and returns the sweep if it is not finished. This comes after all
+/// other commands of the batch: one of them may write a swept record again, under the same keys, and a batch's removals
+/// are written last.
 pub(super) fn sweep_asked<E: StorageEngine>(batch: &mut Batch<'_, E>, asked: Asked) -> Option<Asked> {
     let Asked { limit, swept, reply } = asked;
     let records = (limit - swept).min(SWEPT_IDLE.records);

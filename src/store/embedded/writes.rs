@@ -1,9 +1,10 @@
-//! What is written in one step, and in which order.
+//! The keys of one step, and the order in which they are written.
 //!
-//! An engine may need one write to its log for the mark of a step's beginning and one for the rest, each of which waits
-//! for the disk (sled's `apply_batch` does). A step whose keys can be written one after the other, so that whatever
-//! prefix of them is recovered makes sense, needs no mark. Short ones that claim operations and complete them can: see
-//! [`Writes::in_order`]. All others are atomic: all is recovered, or nothing.
+//! To write a step atomically, an engine may need one write to its log for the mark of the step's beginning and one for
+//! the rest, and each waits for the disk (sled's `apply_batch` does this). A step needs no mark if its keys can be
+//! written one after the other, so that every prefix that may be recovered makes sense. This is so for short steps that
+//! claim and complete operations; see [`Writes::in_order`]. All other steps are atomic: all of a step is recovered, or
+//! nothing.
 
 use std::collections::HashMap;
 
@@ -12,13 +13,13 @@ use bytes::Bytes;
 
 use super::keys;
 
-/// What a key takes beside its own bytes and its value's: the heads of an engine's messages and pages.
+/// The bytes that a key takes beside its own and its value's, for the headers of an engine's messages and pages.
 pub(crate) const ENTRY_BYTES: usize = 64;
 
-/// The most keys that are written one by one: among more, one write to the log less makes no difference.
+/// The most keys that are written one by one. Among more keys, saving one write to the log makes no difference.
 pub(super) const MOST_IN_ORDER: usize = 128;
 
-/// The keys of one step, each as it is left.
+/// The keys of one step, each with its new value.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
     entries: HashMap<Vec<u8>, Option<Bytes>, RandomState>,
@@ -38,7 +39,7 @@ impl Writes {
         self.entries.insert(key.into(), None);
     }
 
-    /// Says that it takes so many bytes more.
+    /// Counts `bytes` bytes more.
     pub(super) fn count(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
@@ -47,12 +48,12 @@ impl Writes {
         self.entries.len()
     }
 
-    /// At most so many bytes are written, the engine's own included.
+    /// Returns the most bytes that are written, the engine's own included.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// All of it must be recovered, or nothing.
+    /// Demands that all of the step is recovered, or nothing.
     pub(crate) fn require_atomic(&mut self) {
         self.is_atomic = true;
     }
@@ -61,16 +62,16 @@ impl Writes {
         self.is_atomic
     }
 
-    /// In any order: for what is written as one.
+    /// Returns the entries in any order, for an atomic write.
     pub(crate) fn entries(self) -> impl Iterator<Item = (Vec<u8>, Option<Bytes>)> {
         self.entries.into_iter()
     }
 
-    /// In the order in which they may be written one by one:
-    /// 1. The entries that list the records: one that lists what is not there is passed over.
+    /// Returns the entries in the order in which they may be written one by one:
+    /// 1. The entries that list the records. An entry that lists a record that is not there does no harm.
     /// 2. The records.
-    /// 3. The totals, which say up to which number they count the entries, and which ones are about to be removed.
-    ///    Where the step was interrupted before them, the opening counts what is not in them: see
+    /// 3. The totals, which say up to which number they count the entries, and which entries are about to be removed.
+    ///    If the step was interrupted before them, the opening counts what they leave out; see
     ///    [`Cut`](super::present::Cut).
     /// 4. The entries that are removed.
     pub(crate) fn in_order(self) -> Vec<(Vec<u8>, Option<Bytes>)> {

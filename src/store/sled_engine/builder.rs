@@ -1,4 +1,4 @@
-//! How a [`SledStore`](super::SledStore) is set up.
+//! The settings of a [`SledStore`](super::SledStore).
 
 use std::sync::Arc;
 
@@ -21,43 +21,43 @@ impl Default for SledStoreBuilder {
 }
 
 impl SledStoreBuilder {
-    /// The bytes of memory in which sled keeps pages of the database. Default: 64 MiB.
+    /// Sets the bytes of memory in which sled keeps pages of the database. Default: 64 MiB.
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.0.engine = bytes;
         self
     }
 
-    /// The bytes of memory in which recent outcomes are kept, to be replayed without a read. Default: 16 MiB.
+    /// Sets the bytes of memory in which recent outcomes are kept, to be replayed without a read. Default: 16 MiB.
     pub fn outcome_cache_bytes(mut self, bytes: u64) -> Self {
         self.0.outcome_cache_bytes = bytes;
         self
     }
 
-    /// The records from which on no new key is taken, so that the disk doesn't fill up. Runs under way whose claims
-    /// leave no trace (`Rerun`) come on top. Default: 10 million.
+    /// Sets how many records the store may hold before new keys are refused, so that the disk does not fill up. Runs
+    /// under way whose claims leave no trace (`Rerun`) are not counted. Default: 10 million.
     pub fn max_records(mut self, records: u64) -> Self {
         self.0.limits.max_records = records;
         self
     }
 
-    /// The bytes of recorded outcomes from which on no new key is taken, so that the disk doesn't fill up. Runs under
-    /// way still record theirs. Default: no limit; `min_free_space` protects the disk.
+    /// Sets how many bytes of outcomes may be recorded before new keys are refused, so that the disk does not fill up.
+    /// Runs under way still record theirs. Default: no limit; `min_free_space` protects the disk.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.0.limits.max_bytes = bytes;
         self
     }
 
-    /// The bytes of the disk that are to be left free: with less, no new key is taken, and runs under way still record
-    /// their outcomes. That is what it is for, so leave more where many of them may end with long ones: `max_runs`
-    /// times `max_response_body` is the most that they need. Looked at before each batch of writes, and eight times a
-    /// second; where the operating system doesn't say how much is free, nothing is refused. 0: no limit. Default: a
+    /// Sets the bytes of the disk that are to be left free. With less, new keys are refused, and the free space is for
+    /// the outcomes of the runs under way. So leave more if many of them may end with long outcomes: they need
+    /// `max_runs` times `max_response_body` at most. The store checks before each batch of writes, and eight times a
+    /// second; if the operating system does not say how much is free, nothing is refused. 0 means no limit. Default: a
     /// tenth of what the user may use of the disk, at most 1 GiB.
     pub fn min_free_space(mut self, bytes: u64) -> Self {
         self.0.limits.min_free = Some(bytes);
         self
     }
 
-    /// Where the time comes from. Default: [`SystemClock`].
+    /// Sets the clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.0.clock = Arc::new(clock);
         self

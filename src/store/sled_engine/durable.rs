@@ -1,4 +1,5 @@
-//! The one place where a write to sled becomes durable; and what helps those who wait for a write that has failed.
+//! The one place where a write to sled becomes durable, and the nudge for threads that wait for a write that has
+//! failed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,10 +11,10 @@ use std::thread;
 use super::pins::pinned;
 use crate::laboratory::{self, Protection};
 
-/// A descriptor of our own for the file that sled writes to.
+/// A descriptor of the store's own for the file that sled writes to.
 ///
-/// sled's `flush()` leaves the bytes with the operating system (`pwrite` and `sync_file_range`). What makes them
-/// survive a power cut is `fdatasync` on that file.
+/// sled's `flush()` leaves the bytes with the operating system (`pwrite` and `sync_file_range`). Only `fdatasync` on
+/// that file makes them survive a power cut.
 #[derive(Debug)]
 pub(super) struct Disk {
     file: File,
@@ -25,7 +26,7 @@ impl Disk {
         Ok(Self { file: OpenOptions::new().read(true).write(true).open(directory.join("db"))? })
     }
 
-    /// Makes durable all that was written through `db` before this call.
+    /// Makes durable everything that was written through `db` before this call.
     pub(super) fn sync(&self, db: &sled::Db) -> Result<(), String> {
         if laboratory::is_broken(Protection::Flush) {
             return Ok(());
@@ -35,14 +36,14 @@ impl Disk {
     }
 }
 
-/// Wakes the threads that wait within sled for a write that has failed. On one of its paths sled notes the failure and
-/// wakes nobody. The next call of its `flush()` finds the failure, and wakes all of them.
+/// Wakes the threads that wait within sled for a write that has failed. On one of its paths sled records the failure
+/// and wakes no thread. The next call of its `flush()` finds the failure, and wakes all of them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nudge {
     under_way: Arc<AtomicBool>,
 }
 
-/// A nudge under way. It is over when this is dropped, whatever came of it.
+/// A nudge under way. It is over when this is dropped, even by a panic.
 struct UnderWay(Arc<AtomicBool>);
 
 impl Drop for UnderWay {
@@ -52,22 +53,22 @@ impl Drop for UnderWay {
 }
 
 impl Nudge {
-    /// Begins one, unless one is under way.
+    /// Begins a nudge, unless one is under way.
     fn begin(&self) -> Option<UnderWay> {
         let is_first = !self.under_way.swap(true, Ordering::SeqCst);
         is_first.then(|| UnderWay(Arc::clone(&self.under_way)))
     }
 
-    /// Calls `flush()` on a thread of its own, as it may have to wait too. There is one such thread at a time.
+    /// Calls `flush()` on a thread of its own, because it may have to wait too. There is one such thread at a time.
     pub(super) fn give(&self, db: &sled::Db) {
         let Some(under_way) = self.begin() else { return };
         let db = db.clone();
         let give = move || {
-            // It may panic.
+            // The call may panic.
             let _under_way = under_way;
             let _ = pinned(move || db.flush());
         };
-        // If no thread can be started, nobody is woken this time.
+        // If no thread can be started, no thread is woken this time.
         let _ = thread::Builder::new().name("idempotency-nudge".to_owned()).spawn(give);
     }
 }

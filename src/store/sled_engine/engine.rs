@@ -1,4 +1,4 @@
-//! sled, as a store's engine.
+//! sled as the engine of a store.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,23 +15,24 @@ use super::transaction::{self, Transaction, as_batch};
 use crate::store::OpenError;
 use crate::store::embedded::{Own, ReadError, StorageEngine, Transacted, Writes, directory};
 
-/// sled's unit of space; and how often it makes durable what its space collection has moved. (sled would take 16 MiB
-/// too, but keeps offsets within a segment in 24 bits, which the last byte of so long a one doesn't fit.)
+/// The size of a segment, sled's unit of space, and how often sled makes durable what its space collection has moved.
+/// (sled would accept 16 MiB too, but it keeps offsets within a segment in 24 bits, in which the last byte of so long a
+/// segment does not fit.)
 ///
-/// Before a segment is used again, two others are filled with what was moved out of it and what came later. sled makes
-/// none of that durable first. What protects it is that sled's flusher collects for half of its interval at most, and
-/// has synced what it moved when the next one ends: what it moves in 25 ms is unsynced at most, and to fill two
-/// segments of 8 MiB it would have to move 670 MB a second, page by page. What the writer thread writes, at most 192
-/// KiB at a time, it syncs itself. With the usual 512 KiB and 500 ms a power cut could leave the old place overwritten
-/// and the new one empty. A longer interval would save syncs of an idle store, of which there are 40 a second, and
-/// leave more unsynced.
+/// Before sled uses a segment again, it fills two others with what was moved out of that segment and what came later.
+/// It makes none of that durable first. Two facts protect it: sled's flusher collects for half of its interval at most,
+/// and it has synced what it moved when the next interval ends. So at most what it moves in 25 ms is unsynced, and to
+/// fill two segments of 8 MiB it would have to move 670 MB a second, page by page. The writer's thread itself syncs
+/// what it writes, at most 192 KiB at a time. With the default 512 KiB and 500 ms a power cut could leave the old place
+/// overwritten and the new one empty. A longer interval would save syncs of an idle store, of which there are 40 a
+/// second, and leave more unsynced.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 25;
 
 /// The name of the store's tree.
 const TREE: &str = "tower-idempotency";
 
-/// sled's handles, and a descriptor of our own for its file.
+/// sled's handles, and a descriptor of the store's own for sled's file.
 #[derive(Debug, Clone)]
 pub(crate) struct SledEngine {
     pub(super) tree: sled::Tree,
@@ -41,7 +42,7 @@ pub(crate) struct SledEngine {
 }
 
 impl SledEngine {
-    /// The database, for the application's trees.
+    /// Returns the database, for the application's trees.
     pub(super) fn lend(&self) -> sled::Db {
         self.db.clone()
     }
@@ -72,7 +73,7 @@ impl StorageEngine for SledEngine {
         self.tree.range(from..).map(|entry| Ok(entry?))
     }
 
-    /// sled may make new pages while it reads, where one has grown too long, and two threads should not do so at once.
+    /// sled may make new pages while it reads, if one has grown too long, and two threads should not do so at once.
     fn write(&self, step: Writes) -> Result<(), String> {
         if step.is_atomic() {
             return self.tree.apply_batch(as_batch(step)).map_err(|error| write_failed(&error));
@@ -103,12 +104,13 @@ impl StorageEngine for SledEngine {
         keeper.renew();
     }
 
-    /// The last one to go writes once more, and panics where that fails.
+    /// The last handle writes once more when it is dropped, and panics if that fails.
     fn close(self) {
         pinned(|| drop(self));
     }
 
-    /// sled's threads may hold its file a little longer; a handle that was lent holds it as long as it lives.
+    /// sled's threads may hold its file a little longer, and the application holds a lent handle for as long as it
+    /// likes.
     fn is_closed(path: &Path) -> bool {
         match File::open(path.join("db")) {
             Ok(file) => file.try_lock().is_ok(),
@@ -147,15 +149,15 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(sled::Tree, sled::Db)
     Ok((tree, db))
 }
 
-/// Whether it says what is wrong with a file's content. sled says so in errors of these kinds, which the operating
-/// system's never are.
+/// Returns whether an error is about the content of a file. sled reports that in errors of these kinds, which the
+/// operating system never uses.
 fn is_of_the_content(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, Other, UnexpectedEof};
     error.raw_os_error().is_none() && matches!(error.kind(), InvalidData | Other | UnexpectedEof)
 }
 
-/// A snapshot that was being written when the process died can have the highest number, and then every opening fails
-/// with "Read corrupted data"; without it, all records are there.
+/// Removes torn snapshots. A snapshot that was being written when the process died can have the highest number, and
+/// then every opening fails with "Read corrupted data"; without it, all records are there.
 fn remove_torn_snapshots(path: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(path).map_err(directory::io_error("reading", path))? {
         let entry = entry.map_err(directory::io_error("reading", path))?;

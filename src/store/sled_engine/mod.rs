@@ -1,18 +1,20 @@
-//! sled, made trustworthy: what only this engine needs.
+//! The store on sled: what only this engine needs.
 //!
 //! sled 0.34 answers a write before it is on disk, and its `flush()` hands the bytes to the operating system without
-//! ever asking for them to be made durable. In simulated power cuts 39 of 40 lost acknowledged records. What is done
-//! about it, and about what else sled 0.34 does, file by file:
-//! - `store.rs`: [`SledStore`], the store that applications open. It hands on to the room of all embedded engines.
-//! - `builder.rs`: how a store is set up.
-//! - `engine.rs`: sled as an engine: its settings, and its calls. Remains of a torn snapshot, which would make every
-//!   later opening fail, are removed. `flush_every_ms` stays on, because sled collects space on that thread.
-//! - `durable.rs`: what is written is flushed, **and then made durable with `fdatasync` on a descriptor of our own.**
-//! - `transaction.rs`: an application's effect, written in one of sled's transactions with the record of its outcome.
-//!   No value is over 4 KiB, because sled keeps large ones in files that it never syncs, and no transaction or step is
+//! ever asking for them to be made durable. In simulated power cuts 39 of 40 lost acknowledged records. These files
+//! deal with that, and with other traits of sled 0.34:
+//! - `store.rs`: [`SledStore`], the store that applications open. It delegates to the room of embedded engines.
+//! - `builder.rs`: the settings of a store.
+//! - `engine.rs`: sled as an engine: its settings and its calls. It removes the remains of a torn snapshot, which would
+//!   make every later opening fail. `flush_every_ms` stays on, because sled collects space on that thread.
+//! - `durable.rs`: flushes what was written, **and then makes it durable with `fdatasync` on a descriptor of the
+//!   store's own.**
+//! - `transaction.rs`: writes an application's effect in one of sled's transactions with the record of its outcome. No
+//!   value is over 4 KiB, because sled keeps large ones in files that it never syncs, and no transaction or step is
 //!   long, because of its space collection.
-//! - `segments.rs`: without its last snapshot sled could take a database for an empty one; it is enabled to do without.
-//! - `pins.rs`: what sled frees while it still reads it is kept for it. Nobody calls `flush_async`, which can deadlock.
+//! - `segments.rs`: lets sled open a database without its last snapshot, which it could otherwise take for an empty
+//!   one.
+//! - `pins.rs`: keeps sled from freeing memory while it still reads it. Nobody calls `flush_async`, which can deadlock.
 
 mod builder;
 mod durable;

@@ -1,18 +1,19 @@
-//! Keeps sled from freeing what it still reads.
+//! Keeps sled from freeing memory that it still reads.
 //!
 //! sled 0.34 frees a log buffer by epochs (`pagecache/iobuf.rs`, `maybe_seal_and_write_iobuf`), but reads the pointer
-//! to the newest one without a pin and counts it a moment later (`IoBufs::current_iobuf`). A thread that stands still
-//! between the two, and whose buffer is swapped out meanwhile, counts and writes into freed memory. So:
-//! 1. Who calls sled's `flush()`, or drops its handles, holds a pin of sled's own collector: see [`pinned`].
-//! 2. sled's flusher, a thread of its own, can't be given one. Who watches over the store holds two in its place, in
-//!    turn, as long as there is a flusher, before the store is open and after it is closed too: see [`Keeper`]. What is
-//!    swapped out is freed an eighth of a second later at the earliest, and about half a second later as a rule. The flusher
-//!    is exposed only if it stands still for longer between two instructions.
+//! to the newest buffer without a pin and increments its count a moment later (`IoBufs::current_iobuf`). If a thread
+//! stands still between the two, and its buffer is swapped out meanwhile, it counts and writes in freed memory. So:
+//! 1. A caller of sled's `flush()`, and a thread that drops sled's handles, holds a pin of sled's own collector; see
+//!    [`pinned`].
+//! 2. sled's flusher is a thread of sled's own and cannot be given a pin. The thread that watches over the store holds
+//!    two in its place, in turn, as long as there is a flusher, also before the store is open and after it is closed;
+//!    see [`Keeper`]. A buffer that is swapped out is freed an eighth of a second later at the earliest, and about half
+//!    a second later as a rule. The flusher is exposed only if it stands still for longer between two instructions.
 //! 3. Nothing here calls `flush_async`, which runs on a thread of sled's.
 //!
-//! What is not freed at once takes memory, some 40 MiB in a store that writes as fast as it can, and memory that is not
-//! used again at once takes time, up to a tenth of its throughput. While a flush hangs, its pin holds back all that
-//! this process frees by the same collector; but what would write to that database waits too.
+//! Memory that is freed later takes space, some 40 MiB in a store that writes as fast as it can, and costs time because
+//! it is not reused at once, up to a tenth of the throughput. While a flush hangs, its pin holds back everything that
+//! this process frees by the same collector; but all writers to that database wait then, too.
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle, default_collector, pin};
 
@@ -30,9 +31,9 @@ pub(crate) struct Keeper {
     newer: Pin,
 }
 
-/// A pin apart from its thread's others, whose renewal moves all of them.
+/// A pin that is independent of its thread's others. Renewing one of those would move all of them.
 struct Pin {
-    // Before the handle, which it needs.
+    // This field comes before the handle, which it needs when it is dropped.
     guard: Option<Guard>,
     handle: LocalHandle,
 }
@@ -52,8 +53,8 @@ impl Pin {
 }
 
 impl Default for Keeper {
-    /// Of sled's own collector. It is renewed eight times a second: each pin is held for twice as long, a quarter of a
-    /// second.
+    /// Creates a keeper of sled's own collector. It is renewed eight times a second, so each pin is held for twice as
+    /// long, a quarter of a second.
     fn default() -> Self {
         Self::new(default_collector())
     }
@@ -64,7 +65,7 @@ impl Keeper {
         Self { older: Pin::new(collector), newer: Pin::new(collector) }
     }
 
-    /// Lets go what was swapped out before the last renewal.
+    /// Lets the collector free what was swapped out before the last renewal.
     pub(super) fn renew(&mut self) {
         std::mem::swap(&mut self.older, &mut self.newer);
         self.newer.renew();
@@ -95,7 +96,7 @@ mod tests {
             Self { collector: collector.clone(), freed }
         }
 
-        /// Lets the collector go on as far as it can.
+        /// Lets the collector go on as far as it can, and returns whether the value was freed.
         fn is_freed(&self) -> bool {
             (0..100).for_each(|_| self.collector.register().pin().flush());
             self.freed.load(Ordering::SeqCst)
@@ -111,7 +112,7 @@ mod tests {
         assert!(!swapped_out.is_freed());
         keeper.renew();
         assert!(!swapped_out.is_freed(), "one pin is older than it");
-        // Two epochs have to go by, and each wants both pins renewed.
+        // Two epochs have to go by, and both pins must be renewed for each.
         let freed = (0..4).any(|_| {
             keeper.renew();
             swapped_out.is_freed()

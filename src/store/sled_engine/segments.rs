@@ -1,15 +1,17 @@
-//! Before sled opens a database: that it finds the end of its log, even if the power is cut while it opens.
+//! Prepares a database before sled opens it, so that sled finds the end of its log even if the power is cut while it
+//! opens.
 //!
 //! sled's log is a row of segments. Each begins with a header, which says how far the log was written by then: into the
-//! segment before it, as a rule. Where the last header leads to, or the snapshot's name if that is later, sled begins
-//! to look for the log's end. And when it opens a database, it overwrites the segments of which nothing is needed any
-//! more, that one too. This does no harm as long as the snapshot is there that the same opening wrote. But sled does
-//! not make that one's name durable. Where a power cut takes it away, or somebody removes the file, sled finds no end,
-//! or a wrong one, **takes the database for an empty or an older one, and overwrites the rest.**
+//! segment before it, as a rule. sled begins to look for the log's end where the last header leads to, or where the
+//! snapshot ends, by its name, if that is later. And when it opens a database, it overwrites the segments of which
+//! nothing is needed any more, including that one. This does no harm as long as the snapshot is there that the same
+//! opening wrote. But sled does not make that snapshot's name durable. If a power cut takes it away, or somebody
+//! removes the file, sled finds no end, or a wrong one, **takes the database for an empty or an older one, and
+//! overwrites the rest.**
 //!
-//! So before sled overwrites anything, the header of the segment that it will end in is made to lead to that segment
-//! itself, durably. It is the last one that sled reaches: all before it, from where it begins to look, can be read to
-//! their ends.
+//! So before sled overwrites anything, the header of the segment in which sled's search will end is made to lead to
+//! that segment itself, durably. It is the last segment that sled reaches: all segments before it, from the start of
+//! the search, can be read to their ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
@@ -19,12 +21,12 @@ use crate::store::OpenError;
 use crate::store::embedded::directory::{broken, io_error};
 
 const HEADER_BYTES: usize = 20;
-/// In a header, sled stores numbers with these bits inverted, and the checksum with all.
+/// In a header, sled stores numbers with these bits inverted, and the checksum with all its bits inverted.
 const INVERTED: i64 = i64::MAX;
-/// The longest header of a message. Where no more than this is left of a segment, there is no message.
+/// The longest header of a message. If no more than this is left of a segment, there is no further message.
 const MESSAGE_HEADER_BYTES: usize = 32;
-/// The kind of a message that says that the rest of the segment is empty, and the last kind there is. What is
-/// overwritten is of kind 0.
+/// The kind of a message that says that the rest of the segment is empty, and the last kind there is. Overwritten bytes
+/// are of kind 0.
 const CAP: u8 = 2;
 const LAST_KIND: u8 = 11;
 
@@ -39,24 +41,26 @@ struct Header {
 struct Log {
     file: File,
     segment_bytes: usize,
-    /// Of the segments in the file, in their order there; `None`: overwritten, never written, or damaged.
+    /// The headers of the segments, in their order in the file; `None` if one was overwritten, never written, or is
+    /// damaged.
     headers: Vec<Option<Header>>,
     /// How far into the log the snapshot goes.
     snapshot: Option<i64>,
 }
 
-/// Where sled begins to look for the log's end.
+/// Where sled begins to look for the end of the log.
 #[derive(Debug, PartialEq, Eq)]
 enum Start {
-    /// In this segment.
+    /// It begins in this segment.
     In(Header),
-    /// The snapshot has all there is, up to the end of a segment, and the next one has not begun.
+    /// It has nowhere to begin: the snapshot has everything, up to the end of a segment, and the next one has not
+    /// begun.
     Nowhere,
-    /// In a segment that is missing.
+    /// It begins in a segment that is missing.
     Missing,
 }
 
-/// Sees to it that sled finds what is in the database. `was_used`: that can't be nothing.
+/// Makes sure that sled finds the content of the database. `was_used` says that it cannot be empty.
 pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<(), OpenError> {
     let failed = || io_error("reading", path);
     let Some(mut log) = Log::read(path, segment_bytes).map_err(failed())? else { return Ok(()) };
@@ -70,10 +74,11 @@ pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) ->
 }
 
 impl Log {
-    /// `None`: there is no log with segments of this size, or somebody has it; sled will say what it thinks of it.
+    /// Reads the log. Returns `None` if there is no log with segments of this size, or another process has it; sled
+    /// will then report what is wrong.
     fn read(path: &Path, segment_bytes: usize) -> io::Result<Option<Self>> {
         let settings = match fs::read(path.join("conf")) {
-            // sled makes it anew.
+            // sled makes this file anew.
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             settings => Some(settings?),
         };
@@ -87,7 +92,8 @@ impl Log {
         };
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(None),
-            // Given back by name: a process that is just being started would hold it a little longer.
+            // The lock is released explicitly: a process that is just being started could inherit the descriptor and
+            // hold the lock a little longer.
             _ => file.unlock()?,
         }
         let length = file.metadata()?.len();
@@ -105,7 +111,7 @@ impl Log {
         i64::try_from(self.segment_bytes).unwrap_or(i64::MAX)
     }
 
-    /// As sled decides it.
+    /// Returns where sled begins, by sled's own rules.
     fn start(&self) -> Start {
         let segment_of = |place: i64| place.max(0) / self.size() * self.size();
         let first = segment_of(self.snapshot.unwrap_or(0));
@@ -120,8 +126,8 @@ impl Log {
         }
     }
 
-    /// The segment in which the log ends that sled finds: the last in a row, all of which but itself are read to their
-    /// ends.
+    /// Returns the segment in which sled will find the end of the log: the last one in a row, all of which but itself
+    /// are read to their ends.
     fn end(&mut self, start: Header) -> io::Result<Header> {
         let mut end = start;
         while let Some(next) = self.at(end.begins + self.size()) {
@@ -137,7 +143,7 @@ impl Log {
         self.headers.iter().flatten().find(|header| header.begins == begins).copied()
     }
 
-    /// Goes to where a segment is in the file.
+    /// Moves to the place of a segment in the file.
     fn seek(&mut self, segment: Header) -> io::Result<u64> {
         let index = self.headers.iter().position(|header| *header == Some(segment)).unwrap_or(self.headers.len());
         self.file.seek(SeekFrom::Start(index as u64 * self.segment_bytes as u64))
@@ -158,7 +164,7 @@ impl Log {
     }
 }
 
-/// How far the snapshot goes that sled will read: the last one, by its name.
+/// Returns how far the snapshot goes that sled will read: the last one, by its name.
 fn snapshot(path: &Path) -> io::Result<Option<i64>> {
     let mut last = None;
     for entry in fs::read_dir(path)? {
@@ -169,7 +175,7 @@ fn snapshot(path: &Path) -> io::Result<Option<i64>> {
     Ok(last)
 }
 
-/// Whether one message follows another up to the end of the segment of this number.
+/// Returns whether one message follows another up to the end of the segment with this number.
 fn is_whole(segment: &[u8], segment_bytes: usize, number: u64) -> bool {
     let mut at = HEADER_BYTES;
     while at + MESSAGE_HEADER_BYTES <= segment_bytes {
@@ -182,10 +188,11 @@ fn is_whole(segment: &[u8], segment_bytes: usize, number: u64) -> bool {
     true
 }
 
-/// The kind of the message that `bytes` begin with, and how long it is; `None` if it is none of this segment.
+/// Returns the kind of the message that `bytes` begin with, and its length; `None` if it is not a message of this
+/// segment.
 ///
-/// A checksum over all that follows it, a byte for the kind, the content's length, the segment's number, the page's,
-/// the content.
+/// A message is a checksum over everything that follows it, a byte for the kind, the length of the content, the number
+/// of the segment, that of the page, and the content.
 fn message(bytes: &[u8], number: u64) -> Option<(u8, usize)> {
     let (checksum, rest) = bytes.split_first_chunk::<4>()?;
     let (kind, rest) = rest.split_first()?;
@@ -202,7 +209,7 @@ fn message(bytes: &[u8], number: u64) -> Option<(u8, usize)> {
     (fits && is_of_this_segment).then_some((*kind, 4 + header.len() + content.len()))
 }
 
-/// A number as sled writes it: small ones in a byte, larger ones after a byte that says how many.
+/// Reads a number as sled writes it: a small one in a byte, a larger one after a byte that says how many follow.
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (first, rest) = bytes.split_first()?;
     let byte = |index: usize| rest.get(index).copied().map(u64::from);
@@ -221,7 +228,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 impl Header {
-    /// `None` if there is none, or its checksum doesn't fit.
+    /// Reads a header. Returns `None` if there is none, or its checksum does not fit.
     fn of(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let number = |at: usize| i64::from_le_bytes(std::array::from_fn(|index| bytes[at + index])) ^ INVERTED;
         let header = Self { begins: number(4), written: number(12) };
@@ -282,9 +289,9 @@ mod tests {
         assert_eq!(start(&[], None), Start::Missing);
     }
 
-    /// Of segment 7.
+    /// Returns a message of segment 7.
     fn message_of(kind: u8, content: &[u8]) -> Vec<u8> {
-        // 300 takes two bytes.
+        // The number 300 takes two bytes.
         let header = [&[kind, u8::try_from(content.len()).unwrap(), 7, 241, 60][..]].concat();
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(content);

@@ -18,37 +18,38 @@ use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Stor
 use crate::store::embedded::{Embedded, Transact};
 use crate::store::{OpenError, StoreError};
 
-/// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own: they survive crashes of
-/// the process and power cuts.
+/// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own. They survive crashes of the
+/// process and power cuts.
 ///
-/// A handle; clones share the open store. One process at a time, and one opening in it, may use a directory.
+/// A value is a handle, and clones share the open store. One process at a time, and one opening in it, may use a
+/// directory.
 ///
 /// # Durability
-/// What is answered is on disk: written, flushed, and made durable with `fdatasync`, together with what else came in
-/// meanwhile, and, while few have come and other runs are under way, within some 0.2 ms more (group commit). If a
-/// write, sync or read fails, or a write does not return within a minute, the store is [poisoned](Health::Poisoned): it
-/// answers only what memory can, and the process must be restarted.
+/// The store answers when its data is on disk: written, flushed, and made durable with `fdatasync`. One sync serves all
+/// that came in meanwhile (group commit). While few commands have come and other runs are under way, it waits for
+/// theirs for up to some 0.2 ms more. If a write, sync or read fails, or a write does not return within a minute, the
+/// store is [poisoned](Health::Poisoned): it answers only what memory can, and the process must be restarted.
 ///
 /// # Memory
-/// Its two caches, and some 20 bytes for each record, by which a new key is known to be new without a read; and sled's
-/// own tables: 150 bytes for each of a million records, all in all.
+/// The store takes memory for its two caches, some 20 bytes for each record, by which it recognises a new key without a
+/// read, and sled's own tables. With a million records that is 150 bytes for each, all in all.
 #[derive(Debug, Clone)]
 pub struct SledStore(pub(super) Embedded<SledEngine>);
 
 impl SledStore {
-    /// Opens the store in `directory`, which is made if it is not there, with mode 0700.
+    /// Opens the store in `directory`, which is made with mode 0700 if it does not exist.
     ///
-    /// Blocks while what lists the records is read: 0.2 s for a million; if that is damaged, all records are read, and
-    /// listed anew.
+    /// Blocks while the lists of the records are read, which takes 0.2 s for a million. If the lists are damaged, all
+    /// records are read, and listed anew.
     ///
     /// # Errors
-    /// [`OpenError`]: in use, not a store's directory, or refused by the operating system.
+    /// [`OpenError`]: the directory is in use or not a store's, or the operating system refused.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::builder().open(directory)
     }
 
-    /// Opens the store in `directory` as [`open`](Self::open) does, and waits for at most `patience` where it is in
-    /// use: see [`SledStoreBuilder::open_within`].
+    /// Opens the store in `directory` as [`open`](Self::open) does, and waits for at most `patience` while it is in
+    /// use; see [`SledStoreBuilder::open_within`].
     ///
     /// # Errors
     /// As [`open`](Self::open); [`OpenError::InUse`] only after `patience`.
@@ -56,19 +57,19 @@ impl SledStore {
         Self::builder().open_within(directory, patience)
     }
 
-    /// Sets what differs from the defaults.
+    /// Returns a builder, to set what differs from the defaults.
     pub fn builder() -> SledStoreBuilder {
         SledStoreBuilder::default()
     }
 
-    /// Records it holds: those that have expired and are not swept yet included, and without the runs whose claims
-    /// leave no trace (`Rerun`).
+    /// Returns the number of records. Expired records that are not swept yet count; runs whose claims leave no trace
+    /// (`Rerun`) do not.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.0.len()
     }
 
-    /// Whether it holds no record.
+    /// Returns whether the store holds no record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -77,15 +78,18 @@ impl SledStore {
     /// Lends the database, for trees of the application. Open them at the start, and write to them with
     /// [`transaction`](Self::transaction), which is bounded, and durable when it returns.
     ///
-    /// What is written past that, with sled's own `transaction` or `apply_batch`, is durable after
-    /// [`sync`](Self::sync). Keep values below 4 KiB and keys below 256 bytes: sled writes large pages to files that
-    /// nothing syncs; keep each below 128 KiB in all: a power cut in a longer one can leave a database that can't be
-    /// opened; and **don't `insert`**: two threads, the store's being one, that make new pages at once can be cut
-    /// short, by SIGKILL or a power cut, so that sled panics at every later opening. sled has one lock for all
-    /// transactions of the process, and every read waits for it: **a long transaction holds up every request with a
-    /// key**, past all timeouts. Make durable what you write with [`sync`](Self::sync), not with sled's `flush` or
-    /// `flush_async`, and keep the trees that you open as long as the store is open: sled 0.34 reads a log buffer there
-    /// that may be freed meanwhile; what the store itself calls is protected.
+    /// If you write with sled's own `transaction` or `apply_batch` instead, the data is durable after
+    /// [`sync`](Self::sync), and these rules apply:
+    /// - Keep values below 4 KiB and keys below 256 bytes: sled writes large pages to files that nothing syncs.
+    /// - Keep each transaction or batch below 128 KiB in all: a power cut in a longer one can leave a database that
+    ///   cannot be opened.
+    /// - **Don't `insert`**: if SIGKILL or a power cut interrupts your thread and the store's while both make new
+    ///   pages, sled may panic at every later opening.
+    /// - **A long transaction holds up every request with a key**, past all timeouts: sled has one lock for all
+    ///   transactions of the process, and every read waits for it.
+    /// - Make your data durable with [`sync`](Self::sync), not with sled's `flush` or `flush_async`, and keep the trees
+    ///   that you open for as long as the store is open: in a flush, and when a handle is dropped, sled 0.34 reads a
+    ///   log buffer that may be freed meanwhile. The store's own calls are protected.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] once the store is closed.
@@ -93,28 +97,28 @@ impl SledStore {
         self.0.engine().map(|engine| engine.lend())
     }
 
-    /// Returns when all that was written to the database before this call is durable.
+    /// Returns when everything that was written to the database before this call is durable.
     ///
     /// # Errors
-    /// [`StoreError::Uncertain`] when the sync failed, which poisons the store; [`StoreError::Unavailable`] for a store
-    /// that is closed or poisoned.
+    /// [`StoreError::Uncertain`] if the sync failed, which poisons the store; [`StoreError::Unavailable`] if the store
+    /// is closed or poisoned.
     ///
     /// # Cancel safety
-    /// The sync takes place whether or not its answer is waited for.
+    /// The sync takes place even if nobody awaits its answer.
     pub fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         self.0.sync()
     }
 
-    /// Finishes what was asked for and closes the store, for all its handles. Returns when the directory can be opened
-    /// again, or after ten seconds.
+    /// Finishes the work that was sent and closes the store, for all its handles. Returns when the directory can be
+    /// opened again, or after ten seconds.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: the application still holds a handle that [`db`](Self::db) lent, or the disk
-    /// doesn't return. [`StoreError::Uncertain`]: closed, but the store was poisoned, before or just now. What was
-    /// answered is durable all the same.
+    /// [`StoreError::Unavailable`] if the application still holds a handle that [`db`](Self::db) lent, or the disk does
+    /// not return. [`StoreError::Uncertain`] if the store is closed, but was poisoned, before or just now. What was
+    /// answered is durable even then.
     ///
     /// # Cancel safety
-    /// If dropped, the store may be closed or on its way to it; call it again.
+    /// If the future is dropped, the store may be closed or still closing; call it again.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.0.close().await
     }
@@ -134,8 +138,8 @@ impl SledStoreBuilder {
         self.0.open(directory.as_ref()).map(SledStore)
     }
 
-    /// Opens the store in `directory`, and waits for at most `patience` where another process, or another opening in
-    /// this one, has it open: so that a new process may start while the last one is still closing. Blocks its thread.
+    /// Opens the store in `directory`, and waits for at most `patience` while another process, or another opening in
+    /// this one, has it open. So a new process may start while the last one is still closing. Blocks its thread.
     ///
     /// # Errors
     /// As [`SledStore::open`]; [`OpenError::InUse`] only after `patience`.

@@ -1,5 +1,5 @@
-//! The application's part of a transaction: a closure over its trees, run on the writer thread, in one of sled's
-//! transactions.
+//! The application's part of a transaction: a closure over its trees, which runs on the writer's thread, in one of
+//! sled's transactions.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -17,48 +17,49 @@ use crate::store::embedded::{
     Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, Theirs, Transacted, TransactionError, Writes, quietly,
 };
 
-/// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and one
-/// of over 128 KiB goes to a file that it never syncs.
+/// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and a
+/// page over 128 KiB goes to a file that it never syncs.
 const MAX_VALUE: usize = 4_096;
 const MAX_KEY: usize = 256;
-/// The most bytes of keys, values and outcome, with 64 for each key.
+/// The most bytes of keys, values and outcome, where each key counts 64 bytes more.
 ///
-/// sled takes a batch back as a whole if the process ends within it, and with it what its space collection has moved
-/// meanwhile. Where the batch was so long that the old places of what was moved are written over already, the database
-/// can't be opened any more. So nothing that long is written at once, by a transaction or by the store itself.
+/// If the process ends within a batch, sled undoes the whole batch, and with it what its space collection has moved
+/// meanwhile. If the batch was so long that the old places of what was moved are overwritten already, the database can
+/// no longer be opened. So nothing that long is written at once, by a transaction or by the store itself.
 pub(super) const MAX_STEP: usize = 128 * 1024;
 
 /// One of the application's trees, within a transaction. It sees what the transaction wrote before.
 ///
-/// Inside the closure only these may be touched: a call on the `sled::Tree` itself would wait for the transaction's own
-/// lock, for ever.
+/// Inside the closure use only these: a call on the `sled::Tree` itself would wait for ever for the transaction's own
+/// lock.
 pub struct TransactionTree<'a> {
     tree: &'a TransactionalTree,
     failed: &'a Failed,
 }
 
-/// What went wrong with the trees. Kept, so that a closure that overlooks it is aborted all the same.
+/// The first error of the trees. It is kept, so that a closure that ignores it is still aborted.
 #[derive(Default)]
 pub(crate) struct Failed {
     error: RefCell<Option<TransactionError>>,
     // The bytes of keys and values so far.
     written: Cell<usize>,
-    // Whether the closure is in a call of the database's: what panics then is not the closure.
+    // Whether the closure is inside a call to the database; a panic there is not the closure's.
     inside: Cell<bool>,
 }
 
 impl TransactionTree<'_> {
-    /// What stands under `key`.
+    /// Returns the value of `key`.
     ///
     /// # Errors
-    /// [`TransactionError`], here and below; the transaction is then aborted whatever the closure says.
+    /// [`TransactionError`], as for the other functions. The transaction is then aborted, whatever the closure returns.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<IVec>, TransactionError> {
-        // The application's key is read before the call and dropped after it: what panics there is not the database.
+        // The application's key is read before the call and dropped after it, so a panic in it is not taken for the
+        // database's.
         let bytes = key.as_ref();
         self.check(|tree| tree.get(bytes))
     }
 
-    /// Puts `value` under `key`, and gives what stood there.
+    /// Sets the value of `key`, and returns the old one.
     ///
     /// # Errors
     /// [`TransactionError::TooLarge`] for a key over 256 bytes or a value over 4 KiB.
@@ -73,7 +74,7 @@ impl TransactionTree<'_> {
         self.check(|tree| tree.insert(key, value))
     }
 
-    /// Removes what stands under `key`, and gives it.
+    /// Removes `key`, and returns its value.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -100,7 +101,7 @@ impl TransactionTree<'_> {
 }
 
 impl Failed {
-    /// One key more, with so many bytes.
+    /// Counts one more key, with this many bytes.
     fn count(&self, bytes: usize) {
         self.written.set(self.written.get() + bytes + ENTRY_BYTES);
     }
@@ -112,7 +113,7 @@ impl fmt::Debug for TransactionTree<'_> {
     }
 }
 
-/// What the application's closure is to the engine.
+/// The application's closure, in the form in which the engine calls it.
 type Call = Box<dyn FnMut(&[TransactionalTree], &Failed) -> Result<Bytes, Abort<Reason>> + Send>;
 
 /// The application's closure, and the trees that it writes to.
@@ -121,13 +122,13 @@ pub(crate) struct Transaction {
     call: Theirs<Call>,
 }
 
-/// The closure over `N` trees, as the engine takes it.
+/// Makes a transaction for the engine from a closure over `N` trees.
 pub(crate) fn transaction<const N: usize, E: Send + 'static>(
     trees: [&Tree; N],
     mut closure: impl FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
 ) -> Transaction {
     let call = move |trees: &[TransactionalTree], failed: &Failed| {
-        // As many as were given.
+        // There are as many trees as were given.
         let views = std::array::from_fn(|index| TransactionTree { tree: &trees[index], failed });
         closure(views).map_err(|abort| match abort {
             Abort::Because(reason) => Abort::Because(Box::new(reason) as Reason),
@@ -137,11 +138,11 @@ pub(crate) fn transaction<const N: usize, E: Send + 'static>(
     Transaction { trees: trees.map(Tree::clone).into(), call: Theirs::new(Box::new(call)) }
 }
 
-/// One of sled's transactions over the store's tree and the application's.
+/// Runs one of sled's transactions over the store's tree and the application's.
 pub(super) fn run(store: &Tree, effect: &mut Transaction, own: Own<'_>) -> Transacted<(Bytes, usize)> {
     let Transaction { trees, call } = effect;
     check_trees(store, trees)?;
-    // The store's tree is among them: sled refuses those of another database.
+    // The store's tree is among them, so sled refuses trees of another database.
     let trees: Vec<Tree> = std::iter::once(store.clone()).chain(trees.iter().cloned()).collect();
     let (call, own) = (RefCell::new(call.get_mut()), RefCell::new(own));
     let result = trees.as_slice().transaction(|views| {
@@ -160,7 +161,7 @@ pub(super) fn run(store: &Tree, effect: &mut Transaction, own: Own<'_>) -> Trans
     })
 }
 
-/// A step, of which all is recovered or nothing.
+/// Turns a step into a batch, of which sled recovers everything or nothing.
 pub(super) fn as_batch(step: Writes) -> sled::Batch {
     let mut batch = sled::Batch::default();
     for (key, value) in step.entries() {
@@ -183,7 +184,7 @@ fn check_trees(store: &Tree, trees: &[Tree]) -> Transacted<()> {
     Ok(())
 }
 
-/// The outcome, and how many bytes were written before it was said.
+/// Calls the closure. Returns its outcome, and how many bytes it wrote.
 fn called(call: &mut Call, trees: &[TransactionalTree]) -> Transacted<(Bytes, usize)> {
     let failed = Failed::default();
     let result = catch_unwind(AssertUnwindSafe(|| call(trees, &failed)));

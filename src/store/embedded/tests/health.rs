@@ -88,7 +88,7 @@ async fn what_was_queued_when_the_store_was_poisoned_is_not_said_to_be_done() {
 fn a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_minute() {
     on_each!(E, {
         let directory = tempfile::tempdir().unwrap();
-        // Without the writer's thread, which would write.
+        // The writer's thread is not started, because it would write.
         let shared = setup::<E>(&clock()).prepare(&directory.path().join("s")).unwrap();
         let mut reported = false;
         let mut look_after = |seconds| {
@@ -119,13 +119,13 @@ fn while_the_writer_is_behind_new_keys_are_refused_at_once() {
         assert!(matches!(after(0, 4_096), Err(StoreError::Overloaded { .. })));
         still.shared.set_batch(None);
         assert!(still.shared.check_load(0).is_ok());
-        // A write that never returned is no reason to come again in a moment.
+        // After a write that never returned, the client is not told to come back in a moment.
         still.shared.poison("a write has not returned".to_owned());
         assert!(matches!(after(61_000, 5_000), Err(StoreError::Unavailable { .. })));
     });
 }
 
-// "sled's flusher runs without its pins after `close` with a lent `Db`."
+// sled's flusher must have its pins after `close` with a lent `Db`.
 #[tokio::test]
 async fn an_engine_is_tended_until_the_last_handle_that_was_lent_is_gone_and_so_long_the_directory_is_locked() {
     let directory = tempfile::tempdir().unwrap();
@@ -138,7 +138,7 @@ async fn an_engine_is_tended_until_the_last_handle_that_was_lent_is_gone_and_so_
             tokio::time::timeout(Duration::from_millis(300), store.close()).await.unwrap_err();
         }
         drop(store);
-        // Longer than the watchdog sleeps between two looks.
+        // This is longer than the watchdog sleeps between two looks.
         thread::sleep(Duration::from_millis(300));
         let refused = setup::<MapEngine>(&clock()).open(&path).map(drop);
         assert!(matches!(refused, Err(OpenError::InUse { .. })), "{refused:?}");

@@ -1,5 +1,5 @@
-//! The smallest engine there is: a map in memory, written to a file whole when it is made durable. It proves that what
-//! every embedded engine needs is here, and not in sled's.
+//! The smallest engine: a map in memory, which is written to a file as a whole when it is made durable. It proves that
+//! the code that every embedded engine needs is in this room, and not in sled's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ pub(super) struct MapEngine {
     _last: Arc<Last>,
 }
 
-/// Is dropped with the last handle.
+/// A value that is dropped with the last handle.
 #[derive(Debug)]
 struct Last(PathBuf);
 
@@ -34,7 +34,7 @@ impl Drop for Last {
         let closed = open.iter().position(|open| *open == self.0).unwrap();
         open.swap_remove(closed);
         drop(open);
-        // An error: the directory is still locked, as it should be, or gone.
+        // An error means that the directory is still locked, as it should be, or gone.
         if self.0.exists() && directory::acquire(&self.0).is_ok() {
             let _ = fs::write(self.0.join(OUTLIVED), []);
         }
@@ -55,12 +55,12 @@ pub(super) const LENT: &str = "lent";
 pub(super) const OUTLIVED: &str = "outlived";
 
 impl MapEngine {
-    /// From now on its writes fail.
+    /// Makes its writes fail from now on.
     pub(super) fn fail_writes(&self) {
         self.writes_fail.store(true, Ordering::SeqCst);
     }
 
-    /// From now on it panics.
+    /// Makes it panic from now on.
     pub(super) fn panics(&self) {
         let holding = || {
             let _held = self.map.lock().unwrap();
@@ -75,7 +75,7 @@ impl StorageEngine for MapEngine {
 
     type Options = ();
     type Value = Vec<u8>;
-    /// An outcome: it writes nothing of its own.
+    /// An outcome; the effect writes nothing of its own.
     type Transaction = Theirs<Bytes>;
     type Watch = ();
 

@@ -1,4 +1,4 @@
-//! What every embedded engine's store promises, run on sled and on the smallest engine there is.
+//! What the store of every embedded engine promises, tested on sled and on the smallest engine.
 
 mod health;
 mod map_engine;
@@ -36,14 +36,14 @@ use map_engine::MapEngine;
 trait Tested: StorageEngine {
     fn options() -> Self::Options;
 
-    /// An effect with this outcome, and no more.
+    /// Makes an effect that has this outcome and writes nothing.
     fn nothing_but(outcome: Bytes) -> Self::Transaction;
 
-    /// One that panics when it is dropped.
+    /// Makes an effect that panics when it is dropped.
     fn touchy() -> Self::Transaction;
 }
 
-/// A value of the application's that panics when it is dropped.
+/// A value of the application that panics when it is dropped.
 struct Touchy;
 
 impl AsRef<[u8]> for Touchy {
@@ -121,17 +121,17 @@ fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
     Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
 }
 
-/// A transaction, for what it is, and nobody who waits for its answer.
+/// Makes a transaction for this purpose, whose answer nobody awaits.
 fn transact<E: StorageEngine>(purpose: Purpose, effect: E::Transaction) -> Command<E> {
     Command::Transact(Box::new(Transact { purpose, effect, answer: Box::new(drop) }))
 }
 
-/// A transaction of the application's own.
+/// Makes a transaction of the application's own.
 fn own<E: StorageEngine>(effect: E::Transaction) -> Command<E> {
     transact(Purpose::Own(Instant::now() + HOUR), effect)
 }
 
-/// A step, and where its answer will be.
+/// Makes a command that applies a transition, and the receiver of its answer.
 fn sent<E: StorageEngine>(
     id: RecordId,
     transition: Transition,
@@ -187,7 +187,7 @@ fn set<E: StorageEngine>(engine: &E, key: &[u8], value: Option<Bytes>) {
 
 /// A store without its writer's thread, in which nothing happens by itself.
 struct Still<E: Tested> {
-    // Before the engine: it lets its own go with the last handle.
+    // This field comes before the engine, so that the engine is released with the last handle.
     shared: StoreState<E>,
     engine: E,
     clock: ManualClock,
@@ -211,13 +211,13 @@ impl<E: Tested> Still<E> {
         Batch::new(&self.shared, &self.engine)
     }
 
-    /// What is stored, past the cache.
+    /// Reads what is stored, past the cache.
     fn load(&self, id: RecordId) -> Option<Record> {
         let head = read::head(&self.engine, id).expect("it can be read")?;
         Some(read::whole(&self.engine, id, &head).expect("it is whole"))
     }
 
-    /// How many keys of a kind there are.
+    /// Returns how many keys of a kind there are.
     fn count(&self, kind: &str) -> usize {
         scan_keys(&self.engine, kind.as_bytes()).count()
     }
@@ -227,7 +227,7 @@ impl<E: Tested> Still<E> {
     }
 }
 
-/// A store in a directory of the test's, at the same time as the last.
+/// Opens a store in a directory of the test's, at the same time as the last.
 fn opened<E: Tested>(directory: &tempfile::TempDir) -> Still<E> {
     let clock = clock();
     let shared = setup(&clock).prepare(&directory.path().join("s")).unwrap();

@@ -1,4 +1,4 @@
-//! What is found after a crash, whatever of a step has reached the disk.
+//! What an opening finds after a crash, whatever part of a step has reached the disk.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -11,25 +11,26 @@ use crate::store::embedded::present::Present;
 use crate::store::embedded::storage_engine::{scan, scan_keys};
 use crate::store::embedded::totals::Totals;
 
-/// What is in the step that is interrupted, beside what was there before.
+/// The changes of the step that is interrupted, beside what was there before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     /// One run ends, one begins, and one is completed whose claim left no trace.
     OfEach,
-    /// Of two runs that one list names, one ends.
+    /// One of two runs that one list names ends.
     OneOfTwo,
-    /// A key is claimed again that was released, and whose list stays for another run's sake.
+    /// A released key is claimed again, while its list stays for the sake of another run.
     ClaimedAgain,
 }
 
-/// What the lists say as they stand: nothing has to be made anew.
+/// Checks that the lists are whole, so that nothing has to be made anew.
 fn assert_listed<E: Tested>(still: &Still<E>) {
     let totals = Totals::decode(still.engine.get(keys::TOTALS).unwrap().unwrap().as_ref()).unwrap();
     let listed = Present::load(&still.engine, totals.count, &totals.entries).unwrap();
     assert!(listed.is_whole, "nothing has to be made anew");
 }
 
-/// A step of which only the first keys are recovered, and the openings after it. `None`: it has no more keys.
+/// Recovers only the first keys of a step, and opens the store several times. Returns `None` if the step has no more
+/// keys.
 fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
     let directory = tempfile::tempdir().unwrap();
     let still = opened::<E>(&directory);
@@ -62,7 +63,7 @@ fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
     drop(still);
 
     let mut found = 0;
-    // And once more: what the opening itself has written counts too.
+    // The store is opened once more, because the writes of the opening itself count too.
     for _ in 0..2 {
         let still = opened::<E>(&directory);
         assert_listed(&still);
@@ -71,7 +72,7 @@ fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
     Some(found)
 }
 
-/// Memory knows all that is stored; says how many records that are.
+/// Checks that memory knows everything that is stored. Returns how many records that are.
 fn assert_known<E: Tested>(still: &Still<E>) -> usize {
     let ids: Vec<_> =
         scan_keys(&still.engine, keys::RECORDS).map(|key| keys::id_of(key.unwrap().as_ref()).unwrap()).collect();
@@ -86,7 +87,7 @@ fn assert_known<E: Tested>(still: &Still<E>) -> usize {
     ids.len()
 }
 
-/// Says how many bytes were written before the last step.
+/// Returns how many bytes were written before the last step.
 fn first_steps_of_cutting_short<E: Tested>(still: &Still<E>) -> usize {
     let mut batch = still.batch();
     cut_some_short(&mut batch).unwrap();
@@ -103,7 +104,7 @@ fn whatever_prefix_of_a_step_is_recovered_makes_sense_and_needs_no_repair() {
     });
 }
 
-// A crash between two steps of an opening: what lists the runs is removed after they are said to be interrupted.
+// A crash between two steps of an opening: the list of the runs is removed after they are marked as interrupted.
 #[test]
 fn an_opening_that_is_cut_short_between_two_steps_loses_no_run() {
     on_each!(E, {
@@ -114,7 +115,7 @@ fn an_opening_that_is_cut_short_between_two_steps_loses_no_run() {
         for some in names.chunks(150) {
             claim(&still, some);
         }
-        // What the opening does first, of which the last step does not reach the disk.
+        // The first batch of the opening, the last step of which does not reach the disk.
         let batch = first_steps_of_cutting_short(&still);
         assert!(batch > 0, "more than one step");
         let listed: HashSet<_> = scan(&still.engine, keys::RUNNING)
@@ -143,7 +144,8 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
             complete(&still, &mut batch, &format!("k{number}"), "done".into());
         }
         batch.commit().unwrap();
-        // As many listings of what is gone as make up for the list that is lost: each list stays for one run's sake.
+        // There are enough listings of records that are gone to make up for the list that is lost: each list stays for
+        // the sake of one run.
         let names: Vec<String> = (0..200).map(|number| format!("released{number}")).collect();
         let held = claim(&still, &names.iter().map(String::as_str).collect::<Vec<_>>());
         let mut batch = still.batch();
@@ -153,7 +155,7 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
         batch.commit().unwrap();
         let lists: Vec<_> = scan_keys(&still.engine, keys::EXPIRY).map(Result::unwrap).collect();
         still.set(lists[1].as_ref(), None);
-        // As an error of the disk does, it ends the repair after the opening has written its first batch.
+        // This ends the repair, as an error of the disk does, after the opening has written its first batch.
         still.set(b"r-no-record", Some(Bytes::new()));
         still.engine.sync().unwrap();
         drop((still, lists));
@@ -172,7 +174,7 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
     });
 }
 
-// "The directory's lock is dropped before the engine when opening fails."
+// If opening fails, the directory's lock must not be dropped before the engine.
 #[test]
 fn an_opening_that_fails_lets_the_engine_go_before_the_directory() {
     let directory = tempfile::tempdir().unwrap();

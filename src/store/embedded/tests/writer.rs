@@ -1,4 +1,4 @@
-//! What the writer does with its commands: in bounded steps, in slices, in time.
+//! How the writer handles its commands: in bounded steps, in slices, in time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -40,7 +40,7 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
     });
 }
 
-// A seeded fault: a batch is written although one of its reads has failed.
+// A batch must not be written if one of its reads has failed.
 #[test]
 fn a_sweep_whose_read_fails_deletes_nothing() {
     on_each!(E, {
@@ -51,15 +51,15 @@ fn a_sweep_whose_read_fails_deletes_nothing() {
         still.clock.advance(HOUR);
         let mut batch = still.batch();
         assert_eq!(sweep(&mut batch, SWEPT_IDLE).unwrap().records, 1);
-        // As a read does that the operating system refuses.
+        // A read does this if the operating system refuses it.
         still.shared.poison("EIO".to_owned());
         assert!(batch.commit().unwrap_err().contains("a read failed"));
         assert!(still.load(id).is_some());
     });
 }
 
-// A seeded fault: the tombstone of a record is swept that the same batch has changed. And a sweep that came before an
-// operator's answer, in one batch with it.
+// The tombstone of a record must not be swept if the same batch has changed the record. This is true also if the sweep
+// came before an operator's answer, in one batch with it.
 #[test]
 fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole() {
     on_each!(E, {
@@ -68,7 +68,7 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             let [Hold { id, fence, .. }] = claim(&still, &["k"])[..] else { panic!("one") };
             let mut batch = still.batch();
             let _answer = step(&mut batch, id, Transition::Interrupt { fence, status: None });
-            // What a run leaves that is killed between the chunks of its outcome and its record.
+            // This is what a run leaves if it is killed between the chunks of its outcome and its record.
             batch.write(&keys::tombstone(&id, fence), Bytes::new());
             batch.write(&keys::chunk(&id, fence, 0), &b"a chunk"[..]);
             batch.commit().unwrap();
@@ -93,7 +93,7 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
     });
 }
 
-// A seeded fault: transactions are not made durable in between, however much they write.
+// Transactions are made durable in between, if they write much.
 #[test]
 fn transactions_write_little_between_two_syncs() {
     on_each!(E, {
@@ -110,7 +110,7 @@ fn transactions_write_little_between_two_syncs() {
     });
 }
 
-// "A claim carries a deadline, and the writer answers it unavailable without doing it once that is past."
+// A claim has a deadline; after it the writer answers "unavailable", and does not do the claim.
 #[test]
 fn trap_83_a_claim_that_the_writer_comes_to_too_late_is_not_done() {
     on_each!(E, {
@@ -127,7 +127,7 @@ fn trap_83_a_claim_that_the_writer_comes_to_too_late_is_not_done() {
     });
 }
 
-// "`sweep(usize::MAX)` is one batch."
+// `sweep(usize::MAX)` must not be one batch.
 #[test]
 fn a_sweep_of_everything_is_cut_into_slices() {
     on_each!(E, {
@@ -152,7 +152,7 @@ fn a_sweep_of_everything_is_cut_into_slices() {
     });
 }
 
-// "Count every operation … divide a batch that is over the bound."
+// Every operation is counted, and a batch over the bound is divided.
 #[test]
 fn trap_86_a_batch_is_written_in_steps_each_of_which_is_bounded_whatever_its_verbs_are() {
     on_each!(E, {
@@ -169,7 +169,7 @@ fn trap_86_a_batch_is_written_in_steps_each_of_which_is_bounded_whatever_its_ver
         assert!(batch.unsynced > 0, "some is written");
         batch.commit().unwrap();
         assert!(ids.iter().all(|id| still.load(*id).is_some()));
-        // What a command takes is counted in full: keys, values, and what sled adds.
+        // The bytes of a command are counted in full: keys, values, and what sled adds.
         let mut batch = still.batch();
         complete(&still, &mut batch, "one", Bytes::from(vec![7; 1_000]));
         assert!(batch.step.writes.bytes() > 1_000 + 33 + ENTRY_BYTES, "{}", batch.step.writes.bytes());
@@ -208,7 +208,7 @@ fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
     });
 }
 
-// "The application's values are dropped unguarded on the writer's thread."
+// The application's values must not be dropped unguarded on the writer's thread.
 #[test]
 fn a_transaction_that_panics_when_it_is_dropped_neither_ends_the_writer_nor_who_drops_the_queue() {
     on_each!(E, {
@@ -235,7 +235,8 @@ fn a_transaction_that_panics_when_it_is_dropped_may_be_under_way_when_the_databa
     assert!(panicked.is_err());
 }
 
-// "Many small transactions exceed the stated bound": the records of what they do are written with them.
+// Many small transactions must stay within the stated bound, although the records of what they do are written with
+// them.
 #[test]
 fn many_small_transactions_write_little_between_two_syncs() {
     on_each!(E, {
@@ -251,7 +252,7 @@ fn many_small_transactions_write_little_between_two_syncs() {
                 syncs += 1;
                 batch.unsynced
             });
-            // A record and the entry that lists it have a key and an id each; and there are the totals.
+            // A record and the entry that lists it have a key and an id each, and there are the totals.
             assert!((4 * 32 + 3 * ENTRY_BYTES..4_096).contains(&written), "{written}");
             assert!(batch.unsynced <= E::MAX_STEP * 3 / 2, "{}", batch.unsynced);
         }
@@ -266,7 +267,7 @@ fn own_completion(hold: Hold) -> Completion<()> {
     Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
 }
 
-// What an engine that fails says of a transaction: it may have been written.
+// What an engine that fails says about a transaction: it may have been written.
 #[test]
 fn a_transaction_whose_write_fails_may_have_been_done() {
     let still = Still::<MapEngine>::new();
