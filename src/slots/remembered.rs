@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The remembered end of a run.
 #[derive(Debug, Clone)]
-struct RememberedEnd {
+struct EndedRun {
     /// The turn of the run's slot.
     turn: u64,
     phase: watch::Receiver<Phase>,
@@ -39,7 +39,7 @@ struct RememberedEnd {
     until: Option<Instant>,
 }
 
-impl RememberedEnd {
+impl EndedRun {
     fn is_over(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
@@ -48,7 +48,7 @@ impl RememberedEnd {
 /// The remembered ends. The map is nearly always empty, and every request looks into it.
 #[derive(Default)]
 pub(crate) struct Remembered {
-    ends: DashMap<RecordId, RememberedEnd, RandomState>,
+    ends: DashMap<RecordId, EndedRun, RandomState>,
     // At least the number of entries in the map: it is raised before an entry is put in, and lowered after one is taken
     // out. So 0 says without a lock that the map is empty.
     count: AtomicUsize,
@@ -89,7 +89,7 @@ impl Remembered {
     ) {
         let until = Instant::now().checked_add(retention);
         self.count.fetch_add(1, Ordering::SeqCst);
-        let replaced = self.ends.insert(id, RememberedEnd { turn, phase, bytes, until });
+        let replaced = self.ends.insert(id, EndedRun { turn, phase, bytes, until });
         self.gone(replaced);
     }
 
@@ -112,14 +112,14 @@ impl Remembered {
         self.forget_if(id, |left| left.turn == turn);
     }
 
-    fn forget_if(&self, id: &RecordId, is_meant: impl FnOnce(&RememberedEnd) -> bool) {
+    fn forget_if(&self, id: &RecordId, is_meant: impl FnOnce(&EndedRun) -> bool) {
         if self.len() > 0 {
             self.gone(self.ends.remove_if(id, |_, left| is_meant(left)).map(|(_, left)| left));
         }
     }
 
     /// Lowers the counts for an entry that was taken out.
-    fn gone(&self, left: Option<RememberedEnd>) {
+    fn gone(&self, left: Option<EndedRun>) {
         if let Some(left) = left {
             self.count.fetch_sub(1, Ordering::SeqCst);
             self.bytes.fetch_sub(left.bytes, Ordering::Relaxed);
