@@ -79,7 +79,7 @@
 //! | answer lost | the client is gone; the run goes on | `a_client_that_hangs_up_has_charged_once_and_its_retry_is_a_replay` |
 //! | process killed | the operation is interrupted: its retry is refused, runs again, or the application is asked, as the policy says | `a_retry_after_a_crash_is_refused` |
 //! | thread paused | after `max_run`, or a timeout inside the layer, the handler's future is dropped and the operation is interrupted | `trap_69_a_handler_that_hangs_is_dropped_after_max_run`, `the_guide_says_what_clients_see_of_layers_inside_and_outside` |
-//! | disk full | the layer writes nothing; if the handler writes to its own trees, they are durable after `sync`, or `sync` returns an error | `a_disk_that_fails_at_any_point_makes_nothing_false` |
+//! | disk full | the handler deals with its own errors; what it writes to its own trees is durable after `sync`, or `sync` returns an error | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | disk error | the same as *disk full* | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | the same as *process killed* | `what_was_said_before_a_power_cut_holds_after_it` |
 //! | store away | the run notices it when it records the outcome | `trap_14_where_recording_fails_the_real_answer_is_given_and_the_claim_kept` |

@@ -96,16 +96,16 @@ impl SledStore {
     ///
     /// `closure` is given the trees, which must have been opened from [`db`](Self::db). It runs on the store's writer
     /// thread, where every other request waits for it, so it should only read and write these trees; the database may
-    /// call it again. What it writes is limited to 128 KiB, where each key counts 64 bytes more: if a power cut strikes
-    /// during a longer transaction, or a longer `apply_batch` of your own, sled recovers it at the price of the
-    /// database.
+    /// call it again. What it writes is limited to 128 KiB, where each key counts 64 bytes more: after a power cut
+    /// during a longer transaction, or a longer `apply_batch` of your own, sled may not be able to open the database
+    /// again.
     ///
     /// # Errors
-    /// [`CommitError`]: aborted, panicked, refused, trees, or a fault of the store. Nothing was done, unless it is
-    /// uncertain whether the transaction is durable, as it is when a write has not returned in 70 seconds. The faults
-    /// of the store include [`Overloaded`](StoreError::Overloaded), at once, while 4,096 verbs wait for the writer, and
-    /// [`Unavailable`](StoreError::Unavailable), if the writer comes to the transaction only after 30 seconds and does
-    /// not begin it.
+    /// [`CommitError`], as `Aborted`, `Panicked`, `Refused`, `Trees` or `Store`. Nothing was done, unless it is
+    /// uncertain whether the transaction is durable, as it is when a write has not returned in 70 seconds. The store
+    /// returns [`Overloaded`](StoreError::Overloaded) at once while 4,096 verbs wait for it, and
+    /// [`Unavailable`](StoreError::Unavailable) if it comes to the transaction only after 30 seconds and does not begin
+    /// it.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing.

@@ -140,8 +140,8 @@ impl<St: Store> Run<St> {
             Err(Doubt) => {
                 self.engine.count(|tally| &tally.interrupted);
                 guard.over();
-                // No later request runs, whatever `fail_open` says, until the retention is over or a restart, when the
-                // store knows.
+                // Until the retention is over, or until a restart, after which the store knows, no request with this
+                // key runs, whatever `fail_open` says.
                 self.slot.remember(Ended::new(self.presented.fingerprint, End::InDoubt), retention);
                 commitment.remembered();
                 let _ = reply.send(Verdict::Met(End::InDoubt));

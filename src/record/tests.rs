@@ -67,13 +67,13 @@ fn running() -> Held {
     taken(&None, 1, Transition::Claim(claim()))
 }
 
-fn cut_short() -> Held {
+fn interrupted() -> Held {
     taken(&running(), 0, interrupt(1))
 }
 
 #[test]
 fn an_operation_that_has_a_record_is_claimed_by_nobody() {
-    for held in [running(), cut_short(), taken(&running(), 0, complete(1))] {
+    for held in [running(), interrupted(), taken(&running(), 0, complete(1))] {
         refused(&held, Transition::Claim(claim()));
     }
 }
@@ -82,16 +82,16 @@ fn an_operation_that_has_a_record_is_claimed_by_nobody() {
 fn what_ends_a_run_is_answered_alike_when_it_is_sent_again() {
     let done = taken(&running(), 0, complete(1));
     assert_eq!(taken(&done, 0, complete(1)), done);
-    assert_eq!(taken(&cut_short(), 0, interrupt(1)), cut_short());
+    assert_eq!(taken(&interrupted(), 0, interrupt(1)), interrupted());
     assert_eq!(taken(&None, 0, Transition::Release(Fence(1))), None);
-    let settled = taken(&cut_short(), 2, settle(1));
+    let settled = taken(&interrupted(), 2, settle(1));
     refused(&settled, settle(1));
     refused(&None, forget(1));
 }
 
 #[test]
 fn an_older_fence_changes_nothing() {
-    let second = taken(&cut_short(), 2, reclaim(1));
+    let second = taken(&interrupted(), 2, reclaim(1));
     let record = second.as_ref().unwrap();
     assert_eq!((record.fence, record.attempt), (Fence(2), 2));
     for old in [complete(1), Transition::Release(Fence(1)), interrupt(1), settle(1), reclaim(1), inquire(1)] {
@@ -109,8 +109,8 @@ fn a_running_record_is_settled_and_taken_over_by_nobody() {
 // "A late outcome is never thrown away": the run was thought dead, and somebody has even been asked about it.
 #[test]
 fn a_run_that_was_thought_dead_still_says_how_it_ended() {
-    let asked = taken(&cut_short(), 2, inquire(1));
-    for thought_dead in [cut_short(), asked.clone(), running().map(|run| run.lapse(NOW))] {
+    let asked = taken(&interrupted(), 2, inquire(1));
+    for thought_dead in [interrupted(), asked.clone(), running().map(|run| run.lapse(NOW))] {
         let done = taken(&thought_dead, 0, complete(1)).unwrap();
         assert_eq!(done.state, State::Completed { outcome: "done" });
         assert_eq!(done.fence, thought_dead.unwrap().fence, "no fence ever shrinks");
@@ -131,7 +131,7 @@ fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot
 
 #[test]
 fn trap_74_a_question_changes_the_fence_and_nothing_else() {
-    let before = cut_short().unwrap();
+    let before = interrupted().unwrap();
     let asked = taken(&Some(before.clone()), 2, inquire(1)).unwrap();
     assert_eq!((asked.fence, asked.owner), (Fence(2), Owner::Here));
     assert_eq!(Record { fence: before.fence, owner: before.owner, ..asked.clone() }, before);
@@ -142,14 +142,14 @@ fn trap_74_a_question_changes_the_fence_and_nothing_else() {
 #[test]
 fn a_record_outlives_the_question_that_is_asked_about_it() {
     let soon = NOW.plus(Duration::from_secs(3));
-    let about_to_expire = cut_short().map(|record| Record { expires: Some(soon), ..record });
+    let about_to_expire = interrupted().map(|record| Record { expires: Some(soon), ..record });
     let asked = taken(&about_to_expire, 2, inquire(1)).unwrap();
     assert_eq!(asked.expires, Some(NOW.plus(DAY)));
 }
 
 #[test]
 fn while_another_process_asks_nobody_takes_the_operation_over_and_an_operator_still_settles_it() {
-    let asked = taken(&cut_short(), 2, inquire(1)).map(|record| Record { owner: Owner::Elsewhere, ..record });
+    let asked = taken(&interrupted(), 2, inquire(1)).map(|record| Record { owner: Owner::Elsewhere, ..record });
     for transition in [inquire(2), reclaim(2)] {
         refused(&asked, transition);
     }
@@ -165,7 +165,7 @@ fn nobody_interrupts_a_run_of_another_process() {
 // An operator's outcome must not use the keys of the chunks that an earlier run wrote.
 #[test]
 fn an_outcome_that_somebody_settles_with_is_under_a_new_fence() {
-    assert_eq!(taken(&cut_short(), 9, settle(1)).unwrap().fence, Fence(9));
+    assert_eq!(taken(&interrupted(), 9, settle(1)).unwrap().fence, Fence(9));
 }
 
 #[test]

@@ -63,10 +63,10 @@ impl Slots {
 
     pub(super) fn leave(&self, id: RecordId) {
         self.vacate(id);
-        self.one_less();
+        self.decrement_live();
     }
 
-    pub(super) fn one_less(&self) {
+    pub(super) fn decrement_live(&self) {
         if self.live.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.idle.notify_waiters();
         }

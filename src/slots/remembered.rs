@@ -20,16 +20,16 @@ use crate::key::RecordId;
 use crate::laboratory::point;
 
 /// How many bytes of outcomes are kept, and how many are kept when new runs are refused.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
-const FEW_BYTES: usize = MOST_BYTES / 4 * 3;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+const REFUSE_FROM_BYTES: usize = MAX_BYTES / 4 * 3;
 /// How many ends are remembered when new runs are refused. The runs under way may still add theirs.
-const FEW: usize = 16_384;
+const REFUSE_FROM: usize = 16_384;
 /// The shortest time between two searches for ends whose retention is over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The remembered end of a run.
 #[derive(Debug, Clone)]
-struct Left {
+struct EndedRun {
     /// The turn of the run's slot.
     turn: u64,
     phase: watch::Receiver<Phase>,
@@ -39,7 +39,7 @@ struct Left {
     until: Option<Instant>,
 }
 
-impl Left {
+impl EndedRun {
     fn is_over(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
@@ -48,7 +48,7 @@ impl Left {
 /// The remembered ends. The map is nearly always empty, and every request looks into it.
 #[derive(Default)]
 pub(crate) struct Remembered {
-    left: DashMap<RecordId, Left, RandomState>,
+    ends: DashMap<RecordId, EndedRun, RandomState>,
     // At least the number of entries in the map: it is raised before an entry is put in, and lowered after one is taken
     // out. So 0 says without a lock that the map is empty.
     count: AtomicUsize,
@@ -60,10 +60,10 @@ impl fmt::Debug for Remembered {
     /// Shows the entries alone, unless they or their bytes are counted wrongly.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, bytes) = (self.len(), self.bytes.load(Ordering::Relaxed));
-        if count == self.left.len() && (bytes == 0 || count > 0) {
-            return self.left.fmt(f);
+        if count == self.ends.len() && (bytes == 0 || count > 0) {
+            return self.ends.fmt(f);
         }
-        f.debug_struct("Remembered").field("left", &self.left).field("count", &count).field("bytes", &bytes).finish()
+        f.debug_struct("Remembered").field("ends", &self.ends).field("count", &count).field("bytes", &bytes).finish()
     }
 }
 
@@ -74,7 +74,7 @@ impl Remembered {
 
     /// Reserves room for an outcome, and returns whether there is any.
     pub(super) fn reserve(&self, bytes: usize) -> bool {
-        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= MOST_BYTES);
+        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= MAX_BYTES);
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
@@ -89,7 +89,7 @@ impl Remembered {
     ) {
         let until = Instant::now().checked_add(retention);
         self.count.fetch_add(1, Ordering::SeqCst);
-        let replaced = self.left.insert(id, Left { turn, phase, bytes, until });
+        let replaced = self.ends.insert(id, EndedRun { turn, phase, bytes, until });
         self.gone(replaced);
     }
 
@@ -97,7 +97,7 @@ impl Remembered {
         if self.len() == 0 {
             return None;
         }
-        let left = self.left.get(id)?.clone();
+        let left = self.ends.get(id)?.clone();
         if left.is_over(Instant::now()) {
             self.forget_if(id, |other| other.turn == left.turn);
             return None;
@@ -112,14 +112,14 @@ impl Remembered {
         self.forget_if(id, |left| left.turn == turn);
     }
 
-    fn forget_if(&self, id: &RecordId, is_meant: impl FnOnce(&Left) -> bool) {
+    fn forget_if(&self, id: &RecordId, is_meant: impl FnOnce(&EndedRun) -> bool) {
         if self.len() > 0 {
-            self.gone(self.left.remove_if(id, |_, left| is_meant(left)).map(|(_, left)| left));
+            self.gone(self.ends.remove_if(id, |_, left| is_meant(left)).map(|(_, left)| left));
         }
     }
 
     /// Lowers the counts for an entry that was taken out.
-    fn gone(&self, left: Option<Left>) {
+    fn gone(&self, left: Option<EndedRun>) {
         if let Some(left) = left {
             self.count.fetch_sub(1, Ordering::SeqCst);
             self.bytes.fetch_sub(left.bytes, Ordering::Relaxed);
@@ -129,13 +129,13 @@ impl Remembered {
     /// Returns how many ends are remembered whose retention is not over.
     pub(crate) fn count(&self) -> usize {
         let now = Instant::now();
-        self.left.iter().filter(|left| !left.is_over(now)).count()
+        self.ends.iter().filter(|left| !left.is_over(now)).count()
     }
 
     /// Returns whether there is too little room left for the ends of new runs, after removing outdated ends if it seems
     /// so.
     pub(crate) fn is_crowded(&self) -> bool {
-        let is_crowded = || self.len() >= FEW || self.bytes.load(Ordering::Relaxed) >= FEW_BYTES;
+        let is_crowded = || self.len() >= REFUSE_FROM || self.bytes.load(Ordering::Relaxed) >= REFUSE_FROM_BYTES;
         if !is_crowded() {
             return false;
         }
@@ -152,7 +152,7 @@ impl Remembered {
             }
             *looked = Some(now);
         }
-        let outdated: Vec<_> = self.left.iter().filter(|left| left.is_over(now)).map(|left| *left.key()).collect();
+        let outdated: Vec<_> = self.ends.iter().filter(|left| left.is_over(now)).map(|left| *left.key()).collect();
         for id in outdated {
             self.forget_if(&id, |left| left.is_over(now));
         }
@@ -193,11 +193,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_small_ones_are_bounded_too_and_each_ends_with_its_time() {
         let remembered = Remembered::default();
-        (0..FEW).for_each(|number| keep(&remembered, number, 0, HOUR * u32::try_from(1 + number % 2).unwrap()));
+        (0..REFUSE_FROM).for_each(|number| keep(&remembered, number, 0, HOUR * u32::try_from(1 + number % 2).unwrap()));
         assert!(remembered.is_crowded());
         tokio::time::advance(HOUR).await;
         assert!(remembered.get(&id(0)).is_none() && remembered.get(&id(1)).is_some());
-        assert_eq!(remembered.len(), FEW - 1);
+        assert_eq!(remembered.len(), REFUSE_FROM - 1);
     }
 
     #[tokio::test(start_paused = true)]

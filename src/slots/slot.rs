@@ -48,7 +48,7 @@ impl Slots {
                     return Entered::Taken(waiter);
                 }
                 if self.live.fetch_add(1, Ordering::SeqCst) >= most {
-                    self.one_less();
+                    self.decrement_live();
                     return Entered::Full;
                 }
                 let turn = self.turns.fetch_add(1, Ordering::Relaxed);

@@ -18,8 +18,8 @@ pub(crate) struct Tally {
     pub(crate) replays: AtomicU64,
     pub(crate) interrupted: AtomicU64,
     pub(crate) unknown: AtomicU64,
-    pub(crate) unknown_lines: Sparingly,
-    pub(crate) overloaded_lines: Sparingly,
+    pub(crate) unknown_lines: LogThrottle,
+    pub(crate) overloaded_lines: LogThrottle,
     pub(crate) unrecorded: AtomicU64,
     pub(crate) unprotected: AtomicU64,
     pub(crate) corrupt: AtomicU64,
@@ -31,7 +31,7 @@ pub(crate) struct Tally {
 /// Counts events, and decides which of them is logged. An event that is logged each time it happens, and happens often,
 /// would drown the rest of the log.
 #[derive(Debug, Default)]
-pub(crate) struct Sparingly {
+pub(crate) struct LogThrottle {
     state: Mutex<State>,
 }
 
@@ -41,7 +41,7 @@ struct State {
     since: u64,
 }
 
-impl Sparingly {
+impl LogThrottle {
     /// Counts an event. If a log line is due, returns how many events there were since the last line, this one
     /// included.
     pub(crate) fn due(&self) -> Option<u64> {
@@ -62,11 +62,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_is_said_at_once_and_the_others_once_a_minute() {
-        let sparingly = Sparingly::default();
-        assert_eq!([sparingly.due(), sparingly.due(), sparingly.due()], [Some(1), None, None]);
+        let throttle = LogThrottle::default();
+        assert_eq!([throttle.due(), throttle.due(), throttle.due()], [Some(1), None, None]);
         tokio::time::advance(PAUSE - Duration::from_millis(1)).await;
-        assert_eq!(sparingly.due(), None);
+        assert_eq!(throttle.due(), None);
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!([sparingly.due(), sparingly.due()], [Some(4), None]);
+        assert_eq!([throttle.due(), throttle.due()], [Some(4), None]);
     }
 }

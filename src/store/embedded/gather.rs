@@ -20,24 +20,24 @@ const MAX_VERBS: usize = 512;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// How long a batch waits for the next command; it waits again after each one. Timers are coarse: a wait in which no
 /// command comes takes some 70 µs, which is less than a sync on most disks.
-const GRACE: Duration = Duration::from_micros(20);
+const NEXT_COMMAND_DELAY: Duration = Duration::from_micros(20);
 /// How long a batch waits in all.
-const MOST_GRACE: Duration = Duration::from_micros(200);
+const COMMIT_DELAY: Duration = Duration::from_micros(200);
 /// The most siblings that a batch waits for. This many commands are worth a sync, and the others come while it is made.
-const MOST_AWAITED: usize = 32;
+const MAX_COMMIT_SIBLINGS: usize = 32;
 /// The most batches in a row that do not wait.
 const MOST_SKIPPED: u32 = 64;
 
 /// Decides whether a batch waits for more commands, and learns from the waits before.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct CommitDelay {
     // How many of the next batches do not wait.
     skips: u32,
     // How many batches do not wait after the next wait in which no command comes.
     next_skips: u32,
 }
 
-impl Patience {
+impl CommitDelay {
     /// Returns whether the batch that begins now may wait.
     fn may_wait(&mut self) -> bool {
         let may_wait = self.skips == 0;
@@ -97,21 +97,26 @@ impl Load {
 
     /// Waits a moment for more commands, if the batch has few and some of the `siblings` may be about to send theirs.
     /// `siblings` is the number of runs under way.
-    pub(super) fn gather<E: StorageEngine>(&self, queue: &Receiver<Command<E>>, live: usize, patience: &mut Patience) {
-        let wanted = live.min(MOST_AWAITED);
+    pub(super) fn gather<E: StorageEngine>(
+        &self,
+        queue: &Receiver<Command<E>>,
+        siblings: usize,
+        delay: &mut CommitDelay,
+    ) {
+        let wanted = siblings.min(MAX_COMMIT_SIBLINGS);
         let missing = |there: usize| wanted.saturating_sub(self.commands + there);
         let Ok(before) = queue.wait(0, Duration::ZERO) else { return };
-        if self.is_empty() || self.is_full::<E>() || missing(before) == 0 || !patience.may_wait() {
+        if self.is_empty() || self.is_full::<E>() || missing(before) == 0 || !delay.may_wait() {
             return;
         }
         let (began, mut there) = (Instant::now(), before);
-        while missing(there) > 0 && began.elapsed() < MOST_GRACE {
-            match queue.wait(there + missing(there), GRACE) {
+        while missing(there) > 0 && began.elapsed() < COMMIT_DELAY {
+            match queue.wait(there + missing(there), NEXT_COMMAND_DELAY) {
                 Ok(more) if more > there => there = more,
                 _ => break,
             }
         }
-        patience.has_waited(there > before);
+        delay.has_waited(there > before);
     }
 }
 
@@ -121,15 +126,15 @@ mod tests {
 
     #[test]
     fn who_waited_for_nothing_waits_ever_more_seldom_until_it_was_worth_it() {
-        let mut patience = Patience::default();
+        let mut delay = CommitDelay::default();
         let mut skipped = Vec::new();
         for _ in 0..9 {
-            let skips = std::iter::repeat_with(|| patience.may_wait()).take_while(|may_wait| !may_wait).count();
+            let skips = std::iter::repeat_with(|| delay.may_wait()).take_while(|may_wait| !may_wait).count();
             skipped.push(skips);
-            patience.has_waited(false);
+            delay.has_waited(false);
         }
         assert_eq!(skipped, [0, 1, 2, 4, 8, 16, 32, 64, 64]);
-        patience.has_waited(true);
-        assert!(patience.may_wait() && patience.may_wait());
+        delay.has_waited(true);
+        assert!(delay.may_wait() && delay.may_wait());
     }
 }

@@ -80,7 +80,7 @@ pub(super) fn tombstone(id: &RecordId, fence: Fence) -> [u8; 41] {
 }
 
 /// Returns the prefix of the keys of all chunks that a tombstone leads to.
-pub(super) fn buried(tombstone: &[u8]) -> Vec<u8> {
+pub(super) fn chunks_under(tombstone: &[u8]) -> Vec<u8> {
     let mut prefix = tombstone.to_vec();
     if let Some(tag) = prefix.first_mut() {
         *tag = b'c';

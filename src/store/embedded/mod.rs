@@ -86,6 +86,6 @@ pub(super) use state::PANICKED;
 pub(super) use storage_engine::{Own, ReadError, StorageEngine};
 pub(super) use store::Embedded;
 pub use transact::{Abort, CommitError, TransactionError};
+pub(super) use transact::{AppValue, Transacted, quietly};
 pub(crate) use transact::{Purpose, Reason, Transact};
-pub(super) use transact::{Theirs, Transacted, quietly};
 pub(super) use writes::{ENTRY_BYTES, Writes};

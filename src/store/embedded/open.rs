@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::batch::Batch;
 use super::cache::Cache;
 use super::directory::{self, Lock, broken, io_error};
-use super::present::{Cut, Present};
+use super::present::{LateRecord, Present};
 use super::queue::queue;
 use super::read;
 use super::records::outcome_bytes;
@@ -33,7 +33,7 @@ use crate::store::OpenError;
 /// The version of the layout in `keys.rs` and of the codec. No release has written the versions before it.
 const FORMAT: u8 = 3;
 /// The most runs of an earlier process that are marked as interrupted in one batch.
-const CUT_PER_BATCH: usize = 512;
+const INTERRUPTED_PER_BATCH: usize = 512;
 /// How often an opening checks whether another process has closed a directory.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -115,7 +115,7 @@ impl<E: StorageEngine> Setup<E> {
         if !is_whole {
             repair(&shared, engine).map_err(failed)?;
         }
-        while cut_short(&shared, engine).map_err(failed)? {}
+        while interrupt_runs(&shared, engine).map_err(failed)? {}
         let (boot, records) = (shared.boot, shared.count.load(Ordering::Relaxed));
         tracing::info!(target: "tower_idempotency", path = %path.display(), boot, records, "the store is open");
         Ok(shared)
@@ -141,7 +141,7 @@ impl<E: StorageEngine> Setup<E> {
         let boot = last + 1;
         let totals = known(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
         let listed = Present::load(&engine, totals.count, &totals.entries).map_err(unreadable)?;
-        let (cut, cut_bytes) = cut_off(&engine, &listed.cut);
+        let (late, late_bytes) = count_late(&engine, &listed.late);
         // If some entries are lost, every step writes a sum that does not fit the rest, until the repair has listed all
         // records: if the repair is interrupted, the next opening finds that out.
         let numbers = listed.numbers.wrapping_add(u64::from(!listed.is_whole));
@@ -154,8 +154,8 @@ impl<E: StorageEngine> Setup<E> {
             runs: Mutex::default(),
             time: Timeline::start(self.clock, Timestamp::from_millis(totals.seen)),
             limits: self.limits,
-            count: AtomicU64::new(totals.count + cut),
-            bytes: AtomicU64::new(totals.bytes.saturating_add(cut_bytes)),
+            count: AtomicU64::new(totals.count + late),
+            bytes: AtomicU64::new(totals.bytes.saturating_add(late_bytes)),
             numbers: AtomicU64::new(numbers),
             boot,
             next_fence: AtomicU64::new((boot << BOOT_SHIFT) + 1),
@@ -171,29 +171,29 @@ impl<E: StorageEngine> Setup<E> {
 }
 
 /// Marks a slice of the runs that the last process left as interrupted. Returns whether there were any.
-fn cut_short<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Result<bool, String> {
+fn interrupt_runs<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Result<bool, String> {
     let mut batch = Batch::new(shared, engine);
-    let any = cut_some_short(&mut batch)?;
+    let any = interrupt_slice(&mut batch)?;
     batch.commit()?;
     Ok(any)
 }
 
 /// Adds the marks of a slice of these runs to `batch`.
-pub(super) fn cut_some_short<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
-    let (mut cut, mut any) = (0, false);
+pub(super) fn interrupt_slice<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
+    let (mut count, mut any) = (0, false);
     for entry in scan(batch.engine, keys::RUNNING) {
         let (key, value) = entry.map_err(|error| error.to_string())?;
         let (key, value) = (key.as_ref(), value.as_ref());
         any = true;
         for (id, fence) in listing::read(key, value).unwrap_or_default() {
-            cut_one(batch, id, fence, keys::number_of(key))?;
+            interrupt_listed(batch, id, fence, keys::number_of(key))?;
             batch.divide();
-            cut += 1;
+            count += 1;
         }
         // The entry is removed after the records that it lists are written, because a batch may be interrupted between
         // two of them.
         batch.erase_entry(key);
-        if cut >= CUT_PER_BATCH {
+        if count >= INTERRUPTED_PER_BATCH {
             break;
         }
     }
@@ -201,8 +201,13 @@ pub(super) fn cut_some_short<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Resu
 }
 
 /// Marks a run as interrupted, unless it had ended.
-fn cut_one<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId, fence: Fence, number: u64) -> Result<(), String> {
-    let Err(error) = batch.cut_short(id) else { return Ok(()) };
+fn interrupt_listed<E: StorageEngine>(
+    batch: &mut Batch<'_, E>,
+    id: RecordId,
+    fence: Fence,
+    number: u64,
+) -> Result<(), String> {
+    let Err(error) = batch.interrupt_run(id) else { return Ok(()) };
     // A later entry says until when the key is refused.
     let is_listed = listing::is_named_after(batch.engine, id, number).map_err(|error| error.to_string())?;
     if !is_listed {
@@ -244,11 +249,12 @@ fn number(bytes: &[u8]) -> Option<u64> {
 
 /// Returns how many records the last step wrote that its totals do not count, because it was interrupted before them,
 /// and the bytes of their outcomes.
-fn cut_off<E: StorageEngine>(engine: &E, cut: &[Cut]) -> (u64, u64) {
+fn count_late<E: StorageEngine>(engine: &E, late: &[LateRecord]) -> (u64, u64) {
     // A record that cannot be read is found when a request asks for it.
-    let written = |cut: &&Cut| read::head(engine, cut.id).ok().flatten().filter(|record| record.fence == cut.fence);
-    let written: Vec<_> = cut.iter().filter_map(|cut| Some((cut, written(&cut)?))).collect();
-    let count = written.iter().filter(|(cut, _)| !cut.is_counted).count();
+    let written =
+        |late: &&LateRecord| read::head(engine, late.id).ok().flatten().filter(|record| record.fence == late.fence);
+    let written: Vec<_> = late.iter().filter_map(|late| Some((late, written(&late)?))).collect();
+    let count = written.iter().filter(|(late, _)| !late.is_counted).count();
     let bytes = written.iter().map(|(_, record)| outcome_bytes(Some(record))).sum::<i64>();
     (count as u64, u64::try_from(bytes).unwrap_or(0))
 }

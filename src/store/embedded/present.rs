@@ -36,16 +36,16 @@ pub(super) struct Listed {
     pub(super) numbers: u64,
     /// Whether the entries are undamaged and complete.
     pub(super) is_whole: bool,
-    pub(super) cut: Vec<Cut>,
+    pub(super) late: Vec<LateRecord>,
 }
 
-/// A record that is listed by the last step, if that was interrupted before its totals were written. The totals do not
-/// count it.
+/// A record that is listed by the last step, if that step was interrupted before its totals. They do not count the
+/// record, unless it was there before.
 #[derive(Debug)]
-pub(super) struct Cut {
+pub(super) struct LateRecord {
     pub(super) id: RecordId,
     pub(super) fence: Fence,
-    /// Whether the record was there before, as a run that the step completed.
+    /// Whether the totals count the record, because it was there before, as a run that the step completed.
     pub(super) is_counted: bool,
 }
 
@@ -84,12 +84,12 @@ impl Present {
             }
         }
         let is_whole = !damaged && items >= count && said.sum == counted;
-        let cut = |(id, fence)| {
+        let late = |(id, fence)| {
             present.insert(&id);
-            Cut { id, fence, is_counted: claimed.contains(&(id, fence)) }
+            LateRecord { id, fence, is_counted: claimed.contains(&(id, fence)) }
         };
-        let cut = later.into_iter().map(cut).collect();
-        Ok(Listed { present, numbers: sum, is_whole, cut })
+        let late = later.into_iter().map(late).collect();
+        Ok(Listed { present, numbers: sum, is_whole, late })
     }
 
     /// Forgets all records, while a store is opened.

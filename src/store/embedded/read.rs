@@ -25,7 +25,7 @@ pub(super) async fn load<E: StorageEngine>(
 ) -> Result<Option<Record>, StoreError> {
     match known(shared, id) {
         Some(known) => known,
-        None => Box::pin(apart(shared, move |shared, engine| from_disk(shared, engine, id))).await,
+        None => Box::pin(on_blocking_thread(shared, move |shared, engine| from_disk(shared, engine, id))).await,
     }
 }
 
@@ -43,7 +43,7 @@ fn known<E: StorageEngine>(shared: &StoreState<E>, id: RecordId) -> Option<Resul
 }
 
 /// Calls `read` on a thread that may block.
-async fn apart<E: StorageEngine, T: Send + 'static>(
+async fn on_blocking_thread<E: StorageEngine, T: Send + 'static>(
     shared: &Arc<StoreState<E>>,
     read: impl FnOnce(&StoreState<E>, &E) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
@@ -79,7 +79,7 @@ pub(super) async fn interrupted<E: StorageEngine>(
     page: Page,
 ) -> Result<Vec<InterruptedRun>, StoreError> {
     shared.check()?;
-    apart(shared, move |shared, engine| list_interrupted(shared, engine, page)).await
+    on_blocking_thread(shared, move |shared, engine| list_interrupted(shared, engine, page)).await
 }
 
 fn list_interrupted<E: StorageEngine>(

@@ -23,7 +23,7 @@ const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 impl<E: StorageEngine> Batch<'_, E> {
     /// Marks a run of the last process as interrupted.
-    pub(super) fn cut_short(&mut self, id: RecordId) -> Result<(), StoreError> {
+    pub(super) fn interrupt_run(&mut self, id: RecordId) -> Result<(), StoreError> {
         match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
             Some(Record { state: State::Running { .. }, fence, .. }) => {
                 self.take(id, Transition::Interrupt { fence, status: None }).map(drop)

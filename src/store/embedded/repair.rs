@@ -62,7 +62,7 @@ fn list<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), 
             batch.sums.bytes += outcome_bytes(Some(&record));
             match record.expires {
                 Some(expires) => batch.expire(id, record.fence, expires),
-                None => batch.cut_short(id)?,
+                None => batch.interrupt_run(id)?,
             }
         }
         Ok(None) => {}

@@ -22,7 +22,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// A key or a value, in the form in which it is read.
     type Value: AsRef<[u8]>;
     /// What an application writes together with a record. The application's own values in it are wrapped in
-    /// [`Theirs`](super::transact::Theirs).
+    /// [`AppValue`](super::transact::AppValue).
     type Transaction: Send + 'static;
     /// The state that a thread keeps to tend the engine; see [`tend`](Self::tend).
     type Watch: Default;

@@ -120,7 +120,7 @@ fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Re
         if tombstone.get(1..33).and_then(keys::id_of).is_some_and(|id| batch.has_changed(&id)) {
             continue;
         }
-        let chunks = scan_keys(batch.engine, &keys::buried(tombstone)).take(limit - removed);
+        let chunks = scan_keys(batch.engine, &keys::chunks_under(tombstone)).take(limit - removed);
         for chunk in chunks {
             let chunk = read(batch, chunk)?;
             batch.erase(chunk.as_ref());

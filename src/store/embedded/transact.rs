@@ -133,23 +133,23 @@ pub(crate) struct Transact<F> {
 
 /// A value of the application. It is dropped [`quietly`] in every case: before it was used, unanswered, or during a
 /// panic.
-pub(crate) struct Theirs<F>(Option<F>);
+pub(crate) struct AppValue<F>(Option<F>);
 
-impl<F> Theirs<F> {
-    pub(crate) fn new(theirs: F) -> Self {
-        Self(Some(theirs))
+impl<F> AppValue<F> {
+    pub(crate) fn new(value: F) -> Self {
+        Self(Some(value))
     }
 
     pub(crate) fn get_mut(&mut self) -> &mut F {
-        let Some(theirs) = &mut self.0 else { unreachable!("it is taken when it is dropped") };
-        theirs
+        let Some(value) = &mut self.0 else { unreachable!("it is taken when it is dropped") };
+        value
     }
 }
 
-impl<F> Drop for Theirs<F> {
+impl<F> Drop for AppValue<F> {
     fn drop(&mut self) {
-        let theirs = self.0.take();
-        quietly(move || drop(theirs));
+        let value = self.0.take();
+        quietly(move || drop(value));
     }
 }
 

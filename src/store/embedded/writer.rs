@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::batch::Batch;
 use super::command::{Command, ReplyTo};
-use super::gather::{Load, Patience};
+use super::gather::{CommitDelay, Load};
 use super::queue::{Closed, Receiver};
 use super::state::{PANICKED, StoreState};
 use super::storage_engine::StorageEngine;
@@ -19,7 +19,7 @@ use super::sweep::{Slice, sweep};
 /// lists more records as expiring, that many are swept, so that sweeping keeps up with writing.
 const SWEPT_BESIDE: Slice = Slice { records: 16, chunks: 16 };
 /// How many chunks are swept for each chunk that the batch writes. Sweeping a chunk is quick.
-const PIECES_PER_WRITTEN: usize = 2;
+const CHUNKS_PER_WRITTEN: usize = 2;
 /// How much is swept in a batch of its own while no command waits. A command that comes then waits for its end.
 pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, chunks: 64 };
 /// How often the thread looks for expired records.
@@ -44,7 +44,7 @@ impl Asked {
 pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: Receiver<Command<E>>) {
     let Some(engine) = shared.engine() else { return };
     let mut writer =
-        Writer { shared, backlog: false, asked: VecDeque::new(), swept: Instant::now(), patience: Patience::default() };
+        Writer { shared, backlog: false, asked: VecDeque::new(), swept: Instant::now(), delay: CommitDelay::default() };
     let closed = loop {
         let wait = if writer.backlog || !writer.asked.is_empty() { Duration::ZERO } else { LOOK_EVERY };
         if commands.wait(1, wait) == Err(Closed) {
@@ -71,7 +71,7 @@ struct Writer<'a, E: StorageEngine> {
     backlog: bool,
     asked: VecDeque<Asked>,
     swept: Instant,
-    patience: Patience,
+    delay: CommitDelay,
 }
 
 impl<E: StorageEngine> Writer<'_, E> {
@@ -110,7 +110,7 @@ impl<E: StorageEngine> Writer<'_, E> {
     /// Decides the commands that are there, and those that come a moment later.
     fn decide(&mut self, batch: &mut Batch<'_, E>, queue: &mut Receiver<Command<E>>, load: &mut Load) {
         decide_all(batch, queue, load);
-        load.gather(queue, self.shared.slots.live(), &mut self.patience);
+        load.gather(queue, self.shared.slots.live(), &mut self.delay);
         decide_all(batch, queue, load);
         self.asked.extend(batch.sweeps.drain(..).map(|(limit, reply)| Asked::new(limit, reply)));
         if let Some(asked) = self.asked.pop_front() {
@@ -143,7 +143,7 @@ fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<C
 pub(super) fn beside<E: StorageEngine>(batch: &Batch<'_, E>) -> Slice {
     Slice {
         records: SWEPT_BESIDE.records.max(batch.listed),
-        chunks: SWEPT_BESIDE.chunks.max(PIECES_PER_WRITTEN * batch.chunks),
+        chunks: SWEPT_BESIDE.chunks.max(CHUNKS_PER_WRITTEN * batch.chunks),
     }
 }
 

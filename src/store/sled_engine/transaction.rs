@@ -14,7 +14,7 @@ use sled::{IVec, Tree};
 
 use crate::store::StoreError;
 use crate::store::embedded::{
-    Abort, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, Theirs, Transacted, TransactionError, Writes, quietly,
+    Abort, AppValue, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, Transacted, TransactionError, Writes, quietly,
 };
 
 /// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and a
@@ -119,7 +119,7 @@ type Call = Box<dyn FnMut(&[TransactionalTree], &Failed) -> Result<Bytes, Abort<
 /// The application's closure, and the trees that it writes to.
 pub(crate) struct Transaction {
     trees: Vec<Tree>,
-    call: Theirs<Call>,
+    call: AppValue<Call>,
 }
 
 /// Makes a transaction for the engine from a closure over `N` trees.
@@ -135,7 +135,7 @@ pub(crate) fn transaction<const N: usize, E: Send + 'static>(
             Abort::Refused(error) => Abort::Refused(error),
         })
     };
-    Transaction { trees: trees.map(Tree::clone).into(), call: Theirs::new(Box::new(call)) }
+    Transaction { trees: trees.map(Tree::clone).into(), call: AppValue::new(Box::new(call)) }
 }
 
 /// Runs one of sled's transactions over the store's tree and the application's.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::store::embedded::directory;
 use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
-use crate::store::embedded::transact::{CommitError, Theirs, Transacted};
+use crate::store::embedded::transact::{AppValue, CommitError, Transacted};
 use crate::store::embedded::writes::Writes;
 use crate::store::{OpenError, StoreError};
 
@@ -76,7 +76,7 @@ impl StorageEngine for MapEngine {
     type Options = ();
     type Value = Vec<u8>;
     /// An outcome; the effect writes nothing of its own.
-    type Transaction = Theirs<Bytes>;
+    type Transaction = AppValue<Bytes>;
     type Watch = ();
 
     fn open((): &(), path: &Path, _: bool) -> Result<Self, OpenError> {
@@ -121,7 +121,7 @@ impl StorageEngine for MapEngine {
         fs::write(&self.file, bytes).map_err(|error| error.to_string())
     }
 
-    fn transact(&self, effect: &mut Theirs<Bytes>, own: Own<'_>) -> Transacted<(Bytes, usize)> {
+    fn transact(&self, effect: &mut AppValue<Bytes>, own: Own<'_>) -> Transacted<(Bytes, usize)> {
         let outcome = effect.get_mut();
         let writes = own(outcome)?;
         self.write(writes)

@@ -18,7 +18,7 @@ use super::space::Limits;
 use super::state::StoreState;
 use super::storage_engine::{StorageEngine, scan_keys};
 use super::store::Embedded;
-use super::transact::{Purpose, Theirs, Transact};
+use super::transact::{AppValue, Purpose, Transact};
 use super::writer::decide;
 use super::writes::Writes;
 use super::{keys, read};
@@ -81,11 +81,11 @@ impl Tested for MapEngine {
     fn options() {}
 
     fn nothing_but(outcome: Bytes) -> Self::Transaction {
-        Theirs::new(outcome)
+        AppValue::new(outcome)
     }
 
     fn touchy() -> Self::Transaction {
-        Theirs::new(Bytes::from_owner(Touchy))
+        AppValue::new(Bytes::from_owner(Touchy))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::map_engine::OUTLIVED;
 use super::*;
 use crate::store::embedded::listing;
-use crate::store::embedded::open::cut_some_short;
+use crate::store::embedded::open::interrupt_slice;
 use crate::store::embedded::present::Present;
 use crate::store::embedded::storage_engine::{scan, scan_keys};
 use crate::store::embedded::totals::Totals;
@@ -88,9 +88,9 @@ fn assert_known<E: Tested>(still: &Still<E>) -> usize {
 }
 
 /// Returns how many bytes were written before the last step.
-fn first_steps_of_cutting_short<E: Tested>(still: &Still<E>) -> usize {
+fn first_steps_of_interrupting<E: Tested>(still: &Still<E>) -> usize {
     let mut batch = still.batch();
-    cut_some_short(&mut batch).unwrap();
+    interrupt_slice(&mut batch).unwrap();
     batch.unsynced
 }
 
@@ -116,7 +116,7 @@ fn an_opening_that_is_cut_short_between_two_steps_loses_no_run() {
             claim(&still, some);
         }
         // The first batch of the opening, the last step of which does not reach the disk.
-        let batch = first_steps_of_cutting_short(&still);
+        let batch = first_steps_of_interrupting(&still);
         assert!(batch > 0, "more than one step");
         let listed: HashSet<_> = scan(&still.engine, keys::RUNNING)
             .flat_map(|entry| {

@@ -272,7 +272,7 @@ fn own_completion(hold: Hold) -> Completion<()> {
 fn a_transaction_whose_write_fails_may_have_been_done() {
     let still = Still::<MapEngine>::new();
     still.engine.fail_writes();
-    let failed = still.engine.transact(&mut Theirs::new(Bytes::from("x")), &mut |_| Ok(Writes::default()));
+    let failed = still.engine.transact(&mut AppValue::new(Bytes::from("x")), &mut |_| Ok(Writes::default()));
     assert!(matches!(failed, Err(CommitError::Store(StoreError::Uncertain { .. }))), "{failed:?}");
     let mut batch = still.batch();
     decide(&mut batch, own(MapEngine::nothing_but(Bytes::from("x"))));
