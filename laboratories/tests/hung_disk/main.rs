@@ -35,6 +35,8 @@ use tower_idempotency::SledStore;
 const COLD: usize = 20;
 /// The most memory that the process may take beyond what it took before the disk hung.
 const MORE_MEMORY: u64 = 512 * 1024 * 1024;
+/// How long the test waits for what will come about once the disk is back.
+const GIVE_UP: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing_is_done_for_who_was_told_no() {
@@ -83,7 +85,7 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
         if came.status == Some(200) {
             break returned.elapsed();
         }
-        assert!(returned.elapsed() < Duration::from_secs(60), "new keys stay refused: {came:?}, {}", log.text());
+        assert!(returned.elapsed() < GIVE_UP, "new keys stay refused: {came:?}, {}", log.text());
     };
     // What was refused is charged now; sampled.
     let refused: Vec<_> = hung.refused_keys().into_iter().step_by(97).collect();
@@ -134,6 +136,7 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
 }
 
 async fn eventually_charged(clients: &Clients, key: &str) -> Came {
+    let began = Instant::now();
     loop {
         let came = clients.send_key(key).await;
         match came.status {
@@ -141,6 +144,7 @@ async fn eventually_charged(clients: &Clients, key: &str) -> Came {
             Some(409 | 503) => tokio::time::sleep(Duration::from_millis(10)).await,
             _ => panic!("{key}: {came:?}"),
         }
+        assert!(began.elapsed() < GIVE_UP, "{key} stays refused: {came:?}");
     }
 }
 
