@@ -7,9 +7,10 @@
 //! 3. A replay that has to be read from the disk is answered too: refused, while nobody knows.
 //! 4. What was refused did not take place, and left no record: the store holds as many records as there were charges.
 //! 5. The process takes little more memory than before.
-//! 6. When the disk is back, a new key is served within a second, and what was refused is charged when it is sent again.
+//! 6. When the disk is back, a new key is served, and what was refused is charged when it is sent again.
 //!
-//! The long form, with its figures:
+//! The long form is run on a quiet machine. It asserts figures, too: a new key is served within a second of the disk's
+//! return, and at the 99th percentile what needs no disk takes at most twice as long as before.
 //!
 //! ```text
 //! HUNG_DISK=30 cargo test --release -p laboratories --test hung_disk -- --nocapture
@@ -119,7 +120,6 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
     println!("  replays from the disk: {cold_refused} refused, {cold_replayed} answered; reads that hung: {reads}");
     assert_eq!(cold_refused + cold_replayed, COLD, "{cold:?}");
     assert!(reads > 0 && cold_refused > 0, "nothing was read while it hung");
-    // The long form is run on a quiet machine, and has its figures asserted.
     let is_long = seconds.is_some();
     assert!(!is_long || served < Duration::from_secs(1), "a new key is served {served:?} after the disk's return");
     for kind in [Kind::NoKey, Kind::Remembered, Kind::Health] {
