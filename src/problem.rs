@@ -57,3 +57,7 @@
 //! crash, a panic, an error or a timeout, or its handler answered that it does not know. Find out before you use a new key; the operator can settle it. Where the server finds
 //! out by itself, `retry_with_same_key` is true. Status 503: the store failed while the operation was being committed; try again
 //! later with the same key.
+//!
+//! ## custom
+//! The application's own refusal, from the function that says whose a key is (`scope`). It has the status, title and detail that
+//! the application gave it: 401, say, for a request that names no account.
