@@ -63,3 +63,7 @@
 //! `retry_with_same_key` is true.
 //!
 //! Status 503 if the store failed while the operation was being committed. Try again later with the same key.
+//!
+//! ## custom
+//! The application's own rejection, from the function that says whose a key is (`scope`). It has the status, title and
+//! detail that the application gave it: 401, say, for a request that names no account.

@@ -34,6 +34,7 @@
 //!    one charge. What left no record did not take place, so it is `rerun` unless told otherwise.
 //!
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
+//! Each answer repeats the request's `Idempotency-Key`, and has a `Request-Id` of its own, a replay too.
 //! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes what is under way, cuts
 //! connections that stand still, and exits with 0. `RUST_LOG=payment_server=debug` shows how the layer is set.
 
@@ -48,6 +49,7 @@ mod errors;
 mod fields;
 mod health;
 mod ledger;
+mod names;
 mod reconcile;
 mod refunds;
 mod rejections;

@@ -15,7 +15,7 @@ use crate::account::Account;
 use crate::args::{Args, InFlight, Interrupted};
 use crate::errors::ApiError;
 use crate::ledger::Ledger;
-use crate::{admin, charges, health, reconcile, refunds, rejections};
+use crate::{admin, charges, health, names, reconcile, refunds, rejections};
 
 pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> IdempotencyLayer<AnyStore> {
     // In one transaction nothing is half done: what left no record did not take place.
@@ -60,5 +60,5 @@ pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>) -> Ro
     let in_time = ServiceBuilder::new()
         .layer(RequestBodyTimeoutLayer::new(LONGEST_PAUSE))
         .layer(MapRequestBodyLayer::new(Body::new));
-    routes.layer(in_time)
+    routes.layer(in_time).layer(middleware::from_fn(names::name))
 }

@@ -119,7 +119,7 @@ impl<O: 'static> Reconciler<O> {
 }
 
 fn unfit<O>(run: InterruptedRun) -> Reconciled<O> {
-    tracing::error!(target: "tower_idempotency", record_id = run.id.short(), "the reconciler's outcome is too long to record");
+    tracing::error!(target: "tower_idempotency", record_id = run.id.short(), "the reconciler's outcome can't be recorded: it is too long, or its body failed");
     Reconciled::Unknown
 }
 

@@ -102,7 +102,7 @@ pub struct Rejection {
     /// Whether the same request with the same key may be answered otherwise later. If not, the detail says whether a
     /// new key is safe.
     pub retry_with_same_key: bool,
-    /// After which time to try again. `Retry-After` says it in whole seconds, rounded up.
+    /// After which time to try again. `Retry-After` says it in whole seconds, rounded up, and at least 1.
     pub retry_after: Option<Duration>,
     /// The status of the answer that could not be stored.
     pub original_status: Option<StatusCode>,
@@ -148,9 +148,10 @@ impl Rejection {
         Self { status, title, ..Self::new(RejectionKind::Custom, detail) }
     }
 
-    /// The value of `Retry-After`. Rounded up: after 0 seconds a client would try again at once.
+    /// The value of `Retry-After`. After 0 seconds a client would try again at once.
     pub(super) fn retry_after_seconds(&self) -> Option<u64> {
-        self.retry_after.map(|pause| pause.as_secs() + u64::from(pause.subsec_nanos() > 0))
+        let rounded_up = |pause: Duration| pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0));
+        self.retry_after.map(|pause| rounded_up(pause).max(1))
     }
 
     pub(super) fn same_key(mut self) -> Self {

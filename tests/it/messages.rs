@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 use tower_idempotency::engine::{EffectError, OnceError, Rerun, Resolved, RunContext};
 use tower_idempotency::internals::Resolution;
 use tower_idempotency::store::{InterruptedRun, Store, StoreError};
@@ -13,6 +14,7 @@ use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, MemoryStore, OnInFlight, OnInterrupted, Once};
 
 use crate::common::lab::id;
+use crate::common::time::HOUR;
 
 type Failure = OnceError<&'static str>;
 
@@ -123,14 +125,17 @@ async fn settling_that_was_never_acknowledged_refuses_the_key_until_it_is() {
     let unanswered = once.resolve(interrupted.id, interrupted.fence, answer()).await;
     assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
     let mut refusals = 0;
-    let answered = loop {
-        match deliver(&once, &Arc::default(), Ok("sent")).await {
-            Ok(answered) => break answered,
-            Err(OnceError::Unavailable) => refusals += 1,
-            Err(error) => panic!("{error:?}"),
+    let answered = async {
+        loop {
+            match deliver(&once, &Arc::default(), Ok("sent")).await {
+                Ok(answered) => return answered,
+                Err(OnceError::Unavailable) => refusals += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     };
+    let answered = timeout(HOUR, answered).await.expect("the store is told");
     assert_eq!(answered, ("it was sent".into(), true));
     assert!(refusals > 0);
 }

@@ -1,8 +1,11 @@
 //! The server's own answers, the layer aside.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 use tempfile::tempdir;
 
+use crate::common::lab::Answer;
 use crate::common::process::{Call, Connection, Server, Setup};
 
 fn charge(body: &str) -> Call {
@@ -132,4 +135,36 @@ async fn credentials_of_an_unknown_kind_are_refused_with_and_without_a_key() {
         }
     }
     assert!(server.charges().await.is_empty());
+}
+
+/// Sends `call`; the answer repeats its key, as it came, and has a request id that no other answer has had.
+async fn named(server: &Server, call: Call, ids: &mut HashSet<String>) -> Answer {
+    let answer = server.send(&call).await;
+    let key = call.headers.iter().find(|(name, _)| *name == "idempotency-key").map(|(_, key)| key.as_str());
+    assert_eq!(answer.header("idempotency-key"), key, "{call:?}");
+    let id = answer.header("request-id").expect("each answer has an id").to_owned();
+    assert!(id.starts_with("req_") && id.len() == 36, "{id}");
+    assert_eq!(answer.headers.get_all("request-id").iter().count(), 1);
+    assert!(ids.insert(id), "{call:?}: the id of another answer");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_answer_repeats_its_key_and_has_a_request_id_of_its_own_replays_and_refusals_too() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).start();
+    let mut ids = HashSet::new();
+    assert!(!named(&server, Call::charge("k", "tok_visa"), &mut ids).await.is_replay());
+    for _ in 0..2 {
+        assert!(named(&server, Call::charge("k", "tok_visa"), &mut ids).await.is_replay());
+    }
+    let quoted = named(&server, Call::charge("\"k\"", "tok_visa"), &mut ids).await;
+    assert!(quoted.is_replay(), "it is the same key");
+    let reused = named(&server, Call::charge("k", "tok_slow"), &mut ids).await;
+    assert_eq!(reused.refusal(), (422, "key-reused".to_owned()));
+    let malformed = named(&server, Call::charge("a b", "tok_visa"), &mut ids).await;
+    assert_eq!(malformed.refusal(), (400, "key-malformed".to_owned()));
+    for path in ["/v1/charges", "/healthz", "/nowhere"] {
+        named(&server, Call::get(path), &mut ids).await;
+    }
 }

@@ -7,9 +7,10 @@
 //! 3. A replay that has to be read from the disk is answered too: refused, while nobody knows.
 //! 4. What was refused did not take place, and left no record: the store holds as many records as there were charges.
 //! 5. The process takes little more memory than before.
-//! 6. When the disk is back, a new key is served within a second, and what was refused is charged when it is sent again.
+//! 6. When the disk is back, a new key is served, and what was refused is charged when it is sent again.
 //!
-//! The long form, with its figures:
+//! The long form is run on a quiet machine. It asserts figures, too: a new key is served within a second of the disk's
+//! return, and at the 99th percentile what needs no disk takes at most twice as long as before.
 //!
 //! ```text
 //! HUNG_DISK=30 cargo test --release -p laboratories --test hung_disk -- --nocapture
@@ -35,6 +36,8 @@ use tower_idempotency::SledStore;
 const COLD: usize = 20;
 /// The most memory that the process may take beyond what it took before the disk hung.
 const MORE_MEMORY: u64 = 512 * 1024 * 1024;
+/// How long the test waits for what will come about once the disk is back.
+const GIVE_UP: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing_is_done_for_who_was_told_no() {
@@ -83,7 +86,7 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
         if came.status == Some(200) {
             break returned.elapsed();
         }
-        assert!(returned.elapsed() < Duration::from_secs(60), "new keys stay refused: {came:?}, {}", log.text());
+        assert!(returned.elapsed() < GIVE_UP, "new keys stay refused: {came:?}, {}", log.text());
     };
     // What was refused is charged now; sampled.
     let refused: Vec<_> = hung.refused_keys().into_iter().step_by(97).collect();
@@ -117,7 +120,6 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
     println!("  replays from the disk: {cold_refused} refused, {cold_replayed} answered; reads that hung: {reads}");
     assert_eq!(cold_refused + cold_replayed, COLD, "{cold:?}");
     assert!(reads > 0 && cold_refused > 0, "nothing was read while it hung");
-    // The long form is run on a quiet machine, and has its figures asserted.
     let is_long = seconds.is_some();
     assert!(!is_long || served < Duration::from_secs(1), "a new key is served {served:?} after the disk's return");
     for kind in [Kind::NoKey, Kind::Remembered, Kind::Health] {
@@ -134,6 +136,7 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
 }
 
 async fn eventually_charged(clients: &Clients, key: &str) -> Came {
+    let began = Instant::now();
     loop {
         let came = clients.send_key(key).await;
         match came.status {
@@ -141,6 +144,7 @@ async fn eventually_charged(clients: &Clients, key: &str) -> Came {
             Some(409 | 503) => tokio::time::sleep(Duration::from_millis(10)).await,
             _ => panic!("{key}: {came:?}"),
         }
+        assert!(began.elapsed() < GIVE_UP, "{key} stays refused: {came:?}");
     }
 }
 

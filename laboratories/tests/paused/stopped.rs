@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -22,6 +22,8 @@ const MOST_ANSWERS: u64 = 100;
 const LONG: Duration = Duration::from_secs(6);
 /// How long a client waits that is told to come again.
 const COME_AGAIN: Duration = Duration::from_millis(20);
+/// After which time a client gives its key up, which is a failure.
+const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// The server's ways to be, in turn.
 pub(crate) const MODES: [&str; 4] = [
@@ -145,8 +147,9 @@ impl Client {
     }
 
     async fn until_settled(&mut self, key: &str) {
-        let call = call(key, self.source);
+        let (call, began) = (call(key, self.source), Instant::now());
         loop {
+            assert!(began.elapsed() < GIVE_UP, "{key} is never settled");
             let ticket = self.history.sent(key, "charge");
             let sending = async {
                 // A connection of its own: what is on the last one is none of its concern any more.

@@ -74,6 +74,16 @@ fn every_relative_link_leads_to_a_file() {
 }
 
 #[test]
+fn the_api_docs_define_no_label_that_no_page_uses() {
+    let text: String = pages().iter().map(|page| prose(page)).collect();
+    let uses =
+        |line: &str, label: &str| line.contains(&format!("[{label}]")) && !line.starts_with(&format!("[{label}]: "));
+    let is_used = |label: &str| text.lines().any(|line| uses(line, label));
+    let unused: Vec<_> = definitions(LINKS).into_keys().filter(|label| !is_used(label)).collect();
+    assert!(unused.is_empty(), "src/guide/links.md defines what nothing uses: {unused:?}");
+}
+
+#[test]
 fn every_label_is_defined_in_its_page_and_leads_to_no_file_in_the_api_docs() {
     let in_the_docs = definitions(LINKS);
     for page in pages() {

@@ -13,20 +13,36 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 use crate::common::lab::{Answer, Lab, at_once, layer, post};
 use crate::common::time::{DAY, SECOND};
 
+const PAGE: &str = include_str!("../../../docs/options.md");
+
+/// The methods of a source file that take what they are called on, and give it back, changed.
+fn builders(source: &str) -> BTreeSet<String> {
+    let methods =
+        source.lines().filter(|line| line.contains("(self")).filter_map(|line| line.trim().strip_prefix("pub fn "));
+    methods.map(|method| method.split(['(', '<']).next().unwrap().to_owned()).collect()
+}
+
 #[test]
-fn the_guide_has_a_row_for_each_option() {
-    let page = include_str!("../../../docs/options.md");
-    let (_, table) = page.split_once("| option | default | what it does |\n|---|---|---|\n").unwrap();
+fn the_guide_has_a_row_and_a_paragraph_for_each_option() {
+    let (_, table) = PAGE.split_once("| option | default | what it does |\n|---|---|---|\n").unwrap();
     let rows = table.lines().take_while(|line| line.starts_with('|'));
     let named: BTreeSet<_> = rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect();
-    // An option takes the layer, and gives it back.
-    let options = include_str!("../../../src/server/layer.rs").lines().filter(|line| line.contains("(self"));
-    let options: BTreeSet<_> = options
-        .filter_map(|line| line.trim().strip_prefix("pub fn "))
-        .map(|method| method.split(['(', '<']).next().unwrap().to_owned())
-        .collect();
+    let options = builders(include_str!("../../../src/server/layer.rs"));
     assert_eq!(named, options);
     assert_eq!(options.len(), 29);
+    let described = PAGE.split("**`").skip(1).map(|rest| rest.split_once("`**").unwrap().0.to_owned());
+    assert_eq!(described.collect::<BTreeSet<_>>(), options);
+}
+
+#[test]
+fn the_guide_names_each_option_of_a_consumer() {
+    let (_, section) = PAGE.split_once("## Options of `Once`\n").unwrap();
+    let paragraph = section.split("\n\n").next().unwrap();
+    let missing: Vec<_> = builders(include_str!("../../../src/engine/once.rs"))
+        .into_iter()
+        .filter(|option| !paragraph.contains(&format!("`{option}`")))
+        .collect();
+    assert!(missing.is_empty(), "docs/options.md should name these options of `Once`: {missing:?}");
 }
 
 #[test]

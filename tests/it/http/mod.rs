@@ -1,5 +1,6 @@
 //! The layer in its stack: bodies and connections, other layers inside and outside, and the form of a refusal.
 
+mod any_body;
 mod body_types;
 mod layers;
 mod problems;

@@ -2,10 +2,12 @@
 //! application, may render otherwise.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, StatusCode};
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -49,7 +51,7 @@ fn trap_61_problem_types_are_distinct_stable_and_described() {
     assert_eq!(slugs.iter().collect::<HashSet<_>>().len(), slugs.len());
     let described = include_str!("../../../src/problem.rs");
     let sections: Vec<_> = described.lines().filter_map(|line| line.strip_prefix("//! ## ")).collect();
-    assert_eq!(sections, promised);
+    assert_eq!(sections, [&promised[..], &[RejectionKind::Custom.slug()]].concat());
 }
 
 #[tokio::test]
@@ -136,4 +138,32 @@ async fn render_rejection_is_given_all_it_needs_and_retry_after_is_set_whatever_
     // The hook forgot the status. A client would take 200 for the answer to its request.
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("1")));
     assert_eq!(lab.post("a b", "a").await.header("retry-after"), None);
+}
+
+#[tokio::test]
+async fn retry_after_is_in_whole_seconds_rounded_up_and_never_zero() {
+    // After 0 seconds a client would try again at once.
+    let pauses = [
+        (Duration::ZERO, "1"),
+        (Duration::from_nanos(1), "1"),
+        (Duration::from_millis(999), "1"),
+        (Duration::from_secs(1), "1"),
+        (Duration::new(1, 1), "2"),
+        (Duration::from_millis(2_500), "3"),
+        (Duration::from_secs(60), "60"),
+        (Duration::MAX, "18446744073709551615"),
+    ];
+    for (pause, seconds) in pauses {
+        let busy = move |_: &Parts| {
+            let mut busy = Rejection::from(StatusCode::TOO_MANY_REQUESTS);
+            busy.retry_after = Some(pause);
+            Err(busy)
+        };
+        let own = |_: &Rejection| Response::new(Bytes::from("busy"));
+        for layer in [layer().scope(busy), layer().scope(busy).render_rejection(own)] {
+            let lab = Lab::counting(layer);
+            let refused = lab.post("k", "a").await;
+            assert_eq!((refused.header("retry-after"), lab.effects()), (Some(seconds), 0), "{pause:?}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::poll;
 use http::StatusCode;
+use tokio::time::timeout;
 use tower::ServiceExt as _;
 use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::test_util::{StoreCall, TestStore};
@@ -52,9 +53,12 @@ async fn trap_14_where_recording_fails_the_real_answer_is_given_and_the_claim_ke
     assert_eq!(lab.post("k", "b").await.status, StatusCode::UNPROCESSABLE_ENTITY);
 
     // It is tried again, until the store knows it.
-    while !completed(&store, "k").await {
-        tokio::time::sleep(SECOND).await;
-    }
+    let recorded = async {
+        while !completed(&store, "k").await {
+            tokio::time::sleep(SECOND).await;
+        }
+    };
+    timeout(HOUR, recorded).await.expect("the store is told");
     let reopened = Lab::counting(IdempotencyLayer::new(store.reopen()));
     assert!(reopened.post("k", "a").await.is_replay());
     assert_eq!((lab.effects(), reopened.effects()), (1, 0));

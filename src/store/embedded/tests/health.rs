@@ -1,7 +1,7 @@
 //! A store that is slow, behind, or poisoned.
 
 use std::fs;
-use std::thread;
+use std::path::Path;
 
 use super::map_engine::LENT;
 use super::*;
@@ -125,6 +125,16 @@ fn while_the_writer_is_behind_new_keys_are_refused_at_once() {
     });
 }
 
+/// Waits until somebody has asked twice whether the engine in this directory, of which a handle is lent, is closed.
+async fn is_asked_twice(path: &Path) {
+    let asked = || fs::metadata(path.join(LENT)).unwrap().len();
+    let (before, began) = (asked(), Instant::now());
+    while asked() < before + 2 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody asks");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 // sled's flusher must have its pins after `close` with a lent `Db`.
 #[tokio::test]
 async fn an_engine_is_tended_until_the_last_handle_that_was_lent_is_gone_and_so_long_the_directory_is_locked() {
@@ -135,11 +145,13 @@ async fn an_engine_is_tended_until_the_last_handle_that_was_lent_is_gone_and_so_
         run(&store, if closes { "closed" } else { "dropped" }).await;
         fs::write(path.join(LENT), []).unwrap();
         if closes {
-            tokio::time::timeout(Duration::from_millis(300), store.close()).await.unwrap_err();
+            tokio::select! {
+                closed = store.close() => panic!("{closed:?}, and a handle is lent"),
+                () = is_asked_twice(&path) => {}
+            }
         }
         drop(store);
-        // This is longer than the watchdog sleeps between two looks.
-        thread::sleep(Duration::from_millis(300));
+        is_asked_twice(&path).await;
         let refused = setup::<MapEngine>(&clock()).open(&path).map(drop);
         assert!(matches!(refused, Err(OpenError::InUse { .. })), "{refused:?}");
         fs::remove_file(path.join(LENT)).unwrap();
