@@ -25,8 +25,8 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 ///
 /// A handle; clones share everything. All layers and consumers over one store share its ids, its interrupted operations
 /// and its counts. So each consumer of a message names itself in the [`Scope`](crate::Scope) of its ids; otherwise the
-/// second consumer of a message is answered with the first one's outcome. Beside layers, a consumer needs a store of its
-/// own if operators settle operations with outcomes: what is recorded for a layer is an HTTP response.
+/// second consumer of a message is answered with the first one's outcome. Beside layers, a consumer needs a store of
+/// its own if operators settle operations with outcomes: what is recorded for a layer is an HTTP response.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -66,7 +66,6 @@ impl<E> From<E> for EffectError<E> {
 }
 
 /// What an effect produced, now or earlier.
-#[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -173,8 +172,8 @@ impl<St: Store> Once<St> {
         self.with(|with| with.retention = retention)
     }
 
-    /// How long an interrupted operation is kept, counted from when the interruption was noticed. After it, a redelivery
-    /// runs. Default: 30 days.
+    /// How long an interrupted operation is kept, counted from when the interruption was noticed. After it, a
+    /// redelivery runs. Default: 30 days.
     #[must_use]
     pub fn interrupted_retention(self, retention: Duration) -> Self {
         self.with(|policy| policy.interrupted_retention = retention)
@@ -186,8 +185,8 @@ impl<St: Store> Once<St> {
         self.with(|with| with.max_run = max_run)
     }
 
-    /// The most effects that run at once over this store; more new ids are refused ([`OnceError::Overloaded`]). Duplicates and
-    /// outcomes are not counted. Default: 16,384.
+    /// The most effects that run at once over this store; more new ids are refused ([`OnceError::Overloaded`]).
+    /// Duplicates and outcomes are not counted. Default: 16,384.
     #[must_use]
     pub fn max_runs(self, runs: usize) -> Self {
         self.with(|with| with.max_runs = runs)
@@ -279,10 +278,10 @@ impl<St: Store> Once<St> {
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away, or this process holds the operation, whose last run is over without the store's
-    /// knowing its end ([`Unavailable`](StoreError::Unavailable): try again once the store works).
-    /// [`Uncertain`](StoreError::Uncertain) after at most 5 s without an answer: it may still take place, and until the store
-    /// has said, runs of the operation are refused.
+    /// [`StoreError`]: the store is away, or this process holds the operation, whose last run is over without the
+    /// store's knowing its end ([`Unavailable`](StoreError::Unavailable): try again once the store works).
+    /// [`Uncertain`](StoreError::Uncertain) after at most 5 s without an answer: it may still take place, and until the
+    /// store has said, runs of the operation are refused.
     ///
     /// # Cancel safety
     /// If the future was polled and is dropped, the operation is settled all the same.
@@ -290,7 +289,8 @@ impl<St: Store> Once<St> {
         self.engine.resolve(id, fence, resolution).await
     }
 
-    /// Settles many at once, each as [`resolve`](Self::resolve) does, and says of each, in their order, what became of it.
+    /// Settles many at once, each as [`resolve`](Self::resolve) does, and says of each, in their order, what became of
+    /// it.
     ///
     /// # Cancel safety
     /// Those that were sent are settled if the future is dropped; no further ones are sent.

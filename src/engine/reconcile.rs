@@ -29,7 +29,6 @@ const AT_A_TIME: usize = 16;
 const PAGE: usize = 1_024;
 
 /// How many interrupted operations came to which end when the application was asked about them.
-#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Reconciliation {

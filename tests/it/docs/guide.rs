@@ -1,5 +1,5 @@
-//! The README stays short, every page of the guide is in the API docs, and no link leads nowhere, neither in the repository
-//! nor in the docs.
+//! The README stays short, every page of the guide is in the API docs, and no link leads nowhere, neither in the
+//! repository nor in the docs.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

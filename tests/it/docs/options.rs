@@ -28,10 +28,13 @@ fn the_guide_has_a_row_and_a_paragraph_for_each_option() {
     let rows = table.lines().take_while(|line| line.starts_with('|'));
     let named: BTreeSet<_> = rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect();
     let options = builders(include_str!("../../../src/server/layer.rs"));
-    assert_eq!(named, options);
-    assert_eq!(options.len(), 29);
+    assert!(options.len() > 20, "the builder methods are not found: {options:?}");
+    let missing: Vec<_> = options.symmetric_difference(&named).collect();
+    assert!(missing.is_empty(), "only in the layer, or only in the table of docs/options.md: {missing:?}");
     let described = PAGE.split("**`").skip(1).map(|rest| rest.split_once("`**").unwrap().0.to_owned());
-    assert_eq!(described.collect::<BTreeSet<_>>(), options);
+    let described: BTreeSet<_> = described.collect();
+    let missing: Vec<_> = options.symmetric_difference(&described).collect();
+    assert!(missing.is_empty(), "only in the layer, or only described in docs/options.md: {missing:?}");
 }
 
 #[test]
