@@ -1,7 +1,7 @@
 //! What does it cost when everybody comes at once?
 //!
-//! `cargo bench --bench contention`. A thousand requests with one key, which wait or are refused; and ten thousand with keys
-//! of their own, all under way. In process, in memory, so that no disk decides.
+//! `cargo bench --bench contention`. A thousand requests with one key, which wait or are refused; and ten thousand with
+//! keys of their own, all under way. In process, in memory, so that no disk decides.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 #[path = "common/mod.rs"]

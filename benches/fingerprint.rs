@@ -1,7 +1,7 @@
 //! How fast is a request told from another?
 //!
-//! `cargo bench --bench fingerprint`. The fingerprint of a request by the length of its body, beside BLAKE3 over the body
-//! alone; in turns, in one run.
+//! `cargo bench --bench fingerprint`. The fingerprint of a request by the length of its body, beside BLAKE3 over the
+//! body alone; in turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 #[path = "common/mod.rs"]

@@ -1,7 +1,7 @@
 //! What does the first request with a key pay for being run once, and recorded?
 //!
-//! `cargo bench --bench first`. In process: claim, run, record, per policy and store, beside what somebody would write by
-//! hand with as many durable writes (`common/minimum.rs`). Both sides in turns, in one run.
+//! `cargo bench --bench first`. In process: claim, run, record, per policy and store, beside what somebody would write
+//! by hand with as many durable writes (`common/minimum.rs`). Both sides in turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 #[path = "common/mod.rs"]
@@ -138,8 +138,8 @@ fn tell(report: &mut Report, case: &Case, clients: usize, rounds: &[[Round; 2]])
     }
 }
 
-/// Those that make something durable, of sled's own flusher too, counted in a process of its own. Being counted takes time,
-/// in which more requests come together.
+/// Those that make something durable, of sled's own flusher too, counted in a process of its own. Being counted takes
+/// time, in which more requests come together.
 fn count_syncs(report: &mut Report, policy: &str) {
     let this = std::env::current_exe().unwrap();
     let traced = ["-f", "-c", "--seccomp-bpf", "-e", "trace=fdatasync,fsync"];

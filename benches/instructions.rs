@@ -1,8 +1,8 @@
 //! Has any way through the layer become dearer?
 //!
-//! `cargo bench --bench instructions` counts what each takes, by callgrind (Debian's `valgrind`), and fails where that is 3 %
-//! more than `benches/instructions.json` says. `cargo bench --bench instructions -- --save` writes that file anew. Counts of
-//! another compiler or processor are shown, and not compared.
+//! `cargo bench --bench instructions` counts what each takes, by callgrind (Debian's `valgrind`), and fails where that
+//! is 3 % more than `benches/instructions.json` says. `cargo bench --bench instructions -- --save` writes that file
+//! anew. Counts of another compiler or processor are shown, and not compared.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 #[path = "common/mod.rs"]

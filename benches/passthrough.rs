@@ -1,7 +1,7 @@
 //! What does a request that the layer does not cover pay for it?
 //!
-//! `cargo bench --bench passthrough`. Counted, not timed: instructions by callgrind (Debian's `valgrind`), allocations by
-//! the allocator. Nobody listens to tracing.
+//! `cargo bench --bench passthrough`. Counted, not timed: instructions by callgrind (Debian's `valgrind`), allocations
+//! by the allocator. Nobody listens to tracing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 #[path = "common/mod.rs"]
@@ -26,7 +26,8 @@ use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
 
 const MOST_INSTRUCTIONS: f64 = 300.0;
-/// What a stack with the layer is compared with. `Router::layer` has a cost of its own, whatever the layer does: two boxes.
+/// What a stack with the layer is compared with. `Router::layer` has a cost of its own, whatever the layer does: two
+/// boxes.
 const STACKS: [(&str, &str); 2] = [("service", "layer"), ("router-and-identity", "router-and-layer")];
 /// What an SDK sends with every request.
 const USUAL: [(HeaderName, &str); 7] = [

@@ -1,7 +1,7 @@
 //! What does a retry pay for the recorded answer?
 //!
-//! `cargo bench --bench replay`. In process, one client. Hot: recorded by this process, over the bare handler. Cold: after
-//! the store was opened again, over a sled read of the same chunks by hand. Both sides in turns, in one run.
+//! `cargo bench --bench replay`. In process, one client. Hot: recorded by this process, over the bare handler. Cold:
+//! after the store was opened again, over a sled read of the same chunks by hand. Both sides in turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 #[path = "common/mod.rs"]

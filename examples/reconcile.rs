@@ -1,8 +1,8 @@
 //! A charge whose outcome was lost is found out instead of refused: `cargo run --example reconcile`.
 //!
-//! The first run charges at a provider and loses the provider's answer. Nobody here knows whether the charge took place,
-//! but the provider does: it is asked by the key that the run derived for it. So the retry is answered, and nothing is
-//! charged twice.
+//! The first run charges at a provider and loses the provider's answer. Nobody here knows whether the charge took
+//! place, but the provider does: it is asked by the key that the run derived for it. So the retry is answered, and
+//! nothing is charged twice.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::collections::HashMap;

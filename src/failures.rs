@@ -20,7 +20,7 @@
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | nothing has happened, even if half of a body has arrived; the client sends the request again | `a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same`, `a_stream_that_is_reset_half_way_charges_nothing_though_its_beginning_is_a_valid_charge` |
-//! | answer lost | the refusal is lost; a retry gets the same refusal. A refusal that is sent before the body has arrived does not break the connection | `a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same`, `trap_85_after_a_refusal_before_the_body_the_next_request_on_the_connection_is_answered` |
+//! | answer lost | the rejection is lost; a retry gets the same rejection. A rejection that is sent before the body has arrived does not break the connection | `a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same`, `trap_85_after_a_refusal_before_the_body_the_next_request_on_the_connection_is_answered` |
 //! | process killed | nothing was claimed; the retry is a first request | `a_server_that_is_killed_at_random_keeps_its_word` |
 //! | thread paused | a slow upload does not hold its key; a body of which nothing arrives for 30 s is refused | `trap_35_a_slow_upload_holds_no_key`, `a_body_of_which_nothing_comes_for_30_s_or_too_little_is_refused_and_a_slow_one_is_not` |
 //! | disk full | the request does not touch the disk | `a_request_that_is_refused_for_its_own_sake_touches_no_store` |
@@ -152,8 +152,8 @@
 //! | disk full | the application's reply is not passed on, and it is asked again | `a_verdict_that_the_store_fails_to_record_is_told_to_nobody_and_asked_for_again` |
 //! | disk error | the application's reply is not passed on, and it is asked again | `a_verdict_that_the_store_fails_to_record_is_told_to_nobody_and_asked_for_again` |
 //! | power cut | the operation is still interrupted, or it is settled | `what_was_said_before_a_power_cut_holds_after_it` |
-//! | store away | the request is refused, and `fail_open` does not run it | `fail_open_never_runs_what_was_cut_short_because_nobody_could_be_asked` |
-//! | clock jump | a question does not prolong the time that the record is kept | `questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_it_was_cut_short` |
+//! | store away | the request is refused, and `fail_open` does not run it | `fail_open_never_runs_what_was_interrupted_because_nobody_could_be_asked` |
+//! | clock jump | a question does not prolong the time that the record is kept | `questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_it_was_interrupted` |
 //! | duplicate | duplicates share one question | `trap_74_concurrent_retries_share_one_question_and_its_verdict` |
 //!
 //! # 11. Sweeping
@@ -196,7 +196,7 @@
 //! | power cut | the operation is settled, or still listed | `what_was_said_before_a_power_cut_holds_after_it` |
 //! | store away | the operator gets an error, and nothing is done; if only this process knows how the operation ended, the error says so | `after_close_everything_is_refused_and_the_directory_can_be_opened_again`, `settling_by_hand_what_this_process_knows_says_so` |
 //! | clock jump | retention starts at the present time of the steady clock | `trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record` |
-//! | duplicate | the fence in the list decides: the second attempt changes nothing; a sweep in the same batch leaves the operator's outcome whole | `what_was_cut_short_is_settled_by_who_knows`, `trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole` |
+//! | duplicate | the fence in the list decides: the second attempt changes nothing; a sweep in the same batch leaves the operator's outcome whole | `what_was_interrupted_is_settled_by_who_knows`, `trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole` |
 //!
 //! # 14. The process shuts down: drain, close
 //! | fault | what happens | test |

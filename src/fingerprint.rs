@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digester, Purpose};
 
-/// The version of the rules by which a request becomes fields, and fields a digest. It changes when a digest of the same
-/// request would. 2: hosts, media types, cookies and forms are written in one way before they are digested.
+/// The version of the rules by which a request becomes fields, and fields a digest. It changes when a digest of the
+/// same request would. 2: hosts, media types, cookies and forms are written in one way before they are digested.
 const VERSION: u8 = 2;
 
 /// The options digest of a fingerprint made without any option.
@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn trap_33_a_digest_has_256_bits_of_blake3() {
-        // As BLAKE3's implementation for Python gives it for the same bytes: neither truncated nor home-made, and the same in every release.
+        // As BLAKE3's implementation for Python gives it for the same bytes: neither truncated nor home-made, and the
+        // same in every release.
         let digest = blake3::Hash::from_bytes(Fingerprint::of(b"m").request).to_hex();
         assert_eq!(digest.as_str(), "2e4ee41361e314bbb0ff413998eb56e442d270e54de9870b369a66e76f772602");
     }

@@ -7,8 +7,8 @@
 //!
 //! The pages are the files under `docs/` of the repository.
 
-// Each page has its links twice: at its end to files, for those who read it in the repository, and here, in front of it, to
-// these docs. Of two definitions of a link the first one counts.
+// Each page has its links twice: at its end to files, for those who read it in the repository, and here, in front of
+// it, to these docs. Of two definitions of a link the first one counts.
 //
 // A page is always part of these docs. Its examples are compiled only where the features are there that they need.
 
@@ -51,7 +51,7 @@ pub mod stacks {}
 #[doc = include_str!("../docs/promises.md")]
 pub mod promises {}
 
-/// What the retry of an interrupted run gets: a refusal, another run, or what the application knows.
+/// What the retry of an interrupted run gets: a rejection, another run, or what the application knows.
 ///
 #[cfg(any(not(doctest), all(feature = "axum", feature = "sled", feature = "memory")))]
 #[doc = include_str!("guide/links.md")]

@@ -1,12 +1,12 @@
 //! For this crate's own laboratories: protections broken on command, to show that a laboratory would see it, and hooks
 //! through which a scheduler explores interleavings.
 //!
-//! All of it is compiled only with `--cfg idempotency_laboratory`. No feature sets that, so no dependency can switch it on;
-//! the package under `laboratories/library` does, for the programs of the laboratories alone. Without it nothing is ever
-//! broken, and the hooks are empty.
+//! All of it is compiled only with `--cfg idempotency_laboratory`. No feature sets that, so no dependency can switch it
+//! on; the package under `laboratories/library` does, for the programs of the laboratories alone. Without it nothing is
+//! ever broken, and the hooks are empty.
 //!
-//! Broken here is only what can't be broken from outside. What the disk or the clock can do to a store, the laboratories do
-//! there, to the crate as everybody else has it.
+//! Broken here is only what can't be broken from outside. What the disk or the clock can do to a store, the
+//! laboratories do there, to the crate as everybody else has it.
 
 /// The variable of the environment that names the protection to break, for the whole process.
 #[cfg(idempotency_laboratory)]

@@ -1,5 +1,5 @@
-// The README is the front page; `docs/journey.md` leads through the files. The example of the README needs two features:
-// without them it is shown, but not compiled.
+// The README is the front page; `docs/journey.md` leads through the files. The example of the README needs two
+// features: without them it is shown, but not compiled.
 #![doc = include_str!("guide/links.md")]
 #![cfg_attr(any(not(doctest), all(feature = "axum", feature = "sled")), doc = include_str!("../README.md"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -44,8 +44,8 @@ pub mod test_util {
 #[cfg(feature = "sled")]
 pub use sled;
 
-/// What the packages of this repository need to see of the inside: the tests, the laboratories, the model. It belongs to no
-/// release: it changes without notice.
+/// What the packages of this repository need to see of the inside: the tests, the laboratories, the model. It belongs
+/// to no release: it changes without notice.
 #[doc(hidden)]
 pub mod internals {
     #[cfg(feature = "server")]

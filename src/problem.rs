@@ -1,6 +1,6 @@
-//! What the `type` of a refusal means, what happened, and what the client can do. Each problem type has a section.
+//! What the `type` of a rejection means, what happened, and what the client can do. Each problem type has a section.
 //!
-//! A refusal is `application/problem+json` (RFC 9457) with the members `type`, `title`, `status`, `detail` and
+//! A rejection is `application/problem+json` (RFC 9457) with the members `type`, `title`, `status`, `detail` and
 //! `retry_with_same_key`. The last one says whether the same request with the same key may get another answer later.
 //! Unless a section says otherwise, nothing ran.
 //!
@@ -41,7 +41,7 @@
 //!
 //! ## credentials-changed
 //! Status 422. The request is the same, but its credentials are not those of the first try. **Do not create a new
-//! key**: it would run the operation again. Use the credentials of the first try. Operators avoid this refusal with a
+//! key**: it would run the operation again. Use the credentials of the first try. Operators avoid this rejection with a
 //! `scope`.
 //!
 //! ## not-verifiable

@@ -1,5 +1,5 @@
-//! Instructions, counted by callgrind: a process of its own does something so often, and then more often; the difference is
-//! what it costs. Setting up, and ending, fall out of it.
+//! Instructions, counted by callgrind: a process of its own does something so often, and then more often; the
+//! difference is what it costs. Setting up, and ending, fall out of it.
 
 use std::io::ErrorKind;
 use std::process::Command;

@@ -23,8 +23,8 @@ impl Estimate {
         Self { median: value, low: value, high: value }
     }
 
-    /// Of independent values. The interval is the one between two order statistics (the sign test turned round), so that
-    /// nothing is taken for granted about how the values are spread.
+    /// Of independent values. The interval is the one between two order statistics (the sign test turned round), so
+    /// that nothing is taken for granted about how the values are spread.
     ///
     /// # Panics
     /// If there are no values.

@@ -1,6 +1,6 @@
-//! The least that somebody who writes the same promise by hand would need: sled, one thread that writes what is queued as
-//! one batch, flushes and syncs it, and answers; and a handler that waits for it once or twice. No layer, no fingerprint,
-//! no duplicates, no expiry, no interrupted runs.
+//! The least that somebody who writes the same promise by hand would need: sled, one thread that writes what is queued
+//! as one batch, flushes and syncs it, and answers; and a handler that waits for it once or twice. No layer, no
+//! fingerprint, no duplicates, no expiry, no interrupted runs.
 
 use std::fs::File;
 use std::path::Path;

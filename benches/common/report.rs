@@ -65,7 +65,8 @@ impl Report {
         self.goal(name, estimate, ">=", bound, estimate.high >= bound);
     }
 
-    /// Nothing can be said of the goals that have this in their names: what they are compared with is not what it should be.
+    /// Nothing can be said of the goals that have this in their names: what they are compared with is not what it
+    /// should be.
     pub fn void(&mut self, part: &str) {
         self.goals.iter_mut().filter(|goal| goal.name.contains(part)).for_each(|goal| goal.met = "void");
     }

@@ -1,8 +1,8 @@
 //! What becomes of all this when the store has grown?
 //!
-//! `cargo bench --bench growth`: 10 k, 100 k and 1 M records; `GROWTH=5000000` adds as many more. Claims, replays of recent and
-//! of old keys, and opening again, by the number of records; memory, in a process for each; then the disk under the
-//! churn of three days, and requests while expired records are swept, with a clock moved by hand.
+//! `cargo bench --bench growth`: 10 k, 100 k and 1 M records; `GROWTH=5000000` adds as many more. Claims, replays of
+//! recent and of old keys, and opening again, by the number of records; memory, in a process for each; then the disk
+//! under the churn of three days, and requests while expired records are swept, with a clock moved by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 #[path = "../common/mod.rs"]

@@ -1,7 +1,7 @@
 //! Connections: accepted, bounded in time, and ended before the store is closed.
 //!
-//! A client that stands still, in the middle of a head or with nothing to say, holds its connection. While the server runs,
-//! such a one is closed after a while; when the server stops, after [`PATIENCE`].
+//! A client that stands still, in the middle of a head or with nothing to say, holds its connection. While the server
+//! runs, such a one is closed after a while; when the server stops, after [`PATIENCE`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,10 +20,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-/// How long a connection's first request may take to come, a request's head, and the next request on an HTTP/1.1 connection.
+/// How long a connection's first request may take to come, a request's head, and the next request on an HTTP/1.1
+/// connection.
 const HEAD: Duration = Duration::from_secs(10);
-/// The most that hyper reads ahead on an HTTP/1.1 connection. The layer bounds what it has taken of bodies, and not that;
-/// hyper's default is 400 KiB.
+/// The most that hyper reads ahead on an HTTP/1.1 connection. The layer bounds what it has taken of bodies, and not
+/// that; hyper's default is 400 KiB.
 const MOST_BUFFERED: usize = 64 * 1024;
 /// The most connections at a time. Others wait until one has ended.
 const MOST: usize = 8_192;
@@ -61,7 +62,8 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, stop: impl Future<
     }
 }
 
-/// No connection could be accepted: the client's is gone, or there are too many files open, which takes a moment to change.
+/// No connection could be accepted: the client's is gone, or there are too many files open, which takes a moment to
+/// change.
 async fn refused(error: &io::Error) {
     if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         tracing::error!(%error, "accepting a connection failed");
@@ -98,7 +100,8 @@ impl Connections {
         });
     }
 
-    /// Lets each finish what is under way. Those that stand still are cut; and when no run is left, which `idle` says, all are.
+    /// Lets each finish what is under way. Those that stand still are cut; and when no run is left, which `idle` says,
+    /// all are.
     pub(crate) async fn end<T>(self, idle: impl Future<Output = T>) {
         let Self { mut open, graceful } = self;
         let cut = async {

@@ -1,8 +1,8 @@
 //! The charges, kept in trees of their own in the store's database.
 //!
-//! The stand-in for what a real server could not take back: a card network, an e-mail. It gives every charge a fresh id,
-//! so that a second effect shows. Beside each charge it notes by which intent it was made, so that a charge whose answer
-//! was never recorded can be found.
+//! The stand-in for what a real server could not take back: a card network, an e-mail. It gives every charge a fresh
+//! id, so that a second effect shows. Beside each charge it notes by which intent it was made, so that a charge whose
+//! answer was never recorded can be found.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};

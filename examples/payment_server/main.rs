@@ -13,8 +13,8 @@
 //!    `idempotent-replayed: true`. `GET /v1/charges` lists one charge.
 //! 2. The same key with another amount: 422, and nothing is charged.
 //! 3. What can go wrong, by `source`: `tok_visa` charges; `tok_chargeDeclined` is declined (402); `tok_slow` takes two
-//!    seconds; `tok_error` charges and answers 500; `tok_unavailable` answers 503 before charging, so that a retry runs;
-//!    `tok_panic` charges and panics; `tok_crash` charges and ends the process with code 70.
+//!    seconds; `tok_error` charges and answers 500; `tok_unavailable` answers 503 before charging, so that a retry
+//!    runs; `tok_panic` charges and panics; `tok_crash` charges and ends the process with code 70.
 //! 4. After `tok_crash`, start it again and retry: 409 `outcome-unknown`. Nobody but you knows whether the charge took
 //!    place. See what is open, look it up in `GET /v1/charges`, and settle it, one way or the other:
 //!
@@ -27,11 +27,11 @@
 //! `forget` frees the key: a retry charges. `answer` gives retries that JSON (add `&status=402` for another status than
 //! 200). Both are open to this machine alone.
 //!
-//! 5. The same with `--on-interrupted reconcile`: the server looks the charge up in its own ledger, by the key that it derived
-//!    for it, and answers the retry with it. What was not charged runs again. At the start it does so for all that the last
-//!    process left.
-//! 6. The same with `--atomic`: charge and record are one transaction, so the retry after `tok_crash` is answered with the
-//!    one charge. What left no record did not take place, so it is `rerun` unless told otherwise.
+//! 5. The same with `--on-interrupted reconcile`: the server looks the charge up in its own ledger, by the key that it
+//!    derived for it, and answers the retry with it. What was not charged runs again. At the start it does so for all
+//!    that the last process left.
+//! 6. The same with `--atomic`: charge and record are one transaction, so the retry after `tok_crash` is answered with
+//!    the one charge. What left no record did not take place, so it is `rerun` unless told otherwise.
 //!
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
 //! Each answer repeats the request's `Idempotency-Key`, and has a `Request-Id` of its own, a replay too.

@@ -18,7 +18,8 @@ pub(crate) fn reconciler(ledger: Arc<Ledger>) -> Reconciler<Response> {
     Reconciler::new(move |run| {
         let ledger = Arc::clone(&ledger);
         async move {
-            // The ledger is on this disk: what is not in it did not take place, and whoever was about to write it is gone.
+            // The ledger is on this disk: what is not in it did not take place, and whoever was about to write it is
+            // gone.
             match tokio::task::spawn_blocking(move || look_up(&ledger, &run)).await {
                 Ok(Ok(Some(answer))) => Reconciled::Outcome(answer.map(Body::from)),
                 Ok(Ok(None)) => Reconciled::RunAgain,

@@ -1,4 +1,4 @@
-//! How the layer's refusals read here: as problems, and as errors in the style of Stripe's API.
+//! How the layer's rejections read here: as problems, and as errors in the style of Stripe's API.
 
 use bytes::Bytes;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};

@@ -18,7 +18,8 @@ use crate::{admin, connections, routes, stores};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// How long runs have to finish. With the ten seconds that closing may take it is less than the 30 that Kubernetes waits.
+/// How long runs have to finish. With the ten seconds that closing may take it is less than the 30 that Kubernetes
+/// waits.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {

@@ -1,4 +1,5 @@
-//! How a run's transaction stands, between the handler that sends it, the writer that answers, and the run that settles.
+//! How a run's transaction stands, between the handler that sends it, the writer that answers, and the run that
+//! settles.
 //!
 //! Rules:
 //! 1. One transaction at a time, and none after one that was committed.

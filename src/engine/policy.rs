@@ -14,8 +14,8 @@ pub enum OnInFlight {
     Reject,
 }
 
-/// What a retry gets when the run before it was interrupted: the run ended without saying how, or its answer said that nobody knows
-/// whether it took effect.
+/// What a retry gets when the run before it was interrupted: the run ended without saying how, or its answer said that
+/// nobody knows whether it took effect.
 ///
 /// A third way is to ask the application, which may be able to find out:
 /// [`IdempotencyLayer::reconcile_with`](crate::IdempotencyLayer::reconcile_with) and
@@ -31,8 +31,8 @@ pub enum OnInterrupted {
     /// The retry is refused with `outcome-unknown`, until somebody who knows settles the operation with `resolve`. This
     /// is for effects elsewhere, such as cards and e-mail.
     Refuse,
-    /// The retry runs. **If the first run had taken effect before it was interrupted, that is a second effect.** This is
-    /// only for effects that are safe to repeat, or that the handler deduplicates by the derived key.
+    /// The retry runs. **If the first run had taken effect before it was interrupted, that is a second effect.** This
+    /// is only for effects that are safe to repeat, or that the handler deduplicates by the derived key.
     Rerun,
 }
 

@@ -1,8 +1,8 @@
 //! The body types that go through the layer.
 //!
-//! A layer is in one of two modes. As it is made, axum's body goes in and comes out, and no type changes ([`KeepBody`]).
-//! In the other, a body of any type `B` comes out as [`ReplayBody<B>`], which is `B` itself where nothing was done to it
-//! ([`AnyBody`]).
+//! A layer is in one of two modes. As it is made, axum's body goes in and comes out, and no type changes
+//! ([`KeepBody`]). In the other, a body of any type `B` comes out as [`ReplayBody<B>`], which is `B` itself where
+//! nothing was done to it ([`AnyBody`]).
 
 use std::fmt;
 use std::pin::Pin;

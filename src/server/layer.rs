@@ -54,8 +54,8 @@ impl<St: Store> IdempotencyLayer<St> {
     }
 }
 
-/// Options. [`guide::options`](mod@crate::guide::options) lists them with their defaults. If an option is set twice, the
-/// last call counts; lists are replaced, not added to.
+/// Options. [`guide::options`](mod@crate::guide::options) lists them with their defaults. If an option is set twice,
+/// the last call counts; lists are replaced, not added to.
 impl<St, M> IdempotencyLayer<St, M> {
     /// The header that carries the key. Default: `Idempotency-Key`.
     pub fn header_name(self, name: HeaderName) -> Self {
@@ -67,8 +67,9 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| Arc::make_mut(&mut options.recorder).replay_header_name = name)
     }
 
-    /// The methods that are covered, instead of POST and PATCH: to cover DELETE as well, name all three. Safe methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT are
-    /// never covered, whether they are named here or not. Default: POST and PATCH.
+    /// The methods that are covered, instead of POST and PATCH: to cover DELETE as well, name all three. Safe methods
+    /// (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT are never covered, whether they are named here
+    /// or not. Default: POST and PATCH.
     pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
         let can_be_covered = |method: &Method| !method.is_safe() && *method != Method::CONNECT;
         let methods = methods.into_iter().filter(can_be_covered).collect();
@@ -76,8 +77,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Which requests of these methods are covered; the others pass through untouched. On a nested router, axum has cut
-    /// the prefix from `parts.uri`; `axum::extract::OriginalUri` among the extensions has the path that the client sent.
-    /// Default: all.
+    /// the prefix from `parts.uri`; `axum::extract::OriginalUri` among the extensions has the path that the client
+    /// sent. Default: all.
     pub fn covers(self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|options| options.covers = Some(Hook(Arc::new(covers))))
     }
@@ -171,9 +172,8 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Decides what an unmarked answer means, which is one that the handler has not marked as [`Keep`](super::Keep),
     /// [`Release`](super::Release) or [`Unknown`](super::Unknown), and what an error of the inner service means: that
-    /// it is a final outcome, that nothing happened, or that nobody knows. A closure
-    /// `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning), or an `Option` of one, is
-    /// enough. Default:
+    /// it is a final outcome, that nothing happened, or that nobody knows. A closure `|parts: &Parts, trailers:
+    /// Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning), or an `Option` of one, is enough. Default:
     /// [`Meaning::of_answer`](super::Meaning::of_answer), and
     /// [`Meaning::of_answer_under_rerun`](super::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
     /// are unknown.
@@ -195,9 +195,9 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.sameness.of_body(body))
     }
 
-    /// How long an outcome is replayed, from completion. **A retry that comes later runs again**, so this has to be longer
-    /// than any client goes on retrying; with zero, only duplicates that come during the run get its answer. Default: 24
-    /// hours.
+    /// How long an outcome is replayed, from completion. **A retry that comes later runs again**, so this has to be
+    /// longer than any client goes on retrying; with zero, only duplicates that come during the run get its answer.
+    /// Default: 24 hours.
     pub fn retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.retention = retention)
     }
@@ -259,16 +259,16 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.problem_base = base.into().into())
     }
 
-    /// Builds the response for a refusal. `Retry-After` is set whatever this returns, where the rejection has one. If this
-    /// is set, gRPC calls get its response, too. Default: [`Rejection::render`], and for gRPC calls a status in their
-    /// own form.
+    /// Builds the response for a rejection. `Retry-After` is set whatever this returns, where the rejection has one. If
+    /// this is set, gRPC calls get its response, too. Default: [`Rejection::render`], and for gRPC calls a status in
+    /// their own form.
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
         self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }
 
     /// The level of the one event by which each rejection is logged. Default: INFO.
-    pub fn refusal_level(self, level: Level) -> Self {
-        self.with(|options| options.refusal_level = level)
+    pub fn rejection_level(self, level: Level) -> Self {
+        self.with(|options| options.rejection_level = level)
     }
 
     /// The level of the one event by which each replay is logged. Default: DEBUG.
@@ -288,8 +288,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Lets every body type through, where the request's body or the answer's is not axum's: in a plain Tower stack, on
-    /// a hyper server, around tonic's routes. A body `B` comes out as [`ReplayBody<B>`](super::ReplayBody), so the inner
-    /// service takes a `Request<ReplayBody<B>>` and the layer's answer has a `ReplayBody`, too.
+    /// a hyper server, around tonic's routes. A body `B` comes out as [`ReplayBody<B>`](super::ReplayBody), so the
+    /// inner service takes a `Request<ReplayBody<B>>` and the layer's answer has a `ReplayBody`, too.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {

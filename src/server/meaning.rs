@@ -106,8 +106,8 @@ where
 
 impl Meaning {
     /// What an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun). 408, 502 and 504 are
-    /// unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which stand in the trailers, or in the head
-    /// of an answer without a body. So is a rejection by another idempotency layer that the handler passes on.
+    /// unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which stand in the trailers, or in the
+    /// head of an answer without a body. So is a rejection by another idempotency layer that the handler passes on.
     /// Everything else is final.
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const UNKNOWN: [StatusCode; 3] =

@@ -48,7 +48,7 @@ pub(super) struct Options {
     pub(super) recorder: Arc<Recorder>,
     pub(super) problem_base: Arc<str>,
     pub(super) render_rejection: Option<Hook<Render>>,
-    pub(super) refusal_level: Level,
+    pub(super) rejection_level: Level,
     pub(super) replay_level: Level,
     pub(super) wrap_run: Option<Hook<WrapRun>>,
 }
@@ -78,7 +78,7 @@ impl Default for Options {
             }),
             problem_base: Rejection::PROBLEM_BASE.into(),
             render_rejection: None,
-            refusal_level: Level::INFO,
+            rejection_level: Level::INFO,
             replay_level: Level::DEBUG,
             wrap_run: None,
         }

@@ -129,7 +129,7 @@ pub(super) fn in_doubt() -> Rejection {
 }
 
 /// Rejects a request whose own run was interrupted.
-pub(super) fn cut_short(policy: &Policy) -> Rejection {
+pub(super) fn interrupted_run(policy: &Policy) -> Rejection {
     let unknown = "The request was interrupted, and nobody knows whether it took effect.";
     let then = match policy.on_interrupted {
         OnInterrupted::Rerun => "With the same key it is run again.",
@@ -139,7 +139,7 @@ pub(super) fn cut_short(policy: &Policy) -> Rejection {
              who can settle it."
         }
     };
-    let cut_short = Rejection::new(RejectionKind::OutcomeUnknown, format!("{unknown} {then}"));
+    let interrupted_run = Rejection::new(RejectionKind::OutcomeUnknown, format!("{unknown} {then}"));
     let retry_with_same_key = policy.reconciler.is_some() || policy.on_interrupted == OnInterrupted::Rerun;
-    Rejection { status: StatusCode::INTERNAL_SERVER_ERROR, retry_with_same_key, ..cut_short }
+    Rejection { status: StatusCode::INTERNAL_SERVER_ERROR, retry_with_same_key, ..interrupted_run }
 }

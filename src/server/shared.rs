@@ -74,7 +74,7 @@ impl<St: Store> LayerState<St> {
         self.engine.store.slots().tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
         span.record("outcome", slug);
         event_at!(
-            self.options.refusal_level, parent: span,
+            self.options.rejection_level, parent: span,
             record_id = id.map(RecordId::short), status = rejection.status.as_u16(), "refused: {slug}"
         );
         let problem_base = Some(Arc::clone(&self.options.problem_base));

@@ -83,7 +83,7 @@ pub fn counted(sum: Reconciliation) -> (usize, usize, usize) {
 }
 
 /// An operation `post(key, "a")` that was begun and interrupted. It is forgotten after a day.
-pub async fn cut_short<St: Store>(store: &St, key: &str) -> Hold {
+pub async fn leave_interrupted<St: Store>(store: &St, key: &str) -> Hold {
     let wish = Wish { fingerprint: charge_print().with_credentials().finish(), ..wish(key) };
     let Claimed::Fresh(hold) = store.claim(wish).await.expect("the store works") else { panic!("{key} is held") };
     let cut = store.interrupt(hold.id, hold.fence).await.expect("the store works");

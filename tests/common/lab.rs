@@ -377,7 +377,8 @@ pub fn charge_print() -> FingerprintBuilder {
     print.field("target", b"/charges").field("body", b"a")
 }
 
-/// A fingerprint as another release would have stored it, or a layer with other options: version and options stand first.
+/// A fingerprint as another release would have stored it, or a layer with other options: version and options stand
+/// first.
 pub fn foreign(fingerprint: Fingerprint, version: u8, options: [u8; 8]) -> Fingerprint {
     let mut stored = postcard::to_allocvec(&fingerprint).expect("it can be stored");
     stored[0] = version;

@@ -9,8 +9,8 @@ pub fn listed(tree: &sled::Tree, kind: &str) -> Vec<[u8; 32]> {
     lists.flat_map(ids).collect()
 }
 
-/// Asserts that the totals say the sum of the numbers of all entries that they count, and leave out none but those that are
-/// about to be removed: at the next opening nothing has to be made anew.
+/// Asserts that the totals say the sum of the numbers of all entries that they count, and leave out none but those that
+/// are about to be removed: at the next opening nothing has to be made anew.
 pub fn assert_summed(tree: &sled::Tree) {
     let number = |key: sled::IVec| u64::from_be_bytes(*key.last_chunk().expect("it ends with its number"));
     let totals = tree.get("mtotals").expect("it can be read").expect("it is always there");

@@ -25,8 +25,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Takes down what is written on this thread at `level` and above: what the tasks of a test do whose runtime has one
-    /// thread.
+    /// Takes down what is written on this thread at `level` and above: what the tasks of a test do whose runtime has
+    /// one thread.
     pub fn begin(level: Level) -> Self {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {

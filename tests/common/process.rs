@@ -173,8 +173,8 @@ fn server(mut child: Process, stdout: BufReader<ChildStdout>, log: Output, first
     Ok(Server { child, address, output: drain(stdout), log })
 }
 
-/// The example: where it is a program of the package under test, as in the laboratories, that one; else the one that stands
-/// beside the directory of the test programs.
+/// The example: where it is a program of the package under test, as in the laboratories, that one; else the one that
+/// stands beside the directory of the test programs.
 fn program() -> PathBuf {
     let own = option_env!("CARGO_BIN_EXE_payment_server").or(option_env!("CARGO_BIN_EXE_payment_server_laboratory"));
     if let Some(own) = own {
@@ -290,7 +290,8 @@ impl Server {
         eventually(&line, || (self.log.text().matches(&line).count() >= count).then_some(())).await;
     }
 
-    /// Sends the first charge with `tok_slow`, and returns once its handler has begun: the connection that waits for it.
+    /// Sends the first charge with `tok_slow`, and returns once its handler has begun: the connection that waits for
+    /// it.
     pub async fn charging_slowly(&self, call: &Call) -> Connection {
         let mut connection = Connection::http1(self.address).await.expect("the server listens");
         tokio::select! {

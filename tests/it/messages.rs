@@ -64,7 +64,7 @@ async fn an_effect_that_says_it_did_not_start_may_run_again_and_any_other_failur
 }
 
 #[tokio::test]
-async fn what_was_cut_short_is_settled_by_who_knows() {
+async fn what_was_interrupted_is_settled_by_who_knows() {
     let (once, effects) = (Once::new(MemoryStore::new()), Arc::default());
     deliver(&once, &effects, Err(EffectError::Unknown("no answer"))).await.unwrap_err();
     let [interrupted] = once.interrupted(10).await.unwrap()[..] else { panic!("one was interrupted") };
@@ -78,7 +78,7 @@ async fn what_was_cut_short_is_settled_by_who_knows() {
 }
 
 /// A key whose run was interrupted, and what is listed of it.
-async fn cut_short(once: &Once<TestStore>) -> InterruptedRun {
+async fn leave_interrupted(once: &Once<TestStore>) -> InterruptedRun {
     deliver(once, &Arc::default(), Err(EffectError::Unknown("no answer"))).await.unwrap_err();
     once.interrupted(1).await.unwrap()[0]
 }
@@ -91,7 +91,7 @@ fn answer() -> Resolution {
 async fn settling_that_the_store_does_not_answer_holds_nobody_up_for_long() {
     let store = TestStore::new();
     let once = Once::new(store.clone());
-    let interrupted = cut_short(&once).await;
+    let interrupted = leave_interrupted(&once).await;
     let stall = store.stall(StoreCall::Resolve);
     let unanswered = once.resolve(interrupted.id, interrupted.fence, answer()).await;
     assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
@@ -107,7 +107,7 @@ async fn settling_whose_acknowledgement_was_lost_is_sent_again_and_known_for_our
     for resolution in [answer(), Resolution::Forget] {
         let store = TestStore::new();
         let once = Once::new(store.clone());
-        let interrupted = cut_short(&once).await;
+        let interrupted = leave_interrupted(&once).await;
         store.lose_answer(StoreCall::Resolve);
         let settled = once.resolve(interrupted.id, interrupted.fence, resolution.clone()).await.unwrap();
         assert_eq!(settled, Resolved::Settled);
@@ -120,7 +120,7 @@ async fn settling_whose_acknowledgement_was_lost_is_sent_again_and_known_for_our
 async fn settling_that_was_never_acknowledged_refuses_the_key_until_it_is() {
     let store = TestStore::new();
     let once = Once::new(store.clone());
-    let interrupted = cut_short(&once).await;
+    let interrupted = leave_interrupted(&once).await;
     (0..4).for_each(|_| store.lose_answer(StoreCall::Resolve));
     let unanswered = once.resolve(interrupted.id, interrupted.fence, answer()).await;
     assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
@@ -145,7 +145,7 @@ async fn settling_that_was_never_acknowledged_refuses_the_key_until_it_is() {
 async fn a_key_that_was_forgotten_without_a_word_is_free_once_the_store_says_so() {
     let store = TestStore::new();
     let once = Once::new(store.clone());
-    let interrupted = cut_short(&once).await;
+    let interrupted = leave_interrupted(&once).await;
     store.fail_next(StoreCall::Resolve);
     store.lose_answer(StoreCall::Resolve);
     store.fail_next(StoreCall::Resolve);
@@ -162,7 +162,7 @@ async fn a_key_that_was_forgotten_without_a_word_is_free_once_the_store_says_so(
 async fn an_operator_who_goes_away_leaves_the_slot_until_what_he_said_is_durable() {
     let store = TestStore::new();
     let once = Once::new(store.clone());
-    let interrupted = cut_short(&once).await;
+    let interrupted = leave_interrupted(&once).await;
     let stall = store.stall(StoreCall::Resolve);
     let mut resolving = Box::pin(once.resolve(interrupted.id, interrupted.fence, answer()));
     assert!(futures_util::poll!(resolving.as_mut()).is_pending());
@@ -176,7 +176,7 @@ async fn an_operator_who_goes_away_leaves_the_slot_until_what_he_said_is_durable
 #[tokio::test]
 async fn what_would_run_again_is_not_refused_for_good_while_the_process_is_shutting_down() {
     let store = TestStore::new();
-    cut_short(&Once::new(store.clone())).await;
+    leave_interrupted(&Once::new(store.clone())).await;
     let [refuse, rerun] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
     let once = Once::new(store).on_interrupted(rerun);
     let _ = once.drain(Duration::ZERO).await;
@@ -211,7 +211,7 @@ async fn a_rerun_knows_that_it_is_one_and_has_a_higher_fence() {
 }
 
 #[tokio::test]
-async fn an_effect_that_panics_or_hangs_is_cut_short() {
+async fn an_effect_that_panics_or_hangs_is_interrupted() {
     let once = Once::new(MemoryStore::new()).max_run(Duration::from_millis(1));
     let panics = |_: RunContext| async { panic!("on purpose") as Result<Bytes, EffectError<&str>> };
     let ended = once.run(id("panics"), Fingerprint::of(MESSAGE), panics).await;

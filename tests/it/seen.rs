@@ -74,7 +74,7 @@ async fn each_refusal_and_each_replay_is_one_event_that_plain_fmt_shows() {
 #[tokio::test]
 async fn the_levels_are_options() {
     let layer = IdempotencyLayer::new(MemoryStore::new());
-    let layer = layer.refusal_level(Level::WARN).replay_level(Level::INFO);
+    let layer = layer.rejection_level(Level::WARN).replay_level(Level::INFO);
     let lab = Lab::counting(layer);
     let log = Log::begin(Level::INFO);
     lab.post("k", "a").await;

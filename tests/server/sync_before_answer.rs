@@ -1,7 +1,7 @@
 //! Nothing is said before it is durable: the system calls of the real server, as strace sees them.
 //!
-//! For every charge that is answered, its record was written to the store's file, then an `fdatasync` of that file began
-//! and returned, and only then was the answer written to the socket.
+//! For every charge that is answered, its record was written to the store's file, then an `fdatasync` of that file
+//! began and returned, and only then was the answer written to the socket.
 //!
 //! The order is that of strace's lines. A thread is held at the beginning and at the end of each call until its line is
 //! written, so that what follows in the log follows in fact.

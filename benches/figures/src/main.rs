@@ -1,8 +1,8 @@
 //! Draws what the benches have measured, and writes their tables: `cargo run -p figures`, after `cargo bench` and
 //! `cargo bench -p peers`.
 //!
-//! Takes the newest figures of each bench from the target directory, keeps them under `benches/figures/`, draws them there,
-//! and puts the tables into `benches/README.md`, between its marks. What was not measured anew stays as it was.
+//! Takes the newest figures of each bench from the target directory, keeps them under `benches/figures/`, draws them
+//! there, and puts the tables into `benches/README.md`, between its marks. What was not measured anew stays as it was.
 
 #[path = "../../common/estimate.rs"]
 #[allow(dead_code, unreachable_pub, reason = "only what an estimate is, and how it is written")]

@@ -1,7 +1,8 @@
 //! A unary gRPC call and its retry.
 //!
-//! Run it with `cargo run -p grpc-example`. It starts a server on a free port, calls it twice with one `idempotency-key`, and
-//! prints both answers. Look at the second: it has the number of the first charge, and `idempotent-replayed`.
+//! Run it with `cargo run -p grpc-example`. It starts a server on a free port, calls it twice with one
+//! `idempotency-key`, and prints both answers. Look at the second: it has the number of the first charge, and
+//! `idempotent-replayed`.
 
 use grpc_example::{CHARGE, Charges, Text};
 use tokio::net::TcpListener;

@@ -1,8 +1,8 @@
 //! A scheduler that takes an execution through *all* schedules with at most so many preemptions.
 //!
 //! Where a task waits for something or gives way, every choice of the next one is tried; one that gave way has its turn
-//! when nobody else can go on. To come before that, or to take the turn from a task that could go on, costs a preemption.
-//! Most races need one or two.
+//! when nobody else can go on. To come before that, or to take the turn from a task that could go on, costs a
+//! preemption. Most races need one or two.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

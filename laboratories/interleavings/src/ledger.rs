@@ -202,8 +202,8 @@ impl Pages {
     /// The events, for the checker of all laboratories.
     fn history(&self, plan: &Plan) -> History {
         let history = History::new(plan.policy);
-        // For the checker the first who sends owns the key; here it is the first who runs: sent at the same time, either
-        // may come first.
+        // For the checker the first who sends owns the key; here it is the first who runs: sent at the same time,
+        // either may come first.
         for effect in &self.effects {
             drop(history.sent(effect.key, effect.request));
         }

@@ -206,7 +206,8 @@ impl Plan {
         fails || self.max_run() < LONG
     }
 
-    /// Whether one who waits may be told to come again, whatever it asks: the run ends without an effect, or not in time.
+    /// Whether one who waits may be told to come again, whatever it asks: the run ends without an effect, or not in
+    /// time.
     pub fn may_wait_in_vain(&self) -> bool {
         let not_started = self.aborts() || self.endings().any(|ending| ending == Ending::NotStarted);
         let released = not_started || (self.cuts_short() && self.reruns()) || self.settles();
@@ -237,8 +238,8 @@ impl Plan {
         (self.policy == Policy::Refuse && self.may_refuse("outcome-unknown")) || self.may_linger()
     }
 
-    /// Whether a slot may be held for ever: its run was dropped while the store was told of its end, or nobody knows how it
-    /// ended.
+    /// Whether a slot may be held for ever: its run was dropped while the store was told of its end, or nobody knows
+    /// how it ended.
     pub fn may_linger(&self) -> bool {
         (!self.cuts.is_empty() && self.store_fails()) || self.loses()
     }

@@ -1,14 +1,14 @@
 //! Whatever the order in which threads come between each other: one run, one answer for all, and nobody waits for ever.
 //!
-//! A schedule is one order of steps. Some are drawn at random; for the smallest cases, all with few preemptions are gone
-//! through. The long form; its last line has the figures:
+//! A schedule is one order of steps. Some are drawn at random; for the smallest cases, all with few preemptions are
+//! gone through. The long form; its last line has the figures:
 //!
 //! ```text
 //! SCHEDULES=100000 cargo test --release --package interleavings -- --nocapture
 //! ```
 //!
-//! `SCHEDULES` is the number of each scenario's random schedules. One that fails is printed with its scenario, and goes the
-//! same way again by
+//! `SCHEDULES` is the number of each scenario's random schedules. One that fails is printed with its scenario, and goes
+//! the same way again by
 //!
 //! ```text
 //! SCENARIO='duplicates' SCHEDULE=4711.0.0.2.1.… cargo test --package interleavings -- --nocapture

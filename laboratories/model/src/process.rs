@@ -173,7 +173,7 @@ impl World {
             State::Interrupted { .. } if record.is_interrupted() => match protocol.policy {
                 Policy::Refuse => {}
                 Policy::Rerun => {
-                    let is_warranted = self.is_cut_short(record.fence);
+                    let is_warranted = self.is_interrupted(record.fence);
                     let reclaim = Transition::Reclaim(claim(), record.fence);
                     self.take(protocol, process, Job::Reclaim { is_warranted }, reclaim);
                 }

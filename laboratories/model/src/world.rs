@@ -161,7 +161,7 @@ impl World {
     }
 
     /// Whether the run of this fence has ended without a word, or said that nobody knows.
-    pub(crate) fn is_cut_short(&self, fence: Fence) -> bool {
+    pub(crate) fn is_interrupted(&self, fence: Fence) -> bool {
         let Some(Row { record: Some(record), owner, .. }) = &self.database.row else { return false };
         let is_dead = matches!(record.state, State::Running { .. }) && owner.is_some_and(|owner| self.is_gone(owner));
         record.fence == fence && (is_dead || matches!(record.state, State::Interrupted { .. }))

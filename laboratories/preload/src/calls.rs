@@ -1,7 +1,7 @@
 //! The functions of the C library that this one stands before.
 //!
-//! Each does its work by a bare system call. So nothing here calls itself: what the parts of this library that come from
-//! Rust's own do to files would end up here again.
+//! Each does its work by a bare system call. So nothing here calls itself: what the parts of this library that come
+//! from Rust's own do to files would end up here again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,8 +11,8 @@ use crate::fault::{FAILED, Kind};
 use crate::lab::{Lab, Turn, end, exists, lab};
 use crate::log::Event;
 
-/// A change of a file's content, by a call that returns `whole` where it does all of it: `note` writes it down, given the
-/// file's place and the call's result.
+/// A change of a file's content, by a call that returns `whole` where it does all of it: `note` writes it down, given
+/// the file's place and the call's result.
 fn change(
     descriptor: c_int,
     whole: usize,
@@ -32,8 +32,8 @@ fn change(
     result
 }
 
-/// A change of a directory's entries, at a path. `call` gets it; what it gives says what happened, and whether it is to be
-/// written down.
+/// A change of a directory's entries, at a path. `call` gets it; what it gives says what happened, and whether it is to
+/// be written down.
 ///
 /// # Safety
 /// `path` is a string of C.

@@ -7,14 +7,14 @@
 //! - WHAT: `once:ERRNO`, that call fails; `always:ERRNO`, it and all that follow; `hang`, it never returns;
 //!   `hang-while:PATH`, it and all that follow return when there is no such file.
 //!
-//! `DISK_PRELOAD_COUNT` names a file that holds five numbers of 8 bytes in little-endian order, up to date with every call: how many
-//! calls of the kinds `write`, `entry` and `sync` there were, how many of all kinds failed or hung on command, and how many of
-//! the kind `read` there were.
+//! `DISK_PRELOAD_COUNT` names a file that holds five numbers of 8 bytes in little-endian order, up to date with every
+//! call: how many calls of the kinds `write`, `entry` and `sync` there were, how many of all kinds failed or hung on
+//! command, and how many of the kind `read` there were.
 //!
 //! `DISK_PRELOAD_LIE` is for the controls, in which the disk is worse than any that the store promises something on:
 //! - `fdatasync`: each one succeeds, and nothing has become durable;
-//! - `faults`: a call of the kind `write` or `sync` that is to fail is left out and succeeds. A name can't be left out that
-//!   way, as who makes a file wants to write to it.
+//! - `faults`: a call of the kind `write` or `sync` that is to fail is left out and succeeds. A name can't be left out
+//!   that way, as who makes a file wants to write to it.
 
 use std::ffi::{CStr, CString, OsString};
 use std::sync::{Mutex, PoisonError};
@@ -103,8 +103,8 @@ impl Faults {
         self.lie == Some(Lie::Fdatasync)
     }
 
-    /// Counts a call on the directory that returns `whole` where it does all it is to do. If it is struck: what it returns
-    /// without having been done; the reason of a failure is said already. It may not return.
+    /// Counts a call on the directory that returns `whole` where it does all it is to do. If it is struck: what it
+    /// returns without having been done; the reason of a failure is said already. It may not return.
     pub(crate) fn strike(&self, kind: Kind, whole: c_long) -> Option<c_long> {
         match self.count(kind)? {
             What::Once(_) | What::Always(_) if self.lie == Some(Lie::Faults) && kind.can_be_left_out() => Some(whole),

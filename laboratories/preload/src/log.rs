@@ -1,5 +1,6 @@
-//! The log. Each event is, with numbers in little-endian order: its kind in one byte; the length of its path in 4 bytes;
-//! the length of its data in 4; a number in 8; path; data. Paths are relative to the directory, whose own is empty.
+//! The log. Each event is, with numbers in little-endian order: its kind in one byte; the length of its path in 4
+//! bytes; the length of its data in 4; a number in 8; path; data. Paths are relative to the directory, whose own is
+//! empty.
 //!
 //! | kind | what | number | data |
 //! |---|---|---|---|

@@ -10,7 +10,8 @@
 //! CANCELLATIONS=20 cargo test -p laboratories --test cancellation -- --nocapture
 //! ```
 //!
-//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test cancellation`.
+//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test
+//! cancellation`.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -222,7 +223,7 @@ mod control_of_the_cancellations {
     }
 
     #[test]
-    fn without_durable_claims_a_run_that_was_cut_short_is_seen_to_run_again() {
+    fn without_durable_claims_a_run_that_was_interrupted_is_seen_to_run_again() {
         for test in [
             "a_run_whose_runtime_is_dropped_is_recorded_or_interrupted_and_never_stuck",
             "a_run_dropped_at_any_poll_is_recorded_or_interrupted_and_never_stuck",

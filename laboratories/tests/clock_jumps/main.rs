@@ -79,7 +79,7 @@ async fn in_every_phase(mut world: World<'_>, jump: Jump, restarts: bool) {
         let (_before_its_claim, run, done, cut) = (world.key(life), world.key(life), world.key(life), world.key(life));
         world.begin(run).await;
         world.request(done).await;
-        world.cut_short(cut).await;
+        world.leave_interrupted(cut).await;
         world.advance(life.outcome() / 2 + SECOND);
         running.push(run);
     }
@@ -125,7 +125,7 @@ async fn walk(mut world: World<'_>, kind: Kind, steps: usize) {
             0..40 => world.request(key).await,
             40..48 => world.begin(key).await,
             48..56 => world.finish(key).await,
-            56..62 => world.cut_short(key).await,
+            56..62 => world.leave_interrupted(key).await,
             62..74 => world.advance(Duration::from_secs(below(7_200) as u64)),
             74..80 => {
                 let next = world.next_expiry(&keys).unwrap_or(SECOND);

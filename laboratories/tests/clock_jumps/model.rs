@@ -1,5 +1,5 @@
-//! What a store's time and its records should be, by DESIGN.md, section 3.10: the wall clock when it was opened, or what
-//! it had seen before, whichever is later, plus the time that has passed since.
+//! What a store's time and its records should be, by DESIGN.md, section 3.10: the wall clock when it was opened, or
+//! what it had seen before, whichever is later, plus the time that has passed since.
 
 use std::time::Duration;
 

@@ -243,7 +243,7 @@ impl<'a> World<'a> {
     }
 
     /// A run that is interrupted.
-    pub(crate) async fn cut_short(&mut self, key: usize) {
+    pub(crate) async fn leave_interrupted(&mut self, key: usize) {
         self.forget_expired(key);
         if self.keys[key].state != State::Absent {
             return;

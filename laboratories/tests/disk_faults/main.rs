@@ -1,9 +1,9 @@
 //! Where the disk fails, nothing false is said: each write, each change of a name and each sync of a scenario fails in
 //! turn, once or from then on, with "no space" or "I/O error", while opening too.
 //!
-//! Then: the process ends by itself, what it said agrees with its store's health, and after a start with a sound disk all
-//! that it acknowledged is there and nothing has run twice. As the kernel may drop what it failed to write, the same is
-//! asked of the directory as a power cut would have left it.
+//! Then: the process ends by itself, what it said agrees with its store's health, and after a start with a sound disk
+//! all that it acknowledged is there and nothing has run twice. As the kernel may drop what it failed to write, the
+//! same is asked of the directory as a power cut would have left it.
 //!
 //! The long form, with every point; its last line has the figures:
 //!

@@ -1,5 +1,5 @@
-//! The scenario, in a process of its own under the preloaded library: one thing after the other, so that the n-th write is
-//! the same one each time. What it says goes to a file outside of the directory whose disk fails.
+//! The scenario, in a process of its own under the preloaded library: one thing after the other, so that the n-th write
+//! is the same one each time. What it says goes to a file outside of the directory whose disk fails.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -165,7 +165,8 @@ impl Scenario {
         self.close(operations).await;
     }
 
-    /// Asks until a request is refused, or all are answered. What the health becomes, if one was refused: slow and poisoned.
+    /// Asks until a request is refused, or all are answered. What the health becomes, if one was refused: slow and
+    /// poisoned.
     async fn see_it_hang(&self, operations: &Operations, keys: &[u64]) -> Option<(Option<Health>, Option<Health>)> {
         let watching = async {
             let slow = self.health_becomes(operations, |health| matches!(health, Health::Slow { .. })).await;

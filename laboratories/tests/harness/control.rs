@@ -1,8 +1,8 @@
 //! The control of a laboratory: the same test once more, in a process in which something is broken. It must see it.
 //!
-//! What the disk or the clock can break is broken there, under the crate as everybody has it, and these controls stand in
-//! the laboratory's own program. What can only be broken inside the crate needs the library that has the switch for it
-//! (`laboratories/library`): these controls are compiled with the cfg `idempotency_laboratory`, in the package
+//! What the disk or the clock can break is broken there, under the crate as everybody has it, and these controls stand
+//! in the laboratory's own program. What can only be broken inside the crate needs the library that has the switch for
+//! it (`laboratories/library`): these controls are compiled with the cfg `idempotency_laboratory`, in the package
 //! `laboratories/controls`, and there the laboratory itself is run by its controls alone.
 
 use std::io::Read;
@@ -22,8 +22,8 @@ pub fn is_control() -> bool {
     cfg!(idempotency_laboratory) && std::env::var_os(SWITCH).is_some()
 }
 
-/// Runs `test`, a test of this program, in a child process with `protection` broken inside the crate, and gives the number
-/// of violations, as [`violations_with`] does.
+/// Runs `test`, a test of this program, in a child process with `protection` broken inside the crate, and gives the
+/// number of violations, as [`violations_with`] does.
 pub fn violations_when_broken(test: &str, protection: &str, extra_env: &[(&str, &str)]) -> usize {
     violations_with(test, &[extra_env, &[(SWITCH, protection)]].concat())
 }

@@ -10,8 +10,8 @@
 //! 5. Another request with the same key never gets an outcome.
 //!
 //! An answer after which the key is free (a handler's `Release`, a 5xx under `Rerun`) is no outcome: say
-//! [`Told::Refused`], by a name of your own. Effects may be told late, in any order, as from a ledger that is read at the
-//! end; but before violations are asked for.
+//! [`Told::Refused`], by a name of your own. Effects may be told late, in any order, as from a ledger that is read at
+//! the end; but before violations are asked for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,5 +1,5 @@
-//! What all laboratories share: the real server and its clients, a history and its one checker, a disk and a network that
-//! fail on command, and controls, in which the laboratory must see what is broken on purpose.
+//! What all laboratories share: the real server and its clients, a history and its one checker, a disk and a network
+//! that fail on command, and controls, in which the laboratory must see what is broken on purpose.
 //!
 //! It is a module of each and no library, as each is compiled twice: with the crate as everybody has it, and for its
 //! controls with the one that has the switches (`laboratories/controls`).

@@ -138,7 +138,8 @@ impl Clients {
         }
     }
 
-    /// Sends new keys at `rate` a second, and a few requests of all other kinds, for so long; and waits for their answers.
+    /// Sends new keys at `rate` a second, and a few requests of all other kinds, for so long; and waits for their
+    /// answers.
     pub(crate) async fn load(&self, time: Duration, rate: usize) -> Figures {
         let mut tick = tokio::time::interval(Duration::from_millis(10));
         let (began, mut sent, mut answers) = (Instant::now(), [0; 4], JoinSet::new());

@@ -1,5 +1,5 @@
-//! A disk that hangs and comes back, under a payment server that is sent new keys all the while: every read, write and sync
-//! below its data directory waits for as long as a file of the test's is there.
+//! A disk that hangs and comes back, under a payment server that is sent new keys all the while: every read, write and
+//! sync below its data directory waits for as long as a file of the test's is there.
 //!
 //! Asked of it:
 //! 1. Requests without a key, replays from memory and the health endpoint are answered all the while.

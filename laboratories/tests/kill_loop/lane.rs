@@ -183,9 +183,9 @@ impl Lane {
         let (mut cut, mut done): (Vec<_>, Vec<_>) = live.partition(|intent| unsettled.contains(&intent.key));
         let mut retries = Vec::new();
         while retries.len() < RETRIES && !(cut.is_empty() && done.is_empty()) {
-            for (intents, was_cut_short) in [(&mut cut, true), (&mut done, false)] {
+            for (intents, was_interrupted) in [(&mut cut, true), (&mut done, false)] {
                 if !intents.is_empty() {
-                    retries.push((intents.swap_remove(random(intents.len())).clone(), was_cut_short));
+                    retries.push((intents.swap_remove(random(intents.len())).clone(), was_interrupted));
                 }
             }
         }

@@ -152,10 +152,10 @@ pub(crate) async fn until_killed(server: &mut Server, mut load: Load, moment: Mo
 async fn client(work: Arc<Work>) {
     let Ok(mut connection) = Connection::http1(work.address).await else { return };
     loop {
-        let (intent, was_cut_short) = work.next();
+        let (intent, was_interrupted) = work.next();
         if intent.send(&mut connection, &work.load.history, work.load.treatment).await.is_none() {
             work.cut.fetch_add(1, Ordering::SeqCst);
-            work.cut_again.fetch_add(usize::from(was_cut_short), Ordering::SeqCst);
+            work.cut_again.fetch_add(usize::from(was_interrupted), Ordering::SeqCst);
             return;
         }
         work.answers.send_modify(|answers| *answers += 1);

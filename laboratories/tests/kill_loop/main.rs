@@ -87,8 +87,8 @@ mod control_of_the_kill_loop {
     use crate::harness::control::violations_when_broken;
 
     const TEST: &str = "a_server_that_is_killed_at_random_keeps_its_word";
-    /// At most; a control ends soon after it has seen a violation. sled writes by itself, a moment later, what it was not
-    /// told to flush: a kill has to hit that moment.
+    /// At most; a control ends soon after it has seen a violation. sled writes by itself, a moment later, what it was
+    /// not told to flush: a kill has to hit that moment.
     const KILLS: &str = "300";
 
     fn violations(protection: &str, lanes: &str) -> usize {

@@ -99,7 +99,8 @@ pub(crate) fn count(number: &AtomicUsize) {
 /// A server, and all that its clients have seen.
 pub(crate) struct Ground {
     pub(crate) server: Server,
-    /// Nothing crashes here, so that nothing is ever interrupted: the policy that runs such again is held to the same rules.
+    /// Nothing crashes here, so that nothing is ever interrupted: the policy that runs such again is held to the same
+    /// rules.
     pub(crate) history: History,
     pub(crate) figures: Figures,
     /// Keys that may have an effect.

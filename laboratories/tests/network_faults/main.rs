@@ -1,9 +1,9 @@
 //! A network that cuts, holds back, swallows and repeats changes nothing: one charge per key, and every client that
 //! comes again is told the same.
 //!
-//! The real server behind a proxy of our own, under both policies. The short form cuts every byte of one request and one
-//! answer, and some of all else. The long form cuts every byte of everything, and lets so many keys go through plans by the
-//! dice, under each policy; its last line has the figures:
+//! The real server behind a proxy of our own, under both policies. The short form cuts every byte of one request and
+//! one answer, and some of all else. The long form cuts every byte of everything, and lets so many keys go through
+//! plans by the dice, under each policy; its last line has the figures:
 //!
 //! ```text
 //! NETWORK_FAULTS=10000 cargo test -p laboratories --test network_faults the_same -- --nocapture
@@ -11,7 +11,8 @@
 //!
 //! It says its seed, which `NETWORK_FAULTS_SEED` takes.
 //!
-//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test network_faults`.
+//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test
+//! network_faults`.
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -1,5 +1,5 @@
-//! Requests that are refused, or answered with an error, over connections that are cut: nobody is charged, and no refusal
-//! spoils a key.
+//! Requests that are refused, or answered with an error, over connections that are cut: nobody is charged, and no
+//! refusal spoils a key.
 
 use futures_util::StreamExt as _;
 use futures_util::stream;

@@ -1,5 +1,5 @@
-//! A store that answers late, by its gates: its clients give up and come again while it is held up, and what it does when
-//! it goes on changes nothing.
+//! A store that answers late, by its gates: its clients give up and come again while it is held up, and what it does
+//! when it goes on changes nothing.
 //!
 //! Time is the test's own, and stands still while anything moves.
 

@@ -1,5 +1,5 @@
-//! The real server, stopped in mid-run and set going again. Its clients give up meanwhile, and send what they sent again
-//! over new connections.
+//! The real server, stopped in mid-run and set going again. Its clients give up meanwhile, and send what they sent
+//! again over new connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! sled's writer thread, held up: an application's own transaction has the database's lock, for as long as the test wants.
-//! Whoever needs the database waits for it too, so that here only keys are asked for whose slot is taken, or whose outcome
-//! is in memory.
+//! sled's writer thread, held up: an application's own transaction has the database's lock, for as long as the test
+//! wants. Whoever needs the database waits for it too, so that here only keys are asked for whose slot is taken, or
+//! whose outcome is in memory.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -155,8 +155,8 @@ impl Held {
     }
 }
 
-/// Holds the writer up while runs are under way in every phase; says how often clients were put off, and what went wrong.
-/// To be run with time standing still.
+/// Holds the writer up while runs are under way in every phase; says how often clients were put off, and what went
+/// wrong. To be run with time standing still.
 pub(crate) async fn hold_up(history: &History) -> (usize, Vec<String>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = SledStore::open(directory.path()).expect("a new store");

@@ -1,11 +1,11 @@
-//! A power cut loses nothing that was said: the store is opened again as it would be if only what was synced had survived,
-//! and of the rest whatever chance left.
+//! A power cut loses nothing that was said: the store is opened again as it would be if only what was synced had
+//! survived, and of the rest whatever chance left.
 //!
-//! A workload runs in processes of its own, under a preloaded library that records every change of the store's directory,
-//! every sync, and what clients were told, in one order. Its end, and a random choice of moments before it, is taken for a
-//! power cut: `harness/disk/rebuild.rs` says what is left then. One of these moments begins the next recording, so that
-//! what a power cut left is worked on, and cut again. What has to hold is in `standing.rs` and in the history checker; and
-//! `order.rs` looks, without any luck, for space that was used again too early.
+//! A workload runs in processes of its own, under a preloaded library that records every change of the store's
+//! directory, every sync, and what clients were told, in one order. Its end, and a random choice of moments before it,
+//! is taken for a power cut: `harness/disk/rebuild.rs` says what is left then. One of these moments begins the next
+//! recording, so that what a power cut left is worked on, and cut again. What has to hold is in `standing.rs` and in
+//! the history checker; and `order.rs` looks, without any luck, for space that was used again too early.
 //!
 //! The long form; its last line has the figures:
 //!
@@ -13,8 +13,8 @@
 //! POWER_CUTS=5000 cargo test -p laboratories --test power_cut -- --nocapture
 //! ```
 //!
-//! `POWER_CUT_SEED` repeats the random choices of a run, whose seed it prints; the order of a workload's threads is not one
-//! of them. So what is left of a power cut that shows a violation is kept, and the line says where.
+//! `POWER_CUT_SEED` repeats the random choices of a run, whose seed it prints; the order of a workload's threads is not
+//! one of them. So what is left of a power cut that shows a violation is kept, and the line says where.
 //!
 //! The control has a disk on which `fdatasync` succeeds and does nothing.
 #![cfg(target_os = "linux")]

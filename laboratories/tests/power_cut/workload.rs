@@ -1,5 +1,6 @@
-//! The workload, in a process of its own under the preloaded library: rounds of operations, some at a time, while a window
-//! of retention slides over them, so that sled has much to collect; closed and opened again, and ended in the middle.
+//! The workload, in a process of its own under the preloaded library: rounds of operations, some at a time, while a
+//! window of retention slides over them, so that sled has much to collect; closed and opened again, and ended in the
+//! middle.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -23,7 +23,8 @@ const PLACE: &str = "TOWER_IDEMPOTENCY_PLACE";
 /// What the child says of a key that was answered with its receipt, and of one of which nobody knows.
 const DONE: &str = "done ";
 const DOUBT: &str = "doubt ";
-/// How far a file may grow, in blocks of 512 bytes (or 1,024, as some shells have it): another write is refused each time.
+/// How far a file may grow, in blocks of 512 bytes (or 1,024, as some shells have it): another write is refused each
+/// time.
 const BLOCKS: [u32; 4] = [6_144, 7_001, 8_192, 8_877];
 /// What a handler answers that charged nothing, and one that goes ahead without a store and could charge elsewhere.
 const NOTHING: &str = "nothing was done";
@@ -47,8 +48,8 @@ fn without_space(test: &str, blocks: u32, place: &Path) -> (Vec<String>, Vec<Str
     (keys(DONE), keys(DOUBT))
 }
 
-/// An application that charges and answers at length in one transaction. A run that comes after one that was not committed is
-/// a second effect.
+/// An application that charges and answers at length in one transaction. A run that comes after one that was not
+/// committed is a second effect.
 fn charging(layer: IdempotencyLayer<SledStore>) -> Lab {
     let store = layer.store().clone();
     serve(layer, move |context| {

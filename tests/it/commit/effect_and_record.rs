@@ -81,7 +81,7 @@ async fn an_answer_of_a_hundred_kilobytes_is_committed_with_its_effect() {
 }
 
 #[tokio::test]
-async fn a_run_that_takes_over_one_that_was_cut_short_commits_like_any_other() {
+async fn a_run_that_takes_over_one_that_was_interrupted_commits_like_any_other() {
     let home = Home::new();
     let cut = serve(layer(home.store.clone(), OnInterrupted::Refuse), |_| async { panic!("on purpose") as &str });
     assert_eq!(cut.post("k", "a").await.refusal(), (500, "outcome-unknown".to_owned()));

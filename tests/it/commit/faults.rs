@@ -130,7 +130,8 @@ fn behind(door: &Door, layer: IdempotencyLayer<SledStore>, ends: Ends) -> Lab {
     })
 }
 
-/// Asserts that the key of a run that was dropped is not stuck, once the writer has answered, and was charged at most once.
+/// Asserts that the key of a run that was dropped is not stuck, once the writer has answered, and was charged at most
+/// once.
 async fn assert_settled(home: Home, policy: OnInterrupted, ends: Ends) {
     // The transaction came before.
     home.store.sync().await.unwrap();

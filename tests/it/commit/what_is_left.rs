@@ -28,9 +28,9 @@ const LONG: usize = 60_000;
 const INLINE: usize = 3 * 1024;
 const CHUNK: usize = 4_000;
 
-/// Asserts that the store's own tree fits together: as many records as its totals say, each that expires listed once (and once
-/// more where it was interrupted and `completed_late`), each that runs listed, an entry for each that was interrupted, and the chunks of `long` outcomes and no others. The keys are
-/// those of `src/store/embedded/keys.rs`.
+/// Asserts that the store's own tree fits together: as many records as its totals say, each that expires listed once
+/// (and once more where it was interrupted and `completed_late`), each that runs listed, an entry for each that was
+/// interrupted, and the chunks of `long` outcomes and no others. The keys are those of `src/store/embedded/keys.rs`.
 async fn assert_sound(store: &SledStore, long: &[usize]) {
     assert_sound_but_for(store, long, 0).await;
 }
@@ -59,8 +59,8 @@ async fn assert_sound_but_for(store: &SledStore, long: &[usize], completed_late:
     assert!(store.db().unwrap().open_tree("charges").unwrap().iter().all(|charge| charge.is_ok()));
 }
 
-/// What a charge is answered. Where a slow machine makes so many wait too long for the store, nothing was done, and it is sent
-/// again.
+/// What a charge is answered. Where a slow machine makes so many wait too long for the store, nothing was done, and it
+/// is sent again.
 async fn charged_at_last(lab: &Lab, key: &str) -> Answer {
     for _ in 0..10 {
         let answer = lab.post(key, "a").await;

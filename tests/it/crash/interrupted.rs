@@ -26,8 +26,8 @@ use crate::common::lab::{
 use crate::common::steps::{Steps as _, wish};
 use crate::common::time::{HOUR, SECOND};
 
-// Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed, runs
-// again. (`Reconcile`: a later issue.)
+// Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed,
+// runs again. (`Reconcile`: a later issue.)
 
 /// A store in which the run of key `k` was interrupted by a crash, and the lab where that happened.
 async fn crashed() -> (TestStore, Lab) {
@@ -124,8 +124,8 @@ async fn trap_09_a_reclaim_whose_answer_was_lost_is_not_mistaken_for_a_run() {
     assert_eq!(lab.effects(), 1);
 }
 
-// Row: handler panics; inner service returns `Err` → interrupted (under `Rerun`: released); 500 `outcome-unknown`, or the
-// `Err`.
+// Row: handler panics; inner service returns `Err` → interrupted (under `Rerun`: released); 500 `outcome-unknown`, or
+// the `Err`.
 
 #[tokio::test]
 async fn a_handler_that_panics_leaves_an_unknown_outcome() {

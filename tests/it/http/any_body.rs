@@ -1,5 +1,5 @@
-//! `any_body()` in a plain Tower stack, between layers that change the types of bodies: all those of tower-http's, around
-//! the idempotency layer and inside it.
+//! `any_body()` in a plain Tower stack, between layers that change the types of bodies: all those of tower-http's,
+//! around the idempotency layer and inside it.
 
 use std::convert::Infallible;
 use std::fmt;

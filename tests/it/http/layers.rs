@@ -28,8 +28,8 @@ use crate::common::lab::{Answer, Gate, Shedding, post};
 
 type Stack = BoxCloneService<Request<Body>, Response, BoxError>;
 
-/// Real time, as sled's writer is a thread of its own; nothing is asserted about it. The handlers that are cut by it never end
-/// by themselves.
+/// Real time, as sled's writer is a thread of its own; nothing is asserted about it. The handlers that are cut by it
+/// never end by themselves.
 const TIMEOUT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(60);
 

@@ -13,11 +13,9 @@ use serde_json::json;
 use tower::ServiceExt as _;
 use tower_http::cors::CorsLayer;
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, RejectionKind};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, RejectionKind, Scope};
 
 use crate::common::lab::{Answer, Lab, layer, post};
-
-// Below the table: refusals are responses, and the `Rejection` rides in their extensions.
 
 #[tokio::test]
 async fn a_refusal_carries_its_rejection_for_layers_outside() {
@@ -154,7 +152,7 @@ async fn retry_after_is_in_whole_seconds_rounded_up_and_never_zero() {
         (Duration::MAX, "18446744073709551615"),
     ];
     for (pause, seconds) in pauses {
-        let busy = move |_: &Parts| {
+        let busy = move |_: &Parts| -> Result<Scope, _> {
             let mut busy = Rejection::from(StatusCode::TOO_MANY_REQUESTS);
             busy.retry_after = Some(pause);
             Err(busy)

@@ -206,7 +206,8 @@ async fn what_a_layer_inside_refuses_is_no_outcome_outside() {
     assert_eq!(listed[0].status, Some(500));
 }
 
-/// A router whose handler at `/order` takes effect, sends a request to `/step` under the key `step`, and passes its answer on.
+/// A router whose handler at `/order` takes effect, sends a request to `/step` under the key `step`, and passes its
+/// answer on.
 fn passing_on<R: IntoResponse>(
     store: TestStore,
     step: impl Fn() -> R + Clone + Send + Sync + 'static,

@@ -9,7 +9,7 @@ use tower_idempotency::internals::Records as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
-use crate::common::asked::{Asked, asking, cut_short, found};
+use crate::common::asked::{Asked, asking, found, leave_interrupted};
 use crate::common::lab::{Gate, Lab, gated, id, post};
 
 const POLICIES: [OnInterrupted; 2] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
@@ -127,7 +127,7 @@ async fn a_late_outcome_that_is_told_twice_after_a_question_is_known_for_its_own
 async fn of_two_askers_one_asks_and_the_other_is_told_that_it_is_in_flight() {
     let store = TestStore::new();
     let (stores, gate, asked) = ([store.beside(), store.beside()], Gate::default(), Asked::default());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     store.crash();
     let here = Lab::counting(asking(stores[0].clone(), asked.says_behind(&gate, [found("charged")])));
     let elsewhere = Lab::counting(asking(stores[1].clone(), asked.says([Reconciled::RunAgain])));
@@ -144,7 +144,7 @@ async fn of_two_askers_one_asks_and_the_other_is_told_that_it_is_in_flight() {
 async fn an_asker_that_dies_leaves_the_question_to_the_next_and_its_verdict_counts_for_nothing() {
     let store = TestStore::new();
     let (stores, gate, asked) = ([store.beside(), store.beside()], Gate::default(), Asked::default());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     store.crash();
     let here = Lab::counting(asking(stores[0].clone(), asked.says_behind(&gate, [Reconciled::RunAgain])));
     let elsewhere = Lab::counting(asking(stores[1].clone(), asked.says([found("charged")])));

@@ -29,8 +29,8 @@ async fn runs_of_two_tries(layer: IdempotencyLayer<MemoryStore>, status: u16) ->
 }
 
 // Row: handler answers → what it means is decided in one place: the handler's mark (`Keep`, `Release`, `Unknown`), else
-// `classify`. By default 408, 502 and 504 are unknown, all else is final; under `Rerun` 401, 403, 408, 429 and 5xx are not
-// started.
+// `classify`. By default 408, 502 and 504 are unknown, all else is final; under `Rerun` 401, 403, 408, 429 and 5xx are
+// not started.
 
 #[tokio::test]
 async fn an_answer_is_recorded_whether_a_success_or_not() {

@@ -75,8 +75,8 @@ async fn trap_14_a_restart_before_the_record_was_written_refuses_and_never_rerun
     assert_eq!((lab.effects(), reopened.effects()), (1, 0));
 }
 
-/// The duplicate looked at the free slot before the first came, and loads when the first's record can be seen, but the store
-/// has not yet said that it is durable. What saves it is the second look.
+/// The duplicate looked at the free slot before the first came, and loads when the first's record can be seen, but the
+/// store has not yet said that it is durable. What saves it is the second look.
 #[tokio::test(start_paused = true)]
 async fn trap_71_a_record_that_can_be_seen_but_is_not_known_to_be_durable_is_not_replayed() {
     let store = TestStore::new();

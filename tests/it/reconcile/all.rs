@@ -13,7 +13,7 @@ use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
 
-use crate::common::asked::{Asked, Verdict, asking, counted, cut_short, found, patient};
+use crate::common::asked::{Asked, Verdict, asking, counted, found, leave_interrupted, patient};
 use crate::common::lab::{Gate, Lab, id, on_disk, post, settle};
 use crate::common::time::{DAY, NOON, SECOND};
 
@@ -58,10 +58,10 @@ async fn all_are_settled_that_can_be<St: Store + Clone>(store: St) {
 #[tokio::test]
 async fn what_a_dead_process_left_is_settled_without_its_clients() {
     let store = TestStore::new();
-    join_all(ONE_OF_EACH.map(|key| cut_short(&store, key))).await;
+    join_all(ONE_OF_EACH.map(|key| leave_interrupted(&store, key))).await;
     all_are_settled_that_can_be(store.reopen()).await;
     let (directory, store) = on_disk(SledStore::builder());
-    join_all(ONE_OF_EACH.map(|key| cut_short(&store, key))).await;
+    join_all(ONE_OF_EACH.map(|key| leave_interrupted(&store, key))).await;
     store.close().await.unwrap();
     all_are_settled_that_can_be(SledStore::open(directory.path()).unwrap()).await;
 }
@@ -69,7 +69,7 @@ async fn what_a_dead_process_left_is_settled_without_its_clients() {
 #[tokio::test]
 async fn a_consumer_settles_what_a_dead_process_left_without_redeliveries() {
     let (store, asked) = (TestStore::new(), Asked::default());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let reconciler = asked.says([Reconciled::Outcome(Bytes::from("it was sent"))]);
     let once = Once::new(store.reopen()).reconcile_with(reconciler);
     assert_eq!(counted(once.reconcile_all().await.unwrap()), (1, 0, 0));
@@ -81,7 +81,7 @@ async fn a_consumer_settles_what_a_dead_process_left_without_redeliveries() {
 async fn under_another_policy_nobody_is_asked_and_nothing_is_even_listed() {
     for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
         let store = TestStore::new();
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
         store.fail_next(StoreCall::Interrupted);
         assert_eq!(counted(layer.reconcile_all().await.unwrap()), (0, 0, 0));
@@ -93,7 +93,7 @@ async fn under_another_policy_nobody_is_asked_and_nothing_is_even_listed() {
 #[tokio::test]
 async fn what_a_retry_is_asking_about_just_now_is_left_to_it() {
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-    join_all(["asked", "other"].map(|key| cut_short(&store, key))).await;
+    join_all(["asked", "other"].map(|key| leave_interrupted(&store, key))).await;
     let layer = asking(store.clone(), asked.says_behind(&gate, [found("charged")]));
     let lab = Lab::counting(layer);
     let retry = lab.spawn(post("asked", "a"));
@@ -110,7 +110,7 @@ async fn what_a_retry_is_asking_about_just_now_is_left_to_it() {
 async fn a_retry_of_what_is_asked_about_without_a_client_shares_the_question() {
     for (verdict, status) in [(found("charged"), 201), (Reconciled::Unknown, 409), (Reconciled::RunAgain, 409)] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let layer = patient(store, asked.says_behind(&gate, [verdict]));
         let lab = Lab::counting(layer.clone());
         let sweep = tokio::spawn(async move { layer.reconcile_all().await.unwrap() });
@@ -129,7 +129,7 @@ async fn a_retry_of_what_is_asked_about_without_a_client_shares_the_question() {
 async fn forty() -> (IdempotencyLayer<TestStore>, Gate, Asked) {
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
     for number in 0..40 {
-        cut_short(&store, &format!("k{number}")).await;
+        leave_interrupted(&store, &format!("k{number}")).await;
     }
     (asking(store, asked.says_behind(&gate, [found("charged")])), gate, asked)
 }
@@ -173,7 +173,7 @@ async fn questions_whose_asker_goes_away_are_seen_through_and_no_more_are_asked(
 #[tokio::test]
 async fn while_draining_nobody_is_asked_and_nothing_is_lost() {
     let (store, asked) = (TestStore::new(), Asked::default());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let layer = asking(store.clone(), asked.says([found("charged")]));
     let lab = Lab::counting(layer.clone());
     lab.post("done", "a").await;
@@ -201,7 +201,7 @@ async fn draining_waits_for_the_questions_that_are_open_and_asks_no_more() {
 #[tokio::test(start_paused = true)]
 async fn a_retry_does_not_wait_for_ever_for_the_look_up_of_reconcile_all() {
     let (store, asked) = (TestStore::new(), Asked::default());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let layer = asking(store.clone(), asked.says([found("charged")]));
     let lab = Lab::counting(layer.clone());
     let _stall = store.stall(StoreCall::Load);
@@ -215,7 +215,7 @@ async fn a_retry_does_not_wait_for_ever_for_the_look_up_of_reconcile_all() {
 async fn reconcile_all_itself_ends_while_the_store_stalls() {
     for verb in [StoreCall::Load, StoreCall::Resolve] {
         let (store, asked) = (TestStore::new(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let layer = asking(store.clone(), asked.says([found("charged")]));
         let _stall = store.stall(verb);
         let sum = tokio::time::timeout(DAY, layer.reconcile_all()).await;
@@ -229,7 +229,7 @@ async fn what_is_no_longer_there_is_not_counted() {
     let (asked, clock, gate) = (Asked::default(), ManualClock::new(NOON), Gate::default());
     let store = TestStore::with_clock(clock.clone());
     for number in 0..20 {
-        cut_short(&store, &format!("k{number}")).await;
+        leave_interrupted(&store, &format!("k{number}")).await;
     }
     let layer = asking(store, asked.says_behind(&gate, [Reconciled::Unknown]));
     let sweep = tokio::spawn(async move { layer.reconcile_all().await.unwrap() });

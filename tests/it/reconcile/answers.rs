@@ -9,7 +9,7 @@ use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::test_util::TestStore;
 
-use crate::common::asked::{counted, cut_short};
+use crate::common::asked::{counted, leave_interrupted};
 use crate::common::lab::{Lab, frames};
 
 /// A layer that records answers of at most ten bytes, and whose application found one with this body.
@@ -24,7 +24,7 @@ fn finding(store: TestStore, asked: &Arc<AtomicUsize>, body: fn() -> Body) -> Id
 
 async fn is_unknown(what: &str, body: fn() -> Body) {
     let (store, asked) = (TestStore::new(), Arc::default());
-    let fence = cut_short(&store, "k").await.fence;
+    let fence = leave_interrupted(&store, "k").await.fence;
     let layer = finding(store.clone(), &asked, body);
     let lab = Lab::counting(layer.clone());
     for times in 1..=2 {

@@ -7,7 +7,7 @@ use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, Stall, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, SledStore};
 
-use crate::common::asked::{Asked, Verdict, asking, counted, cut_short, found};
+use crate::common::asked::{Asked, Verdict, asking, counted, found, leave_interrupted};
 use crate::common::lab::{Gate, Lab, id, on_disk, post, settle};
 use crate::common::time::{DAY, NOON, SECOND};
 
@@ -43,7 +43,7 @@ struct Scene {
 impl Scene {
     async fn new(said: impl Into<Vec<Verdict>>) -> Self {
         let (store, asked) = (TestStore::new(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let layer = asking(store.clone(), asked.says(said));
         Self { lab: Lab::counting(layer.clone()), store, asked, layer }
     }
@@ -179,7 +179,7 @@ async fn a_take_over_of_which_nobody_learns_runs_nothing_and_is_asked_about_agai
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_open_never_runs_what_was_cut_short_because_nobody_could_be_asked() {
+async fn fail_open_never_runs_what_was_interrupted_because_nobody_could_be_asked() {
     for fault in FAULTS {
         let scene = Scene::open([found("charged")]).await;
         let stall = fault.strike(&scene.store, StoreCall::Inquire);
@@ -209,8 +209,8 @@ async fn fail_open_runs_nothing_for_what_the_application_found_or_does_not_know(
 async fn operations_whose_own_records_fail_are_left_and_the_others_settled() {
     for (verb, times) in [(StoreCall::Load, 2), (StoreCall::Inquire, 2)] {
         let scene = Scene::new([found("charged")]).await;
-        cut_short(&scene.store, "k2").await;
-        cut_short(&scene.store, "k3").await;
+        leave_interrupted(&scene.store, "k2").await;
+        leave_interrupted(&scene.store, "k3").await;
         scene.store.fail_next(verb);
         assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (2, 0, 1), "{verb:?}");
         assert_eq!((scene.happened(), scene.layer.counts().live), ((times, 0), 0), "{verb:?}");
@@ -236,7 +236,7 @@ async fn operations_that_cannot_be_listed_are_a_fault() {
 async fn a_question_whose_client_goes_away_is_seen_through_and_done_what_it_comes_to() {
     for (verdict, answer, effects) in [(found("charged"), "charged", 0), (Reconciled::RunAgain, "effect 1", 1)] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let layer = asking(store.clone(), asked.says_behind(&gate, [verdict]));
         let lab = Lab::counting(layer.clone());
         let request = lab.spawn(post("k", "a"));
@@ -256,7 +256,7 @@ async fn a_question_whose_client_goes_away_is_seen_through_and_done_what_it_come
 
 /// A question is open, and a retry waits for it.
 async fn question_is_open<St: Store + Clone>(store: &St, gate: &Gate, asked: &Asked) -> Lab {
-    cut_short(store, "k").await;
+    leave_interrupted(store, "k").await;
     let lab = Lab::counting(asking(store.clone(), asked.says_behind(gate, [found("charged")])));
     drop(lab.spawn(post("k", "a")));
     gate.arrival().await;
@@ -326,7 +326,7 @@ async fn fail_open_does_not_run_what_was_just_seen_to_be_interrupted() {
     let reconciler = asked.says([found("charged")]);
     for (reconciler, status, slug) in [(None, 409, "outcome-unknown"), (Some(reconciler), 503, "store-unavailable")] {
         let store = TestStore::new();
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let asks = reconciler.is_some();
         let layer = IdempotencyLayer::new(store.clone()).fail_open(true);
         let layer = reconciler.into_iter().fold(layer, IdempotencyLayer::reconcile_with);
@@ -341,7 +341,7 @@ async fn fail_open_does_not_run_what_was_just_seen_to_be_interrupted() {
 #[tokio::test]
 async fn fail_open_does_not_run_unprotected_what_may_run_again() {
     let (store, asked) = (TestStore::new(), Asked::default());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let layer = asking(store.clone(), asked.says([Reconciled::RunAgain])).fail_open(true);
     let lab = Lab::counting(layer.clone());
     store.fail_next(StoreCall::Reclaim);
@@ -356,7 +356,7 @@ async fn fail_open_does_not_run_unprotected_while_the_store_works() {
     for fail_open in [false, true] {
         let clock = ManualClock::new(NOON);
         let store = TestStore::with_clock(clock.clone());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let reconciler = Reconciler::new(move |_: InterruptedRun| {
             clock.advance(DAY);
             std::future::ready(Reconciled::RunAgain)
@@ -372,7 +372,7 @@ async fn fail_open_does_not_run_unprotected_while_the_store_works() {
 #[tokio::test]
 async fn a_verdict_that_the_store_fails_to_record_is_refused_as_unavailable() {
     let (store, asked) = (TestStore::new(), Asked::default());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let lab = Lab::counting(asking(store.clone(), asked.says([found("charged")])));
     (0..3).for_each(|_| store.fail_next(StoreCall::Resolve));
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));

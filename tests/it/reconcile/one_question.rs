@@ -15,7 +15,7 @@ use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{MemoryStore, SledStore};
 
-use crate::common::asked::{Asked, Verdict, asking, counted, cut_short, found, patient};
+use crate::common::asked::{Asked, Verdict, asking, counted, found, leave_interrupted, patient};
 use crate::common::lab::{Answer, Gate, Lab, id, on_disk, post, settle};
 use crate::common::steps::{Steps as _, wish};
 use crate::common::time::SECOND;
@@ -34,7 +34,7 @@ async fn twenty_retries(lab: &Lab, gate: &Gate) -> Vec<JoinHandle<Answer>> {
 async fn trap_74_concurrent_retries_share_one_question_and_its_verdict() {
     for (verdict, answer, effects) in [(found("charged"), "charged", 0), (Reconciled::RunAgain, "effect 1", 1)] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let lab = Lab::counting(patient(store, asked.says_behind(&gate, [verdict])));
         let retries = twenty_retries(&lab, &gate).await;
         assert!(retries.iter().all(|retry| !retry.is_finished()));
@@ -49,7 +49,7 @@ async fn trap_74_concurrent_retries_share_one_question_and_its_verdict() {
 #[tokio::test]
 async fn trap_74_concurrent_retries_of_what_is_still_unknown_are_all_refused_after_one_question() {
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let lab = Lab::counting(patient(store, asked.says_behind(&gate, [Reconciled::Unknown])));
     let retries = twenty_retries(&lab, &gate).await;
     gate.open();
@@ -65,7 +65,7 @@ async fn racing_retries<St: Store + Clone>(store: St, rounds: usize) {
     let lab = Lab::counting(layer.clone());
     for round in 1..=rounds {
         let key = format!("k{round}");
-        cut_short(&store, &key).await;
+        leave_interrupted(&store, &key).await;
         // An operator's sweep comes between.
         let (answers, _) = tokio::join!(join_all((0..6).map(|_| lab.spawn(post(&key, "a")))), layer.reconcile_all());
         assert!(answers.into_iter().all(|answer| answer.unwrap().text() == "charged"));
@@ -86,7 +86,7 @@ async fn trap_74_retries_that_race_for_the_question_ask_once() {
 async fn trap_74_a_verdict_after_its_time_out_counts_for_nothing() {
     for verdict in [found("too late"), Reconciled::RunAgain] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let reconciler = asked.says_behind(&gate, [verdict, found("in time")]).timeout(SECOND);
         let layer = asking(store.clone(), reconciler);
         let lab = Lab::counting(layer.clone());
@@ -105,7 +105,7 @@ async fn trap_74_a_verdict_after_its_time_out_counts_for_nothing() {
 #[tokio::test]
 async fn trap_74_what_was_said_to_an_earlier_question_changes_nothing_once_another_is_open() {
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-    let run = cut_short(&store, "k").await;
+    let run = leave_interrupted(&store, "k").await;
     let ask_once = asking(store.clone(), asked.says([Reconciled::Unknown]));
     Lab::counting(ask_once).post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
     let earlier = asked.questions()[0].fence;
@@ -124,7 +124,7 @@ async fn trap_74_what_was_said_to_an_earlier_question_changes_nothing_once_anoth
 async fn trap_74_a_verdict_changes_nothing_once_another_process_has_asked() {
     for verdict in [found("charged"), Reconciled::RunAgain] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let lab = Lab::counting(asking(store.clone(), asked.says_behind(&gate, [verdict])));
         let retry = lab.spawn(post("k", "a"));
         gate.arrival().await;
@@ -141,7 +141,7 @@ async fn trap_74_a_verdict_changes_nothing_once_another_process_has_asked() {
 async fn trap_74_a_verdict_of_a_process_that_was_replaced_meanwhile_changes_nothing() {
     for verdict in [found("of the old one"), Reconciled::RunAgain] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let old = Lab::counting(asking(store.clone(), asked.says_behind(&gate, [verdict])));
         let retry = old.spawn(post("k", "a"));
         gate.arrival().await;
@@ -173,7 +173,7 @@ fn silences() -> [(&'static str, Reconciler<Response<Full<Bytes>>>); 3] {
 async fn trap_74_an_application_that_panics_or_hangs_does_not_know() {
     for (how, reconciler) in silences() {
         let (store, asked) = (TestStore::new(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let layer = asking(store.clone(), reconciler);
         let lab = Lab::counting(layer.clone());
         let began = Instant::now();

@@ -23,7 +23,7 @@ use tower_idempotency::{
     Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release, SledStore,
 };
 
-use crate::common::asked::{Asked, asking, cut_short, found};
+use crate::common::asked::{Asked, asking, found, leave_interrupted};
 use crate::common::lab::{Answer, Gate, Lab, charge_print, id, keyed, on_disk, post};
 use crate::common::time::{DAY, HOUR, NOON};
 
@@ -49,7 +49,7 @@ fn assert_replay(answer: &Answer) {
 }
 
 async fn found_is_replayed<St: Store + Clone>(store: St) {
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let asked = Asked::default();
     let layer = asking(store, asked.says([Reconciled::Outcome(receipt().map(Full::new)), found("another")]));
     let lab = Lab::counting(layer.clone());
@@ -80,7 +80,7 @@ async fn an_outcome_that_the_application_found_is_replayed_to_all_retries_and_no
 async fn an_outcome_that_was_found_is_kept_as_the_layers_options_say_whatever_their_order() {
     let (clock, asked) = (ManualClock::new(NOON), Asked::default());
     let store = TestStore::with_clock(clock.clone());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let kept = KeptHeaders::default().with([SET_COOKIE]);
     let layer =
         asking(store, asked.says([Reconciled::Outcome(receipt().map(Full::new))])).kept_headers(kept).retention(HOUR);
@@ -153,7 +153,7 @@ async fn what_may_run_again_runs_once_knows_that_it_does_and_its_outcome_is_reco
 #[tokio::test]
 async fn what_may_run_again_runs_for_the_request_that_asked() {
     let (directory, store) = on_disk(SledStore::builder());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     store.close().await.unwrap();
     let (store, asked) = (SledStore::open(directory.path()).unwrap(), Asked::default());
     let handler = |context: IdempotencyContext| async move { format!("{} {:?}", context.attempt(), context.rerun()) };
@@ -171,7 +171,7 @@ async fn what_may_run_again_runs_for_the_request_that_asked() {
 #[tokio::test]
 async fn what_is_still_unknown_is_refused_and_the_next_retry_asks_again() {
     let (store, asked) = (TestStore::new(), Asked::default());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let layer = asking(store, asked.says([Reconciled::Unknown, Reconciled::Unknown, found("charged")]));
     let lab = Lab::counting(layer.clone());
     for times in 1..=2 {
@@ -185,7 +185,7 @@ async fn what_is_still_unknown_is_refused_and_the_next_retry_asks_again() {
 }
 
 #[tokio::test]
-async fn a_client_whose_own_run_is_cut_short_is_told_to_come_back_with_the_key() {
+async fn a_client_whose_own_run_is_interrupted_is_told_to_come_back_with_the_key() {
     let asked = Asked::default();
     let layer = asking(TestStore::new(), asked.says([found("charged")]));
     let lab = Lab::new(layer, |_| async { panic!("on purpose") as &str });
@@ -260,10 +260,10 @@ async fn a_question_about_a_run_that_ran_again_names_that_attempt() {
 }
 
 #[tokio::test]
-async fn questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_it_was_cut_short() {
+async fn questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_it_was_interrupted() {
     let (clock, asked) = (ManualClock::new(NOON), Asked::default());
     let store = TestStore::with_clock(clock.clone());
-    cut_short(&store, "k").await;
+    leave_interrupted(&store, "k").await;
     let layer = asking(store, asked.says([Reconciled::Unknown]));
     let lab = Lab::counting(layer.clone());
     let before = layer.interrupted(9).await.unwrap()[0];
@@ -299,7 +299,7 @@ async fn others_are_refused(lab: &Lab) {
 async fn another_request_with_the_key_is_refused_before_during_and_after_and_nobody_is_asked_about_it() {
     for verdict in [Reconciled::Unknown, found("charged")] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-        cut_short(&store, "k").await;
+        leave_interrupted(&store, "k").await;
         let lab = Lab::counting(asking(store, asked.says_behind(&gate, [verdict])));
         others_are_refused(&lab).await;
         assert_eq!(asked.times(), 0);
@@ -373,7 +373,7 @@ async fn the_layer_says_that_it_asks() {
 #[tokio::test]
 async fn an_operator_may_settle_what_the_application_does_not_know() {
     let (store, asked) = (TestStore::new(), Asked::default());
-    let stale = cut_short(&store, "k").await;
+    let stale = leave_interrupted(&store, "k").await;
     let once = once(store, asked.says([Reconciled::Unknown]));
     let outcome = |outcome| Resolution::Outcome(Bytes::from_static(outcome));
     let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };

@@ -147,11 +147,11 @@ async fn a_look_up_that_fails_is_made_good_by_the_claim() {
 }
 
 #[tokio::test]
-async fn taking_over_a_run_that_was_cut_short_survives_faults_of_the_store() {
+async fn taking_over_a_run_that_was_interrupted_survives_faults_of_the_store() {
     let store = TestStore::new();
-    let cut_short = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
-    assert_eq!(cut_short.post("k", "a").await.problem(), "outcome-unknown");
-    let lab = cut_short.behind(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun), effect);
+    let interrupted = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
+    assert_eq!(interrupted.post("k", "a").await.problem(), "outcome-unknown");
+    let lab = interrupted.behind(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun), effect);
     store.fail_next(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(lab.effects(), 1);
@@ -166,11 +166,11 @@ async fn taking_over_a_run_that_was_cut_short_survives_faults_of_the_store() {
 #[tokio::test(start_paused = true)]
 async fn taking_over_that_timed_out_leaves_the_earlier_outcome_unknown() {
     let store = TestStore::new();
-    let cut_short = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
-    assert_eq!(cut_short.post("k", "a").await.problem(), "outcome-unknown");
+    let interrupted = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
+    assert_eq!(interrupted.post("k", "a").await.problem(), "outcome-unknown");
     let rerun = IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
     let stall = store.hold_answers(StoreCall::Reclaim);
-    cut_short.behind(rerun.clone(), effect).post("k", "a").await.assert_refusal(
+    interrupted.behind(rerun.clone(), effect).post("k", "a").await.assert_refusal(
         503,
         "store-unavailable",
         true,
@@ -180,9 +180,9 @@ async fn taking_over_that_timed_out_leaves_the_earlier_outcome_unknown() {
     no_run_is_left(&rerun).await;
     // What the first run did is as unknown as before.
     assert_eq!(rerun.interrupted(9).await.unwrap().len(), 1);
-    let refuse = cut_short.behind(IdempotencyLayer::new(store), effect);
+    let refuse = interrupted.behind(IdempotencyLayer::new(store), effect);
     refuse.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
-    assert_eq!(cut_short.effects(), 1);
+    assert_eq!(interrupted.effects(), 1);
 }
 
 #[tokio::test]

@@ -50,8 +50,8 @@ async fn record(store: &SledStore, name: &str, outcome: &'static str) {
     store.complete(done(held, outcome, DAY)).await.unwrap();
 }
 
-/// A store of which a record is left, in the last of its segments; the one before has been overwritten. And the log as it
-/// was before that.
+/// A store of which a record is left, in the last of its segments; the one before has been overwritten. And the log as
+/// it was before that.
 async fn emptied() -> (Place, Vec<u8>) {
     // Which of its pages sled moves, and when, is its own affair.
     for _ in 0..5 {
@@ -74,8 +74,8 @@ async fn try_to_empty() -> Option<(Place, Vec<u8>)> {
     write(&store, b"").await;
     record(&store, "kept", "an answer").await;
     store.close().await.unwrap();
-    // sled's own thread moves what is left of a segment bit by bit, and an opening overwrites what was left. Only an opening
-    // shows how far it has come.
+    // sled's own thread moves what is left of a segment bit by bit, and an opening overwrites what was left. Only an
+    // opening shows how far it has come.
     for number in 0..100 {
         let before = place.bytes();
         let store = place.open().unwrap();

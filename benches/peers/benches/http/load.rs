@@ -17,8 +17,8 @@ use crate::common::exchange::KEY;
 use crate::common::load::{Round, key};
 
 const CHARGE: &str = "amount=100&currency=eur&source=tok_visa";
-/// How many sessions a connection spreads its requests over, where the server wants one: its cost grows with what is in a
-/// session.
+/// How many sessions a connection spreads its requests over, where the server wants one: its cost grows with what is in
+/// a session.
 const SESSIONS: usize = 32;
 
 /// What is to be sent.

@@ -1,7 +1,8 @@
 //! What does an exchange cost over real sockets, beside what people would use instead?
 //!
-//! `cargo bench -p peers`, or `cargo bench -p peers -- "ours, sled"` for the lines with such a contender. Servers and load each in a process of their own, HTTP/1.1 with keep-alive over loopback. Both
-//! sides of a ratio in turns, in one run.
+//! `cargo bench -p peers`, or `cargo bench -p peers -- "ours, sled"` for the lines with such a contender. Servers and
+//! load each in a process of their own, HTTP/1.1 with keep-alive over loopback. Both sides of a ratio in turns, in one
+//! run.
 
 #[path = "../../../common/mod.rs"]
 mod common;
@@ -117,8 +118,8 @@ fn main() {
 /// What came of a round.
 struct Measured {
     round: Round,
-    /// What the server had of the processors, in µs for each request; connecting and, in replays, a first request for each
-    /// connection included.
+    /// What the server had of the processors, in µs for each request; connecting and, in replays, a first request for
+    /// each connection included.
     cpu: f64,
 }
 

@@ -1,5 +1,5 @@
-//! What the disk laboratories share: programs under the preloaded library, the log of what they did to a directory, and the
-//! directory as a power cut would have left it.
+//! What the disk laboratories share: programs under the preloaded library, the log of what they did to a directory, and
+//! the directory as a power cut would have left it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,12 +1,12 @@
 //! A directory as a power cut would have left it.
 //!
-//! What is durable: the bytes and lengths that were there when a sync of the file began that has returned since; the names
-//! that were there when a sync of their directory began that has. Of the rest, by chance:
+//! What is durable: the bytes and lengths that were there when a sync of the file began that has returned since; the
+//! names that were there when a sync of their directory began that has. Of the rest, by chance:
 //! - each unsynced block is as it was at some moment since it was last synced; one block of a write says nothing of the
 //!   next. Blocks have 4 KiB, as in the page cache, or 512 bytes, which is what a disk writes in one chunk;
 //! - each unsynced truncation took place or did not;
-//! - each unsynced change of a name took place or did not, or, as journals do it, the first few of them did. A file's name is
-//!   not made durable by a sync of the file.
+//! - each unsynced change of a name took place or did not, or, as journals do it, the first few of them did. A file's
+//!   name is not made durable by a sync of the file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;

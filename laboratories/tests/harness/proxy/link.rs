@@ -51,8 +51,8 @@ impl Link {
     }
 }
 
-/// Where nobody knocks but our own clients: those of another test may still try the port of a server that is gone. Linux
-/// has millions of loopback addresses.
+/// Where nobody knocks but our own clients: those of another test may still try the port of a server that is gone.
+/// Linux has millions of loopback addresses.
 fn loopback() -> Ipv4Addr {
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     if cfg!(target_os = "linux") { Ipv4Addr::new(127, 64 | high, middle, low) } else { Ipv4Addr::LOCALHOST }

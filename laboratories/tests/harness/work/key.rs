@@ -1,5 +1,5 @@
-//! The operations of the workload. Each is a number, from which everything else follows, so that whoever retries it does
-//! the same as who sent it first.
+//! The operations of the workload. Each is a number, from which everything else follows, so that whoever retries it
+//! does the same as who sent it first.
 
 use bytes::Bytes;
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -7,7 +7,8 @@ use tower_idempotency::{Fingerprint, Key, RecordId};
 use crate::harness::disk::Dice;
 use crate::harness::history::Policy;
 
-/// How long outcomes are kept, and how far the clock moves in one round, in milliseconds: a window slides over the keys.
+/// How long outcomes are kept, and how far the clock moves in one round, in milliseconds: a window slides over the
+/// keys.
 pub const RETENTION: u64 = 10_000;
 pub const ROUND: u64 = 1_000;
 

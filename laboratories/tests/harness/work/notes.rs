@@ -1,5 +1,5 @@
-//! What the workload says of itself. Its notes go to a file in the recorded directory, one line each in one write: so they
-//! stand in the same log as the writes and the syncs, and in their order.
+//! What the workload says of itself. Its notes go to a file in the recorded directory, one line each in one write: so
+//! they stand in the same log as the writes and the syncs, and in their order.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;

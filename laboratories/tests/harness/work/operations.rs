@@ -1,5 +1,5 @@
-//! The operations over a store, through the public API: a consumer that refuses what was interrupted, one that reruns it, and
-//! one that asks what became of it.
+//! The operations over a store, through the public API: a consumer that refuses what was interrupted, one that reruns
+//! it, and one that asks what became of it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The store after a power cut or a fault: opened by the real code, asked everything again, and held against what was said before.
+//! The store after a power cut or a fault: opened by the real code, asked everything again, and held against what was
+//! said before.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -145,7 +146,7 @@ impl<'a> Retry<'a> {
         }
         match &said {
             Said::Outcome(_) => {}
-            Said::Refused(name) if name == "outcome-unknown" && of_key.may_be_cut_short(key) => {
+            Said::Refused(name) if name == "outcome-unknown" && of_key.may_be_interrupted(key) => {
                 if !listed.contains(&key::id(key)) {
                     self.say(format!("{key}: interrupted, but not in the list"));
                 }

@@ -70,7 +70,7 @@ impl OfKey {
     }
 
     /// Whether a retry may be told that it was interrupted.
-    pub fn may_be_cut_short(&self, key: u64) -> bool {
+    pub fn may_be_interrupted(&self, key: u64) -> bool {
         match self.standing {
             // The application knows, now that it is asked.
             _ if key::policy(key) == Policy::Reconcile => false,

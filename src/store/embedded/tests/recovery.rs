@@ -106,7 +106,7 @@ fn whatever_prefix_of_a_step_is_recovered_makes_sense_and_needs_no_repair() {
 
 // A crash between two steps of an opening: the list of the runs is removed after they are marked as interrupted.
 #[test]
-fn an_opening_that_is_cut_short_between_two_steps_loses_no_run() {
+fn an_opening_that_is_interrupted_between_two_steps_loses_no_run() {
     on_each!(E, {
         let directory = tempfile::tempdir().unwrap();
         let still = opened::<E>(&directory);
