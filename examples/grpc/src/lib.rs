@@ -1,19 +1,14 @@
-//! A gRPC service behind the layer.
+//! A gRPC service behind the layer. The layer goes where tonic's layers go, `Server::builder().layer(…)`, with
+//! `any_body()`, because tonic's body is a type of its own. A refused call gets a gRPC status.
 //!
-//! The layer goes where tonic's layers go, `Server::builder().layer(…)`, with [`any_body`]: tonic's body is a type of
-//! its own. A refused call gets a gRPC status.
-//!
-//! [`any_body`]: tower_idempotency::IdempotencyLayer::any_body
-//!
-//! What else gRPC needs of a layer, and gets: every call is a POST, which is covered; the `idempotency-key` metadata is
-//! an HTTP header; `grpc-status` is a trailer, and is recorded and replayed; `te: trailers`, which gRPC clients send,
-//! is the connection's own and no part of what a request is. A server stream is recorded like any other body, if it
-//! ends within `outcome_body_timeout` and `max_response_body`; a longer one is passed on and not replayed.
+//! Every call is a POST, which is covered; the `idempotency-key` metadata is an HTTP header; `grpc-status` is a
+//! trailer, and is recorded and replayed; `te: trailers`, which gRPC clients send, is no part of what a request is. A
+//! server stream is recorded if it ends within `outcome_body_timeout` and `max_response_body`; a longer one is passed
+//! on and not replayed.
 
 mod text;
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
