@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::key::RecordId;
 use crate::record::{Owner, Record, State};
 
-const VERSION: u8 = 3;
+pub(crate) const VERSION: u8 = 3;
 pub(crate) const CHECKSUM_BYTES: usize = 8;
 
 /// The longest outcome that is kept within its record, in bytes.

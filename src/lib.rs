@@ -9,7 +9,7 @@
 )]
 
 pub mod clock;
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "shared"))]
 mod codec;
 mod digest;
 pub mod engine;

@@ -105,7 +105,7 @@ impl<St: Store> Engine<St> {
         loop {
             let records = self.store.interrupted(page).await?;
             let Some(last) = records.last() else { return Ok(sum) };
-            page.after = Some((last.since, last.id));
+            page = Page::after(last, PAGE);
             let mut asked = futures_util::stream::iter(records).map(one).buffer_unordered(AT_A_TIME);
             while let Some(reconciled) = asked.next().await {
                 match reconciled {

@@ -99,6 +99,18 @@ pub enum Owner {
     Elsewhere,
 }
 
+impl<O> State<O> {
+    /// Returns the same state with its outcome in the form that `outcome` gives it.
+    pub(crate) fn form<P, E>(&self, outcome: impl FnOnce(&O) -> Result<P, E>) -> Result<State<P>, E> {
+        Ok(match self {
+            Self::Running { interrupted_retention } => State::Running { interrupted_retention: *interrupted_retention },
+            Self::Interrupted { run, status } => State::Interrupted { run: *run, status: *status },
+            Self::Completed { outcome: old } => State::Completed { outcome: outcome(old)? },
+            Self::Consumed { status } => State::Consumed { status: *status },
+        })
+    }
+}
+
 impl<O> Record<O> {
     /// Returns the record, unless it is past its expiry.
     #[must_use]
@@ -123,14 +135,7 @@ impl<O> Record<O> {
 
     /// Returns the same record with its outcome in the form that `outcome` gives it.
     pub(crate) fn form<P, E>(&self, outcome: impl FnOnce(&O) -> Result<P, E>) -> Result<Record<P>, E> {
-        let state = match &self.state {
-            State::Running { interrupted_retention } => {
-                State::Running { interrupted_retention: *interrupted_retention }
-            }
-            State::Interrupted { run, status } => State::Interrupted { run: *run, status: *status },
-            State::Completed { outcome: old } => State::Completed { outcome: outcome(old)? },
-            State::Consumed { status } => State::Consumed { status: *status },
-        };
+        let state = self.state.form(outcome)?;
         let Self { fence, began, since, expires, fingerprint, attempt, owner, .. } = *self;
         Ok(Record { fence, began, since, expires, fingerprint, attempt, origin: self.origin.clone(), state, owner })
     }

@@ -72,6 +72,10 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// for a claim that [may be repeated](crate::internals::Claim::may_repeat).
     fn is_exclusive(&self) -> bool;
 
+    /// Returns the record of `id` if this process knows it without asking: it is completed, and durable. An exclusive
+    /// store says nothing here, as its [`load`](Self::load) asks nobody else.
+    fn recall(&self, id: RecordId) -> Option<Record>;
+
     /// Returns the record of `id`. It may show what is not durable yet. So a caller may answer from it only if it
     /// looked at the slot, loaded the record, and found the slot still free afterwards.
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
@@ -92,11 +96,23 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     fn changed(&self) -> BoxStream<'static, RecordId>;
 }
 
+/// The last operation of a page. An embedded store orders operations by when they were interrupted, and a shared store
+/// by when they began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    /// When the operation was interrupted.
+    pub since: Timestamp,
+    /// When the operation began.
+    pub began: Timestamp,
+    /// The operation's id.
+    pub id: RecordId,
+}
+
 /// Which interrupted operations to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// Only operations after this one, which is the last of the page before; `None` to start from the oldest.
-    pub after: Option<(Timestamp, RecordId)>,
+    pub after: Option<After>,
     /// The most operations to list.
     pub limit: usize,
     /// Only operations whose clients were answered with this status; `None` for all.
@@ -113,13 +129,18 @@ impl Page {
     /// Returns the page after `last`, of at most `limit` operations.
     #[must_use]
     pub fn after(last: &InterruptedRun, limit: usize) -> Self {
-        Self { after: Some((last.since, last.id)), ..Self::first(limit) }
+        let InterruptedRun { since, began, id, .. } = *last;
+        Self { after: Some(After { since, began, id }), ..Self::first(limit) }
     }
 
     /// Returns whether an operation belongs to this page, or to a later one.
     pub(crate) fn includes(&self, record: &InterruptedRun) -> bool {
-        self.after.is_none_or(|after| after < (record.since, record.id))
-            && (self.status.is_none() || self.status == record.status)
+        self.after.is_none_or(|after| (after.since, after.id) < (record.since, record.id)) && self.has_status(record)
+    }
+
+    /// Returns whether an operation has the status that this page asks for.
+    pub(crate) fn has_status(&self, record: &InterruptedRun) -> bool {
+        self.status.is_none() || self.status == record.status
     }
 }
 
@@ -133,6 +154,13 @@ pub enum Health {
     Slow {
         /// How long the write has taken so far.
         since: Duration,
+    },
+    /// The database can't be reached, or refuses. New keys are refused until it answers again.
+    Away {
+        /// How long so far.
+        since: Duration,
+        /// The last error.
+        reason: String,
     },
     /// A write, sync or read failed, or a write never returned, so the content of the disk is unknown. The store
     /// refuses everything that memory cannot answer, until the process is started again.

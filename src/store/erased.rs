@@ -34,6 +34,7 @@ macro_rules! methods {
         trait ErasedStore: Debug + Send + Sync {
             $(fn $now(&self) -> $said;)*
             $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer>;)*
+            fn recall(&self, id: RecordId) -> Option<Record>;
             fn health(&self) -> Health;
             fn close(&self) -> Boxed<'_, ()>;
         }
@@ -46,6 +47,10 @@ macro_rules! methods {
                 Box::pin(Records::$later(self, $($name),*))
             })*
 
+            fn recall(&self, id: RecordId) -> Option<Record> {
+                Records::recall(self, id)
+            }
+
             fn health(&self) -> Health {
                 Store::health(self)
             }
@@ -56,6 +61,10 @@ macro_rules! methods {
         }
 
         impl Records for AnyStore {
+            fn recall(&self, id: RecordId) -> Option<Record> {
+                self.0.recall(id)
+            }
+
             $(fn $now(&self) -> $said {
                 self.0.$now()
             })*

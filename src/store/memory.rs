@@ -354,6 +354,10 @@ impl Records for MemoryStore {
         true
     }
 
+    fn recall(&self, _: RecordId) -> Option<Record> {
+        None
+    }
+
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         point();
         let now = self.table.time.now();

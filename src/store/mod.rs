@@ -17,6 +17,8 @@
 // - `sled_engine/`: sled as an embedded engine, and the store that applications open.
 // - `erased.rs`: any of the stores, chosen at run time.
 
+#[cfg(any(feature = "sled", feature = "shared"))]
+mod cache;
 pub(crate) mod contract;
 #[cfg(feature = "sled")]
 pub(crate) mod embedded;

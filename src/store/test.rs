@@ -296,6 +296,10 @@ impl Records for TestStore {
         !self.world.is_shared.load(Ordering::SeqCst)
     }
 
+    fn recall(&self, _: RecordId) -> Option<Record> {
+        None
+    }
+
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         self.call(StoreCall::Load, move |store| now(store.memory.load(id)))
     }

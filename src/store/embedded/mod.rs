@@ -19,7 +19,6 @@
 //!
 //! Reads:
 //! - `read.rs`: reads from the cache or from the engine, and lists interrupted operations.
-//! - `cache.rs`: recent outcomes.
 //! - `present.rs`: what memory knows without a read: which records there may be, and which runs are under way.
 //!
 //! The writer:
@@ -52,7 +51,6 @@
 //! - `close.rs`: ends the writer, and releases the engine and the lock.
 
 mod batch;
-mod cache;
 mod close;
 mod command;
 pub(super) mod directory;

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::batch::Batch;
-use super::cache::Cache;
 use super::directory::{self, Lock, broken, io_error};
 use super::present::{LateRecord, Present};
 use super::queue::queue;
@@ -29,6 +28,7 @@ use crate::clock::{Clock, Timeline, Timestamp};
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::OpenError;
+use crate::store::cache::Cache;
 
 /// The version of the layout in `keys.rs` and of the codec. No release has written the versions before it.
 const FORMAT: u8 = 3;

@@ -16,6 +16,7 @@ use super::storage_engine::{ReadError, StorageEngine, scan};
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record};
+use crate::store::contract::After;
 use crate::store::{InterruptedRun, Page, StoreError};
 
 /// Returns the live record of `id`, from memory or from disk.
@@ -88,8 +89,9 @@ fn list_interrupted<E: StorageEngine>(
     page: Page,
 ) -> Result<Vec<InterruptedRun>, StoreError> {
     let mut found = Vec::new();
-    let from =
-        page.after.map_or_else(|| keys::INTERRUPTED.to_vec(), |(since, id)| keys::interrupted(since, &id).to_vec());
+    let from = page
+        .after
+        .map_or_else(|| keys::INTERRUPTED.to_vec(), |After { since, id, .. }| keys::interrupted(since, &id).to_vec());
     for entry in engine.range(from) {
         if found.len() == page.limit {
             break;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::cache::Cache;
 use super::directory::Lock;
 use super::present::{Present, Runs};
 use super::space::{Limits, Space};
@@ -17,6 +16,7 @@ use crate::clock::Timeline;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::slots::Slots;
+use crate::store::cache::Cache;
 use crate::store::{Health, StoreError};
 
 /// The reason that a store gives if its engine has panicked.

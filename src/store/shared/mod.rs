@@ -2,10 +2,46 @@
 
 // What is where:
 // - `backend.rs`: what a database has to do.
+// - `store.rs`: the store that applications open, and its settings.
+// - `state.rs`: what its handles share, and its tasks.
+// - `step.rs`: one transition: read, decide, compare and set.
+// - `rows.rs`: rows as records.
+// - `session.rs`: whether this process is alive, and whether others are.
+// - `puts.rs`: writes on their way to the database.
+// - `reach.rs`: whether the database can be reached.
 
 mod backend;
+mod puts;
+mod reach;
+mod rows;
+mod session;
+mod state;
+mod step;
+mod store;
 
 pub use backend::{
     Answer, Backend, BackendError, Expect, GRACE, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token,
     Write,
 };
+pub use store::{Shared, SharedBuilder};
+
+use crate::key::RecordId;
+
+/// A token of the operating system's randomness.
+fn random_token() -> Token {
+    Token(random())
+}
+
+/// An id that no other process draws.
+fn random_id() -> RecordId {
+    RecordId::from_bytes(random())
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        // Without it nobody can tell his own write from another's.
+        panic!("the operating system gives no random bytes: {error}");
+    }
+    bytes
+}

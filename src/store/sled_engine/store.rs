@@ -159,6 +159,10 @@ impl Records for SledStore {
         true
     }
 
+    fn recall(&self, _: RecordId) -> Option<Record> {
+        None
+    }
+
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         self.0.load(id)
     }

@@ -1,6 +1,7 @@
-//! Recent outcomes, in front of the engine.
+//! Recent outcomes, in front of a database.
 //!
-//! Only the writer fills and empties it: it takes a record out before it applies the batch that changes the record, and
+//! A shared store puts in what is completed and durable, which never changes before it expires. In an embedded store,
+//! only the writer fills and empties it: it takes a record out before it applies the batch that changes the record, and
 //! puts one in after the batch that wrote it is durable. So the cache never holds anything that is false or that a
 //! power cut could undo, and no reader can put back what was taken out.
 
@@ -39,10 +40,10 @@ impl Weighter<RecordId, Arc<Record>> for ByBytes {
 
 /// A cache that is bounded by bytes.
 #[derive(Debug)]
-pub(super) struct Cache(Sharded<RecordId, Arc<Record>, ByBytes>);
+pub(crate) struct Cache(Sharded<RecordId, Arc<Record>, ByBytes>);
 
 impl Cache {
-    pub(super) fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).max(16);
         let mut options = OptionsBuilder::new();
         let parts = usize::try_from(bytes / PART_BYTES).unwrap_or(usize::MAX).clamp(1, MOST_PARTS);
@@ -56,15 +57,15 @@ impl Cache {
         })
     }
 
-    pub(super) fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
+    pub(crate) fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
         self.0.get(id)
     }
 
-    pub(super) fn put(&self, id: RecordId, record: Record) {
+    pub(crate) fn put(&self, id: RecordId, record: Record) {
         self.0.insert(id, Arc::new(record));
     }
 
-    pub(super) fn remove(&self, id: &RecordId) {
+    pub(crate) fn remove(&self, id: &RecordId) {
         self.0.remove(id);
     }
 }

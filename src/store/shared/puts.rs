@@ -1,0 +1,221 @@
+//! The writes of this process, on their way to the database.
+//!
+//! Rules:
+//! 1. A write belongs to the store's own tasks. Nobody's going away takes it back.
+//! 2. A write whose answer was lost is sent again, with the same token, until its answer is known.
+//! 3. A write with a deadline is not sent for the first time after it.
+//! 4. Writes that come while the database is busy go together. There is one write of an id in a call.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::backend::{Answer, Backend, BackendError, Row, Write};
+use super::reach::Reach;
+
+/// The most writes in one call, and the most bytes of state in those after the first.
+const TOGETHER: usize = 64;
+const TOGETHER_BYTES: usize = 1024 * 1024;
+
+/// The way for writes to the database.
+#[derive(Debug, Clone)]
+pub(super) struct Puts {
+    queue: mpsc::UnboundedSender<Put>,
+}
+
+/// How the database answered a write: the row as it stands.
+#[derive(Debug)]
+pub(super) struct Stands {
+    pub(super) row: Option<Row>,
+    /// The answer, without its rows.
+    pub(super) answer: Answer<()>,
+    /// When the call was sent.
+    pub(super) sent: Instant,
+}
+
+/// Why a write was not done, and never will be.
+#[derive(Debug, Clone)]
+pub(super) enum NotPut {
+    /// The database can't be reached, or has refused.
+    Away(Arc<BackendError>),
+    /// The database does not take the row.
+    Never(Arc<BackendError>),
+    /// The deadline had passed before the write was sent.
+    Late,
+    /// The store was closed, or its runtime is gone, before the answer came. The write may be done.
+    Gone,
+}
+
+type Reply = oneshot::Sender<Result<Stands, NotPut>>;
+
+#[derive(Debug)]
+struct Put {
+    write: Write,
+    deadline: Option<Instant>,
+    reply: Reply,
+    /// Whether it was sent without an answer.
+    may_be_done: bool,
+    pauses: ExponentialBackoff,
+}
+
+impl Puts {
+    /// Starts the tasks that send writes, at most `at_once` calls at a time.
+    pub(super) fn start<B: Backend>(backend: Arc<B>, reach: Arc<Reach>, at_once: usize, runtime: &Handle) -> Self {
+        let (queue, queued) = mpsc::unbounded_channel();
+        let sender = Sender { backend, reach, again: queue.downgrade() };
+        runtime.spawn(Arc::new(sender).run(queued, at_once));
+        Self { queue }
+    }
+
+    /// Sends a write. It is on its way when this returns; the future waits for what became of it.
+    pub(super) fn put(
+        &self,
+        write: Write,
+        deadline: Option<Instant>,
+    ) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<> {
+        let (reply, stands) = oneshot::channel();
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_secs(1))
+            .with_jitter()
+            .without_max_times()
+            .build();
+        let sent = self.queue.send(Put { write, deadline, reply, may_be_done: false, pauses });
+        async move {
+            match sent {
+                Ok(()) => stands.await.unwrap_or(Err(NotPut::Gone)),
+                Err(_) => Err(NotPut::Gone),
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Sender<B> {
+    backend: Arc<B>,
+    reach: Arc<Reach>,
+    /// Where writes go that are sent again. It does not keep the queue open.
+    again: mpsc::WeakUnboundedSender<Put>,
+}
+
+impl<B: Backend> Sender<B> {
+    async fn run(self: Arc<Self>, mut queued: mpsc::UnboundedReceiver<Put>, at_once: usize) {
+        let calls = Arc::new(Semaphore::new(at_once));
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                let Some(put) = queued.recv().await else { return };
+                waiting.push_back(put);
+            }
+            let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
+            while let Ok(put) = queued.try_recv() {
+                waiting.push_back(put);
+            }
+            let batch = together(&mut waiting);
+            let sender = Arc::clone(&self);
+            tokio::spawn(async move {
+                sender.send(batch).await;
+                drop(call);
+            });
+        }
+    }
+
+    async fn send(&self, mut batch: Vec<Put>) {
+        let now = Instant::now();
+        for late in batch.extract_if(.., |put| !put.may_be_done && put.deadline.is_some_and(|end| end <= now)) {
+            let _ = late.reply.send(Err(NotPut::Late));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let writes: Vec<Write> = batch.iter().map(|put| put.write.clone()).collect();
+        match self.call(&writes, now).await {
+            Ok(answer) => {
+                let Answer { now: at, server, rows } = answer;
+                for (put, row) in batch.into_iter().zip(rows) {
+                    let answer = Answer { now: at, server, rows: () };
+                    let _ = put.reply.send(Ok(Stands { row, answer, sent: now }));
+                }
+            }
+            // One of them is at fault. Each is sent by itself.
+            Err(BackendError::Never(_)) if batch.len() > 1 => {
+                for put in batch {
+                    Box::pin(self.send(vec![put])).await;
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for put in batch {
+                    self.failed(put, &error);
+                }
+            }
+        }
+    }
+
+    /// Calls the database. An answer that does not fit the question counts as lost.
+    async fn call(&self, writes: &[Write], sent: Instant) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        let answer = match timeout(self.reach.timeout(), self.backend.put(writes)).await {
+            Ok(Ok(answer)) if answer.rows.len() != writes.len() => {
+                Err(BackendError::Uncertain("it does not have a row for each write".into()))
+            }
+            Ok(answer) => answer,
+            Err(_) => Err(BackendError::Uncertain("it did not come in time".into())),
+        };
+        match &answer {
+            Ok(answer) => {
+                let is_done =
+                    |(row, write): (&Option<Row>, &Write)| row.as_ref().is_some_and(|row| row.token == write.token);
+                let was_written = answer.rows.iter().zip(writes).any(is_done);
+                self.reach.answered(answer.server, answer.now, sent, was_written, answer.rows.iter().flatten());
+            }
+            Err(error) => self.reach.failed(error),
+        }
+        answer
+    }
+
+    fn failed(&self, mut put: Put, error: &Arc<BackendError>) {
+        match **error {
+            BackendError::Never(_) => drop(put.reply.send(Err(NotPut::Never(Arc::clone(error))))),
+            BackendError::Nothing(_) if !put.may_be_done => {
+                let _ = put.reply.send(Err(NotPut::Away(Arc::clone(error))));
+            }
+            BackendError::Nothing(_) | BackendError::Uncertain(_) => {
+                put.may_be_done = true;
+                let (pause, again) = (put.pauses.next().unwrap_or_default(), self.again.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    if let Some(queue) = again.upgrade() {
+                        let _ = queue.send(put);
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Takes the writes that go together: the first ones, one of each id. The others keep their order.
+fn together(waiting: &mut VecDeque<Put>) -> Vec<Put> {
+    let (mut ids, mut batch, mut bytes) = (HashSet::new(), Vec::new(), 0);
+    let mut left = VecDeque::new();
+    while let Some(put) = waiting.pop_front() {
+        let fits = batch.is_empty() || (batch.len() < TOGETHER && bytes + put.write.state.len() <= TOGETHER_BYTES);
+        // A later write of an id stays behind an earlier one.
+        if ids.insert(put.write.id) && fits {
+            bytes += put.write.state.len();
+            batch.push(put);
+        } else {
+            left.push_back(put);
+        }
+        if batch.len() == TOGETHER {
+            break;
+        }
+    }
+    left.append(waiting);
+    *waiting = left;
+    batch
+}

@@ -1,0 +1,104 @@
+//! Whether the database can be reached, and what each of its answers tells beside the rows.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::backend::{BackendError, Row, ServerId};
+use super::session::{Floor, Session};
+use crate::clock::Timestamp;
+use crate::store::Health;
+
+/// The number of calls that have to fail, one after the other, before claims are refused without a call.
+const FAILURES: u32 = 3;
+/// The time between two claims that are let through to find out whether the database is back.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub(super) session: Session,
+    pub(super) floor: Floor,
+    timeout: Duration,
+    breaker: Mutex<Breaker>,
+}
+
+#[derive(Debug, Default)]
+struct Breaker {
+    failures: u32,
+    /// When the first of them was, and what was said of the last.
+    since: Option<Instant>,
+    reason: String,
+    probed: Option<Instant>,
+}
+
+impl Reach {
+    pub(super) fn new(session: Session, timeout: Duration) -> Self {
+        Self { session, floor: Floor::default(), timeout, breaker: Mutex::default() }
+    }
+
+    /// How long a call may take before its answer counts as lost.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Takes note of an answer to a call that was sent at `sent`.
+    pub(super) fn answered<'a>(
+        &self,
+        server: ServerId,
+        now: Timestamp,
+        sent: Instant,
+        was_written: bool,
+        rows: impl IntoIterator<Item = &'a Row>,
+    ) {
+        self.session.answered(server, now, sent, was_written);
+        rows.into_iter().for_each(|row| self.floor.raise(row.fence));
+        let failures = std::mem::take(&mut *self.breaker()).failures;
+        if failures >= FAILURES {
+            tracing::info!(target: "tower_idempotency", failures, "the database answers again");
+        }
+    }
+
+    /// Takes note of a call that failed.
+    pub(super) fn failed(&self, error: &BackendError) {
+        // The database was reached. The row was at fault.
+        if matches!(error, BackendError::Never(_)) {
+            return;
+        }
+        let mut breaker = self.breaker();
+        breaker.failures = breaker.failures.saturating_add(1);
+        breaker.since.get_or_insert_with(Instant::now);
+        breaker.reason = error.to_string();
+        if breaker.failures == FAILURES {
+            breaker.probed = Some(Instant::now());
+            tracing::error!(target: "tower_idempotency", %error, "the database does not answer: new keys are refused");
+        }
+    }
+
+    /// Whether a claim may be sent. While the database is away, one a second may.
+    pub(super) fn admits(&self) -> bool {
+        let mut breaker = self.breaker();
+        if breaker.failures < FAILURES {
+            return true;
+        }
+        let is_due = breaker.probed.is_none_or(|probed| probed.elapsed() >= PROBE_EVERY);
+        if is_due {
+            breaker.probed = Some(Instant::now());
+        }
+        is_due
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let breaker = self.breaker();
+        match breaker.since {
+            Some(since) if breaker.failures >= FAILURES => {
+                Health::Away { since: since.elapsed(), reason: breaker.reason.clone() }
+            }
+            _ => Health::Good,
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

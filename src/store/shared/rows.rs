@@ -1,0 +1,180 @@
+//! Rows as records: what a row's bytes say, and what this process makes of a row that it reads.
+//!
+//! The bytes are a version, the record without its first four fields (which are columns) as postcard writes it, and a
+//! checksum over the row's id and the bytes before it: see [`codec`](crate::codec).
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::backend::{Kind, Row};
+use crate::clock::Timestamp;
+use crate::codec::{self, CHECKSUM_BYTES, CodecError, VERSION};
+use crate::fingerprint::Fingerprint;
+use crate::key::RecordId;
+use crate::record::{Draft, Origin, Owner, Record, State};
+use crate::store::StoreError;
+
+/// The part of a record that a row holds as bytes.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Rest {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) attempt: u32,
+    pub(super) origin: Option<Box<Origin>>,
+    pub(super) state: State<Outcome>,
+}
+
+/// The bytes of an outcome. They are written as bytes, not one by one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Outcome(#[serde(with = "serde_bytes")] Vec<u8>);
+
+/// Returns the bytes of what `draft` says beside its columns.
+pub(super) fn encode(id: &RecordId, draft: &Draft<Bytes>) -> Option<Bytes> {
+    let Draft { fingerprint, attempt, origin, state, .. } = draft;
+    let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(Outcome(outcome.to_vec())));
+    let rest = Rest { fingerprint: *fingerprint, attempt: *attempt, origin: origin.clone(), state };
+    seal(id, &rest)
+}
+
+/// Returns the bytes of `rest`, which stand under `id`.
+pub(super) fn seal(id: &RecordId, rest: &Rest) -> Option<Bytes> {
+    let mut bytes = postcard::to_extend(rest, vec![VERSION]).ok()?;
+    let checksum = codec::checksum(id.as_bytes(), &bytes);
+    bytes.extend_from_slice(&checksum);
+    Some(bytes.into())
+}
+
+/// Returns what the bytes of a row say.
+pub(super) fn open(id: &RecordId, bytes: &[u8]) -> Result<Rest, CodecError> {
+    let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
+    let (version, rest) = content.split_first().ok_or(CodecError::Checksum)?;
+    if *version != VERSION {
+        return Err(CodecError::Version(*version));
+    }
+    if codec::checksum(id.as_bytes(), content) != *sum {
+        return Err(CodecError::Checksum);
+    }
+    let Ok((rest, [])) = postcard::take_from_bytes(rest) else { return Err(CodecError::Content) };
+    Ok(rest)
+}
+
+/// The kind of a row in this state.
+pub(super) fn kind<O>(state: &State<O>) -> Kind {
+    match state {
+        State::Running { .. } => Kind::Running,
+        State::Interrupted { .. } => Kind::Interrupted,
+        State::Completed { .. } => Kind::Completed,
+        State::Consumed { .. } => Kind::Consumed,
+    }
+}
+
+/// How a process sees rows: which sessions are its own, and whether it may take other processes for dead.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    /// The sessions of this process, past ones included.
+    pub(super) own: &'a HashSet<RecordId>,
+    /// The database's time at which the row was read.
+    pub(super) now: Timestamp,
+    /// Whether the leases that were read can be trusted. If not, every other process counts as alive.
+    pub(super) trusts_leases: bool,
+}
+
+/// A row that is neither absent nor released.
+#[derive(Debug, Clone)]
+pub(super) enum Held {
+    /// The record, as this process sees it now.
+    Record(Box<Record>),
+    /// The bytes can't be read. This is what the columns alone say, as a record whose request compares with no other.
+    Damaged(Box<Record>, CodecError),
+    /// A later release has written it.
+    Newer(String),
+}
+
+impl View<'_> {
+    /// Returns the record of a row, as this process sees it; `None` if it expired or was released.
+    pub(super) fn of(&self, row: &Row) -> Option<Held> {
+        match row.kind {
+            Kind::Released | Kind::Session | Kind::Disputed => return None,
+            Kind::Unknown(number) => return Some(Held::Newer(format!("the row is of kind {number}"))),
+            Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed => {}
+        }
+        match open(&row.id, &row.state) {
+            Ok(rest) if kind(&rest.state) == row.kind => {
+                let Rest { fingerprint, attempt, origin, state } = rest;
+                let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(Bytes::copy_from_slice(&outcome.0)));
+                let record = self.presented(row, fingerprint, attempt, origin, state)?;
+                Some(Held::Record(Box::new(record)))
+            }
+            Ok(_) => self.damaged(row, CodecError::Content),
+            Err(error @ CodecError::Version(_)) => Some(Held::Newer(error.to_string())),
+            Err(error) => self.damaged(row, error),
+        }
+    }
+
+    /// What the columns say of a row whose bytes can't be read. Nobody knows how it ended, if it did.
+    fn damaged(&self, row: &Row, error: CodecError) -> Option<Held> {
+        let state = State::Interrupted { run: row.fence, status: None };
+        let record = self.presented(row, Fingerprint::unverifiable(), 1, None, state)?;
+        Some(Held::Damaged(Box::new(record), error))
+    }
+
+    fn presented(
+        &self,
+        row: &Row,
+        fingerprint: Fingerprint,
+        attempt: u32,
+        origin: Option<Box<Origin>>,
+        state: State,
+    ) -> Option<Record> {
+        let Row { fence, began, since, .. } = *row;
+        let is_running = matches!(state, State::Running { .. });
+        let expires = if is_running { None } else { Some(row.expires) };
+        let owner = self.owner(row);
+        let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
+        let record = if is_running && owner == Owner::Nobody { record.lapse(self.lapsed(row)) } else { record };
+        record.live(self.now)
+    }
+
+    fn owner(&self, row: &Row) -> Owner {
+        match row.session {
+            None => Owner::Nobody,
+            Some(session) if self.own.contains(&session) => Owner::Here,
+            Some(_) if self.is_alive(row) || !self.trusts_leases => Owner::Elsewhere,
+            Some(_) => Owner::Nobody,
+        }
+    }
+
+    /// Whether the process that sees to a row has its lease, and may still take.
+    fn is_alive(&self, row: &Row) -> bool {
+        [row.lease, row.until].into_iter().all(|end| end.is_some_and(|end| end > self.now))
+    }
+
+    /// Since when nobody sees to a row. Nobody knows it of a session that is gone; then it is since the run began.
+    fn lapsed(&self, row: &Row) -> Timestamp {
+        match (row.lease, row.until) {
+            (Some(lease), Some(until)) => lease.min(until),
+            _ => row.since,
+        }
+    }
+}
+
+impl Held {
+    /// The record, for whoever needs all of it.
+    pub(super) fn whole(self, id: RecordId) -> Result<Record, StoreError> {
+        match self {
+            Self::Record(record) => Ok(*record),
+            Self::Damaged(_, error) => Err(StoreError::Corrupt { id, reason: error.to_string() }),
+            Self::Newer(reason) => Err(StoreError::Corrupt { id, reason }),
+        }
+    }
+
+    /// The record, for whoever ends or settles the operation, which is possible by the columns alone.
+    pub(super) fn columns(self, id: RecordId) -> Result<Record, StoreError> {
+        match self {
+            Self::Record(record) | Self::Damaged(record, _) => Ok(*record),
+            Self::Newer(reason) => Err(StoreError::Corrupt { id, reason }),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The session of this process: the row by which other processes know that it is alive, and what this process may
+//! believe of their leases.
+//!
+//! Rules:
+//! 1. A lease counts from the moment at which the request for it was sent, and only once the database has answered.
+//! 2. A claim begins only while at least half of the lease is left.
+//! 3. The leases of others are trusted only while at least half of the own lease is left, and not for a third of a
+//!    lease after the database was reached for the first time, was started again, was replaced, or its clock jumped: an
+//!    outage must not make the runs of living processes look dead. Whoever lives has renewed its lease by then.
+//! 4. A session that was marked dead is never renewed. This process goes on under a new one; the runs of the old one
+//!    may still end.
+//! 5. What was read is durable if a write that began later was answered as durable by the same server. So one write
+//!    is needed for each server, the barrier, before completed records that others wrote are told.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token, Write};
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::record::Fence;
+
+/// How long the row of a session is kept that nobody ends or marks dead: longer than any process lives.
+const KEPT: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// How long the row of a session is kept that has ended.
+const KEPT_DEAD: Duration = Duration::from_secs(3_600);
+/// How far the database's clock may be from where it should be before its leases are not trusted for a while.
+const JUMP: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Session {
+    lease: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    current: RecordId,
+    token: Option<Token>,
+    /// Until when the lease is certainly held.
+    until: Instant,
+    /// The sessions of this process, past ones included.
+    own: Arc<HashSet<RecordId>>,
+    server: Option<ServerId>,
+    /// The server behind whose barrier this process is.
+    barrier: Option<ServerId>,
+    trusted_from: Instant,
+    /// The database's time, and when it was read here.
+    read: Option<(Timestamp, Instant)>,
+}
+
+/// What became of a renewal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Renewed {
+    Yes,
+    /// The session was marked dead, or is gone. There is a new one, which has no row yet.
+    Dead,
+}
+
+impl Session {
+    pub(super) fn new(lease: Duration) -> Self {
+        let now = Instant::now();
+        let (token, server, barrier, read) = (None, None, None, None);
+        let state = State {
+            current: super::random_id(),
+            token,
+            until: now,
+            own: Arc::default(),
+            server,
+            barrier,
+            trusted_from: now + lease / 3,
+            read,
+        };
+        Self { lease, state: Mutex::new(state) }
+    }
+
+    /// The time between two renewals.
+    pub(super) fn period(&self) -> Duration {
+        self.lease / 3
+    }
+
+    /// The session under which runs are claimed.
+    pub(super) fn id(&self) -> RecordId {
+        self.state().current
+    }
+
+    /// The sessions of this process, past ones included.
+    pub(super) fn own(&self) -> Arc<HashSet<RecordId>> {
+        Arc::clone(&self.state().own)
+    }
+
+    /// Whether a claim may begin.
+    pub(super) fn may_claim(&self) -> bool {
+        self.state().holds_half(self.lease)
+    }
+
+    /// Whether the leases of other processes may be trusted.
+    pub(super) fn trusts_leases(&self) -> bool {
+        let state = self.state();
+        state.holds_half(self.lease) && state.trusted_from <= Instant::now()
+    }
+
+    /// Whether what `server` shows may be told as done.
+    pub(super) fn is_behind_barrier(&self, server: ServerId) -> bool {
+        self.state().barrier == Some(server)
+    }
+
+    /// The write that begins the session, or renews it. It is sent again, as it is, until its answer is known.
+    pub(super) fn renewal(&self) -> Write {
+        let state = self.state();
+        Write {
+            id: state.current,
+            expect: state.token.map_or(Expect::Absent, Expect::Token),
+            token: super::random_token(),
+            fence: NewFence::Keep,
+            kind: Kind::Session,
+            session: None,
+            until: Some(self.lease),
+            began: Stamp::Keep,
+            since: Stamp::Keep,
+            expires: NewExpiry::In(KEPT),
+            state: Bytes::new(),
+        }
+    }
+
+    /// Takes note of what became of `renewal`, which was sent at `sent`.
+    pub(super) fn renewed(&self, renewal: &Write, row: Option<&Row>, sent: Instant) -> Renewed {
+        let mut state = self.state();
+        if row.is_some_and(|row| row.token == renewal.token) {
+            state.token = Some(renewal.token);
+            state.until = sent + self.lease;
+            if !state.own.contains(&renewal.id) {
+                Arc::make_mut(&mut state.own).insert(renewal.id);
+            }
+            return Renewed::Yes;
+        }
+        state.current = super::random_id();
+        state.token = None;
+        state.until = Instant::now();
+        Renewed::Dead
+    }
+
+    /// Takes note of an answer: from which server it came, at which time of its clock, and whether a write in it was
+    /// done.
+    pub(super) fn answered(&self, server: ServerId, now: Timestamp, sent: Instant, was_written: bool) {
+        let mut state = self.state();
+        let received = Instant::now();
+        let is_other = state.server.replace(server) != Some(server);
+        if is_other || state.has_jumped(now, sent, received) {
+            state.trusted_from = received + self.lease / 3;
+        }
+        state.read = Some((now, received));
+        if was_written {
+            state.barrier = Some(server);
+        }
+    }
+
+    /// The database's time, as far as it is known.
+    pub(super) fn now(&self) -> Timestamp {
+        let read = self.state().read;
+        read.map_or(Timestamp::from_millis(0), |(now, read)| now.plus(read.elapsed()))
+    }
+
+    /// The write that ends this process's session.
+    pub(super) fn end(&self) -> Option<Write> {
+        let state = self.state();
+        state.token.map(|token| dead(state.current, token))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn holds_half(&self, lease: Duration) -> bool {
+        self.until.saturating_duration_since(Instant::now()) >= lease / 2
+    }
+
+    /// Whether the database's clock is not where it should be, counted from its last answer.
+    fn has_jumped(&self, now: Timestamp, sent: Instant, received: Instant) -> bool {
+        let Some((before, read)) = self.read else { return false };
+        // The time was read at some moment between the sending and the answer.
+        let (least, most) = (sent.saturating_duration_since(read), received.saturating_duration_since(read));
+        now < before.plus(least.saturating_sub(JUMP)) || now > before.plus(most.saturating_add(JUMP))
+    }
+}
+
+/// The write that marks the session `id`, whose row has `token`, as dead. Its lease ends now.
+pub(super) fn dead(id: RecordId, token: Token) -> Write {
+    Write {
+        id,
+        expect: Expect::Token(token),
+        token: super::random_token(),
+        fence: NewFence::Keep,
+        kind: Kind::Released,
+        session: None,
+        until: Some(Duration::ZERO),
+        began: Stamp::Keep,
+        since: Stamp::Now,
+        expires: NewExpiry::In(KEPT_DEAD.max(GRACE)),
+        state: Bytes::new(),
+    }
+}
+
+/// The greatest fence that was seen, so that the fences of a database whose clock was set back go on growing.
+#[derive(Debug, Default)]
+pub(super) struct Floor(std::sync::atomic::AtomicU64);
+
+impl Floor {
+    pub(super) fn get(&self) -> Fence {
+        Fence(self.0.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    pub(super) fn raise(&self, fence: Fence) {
+        self.0.fetch_max(fence.0, std::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,313 @@
+//! The store that applications open over a [`Backend`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use tokio::runtime::Handle;
+use tokio::sync::{broadcast, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::backend::{Backend, Guarantee};
+use super::puts::Puts;
+use super::reach::Reach;
+use super::rows::View;
+use super::session::Session;
+use super::state::Shelf;
+use crate::key::RecordId;
+use crate::record::{Applied, Record, Transition};
+use crate::slots::Slots;
+use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
+use crate::store::error::StoreError;
+
+/// Keeps records in a database that several processes share, through a [`Backend`].
+///
+/// A handle; clones share everything. Each opening is a process of its own for the others: it has a session, which it
+/// renews every third of its lease. A process whose lease is over counts as dead, and its runs as interrupted; what they
+/// produce is recorded all the same, unless somebody has taken the operation over or settled it.
+///
+/// # Durability
+/// What is answered is as durable as the database makes it: see [`guarantee`](Self::guarantee).
+pub struct Shared<B: Backend> {
+    shelf: Arc<Shelf<B>>,
+    tasks: Arc<Tasks>,
+    runtime: Handle,
+}
+
+/// The tasks of a store. They end when its last handle is dropped.
+#[derive(Debug)]
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Sets up a [`Shared`] store.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SharedBuilder {
+    lease: Duration,
+    call_timeout: Duration,
+    calls: usize,
+    open_within: Duration,
+    outcome_cache_bytes: u64,
+}
+
+impl Default for SharedBuilder {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            call_timeout: Duration::from_secs(2),
+            calls: 4,
+            open_within: Duration::from_secs(10),
+            outcome_cache_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+impl SharedBuilder {
+    /// Sets how long this process counts as alive without renewing its session, which it does every third of this time.
+    /// A shorter lease lets others take over sooner from a process that died; a longer one bears longer outages of the
+    /// database, and longer pauses of the process. At least six times [`call_timeout`](Self::call_timeout). Default: 30
+    /// seconds.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets how long a call of the database may take. Then its answer counts as lost, and a write is sent again. Default:
+    /// 2 seconds.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout;
+        self
+    }
+
+    /// Sets how many calls with writes are under way at once. Writes that come meanwhile go together in the next one.
+    /// Default: 4.
+    pub fn calls(mut self, calls: usize) -> Self {
+        self.calls = calls;
+        self
+    }
+
+    /// Sets for how long a database is tried that can't be reached when the store is opened. Default: 10 seconds.
+    pub fn open_within(mut self, timeout: Duration) -> Self {
+        self.open_within = timeout;
+        self
+    }
+
+    /// Sets the bytes of memory in which completed records are kept, to be replayed without a call of the database.
+    /// Default: 16 MiB.
+    pub fn outcome_cache_bytes(mut self, bytes: u64) -> Self {
+        self.outcome_cache_bytes = bytes;
+        self
+    }
+
+    /// Opens the store, and begins this process's session. The store's tasks run in the runtime in which this is called.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the database can't be reached in time, or refuses, or if the lease is too short.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, a session may have begun, which lapses.
+    pub async fn open<B: Backend>(self, backend: B) -> Result<Shared<B>, StoreError> {
+        let Self { lease, call_timeout, calls, open_within, outcome_cache_bytes } = self;
+        if lease < call_timeout * 6 {
+            let reason = format!(
+                "a lease of {lease:?} is too short: give at least six times the call timeout, {call_timeout:?}"
+            );
+            return Err(StoreError::unavailable(reason));
+        }
+        let (runtime, backend) = (Handle::current(), Arc::new(backend));
+        let reach = Arc::new(Reach::new(Session::new(lease), call_timeout));
+        let puts = Puts::start(Arc::clone(&backend), Arc::clone(&reach), calls.max(1), &runtime);
+        let shelf = Arc::new(Shelf::new(backend, reach, puts, outcome_cache_bytes));
+        let end = Instant::now() + open_within;
+        loop {
+            match timeout_at(end, shelf.renew()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(_)) if Instant::now() < end => sleep(call_timeout / 10).await,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(StoreError::unavailable("the database did not answer in time")),
+            }
+        }
+        if let Ok(guarantee) = shelf.backend.guarantee().await {
+            shelf.note(guarantee);
+        }
+        let tasks = vec![
+            runtime.spawn(Arc::clone(&shelf).keep_session()),
+            runtime.spawn(Arc::clone(&shelf).keep_sweeping()),
+            runtime.spawn(Arc::clone(&shelf).keep_asking()),
+            runtime.spawn(Arc::clone(&shelf).keep_listening()),
+        ];
+        Ok(Shared { shelf, tasks: Arc::new(Tasks(tasks)), runtime })
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    /// Opens a store over `backend` with the default settings: see [`SharedBuilder::open`].
+    ///
+    /// # Errors
+    /// As [`SharedBuilder::open`].
+    ///
+    /// # Cancel safety
+    /// As [`SharedBuilder::open`].
+    pub async fn open(backend: B) -> Result<Self, StoreError> {
+        Self::builder().open(backend).await
+    }
+
+    /// Returns a builder with the default settings.
+    pub fn builder() -> SharedBuilder {
+        SharedBuilder::default()
+    }
+
+    /// Returns the backend.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        &self.shelf.backend
+    }
+
+    /// Returns what the database promises and what it can lose, as it last said. `None` if it has not said anything.
+    #[must_use]
+    pub fn guarantee(&self) -> Option<Guarantee> {
+        self.shelf.guarantee.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.shelf.is_closed.load(Ordering::SeqCst)
+    }
+}
+
+impl<B: Backend> Clone for Shared<B> {
+    fn clone(&self) -> Self {
+        let Self { shelf, tasks, runtime } = self;
+        Self { shelf: Arc::clone(shelf), tasks: Arc::clone(tasks), runtime: runtime.clone() }
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for Shared<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("backend", &self.shelf.backend).field("health", &self.health()).finish()
+    }
+}
+
+impl<B: Backend> Sealed for Shared<B> {}
+
+impl<B: Backend> Records for Shared<B> {
+    fn slots(&self) -> &Arc<Slots> {
+        &self.shelf.slots
+    }
+
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
+    fn recall(&self, id: RecordId) -> Option<Record> {
+        self.shelf.recall(id)
+    }
+
+    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        self.shelf.load(id).await
+    }
+
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+        let (reply, applied) = oneshot::channel();
+        let is_claim = transition.claim().is_some();
+        let refused = if self.is_closed() {
+            Some(closed())
+        } else if is_claim && !self.shelf.reach.admits() {
+            Some(StoreError::unavailable("the database does not answer"))
+        } else {
+            None
+        };
+        match refused {
+            Some(error) => drop(reply.send(Err(error))),
+            None => {
+                let shelf = Arc::clone(&self.shelf);
+                self.runtime.spawn(async move {
+                    let _ = reply.send(shelf.step(id, transition).await);
+                });
+            }
+        }
+        async move { applied.await.unwrap_or_else(|_| Err(StoreError::uncertain("the store's runtime is gone"))) }
+    }
+
+    async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        self.shelf.interrupted(page).await
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
+        self.shelf.backend.delete_expired(limit).await.map_err(super::step::away)
+    }
+
+    fn changed(&self) -> BoxStream<'static, RecordId> {
+        let next = |mut changes: broadcast::Receiver<RecordId>| async move {
+            loop {
+                match changes.recv().await {
+                    Ok(id) => return Some((id, changes)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        };
+        stream::unfold(self.shelf.changed.subscribe(), next).boxed()
+    }
+}
+
+impl<B: Backend> Store for Shared<B> {
+    fn health(&self) -> Health {
+        if self.is_closed() { Health::Closed } else { self.shelf.reach.health() }
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        if !self.shelf.is_closed.swap(true, Ordering::SeqCst) {
+            self.shelf.end().await;
+        }
+        Ok(())
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::unavailable("the store was closed")
+}
+
+impl<B: Backend> Shelf<B> {
+    /// The interrupted operations, as this process sees them.
+    async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
+        let Page { after, limit, .. } = page;
+        let mut cursor = after.map(|after| (after.began, after.id));
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let sent = Instant::now();
+            let answer = self.backend.list(cursor, limit).await;
+            let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(super::step::away)?;
+            self.reach.answered(answer.server, answer.now, sent, false, &answer.rows);
+            let (own, trusts_leases) = (self.reach.session.own(), self.reach.session.trusts_leases());
+            let view = View { own: &own, now: answer.now, trusts_leases };
+            let Some(last) = answer.rows.last() else { break };
+            cursor = Some((last.began, last.id));
+            for row in &answer.rows {
+                let record = match view.of(row) {
+                    Some(held) => held.columns(row.id),
+                    None => continue,
+                };
+                // What a later release has written is for that release.
+                let Ok(record) = record else { continue };
+                found.extend(InterruptedRun::of(row.id, &record).filter(|run| page.has_status(run)));
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+}
