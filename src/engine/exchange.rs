@@ -42,6 +42,7 @@ impl<St: Store> Engine<St> {
         if !span.is_disabled() {
             span.record("record_id", presented.id.short());
         }
+        let began = Instant::now();
         let verdict = async {
             let slots = self.store.slots();
             let waiter = 'met: {
@@ -50,8 +51,13 @@ impl<St: Store> Engine<St> {
                 }
                 // Slot, record, slot: a record that was read between two looks at a free slot is durable.
                 let deadline = Instant::now() + STORE_TIMEOUT;
-                // A look-up that hangs must leave time for the claim, which finds the record by itself.
-                let loaded = within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(presented.id)).await;
+                let loaded = if self.store.is_exclusive() {
+                    // A look-up that hangs must leave time for the claim, which finds the record by itself.
+                    within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(presented.id)).await
+                } else {
+                    // A look-up would cost as much as the claim, which is answered with what there is.
+                    Some(Ok(self.store.recall(presented.id)))
+                };
                 if let Some(waiter) = slots.look(&presented.id) {
                     break 'met waiter;
                 }
@@ -92,7 +98,15 @@ impl<St: Store> Engine<St> {
             drop(work);
             Box::pin(self.join(span, waiter, &presented)).await
         };
-        let verdict = verdict.instrument(span.clone()).await;
+        let mut verdict = verdict.instrument(span.clone()).await;
+        if let Verdict::Met(End::InFlight) = verdict
+            && !self.store.is_exclusive()
+        {
+            // The run is another process's, unless the wait for one of this process is over already.
+            let patience = self.patience().saturating_sub(began.elapsed());
+            verdict = Box::pin(self.wait_elsewhere(&presented, patience)).await.into();
+            span.record("waited_ms", millis(began.elapsed()));
+        }
         if !verdict.is_of_own_run() {
             span.record("outcome", verdict.name());
         }
@@ -110,13 +124,17 @@ impl<St: Store> Engine<St> {
         laboratory::spawn(run.in_current_span());
     }
 
-    async fn join<T>(&self, span: &Span, waiter: Waiter, presented: &Presented) -> Verdict<T> {
-        let patience = match self.policy.on_in_flight {
+    /// Returns how long a duplicate waits for a run.
+    fn patience(&self) -> Duration {
+        match self.policy.on_in_flight {
             OnInFlight::Wait(patience) => patience,
             OnInFlight::Reject => Duration::ZERO,
-        };
+        }
+    }
+
+    async fn join<T>(&self, span: &Span, waiter: Waiter, presented: &Presented) -> Verdict<T> {
         let began = Instant::now();
-        let told = waiter.join(&presented.fingerprint, patience).await;
+        let told = waiter.join(&presented.fingerprint, self.patience()).await;
         span.record("waited_ms", millis(began.elapsed()));
         told.into()
     }

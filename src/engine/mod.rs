@@ -41,6 +41,7 @@ mod reconciler;
 mod run;
 mod settle;
 mod verdict;
+mod watch;
 
 pub(crate) use crate::slots::End;
 pub use crate::store::InterruptedRun;

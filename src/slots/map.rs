@@ -22,6 +22,8 @@ pub struct Slots {
     pub(super) places: DashMap<RecordId, Place, RandomState>,
     // The runs that are over and whose end only this process knows.
     pub(crate) remembered: Remembered,
+    // The runs of other processes for which duplicates wait here.
+    pub(super) elsewhere: DashMap<RecordId, Place, RandomState>,
     pub(super) live: AtomicUsize,
     // How many ends the store is still being told.
     retrying: AtomicUsize,
@@ -41,6 +43,11 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(phase: watch::Receiver<Phase>) -> Self {
         Self { phase, waiters: Arc::default() }
+    }
+
+    /// Returns whether this is the place whose phases `phase` sends.
+    pub(super) fn is_of(&self, phase: &watch::Sender<Phase>) -> bool {
+        phase.subscribe().same_channel(&self.phase)
     }
 }
 

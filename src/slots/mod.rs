@@ -14,6 +14,7 @@
 //! `wait.rs` is the duplicate's side. `remembered.rs` keeps the ends of runs that the store could not be told.
 //! `tally.rs` counts.
 
+mod elsewhere;
 mod map;
 mod phase;
 mod remembered;
@@ -21,6 +22,7 @@ mod slot;
 mod tally;
 mod wait;
 
+pub(crate) use elsewhere::Watch;
 pub(crate) use map::Retrying;
 pub use map::Slots;
 pub(crate) use phase::{End, Ended, Phase, Refusal};

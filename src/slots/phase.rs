@@ -87,6 +87,11 @@ impl Ended {
         }
     }
 
+    /// Returns whether the run goes on, as far as is known.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        matches!(self.end, End::InFlight)
+    }
+
     /// Returns the length of the outcome, or 0 if there is none.
     pub(super) fn bytes(&self) -> usize {
         if let End::Outcome(outcome) = &self.end { outcome.len() } else { 0 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::BoxStream;
+use futures_util::future::BoxFuture;
 
 use super::StoreError;
 use crate::clock::Timestamp;
@@ -91,9 +91,9 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// nobody has to call this.
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
-    /// Returns a stream of the ids of records that other processes have changed, as far as the store hears of them:
-    /// some may be missing. The stream never ends. An exclusive store's stream yields nothing.
-    fn changed(&self) -> BoxStream<'static, RecordId>;
+    /// Returns a future that is ready when another process has changed the record of `id` since this call, as far as the
+    /// store hears of it: it may miss a change. An exclusive store's future is never ready.
+    fn changed(&self, id: RecordId) -> BoxFuture<'static, ()>;
 }
 
 /// The last operation of a page. An embedded store orders operations by when they were interrupted, and a shared store

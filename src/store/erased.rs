@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 
 use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
@@ -35,6 +34,7 @@ macro_rules! methods {
             $(fn $now(&self) -> $said;)*
             $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer>;)*
             fn recall(&self, id: RecordId) -> Option<Record>;
+            fn changed(&self, id: RecordId) -> BoxFuture<'static, ()>;
             fn health(&self) -> Health;
             fn close(&self) -> Boxed<'_, ()>;
         }
@@ -51,6 +51,10 @@ macro_rules! methods {
                 Records::recall(self, id)
             }
 
+            fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
+                Records::changed(self, id)
+            }
+
             fn health(&self) -> Health {
                 Store::health(self)
             }
@@ -63,6 +67,10 @@ macro_rules! methods {
         impl Records for AnyStore {
             fn recall(&self, id: RecordId) -> Option<Record> {
                 self.0.recall(id)
+            }
+
+            fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
+                self.0.changed(id)
             }
 
             $(fn $now(&self) -> $said {
@@ -81,7 +89,6 @@ methods! {
     {
         slots() -> &Arc<Slots>;
         is_exclusive() -> bool;
-        changed() -> BoxStream<'static, RecordId>;
     }
     {
         load(id: RecordId) -> Option<Record>;

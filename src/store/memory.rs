@@ -5,15 +5,15 @@
 //! only such a store needs is implemented, and tested, here.
 
 use std::collections::{BTreeSet, HashMap};
-use std::future::{Future, ready};
+use std::future::{Future, pending, ready};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::{Entry, OccupiedEntry};
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 
 use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
@@ -378,8 +378,8 @@ impl Records for MemoryStore {
         ready(Ok(self.table.sweep(limit)))
     }
 
-    fn changed(&self) -> BoxStream<'static, RecordId> {
-        stream::pending().boxed()
+    fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
+        pending().boxed()
     }
 }
 

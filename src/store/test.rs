@@ -5,8 +5,8 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 use tokio::time::Instant;
 
@@ -325,20 +325,19 @@ impl Records for TestStore {
         self.call(StoreCall::Sweep, move |store| now(store.memory.sweep(limit)))
     }
 
-    fn changed(&self) -> BoxStream<'static, RecordId> {
-        let own = self.process.number;
-        let next = |mut changes: broadcast::Receiver<_>| async move {
+    fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
+        let (own, mut changes) = (self.process.number, self.world.changed.subscribe());
+        let news = async move {
             loop {
                 match changes.recv().await {
-                    Ok(change) => return Some((change, changes)),
-                    // The listener was too slow, and some changes are missing.
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Ok((process, changed)) if process != own && changed == id => return,
+                    // It may be among those that are missing then.
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }
             }
         };
-        let elsewhere = move |(process, id)| std::future::ready((process != own).then_some(id));
-        stream::unfold(self.world.changed.subscribe(), next).filter_map(elsewhere).boxed()
+        news.boxed()
     }
 }
 

@@ -7,10 +7,12 @@
 // - `step.rs`: one transition: read, decide, compare and set.
 // - `rows.rs`: rows as records.
 // - `session.rs`: whether this process is alive, and whether others are.
+// - `news.rs`: who is told that a row has changed.
 // - `puts.rs`: writes on their way to the database.
 // - `reach.rs`: whether the database can be reached.
 
 mod backend;
+mod news;
 mod puts;
 mod reach;
 mod rows;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use ahash::RandomState;
 use dashmap::DashMap;
 use futures_util::StreamExt as _;
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::backend::{Backend, Guarantee, Row};
+use super::news::News;
 use super::puts::{Puts, Stands};
 use super::reach::Reach;
 use super::session::Renewed;
@@ -25,9 +26,6 @@ const SWEPT: usize = 1_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How often the database is asked what it can lose.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// How many changes are kept for those who listen.
-const CHANGES: usize = 4_096;
-
 /// What all handles of a store share.
 #[derive(Debug)]
 pub(super) struct Shelf<B> {
@@ -39,7 +37,8 @@ pub(super) struct Shelf<B> {
     pub(super) held: DashMap<RecordId, Row, RandomState>,
     /// Completed records, which do not change before they expire.
     pub(super) cache: Cache,
-    pub(super) changed: broadcast::Sender<RecordId>,
+    /// Where the changes of rows are told to those who listen.
+    pub(super) news: News,
     pub(super) is_closed: AtomicBool,
     pub(super) guarantee: std::sync::Mutex<Option<Guarantee>>,
     /// Held while the session is renewed.
@@ -55,7 +54,7 @@ impl<B: Backend> Shelf<B> {
             puts,
             held: DashMap::default(),
             cache: Cache::new(cache_bytes),
-            changed: broadcast::channel(CHANGES).0,
+            news: News::default(),
             is_closed: AtomicBool::new(false),
             guarantee: std::sync::Mutex::default(),
             renewing: Mutex::new(()),
@@ -106,6 +105,7 @@ impl<B: Backend> Shelf<B> {
     pub(super) async fn keep_sweeping(self: Arc<Self>) {
         loop {
             sleep(SWEEP_EVERY).await;
+            self.news.forget_unheard();
             while let Ok(SWEPT) = self.backend.delete_expired(SWEPT).await {}
         }
     }
@@ -139,7 +139,7 @@ impl<B: Backend> Shelf<B> {
     pub(super) async fn keep_listening(self: Arc<Self>) {
         let mut changes = self.backend.changes();
         while let Some(id) = changes.next().await {
-            let _ = self.changed.send(id);
+            self.news.tell(&id);
         }
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
+use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -251,17 +250,8 @@ impl<B: Backend> Records for Shared<B> {
         self.shelf.backend.delete_expired(limit).await.map_err(super::step::away)
     }
 
-    fn changed(&self) -> BoxStream<'static, RecordId> {
-        let next = |mut changes: broadcast::Receiver<RecordId>| async move {
-            loop {
-                match changes.recv().await {
-                    Ok(id) => return Some((id, changes)),
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-                }
-            }
-        };
-        stream::unfold(self.shelf.changed.subscribe(), next).boxed()
+    fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
+        self.shelf.news.of(id)
     }
 }
 

@@ -1,12 +1,12 @@
 //! The store that keeps records in sled.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 
 use super::builder::SledStoreBuilder;
 use super::engine::SledEngine;
@@ -179,8 +179,8 @@ impl Records for SledStore {
         self.0.sweep(limit)
     }
 
-    fn changed(&self) -> BoxStream<'static, RecordId> {
-        stream::pending().boxed()
+    fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
+        pending().boxed()
     }
 }
 

@@ -1,0 +1,57 @@
+//! Waiting for a run in another process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tokio::time::timeout;
+
+use super::engine::{Engine, Presented, STORE_TIMEOUT};
+use crate::fingerprint::Match;
+use crate::laboratory;
+use crate::slots::{End, Ended, Watch};
+use crate::store::Store;
+
+/// The shortest and the longest pause before the record is read, where the store says nothing of it.
+const SHORTEST: Duration = Duration::from_millis(25);
+const LONGEST: Duration = Duration::from_millis(250);
+
+impl<St: Store> Engine<St> {
+    /// Waits for the end of the run that another process has, for at most `patience`.
+    pub(super) async fn wait_elsewhere(
+        self: &Arc<Self>,
+        presented: &Presented,
+        patience: Duration,
+    ) -> Result<End, Match> {
+        if patience.is_zero() {
+            return Ok(End::InFlight);
+        }
+        let (waiter, watch) = self.store.slots().watch(presented.id, presented.fingerprint);
+        if let Some(watch) = watch {
+            laboratory::spawn(Arc::clone(self).look_for_end(watch, *presented));
+        }
+        waiter.join(&presented.fingerprint, patience).await
+    }
+
+    /// Reads the record whenever it has changed, or after a pause, until the run has ended or nobody waits.
+    async fn look_for_end(self: Arc<Self>, watch: Watch, presented: Presented) {
+        let pauses = ExponentialBuilder::default().with_min_delay(SHORTEST).with_max_delay(LONGEST).with_jitter();
+        for pause in pauses.without_max_times().build() {
+            let _ = timeout(pause, self.store.changed(watch.id())).await;
+            if !watch.is_wanted() {
+                return;
+            }
+            match timeout(STORE_TIMEOUT, self.store.load(watch.id())).await {
+                Ok(Ok(Some(record))) => {
+                    let ended = Ended::from(record);
+                    if !ended.is_in_flight() {
+                        return watch.end(ended);
+                    }
+                }
+                Ok(Ok(None)) => return watch.end(Ended::new(presented.fingerprint, End::Released)),
+                // The store is away. The run may end well all the same.
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Duplicates of runs in other processes. One task of this process looks for the end of such a run, however many wait.
+//! It holds no slot, is no run for drain, and never claims.
+
+use std::sync::Arc;
+
+use dashmap::mapref::entry::Entry;
+use tokio::sync::watch;
+
+use super::map::{Place, Slots};
+use super::phase::{Ended, Phase};
+use super::wait::Waiter;
+use crate::fingerprint::Fingerprint;
+use crate::key::RecordId;
+
+/// The duty to look for the end of a run in another process.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    slots: Arc<Slots>,
+    id: RecordId,
+    phase: watch::Sender<Phase>,
+}
+
+impl Slots {
+    /// Returns a waiter for the run that another process has under `id`, for a request with this `fingerprint`. Returns
+    /// also the duty to look for the end of the run, unless somebody has it already.
+    pub(crate) fn watch(self: &Arc<Self>, id: RecordId, fingerprint: Fingerprint) -> (Waiter, Option<Watch>) {
+        match self.elsewhere.entry(id) {
+            Entry::Occupied(place) => (self.waiter(place.get()), None),
+            Entry::Vacant(vacant) => {
+                let (phase, watched) = watch::channel(Phase::Running(fingerprint));
+                let place = vacant.insert(Place::new(watched));
+                (self.waiter(&place), Some(Watch { slots: Arc::clone(self), id, phase }))
+            }
+        }
+    }
+}
+
+impl Watch {
+    pub(crate) fn id(&self) -> RecordId {
+        self.id
+    }
+
+    /// Returns whether somebody waits. If not, the duty is over.
+    pub(crate) fn is_wanted(&self) -> bool {
+        // The place itself has one receiver. A waiter that comes at this moment is seen, as it comes under the lock.
+        self.slots.elsewhere.remove_if(&self.id, |_, _| self.phase.receiver_count() == 1).is_none()
+    }
+
+    /// Tells those who wait how the run ended.
+    pub(crate) fn end(self, ended: impl Into<Ended>) {
+        self.phase.send_replace(Phase::Ended(ended.into()));
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let own = |_: &RecordId, place: &Place| place.is_of(&self.phase);
+        self.slots.elsewhere.remove_if(&self.id, own);
+    }
+}
