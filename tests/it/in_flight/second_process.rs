@@ -1,8 +1,6 @@
-//! A second process over the same records, played by the test store: what this process's engine makes of it. Leases and
-//! waiting for runs elsewhere come with the shared stores; here a run elsewhere is in flight, alive or not, and no more
-//! is known of it.
+//! A second process over the same records, played by the test store: what this process's engine makes of it. A run elsewhere is in flight
+//! while its process lives; its duplicates wait for its end.
 
-use futures_util::StreamExt as _;
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::{Reconciled, Resolved};
 use tower_idempotency::internals::Records as _;
@@ -10,7 +8,7 @@ use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
 use crate::common::asked::{Asked, asking, found, leave_interrupted};
-use crate::common::lab::{Gate, Lab, gated, id, post};
+use crate::common::lab::{Gate, Lab, gated, id, post, settle};
 
 const POLICIES: [OnInterrupted; 2] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
 
@@ -24,7 +22,7 @@ fn two(policy: &OnInterrupted, gate: &Gate) -> ([TestStore; 2], [Lab; 2]) {
     (stores, labs)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_living_run_elsewhere_is_in_flight_and_compared_and_never_run_beside() {
     for policy in POLICIES {
         let gate = Gate::default();
@@ -123,7 +121,7 @@ async fn a_late_outcome_that_is_told_twice_after_a_question_is_known_for_its_own
     assert!(elsewhere.post("k", "a").await.is_replay());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn of_two_askers_one_asks_and_the_other_is_told_that_it_is_in_flight() {
     let store = TestStore::new();
     let (stores, gate, asked) = ([store.beside(), store.beside()], Gate::default(), Asked::default());
@@ -172,9 +170,56 @@ async fn an_outcome_that_was_recorded_and_never_acknowledged_is_replayed_elsewhe
 #[tokio::test]
 async fn a_store_says_what_other_processes_have_changed() {
     let (stores, labs) = two(&OnInterrupted::Refuse, &Gate::default());
-    let mut changed = stores[0].changed();
-    let mut own = stores[1].changed();
+    let changed = stores[0].changed(id("k"));
+    let (own, other) = (stores[1].changed(id("k")), stores[0].changed(id("other")));
     assert_eq!(labs[1].post("k", "a").await.text(), "elsewhere 1");
-    assert_eq!(changed.next().await, Some(id("k")));
-    assert!(futures_util::poll!(own.next()).is_pending(), "its own changes are no news");
+    changed.await;
+    assert!(futures_util::poll!(own).is_pending(), "its own changes are no news");
+    assert!(futures_util::poll!(other).is_pending());
+}
+
+// A seeded fault: those who wait are told of changes, and do not read.
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_of_a_run_elsewhere_waits_for_its_end_and_is_given_its_outcome() {
+    let gate = Gate::default();
+    let (_, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
+    let run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    let duplicates = [elsewhere.spawn(post("k", "a")), elsewhere.spawn(post("k", "a"))];
+    settle().await;
+    assert!(duplicates.iter().all(|duplicate| !duplicate.is_finished()));
+    elsewhere.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    for duplicate in duplicates {
+        let replay = duplicate.await.unwrap();
+        assert_eq!((replay.text(), replay.is_replay(), elsewhere.effects()), ("effect 1", true, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_of_a_run_elsewhere_that_dies_is_told_so_and_never_runs() {
+    for policy in POLICIES {
+        let gate = Gate::default();
+        let (stores, [here, elsewhere]) = two(&policy, &gate);
+        let run = here.spawn(post("k", "a"));
+        gate.arrival().await;
+        let duplicate = elsewhere.spawn(post("k", "a"));
+        settle().await;
+        stores[0].lapse();
+        assert_eq!(duplicate.await.unwrap().problem(), "outcome-unknown");
+        assert_eq!(elsewhere.effects(), 0, "who waits does not run, whatever the policy");
+        run.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_of_a_run_elsewhere_waits_no_longer_than_the_policy_says() {
+    let gate = Gate::default();
+    let (_, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
+    let _run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    let began = tokio::time::Instant::now();
+    elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+    assert_eq!(began.elapsed().as_secs(), 2);
 }
