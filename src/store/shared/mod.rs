@@ -10,8 +10,13 @@
 // - `news.rs`: who is told that a row has changed.
 // - `puts.rs`: writes on their way to the database.
 // - `reach.rs`: whether the database can be reached.
+// - `judge.rs`: the same as functions, for a database that leaves the deciding to them.
+// - `memory_backend/`: a database in memory that fails on command, for tests.
 
 mod backend;
+mod judge;
+#[cfg(feature = "conformance")]
+pub mod memory_backend;
 mod news;
 mod puts;
 mod reach;
