@@ -1,0 +1,161 @@
+//! Processes that die, or stand still for longer than their lease.
+
+use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
+use tower_idempotency::store::Store as _;
+use tower_idempotency::store::shared::Kind;
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
+
+use crate::common::lab::{Gate, Lab, post, settle};
+use crate::world::{Effects, LEASE, two};
+
+/// A process whose run stands at the gate and that is cut off from the database; the other process; the run.
+struct Cut {
+    here: tower_idempotency::store::shared::memory_backend::MemoryBackend,
+    gate: Gate,
+    effects: Effects,
+    one: Lab,
+    other: tower_idempotency::store::shared::Shared<tower_idempotency::store::shared::memory_backend::MemoryBackend>,
+    run: tokio::task::JoinHandle<crate::common::lab::Answer>,
+}
+
+async fn cut(policy: OnInterrupted) -> Cut {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let one = effects.behind(IdempotencyLayer::new(one).on_interrupted(policy), &gate);
+    let run = one.spawn(post("k", "a"));
+    gate.arrival().await;
+    here.cut();
+    Cut { here, gate, effects, one, other, run }
+}
+
+impl Cut {
+    /// A server of the other process whose handlers don't wait.
+    fn elsewhere(&self, policy: OnInterrupted) -> Lab {
+        let (layer, gate) = (IdempotencyLayer::new(self.other.clone()), Gate::default());
+        gate.open();
+        self.effects.behind(layer.on_in_flight(OnInFlight::Reject).on_interrupted(policy), &gate)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_run_of_a_dead_process_is_in_flight_until_its_lease_is_over_and_then_interrupted() {
+    let cut = cut(OnInterrupted::Refuse).await;
+    let elsewhere = cut.elsewhere(OnInterrupted::Refuse);
+    tokio::time::sleep(LEASE / 2).await;
+    elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+    assert!(IdempotencyLayer::new(cut.other.clone()).interrupted(9).await.unwrap().is_empty());
+    tokio::time::sleep(LEASE / 2).await;
+    elsewhere.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(IdempotencyLayer::new(cut.other.clone()).interrupted(9).await.unwrap().len(), 1);
+    assert_eq!(cut.effects.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_rerun_the_run_of_a_dead_process_is_taken_over_and_its_late_outcome_is_disputed() {
+    let cut = cut(OnInterrupted::Rerun).await;
+    let elsewhere = cut.elsewhere(OnInterrupted::Rerun);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(elsewhere.post("k", "a").await.text(), "effect 2");
+    cut.here.mend();
+    cut.gate.open();
+    assert_eq!(cut.run.await.unwrap().problem(), "outcome-unknown");
+    for lab in [&elsewhere, &cut.one] {
+        let replay = lab.post("k", "a").await;
+        assert_eq!((replay.text(), replay.is_replay()), ("effect 2", true));
+    }
+    let rows = cut.here.database().rows("");
+    assert_eq!(rows.iter().filter(|row| row.kind == Kind::Disputed).count(), 1, "its outcome is kept for operators");
+    assert_eq!(cut.effects.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_late_outcome_of_a_run_that_was_thought_dead_is_recorded_if_nobody_took_it_over() {
+    let cut = cut(OnInterrupted::Refuse).await;
+    let elsewhere = cut.elsewhere(OnInterrupted::Refuse);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "outcome-unknown");
+    cut.here.mend();
+    cut.gate.open();
+    assert_eq!(cut.run.await.unwrap().text(), "effect 1");
+    assert!(elsewhere.post("k", "a").await.is_replay());
+    assert_eq!(cut.effects.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reconciler_found_out_counts_and_the_run_that_wakes_is_refused() {
+    let cut = cut(OnInterrupted::Refuse).await;
+    let reconciler = Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) });
+    let elsewhere = Lab::counting(IdempotencyLayer::new(cut.other.clone()).reconcile_with(reconciler));
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(elsewhere.post("k", "a").await.text(), "found");
+    cut.here.mend();
+    cut.gate.open();
+    assert_eq!(cut.run.await.unwrap().problem(), "outcome-unknown");
+    assert_eq!(cut.one.post("k", "a").await.text(), "found");
+    assert_eq!((cut.effects.count(), elsewhere.effects()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_elsewhere_settles_the_run_of_a_dead_process() {
+    for forgets in [true, false] {
+        let mut cut = cut(OnInterrupted::Refuse).await;
+        let operator = IdempotencyLayer::new(cut.other.clone());
+        tokio::time::sleep(LEASE).await;
+        let listed = operator.interrupted(9).await.unwrap()[0];
+        let told = Resolution::Outcome(http::Response::new("told".into()));
+        let resolution = if forgets { Resolution::Forget } else { told };
+        assert_eq!(operator.resolve(listed.id, listed.fence, resolution).await.unwrap(), Resolved::Settled);
+        assert!(operator.interrupted(9).await.unwrap().is_empty());
+        cut.here.mend();
+        cut.gate.open();
+        assert_eq!((&mut cut.run).await.unwrap().problem(), "outcome-unknown", "it was settled meanwhile");
+        let expected = if forgets { "effect 2" } else { "told" };
+        assert_eq!(cut.elsewhere(OnInterrupted::Refuse).post("k", "a").await.text(), expected);
+    }
+}
+
+// A seeded fault: a session that was marked dead is renewed.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_marked_dead_goes_on_under_another_session() {
+    let cut = cut(OnInterrupted::Rerun).await;
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(cut.elsewhere(OnInterrupted::Rerun).post("k", "a").await.text(), "effect 2");
+    let sessions = |kind| cut.here.database().rows("").iter().filter(|row| row.kind == kind).count();
+    assert_eq!((sessions(Kind::Session), sessions(Kind::Released)), (1, 1));
+    cut.here.mend();
+    tokio::time::sleep(LEASE).await;
+    assert_eq!((sessions(Kind::Session), sessions(Kind::Released)), (2, 1));
+    cut.gate.open();
+    assert_eq!(cut.one.post("new", "a").await.text(), "effect 3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_closes_its_store_leaves_no_lease_to_be_waited_for() {
+    let [(_, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let server = effects.behind(IdempotencyLayer::new(one.clone()), &gate);
+    let run = server.spawn(post("k", "a"));
+    gate.arrival().await;
+    one.close().await.unwrap();
+    let elsewhere = effects.server(&other, OnInterrupted::Refuse);
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "outcome-unknown");
+    assert_eq!(server.post("new", "a").await.problem(), "store-unavailable");
+    run.abort();
+    settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_bound_is_over_is_taken_over_though_its_process_lives() {
+    let [(_, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let bound = std::time::Duration::from_secs(600);
+    let server = effects.behind(IdempotencyLayer::new(one).max_run(bound * 100), &gate);
+    let run = server.spawn(post("k", "a"));
+    gate.arrival().await;
+    let elsewhere = effects.server(&other, OnInterrupted::Refuse);
+    tokio::time::sleep(bound * 99).await;
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    tokio::time::sleep(bound * 2).await;
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "outcome-unknown");
+    assert_eq!(run.await.unwrap().problem(), "outcome-unknown", "it exceeded max_run");
+}

@@ -1,0 +1,13 @@
+//! Several processes over one database, with the database in memory and tokio's clock: what the store makes of lost and
+//! late answers, of processes that die or stand still, and of a database that is away, replaced or set back.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod deaths;
+mod faults;
+mod outages;
+mod rounds;
+mod rows;
+mod world;

@@ -1,0 +1,157 @@
+//! A database that is away, started again, replaced by its standby, or set to another time.
+
+use std::time::Duration;
+
+use tower_idempotency::store::shared::SharedBuilder;
+use tower_idempotency::store::shared::memory_backend::{Call, Fault, Replication};
+use tower_idempotency::store::{Health, Store as _};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+
+use crate::common::lab::{Gate, post, settle};
+use crate::world::{Effects, LEASE, database, two};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn while_the_database_is_away_new_keys_are_refused_and_nothing_runs() {
+    let [(here, one), _] = two().await;
+    let effects = Effects::default();
+    let server = effects.server(&one, OnInterrupted::Refuse);
+    assert_eq!(server.post("done", "a").await.text(), "effect 1");
+    here.database().stop();
+    for number in 0..9 {
+        assert_eq!(server.post(&format!("k{number}"), "a").await.problem(), "store-unavailable");
+    }
+    assert!(matches!(one.health(), Health::Away { .. }));
+    assert!(server.post("done", "a").await.is_replay(), "what this process knows needs no database");
+    here.database().start();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(server.post("k0", "a").await.text(), "effect 2");
+    assert_eq!(one.health(), Health::Good);
+}
+
+// A seeded fault: leases are trusted as soon as the database is back.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_a_minute_costs_no_living_run_its_right() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let run =
+        effects.behind(IdempotencyLayer::new(one).on_interrupted(OnInterrupted::Rerun), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let layer = IdempotencyLayer::new(other).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
+    let elsewhere = effects.behind(layer, &gate);
+    here.database().stop();
+    tokio::time::sleep(MINUTE).await;
+    here.database().start();
+    let mut refused = 0;
+    for _ in 0..300 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        match elsewhere.post("k", "a").await.problem().as_str() {
+            "in-flight" => {}
+            "store-unavailable" => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(refused < 300, "the store comes back");
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert_eq!(effects.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_while_the_database_is_away_is_recorded_when_it_is_back() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = IdempotencyLayer::new(one);
+    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    here.database().stop();
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the effect took place");
+    assert_eq!(layer.counts().unrecorded, 1);
+    here.database().start();
+    tokio::time::sleep(MINUTE).await;
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    here.database().replication(Replication::Behind);
+    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+// A seeded fault: what a server shows that was started again is told without a barrier.
+#[tokio::test(start_paused = true)]
+async fn what_a_restart_has_made_visible_is_told_only_when_it_is_durable() {
+    let [(here, one), (there, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    gate.open();
+    let layer = |store| IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
+    let (server, elsewhere) = (effects.behind(layer(one), &gate), effects.behind(layer(other), &gate));
+    // The claim is durable; the outcome is written, and its standby never gets it.
+    let claimed = here.hold_answers(Call::Put);
+    let run = server.spawn(post("k", "a"));
+    settle().await;
+    here.database().replication(Replication::Awaited);
+    claimed.release();
+    settle().await;
+    here.database().restart();
+    // It is visible now, and not durable: no answer yet.
+    let asked = elsewhere.spawn(post("k", "a"));
+    settle().await;
+    assert!(!asked.is_finished(), "{:?}", asked.await);
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    let told = asked.await.unwrap();
+    assert!(!told.is_replay(), "{told:?}");
+    drop((run, there));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_does_not_make_living_processes_look_dead() {
+    let clock = crate::world::SetClock::default();
+    let here = tower_idempotency::store::shared::memory_backend::MemoryBackend::with_clock(clock.clone());
+    let there = here.beside();
+    let [one, other] = [crate::world::process(&here).await, crate::world::process(&there).await];
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let layer = IdempotencyLayer::new(other).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
+    let elsewhere = effects.behind(layer, &gate);
+    for step in [60_000, -120_000, 60_000] {
+        clock.step(step);
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+        }
+    }
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert_eq!(effects.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_is_away_at_the_start_is_tried_for_ten_seconds() {
+    let backend = database();
+    backend.database().stop();
+    let began = tokio::time::Instant::now();
+    assert!(SharedBuilder::default().open(backend.clone()).await.is_err());
+    assert!((10..13).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    let opening = tokio::spawn(SharedBuilder::default().open(backend.clone()));
+    tokio::time::sleep(LEASE / 6).await;
+    backend.database().start();
+    assert!(opening.await.unwrap().is_ok());
+    let short = SharedBuilder::default().lease(Duration::from_secs(5)).open(backend.clone()).await.unwrap_err();
+    assert!(short.to_string().contains("six times"), "{short}");
+    backend.fail_next(Call::Guarantee, Fault::Refuse);
+}

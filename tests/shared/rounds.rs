@@ -1,0 +1,78 @@
+//! What a request costs in calls of the database, and that processes share what they record.
+
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+
+use crate::common::lab::{Gate, post, settle};
+use crate::world::{Effects, two};
+
+/// The calls that a process has sent: gets and puts.
+fn calls(backend: &tower_idempotency::store::shared::memory_backend::MemoryBackend) -> (u64, u64) {
+    let counts = backend.counts();
+    (counts.gets, counts.puts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_run_takes_two_calls_a_replay_elsewhere_one_and_the_next_one_there_none() {
+    let [(here, one), (there, other)] = two().await;
+    let effects = Effects::default();
+    let servers = [effects.server(&one, OnInterrupted::Refuse), effects.server(&other, OnInterrupted::Refuse)];
+    let (before, before_there) = (calls(&here), calls(&there));
+    assert_eq!(servers[0].post("k", "a").await.text(), "effect 1");
+    assert_eq!(calls(&here), (before.0, before.1 + 2));
+    for (server, puts) in [(&servers[0], 0), (&servers[1], 1), (&servers[1], 1)] {
+        let replay = server.post("k", "a").await;
+        assert_eq!((replay.text(), replay.is_replay()), ("effect 1", true));
+        assert_eq!(calls(&here), (before.0, before.1 + 2));
+        assert_eq!(calls(&there), (before_there.0, before_there.1 + puts));
+    }
+    servers[1].post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+    assert_eq!(effects.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_of_a_run_elsewhere_takes_one_call_and_one_when_it_is_told_of_the_end() {
+    let [(_, one), (there, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let servers =
+        [effects.behind(IdempotencyLayer::new(one), &gate), effects.behind(IdempotencyLayer::new(other), &gate)];
+    let run = servers[0].spawn(post("k", "a"));
+    gate.arrival().await;
+    let (gets, puts) = calls(&there);
+    let duplicates = [servers[1].spawn(post("k", "a")), servers[1].spawn(post("k", "a"))];
+    settle().await;
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    for duplicate in duplicates {
+        assert!(duplicate.await.unwrap().is_replay());
+    }
+    // The duplicates have met at the slot, or one after the other.
+    let (gets, puts) = (calls(&there).0 - gets, calls(&there).1 - puts);
+    assert!(gets == 1 && puts <= 2, "{gets} {puts}");
+    assert_eq!(effects.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_elsewhere_learns_of_the_end_where_the_database_says_nothing() {
+    let [(here, one), (_, other)] = two().await;
+    here.database().silence(true);
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let servers =
+        [effects.behind(IdempotencyLayer::new(one), &gate), effects.behind(IdempotencyLayer::new(other), &gate)];
+    let run = servers[0].spawn(post("k", "a"));
+    gate.arrival().await;
+    let duplicate = servers[1].spawn(post("k", "a"));
+    settle().await;
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert!(duplicate.await.unwrap().is_replay());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_thousand_first_requests_over_two_processes_one_runs() {
+    let [(_, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    let servers = [effects.server(&one, OnInterrupted::Rerun), effects.server(&other, OnInterrupted::Rerun)];
+    let all = futures_util::future::join_all((0..1_000).map(|number| servers[number % 2].post("k", "a"))).await;
+    assert!(all.iter().all(|answer| answer.text() == "effect 1"), "each waits for the one that runs");
+    assert_eq!(effects.count(), 1);
+}

@@ -1,0 +1,112 @@
+//! What the store makes of rows that it can't read, and of what a database does not take.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tower_idempotency::store::shared::memory_backend::MemoryBackend;
+use tower_idempotency::store::shared::{Backend as _, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId, Resolution};
+
+use crate::common::lab::{Gate, id, post};
+use crate::world::{Effects, LEASE, two};
+
+/// Writes over the row of `id` what `change` makes of it.
+async fn overwrite(backend: &MemoryBackend, id: RecordId, change: impl FnOnce(&mut Write)) {
+    let row = row(backend, id).expect("there is a row");
+    let mut write = Write {
+        id,
+        expect: Expect::Token(row.token),
+        token: Token([7; 16]),
+        fence: NewFence::Keep,
+        kind: row.kind,
+        session: row.session,
+        until: Some(Duration::from_secs(600)),
+        began: Stamp::Keep,
+        since: Stamp::Keep,
+        expires: NewExpiry::Keep,
+        state: row.state,
+    };
+    change(&mut write);
+    backend.put(&[write]).await.unwrap();
+}
+
+fn row(backend: &MemoryBackend, id: RecordId) -> Option<Row> {
+    backend.database().rows("").into_iter().find(|row| row.id == id)
+}
+
+fn damaged(state: &Bytes) -> Bytes {
+    let mut bytes = state.to_vec();
+    bytes[9] ^= 1;
+    bytes.into()
+}
+
+// A seeded fault: a row that can't be read counts as absent.
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_read_is_refused_and_never_run_or_overwritten() {
+    type Change = fn(&mut Write);
+    let damages: [Change; 3] = [
+        |write| write.state = damaged(&write.state),
+        |write| write.kind = Kind::Unknown(42),
+        |write| {
+            let mut bytes = write.state.to_vec();
+            bytes[0] = 200;
+            write.state = bytes.into();
+        },
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let [(here, one), (_, other)] = two().await;
+        let effects = Effects::default();
+        assert_eq!(effects.server(&one, OnInterrupted::Rerun).post("k", "a").await.text(), "effect 1");
+        overwrite(&here, id("k"), damage).await;
+        let before = row(&here, id("k"));
+        let refused = effects.server(&other, OnInterrupted::Rerun).post("k", "a").await;
+        refused.assert_refusal(503, "store-unavailable", false, None);
+        assert_eq!((row(&here, id("k")), effects.count()), (before, 1), "{number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_row_of_a_dead_process_is_listed_and_settled_by_its_columns() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    here.cut();
+    let damaging = here.beside();
+    overwrite(&damaging, id("k"), |write| write.state = damaged(&write.state)).await;
+    tokio::time::sleep(LEASE).await;
+    let operator = IdempotencyLayer::new(other.clone());
+    let listed = operator.interrupted(9).await.unwrap()[0];
+    let told = Resolution::Outcome(http::Response::new("told".into()));
+    operator.resolve(listed.id, listed.fence, told).await.map(|_| ()).unwrap();
+    assert!(operator.interrupted(9).await.unwrap().is_empty());
+    // Nobody knows any more what the request was.
+    let refused = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((refused.problem().as_str(), effects.count()), ("not-verifiable", 1));
+    run.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_services_in_one_database_never_meet() {
+    let backend = crate::world::database();
+    let effects = Effects::default();
+    for (namespace, run) in [("", "effect 1"), ("other", "effect 2")] {
+        let store = crate::world::process(&backend.namespace(namespace)).await;
+        assert_eq!(effects.server(&store, OnInterrupted::Refuse).post("k", "a").await.text(), run);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_an_application_has_locked_is_waited_for() {
+    let [(here, one), _] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let lock = here.database().lock("", id("k"));
+    gate.open();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!run.is_finished());
+    lock.release();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert_eq!(row(&here, id("k")).unwrap().kind, Kind::Completed);
+}

@@ -1,0 +1,107 @@
+//! A database, and processes over it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower_idempotency::clock::{Clock, Timestamp};
+use tower_idempotency::store::shared::memory_backend::MemoryBackend;
+use tower_idempotency::store::shared::{Shared, SharedBuilder};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+
+use crate::common::lab::{Gate, Lab};
+
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+
+/// Tokio's clock, on which time passes as soon as nobody has anything else to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokioClock(Instant);
+
+impl Default for TokioClock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for TokioClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(1_790_000_000_000).plus(self.0.elapsed())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A database whose time is tokio's.
+pub(crate) fn database() -> MemoryBackend {
+    MemoryBackend::with_clock(TokioClock::default())
+}
+
+/// A process over the database, once it trusts the leases of others.
+pub(crate) async fn process(backend: &MemoryBackend) -> Shared<MemoryBackend> {
+    let store = SharedBuilder::default().open(backend.clone()).await.unwrap();
+    // A moment later, so that nobody renews its session while a test counts calls.
+    tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
+    store
+}
+
+/// Two processes over one database, each behind its own way to it.
+pub(crate) async fn two() -> [(MemoryBackend, Shared<MemoryBackend>); 2] {
+    let first = database();
+    let second = first.beside();
+    let (one, other) = (process(&first).await, process(&second).await);
+    [(first, one), (second, other)]
+}
+
+/// A server over `store`, whose handlers count their effects together with those of other servers.
+#[derive(Clone, Default)]
+pub(crate) struct Effects(Arc<AtomicUsize>);
+
+impl Effects {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn server(&self, store: &Shared<MemoryBackend>, policy: OnInterrupted) -> Lab {
+        let gate = Gate::default();
+        gate.open();
+        self.behind(IdempotencyLayer::new(store.clone()).on_interrupted(policy), &gate)
+    }
+
+    /// A server whose handlers take effect, and then stand at `gate`.
+    pub(crate) fn behind(&self, layer: IdempotencyLayer<Shared<MemoryBackend>>, gate: &Gate) -> Lab {
+        let (effects, gate) = (Arc::clone(&self.0), gate.clone());
+        Lab::new(layer, move |_| {
+            let number = effects.fetch_add(1, Ordering::SeqCst) + 1;
+            let gate = gate.clone();
+            async move {
+                gate.pass().await;
+                format!("effect {number}")
+            }
+        })
+    }
+}
+
+/// Tokio's clock, whose wall can be set.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SetClock(TokioClock, Arc<std::sync::atomic::AtomicI64>);
+
+impl SetClock {
+    /// Sets the wall clock so many milliseconds ahead, or back.
+    pub(crate) fn step(&self, by: i64) {
+        self.1.fetch_add(by, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn wall(&self) -> Timestamp {
+        let (wall, set) = (self.0.wall().as_millis(), self.1.load(Ordering::SeqCst));
+        Timestamp::from_millis(wall.saturating_add_signed(set))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
