@@ -42,9 +42,15 @@ async fn an_outage_of_a_minute_costs_no_living_run_its_right() {
     let elsewhere = effects.behind(layer, &gate);
     here.database().stop();
     tokio::time::sleep(MINUTE).await;
+    // Its owner is not the first to come back.
+    let slow = here.hold(Call::Put);
     here.database().start();
+    let mut slow = Some(slow);
     let mut refused = 0;
-    for _ in 0..300 {
+    for round in 0..300 {
+        if round == 60 {
+            slow.take();
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
         match elsewhere.post("k", "a").await.problem().as_str() {
             "in-flight" => {}
@@ -138,6 +144,20 @@ async fn a_clock_that_is_set_does_not_make_living_processes_look_dead() {
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1");
     assert_eq!(effects.count(), 1);
+}
+
+// A seeded fault: a claim begins while less than half of the lease is left.
+#[tokio::test(start_paused = true)]
+async fn nothing_begins_while_less_than_half_of_the_lease_is_left() {
+    let [(here, one), _] = two().await;
+    let effects = Effects::default();
+    let server = effects.server(&one, OnInterrupted::Refuse);
+    here.cut();
+    tokio::time::sleep(LEASE * 2 / 3).await;
+    here.mend();
+    assert_eq!(server.post("k", "a").await.problem(), "store-unavailable");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((server.post("k", "a").await.text(), effects.count()), ("effect 1", 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,9 +4,10 @@
 //! Rules:
 //! 1. A lease counts from the moment at which the request for it was sent, and only once the database has answered.
 //! 2. A claim begins only while at least half of the lease is left.
-//! 3. The leases of others are trusted only while at least half of the own lease is left, and not for a third of a
-//!    lease after the database was reached for the first time, was started again, was replaced, or its clock jumped: an
-//!    outage must not make the runs of living processes look dead. Whoever lives has renewed its lease by then.
+//! 3. The leases of others are trusted only while at least half of the own lease is left. They are not trusted for a
+//!    third of a lease after the database was reached for the first time or after an outage, was started again or
+//!    replaced, or its clock jumped: an outage must not make the runs of living processes look dead. Every living
+//!    process has renewed its lease by then.
 //! 4. A session that was marked dead is never renewed. This process goes on under a new one; the runs of the old one
 //!    may still end.
 //! 5. What was read is durable if a write that began later was answered as durable by the same server. So one write
@@ -131,6 +132,10 @@ impl Session {
     pub(super) fn renewed(&self, renewal: &Write, row: Option<&Row>, sent: Instant) -> Renewed {
         let mut state = self.state();
         if row.is_some_and(|row| row.token == renewal.token) {
+            if !state.holds_half(self.lease) {
+                // The database was away, for others too.
+                state.trusted_from = Instant::now() + self.lease / 3;
+            }
             state.token = Some(renewal.token);
             state.until = sent + self.lease;
             if !state.own.contains(&renewal.id) {
