@@ -22,6 +22,8 @@ mod erased;
 mod error;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "shared")]
+pub mod shared;
 #[cfg(feature = "sled")]
 mod sled_engine;
 #[cfg(feature = "test-util")]

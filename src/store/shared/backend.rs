@@ -1,0 +1,297 @@
+//! What a database has to do for a store that several processes share: read rows, and compare and set them.
+//!
+//! The protocol is not here. [`Shared`](super::Shared) decides in Rust, by the one function that decides for every
+//! store, which row follows which; a backend only writes a row where what stands there is what was expected.
+
+use std::fmt;
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::record::Fence;
+
+/// A database that several processes share, as [`Shared`](super::Shared) uses it.
+///
+/// # Rows
+/// There is at most one [`Row`] per id and namespace. No method deletes a row but
+/// [`delete_expired`](Self::delete_expired). A row whose expiry has passed counts as absent in `get`, `put` and `list`,
+/// whether it was deleted or not; `put` claims it over by an update.
+///
+/// # Time
+/// The database tells the time: whole milliseconds since the Unix epoch, by one clock, read in the step that it judges.
+/// Durations go in, and times come out, with the time at which they were read ([`Answer::now`]).
+///
+/// # Durability
+/// A `put` is answered only after what it wrote would survive what the database is said to survive
+/// ([`guarantee`](Self::guarantee)).
+///
+/// # Errors
+/// A [`BackendError`] says whether anything may have been done. A `put` whose error is
+/// [`Uncertain`](BackendError::Uncertain) is sent again, with the same tokens, until its answer is known.
+///
+/// # Cancel safety
+/// Any future may be dropped at any time; what it was sent for may be done all the same, then or later. A dropped future
+/// must leave the backend usable: a connection that still waits for an answer is given up.
+pub trait Backend: Debug + Send + Sync + 'static {
+    /// Reads the rows of `ids`, in their order; `None` for an id that is absent.
+    fn get(
+        &self,
+        ids: &[RecordId],
+    ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
+
+    /// Does each of `writes`, or leaves its row alone, and reads the rows as they stand then, in the order of the
+    /// writes. No two of the writes have the same id. Writes do not depend on each other: any of them may be done where
+    /// another is not.
+    ///
+    /// A write is done if one of these is true:
+    /// - the row is absent, and [`Expect::Absent`] is expected;
+    /// - the row is there, and has the token that is expected;
+    /// - the row is there, and has the write's own token: the write was sent before.
+    ///
+    /// Otherwise nothing is changed. So a write was done if the row that is returned has its token. A row that has the
+    /// expected token and not the write's was *busy*: something else has it locked. The write may be sent again then.
+    ///
+    /// The database locks rows in the order of their ids, so that two calls can't wait for each other.
+    fn put(
+        &self,
+        writes: &[Write],
+    ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
+
+    /// Reads at most `limit` rows that operators may have to see to, ordered by [`began`](Row::began) and id, only those
+    /// after `after` in that order:
+    /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed);
+    /// - those of the kind [`Running`](Kind::Running) whose [`lease`](Row::lease) or [`until`](Row::until) is absent, or
+    ///   not later than now.
+    fn list(
+        &self,
+        after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
+
+    /// Deletes at most `limit` rows that have been past their expiry for [`GRACE`] and says how many it deleted. Without
+    /// that grace, a write that is still on its way could meet a row that was deleted and made anew, with a smaller
+    /// fence.
+    fn delete_expired(&self, limit: usize) -> impl Future<Output = Result<usize, BackendError>> + Send;
+
+    /// The ids of rows that were written, by any process, as far as the database tells. Some may be missing; then those
+    /// who wait find out by reading. The stream does not end.
+    fn changes(&self) -> BoxStream<'static, RecordId>;
+
+    /// What the database promises, and what it can lose, as it is set up now.
+    fn guarantee(&self) -> impl Future<Output = Result<Guarantee, BackendError>> + Send;
+}
+
+/// How long a row is kept physically after its expiry.
+pub const GRACE: Duration = Duration::from_secs(600);
+
+/// What was read, and when and from which server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// The database's time, read in the same step as the rows.
+    pub now: Timestamp,
+    /// Which start of which server has answered. It changes when the server is started again, and when another one takes
+    /// over.
+    pub server: ServerId,
+    /// What was read.
+    pub rows: T,
+}
+
+/// Which start of which server has answered: a number that is another one after each start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ServerId(pub u64);
+
+/// 128 bits drawn at random for each write. The row has those of its last write.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub [u8; 16]);
+
+/// A row, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its id.
+    pub id: RecordId,
+    /// The token of the write that made it.
+    pub token: Token,
+    /// The latest fence that was given for it.
+    pub fence: Fence,
+    /// What it is.
+    pub kind: Kind,
+    /// The row of the process that sees to it, if one does: see [`Kind::Session`].
+    pub session: Option<RecordId>,
+    /// Until when `session` has its lease, read in the same step: the [`until`](Self::until) of that row. `None` if
+    /// `session` is `None`, or if its row is absent or of another kind than [`Session`](Kind::Session).
+    pub lease: Option<Timestamp>,
+    /// Of a run: until when it may take. Of a session: until when its lease is.
+    pub until: Option<Timestamp>,
+    /// When the operation began.
+    pub began: Timestamp,
+    /// When it came to its state.
+    pub since: Timestamp,
+    /// When the row counts as absent.
+    pub expires: Timestamp,
+    /// What else is known of it: bytes that mean nothing to the backend.
+    pub state: Bytes,
+}
+
+/// What a row is. A backend keeps the [number](Self::number), and looks at it only in [`Backend::list`] and for
+/// [`Row::lease`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// 1: a run is under way, or its process died.
+    Running,
+    /// 2: nobody knows whether the operation took effect.
+    Interrupted,
+    /// 3: it has an outcome.
+    Completed,
+    /// 4: it is done, and its outcome could not be stored.
+    Consumed,
+    /// 5: the trace of an operation that was released or forgotten, and of a session that has ended. It is kept for as
+    /// long as a late write may still arrive.
+    Released,
+    /// 6: a process that uses the store. It is alive until [`Row::until`].
+    Session,
+    /// 7: the outcome of a run that somebody had taken over.
+    Disputed,
+    /// Written by a later release. It is never overwritten.
+    Unknown(i16),
+}
+
+/// A row to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The row's id.
+    pub id: RecordId,
+    /// What has to stand there.
+    pub expect: Expect,
+    /// The row's new token.
+    pub token: Token,
+    /// The row's fence.
+    pub fence: NewFence,
+    /// As in [`Row`].
+    pub kind: Kind,
+    /// As in [`Row`].
+    pub session: Option<RecordId>,
+    /// [`Row::until`], from now.
+    pub until: Option<Duration>,
+    /// [`Row::began`]. An absent row begins now, whatever this says.
+    pub began: Stamp,
+    /// [`Row::since`]. An absent row's is now, whatever this says.
+    pub since: Stamp,
+    /// [`Row::expires`].
+    pub expires: NewExpiry,
+    /// As in [`Row`].
+    pub state: Bytes,
+}
+
+/// What has to stand where a row is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing, or a row past its expiry.
+    Absent,
+    /// A row with this token.
+    Token(Token),
+}
+
+/// The fence of a written row.
+///
+/// If the write's own token stands there already, the fence is kept, whatever this says: the write was sent before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewFence {
+    /// The row keeps the one it has. Of a row that is absent: as [`Above`](Self::Above) 0.
+    Keep,
+    /// This one.
+    Exactly(Fence),
+    /// A new one: the greatest of microseconds since the Unix epoch by the database's clock, one more than the row's, past
+    /// its expiry or not, and one more than this.
+    Above(Fence),
+}
+
+/// A time of a written row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stamp {
+    /// As it stands.
+    Keep,
+    /// Now, unless the write's own token stands there already.
+    Now,
+}
+
+/// The expiry of a written row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewExpiry {
+    /// As it stands. An absent row is written with [`In`](Self::In) only.
+    Keep,
+    /// So long from now.
+    In(Duration),
+}
+
+/// What a database promises, as it is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarantee {
+    /// What the database is and how it is set up, for a log: its version, its role, and the settings that count.
+    pub setup: String,
+    /// What it can lose of what was answered, and when: a sentence for each way. Empty: nothing that this release knows
+    /// of.
+    pub loses: Vec<String>,
+}
+
+/// An error of a backend: what may have been done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// Nothing was done, nor will be: the database can't be reached, or has refused. Trying again may help.
+    #[error("the database can't be reached or has refused: {0}")]
+    Nothing(#[source] Source),
+    /// Nothing was done, nor will be, however often it is tried: the database does not take such a row.
+    #[error("the database does not take the row: {0}")]
+    Never(#[source] Source),
+    /// It may have been done, or may still be: the answer was lost, or did not come in time.
+    #[error("the database's answer was lost: {0}")]
+    Uncertain(#[source] Source),
+}
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+impl Kind {
+    /// The number by which a backend keeps it.
+    #[must_use]
+    pub const fn number(self) -> i16 {
+        match self {
+            Self::Running => 1,
+            Self::Interrupted => 2,
+            Self::Completed => 3,
+            Self::Consumed => 4,
+            Self::Released => 5,
+            Self::Session => 6,
+            Self::Disputed => 7,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    /// The kind of this number.
+    #[must_use]
+    pub const fn of(number: i16) -> Self {
+        match number {
+            1 => Self::Running,
+            2 => Self::Interrupted,
+            3 => Self::Completed,
+            4 => Self::Consumed,
+            5 => Self::Released,
+            6 => Self::Session,
+            7 => Self::Disputed,
+            number => Self::Unknown(number),
+        }
+    }
+}
+
+/// Writes the first digits.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "Token({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}
