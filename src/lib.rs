@@ -11,6 +11,8 @@
 pub mod clock;
 #[cfg(feature = "sled")]
 mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod digest;
 pub mod engine;
 pub mod failures;
