@@ -18,6 +18,15 @@ enum There {
 impl There {
     const ALL: [Self; 4] = [Self::Nothing, Self::Row, Self::Released, Self::Expired];
 
+    fn words(self) -> &'static str {
+        match self {
+            Self::Nothing => "no row",
+            Self::Row => "a row",
+            Self::Released => "a released row",
+            Self::Expired => "a row past its expiry",
+        }
+    }
+
     /// Leaves it there, and gives its token.
     async fn leave<B: Backend>(self, rule: &Rule<'_, B>, id: RecordId) -> Token {
         match self {
@@ -40,7 +49,7 @@ pub async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(subject:
     let rule = Rule::new(subject, "a_write_is_done_where_what_it_expects_is_there", advice);
     for there in There::ALL {
         for (what, is_token, is_that) in
-            [("absent", false, false), ("that token", true, true), ("another", true, false)]
+            [("none", false, false), ("its token", true, true), ("another token", true, false)]
         {
             for is_own in [false, true] {
                 let id = fresh_id();
@@ -55,9 +64,9 @@ pub async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(subject:
                 let write = Write { expect, token: if is_own { token } else { fresh_token() }, ..claim(id) };
                 let row = rule.write(&write).await;
                 rule.check(is_done(row.as_ref(), &write) == should, || {
-                    let own = if is_own { "" } else { "not " };
+                    let own = if is_own { "and its own token" } else { "and not its own token" };
                     let done = if should { "was not done" } else { "was done" };
-                    format!("a write that expects {what}, where there is {there:?} with {own}its own token, {done}")
+                    format!("a write that expects {what}, where {} is there {own}, {done}", there.words())
                 });
                 let stands = rule.get(id).await;
                 rule.check(stands == row, || format!("put answered {row:?}, and get {stands:?}"));

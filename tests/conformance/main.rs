@@ -2,4 +2,5 @@
 //! is caught by the rule's name.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod broken;
 mod memory;
