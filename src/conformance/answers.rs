@@ -55,7 +55,9 @@ pub async fn rows_are_answered_in_the_order_asked<B: Backend>(subject: &Subject<
     let there: Vec<Write> = ids.iter().skip(10).map(|id| claim(*id)).collect();
     rule.put(&there).await;
     ids.sort_by_key(|id| std::cmp::Reverse(*id));
-    ids.push(ids[0]);
+    ids.extend([there[0].id, there[7].id]);
+    let absent = ids.iter().find(|id| there.iter().all(|write| write.id != **id)).copied();
+    ids.extend(absent);
     let answer = rule.get_by(&subject.backend, &ids).await;
     for (id, row) in ids.iter().zip(&answer.rows) {
         let should = there.iter().any(|write| write.id == *id).then_some(*id);

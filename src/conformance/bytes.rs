@@ -55,10 +55,10 @@ pub async fn ids_and_tokens_are_kept_to_the_byte<B: Backend>(subject: &Subject<B
     // Ids that differ in one byte only, at the beginning, in the middle and at the end.
     let ids = [0, 15, 31].into_iter().flat_map(|at| [0x00, 0x27, 0x5c, 0x7f, 0x80, 0xff].map(|byte| with(at, byte)));
     let mut ids: Vec<RecordId> = ids.collect();
+    // Where the base has such a byte, two of them are the same.
     ids.sort();
     ids.dedup();
     for id in &ids {
-        // An id may be there from the base itself; it is not claimed twice.
         let row = rule.done(&Write { session: Some(with(31, 0xff)), ..claim(*id) }).await;
         rule.check(row.id == *id, || format!("{id} was written, and {} was answered", row.id));
         rule.check(row.session == Some(with(31, 0xff)), || format!("its session came back as {:?}", row.session));

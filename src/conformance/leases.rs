@@ -21,7 +21,9 @@ async fn reads<B: Backend>(rule: &Rule<'_, B>, what: &str, id: RecordId, should:
     let mut after = None;
     let listed = loop {
         let rows = rule.answered("list", rule.subject.backend.list(after, 100).await).rows;
-        after = rows.last().map(|row| (row.began, row.id));
+        let last = rows.last().map(|row| (row.began, row.id));
+        rule.check(last.is_none() || after < last, || format!("the page after {after:?} ends at {last:?}"));
+        after = last;
         if after.is_none() || rows.iter().any(|row| row.id == id) {
             break rows.into_iter().find(|row| row.id == id);
         }

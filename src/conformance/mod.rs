@@ -81,9 +81,9 @@ pub use leases::{
 };
 pub use listing::{list_has_what_operators_see_to_and_nothing_else, list_is_paged_without_gaps_or_repeats};
 pub use subject::Subject;
-#[doc(hidden)]
-pub use suite::made;
 pub use suite::{RULES, backend, rule};
+#[doc(hidden)]
+pub use suite::{ended, made};
 pub use surroundings::{
     changes_do_not_end, namespaces_do_not_meet, processes_see_each_others_writes, the_guarantee_names_the_set_up,
     the_server_is_another_one_after_its_start_only,

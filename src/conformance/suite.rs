@@ -1,5 +1,7 @@
 //! All rules: by name, one after the other, and as tests.
 
+use std::time::Duration;
+
 use super::subject::Subject;
 use crate::store::shared::Backend;
 
@@ -55,7 +57,7 @@ macro_rules! __backend_rules {
     };
     (@by_name { $name:expr, $subject:expr } $($rule:ident)*) => {
         match $name {
-            $(stringify!($rule) => super::$rule($subject).await,)*
+            $(stringify!($rule) => ended(stringify!($rule), super::$rule($subject)).await,)*
             name => panic!("there is no rule called `{name}`"),
         }
     };
@@ -64,7 +66,7 @@ macro_rules! __backend_rules {
             # $attribute
             async fn $rule() {
                 if let Some(subject) = $crate::conformance::made($make().await) {
-                    $crate::conformance::$rule(&subject).await;
+                    $crate::conformance::ended(stringify!($rule), $crate::conformance::$rule(&subject)).await;
                 }
             }
         )*
@@ -116,6 +118,17 @@ pub async fn rule<B: Backend>(name: &str, subject: &Subject<B>) {
 pub async fn backend<B: Backend>(make: impl AsyncFn() -> Subject<B>) {
     for name in RULES {
         rule(name, &make().await).await;
+    }
+}
+
+/// Longer than any rule takes on a slow database.
+const BOUND: Duration = Duration::from_secs(600);
+
+/// A rule that ends, one way or the other.
+#[doc(hidden)]
+pub async fn ended(name: &str, rule: impl Future<Output = ()>) {
+    if tokio::time::timeout(BOUND, rule).await.is_err() {
+        panic!("the rule `{name}` does not hold: it has not ended.\nWhat to do: let every call end, if with an error");
     }
 }
 

@@ -202,31 +202,9 @@ impl Backend for Broken {
 
     async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
         let mut answer = self.inner.list(None, usize::MAX).await?;
-        let place = |row: &Row| Some((row.began, row.id));
         let written: Vec<RecordId> = self.inner.database().written().iter().map(|written| written.id).collect();
-        match self.fault {
-            Fault::BeginsThePageAtThePlace => answer.rows.retain(|row| after <= place(row)),
-            // In the order of writing.
-            Fault::ListsByFinerTimes => {
-                answer.rows.sort_by_key(|row| (row.began, written.iter().position(|id| *id == row.id)));
-                answer.rows.retain(|row| after < place(row));
-            }
-            _ => answer.rows.retain(|row| after < place(row)),
-        }
-        answer.rows.retain(|row| match self.fault {
-            Fault::ListsNoDisputes => row.kind != Kind::Disputed,
-            Fault::ListsNoRunsWithoutASession => row.kind != Kind::Running || row.lease.is_some(),
-            Fault::ListsRunsByTheirBound => {
-                row.kind != Kind::Running || row.until.is_none_or(|until| until <= answer.now)
-            }
-            _ => true,
-        });
-        if self.fault != Fault::ListsAllAtOnce {
-            answer.rows.truncate(limit);
-        }
-        if self.fault == Fault::GivesNoLeaseInTheList {
-            answer.rows.iter_mut().for_each(|row| row.lease = None);
-        }
+        answer.rows = writes::listed(self.fault, answer.rows, &written, after, answer.now);
+        answer.rows.truncate(if self.fault == Fault::ListsAllAtOnce { usize::MAX } else { limit });
         answer.server = self.server(answer.server);
         Ok(answer)
     }

@@ -1,11 +1,11 @@
-//! What a fault makes of a write, of the row that the write makes, and of a row that is read.
+//! What a fault makes of a write, of the row that the write makes, and of rows that are read.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use tower_idempotency::Fence;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::shared::{Expect, Kind, NewExpiry, NewFence, Row, Stamp, Write};
+use tower_idempotency::{Fence, RecordId};
 
 use super::fault::Fault;
 
@@ -88,6 +88,33 @@ pub(super) fn read(fault: Fault, mut row: Row, there: &[Row]) -> Row {
         _ => {}
     }
     row
+}
+
+/// What is listed of the rows that should be, which come in their order. `written` has the ids in the order of writing.
+pub(super) fn listed(
+    fault: Fault,
+    mut rows: Vec<Row>,
+    written: &[RecordId],
+    after: Option<(Timestamp, RecordId)>,
+    now: Timestamp,
+) -> Vec<Row> {
+    if fault == Fault::ListsByFinerTimes {
+        rows.sort_by_key(|row| (row.began, written.iter().position(|id| *id == row.id)));
+    }
+    rows.retain(|row| {
+        let place = Some((row.began, row.id));
+        let is_listed = match fault {
+            Fault::ListsNoDisputes => row.kind != Kind::Disputed,
+            Fault::ListsNoRunsWithoutASession => row.kind != Kind::Running || row.lease.is_some(),
+            Fault::ListsRunsByTheirBound => row.kind != Kind::Running || row.until.is_none_or(|until| until <= now),
+            _ => true,
+        };
+        is_listed && (after < place || fault == Fault::BeginsThePageAtThePlace && after == place)
+    });
+    if fault == Fault::GivesNoLeaseInTheList {
+        rows.iter_mut().for_each(|row| row.lease = None);
+    }
+    rows
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "that is the fault")]
