@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join;
 
 use super::rule::{Rule, is_done};
-use super::sample::{claim, complete, fresh_id, verbs};
+use super::sample::{AT_ONCE, HOUR, claim, complete, fresh_id, verbs};
 use super::subject::Subject;
 use crate::store::shared::{Backend, Row, Write};
 
@@ -51,6 +51,25 @@ pub async fn a_write_held_back_is_refused_after_a_later_one<B: Backend>(subject:
             });
         }
     }
+}
+
+/// A write that is held back counts its durations, and takes its stamps and its fence, from when it is done.
+pub async fn a_write_held_back_counts_from_when_it_is_done<B: Backend>(subject: &Subject<B>) {
+    let advice = "send durations, and let the database add them to its own time in the step that writes";
+    let rule = Rule::new(subject, "a_write_held_back_counts_from_when_it_is_done", advice);
+    let Some(hold) = &subject.hold else { return rule.leave_out("`held_back_by`") };
+    let write = claim(fresh_id());
+    let release = hold();
+    let letting_go = async {
+        rule.pass(AT_ONCE * 5).await;
+        let before = rule.now().await;
+        release();
+        before
+    };
+    let (row, before) = rule.within(join(rule.done(&write), letting_go)).await;
+    let counts = row.until.is_some_and(|until| before.plus(HOUR) <= until) && before.plus(HOUR) <= row.expires;
+    let is_stamped = before <= row.began && before <= row.since && before.as_millis() * 1_000 <= row.fence.0;
+    rule.check(counts && is_stamped, || format!("held back until {before:?}, a write made {row:?}"));
 }
 
 async fn done_by<B: Backend>(rule: &Rule<'_, B>, backend: &B, write: &Write) -> Row {

@@ -73,8 +73,8 @@ pub use fences::{
     a_fence_is_kept_or_exactly_what_is_said, a_new_fence_is_above_clock_row_and_floor, fences_are_kept_to_the_digit,
 };
 pub use late::{
-    a_dropped_call_leaves_the_backend_usable, a_write_held_back_is_refused_after_a_later_one,
-    an_earlier_write_sent_again_is_refused,
+    a_dropped_call_leaves_the_backend_usable, a_write_held_back_counts_from_when_it_is_done,
+    a_write_held_back_is_refused_after_a_later_one, an_earlier_write_sent_again_is_refused,
 };
 pub use leases::{
     nothing_but_a_live_session_gives_a_lease, the_lease_is_read_in_the_same_step, the_lease_is_that_of_the_session,

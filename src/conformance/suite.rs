@@ -36,6 +36,7 @@ macro_rules! __backend_rules {
             sent_again_keeps_fence_and_stamps
             sent_again_is_a_write_that_counts_from_now
             a_write_held_back_is_refused_after_a_later_one
+            a_write_held_back_counts_from_when_it_is_done
             an_earlier_write_sent_again_is_refused
             a_dropped_call_leaves_the_backend_usable
             one_of_a_thousand_claims_is_granted

@@ -1,4 +1,5 @@
 //! SQLite keeps the whole contract.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use custom_backend::SqliteBackend;
 use tower_idempotency::conformance::Subject;

@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
 use tower_idempotency::store::shared::memory_backend::MemoryBackend;
-use tower_idempotency::store::shared::{Answer, Backend, BackendError, Expect, Guarantee, Kind, Row, ServerId, Write};
+use tower_idempotency::store::shared::{Answer, Backend, BackendError, Expect, Guarantee, Row, ServerId, Write};
 
 use super::fault::Fault;
 use super::writes;
@@ -68,7 +68,7 @@ impl Broken {
         }
     }
 
-    async fn put_one(&self, write: &Write) -> Result<(), BackendError> {
+    async fn put_one(&self, write: &Write, sent_at: Timestamp) -> Result<(), BackendError> {
         let (there, now) = (self.there(write.id), self.clock.wall());
         let past: Vec<Row> =
             self.remember(|memory| memory.past.iter().filter(|row| row.id == write.id).cloned().collect());
@@ -77,6 +77,7 @@ impl Broken {
         self.inner.put(&[sent]).await?;
         let is_done = self.inner.database().writes() > writes;
         let Some(row) = self.there(write.id).filter(|_| is_done) else { return Ok(()) };
+        let now = if self.fault == Fault::CountsFromWhenItWasSent { sent_at } else { now };
         let made = writes::made(self.fault, write, there.as_ref(), row, now);
         self.remember(|memory| memory.past.push(made.clone()));
         self.inner.database().plant(self.namespace, made);
@@ -155,6 +156,7 @@ impl Backend for Broken {
             Fault::LocksInTheOrderOfWrites => self.lock(writes).await?,
             _ => {}
         }
+        let sent_at = self.clock.wall();
         let looked: Vec<bool> = writes.iter().map(|write| self.looks_expected(write)).collect();
         if self.fault == Fault::LooksBeforeItClaims {
             tokio::task::yield_now().await;
@@ -170,16 +172,16 @@ impl Backend for Broken {
             match self.there(write.id).filter(|row| !row.is_absent(self.clock.wall())) {
                 _ if is_left => {}
                 Some(row) if looks_before && looked => {
-                    self.put_one(&Write { expect: Expect::Token(row.token), ..write.clone() }).await?;
+                    self.put_one(&Write { expect: Expect::Token(row.token), ..write.clone() }, sent_at).await?;
                 }
                 Some(mut row) if self.fault == Fault::StampsWhatItRefuses && row.token != write.token => {
                     row.since = self.clock.wall();
-                    self.put_one(write).await?;
+                    self.put_one(write, sent_at).await?;
                     if self.there(write.id).is_some_and(|there| there.token == row.token) {
                         self.inner.database().plant(self.namespace, row);
                     }
                 }
-                _ => self.put_one(write).await?,
+                _ => self.put_one(write, sent_at).await?,
             }
         }
         let mut answer = self.inner.get(&ids).await?;

@@ -24,7 +24,10 @@ fn subject(fault: Fault) -> Subject<Broken> {
         let hold = held.hold(Call::Put);
         move || hold.release()
     };
-    let restart = move || std::future::ready(database.restart());
+    let restart = move || {
+        database.restart();
+        std::future::ready(())
+    };
     let pass = move |by: Duration| clock.advance(by);
     Subject::new(backend).beside(beside).another_namespace(another).clock(pass).held_back_by(hold).restarted_by(restart)
 }

@@ -59,6 +59,7 @@ pub(super) fn made(fault: Fault, write: &Write, there: Option<&Row>, mut row: Ro
         (Fault::TakesUnknownKindsForReleased, _) if matches!(write.kind, Kind::Unknown(_)) => row.kind = Kind::Released,
         (Fault::CutsStateAtOneMebibyte, _) => row.state.truncate(1 << 20),
         (Fault::KeepsStateAsText, _) => row.state = Bytes::from(String::from_utf8_lossy(&row.state).into_owned()),
+        (Fault::CountsFromWhenItWasSent, _) => row.until = write.until.map(|until| now.plus(until)),
         (Fault::CountsInSeconds, _) => {
             row.until = write.until.map(|until| now.plus(Duration::from_secs(until.as_secs())));
         }
