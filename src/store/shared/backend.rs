@@ -39,10 +39,7 @@ use crate::record::Fence;
 /// must leave the backend usable: a connection that still waits for an answer is given up.
 pub trait Backend: Debug + Send + Sync + 'static {
     /// Reads the rows of `ids`, in their order; `None` for an id that is absent.
-    fn get(
-        &self,
-        ids: &[RecordId],
-    ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
+    fn get(&self, ids: &[RecordId]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
 
     /// Does each of `writes`, or leaves its row alone, and reads the rows as they stand then, in the order of the
     /// writes. No two of the writes have the same id. Writes do not depend on each other: any of them may be done where
@@ -57,10 +54,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// expected token and not the write's was *busy*: something else has it locked. The write may be sent again then.
     ///
     /// The database locks rows in the order of their ids, so that two calls can't wait for each other.
-    fn put(
-        &self,
-        writes: &[Write],
-    ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
+    fn put(&self, writes: &[Write]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
 
     /// Reads at most `limit` rows that operators may have to see to, ordered by [`began`](Row::began) and id, only those
     /// after `after` in that order:
