@@ -11,6 +11,8 @@
 pub mod clock;
 #[cfg(any(feature = "sled", feature = "shared"))]
 mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod digest;
 pub mod engine;
 pub mod failures;

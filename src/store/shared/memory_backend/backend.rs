@@ -7,12 +7,13 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::broadcast::error::RecvError;
 
+use super::call::{Call, Counts, Fault};
 use super::database::MemoryDatabase;
 use super::hold::Hold;
 use super::random::Odds;
 use super::state::{Replication, Rows};
 use super::table::Key;
-use super::way::{Call, Counts, Fault, Way};
+use super::way::Way;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::key::RecordId;
 use crate::store::shared::{Answer, Backend, BackendError, Guarantee, Row, Write};

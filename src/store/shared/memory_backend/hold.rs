@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::way::Call;
+use super::call::Call;
 use crate::store::memory::lock;
 use crate::store::shared::BackendError;
 

@@ -22,10 +22,12 @@
 
 // What is where:
 // - `backend.rs`: the trait's methods, each sent over the way to the database.
-// - `way.rs`: what happens to a call on its way; `hold.rs`: calls that are held up; `random.rs`: faults by a seed.
+// - `call.rs`: the calls and the faults; `way.rs`: what happens to a call on its way; `hold.rs`: calls that are held up;
+//   `random.rs`: faults by a seed.
 // - `database.rs`: what a test does to the database; `state.rs`: what the database does; `table.rs`: rows alone.
 
 mod backend;
+mod call;
 mod database;
 mod hold;
 mod random;
@@ -34,8 +36,8 @@ mod table;
 mod way;
 
 pub use backend::MemoryBackend;
+pub use call::{Call, Counts, Fault};
 pub use database::{Lock, MemoryDatabase};
 pub use hold::Hold;
 pub use random::Odds;
 pub use state::{Replication, Written};
-pub use way::{Call, Counts, Fault};

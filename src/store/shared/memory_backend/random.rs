@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::way::Fault;
+use super::call::Fault;
 
 /// How often each fault happens to a call, of a thousand; together at most a thousand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,193 @@
+//! SQLite behind [`Backend`]: what a database of your own takes.
+//!
+//! To run: `cargo test --package custom-backend`. Look at `tests/contract.rs`: a function that opens a file as two
+//! processes do, and one line that makes a test of each rule of the contract.
+//!
+//! What SQLite is good for here: several processes on one machine that share a file, such as a service that is started
+//! anew while the old one still runs, or workers beside a server. What it is not good for: more than one machine, as its
+//! locks do not work over network file systems; and many writes at once, as one writer at a time has the whole file.
+//!
+//! - **One step.** `BEGIN IMMEDIATE` takes the file's only lock for writing before anything is read. So a put may read a
+//!   row, let [`Write::over`] judge, and write what that says. What reads does so in a transaction: it sees one state.
+//! - **Time.** The machine's clock, in a put read while the lock is held. All processes are on this machine.
+//! - **Durable before it is answered.** `synchronous = FULL` syncs the log (WAL) at each commit. WAL lets others read while
+//!   one writes.
+//! - **No thread of the runtime waits for the disk.** A call waits for the connection as a future, and takes it into
+//!   `spawn_blocking` then. Dropped before that, it has done nothing; after it, the transaction goes on to its end. There
+//!   is one writer anyway, so one connection is enough.
+//! - **A namespace** is a file.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Result as Sqlite, TransactionBehavior, params};
+use tokio::sync::Mutex;
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::store::shared::{
+    Answer, Backend, BackendError, GRACE, Guarantee, Kind, Row, ServerId, Token, Write,
+};
+use tower_idempotency::{Fence, RecordId};
+
+/// The records in a file. A handle; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct SqliteBackend {
+    connection: Arc<Mutex<Connection>>,
+}
+
+/// Times are milliseconds since the Unix epoch.
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS idempotency (
+        id BLOB PRIMARY KEY, token BLOB NOT NULL, fence INTEGER NOT NULL, kind INTEGER NOT NULL, session BLOB,
+        until INTEGER, began INTEGER NOT NULL, since INTEGER NOT NULL, expires INTEGER NOT NULL, state BLOB NOT NULL);
+    CREATE INDEX IF NOT EXISTS idempotency_open ON idempotency (began, id) WHERE kind IN (1, 2, 7);
+    CREATE INDEX IF NOT EXISTS idempotency_expires ON idempotency (expires);";
+
+/// There is no server that is started again, nor another one that takes over: what was read stays.
+const SERVER: ServerId = ServerId(0);
+
+impl SqliteBackend {
+    /// Opens the file, and makes it if there is none.
+    ///
+    /// # Errors
+    /// The file can't be opened or written, or is no database.
+    pub fn open(path: impl AsRef<Path>) -> Sqlite<Self> {
+        let connection = Connection::open(path)?;
+        // So long another process may be writing.
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.execute_batch(SCHEMA)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Does `work` where waiting does no harm.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Sqlite<T> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let mut connection = Arc::clone(&self.connection).lock_owned().await;
+        let done = tokio::task::spawn_blocking(move || work(&mut connection)).await;
+        done.map_err(|error| BackendError::Uncertain(error.into()))?.map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::ReadOnly | ErrorCode::DiskFull) => {
+                BackendError::Nothing(error.into())
+            }
+            Some(ErrorCode::TooBig) => BackendError::Never(error.into()),
+            _ => BackendError::Uncertain(error.into()),
+        })
+    }
+}
+
+impl Backend for SqliteBackend {
+    async fn get(&self, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        let ids = ids.to_vec();
+        self.blocking(move |connection| read(&*connection.transaction()?, ids)).await
+    }
+
+    async fn put(&self, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        let writes = writes.to_vec();
+        self.blocking(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let now = now();
+            for write in &writes {
+                if let Some(row) = write.over(there(&transaction, write.id)?.as_ref(), now) {
+                    save(&transaction, &row)?;
+                }
+            }
+            let answer = read(&transaction, writes.iter().map(|write| write.id))?;
+            transaction.commit()?;
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
+        self.blocking(move |connection| {
+            let (now, transaction) = (now(), connection.transaction()?);
+            let (began, id) = after.map_or((-1, Vec::new()), |(began, id)| (number(began), id.as_bytes().to_vec()));
+            let mut select = transaction.prepare_cached(
+                "SELECT * FROM idempotency WHERE kind IN (1, 2, 7) AND (began, id) > (?1, ?2) ORDER BY began, id",
+            )?;
+            let rows = select.query_map(params![began, id], row)?;
+            let rows =
+                rows.filter_map(|found| found.and_then(|found| with_lease(&transaction, found, now)).transpose());
+            let listed = rows.filter(|row| row.as_ref().map_or(true, |row| row.is_listed(now)));
+            Ok(Answer { now, server: SERVER, rows: listed.take(limit).collect::<Sqlite<_>>()? })
+        })
+        .await
+    }
+
+    async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
+        let past = SystemTime::now() - GRACE;
+        let delete = "DELETE FROM idempotency WHERE id IN (SELECT id FROM idempotency WHERE expires <= ?1 LIMIT ?2)";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.blocking(move |connection| connection.execute(delete, params![number(past.into()), limit])).await
+    }
+
+    /// SQLite tells no other process; those who wait read again.
+    fn changes(&self) -> BoxStream<'static, RecordId> {
+        stream::pending().boxed()
+    }
+
+    async fn guarantee(&self) -> Result<Guarantee, BackendError> {
+        let query =
+            "SELECT format('SQLite %s, journal_mode=%s, synchronous=%d', sqlite_version(), journal_mode, synchronous)
+            FROM pragma_journal_mode, pragma_synchronous";
+        let setup = self.blocking(move |connection| connection.query_row(query, [], |columns| columns.get(0))).await?;
+        Ok(Guarantee { setup, loses: vec!["everything, if the disk is lost".to_owned()] })
+    }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn number(time: Timestamp) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The rows as they stand, in the order of the ids.
+fn read(connection: &Connection, ids: impl IntoIterator<Item = RecordId>) -> Sqlite<Answer<Vec<Option<Row>>>> {
+    let now = now();
+    let read = |id| there(connection, id)?.map_or(Ok(None), |found| with_lease(connection, found, now));
+    Ok(Answer { now, server: SERVER, rows: ids.into_iter().map(read).collect::<Sqlite<_>>()? })
+}
+
+/// A row with the lease of its session; `None` past its expiry.
+fn with_lease(connection: &Connection, found: Row, now: Timestamp) -> Sqlite<Option<Row>> {
+    let session = found.session.map_or(Ok(None), |id| there(connection, id))?;
+    Ok(found.read(session.as_ref(), now))
+}
+
+/// The row, past its expiry or not.
+fn there(connection: &Connection, id: RecordId) -> Sqlite<Option<Row>> {
+    connection.prepare_cached("SELECT * FROM idempotency WHERE id = ?1")?.query_row([id.as_bytes()], row).optional()
+}
+
+fn save(connection: &Connection, row: &Row) -> Sqlite<usize> {
+    let (id, session) = (row.id.as_bytes(), row.session.map(|id| *id.as_bytes()));
+    let fence = i64::try_from(row.fence.0).unwrap_or(i64::MAX);
+    let (until, began, since) = (row.until.map(number), number(row.began), number(row.since));
+    let (kind, expires, state) = (row.kind.number(), number(row.expires), &row.state[..]);
+    connection
+        .prepare_cached("REPLACE INTO idempotency VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+        .execute(params![id, row.token.0, fence, kind, session, until, began, since, expires, state])
+}
+
+fn row(columns: &rusqlite::Row<'_>) -> Sqlite<Row> {
+    let time = |time: i64| Timestamp::from_millis(time.unsigned_abs());
+    Ok(Row {
+        id: RecordId::from_bytes(columns.get(0)?),
+        token: Token(columns.get(1)?),
+        fence: Fence(columns.get::<_, i64>(2)?.unsigned_abs()),
+        kind: Kind::of(columns.get(3)?),
+        session: columns.get::<_, Option<[u8; 32]>>(4)?.map(RecordId::from_bytes),
+        lease: None,
+        until: columns.get::<_, Option<i64>>(5)?.map(time),
+        began: time(columns.get(6)?),
+        since: time(columns.get(7)?),
+        expires: time(columns.get(8)?),
+        state: columns.get::<_, Vec<u8>>(9)?.into(),
+    })
+}
