@@ -57,8 +57,8 @@ pub async fn sent_again_keeps_fence_and_stamps<B: Backend>(subject: &Subject<B>)
     }
 }
 
-/// Sent again, a write is written: its durations count from now. An answer that only recognises it would promise what the
-/// database may not have kept.
+/// Sent again, a write is written: its durations count from now. An answer that only recognises it would promise what
+/// the database may not have kept.
 pub async fn sent_again_is_a_write_that_counts_from_now<B: Backend>(subject: &Subject<B>) {
     let advice = "where the row has the write's own token, write the row all the same, with `until` and `expires` from now: the \
                   first write may be lost in a failover, and the answer must stand for one that is not";

@@ -64,8 +64,8 @@ pub async fn batches_in_opposite_order_both_end<B: Backend>(subject: &Subject<B>
     }
 }
 
-/// Four claimers of one id whose claims expire at once, and a sweeper: each claim's fence is above those of all that were
-/// granted before it was sent.
+/// Four claimers of one id whose claims expire at once, and a sweeper: each claim's fence is above those of all that
+/// were granted before it was sent.
 pub async fn fences_grow_through_claims_expiries_and_sweeps<B: Backend>(subject: &Subject<B>) {
     let advice = "take the row's fence into account even past its expiry, and delete no row before its grace is over: a row \
                   that is made anew has a smaller fence";

@@ -100,8 +100,8 @@ pub async fn an_earlier_write_sent_again_is_refused<B: Backend>(subject: &Subjec
     }
 }
 
-/// Calls are dropped, some at once and some under way: the backend can be used as before, and each write, sent again, is
-/// done once.
+/// Calls are dropped, some at once and some under way: the backend can be used as before, and each write, sent again,
+/// is done once.
 pub async fn a_dropped_call_leaves_the_backend_usable<B: Backend>(subject: &Subject<B>) {
     let advice = "give up a connection whose answer nobody read, or read it before the next use; hold no lock that a dropped \
                   future would leave locked";

@@ -28,8 +28,8 @@ async fn listed<B: Backend>(rule: &Rule<'_, B>, limit: usize) -> Vec<Row> {
     }
 }
 
-/// Rows of each kind, with sessions alive, lapsed, ended and absent: the list has those that [`Backend::list`] names, as
-/// `get` reads them.
+/// Rows of each kind, with sessions alive, lapsed, ended and absent: the list has those that [`Backend::list`] names,
+/// as `get` reads them.
 pub async fn list_has_what_operators_see_to_and_nothing_else<B: Backend>(subject: &Subject<B>) {
     let advice = "list the kinds 2 and 7, and the kind 1 where its session's lease or its own `until` is absent or not later \
                   than now; leave out rows past their expiry";

@@ -91,8 +91,8 @@ impl<'a, B: Backend> Rule<'a, B> {
         row
     }
 
-    /// Sends writes, again and again where a row is busy or nothing is known, until each is done or refused. `bears` says
-    /// whether a put may fail meanwhile.
+    /// Sends writes, again and again where a row is busy or nothing is known, until each is done or refused. `bears`
+    /// says whether a put may fail meanwhile.
     pub(super) async fn settled(&self, backend: &B, writes: &[Write], bears: bool) -> Vec<Option<Row>> {
         let mut settled = vec![None; writes.len()];
         let mut open: Vec<usize> = (0..writes.len()).collect();

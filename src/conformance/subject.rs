@@ -53,15 +53,16 @@ impl<B: Backend> Subject<B> {
         self
     }
 
-    /// Lets so much time pass by the database's clock. Without it the suite waits for milliseconds to pass by themselves.
+    /// Lets so much time pass by the database's clock. Without it the suite waits for milliseconds to pass by
+    /// themselves.
     #[must_use]
     pub fn clock(mut self, pass: impl Fn(Duration) + Send + Sync + 'static) -> Self {
         self.clock = Some(Box::new(pass));
         self
     }
 
-    /// Holds back the puts of the backend that the subject was made with, as a proxy between it and the database does: from
-    /// when `hold` is called until what it gives back is called, none arrives. Those of the one
+    /// Holds back the puts of the backend that the subject was made with, as a proxy between it and the database does:
+    /// from when `hold` is called until what it gives back is called, none arrives. Those of the one
     /// [`beside`](Self::beside) it arrive meanwhile. Without both, the suite makes the calls in another order instead.
     #[must_use]
     pub fn held_back_by<R>(mut self, hold: impl Fn() -> R + Send + Sync + 'static) -> Self

@@ -78,11 +78,11 @@ macro_rules! __backend_rules {
 ///
 /// It is given the path of an asynchronous function without arguments that makes the
 /// [`Subject`](crate::conformance::Subject), each time a new one with a database or a namespace of its own if that is
-/// cheap. The function may give an `Option`: where it gives `None`, as there is no server for example, the rule counts as
-/// passed; the function is the one to say so aloud.
+/// cheap. The function may give an `Option`: where it gives `None`, as there is no server for example, the rule counts
+/// as passed; the function is the one to say so aloud.
 ///
-/// The tests are `#[tokio::test]`s; another attribute can be written before the function. Put the macro into a module of
-/// its own:
+/// The tests are `#[tokio::test]`s; another attribute can be written before the function. Put the macro into a module
+/// of its own:
 ///
 /// ```
 /// mod contract {

@@ -75,7 +75,8 @@ pub async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(subject:
     }
 }
 
-/// A released row counts as there for as long as it has not expired: a claim that comes after its own release is refused.
+/// A released row counts as there for as long as it has not expired: a claim that comes after its own release is
+/// refused.
 pub async fn a_released_row_is_not_absent<B: Backend>(subject: &Subject<B>) {
     let advice =
         "don't delete a row because of its kind, and let `Expect::Absent` match only no row, or one past its expiry";

@@ -91,8 +91,8 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// nobody has to call this.
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
-    /// Returns a future that is ready when another process has changed the record of `id` since this call, as far as the
-    /// store hears of it: it may miss a change. An exclusive store's future is never ready.
+    /// Returns a future that is ready when another process has changed the record of `id` since this call, as far as
+    /// the store hears of it: it may miss a change. An exclusive store's future is never ready.
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()>;
 }
 

@@ -4,17 +4,19 @@
 //! processes do, and one line that makes a test of each rule of the contract.
 //!
 //! What SQLite is good for here: several processes on one machine that share a file, such as a service that is started
-//! anew while the old one still runs, or workers beside a server. What it is not good for: more than one machine, as its
-//! locks do not work over network file systems; and many writes at once, as one writer at a time has the whole file.
+//! anew while the old one still runs, or workers beside a server. What it is not good for: more than one machine, as
+//! its locks do not work over network file systems; and many writes at once, as one writer at a time has the whole
+//! file.
 //!
-//! - **One step.** `BEGIN IMMEDIATE` takes the file's only lock for writing before anything is read. So a put may read a
-//!   row, let [`Write::over`] judge, and write what that says. What reads does so in a transaction: it sees one state.
+//! - **One step.** `BEGIN IMMEDIATE` takes the file's only lock for writing before anything is read. So a put may read
+//!   a row, let [`Write::over`] judge, and write what that says. What reads does so in a transaction: it sees one
+//!   state.
 //! - **Time.** The machine's clock, in a put read while the lock is held. All processes are on this machine.
-//! - **Durable before it is answered.** `synchronous = FULL` syncs the log (WAL) at each commit. WAL lets others read while
-//!   one writes.
+//! - **Durable before it is answered.** `synchronous = FULL` syncs the log (WAL) at each commit. WAL lets others read
+//!   while one writes.
 //! - **No thread of the runtime waits for the disk.** A call waits for the connection as a future, and takes it into
-//!   `spawn_blocking` then. Dropped before that, it has done nothing; after it, the transaction goes on to its end. There
-//!   is one writer anyway, so one connection is enough.
+//!   `spawn_blocking` then. Dropped before that, it has done nothing; after it, the transaction goes on to its end.
+//!   There is one writer anyway, so one connection is enough.
 //! - **A namespace** is a file.
 
 use std::path::Path;

@@ -35,8 +35,8 @@ use crate::record::Fence;
 /// [`Uncertain`](BackendError::Uncertain) is sent again, with the same tokens, until its answer is known.
 ///
 /// # Cancel safety
-/// Any future may be dropped at any time; what it was sent for may be done all the same, then or later. A dropped future
-/// must leave the backend usable: a connection that still waits for an answer is given up.
+/// Any future may be dropped at any time; what it was sent for may be done all the same, then or later. A dropped
+/// future must leave the backend usable: a connection that still waits for an answer is given up.
 pub trait Backend: Debug + Send + Sync + 'static {
     /// Reads the rows of `ids`, in their order; `None` for an id that is absent.
     fn get(&self, ids: &[RecordId]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
@@ -56,20 +56,20 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// The database locks rows in the order of their ids, so that two calls can't wait for each other.
     fn put(&self, writes: &[Write]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
 
-    /// Reads at most `limit` rows that operators may have to see to, ordered by [`began`](Row::began) and id, only those
-    /// after `after` in that order:
+    /// Reads at most `limit` rows that operators may have to see to, ordered by [`began`](Row::began) and id, only
+    /// those after `after` in that order:
     /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed);
-    /// - those of the kind [`Running`](Kind::Running) whose [`lease`](Row::lease) or [`until`](Row::until) is absent, or
-    ///   not later than now.
+    /// - those of the kind [`Running`](Kind::Running) whose [`lease`](Row::lease) or [`until`](Row::until) is absent,
+    ///   or not later than now.
     fn list(
         &self,
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
     ) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
 
-    /// Deletes at most `limit` rows that have been past their expiry for [`GRACE`] and says how many it deleted. Without
-    /// that grace, a write that is still on its way could meet a row that was deleted and made anew, with a smaller
-    /// fence.
+    /// Deletes at most `limit` rows that have been past their expiry for [`GRACE`] and says how many it deleted.
+    /// Without that grace, a write that is still on its way could meet a row that was deleted and made anew, with a
+    /// smaller fence.
     fn delete_expired(&self, limit: usize) -> impl Future<Output = Result<usize, BackendError>> + Send;
 
     /// The ids of rows that were written, by any process, as far as the database tells. Some may be missing; then those
@@ -88,8 +88,8 @@ pub const GRACE: Duration = Duration::from_secs(600);
 pub struct Answer<T> {
     /// The database's time, read in the same step as the rows.
     pub now: Timestamp,
-    /// Which start of which server has answered. It changes when the server is started again, and when another one takes
-    /// over.
+    /// Which start of which server has answered. It changes when the server is started again, and when another one
+    /// takes over.
     pub server: ServerId,
     /// What was read.
     pub rows: T,
@@ -200,8 +200,8 @@ pub enum NewFence {
     Keep,
     /// This one.
     Exactly(Fence),
-    /// A new one: the greatest of microseconds since the Unix epoch by the database's clock, one more than the row's, past
-    /// its expiry or not, and one more than this.
+    /// A new one: the greatest of microseconds since the Unix epoch by the database's clock, one more than the row's,
+    /// past its expiry or not, and one more than this.
     Above(Fence),
 }
 

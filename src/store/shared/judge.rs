@@ -1,6 +1,6 @@
-//! The contract of [`Backend`](super::Backend) as functions, for a database that reads a row and writes it in one step of
-//! its own: in a transaction that excludes others, or under a lock. One that compares and sets in its own language does
-//! without.
+//! The contract of [`Backend`](super::Backend) as functions, for a database that reads a row and writes it in one step
+//! of its own: in a transaction that excludes others, or under a lock. One that compares and sets in its own language
+//! does without.
 
 use super::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
 use crate::clock::Timestamp;
@@ -9,8 +9,8 @@ use crate::record::Fence;
 impl Write {
     /// The row that this write makes, at `now`, of the one that is `there`; `None` if it leaves it alone.
     ///
-    /// `there` is the row as the database has it, past its expiry or not; the time is read after the row was locked. The
-    /// [`lease`](Row::lease) of what is made is `None`: [`Row::read`] finds it.
+    /// `there` is the row as the database has it, past its expiry or not; the time is read after the row was locked.
+    /// The [`lease`](Row::lease) of what is made is `None`: [`Row::read`] finds it.
     #[must_use]
     pub fn over(&self, there: Option<&Row>, now: Timestamp) -> Option<Row> {
         let live = there.filter(|row| !row.is_absent(now));

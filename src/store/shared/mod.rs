@@ -4,27 +4,33 @@
 // - `backend.rs`: what a database has to do.
 // - `store.rs`: the store that applications open, and its settings.
 // - `state.rs`: what its handles share, and its tasks.
-// - `step.rs`: one transition: read, decide, compare and set.
+// - `step.rs`: one transition: read, decide, compare and set. `read.rs` and `write.rs` are its ways in and out;
+//   `takeover.rs` has what comes with taking an operation over.
 // - `rows.rs`: rows as records.
 // - `session.rs`: whether this process is alive, and whether others are.
 // - `news.rs`: who is told that a row has changed.
 // - `puts.rs`: writes on their way to the database.
+// - `errors.rs`: what an error of the database means for whoever asked.
 // - `reach.rs`: whether the database can be reached.
 // - `judge.rs`: the same as functions, for a database that leaves the deciding to them.
 // - `memory_backend/`: a database in memory that fails on command, for tests.
 
 mod backend;
+mod errors;
 mod judge;
 #[cfg(feature = "conformance")]
 pub mod memory_backend;
 mod news;
 mod puts;
 mod reach;
+mod read;
 mod rows;
 mod session;
 mod state;
 mod step;
 mod store;
+mod takeover;
+mod write;
 
 pub use backend::{
     Answer, Backend, BackendError, Expect, GRACE, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token,

@@ -18,7 +18,7 @@ impl News {
         let mut told = self.0.entry(id).or_insert_with(|| watch::channel(()).0).subscribe();
         async move {
             if told.changed().await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
         .boxed()

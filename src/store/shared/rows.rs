@@ -133,7 +133,7 @@ impl View<'_> {
         let expires = if is_running { None } else { Some(row.expires) };
         let owner = self.owner(row);
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
-        let record = if is_running && owner == Owner::Nobody { record.lapse(self.lapsed(row)) } else { record };
+        let record = if is_running && owner == Owner::Nobody { record.lapse(lapsed(row)) } else { record };
         record.live(self.now)
     }
 
@@ -150,13 +150,13 @@ impl View<'_> {
     fn is_alive(&self, row: &Row) -> bool {
         [row.lease, row.until].into_iter().all(|end| end.is_some_and(|end| end > self.now))
     }
+}
 
-    /// Since when nobody sees to a row. Nobody knows it of a session that is gone; then it is since the run began.
-    fn lapsed(&self, row: &Row) -> Timestamp {
-        match (row.lease, row.until) {
-            (Some(lease), Some(until)) => lease.min(until),
-            _ => row.since,
-        }
+/// Since when nobody sees to a row. Nobody knows it of a session that is gone; then it is since the run began.
+fn lapsed(row: &Row) -> Timestamp {
+    match (row.lease, row.until) {
+        (Some(lease), Some(until)) => lease.min(until),
+        _ => row.since,
     }
 }
 

@@ -11,11 +11,11 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::backend::{Backend, Guarantee, Row};
+use super::errors::not_put;
 use super::news::News;
 use super::puts::{Puts, Stands};
 use super::reach::Reach;
 use super::session::Renewed;
-use super::step::not_put;
 use crate::key::RecordId;
 use crate::slots::Slots;
 use crate::store::StoreError;

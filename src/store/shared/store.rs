@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backend::{Backend, Guarantee};
+use super::errors::away;
 use super::puts::Puts;
 use super::reach::Reach;
 use super::rows::View;
@@ -26,8 +27,8 @@ use crate::store::error::StoreError;
 /// Keeps records in a database that several processes share, through a [`Backend`].
 ///
 /// A handle; clones share everything. Each opening is a process of its own for the others: it has a session, which it
-/// renews every third of its lease. A process whose lease is over counts as dead, and its runs as interrupted; what they
-/// produce is recorded all the same, unless somebody has taken the operation over or settled it.
+/// renews every third of its lease. A process whose lease is over counts as dead, and its runs as interrupted; what
+/// they produce is recorded all the same, unless somebody has taken the operation over or settled it.
 ///
 /// # Durability
 /// What is answered is as durable as the database makes it: see [`guarantee`](Self::guarantee).
@@ -80,8 +81,8 @@ impl SharedBuilder {
         self
     }
 
-    /// Sets how long a call of the database may take. Then its answer counts as lost, and a write is sent again. Default:
-    /// 2 seconds.
+    /// Sets how long a call of the database may take. Then its answer counts as lost, and a write is sent again.
+    /// Default: 2 seconds.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
         self
@@ -107,7 +108,8 @@ impl SharedBuilder {
         self
     }
 
-    /// Opens the store, and begins this process's session. The store's tasks run in the runtime in which this is called.
+    /// Opens the store, and begins this process's session. The store's tasks run in the runtime in which this is
+    /// called.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the database can't be reached in time, or refuses, or if the lease is too short.
@@ -247,7 +249,7 @@ impl<B: Backend> Records for Shared<B> {
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
-        self.shelf.backend.delete_expired(limit).await.map_err(super::step::away)
+        self.shelf.backend.delete_expired(limit).await.map_err(away)
     }
 
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
@@ -281,7 +283,7 @@ impl<B: Backend> Shelf<B> {
         while found.len() < limit {
             let sent = Instant::now();
             let answer = self.backend.list(cursor, limit).await;
-            let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(super::step::away)?;
+            let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(away)?;
             self.reach.answered(answer.server, answer.now, sent, false, &answer.rows);
             let (own, trusts_leases) = (self.reach.session.own(), self.reach.session.trusts_leases());
             let view = View { own: &own, now: answer.now, trusts_leases };

@@ -14,9 +14,10 @@ macro_rules! faults {
     };
 }
 
-// The seeded faults of the design that a suite can see, each caught by the rule that is meant for it: `SweepsWithoutGrace`,
-// `RecognisesAResendWithoutAWrite`, `CountsFencesPerRow` (it shrinks after deletion), `WritesFencesWithFourteenDigits`,
-// `ComparesTheFence`, `DeletesReleasedRows`. A version that is counted per row can't be: tokens are the writer's.
+// The seeded faults of the design that a suite can see, each caught by the rule that is meant for it:
+// `SweepsWithoutGrace`, `RecognisesAResendWithoutAWrite`, `CountsFencesPerRow` (it shrinks after deletion),
+// `WritesFencesWithFourteenDigits`, `ComparesTheFence`, `DeletesReleasedRows`. A version that is counted per row can't
+// be: tokens are the writer's.
 faults! {
     "a_write_is_done_where_what_it_expects_is_there": IgnoresTheToken,;
     "a_released_row_is_not_absent": DeletesReleasedRows,;

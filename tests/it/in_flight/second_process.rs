@@ -1,5 +1,5 @@
-//! A second process over the same records, played by the test store: what this process's engine makes of it. A run elsewhere is in flight
-//! while its process lives; its duplicates wait for its end.
+//! A second process over the same records, played by the test store: what this process's engine makes of it. A run
+//! elsewhere is in flight while its process lives; its duplicates wait for its end.
 
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::{Reconciled, Resolved};

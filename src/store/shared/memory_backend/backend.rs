@@ -91,8 +91,8 @@ impl MemoryBackend {
         self.way.fail_next(call, fault);
     }
 
-    /// From now on each call suffers a fault at random. What is drawn for the first, the second, … call depends on `seed`
-    /// alone. A fault that was ordered by [`fail_next`](Self::fail_next) goes first.
+    /// From now on each call suffers a fault at random. What is drawn for the first, the second, … call depends on
+    /// `seed` alone. A fault that was ordered by [`fail_next`](Self::fail_next) goes first.
     pub fn fail_at_random(&self, seed: u64, odds: Odds) {
         self.way.fail_at_random(Some((seed, odds)));
     }
@@ -123,8 +123,8 @@ impl MemoryBackend {
         self.way.hold_answers(call)
     }
 
-    /// Cuts the way: calls are refused, and who waits for an answer is told [`Uncertain`](BackendError::Uncertain). Calls
-    /// that are held up stay so, and arrive when they are let go on.
+    /// Cuts the way: calls are refused, and who waits for an answer is told [`Uncertain`](BackendError::Uncertain).
+    /// Calls that are held up stay so, and arrive when they are let go on.
     pub fn cut(&self) {
         self.way.cut(true);
     }

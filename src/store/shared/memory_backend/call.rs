@@ -26,8 +26,8 @@ pub enum Fault {
     LoseCall,
     /// It is done: [`BackendError::Uncertain`](crate::store::shared::BackendError::Uncertain).
     LoseAnswer,
-    /// It is on its way when it is given up, and done at the next
-    /// [`deliver_late`](super::MemoryBackend::deliver_late): [`BackendError::Uncertain`](crate::store::shared::BackendError::Uncertain).
+    /// It is on its way when it is given up, and done at the next [`deliver_late`](super::MemoryBackend::deliver_late):
+    /// [`BackendError::Uncertain`](crate::store::shared::BackendError::Uncertain).
     Late,
     /// It is done and answered, and done once more at the next [`deliver_late`](super::MemoryBackend::deliver_late).
     Double,

@@ -62,8 +62,8 @@ impl MemoryDatabase {
         self.state().is_away = false;
     }
 
-    /// It is started again: another [`ServerId`]. What was done is seen from now on, awaited or not; who awaits it is told
-    /// [`Uncertain`](BackendError::Uncertain). Locks are gone.
+    /// It is started again: another [`ServerId`]. What was done is seen from now on, awaited or not; who awaits it is
+    /// told [`Uncertain`](BackendError::Uncertain). Locks are gone.
     pub fn restart(&self) {
         self.state().restart();
     }
@@ -105,7 +105,8 @@ impl MemoryDatabase {
         self.state().change((namespace.into(), id), None);
     }
 
-    /// Puts a row there as it is, past all rules: one that is damaged, that comes from a backup or from a later release.
+    /// Puts a row there as it is, past all rules: one that is damaged, that comes from a backup or from a later
+    /// release.
     pub fn plant(&self, namespace: &str, row: Row) {
         self.state().change((namespace.into(), row.id), Some(row));
     }

@@ -1,7 +1,8 @@
-//! A database in memory that keeps the contract of [`Backend`](super::Backend) exactly, and fails on command: for tests.
+//! A database in memory that keeps the contract of [`Backend`](super::Backend) exactly, and fails on command: for
+//! tests.
 //!
-//! A [`MemoryBackend`] is one process's way to a [`MemoryDatabase`]; [`beside`](MemoryBackend::beside) gives another's. What
-//! fails is either the way or the database:
+//! A [`MemoryBackend`] is one process's way to a [`MemoryDatabase`]; [`beside`](MemoryBackend::beside) gives another's.
+//! What fails is either the way or the database:
 //!
 //! | what | how |
 //! |---|---|
@@ -17,13 +18,13 @@
 //! | its clock is set | [`ManualClock::jump`](crate::clock::ManualClock::jump) |
 //! | it doesn't tell what was written | [`MemoryDatabase::silence`] |
 //!
-//! It needs no runtime but for random delays, and does nothing by itself, so that a test under tokio's paused clock can tell
-//! the order of everything.
+//! It needs no runtime but for random delays, and does nothing by itself, so that a test under tokio's paused clock can
+//! tell the order of everything.
 
 // What is where:
 // - `backend.rs`: the trait's methods, each sent over the way to the database.
-// - `call.rs`: the calls and the faults; `way.rs`: what happens to a call on its way; `hold.rs`: calls that are held up;
-//   `random.rs`: faults by a seed.
+// - `call.rs`: the calls and the faults; `way.rs`: what happens to a call on its way; `hold.rs`: calls that are held
+//   up; `random.rs`: faults by a seed.
 // - `database.rs`: what a test does to the database; `state.rs`: what the database does; `table.rs`: rows alone.
 
 mod backend;

@@ -41,8 +41,9 @@ pub enum Replication {
     /// At [`replicate`](super::MemoryDatabase::replicate); nothing waits for it. A failover loses what was answered
     /// meanwhile.
     Behind,
-    /// At [`replicate`](super::MemoryDatabase::replicate). A put that was done is neither answered nor seen before, and its
-    /// rows are locked. A [`restart`](super::MemoryDatabase::restart) shows it all the same; a failover loses it then.
+    /// At [`replicate`](super::MemoryDatabase::replicate). A put that was done is neither answered nor seen before, and
+    /// its rows are locked. A [`restart`](super::MemoryDatabase::restart) shows it all the same; a failover loses it
+    /// then.
     Awaited,
 }
 

@@ -1,0 +1,24 @@
+//! What an error of the database means for whoever asked.
+
+use super::backend::BackendError;
+use super::puts::NotPut;
+use crate::store::StoreError;
+
+pub(super) fn late() -> StoreError {
+    StoreError::unavailable("the claim came too late")
+}
+
+pub(super) fn away(error: BackendError) -> StoreError {
+    StoreError::Unavailable { reason: "the database does not answer".to_owned(), source: Some(Box::new(error)) }
+}
+
+/// What a write that was not done means for who asked for it.
+pub(super) fn not_put(error: NotPut) -> StoreError {
+    match error {
+        NotPut::Away(error) | NotPut::Never(error) => {
+            StoreError::Unavailable { reason: error.to_string(), source: None }
+        }
+        NotPut::Late => late(),
+        NotPut::Gone => StoreError::uncertain("the store was closed meanwhile"),
+    }
+}

@@ -1,0 +1,67 @@
+//! Taking an operation over, and what becomes of the outcome of a run that was taken over.
+
+use std::time::Duration;
+
+use super::backend::{Backend, Kind, Row, Write};
+use super::errors::not_put;
+use super::read::Known;
+use super::session;
+use super::state::Shelf;
+use crate::key::RecordId;
+use crate::record::{Completion, Draft, Expiry, Fence, Settlement, State};
+use crate::store::StoreError;
+
+/// How long a disputed outcome is kept.
+const DISPUTED_KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+impl<B: Backend> Shelf<B> {
+    /// Marks the session as dead that a row names, if its lease is over. Returns whether the row may be taken over: not
+    /// if the session was renewed meanwhile.
+    pub(super) async fn bury(&self, row: Option<&Row>) -> Result<bool, StoreError> {
+        let Some(session) = row.and_then(|row| row.session) else { return Ok(true) };
+        if self.reach.session.own().contains(&session) {
+            return Ok(true);
+        }
+        let Known { row: found, now, .. } = self.read(session).await?;
+        // It is gone or dead already, or alive: then it is the run's own bound that is over.
+        let Some(found) = found.filter(|found| found.kind == Kind::Session) else { return Ok(true) };
+        if found.until.is_some_and(|until| until > now) {
+            return Ok(row.and_then(|row| row.until).is_none_or(|until| until <= now));
+        }
+        let write = session::dead(session, found.token);
+        let token = write.token;
+        let stands = self.puts.put(write, None).await.map_err(not_put)?;
+        let is_dead = |row: &Row| row.token == token || row.kind == Kind::Released;
+        Ok(stands.row.as_ref().is_none_or(is_dead))
+    }
+
+    /// Keeps an outcome that is refused because somebody took the operation over or settled it: in a row of its own,
+    /// for operators.
+    pub(super) async fn dispute(&self, completion: &Completion) {
+        let Completion { hold, fingerprint, settlement, .. } = completion;
+        let state = match settlement {
+            Settlement::Outcome(outcome) => State::Completed { outcome: outcome.clone() },
+            Settlement::Consumed { status } => State::Consumed { status: *status },
+        };
+        let (fence, expiry) = (Some(hold.fence), Expiry::In(DISPUTED_KEPT));
+        let (fingerprint, attempt) = (*fingerprint, hold.attempt);
+        let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin: None, state };
+        let id = disputed(hold.id, hold.fence);
+        let write = self.write(id, &draft, None, None).map(|write| Write { kind: Kind::Disputed, ..write });
+        let Some(write) = write else { return };
+        let kept = self.puts.put(write, None).await.is_ok();
+        tracing::error!(
+            target: "tower_idempotency", record_id = hold.id.short(), fence = hold.fence.0, kept,
+            "a run ended after its operation was taken over or settled: its outcome is disputed"
+        );
+    }
+}
+
+/// The id of the row that keeps the disputed outcome of the run with this fence.
+fn disputed(id: RecordId, fence: Fence) -> RecordId {
+    let digest = blake3::Hasher::new_derive_key("tower-idempotency 2026 disputed outcome v1")
+        .update(id.as_bytes())
+        .update(&fence.0.to_le_bytes())
+        .finalize();
+    RecordId::from_bytes(*digest.as_bytes())
+}

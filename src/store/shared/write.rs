@@ -1,0 +1,79 @@
+//! What the protocol wants written, as a write.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::backend::{Backend, Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
+use super::rows;
+use super::state::Shelf;
+use crate::key::RecordId;
+use crate::record::{Draft, Expiry, Record, State};
+
+impl<B: Backend> Shelf<B> {
+    /// The write by which the record becomes what `draft` says. `row` stands there, and is presented as `record`.
+    pub(super) fn write(
+        &self,
+        id: RecordId,
+        draft: &Draft<Bytes>,
+        row: Option<&Row>,
+        record: Option<&Record>,
+    ) -> Option<Write> {
+        let session = draft.owned.map(|_| self.reach.session.id());
+        let is_new = record.is_none();
+        let fence = match draft.fence {
+            None => NewFence::Above(self.reach.floor.get()),
+            Some(fence) if row.is_some_and(|row| row.fence == fence) => NewFence::Keep,
+            Some(fence) => NewFence::Exactly(fence),
+        };
+        let expires = match draft.expiry {
+            // A run that is never ended is interrupted when its bound is over at the latest, and kept from then on.
+            Expiry::Never => NewExpiry::In(match &draft.state {
+                State::Running { interrupted_retention } => {
+                    draft.owned.unwrap_or_default().saturating_add(*interrupted_retention)
+                }
+                _ => GRACE,
+            }),
+            Expiry::In(kept) => NewExpiry::In(kept),
+            Expiry::AtLeast(least) => {
+                let now = self.reach.session.now();
+                let left = record.and_then(|record| record.expires).map_or(Duration::ZERO, |expires| {
+                    Duration::from_millis(expires.as_millis().saturating_sub(now.as_millis()))
+                });
+                let is_as_it_stands = row.map(|row| row.expires) == record.and_then(|record| record.expires);
+                if left >= least && is_as_it_stands { NewExpiry::Keep } else { NewExpiry::In(left.max(least)) }
+            }
+        };
+        let is_question = matches!(draft.expiry, Expiry::AtLeast(_));
+        Some(Write {
+            id,
+            expect: row.map_or(Expect::Absent, |row| Expect::Token(row.token)),
+            token: super::random_token(),
+            fence,
+            kind: rows::kind(&draft.state),
+            session,
+            until: draft.owned,
+            began: if is_new { Stamp::Now } else { Stamp::Keep },
+            since: if is_question { Stamp::Keep } else { Stamp::Now },
+            expires,
+            state: rows::encode(&id, draft)?,
+        })
+    }
+}
+
+/// The write that frees the key. The row is kept for as long as a late claim may still arrive.
+pub(super) fn release(id: RecordId, row: Option<&Row>) -> Write {
+    Write {
+        id,
+        expect: row.map_or(Expect::Absent, |row| Expect::Token(row.token)),
+        token: super::random_token(),
+        fence: NewFence::Keep,
+        kind: Kind::Released,
+        session: None,
+        until: None,
+        began: Stamp::Keep,
+        since: Stamp::Now,
+        expires: NewExpiry::In(GRACE),
+        state: Bytes::new(),
+    }
+}
