@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::commitment::Commitment;
 use crate::key::RecordId;
@@ -75,6 +76,21 @@ impl RunContext {
         match &self.protection {
             Protection::Store(commitment) => commitment.is_over(),
             Protection::None(over) => over.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Returns how long other processes still take this one for alive, whatever happens from now on. `None` for a store
+    /// that this process has alone, where nobody else can take the operation over.
+    ///
+    /// A store that several processes share renews the lease of each every third of its length. If that fails for so
+    /// long that the lease is nearly over, a run is dropped under `Rerun` or with a reconciler, because another process
+    /// may take it over; under `Refuse` it goes on. A handler can look before an effect that it can't take back. A
+    /// process that stands still does not notice it: hand the [`fence`](Self::fence) to what the operation changes.
+    #[must_use]
+    pub fn lease_left(&self) -> Option<Duration> {
+        match &self.protection {
+            Protection::Store(commitment) => commitment.slots.lease.left(),
+            Protection::None(_) => None,
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
@@ -15,6 +16,7 @@ use super::claim::Acquired;
 use super::commitment::{Commitment, Doubt};
 use super::context::{Rerun, RunContext};
 use super::engine::{Engine, Presented, STORE_TIMEOUT, millis};
+use super::policy::{OnInterrupted, Policy};
 use super::reconciler::panic_message;
 use super::verdict::Verdict;
 use crate::record::{Applied, Fence, Hold, Reply, Transition};
@@ -180,9 +182,9 @@ impl<St: Store> Run<St> {
         if fail_open {
             let (run, end) = self.unprotected(work, reply).await;
             if let Ok(Acquired::Run(hold, _)) = claiming.await {
-                // The work ran, though not under this claim.
-                let interrupt = Transition::Interrupt { fence: hold.fence, status: None };
-                let _ = run.engine.store.apply(hold.id, interrupt).await;
+                // The claim was granted after all. The run ends under it.
+                let end = run.engine.judged(&run.presented, end.clone());
+                let _ = run.engine.tell(hold.id, run.engine.ending(&run.presented, &hold, &end)).await;
             }
             return run.end(end);
         }
@@ -200,13 +202,35 @@ impl<St: Store> Run<St> {
         self.engine.fails_open() && !self.known.load(Ordering::Relaxed)
     }
 
+    /// Returns whether another process may run the operation again while this one still does: once the lease of this
+    /// process is over, and if the policy does not refuse.
+    fn may_be_taken_over(&self) -> bool {
+        let Policy { on_interrupted, reconciler, .. } = &self.engine.policy;
+        !self.engine.store.is_exclusive() && (*on_interrupted == OnInterrupted::Rerun || reconciler.is_some())
+    }
+
     /// Calls the work, and returns how it ended, in whatever way, and what its requester is told.
     async fn work<W: Work<T>, T: Send>(&self, work: W, context: RunContext) -> (End, Verdict<T>) {
         self.engine.count(|tally| &tally.runs);
         self.slot.enter(Phase::Running(self.presented.fingerprint));
         let began = Instant::now();
         let working = AssertUnwindSafe(work.start(context)).catch_unwind();
-        let result = within(began.checked_add(self.engine.policy.max_run), working).await;
+        let working = within(began.checked_add(self.engine.policy.max_run), working);
+        let result = if self.may_be_taken_over() {
+            match Box::pin(select(Box::pin(working), pin!(self.engine.store.slots().lease.nearly_over()))).await {
+                Either::Left((result, _)) => result,
+                Either::Right(((), _)) => {
+                    let record_id = self.presented.id.short();
+                    tracing::error!(
+                        target: "tower_idempotency", record_id,
+                        "the handler is dropped: the lease of this process is not renewed, and another one may run it again"
+                    );
+                    return (End::Unknown { status: None }, Verdict::Interrupted);
+                }
+            }
+        } else {
+            working.await
+        };
         self.span.record("ran_ms", millis(began.elapsed()));
         let record_id = self.presented.id.short();
         match result {

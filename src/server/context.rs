@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{Extensions, Uri};
@@ -131,6 +132,12 @@ impl IdempotencyContext {
     #[must_use]
     pub fn is_protected(&self) -> bool {
         self.fence() != Fence(0)
+    }
+
+    /// How long other processes still take this one for alive: see [`RunContext::lease_left`].
+    #[must_use]
+    pub fn lease_left(&self) -> Option<Duration> {
+        self.run.lease_left()
     }
 
     /// Whether the operation may have run before.

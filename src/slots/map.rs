@@ -7,6 +7,7 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use tokio::sync::{Notify, watch};
 
+use super::lease::Lease;
 use super::phase::Phase;
 use super::remembered::Remembered;
 use super::tally::Tally;
@@ -24,6 +25,8 @@ pub struct Slots {
     pub(crate) remembered: Remembered,
     // The runs of other processes for which duplicates wait here.
     pub(super) elsewhere: DashMap<RecordId, Place, RandomState>,
+    // Until when other processes take this one for alive.
+    pub(crate) lease: Lease,
     pub(super) live: AtomicUsize,
     // How many ends the store is still being told.
     retrying: AtomicUsize,

@@ -15,6 +15,7 @@
 //! `tally.rs` counts.
 
 mod elsewhere;
+mod lease;
 mod map;
 mod phase;
 mod remembered;

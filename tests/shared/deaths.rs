@@ -5,7 +5,7 @@ use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 
-use crate::common::lab::{Gate, Lab, post, settle};
+use crate::common::lab::{Gate, Lab, post};
 use crate::world::{Effects, LEASE, two};
 
 /// A process whose run stands at the gate and that is cut off from the database; the other process; the run.
@@ -52,7 +52,7 @@ async fn the_run_of_a_dead_process_is_in_flight_until_its_lease_is_over_and_then
 
 #[tokio::test(start_paused = true)]
 async fn under_rerun_the_run_of_a_dead_process_is_taken_over_and_its_late_outcome_is_disputed() {
-    let cut = cut(OnInterrupted::Rerun).await;
+    let cut = cut(OnInterrupted::Refuse).await;
     let elsewhere = cut.elsewhere(OnInterrupted::Rerun);
     tokio::time::sleep(LEASE).await;
     assert_eq!(elsewhere.post("k", "a").await.text(), "effect 2");
@@ -131,17 +131,46 @@ async fn a_process_that_was_marked_dead_goes_on_under_another_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_closes_its_store_leaves_no_lease_to_be_waited_for() {
+    let [(here, one), _] = two().await;
+    let server = Effects::default().server(&one, OnInterrupted::Refuse);
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    one.close().await.unwrap();
+    assert_eq!(here.database().rows("").iter().filter(|row| row.kind == Kind::Session).count(), 1, "the other's");
+    assert_eq!(server.post("new", "a").await.problem(), "store-unavailable");
+}
+
+// "Drain never ends the claim of a handler that still runs." A seeded fault: the session ends, whatever runs.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_closed_ends_no_claim_of_a_handler_that_still_runs() {
     let [(_, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     let server = effects.behind(IdempotencyLayer::new(one.clone()), &gate);
     let run = server.spawn(post("k", "a"));
     gate.arrival().await;
     one.close().await.unwrap();
-    let elsewhere = effects.server(&other, OnInterrupted::Refuse);
-    assert_eq!(elsewhere.post("k", "a").await.problem(), "outcome-unknown");
-    assert_eq!(server.post("new", "a").await.problem(), "store-unavailable");
-    run.abort();
-    settle().await;
+    let open = Gate::default();
+    open.open();
+    let layer = IdempotencyLayer::new(other).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
+    let elsewhere = effects.behind(layer, &open);
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "and its outcome is recorded");
+    assert!(elsewhere.post("k", "a").await.is_replay());
+    assert_eq!(effects.count(), 1);
+}
+
+// A seeded fault: nobody drops the handler.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_others_may_run_again_is_dropped_before_its_lease_ends_and_one_that_is_refused_goes_on() {
+    for (policy, goes_on) in [(OnInterrupted::Rerun, false), (OnInterrupted::Refuse, true)] {
+        let cut = cut(policy).await;
+        tokio::time::sleep(LEASE).await;
+        assert_eq!(cut.run.is_finished() || !goes_on, !goes_on, "{policy:?}");
+        cut.here.mend();
+        cut.gate.open();
+        let answer = cut.run.await.unwrap();
+        assert_eq!(answer.status.is_success(), goes_on, "{policy:?} {answer:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,8 +35,7 @@ async fn while_the_database_is_away_new_keys_are_refused_and_nothing_runs() {
 async fn an_outage_of_a_minute_costs_no_living_run_its_right() {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
-    let run =
-        effects.behind(IdempotencyLayer::new(one).on_interrupted(OnInterrupted::Rerun), &gate).spawn(post("k", "a"));
+    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     let layer = IdempotencyLayer::new(other).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
     let elsewhere = effects.behind(layer, &gate);

@@ -38,7 +38,7 @@ use crate::record::Fence;
 /// Any future may be dropped at any time; what it was sent for may be done all the same, then or later. A dropped
 /// future must leave the backend usable: a connection that still waits for an answer is given up.
 pub trait Backend: Debug + Send + Sync + 'static {
-    /// Reads the rows of `ids`, in their order; `None` for an id that is absent.
+    /// Reads the rows of `ids`, in their order; `None` for an id that is absent. There may be no ids.
     fn get(&self, ids: &[RecordId]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
 
     /// Does each of `writes`, or leaves its row alone, and reads the rows as they stand then, in the order of the
@@ -51,13 +51,18 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// - the row is there, and has the write's own token: the write was sent before.
     ///
     /// Otherwise nothing is changed. So a write was done if the row that is returned has its token. A row that has the
-    /// expected token and not the write's was *busy*: something else has it locked. The write may be sent again then.
+    /// expected token and not the write's was *busy*: something else has it locked. So was a row that is absent though
+    /// [`Expect::Absent`] was expected. The write may be sent again then.
+    ///
+    /// A write that is sent again counts from now: its `until` and its `expires` do, and not its fence and its stamps.
+    /// A write's own token in a row past its expiry makes no difference: the row is absent. No writes at all may be
+    /// put, to ask for the time.
     ///
     /// The database locks rows in the order of their ids, so that two calls can't wait for each other.
     fn put(&self, writes: &[Write]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
 
-    /// Reads at most `limit` rows that operators may have to see to, ordered by [`began`](Row::began) and id, only
-    /// those after `after` in that order:
+    /// Reads at most `limit` rows that operators may have to see to, ordered by [`began`](Row::began), in whole
+    /// milliseconds, and id. It reads only those after `after` in that order:
     /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed);
     /// - those of the kind [`Running`](Kind::Running) whose [`lease`](Row::lease) or [`until`](Row::until) is absent,
     ///   or not later than now.
@@ -67,9 +72,9 @@ pub trait Backend: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
 
-    /// Deletes at most `limit` rows that have been past their expiry for [`GRACE`] and says how many it deleted.
-    /// Without that grace, a write that is still on its way could meet a row that was deleted and made anew, with a
-    /// smaller fence.
+    /// Deletes at most `limit` rows that have been past their expiry for [`GRACE`], of this namespace or of all, and
+    /// returns how many it deleted. Without that grace, a write that is still on its way could meet a row that was
+    /// deleted and made anew, with a smaller fence.
     fn delete_expired(&self, limit: usize) -> impl Future<Output = Result<usize, BackendError>> + Send;
 
     /// The ids of rows that were written, by any process, as far as the database tells. Some may be missing; then those
@@ -95,7 +100,8 @@ pub struct Answer<T> {
     pub rows: T,
 }
 
-/// Which start of which server has answered: a number that is another one after each start.
+/// Which start of which server has answered: a number that is another one after each start. It may stay the same if a
+/// start never shows what was not durable before it, as with a database in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ServerId(pub u64);
 
@@ -201,7 +207,8 @@ pub enum NewFence {
     /// This one.
     Exactly(Fence),
     /// A new one: the greatest of microseconds since the Unix epoch by the database's clock, one more than the row's,
-    /// past its expiry or not, and one more than this.
+    /// past its expiry or not, and one more than this. Fences are kept to the digit up to 2⁶³ − 1, and counted on
+    /// exactly at least up to 2⁵³.
     Above(Fence),
 }
 
@@ -219,7 +226,7 @@ pub enum Stamp {
 pub enum NewExpiry {
     /// As it stands. An absent row is written with [`In`](Self::In) only.
     Keep,
-    /// So long from now.
+    /// So long from now. A row that expires before the answer is made is answered as absent.
     In(Duration),
 }
 

@@ -79,6 +79,11 @@ impl Session {
         Self { lease, state: Mutex::new(state) }
     }
 
+    /// How long a session lives without a renewal.
+    pub(super) fn lease(&self) -> Duration {
+        self.lease
+    }
+
     /// The time between two renewals.
     pub(super) fn period(&self) -> Duration {
         self.lease / 3

@@ -68,7 +68,11 @@ impl<B: Backend> Shelf<B> {
             let renewal = self.reach.session.renewal();
             let Stands { row, sent, .. } = self.puts.put(renewal.clone(), None).await.map_err(not_put)?;
             match self.reach.session.renewed(&renewal, row.as_ref(), sent) {
-                Renewed::Yes => return Ok(()),
+                Renewed::Yes => {
+                    let lease = self.reach.session.lease();
+                    self.slots.lease.hold(sent + lease, lease / 6);
+                    return Ok(());
+                }
                 Renewed::Dead => tracing::error!(
                     target: "tower_idempotency",
                     "another process took this one for dead, as its lease was not renewed in time; runs of this process \

@@ -81,7 +81,12 @@ impl<B: Backend> Shelf<B> {
                 return Ok(self.done(id, done, draft, reply));
             }
             self.held.remove(&id);
-            if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
+            let is_busy = match (&row, expected) {
+                (Some(row), Expect::Token(token)) => row.token == token,
+                (None, Expect::Absent) => true,
+                _ => false,
+            };
+            if is_busy {
                 tokio::time::sleep(BUSY.mul_f64(jitter())).await;
             }
             known = Known { row, now: answer.now, server: Some(answer.server) };

@@ -222,7 +222,10 @@ impl<B: Backend> Records for Shared<B> {
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
         let (reply, applied) = oneshot::channel();
         let is_claim = transition.claim().is_some();
-        let refused = if self.is_closed() {
+        // Runs that go on may still say how they ended.
+        let ends =
+            matches!(transition, Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. });
+        let refused = if self.is_closed() && !ends {
             Some(closed())
         } else if is_claim && !self.shelf.reach.admits() {
             Some(StoreError::unavailable("the database does not answer"))
@@ -263,7 +266,8 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        if !self.shelf.is_closed.swap(true, Ordering::SeqCst) {
+        let was_open = !self.shelf.is_closed.swap(true, Ordering::SeqCst);
+        if was_open && self.shelf.slots.live() == 0 {
             self.shelf.end().await;
         }
         Ok(())

@@ -10,6 +10,9 @@ use super::state::Shelf;
 use crate::key::RecordId;
 use crate::record::{Draft, Expiry, Record, State};
 
+/// The shortest time that a row is kept: a row that expires at once would look as if it was not written.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 impl<B: Backend> Shelf<B> {
     /// The write by which the record becomes what `draft` says. `row` stands there, and is presented as `record`.
     pub(super) fn write(
@@ -34,7 +37,7 @@ impl<B: Backend> Shelf<B> {
                 }
                 _ => GRACE,
             }),
-            Expiry::In(kept) => NewExpiry::In(kept),
+            Expiry::In(kept) => NewExpiry::In(kept.max(SHORTEST)),
             Expiry::AtLeast(least) => {
                 let now = self.reach.session.now();
                 let left = record.and_then(|record| record.expires).map_or(Duration::ZERO, |expires| {
