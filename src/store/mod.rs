@@ -13,6 +13,7 @@
 // - `memory.rs`, `test.rs`: the stores in memory; the second, over the first, fails and crashes on command.
 // - `embedded/`: the room of all engines on one machine: one writer, durable before it answers.
 // - `sled_engine/`: sled in that room, and the store that applications open.
+// - `shared/`: what a database of several processes has to do; `postgres/`: PostgreSQL does it.
 // - `erased.rs`: one of them, chosen at run time.
 
 pub(crate) mod contract;
@@ -22,6 +23,8 @@ mod erased;
 mod error;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "shared")]
 pub mod shared;
 #[cfg(feature = "sled")]
