@@ -15,6 +15,7 @@
 // - `memory.rs`, `test.rs`: the stores in memory. The second wraps the first, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`: sled as an embedded engine, and the store that applications open.
+// - `shared/`: the protocol over any database that compares and sets; `postgres/`: PostgreSQL as such a database.
 // - `erased.rs`: any of the stores, chosen at run time.
 
 #[cfg(any(feature = "sled", feature = "shared"))]
@@ -26,6 +27,8 @@ mod erased;
 mod error;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "shared")]
 pub mod shared;
 #[cfg(feature = "sled")]

@@ -1,0 +1,137 @@
+//! The calls.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+
+use super::guarantee::{Setup, guarantee};
+use super::listen::News;
+use super::notify::Notifier;
+use super::pool::Pool;
+use super::row::answer;
+use super::types::Time;
+use super::write::{Arrays, Parameters, millis};
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::store::shared::{Answer, Backend, BackendError, GRACE, Guarantee, Kind, Row, Write};
+
+/// A PostgreSQL database, 13 or later.
+///
+/// Its table must be there: [`PostgresBackendBuilder::migrate`](super::PostgresBackendBuilder::migrate) makes it.
+pub struct PostgresBackend {
+    pub(super) pool: Pool,
+    pub(super) namespace: String,
+    pub(super) notifier: Notifier,
+    pub(super) news: Arc<News>,
+    // They end with the backend.
+    pub(super) _tasks: [Task; 2],
+}
+
+/// A task that is ended when this is dropped.
+pub(super) struct Task(pub(super) tokio::task::JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl fmt::Debug for PostgresBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBackend").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Backend for PostgresBackend {
+    async fn get(&self, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let connection = self.pool.take().await?;
+        let prepared = connection.prepared.as_ref().map(|prepared| &prepared.get);
+        let query = &self.pool.connector().queries.get;
+        let found = query.ask(&connection.client, prepared, &[&self.namespace, &bytes]).await;
+        let system = connection.system;
+        let mut found = answer(&connection.done(found)?, system)?;
+        // Without ids there is a row with the time alone.
+        found.rows.truncate(ids.len());
+        Ok(found)
+    }
+
+    async fn put(&self, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        if writes.is_empty() {
+            return self.get(&[]).await;
+        }
+        let namespace = self.namespace.as_str();
+        let queries = &self.pool.connector().queries;
+        let (columns, system) = if let [write] = writes {
+            let parameters = Parameters::of(write)?;
+            let connection = self.pool.take().await?;
+            let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put_one);
+            let asked = queries.put_one.ask(&connection.client, prepared, &parameters.alone(&namespace)).await;
+            let system = connection.system;
+            (connection.done(asked)?, system)
+        } else {
+            let arrays = Arrays::of(writes)?;
+            let connection = self.pool.take().await?;
+            let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put);
+            let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace)).await;
+            let system = connection.system;
+            (connection.done(asked)?, system)
+        };
+        let answer = answer(&columns, system)?;
+        self.tell(writes, &answer.rows);
+        Ok(answer)
+    }
+
+    async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
+        // No row is at the epoch, or before it.
+        let (began, id) = match &after {
+            Some((began, id)) => (*began, id.as_bytes().as_slice()),
+            None => (Timestamp::from_millis(0), [].as_slice()),
+        };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let connection = self.pool.take().await?;
+        let query = &self.pool.connector().queries.list;
+        let found = query.ask(&connection.client, None, &[&self.namespace, &Time(began), &id, &limit]).await;
+        let system = connection.system;
+        let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
+        Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
+    }
+
+    async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let connection = self.pool.take().await?;
+        let query = &self.pool.connector().queries.delete_expired;
+        let deleted = query.ask(&connection.client, None, &[&self.namespace, &millis(GRACE), &limit]).await;
+        let deleted = deleted.and_then(|rows| rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0)));
+        Ok(usize::try_from(connection.done(deleted)?).unwrap_or(0))
+    }
+
+    fn changes(&self) -> BoxStream<'static, RecordId> {
+        self.news.stream()
+    }
+
+    async fn guarantee(&self) -> Result<Guarantee, BackendError> {
+        let connection = self.pool.take().await?;
+        let asked = self.pool.connector().queries.setup.ask(&connection.client, None, &[]).await;
+        let setup = asked.and_then(|rows| rows.first().map(Setup::read).transpose());
+        let setup = connection.done(setup)?;
+        Ok(setup.map_or_else(
+            || Guarantee { setup: String::new(), loses: Vec::new() },
+            |setup| guarantee(&setup, self.news.arrival()),
+        ))
+    }
+}
+
+impl PostgresBackend {
+    /// Tells which of the writes were done, as far as anybody may wait for them: nobody waits for a run to begin, or for
+    /// a session.
+    fn tell(&self, writes: &[Write], rows: &[Option<Row>]) {
+        for (write, row) in writes.iter().zip(rows) {
+            let done = row.as_ref().is_some_and(|row| row.token == write.token);
+            if done && !matches!(write.kind, Kind::Running | Kind::Session) {
+                self.notifier.tell(write.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What can be chosen about a database.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, TargetSessionAttrs};
+
+use super::backend::PostgresBackend;
+use super::connect::Tls;
+use super::error::PostgresError;
+use super::schema::Schema;
+
+/// The longest namespace, in bytes.
+const NAMESPACE: usize = 255;
+
+/// Connects to a PostgreSQL database: see [`PostgresBackend::builder`].
+#[derive(Clone)]
+#[must_use = "it does nothing until it is opened"]
+pub struct PostgresBackendBuilder {
+    pub(super) config: Config,
+    pub(super) tls: Tls,
+    pub(super) schema: Schema,
+    pub(super) namespace: String,
+    pub(super) connections: usize,
+    pub(super) statement_timeout: Duration,
+    pub(super) wait_for_connection: Duration,
+    pub(super) tried_for: Duration,
+    pub(super) pooler: bool,
+}
+
+/// Without the password.
+impl fmt::Debug for PostgresBackendBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBackendBuilder")
+            .field("hosts", &self.config.get_hosts())
+            .field("database", &self.config.get_dbname())
+            .field("user", &self.config.get_user())
+            .field("schema", &self.schema.to_string())
+            .field("namespace", &self.namespace)
+            .field("connections", &self.connections)
+            .field("pooler", &self.pooler)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PostgresBackend {
+    /// Connects to the database of `url`, such as `postgres://user:password@host/database`.
+    ///
+    /// # Errors
+    /// [`PostgresError::Url`], which does not repeat the URL.
+    pub fn from_url(url: &str) -> Result<PostgresBackendBuilder, PostgresError> {
+        let config: Config = url.parse().map_err(|_| PostgresError::Url)?;
+        // A password with an `@` in it that was not encoded ends up in the host's name, and would be logged with it.
+        let strange =
+            |host: &Host| matches!(host, Host::Tcp(name) if name.contains(['@', ':', '/']) && !is_address(name));
+        if config.get_hosts().iter().any(strange) {
+            return Err(PostgresError::Url);
+        }
+        Ok(Self::builder(config))
+    }
+
+    /// Connects as `config` says. Where it has several hosts, one that takes writes is looked for.
+    pub fn builder(mut config: Config) -> PostgresBackendBuilder {
+        if config.get_application_name().is_none() {
+            config.application_name("tower-idempotency");
+        }
+        if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1
+            && config.get_target_session_attrs() == TargetSessionAttrs::Any
+        {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        PostgresBackendBuilder {
+            config,
+            tls: Tls::default(),
+            schema: Schema::default(),
+            namespace: "default".to_owned(),
+            connections: 4,
+            statement_timeout: Duration::from_millis(1500),
+            wait_for_connection: Duration::from_millis(1500),
+            tried_for: Duration::from_secs(10),
+            pooler: false,
+        }
+    }
+}
+
+/// IPv6 has colons.
+fn is_address(name: &str) -> bool {
+    name.parse::<std::net::IpAddr>().is_ok()
+}
+
+impl PostgresBackendBuilder {
+    /// Which rows are this service's, in a table that it may share with others: rows of two namespaces never meet.
+    /// `default` unless it is set; 255 bytes at most.
+    ///
+    /// # Errors
+    /// [`PostgresError::Option`] for a name that is empty, too long or has a zero byte.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Result<Self, PostgresError> {
+        let wrong = |reason| Err(PostgresError::Option { option: "the namespace", reason });
+        self.namespace = namespace.into();
+        match self.namespace.len() {
+            0 => wrong("empty"),
+            1..=NAMESPACE if self.namespace.contains('\0') => wrong("a text with a zero byte"),
+            1..=NAMESPACE => Ok(self),
+            _ => wrong("longer than 255 bytes"),
+        }
+    }
+
+    /// In which schema of the database the table is: `idempotency` unless it is set. Lower-case letters, digits and
+    /// underscores.
+    ///
+    /// # Errors
+    /// [`PostgresError::Option`] for another name.
+    pub fn schema(mut self, name: &str) -> Result<Self, PostgresError> {
+        self.schema = Schema::new(name)?;
+        Ok(self)
+    }
+
+    /// How many connections calls share: 4 unless it is set, 1 at least. Two more tell and hear which rows were written.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// How long the database may take for a statement: 1.5 s unless it is set. It bounds how late a write may come; have
+    /// it below the time after which the caller gives up.
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout = timeout;
+        self
+    }
+
+    /// How long a call waits for a connection: for one that is free, and for a new one to be made. 1.5 s unless it is set.
+    pub fn wait_for_connection(mut self, wait: Duration) -> Self {
+        self.wait_for_connection = wait;
+        self
+    }
+
+    /// For how long a database that is away is tried at start: 10 s unless it is set.
+    pub fn tried_for(mut self, duration: Duration) -> Self {
+        self.tried_for = duration;
+        self
+    }
+
+    /// A pooler in transaction mode, such as PgBouncer, stands between: no statement is prepared, and nothing is set for
+    /// a connection.
+    ///
+    /// Then have the role time out by itself: `ALTER ROLE … SET statement_timeout = '1500ms'`. The pooler swallows
+    /// notifications, so those who wait for a run on another server find its end by polling.
+    pub fn behind_pooler(mut self) -> Self {
+        self.pooler = true;
+        self
+    }
+
+    /// Over TLS, as `config` says; whether it must be is said by the URL's `sslmode`.
+    #[cfg(feature = "postgres-rustls")]
+    pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
+        self.tls = Tls::rustls(config);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_stands_in_an_error_or_a_debug_output() {
+        let secret = "s3cr3t";
+        let fine = PostgresBackend::from_url(&format!("postgres://u:{secret}@localhost/d")).unwrap();
+        assert!(!format!("{fine:?}").contains(secret));
+        for url in [
+            format!("postgres://u:x@{secret}@localhost/d"),
+            format!("postgres://u:{secret}@localhost:port/d"),
+            format!("host=localhost password={secret} {secret}=1"),
+            format!("host=localhost password=x {secret}"),
+            format!("postgres://u:x/{secret}@{secret}:{secret}/d"),
+        ] {
+            let error = PostgresBackend::from_url(&url).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains(secret), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_one_to_255_bytes() {
+        let builder = || PostgresBackend::builder(Config::new());
+        assert!(builder().namespace("payments").is_ok());
+        for wrong in [String::new(), "a\0b".to_owned(), "n".repeat(256)] {
+            assert!(builder().namespace(wrong).is_err());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! One connection to the database.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{join, try_join3};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Notification, Statement};
+
+use super::builder::PostgresBackendBuilder;
+use super::queries::Queries;
+
+/// With TLS or without.
+#[derive(Clone, Default)]
+pub(super) enum Tls {
+    #[default]
+    Without,
+    #[cfg(feature = "postgres-rustls")]
+    Rustls(tokio_postgres_rustls::MakeRustlsConnect),
+}
+
+#[cfg(feature = "postgres-rustls")]
+impl Tls {
+    pub(super) fn rustls(config: rustls::ClientConfig) -> Self {
+        Self::Rustls(tokio_postgres_rustls::MakeRustlsConnect::new(config))
+    }
+}
+
+/// Makes connections.
+pub(super) struct Connector {
+    config: Config,
+    tls: Tls,
+    pub(super) queries: Queries,
+    /// No statement is prepared, and nothing is set for a connection.
+    pooler: bool,
+    statement_timeout: Duration,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Calls, with statements that are prepared.
+    Calls,
+    /// To tell and to hear which rows were written.
+    News,
+    /// To make the tables: may take long.
+    Migration,
+}
+
+/// A connection. When it is dropped, the socket is closed at once, whatever is under way.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) prepared: Option<Prepared>,
+    /// The same for each connection to a server: which database cluster it is.
+    pub(super) system: u64,
+    /// The server has said that it did not wait for its standbys, though it answered that it has committed.
+    unconfirmed: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+/// Statements that the server knows already.
+pub(super) struct Prepared {
+    pub(super) put: Statement,
+    pub(super) put_one: Statement,
+    pub(super) get: Statement,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Connection {
+    /// Whether a commit was answered without its standbys, since this was asked last.
+    pub(super) fn take_unconfirmed(&self) -> bool {
+        self.unconfirmed.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Connector {
+    pub(super) fn new(builder: &PostgresBackendBuilder) -> Self {
+        let mut config = builder.config.clone();
+        // A listener on a server that is gone would not notice for hours.
+        if config.get_keepalives_idle() >= Duration::from_secs(7200) {
+            config.keepalives_idle(Duration::from_secs(10));
+            config.keepalives_interval(Duration::from_secs(5));
+            config.keepalives_retries(3);
+        }
+        Self {
+            config,
+            tls: builder.tls.clone(),
+            queries: Queries::new(&builder.schema),
+            pooler: builder.pooler,
+            statement_timeout: builder.statement_timeout,
+        }
+    }
+
+    /// Connects. Notifications go to `notifications`, if they are wanted.
+    pub(super) async fn connect(
+        &self,
+        what_for: Use,
+        notifications: Option<mpsc::UnboundedSender<Notification>>,
+    ) -> Result<Connection, Error> {
+        let config = self.config_for(what_for);
+        let unconfirmed = Arc::new(AtomicBool::new(false));
+        let (client, task) = match &self.tls {
+            Tls::Without => {
+                let (client, connection) = config.connect(NoTls).await?;
+                (client, tokio::spawn(drive(connection, Arc::clone(&unconfirmed), notifications)))
+            }
+            #[cfg(feature = "postgres-rustls")]
+            Tls::Rustls(tls) => {
+                let (client, connection) = config.connect(tls.clone()).await?;
+                (client, tokio::spawn(drive(connection, Arc::clone(&unconfirmed), notifications)))
+            }
+        };
+        let mut connection = Connection { client, prepared: None, system: 0, unconfirmed, task };
+        if what_for == Use::Calls {
+            let (system, prepared) = join(system(&connection.client), self.prepare(&connection.client)).await;
+            connection.system = system?;
+            connection.prepared = prepared?;
+        }
+        Ok(connection)
+    }
+
+    async fn prepare(&self, client: &Client) -> Result<Option<Prepared>, Error> {
+        if self.pooler {
+            return Ok(None);
+        }
+        let Queries { put, put_one, get, .. } = &self.queries;
+        let (put, put_one, get) = try_join3(put.prepare(client), put_one.prepare(client), get.prepare(client)).await?;
+        Ok(Some(Prepared { put, put_one, get }))
+    }
+
+    /// The configuration, with the settings that hold for the connection: whatever the role has.
+    fn config_for(&self, what_for: Use) -> Config {
+        let mut config = self.config.clone();
+        if self.pooler {
+            return config;
+        }
+        let mut options = config.get_options().unwrap_or_default().to_owned();
+        // Statements that share a snapshot would not see what made one of them do nothing.
+        options.push_str(" -c default_transaction_isolation=read\\ committed");
+        if what_for == Use::Migration {
+            options.push_str(" -c statement_timeout=60s -c lock_timeout=60s");
+        } else {
+            // Plans that don't depend on how large the table was when they were made.
+            options
+                .push_str(" -c jit=off -c enable_seqscan=off -c plan_cache_mode=force_generic_plan -c lock_timeout=1s");
+            options.push_str(&format!(" -c statement_timeout={}", self.statement_timeout.as_millis().max(1)));
+        }
+        config.options(options);
+        config
+    }
+}
+
+/// Which cluster this is; 0 where the role may not know.
+async fn system(client: &Client) -> Result<u64, Error> {
+    match client.query_typed_one("SELECT system_identifier FROM pg_catalog.pg_control_system()", &[]).await {
+        Ok(row) => Ok(row.try_get::<_, i64>(0)?.cast_unsigned()),
+        Err(error) if error.code().is_some_and(|code| code.code().starts_with("42")) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Moves bytes until the connection ends.
+async fn drive<S, T>(
+    mut connection: tokio_postgres::Connection<S, T>,
+    unconfirmed: Arc<AtomicBool>,
+    notifications: Option<mpsc::UnboundedSender<Notification>>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        match message {
+            // "canceling wait for synchronous replication": committed here, and nowhere else. The text depends on the
+            // server's language, the name of its function does not.
+            Ok(AsyncMessage::Notice(notice)) if notice.routine() == Some("SyncRepWaitForLSN") => {
+                // It comes before the end of its statement's answer, on the same task: the caller sees it.
+                unconfirmed.store(true, Ordering::Relaxed);
+            }
+            Ok(AsyncMessage::Notification(notification)) => {
+                // Nobody listens any more: the connection ends soon.
+                let _ = notifications.as_ref().is_some_and(|listener| listener.send(notification).is_err());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                // The calls that wait get errors of their own.
+                tracing::debug!(target: "tower_idempotency", %error, "a connection to the database has ended");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What an error says of what was done.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use tokio_postgres::Error;
+
+use crate::store::shared::BackendError;
+
+/// A database could not be used at start. Its rows are as they were.
+///
+/// No variant has a password in it, nor the URL.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// The URL can't be read. The operator is at fault.
+    #[error(
+        "the database's URL can't be read; expected postgres://user:password@host:port/database, with all characters but \
+         letters and digits percent-encoded in its parts"
+    )]
+    Url,
+    /// An option has a value that it can't have.
+    #[error("{option} is {reason}")]
+    Option {
+        /// Which option.
+        option: &'static str,
+        /// What is wrong with its value.
+        reason: &'static str,
+    },
+    /// The database can't be reached.
+    #[error("the database is away: it was tried for {} s: {reason}", waited.as_secs())]
+    Away {
+        /// For how long it was tried.
+        waited: Duration,
+        /// What went wrong the last time.
+        reason: String,
+    },
+    /// The database has refused, and will refuse again.
+    #[error("the database has refused: {reason}")]
+    Refused {
+        /// What it says.
+        reason: String,
+    },
+    /// The tables and functions are missing, or those of an older release.
+    #[error(
+        "the schema {schema} of the database has {}; run `PostgresBackendBuilder::migrate()` once, or its schema.sql by hand",
+        match found { None => "no table of this crate".to_owned(), Some(found) => format!("version {found}, and {needed} is needed") }
+    )]
+    Schema {
+        /// Where they were looked for.
+        schema: String,
+        /// Their version, if they are there.
+        found: Option<i32>,
+        /// The version that is needed.
+        needed: i32,
+    },
+}
+
+/// An error of a call, in words: what the database says, without details that name values of a row.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Said(pub(super) String);
+
+/// An error in words.
+pub(super) fn words(error: &Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        let hint = if is_schema_missing(said.code().code()) {
+            "; are the table and the functions there? `PostgresBackendBuilder::migrate()` makes them"
+        } else {
+            ""
+        };
+        return format!("{}: {} ({}){hint}", said.severity(), said.message(), said.code().code());
+    }
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// No table, no function, no schema.
+pub(super) fn is_schema_missing(code: &str) -> bool {
+    matches!(code, "42P01" | "42883" | "3F000")
+}
+
+/// Nothing was sent that could write.
+pub(super) fn nothing(reason: impl Into<String>) -> BackendError {
+    BackendError::Nothing(Box::new(Said(reason.into())))
+}
+
+/// The database does not take such a row.
+pub(super) fn never(reason: impl Into<String>) -> BackendError {
+    BackendError::Never(Box::new(Said(reason.into())))
+}
+
+/// It may have been done.
+pub(super) fn uncertain(reason: impl Into<String>) -> BackendError {
+    BackendError::Uncertain(Box::new(Said(reason.into())))
+}
+
+/// What an error of a statement says of what was done.
+pub(super) fn of_a_statement(error: &Error) -> BackendError {
+    let words = words(error);
+    match error.code().map_or(Extent::Uncertain, |code| Extent::of(code.code())) {
+        Extent::Nothing => nothing(words),
+        Extent::Never => never(words),
+        Extent::Uncertain => uncertain(words),
+    }
+}
+
+/// Whether the connection is as good as before: the statement was refused, and the server remains what it was.
+pub(super) fn leaves_the_connection_sound(error: &Error) -> bool {
+    error.code().is_some_and(|code| {
+        let code = code.code();
+        matches!(code, "55P03" | "40001" | "40P01") || matches!(&code[..2], "22" | "23" | "54")
+    })
+}
+
+/// What may have been done by a statement that failed.
+#[derive(Debug, PartialEq, Eq)]
+enum Extent {
+    Nothing,
+    Never,
+    Uncertain,
+}
+
+impl Extent {
+    /// By the SQLSTATE. What is not known to be harmless is uncertain: to send again is harmless.
+    fn of(code: &str) -> Self {
+        match code {
+            // No lock, a conflict, a deadlock; a standby, a server that starts; a statement that was planned for
+            // another schema, or prepared on another connection.
+            "55P03" | "40001" | "40P01" | "25006" | "57P03" | "0A000" | "26000" => Self::Nothing,
+            _ => match code.get(..2) {
+                // Resources; access, names and syntax; the schema or the database is missing; authorization.
+                Some("53" | "42" | "3F" | "3D" | "28") => Self::Nothing,
+                // Data, constraints, limits.
+                Some("22" | "23" | "54") => Self::Never,
+                _ => Self::Uncertain,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Extent;
+
+    #[test]
+    fn a_code_says_what_may_have_been_done() {
+        for code in ["55P03", "40001", "40P01", "53100", "53300", "25006", "57P03", "42P01", "42501", "3F000", "28P01"]
+        {
+            assert_eq!(Extent::of(code), Extent::Nothing, "{code}");
+        }
+        for code in ["22003", "22008", "23502", "54000"] {
+            assert_eq!(Extent::of(code), Extent::Never, "{code}");
+        }
+        for code in ["57P01", "57P02", "57014", "08006", "40003", "58030", "XX000", ""] {
+            assert_eq!(Extent::of(code), Extent::Uncertain, "{code}");
+        }
+    }
+}

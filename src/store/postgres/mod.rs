@@ -1,0 +1,36 @@
+//! PostgreSQL, 13 or later, as the database of a store that several processes share.
+//!
+//! [`PostgresBackend`] compares and sets rows of one table. The protocol is not here: it is in
+//! [`Shared`](super::shared), for every database alike.
+
+// What is where:
+// - `schema.sql`: the table, its indexes and the functions that write it.
+// - `schema.rs`: where they are, whether they are there, and `migrate`.
+// - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend.
+// - `connect.rs`: one connection; `pool.rs`: the few that calls share.
+// - `backend.rs`: the calls; `queries.rs`: what they send.
+// - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
+// - `notify.rs`, `listen.rs`: which rows were written, told and heard.
+// - `guarantee.rs`: what the database can lose as it is set up.
+// - `error.rs`: what an error says of what was done.
+
+mod backend;
+mod builder;
+mod connect;
+mod error;
+mod guarantee;
+mod listen;
+mod notify;
+mod open;
+mod pool;
+mod queries;
+mod row;
+mod schema;
+mod types;
+mod write;
+
+pub use backend::PostgresBackend;
+pub use builder::PostgresBackendBuilder;
+pub use error::PostgresError;
+/// The client, for its [`Config`](tokio_postgres::Config).
+pub use tokio_postgres;

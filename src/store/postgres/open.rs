@@ -1,0 +1,88 @@
+//! How a database becomes a backend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_postgres::Error;
+
+use super::backend::{PostgresBackend, Task};
+use super::builder::PostgresBackendBuilder;
+use super::connect::{Connection, Connector, Use};
+use super::error::{PostgresError, words};
+use super::listen::{News, channel, listen};
+use super::notify::Notifier;
+use super::pool::Pool;
+
+/// How long lies between two tries.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl PostgresBackendBuilder {
+    /// Opens the backend: connects, and checks that the table is there. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`PostgresError::Away`] for a database that can't be reached for [as long as it is tried](Self::tried_for),
+    /// [`PostgresError::Schema`] for one without the table, [`PostgresError::Refused`] for one that lets nobody in.
+    pub async fn open(self) -> Result<PostgresBackend, PostgresError> {
+        let connector = Arc::new(Connector::new(&self));
+        let connection = self.reach(&connector, Use::News).await?;
+        let found = self.schema.version(&connection.client).await.map_err(|error| refused(&error))?;
+        self.schema.check(found)?;
+        drop(connection);
+        let pool = Pool::new(Arc::clone(&connector), self.connections, self.wait_for_connection);
+        // Calls get as far as this, too: the functions are there.
+        let first = pool.take().await.and_then(|connection| connection.done(Ok(())));
+        first.map_err(|error| PostgresError::Refused { reason: error.to_string() })?;
+
+        let channel = channel(&self.schema.to_string(), &self.namespace);
+        let news = Arc::new(News::new());
+        let (notifier, telling) = Notifier::new(Arc::clone(&connector), channel.clone());
+        let listening = listen(connector, channel, notifier.clone(), Arc::clone(&news));
+        Ok(PostgresBackend {
+            pool,
+            namespace: self.namespace,
+            notifier,
+            news,
+            _tasks: [Task(tokio::spawn(telling)), Task(tokio::spawn(listening))],
+        })
+    }
+
+    /// Makes the table, its indexes and its functions, or what is missing of them, and the schema that they are in.
+    /// Several processes may do so at once: one does, and the others wait for it. Where all is there, nothing is locked.
+    ///
+    /// The role needs the right to make tables. The same SQL is in `src/store/postgres/schema.sql`.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open). Nothing was changed then.
+    pub async fn migrate(&self) -> Result<(), PostgresError> {
+        let connection = self.reach(&Connector::new(self), Use::Migration).await?;
+        self.schema.migrate(&connection.client).await.map_err(|error| refused(&error))
+    }
+
+    /// Connects, and tries for a while if the database is away.
+    async fn reach(&self, connector: &Connector, what_for: Use) -> Result<Connection, PostgresError> {
+        let deadline = Instant::now() + self.tried_for;
+        let mut reason = String::from("it does not answer");
+        loop {
+            match timeout_at(deadline, connector.connect(what_for, None)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) if is_for_good(&error) => return Err(refused(&error)),
+                Ok(Err(error)) => reason = words(&error),
+                Err(_) => return Err(PostgresError::Away { waited: self.tried_for, reason }),
+            }
+            if Instant::now() + PAUSE >= deadline {
+                return Err(PostgresError::Away { waited: self.tried_for, reason });
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+fn refused(error: &Error) -> PostgresError {
+    PostgresError::Refused { reason: words(error) }
+}
+
+/// The role, its password or the database is wrong: another try would end like this one.
+fn is_for_good(error: &Error) -> bool {
+    error.code().is_some_and(|code| matches!(code.code().get(..2), Some("28" | "3D" | "42")))
+}

@@ -1,0 +1,147 @@
+//! What is sent to the database.
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error, Row, Statement};
+
+use super::schema::Schema;
+
+/// The columns of every row that is read, and what they are joined from.
+const COLUMNS: &str =
+    "r.id, r.token, r.fence, r.kind, r.session, s.until AS lease, r.until, r.began, r.since, r.expires, r.state";
+
+/// The session of `r`, by its key: a subquery that stays one.
+const SESSION: &str = "LEFT JOIN LATERAL (
+        SELECT s.until FROM idempotency.record s
+        WHERE s.namespace = $1 AND s.id = r.session AND s.kind = 6 AND (s.expires > c.now) IS TRUE OFFSET 0) s ON true";
+
+/// A query and the types of its parameters.
+#[derive(Debug)]
+pub(super) struct Query {
+    sql: String,
+    types: Vec<Type>,
+}
+
+/// The queries, for one schema.
+#[derive(Debug)]
+pub(super) struct Queries {
+    pub(super) put: Query,
+    pub(super) put_one: Query,
+    pub(super) get: Query,
+    pub(super) list: Query,
+    pub(super) delete_expired: Query,
+    pub(super) setup: Query,
+    pub(super) notify: Query,
+}
+
+type Parameters<'a> = [&'a (dyn ToSql + Sync)];
+
+impl Query {
+    fn new(schema: &Schema, sql: &str, types: &[Type]) -> Self {
+        Self { sql: schema.sql(&sql.replace("COLUMNS", COLUMNS).replace("SESSION", SESSION)), types: types.to_vec() }
+    }
+
+    pub(super) async fn prepare(&self, client: &Client) -> Result<Statement, Error> {
+        client.prepare_typed(&self.sql, &self.types).await
+    }
+
+    /// Asks, in one round trip: by the statement that was prepared, or without one.
+    pub(super) async fn ask(
+        &self,
+        client: &Client,
+        prepared: Option<&Statement>,
+        parameters: &Parameters<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        match prepared {
+            Some(statement) => client.query(statement, parameters).await,
+            None => {
+                let typed: Vec<_> = parameters.iter().copied().zip(self.types.iter().cloned()).collect();
+                client.query_typed(&self.sql, &typed).await
+            }
+        }
+    }
+}
+
+// As in `schema.sql`, ids come out of a materialized list, and `IS TRUE` keeps other indexes than the primary key's out.
+const GET: &str = "
+    WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now),
+    w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))
+    SELECT c.now, pg_postmaster_start_time(), COLUMNS
+    FROM c
+    LEFT JOIN w ON true
+    LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > c.now) IS TRUE
+    SESSION
+    ORDER BY w.n";
+
+// The kinds are those of the index `record_open`.
+const LIST: &str = "
+    WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now)
+    SELECT c.now, pg_postmaster_start_time(), l.*
+    FROM c
+    LEFT JOIN LATERAL (
+        SELECT COLUMNS
+        FROM idempotency.record r
+        SESSION
+        WHERE r.namespace = $1 AND r.kind IN (1, 2, 7) AND (r.began, r.id) > ($2, $3) AND (r.expires > c.now) IS TRUE
+            AND (r.kind <> 1 OR s.until IS NULL OR s.until <= c.now OR r.until IS NULL OR r.until <= c.now)
+        ORDER BY r.began, r.id LIMIT $4
+    ) l ON true
+    ORDER BY l.began, l.id";
+
+const SETUP: &str = "
+    SELECT current_setting('server_version'), pg_is_in_recovery(), current_setting('fsync') = 'on',
+        current_setting('full_page_writes') = 'on', current_setting('synchronous_commit'),
+        current_setting('synchronous_standby_names'),
+        (SELECT c.relpersistence = 'u' FROM pg_class c WHERE c.oid = to_regclass('idempotency.record'))";
+
+impl Queries {
+    pub(super) fn new(schema: &Schema) -> Self {
+        let put = [
+            Type::TEXT,
+            Type::BYTEA_ARRAY,
+            Type::UUID_ARRAY,
+            Type::UUID_ARRAY,
+            Type::INT8_ARRAY,
+            Type::INT8_ARRAY,
+            Type::INT2_ARRAY,
+            Type::BYTEA_ARRAY,
+            Type::INT8_ARRAY,
+            Type::BOOL_ARRAY,
+            Type::BOOL_ARRAY,
+            Type::INT8_ARRAY,
+            Type::BYTEA_ARRAY,
+        ];
+        let put_one = [
+            Type::TEXT,
+            Type::BYTEA,
+            Type::UUID,
+            Type::UUID,
+            Type::INT8,
+            Type::INT8,
+            Type::INT2,
+            Type::BYTEA,
+            Type::INT8,
+            Type::BOOL,
+            Type::BOOL,
+            Type::INT8,
+            Type::BYTEA,
+        ];
+        let all = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13";
+        Self {
+            put: Query::new(schema, &format!("SELECT * FROM idempotency.put_1({all})"), &put),
+            put_one: Query::new(schema, &format!("SELECT * FROM idempotency.put_one_1({all})"), &put_one),
+            get: Query::new(schema, GET, &[Type::TEXT, Type::BYTEA_ARRAY]),
+            list: Query::new(schema, LIST, &[Type::TEXT, Type::TIMESTAMPTZ, Type::BYTEA, Type::INT8]),
+            delete_expired: Query::new(
+                schema,
+                "SELECT idempotency.delete_expired_1($1, $2, $3)",
+                &[Type::TEXT, Type::INT8, Type::INT8],
+            ),
+            setup: Query::new(schema, SETUP, &[]),
+            notify: Query::new(
+                schema,
+                "SELECT pg_notify($1, payload) FROM unnest($2) AS w(payload)",
+                &[Type::TEXT, Type::TEXT_ARRAY],
+            ),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The table and its functions: in which schema, of which version, and how they get there.
+
+use std::fmt;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::Error;
+
+use super::error::{PostgresError, is_schema_missing};
+
+/// The version that this release needs. A later one has all that an earlier one has: functions have their version in
+/// their names.
+pub(super) const NEEDED: i32 = 1;
+
+/// What makes version 1.
+const SQL: &str = include_str!("schema.sql");
+/// The schema's name in that.
+const DEFAULT: &str = "idempotency";
+/// Processes that migrate wait for each other by this lock. The number was drawn at random.
+const LOCK: i64 = 0x1d3a_7c05_92be_64f1;
+
+/// The name of the schema in which the table is: lower-case letters, digits and underscores, so that it needs no quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Schema(String);
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self(DEFAULT.to_owned())
+    }
+}
+
+impl fmt::Display for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Schema {
+    pub(super) fn new(name: &str) -> Result<Self, PostgresError> {
+        let letters = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        let wrong = |reason| Err(PostgresError::Option { option: "the schema's name", reason });
+        match name.as_bytes() {
+            [] => wrong("empty"),
+            [b'0'..=b'9', ..] => wrong("one that begins with a digit"),
+            _ if name.len() > 63 => wrong("longer than 63 bytes"),
+            _ if name.starts_with("pg_") => wrong("one that belongs to the database: it begins with pg_"),
+            _ if !letters => wrong("made of other characters than lower-case letters, digits and underscores"),
+            _ => Ok(Self(name.to_owned())),
+        }
+    }
+
+    /// SQL that names things of the default schema, for this one.
+    pub(super) fn sql(&self, sql: &str) -> String {
+        sql.replace(&format!("{DEFAULT}."), &format!("{self}."))
+    }
+
+    /// The version that is there.
+    pub(super) async fn version(&self, client: &Client) -> Result<Option<i32>, Error> {
+        let found = client.query_typed(&self.sql("SELECT max(version) FROM idempotency.version"), &[]).await;
+        match found {
+            Ok(rows) => rows.first().map_or(Ok(None), |row| row.try_get(0)),
+            Err(error) if error.code().is_some_and(|code| is_schema_missing(code.code())) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An error unless what is there is of the version that is needed, or of a later one.
+    pub(super) fn check(&self, found: Option<i32>) -> Result<(), PostgresError> {
+        match found {
+            Some(NEEDED..) => Ok(()),
+            _ => Err(PostgresError::Schema { schema: self.to_string(), found, needed: NEEDED }),
+        }
+    }
+
+    /// Makes what is missing, in one transaction, one process after the other.
+    pub(super) async fn migrate(&self, client: &Client) -> Result<(), Error> {
+        // A transaction that was begun and fails ends with its connection.
+        if self.version(client).await? >= Some(NEEDED) {
+            return Ok(());
+        }
+        client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
+        // Another process may have done it meanwhile. A missing table must not abort the transaction.
+        let there = format!("SELECT to_regclass('{self}.version') IS NOT NULL, to_regnamespace('{self}') IS NOT NULL");
+        let row = client.query_typed_one(&there, &[]).await?;
+        let (table, schema): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+        if !(table && self.version(client).await? >= Some(NEEDED)) {
+            // `IF NOT EXISTS` would ask for the right to make schemas where there is one already.
+            if !schema {
+                client.batch_execute(&format!("CREATE SCHEMA {self}")).await?;
+            }
+            client.batch_execute(&self.sql(SQL)).await?;
+        }
+        client.batch_execute("COMMIT").await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_s_name_needs_no_quotes() {
+        for name in ["", "1a", "pg_a", "a.b", "a\"", "Ä", "A", &"a".repeat(64)] {
+            assert!(Schema::new(name).is_err(), "{name}");
+        }
+        assert!(Schema::new("payments_2").is_ok());
+    }
+
+    #[test]
+    fn all_that_the_file_makes_is_in_the_schema_that_was_asked_for() {
+        let sql = Schema::new("other").unwrap_or_default().sql(SQL);
+        assert!(!sql.contains("idempotency."));
+        assert!(sql.contains("CREATE TABLE IF NOT EXISTS other.record"));
+    }
+}

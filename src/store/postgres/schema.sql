@@ -1,0 +1,222 @@
+-- What a shared store of tower-idempotency has in PostgreSQL, 13 or later.
+--
+-- `PostgresBackend::migrate` runs this file, if what is there is older. By hand: psql -1 -v ON_ERROR_STOP=1 -f schema.sql
+-- To use another schema than `idempotency`, replace `idempotency.` everywhere by its name and a dot, and create it first.
+--
+-- A role that the store runs as needs:
+--   GRANT USAGE ON SCHEMA idempotency TO …;
+--   GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency.record TO …;
+--   GRANT SELECT ON idempotency.version TO …;
+
+CREATE TABLE IF NOT EXISTS idempotency.version (
+  version integer PRIMARY KEY,
+  since timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- All times are whole milliseconds.
+CREATE TABLE IF NOT EXISTS idempotency.record (
+  namespace text COLLATE "C" NOT NULL,
+  id bytea NOT NULL CHECK (length(id) = 32),
+  -- Of the last write.
+  token uuid NOT NULL,
+  fence bigint NOT NULL,
+  -- 1 running, 2 interrupted, 3 completed, 4 consumed, 5 released, 6 session, 7 disputed
+  kind smallint NOT NULL,
+  -- The row of the process that sees to it.
+  session bytea CHECK (length(session) = 32),
+  -- Of a run: until when it may take. Of a session: until when its lease is.
+  until timestamptz,
+  began timestamptz NOT NULL,
+  since timestamptz NOT NULL,
+  -- From then on the row counts as absent. It is deleted ten minutes later, and never before.
+  expires timestamptz NOT NULL,
+  state bytea NOT NULL,
+  PRIMARY KEY (namespace, id)
+) WITH (fillfactor = 80);
+
+CREATE INDEX IF NOT EXISTS record_open ON idempotency.record (namespace, began, id) WHERE kind IN (1, 2, 7);
+CREATE INDEX IF NOT EXISTS record_expires ON idempotency.record (namespace, expires);
+
+-- A fence: microseconds since 1970, or more.
+CREATE OR REPLACE FUNCTION idempotency.fence_1(at_least bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+  SELECT greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, at_least)
+$$;
+
+-- Several writes: each is done, or its row left alone, and the rows are read as they stand then, in the order of `ids`.
+--
+-- Each statement has a snapshot of its own: what has made one of them do nothing is seen by the next. A write that is not
+-- done locks nothing and takes no transaction id.
+--
+-- Each row is found by its primary key, whatever the planner believes of a table that was small a moment ago: namespace
+-- and id come out of a materialized list, or are given to a subquery that stays one (hence OFFSET 0); no other condition
+-- fits an index (hence IS TRUE); and there are no sequential scans.
+CREATE OR REPLACE FUNCTION idempotency.put_1(
+  in_namespace text, ids bytea[], expects uuid[], tokens uuid[], exactly bigint[], above bigint[], kinds smallint[],
+  sessions bytea[], untils bigint[], began_now boolean[], since_now boolean[], expiries bigint[], states bytea[])
+RETURNS TABLE (
+  now timestamptz, server timestamptz, id bytea, token uuid, fence bigint, kind smallint, session bytea,
+  lease timestamptz, until timestamptz, began timestamptz, since timestamptz, expires timestamptz, state bytea)
+LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+  fresh bytea[] := '{}';
+  t timestamptz;
+BEGIN
+  -- A role may have commits that are answered before they are durable; a put never has.
+  IF current_setting('synchronous_commit') IN ('off', 'local') THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  -- Under another isolation the statements would share one snapshot.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the transaction is %, and must be read committed', current_setting('transaction_isolation')
+      USING ERRCODE = 'feature_not_supported';
+  END IF;
+  IF array_position(expects, NULL) IS NOT NULL THEN
+    t := date_trunc('milliseconds', clock_timestamp());
+    WITH w AS (
+      SELECT * FROM unnest(ids, expects, tokens, exactly, above, kinds, sessions, untils, expiries, states)
+        AS w(id, expect, token, exactly, above, kind, session, until, expiry, state)
+      WHERE w.expect IS NULL),
+    i AS (
+      INSERT INTO idempotency.record AS r
+        (namespace, id, token, fence, kind, session, until, began, since, expires, state)
+      SELECT in_namespace, w.id, w.token,
+        coalesce(w.exactly, idempotency.fence_1(coalesce(w.above, 0) + 1)),
+        w.kind, w.session, t + w.until * interval '1 ms', t, t, t + w.expiry * interval '1 ms', w.state
+      FROM w ORDER BY w.id
+      ON CONFLICT (namespace, id) DO NOTHING RETURNING r.id)
+    SELECT coalesce(array_agg(i.id), '{}') INTO fresh FROM i;
+  END IF;
+  IF cardinality(fresh) < cardinality(ids) THEN
+    t := date_trunc('milliseconds', clock_timestamp());
+    WITH w AS MATERIALIZED (
+      SELECT in_namespace AS namespace, w.*
+      FROM unnest(ids, expects, tokens, exactly, above, kinds, sessions, untils, began_now, since_now, expiries, states)
+        AS w(id, expect, token, exactly, above, kind, session, until, began_now, since_now, expiry, state)
+      WHERE w.id <> ALL (fresh)),
+    l AS MATERIALIZED (
+      SELECT r.namespace, r.id FROM w JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id
+      WHERE CASE WHEN r.expires > t THEN r.token = w.expect OR r.token = w.token ELSE w.expect IS NULL END
+      ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED)
+    UPDATE idempotency.record r SET
+      token = w.token,
+      fence = CASE WHEN r.expires > t AND r.token = w.token THEN r.fence
+                   WHEN w.exactly IS NOT NULL THEN w.exactly
+                   WHEN w.above IS NULL AND r.expires > t THEN r.fence
+                   ELSE idempotency.fence_1(greatest(r.fence, w.above) + 1) END,
+      kind = w.kind,
+      session = w.session,
+      until = t + w.until * interval '1 ms',
+      began = CASE WHEN r.expires <= t OR w.began_now AND r.token <> w.token THEN t ELSE r.began END,
+      since = CASE WHEN r.expires <= t OR w.since_now AND r.token <> w.token THEN t ELSE r.since END,
+      expires = coalesce(t + w.expiry * interval '1 ms', r.expires),
+      state = w.state
+    FROM l JOIN w ON w.id = l.id WHERE r.namespace = l.namespace AND r.id = l.id;
+  END IF;
+  t := date_trunc('milliseconds', clock_timestamp());
+  RETURN QUERY
+    WITH w AS MATERIALIZED (SELECT in_namespace AS namespace, w.* FROM unnest(ids) WITH ORDINALITY AS w(id, n))
+    SELECT t, pg_postmaster_start_time(), r.id, r.token, r.fence, r.kind, r.session,
+      s.until, r.until, r.began, r.since, r.expires, r.state
+    FROM w
+    LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > t) IS TRUE
+    LEFT JOIN LATERAL (
+      SELECT s.until FROM idempotency.record s
+      WHERE s.namespace = in_namespace AND s.id = r.session AND s.kind = 6 AND (s.expires > t) IS TRUE OFFSET 0) s ON true
+    ORDER BY w.n;
+END $$;
+
+-- One write, in half of the time that `put_1` takes for it.
+CREATE OR REPLACE FUNCTION idempotency.put_one_1(
+  in_namespace text, in_id bytea, expect uuid, in_token uuid, exactly bigint, above bigint, in_kind smallint,
+  in_session bytea, until_in bigint, began_now boolean, since_now boolean, expires_in bigint, in_state bytea,
+  OUT now timestamptz, OUT server timestamptz, OUT id bytea, OUT token uuid, OUT fence bigint, OUT kind smallint,
+  OUT session bytea, OUT lease timestamptz, OUT until timestamptz, OUT began timestamptz, OUT since timestamptz,
+  OUT expires timestamptz, OUT state bytea)
+LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+  t timestamptz := date_trunc('milliseconds', clock_timestamp());
+BEGIN
+  -- A role may have commits that are answered before they are durable; a put never has.
+  IF current_setting('synchronous_commit') IN ('off', 'local') THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  -- Under another isolation the statements would share one snapshot.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the transaction is %, and must be read committed', current_setting('transaction_isolation')
+      USING ERRCODE = 'feature_not_supported';
+  END IF;
+  IF expect IS NULL THEN
+    INSERT INTO idempotency.record AS r
+      (namespace, id, token, fence, kind, session, until, began, since, expires, state)
+    VALUES (in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1)), in_kind, in_session,
+      t + until_in * interval '1 ms', t, t, t + expires_in * interval '1 ms', in_state)
+    ON CONFLICT (namespace, id) DO NOTHING
+    RETURNING r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state
+      INTO id, token, fence, kind, session, until, began, since, expires, state;
+  END IF;
+  IF id IS NULL THEN
+    t := date_trunc('milliseconds', clock_timestamp());
+    PERFORM FROM idempotency.record r
+      WHERE r.namespace = in_namespace AND r.id = in_id
+        AND CASE WHEN r.expires > t THEN r.token = expect OR r.token = in_token ELSE expect IS NULL END
+      FOR NO KEY UPDATE SKIP LOCKED;
+    IF FOUND THEN
+      UPDATE idempotency.record r SET
+        token = in_token,
+        fence = CASE WHEN r.expires > t AND r.token = in_token THEN r.fence
+                     WHEN exactly IS NOT NULL THEN exactly
+                     WHEN above IS NULL AND r.expires > t THEN r.fence
+                     ELSE idempotency.fence_1(greatest(r.fence, above) + 1) END,
+        kind = in_kind,
+        session = in_session,
+        until = t + until_in * interval '1 ms',
+        began = CASE WHEN r.expires <= t OR began_now AND r.token <> in_token THEN t ELSE r.began END,
+        since = CASE WHEN r.expires <= t OR since_now AND r.token <> in_token THEN t ELSE r.since END,
+        expires = coalesce(t + expires_in * interval '1 ms', r.expires),
+        state = in_state
+      WHERE r.namespace = in_namespace AND r.id = in_id
+      RETURNING r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state
+        INTO id, token, fence, kind, session, until, began, since, expires, state;
+    ELSE
+      t := date_trunc('milliseconds', clock_timestamp());
+      SELECT r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state
+        INTO id, token, fence, kind, session, until, began, since, expires, state
+        FROM idempotency.record r
+        WHERE r.namespace = in_namespace AND r.id = in_id AND (r.expires > t) IS TRUE;
+    END IF;
+  END IF;
+  now := t;
+  server := pg_postmaster_start_time();
+  IF session IS NOT NULL THEN
+    SELECT s.until INTO lease FROM idempotency.record s
+      WHERE s.namespace = in_namespace AND s.id = put_one_1.session AND s.kind = 6 AND (s.expires > t) IS TRUE;
+  END IF;
+END $$;
+
+-- Deletes rows that have been past their expiry for `grace` milliseconds. Such a deletion may be lost in a crash.
+CREATE OR REPLACE FUNCTION idempotency.delete_expired_1(in_namespace text, grace bigint, most bigint)
+RETURNS bigint LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+  -- A value, not the clock itself: no index serves a condition that may change from row to row.
+  latest timestamptz := clock_timestamp() - grace * interval '1 ms';
+  deleted bigint;
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);
+  WITH d AS MATERIALIZED (
+    SELECT r.namespace, r.id FROM idempotency.record r
+    WHERE r.namespace = in_namespace AND r.expires <= latest
+    ORDER BY r.expires LIMIT most FOR UPDATE SKIP LOCKED)
+  DELETE FROM idempotency.record r USING d WHERE r.namespace = d.namespace AND r.id = d.id;
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+  RETURN deleted;
+END $$;
+
+INSERT INTO idempotency.version (version) VALUES (1) ON CONFLICT DO NOTHING;

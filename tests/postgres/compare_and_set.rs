@@ -1,0 +1,200 @@
+//! Which write is done where, by itself and together with others.
+
+use std::time::Duration;
+
+use tower_idempotency::Fence;
+use tower_idempotency::store::shared::{
+    Backend as _, BackendError, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Write,
+};
+
+use super::lab::{HOUR, Lab, claim, complete, id, is_done, lab, until};
+
+/// The number of the row of a write and of the one beside it.
+const BESIDE: u64 = 1 << 32;
+
+/// Puts a write alone, or beside another one: then it goes another way.
+async fn put(lab: &Lab, alone: bool, write: Write) -> Option<Row> {
+    if alone {
+        return lab.put(write).await;
+    }
+    let beside = claim(id(BESIDE + rand()));
+    let answer = lab.backend.put(&[beside.clone(), write]).await.unwrap();
+    assert!(is_done(answer.rows[0].as_ref(), &beside), "the one beside it is done, whatever becomes of the other");
+    answer.rows[1].clone()
+}
+
+fn rand() -> u64 {
+    u64::from_le_bytes(super::lab::token().0[..8].try_into().unwrap()) >> 33
+}
+
+/// Lets a row expire.
+async fn expire(lab: &Lab, number: u64) {
+    lab.sql(&format!(
+        "UPDATE idempotency.record SET expires = clock_timestamp() - interval '1 s' \
+         WHERE namespace = '$' AND id = '\\x{}'",
+        id(number)
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_is_done_where_what_it_expects_stands_or_its_own_token() {
+    let Some(lab) = lab("which write is done").await else { return };
+    for (alone, first) in [(true, 0), (false, 100)] {
+        let number = |n: u64| first + n;
+        let put = async |write: Write| put(&lab, alone, write).await;
+
+        let absent = id(number(0));
+        assert_eq!(put(complete(absent, super::lab::token())).await, None, "a token is expected where there is no row");
+        let first = claim(absent);
+        let row = put(first.clone()).await.unwrap();
+        assert_eq!((row.token, row.kind), (first.token, Kind::Running));
+        assert_eq!((row.began, row.until), (row.since, Some(row.began.plus(HOUR))));
+
+        let late = put(claim(absent)).await.unwrap();
+        assert_eq!(late, row, "a claim where there is a row changes nothing");
+        let stale = put(complete(absent, super::lab::token())).await.unwrap();
+        assert_eq!(stale, row, "nor does an outcome of another one's token");
+
+        let outcome = complete(absent, row.token);
+        let done = put(outcome.clone()).await.unwrap();
+        assert_eq!(
+            (done.token, done.kind, done.fence, done.began),
+            (outcome.token, Kind::Completed, row.fence, row.began)
+        );
+        assert_eq!(done.until, None);
+
+        let again = put(outcome.clone()).await.unwrap();
+        assert_eq!((again.token, again.fence, again.since), (done.token, done.fence, done.since), "it was sent before");
+        let superseded = put(first.clone()).await.unwrap();
+        assert_eq!(superseded.token, done.token, "a claim that comes after what followed it is not done");
+
+        // A released row is a row; an expired one is none.
+        let released = id(number(1));
+        let row = put(Write { kind: Kind::Released, ..claim(released) }).await.unwrap();
+        assert_eq!(put(claim(released)).await.unwrap().token, row.token, "a released row is not absent");
+        expire(&lab, number(1)).await;
+        assert_eq!(lab.get(released).await, None);
+        assert_eq!(put(complete(released, row.token)).await, None, "an expired row has no token");
+        let anew = claim(released);
+        let anew_row = put(anew.clone()).await.unwrap();
+        assert_eq!(anew_row.token, anew.token);
+        assert!(anew_row.fence > row.fence && anew_row.began >= row.began);
+        assert_eq!((anew_row.kind, anew_row.began), (Kind::Running, anew_row.since));
+    }
+}
+
+#[tokio::test]
+async fn fences_are_kept_given_or_above_all_that_went_before() {
+    let Some(lab) = lab("which fence a row has").await else { return };
+    for (alone, first) in [(true, 0), (false, 100)] {
+        let put = async |write: Write| put(&lab, alone, write).await.unwrap();
+        let far = 1 << 60;
+        let row = put(Write { fence: NewFence::Above(Fence(far)), ..claim(id(first)) }).await;
+        assert_eq!(row.fence, Fence(far + 1), "above what the process has seen");
+        let row = put(Write { fence: NewFence::Above(Fence(1)), ..complete(row.id, row.token) }).await;
+        assert_eq!(row.fence, Fence(far + 2), "above the row's");
+        let row = put(complete(row.id, row.token)).await;
+        assert_eq!(row.fence, Fence(far + 2), "kept");
+        let row = put(Write { fence: NewFence::Exactly(Fence(5)), ..complete(row.id, row.token) }).await;
+        assert_eq!(row.fence, Fence(5), "given");
+        let write = Write { fence: NewFence::Above(Fence(5)), ..complete(row.id, row.token) };
+        let row = put(write.clone()).await;
+        assert!(row.fence > Fence(1 << 50), "microseconds");
+        assert_eq!(put(write).await.fence, row.fence, "sent again");
+        let row = put(Write { fence: NewFence::Exactly(Fence(9)), ..claim(id(first + 1)) }).await;
+        assert_eq!(row.fence, Fence(9), "given to an absent row");
+        expire(&lab, first + 1).await;
+        let row = put(Write { fence: NewFence::Keep, ..claim(row.id) }).await;
+        assert!(row.fence > Fence(1 << 50), "there is none to keep in an expired row");
+    }
+}
+
+#[tokio::test]
+async fn stamps_are_kept_or_now_and_expiry_too() {
+    let Some(lab) = lab("which times a row has").await else { return };
+    for (alone, first) in [(true, 0), (false, 100)] {
+        let put = async |write: Write| put(&lab, alone, write).await.unwrap();
+        let row = put(claim(id(first))).await;
+        until("a millisecond", async || lab.backend.get(&[]).await.unwrap().now > row.began).await;
+        let kept = Write { since: Stamp::Keep, expires: NewExpiry::Keep, ..complete(row.id, row.token) };
+        let kept = put(kept).await;
+        assert_eq!((kept.began, kept.since, kept.expires), (row.began, row.since, row.expires));
+        let write = Write {
+            began: Stamp::Now,
+            expires: NewExpiry::In(Duration::from_millis(1500)),
+            ..complete(row.id, kept.token)
+        };
+        let now = put(write.clone()).await;
+        assert!(now.began > row.began && now.began == now.since);
+        assert_eq!(now.expires, now.since.plus(Duration::from_millis(1500)));
+        until("a millisecond", async || lab.backend.get(&[]).await.unwrap().now > now.since).await;
+        let again = put(write).await;
+        assert_eq!((again.began, again.since), (now.began, now.since), "sent again, it began when it began");
+        assert!(again.expires > now.expires, "and is written anew");
+    }
+}
+
+#[tokio::test]
+async fn one_step_says_until_when_the_owner_has_its_lease() {
+    let Some(lab) = lab("an owner's lease").await else { return };
+    for (alone, first) in [(true, 0), (false, 100)] {
+        let put = async |write: Write| put(&lab, alone, write).await.unwrap();
+        let session = id(first + 9);
+        let owned = Write { session: Some(session), ..claim(id(first)) };
+        let row = put(owned).await;
+        assert_eq!((row.session, row.lease), (Some(session), None), "no session is there");
+        let alive = put(Write { kind: Kind::Session, ..claim(session) }).await;
+        assert_eq!(lab.get(row.id).await.unwrap().lease, alive.until);
+        let row = put(Write { session: Some(session), ..complete(row.id, row.token) }).await;
+        assert_eq!(row.lease, alive.until);
+        let refused = put(claim(row.id)).await;
+        assert_eq!(refused.lease, alive.until, "of a write that was not done, too");
+        put(Write { kind: Kind::Released, ..complete(session, alive.token) }).await;
+        assert_eq!(lab.get(row.id).await.unwrap().lease, None, "the session has ended");
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_is_what_was_written_bit_by_bit() {
+    let Some(lab) = lab("what is read").await else { return };
+    let state: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
+    let write = Write { state: state.clone().into(), kind: Kind::Unknown(-3), ..claim(id(1)) };
+    let small = Write { state: bytes::Bytes::new(), ..claim(id(2)) };
+    let answer = lab.backend.put(&[write, small]).await.unwrap();
+    assert_eq!(answer.rows[0].as_ref().unwrap().state, state);
+    let read = lab.backend.get(&[id(2), id(3), id(1)]).await.unwrap();
+    assert_eq!((&read.rows[2], &read.rows[0], &read.rows[1]), (&answer.rows[0], &answer.rows[1], &None));
+    assert_eq!(read.server, answer.server);
+    assert!(read.now >= answer.now);
+}
+
+#[tokio::test]
+async fn two_namespaces_never_meet() {
+    let Some(one) = lab("that namespaces never meet").await else { return };
+    let other = Lab::new(&one.url).await;
+    let row = one.put(claim(id(1))).await.unwrap();
+    assert_eq!(other.get(id(1)).await, None);
+    let second = claim(id(1));
+    assert!(is_done(other.put(second.clone()).await.as_ref(), &second));
+    assert_eq!(one.get(id(1)).await, Some(row));
+}
+
+#[tokio::test]
+async fn a_row_that_no_database_takes_is_never_taken() {
+    let Some(lab) = lab("what is never taken").await else { return };
+    let never = async |write: Write| {
+        let error = lab.backend.put(&[write]).await.unwrap_err();
+        assert!(matches!(error, BackendError::Never(_)), "{error:?}");
+    };
+    never(Write { expires: NewExpiry::Keep, ..claim(id(1)) }).await;
+    never(Write { fence: NewFence::Exactly(Fence(u64::MAX)), ..claim(id(1)) }).await;
+    // It has the last number that there is, and the next one would be above it.
+    never(Write { fence: NewFence::Above(Fence(i64::MAX as u64)), ..claim(id(1)) }).await;
+    assert!(
+        lab.put(Write { expect: Expect::Absent, ..claim(id(1)) }).await.is_some(),
+        "the connection is as good as before"
+    );
+    let longest = lab.put(Write { until: Some(Duration::MAX), ..claim(id(2)) }).await.unwrap();
+    assert!(longest.until > Some(longest.began.plus(Duration::from_secs(99 * 365 * 86_400))));
+}

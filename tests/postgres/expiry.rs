@@ -1,0 +1,77 @@
+//! Rows past their expiry: kept for a while, so that fences never shrink.
+
+use std::time::Duration;
+
+use tower_idempotency::store::shared::{Backend as _, NewExpiry, Write};
+
+use super::lab::{Lab, claim, id, lab};
+
+/// Lets a row have expired so many seconds ago.
+async fn expired_for(lab: &Lab, number: u64, seconds: u64) {
+    lab.sql(&format!(
+        "UPDATE idempotency.record SET expires = clock_timestamp() - interval '{seconds} s' \
+         WHERE namespace = '$' AND id = '\\x{}'",
+        id(number)
+    ))
+    .await;
+}
+
+async fn count(lab: &Lab) -> i64 {
+    let sql = "SELECT count(*) FROM idempotency.record WHERE namespace = $1";
+    lab.client.query_one(sql, &[&lab.namespace]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn only_rows_past_their_grace_are_deleted_and_at_most_so_many() {
+    let Some(lab) = lab("what is deleted").await else { return };
+    let writes: Vec<_> = (0..10).map(|number| claim(id(number))).collect();
+    lab.backend.put(&writes).await.unwrap();
+    for number in 0..5 {
+        expired_for(&lab, number, 601).await;
+    }
+    expired_for(&lab, 5, 590).await;
+    assert_eq!(lab.backend.delete_expired(3).await.unwrap(), 3);
+    assert_eq!(lab.backend.delete_expired(100).await.unwrap(), 2);
+    assert_eq!(lab.backend.delete_expired(100).await.unwrap(), 0);
+    assert_eq!(count(&lab).await, 5, "those that live, and the one in its grace");
+}
+
+#[tokio::test]
+async fn a_locked_row_is_not_waited_for() {
+    let Some(lab) = lab("that deleting waits for nobody").await else { return };
+    lab.put(claim(id(1))).await;
+    expired_for(&lab, 1, 601).await;
+    lab.sql("BEGIN; SELECT FROM idempotency.record WHERE namespace = '$' FOR KEY SHARE").await;
+    assert_eq!(lab.backend.delete_expired(10).await.unwrap(), 0);
+    lab.sql("COMMIT").await;
+    assert_eq!(lab.backend.delete_expired(10).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn another_namespace_s_rows_stay() {
+    let Some(one) = lab("whose rows are deleted").await else { return };
+    let other = Lab::new(&one.url).await;
+    one.put(claim(id(1))).await;
+    expired_for(&one, 1, 601).await;
+    assert_eq!(other.backend.delete_expired(10).await.unwrap(), 0);
+    assert_eq!(count(&one).await, 1);
+}
+
+#[tokio::test]
+async fn fences_never_shrink_while_rows_expire_and_are_swept() {
+    let Some(lab) = lab("that fences never shrink").await else { return };
+    let mut last = None;
+    for round in 0..200_u64 {
+        // The row's fence is far ahead of the clock: only the row can know.
+        let ahead = tower_idempotency::Fence(if round == 0 { 1 << 60 } else { 0 });
+        let fence = tower_idempotency::store::shared::NewFence::Above(ahead);
+        let write = Write { expires: NewExpiry::In(Duration::from_millis(1)), fence, ..claim(id(1)) };
+        let row = lab.backend.put(std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
+        if let Some(row) = row.filter(|row| row.token == write.token) {
+            assert!(Some(row.fence) > last, "{round}");
+            last = Some(row.fence);
+        }
+        lab.backend.delete_expired(10).await.unwrap();
+    }
+    assert!(last > Some(tower_idempotency::Fence((1 << 60) + 10)), "it was claimed more often than once");
+}

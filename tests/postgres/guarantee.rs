@@ -1,0 +1,20 @@
+//! What is said that can be lost.
+
+use tower_idempotency::store::shared::Backend as _;
+
+use super::lab::{Lab, own_server};
+
+#[tokio::test]
+async fn what_can_be_lost_is_said() {
+    let settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=local"];
+    let Some(server) = own_server("what can be lost", &settings) else { return };
+    let lab = Lab::new(&server.url()).await;
+    lab.sql("ALTER TABLE idempotency.record SET UNLOGGED").await;
+    let guarantee = lab.backend.guarantee().await.unwrap();
+    let loses = guarantee.loses.join("\n");
+    for expected in ["unlogged", "fsync is off", "full_page_writes is off", "synchronous_standby_names is empty"] {
+        assert!(loses.contains(expected), "{expected}: {loses}");
+    }
+    assert!(guarantee.setup.starts_with("PostgreSQL 1") && guarantee.setup.contains("primary"), "{}", guarantee.setup);
+    assert!(guarantee.setup.contains("synchronous_commit on for puts"), "{}", guarantee.setup);
+}

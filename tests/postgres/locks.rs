@@ -1,0 +1,124 @@
+//! Locks and transaction ids: who waits for whom, and who never does.
+
+use std::time::Duration;
+
+use tower_idempotency::store::shared::{Backend as _, Kind, Write};
+
+use super::lab::{Lab, claim, client, complete, id, is_done, lab, own_server, until};
+
+const CLAIM_ONE: &str = "SELECT (idempotency.put_one_1('$', '\\xID', NULL, 'TOKEN', NULL, 0, 1::smallint, NULL, 1, true, true, 1, '')).token";
+const CLAIM: &str = "SELECT token FROM idempotency.put_1('$', ARRAY['\\xID'::bytea], ARRAY[NULL::uuid], ARRAY['TOKEN'::uuid], \
+    ARRAY[NULL::bigint], ARRAY[0::bigint], ARRAY[1::smallint], ARRAY[NULL::bytea], ARRAY[1::bigint], ARRAY[true], ARRAY[true], \
+    ARRAY[1::bigint], ARRAY[''::bytea])";
+
+/// A replay costs no write.
+#[tokio::test]
+async fn a_write_that_is_not_done_takes_no_transaction_id() {
+    let Some(lab) = lab("that a replay writes nothing").await else { return };
+    lab.put(claim(id(1))).await;
+    for claim in [CLAIM_ONE, CLAIM] {
+        for (number, takes_one) in [(1, false), (2, true)] {
+            let sql =
+                claim.replace("ID", &id(number).to_string()).replace("TOKEN", "00000000-0000-0000-0000-000000000001");
+            lab.sql("BEGIN").await;
+            lab.sql(&sql).await;
+            let row = lab.client.query_one("SELECT pg_current_xact_id_if_assigned() IS NOT NULL", &[]).await.unwrap();
+            assert_eq!(row.get::<_, bool>(0), takes_one, "{sql}");
+            lab.sql("ROLLBACK").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_an_application_has_locked_is_busy_and_not_waited_for() {
+    let Some(lab) = lab("that a locked row is busy").await else { return };
+    let rows = [lab.put(claim(id(1))).await.unwrap(), lab.put(claim(id(2))).await.unwrap()];
+    lab.sql("BEGIN; UPDATE idempotency.record SET state = 'x' WHERE namespace = '$'").await;
+    let [one, two] = [complete(id(1), rows[0].token), complete(id(2), rows[1].token)];
+    let busy = lab.put(one.clone()).await.unwrap();
+    assert_eq!(busy, rows[0], "the row as it was, with the token that was expected");
+    let answer = lab.backend.put(&[two.clone(), one.clone(), claim(id(3))]).await.unwrap();
+    assert_eq!(answer.rows[..2], [Some(rows[1].clone()), Some(rows[0].clone())]);
+    assert!(answer.rows[2].is_some(), "the write beside them is done");
+    lab.sql("ROLLBACK").await;
+    let answer = lab.backend.put(&[two.clone(), one.clone()]).await.unwrap();
+    assert!(is_done(answer.rows[0].as_ref(), &two) && is_done(answer.rows[1].as_ref(), &one));
+}
+
+/// Both wait for a third one's row, having claimed what comes before it.
+#[tokio::test]
+async fn batches_lock_in_the_order_of_the_ids_whatever_the_order_of_the_writes() {
+    let Some(server) = own_server("in which order puts lock", &["deadlock_timeout=10ms"]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let another = lab.another().await;
+    lab.put(claim(id(0))).await.unwrap();
+    let waiting = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let watch = client(&lab.url).await;
+    for round in 0..3 {
+        let [low, middle, high] = [1, 2, 3].map(|number| id(10 * round + number));
+        lab.sql(&format!(
+            "BEGIN; INSERT INTO idempotency.record SELECT namespace, '\\x{middle}', token, fence, kind, session, until, began, \
+             since, expires, state FROM idempotency.record WHERE namespace = '$' AND id = '\\x{}'",
+            id(0)
+        ))
+        .await;
+        let [up, down] = [[low, middle, high], [high, middle, low]].map(|ids| ids.map(claim));
+        let (one, two, ()) = tokio::join!(lab.backend.put(&up), another.put(&down), async {
+            // Or they have given up already: the machine is slow.
+            let both = until("both wait", async || watch.query_one(waiting, &[]).await.unwrap().get(0));
+            let _ = tokio::time::timeout(Duration::from_millis(800), both).await;
+            lab.sql("ROLLBACK").await;
+        });
+        for answer in [one, two] {
+            let said = answer.err().map(|error| error.to_string());
+            assert!(said.as_ref().is_none_or(|said| said.contains("55P03")), "{said:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn batches_with_the_same_rows_in_opposite_order_never_deadlock() {
+    let Some(lab) = lab("that puts do not deadlock").await else { return };
+    let another = lab.another().await;
+    for round in 0..20 {
+        let ids: Vec<_> = (0..64).map(|number| id(round * 64 + number)).collect();
+        let claims: Vec<_> = ids.iter().copied().map(claim).collect();
+        let reversed: Vec<_> = ids.iter().rev().copied().map(claim).collect();
+        let (one, two) = tokio::join!(lab.backend.put(&claims), another.put(&reversed));
+        let (one, two) = (one.unwrap().rows, two.unwrap().rows);
+        for (index, claimed) in one.iter().enumerate() {
+            let other = two[63 - index].as_ref();
+            assert!(is_done(claimed.as_ref(), &claims[index]) != is_done(other, &reversed[63 - index]), "one has it");
+        }
+        let rows = lab.backend.get(&ids).await.unwrap().rows;
+        let completes = |kind| rows.iter().flatten().map(move |row| Write { kind, ..complete(row.id, row.token) });
+        let forward: Vec<_> = completes(Kind::Completed).collect();
+        let backward: Vec<_> = completes(Kind::Consumed).rev().collect();
+        let (one, two) = tokio::join!(lab.backend.put(&forward), another.put(&backward));
+        one.unwrap();
+        two.unwrap();
+        let now = lab.backend.get(&ids).await.unwrap().rows;
+        for (index, row) in now.iter().enumerate() {
+            let one = is_done(row.as_ref(), &forward[index]);
+            assert!(one || is_done(row.as_ref(), &backward[63 - index]), "nobody locks for longer than a put");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_many_claims_at_once_one_is_done_and_all_are_answered() {
+    let Some(lab) = lab("that one claim is granted").await else { return };
+    let another = lab.another().await;
+    for round in 0..10 {
+        let writes: Vec<_> = (0..32).map(|_| claim(id(round))).collect();
+        let puts = writes.iter().enumerate().map(|(index, write)| {
+            let backend = if index % 2 == 0 { &lab.backend } else { &another };
+            backend.put(std::slice::from_ref(write))
+        });
+        let answers = futures_util::future::join_all(puts).await;
+        let rows: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().rows.pop().unwrap().unwrap()).collect();
+        let done = rows.iter().zip(&writes).filter(|(row, write)| row.token == write.token).count();
+        assert_eq!(done, 1);
+        assert!(rows.iter().all(|row| row.token == rows[0].token), "and each is told who has it");
+    }
+}

@@ -1,0 +1,119 @@
+//! Answers that don't come: nobody knows then, until the write is sent again.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+
+use tower_idempotency::store::shared::{Backend as _, BackendError};
+
+use super::lab::{
+    Lab, ask_for_a_standby, ask_for_no_standby, builder, claim, complete, id, is_done, lab, own_server, until,
+    until_waiting,
+};
+
+#[tokio::test]
+async fn a_put_whose_server_is_killed_is_uncertain_and_may_be_sent_again() {
+    let Some(mut server) = own_server("a put whose server is killed", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let before = lab.put(claim(id(1))).await.unwrap();
+    let first = lab.backend.get(&[]).await.unwrap().server;
+    // It waits for somebody else's claim of the same row.
+    lab.sql(&format!(
+        "BEGIN; INSERT INTO idempotency.record SELECT namespace, '\\x{}', token, fence, kind, session, until, began, since, \
+         expires, state FROM idempotency.record WHERE namespace = '$'",
+        id(2)
+    ))
+    .await;
+    let watch = super::lab::client(&lab.url).await;
+    let write = claim(id(2));
+    let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
+        until_waiting(&watch, "Lock").await;
+        server.kill();
+    });
+    assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
+    // Now it is away.
+    let away = lab.backend.get(&[id(1)]).await.unwrap_err();
+    assert!(matches!(away, BackendError::Nothing(_)), "{away:?}");
+    server.start_again();
+    let answer = lab.backend.put(std::slice::from_ref(&write)).await.unwrap();
+    assert!(is_done(answer.rows[0].as_ref(), &write));
+    assert_ne!(answer.server, first, "it was started again");
+    assert_eq!(lab.get(id(1)).await.unwrap(), before, "what was answered is there");
+}
+
+#[tokio::test]
+async fn a_commit_that_was_not_answered_is_found_by_sending_it_again() {
+    let Some(mut server) = own_server("a commit that is not answered", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    ask_for_a_standby(&lab.client, &lab.url).await;
+    let write = claim(id(1));
+    let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
+        until_waiting(&lab.client, "SyncRep").await;
+        assert_eq!(lab.get(id(1)).await, None, "nobody sees what is not answered");
+        server.kill();
+    });
+    assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
+    server.start_again();
+    // It is there now, though nobody was told; and it was never waited for.
+    let found = lab.get(id(1)).await.unwrap();
+    assert_eq!(found.token, write.token);
+    let client = super::lab::client(&lab.url).await;
+    let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
+        // Sending it again is a write, and waits as the first did. Cancelled, the wait ends, and the server says done.
+        until_waiting(&client, "SyncRep").await;
+        let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        client.batch_execute(cancel).await.unwrap();
+    });
+    assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
+    ask_for_no_standby(&client).await;
+    let row = lab.put(write).await.unwrap();
+    assert_eq!((row.token, row.fence, row.began), (found.token, found.fence, found.began));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_the_answer_of_a_call_that_was_dropped() {
+    let Some(server) = own_server("calls that are dropped", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let one = builder(&lab.url, &lab.namespace).connections(1).open().await.unwrap();
+    ask_for_a_standby(&lab.client, &lab.url).await;
+    // Its answer never comes.
+    let write = claim(id(1));
+    {
+        let put = pin!(one.put(std::slice::from_ref(&write)));
+        let waiting = pin!(until_waiting(&lab.client, "SyncRep"));
+        assert!(matches!(select(put, waiting).await, Either::Right(_)), "it is not answered");
+    }
+    let next = tokio::time::timeout(Duration::from_secs(60), one.get(&[id(2)])).await;
+    assert_eq!(next.expect("it has a connection of its own").unwrap().rows, [None]);
+    ask_for_no_standby(&lab.client).await;
+    let row = one.put(std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
+    assert!(is_done(row.as_ref(), &write), "it is sent again");
+}
+
+#[tokio::test]
+async fn a_call_may_be_dropped_at_any_time() {
+    let Some(lab) = lab("calls that are dropped at any time").await else { return };
+    let row = lab.put(claim(id(1))).await.unwrap();
+    for number in 2..40 {
+        let write = claim(id(number));
+        let put = lab.backend.put(std::slice::from_ref(&write));
+        let _ = tokio::time::timeout(Duration::from_micros(50 * number), put).await;
+        assert_eq!(lab.get(id(1)).await.as_ref(), Some(&row));
+        assert!(is_done(lab.put(write.clone()).await.as_ref(), &write));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_is_given_up_and_found_again() {
+    let Some(server) = own_server("a server that stands still", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let row = lab.put(claim(id(1))).await.unwrap();
+    server.pause();
+    let write = complete(id(1), row.token);
+    let answer = tokio::time::timeout(Duration::from_millis(200), lab.backend.put(std::slice::from_ref(&write))).await;
+    assert!(answer.is_err(), "nobody answers");
+    server.resume();
+    // The row is busy while the server does what was sent first.
+    until("the outcome", async || is_done(lab.put(write.clone()).await.as_ref(), &write)).await;
+}

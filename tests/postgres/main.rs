@@ -1,0 +1,31 @@
+//! PostgreSQL as a backend: what is its own. What every backend must do is the conformance suite's.
+//!
+//! The tests start servers of their own. Most share one, and each has a namespace in it; those that stop, kill or set up
+//! a server have their own.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
+#[path = "../common/postgres.rs"]
+mod server;
+#[path = "../common/skipped.rs"]
+#[allow(unreachable_pub, reason = "other test programs have it in a module of its own")]
+mod skipped;
+
+mod compare_and_set;
+mod expiry;
+mod figures;
+mod guarantee;
+mod lab;
+mod list;
+mod locks;
+mod lost_answers;
+mod migrate;
+mod news;
+mod opening;
+mod plans;
+mod roles;
