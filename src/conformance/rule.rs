@@ -101,7 +101,7 @@ impl<'a, B: Backend> Rule<'a, B> {
             self.check(Instant::now() < give_up, || format!("{} writes were busy for a minute", open.len()));
             let sent: Vec<Write> = open.iter().map(|&at| writes[at].clone()).collect();
             let answer = match backend.put(&sent).await {
-                Err(BackendError::Nothing(_) | BackendError::Uncertain(_)) if bears => {
+                Err(BackendError::Nothing(_) | BackendError::Busy(_) | BackendError::Uncertain(_)) if bears => {
                     tokio::time::sleep(BETWEEN_TRIES).await;
                     continue;
                 }

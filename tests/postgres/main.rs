@@ -1,7 +1,7 @@
 //! PostgreSQL as a backend: what is its own. What every backend must do is the conformance suite's.
 //!
-//! The tests start servers of their own. Most share one, and each has a namespace in it; those that stop, kill or set up
-//! a server have their own.
+//! The tests start servers of their own. Most share one, and each has a namespace in it; those that stop, kill or set
+//! up a server have their own.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

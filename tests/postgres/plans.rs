@@ -4,7 +4,8 @@ use tower_idempotency::store::shared::{Backend as _, Kind, Write};
 
 use super::lab::{Lab, claim, client, complete, id, own_server, until};
 
-/// The planner believes of a new table that it is small, and keeps the plans that it makes then. Nothing may come of it.
+/// The planner believes of a new table that it is small, and keeps the plans that it makes then. Nothing may come of
+/// it.
 #[tokio::test]
 async fn rows_are_found_by_their_key_while_a_new_table_grows() {
     let Some(server) = own_server("that puts find their rows by their key", &["autovacuum=off"]) else { return };

@@ -124,8 +124,8 @@ impl Backend for PostgresBackend {
 }
 
 impl PostgresBackend {
-    /// Tells which of the writes were done, as far as anybody may wait for them: nobody waits for a run to begin, or for
-    /// a session.
+    /// Tells which of the writes were done, as far as anybody may wait for them: nobody waits for a run to begin, or
+    /// for a session.
     fn tell(&self, writes: &[Write], rows: &[Option<Row>]) {
         for (write, row) in writes.iter().zip(rows) {
             let done = row.as_ref().is_some_and(|row| row.token == write.token);

@@ -6,15 +6,14 @@ use std::time::Duration;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 
-use super::backend::PostgresBackend;
-use super::connect::Tls;
 use super::error::PostgresError;
 use super::schema::Schema;
+use super::tls::Tls;
 
 /// The longest namespace, in bytes.
 const NAMESPACE: usize = 255;
 
-/// Connects to a PostgreSQL database: see [`PostgresBackend::builder`].
+/// Connects to a PostgreSQL database: see [`PostgresBackend::builder`](super::PostgresBackend::builder).
 #[derive(Clone)]
 #[must_use = "it does nothing until it is opened"]
 pub struct PostgresBackendBuilder {
@@ -44,12 +43,8 @@ impl fmt::Debug for PostgresBackendBuilder {
     }
 }
 
-impl PostgresBackend {
-    /// Connects to the database of `url`, such as `postgres://user:password@host/database`.
-    ///
-    /// # Errors
-    /// [`PostgresError::Url`], which does not repeat the URL.
-    pub fn from_url(url: &str) -> Result<PostgresBackendBuilder, PostgresError> {
+impl PostgresBackendBuilder {
+    pub(super) fn from_url(url: &str) -> Result<Self, PostgresError> {
         let config: Config = url.parse().map_err(|_| PostgresError::Url)?;
         // A password with an `@` in it that was not encoded ends up in the host's name, and would be logged with it.
         let strange =
@@ -57,11 +52,10 @@ impl PostgresBackend {
         if config.get_hosts().iter().any(strange) {
             return Err(PostgresError::Url);
         }
-        Ok(Self::builder(config))
+        Ok(Self::new(config))
     }
 
-    /// Connects as `config` says. Where it has several hosts, one that takes writes is looked for.
-    pub fn builder(mut config: Config) -> PostgresBackendBuilder {
+    pub(super) fn new(mut config: Config) -> Self {
         if config.get_application_name().is_none() {
             config.application_name("tower-idempotency");
         }
@@ -70,7 +64,7 @@ impl PostgresBackend {
         {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        PostgresBackendBuilder {
+        Self {
             config,
             tls: Tls::default(),
             schema: Schema::default(),
@@ -116,20 +110,22 @@ impl PostgresBackendBuilder {
         Ok(self)
     }
 
-    /// How many connections calls share: 4 unless it is set, 1 at least. Two more tell and hear which rows were written.
+    /// How many connections calls share: 4 unless it is set, 1 at least. Two more tell and hear which rows were
+    /// written.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self
     }
 
-    /// How long the database may take for a statement: 1.5 s unless it is set. It bounds how late a write may come; have
-    /// it below the time after which the caller gives up.
+    /// How long the database may take for a statement: 1.5 s unless it is set. It bounds how late a write may come;
+    /// have it below the time after which the caller gives up.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
         self
     }
 
-    /// How long a call waits for a connection: for one that is free, and for a new one to be made. 1.5 s unless it is set.
+    /// How long a call waits for a connection: for one that is free, and for a new one to be made. 1.5 s unless it is
+    /// set.
     pub fn wait_for_connection(mut self, wait: Duration) -> Self {
         self.wait_for_connection = wait;
         self
@@ -141,8 +137,8 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// A pooler in transaction mode, such as PgBouncer, stands between: no statement is prepared, and nothing is set for
-    /// a connection.
+    /// A pooler in transaction mode, such as PgBouncer, stands between: no statement is prepared, and nothing is set
+    /// for a connection.
     ///
     /// Then have the role time out by itself: `ALTER ROLE … SET statement_timeout = '1500ms'`. The pooler swallows
     /// notifications, so those who wait for a run on another server find its end by polling.
@@ -166,7 +162,7 @@ mod tests {
     #[test]
     fn no_password_stands_in_an_error_or_a_debug_output() {
         let secret = "s3cr3t";
-        let fine = PostgresBackend::from_url(&format!("postgres://u:{secret}@localhost/d")).unwrap();
+        let fine = PostgresBackendBuilder::from_url(&format!("postgres://u:{secret}@localhost/d")).unwrap();
         assert!(!format!("{fine:?}").contains(secret));
         for url in [
             format!("postgres://u:x@{secret}@localhost/d"),
@@ -175,14 +171,14 @@ mod tests {
             format!("host=localhost password=x {secret}"),
             format!("postgres://u:x/{secret}@{secret}:{secret}/d"),
         ] {
-            let error = PostgresBackend::from_url(&url).unwrap_err();
+            let error = PostgresBackendBuilder::from_url(&url).unwrap_err();
             assert!(!format!("{error} {error:?}").contains(secret), "{error:?}");
         }
     }
 
     #[test]
     fn a_namespace_is_one_to_255_bytes() {
-        let builder = || PostgresBackend::builder(Config::new());
+        let builder = || PostgresBackendBuilder::new(Config::new());
         assert!(builder().namespace("payments").is_ok());
         for wrong in [String::new(), "a\0b".to_owned(), "n".repeat(256)] {
             assert!(builder().namespace(wrong).is_err());

@@ -13,22 +13,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Notification, S
 
 use super::builder::PostgresBackendBuilder;
 use super::queries::Queries;
-
-/// With TLS or without.
-#[derive(Clone, Default)]
-pub(super) enum Tls {
-    #[default]
-    Without,
-    #[cfg(feature = "postgres-rustls")]
-    Rustls(tokio_postgres_rustls::MakeRustlsConnect),
-}
-
-#[cfg(feature = "postgres-rustls")]
-impl Tls {
-    pub(super) fn rustls(config: rustls::ClientConfig) -> Self {
-        Self::Rustls(tokio_postgres_rustls::MakeRustlsConnect::new(config))
-    }
-}
+use super::tls::Tls;
 
 /// Makes connections.
 pub(super) struct Connector {

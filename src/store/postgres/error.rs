@@ -102,6 +102,7 @@ pub(super) fn of_a_statement(error: &Error) -> BackendError {
     let words = words(error);
     match error.code().map_or(Extent::Uncertain, |code| Extent::of(code.code())) {
         Extent::Nothing => nothing(words),
+        Extent::Busy => BackendError::Busy(Box::new(Said(words))),
         Extent::Never => never(words),
         Extent::Uncertain => uncertain(words),
     }
@@ -119,6 +120,7 @@ pub(super) fn leaves_the_connection_sound(error: &Error) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 enum Extent {
     Nothing,
+    Busy,
     Never,
     Uncertain,
 }
@@ -127,9 +129,11 @@ impl Extent {
     /// By the SQLSTATE. What is not known to be harmless is uncertain: to send again is harmless.
     fn of(code: &str) -> Self {
         match code {
-            // No lock, a conflict, a deadlock; a standby, a server that starts; a statement that was planned for
-            // another schema, or prepared on another connection.
-            "55P03" | "40001" | "40P01" | "25006" | "57P03" | "0A000" | "26000" => Self::Nothing,
+            // No lock, a conflict, a deadlock.
+            "55P03" | "40001" | "40P01" => Self::Busy,
+            // A standby, a server that starts; a statement that was planned for another schema, or prepared on another
+            // connection.
+            "25006" | "57P03" | "0A000" | "26000" => Self::Nothing,
             _ => match code.get(..2) {
                 // Resources; access, names and syntax; the schema or the database is missing; authorization.
                 Some("53" | "42" | "3F" | "3D" | "28") => Self::Nothing,
@@ -147,8 +151,10 @@ mod tests {
 
     #[test]
     fn a_code_says_what_may_have_been_done() {
-        for code in ["55P03", "40001", "40P01", "53100", "53300", "25006", "57P03", "42P01", "42501", "3F000", "28P01"]
-        {
+        for code in ["55P03", "40001", "40P01"] {
+            assert_eq!(Extent::of(code), Extent::Busy, "{code}");
+        }
+        for code in ["53100", "53300", "25006", "57P03", "42P01", "42501", "3F000", "28P01"] {
             assert_eq!(Extent::of(code), Extent::Nothing, "{code}");
         }
         for code in ["22003", "22008", "23502", "54000"] {

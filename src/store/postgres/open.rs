@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_postgres::Error;
+use tokio_postgres::{Config, Error};
 
 use super::backend::{PostgresBackend, Task};
 use super::builder::PostgresBackendBuilder;
@@ -16,6 +16,21 @@ use super::pool::Pool;
 
 /// How long lies between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
+
+impl PostgresBackend {
+    /// Connects to the database of `url`, such as `postgres://user:password@host/database`.
+    ///
+    /// # Errors
+    /// [`PostgresError::Url`], which does not repeat the URL.
+    pub fn from_url(url: &str) -> Result<PostgresBackendBuilder, PostgresError> {
+        PostgresBackendBuilder::from_url(url)
+    }
+
+    /// Connects as `config` says. Where it has several hosts, one that takes writes is looked for.
+    pub fn builder(config: Config) -> PostgresBackendBuilder {
+        PostgresBackendBuilder::new(config)
+    }
+}
 
 impl PostgresBackendBuilder {
     /// Opens the backend: connects, and checks that the table is there. Call it within a tokio runtime.
@@ -48,7 +63,8 @@ impl PostgresBackendBuilder {
     }
 
     /// Makes the table, its indexes and its functions, or what is missing of them, and the schema that they are in.
-    /// Several processes may do so at once: one does, and the others wait for it. Where all is there, nothing is locked.
+    /// Several processes may do so at once: one does, and the others wait for it. Where all is there, nothing is
+    /// locked.
     ///
     /// The role needs the right to make tables. The same SQL is in `src/store/postgres/schema.sql`.
     ///

@@ -61,7 +61,8 @@ impl Query {
     }
 }
 
-// As in `schema.sql`, ids come out of a materialized list, and `IS TRUE` keeps other indexes than the primary key's out.
+// As in `schema.sql`, ids come out of a materialized list, and `IS TRUE` keeps other indexes than the primary key's
+// out.
 const GET: &str = "
     WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now),
     w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))

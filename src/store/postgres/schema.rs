@@ -18,7 +18,8 @@ const DEFAULT: &str = "idempotency";
 /// Processes that migrate wait for each other by this lock. The number was drawn at random.
 const LOCK: i64 = 0x1d3a_7c05_92be_64f1;
 
-/// The name of the schema in which the table is: lower-case letters, digits and underscores, so that it needs no quotes.
+/// The name of the schema in which the table is: lower-case letters, digits and underscores, so that it needs no
+/// quotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Schema(String);
 

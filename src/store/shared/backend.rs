@@ -247,6 +247,10 @@ pub enum BackendError {
     /// Nothing was done, nor will be: the database can't be reached, or has refused. Trying again may help.
     #[error("the database can't be reached or has refused: {0}")]
     Nothing(#[source] Source),
+    /// Nothing was done, nor will be: something else has a row locked, or the database asks to try again. The database
+    /// can be reached. Each write of the call is sent again by itself.
+    #[error("a row is locked: {0}")]
+    Busy(#[source] Source),
     /// Nothing was done, nor will be, however often it is tried: the database does not take such a row.
     #[error("the database does not take the row: {0}")]
     Never(#[source] Source),

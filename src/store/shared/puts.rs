@@ -4,7 +4,9 @@
 //! 1. A write belongs to the store's own tasks. Nobody's going away takes it back.
 //! 2. A write whose answer was lost is sent again, with the same token, until its answer is known.
 //! 3. A write with a deadline is not sent for the first time after it.
-//! 4. Writes that come while the database is busy go together. There is one write of an id in a call.
+//! 4. Writes that come while the database is at work go together. There is one write of an id in a call.
+//! 5. A write whose row something else has locked is sent again, with the same token: what has it locked may be an
+//!    earlier copy of the write.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::backend::{Answer, Backend, BackendError, Row, Write};
+use super::backend::{Answer, Backend, BackendError, Expect, Row, Write};
 use super::reach::Reach;
 
 /// The most writes in one call, and the most bytes of state in those after the first.
@@ -27,6 +29,9 @@ const TOGETHER_BYTES: usize = 1024 * 1024;
 pub(super) struct Puts {
     queue: mpsc::UnboundedSender<Put>,
 }
+
+/// How often a write is sent whose row something else has locked, and of which no copy may be done.
+const BUSY_TRIES: u32 = 12;
 
 /// How the database answered a write: the row as it stands.
 #[derive(Debug)]
@@ -60,7 +65,27 @@ struct Put {
     reply: Reply,
     /// Whether it was sent without an answer.
     may_be_done: bool,
+    /// How often its row was locked.
+    busy: u32,
     pauses: ExponentialBackoff,
+}
+
+impl Put {
+    /// Whether something else has the row locked, as far as the row says that stands there.
+    fn is_busy(&self, row: Option<&Row>) -> bool {
+        match (row, self.write.expect) {
+            (Some(row), Expect::Token(token)) => row.token == token && row.token != self.write.token,
+            (None, Expect::Absent) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is sent again though something else has its row locked.
+    fn waits_for_lock(&mut self) -> bool {
+        self.busy += 1;
+        let is_late = self.deadline.is_some_and(|end| end <= Instant::now());
+        self.may_be_done || (self.busy < BUSY_TRIES && !is_late)
+    }
 }
 
 impl Puts {
@@ -85,7 +110,7 @@ impl Puts {
             .with_jitter()
             .without_max_times()
             .build();
-        let sent = self.queue.send(Put { write, deadline, reply, may_be_done: false, pauses });
+        let sent = self.queue.send(Put { write, deadline, reply, may_be_done: false, busy: 0, pauses });
         async move {
             match sent {
                 Ok(()) => stands.await.unwrap_or(Err(NotPut::Gone)),
@@ -137,13 +162,17 @@ impl<B: Backend> Sender<B> {
         match self.call(&writes, now).await {
             Ok(answer) => {
                 let Answer { now: at, server, rows } = answer;
-                for (put, row) in batch.into_iter().zip(rows) {
+                for (mut put, row) in batch.into_iter().zip(rows) {
+                    if put.is_busy(row.as_ref()) && put.waits_for_lock() {
+                        self.again(put);
+                        continue;
+                    }
                     let answer = Answer { now: at, server, rows: () };
                     let _ = put.reply.send(Ok(Stands { row, answer, sent: now }));
                 }
             }
-            // One of them is at fault. Each is sent by itself.
-            Err(BackendError::Never(_)) if batch.len() > 1 => {
+            // One of them is at fault, or its row is locked. Each is sent by itself.
+            Err(BackendError::Never(_) | BackendError::Busy(_)) if batch.len() > 1 => {
                 for put in batch {
                     Box::pin(self.send(vec![put])).await;
                 }
@@ -184,17 +213,26 @@ impl<B: Backend> Sender<B> {
             BackendError::Nothing(_) if !put.may_be_done => {
                 let _ = put.reply.send(Err(NotPut::Away(Arc::clone(error))));
             }
+            BackendError::Busy(_) if !put.waits_for_lock() => {
+                let _ = put.reply.send(Err(NotPut::Away(Arc::clone(error))));
+            }
+            BackendError::Busy(_) => self.again(put),
             BackendError::Nothing(_) | BackendError::Uncertain(_) => {
                 put.may_be_done = true;
-                let (pause, again) = (put.pauses.next().unwrap_or_default(), self.again.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(pause).await;
-                    if let Some(queue) = again.upgrade() {
-                        let _ = queue.send(put);
-                    }
-                });
+                self.again(put);
             }
         }
+    }
+
+    /// Sends a write again, after a pause.
+    fn again(&self, mut put: Put) {
+        let (pause, again) = (put.pauses.next().unwrap_or_default(), self.again.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(queue) = again.upgrade() {
+                let _ = queue.send(put);
+            }
+        });
     }
 }
 

@@ -61,8 +61,8 @@ impl Reach {
 
     /// Takes note of a call that failed.
     pub(super) fn failed(&self, error: &BackendError) {
-        // The database was reached. The row was at fault.
-        if matches!(error, BackendError::Never(_)) {
+        // The database was reached. A row was at fault, or something that has it locked.
+        if matches!(error, BackendError::Never(_) | BackendError::Busy(_)) {
             return;
         }
         let mut breaker = self.breaker();

@@ -1,7 +1,5 @@
 //! One transition: read what stands there, let the protocol decide, compare and set.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -17,10 +15,8 @@ use crate::record::{
 };
 use crate::store::StoreError;
 
-/// How often a row is looked at anew that somebody else changes, or holds, meanwhile.
-const ROUNDS: u32 = 32;
-/// The longest pause before a row is tried again that something else has locked.
-const BUSY: Duration = Duration::from_millis(50);
+/// How often a row is looked at anew that somebody else changes meanwhile.
+const ROUNDS: u32 = 16;
 
 impl<B: Backend> Shelf<B> {
     /// Takes one step on the record of `id`, or refuses it.
@@ -81,17 +77,12 @@ impl<B: Backend> Shelf<B> {
                 return Ok(self.done(id, done, draft, reply));
             }
             self.held.remove(&id);
-            let is_busy = match (&row, expected) {
-                (Some(row), Expect::Token(token)) => row.token == token,
-                (None, Expect::Absent) => true,
-                _ => false,
-            };
-            if is_busy {
-                tokio::time::sleep(BUSY.mul_f64(jitter())).await;
+            if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
+                return Err(StoreError::unavailable("something else has the row locked"));
             }
             known = Known { row, now: answer.now, server: Some(answer.server) };
         }
-        Err(StoreError::unavailable("the row is locked, or changes all the time"))
+        Err(StoreError::unavailable("the row changes all the time"))
     }
 
     /// The row of `id`, if it names a session of this process.
@@ -153,10 +144,4 @@ fn consumed(transition: Transition) -> Transition {
         }
         other => other,
     }
-}
-
-/// Between 0 and 1, at random.
-fn jitter() -> f64 {
-    let [a, b, ..] = super::random_token().0;
-    f64::from(u16::from_le_bytes([a, b])) / f64::from(u16::MAX)
 }
