@@ -17,6 +17,7 @@ mod server;
 mod skipped;
 
 mod compare_and_set;
+mod contract;
 mod expiry;
 mod figures;
 mod guarantee;
@@ -28,4 +29,5 @@ mod migrate;
 mod news;
 mod opening;
 mod plans;
+mod processes;
 mod roles;
