@@ -40,6 +40,9 @@ pub struct Counts {
     pub corrupt: u64,
     /// Interrupted operations that the reconciler settled with an outcome.
     pub reconciled: u64,
+    /// Outcomes that came after another process had taken the operation over, or somebody had settled it. They are kept
+    /// in the shared store for 30 days, and count for nothing.
+    pub disputed: u64,
     /// Runs that are under way now.
     pub live: u64,
     // Refusals, by their kind.
@@ -100,6 +103,7 @@ impl<St: Store> Engine<St> {
             unprotected: read(&tally.unprotected),
             corrupt: read(&tally.corrupt),
             reconciled: read(&tally.reconciled),
+            disputed: read(&tally.disputed),
             live: slots.live() as u64,
             refused: tally.refused.each_ref().map(read),
         }

@@ -24,6 +24,7 @@ pub(crate) struct Tally {
     pub(crate) unprotected: AtomicU64,
     pub(crate) corrupt: AtomicU64,
     pub(crate) reconciled: AtomicU64,
+    pub(crate) disputed: AtomicU64,
     // Refusals, by their kind as the server numbers them.
     pub(crate) refused: [AtomicU64; REFUSALS],
 }

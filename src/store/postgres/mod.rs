@@ -30,6 +30,9 @@ mod tls;
 mod types;
 mod write;
 
+/// A store whose records are in PostgreSQL, for several processes. See [`guide::shared`](mod@crate::guide::shared).
+pub type PostgresStore = crate::store::shared::Shared<PostgresBackend>;
+
 pub use backend::PostgresBackend;
 pub use builder::PostgresBackendBuilder;
 pub use error::PostgresError;

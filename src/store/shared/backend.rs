@@ -120,7 +120,8 @@ pub struct Row {
     pub fence: Fence,
     /// What it is.
     pub kind: Kind,
-    /// The row of the process that sees to it, if one does: see [`Kind::Session`].
+    /// The row of the process that sees to it, if one does: see [`Kind::Session`]. Of a [disputed](Kind::Disputed)
+    /// outcome: the operation's row.
     pub session: Option<RecordId>,
     /// Until when `session` has its lease, read in the same step: the [`until`](Self::until) of that row. `None` if
     /// `session` is `None`, or if its row is absent or of another kind than [`Session`](Kind::Session).

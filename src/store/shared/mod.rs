@@ -6,6 +6,7 @@
 // - `state.rs`: what its handles share, and its tasks.
 // - `step.rs`: one transition: read, decide, compare and set. `read.rs` and `write.rs` are its ways in and out;
 //   `takeover.rs` has what comes with taking an operation over.
+// - `listing.rs`: what operators have to see to.
 // - `rows.rs`: rows as records.
 // - `session.rs`: whether this process is alive, and whether others are.
 // - `news.rs`: who is told that a row has changed.
@@ -18,6 +19,7 @@
 mod backend;
 mod errors;
 mod judge;
+mod listing;
 #[cfg(feature = "conformance")]
 pub mod memory_backend;
 mod news;
@@ -36,6 +38,7 @@ pub use backend::{
     Answer, Backend, BackendError, Expect, GRACE, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token,
     Write,
 };
+pub use listing::Disputed;
 pub use store::{Shared, SharedBuilder};
 
 use crate::key::RecordId;

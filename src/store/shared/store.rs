@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backend::{Backend, Guarantee};
 use super::errors::away;
+use super::listing::Disputed;
 use super::puts::Puts;
 use super::reach::Reach;
-use super::rows::View;
 use super::session::Session;
 use super::state::Shelf;
 use crate::key::RecordId;
@@ -179,6 +179,18 @@ impl<B: Backend> Shared<B> {
         self.shelf.guarantee.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
+    /// Returns the outcomes that are disputed, at most `limit`, those of the operations that began first: their runs ended
+    /// after another process had taken the operation over, or somebody had settled it. Each may be a second effect.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the database does not answer.
+    ///
+    /// # Cancel safety
+    /// This method only reads.
+    pub async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
+        self.shelf.disputed(limit).await
+    }
+
     fn is_closed(&self) -> bool {
         self.shelf.is_closed.load(Ordering::SeqCst)
     }
@@ -276,34 +288,4 @@ impl<B: Backend> Store for Shared<B> {
 
 fn closed() -> StoreError {
     StoreError::unavailable("the store was closed")
-}
-
-impl<B: Backend> Shelf<B> {
-    /// The interrupted operations, as this process sees them.
-    async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
-        let Page { after, limit, .. } = page;
-        let mut cursor = after.map(|after| (after.began, after.id));
-        let mut found = Vec::new();
-        while found.len() < limit {
-            let sent = Instant::now();
-            let answer = self.backend.list(cursor, limit).await;
-            let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(away)?;
-            self.reach.answered(answer.server, answer.now, sent, false, &answer.rows);
-            let (own, trusts_leases) = (self.reach.session.own(), self.reach.session.trusts_leases());
-            let view = View { own: &own, now: answer.now, trusts_leases };
-            let Some(last) = answer.rows.last() else { break };
-            cursor = Some((last.began, last.id));
-            for row in &answer.rows {
-                let record = match view.of(row) {
-                    Some(held) => held.columns(row.id),
-                    None => continue,
-                };
-                // What a later release has written is for that release.
-                let Ok(record) = record else { continue };
-                found.extend(InterruptedRun::of(row.id, &record).filter(|run| page.has_status(run)));
-            }
-        }
-        found.truncate(limit);
-        Ok(found)
-    }
 }

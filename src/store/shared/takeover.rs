@@ -1,5 +1,6 @@
 //! Taking an operation over, and what becomes of the outcome of a run that was taken over.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::backend::{Backend, Kind, Row, Write};
@@ -47,8 +48,10 @@ impl<B: Backend> Shelf<B> {
         let (fingerprint, attempt) = (*fingerprint, hold.attempt);
         let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin: None, state };
         let id = disputed(hold.id, hold.fence);
-        let write = self.write(id, &draft, None, None).map(|write| Write { kind: Kind::Disputed, ..write });
+        let write = self.write(id, &draft, None, None);
+        let write = write.map(|write| Write { kind: Kind::Disputed, session: Some(hold.id), ..write });
         let Some(write) = write else { return };
+        self.slots.tally.disputed.fetch_add(1, Ordering::Relaxed);
         let kept = self.puts.put(write, None).await.is_ok();
         tracing::error!(
             target: "tower_idempotency", record_id = hold.id.short(), fence = hold.fence.0, kept,

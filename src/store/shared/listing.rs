@@ -1,0 +1,87 @@
+//! What operators have to see to: interrupted operations, and disputed outcomes.
+
+use tokio::time::{Instant, timeout};
+
+use super::backend::{Answer, Backend, BackendError, Kind, Row};
+use super::errors::away;
+use super::rows::View;
+use super::state::Shelf;
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::record::Fence;
+use crate::store::contract::{InterruptedRun, Page};
+use crate::store::error::StoreError;
+
+/// An outcome that came after its operation was taken over or settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disputed {
+    /// The operation's id.
+    pub id: RecordId,
+    /// The fence of the run that it is of.
+    pub fence: Fence,
+    /// When it came.
+    pub since: Timestamp,
+    /// Until when it is kept.
+    pub expires: Timestamp,
+}
+
+/// Where a page begins.
+type Cursor = Option<(Timestamp, RecordId)>;
+
+impl<B: Backend> Shelf<B> {
+    /// The interrupted operations, as this process sees them.
+    pub(super) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
+        let Page { after, limit, .. } = page;
+        let mut cursor = after.map(|after| (after.began, after.id));
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let Answer { now, rows, .. } = self.page(&mut cursor, limit).await?;
+            if rows.is_empty() {
+                break;
+            }
+            let (own, trusts_leases) = (self.reach.session.own(), self.reach.session.trusts_leases());
+            let view = View { own: &own, now, trusts_leases };
+            for row in &rows {
+                // What a later release has written is for that release.
+                let Some(Ok(record)) = view.of(row).map(|held| held.columns(row.id)) else { continue };
+                found.extend(InterruptedRun::of(row.id, &record).filter(|run| page.has_status(run)));
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// The disputed outcomes.
+    pub(super) async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
+        let (mut cursor, mut found) = (None, Vec::new());
+        while found.len() < limit {
+            let Answer { rows, .. } = self.page(&mut cursor, limit).await?;
+            if rows.is_empty() {
+                break;
+            }
+            let of = |row: &Row| {
+                let id = row.session.filter(|_| row.kind == Kind::Disputed)?;
+                Some(Disputed { id, fence: row.fence, since: row.since, expires: row.expires })
+            };
+            found.extend(rows.iter().filter_map(of));
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// A page of the rows that operators may have to see to. Moves the cursor to its end.
+    async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<Answer<Vec<Row>>, StoreError> {
+        let sent = Instant::now();
+        let answer = match timeout(self.reach.timeout(), self.backend.list(*cursor, limit)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(BackendError::Uncertain("it did not come in time".into())),
+        };
+        let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(away)?;
+        self.reach.answered(answer.server, answer.now, sent, false, &answer.rows);
+        if let Some(last) = answer.rows.last() {
+            *cursor = Some((last.began, last.id));
+        }
+        Ok(answer)
+    }
+}
