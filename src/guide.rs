@@ -2,7 +2,7 @@
 //!
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]
 //! - To decide: [`promises`], [`policies`], [`same_request`], [`unknown_answers`], [`handlers`]
-//! - To run: [`operators`], [`security`], [`mod@sled`], [`performance`]
+//! - To run: [`operators`], [`security`], [`mod@sled`], [`mod@shared`], [`performance`]
 //! - To trust: [`testing`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.
@@ -98,6 +98,13 @@ pub mod security {}
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/sled.md")]
 pub mod sled {}
+
+/// Several servers over one PostgreSQL database, or over a database of your own.
+///
+#[cfg(any(not(doctest), all(feature = "server", feature = "postgres")))]
+#[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/shared.md")]
+pub mod shared {}
 
 /// What the layer costs, measured, beside other crates.
 ///

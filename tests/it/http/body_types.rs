@@ -1,5 +1,5 @@
 //! The compile matrix, running: every place where people put a layer, over a socket, with HTTP/1.1 and HTTP/2. tonic is
-//! in `examples/grpc`, a package of its own.
+//! in `grpc.rs`.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 mod any_body;
 mod body_types;
+mod grpc;
 mod layers;
 mod problems;
 mod refused_early;

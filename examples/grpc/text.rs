@@ -5,8 +5,8 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 /// The codec of text messages.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Text;
+#[derive(Clone, Copy)]
+pub(crate) struct Text;
 
 impl Codec for Text {
     type Encode = String;

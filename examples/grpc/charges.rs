@@ -1,12 +1,4 @@
-//! A gRPC service behind the layer. The layer goes where tonic's layers go, `Server::builder().layer(…)`, with
-//! `any_body()`, because tonic's body is a type of its own. A refused call gets a gRPC status.
-//!
-//! Every call is a POST, which is covered; the `idempotency-key` metadata is an HTTP header; `grpc-status` is a
-//! trailer, and is recorded and replayed; `te: trailers`, which gRPC clients send, is no part of what a request is. A
-//! server stream is recorded if it ends within `outcome_body_timeout` and `max_response_body`; a longer one is passed
-//! on and not replayed.
-
-mod text;
+//! `pay.Charges`, with one method, `Charge`: what `tonic-build` would make of a `.proto` file, by hand.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,23 +11,22 @@ use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tower_service::Service;
 
-pub use text::Text;
+use super::text::Text;
 
 /// The one method of [`Charges`].
-pub const CHARGE: &str = "/pay.Charges/Charge";
+pub(crate) const CHARGE: &str = "/pay.Charges/Charge";
 
 type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-/// `pay.Charges`, with one method, `Charge`. What `tonic-build` would make of a `.proto` file, by hand.
-#[derive(Debug, Clone, Default)]
-pub struct Charges {
+/// The service, which counts its effects.
+#[derive(Clone, Default)]
+pub(crate) struct Charges {
     effects: Arc<AtomicUsize>,
 }
 
 impl Charges {
     /// How often somebody was charged.
-    #[must_use]
-    pub fn effects(&self) -> usize {
+    pub(crate) fn effects(&self) -> usize {
         self.effects.load(Ordering::SeqCst)
     }
 }

@@ -1,10 +1,17 @@
-//! A retried unary call is replayed, its status included, over a socket.
+//! tonic: a retried unary call is replayed, its status included, over a socket. The service is the one of
+//! `examples/grpc`.
+
+#[path = "../../../examples/grpc/charges.rs"]
+mod charges;
+#[path = "../../../examples/grpc/text.rs"]
+mod text;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use grpc_example::{CHARGE, Charges, Text};
+use charges::{CHARGE, Charges};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use text::Text;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Server, server::TcpIncoming};
