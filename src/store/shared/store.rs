@@ -179,8 +179,9 @@ impl<B: Backend> Shared<B> {
         self.shelf.guarantee.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Returns the outcomes that are disputed, at most `limit`, those of the operations that began first: their runs ended
-    /// after another process had taken the operation over, or somebody had settled it. Each may be a second effect.
+    /// Returns the outcomes that are disputed, at most `limit`, those of the operations that began first: their runs
+    /// ended after another process had taken the operation over, or somebody had settled it. Each may be a second
+    /// effect.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the database does not answer.
