@@ -80,6 +80,34 @@ async fn what_ends_while_the_database_is_away_is_recorded_when_it_is_back() {
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
+// A seeded fault: a run waits for its record for as long as the database is away.
+#[tokio::test(start_paused = true)]
+async fn a_client_is_answered_though_the_way_to_the_database_is_cut_while_its_outcome_is_written() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = IdempotencyLayer::new(one);
+    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    here.cut();
+    gate.open();
+    let began = tokio::time::Instant::now();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the effect took place");
+    assert!(began.elapsed() < MINUTE, "{:?}", began.elapsed());
+    assert_eq!(layer.counts().unrecorded, 1);
+    tokio::time::sleep(MINUTE * 10).await;
+    let before = here.counts().puts;
+    tokio::time::sleep(MINUTE).await;
+    assert!(
+        here.counts().puts - before < 500,
+        "what is told again is not sent again and again: {}",
+        here.counts().puts
+    );
+    here.mend();
+    tokio::time::sleep(MINUTE).await;
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     let [(here, one), (_, other)] = two().await;

@@ -11,12 +11,14 @@
 // - `session.rs`: whether this process is alive, and whether others are.
 // - `news.rs`: who is told that a row has changed.
 // - `puts.rs`: writes on their way to the database.
+// - `endings.rs`: ends of runs on their way.
 // - `errors.rs`: what an error of the database means for whoever asked.
 // - `reach.rs`: whether the database can be reached.
 // - `judge.rs`: the same as functions, for a database that leaves the deciding to them.
 // - `memory_backend/`: a database in memory that fails on command, for tests.
 
 mod backend;
+mod endings;
 mod errors;
 mod judge;
 mod listing;

@@ -10,6 +10,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
@@ -28,8 +29,22 @@ const TOGETHER_BYTES: usize = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Puts {
     queue: mpsc::UnboundedSender<Put>,
+    /// How many writes have no answer yet.
+    waiting: Arc<AtomicUsize>,
 }
 
+/// Counts a write for as long as it has no answer.
+#[derive(Debug)]
+struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many writes may have no answer before claims are refused.
+const BEHIND: usize = 4_096;
 /// How often a write is sent whose row something else has locked, and of which no copy may be done.
 const BUSY_TRIES: u32 = 12;
 
@@ -68,6 +83,7 @@ struct Put {
     /// How often its row was locked.
     busy: u32,
     pauses: ExponentialBackoff,
+    _waiting: Waiting,
 }
 
 impl Put {
@@ -94,7 +110,12 @@ impl Puts {
         let (queue, queued) = mpsc::unbounded_channel();
         let sender = Sender { backend, reach, again: queue.downgrade() };
         runtime.spawn(Arc::new(sender).run(queued, at_once));
-        Self { queue }
+        Self { queue, waiting: Arc::default() }
+    }
+
+    /// Whether so many writes have no answer yet that no new ones should come.
+    pub(super) fn is_behind(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= BEHIND
     }
 
     /// Sends a write. It is on its way when this returns; the future waits for what became of it.
@@ -110,7 +131,10 @@ impl Puts {
             .with_jitter()
             .without_max_times()
             .build();
-        let sent = self.queue.send(Put { write, deadline, reply, may_be_done: false, busy: 0, pauses });
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(Arc::clone(&self.waiting));
+        let put = Put { write, deadline, reply, may_be_done: false, busy: 0, pauses, _waiting: waiting };
+        let sent = self.queue.send(put);
         async move {
             match sent {
                 Ok(()) => stands.await.unwrap_or(Err(NotPut::Gone)),

@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::backend::{Backend, Guarantee, Row};
+use super::endings::Endings;
 use super::errors::not_put;
 use super::news::News;
 use super::puts::{Puts, Stands};
@@ -39,6 +40,7 @@ pub(super) struct Shelf<B> {
     pub(super) cache: Cache,
     /// Where the changes of rows are told to those who listen.
     pub(super) news: News,
+    pub(super) endings: Endings,
     pub(super) is_closed: AtomicBool,
     pub(super) guarantee: std::sync::Mutex<Option<Guarantee>>,
     /// Held while the session is renewed.
@@ -55,6 +57,7 @@ impl<B: Backend> Shelf<B> {
             held: DashMap::default(),
             cache: Cache::new(cache_bytes),
             news: News::default(),
+            endings: Endings::default(),
             is_closed: AtomicBool::new(false),
             guarantee: std::sync::Mutex::default(),
             renewing: Mutex::new(()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -192,6 +192,20 @@ impl<B: Backend> Shared<B> {
         self.shelf.disputed(limit).await
     }
 
+    /// Refuses what does not end a run while the store is closed, behind, or without its database.
+    fn admit(&self, transition: &Transition) -> Result<(), StoreError> {
+        let is_claim = transition.claim().is_some();
+        if self.is_closed() {
+            Err(closed())
+        } else if is_claim && self.shelf.puts.is_behind() {
+            Err(StoreError::Overloaded { reason: "the database is behind" })
+        } else if is_claim && !self.shelf.reach.admits() {
+            Err(StoreError::unavailable("the database does not answer"))
+        } else {
+            Ok(())
+        }
+    }
+
     fn is_closed(&self) -> bool {
         self.shelf.is_closed.load(Ordering::SeqCst)
     }
@@ -233,28 +247,22 @@ impl<B: Backend> Records for Shared<B> {
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
-        let (reply, applied) = oneshot::channel();
-        let is_claim = transition.claim().is_some();
-        // Runs that go on may still say how they ended.
-        let ends =
-            matches!(transition, Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. });
-        let refused = if self.is_closed() && !ends {
-            Some(closed())
-        } else if is_claim && !self.shelf.reach.admits() {
-            Some(StoreError::unavailable("the database does not answer"))
-        } else {
-            None
-        };
-        match refused {
-            Some(error) => drop(reply.send(Err(error))),
-            None => {
+        let step = match &transition {
+            // Runs that go on may say how they ended after the store was closed, too.
+            Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. } => {
+                Ok(Either::Left(self.shelf.end_run(id, transition, &self.runtime)))
+            }
+            _ => self.admit(&transition).map(|()| {
+                let (reply, applied) = oneshot::channel();
                 let shelf = Arc::clone(&self.shelf);
                 self.runtime.spawn(async move {
                     let _ = reply.send(shelf.step(id, transition).await);
                 });
-            }
-        }
-        async move { applied.await.unwrap_or_else(|_| Err(StoreError::uncertain("the store's runtime is gone"))) }
+                let gone = |_| Err(StoreError::uncertain("the store's runtime is gone"));
+                Either::Right(async move { applied.await.unwrap_or_else(gone) })
+            }),
+        };
+        async move { step?.await }
     }
 
     async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
