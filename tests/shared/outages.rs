@@ -82,13 +82,13 @@ async fn what_ends_while_the_database_is_away_is_recorded_when_it_is_back() {
 
 // A seeded fault: a run waits for its record for as long as the database is away.
 #[tokio::test(start_paused = true)]
-async fn a_client_is_answered_though_the_way_to_the_database_is_cut_while_its_outcome_is_written() {
+async fn a_client_is_answered_though_the_database_does_not_answer_while_its_outcome_is_written() {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     let layer = IdempotencyLayer::new(one);
     let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
     gate.arrival().await;
-    here.cut();
+    let held = here.hold(Call::Put);
     gate.open();
     let began = tokio::time::Instant::now();
     assert_eq!(run.await.unwrap().text(), "effect 1", "the effect took place");
@@ -102,7 +102,7 @@ async fn a_client_is_answered_though_the_way_to_the_database_is_cut_while_its_ou
         "what is told again is not sent again and again: {}",
         here.counts().puts
     );
-    here.mend();
+    held.release();
     tokio::time::sleep(MINUTE).await;
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
