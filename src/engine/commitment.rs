@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::fingerprint::Fingerprint;
+use crate::key::RecordId;
 use crate::laboratory::point;
 use crate::record::Hold;
 use crate::slots::{Slot, Slots};
@@ -28,6 +29,8 @@ pub(super) struct Commitment {
     pub(super) fingerprint: Fingerprint,
     pub(super) retention: Duration,
     pub(super) slots: Arc<Slots>,
+    /// The session of this process when the run was claimed; `None` where there are none.
+    pub(super) session: Option<RecordId>,
     turn: u64,
     stage: Mutex<Stage>,
     moved: Notify,
@@ -59,9 +62,16 @@ pub(super) struct Doubt;
 
 impl Commitment {
     /// Of the run that has the slot of this turn.
-    pub(super) fn new(hold: Hold, fingerprint: Fingerprint, retention: Duration, slots: Arc<Slots>, turn: u64) -> Self {
+    pub(super) fn new(
+        hold: Hold,
+        fingerprint: Fingerprint,
+        retention: Duration,
+        slots: Arc<Slots>,
+        session: Option<RecordId>,
+        turn: u64,
+    ) -> Self {
         let (stage, moved, over) = (Mutex::new(Stage::Open), Notify::new(), AtomicBool::new(false));
-        Self { hold, fingerprint, retention, slots, turn, stage, moved, over }
+        Self { hold, fingerprint, retention, slots, session, turn, stage, moved, over }
     }
 
     fn begin(&self) -> bool {

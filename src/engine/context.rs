@@ -89,7 +89,7 @@ impl RunContext {
     #[must_use]
     pub fn lease_left(&self) -> Option<Duration> {
         match &self.protection {
-            Protection::Store(commitment) => commitment.slots.lease.left(),
+            Protection::Store(commitment) => commitment.session.map(|session| commitment.slots.lease.left(session)),
             Protection::None(_) => None,
         }
     }

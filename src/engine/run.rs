@@ -19,6 +19,7 @@ use super::engine::{Engine, Presented, STORE_TIMEOUT, millis};
 use super::policy::{OnInterrupted, Policy};
 use super::reconciler::panic_message;
 use super::verdict::Verdict;
+use crate::key::RecordId;
 use crate::record::{Applied, Fence, Hold, Reply, Transition};
 use crate::slots::{End, Ended, Phase, Refusal, Slot};
 use crate::store::Store;
@@ -68,6 +69,8 @@ impl<St: Store> Run<St> {
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
+        // Looked at before the claim, so that the claim has this session or a later one.
+        let session = self.engine.store.slots().lease.session();
         let acquired = {
             let (engine, presented, known) = (Arc::clone(&self.engine), self.presented, Arc::clone(&self.known));
             let claiming = engine.claim(&presented, again, &known, self.deadline);
@@ -78,7 +81,7 @@ impl<St: Store> Run<St> {
             }
         };
         match acquired {
-            Ok(Acquired::Run(hold, rerun)) => self.run(hold, rerun, work, reply).await,
+            Ok(Acquired::Run(hold, rerun)) => self.run(hold, rerun, session, work, reply).await,
             Ok(Acquired::Found(record)) => match self.engine.reconciler(&self.presented, &record) {
                 Some((reconciler, listed)) if again.is_none() => {
                     self.reconcile(reconciler, listed, work, reply).await;
@@ -104,16 +107,17 @@ impl<St: Store> Run<St> {
         mut self: Box<Self>,
         hold: Hold,
         rerun: Rerun,
+        session: Option<RecordId>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
         let slots = Arc::clone(self.engine.store.slots());
         let retention = self.engine.policy.retention;
         let turn = self.slot.turn();
-        let commitment = Arc::new(Commitment::new(hold, self.presented.fingerprint, retention, slots, turn));
+        let commitment = Arc::new(Commitment::new(hold, self.presented.fingerprint, retention, slots, session, turn));
         let context = RunContext::new(rerun, Arc::clone(&commitment));
         let guard = InterruptOnDrop { run: &self, commitment: &commitment, over: false };
-        let (end, verdict) = self.work(work, context).await;
+        let (end, verdict) = self.work(work, context, session).await;
         match commitment.close().await {
             Ok(None) => {
                 guard.over();
@@ -210,14 +214,20 @@ impl<St: Store> Run<St> {
     }
 
     /// Calls the work, and returns how it ended, in whatever way, and what its requester is told.
-    async fn work<W: Work<T>, T: Send>(&self, work: W, context: RunContext) -> (End, Verdict<T>) {
+    async fn work<W: Work<T>, T: Send>(
+        &self,
+        work: W,
+        context: RunContext,
+        session: Option<RecordId>,
+    ) -> (End, Verdict<T>) {
         self.engine.count(|tally| &tally.runs);
         self.slot.enter(Phase::Running(self.presented.fingerprint));
         let began = Instant::now();
         let working = AssertUnwindSafe(work.start(context)).catch_unwind();
         let working = within(began.checked_add(self.engine.policy.max_run), working);
-        let result = if self.may_be_taken_over() {
-            match Box::pin(select(Box::pin(working), pin!(self.engine.store.slots().lease.nearly_over()))).await {
+        let result = if let Some(session) = session.filter(|_| self.may_be_taken_over()) {
+            let lease = &self.engine.store.slots().lease;
+            match Box::pin(select(Box::pin(working), pin!(lease.nearly_over(session)))).await {
                 Either::Left((result, _)) => result,
                 Either::Right(((), _)) => {
                     let record_id = self.presented.id.short();
@@ -261,7 +271,8 @@ impl<St: Store> Run<St> {
             "the store is away and fail_open is set: the handler runs unprotected"
         );
         let (context, over) = RunContext::unprotected(self.presented.id);
-        let (end, verdict) = self.work(work, context).await;
+        // Nobody can take over what has no claim.
+        let (end, verdict) = self.work(work, context, None).await;
         drop(over);
         self.says(&verdict);
         let _ = reply.send(verdict);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tower_idempotency::store::shared::SharedBuilder;
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, Replication};
+use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
@@ -121,6 +121,50 @@ async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     assert_eq!(run.await.unwrap().text(), "effect 1");
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+// A seeded fault: a session whose row has an older token of this process is taken for dead.
+#[tokio::test(start_paused = true)]
+async fn a_failover_that_lost_a_renewal_costs_no_process_its_session() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let sessions = || -> Vec<_> {
+        let rows = here.database().rows("").into_iter();
+        rows.filter(|row| row.kind == Kind::Session).map(|row| row.id).collect()
+    };
+    let before = sessions();
+    here.database().replication(Replication::Behind);
+    tokio::time::sleep(LEASE / 2).await;
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    let layer = IdempotencyLayer::new(other).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
+    let elsewhere = effects.behind(layer, &gate);
+    for _ in 0..90 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    }
+    assert_eq!(sessions(), before);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+}
+
+// A seeded fault: what has no claim is dropped with the lease.
+#[tokio::test(start_paused = true)]
+async fn fail_open_runs_a_handler_to_its_end_though_the_lease_is_over() {
+    let [(here, one), _] = two().await;
+    let effects = Effects::default();
+    let gate = Gate::default();
+    let layer = IdempotencyLayer::new(one).on_interrupted(OnInterrupted::Rerun).fail_open(true);
+    let server = effects.behind(layer, &gate);
+    here.database().stop();
+    tokio::time::sleep(MINUTE).await;
+    let run = server.spawn(post("k", "a"));
+    gate.arrival().await;
+    settle().await;
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
 }
 
 // A seeded fault: what a server shows that was started again is told without a barrier.

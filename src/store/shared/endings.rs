@@ -1,18 +1,14 @@
 //! Ends of runs that are on their way to the database. A run that is told once more is not written once more: whoever
 //! tells it waits for the write that is under way.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::backend::Backend;
-use super::state::Shelf;
 use crate::key::RecordId;
 use crate::record::{Applied, Transition};
 use crate::store::StoreError;
@@ -30,7 +26,7 @@ struct Ending {
     told: watch::Receiver<Told>,
 }
 
-/// What became of it, if that is known.
+/// What became of an end, if that is known.
 type Told = Option<Result<Applied, Failed>>;
 
 /// An error, for several who wait.
@@ -40,53 +36,57 @@ struct Failed {
     reason: String,
 }
 
-impl<B: Backend> Shelf<B> {
-    /// Takes the step by which a run ends, in a task of its own, unless the same step is under way. The returned future
-    /// waits for what becomes of it.
-    pub(super) fn end_run(
-        self: &Arc<Self>,
-        id: RecordId,
-        transition: Transition,
-        runtime: &Handle,
-    ) -> impl Future<Output = Result<Applied, StoreError>> + Send + use<B> {
-        let mut told = self.under_way(id, transition, runtime);
-        async move {
-            match timeout(ANSWERED_WITHIN, told.wait_for(Option::is_some)).await {
-                Ok(Ok(told)) => match &*told {
-                    Some(Ok(applied)) => Ok(applied.clone()),
-                    Some(Err(Failed { is_uncertain: false, reason })) => Err(StoreError::unavailable(reason.clone())),
-                    Some(Err(Failed { reason, .. })) => Err(StoreError::uncertain(reason.clone())),
-                    None => Err(StoreError::uncertain("the store's runtime is gone")),
-                },
-                Ok(Err(_)) => Err(StoreError::uncertain("the store's runtime is gone")),
-                Err(_) => Err(StoreError::uncertain("the database has not answered yet")),
+/// The duty to take the step, and to say what became of it.
+#[derive(Debug)]
+pub(super) struct Duty(watch::Sender<Told>);
+
+/// Where it is told what became of an end.
+#[derive(Debug)]
+pub(super) struct Awaited(watch::Receiver<Told>);
+
+impl Endings {
+    /// Returns where it is told what becomes of an end, and the duty to take the step, unless it is under way already.
+    pub(super) fn begin(&self, id: RecordId, transition: &Transition) -> (Awaited, Option<Duty>) {
+        let (sender, told) = watch::channel(None);
+        let ending = || Ending { transition: transition.clone(), told: told.clone() };
+        match self.0.entry(id) {
+            Entry::Occupied(under_way) if under_way.get().transition == *transition => {
+                return (Awaited(under_way.get().told.clone()), None);
             }
+            Entry::Occupied(mut other) => drop(other.insert(ending())),
+            Entry::Vacant(vacant) => drop(vacant.insert(ending())),
         }
+        (Awaited(told), Some(Duty(sender)))
     }
 
-    fn under_way(self: &Arc<Self>, id: RecordId, transition: Transition, runtime: &Handle) -> watch::Receiver<Told> {
-        let (sender, told) = watch::channel(None);
-        match self.endings.0.entry(id) {
-            Entry::Occupied(under_way) if under_way.get().transition == transition => {
-                return under_way.get().told.clone();
-            }
-            Entry::Occupied(mut other) => {
-                other.insert(Ending { transition: transition.clone(), told: told.clone() });
-            }
-            Entry::Vacant(vacant) => {
-                vacant.insert(Ending { transition: transition.clone(), told: told.clone() });
-            }
+    /// Tells those who wait what became of an end.
+    pub(super) fn finish(&self, id: RecordId, duty: &Duty, applied: Result<Applied, StoreError>) {
+        self.0.remove_if(&id, |_, ending| duty.0.subscribe().same_channel(&ending.told));
+        let failed = |error: StoreError| Failed {
+            is_uncertain: matches!(error, StoreError::Uncertain { .. }),
+            reason: error.to_string(),
+        };
+        duty.0.send_replace(Some(applied.map_err(failed)));
+    }
+
+    /// Whether no end is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Awaited {
+    /// Waits for what becomes of an end, for at most five seconds.
+    pub(super) async fn wait(mut self) -> Result<Applied, StoreError> {
+        match timeout(ANSWERED_WITHIN, self.0.wait_for(Option::is_some)).await {
+            Ok(Ok(told)) => match &*told {
+                Some(Ok(applied)) => Ok(applied.clone()),
+                Some(Err(Failed { is_uncertain: false, reason })) => Err(StoreError::unavailable(reason.clone())),
+                Some(Err(Failed { reason, .. })) => Err(StoreError::uncertain(reason.clone())),
+                None => Err(StoreError::uncertain("the store's runtime is gone")),
+            },
+            Ok(Err(_)) => Err(StoreError::uncertain("the store's runtime is gone")),
+            Err(_) => Err(StoreError::uncertain("the database has not answered yet")),
         }
-        let shelf = Arc::clone(self);
-        runtime.spawn(async move {
-            let applied = shelf.step(id, transition).await;
-            shelf.endings.0.remove_if(&id, |_, ending| sender.subscribe().same_channel(&ending.told));
-            let failed = |error: StoreError| Failed {
-                is_uncertain: matches!(error, StoreError::Uncertain { .. }),
-                reason: error.to_string(),
-            };
-            sender.send_replace(Some(applied.map_err(failed)));
-        });
-        told
     }
 }

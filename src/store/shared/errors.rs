@@ -5,7 +5,7 @@ use super::puts::NotPut;
 use crate::store::StoreError;
 
 pub(super) fn late() -> StoreError {
-    StoreError::unavailable("the claim came too late")
+    StoreError::Overloaded { reason: "the database came to the claim too late" }
 }
 
 pub(super) fn away(error: BackendError) -> StoreError {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -197,9 +198,7 @@ impl<B: Backend> Sender<B> {
             }
             // One of them is at fault, or its row is locked. Each is sent by itself.
             Err(BackendError::Never(_) | BackendError::Busy(_)) if batch.len() > 1 => {
-                for put in batch {
-                    Box::pin(self.send(vec![put])).await;
-                }
+                join_all(batch.into_iter().map(|put| Box::pin(self.send(vec![put])))).await;
             }
             Err(error) => {
                 let error = Arc::new(error);

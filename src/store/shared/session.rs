@@ -25,8 +25,8 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
 
-/// How long the row of a session is kept that nobody ends or marks dead: longer than any process lives.
-const KEPT: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// How long the row of a session is kept that nobody renews, ends or marks dead. An absent session is a dead one.
+const KEPT: Duration = Duration::from_secs(86_400);
 /// How long the row of a session is kept that has ended.
 const KEPT_DEAD: Duration = Duration::from_secs(3_600);
 /// How far the database's clock may be from where it should be before its leases are not trusted for a while.
@@ -50,14 +50,25 @@ struct State {
     /// The server behind whose barrier this process is.
     barrier: Option<ServerId>,
     trusted_from: Instant,
-    /// The database's time, and when it was read here.
-    read: Option<(Timestamp, Instant)>,
+    /// The last answer's time.
+    read: Option<Read>,
+}
+
+/// A time of the database, and between which moments here it was read.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    now: Timestamp,
+    sent: Instant,
+    received: Instant,
 }
 
 /// What became of a renewal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Renewed {
     Yes,
+    /// The row has another token of this process: of a renewal whose answer nobody waited for, or one from before a
+    /// failover. The renewal is made anew.
+    Again,
     /// The session was marked dead, or is gone. There is a new one, which has no row yet.
     Dead,
 }
@@ -148,6 +159,11 @@ impl Session {
             }
             return Renewed::Yes;
         }
+        // Only this process writes a session under this id.
+        if let Some(row) = row.filter(|row| row.kind == Kind::Session) {
+            state.token = Some(row.token);
+            return Renewed::Again;
+        }
         state.current = super::random_id();
         state.token = None;
         state.until = Instant::now();
@@ -159,11 +175,13 @@ impl Session {
     pub(super) fn answered(&self, server: ServerId, now: Timestamp, sent: Instant, was_written: bool) {
         let mut state = self.state();
         let received = Instant::now();
+        let read = Read { now, sent, received };
+        let has_jumped = state.read.is_some_and(|before| read.has_jumped_since(&before));
         let is_other = state.server.replace(server) != Some(server);
-        if is_other || state.has_jumped(now, sent, received) {
+        if is_other || has_jumped {
             state.trusted_from = received + self.lease / 3;
         }
-        state.read = Some((now, received));
+        state.read = Some(read);
         if was_written {
             state.barrier = Some(server);
         }
@@ -172,7 +190,7 @@ impl Session {
     /// The database's time, as far as it is known.
     pub(super) fn now(&self) -> Timestamp {
         let read = self.state().read;
-        read.map_or(Timestamp::from_millis(0), |(now, read)| now.plus(read.elapsed()))
+        read.map_or(Timestamp::from_millis(0), |read| read.now.plus(read.received.elapsed()))
     }
 
     /// The write that ends this process's session.
@@ -190,13 +208,25 @@ impl State {
     fn holds_half(&self, lease: Duration) -> bool {
         self.until.saturating_duration_since(Instant::now()) >= lease / 2
     }
+}
 
-    /// Whether the database's clock is not where it should be, counted from its last answer.
-    fn has_jumped(&self, now: Timestamp, sent: Instant, received: Instant) -> bool {
-        let Some((before, read)) = self.read else { return false };
-        // The time was read at some moment between the sending and the answer.
-        let (least, most) = (sent.saturating_duration_since(read), received.saturating_duration_since(read));
-        now < before.plus(least.saturating_sub(JUMP)) || now > before.plus(most.saturating_add(JUMP))
+impl Read {
+    /// Whether the database's clock was set between two answers. Each says how far that clock is ahead of this process's:
+    /// the time was read at some moment between sending and receiving. Answers may overtake each other.
+    fn has_jumped_since(&self, before: &Self) -> bool {
+        let ((least, most), (before_least, before_most)) = (self.ahead(before), before.ahead(before));
+        let jump = JUMP.as_millis() as i128;
+        least > before_most + jump || most + jump < before_least
+    }
+
+    /// How many milliseconds the database's clock is ahead of one that began when `origin` was sent, at least and at most.
+    fn ahead(&self, origin: &Self) -> (i128, i128) {
+        let since = |moment: Instant| match moment.checked_duration_since(origin.sent) {
+            Some(later) => later.as_millis() as i128,
+            None => -(origin.sent.saturating_duration_since(moment).as_millis() as i128),
+        };
+        let now = i128::from(self.now.as_millis());
+        (now - since(self.received), now - since(self.sent))
     }
 }
 
@@ -228,5 +258,31 @@ impl Floor {
 
     pub(super) fn raise(&self, fence: Fence) {
         self.0.fetch_max(fence.0, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_overtake_each_other_are_no_jump_of_the_clock_and_a_clock_that_is_set_is() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let read = |now, sent, received| Read {
+            now: Timestamp::from_millis(1_000_000 + now),
+            sent: at(sent),
+            received: at(received),
+        };
+        // A slow put was read before a quick get, and is answered after it.
+        let (get, put) = (read(3, 2, 3), read(1, 0, 5_000));
+        assert!(!put.has_jumped_since(&get) && !get.has_jumped_since(&put));
+        // A commit took its time.
+        assert!(!read(5_002, 5_001, 5_002).has_jumped_since(&put));
+        for set in [60_000_i64, -60_000] {
+            let after = read(4_u64.saturating_add_signed(set + 100_000), 4, 5);
+            let before = read(100_003, 3, 4);
+            assert!(after.has_jumped_since(&before) && before.has_jumped_since(&after), "{set}");
+        }
     }
 }

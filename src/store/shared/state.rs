@@ -8,9 +8,9 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use futures_util::StreamExt as _;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::backend::{Backend, Guarantee, Row};
+use super::backend::{Backend, BackendError, Guarantee, Row};
 use super::endings::Endings;
 use super::errors::not_put;
 use super::news::News;
@@ -34,6 +34,8 @@ pub(super) struct Shelf<B> {
     pub(super) slots: Arc<Slots>,
     pub(super) reach: Arc<Reach>,
     pub(super) puts: Puts,
+    /// A way of its own for what keeps this process alive, so that no queue is before it.
+    pub(super) urgent: Puts,
     /// The rows that name a session of this process: its runs, and what it asks about.
     pub(super) held: DashMap<RecordId, Row, RandomState>,
     /// Completed records, which do not change before they expire.
@@ -43,39 +45,45 @@ pub(super) struct Shelf<B> {
     pub(super) endings: Endings,
     pub(super) is_closed: AtomicBool,
     pub(super) guarantee: std::sync::Mutex<Option<Guarantee>>,
-    /// Held while the session is renewed.
-    renewing: Mutex<()>,
+    /// Held while the session is renewed. Whether it has ended.
+    renewing: Mutex<bool>,
 }
 
 impl<B: Backend> Shelf<B> {
-    pub(super) fn new(backend: Arc<B>, reach: Arc<Reach>, puts: Puts, cache_bytes: u64) -> Self {
+    pub(super) fn new(backend: Arc<B>, reach: Arc<Reach>, puts: Puts, urgent: Puts, cache_bytes: u64) -> Self {
         Self {
             backend,
             slots: Arc::default(),
             reach,
             puts,
+            urgent,
             held: DashMap::default(),
             cache: Cache::new(cache_bytes),
             news: News::default(),
             endings: Endings::default(),
             is_closed: AtomicBool::new(false),
             guarantee: std::sync::Mutex::default(),
-            renewing: Mutex::new(()),
+            renewing: Mutex::new(false),
         }
     }
 
     /// Begins the session, or renews it.
     pub(super) async fn renew(&self) -> Result<(), StoreError> {
-        let _alone = self.renewing.lock().await;
+        let has_ended = self.renewing.lock().await;
+        if *has_ended {
+            return Err(StoreError::unavailable("the store was closed"));
+        }
         loop {
-            let renewal = self.reach.session.renewal();
-            let Stands { row, sent, .. } = self.puts.put(renewal.clone(), None).await.map_err(not_put)?;
-            match self.reach.session.renewed(&renewal, row.as_ref(), sent) {
+            let session = &self.reach.session;
+            let renewal = session.renewal();
+            let Stands { row, sent, .. } = self.urgent.put(renewal.clone(), None).await.map_err(not_put)?;
+            match session.renewed(&renewal, row.as_ref(), sent) {
                 Renewed::Yes => {
-                    let lease = self.reach.session.lease();
-                    self.slots.lease.hold(sent + lease, lease / 6);
+                    let lease = session.lease();
+                    self.slots.lease.hold(renewal.id, sent + lease, lease / 6);
                     return Ok(());
                 }
+                Renewed::Again => sleep(self.reach.timeout() / 100).await,
                 Renewed::Dead => tracing::error!(
                     target: "tower_idempotency",
                     "another process took this one for dead, as its lease was not renewed in time; runs of this process \
@@ -85,15 +93,22 @@ impl<B: Backend> Shelf<B> {
         }
     }
 
-    /// Ends the session, so that nobody waits for its lease.
+    /// Whether no run is under way, and no end of one.
+    pub(super) fn is_idle(&self) -> bool {
+        self.slots.live() == 0 && self.endings.is_empty()
+    }
+
+    /// Ends the session, so that nobody waits for its lease. If the database does not answer, the lease runs out.
     pub(super) async fn end(&self) {
-        let _alone = self.renewing.lock().await;
-        if let Some(end) = self.reach.session.end() {
-            let _ = self.puts.put(end, None).await;
+        let mut has_ended = self.renewing.lock().await;
+        if !std::mem::replace(&mut *has_ended, true)
+            && let Some(end) = self.reach.session.end()
+        {
+            let _ = timeout(self.reach.timeout() * 2, self.urgent.put(end, None)).await;
         }
     }
 
-    /// Keeps the session until the store is closed.
+    /// Keeps the session until the store is closed and nothing is under way.
     pub(super) async fn keep_session(self: Arc<Self>) {
         loop {
             let period = self.reach.session.period();
@@ -102,8 +117,8 @@ impl<B: Backend> Shelf<B> {
                 Err(_) => period / 30,
             };
             sleep(pause).await;
-            if self.is_closed.load(Ordering::SeqCst) {
-                return;
+            if self.is_closed.load(Ordering::SeqCst) && self.is_idle() {
+                return self.end().await;
             }
         }
     }
@@ -113,21 +128,33 @@ impl<B: Backend> Shelf<B> {
         loop {
             sleep(SWEEP_EVERY).await;
             self.news.forget_unheard();
-            while let Ok(SWEPT) = self.backend.delete_expired(SWEPT).await {}
+            let now = self.reach.session.now();
+            // What was asked about and not answered.
+            self.held.retain(|_, row| row.until.is_some_and(|until| until > now));
+            while let Ok(SWEPT) = self.delete_expired(SWEPT).await {}
         }
+    }
+
+    pub(super) async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
+        let deleted = timeout(self.reach.timeout(), self.backend.delete_expired(limit)).await;
+        deleted.unwrap_or_else(|_| Err(BackendError::Uncertain("it did not come in time".into())))
     }
 
     /// Says what the database can lose, at the start and when that changes.
     pub(super) async fn keep_asking(self: Arc<Self>) {
         loop {
-            if let Ok(guarantee) = self.backend.guarantee().await {
-                self.note(guarantee);
-            }
             sleep(ASK_EVERY).await;
+            self.ask().await;
         }
     }
 
-    pub(super) fn note(&self, guarantee: Guarantee) {
+    pub(super) async fn ask(&self) {
+        if let Ok(Ok(guarantee)) = timeout(self.reach.timeout(), self.backend.guarantee()).await {
+            self.note(guarantee);
+        }
+    }
+
+    fn note(&self, guarantee: Guarantee) {
         let mut known = self.guarantee.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if known.as_ref() == Some(&guarantee) {
             return;

@@ -11,7 +11,7 @@ use super::state::Shelf;
 use super::write::release;
 use crate::key::RecordId;
 use crate::record::{
-    Applied, Change, Completion, Current, Draft, Owner, Record, Reply, Settlement, State, Transition, next,
+    Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Settlement, State, Transition, next,
 };
 use crate::store::StoreError;
 
@@ -20,7 +20,21 @@ const ROUNDS: u32 = 16;
 
 impl<B: Backend> Shelf<B> {
     /// Takes one step on the record of `id`, or refuses it.
+    ///
+    /// A claim that met a row, and can't be decided, is refused as overloaded: nobody may run it without protection.
     pub(super) async fn step(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+        let is_claim = transition.claim().is_some();
+        let mut has_met = false;
+        let applied = self.decide(id, transition, &mut has_met).await;
+        match applied {
+            Err(StoreError::Unavailable { .. }) if is_claim && has_met => {
+                Err(StoreError::Overloaded { reason: "the database did not answer the claim of a known key" })
+            }
+            applied => applied,
+        }
+    }
+
+    async fn decide(&self, id: RecordId, transition: Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
         let deadline = transition.claim().map(|claim| Instant::now() + claim.patience);
         // A claim expects nothing to be there, and asks only by being sent. What this process holds, it has written.
         let mut known = match &transition {
@@ -34,6 +48,7 @@ impl<B: Backend> Shelf<B> {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(late());
             }
+            *has_met |= known.row.is_some();
             let seen = self.view(&known).of_row(known.row.as_ref());
             // What takes an operation, or asks about it, needs all of its record.
             let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
@@ -46,6 +61,12 @@ impl<B: Backend> Shelf<B> {
             let current = if is_released { Current::Released } else { Current::from(record.as_ref()) };
             let (change, reply) = next(current, transition.clone());
             let (write, draft) = match change {
+                Change::Nothing if reply == Reply::Refused && known.row.is_some() && known.server.is_none() => {
+                    // This process remembers an older row.
+                    self.held.remove(&id);
+                    known = self.read(id).await?;
+                    continue;
+                }
                 Change::Nothing => return self.unchanged(id, &transition, known, reply, record).await,
                 Change::Release => (release(id, known.row.as_ref()), None),
                 Change::Put(draft) => {
@@ -74,6 +95,14 @@ impl<B: Backend> Shelf<B> {
                 Err(error) => return Err(not_put(error)),
             };
             if let Some(done) = row.as_ref().filter(|row| row.token == token) {
+                let session = &self.reach.session;
+                if let Some(taken_back) = taken_back(&transition)
+                    && (done.session != Some(session.id()) || !session.may_claim())
+                {
+                    self.done(id, done, draft, reply);
+                    let _ = Box::pin(self.step(id, taken_back(done.fence))).await;
+                    return Err(StoreError::unavailable("this process does not hold its session any more"));
+                }
                 return Ok(self.done(id, done, draft, reply));
             }
             self.held.remove(&id);
@@ -143,5 +172,15 @@ fn consumed(transition: Transition) -> Transition {
             Transition::Complete(Completion { hold, fingerprint, settlement, retention })
         }
         other => other,
+    }
+}
+
+/// How a claim is given back under which nothing ran, by its fence. `None` if the transition is no claim.
+pub(super) fn taken_back(transition: &Transition) -> Option<fn(Fence) -> Transition> {
+    match transition {
+        Transition::Claim(_) => Some(Transition::Release),
+        // What the run before it has done is as unknown as before.
+        Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None }),
+        _ => None,
     }
 }

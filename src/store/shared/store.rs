@@ -18,8 +18,9 @@ use super::puts::Puts;
 use super::reach::Reach;
 use super::session::Session;
 use super::state::Shelf;
+use super::step::taken_back;
 use crate::key::RecordId;
-use crate::record::{Applied, Record, Transition};
+use crate::record::{Applied, Record, Reply, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::error::StoreError;
@@ -126,8 +127,9 @@ impl SharedBuilder {
         }
         let (runtime, backend) = (Handle::current(), Arc::new(backend));
         let reach = Arc::new(Reach::new(Session::new(lease), call_timeout));
-        let puts = Puts::start(Arc::clone(&backend), Arc::clone(&reach), calls.max(1), &runtime);
-        let shelf = Arc::new(Shelf::new(backend, reach, puts, outcome_cache_bytes));
+        let way = |calls| Puts::start(Arc::clone(&backend), Arc::clone(&reach), calls, &runtime);
+        let (puts, urgent) = (way(calls.max(1)), way(1));
+        let shelf = Arc::new(Shelf::new(backend, reach, puts, urgent, outcome_cache_bytes));
         let end = Instant::now() + open_within;
         loop {
             match timeout_at(end, shelf.renew()).await {
@@ -137,9 +139,7 @@ impl SharedBuilder {
                 Err(_) => return Err(StoreError::unavailable("the database did not answer in time")),
             }
         }
-        if let Ok(guarantee) = shelf.backend.guarantee().await {
-            shelf.note(guarantee);
-        }
+        shelf.ask().await;
         let tasks = vec![
             runtime.spawn(Arc::clone(&shelf).keep_session()),
             runtime.spawn(Arc::clone(&shelf).keep_sweeping()),
@@ -247,16 +247,30 @@ impl<B: Backend> Records for Shared<B> {
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+        let shelf = Arc::clone(&self.shelf);
         let step = match &transition {
             // Runs that go on may say how they ended after the store was closed, too.
             Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. } => {
-                Ok(Either::Left(self.shelf.end_run(id, transition, &self.runtime)))
+                let (awaited, duty) = shelf.endings.begin(id, &transition);
+                if let Some(duty) = duty {
+                    self.runtime.spawn(async move {
+                        let applied = shelf.step(id, transition).await;
+                        shelf.endings.finish(id, &duty, applied);
+                    });
+                }
+                Ok(Either::Left(awaited.wait()))
             }
             _ => self.admit(&transition).map(|()| {
                 let (reply, applied) = oneshot::channel();
-                let shelf = Arc::clone(&self.shelf);
+                let taken_back = taken_back(&transition);
                 self.runtime.spawn(async move {
-                    let _ = reply.send(shelf.step(id, transition).await);
+                    // Nobody waits any more: what was granted is given back.
+                    if let Err(Ok(Applied { reply: Reply::Taken, record: Some(record) })) =
+                        reply.send(shelf.step(id, transition).await)
+                        && let Some(taken_back) = taken_back
+                    {
+                        let _ = shelf.step(id, taken_back(record.fence)).await;
+                    }
                 });
                 let gone = |_| Err(StoreError::uncertain("the store's runtime is gone"));
                 Either::Right(async move { applied.await.unwrap_or_else(gone) })
@@ -273,7 +287,7 @@ impl<B: Backend> Records for Shared<B> {
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
-        self.shelf.backend.delete_expired(limit).await.map_err(away)
+        self.shelf.delete_expired(limit).await.map_err(away)
     }
 
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
@@ -287,8 +301,8 @@ impl<B: Backend> Store for Shared<B> {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        let was_open = !self.shelf.is_closed.swap(true, Ordering::SeqCst);
-        if was_open && self.shelf.slots.live() == 0 {
+        self.shelf.is_closed.store(true, Ordering::SeqCst);
+        if self.shelf.is_idle() {
             self.shelf.end().await;
         }
         Ok(())

@@ -19,7 +19,9 @@ impl<B: Backend> Shelf<B> {
     /// Marks the session as dead that a row names, if its lease is over. Returns whether the row may be taken over: not
     /// if the session was renewed meanwhile.
     pub(super) async fn bury(&self, row: Option<&Row>) -> Result<bool, StoreError> {
-        let Some(session) = row.and_then(|row| row.session) else { return Ok(true) };
+        // Of an interrupted operation, token and fence say enough.
+        let running = row.filter(|row| row.kind == Kind::Running);
+        let Some(session) = running.and_then(|row| row.session) else { return Ok(true) };
         if self.reach.session.own().contains(&session) {
             return Ok(true);
         }
@@ -29,9 +31,12 @@ impl<B: Backend> Shelf<B> {
         if found.until.is_some_and(|until| until > now) {
             return Ok(row.and_then(|row| row.until).is_none_or(|until| until <= now));
         }
+        if !self.reach.session.trusts_leases() {
+            return Ok(false);
+        }
         let write = session::dead(session, found.token);
         let token = write.token;
-        let stands = self.puts.put(write, None).await.map_err(not_put)?;
+        let stands = self.urgent.put(write, None).await.map_err(not_put)?;
         let is_dead = |row: &Row| row.token == token || row.kind == Kind::Released;
         Ok(stands.row.as_ref().is_none_or(is_dead))
     }
