@@ -248,7 +248,8 @@ impl<St: Store> Once<St> {
         self.engine.drain(timeout).await
     }
 
-    /// Lists the interrupted operations of all layers and consumers over this store, the oldest first, at most `limit`.
+    /// Returns the interrupted operations of all layers and consumers over this store, the oldest first, and at most
+    /// `limit`. An embedded store orders them by when they were interrupted, and a shared store by when they began.
     ///
     /// # Errors
     /// [`StoreError`]: the store is away, or a record damaged.
