@@ -23,10 +23,10 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 
 /// Runs effects at most once per record id, without HTTP.
 ///
-/// A handle; clones share everything. All layers and consumers over one store share its ids, its interrupted operations
-/// and its counts. So each consumer of a message names itself in the [`Scope`](crate::Scope) of its ids; otherwise the
-/// second consumer of a message is answered with the first one's outcome. Beside layers, a consumer needs a store of
-/// its own if operators settle operations with outcomes: what is recorded for a layer is an HTTP response.
+/// `Once` is a handle, and its clones share everything. All layers and consumers over one store share its ids, its
+/// interrupted operations and its counts. Put the consumer's name into the [`Scope`](crate::Scope) of its ids;
+/// otherwise the second consumer of a message is answered with the first one's outcome. Beside layers, a consumer needs
+/// a store of its own if operators settle operations with outcomes: what is recorded for a layer is an HTTP response.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -69,13 +69,13 @@ impl<E> From<E> for EffectError<E> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// Its bytes.
+    /// The bytes of the outcome.
     pub bytes: Bytes,
     /// Whether an earlier run produced them.
     pub replayed: bool,
 }
 
-/// Why there is no outcome, and so what becomes of the message:
+/// Why a message has no outcome. The table says what to do with it.
 ///
 /// | do | with |
 /// |---|---|
@@ -145,47 +145,47 @@ impl<St: Store> Once<St> {
         Self { engine: Arc::new(Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None }) }
     }
 
-    /// What a retry gets when the run before it was interrupted. Of this and [`reconcile_with`](Self::reconcile_with)
-    /// the last call counts. Default: [`OnInterrupted::Refuse`].
+    /// Sets what a retry gets when the run before it was interrupted. Of this and
+    /// [`reconcile_with`](Self::reconcile_with), the last call counts. Default: [`OnInterrupted::Refuse`].
     #[must_use]
     pub fn on_interrupted(self, on_interrupted: OnInterrupted) -> Self {
         self.with(|policy| policy.set_on_interrupted(on_interrupted))
     }
 
-    /// Asks the application about an interrupted run when its message comes again, and refuses the message where the
-    /// application does not know. Default: nobody is asked.
+    /// Sets the reconciler, which is asked about an interrupted run when its message comes again. The message is
+    /// refused if the reconciler does not know. Default: nobody is asked.
     #[must_use]
     pub fn reconcile_with(self, reconciler: Reconciler) -> Self {
         self.with(|policy| policy.reconcile_with(reconciler))
     }
 
-    /// What a duplicate gets while the first still runs. Default: wait two seconds.
+    /// Sets what a duplicate gets while the first message still runs. Default: it waits for two seconds.
     #[must_use]
     pub fn on_in_flight(self, policy: OnInFlight) -> Self {
         self.with(|with| with.on_in_flight = policy)
     }
 
-    /// How long an outcome is remembered, from completion. **A message that is delivered again later runs again.**
-    /// Default: 24 hours.
+    /// Sets how long an outcome is remembered, counted from its completion. **A message that is delivered again later
+    /// runs again.** Default: 24 hours.
     #[must_use]
     pub fn retention(self, retention: Duration) -> Self {
         self.with(|with| with.retention = retention)
     }
 
-    /// How long an interrupted operation is kept, counted from when the interruption was noticed. After it, a
+    /// Sets how long an interrupted operation is kept, counted from when the interruption was noticed. After it, a
     /// redelivery runs. Default: 30 days.
     #[must_use]
     pub fn interrupted_retention(self, retention: Duration) -> Self {
         self.with(|policy| policy.interrupted_retention = retention)
     }
 
-    /// How long an effect may run. Default: 10 minutes.
+    /// Sets how long an effect may run. Default: 10 minutes.
     #[must_use]
     pub fn max_run(self, max_run: Duration) -> Self {
         self.with(|with| with.max_run = max_run)
     }
 
-    /// The most effects that run at once over this store; more new ids are refused ([`OnceError::Overloaded`]).
+    /// Sets the most effects that run at once over this store. More new ids are refused ([`OnceError::Overloaded`]).
     /// Duplicates and outcomes are not counted. Default: 16,384.
     #[must_use]
     pub fn max_runs(self, runs: usize) -> Self {
@@ -248,25 +248,26 @@ impl<St: Store> Once<St> {
         self.engine.drain(timeout).await
     }
 
-    /// Lists the interrupted operations of all layers and consumers over this store, the oldest first, at most `limit`.
+    /// Returns the interrupted operations of all layers and consumers over this store, the oldest first, and at most
+    /// `limit`. An embedded store orders them by when they were interrupted, and a shared store by when they began.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away, or a record damaged.
+    /// [`StoreError`] if the store is away, or a record is damaged.
     ///
     /// # Cancel safety
-    /// It only reads.
+    /// This method only reads.
     pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
         self.engine.interrupted(Page::first(limit)).await
     }
 
-    /// Lists the interrupted operations that come after `last`, at most `limit`: the next page of
+    /// Returns the interrupted operations that come after `last`, at most `limit`: the next page of
     /// [`interrupted`](Self::interrupted).
     ///
     /// # Errors
     /// As [`interrupted`](Self::interrupted).
     ///
     /// # Cancel safety
-    /// It only reads.
+    /// This method only reads.
     pub async fn interrupted_after(
         &self,
         last: &InterruptedRun,
@@ -278,22 +279,22 @@ impl<St: Store> Once<St> {
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it.
     ///
     /// # Errors
-    /// [`StoreError`]: the store is away, or this process holds the operation, whose last run is over without the
-    /// store's knowing its end ([`Unavailable`](StoreError::Unavailable): try again once the store works).
-    /// [`Uncertain`](StoreError::Uncertain) after at most 5 s without an answer: it may still take place, and until the
-    /// store has said, runs of the operation are refused.
+    /// [`StoreError`] if the store is away, or the operation's last run is over and this process has yet to tell the
+    /// store how it ended ([`Unavailable`](StoreError::Unavailable): try again once the store works). The error is
+    /// [`Uncertain`](StoreError::Uncertain) if there is no answer after 5 s at most: the step may still take place, and
+    /// until the store has said whether it did, messages of the operation are refused.
     ///
     /// # Cancel safety
-    /// If the future was polled and is dropped, the operation is settled all the same.
+    /// If the future was polled and is dropped, the operation is still settled.
     pub async fn resolve(&self, id: RecordId, fence: Fence, resolution: Resolution) -> Result<Resolved, StoreError> {
         self.engine.resolve(id, fence, resolution).await
     }
 
-    /// Settles many at once, each as [`resolve`](Self::resolve) does, and says of each, in their order, what became of
-    /// it.
+    /// Settles many operations, each as [`resolve`](Self::resolve) does, and returns what became of each, in their
+    /// order.
     ///
     /// # Cancel safety
-    /// Those that were sent are settled if the future is dropped; no further ones are sent.
+    /// If the future is dropped, decisions that were sent still take effect, and no others are sent.
     pub fn resolve_all(
         &self,
         decisions: impl IntoIterator<Item = (InterruptedRun, Resolution)>,
@@ -302,24 +303,25 @@ impl<St: Store> Once<St> {
     }
 
     /// Asks the reconciler about all interrupted operations, without waiting for redeliveries, and settles those
-    /// whose outcome it knows. Does nothing without [`reconcile_with`](Self::reconcile_with).
+    /// whose outcome it knows. It does nothing without [`reconcile_with`](Self::reconcile_with).
     ///
     /// # Errors
-    /// [`StoreError`]: the operations can't be listed. Those whose own records fail count as unknown.
+    /// [`StoreError`] if the operations cannot be listed. If the record of a single operation fails, the operation
+    /// counts as unknown.
     ///
     /// # Cancel safety
-    /// A question that was asked is seen through if the future is dropped; no further ones are asked.
+    /// If the future is dropped, questions that were asked are still finished, and no others are asked.
     pub async fn reconcile_all(&self) -> Result<Reconciliation, StoreError> {
         self.engine.reconcile_all().await
     }
 
-    /// What this process has counted over this store.
+    /// Returns what this process has counted over this store.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.engine.counts()
     }
 
-    /// The store.
+    /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &St {
         &self.engine.store

@@ -25,6 +25,7 @@ pub enum OnInFlight {
 /// |---|---|---|
 /// | `Refuse`, or asking | yes | yes |
 /// | `Rerun`, embedded store | no: the slot in this process is the claim | yes |
+/// | `Rerun`, shared store | yes: other processes have to see the claim | yes |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnInterrupted {

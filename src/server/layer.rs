@@ -40,7 +40,8 @@ use crate::store::Store;
 /// ```
 /// Clones share the store. Layers over one store, with the same or other options, know each other's runs.
 ///
-/// `M` says which body types go through: axum's alone, or, after [`any_body`](Self::any_body), all.
+/// `M` is the body mode: `KeepBody` carries axum's bodies, and `AnyBody`, which [`any_body`](Self::any_body) sets,
+/// carries every body.
 #[must_use]
 pub struct IdempotencyLayer<St, M = KeepBody> {
     pub(super) shared: Arc<LayerState<St>>,
@@ -48,7 +49,7 @@ pub struct IdempotencyLayer<St, M = KeepBody> {
 }
 
 impl<St: Store> IdempotencyLayer<St> {
-    /// A layer over `store` with the default options.
+    /// Creates a layer over `store` with the default options.
     pub fn new(store: St) -> Self {
         Self::sharing(Arc::new(LayerState::new(Arc::new(store), Options::default())))
     }
@@ -57,46 +58,47 @@ impl<St: Store> IdempotencyLayer<St> {
 /// Options. [`guide::options`](mod@crate::guide::options) lists them with their defaults. If an option is set twice,
 /// the last call counts; lists are replaced, not added to.
 impl<St, M> IdempotencyLayer<St, M> {
-    /// The header that carries the key. Default: `Idempotency-Key`.
+    /// Sets the header that carries the key. Default: `Idempotency-Key`.
     pub fn header_name(self, name: HeaderName) -> Self {
         self.with(|options| options.header_name = name)
     }
 
-    /// The header, with the value `true`, that marks a replay. Default: `Idempotent-Replayed`.
+    /// Sets the header that marks a replay. Its value is `true`. Default: `Idempotent-Replayed`.
     pub fn replay_header_name(self, name: HeaderName) -> Self {
         self.with(|options| Arc::make_mut(&mut options.recorder).replay_header_name = name)
     }
 
-    /// The methods that are covered, instead of POST and PATCH: to cover DELETE as well, name all three. Safe methods
-    /// (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT are never covered, whether they are named here
-    /// or not. Default: POST and PATCH.
+    /// Sets the methods that are covered, instead of POST and PATCH. To cover DELETE as well, name all three. Safe
+    /// methods (GET, HEAD, OPTIONS, TRACE; RFC 9110, section 9.2.1) and CONNECT are never covered, even if they are
+    /// named here. Default: POST and PATCH.
     pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
         let can_be_covered = |method: &Method| !method.is_safe() && *method != Method::CONNECT;
         let methods = methods.into_iter().filter(can_be_covered).collect();
         self.with(|options| options.methods = methods)
     }
 
-    /// Which requests of these methods are covered; the others pass through untouched. On a nested router, axum has cut
-    /// the prefix from `parts.uri`; `axum::extract::OriginalUri` among the extensions has the path that the client
-    /// sent. Default: all.
+    /// Sets which requests are covered, of those with a covered method. The others pass through untouched. On a nested
+    /// router, axum has cut the prefix from `parts.uri`; `axum::extract::OriginalUri` among the extensions has the path
+    /// that the client sent. Default: all.
     pub fn covers(self, covers: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|options| options.covers = Some(Hook(Arc::new(covers))))
     }
 
-    /// Refuses covered requests without a key (400 `key-missing`). Default: they pass through.
+    /// Sets whether covered requests without a key are refused (400 `key-missing`). Default: false; they pass through.
     pub fn require_key(self, require: bool) -> Self {
         self.with(|options| options.require_key = require)
     }
 
-    /// Takes only keys that are structured-field Strings, in double quotes. Default: bare ones too.
+    /// Sets whether only keys in double quotes are taken, which are structured-field Strings. Default: false; keys
+    /// without quotes are taken too.
     pub fn strict_keys(self, strict: bool) -> Self {
         self.with(|options| options.strict_keys = strict)
     }
 
-    /// Whose a key is: the account, tenant or principal, as some layer outside has established it. The function returns
-    /// a [`Scope`] or an `Option` of one; a request for which it returns a rejection is answered with that. Default: no
-    /// scope. Without one, the request's credentials (`Authorization`, `Cookie`, `X-Api-Key`, `Proxy-Authorization`)
-    /// must be the same in a retry.
+    /// Sets the function that says to whom a key belongs: the account, tenant or principal, as some layer outside has
+    /// established it. The function returns a [`Scope`] or an `Option` of one. If it returns a rejection, the request
+    /// is answered with that. Default: no scope. Without one, the request's credentials (`Authorization`, `Cookie`,
+    /// `X-Api-Key`, `Proxy-Authorization`) must be the same in a retry.
     ///
     /// Set it where clients authenticate otherwise (mTLS, signatures that change with each try), where they refresh
     /// tokens between tries, and where two clients may choose the same key.
@@ -123,13 +125,13 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.scope = Some(Hook(Arc::new(move |parts| scope(parts).map(Into::into)))))
     }
 
-    /// What a duplicate gets while the first still runs. Default: wait two seconds.
+    /// Sets what a duplicate gets while the first request still runs. Default: it waits for two seconds.
     pub fn on_in_flight(self, policy: OnInFlight) -> Self {
         self.with(|options| options.policy.on_in_flight = policy)
     }
 
-    /// What a retry gets when the run before it was interrupted. Of this and [`reconcile_with`](Self::reconcile_with)
-    /// the last call counts. Default: [`OnInterrupted::Refuse`].
+    /// Sets what a retry gets when the run before it was interrupted. Of this and
+    /// [`reconcile_with`](Self::reconcile_with), the last call counts. Default: [`OnInterrupted::Refuse`].
     pub fn on_interrupted(self, on_interrupted: OnInterrupted) -> Self {
         self.with(|options| {
             options.reconcile = None;
@@ -137,9 +139,9 @@ impl<St, M> IdempotencyLayer<St, M> {
         })
     }
 
-    /// Asks the application about an interrupted run when its request is sent again, and refuses the request
-    /// (`outcome-unknown`) where the application does not know. The answer that the application gives is recorded and
-    /// replayed like a handler's. Its body is read as a handler's is; an answer whose body fails, or is longer than
+    /// Sets the reconciler, which is asked about an interrupted run when its request is sent again. The request is
+    /// refused (`outcome-unknown`) if the reconciler does not know. The answer that the reconciler gives is recorded
+    /// and replayed like a handler's. Its body is read as a handler's is; an answer whose body fails, or is longer than
     /// [`max_response_body`](Self::max_response_body), counts as unknown. Default: nobody is asked.
     ///
     /// ```
@@ -170,18 +172,18 @@ impl<St, M> IdempotencyLayer<St, M> {
         })
     }
 
-    /// Decides what an unmarked answer means, which is one that the handler has not marked as [`Keep`](super::Keep),
-    /// [`Release`](super::Release) or [`Unknown`](super::Unknown), and what an error of the inner service means: that
-    /// it is a final outcome, that nothing happened, or that nobody knows. A closure `|parts: &Parts, trailers:
-    /// Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning), or an `Option` of one, is enough. Default:
-    /// [`Meaning::of_answer`](super::Meaning::of_answer), and
+    /// Sets the function that decides what an unmarked answer means, and what an error of the inner service means: that
+    /// it is a final outcome, that nothing happened, or that nobody knows. An answer is unmarked if the handler has not
+    /// marked it as [`Keep`](super::Keep), [`Release`](super::Release) or [`Unknown`](super::Unknown). A closure
+    /// `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning), or an `Option` of
+    /// one, is enough. Default: [`Meaning::of_answer`](super::Meaning::of_answer), and
     /// [`Meaning::of_answer_under_rerun`](super::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
     /// are unknown.
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|options| options.classify = Some(Hook(Arc::new(classify))))
     }
 
-    /// Headers that must be the same in a retry, beside method, host, path, query, content type and body: those that
+    /// Sets headers that must be equal in a retry, beside method, host, path, query, content type and body: those that
     /// say whose data is meant, such as `Stripe-Account` or `X-Tenant-Id`. A request with another value is another
     /// request (422 `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default:
     /// none.
@@ -189,97 +191,99 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.sameness.of_headers(names))
     }
 
-    /// What of a body must be the same in a retry. Records made otherwise can't be compared (409 `not-verifiable`).
-    /// Default: [`FingerprintBody::Bytes`].
+    /// Sets how bodies are compared. Records that were made with another setting can't be compared (409
+    /// `not-verifiable`). Default: [`FingerprintBody::Bytes`].
     pub fn fingerprint_body(self, body: FingerprintBody) -> Self {
         self.with(|options| options.sameness.of_body(body))
     }
 
-    /// How long an outcome is replayed, from completion. **A retry that comes later runs again**, so this has to be
-    /// longer than any client goes on retrying; with zero, only duplicates that come during the run get its answer.
-    /// Default: 24 hours.
+    /// Sets how long an outcome is replayed, counted from its completion. **A retry that comes later runs again**, so
+    /// this has to be longer than any client goes on retrying; with zero, only duplicates that come during the run get
+    /// its answer. Default: 24 hours.
     pub fn retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.retention = retention)
     }
 
-    /// How long an interrupted operation is kept, counted from when the interruption was noticed. Default: 30 days.
+    /// Sets how long an interrupted operation is kept, counted from when the interruption was noticed. Default: 30
+    /// days.
     pub fn interrupted_retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.interrupted_retention = retention)
     }
 
-    /// How long a handler may run, its answer's body included. Default: 10 minutes.
+    /// Sets how long a handler may run, its answer's body included. Default: 10 minutes.
     pub fn max_run(self, max_run: Duration) -> Self {
         self.with(|options| options.policy.max_run = max_run)
     }
 
-    /// The most runs that are under way at once over this store; more new keys are refused (503 `overloaded`). Replays,
-    /// and duplicates that wait, are not counted. Default: 16,384.
+    /// Sets the most runs that are under way at once over this store. More new keys are refused (503 `overloaded`).
+    /// Replays and waiting duplicates are not counted. Default: 16,384.
     pub fn max_runs(self, runs: usize) -> Self {
         self.with(|options| options.policy.max_runs = runs)
     }
 
-    /// The most bytes of all request bodies that this layer reads at once; more are refused (503 `overloaded`). A
+    /// Sets the most bytes of all request bodies that this layer reads at once. More are refused (503 `overloaded`). A
     /// quarter is for bodies up to 64 KiB alone, and a quarter for longer ones. A body counts from its first byte until
     /// its run takes it over, or the request is refused or answered. Default: 256 MiB.
     pub fn max_buffered(self, bytes: usize) -> Self {
         self.with(|options| options.max_buffered = bytes)
     }
 
-    /// The most bytes of a request's body. Default: 1 MiB.
+    /// Sets the most bytes of a request's body. Default: 1 MiB.
     pub fn max_request_body(self, bytes: usize) -> Self {
         self.with(|options| options.max_request_body = bytes)
     }
 
-    /// The most bytes of an answer's body that are recorded; a longer body is passed on whole, and retries of its
+    /// Sets the most bytes of an answer's body that are recorded. A longer body is passed on whole, and retries of its
     /// request are refused. Default: 1 MiB.
     pub fn max_response_body(self, bytes: usize) -> Self {
         self.with(|options| Arc::make_mut(&mut options.recorder).max_response_body = bytes)
     }
 
-    /// How long an answer's body may take to be complete; a slower body is passed on whole, and retries of its request
-    /// are refused. Default: 10 seconds.
+    /// Sets how long an answer's body may take to be complete. A slower body is passed on whole, and retries of its
+    /// request are refused. Default: 10 seconds.
     pub fn outcome_body_timeout(self, timeout: Duration) -> Self {
         self.with(|options| options.outcome_body_timeout = timeout)
     }
 
-    /// Which headers of an answer are replayed. Default: those that [`KeptHeaders`] keeps by default.
+    /// Sets which headers of an answer are replayed. Default: those that [`KeptHeaders`] keeps by default.
     pub fn kept_headers(self, kept: KeptHeaders) -> Self {
         self.with(|options| Arc::make_mut(&mut options.recorder).kept_headers = kept)
     }
 
-    /// Runs handlers without protection while the store cannot be reached, if nothing is known of their key. Each such
-    /// run is counted and logged. **A retry of such a request is a second effect.** Default: false; the requests are
-    /// refused.
+    /// Sets whether handlers run without protection while the store cannot be reached, if nothing is known of their
+    /// key. Each such run is counted and logged. **A retry of such a request is a second effect.** Default: false; the
+    /// requests are refused.
     pub fn fail_open(self, fail_open: bool) -> Self {
         self.with(|options| options.policy.fail_open = fail_open)
     }
 
-    /// The beginning of every problem's `type`. Default: [`problem`](crate::problem) in this crate's documentation.
+    /// Sets the beginning of every problem's `type`. Default: [`problem`](crate::problem) in this crate's
+    /// documentation.
     pub fn problem_base(self, base: impl Into<String>) -> Self {
         self.with(|options| options.problem_base = base.into().into())
     }
 
-    /// Builds the response for a rejection. `Retry-After` is set whatever this returns, where the rejection has one. If
-    /// this is set, gRPC calls get its response, too. Default: [`Rejection::render`], and for gRPC calls a status in
-    /// their own form.
+    /// Sets the function that builds the response for a rejection. `Retry-After` is set whatever the function returns,
+    /// if the rejection has one. gRPC calls get the function's response, too. Default: [`Rejection::render`], and for
+    /// gRPC calls a status in their own form.
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
         self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }
 
-    /// The level of the one event by which each rejection is logged. Default: INFO.
+    /// Sets the level of the one event by which each rejection is logged. Default: INFO.
     pub fn rejection_level(self, level: Level) -> Self {
         self.with(|options| options.rejection_level = level)
     }
 
-    /// The level of the one event by which each replay is logged. Default: DEBUG.
+    /// Sets the level of the one event by which each replay is logged. Default: DEBUG.
     pub fn replay_level(self, level: Level) -> Self {
         self.with(|options| options.replay_level = level)
     }
 
-    /// A function that each run's future passes through before it is spawned. It is called in the requester's task, so
-    /// that it can carry task-locals over. If the future is dropped before its first poll, the run never began. If it
-    /// is dropped later, the run is interrupted. If it is dropped while its outcome is being written, this process
-    /// refuses the key until it restarts. Default: none.
+    /// Sets the function that each run's future passes through before it is spawned. It is called in the requester's
+    /// task, so that it can carry task-locals over. If the future is dropped before its first poll, the run never
+    /// began. If it is dropped later, the run is interrupted. If it is dropped while its outcome is being written, this
+    /// process refuses the key until it restarts. Default: none.
     pub fn wrap_run<F>(self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -287,9 +291,10 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.wrap_run = Some(Hook(Arc::new(move |run| Box::pin(wrap(run))))))
     }
 
-    /// Lets every body type through, where the request's body or the answer's is not axum's: in a plain Tower stack, on
-    /// a hyper server, around tonic's routes. A body `B` comes out as [`ReplayBody<B>`](super::ReplayBody), so the
-    /// inner service takes a `Request<ReplayBody<B>>` and the layer's answer has a `ReplayBody`, too.
+    /// Sets the body mode to `AnyBody`, which carries every body. Use it where the request's body or the answer's is
+    /// not axum's: in a plain Tower stack, on a hyper server, around tonic's routes. A body `B` comes out as
+    /// [`ReplayBody<B>`](super::ReplayBody), so the inner service takes a `Request<ReplayBody<B>>` and the layer's
+    /// answer has a `ReplayBody`, too.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -325,7 +330,7 @@ impl<St, M> IdempotencyLayer<St, M> {
         Self::sharing(Arc::new(LayerState::new(Arc::clone(&self.shared.engine.store), options)))
     }
 
-    /// The store.
+    /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &St {
         &self.shared.engine.store
@@ -340,15 +345,15 @@ impl<S, St: Store, M> Layer<S> for IdempotencyLayer<St, M> {
     }
 }
 
-/// As tower-http's services have it.
+/// Constructors, as in tower-http.
 impl<S, St: Store> IdempotencyService<S, St> {
-    /// `inner` behind a layer over `store` with the default options.
+    /// Puts `inner` behind a layer over `store` with the default options.
     #[must_use]
     pub fn new(inner: S, store: St) -> Self {
         Self::layer(store).layer(inner)
     }
 
-    /// A layer over `store` with the default options: see [`IdempotencyLayer::new`].
+    /// Creates a layer over `store` with the default options: see [`IdempotencyLayer::new`].
     pub fn layer(store: St) -> IdempotencyLayer<St> {
         IdempotencyLayer::new(store)
     }

@@ -28,7 +28,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
 
     /// Returns the interrupted operations of all layers and consumers over this store. Nobody knows whether they took
     /// effect: their runs were interrupted, or their answers said so. The oldest come first, and there are at most
-    /// `limit`.
+    /// `limit`. An embedded store orders them by when they were interrupted, and a shared store by when they began.
     ///
     /// # Errors
     /// [`StoreError`] if the store is away, or a record is damaged.
@@ -56,7 +56,8 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     }
 
     /// Returns the interrupted operations whose handlers gave an answer with `status` that means that nobody knows, for
-    /// example during an outage of a downstream service. The oldest come first, and there are at most `limit`.
+    /// example during an outage of a downstream service. They come in the order of [`interrupted`](Self::interrupted),
+    /// and there are at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`] if the store is away, or a record is damaged.

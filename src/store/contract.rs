@@ -13,17 +13,19 @@ use crate::key::RecordId;
 use crate::record::{Applied, Fence, Record, State, Transition};
 use crate::slots::Slots;
 
-/// Restricts [`Records`] to the stores of this crate, until shared stores have passed the same contract.
+/// Restricts [`Records`] to the stores of this crate. Put your own database behind `Backend`.
 pub trait Sealed {}
 
-/// A place where records are kept: [`SledStore`](crate::SledStore), [`MemoryStore`](crate::MemoryStore), or
-/// [`AnyStore`](crate::AnyStore), which is chosen at run time. The trait is sealed for now.
+/// A place where records are kept: [`SledStore`](crate::SledStore), [`MemoryStore`](crate::MemoryStore),
+/// `PostgresStore` and every other `Shared` store over a database of your own, or [`AnyStore`](crate::AnyStore), which
+/// is chosen at run time. The trait is sealed.
 ///
 /// A value is a handle to an *opened* store, and clones share everything. The store knows the runs of this process, so
 /// that two layers over one store know each other's runs.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
-    note = "the stores are `SledStore`, `MemoryStore`, and `AnyStore` for one that is chosen at run time"
+    note = "the stores are `SledStore`, `MemoryStore`, `PostgresStore`, `Shared` over a backend of your own, and `AnyStore` \
+            for one that is chosen at run time"
 )]
 pub trait Store: Records {
     /// Returns the health of the store.

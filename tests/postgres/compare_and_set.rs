@@ -38,7 +38,7 @@ async fn expire(lab: &Lab, number: u64) {
 }
 
 #[tokio::test]
-async fn a_write_is_done_where_what_it_expects_stands_or_its_own_token() {
+async fn trap_97_a_write_is_done_where_what_it_expects_stands_or_its_own_token() {
     let Some(lab) = lab("which write is done").await else { return };
     for (alone, first) in [(true, 0), (false, 100)] {
         let number = |n: u64| first + n;
@@ -85,7 +85,7 @@ async fn a_write_is_done_where_what_it_expects_stands_or_its_own_token() {
 }
 
 #[tokio::test]
-async fn fences_are_kept_given_or_above_all_that_went_before() {
+async fn trap_105_fences_are_kept_given_or_above_all_that_went_before() {
     let Some(lab) = lab("which fence a row has").await else { return };
     for (alone, first) in [(true, 0), (false, 100)] {
         let put = async |write: Write| put(&lab, alone, write).await.unwrap();

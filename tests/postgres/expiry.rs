@@ -22,7 +22,7 @@ async fn count(lab: &Lab) -> i64 {
 }
 
 #[tokio::test]
-async fn only_rows_past_their_grace_are_deleted_and_at_most_so_many() {
+async fn trap_96_only_rows_past_their_grace_are_deleted_and_at_most_so_many() {
     let Some(lab) = lab("what is deleted").await else { return };
     let writes: Vec<_> = (0..10).map(|number| claim(id(number))).collect();
     lab.backend.put(&writes).await.unwrap();
@@ -58,7 +58,7 @@ async fn another_namespace_s_rows_stay() {
 }
 
 #[tokio::test]
-async fn fences_never_shrink_while_rows_expire_and_are_swept() {
+async fn trap_96_fences_never_shrink_while_rows_expire_and_are_swept() {
     let Some(lab) = lab("that fences never shrink").await else { return };
     let mut last = None;
     for round in 0..200_u64 {

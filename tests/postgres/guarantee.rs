@@ -5,7 +5,7 @@ use tower_idempotency::store::shared::Backend as _;
 use super::lab::{Lab, own_server};
 
 #[tokio::test]
-async fn what_can_be_lost_is_said() {
+async fn trap_58_what_can_be_lost_is_said() {
     let settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=local"];
     let Some(server) = own_server("what can be lost", &settings) else { return };
     let lab = Lab::new(&server.url()).await;

@@ -43,7 +43,7 @@ async fn a_put_whose_server_is_killed_is_uncertain_and_may_be_sent_again() {
 }
 
 #[tokio::test]
-async fn a_commit_that_was_not_answered_is_found_by_sending_it_again() {
+async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     let Some(mut server) = own_server("a commit that is not answered", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
     ask_for_a_standby(&lab.client, &lab.url).await;

@@ -6,7 +6,7 @@ use super::lab::{Lab, ask_for_a_standby, builder, claim, complete, id, is_done, 
 
 /// A role whose settings no put may follow.
 #[tokio::test]
-async fn a_role_s_settings_change_nothing_of_what_a_put_promises() {
+async fn trap_104_a_role_s_settings_change_nothing_of_what_a_put_promises() {
     let Some(server) = own_server("that a role's settings change nothing", &["synchronous_commit=off"]) else { return };
     let lab = Lab::new(&server.url()).await;
     lab.sql(

@@ -141,7 +141,7 @@ async fn a_process_that_closes_its_store_leaves_no_lease_to_be_waited_for() {
 
 // "Drain never ends the claim of a handler that still runs." A seeded fault: the session ends, whatever runs.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_closed_ends_no_claim_of_a_handler_that_still_runs() {
+async fn trap_103_a_store_that_is_closed_ends_no_claim_of_a_handler_that_still_runs() {
     let [(_, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     let server = effects.behind(IdempotencyLayer::new(one.clone()), &gate);
@@ -161,7 +161,8 @@ async fn a_store_that_is_closed_ends_no_claim_of_a_handler_that_still_runs() {
 
 // A seeded fault: nobody drops the handler.
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_others_may_run_again_is_dropped_before_its_lease_ends_and_one_that_is_refused_goes_on() {
+async fn trap_03_a_handler_that_others_may_run_again_is_dropped_before_its_lease_ends_and_one_that_is_refused_goes_on()
+{
     for (policy, goes_on) in [(OnInterrupted::Rerun, false), (OnInterrupted::Refuse, true)] {
         let cut = cut(policy).await;
         tokio::time::sleep(LEASE).await;

@@ -38,7 +38,7 @@ async fn a_claim_or_an_outcome_whose_answer_is_lost_is_known_for_its_own_when_it
 
 // "No verb deletes": a claim that comes late, after its own release, finds no absent row.
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_comes_late_after_its_release_leaves_no_run_without_an_owner() {
+async fn trap_95_a_claim_that_comes_late_after_its_release_leaves_no_run_without_an_owner() {
     let [(here, one), (_, other)] = two().await;
     let freeing =
         Lab::new(IdempotencyLayer::new(one), |n| async move { (tower_idempotency::Release, format!("released {n}")) });

@@ -32,7 +32,7 @@ async fn while_the_database_is_away_new_keys_are_refused_and_nothing_runs() {
 
 // A seeded fault: leases are trusted as soon as the database is back.
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_a_minute_costs_no_living_run_its_right() {
+async fn trap_100_an_outage_of_a_minute_costs_no_living_run_its_right() {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
@@ -169,7 +169,7 @@ async fn fail_open_runs_a_handler_to_its_end_though_the_lease_is_over() {
 
 // A seeded fault: what a server shows that was started again is told without a barrier.
 #[tokio::test(start_paused = true)]
-async fn what_a_restart_has_made_visible_is_told_only_when_it_is_durable() {
+async fn trap_99_what_a_restart_has_made_visible_is_told_only_when_it_is_durable() {
     let [(here, one), (there, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     gate.open();

@@ -28,7 +28,7 @@ pub struct PostgresBackendBuilder {
     pub(super) pooler: bool,
 }
 
-/// Without the password.
+/// Leaves out the password.
 impl fmt::Debug for PostgresBackendBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresBackendBuilder")
@@ -84,8 +84,8 @@ fn is_address(name: &str) -> bool {
 }
 
 impl PostgresBackendBuilder {
-    /// Which rows are this service's, in a table that it may share with others: rows of two namespaces never meet.
-    /// `default` unless it is set; 255 bytes at most.
+    /// Sets the namespace of this service's rows, in a table that it may share with others. The rows of two namespaces
+    /// never meet. The name has at most 255 bytes. Default: `default`.
     ///
     /// # Errors
     /// [`PostgresError::Option`] for a name that is empty, too long or has a zero byte.
@@ -100,8 +100,8 @@ impl PostgresBackendBuilder {
         }
     }
 
-    /// In which schema of the database the table is: `idempotency` unless it is set. Lower-case letters, digits and
-    /// underscores.
+    /// Sets the schema of the database in which the table is. The name has lower-case letters, digits and underscores.
+    /// Default: `idempotency`.
     ///
     /// # Errors
     /// [`PostgresError::Option`] for another name.
@@ -110,44 +110,43 @@ impl PostgresBackendBuilder {
         Ok(self)
     }
 
-    /// How many connections calls share: 4 unless it is set, 1 at least. Two more tell and hear which rows were
-    /// written.
+    /// Sets how many connections calls share, at least 1. The store uses two more, to send notifications of the rows
+    /// that were written and to receive them. Default: 4.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self
     }
 
-    /// How long the database may take for a statement: 1.5 s unless it is set. It bounds how late a write may come;
-    /// have it below the time after which the caller gives up.
+    /// Sets how long the database may take for a statement. This bounds how late a write may arrive, so set it below
+    /// the time after which the caller gives up. Default: 1.5 seconds.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
         self
     }
 
-    /// How long a call waits for a connection: for one that is free, and for a new one to be made. 1.5 s unless it is
-    /// set.
+    /// Sets how long a call waits for a connection that is free, and for a new one to be made. Default: 1.5 seconds.
     pub fn wait_for_connection(mut self, wait: Duration) -> Self {
         self.wait_for_connection = wait;
         self
     }
 
-    /// For how long a database that is away is tried at start: 10 s unless it is set.
+    /// Sets for how long a database that is away is tried at the start. Default: 10 seconds.
     pub fn tried_for(mut self, duration: Duration) -> Self {
         self.tried_for = duration;
         self
     }
 
-    /// A pooler in transaction mode, such as PgBouncer, stands between: no statement is prepared, and nothing is set
-    /// for a connection.
+    /// Sets that the connections go through a pooler in transaction mode, such as PgBouncer. Then no statement is
+    /// prepared, and nothing is set for a connection.
     ///
-    /// Then have the role time out by itself: `ALTER ROLE … SET statement_timeout = '1500ms'`. The pooler swallows
+    /// Also set a timeout for the role: `ALTER ROLE … SET statement_timeout = '1500ms'`. The pooler swallows
     /// notifications, so those who wait for a run on another server find its end by polling.
     pub fn behind_pooler(mut self) -> Self {
         self.pooler = true;
         self
     }
 
-    /// Over TLS, as `config` says; whether it must be is said by the URL's `sslmode`.
+    /// Encrypts connections with `config`. The URL's `sslmode` says whether encryption is required.
     #[cfg(feature = "postgres-rustls")]
     pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
         self.tls = Tls::rustls(config);

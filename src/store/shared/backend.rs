@@ -77,11 +77,11 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// deleted and made anew, with a smaller fence.
     fn delete_expired(&self, limit: usize) -> impl Future<Output = Result<usize, BackendError>> + Send;
 
-    /// The ids of rows that were written, by any process, as far as the database tells. Some may be missing; then those
-    /// who wait find out by reading. The stream does not end.
+    /// Returns the ids of rows that were written, by any process, as far as the database tells. Some may be missing;
+    /// then those who wait find out by reading. The stream does not end.
     fn changes(&self) -> BoxStream<'static, RecordId>;
 
-    /// What the database promises, and what it can lose, as it is set up now.
+    /// Returns what the database promises and what it can lose, as it is set up now.
     fn guarantee(&self) -> impl Future<Output = Result<Guarantee, BackendError>> + Send;
 }
 
@@ -120,13 +120,13 @@ pub struct Row {
     pub fence: Fence,
     /// What it is.
     pub kind: Kind,
-    /// The row of the process that sees to it, if one does: see [`Kind::Session`]. Of a [disputed](Kind::Disputed)
-    /// outcome: the operation's row.
+    /// The row of the process that sees to it, if one does: see [`Kind::Session`]. For a
+    /// [disputed](Kind::Disputed) outcome, this is the operation's row.
     pub session: Option<RecordId>,
     /// Until when `session` has its lease, read in the same step: the [`until`](Self::until) of that row. `None` if
     /// `session` is `None`, or if its row is absent or of another kind than [`Session`](Kind::Session).
     pub lease: Option<Timestamp>,
-    /// Of a run: until when it may take. Of a session: until when its lease is.
+    /// Until when a run may take, or until when a session has its lease.
     pub until: Option<Timestamp>,
     /// When the operation began.
     pub began: Timestamp,
@@ -173,28 +173,28 @@ pub struct Write {
     pub token: Token,
     /// The row's fence.
     pub fence: NewFence,
-    /// As in [`Row`].
+    /// The row's kind: see [`Row::kind`].
     pub kind: Kind,
-    /// As in [`Row`].
+    /// The row's session: see [`Row::session`].
     pub session: Option<RecordId>,
-    /// [`Row::until`], from now.
+    /// How long from now [`Row::until`] is.
     pub until: Option<Duration>,
-    /// [`Row::began`]. An absent row begins now, whatever this says.
+    /// What becomes of [`Row::began`]. An absent row begins now, whatever this says.
     pub began: Stamp,
-    /// [`Row::since`]. An absent row's is now, whatever this says.
+    /// What becomes of [`Row::since`]. An absent row's is now, whatever this says.
     pub since: Stamp,
-    /// [`Row::expires`].
+    /// What becomes of [`Row::expires`].
     pub expires: NewExpiry,
-    /// As in [`Row`].
+    /// The row's state: see [`Row::state`].
     pub state: Bytes,
 }
 
 /// What has to stand where a row is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Nothing, or a row past its expiry.
+    /// The write expects no row, or a row past its expiry.
     Absent,
-    /// A row with this token.
+    /// The write expects a row with this token.
     Token(Token),
 }
 
@@ -203,41 +203,41 @@ pub enum Expect {
 /// If the write's own token stands there already, the fence is kept, whatever this says: the write was sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewFence {
-    /// The row keeps the one it has. Of a row that is absent: as [`Above`](Self::Above) 0.
+    /// Keeps the row's fence. For an absent row, this is the same as [`Above`](Self::Above) the fence 0.
     Keep,
-    /// This one.
+    /// Writes this fence.
     Exactly(Fence),
-    /// A new one: the greatest of microseconds since the Unix epoch by the database's clock, one more than the row's,
-    /// past its expiry or not, and one more than this. Fences are kept to the digit up to 2⁶³ − 1, and counted on
-    /// exactly at least up to 2⁵³.
+    /// Writes a new fence: the greatest of microseconds since the Unix epoch by the database's clock, one more than the
+    /// row's, past its expiry or not, and one more than this. Fences are kept to the digit up to 2⁶³ − 1, and counted
+    /// on exactly at least up to 2⁵³.
     Above(Fence),
 }
 
 /// A time of a written row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stamp {
-    /// As it stands.
+    /// Keeps the row's value.
     Keep,
-    /// Now, unless the write's own token stands there already.
+    /// Writes the database's time, unless the write's own token stands there already.
     Now,
 }
 
 /// The expiry of a written row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewExpiry {
-    /// As it stands. An absent row is written with [`In`](Self::In) only.
+    /// Keeps the row's value. An absent row is written with [`In`](Self::In) only.
     Keep,
-    /// So long from now. A row that expires before the answer is made is answered as absent.
+    /// Writes the time that is this long from now. A row that expires before the answer is made is answered as absent.
     In(Duration),
 }
 
-/// What a database promises, as it is set up.
+/// What a database promises as it is set up, and what it can lose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guarantee {
     /// What the database is and how it is set up, for a log: its version, its role, and the settings that count.
     pub setup: String,
-    /// What it can lose of what was answered, and when: a sentence for each way. Empty: nothing that this release knows
-    /// of.
+    /// What the database can lose of what was answered, and when, with a sentence for each way. If it is empty, this
+    /// release knows of nothing that can be lost.
     pub loses: Vec<String>,
 }
 
@@ -263,7 +263,7 @@ pub enum BackendError {
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 impl Kind {
-    /// The number by which a backend keeps it.
+    /// Returns the number by which a backend keeps the kind.
     #[must_use]
     pub const fn number(self) -> i16 {
         match self {
@@ -278,7 +278,7 @@ impl Kind {
         }
     }
 
-    /// The kind of this number.
+    /// Returns the kind of this number.
     #[must_use]
     pub const fn of(number: i16) -> Self {
         match number {

@@ -106,7 +106,7 @@ async fn what_an_operator_elsewhere_forgot_is_not_recorded_when_its_run_ends_aft
 
 // The retry of a late outcome whose answer was lost, after somebody was asked about its run.
 #[tokio::test(start_paused = true)]
-async fn a_late_outcome_that_is_told_twice_after_a_question_is_known_for_its_own() {
+async fn trap_102_a_late_outcome_that_is_told_twice_after_a_question_is_known_for_its_own() {
     let gate = Gate::default();
     let (stores, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
     let run = here.spawn(post("k", "a"));
