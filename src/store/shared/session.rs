@@ -211,15 +211,16 @@ impl State {
 }
 
 impl Read {
-    /// Whether the database's clock was set between two answers. Each says how far that clock is ahead of this process's:
-    /// the time was read at some moment between sending and receiving. Answers may overtake each other.
+    /// Whether the database's clock was set between two answers. Each says how far that clock is ahead of this
+    /// process's: the time was read at some moment between sending and receiving. Answers may overtake each other.
     fn has_jumped_since(&self, before: &Self) -> bool {
         let ((least, most), (before_least, before_most)) = (self.ahead(before), before.ahead(before));
         let jump = JUMP.as_millis() as i128;
         least > before_most + jump || most + jump < before_least
     }
 
-    /// How many milliseconds the database's clock is ahead of one that began when `origin` was sent, at least and at most.
+    /// How many milliseconds the database's clock is ahead of one that began when `origin` was sent, at least and at
+    /// most.
     fn ahead(&self, origin: &Self) -> (i128, i128) {
         let since = |moment: Instant| match moment.checked_duration_since(origin.sent) {
             Some(later) => later.as_millis() as i128,
