@@ -101,7 +101,6 @@ impl<St: Store> Engine<St> {
         let mut verdict = verdict.instrument(span.clone()).await;
         if let Verdict::Met(End::InFlight) = verdict
             && !self.store.is_exclusive()
-            && self.store.slots().look(&presented.id).is_none()
         {
             // The run is another process's, unless the wait for one of this process is over already.
             let patience = self.patience().saturating_sub(began.elapsed());

@@ -186,9 +186,9 @@ impl<St: Store> Run<St> {
         if fail_open {
             let (run, end) = self.unprotected(work, reply).await;
             if let Ok(Acquired::Run(hold, _)) = claiming.await {
-                // The claim was granted after all. The run ends under it.
-                let end = run.engine.judged(&run.presented, end.clone());
-                let _ = run.engine.tell(hold.id, run.engine.ending(&run.presented, &hold, &end)).await;
+                // The work ran, though not under this claim.
+                let interrupt = Transition::Interrupt { fence: hold.fence, status: None };
+                let _ = run.engine.store.apply(hold.id, interrupt).await;
             }
             return run.end(end);
         }

@@ -149,7 +149,7 @@ impl<St: Store> Engine<St> {
     }
 
     /// Returns what the store is told about a run that ended in this way.
-    pub(super) fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
+    fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
         let settlement = match end {
             End::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
             End::Outcome(outcome) => Settlement::Outcome(outcome.clone()),

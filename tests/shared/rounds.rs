@@ -51,6 +51,29 @@ async fn a_duplicate_of_a_run_elsewhere_takes_one_call_and_one_when_it_is_told_o
     assert_eq!(effects.count(), 1);
 }
 
+// A seeded fault: a duplicate that finds another one's slot, and not its own process's run, is told that it is in flight.
+#[tokio::test(start_paused = true)]
+async fn however_many_duplicates_come_elsewhere_each_waits_for_the_end() {
+    let [(_, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let servers =
+        [effects.behind(IdempotencyLayer::new(one), &gate), effects.behind(IdempotencyLayer::new(other), &gate)];
+    let run = servers[0].spawn(post("k", "a"));
+    gate.arrival().await;
+    // One comes at each moment of the claims of those before it.
+    let mut duplicates = Vec::new();
+    for _ in 0..400 {
+        duplicates.push(servers[1].spawn(post("k", "a")));
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    for duplicate in duplicates {
+        let answer = duplicate.await.unwrap();
+        assert!(answer.is_replay(), "{answer:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_elsewhere_learns_of_the_end_where_the_database_says_nothing() {
     let [(here, one), (_, other)] = two().await;

@@ -59,6 +59,10 @@ impl PostgresBackendBuilder {
         if config.get_application_name().is_none() {
             config.application_name("tower-idempotency");
         }
+        if config.get_tcp_user_timeout().is_none() {
+            // A connection whose server is gone without a word is given up.
+            config.tcp_user_timeout(Duration::from_secs(10));
+        }
         if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1
             && config.get_target_session_attrs() == TargetSessionAttrs::Any
         {

@@ -131,6 +131,8 @@ impl Connector {
         let mut options = config.get_options().unwrap_or_default().to_owned();
         // Statements that share a snapshot would not see what made one of them do nothing.
         options.push_str(" -c default_transaction_isolation=read\\ committed");
+        // The server says by a warning that it did not wait for its standbys.
+        options.push_str(" -c client_min_messages=warning");
         if what_for == Use::Migration {
             options.push_str(" -c statement_timeout=60s -c lock_timeout=60s");
         } else {

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use tokio_postgres::Error;
+use tokio_postgres::error::Severity;
 
 use crate::store::shared::BackendError;
 
@@ -100,7 +101,8 @@ pub(super) fn uncertain(reason: impl Into<String>) -> BackendError {
 /// What an error of a statement says of what was done.
 pub(super) fn of_a_statement(error: &Error) -> BackendError {
     let words = words(error);
-    match error.code().map_or(Extent::Uncertain, |code| Extent::of(code.code())) {
+    let said = error.as_db_error();
+    match said.map_or(Extent::Uncertain, |said| Extent::of(said.code().code(), said.parsed_severity())) {
         Extent::Nothing => nothing(words),
         Extent::Busy => BackendError::Busy(Box::new(Said(words))),
         Extent::Never => never(words),
@@ -126,11 +128,13 @@ enum Extent {
 }
 
 impl Extent {
-    /// By the SQLSTATE. What is not known to be harmless is uncertain: to send again is harmless.
-    fn of(code: &str) -> Self {
+    /// By the SQLSTATE and the severity. A statement that ends with an ERROR was rolled back, and its connection goes on;
+    /// what ends the connection is uncertain, unless it is known to be harmless. To send again is harmless.
+    fn of(code: &str, severity: Option<Severity>) -> Self {
         match code {
             // No lock, a conflict, a deadlock.
             "55P03" | "40001" | "40P01" => Self::Busy,
+            "40003" => Self::Uncertain,
             // A standby, a server that starts; a statement that was planned for another schema, or prepared on another
             // connection.
             "25006" | "57P03" | "0A000" | "26000" => Self::Nothing,
@@ -139,6 +143,9 @@ impl Extent {
                 Some("53" | "42" | "3F" | "3D" | "28") => Self::Nothing,
                 // Data, constraints, limits.
                 Some("22" | "23" | "54") => Self::Never,
+                // The connection is what failed.
+                Some("08") => Self::Uncertain,
+                _ if severity == Some(Severity::Error) => Self::Nothing,
                 _ => Self::Uncertain,
             },
         }
@@ -147,21 +154,31 @@ impl Extent {
 
 #[cfg(test)]
 mod tests {
-    use super::Extent;
+    use super::{Extent, Severity};
 
     #[test]
     fn a_code_says_what_may_have_been_done() {
         for code in ["55P03", "40001", "40P01"] {
-            assert_eq!(Extent::of(code), Extent::Busy, "{code}");
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Busy, "{code}");
         }
         for code in ["53100", "53300", "25006", "57P03", "42P01", "42501", "3F000", "28P01"] {
-            assert_eq!(Extent::of(code), Extent::Nothing, "{code}");
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Nothing, "{code}");
         }
         for code in ["22003", "22008", "23502", "54000"] {
-            assert_eq!(Extent::of(code), Extent::Never, "{code}");
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Never, "{code}");
         }
-        for code in ["57P01", "57P02", "57014", "08006", "40003", "58030", "XX000", ""] {
-            assert_eq!(Extent::of(code), Extent::Uncertain, "{code}");
+        // A statement that took too long, a trigger, a damaged page: rolled back, unless the connection ended with it.
+        for code in ["57014", "58030", "P0001", "XX001", ""] {
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Nothing, "{code}");
+            for severity in [Some(Severity::Fatal), Some(Severity::Panic), None] {
+                assert_eq!(Extent::of(code, severity), Extent::Uncertain, "{code}");
+            }
+        }
+        for code in ["57P01", "57P02"] {
+            assert_eq!(Extent::of(code, Some(Severity::Fatal)), Extent::Uncertain, "{code}");
+        }
+        for code in ["08006", "40003"] {
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Uncertain, "{code}");
         }
     }
 }

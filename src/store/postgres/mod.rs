@@ -36,5 +36,8 @@ pub type PostgresStore = crate::store::shared::Shared<PostgresBackend>;
 pub use backend::PostgresBackend;
 pub use builder::PostgresBackendBuilder;
 pub use error::PostgresError;
+/// The TLS library, for its [`ClientConfig`](rustls::ClientConfig).
+#[cfg(feature = "postgres-rustls")]
+pub use rustls;
 /// The client, for its [`Config`](tokio_postgres::Config).
 pub use tokio_postgres;

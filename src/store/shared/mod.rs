@@ -40,6 +40,8 @@ pub use backend::{
     Answer, Backend, BackendError, Expect, GRACE, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token,
     Write,
 };
+/// The stream that [`Backend::changes`] returns.
+pub use futures_util::stream::BoxStream;
 pub use listing::Disputed;
 pub use store::{Shared, SharedBuilder};
 

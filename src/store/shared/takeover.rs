@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
+
 use super::backend::{Backend, Kind, Row, Write};
 use super::errors::not_put;
 use super::read::Known;
@@ -12,6 +14,8 @@ use crate::key::RecordId;
 use crate::record::{Completion, Draft, Expiry, Fence, Settlement, State};
 use crate::store::StoreError;
 
+/// The pause before a disputed outcome that was not kept is sent again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// How long a disputed outcome is kept.
 const DISPUTED_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
@@ -57,7 +61,9 @@ impl<B: Backend> Shelf<B> {
         let write = write.map(|write| Write { kind: Kind::Disputed, session: Some(hold.id), ..write });
         let Some(write) = write else { return };
         self.slots.tally.disputed.fetch_add(1, Ordering::Relaxed);
-        let kept = self.puts.put(write, None).await.is_ok();
+        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(12);
+        let put = || self.puts.put(write.clone(), None);
+        let kept = put.retry(pauses).sleep(tokio::time::sleep).await.is_ok();
         tracing::error!(
             target: "tower_idempotency", record_id = hold.id.short(), fence = hold.fence.0, kept,
             "a run ended after its operation was taken over or settled: its outcome is disputed"

@@ -41,7 +41,7 @@ async fn a_handler_can_ask_whether_its_run_is_protected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_open_runs_unprotected_when_the_claim_times_out_and_the_outcome_is_recorded_under_the_late_claim() {
+async fn fail_open_runs_unprotected_when_the_claim_times_out_and_the_late_claim_is_refused_from_then_on() {
     let store = TestStore::new();
     let (lab, layer) = open(&store);
     let stall = store.hold_answers(StoreCall::Claim);
@@ -50,8 +50,8 @@ async fn fail_open_runs_unprotected_when_the_claim_times_out_and_the_outcome_is_
     lab.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
     stall.release();
     no_run_is_left(&layer).await;
-    assert!(layer.interrupted(9).await.unwrap().is_empty());
-    assert!(lab.post("k", "a").await.is_replay());
+    assert_eq!(layer.interrupted(9).await.unwrap().len(), 1, "operators see that it ran under no claim of its own");
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     assert_eq!((lab.effects(), layer.counts().unprotected), (1, 1));
 }
 
