@@ -51,7 +51,8 @@ async fn a_duplicate_of_a_run_elsewhere_takes_one_call_and_one_when_it_is_told_o
     assert_eq!(effects.count(), 1);
 }
 
-// A seeded fault: a duplicate that finds another one's slot, and not its own process's run, is told that it is in flight.
+// A seeded fault: a duplicate that finds another one's slot, and not its own process's run, is told that it is in
+// flight.
 #[tokio::test(start_paused = true)]
 async fn however_many_duplicates_come_elsewhere_each_waits_for_the_end() {
     let [(_, one), (_, other)] = two().await;

@@ -128,8 +128,8 @@ enum Extent {
 }
 
 impl Extent {
-    /// By the SQLSTATE and the severity. A statement that ends with an ERROR was rolled back, and its connection goes on;
-    /// what ends the connection is uncertain, unless it is known to be harmless. To send again is harmless.
+    /// By the SQLSTATE and the severity. A statement that ends with an ERROR was rolled back, and its connection goes
+    /// on; what ends the connection is uncertain, unless it is known to be harmless. To send again is harmless.
     fn of(code: &str, severity: Option<Severity>) -> Self {
         match code {
             // No lock, a conflict, a deadlock.
