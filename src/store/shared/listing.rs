@@ -1,10 +1,9 @@
 //! What operators have to see to: interrupted operations, and disputed outcomes.
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::backend::{Answer, Backend, BackendError, Kind, Row};
+use super::backend::{Answer, Backend, Kind, Row};
 use super::errors::away;
-use super::rows::View;
 use super::state::Shelf;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -40,8 +39,7 @@ impl<B: Backend> Shelf<B> {
             if rows.is_empty() {
                 break;
             }
-            let (own, trusts_leases) = (self.reach.session.own(), self.reach.session.trusts_leases());
-            let view = View { own: &own, now, trusts_leases };
+            let view = self.view(now);
             for row in &rows {
                 // What a later release has written is for that release.
                 let Some(Ok(record)) = view.of(row).map(|held| held.columns(row.id)) else { continue };
@@ -73,10 +71,7 @@ impl<B: Backend> Shelf<B> {
     /// A page of the rows that operators may have to see to. Moves the cursor to its end.
     async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<Answer<Vec<Row>>, StoreError> {
         let sent = Instant::now();
-        let answer = match timeout(self.reach.timeout(), self.backend.list(*cursor, limit)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(BackendError::Uncertain("it did not come in time".into())),
-        };
+        let answer = self.reach.call(self.backend.list(*cursor, limit)).await;
         let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(away)?;
         self.reach.answered(answer.server, answer.now, sent, false, &answer.rows);
         if let Some(last) = answer.rows.last() {

@@ -17,7 +17,7 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::backend::{Answer, Backend, BackendError, Expect, Row, Write};
 use super::reach::Reach;
@@ -211,12 +211,11 @@ impl<B: Backend> Sender<B> {
 
     /// Calls the database. An answer that does not fit the question counts as lost.
     async fn call(&self, writes: &[Write], sent: Instant) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
-        let answer = match timeout(self.reach.timeout(), self.backend.put(writes)).await {
-            Ok(Ok(answer)) if answer.rows.len() != writes.len() => {
+        let answer = match self.reach.call(self.backend.put(writes)).await {
+            Ok(answer) if answer.rows.len() != writes.len() => {
                 Err(BackendError::Uncertain("it does not have a row for each write".into()))
             }
-            Ok(answer) => answer,
-            Err(_) => Err(BackendError::Uncertain("it did not come in time".into())),
+            answer => answer,
         };
         match &answer {
             Ok(answer) => {

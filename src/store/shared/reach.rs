@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::backend::{BackendError, Row, ServerId};
 use super::session::{Floor, Session};
@@ -40,6 +40,15 @@ impl Reach {
     /// How long a call may take before its answer counts as lost.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Waits for the answer to a call. One that does not come in time counts as lost.
+    pub(super) async fn call<T>(
+        &self,
+        answer: impl Future<Output = Result<T, BackendError>> + Send,
+    ) -> Result<T, BackendError> {
+        let answer = timeout(self.timeout, answer).await;
+        answer.unwrap_or_else(|_| Err(BackendError::Uncertain("it did not come in time".into())))
     }
 
     /// Takes note of an answer to a call that was sent at `sent`.

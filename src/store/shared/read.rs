@@ -1,13 +1,10 @@
 //! What this process reads, and what it tells of it.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use tokio::time::Instant;
 
-use tokio::time::{Instant, timeout};
-
-use super::backend::{Backend, BackendError, Row, ServerId};
+use super::backend::{Backend, Row, ServerId};
 use super::errors::away;
-use super::rows::{Held, View};
+use super::rows::View;
 use super::state::Shelf;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -27,10 +24,7 @@ impl<B: Backend> Shelf<B> {
     /// Reads the row of `id`.
     pub(super) async fn read(&self, id: RecordId) -> Result<Known, StoreError> {
         let sent = Instant::now();
-        let answer = match timeout(self.reach.timeout(), self.backend.get(&[id])).await {
-            Ok(answer) => answer,
-            Err(_) => Err(BackendError::Uncertain("it did not come in time".into())),
-        };
+        let answer = self.reach.call(self.backend.get(&[id])).await;
         let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(away)?;
         self.reach.answered(answer.server, answer.now, sent, false, answer.rows.iter().flatten());
         let row = answer.rows.into_iter().next().flatten();
@@ -43,10 +37,8 @@ impl<B: Backend> Shelf<B> {
             return Ok(Some(record));
         }
         let known = self.read(id).await?;
-        let record = match self.view(&known).of_row(known.row.as_ref()) {
-            Some(held) => Some(held.whole(id)?),
-            None => None,
-        };
+        let held = known.row.as_ref().and_then(|row| self.view(known.now).of(row));
+        let record = held.map(|held| held.whole(id)).transpose()?;
         self.tell(id, known, record).await
     }
 
@@ -89,23 +81,9 @@ impl<B: Backend> Shelf<B> {
         Err(StoreError::unavailable("the database was started again meanwhile"))
     }
 
-    /// How this process sees rows, as far as it knows the database's time.
-    pub(super) fn view(&self, known: &Known) -> OwnView {
-        OwnView { own: self.reach.session.own(), now: known.now, trusts_leases: self.reach.session.trusts_leases() }
-    }
-}
-
-/// [`View`], with what it borrows.
-#[derive(Debug)]
-pub(super) struct OwnView {
-    own: Arc<HashSet<RecordId>>,
-    now: Timestamp,
-    trusts_leases: bool,
-}
-
-impl OwnView {
-    pub(super) fn of_row(&self, row: Option<&Row>) -> Option<Held> {
-        let Self { own, now, trusts_leases } = self;
-        row.and_then(|row| View { own, now: *now, trusts_leases: *trusts_leases }.of(row))
+    /// How this process sees rows that were read at this time of the database.
+    pub(super) fn view(&self, now: Timestamp) -> View {
+        let session = &self.reach.session;
+        View { own: session.own(), now, trusts_leases: session.trusts_leases() }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -72,9 +73,9 @@ pub(super) fn kind<O>(state: &State<O>) -> Kind {
 
 /// How a process sees rows: which sessions are its own, and whether it may take other processes for dead.
 #[derive(Debug)]
-pub(super) struct View<'a> {
+pub(super) struct View {
     /// The sessions of this process, past ones included.
-    pub(super) own: &'a HashSet<RecordId>,
+    pub(super) own: Arc<HashSet<RecordId>>,
     /// The database's time at which the row was read.
     pub(super) now: Timestamp,
     /// Whether the leases that were read can be trusted. If not, every other process counts as alive.
@@ -92,7 +93,7 @@ pub(super) enum Held {
     Newer(String),
 }
 
-impl View<'_> {
+impl View {
     /// Returns the record of a row, as this process sees it; `None` if it expired or was released.
     pub(super) fn of(&self, row: &Row) -> Option<Held> {
         match row.kind {

@@ -136,8 +136,7 @@ impl<B: Backend> Shelf<B> {
     }
 
     pub(super) async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
-        let deleted = timeout(self.reach.timeout(), self.backend.delete_expired(limit)).await;
-        deleted.unwrap_or_else(|_| Err(BackendError::Uncertain("it did not come in time".into())))
+        self.reach.call(self.backend.delete_expired(limit)).await
     }
 
     /// Says what the database can lose, at the start and when that changes.
@@ -149,7 +148,7 @@ impl<B: Backend> Shelf<B> {
     }
 
     pub(super) async fn ask(&self) {
-        if let Ok(Ok(guarantee)) = timeout(self.reach.timeout(), self.backend.guarantee()).await {
+        if let Ok(guarantee) = self.reach.call(self.backend.guarantee()).await {
             self.note(guarantee);
         }
     }

@@ -49,7 +49,7 @@ impl<B: Backend> Shelf<B> {
                 return Err(late());
             }
             *has_met |= known.row.is_some();
-            let seen = self.view(&known).of_row(known.row.as_ref());
+            let seen = known.row.as_ref().and_then(|row| self.view(known.now).of(row));
             // What takes an operation, or asks about it, needs all of its record.
             let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
             let record = match seen {
@@ -78,15 +78,14 @@ impl<B: Backend> Shelf<B> {
                 return Err(StoreError::unavailable("this process does not hold its session"));
             }
             // Whoever takes over says first that the session is dead: its process may be on its way to renew it.
-            let takes_over = !matches!(reply, Reply::Refused)
-                && matches!(transition, Transition::Reclaim(..) | Transition::Inquire { .. } | Transition::Resolve(..));
+            let takes_over =
+                matches!(transition, Transition::Reclaim(..) | Transition::Inquire { .. } | Transition::Resolve(..));
             if takes_over && !self.bury(known.row.as_ref()).await? {
                 known = self.read(id).await?;
                 continue;
             }
-            let token = write.token;
-            let (expected, limit) = (write.expect, deadline);
-            let Stands { row, answer, .. } = match self.puts.put(write, limit).await {
+            let (token, expected) = (write.token, write.expect);
+            let Stands { row, answer, .. } = match self.puts.put(write, deadline).await {
                 Ok(stands) => stands,
                 Err(NotPut::Never(_)) if is_outcome(&transition) => {
                     // An outcome that the database never takes is consumed. What ends a run is never refused for good.
