@@ -150,8 +150,7 @@ impl Server {
 
     /// Ends all its processes at once, as a crash does. What the operating system has is not lost.
     pub fn kill(&mut self) {
-        // It must not start a new process meanwhile.
-        signal("STOP", &[self.pid()]);
+        self.pause();
         signal("KILL", &self.processes());
         self.bury();
     }
@@ -178,8 +177,18 @@ impl Server {
 
     /// Stops all its processes where they are.
     pub fn pause(&self) {
+        // It must not start a new process meanwhile.
         signal("STOP", &[self.pid()]);
-        signal("STOP", &self.processes());
+        // While children end, the list of them may lack others: proc(5). Those that stand still don't end.
+        let mut stopped = Vec::new();
+        loop {
+            let found = self.processes();
+            if found == stopped {
+                return;
+            }
+            signal("STOP", &found);
+            stopped = found;
+        }
     }
 
     /// Lets them go on.

@@ -55,6 +55,8 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     });
     assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
     server.start_again();
+    // A connection that was idle meanwhile may only now be found to have ended.
+    until("an answer of the new server", async || lab.backend.get(&[]).await.is_ok()).await;
     // It is there now, though nobody was told; and it was never waited for.
     let found = lab.get(id(1)).await.unwrap();
     assert_eq!(found.token, write.token);
