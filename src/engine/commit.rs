@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::commitment::{CommitResult, Doubt, Pending};
+use super::commitment::{CommitResult, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::store::embedded::{CommitError, Purpose, Reason, Transact};
@@ -69,7 +69,7 @@ impl RunContext {
         });
         async move {
             let result = answer(sent?).await;
-            if let (Err(Doubt), Some(commitment)) = (recorded(&result), commitment) {
+            if let (CommitResult::Doubt, Some(commitment)) = (recorded(&result), commitment) {
                 commitment.give_up();
             }
             result
@@ -173,9 +173,9 @@ async fn answer<E>(sent: Sent<E>) -> Result<Bytes, CommitError<E>> {
 /// Returns what a run's transaction has recorded.
 fn recorded<E>(result: &Result<Bytes, CommitError<E>>) -> CommitResult {
     match result {
-        Ok(outcome) => Ok(Some(outcome.clone())),
-        Err(CommitError::Store(StoreError::Uncertain { .. })) => Err(Doubt),
-        Err(_) => Ok(None),
+        Ok(outcome) => CommitResult::Committed(outcome.clone()),
+        Err(CommitError::Store(StoreError::Uncertain { .. })) => CommitResult::Doubt,
+        Err(_) => CommitResult::Nothing,
     }
 }
 

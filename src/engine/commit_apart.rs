@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::commitment::Pending;
+use super::commitment::{CommitResult, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 
@@ -34,12 +34,12 @@ impl SentApart {
     /// Answers that the transaction is durable.
     pub fn committed(self) {
         if let Settlement::Outcome(outcome) = self.completion.settlement {
-            self.pending.answered(Ok(Some(outcome)));
+            self.pending.answered(CommitResult::Committed(outcome));
         }
     }
 
     /// Answers that the transaction was not done.
     pub fn aborted(self) {
-        self.pending.answered(Ok(None));
+        self.pending.answered(CommitResult::Nothing);
     }
 }

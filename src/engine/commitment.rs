@@ -1,6 +1,9 @@
 //! How a run's transaction stands, between the handler that sends it, the writer that answers, and the run that
 //! settles.
 //!
+//! A transaction in the store's own database is answered by the store's writer. One that the application commits itself
+//! is answered by the store as soon as the run is over: it looks then whether the record is there.
+//!
 //! Rules:
 //! 1. One transaction at a time, and none after one that was committed.
 //! 2. Whoever settles the run closes it first: what is sent later is refused, what was sent is waited for.
@@ -31,6 +34,9 @@ pub(super) struct Commitment {
     pub(super) slots: Arc<Slots>,
     /// The session of this process when the run was claimed; `None` where there are none.
     pub(super) session: Option<RecordId>,
+    /// Whether the key is free if the application has not committed the run's transaction; otherwise the run is
+    /// interrupted then.
+    pub(super) may_rerun: bool,
     turn: u64,
     stage: Mutex<Stage>,
     moved: Notify,
@@ -49,16 +55,29 @@ enum Stage {
     Doubtful,
     /// Nobody knew, and then the writer answered after all.
     Late,
+    /// It was not committed, and the store has ended the run.
+    RolledBack { is_free: bool },
     /// The run is being settled.
     Closed,
 }
 
-/// How a transaction ended: with its outcome, effect and record being durable; or it did nothing, or there was none.
-pub(super) type CommitResult = Result<Option<Bytes>, Doubt>;
-
-/// Nobody knows whether it is durable.
+/// How a transaction ended.
 #[derive(Debug)]
-pub(super) struct Doubt;
+pub(super) enum CommitResult {
+    /// There was none, or it did nothing. What the run returns counts.
+    Nothing,
+    /// Effect and record are durable. This is the outcome.
+    Committed(Bytes),
+    /// The application has not committed it, and the store has ended the run: the key is free, or nobody knows what
+    /// else the run has done.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "every transaction is the store's own"))]
+    RolledBack {
+        /// Whether the key is free.
+        is_free: bool,
+    },
+    /// Nobody knows whether it is durable.
+    Doubt,
+}
 
 impl Commitment {
     /// Of the run that has the slot of this turn.
@@ -68,10 +87,11 @@ impl Commitment {
         retention: Duration,
         slots: Arc<Slots>,
         session: Option<RecordId>,
+        may_rerun: bool,
         turn: u64,
     ) -> Self {
         let (stage, moved, over) = (Mutex::new(Stage::Open), Notify::new(), AtomicBool::new(false));
-        Self { hold, fingerprint, retention, slots, session, turn, stage, moved, over }
+        Self { hold, fingerprint, retention, slots, session, may_rerun, turn, stage, moved, over }
     }
 
     fn begin(&self) -> bool {
@@ -90,7 +110,7 @@ impl Commitment {
         let mut stage = self.stage();
         if matches!(*stage, Stage::Doubtful) {
             // Nobody waits any more, but the store knows now.
-            if answer.is_ok() {
+            if !matches!(answer, CommitResult::Doubt) {
                 *stage = Stage::Late;
                 drop(stage);
                 point();
@@ -99,12 +119,13 @@ impl Commitment {
             return;
         }
         let is_orphaned = matches!(*stage, Stage::Sent { is_orphaned: true });
-        let settled = is_orphaned && answer.is_ok();
+        let settled = is_orphaned && !matches!(answer, CommitResult::Doubt);
         *stage = match answer {
-            Ok(Some(outcome)) => Stage::Committed(outcome),
-            Ok(None) if is_orphaned => Stage::Closed,
-            Ok(None) => Stage::Open,
-            Err(Doubt) => Stage::Doubtful,
+            CommitResult::Committed(outcome) => Stage::Committed(outcome),
+            CommitResult::Nothing if is_orphaned => Stage::Closed,
+            CommitResult::Nothing => Stage::Open,
+            CommitResult::RolledBack { is_free } => Stage::RolledBack { is_free },
+            CommitResult::Doubt => Stage::Doubtful,
         };
         drop(stage);
         point();
@@ -143,6 +164,7 @@ impl Commitment {
     }
 
     async fn wait_and_close(&self) -> CommitResult {
+        self.moved.notify_waiters();
         let waited = timeout(COMMIT_ANSWERED_WITHIN, async {
             loop {
                 let moved = self.moved.notified();
@@ -158,7 +180,7 @@ impl Commitment {
         waited.await.unwrap_or_else(|_| {
             self.give_up();
             // The writer may have answered this moment.
-            self.try_close().unwrap_or(Err(Doubt))
+            self.try_close().unwrap_or(CommitResult::Doubt)
         })
     }
 
@@ -166,19 +188,40 @@ impl Commitment {
         let mut stage = self.stage();
         match &*stage {
             Stage::Sent { .. } => None,
-            Stage::Committed(outcome) => Some(Ok(Some(outcome.clone()))),
-            Stage::Doubtful | Stage::Late => Some(Err(Doubt)),
+            Stage::Committed(outcome) => Some(CommitResult::Committed(outcome.clone())),
+            Stage::RolledBack { is_free } => Some(CommitResult::RolledBack { is_free: *is_free }),
+            Stage::Doubtful | Stage::Late => Some(CommitResult::Doubt),
             Stage::Open | Stage::Closed => {
                 *stage = Stage::Closed;
-                Some(Ok(None))
+                Some(CommitResult::Nothing)
             }
         }
     }
 
     /// Whether the run is over, or being settled.
-    #[cfg(any(feature = "server", feature = "sled"))]
+    #[cfg(any(feature = "server", feature = "sled", feature = "postgres"))]
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the run that has sent a transaction is over, or being settled.
+    #[cfg(feature = "postgres")]
+    pub(super) async fn ended(&self) {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if self.is_over() {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Whether a transaction was sent, and the run goes on.
+    #[cfg(feature = "postgres")]
+    pub(super) fn is_sent(&self) -> bool {
+        !self.is_over() && matches!(*self.stage(), Stage::Sent { .. })
     }
 
     /// The run is dropped.
@@ -190,10 +233,11 @@ impl Commitment {
             Stage::Sent { is_orphaned } => {
                 *is_orphaned = true;
                 slot.keep_ended(self.retention);
+                self.moved.notify_waiters();
             }
             Stage::Doubtful => slot.keep_ended(self.retention),
             Stage::Open => *stage = Stage::Closed,
-            Stage::Committed(_) | Stage::Late | Stage::Closed => {}
+            Stage::Committed(_) | Stage::RolledBack { .. } | Stage::Late | Stage::Closed => {}
         }
     }
 
@@ -203,13 +247,19 @@ impl Commitment {
 }
 
 /// A transaction that the writer has not answered. If it never does, nobody knows.
-#[cfg_attr(not(any(feature = "sled", idempotency_laboratory)), allow(dead_code, reason = "nobody sends any"))]
+#[cfg_attr(
+    not(any(feature = "sled", feature = "postgres", idempotency_laboratory)),
+    allow(dead_code, reason = "nobody sends any")
+)]
 #[derive(Debug)]
 pub(super) struct Pending {
     commitment: Option<Arc<Commitment>>,
 }
 
-#[cfg_attr(not(any(feature = "sled", idempotency_laboratory)), allow(dead_code, reason = "nobody sends any"))]
+#[cfg_attr(
+    not(any(feature = "sled", feature = "postgres", idempotency_laboratory)),
+    allow(dead_code, reason = "nobody sends any")
+)]
 impl Pending {
     /// Begins a transaction; none, if there was one, or the run is over.
     pub(super) fn begin(commitment: &Arc<Commitment>) -> Option<Self> {
@@ -227,7 +277,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(commitment) = self.commitment.take() {
-            commitment.answered(Err(Doubt));
+            commitment.answered(CommitResult::Doubt);
         }
     }
 }

@@ -62,7 +62,7 @@ impl RunContext {
         (Self { id, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown, protection }, Over(over))
     }
 
-    #[cfg(any(feature = "sled", idempotency_laboratory))]
+    #[cfg(any(feature = "sled", feature = "postgres", idempotency_laboratory))]
     pub(super) fn commitment(&self) -> Option<&Arc<Commitment>> {
         match &self.protection {
             Protection::Store(commitment) => Some(commitment),

@@ -8,7 +8,7 @@
 //! 3. The run asks the store under its slot (`claim.rs`): the operation is new, it has a record, or the claim is
 //!    refused. If the policy says so, the application is asked about an interrupted run first (`reconcile.rs`).
 //! 4. The work runs; its panics are caught and its time is limited (`run.rs`). It may write its effect and the record
-//!    of its outcome in one transaction (`commit.rs`).
+//!    of its outcome in one transaction (`commit.rs`, `complete_in.rs`).
 //! 5. The end of the run is recorded before any client is told (`settle.rs`); then the slot is freed.
 //!
 //! The ways in which an operation can end are listed in one place, `slots::End`.
@@ -29,6 +29,8 @@ mod commit;
 #[cfg(idempotency_laboratory)]
 mod commit_apart;
 mod commitment;
+#[cfg(feature = "postgres")]
+mod complete_in;
 mod context;
 #[allow(clippy::module_inception, reason = "the noun of this room")]
 mod engine;

@@ -227,6 +227,7 @@ impl<St: Store> Once<St> {
         match self.engine.exchange(&exchange::span(), Presented { id, fingerprint, is_within: false }, work).await {
             Verdict::Answered(Ok(bytes)) | Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
+            Verdict::RolledBack => Err(OnceError::refused(Refusal::Unavailable)),
             Verdict::Interrupted | Verdict::Met(End::InDoubt) => Err(OnceError::Interrupted),
             Verdict::Met(End::Outcome(bytes)) => Ok(Outcome { bytes, replayed: true }),
             Verdict::Met(End::Consumed { .. }) => Err(OnceError::NotReplayable),

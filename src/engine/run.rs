@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::claim::Acquired;
-use super::commitment::{Commitment, Doubt};
+use super::commitment::{CommitResult, Commitment};
 use super::context::{Rerun, RunContext};
 use super::engine::{Engine, Presented, STORE_TIMEOUT, millis};
 use super::policy::{OnInterrupted, Policy};
@@ -113,13 +113,14 @@ impl<St: Store> Run<St> {
     ) {
         let slots = Arc::clone(self.engine.store.slots());
         let retention = self.engine.policy.retention;
-        let turn = self.slot.turn();
-        let commitment = Arc::new(Commitment::new(hold, self.presented.fingerprint, retention, slots, session, turn));
+        let (fingerprint, turn) = (self.presented.fingerprint, self.slot.turn());
+        let may_rerun = self.engine.policy.on_interrupted == OnInterrupted::Rerun;
+        let commitment = Arc::new(Commitment::new(hold, fingerprint, retention, slots, session, may_rerun, turn));
         let context = RunContext::new(rerun, Arc::clone(&commitment));
         let guard = InterruptOnDrop { run: &self, commitment: &commitment, over: false };
         let (end, verdict) = self.work(work, context, session).await;
         match commitment.close().await {
-            Ok(None) => {
+            CommitResult::Nothing => {
                 guard.over();
                 let end = self.engine.judged(&self.presented, end);
                 let told = self.settle(&commitment.hold, &end).await;
@@ -136,14 +137,26 @@ impl<St: Store> Run<St> {
                 self.end(end);
                 let _ = reply.send(verdict);
             }
-            Ok(Some(outcome)) => {
+            CommitResult::Committed(outcome) => {
                 let verdict = Verdict::Committed(outcome.clone());
                 self.says(&verdict);
                 guard.over();
                 self.end(End::Outcome(outcome));
                 let _ = reply.send(verdict);
             }
-            Err(Doubt) => {
+            CommitResult::RolledBack { is_free } => {
+                guard.over();
+                let (end, verdict) = if is_free {
+                    (End::Released, Verdict::RolledBack)
+                } else {
+                    self.engine.count(|tally| &tally.interrupted);
+                    (End::Unknown { status: None }, Verdict::Interrupted)
+                };
+                self.says(&verdict);
+                self.end(end);
+                let _ = reply.send(verdict);
+            }
+            CommitResult::Doubt => {
                 self.engine.count(|tally| &tally.interrupted);
                 guard.over();
                 // Until the retention is over, or until a restart, after which the store knows, no request with this

@@ -12,6 +12,9 @@ pub(crate) enum Verdict<T> {
     Answered(T),
     /// The request's own run recorded this together with its effect.
     Committed(Bytes),
+    /// The request's own run did not commit the transaction that was to hold its effect and its record. Nothing was
+    /// done.
+    RolledBack,
     /// The request's own run panicked, or took too long.
     Interrupted,
     /// How the operation ended or stands. Every request that presents its fingerprint is told the same.
@@ -24,7 +27,7 @@ impl<T> Verdict<T> {
     /// Returns whether the verdict comes from the request's own run. That run records it in the span, because its
     /// requester may be gone.
     pub(super) fn is_of_own_run(&self) -> bool {
-        matches!(self, Self::Answered(_) | Self::Committed(_) | Self::Interrupted)
+        matches!(self, Self::Answered(_) | Self::Committed(_) | Self::RolledBack | Self::Interrupted)
     }
 
     /// Returns the name of the verdict in logs; for a refusal, it is the one of `RejectionKind::slug`.
@@ -41,7 +44,7 @@ impl<T> Verdict<T> {
             Self::Met(End::Refused(Refusal::Full)) => "store-full",
             Self::Met(End::Refused(Refusal::ShuttingDown)) => "shutting-down",
             Self::Met(End::Refused(Refusal::Overloaded)) => "overloaded",
-            Self::Met(End::Refused(Refusal::Unavailable | Refusal::Corrupt)) => "store-unavailable",
+            Self::RolledBack | Self::Met(End::Refused(Refusal::Unavailable | Refusal::Corrupt)) => "store-unavailable",
         }
     }
 }

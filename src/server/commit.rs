@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
+use super::committed::Committed;
 use super::context::IdempotencyContext;
-use super::snapshot;
 use crate::engine::CommitError;
 use crate::store::{Abort, SledStore, TransactionError, TransactionTree};
 
@@ -78,27 +78,5 @@ impl IdempotencyContext {
         };
         let committed = self.run.commit_whole(store, trees, recorded);
         async move { Ok(Committed { outcome: committed.await? }) }
-    }
-}
-
-/// The answer that was committed with its effect. A handler returns it; the layer answers with its record.
-#[derive(Debug)]
-#[must_use]
-pub struct Committed {
-    outcome: Bytes,
-}
-
-impl Committed {
-    /// Returns the answer, as it was recorded.
-    #[must_use]
-    pub fn answer(self) -> Response<Bytes> {
-        snapshot::decode(&self.outcome).map(|(answer, _)| answer).unwrap_or_default()
-    }
-}
-
-#[cfg(feature = "axum")]
-impl axum::response::IntoResponse for Committed {
-    fn into_response(self) -> axum::response::Response {
-        self.answer().map(Into::into)
     }
 }

@@ -167,6 +167,7 @@ fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
         Verdict::Met(End::InDoubt) => reasons::in_doubt(),
         Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
         Verdict::Mismatch(found) => reasons::of_mismatch(found),
+        Verdict::RolledBack => reasons::not_committed(),
         Verdict::Interrupted => reasons::interrupted_run(policy),
     };
     Ok(shared.reject::<M, R>(connection, span, Some(id), rejection))

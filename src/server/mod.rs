@@ -19,7 +19,8 @@
 //! | `multipart.rs` | its part for the body of a form |
 //! | `canonical_json.rs` | its part for a body that is JSON |
 //! | `context.rs` | what a handler can ask about its own run |
-//! | `commit.rs` | how a handler commits its effect and its answer in one transaction |
+//! | `commit.rs`, `complete_in.rs` | how a handler commits its effect and its answer in one transaction |
+//! | `committed.rs` | what such a handler returns |
 //! | `marks.rs` | what a handler can say of its own answer |
 //! | `meaning.rs` | decides what an answer means for the key |
 //! | `snapshot.rs` | turns an answer into the bytes of an outcome, and back |
@@ -34,6 +35,10 @@ mod canonical_json;
 mod collect;
 #[cfg(feature = "sled")]
 mod commit;
+#[cfg(any(feature = "sled", feature = "postgres"))]
+mod committed;
+#[cfg(feature = "postgres")]
+mod complete_in;
 mod context;
 mod exchange;
 mod future;
@@ -57,8 +62,8 @@ mod snapshot;
 mod target;
 
 pub use body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBody};
-#[cfg(feature = "sled")]
-pub use commit::Committed;
+#[cfg(any(feature = "sled", feature = "postgres"))]
+pub use committed::Committed;
 pub use context::IdempotencyContext;
 pub use future::ResponseFuture;
 pub use identify::{CustomBody, FingerprintBody};

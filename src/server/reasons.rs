@@ -128,6 +128,12 @@ pub(super) fn in_doubt() -> Rejection {
     Rejection { status: StatusCode::SERVICE_UNAVAILABLE, ..in_doubt }
 }
 
+/// Rejects a request whose own run did not commit the transaction of its effect and its record.
+pub(super) fn not_committed() -> Rejection {
+    let detail = "The transaction of this request was not committed. Nothing was done; try again with the same key.";
+    Rejection::new(RejectionKind::StoreUnavailable, detail).after(1)
+}
+
 /// Rejects a request whose own run was interrupted.
 pub(super) fn interrupted_run(policy: &Policy) -> Rejection {
     let unknown = "The request was interrupted, and nobody knows whether it took effect.";

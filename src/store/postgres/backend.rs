@@ -124,6 +124,11 @@ impl Backend for PostgresBackend {
 }
 
 impl PostgresBackend {
+    /// Tells those who wait for the row of `id` that it was written.
+    pub(crate) fn tell_written(&self, id: RecordId) {
+        self.notifier.tell(id);
+    }
+
     /// Tells which of the writes were done, as far as anybody may wait for them: nobody waits for a run to begin, or
     /// for a session.
     fn tell(&self, writes: &[Write], rows: &[Option<Row>]) {

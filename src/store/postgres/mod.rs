@@ -10,6 +10,7 @@
 // - `connect.rs`: one connection; `tls.rs`: whether it is encrypted; `pool.rs`: the few that calls share.
 // - `backend.rs`: the calls; `queries.rs`: what they send.
 // - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
+// - `transaction.rs`: the record of a run, for a transaction of the application.
 // - `notify.rs`, `listen.rs`: which rows were written, told and heard.
 // - `guarantee.rs`: what the database can lose as it is set up.
 // - `error.rs`: what an error says of what was done.
@@ -27,6 +28,7 @@ mod queries;
 mod row;
 mod schema;
 mod tls;
+mod transaction;
 mod types;
 mod write;
 
@@ -41,3 +43,4 @@ pub use error::PostgresError;
 pub use rustls;
 /// The client, for its [`Config`](tokio_postgres::Config).
 pub use tokio_postgres;
+pub use transaction::{CompleteError, TransactionRecord};

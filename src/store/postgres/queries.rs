@@ -1,5 +1,7 @@
 //! What is sent to the database.
 
+use std::sync::Arc;
+
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row, Statement};
 
@@ -31,6 +33,8 @@ pub(super) struct Queries {
     pub(super) delete_expired: Query,
     pub(super) setup: Query,
     pub(super) notify: Query,
+    /// For the application's own client, which needs no types.
+    pub(super) complete_in: Arc<str>,
 }
 
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
@@ -143,6 +147,7 @@ impl Queries {
                 "SELECT pg_notify($1, payload) FROM unnest($2) AS w(payload)",
                 &[Type::TEXT, Type::TEXT_ARRAY],
             ),
+            complete_in: schema.sql("SELECT idempotency.complete_in_1($1)").into(),
         }
     }
 }

@@ -45,7 +45,8 @@ $$;
 -- Several writes: each is done, or its row left alone, and the rows are read as they stand then, in the order of `ids`.
 --
 -- Each statement has a snapshot of its own: what has made one of them do nothing is seen by the next. A write that is not
--- done locks nothing and takes no transaction id.
+-- done locks nothing and takes no transaction id. A row that is there is not inserted: the attempt would wait for whoever
+-- is updating it.
 --
 -- Each row is found by its primary key, whatever the planner believes of a table that was small a moment ago: namespace
 -- and id come out of a materialized list, or are given to a subquery that stays one (hence OFFSET 0); no other condition
@@ -85,7 +86,10 @@ BEGIN
       SELECT in_namespace, w.id, w.token,
         coalesce(w.exactly, idempotency.fence_1(coalesce(w.above, 0) + 1)),
         w.kind, w.session, t + w.until * interval '1 ms', t, t, t + w.expiry * interval '1 ms', w.state
-      FROM w ORDER BY w.id
+      FROM w
+      WHERE NOT EXISTS (
+        SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = w.id OFFSET 0)
+      ORDER BY w.id
       ON CONFLICT (namespace, id) DO NOTHING RETURNING r.id)
     SELECT coalesce(array_agg(i.id), '{}') INTO fresh FROM i;
   END IF;
@@ -154,8 +158,9 @@ BEGIN
   IF expect IS NULL THEN
     INSERT INTO idempotency.record AS r
       (namespace, id, token, fence, kind, session, until, began, since, expires, state)
-    VALUES (in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1)), in_kind, in_session,
-      t + until_in * interval '1 ms', t, t, t + expires_in * interval '1 ms', in_state)
+    SELECT in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1)), in_kind, in_session,
+      t + until_in * interval '1 ms', t, t, t + expires_in * interval '1 ms', in_state
+    WHERE NOT EXISTS (SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = in_id)
     ON CONFLICT (namespace, id) DO NOTHING
     RETURNING r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state
       INTO id, token, fence, kind, session, until, began, since, expires, state;
@@ -196,6 +201,38 @@ BEGIN
   IF session IS NOT NULL THEN
     SELECT s.until INTO lease FROM idempotency.record s
       WHERE s.namespace = in_namespace AND s.id = put_one_1.session AND s.kind = 6 AND (s.expires > t) IS TRUE;
+  END IF;
+END $$;
+
+-- Completes a run in a transaction of the application, which commits its effect and the record of its outcome together.
+-- Fails if the operation is not the run's any more; the transaction can't be committed then.
+--
+-- `record`: the run's fence (8 bytes), for how many milliseconds it is kept (8), its token (16), its id (32), the length
+-- of the namespace (4), the namespace in UTF-8, the state. Numbers have their highest byte first.
+CREATE OR REPLACE FUNCTION idempotency.complete_in_1(record bytea) RETURNS void LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+  t timestamptz := date_trunc('milliseconds', clock_timestamp());
+  run_fence bigint := ('x' || encode(substring(record FROM 1 FOR 8), 'hex'))::bit(64)::bigint;
+  kept bigint := ('x' || encode(substring(record FROM 9 FOR 8), 'hex'))::bit(64)::bigint;
+  new_token uuid := encode(substring(record FROM 17 FOR 16), 'hex')::uuid;
+  run_id bytea := substring(record FROM 33 FOR 32);
+  name_length integer := ('x' || encode(substring(record FROM 65 FOR 4), 'hex'))::bit(32)::integer;
+  run_namespace text := convert_from(substring(record FROM 69 FOR name_length), 'UTF8');
+BEGIN
+  -- The commit must not be answered before it is durable.
+  IF current_setting('synchronous_commit') IN ('off', 'local') THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  UPDATE idempotency.record r
+    SET token = new_token, kind = 3, session = NULL, until = NULL, since = t, expires = t + kept * interval '1 ms',
+      state = substring(record FROM 69 + name_length)
+    WHERE r.namespace = run_namespace AND r.id = run_id AND r.fence = run_fence AND r.kind = 1
+      AND (r.expires > t) IS TRUE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'the operation is not this run''s any more: it was taken over, settled, or completed already'
+      USING ERRCODE = 'TI001', HINT = 'Roll the transaction back. Nothing of it may take effect.';
   END IF;
 END $$;
 

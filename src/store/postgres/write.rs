@@ -16,9 +16,9 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// A write as twelve parameters; the namespace stands before them.
 pub(super) struct Parameters<'a> {
-    id: &'a [u8],
+    pub(super) id: &'a [u8],
     expect: Option<Uuid>,
-    token: Uuid,
+    pub(super) token: Uuid,
     exactly: Option<i64>,
     above: Option<i64>,
     kind: i16,
@@ -26,8 +26,8 @@ pub(super) struct Parameters<'a> {
     until: Option<i64>,
     began_now: bool,
     since_now: bool,
-    expires: Option<i64>,
-    state: &'a [u8],
+    pub(super) expires: Option<i64>,
+    pub(super) state: &'a [u8],
 }
 
 impl<'a> Parameters<'a> {

@@ -6,6 +6,7 @@
 // - `state.rs`: what its handles share, and its tasks.
 // - `step.rs`: one transition: read, decide, compare and set. `read.rs` and `write.rs` are its ways in and out;
 //   `takeover.rs` has what comes with taking an operation over.
+// - `transaction.rs`: a record that a transaction of the application writes.
 // - `listing.rs`: what operators have to see to.
 // - `rows.rs`: rows as records.
 // - `session.rs`: whether this process is alive, and whether others are.
@@ -34,6 +35,8 @@ mod state;
 mod step;
 mod store;
 mod takeover;
+#[cfg(feature = "postgres")]
+mod transaction;
 mod write;
 
 pub use backend::{
@@ -44,6 +47,8 @@ pub use backend::{
 pub use futures_util::stream::BoxStream;
 pub use listing::Disputed;
 pub use store::{Shared, SharedBuilder};
+#[cfg(feature = "postgres")]
+pub(crate) use transaction::{Settled, Settling};
 
 use crate::key::RecordId;
 

@@ -34,9 +34,9 @@ use crate::store::error::StoreError;
 /// # Durability
 /// What is answered is as durable as the database makes it: see [`guarantee`](Self::guarantee).
 pub struct Shared<B: Backend> {
-    shelf: Arc<Shelf<B>>,
+    pub(super) shelf: Arc<Shelf<B>>,
     tasks: Arc<Tasks>,
-    runtime: Handle,
+    pub(super) runtime: Handle,
 }
 
 /// The tasks of a store. They end when its last handle is dropped.

@@ -1,0 +1,66 @@
+//! Payments in PostgreSQL, exactly once: effect and record are one transaction of sqlx.
+//!
+//! Whatever dies between the effect and the answer, this process or the database, both are there or neither is. What
+//! left no record did not take place, so a retry may run: [`OnInterrupted::Rerun`].
+
+use std::error::Error;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Response, StatusCode};
+use axum::routing::post;
+use bytes::Bytes;
+use sqlx::PgPool;
+use tower_idempotency::server::Committed;
+use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
+
+/// Any error of an operation that failed as a whole.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// The payments' table, and the store of their records beside it.
+#[derive(Debug, Clone)]
+pub struct Bank {
+    store: PostgresStore,
+    pool: PgPool,
+}
+
+impl Bank {
+    /// Connects, and makes the tables.
+    ///
+    /// # Errors
+    /// If the database can't be reached, or refuses.
+    pub async fn open(url: &str) -> Result<Self, Failure> {
+        let database = PostgresBackend::from_url(url)?.namespace("bank")?;
+        database.migrate().await?;
+        let store = PostgresStore::open(database.open().await?).await?;
+        // The application's own connections. The store has others.
+        let pool = PgPool::connect(url).await?;
+        let table = "CREATE TABLE IF NOT EXISTS payment (id bigserial PRIMARY KEY, coins bigint NOT NULL)";
+        sqlx::query(table).execute(&pool).await?;
+        Ok(Self { store, pool })
+    }
+
+    /// Returns the application: `POST /payments` with an `Idempotency-Key`.
+    pub fn app(&self) -> Router {
+        let layer = IdempotencyLayer::new(self.store.clone()).require_key(true).on_interrupted(OnInterrupted::Rerun);
+        Router::new().route("/payments", post(pay)).route_layer(layer).with_state(self.clone())
+    }
+
+    async fn pay(&self, context: &IdempotencyContext) -> Result<Committed, Failure> {
+        let mut transaction = self.pool.begin().await?;
+        let paid = sqlx::query_scalar("INSERT INTO payment (coins) VALUES (1) RETURNING id");
+        let id: i64 = paid.fetch_one(&mut *transaction).await?;
+        let answer = Response::new(Bytes::from(format!("payment {id}")));
+        // sqlx has connections of its own: the record is a query that it runs.
+        let (record, committed) = context.record_for(&self.store, &answer)?;
+        sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(committed)
+    }
+}
+
+async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Committed, (StatusCode, String)> {
+    // The transaction decides what the client is told. Before there is one, 503 frees the key under `Rerun`.
+    bank.pay(&context).await.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+}

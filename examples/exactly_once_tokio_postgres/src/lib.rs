@@ -1,0 +1,66 @@
+//! Payments in PostgreSQL, exactly once: effect and record are one transaction of `tokio-postgres`.
+//!
+//! Whatever dies between the effect and the answer, this process or the database, both are there or neither is. What
+//! left no record did not take place, so a retry may run: [`OnInterrupted::Rerun`].
+
+use std::error::Error;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Response, StatusCode};
+use axum::routing::post;
+use bytes::Bytes;
+use deadpool_postgres::{Config, Pool, Runtime};
+use tower_idempotency::server::Committed;
+use tower_idempotency::store::postgres::tokio_postgres::NoTls;
+use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
+
+/// Any error of an operation that failed as a whole.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// The payments' table, and the store of their records beside it.
+#[derive(Debug, Clone)]
+pub struct Bank {
+    store: PostgresStore,
+    pool: Pool,
+}
+
+impl Bank {
+    /// Connects, and makes the tables.
+    ///
+    /// # Errors
+    /// If the database can't be reached, or refuses.
+    pub async fn open(url: &str) -> Result<Self, Failure> {
+        let database = PostgresBackend::from_url(url)?.namespace("bank")?;
+        database.migrate().await?;
+        let store = PostgresStore::open(database.open().await?).await?;
+        // The application's own connections. The store has others.
+        let config = Config { url: Some(url.to_owned()), ..Config::default() };
+        let pool = config.create_pool(Some(Runtime::Tokio1), NoTls)?;
+        let table = "CREATE TABLE IF NOT EXISTS payment (id bigserial PRIMARY KEY, coins bigint NOT NULL)";
+        pool.get().await?.batch_execute(table).await?;
+        Ok(Self { store, pool })
+    }
+
+    /// Returns the application: `POST /payments` with an `Idempotency-Key`.
+    pub fn app(&self) -> Router {
+        let layer = IdempotencyLayer::new(self.store.clone()).require_key(true).on_interrupted(OnInterrupted::Rerun);
+        Router::new().route("/payments", post(pay)).route_layer(layer).with_state(self.clone())
+    }
+
+    async fn pay(&self, context: &IdempotencyContext) -> Result<Committed, Failure> {
+        let mut client = self.pool.get().await?;
+        let transaction = client.transaction().await?;
+        let paid = transaction.query_one("INSERT INTO payment (coins) VALUES (1) RETURNING id", &[]).await?;
+        let answer = Response::new(Bytes::from(format!("payment {}", paid.get::<_, i64>(0))));
+        let committed = context.complete_in(&self.store, &transaction, &answer).await?;
+        transaction.commit().await?;
+        Ok(committed)
+    }
+}
+
+async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Committed, (StatusCode, String)> {
+    // The transaction decides what the client is told. Before there is one, 503 frees the key under `Rerun`.
+    bank.pay(&context).await.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+}

@@ -1,0 +1,115 @@
+//! Effect and record in one transaction of PostgreSQL: the functions that a run calls.
+//!
+//! The application begins the transaction and commits it. Once the run is over, the store looks whether the record is
+//! there, and that decides how the run has ended.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tokio_postgres::Transaction;
+use tokio_postgres::types::Type;
+
+use super::commitment::{CommitResult, Commitment, Pending};
+use super::context::RunContext;
+use crate::record::{Completion, Settlement};
+use crate::store::Records as _;
+use crate::store::postgres::{CompleteError, PostgresBackend, PostgresStore, TransactionRecord};
+use crate::store::shared::{Settled, Settling};
+
+/// How long a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+
+impl RunContext {
+    /// Writes the record of the run's outcome in a transaction of the application. The application commits it, and with
+    /// it the run's effect. With [`Rerun`](super::OnInterrupted::Rerun) the effect takes place exactly once: the
+    /// database has both or neither.
+    ///
+    /// Whatever the run returns afterwards, the transaction decides. If it was committed, the requester gets this
+    /// outcome. If it was not, the key is free under `Rerun`, and the run counts as interrupted under every other
+    /// policy, because nobody knows what else it has done. Call this last, just before the commit: while the
+    /// transaction is open, it has the record locked. A run whose transaction has failed may try another one.
+    ///
+    /// # Errors
+    /// [`CompleteError`]. The transaction has to be rolled back; dropping it does so.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the record may be written. It takes effect only if the transaction is committed.
+    pub async fn complete_in(
+        &self,
+        store: &PostgresStore,
+        transaction: &Transaction<'_>,
+        outcome: Bytes,
+    ) -> Result<(), CompleteError> {
+        let record = self.record_for(store, outcome)?;
+        match transaction.query_typed(record.sql(), &[(&record.bytes(), Type::BYTEA)]).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code().is_some_and(|code| code.code() == TransactionRecord::SUPERSEDED) => {
+                Err(CompleteError::Superseded)
+            }
+            Err(error) => Err(CompleteError::Database(error)),
+        }
+    }
+
+    /// Returns the record of the run's outcome, for a transaction of a client other than `tokio-postgres`. From now on
+    /// the transaction decides how the run ends: see [`complete_in`](Self::complete_in).
+    ///
+    /// # Errors
+    /// [`CompleteError`], but not as `Database`. What the run returns counts then.
+    pub fn record_for(&self, store: &PostgresStore, outcome: Bytes) -> Result<TransactionRecord, CompleteError> {
+        let commitment = self.commitment().ok_or(CompleteError::Unprotected)?;
+        if !Arc::ptr_eq(&commitment.slots, store.slots()) {
+            return Err(CompleteError::Foreign);
+        }
+        let Commitment { hold, fingerprint, retention, may_rerun, .. } = **commitment;
+        let completion = Completion { hold, fingerprint, settlement: Settlement::Outcome(outcome), retention };
+        if commitment.is_over() {
+            return Err(CompleteError::Over);
+        }
+        let (record, settling) = store.record_apart(completion, may_rerun)?;
+        match Pending::begin(commitment) {
+            Some(pending) => {
+                let settled = settle(store.clone(), settling, Arc::clone(commitment), pending);
+                store.runtime().spawn(settled);
+            }
+            // The run tries another transaction.
+            None if commitment.is_sent() => {}
+            None => return Err(CompleteError::Over),
+        }
+        Ok(record)
+    }
+}
+
+/// Finds out how the run's transaction ended, once the run is over.
+async fn settle(
+    store: PostgresStore,
+    settling: Settling<PostgresBackend>,
+    commitment: Arc<Commitment>,
+    pending: Pending,
+) {
+    commitment.ended().await;
+    let mut settled = pin!(settling.settled());
+    let settled = match timeout(KNOWN_WITHIN, settled.as_mut()).await {
+        Ok(settled) => settled,
+        Err(_) => {
+            tracing::error!(
+                target: "tower_idempotency", record_id = commitment.hold.id.short(),
+                "it is not known whether a run's transaction was committed: the database does not answer, or the \
+                 transaction is still open"
+            );
+            commitment.give_up();
+            settled.await
+        }
+    };
+    let result = match settled {
+        Settled::Committed(outcome) => {
+            store.backend().tell_written(commitment.hold.id);
+            CommitResult::Committed(outcome)
+        }
+        Settled::RolledBack { is_free } => CommitResult::RolledBack { is_free },
+        Settled::Gone => CommitResult::Doubt,
+    };
+    pending.answered(result);
+}

@@ -1,0 +1,28 @@
+//! What a handler returns that has committed its answer.
+
+use bytes::Bytes;
+use http::Response;
+
+use super::snapshot;
+
+/// The answer that was committed with its effect. A handler returns it; the layer answers with its record.
+#[derive(Debug)]
+#[must_use]
+pub struct Committed {
+    pub(super) outcome: Bytes,
+}
+
+impl Committed {
+    /// Returns the answer, as it was recorded.
+    #[must_use]
+    pub fn answer(self) -> Response<Bytes> {
+        snapshot::decode(&self.outcome).map(|(answer, _)| answer).unwrap_or_default()
+    }
+}
+
+#[cfg(feature = "axum")]
+impl axum::response::IntoResponse for Committed {
+    fn into_response(self) -> axum::response::Response {
+        self.answer().map(Into::into)
+    }
+}

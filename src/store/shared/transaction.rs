@@ -1,0 +1,134 @@
+//! The record of a run, written by a transaction of the application: what it writes, and how this process finds out
+//! whether it was committed.
+//!
+//! Rules:
+//! 1. The transaction completes the run only if the row still is the run's own, and running. Whoever takes the
+//!    operation over first makes the transaction fail.
+//! 2. Whether it was committed is found out by a write that ends the run without its outcome. It is done only if the
+//!    transaction is over and has not written the row; it waits as long as the transaction has the row locked.
+//! 3. What the transaction has written is known by its token, which is derived from the token of the claim: a run that
+//!    tries several transactions has one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use super::backend::{Backend, Token, Write};
+use super::puts::{NotPut, Stands};
+use super::read::Known;
+use super::state::Shelf;
+use super::store::Shared;
+use super::write::release;
+use crate::key::RecordId;
+use crate::record::{Change, Completion, Current, Draft, Record, State, Transition, next};
+
+/// The pause before the row is looked at again.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Finds out how a transaction ended that was to complete a run.
+#[derive(Debug)]
+pub(crate) struct Settling<B: Backend> {
+    shelf: Arc<Shelf<B>>,
+    id: RecordId,
+    claimed: Token,
+    completed: Token,
+    /// The write that ends the run if the transaction was not committed, and whether the key is free then.
+    end: Write,
+    is_free: bool,
+}
+
+/// How a transaction ended that was to complete a run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// It was committed: this outcome is durable.
+    Committed(Bytes),
+    /// It was not committed, and never will be.
+    RolledBack {
+        /// Whether the key is free. If not, nobody knows what else the run has done, or somebody else has taken the
+        /// operation over.
+        is_free: bool,
+    },
+    /// The store was closed.
+    Gone,
+}
+
+impl<B: Backend> Shared<B> {
+    /// Returns the write that completes a run, for a transaction of the application, and what finds out afterwards
+    /// whether it was done. Returns `None` if the operation is not the run's any more.
+    ///
+    /// If the transaction turns out not to have been committed, the key is free, or the run is interrupted.
+    pub(crate) fn complete_apart(&self, completion: Completion, is_free: bool) -> Option<(Write, Settling<B>)> {
+        let shelf = Arc::clone(&self.shelf);
+        let id = completion.hold.id;
+        let fence = completion.hold.fence;
+        let row = shelf.held.get(&id).map(|row| row.clone())?;
+        let record = shelf.view(shelf.reach.session.now()).of(&row)?.whole(id).ok()?;
+        let becomes = |transition| {
+            let (change, _) = next(Current::from(Some(&record)), transition);
+            let Change::Put::<Bytes>(draft) = change else { return None };
+            let draft: Draft<Bytes> = draft;
+            shelf.write(id, &draft, Some(&row), Some(&record))
+        };
+        let completed = Write { token: derived(row.token), ..becomes(Transition::Complete(completion))? };
+        let end =
+            if is_free { release(id, Some(&row)) } else { becomes(Transition::Interrupt { fence, status: None })? };
+        let settling = Settling { id, claimed: row.token, completed: completed.token, end, is_free, shelf };
+        Some((completed, settling))
+    }
+
+    /// Returns the runtime of the store's tasks.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+}
+
+impl<B: Backend> Settling<B> {
+    /// Waits until it is known how the transaction ended, which nobody may try to commit any more.
+    pub(crate) async fn settled(&self) -> Settled {
+        let Self { shelf, id, claimed, completed, end, is_free } = self;
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_delay(LONGEST_PAUSE)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        let settled = loop {
+            match shelf.puts.put(end.clone(), None).await {
+                Ok(Stands { row: Some(row), answer, .. }) if row.token == *completed => {
+                    let record = shelf.view(answer.now).of(&row).and_then(|held| held.whole(*id).ok());
+                    let known = Known { row: Some(row), now: answer.now, server: Some(answer.server) };
+                    // An error: what was read may not be durable yet.
+                    if let Ok(Some(Record { state: State::Completed { outcome }, .. })) =
+                        shelf.tell(*id, known, record).await
+                    {
+                        break Settled::Committed(outcome);
+                    }
+                }
+                Ok(Stands { row: Some(row), .. }) if row.token == end.token => {
+                    break Settled::RolledBack { is_free: *is_free };
+                }
+                // The transaction has it locked.
+                Ok(Stands { row: Some(row), .. }) if row.token == *claimed => {}
+                Ok(_) => break Settled::RolledBack { is_free: false },
+                Err(NotPut::Gone) => break Settled::Gone,
+                Err(NotPut::Away(_) | NotPut::Never(_) | NotPut::Late) => {}
+            }
+            sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        };
+        shelf.held.remove_if(id, |_, row| row.token == *claimed);
+        settled
+    }
+}
+
+/// The token of what a transaction writes over the claim with this token.
+fn derived(claimed: Token) -> Token {
+    let digest = blake3::derive_key("tower-idempotency 2026 record in a transaction v1", &claimed.0);
+    let mut token = [0; 16];
+    token.copy_from_slice(&digest[..16]);
+    Token(token)
+}
