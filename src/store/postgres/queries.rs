@@ -62,10 +62,11 @@ impl Query {
 }
 
 // As in `schema.sql`, ids come out of a materialized list, and `IS TRUE` keeps other indexes than the primary key's
-// out.
+// out. Operators and functions take exactly the types that they are given, or are named with their schema: so nothing
+// that others have made is preferred to them.
 const GET: &str = "
     WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now),
-    w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))
+    w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM pg_catalog.unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))
     SELECT c.now, pg_postmaster_start_time(), COLUMNS
     FROM c
     LEFT JOIN w ON true
@@ -92,7 +93,8 @@ const SETUP: &str = "
     SELECT current_setting('server_version'), pg_is_in_recovery(), current_setting('fsync') = 'on',
         current_setting('full_page_writes') = 'on', current_setting('synchronous_commit'),
         current_setting('synchronous_standby_names'),
-        (SELECT c.relpersistence = 'u' FROM pg_class c WHERE c.oid = to_regclass('idempotency.record'))";
+        (SELECT c.relpersistence = 'u' FROM pg_catalog.pg_class c
+            WHERE c.oid = to_regclass('idempotency.record')::oid)";
 
 impl Queries {
     pub(super) fn new(schema: &Schema) -> Self {
@@ -140,7 +142,7 @@ impl Queries {
             setup: Query::new(schema, SETUP, &[]),
             notify: Query::new(
                 schema,
-                "SELECT pg_notify($1, payload) FROM unnest($2) AS w(payload)",
+                "SELECT pg_notify($1, payload) FROM pg_catalog.unnest($2) AS w(payload)",
                 &[Type::TEXT, Type::TEXT_ARRAY],
             ),
         }

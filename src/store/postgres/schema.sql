@@ -50,6 +50,9 @@ $$;
 -- Each row is found by its primary key, whatever the planner believes of a table that was small a moment ago: namespace
 -- and id come out of a materialized list, or are given to a subquery that stays one (hence OFFSET 0); no other condition
 -- fits an index (hence IS TRUE); and there are no sequential scans.
+--
+-- What others have made in the schemas of the role's search path is not used: an operator there that takes exactly these
+-- types would be preferred to one of the database that converts them.
 CREATE OR REPLACE FUNCTION idempotency.put_1(
   in_namespace text, ids bytea[], expects uuid[], tokens uuid[], exactly bigint[], above bigint[], kinds smallint[],
   sessions bytea[], untils bigint[], began_now boolean[], since_now boolean[], expiries bigint[], states bytea[])
@@ -58,6 +61,7 @@ RETURNS TABLE (
   lease timestamptz, until timestamptz, began timestamptz, since timestamptz, expires timestamptz, state bytea)
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -137,6 +141,7 @@ CREATE OR REPLACE FUNCTION idempotency.put_one_1(
   OUT expires timestamptz, OUT state bytea)
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -203,6 +208,7 @@ END $$;
 CREATE OR REPLACE FUNCTION idempotency.delete_expired_1(in_namespace text, grace bigint, most bigint)
 RETURNS bigint LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   -- A value, not the clock itself: no index serves a condition that may change from row to row.
