@@ -89,7 +89,11 @@ BEGIN
       SELECT in_namespace, w.id, w.token,
         coalesce(w.exactly, idempotency.fence_1(coalesce(w.above, 0) + 1)),
         w.kind, w.session, t + w.until * interval '1 ms', t, t, t + w.expiry * interval '1 ms', w.state
-      FROM w ORDER BY w.id
+      FROM w
+      -- Where a row stands, to insert would wait for whoever is about to write it.
+      WHERE NOT EXISTS (
+        SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = w.id OFFSET 0)
+      ORDER BY w.id
       ON CONFLICT (namespace, id) DO NOTHING RETURNING r.id)
     SELECT coalesce(array_agg(i.id), '{}') INTO fresh FROM i;
   END IF;
@@ -159,8 +163,10 @@ BEGIN
   IF expect IS NULL THEN
     INSERT INTO idempotency.record AS r
       (namespace, id, token, fence, kind, session, until, began, since, expires, state)
-    VALUES (in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1)), in_kind, in_session,
-      t + until_in * interval '1 ms', t, t, t + expires_in * interval '1 ms', in_state)
+    SELECT in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1)), in_kind, in_session,
+      t + until_in * interval '1 ms', t, t, t + expires_in * interval '1 ms', in_state
+    -- Where a row stands, to insert would wait for whoever is about to write it.
+    WHERE NOT EXISTS (SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = in_id)
     ON CONFLICT (namespace, id) DO NOTHING
     RETURNING r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state
       INTO id, token, fence, kind, session, until, began, since, expires, state;
