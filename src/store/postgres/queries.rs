@@ -9,6 +9,9 @@ use super::schema::Schema;
 const COLUMNS: &str =
     "r.id, r.token, r.fence, r.kind, r.session, s.until AS lease, r.until, r.began, r.since, r.expires, r.state";
 
+// Each query for rows has the time before them, and when the server was started. After them it has where the server's
+// last recovery ended: a server that has lost one of its processes recovers without being started again.
+
 /// The session of `r`, by its key: a subquery that stays one.
 const SESSION: &str = "LEFT JOIN LATERAL (
         SELECT s.until FROM idempotency.record s
@@ -67,7 +70,7 @@ impl Query {
 const GET: &str = "
     WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now),
     w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM pg_catalog.unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))
-    SELECT c.now, pg_postmaster_start_time(), COLUMNS
+    SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN w ON true
     LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > c.now) IS TRUE
@@ -77,7 +80,7 @@ const GET: &str = "
 // The kinds are those of the index `record_open`.
 const LIST: &str = "
     WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now)
-    SELECT c.now, pg_postmaster_start_time(), l.*
+    SELECT c.now, pg_postmaster_start_time(), l.*, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN LATERAL (
         SELECT COLUMNS
@@ -130,8 +133,16 @@ impl Queries {
         ];
         let all = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13";
         Self {
-            put: Query::new(schema, &format!("SELECT * FROM idempotency.put_1({all})"), &put),
-            put_one: Query::new(schema, &format!("SELECT * FROM idempotency.put_one_1({all})"), &put_one),
+            put: Query::new(
+                schema,
+                &format!("SELECT w.*, pg_last_wal_replay_lsn() FROM idempotency.put_1({all}) w"),
+                &put,
+            ),
+            put_one: Query::new(
+                schema,
+                &format!("SELECT w.*, pg_last_wal_replay_lsn() FROM idempotency.put_one_1({all}) w"),
+                &put_one,
+            ),
             get: Query::new(schema, GET, &[Type::TEXT, Type::BYTEA_ARRAY]),
             list: Query::new(schema, LIST, &[Type::TEXT, Type::TIMESTAMPTZ, Type::BYTEA, Type::INT8]),
             delete_expired: Query::new(
