@@ -45,6 +45,20 @@ async fn a_row_that_an_application_has_locked_is_busy_and_not_waited_for() {
     assert!(is_done(answer.rows[0].as_ref(), &two) && is_done(answer.rows[1].as_ref(), &one));
 }
 
+/// A transaction that records its outcome with its effects may take long, and so may a commit that waits for a standby.
+#[tokio::test]
+async fn a_claim_of_a_row_that_is_being_written_is_answered_by_the_row_as_it_was() {
+    let Some(lab) = lab("that a duplicate waits for nobody's transaction").await else { return };
+    let row = lab.put(claim(id(1))).await.unwrap();
+    lab.sql("BEGIN; UPDATE idempotency.record SET state = 'x' WHERE namespace = '$'").await;
+    assert_eq!(lab.put(claim(id(1))).await.unwrap(), row);
+    let beside = claim(id(2));
+    let answer = lab.backend.put(&[claim(id(1)), beside.clone()]).await.unwrap();
+    assert_eq!(answer.rows[0].as_ref(), Some(&row));
+    assert!(is_done(answer.rows[1].as_ref(), &beside), "the write beside it is done");
+    lab.sql("ROLLBACK").await;
+}
+
 /// Both wait for a third one's row, having claimed what comes before it.
 #[tokio::test]
 async fn batches_lock_in_the_order_of_the_ids_whatever_the_order_of_the_writes() {

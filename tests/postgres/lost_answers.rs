@@ -73,6 +73,38 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     assert_eq!((row.token, row.fence, row.began), (found.token, found.fence, found.began));
 }
 
+/// The server's other processes end with it, and it recovers: what nobody was answered is visible then.
+#[tokio::test]
+async fn a_server_that_has_lost_one_of_its_processes_is_another_one() {
+    let Some(server) = own_server("a server that loses a process", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let before = lab.backend.get(&[]).await.unwrap().server;
+    assert_eq!(lab.backend.put(&[claim(id(7))]).await.unwrap().server, before);
+    assert_eq!(lab.backend.put(&[claim(id(8)), claim(id(9))]).await.unwrap().server, before);
+    assert_eq!(lab.backend.list(None, 1).await.unwrap().server, before);
+    ask_for_a_standby(&lab.client, &lab.url).await;
+    let mut seen = vec![before];
+    for number in 1..3 {
+        let write = claim(id(number));
+        let client = super::lab::client(&lab.url).await;
+        let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
+            until_waiting(&client, "SyncRep").await;
+            let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            let process: i32 = client.query_one(waiting, &[]).await.unwrap().get(0);
+            let killed = std::process::Command::new("kill").args(["-s", "KILL", &process.to_string()]).status();
+            assert!(killed.unwrap().success());
+        });
+        assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
+        // A connection that was idle meanwhile may only now be found to have ended.
+        until("the server has recovered", async || lab.backend.get(&[]).await.is_ok()).await;
+        let answer = lab.backend.get(&[id(number)]).await.unwrap();
+        assert_eq!(answer.rows[0].as_ref().unwrap().token, write.token, "it is visible, and no standby has it");
+        assert!(!seen.contains(&answer.server), "what it shows has to be found durable anew");
+        assert_eq!(lab.backend.get(&[]).await.unwrap().server, answer.server);
+        seen.push(answer.server);
+    }
+}
+
 #[tokio::test]
 async fn nobody_waits_for_the_answer_of_a_call_that_was_dropped() {
     let Some(server) = own_server("calls that are dropped", &[]) else { return };

@@ -1,8 +1,10 @@
-//! Roles with settings of their own, and poolers.
+//! Roles with settings of their own, names that others have made, and poolers.
 
-use tower_idempotency::store::shared::{Backend as _, BackendError};
+use tower_idempotency::store::shared::{Backend as _, BackendError, Kind, Write};
 
-use super::lab::{Lab, ask_for_a_standby, builder, claim, complete, id, is_done, own_server, until_waiting};
+use super::lab::{
+    HOUR, Lab, ask_for_a_standby, builder, claim, complete, id, is_done, own_server, until, until_waiting,
+};
 
 /// A role whose settings no put may follow.
 #[tokio::test]
@@ -54,4 +56,63 @@ async fn without_prepared_statements_all_is_the_same() {
     let strict = builder(&lab.url, &lab.namespace).behind_pooler().open().await.unwrap();
     let error = strict.put(&[claim(id(3))]).await.unwrap_err();
     assert!(matches!(error, BackendError::Nothing(_)) && error.to_string().contains("read committed"), "{error}");
+}
+
+/// Operators and functions that fit better than those of the database wherever one of those takes other types, or any.
+/// Up to PostgreSQL 14, every user of a database may make them in its schema `public`, where they are found.
+const SHADOWS: &str = "
+    CREATE SCHEMA shadows;
+    DO $do$ DECLARE
+        one text; other text; name text;
+        types text[] := '{int2,int4,int8,float8,numeric,interval,timestamptz,text,bytea,uuid,bool,oid,regclass,bytea[],uuid[],text[]}';
+    BEGIN
+        FOREACH one IN ARRAY types LOOP
+            FOREACH other IN ARRAY types LOOP
+                EXECUTE format('CREATE FUNCTION shadows.shadow(%s, %s) RETURNS bool LANGUAGE plpgsql AS
+                    $$BEGIN RAISE EXCEPTION $r$a shadow of %s, %s$r$; END$$', one, other, one, other);
+                FOREACH name IN ARRAY '{=,<>,<,>,<=,>=,+,-,*}'::text[] LOOP
+                    EXECUTE format('CREATE OPERATOR shadows.%s (leftarg = %s, rightarg = %s, function = shadows.shadow)',
+                        name, one, other);
+                END LOOP;
+                EXECUTE format('CREATE FUNCTION shadows.array_position(%s, %s) RETURNS int LANGUAGE plpgsql AS
+                    $$BEGIN RAISE EXCEPTION $r$a shadow of array_position$r$; END$$', one, other);
+            END LOOP;
+            FOREACH name IN ARRAY '{unnest,cardinality,array_agg,max,length}'::text[] LOOP
+                EXECUTE format('CREATE FUNCTION shadows.%s(%s) RETURNS bool LANGUAGE plpgsql AS
+                    $$BEGIN RAISE EXCEPTION $r$a shadow of %s$r$; END$$', name, one, name);
+            END LOOP;
+        END LOOP;
+    END $do$;
+    ALTER ROLE postgres SET search_path = shadows";
+
+#[tokio::test]
+async fn operators_and_functions_that_others_have_made_are_not_used() {
+    let Some(server) = own_server("that nobody's operators are used", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    lab.client.batch_execute(SHADOWS).await.unwrap();
+    for (first, pooled) in [(0_u64, false), (100, true)] {
+        let builder = builder(&lab.url, &lab.namespace);
+        let backend = if pooled { builder.behind_pooler() } else { builder }.open().await.unwrap();
+        let number = |number| id(first + number);
+        let put = async |writes: &[Write]| {
+            let rows = backend.put(writes).await.unwrap().rows;
+            assert!(writes.iter().zip(&rows).all(|(write, row)| is_done(row.as_ref(), write)), "{rows:?}");
+            rows.into_iter().flatten().collect::<Vec<_>>()
+        };
+        let session = Write { kind: Kind::Session, ..claim(number(0)) };
+        let owned = |n| Write { session: Some(number(0)), ..claim(number(n)) };
+        put(&[session]).await;
+        let one = put(&[owned(1)]).await.remove(0);
+        assert!(one.fence.0 > 1 << 50 && one.expires == one.began.plus(HOUR) && one.lease.is_some(), "{one:?}");
+        let rows = put(&[owned(2), owned(3)]).await;
+        assert!(rows.iter().all(|row| row.fence.0 > 1 << 50 && row.expires == row.began.plus(HOUR)), "{rows:?}");
+        put(&[complete(one.id, one.token)]).await;
+        put(&[complete(rows[0].id, rows[0].token), owned(4), Write { kind: Kind::Interrupted, ..owned(5) }]).await;
+        assert_eq!(backend.get(&[number(3), number(9)]).await.unwrap().rows, [Some(rows[1].clone()), None]);
+        assert!(backend.list(None, 100).await.unwrap().rows.iter().any(|row| row.id == number(5)));
+        assert_eq!(backend.delete_expired(10).await.unwrap(), 0);
+        backend.guarantee().await.unwrap();
+        // What is told is heard, if the ping is.
+        until("a ping", async || backend.guarantee().await.unwrap().setup.contains("notifications arrive")).await;
+    }
 }

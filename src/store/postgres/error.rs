@@ -129,8 +129,12 @@ enum Extent {
 
 impl Extent {
     /// By the SQLSTATE and the severity. A statement that ends with an ERROR was rolled back, and its connection goes
-    /// on; what ends the connection is uncertain, unless it is known to be harmless. To send again is harmless.
+    /// on; what ends the connection is uncertain, whatever its code. To send again is harmless.
     fn of(code: &str, severity: Option<Severity>) -> Self {
+        // A server that panics, as its disk is full, may have written the commit just before.
+        if matches!(severity, Some(Severity::Fatal | Severity::Panic)) {
+            return Self::Uncertain;
+        }
         match code {
             // No lock, a conflict, a deadlock.
             "55P03" | "40001" | "40P01" => Self::Busy,
@@ -174,8 +178,11 @@ mod tests {
                 assert_eq!(Extent::of(code, severity), Extent::Uncertain, "{code}");
             }
         }
-        for code in ["57P01", "57P02"] {
-            assert_eq!(Extent::of(code, Some(Severity::Fatal)), Extent::Uncertain, "{code}");
+        // A disk that is full when the log of commits goes on to its next file, after the one with this commit.
+        for code in ["53100", "57P01", "57P02", "42501", "55P03"] {
+            for severity in [Severity::Fatal, Severity::Panic] {
+                assert_eq!(Extent::of(code, Some(severity)), Extent::Uncertain, "{code}");
+            }
         }
         for code in ["08006", "40003"] {
             assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Uncertain, "{code}");

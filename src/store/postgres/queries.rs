@@ -11,6 +11,9 @@ use super::schema::Schema;
 const COLUMNS: &str =
     "r.id, r.token, r.fence, r.kind, r.session, s.until AS lease, r.until, r.began, r.since, r.expires, r.state";
 
+// Each query for rows has the time before them, and when the server was started. After them it has where the server's
+// last recovery ended: a server that has lost one of its processes recovers without being started again.
+
 /// The session of `r`, by its key: a subquery that stays one.
 const SESSION: &str = "LEFT JOIN LATERAL (
         SELECT s.until FROM idempotency.record s
@@ -66,11 +69,12 @@ impl Query {
 }
 
 // As in `schema.sql`, ids come out of a materialized list, and `IS TRUE` keeps other indexes than the primary key's
-// out.
+// out. Operators and functions take exactly the types that they are given, or are named with their schema: so nothing
+// that others have made is preferred to them.
 const GET: &str = "
     WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now),
-    w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))
-    SELECT c.now, pg_postmaster_start_time(), COLUMNS
+    w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM pg_catalog.unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))
+    SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN w ON true
     LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > c.now) IS TRUE
@@ -80,7 +84,7 @@ const GET: &str = "
 // The kinds are those of the index `record_open`.
 const LIST: &str = "
     WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now)
-    SELECT c.now, pg_postmaster_start_time(), l.*
+    SELECT c.now, pg_postmaster_start_time(), l.*, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN LATERAL (
         SELECT COLUMNS
@@ -96,7 +100,8 @@ const SETUP: &str = "
     SELECT current_setting('server_version'), pg_is_in_recovery(), current_setting('fsync') = 'on',
         current_setting('full_page_writes') = 'on', current_setting('synchronous_commit'),
         current_setting('synchronous_standby_names'),
-        (SELECT c.relpersistence = 'u' FROM pg_class c WHERE c.oid = to_regclass('idempotency.record'))";
+        (SELECT c.relpersistence = 'u' FROM pg_catalog.pg_class c
+            WHERE c.oid = to_regclass('idempotency.record')::oid)";
 
 impl Queries {
     pub(super) fn new(schema: &Schema) -> Self {
@@ -132,8 +137,16 @@ impl Queries {
         ];
         let all = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13";
         Self {
-            put: Query::new(schema, &format!("SELECT * FROM idempotency.put_1({all})"), &put),
-            put_one: Query::new(schema, &format!("SELECT * FROM idempotency.put_one_1({all})"), &put_one),
+            put: Query::new(
+                schema,
+                &format!("SELECT w.*, pg_last_wal_replay_lsn() FROM idempotency.put_1({all}) w"),
+                &put,
+            ),
+            put_one: Query::new(
+                schema,
+                &format!("SELECT w.*, pg_last_wal_replay_lsn() FROM idempotency.put_one_1({all}) w"),
+                &put_one,
+            ),
             get: Query::new(schema, GET, &[Type::TEXT, Type::BYTEA_ARRAY]),
             list: Query::new(schema, LIST, &[Type::TEXT, Type::TIMESTAMPTZ, Type::BYTEA, Type::INT8]),
             delete_expired: Query::new(
@@ -144,7 +157,7 @@ impl Queries {
             setup: Query::new(schema, SETUP, &[]),
             notify: Query::new(
                 schema,
-                "SELECT pg_notify($1, payload) FROM unnest($2) AS w(payload)",
+                "SELECT pg_notify($1, payload) FROM pg_catalog.unnest($2) AS w(payload)",
                 &[Type::TEXT, Type::TEXT_ARRAY],
             ),
             complete_in: schema.sql("SELECT idempotency.complete_in_1($1)").into(),

@@ -1,6 +1,7 @@
 //! Rows out of the database's answers.
 
 use bytes::Bytes;
+use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Error, Row as Columns};
 
 use super::types::{Micros, Time, Uuid};
@@ -13,8 +14,11 @@ pub(super) fn answer(columns: &[Columns], system: u64) -> Result<Answer<Vec<Opti
     let first = columns.first().ok_or(Unreadable::Empty)?;
     let Time(now) = first.try_get(0)?;
     let Micros(started) = first.try_get(1)?;
+    let recovered: Option<PgLsn> = first.try_get(13)?;
     // Two servers that were started in the same microsecond are of two clusters.
-    let server = ServerId(started.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ system);
+    let started = started.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let recovered = recovered.map_or(0, u64::from).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let server = ServerId(started ^ recovered ^ system);
     let rows = columns.iter().map(row).collect::<Result<_, _>>()?;
     Ok(Answer { now, server, rows })
 }

@@ -45,12 +45,14 @@ $$;
 -- Several writes: each is done, or its row left alone, and the rows are read as they stand then, in the order of `ids`.
 --
 -- Each statement has a snapshot of its own: what has made one of them do nothing is seen by the next. A write that is not
--- done locks nothing and takes no transaction id. A row that is there is not inserted: the attempt would wait for whoever
--- is updating it.
+-- done locks nothing and takes no transaction id.
 --
 -- Each row is found by its primary key, whatever the planner believes of a table that was small a moment ago: namespace
 -- and id come out of a materialized list, or are given to a subquery that stays one (hence OFFSET 0); no other condition
 -- fits an index (hence IS TRUE); and there are no sequential scans.
+--
+-- What others have made in the schemas of the role's search path is not used: an operator there that takes exactly these
+-- types would be preferred to one of the database that converts them.
 CREATE OR REPLACE FUNCTION idempotency.put_1(
   in_namespace text, ids bytea[], expects uuid[], tokens uuid[], exactly bigint[], above bigint[], kinds smallint[],
   sessions bytea[], untils bigint[], began_now boolean[], since_now boolean[], expiries bigint[], states bytea[])
@@ -59,6 +61,7 @@ RETURNS TABLE (
   lease timestamptz, until timestamptz, began timestamptz, since timestamptz, expires timestamptz, state bytea)
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -87,6 +90,7 @@ BEGIN
         coalesce(w.exactly, idempotency.fence_1(coalesce(w.above, 0) + 1)),
         w.kind, w.session, t + w.until * interval '1 ms', t, t, t + w.expiry * interval '1 ms', w.state
       FROM w
+      -- Where a row stands, to insert would wait for whoever is about to write it.
       WHERE NOT EXISTS (
         SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = w.id OFFSET 0)
       ORDER BY w.id
@@ -141,6 +145,7 @@ CREATE OR REPLACE FUNCTION idempotency.put_one_1(
   OUT expires timestamptz, OUT state bytea)
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -160,6 +165,7 @@ BEGIN
       (namespace, id, token, fence, kind, session, until, began, since, expires, state)
     SELECT in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1)), in_kind, in_session,
       t + until_in * interval '1 ms', t, t, t + expires_in * interval '1 ms', in_state
+    -- Where a row stands, to insert would wait for whoever is about to write it.
     WHERE NOT EXISTS (SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = in_id)
     ON CONFLICT (namespace, id) DO NOTHING
     RETURNING r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state
@@ -210,6 +216,7 @@ END $$;
 -- `record`: the run's fence (8 bytes), for how many milliseconds it is kept (8), its token (16), its id (32), the length
 -- of the namespace (4), the namespace in UTF-8, the state. Numbers have their highest byte first.
 CREATE OR REPLACE FUNCTION idempotency.complete_in_1(record bytea) RETURNS void LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
@@ -240,6 +247,7 @@ END $$;
 CREATE OR REPLACE FUNCTION idempotency.delete_expired_1(in_namespace text, grace bigint, most bigint)
 RETURNS bigint LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   -- A value, not the clock itself: no index serves a condition that may change from row to row.
