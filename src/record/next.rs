@@ -15,9 +15,9 @@ use crate::fingerprint::Fingerprint;
 pub enum Current<'a, O> {
     /// There is no record, or only one that is past its expiry.
     Absent,
-    /// There is the trace of a record that was released or forgotten. Only stores that several processes share keep
-    /// one.
-    Released,
+    /// There is the trace of a record that was released or forgotten, under this fence. Only stores that several
+    /// processes share keep one.
+    Released(Fence),
     /// There is a record, which the store presents as rule 1 says.
     Held(&'a Record<O>),
 }
@@ -25,6 +25,16 @@ pub enum Current<'a, O> {
 impl<'a, O> Current<'a, O> {
     fn record(self) -> Option<&'a Record<O>> {
         if let Self::Held(record) = self { Some(record) } else { None }
+    }
+
+    /// Returns whether the claim that took `fence` was lost by a failover: there is nothing, or the trace of something
+    /// older.
+    fn has_lost(&self, fence: Fence) -> bool {
+        match self {
+            Self::Absent => true,
+            Self::Released(trace) => *trace < fence,
+            Self::Held(_) => false,
+        }
     }
 }
 
@@ -103,7 +113,7 @@ pub struct Applied<O = Bytes> {
 pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>, Reply) {
     match transition {
         Transition::Claim(claim) => match current {
-            Current::Absent | Current::Released => put(Draft::running(claim, 1)),
+            Current::Absent | Current::Released(_) => put(Draft::running(claim, 1)),
             Current::Held(_) => refused(),
         },
         Transition::Reclaim(claim, fence) => match interrupted(current, fence) {
@@ -125,7 +135,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
         },
         Transition::Complete(completion) => complete(current, completion),
         Transition::Release(fence) => match current {
-            Current::Absent | Current::Released => (Change::Nothing, Reply::Taken),
+            Current::Absent | Current::Released(_) => (Change::Nothing, Reply::Taken),
             Current::Held(record) if record.run() == Some(fence) => (Change::Release, Reply::Taken),
             Current::Held(_) => refused(),
         },
@@ -161,7 +171,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         Settlement::Consumed { status } => State::Consumed { status },
     };
     match current {
-        Current::Absent => {
+        _ if current.has_lost(hold.fence) => {
             let (fence, expiry) = (Some(hold.fence), Expiry::In(retention));
             let Hold { attempt, .. } = hold;
             put(Draft { fence, expiry, owned: None, fingerprint, attempt, origin: None, state })
@@ -173,7 +183,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         Current::Held(record) if record.run().is_none() && record.fence == hold.fence => {
             (Change::Nothing, Reply::Taken)
         }
-        Current::Held(_) | Current::Released => refused(),
+        Current::Held(_) | Current::Released(_) | Current::Absent => refused(),
     }
 }
 

@@ -125,7 +125,11 @@ fn a_run_that_was_thought_dead_still_says_how_it_ended() {
 fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot_or_took_over() {
     let done = taken(&None, 0, complete(7)).unwrap();
     assert_eq!((done.fence, done.state), (Fence(7), State::Completed { outcome: "done" }));
-    assert_eq!(next(Current::Released, complete(7)), (Change::Nothing, Reply::Refused));
+    for forgotten in [7, 8] {
+        assert_eq!(next(Current::Released(Fence(forgotten)), complete(7)), (Change::Nothing, Reply::Refused));
+    }
+    // The trace is older than the claim, so the claim was lost.
+    assert!(matches!(next(Current::Released(Fence(6)), complete(7)), (Change::Put(_), Reply::Taken)));
     refused(&running(), complete(7));
 }
 

@@ -7,7 +7,7 @@ use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::common::lab::{Gate, post, settle};
+use crate::common::lab::{Gate, Lab, post, settle};
 use crate::world::{Effects, LEASE, database, two};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -121,6 +121,27 @@ async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     assert_eq!(run.await.unwrap().text(), "effect 1");
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+// A seeded fault: the trace of a released key, older than the run, refuses its outcome.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_released_before() {
+    let [(here, one), (_, other)] = two().await;
+    let freeing =
+        Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Release, "not started") });
+    assert_eq!(freeing.post("k", "a").await.text(), "not started");
+    let (effects, gate) = (Effects::default(), Gate::default());
+    here.database().replication(Replication::Behind);
+    let layer = IdempotencyLayer::new(one);
+    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+    assert_eq!(layer.counts().disputed, 0);
 }
 
 // A seeded fault: a session whose row has an older token of this process is taken for dead.

@@ -57,8 +57,10 @@ impl<B: Backend> Shelf<B> {
                 Some(held) => Some(held.columns(id)?),
                 None => None,
             };
-            let is_released = known.row.as_ref().is_some_and(|row| row.kind == Kind::Released);
-            let current = if is_released { Current::Released } else { Current::from(record.as_ref()) };
+            let current = match &known.row {
+                Some(Row { kind: Kind::Released, fence, .. }) => Current::Released(*fence),
+                _ => Current::from(record.as_ref()),
+            };
             let (change, reply) = next(current, transition.clone());
             let (write, draft) = match change {
                 Change::Nothing if reply == Reply::Refused && known.row.is_some() && known.server.is_none() => {
