@@ -20,7 +20,7 @@ use super::policy::{OnInterrupted, Policy};
 use super::reconciler::panic_message;
 use super::verdict::Verdict;
 use crate::key::RecordId;
-use crate::record::{Applied, Fence, Hold, Reply, Transition};
+use crate::record::{Applied, Fence, Hold, Reply};
 use crate::slots::{End, Ended, Phase, Refusal, Slot};
 use crate::store::Store;
 use crate::within::within;
@@ -187,7 +187,7 @@ impl<St: Store> Run<St> {
             let (run, end) = self.unprotected(work, reply).await;
             if let Ok(Acquired::Run(hold, _)) = claiming.await {
                 // The work ran, though not under this claim.
-                let interrupt = Transition::Interrupt { fence: hold.fence, status: None };
+                let interrupt = run.engine.interruption(run.presented.fingerprint, &hold, None);
                 let _ = run.engine.store.apply(hold.id, interrupt).await;
             }
             return run.end(end);
@@ -298,11 +298,11 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
         if self.over {
             return;
         }
-        let Run { engine, slot, .. } = self.run;
+        let Run { engine, slot, presented, .. } = self.run;
         engine.count(|tally| &tally.interrupted);
         self.commitment.abandon(slot);
-        let Hold { id, fence, .. } = self.commitment.hold;
+        let hold = &self.commitment.hold;
         // The transition takes effect when it is called; nobody is left to wait for it.
-        drop(engine.store.apply(id, Transition::Interrupt { fence, status: None }));
+        drop(engine.store.apply(hold.id, engine.interruption(presented.fingerprint, hold, None)));
     }
 }

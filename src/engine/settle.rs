@@ -11,9 +11,10 @@ use super::engine::{Engine, Presented, STORE_TIMEOUT, source};
 use super::policy::OnInterrupted;
 use super::run::Run;
 use super::verdict::Verdict;
+use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::record::{Applied, Completion, Hold, Record, Reply, Resolution, Settlement, State, Transition};
+use crate::record::{Applied, Completion, Hold, Lost, Record, Reply, Resolution, Settlement, State, Transition};
 use crate::slots::{End, Ended, Refusal, Retrying, Slot};
 use crate::store::{Health, Store, StoreError};
 
@@ -155,14 +156,22 @@ impl<St: Store> Engine<St> {
             End::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
             End::Consumed { status } => Settlement::Consumed { status: *status },
             End::Released => return Transition::Release(hold.fence),
-            End::Unknown { status } => return Transition::Interrupt { fence: hold.fence, status: *status },
+            End::Unknown { status } => return self.interruption(presented.fingerprint, hold, *status),
             // No work ends in these ways. If one did, nobody would know what it has done.
             End::InDoubt | End::InFlight | End::Refused(_) => {
-                return Transition::Interrupt { fence: hold.fence, status: None };
+                return self.interruption(presented.fingerprint, hold, None);
             }
         };
         let retention = self.policy.retention;
         Transition::Complete(Completion { hold: *hold, fingerprint: presented.fingerprint, settlement, retention })
+    }
+
+    /// Returns what the store is told about a run of which nobody knows how it ended.
+    pub(super) fn interruption(&self, fingerprint: Fingerprint, hold: &Hold, status: Option<u16>) -> Transition {
+        let Hold { fence, attempt, .. } = *hold;
+        let retention = self.policy.interrupted_retention;
+        let lost = (!self.store.is_exclusive()).then_some(Lost { fingerprint, attempt, retention });
+        Transition::Interrupt { fence, status, lost }
     }
 
     /// Keeps the end of an operation in this process, because the store does not know it, or not durably. Returns also

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::state::{Fence, Origin, Owner, Record, State};
-use super::transition::{Claim, Completion, Hold, Resolution, Settlement, Transition};
+use super::transition::{Claim, Completion, Lost, Resolution, Settlement, Transition};
 use crate::clock::Timestamp;
 use crate::fingerprint::Fingerprint;
 
@@ -139,7 +139,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             Current::Held(record) if record.run() == Some(fence) => (Change::Release, Reply::Taken),
             Current::Held(_) => refused(),
         },
-        Transition::Interrupt { fence, status } => match current {
+        Transition::Interrupt { fence, status, lost } => match current {
             Current::Held(record) if record.run() == Some(fence) => match record.state {
                 State::Running { interrupted_retention } if record.owner != Owner::Elsewhere => {
                     let state = State::Interrupted { run: fence, status };
@@ -148,7 +148,13 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 State::Interrupted { .. } => (Change::Nothing, Reply::Taken),
                 _ => refused(),
             },
-            _ => refused(),
+            _ => match lost.filter(|_| current.has_lost(fence)) {
+                Some(Lost { fingerprint, attempt, retention }) => {
+                    let state = State::Interrupted { run: fence, status };
+                    put(Draft::anew(fence, fingerprint, attempt, retention, state))
+                }
+                None => refused(),
+            },
         },
         Transition::Resolve(fence, resolution, retention) => {
             let is_meant =
@@ -171,11 +177,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         Settlement::Consumed { status } => State::Consumed { status },
     };
     match current {
-        _ if current.has_lost(hold.fence) => {
-            let (fence, expiry) = (Some(hold.fence), Expiry::In(retention));
-            let Hold { attempt, .. } = hold;
-            put(Draft { fence, expiry, owned: None, fingerprint, attempt, origin: None, state })
-        }
+        _ if current.has_lost(hold.fence) => put(Draft::anew(hold.fence, fingerprint, hold.attempt, retention, state)),
         Current::Held(record) if record.run() == Some(hold.fence) => {
             put(Draft::ended(record, Some(record.fence), retention, state))
         }
@@ -205,6 +207,11 @@ impl<O> Draft<O> {
         let Claim { fingerprint, origin, bound, interrupted_retention, .. } = claim;
         let state = State::Running { interrupted_retention };
         Self { fence: None, expiry: Expiry::Never, owned: Some(bound), fingerprint, attempt, origin, state }
+    }
+
+    /// The end of a run whose claim was lost.
+    fn anew(fence: Fence, fingerprint: Fingerprint, attempt: u32, kept: Duration, state: State<O>) -> Self {
+        Self { fence: Some(fence), expiry: Expiry::In(kept), owned: None, fingerprint, attempt, origin: None, state }
     }
 
     fn ended(record: &Record<O>, fence: Option<Fence>, kept: Duration, state: State<O>) -> Self {

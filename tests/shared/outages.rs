@@ -7,7 +7,7 @@ use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::common::lab::{Gate, Lab, post, settle};
+use crate::common::lab::{Gate, Lab, id, post, settle};
 use crate::world::{Effects, LEASE, database, two};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -142,6 +142,41 @@ async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_releas
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
     assert_eq!(layer.counts().disputed, 0);
+}
+
+// A seeded fault: a run whose claim is lost is not interrupted, and leaves its key free.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its_run_ended() {
+    for has_trace in [false, true] {
+        let [(here, one), (_, other)] = two().await;
+        if has_trace {
+            let freeing = Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Release, "") });
+            freeing.post("k", "a").await;
+        }
+        let (effects, gate) = (Effects::default(), Gate::default());
+        here.database().replication(Replication::Behind);
+        let handler_gate = gate.clone();
+        let unknown = Lab::new(IdempotencyLayer::new(one.clone()), move |_| {
+            let gate = handler_gate.clone();
+            async move {
+                gate.pass().await;
+                (tower_idempotency::Unknown, "perhaps")
+            }
+        });
+        let run = unknown.spawn(post("k", "a"));
+        gate.arrival().await;
+        here.database().fail_over();
+        here.database().replication(Replication::InStep);
+        gate.open();
+        assert_eq!(run.await.unwrap().text(), "perhaps");
+        for store in [&one, &other] {
+            let refused = effects.server(store, OnInterrupted::Refuse).post("k", "a").await;
+            refused.assert_refusal(409, "outcome-unknown", false, None);
+        }
+        assert_eq!(effects.count(), 0);
+        let listed = IdempotencyLayer::new(other).interrupted(9).await.unwrap();
+        assert_eq!(listed.iter().map(|run| (run.id, run.status)).collect::<Vec<_>>(), [(id("k"), Some(200))]);
+    }
 }
 
 // A seeded fault: a session whose row has an older token of this process is taken for dead.

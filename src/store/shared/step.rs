@@ -181,7 +181,7 @@ pub(super) fn taken_back(transition: &Transition) -> Option<fn(Fence) -> Transit
     match transition {
         Transition::Claim(_) => Some(Transition::Release),
         // What the run before it has done is as unknown as before.
-        Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None }),
+        Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None, lost: None }),
         _ => None,
     }
 }
