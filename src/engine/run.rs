@@ -195,10 +195,10 @@ impl<St: Store> Run<St> {
         drop(work);
         self.slot.enter(Phase::Stalled);
         let _ = reply.send(Refusal::Unavailable.into());
-        if let Ok(Acquired::Run(hold, rerun)) = claiming.await {
-            self.give_back(&hold, rerun).await;
+        match claiming.await {
+            Ok(Acquired::Run(hold, rerun)) => self.give_back(&hold, rerun).await,
+            Ok(Acquired::Found(_)) | Err(_) => self.slot.end(Refusal::Unavailable),
         }
-        self.slot.end(Refusal::Unavailable);
     }
 
     /// Returns whether the run may go ahead without the store.

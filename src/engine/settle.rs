@@ -71,12 +71,18 @@ impl<St: Store> Run<St> {
         engine.tell_later(engine.ending(&presented, &hold, &end), error, later).await;
     }
 
-    /// Gives back a claim under which nothing ran. Whether an earlier attempt took effect is as unknown as before.
-    pub(super) async fn give_back(&self, hold: &Hold, rerun: Rerun) {
+    /// Gives back a claim under which nothing ran, and then frees the slot. Whether an earlier attempt took effect is
+    /// as unknown as before.
+    pub(super) async fn give_back(self: Box<Self>, hold: &Hold, rerun: Rerun) {
+        let Self { engine, slot, presented, .. } = *self;
         let end = if rerun == Rerun::Yes { End::Unknown { status: None } } else { End::Released };
-        if let Err(error) = self.engine.tell(self.presented.id, self.engine.ending(&self.presented, hold, &end)).await {
-            self.engine.refusal(&self.presented, &error);
-        }
+        let transition = engine.ending(&presented, hold, &end);
+        let Err(error) = engine.tell(presented.id, transition.clone()).await else {
+            return slot.end(Refusal::Unavailable);
+        };
+        engine.refusal(&presented, &error);
+        let (later, _) = engine.remember(slot, Refusal::Unavailable.into());
+        engine.tell_later(transition, error, later).await;
     }
 }
 
