@@ -135,7 +135,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    fn wish(&self, presented: &Presented, deadline: Instant) -> Claim {
+    pub(super) fn wish(&self, presented: &Presented, deadline: Instant) -> Claim {
         Claim {
             fingerprint: presented.fingerprint,
             origin: None,
@@ -147,6 +147,6 @@ impl<St: Store> Engine<St> {
     }
 }
 
-fn hold(presented: &Presented, record: &Record) -> Hold {
+pub(super) fn hold(presented: &Presented, record: &Record) -> Hold {
     Hold { id: presented.id, fence: record.fence, attempt: record.attempt }
 }

@@ -92,8 +92,8 @@ impl<St: Store> Run<St> {
                 }
             },
             Err(Refusal::Unavailable) if self.fails_open() => {
-                let (run, end) = Box::pin(self.unprotected(work, reply)).await;
-                run.end(end);
+                let claiming = std::future::ready(Err(Refusal::Unavailable));
+                Box::pin(self.unprotected(work, reply, claiming)).await;
             }
             Err(refusal) => {
                 drop(work);
@@ -184,13 +184,7 @@ impl<St: Store> Run<St> {
             "the store has not answered in {STORE_TIMEOUT:?}"
         );
         if fail_open {
-            let (run, end) = self.unprotected(work, reply).await;
-            if let Ok(Acquired::Run(hold, _)) = claiming.await {
-                // The work ran, though not under this claim.
-                let interrupt = run.engine.interruption(run.presented.fingerprint, &hold, None);
-                let _ = run.engine.store.apply(hold.id, interrupt).await;
-            }
-            return run.end(end);
+            return self.unprotected(work, reply, claiming).await;
         }
         drop(work);
         self.slot.enter(Phase::Stalled);
@@ -214,7 +208,7 @@ impl<St: Store> Run<St> {
     }
 
     /// Calls the work, and returns how it ended, in whatever way, and what its requester is told.
-    async fn work<W: Work<T>, T: Send>(
+    pub(super) async fn work<W: Work<T>, T: Send>(
         &self,
         work: W,
         context: RunContext,
@@ -256,27 +250,6 @@ impl<St: Store> Run<St> {
 
     pub(super) fn says<T>(&self, verdict: &Verdict<T>) {
         self.span.record("outcome", verdict.name());
-    }
-
-    /// Runs without a store, as `fail_open` allows. Returns the run and how it ended. Duplicates that arrive meanwhile
-    /// share the outcome; it is not remembered.
-    async fn unprotected<W: Work<T>, T: Send>(
-        self: Box<Self>,
-        work: W,
-        reply: oneshot::Sender<Verdict<T>>,
-    ) -> (Box<Self>, End) {
-        self.engine.count(|tally| &tally.unprotected);
-        tracing::warn!(
-            target: "tower_idempotency", record_id = self.presented.id.short(),
-            "the store is away and fail_open is set: the handler runs unprotected"
-        );
-        let (context, over) = RunContext::unprotected(self.presented.id);
-        // Nobody can take over what has no claim.
-        let (end, verdict) = self.work(work, context, None).await;
-        drop(over);
-        self.says(&verdict);
-        let _ = reply.send(verdict);
-        (self, end)
     }
 }
 

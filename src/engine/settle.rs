@@ -156,7 +156,7 @@ impl<St: Store> Engine<St> {
     }
 
     /// Returns what the store is told about a run that ended in this way.
-    fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
+    pub(super) fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
         let settlement = match end {
             End::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
             End::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
@@ -198,14 +198,19 @@ impl<St: Store> Engine<St> {
             Ok(Applied { reply: Reply::Refused, record: None })
                 if matches!(transition, Transition::Interrupt { .. }) => {}
             // If this was refused, the store knows another end, and that one counts.
-            Ok(_) => self.store.slots().remembered.forget(&later.id, later.turn),
+            Ok(_) => self.forget(&later),
             Err(_) => {}
         }
+    }
+
+    /// Frees a slot whose end was remembered, because the store knows it now, or knows another one.
+    pub(super) fn forget(&self, later: &Later) {
+        self.store.slots().remembered.forget(&later.id, later.turn);
     }
 }
 
 /// Returns the pauses before a failed write is tried again. The first is about `first` long, and there is no last one.
-fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
+pub(super) fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(first)
         .with_max_delay(Duration::from_secs(30))
@@ -215,7 +220,7 @@ fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
 }
 
 /// Returns whether a store that failed may work again within this process.
-fn may_recover(store: &impl Store) -> bool {
+pub(super) fn may_recover(store: &impl Store) -> bool {
     !matches!(store.health(), Health::Poisoned { .. } | Health::Closed)
 }
 

@@ -223,6 +223,62 @@ async fn fail_open_runs_a_handler_to_its_end_though_the_lease_is_over() {
     assert_eq!(run.await.unwrap().text(), "effect 1");
 }
 
+// A seeded fault: an unprotected run is not recorded.
+#[tokio::test(start_paused = true)]
+async fn what_fail_open_has_run_is_recorded_when_the_database_is_back() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    gate.open();
+    let layer = IdempotencyLayer::new(one).fail_open(true);
+    let server = effects.behind(layer.clone(), &gate);
+    here.database().stop();
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    tokio::time::sleep(MINUTE).await;
+    let retry = server.post("k", "a").await;
+    assert_eq!((retry.text(), retry.is_replay()), ("effect 1", true), "this process remembers it");
+    here.database().start();
+    tokio::time::sleep(MINUTE).await;
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+    assert_eq!(layer.counts().unprotected, 1);
+    assert!(layer.drain(MINUTE).await.is_complete(), "nothing is left to be recorded");
+}
+
+// A seeded fault: a claim that is granted to an unprotected run is interrupted, or given back.
+#[tokio::test(start_paused = true)]
+async fn an_unprotected_run_has_the_claim_that_is_granted_late() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let server = effects.behind(IdempotencyLayer::new(one).fail_open(true), &gate);
+    let held = here.hold_answers(Call::Put);
+    let run = server.spawn(post("k", "a"));
+    gate.arrival().await;
+    held.release();
+    tokio::time::sleep(LEASE / 6).await;
+    let layer = IdempotencyLayer::new(other.clone()).on_in_flight(OnInFlight::Reject);
+    assert_eq!(effects.behind(layer, &gate).post("k", "a").await.problem(), "in-flight");
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    settle().await;
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_has_recorded_meanwhile_counts_and_not_what_fail_open_has_run() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    gate.open();
+    let server = effects.behind(IdempotencyLayer::new(one).fail_open(true), &gate);
+    here.cut();
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
+    here.mend();
+    tokio::time::sleep(MINUTE).await;
+    let replay = server.post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 2", true, 2));
+}
+
 // A seeded fault: what a server shows that was started again is told without a barrier.
 #[tokio::test(start_paused = true)]
 async fn trap_99_what_a_restart_has_made_visible_is_told_only_when_it_is_durable() {
