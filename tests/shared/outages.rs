@@ -123,6 +123,41 @@ async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
+// A seeded fault: nobody puts back what a failover has lost.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_a_failover_lost_is_put_back_by_a_process_that_knows_it() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    here.database().replication(Replication::Behind);
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    tokio::time::sleep(LEASE).await;
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+// A seeded fault: what this process knows is told though the database has another outcome.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_again() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    let server = effects.server(&one, OnInterrupted::Refuse);
+    here.database().replication(Replication::Behind);
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    // So that the next claim has another fence.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
+    assert_eq!(server.post("k", "a").await.text(), "effect 1", "it has not noticed yet");
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(server.post("k", "a").await.text(), "effect 2");
+    let disputed = other.disputed(9).await.unwrap();
+    assert_eq!(disputed.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
+    assert_eq!(effects.count(), 2);
+}
+
 // A seeded fault: the trace of a released key, older than the run, refuses its outcome.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_released_before() {

@@ -145,6 +145,7 @@ impl SharedBuilder {
             runtime.spawn(Arc::clone(&shelf).keep_sweeping()),
             runtime.spawn(Arc::clone(&shelf).keep_asking()),
             runtime.spawn(Arc::clone(&shelf).keep_listening()),
+            runtime.spawn(Arc::clone(&shelf).keep_restoring()),
         ];
         Ok(Shared { shelf, tasks: Arc::new(Tasks(tasks)), runtime })
     }
