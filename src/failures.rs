@@ -54,7 +54,7 @@
 //! | disk full | the claim is refused as `store-full` while less than `min_free_space` is left; on a full disk the store is poisoned and the claim refused; nothing ran | `below_the_mark_no_answer_is_given_that_is_not_recorded`, `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | disk error | the store is poisoned and the claim refused; nothing ran | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | no handler starts before its claim is durable, if the policy needs a durable claim | `what_was_said_before_a_power_cut_holds_after_it` |
-//! | store away | the claim is refused; while the store is behind, it is refused at once as `overloaded`. With `fail_open`, if the store is away and nothing is known of the key, the request runs unprotected and is counted | `while_the_writer_is_behind_new_keys_are_refused_at_once`, `fail_open_opens_nothing_that_is_overloaded`, `fail_open_runs_unprotected_while_the_store_is_away` |
+//! | store away | the claim is refused; while the store is behind, it is refused at once as `overloaded`. With `fail_open`, if the store is away and nothing is known of the key, the request runs unprotected and is counted, and its end is recorded when the store is back | `while_the_writer_is_behind_new_keys_are_refused_at_once`, `fail_open_opens_nothing_that_is_overloaded`, `fail_open_runs_unprotected_while_the_store_is_away`, `what_fail_open_has_run_is_recorded_once_the_store_works_again` |
 //! | clock jump | fences come from a counter, not from a clock | `a_fence_grows_whatever_was_released_swept_or_expired` |
 //! | duplicate | the duplicate waits at the slot and never claims | `trap_01_of_many_requests_at_once_one_runs` |
 //!

@@ -85,7 +85,7 @@ impl<St: Store> Engine<St> {
             // This request has the slot, so no run of this process is alive under the record: its run ended without
             // settling.
             State::Running { .. } if record.owner == Owner::Here => {
-                let interrupt = Transition::Interrupt { fence: record.fence, status: None };
+                let interrupt = self.interruption(record.fingerprint, &hold(presented, &record), None);
                 let interrupted = self.store.apply(presented.id, interrupt).await;
                 interrupted.map_err(|error| self.refusal(presented, &error))?.record
             }
@@ -135,7 +135,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    fn wish(&self, presented: &Presented, deadline: Instant) -> Claim {
+    pub(super) fn wish(&self, presented: &Presented, deadline: Instant) -> Claim {
         Claim {
             fingerprint: presented.fingerprint,
             origin: None,
@@ -147,6 +147,6 @@ impl<St: Store> Engine<St> {
     }
 }
 
-fn hold(presented: &Presented, record: &Record) -> Hold {
+pub(super) fn hold(presented: &Presented, record: &Record) -> Hold {
     Hold { id: presented.id, fence: record.fence, attempt: record.attempt }
 }

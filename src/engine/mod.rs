@@ -9,7 +9,8 @@
 //!    refused. If the policy says so, the application is asked about an interrupted run first (`reconcile.rs`).
 //! 4. The work runs; its panics are caught and its time is limited (`run.rs`). It may write its effect and the record
 //!    of its outcome in one transaction (`commit.rs`, `complete_in.rs`).
-//! 5. The end of the run is recorded before any client is told (`settle.rs`); then the slot is freed.
+//! 5. The end of the run is recorded before any client is told (`settle.rs`); then the slot is freed. If the store is
+//!    away and `fail_open` is set, the run goes ahead, and its end is recorded later (`unprotected.rs`).
 //!
 //! The ways in which an operation can end are listed in one place, `slots::End`.
 //!
@@ -42,6 +43,7 @@ mod reconcile;
 mod reconciler;
 mod run;
 mod settle;
+mod unprotected;
 mod verdict;
 mod watch;
 

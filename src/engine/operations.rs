@@ -57,7 +57,7 @@ pub struct Drained {
     /// Runs that are still under way. They are interrupted when the process ends.
     pub runs: usize,
     /// Runs that are over and whose end the store does not know. Their requesters were answered; after a restart,
-    /// retries are refused, or, under `Rerun`, run again.
+    /// retries are refused, or run again under `Rerun`, or if the run was unprotected.
     pub unrecorded: usize,
 }
 

@@ -20,7 +20,7 @@ use super::policy::{OnInterrupted, Policy};
 use super::reconciler::panic_message;
 use super::verdict::Verdict;
 use crate::key::RecordId;
-use crate::record::{Applied, Fence, Hold, Reply, Transition};
+use crate::record::{Applied, Fence, Hold, Reply};
 use crate::slots::{End, Ended, Phase, Refusal, Slot};
 use crate::store::Store;
 use crate::within::within;
@@ -92,8 +92,8 @@ impl<St: Store> Run<St> {
                 }
             },
             Err(Refusal::Unavailable) if self.fails_open() => {
-                let (run, end) = Box::pin(self.unprotected(work, reply)).await;
-                run.end(end);
+                let claiming = std::future::ready(Err(Refusal::Unavailable));
+                Box::pin(self.unprotected(work, reply, claiming)).await;
             }
             Err(refusal) => {
                 drop(work);
@@ -197,21 +197,15 @@ impl<St: Store> Run<St> {
             "the store has not answered in {STORE_TIMEOUT:?}"
         );
         if fail_open {
-            let (run, end) = self.unprotected(work, reply).await;
-            if let Ok(Acquired::Run(hold, _)) = claiming.await {
-                // The work ran, though not under this claim.
-                let interrupt = Transition::Interrupt { fence: hold.fence, status: None };
-                let _ = run.engine.store.apply(hold.id, interrupt).await;
-            }
-            return run.end(end);
+            return self.unprotected(work, reply, claiming).await;
         }
         drop(work);
         self.slot.enter(Phase::Stalled);
         let _ = reply.send(Refusal::Unavailable.into());
-        if let Ok(Acquired::Run(hold, rerun)) = claiming.await {
-            self.give_back(&hold, rerun).await;
+        match claiming.await {
+            Ok(Acquired::Run(hold, rerun)) => self.give_back(&hold, rerun).await,
+            Ok(Acquired::Found(_)) | Err(_) => self.slot.end(Refusal::Unavailable),
         }
-        self.slot.end(Refusal::Unavailable);
     }
 
     /// Returns whether the run may go ahead without the store.
@@ -227,7 +221,7 @@ impl<St: Store> Run<St> {
     }
 
     /// Calls the work, and returns how it ended, in whatever way, and what its requester is told.
-    async fn work<W: Work<T>, T: Send>(
+    pub(super) async fn work<W: Work<T>, T: Send>(
         &self,
         work: W,
         context: RunContext,
@@ -270,27 +264,6 @@ impl<St: Store> Run<St> {
     pub(super) fn says<T>(&self, verdict: &Verdict<T>) {
         self.span.record("outcome", verdict.name());
     }
-
-    /// Runs without a store, as `fail_open` allows. Returns the run and how it ended. Duplicates that arrive meanwhile
-    /// share the outcome; it is not remembered.
-    async fn unprotected<W: Work<T>, T: Send>(
-        self: Box<Self>,
-        work: W,
-        reply: oneshot::Sender<Verdict<T>>,
-    ) -> (Box<Self>, End) {
-        self.engine.count(|tally| &tally.unprotected);
-        tracing::warn!(
-            target: "tower_idempotency", record_id = self.presented.id.short(),
-            "the store is away and fail_open is set: the handler runs unprotected"
-        );
-        let (context, over) = RunContext::unprotected(self.presented.id);
-        // Nobody can take over what has no claim.
-        let (end, verdict) = self.work(work, context, None).await;
-        drop(over);
-        self.says(&verdict);
-        let _ = reply.send(verdict);
-        (self, end)
-    }
 }
 
 /// Records that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.
@@ -311,11 +284,11 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
         if self.over {
             return;
         }
-        let Run { engine, slot, .. } = self.run;
+        let Run { engine, slot, presented, .. } = self.run;
         engine.count(|tally| &tally.interrupted);
         self.commitment.abandon(slot);
-        let Hold { id, fence, .. } = self.commitment.hold;
+        let hold = &self.commitment.hold;
         // The transition takes effect when it is called; nobody is left to wait for it.
-        drop(engine.store.apply(id, Transition::Interrupt { fence, status: None }));
+        drop(engine.store.apply(hold.id, engine.interruption(presented.fingerprint, hold, None)));
     }
 }

@@ -11,9 +11,10 @@ use super::engine::{Engine, Presented, STORE_TIMEOUT, source};
 use super::policy::OnInterrupted;
 use super::run::Run;
 use super::verdict::Verdict;
+use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::record::{Applied, Completion, Hold, Record, Reply, Resolution, Settlement, State, Transition};
+use crate::record::{Applied, Completion, Hold, Lost, Record, Reply, Resolution, Settlement, State, Transition};
 use crate::slots::{End, Ended, Refusal, Retrying, Slot};
 use crate::store::{Health, Store, StoreError};
 
@@ -70,12 +71,18 @@ impl<St: Store> Run<St> {
         engine.tell_later(engine.ending(&presented, &hold, &end), error, later).await;
     }
 
-    /// Gives back a claim under which nothing ran. Whether an earlier attempt took effect is as unknown as before.
-    pub(super) async fn give_back(&self, hold: &Hold, rerun: Rerun) {
+    /// Gives back a claim under which nothing ran, and then frees the slot. Whether an earlier attempt took effect is
+    /// as unknown as before.
+    pub(super) async fn give_back(self: Box<Self>, hold: &Hold, rerun: Rerun) {
+        let Self { engine, slot, presented, .. } = *self;
         let end = if rerun == Rerun::Yes { End::Unknown { status: None } } else { End::Released };
-        if let Err(error) = self.engine.tell(self.presented.id, self.engine.ending(&self.presented, hold, &end)).await {
-            self.engine.refusal(&self.presented, &error);
-        }
+        let transition = engine.ending(&presented, hold, &end);
+        let Err(error) = engine.tell(presented.id, transition.clone()).await else {
+            return slot.end(Refusal::Unavailable);
+        };
+        engine.refusal(&presented, &error);
+        let (later, _) = engine.remember(slot, Refusal::Unavailable.into());
+        engine.tell_later(transition, error, later).await;
     }
 }
 
@@ -149,20 +156,28 @@ impl<St: Store> Engine<St> {
     }
 
     /// Returns what the store is told about a run that ended in this way.
-    fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
+    pub(super) fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
         let settlement = match end {
             End::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
             End::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
             End::Consumed { status } => Settlement::Consumed { status: *status },
             End::Released => return Transition::Release(hold.fence),
-            End::Unknown { status } => return Transition::Interrupt { fence: hold.fence, status: *status },
+            End::Unknown { status } => return self.interruption(presented.fingerprint, hold, *status),
             // No work ends in these ways. If one did, nobody would know what it has done.
             End::InDoubt | End::InFlight | End::Refused(_) => {
-                return Transition::Interrupt { fence: hold.fence, status: None };
+                return self.interruption(presented.fingerprint, hold, None);
             }
         };
         let retention = self.policy.retention;
         Transition::Complete(Completion { hold: *hold, fingerprint: presented.fingerprint, settlement, retention })
+    }
+
+    /// Returns what the store is told about a run of which nobody knows how it ended.
+    pub(super) fn interruption(&self, fingerprint: Fingerprint, hold: &Hold, status: Option<u16>) -> Transition {
+        let Hold { fence, attempt, .. } = *hold;
+        let retention = self.policy.interrupted_retention;
+        let lost = (!self.store.is_exclusive()).then_some(Lost { fingerprint, attempt, retention });
+        Transition::Interrupt { fence, status, lost }
     }
 
     /// Keeps the end of an operation in this process, because the store does not know it, or not durably. Returns also
@@ -183,14 +198,19 @@ impl<St: Store> Engine<St> {
             Ok(Applied { reply: Reply::Refused, record: None })
                 if matches!(transition, Transition::Interrupt { .. }) => {}
             // If this was refused, the store knows another end, and that one counts.
-            Ok(_) => self.store.slots().remembered.forget(&later.id, later.turn),
+            Ok(_) => self.forget(&later),
             Err(_) => {}
         }
+    }
+
+    /// Frees a slot whose end was remembered, because the store knows it now, or knows another one.
+    pub(super) fn forget(&self, later: &Later) {
+        self.store.slots().remembered.forget(&later.id, later.turn);
     }
 }
 
 /// Returns the pauses before a failed write is tried again. The first is about `first` long, and there is no last one.
-fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
+pub(super) fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(first)
         .with_max_delay(Duration::from_secs(30))
@@ -200,7 +220,7 @@ fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
 }
 
 /// Returns whether a store that failed may work again within this process.
-fn may_recover(store: &impl Store) -> bool {
+pub(super) fn may_recover(store: &impl Store) -> bool {
     !matches!(store.health(), Health::Poisoned { .. } | Health::Closed)
 }
 

@@ -25,7 +25,8 @@
 //! 3. A claim, a reclaim, a question and a resolution each take a new fence. So a step of an earlier holder is never
 //!    mistaken for a step of a later one.
 //! 4. The outcome of a run is not thrown away because the run was thought dead: a completion that names the run's own
-//!    fence is accepted until the operation is taken over or settled. It is accepted even if the claim was lost.
+//!    fence is accepted until the operation is taken over or settled. It is accepted even if the claim was lost: if
+//!    there is nothing, or the trace of a record with an older fence. So is an interruption that says what to record.
 //! 5. A transition that ends a run gets the same reply when it is sent again. A transition that takes an operation
 //!    over, asks about it or settles it is refused the second time; the record shows what the first one did.
 
@@ -44,4 +45,4 @@ pub use next::{Applied, Reply};
 #[doc(hidden)]
 pub use next::{Change, Current, Draft, Expiry, next};
 pub use state::{Fence, Origin, Owner, Record, State};
-pub use transition::{Claim, Completion, Hold, Resolution, Settlement, Transition};
+pub use transition::{Claim, Completion, Hold, Lost, Resolution, Settlement, Transition};

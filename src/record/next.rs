@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::state::{Fence, Origin, Owner, Record, State};
-use super::transition::{Claim, Completion, Hold, Resolution, Settlement, Transition};
+use super::transition::{Claim, Completion, Lost, Resolution, Settlement, Transition};
 use crate::clock::Timestamp;
 use crate::fingerprint::Fingerprint;
 
@@ -15,9 +15,9 @@ use crate::fingerprint::Fingerprint;
 pub enum Current<'a, O> {
     /// There is no record, or only one that is past its expiry.
     Absent,
-    /// There is the trace of a record that was released or forgotten. Only stores that several processes share keep
-    /// one.
-    Released,
+    /// There is the trace of a record that was released or forgotten, under this fence. Only stores that several
+    /// processes share keep one.
+    Released(Fence),
     /// There is a record, which the store presents as rule 1 says.
     Held(&'a Record<O>),
 }
@@ -25,6 +25,16 @@ pub enum Current<'a, O> {
 impl<'a, O> Current<'a, O> {
     fn record(self) -> Option<&'a Record<O>> {
         if let Self::Held(record) = self { Some(record) } else { None }
+    }
+
+    /// Returns whether the claim that took `fence` was lost by a failover: there is nothing, or the trace of something
+    /// older.
+    fn has_lost(&self, fence: Fence) -> bool {
+        match self {
+            Self::Absent => true,
+            Self::Released(trace) => *trace < fence,
+            Self::Held(_) => false,
+        }
     }
 }
 
@@ -103,7 +113,7 @@ pub struct Applied<O = Bytes> {
 pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>, Reply) {
     match transition {
         Transition::Claim(claim) => match current {
-            Current::Absent | Current::Released => put(Draft::running(claim, 1)),
+            Current::Absent | Current::Released(_) => put(Draft::running(claim, 1)),
             Current::Held(_) => refused(),
         },
         Transition::Reclaim(claim, fence) => match interrupted(current, fence) {
@@ -125,11 +135,11 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
         },
         Transition::Complete(completion) => complete(current, completion),
         Transition::Release(fence) => match current {
-            Current::Absent | Current::Released => (Change::Nothing, Reply::Taken),
+            Current::Absent | Current::Released(_) => (Change::Nothing, Reply::Taken),
             Current::Held(record) if record.run() == Some(fence) => (Change::Release, Reply::Taken),
             Current::Held(_) => refused(),
         },
-        Transition::Interrupt { fence, status } => match current {
+        Transition::Interrupt { fence, status, lost } => match current {
             Current::Held(record) if record.run() == Some(fence) => match record.state {
                 State::Running { interrupted_retention } if record.owner != Owner::Elsewhere => {
                     let state = State::Interrupted { run: fence, status };
@@ -138,7 +148,13 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 State::Interrupted { .. } => (Change::Nothing, Reply::Taken),
                 _ => refused(),
             },
-            _ => refused(),
+            _ => match lost.filter(|_| current.has_lost(fence)) {
+                Some(Lost { fingerprint, attempt, retention }) => {
+                    let state = State::Interrupted { run: fence, status };
+                    put(Draft::anew(fence, fingerprint, attempt, retention, state))
+                }
+                None => refused(),
+            },
         },
         Transition::Resolve(fence, resolution, retention) => {
             let is_meant =
@@ -161,11 +177,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         Settlement::Consumed { status } => State::Consumed { status },
     };
     match current {
-        Current::Absent => {
-            let (fence, expiry) = (Some(hold.fence), Expiry::In(retention));
-            let Hold { attempt, .. } = hold;
-            put(Draft { fence, expiry, owned: None, fingerprint, attempt, origin: None, state })
-        }
+        _ if current.has_lost(hold.fence) => put(Draft::anew(hold.fence, fingerprint, hold.attempt, retention, state)),
         Current::Held(record) if record.run() == Some(hold.fence) => {
             put(Draft::ended(record, Some(record.fence), retention, state))
         }
@@ -173,7 +185,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         Current::Held(record) if record.run().is_none() && record.fence == hold.fence => {
             (Change::Nothing, Reply::Taken)
         }
-        Current::Held(_) | Current::Released => refused(),
+        Current::Held(_) | Current::Released(_) | Current::Absent => refused(),
     }
 }
 
@@ -195,6 +207,11 @@ impl<O> Draft<O> {
         let Claim { fingerprint, origin, bound, interrupted_retention, .. } = claim;
         let state = State::Running { interrupted_retention };
         Self { fence: None, expiry: Expiry::Never, owned: Some(bound), fingerprint, attempt, origin, state }
+    }
+
+    /// The end of a run whose claim was lost.
+    fn anew(fence: Fence, fingerprint: Fingerprint, attempt: u32, kept: Duration, state: State<O>) -> Self {
+        Self { fence: Some(fence), expiry: Expiry::In(kept), owned: None, fingerprint, attempt, origin: None, state }
     }
 
     fn ended(record: &Record<O>, fence: Option<Fence>, kept: Duration, state: State<O>) -> Self {

@@ -44,7 +44,7 @@ fn complete(fence: u64) -> Transition<&'static str> {
 }
 
 fn interrupt(fence: u64) -> Transition<&'static str> {
-    Transition::Interrupt { fence: Fence(fence), status: None }
+    Transition::Interrupt { fence: Fence(fence), status: None, lost: None }
 }
 
 fn inquire(fence: u64) -> Transition<&'static str> {
@@ -125,8 +125,26 @@ fn a_run_that_was_thought_dead_still_says_how_it_ended() {
 fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot_or_took_over() {
     let done = taken(&None, 0, complete(7)).unwrap();
     assert_eq!((done.fence, done.state), (Fence(7), State::Completed { outcome: "done" }));
-    assert_eq!(next(Current::Released, complete(7)), (Change::Nothing, Reply::Refused));
+    for forgotten in [7, 8] {
+        assert_eq!(next(Current::Released(Fence(forgotten)), complete(7)), (Change::Nothing, Reply::Refused));
+    }
+    // The trace is older than the claim, so the claim was lost.
+    assert!(matches!(next(Current::Released(Fence(6)), complete(7)), (Change::Put(_), Reply::Taken)));
     refused(&running(), complete(7));
+}
+
+#[test]
+fn a_run_whose_claim_was_lost_is_interrupted_but_not_over_what_somebody_forgot_or_took_over() {
+    let lost = Some(Lost { fingerprint: Fingerprint::of(b"m"), attempt: 2, retention: DAY });
+    let interrupt = || Transition::Interrupt { fence: Fence(7), status: Some(502), lost };
+    let cut = taken(&None, 0, interrupt()).unwrap();
+    assert_eq!((cut.fence, cut.attempt, cut.expires), (Fence(7), 2, Some(NOW.plus(DAY))));
+    assert_eq!(cut.state, State::Interrupted { run: Fence(7), status: Some(502) });
+    assert_eq!(taken(&Some(cut.clone()), 0, interrupt()), Some(cut), "it is sent again");
+    assert!(matches!(next::<()>(Current::Released(Fence(6)), interrupt().map(drop)), (Change::Put(_), Reply::Taken)));
+    assert_eq!(next::<()>(Current::Released(Fence(7)), interrupt().map(drop)), (Change::Nothing, Reply::Refused));
+    refused(&running(), interrupt());
+    refused(&None, self::interrupt(7));
 }
 
 #[test]

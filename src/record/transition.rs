@@ -34,10 +34,24 @@ pub enum Transition<O = Bytes> {
         fence: Fence,
         /// The status that the client got, if the answer said that nobody knows.
         status: Option<u16>,
+        /// What is recorded if the run's claim was lost. `None` if no claim can be lost: then a run that has no record
+        /// needs none.
+        lost: Option<Lost>,
     },
     /// Settles an interrupted operation, if its record is still interrupted under this fence. An outcome is kept for
     /// this duration from now.
     Resolve(Fence, Resolution<O>, Duration),
+}
+
+/// An interrupted run whose claim may be lost by a failover of a database that several processes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// The fingerprint of the request.
+    pub fingerprint: Fingerprint,
+    /// The number of this attempt, counted from 1.
+    pub attempt: u32,
+    /// How long the record is kept, from now.
+    pub retention: Duration,
 }
 
 /// The wish to run an operation.
@@ -131,7 +145,7 @@ impl<O> Transition<O> {
                 Transition::Complete(Completion { hold, fingerprint, settlement, retention })
             }
             Self::Release(fence) => Transition::Release(fence),
-            Self::Interrupt { fence, status } => Transition::Interrupt { fence, status },
+            Self::Interrupt { fence, status, lost } => Transition::Interrupt { fence, status, lost },
             Self::Resolve(fence, resolution, retention) => {
                 let resolution = match resolution {
                     Resolution::Outcome(outcome) => Resolution::Outcome(form(outcome)),

@@ -128,7 +128,7 @@ impl IdempotencyContext {
 
     /// Whether the run is protected: its claim is recorded, or its store makes up for that. False for a run that
     /// [`fail_open`](crate::IdempotencyLayer::fail_open) lets go ahead while the store can't be reached; a retry of its
-    /// request runs again.
+    /// request may run again.
     #[must_use]
     pub fn is_protected(&self) -> bool {
         self.fence() != Fence(0)

@@ -251,8 +251,9 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Sets whether handlers run without protection while the store cannot be reached, if nothing is known of their
-    /// key. Each such run is counted and logged. **A retry of such a request is a second effect.** Default: false; the
-    /// requests are refused.
+    /// key. Each such run is counted and logged, and its end is recorded as soon as the store can be reached. **Until
+    /// then, a retry is a second effect, if it reaches another process or this one after a restart.** Default: false;
+    /// the requests are refused.
     pub fn fail_open(self, fail_open: bool) -> Self {
         self.with(|options| options.policy.fail_open = fail_open)
     }

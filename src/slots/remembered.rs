@@ -143,6 +143,12 @@ impl Remembered {
         is_crowded()
     }
 
+    /// Returns whether there is room for an end that need not be remembered: whoever comes later finds at least half of
+    /// the room.
+    pub(crate) fn has_plenty_of_room(&self) -> bool {
+        self.len() < REFUSE_FROM / 2 && self.bytes.load(Ordering::Relaxed) < REFUSE_FROM_BYTES / 2
+    }
+
     fn remove_outdated(&self) {
         let now = Instant::now();
         {

@@ -1,6 +1,7 @@
 //! Recent outcomes, in front of a database.
 //!
-//! A shared store puts in what is completed and durable, which never changes before it expires. In an embedded store,
+//! A shared store puts in what is completed and durable, which never changes before it expires, unless a failover loses
+//! it. In an embedded store,
 //! only the writer fills and empties it: it takes a record out before it applies the batch that changes the record, and
 //! puts one in after the batch that wrote it is durable. So the cache never holds anything that is false or that a
 //! power cut could undo, and no reader can put back what was taken out.
@@ -59,6 +60,12 @@ impl Cache {
 
     pub(crate) fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
         self.0.get(id)
+    }
+
+    /// Returns all that is there.
+    #[cfg(feature = "shared")]
+    pub(crate) fn all(&self) -> Vec<(RecordId, Arc<Record>)> {
+        self.0.iter().collect()
     }
 
     pub(crate) fn put(&self, id: RecordId, record: Record) {

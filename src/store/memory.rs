@@ -208,8 +208,10 @@ impl Table {
         if is_claim && current.is_none() && self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
             return Err(StoreError::Full { limit: "max_bytes" });
         }
-        let is_released = matches!(&place, Entry::Occupied(row) if row.get().is_released);
-        let stands = if is_released { Current::Released } else { Current::from(current.as_ref()) };
+        let stands = match &place {
+            Entry::Occupied(row) if row.get().is_released => Current::Released(row.get().record.fence),
+            _ => Current::from(current.as_ref()),
+        };
         let (change, reply) = record::next(stands, transition);
         let record = match change {
             Change::Nothing => current,

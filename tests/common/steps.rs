@@ -93,7 +93,7 @@ pub trait Steps: Store {
     }
 
     fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Answer<Reply>> + Send {
-        reply(self.apply(id, Transition::Interrupt { fence, status: None }))
+        reply(self.apply(id, Transition::Interrupt { fence, status: None, lost: None }))
     }
 
     fn settle(&self, id: RecordId, fence: Fence, how: Resolution) -> impl Future<Output = Answer<Reply>> + Send {

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tower_idempotency::store::shared::memory_backend::{Call, Fault, Odds};
+use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Odds};
+use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::common::lab::{Gate, Lab, post, settle};
-use crate::world::{Effects, two};
+use crate::common::lab::{Gate, Lab, id, post, settle};
+use crate::world::{Effects, LEASE, two};
 
 // A seeded fault: a write whose answer was lost is sent again with another token.
 #[tokio::test(start_paused = true)]
@@ -61,6 +62,90 @@ async fn a_claim_that_is_answered_too_late_runs_nothing_and_is_given_back() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
 }
+
+/// What was written of a key.
+fn written(backend: &MemoryBackend, key: &str) -> Vec<Kind> {
+    let written = backend.database().written();
+    written.into_iter().filter(|write| write.id == id(key)).map(|write| write.kind).collect()
+}
+
+// Seeded faults: a claim whose answer was lost is sent again, and granted, after its requester was told no; what
+// stands in the way of its late copies has the claim's token.
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_is_not_granted_after_its_requester_was_told_no() {
+    for odds in [Odds { lose_call: 1_000, ..NONE }, Odds { late: 1_000, ..NONE }, Odds { lose_answer: 1_000, ..NONE }] {
+        let [(here, one), (_, other)] = two().await;
+        let effects = Effects::default();
+        here.fail_at_random(1, odds);
+        let refused = effects.server(&one, OnInterrupted::Refuse).post("k", "a").await;
+        assert_eq!(refused.problem(), "store-unavailable", "{odds:?}");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        here.fail_no_more();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        here.deliver_late();
+        let is_done = odds.lose_answer > 0;
+        assert_eq!(written(&here, "k").contains(&Kind::Running), is_done, "{odds:?}: {:?}", written(&here, "k"));
+        assert_eq!(written(&here, "k").last(), Some(&Kind::Released), "{odds:?}: {:?}", written(&here, "k"));
+        assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1", "{odds:?}");
+    }
+}
+
+// A seeded fault: a row that was to be taken over stays as its claim expects it.
+#[tokio::test(start_paused = true)]
+async fn an_operation_is_not_taken_over_after_the_requester_was_told_no() {
+    let [(here, one), (there, other)] = two().await;
+    let unknown = Lab::new(IdempotencyLayer::new(one), |_| async { (tower_idempotency::Unknown, "perhaps") });
+    assert_eq!(unknown.post("k", "a").await.text(), "perhaps");
+    let row = || here.database().rows("").into_iter().find(|row| row.id == id("k")).unwrap();
+    let before = row();
+    let effects = Effects::default();
+    let held = there.hold(Call::Put);
+    let retry = effects.server(&other, OnInterrupted::Rerun).spawn(post("k", "a"));
+    held.until_held(1).await;
+    // The claim is told what there is; the next write is to take it over.
+    there.fail_next(Call::Put, Fault::Late);
+    assert!(held.release_one());
+    settle().await;
+    assert_eq!(there.late(), 1);
+    there.fail_at_random(1, Odds { lose_call: 1_000, ..NONE });
+    drop(held);
+    assert!(matches!(retry.await.unwrap().problem().as_str(), "overloaded" | "store-unavailable"));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    there.fail_no_more();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(there.deliver_late(), 1);
+    let after = row();
+    assert_eq!(
+        (after.kind, after.fence, after.state, after.since),
+        (before.kind, before.fence, before.state, before.since)
+    );
+    assert_eq!((written(&here, "k").contains(&Kind::Released), effects.count()), (false, 0));
+    assert_eq!(effects.server(&other, OnInterrupted::Rerun).post("k", "a").await.text(), "effect 1");
+}
+
+// A seeded fault: a claim that comes too late is given back a few times, and then never.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_granted_too_late_is_given_back_when_the_database_takes_it() {
+    let here = crate::world::database();
+    let there = here.beside();
+    let builder = SharedBuilder::default().lease(LEASE * 2).call_timeout(LEASE / 3);
+    let (one, other) = (builder.open(here.clone()).await.unwrap(), crate::world::process(&there).await);
+    let effects = Effects::default();
+    let held = here.hold_answers(Call::Put);
+    let refused = effects.server(&one, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!(refused.problem(), "store-unavailable");
+    here.fail_at_random(1, Odds { refuse: 1_000, ..NONE });
+    held.release();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    here.fail_no_more();
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(written(&here, "k"), [Kind::Running, Kind::Released]);
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+}
+
+/// No fault at all.
+const NONE: Odds =
+    Odds { refuse: 0, lose_call: 0, lose_answer: 0, late: 0, double: 0, deliver: 0, delay: Duration::ZERO };
 
 /// Sends requests of a few keys from two processes whose calls suffer faults at random, and checks what was told.
 async fn storm(seed: u64, policy: OnInterrupted) -> usize {

@@ -7,7 +7,7 @@ use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::common::lab::{Gate, post, settle};
+use crate::common::lab::{Gate, Lab, id, post, settle};
 use crate::world::{Effects, LEASE, database, two};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -123,6 +123,97 @@ async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
+// A seeded fault: nobody puts back what a failover has lost.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_a_failover_lost_is_put_back_by_a_process_that_knows_it() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    here.database().replication(Replication::Behind);
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    tokio::time::sleep(LEASE).await;
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+// A seeded fault: what this process knows is told though the database has another outcome.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_again() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    let server = effects.server(&one, OnInterrupted::Refuse);
+    here.database().replication(Replication::Behind);
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    // So that the next claim has another fence.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
+    assert_eq!(server.post("k", "a").await.text(), "effect 1", "it has not noticed yet");
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(server.post("k", "a").await.text(), "effect 2");
+    let disputed = other.disputed(9).await.unwrap();
+    assert_eq!(disputed.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
+    assert_eq!(effects.count(), 2);
+}
+
+// A seeded fault: the trace of a released key, older than the run, refuses its outcome.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_released_before() {
+    let [(here, one), (_, other)] = two().await;
+    let freeing =
+        Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Release, "not started") });
+    assert_eq!(freeing.post("k", "a").await.text(), "not started");
+    let (effects, gate) = (Effects::default(), Gate::default());
+    here.database().replication(Replication::Behind);
+    let layer = IdempotencyLayer::new(one);
+    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+    assert_eq!(layer.counts().disputed, 0);
+}
+
+// A seeded fault: a run whose claim is lost is not interrupted, and leaves its key free.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its_run_ended() {
+    for has_trace in [false, true] {
+        let [(here, one), (_, other)] = two().await;
+        if has_trace {
+            let freeing = Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Release, "") });
+            freeing.post("k", "a").await;
+        }
+        let (effects, gate) = (Effects::default(), Gate::default());
+        here.database().replication(Replication::Behind);
+        let handler_gate = gate.clone();
+        let unknown = Lab::new(IdempotencyLayer::new(one.clone()), move |_| {
+            let gate = handler_gate.clone();
+            async move {
+                gate.pass().await;
+                (tower_idempotency::Unknown, "perhaps")
+            }
+        });
+        let run = unknown.spawn(post("k", "a"));
+        gate.arrival().await;
+        here.database().fail_over();
+        here.database().replication(Replication::InStep);
+        gate.open();
+        assert_eq!(run.await.unwrap().text(), "perhaps");
+        for store in [&one, &other] {
+            let refused = effects.server(store, OnInterrupted::Refuse).post("k", "a").await;
+            refused.assert_refusal(409, "outcome-unknown", false, None);
+        }
+        assert_eq!(effects.count(), 0);
+        let listed = IdempotencyLayer::new(other).interrupted(9).await.unwrap();
+        assert_eq!(listed.iter().map(|run| (run.id, run.status)).collect::<Vec<_>>(), [(id("k"), Some(200))]);
+    }
+}
+
 // A seeded fault: a session whose row has an older token of this process is taken for dead.
 #[tokio::test(start_paused = true)]
 async fn a_failover_that_lost_a_renewal_costs_no_process_its_session() {
@@ -165,6 +256,62 @@ async fn fail_open_runs_a_handler_to_its_end_though_the_lease_is_over() {
     settle().await;
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1");
+}
+
+// A seeded fault: an unprotected run is not recorded.
+#[tokio::test(start_paused = true)]
+async fn what_fail_open_has_run_is_recorded_when_the_database_is_back() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    gate.open();
+    let layer = IdempotencyLayer::new(one).fail_open(true);
+    let server = effects.behind(layer.clone(), &gate);
+    here.database().stop();
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    tokio::time::sleep(MINUTE).await;
+    let retry = server.post("k", "a").await;
+    assert_eq!((retry.text(), retry.is_replay()), ("effect 1", true), "this process remembers it");
+    here.database().start();
+    tokio::time::sleep(MINUTE).await;
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+    assert_eq!(layer.counts().unprotected, 1);
+    assert!(layer.drain(MINUTE).await.is_complete(), "nothing is left to be recorded");
+}
+
+// A seeded fault: a claim that is granted to an unprotected run is interrupted, or given back.
+#[tokio::test(start_paused = true)]
+async fn an_unprotected_run_has_the_claim_that_is_granted_late() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let server = effects.behind(IdempotencyLayer::new(one).fail_open(true), &gate);
+    let held = here.hold_answers(Call::Put);
+    let run = server.spawn(post("k", "a"));
+    gate.arrival().await;
+    held.release();
+    tokio::time::sleep(LEASE / 6).await;
+    let layer = IdempotencyLayer::new(other.clone()).on_in_flight(OnInFlight::Reject);
+    assert_eq!(effects.behind(layer, &gate).post("k", "a").await.problem(), "in-flight");
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    settle().await;
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_has_recorded_meanwhile_counts_and_not_what_fail_open_has_run() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    gate.open();
+    let server = effects.behind(IdempotencyLayer::new(one).fail_open(true), &gate);
+    here.cut();
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
+    here.mend();
+    tokio::time::sleep(MINUTE).await;
+    let replay = server.post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 2", true, 2));
 }
 
 // A seeded fault: what a server shows that was started again is told without a barrier.

@@ -76,7 +76,8 @@ impl Database {
     ) -> (Change<Run>, Reply) {
         let current = match (record, &self.row) {
             (Some(record), _) => Current::Held(record),
-            (None, Some(Row { is_expired: false, .. })) => Current::Released,
+            // No failover loses a claim here, so no trace is older than a run.
+            (None, Some(Row { is_expired: false, .. })) => Current::Released(Fence(u64::MAX)),
             (None, _) => Current::Absent,
         };
         let (of, is_resolution) = match &transition {

@@ -149,7 +149,7 @@ impl World {
             (Job::Resolve { run }, _) if is_done => self.told(run),
             // Somebody was quicker: it is decided anew, over what is there now.
             (Job::Interrupt { fence }, Some(_)) if !is_done => {
-                self.take_again(protocol, process, job, Transition::Interrupt { fence, status: None });
+                self.take_again(protocol, process, job, Transition::Interrupt { fence, status: None, lost: None });
             }
             (Job::Release { fence }, Some(_)) if !is_done => {
                 self.take_again(protocol, process, job, Transition::Release(fence));
@@ -167,7 +167,7 @@ impl World {
         match record.state {
             State::Completed { outcome } => self.told(outcome),
             State::Running { .. } if record.owner == Owner::Here => {
-                let interrupt = Transition::Interrupt { fence: record.fence, status: None };
+                let interrupt = Transition::Interrupt { fence: record.fence, status: None, lost: None };
                 self.take(protocol, process, Job::Interrupt { fence: record.fence }, interrupt);
             }
             State::Interrupted { .. } if record.is_interrupted() => match protocol.policy {

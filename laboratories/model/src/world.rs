@@ -241,7 +241,7 @@ impl World {
         let (job, transition) = match ending {
             Ending::Outcome => (Job::Complete { fence, run }, complete(fence, run)),
             Ending::NotStarted => (Job::Release { fence }, Transition::Release(fence)),
-            Ending::Unknown => (Job::Interrupt { fence }, Transition::Interrupt { fence, status: None }),
+            Ending::Unknown => (Job::Interrupt { fence }, Transition::Interrupt { fence, status: None, lost: None }),
         };
         self.take(protocol, process, job, transition);
     }

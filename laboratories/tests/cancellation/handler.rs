@@ -47,7 +47,7 @@ pub(crate) enum Act {
     Stream,
     /// Answers with more than `max_response_body` is in these tests.
     Long,
-    /// Answers under `fail_open`: its outcome is not remembered, and its effect not protected.
+    /// Answers under `fail_open`, before its outcome is recorded.
     Unprotected,
 }
 

@@ -26,7 +26,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     pub(super) fn interrupt_run(&mut self, id: RecordId) -> Result<(), StoreError> {
         match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
             Some(Record { state: State::Running { .. }, fence, .. }) => {
-                self.take(id, Transition::Interrupt { fence, status: None }).map(drop)
+                self.take(id, Transition::Interrupt { fence, status: None, lost: None }).map(drop)
             }
             _ => Ok(()),
         }

@@ -18,7 +18,7 @@ pub(super) fn not_put(error: NotPut) -> StoreError {
         NotPut::Away(error) | NotPut::Never(error) => {
             StoreError::Unavailable { reason: error.to_string(), source: None }
         }
-        NotPut::Late => late(),
+        NotPut::Late | NotPut::InDoubt => late(),
         NotPut::Gone => StoreError::uncertain("the store was closed meanwhile"),
     }
 }

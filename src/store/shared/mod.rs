@@ -7,6 +7,7 @@
 // - `step.rs`: one transition: read, decide, compare and set. `read.rs` and `write.rs` are its ways in and out;
 //   `takeover.rs` has what comes with taking an operation over.
 // - `transaction.rs`: a record that a transaction of the application writes.
+// - `restore.rs`: what a failover has lost and this process knows.
 // - `listing.rs`: what operators have to see to.
 // - `rows.rs`: rows as records.
 // - `session.rs`: whether this process is alive, and whether others are.
@@ -29,6 +30,7 @@ mod news;
 mod puts;
 mod reach;
 mod read;
+mod restore;
 mod rows;
 mod session;
 mod state;

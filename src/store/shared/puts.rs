@@ -3,7 +3,8 @@
 //! Rules:
 //! 1. A write belongs to the store's own tasks. Nobody's going away takes it back.
 //! 2. A write whose answer was lost is sent again, with the same token, until its answer is known.
-//! 3. A write with a deadline is not sent for the first time after it.
+//! 3. A write with a deadline, a claim, is not sent after it. If an earlier copy may be done, or may still arrive,
+//!    whoever sent it puts something in its way.
 //! 4. Writes that come while the database is at work go together. There is one write of an id in a call.
 //! 5. A write whose row something else has locked is sent again, with the same token: what has it locked may be an
 //!    earlier copy of the write.
@@ -68,6 +69,8 @@ pub(super) enum NotPut {
     Never(Arc<BackendError>),
     /// The deadline had passed before the write was sent.
     Late,
+    /// The deadline has passed, and nobody knows whether the write was done. It may still arrive.
+    InDoubt,
     /// The store was closed, or its runtime is gone, before the answer came. The write may be done.
     Gone,
 }
@@ -79,7 +82,7 @@ struct Put {
     write: Write,
     deadline: Option<Instant>,
     reply: Reply,
-    /// Whether it was sent without an answer.
+    /// Whether it was sent without an answer, or is sent again as if it was.
     may_be_done: bool,
     /// How often its row was locked.
     busy: u32,
@@ -125,6 +128,20 @@ impl Puts {
         write: Write,
         deadline: Option<Instant>,
     ) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<> {
+        self.send(write, deadline, false)
+    }
+
+    /// Sends a write that may not be given up: it is sent again even where nothing of it was done.
+    pub(super) fn insist(&self, write: Write) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<> {
+        self.send(write, None, true)
+    }
+
+    fn send(
+        &self,
+        write: Write,
+        deadline: Option<Instant>,
+        may_be_done: bool,
+    ) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<> {
         let (reply, stands) = oneshot::channel();
         let pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(20))
@@ -134,7 +151,7 @@ impl Puts {
             .build();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Arc::clone(&self.waiting));
-        let put = Put { write, deadline, reply, may_be_done: false, busy: 0, pauses, _waiting: waiting };
+        let put = Put { write, deadline, reply, may_be_done, busy: 0, pauses, _waiting: waiting };
         let sent = self.queue.send(put);
         async move {
             match sent {
@@ -177,8 +194,9 @@ impl<B: Backend> Sender<B> {
 
     async fn send(&self, mut batch: Vec<Put>) {
         let now = Instant::now();
-        for late in batch.extract_if(.., |put| !put.may_be_done && put.deadline.is_some_and(|end| end <= now)) {
-            let _ = late.reply.send(Err(NotPut::Late));
+        for late in batch.extract_if(.., |put| put.deadline.is_some_and(|end| end <= now)) {
+            let why = if late.may_be_done { NotPut::InDoubt } else { NotPut::Late };
+            let _ = late.reply.send(Err(why));
         }
         if batch.is_empty() {
             return;

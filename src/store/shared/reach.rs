@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::backend::{BackendError, Row, ServerId};
@@ -19,6 +20,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Reach {
     pub(super) session: Session,
     pub(super) floor: Floor,
+    /// Told when another server answers than before: the same one started again, or one that took over.
+    pub(super) replaced: Notify,
     timeout: Duration,
     breaker: Mutex<Breaker>,
 }
@@ -34,7 +37,7 @@ struct Breaker {
 
 impl Reach {
     pub(super) fn new(session: Session, timeout: Duration) -> Self {
-        Self { session, floor: Floor::default(), timeout, breaker: Mutex::default() }
+        Self { session, floor: Floor::default(), replaced: Notify::new(), timeout, breaker: Mutex::default() }
     }
 
     /// How long a call may take before its answer counts as lost.
@@ -60,7 +63,9 @@ impl Reach {
         was_written: bool,
         rows: impl IntoIterator<Item = &'a Row>,
     ) {
-        self.session.answered(server, now, sent, was_written);
+        if self.session.answered(server, now, sent, was_written) {
+            self.replaced.notify_one();
+        }
         rows.into_iter().for_each(|row| self.floor.raise(row.fence));
         let failures = std::mem::take(&mut *self.breaker()).failures;
         if failures >= FAILURES {

@@ -171,20 +171,21 @@ impl Session {
     }
 
     /// Takes note of an answer: from which server it came, at which time of its clock, and whether a write in it was
-    /// done.
-    pub(super) fn answered(&self, server: ServerId, now: Timestamp, sent: Instant, was_written: bool) {
+    /// done. Returns whether the server took the place of another one.
+    pub(super) fn answered(&self, server: ServerId, now: Timestamp, sent: Instant, was_written: bool) -> bool {
         let mut state = self.state();
         let received = Instant::now();
         let read = Read { now, sent, received };
         let has_jumped = state.read.is_some_and(|before| read.has_jumped_since(&before));
-        let is_other = state.server.replace(server) != Some(server);
-        if is_other || has_jumped {
+        let before = state.server.replace(server);
+        if before != Some(server) || has_jumped {
             state.trusted_from = received + self.lease / 3;
         }
         state.read = Some(read);
         if was_written {
             state.barrier = Some(server);
         }
+        before.is_some_and(|before| before != server)
     }
 
     /// The database's time, as far as it is known.

@@ -1,14 +1,17 @@
 //! One transition: read what stands there, let the protocol decide, compare and set.
 
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::backend::{Backend, Expect, Kind, Row};
+use super::backend::{Backend, Expect, Kind, Row, Write};
 use super::errors::{late, not_put};
 use super::puts::{NotPut, Stands};
 use super::read::Known;
 use super::state::Shelf;
-use super::write::release;
+use super::write::{as_it_stands, release};
 use crate::key::RecordId;
 use crate::record::{
     Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Settlement, State, Transition, next,
@@ -17,6 +20,9 @@ use crate::store::StoreError;
 
 /// How often a row is looked at anew that somebody else changes meanwhile.
 const ROUNDS: u32 = 16;
+/// The first and the longest pause before a claim is given back once more.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 impl<B: Backend> Shelf<B> {
     /// Takes one step on the record of `id`, or refuses it.
@@ -57,8 +63,10 @@ impl<B: Backend> Shelf<B> {
                 Some(held) => Some(held.columns(id)?),
                 None => None,
             };
-            let is_released = known.row.as_ref().is_some_and(|row| row.kind == Kind::Released);
-            let current = if is_released { Current::Released } else { Current::from(record.as_ref()) };
+            let current = match &known.row {
+                Some(Row { kind: Kind::Released, fence, .. }) => Current::Released(*fence),
+                _ => Current::from(record.as_ref()),
+            };
             let (change, reply) = next(current, transition.clone());
             let (write, draft) = match change {
                 Change::Nothing if reply == Reply::Refused && known.row.is_some() && known.server.is_none() => {
@@ -85,8 +93,13 @@ impl<B: Backend> Shelf<B> {
                 continue;
             }
             let (token, expected) = (write.token, write.expect);
+            let claim = deadline.map(|_| write.clone());
             let Stands { row, answer, .. } = match self.puts.put(write, deadline).await {
                 Ok(stands) => stands,
+                Err(NotPut::InDoubt) => match claim {
+                    Some(claim) => self.stop(&claim, known.row.as_ref()).await?,
+                    None => return Err(late()),
+                },
                 Err(NotPut::Never(_)) if is_outcome(&transition) => {
                     // An outcome that the database never takes is consumed. What ends a run is never refused for good.
                     return Box::pin(self.step(id, consumed(transition))).await;
@@ -99,7 +112,7 @@ impl<B: Backend> Shelf<B> {
                     && (done.session != Some(session.id()) || !session.may_claim())
                 {
                     self.done(id, done, draft, reply);
-                    let _ = Box::pin(self.step(id, taken_back(done.fence))).await;
+                    Box::pin(self.give_back(id, taken_back(done.fence))).await;
                     return Err(StoreError::unavailable("this process does not hold its session any more"));
                 }
                 return Ok(self.done(id, done, draft, reply));
@@ -111,6 +124,27 @@ impl<B: Backend> Shelf<B> {
             known = Known { row, now: answer.now, server: Some(answer.server) };
         }
         Err(StoreError::unavailable("the row changes all the time"))
+    }
+
+    /// Puts something in the way of a claim of which nobody knows whether it was done, and whose requester was told no:
+    /// the trace of a release, or the row that was there `before`, under another token. Returns the row of the claim if
+    /// it was done; otherwise it never will be.
+    async fn stop(&self, claim: &Write, before: Option<&Row>) -> Result<Stands, StoreError> {
+        let write = match before.filter(|row| row.kind != Kind::Released) {
+            None => release(claim.id, before),
+            Some(row) => as_it_stands(row, self.reach.session.now()),
+        };
+        let stands = self.puts.insist(write).await.map_err(not_put)?;
+        if stands.row.as_ref().is_some_and(|row| row.token == claim.token) { Ok(stands) } else { Err(late()) }
+    }
+
+    /// Gives back a claim under which nothing ran, and tries again for as long as the database does not answer.
+    pub(super) async fn give_back(&self, id: RecordId, taken_back: Transition) {
+        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_delay(LAST_PAUSE);
+        let give_back = || self.step(id, taken_back.clone());
+        let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
+        let pauses = pauses.with_jitter().without_max_times();
+        let _ = give_back.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
     }
 
     /// The row of `id`, if it names a session of this process.
@@ -179,7 +213,7 @@ pub(super) fn taken_back(transition: &Transition) -> Option<fn(Fence) -> Transit
     match transition {
         Transition::Claim(_) => Some(Transition::Release),
         // What the run before it has done is as unknown as before.
-        Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None }),
+        Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None, lost: None }),
         _ => None,
     }
 }

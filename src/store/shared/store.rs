@@ -145,6 +145,7 @@ impl SharedBuilder {
             runtime.spawn(Arc::clone(&shelf).keep_sweeping()),
             runtime.spawn(Arc::clone(&shelf).keep_asking()),
             runtime.spawn(Arc::clone(&shelf).keep_listening()),
+            runtime.spawn(Arc::clone(&shelf).keep_restoring()),
         ];
         Ok(Shared { shelf, tasks: Arc::new(Tasks(tasks)), runtime })
     }
@@ -269,7 +270,7 @@ impl<B: Backend> Records for Shared<B> {
                         reply.send(shelf.step(id, transition).await)
                         && let Some(taken_back) = taken_back
                     {
-                        let _ = shelf.step(id, taken_back(record.fence)).await;
+                        shelf.give_back(id, taken_back(record.fence)).await;
                     }
                 });
                 let gone = |_| Err(StoreError::uncertain("the store's runtime is gone"));

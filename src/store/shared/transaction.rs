@@ -76,7 +76,7 @@ impl<B: Backend> Shared<B> {
         };
         let completed = Write { token: derived(row.token), ..becomes(Transition::Complete(completion))? };
         let end =
-            if is_free { release(id, Some(&row)) } else { becomes(Transition::Interrupt { fence, status: None })? };
+            if is_free { release(id, Some(&row)) } else { becomes(Transition::Interrupt { fence, status: None, lost: None })? };
         let settling = Settling { id, claimed: row.token, completed: completed.token, end, is_free, shelf };
         Some((completed, settling))
     }
@@ -116,7 +116,7 @@ impl<B: Backend> Settling<B> {
                 Ok(Stands { row: Some(row), .. }) if row.token == *claimed => {}
                 Ok(_) => break Settled::RolledBack { is_free: false },
                 Err(NotPut::Gone) => break Settled::Gone,
-                Err(NotPut::Away(_) | NotPut::Never(_) | NotPut::Late) => {}
+                Err(NotPut::Away(_) | NotPut::Never(_) | NotPut::Late | NotPut::InDoubt) => {}
             }
             sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
         };

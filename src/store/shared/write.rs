@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::backend::{Backend, Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
 use super::rows;
 use super::state::Shelf;
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Draft, Expiry, Record, State};
 
@@ -78,5 +79,23 @@ pub(super) fn release(id: RecordId, row: Option<&Row>) -> Write {
         since: Stamp::Now,
         expires: NewExpiry::In(GRACE),
         state: Bytes::new(),
+    }
+}
+
+/// The write that leaves a row as it is, under another token: what expects the row as it was is not done any more.
+pub(super) fn as_it_stands(row: &Row, now: Timestamp) -> Write {
+    let left = |until: Timestamp| Duration::from_millis(until.as_millis().saturating_sub(now.as_millis()));
+    Write {
+        id: row.id,
+        expect: Expect::Token(row.token),
+        token: super::random_token(),
+        fence: NewFence::Keep,
+        kind: row.kind,
+        session: row.session,
+        until: row.until.map(left),
+        began: Stamp::Keep,
+        since: Stamp::Keep,
+        expires: NewExpiry::Keep,
+        state: row.state.clone(),
     }
 }

@@ -6,7 +6,7 @@ use axum::routing::post as route;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight};
 
-use crate::common::lab::{Gate, Lab, gated, no_run_is_left, post, settle};
+use crate::common::lab::{Gate, Lab, effect, gated, post, settle};
 use crate::common::time::HOUR;
 
 // … with `fail_open` and no slot or remembered outcome for the key: runs unprotected, counted, logged.
@@ -21,12 +21,26 @@ async fn fail_open_runs_unprotected_while_the_store_is_away() {
     let store = TestStore::new();
     let (lab, layer) = open(&store);
     store.crash();
-    for run in ["effect 1", "effect 2"] {
+    for is_replay in [false, true] {
         let answer = lab.post("k", "a").await;
-        assert_eq!((answer.text(), answer.is_replay()), (run, false), "a retry is a second effect, as documented");
+        assert_eq!((answer.text(), answer.is_replay()), ("effect 1", is_replay), "this process remembers it");
     }
     let counts = layer.counts();
-    assert_eq!((counts.unprotected, counts.runs, counts.unrecorded, counts.live), (2, 2, 0, 0));
+    assert_eq!((counts.unprotected, counts.runs, counts.unrecorded, counts.live), (1, 1, 0, 0));
+    let restarted = lab.behind(IdempotencyLayer::new(store.reopen()), effect);
+    assert_eq!(restarted.post("k", "a").await.text(), "effect 2", "a retry is a second effect, as documented");
+}
+
+// A seeded fault: what ran unprotected is not recorded.
+#[tokio::test(start_paused = true)]
+async fn what_fail_open_has_run_is_recorded_once_the_store_works_again() {
+    let store = TestStore::new();
+    let (lab, layer) = open(&store);
+    (0..3).for_each(|_| store.fail_next(StoreCall::Claim));
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    assert!(layer.drain(HOUR).await.is_complete());
+    let replay = lab.behind(IdempotencyLayer::new(store.reopen()), effect).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), lab.effects()), ("effect 1", true, 1));
 }
 
 #[tokio::test]
@@ -41,18 +55,17 @@ async fn a_handler_can_ask_whether_its_run_is_protected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_open_runs_unprotected_when_the_claim_times_out_and_the_late_claim_is_refused_from_then_on() {
+async fn fail_open_runs_unprotected_when_the_claim_times_out_and_records_the_outcome_under_the_late_claim() {
     let store = TestStore::new();
     let (lab, layer) = open(&store);
     let stall = store.hold_answers(StoreCall::Claim);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    // Its claim is still on its way, so that the run has its slot: nothing runs beside it.
-    lab.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+    assert!(lab.post("k", "a").await.is_replay(), "its claim is still on its way; this process remembers it");
     stall.release();
-    no_run_is_left(&layer).await;
-    assert_eq!(layer.interrupted(9).await.unwrap().len(), 1, "operators see that it ran under no claim of its own");
-    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
-    assert_eq!((lab.effects(), layer.counts().unprotected), (1, 1));
+    assert!(layer.drain(HOUR).await.is_complete());
+    let replay = lab.behind(IdempotencyLayer::new(store.reopen()), effect).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), lab.effects()), ("effect 1", true, 1));
+    assert_eq!(layer.counts().unprotected, 1);
 }
 
 // A seeded fault: the claim of which nobody learned is taken for one under which nothing ran.
@@ -63,8 +76,10 @@ async fn a_run_that_fail_open_let_go_ahead_under_a_claim_of_which_nobody_learned
     store.lose_answer(StoreCall::Claim);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert_eq!(layer.counts().unprotected, 1);
-    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
-    assert_eq!(lab.effects(), 1, "the claim is that of a handler that ran");
+    assert!(layer.drain(HOUR).await.is_complete());
+    let replay = lab.behind(IdempotencyLayer::new(store.reopen()), effect).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay()), ("effect 1", true), "the claim is that of a handler that ran");
+    assert_eq!(lab.effects(), 1);
 }
 
 #[tokio::test]

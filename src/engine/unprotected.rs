@@ -1,0 +1,128 @@
+//! A run that `fail_open` lets go ahead while the store is away, and how its end is recorded all the same.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::claim::{Acquired, hold};
+use super::context::RunContext;
+use super::engine::{Engine, Presented, STORE_TIMEOUT};
+use super::run::{Run, Work};
+use super::settle::{Later, backoff, may_recover};
+use super::verdict::Verdict;
+use crate::record::{Applied, Hold, Owner, Record, Reply, State, Transition};
+use crate::slots::{End, Ended, Refusal};
+use crate::store::{Store, StoreError};
+
+impl<St: Store> Run<St> {
+    /// Runs without the store, as `fail_open` allows, and records how it ended: under the claim that is under way, if
+    /// the store grants it, else under one that is made when the store is back. Duplicates that come meanwhile share
+    /// the outcome.
+    pub(super) async fn unprotected<W: Work<T>, T: Send>(
+        self: Box<Self>,
+        work: W,
+        reply: oneshot::Sender<Verdict<T>>,
+        claiming: impl Future<Output = Result<Acquired, Refusal>> + Send,
+    ) {
+        self.engine.count(|tally| &tally.unprotected);
+        tracing::warn!(
+            target: "tower_idempotency", record_id = self.presented.id.short(),
+            "the store is away and fail_open is set: the handler runs unprotected"
+        );
+        let (context, over) = RunContext::unprotected(self.presented.id);
+        // Nobody can take over what has no claim.
+        let (end, verdict) = self.work(work, context, None).await;
+        drop(over);
+        self.says(&verdict);
+        let end = self.engine.judged(&self.presented, end);
+        let slots = self.engine.store.slots();
+        if matches!(end, End::Released) || !slots.remembered.has_plenty_of_room() {
+            let _ = reply.send(verdict);
+            return self.unremembered(end, claiming).await;
+        }
+        let Self { engine, slot, presented, .. } = *self;
+        let (later, _) = engine.remember(slot, Ended::new(presented.fingerprint, end.clone()));
+        let _ = reply.send(verdict);
+        let granted = match claiming.await {
+            Ok(Acquired::Run(hold, _)) => Some(hold),
+            Ok(Acquired::Found(_)) => return engine.outdone(&presented, &later),
+            Err(_) => None,
+        };
+        engine.record_unprotected(&presented, &end, granted, later).await;
+    }
+
+    /// Ends a run that leaves nothing to be remembered, or has no room for it. If its claim is granted late, that is
+    /// settled.
+    async fn unremembered(self: Box<Self>, end: End, claiming: impl Future<Output = Result<Acquired, Refusal>> + Send) {
+        match (claiming.await, &end) {
+            (Ok(Acquired::Run(hold, rerun)), End::Released) => self.give_back(&hold, rerun).await,
+            (Ok(Acquired::Run(hold, _)), _) => {
+                let transition = self.engine.ending(&self.presented, &hold, &end);
+                // If the store does not take it, the run is interrupted, as far as others know.
+                let _ = self.engine.tell(hold.id, transition).await;
+                self.end(end);
+            }
+            (Ok(Acquired::Found(_)) | Err(_), _) => self.end(end),
+        }
+    }
+}
+
+impl<St: Store> Engine<St> {
+    /// Records how a run ended that had no claim, or was `granted` one late. Tries again until the store has taken it,
+    /// or the end is about to be forgotten.
+    async fn record_unprotected(&self, presented: &Presented, end: &End, granted: Option<Hold>, later: Later) {
+        let hold = match granted {
+            Some(hold) => hold,
+            None => match self.claim_late(presented).await {
+                Some(Ok(hold)) => hold,
+                Some(Err(_)) => return self.outdone(presented, &later),
+                None => return,
+            },
+        };
+        let transition = self.ending(presented, &hold, end);
+        match self.tell(presented.id, transition.clone()).await {
+            Ok(Applied { reply: Reply::Taken, .. }) => self.forget(&later),
+            Ok(Applied { reply: Reply::Refused, .. }) => self.outdone(presented, &later),
+            Err(error) => self.tell_later(transition, error, later).await,
+        }
+    }
+
+    /// Claims an operation that has run already. Returns the record that is there if it is another's, and `None` if the
+    /// store does not answer.
+    async fn claim_late(&self, presented: &Presented) -> Option<Result<Hold, Box<Record>>> {
+        let began = Instant::now();
+        let at_most = self.policy.retention.saturating_sub(STORE_TIMEOUT);
+        for pause in std::iter::once(Duration::ZERO).chain(backoff(Duration::from_millis(200))) {
+            if !may_recover(&*self.store) || began.elapsed().saturating_add(pause) >= at_most {
+                return None;
+            }
+            tokio::time::sleep(pause).await;
+            let claim = Transition::Claim(self.wish(presented, Instant::now() + STORE_TIMEOUT));
+            let claimed: Result<Applied, StoreError> = self.store.apply(presented.id, claim).await;
+            match claimed {
+                Ok(Applied { reply, record: Some(record) }) => {
+                    // This process remembers the operation, so that no other run of it is there: the claim that seemed
+                    // to have failed was made.
+                    let is_own = matches!(record.state, State::Running { .. }) && record.owner == Owner::Here;
+                    let is_held = reply == Reply::Taken || is_own;
+                    return Some(if is_held { Ok(hold(presented, &record)) } else { Err(Box::new(record)) });
+                }
+                // Its record has expired meanwhile, or the store is still away.
+                Ok(Applied { record: None, .. }) | Err(_) => {}
+            }
+        }
+        None
+    }
+
+    /// The store has another record of the operation, which counts. What the unprotected run has done comes on top.
+    fn outdone(&self, presented: &Presented, later: &Later) {
+        tracing::error!(
+            target: "tower_idempotency", record_id = presented.id.short(),
+            "an operation that ran unprotected was claimed elsewhere meanwhile, and may have taken effect twice; the \
+             outcome of the unprotected run is not recorded"
+        );
+        self.forget(later);
+    }
+}

@@ -1,0 +1,69 @@
+//! Puts back the outcomes that a failover has lost and this process knows.
+//!
+//! A completed record neither changes nor goes before it expires. So where it is missing in a server that took the
+//! place of another one, it was lost. Where another one stands, the operation has run again, and the outcome is
+//! disputed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use futures_util::StreamExt as _;
+
+use super::backend::Backend;
+use super::state::Shelf;
+use crate::key::RecordId;
+use crate::record::{Applied, Completion, Hold, Record, Reply, Settlement, State, Transition};
+use crate::store::StoreError;
+
+/// How many records are looked at at a time.
+const AT_A_TIME: usize = 16;
+/// The first pause before a record is looked at again, where the database did not answer, and how often it is.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const TRIES: usize = 10;
+
+impl<B: Backend> Shelf<B> {
+    /// Puts back what is missing each time that another server answers.
+    pub(super) async fn keep_restoring(self: Arc<Self>) {
+        loop {
+            self.reach.replaced.notified().await;
+            let known = futures_util::stream::iter(self.cache.all());
+            known.for_each_concurrent(AT_A_TIME, |(id, record)| self.restore(id, record)).await;
+        }
+    }
+
+    /// Completes the operation once more, as its run did.
+    async fn restore(&self, id: RecordId, record: Arc<Record>) {
+        let complete = || async {
+            let Some(completion) = self.completion(id, &record) else { return Ok(()) };
+            let Applied { reply, record } = self.step(id, Transition::Complete(completion)).await?;
+            if reply == Reply::Refused && record.is_some_and(|record| !is_done(&record.state)) {
+                // How that ends counts.
+                self.cache.remove(&id);
+            }
+            Ok(())
+        };
+        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(TRIES);
+        let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
+        // What is not put back now may be at the next change of the server.
+        let _ = complete.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
+    }
+
+    /// How the run ended of which this is the record; `None` if it has expired.
+    fn completion(&self, id: RecordId, record: &Record) -> Option<Completion> {
+        let Record { fence, attempt, fingerprint, expires, .. } = *record;
+        let now = self.reach.session.now();
+        let left = expires?.as_millis().checked_sub(now.as_millis()).filter(|left| *left > 0)?;
+        let settlement = match &record.state {
+            State::Completed { outcome } => Settlement::Outcome(outcome.clone()),
+            State::Consumed { status } => Settlement::Consumed { status: *status },
+            State::Running { .. } | State::Interrupted { .. } => return None,
+        };
+        let hold = Hold { id, fence, attempt };
+        Some(Completion { hold, fingerprint, settlement, retention: Duration::from_millis(left) })
+    }
+}
+
+fn is_done(state: &State) -> bool {
+    matches!(state, State::Completed { .. } | State::Consumed { .. })
+}
