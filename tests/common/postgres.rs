@@ -155,6 +155,12 @@ impl Server {
         self.bury();
     }
 
+    /// Ends one of its processes at once. It ends the others then, and recovers, as after a crash.
+    pub fn kill_one(&self, process: u32) {
+        assert!(self.processes().contains(&process), "{process} is one of its processes");
+        signal("KILL", &[process]);
+    }
+
     /// Ends it in order.
     pub fn stop(&mut self) {
         signal("INT", &[self.pid()]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
+use tower_idempotency::store::postgres::PostgresBackend;
 use tower_idempotency::store::shared::{Backend as _, BackendError};
 
 use super::lab::{
@@ -71,6 +72,42 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     ask_for_no_standby(&client).await;
     let row = lab.put(write).await.unwrap();
     assert_eq!((row.token, row.fence, row.began), (found.token, found.fence, found.began));
+}
+
+// Seeded faults: a server is known by its start alone; a connection keeps what it was told when it was made.
+#[tokio::test]
+async fn a_server_that_has_recovered_from_the_death_of_one_of_its_processes_counts_as_another_one() {
+    let Some(server) = own_server("a server's process that is killed", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let another = lab.another().await;
+    let server_of = async |backend: &PostgresBackend| {
+        until("an answer", async || backend.get(&[]).await.is_ok()).await;
+        backend.get(&[]).await.unwrap().server
+    };
+    let first = server_of(&lab.backend).await;
+    assert_eq!(server_of(&another).await, first);
+    ask_for_a_standby(&lab.client, &lab.url).await;
+    let write = claim(id(1));
+    let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
+        until_waiting(&lab.client, "SyncRep").await;
+        let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let pid: i32 = lab.client.query_one(waiting, &[]).await.unwrap().get(0);
+        server.kill_one(pid.unsigned_abs());
+    });
+    assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
+    let second = server_of(&lab.backend).await;
+    assert_eq!(lab.get(id(1)).await.unwrap().token, write.token, "it is there now, and no standby has it");
+    assert_ne!(second, first);
+    assert_eq!(server_of(&another).await, second);
+    // Somebody resets the statistics: connections agree again.
+    let client = super::lab::client(&lab.url).await;
+    client.batch_execute("SELECT pg_stat_reset_shared('bgwriter')").await.unwrap();
+    let all = || futures_util::future::join_all((0..4).map(|_| lab.backend.get(&[])));
+    until("one server", async || {
+        let servers: Vec<_> = all().await.into_iter().map(|answer| answer.unwrap().server).collect();
+        servers.iter().all(|server| *server == servers[0])
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -50,8 +50,8 @@ impl Backend for PostgresBackend {
         let prepared = connection.prepared.as_ref().map(|prepared| &prepared.get);
         let query = &self.pool.connector().queries.get;
         let found = query.ask(&connection.client, prepared, &[&self.namespace, &bytes]).await;
-        let system = connection.system;
-        let mut found = answer(&connection.done(found)?, system)?;
+        let server = connection.server;
+        let mut found = answer(&connection.done(found)?, server)?;
         // Without ids there is a row with the time alone.
         found.rows.truncate(ids.len());
         Ok(found)
@@ -63,22 +63,22 @@ impl Backend for PostgresBackend {
         }
         let namespace = self.namespace.as_str();
         let queries = &self.pool.connector().queries;
-        let (columns, system) = if let [write] = writes {
+        let (columns, server) = if let [write] = writes {
             let parameters = Parameters::of(write)?;
             let connection = self.pool.take().await?;
             let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put_one);
             let asked = queries.put_one.ask(&connection.client, prepared, &parameters.alone(&namespace)).await;
-            let system = connection.system;
-            (connection.done(asked)?, system)
+            let server = connection.server;
+            (connection.done(asked)?, server)
         } else {
             let arrays = Arrays::of(writes)?;
             let connection = self.pool.take().await?;
             let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put);
             let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace)).await;
-            let system = connection.system;
-            (connection.done(asked)?, system)
+            let server = connection.server;
+            (connection.done(asked)?, server)
         };
-        let answer = answer(&columns, system)?;
+        let answer = answer(&columns, server)?;
         self.tell(writes, &answer.rows);
         Ok(answer)
     }
@@ -93,8 +93,8 @@ impl Backend for PostgresBackend {
         let connection = self.pool.take().await?;
         let query = &self.pool.connector().queries.list;
         let found = query.ask(&connection.client, None, &[&self.namespace, &Time(began), &id, &limit]).await;
-        let system = connection.system;
-        let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
+        let server = connection.server;
+        let Answer { now, server, rows } = answer(&connection.done(found)?, server)?;
         Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::{join, try_join3};
+use futures_util::future::{join3, try_join3};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -40,8 +40,9 @@ pub(super) enum Use {
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) prepared: Option<Prepared>,
-    /// The same for each connection to a server: which database cluster it is.
-    pub(super) system: u64,
+    /// Which database cluster it is, and since when it has not recovered from a crash: the same for each connection to
+    /// a server.
+    pub(super) server: u64,
     /// The server has said that it did not wait for its standbys, though it answered that it has committed.
     unconfirmed: Arc<AtomicBool>,
     task: JoinHandle<()>,
@@ -104,10 +105,11 @@ impl Connector {
                 (client, tokio::spawn(drive(connection, Arc::clone(&unconfirmed), notifications)))
             }
         };
-        let mut connection = Connection { client, prepared: None, system: 0, unconfirmed, task };
+        let mut connection = Connection { client, prepared: None, server: 0, unconfirmed, task };
         if what_for == Use::Calls {
-            let (system, prepared) = join(system(&connection.client), self.prepare(&connection.client)).await;
-            connection.system = system?;
+            let client = &connection.client;
+            let (system, recovery, prepared) = join3(system(client), recovery(client), self.prepare(client)).await;
+            connection.server = system? ^ recovery?.wrapping_mul(0x94d0_49bb_1331_11eb);
             connection.prepared = prepared?;
         }
         Ok(connection)
@@ -148,8 +150,21 @@ impl Connector {
 
 /// Which cluster this is; 0 where the role may not know.
 async fn system(client: &Client) -> Result<u64, Error> {
-    match client.query_typed_one("SELECT system_identifier FROM pg_catalog.pg_control_system()", &[]).await {
-        Ok(row) => Ok(row.try_get::<_, i64>(0)?.cast_unsigned()),
+    number(client, "SELECT system_identifier FROM pg_catalog.pg_control_system()").await
+}
+
+/// A number that is another one each time that the server has recovered from a crash. When one of its processes is
+/// killed, it ends all others and recovers, and shows commits that no standby has; its start time stays the same. But
+/// it begins its statistics anew. So it does if somebody resets them, which does no harm.
+async fn recovery(client: &Client) -> Result<u64, Error> {
+    let sql = "SELECT (extract(epoch FROM pg_catalog.pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::bigint";
+    number(client, sql).await
+}
+
+/// A number that the server knows; 0 where the role may not know.
+async fn number(client: &Client, sql: &str) -> Result<u64, Error> {
+    match client.query_typed_one(sql, &[]).await {
+        Ok(row) => Ok(row.try_get::<_, Option<i64>>(0)?.unwrap_or(0).cast_unsigned()),
         Err(error) if error.code().is_some_and(|code| code.code().starts_with("42")) => Ok(0),
         Err(error) => Err(error),
     }

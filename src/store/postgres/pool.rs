@@ -1,6 +1,6 @@
 //! The few connections that calls share. Each is one call's at a time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -14,9 +14,18 @@ use crate::store::shared::BackendError;
 pub(super) struct Pool {
     connector: Arc<Connector>,
     permits: Semaphore,
-    // The one that was used last is used first: those that aren't needed stay idle.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Idle>,
     wait: Duration,
+}
+
+/// Connections that no call has.
+#[derive(Default)]
+struct Idle {
+    /// The server of the connection that was made last. Those to another one are not kept: answers of one server say
+    /// the same of it.
+    server: u64,
+    // The one that was used last is used first: those that aren't needed stay idle.
+    connections: Vec<Connection>,
 }
 
 /// A connection that one call has. Dropped before [`done`](Self::done), it is closed: the next call would wait for the
@@ -29,7 +38,7 @@ pub(super) struct Taken<'a> {
 
 impl Pool {
     pub(super) fn new(connector: Arc<Connector>, connections: usize, wait: Duration) -> Self {
-        Self { connector, permits: Semaphore::new(connections), idle: Mutex::new(Vec::new()), wait }
+        Self { connector, permits: Semaphore::new(connections), idle: Mutex::default(), wait }
     }
 
     pub(super) fn connector(&self) -> &Connector {
@@ -42,21 +51,43 @@ impl Pool {
         let permit = timeout(self.wait, self.permits.acquire()).await;
         let permit = permit.map_err(|_| late("no connection became free"))?;
         let permit = permit.map_err(|_| nothing("the store is closed"))?;
-        let connection = match self.idle() {
+        let idle = self.idle().pop();
+        let connection = match idle {
             Some(connection) => connection,
-            None => timeout(self.wait, self.connector.connect(Use::Calls, None))
-                .await
-                .map_err(|_| late("the database did not answer to a new connection"))?
-                .map_err(|error| nothing(words(&error)))?,
+            None => {
+                let connected = timeout(self.wait, self.connector.connect(Use::Calls, None)).await;
+                let connected = connected.map_err(|_| late("the database did not answer to a new connection"))?;
+                let connection = connected.map_err(|error| nothing(words(&error)))?;
+                self.idle().is_of(connection.server);
+                connection
+            }
         };
         Ok(Taken { pool: self, connection, _permit: permit })
     }
 
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
     /// One that is free and not known to have ended.
-    fn idle(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|connection| !connection.client.is_closed());
-        idle.pop()
+    fn pop(&mut self) -> Option<Connection> {
+        self.connections.retain(|connection| !connection.client.is_closed());
+        self.connections.pop()
+    }
+
+    fn push(&mut self, connection: Connection) {
+        if connection.server == self.server {
+            self.connections.push(connection);
+        }
+    }
+
+    /// Takes note of the server to which a connection was made.
+    fn is_of(&mut self, server: u64) {
+        if std::mem::replace(&mut self.server, server) != server {
+            self.connections.clear();
+        }
     }
 }
 
@@ -77,7 +108,7 @@ impl Taken<'_> {
         }
         let sound = answer.as_ref().err().is_none_or(leaves_the_connection_sound);
         if sound {
-            pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            pool.idle().push(connection);
         }
         answer.map_err(|error| of_a_statement(&error))
     }

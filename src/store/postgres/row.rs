@@ -9,12 +9,12 @@ use crate::record::Fence;
 use crate::store::shared::{Answer, BackendError, Kind, Row, ServerId};
 
 /// What was read: every query for rows has the same columns, and at least one row, which has the time.
-pub(super) fn answer(columns: &[Columns], system: u64) -> Result<Answer<Vec<Option<Row>>>, Unreadable> {
+pub(super) fn answer(columns: &[Columns], server: u64) -> Result<Answer<Vec<Option<Row>>>, Unreadable> {
     let first = columns.first().ok_or(Unreadable::Empty)?;
     let Time(now) = first.try_get(0)?;
     let Micros(started) = first.try_get(1)?;
     // Two servers that were started in the same microsecond are of two clusters.
-    let server = ServerId(started.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ system);
+    let server = ServerId(started.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ server);
     let rows = columns.iter().map(row).collect::<Result<_, _>>()?;
     Ok(Answer { now, server, rows })
 }
