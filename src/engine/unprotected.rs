@@ -101,16 +101,13 @@ impl<St: Store> Engine<St> {
             tokio::time::sleep(pause).await;
             let claim = Transition::Claim(self.wish(presented, Instant::now() + STORE_TIMEOUT));
             let claimed: Result<Applied, StoreError> = self.store.apply(presented.id, claim).await;
-            match claimed {
-                Ok(Applied { reply, record: Some(record) }) => {
-                    // This process remembers the operation, so that no other run of it is there: the claim that seemed
-                    // to have failed was made.
-                    let is_own = matches!(record.state, State::Running { .. }) && record.owner == Owner::Here;
-                    let is_held = reply == Reply::Taken || is_own;
-                    return Some(if is_held { Ok(hold(presented, &record)) } else { Err(Box::new(record)) });
-                }
-                // Its record has expired meanwhile, or the store is still away.
-                Ok(Applied { record: None, .. }) | Err(_) => {}
+            // Otherwise its record has expired meanwhile, or the store is still away.
+            if let Ok(Applied { reply, record: Some(record) }) = claimed {
+                // This process remembers the operation, so that no other run of it is there: the claim that seemed to
+                // have failed was made.
+                let is_own = matches!(record.state, State::Running { .. }) && record.owner == Owner::Here;
+                let is_held = reply == Reply::Taken || is_own;
+                return Some(if is_held { Ok(hold(presented, &record)) } else { Err(Box::new(record)) });
             }
         }
         None

@@ -75,8 +75,11 @@ impl<B: Backend> Shared<B> {
             shelf.write(id, &draft, Some(&row), Some(&record))
         };
         let completed = Write { token: derived(row.token), ..becomes(Transition::Complete(completion))? };
-        let end =
-            if is_free { release(id, Some(&row)) } else { becomes(Transition::Interrupt { fence, status: None, lost: None })? };
+        let end = if is_free {
+            release(id, Some(&row))
+        } else {
+            becomes(Transition::Interrupt { fence, status: None, lost: None })?
+        };
         let settling = Settling { id, claimed: row.token, completed: completed.token, end, is_free, shelf };
         Some((completed, settling))
     }
