@@ -41,13 +41,12 @@
 mod account;
 mod admin;
 mod args;
-mod atomic;
 mod charges;
 mod connections;
-mod entry;
 mod errors;
 mod fields;
 mod health;
+mod json;
 mod ledger;
 mod names;
 mod reconcile;
