@@ -12,7 +12,7 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 pub enum ConnectError {
     /// The URL names no store. The operator is at fault.
     #[error(
-        "the store's URL can't be read; expected `sled:PATH`, `memory:` or `postgres://user:password@host:port/database`"
+        "the store's URL can't be read; expected `sled:PATH`, `memory:` or `postgres://user:password@host/database`"
     )]
     Url,
     /// The store is not in this build of the program. Its author is at fault.
@@ -31,11 +31,10 @@ impl AnyStore {
     /// Opens the store that `url` names, with that store's default settings. Call it within a tokio runtime, in which
     /// the store's tasks run then.
     ///
-    /// | URL | store | feature |
-    /// |---|---|---|
-    /// | `sled:PATH` | [`SledStore`](crate::SledStore) in the directory `PATH`, which is taken as it is: nothing in it is decoded | `sled` |
-    /// | `memory:` | a new [`MemoryStore`](crate::MemoryStore) | `memory` |
-    /// | `postgres://…`, `postgresql://…` | `PostgresStore` in the namespace `default`, with a lease of 30 seconds and without TLS | `postgres` |
+    /// - `sled:PATH`: [`SledStore`](crate::SledStore) in the directory `PATH`, which is not decoded. Feature `sled`.
+    /// - `memory:`: a new [`MemoryStore`](crate::MemoryStore). Feature `memory`.
+    /// - `postgres://…` or `postgresql://…`: `PostgresStore` in the namespace `default`, with a lease of 30 seconds and
+    ///   without TLS. Feature `postgres`.
     ///
     /// A PostgreSQL database must have the table: run `PostgresBackendBuilder::migrate()` once, or its `schema.sql`.
     /// One that is away is tried for 10 seconds. For other settings open the store yourself, and give it to

@@ -15,8 +15,8 @@ const SECRET: &str = "s3cr3t";
 /// Runs one operation. Says whether it was replayed.
 async fn is_replayed(store: &AnyStore) -> bool {
     let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from_static(b"done")) };
-    let run = Once::new(store.clone()).run(id(1), Fingerprint::of(b"message"), effect);
-    run.await.unwrap().replayed
+    let consumer = Once::new(store.clone());
+    consumer.run(id(1), Fingerprint::of(b"message"), effect).await.unwrap().replayed
 }
 
 #[tokio::test]

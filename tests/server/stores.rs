@@ -16,7 +16,8 @@ fn refusal(setup: &Setup, code: i32) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_not_understood_is_refused_and_its_password_is_not_repeated() {
     let directory = tempdir().unwrap();
-    for url in ["psotgres://u:s3cr3t@h/d", "postgres:u:s3cr3t@h/d", "redis://:s3cr3t@h", "sled:", "memory:x", "s3cr3t"]
+    for url in
+        ["psotgres://u:s3cr3t@h/d", "postgres:u:s3cr3t@h/d", "redis://:s3cr3t@h", "sled://x", "memory:x", "other"]
     {
         let said = refusal(&Setup::new(&directory).with(&format!("--store {url}")), 1);
         assert!(said.contains("give sled, sled:PATH, memory or postgres://"), "{said}");
