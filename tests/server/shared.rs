@@ -7,6 +7,7 @@ use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
 use super::postgres;
+use super::stores::refusal;
 use crate::common::process::{Call, Server, Setup, eventually, signal};
 use crate::common::skipped;
 
@@ -57,7 +58,7 @@ async fn a_retry_on_the_other_server_is_answered_the_same_and_nothing_is_charged
         assert!(!answer.is_replay());
         assert_eq!(charges([&servers[0], &servers[1]]).await, first + 1, "in both ledgers");
         // Another request with the same key is refused there, too.
-        let other = servers[second].send(&Call::charge(&format!("retry-{first}"), "tok_declined")).await;
+        let other = servers[second].send(&Call::charge(&format!("retry-{first}"), "tok_chargeDeclined")).await;
         assert_eq!(other.refusal(), (422, "key-reused".to_owned()));
         assert_eq!(servers[second].get("/healthz").await.json()["status"], "ok");
     }
@@ -103,7 +104,9 @@ async fn trap_67_a_server_that_starts_leaves_the_charge_alone_that_another_is_ma
 async fn under_reconcile_a_ledger_answers_for_what_is_in_it_and_not_for_what_others_charged() {
     let Some(database) = shared_database("reconcile with several ledgers") else { return };
     let directory = tempdir().unwrap();
-    let [setup, other] = two(&directory, database, "--namespace reconcile --lease 10 --on-interrupted reconcile");
+    // Nobody waits: whoever waited for a run would be told of its end, and the ledger would not be asked.
+    let arguments = "--namespace reconcile --lease 10 --on-interrupted reconcile --on-in-flight reject";
+    let [setup, other] = two(&directory, database, arguments);
     let (mut one, other) = (setup.start(), other.start());
     let call = Call::charge("crash", "tok_crash");
     let mut connection = crate::common::process::Connection::http1(one.address).await.unwrap();
@@ -112,10 +115,8 @@ async fn under_reconcile_a_ledger_answers_for_what_is_in_it_and_not_for_what_oth
     // Once the lease is over. In this ledger nothing is found, which does not mean that nothing was charged.
     assert_eq!(other.send_until_settled(&call).await.refusal(), (409, "outcome-unknown".to_owned()));
     let one = setup.start();
-    // Who waits for another's question is told its answer, and asks when he comes again.
-    let found = until("the ledger's answer", async || Some(one.send(&call).await).filter(|found| found.status == 200));
-    let found = found.await;
-    assert!(found.is_replay());
+    let found = one.send_until_settled(&call).await;
+    assert_eq!((found.status.as_u16(), found.is_replay()), (200, true), "{}", found.text());
     assert_eq!(found.json()["id"], one.charges().await[0]["id"]);
     let replay = other.send_until_settled(&call).await;
     assert_eq!((replay.is_replay(), &replay.body), (true, &found.body));
@@ -186,6 +187,6 @@ async fn no_password_is_logged() {
     eventually("the last line", || log.text().contains("stopped").then_some(())).await;
     assert!(log.text().contains("TRACE") && !log.text().contains("s3cr3t"));
     let wrong = Setup::new(&directory).with(&format!("--store {}", url.replace("postgres:s", "nobody:s")));
-    let said = String::from_utf8(wrong.command().output().unwrap().stderr).unwrap();
+    let said = refusal(&wrong, 1).await;
     assert!(said.contains("the database has refused") && !said.contains("s3cr3t"), "{said}");
 }

@@ -5,11 +5,12 @@ use tempfile::tempdir;
 use crate::common::process::{Call, Setup};
 
 /// What a server says that does not start.
-fn refusal(setup: &Setup, code: i32) -> String {
-    let ended = setup.command().output().unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(code), "{said}");
-    assert!(ended.stdout.is_empty() && !said.contains("panicked"), "{said}");
+pub(crate) async fn refusal(setup: &Setup, code: i32) -> String {
+    let launched = setup.launch();
+    let log = launched.log.clone();
+    let Err(why) = launched.listening().await else { panic!("it starts: {setup:?}") };
+    let said = log.whole().await;
+    assert!(why.contains(&format!("exit status: {code}")) && !said.contains("panicked"), "{why}, {said}");
     said
 }
 
@@ -19,7 +20,7 @@ async fn a_store_that_is_not_understood_is_refused_and_its_password_is_not_repea
     for url in
         ["psotgres://u:s3cr3t@h/d", "postgres:u:s3cr3t@h/d", "redis://:s3cr3t@h", "sled://x", "memory:x", "other"]
     {
-        let said = refusal(&Setup::new(&directory).with(&format!("--store {url}")), 1);
+        let said = refusal(&Setup::new(&directory).with(&format!("--store {url}")), 1).await;
         assert!(said.contains("give sled, sled:PATH, memory or postgres://"), "{said}");
         assert!(!said.contains("s3cr3t"), "{said}");
     }
@@ -29,15 +30,16 @@ async fn a_store_that_is_not_understood_is_refused_and_its_password_is_not_repea
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_and_a_namespace_are_for_a_store_that_servers_share() {
     let directory = tempdir().unwrap();
-    for store in ["sled", "sled:elsewhere", "memory", "memory:"] {
+    let elsewhere = format!("sled:{}", directory.path().join("elsewhere").display());
+    for store in ["sled", &elsewhere, "memory", "memory:"] {
         for option in ["--lease 30", "--namespace other"] {
-            let said = refusal(&Setup::new(&directory).with(&format!("--store {store} {option}")), 1);
+            let said = refusal(&Setup::new(&directory).with(&format!("--store {store} {option}")), 1).await;
             let (name, _) = option.split_once(' ').unwrap();
             assert!(said.contains(&format!("{name} is for a store that servers share")), "{said}");
         }
     }
     for lease in ["0", "-1", "1.5", "86401"] {
-        assert!(refusal(&Setup::new(&directory).with(&format!("--lease={lease}")), 2).contains("--lease"));
+        assert!(refusal(&Setup::new(&directory).with(&format!("--lease={lease}")), 2).await.contains("--lease"));
     }
     assert!(!directory.path().join("data").exists(), "nothing was opened");
 }
@@ -45,8 +47,9 @@ async fn a_lease_and_a_namespace_are_for_a_store_that_servers_share() {
 #[tokio::test(flavor = "multi_thread")]
 async fn atomic_needs_charges_and_records_in_one_database() {
     let directory = tempdir().unwrap();
-    for store in ["memory", "sled:elsewhere", "postgres://u:s3cr3t@h/d"] {
-        let said = refusal(&Setup::new(&directory).with(&format!("--atomic --store {store}")), 1);
+    let elsewhere = format!("sled:{}", directory.path().join("elsewhere").display());
+    for store in ["memory", &elsewhere, "postgres://u:s3cr3t@h/d"] {
+        let said = refusal(&Setup::new(&directory).with(&format!("--atomic --store {store}")), 1).await;
         assert!(said.contains("--atomic needs") && said.contains("--store sled") && !said.contains("s3cr3t"), "{said}");
     }
 }
@@ -55,7 +58,7 @@ async fn atomic_needs_charges_and_records_in_one_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_postgresql_says_which_feature_to_build_it_with() {
     let directory = tempdir().unwrap();
-    let said = refusal(&Setup::new(&directory).with("--store postgres://u:s3cr3t@h/d --lease 30"), 1);
+    let said = refusal(&Setup::new(&directory).with("--store postgres://u:s3cr3t@h/d --lease 30"), 1).await;
     assert!(said.contains("--features postgres") && !said.contains("s3cr3t"), "{said}");
 }
 
