@@ -1,33 +1,76 @@
 //! The store that was asked for, and the ledger beside it.
 
 use std::error::Error;
+use std::path::Path;
 
+use axum::Router;
 use tempfile::TempDir;
 use tower_idempotency::{AnyStore, MemoryStore, SledStore};
 
-use crate::args::{Args, StoreKind};
+use crate::args::{Args, Place};
 use crate::ledger::Ledger;
 
+type Failure = Box<dyn Error + Send + Sync>;
+
 pub(crate) struct Stores {
-    pub(crate) any: AnyStore,
+    pub(crate) records: AnyStore,
     pub(crate) ledger: Ledger,
+    /// Whose database the ledger is in. It may be that of the records.
+    pub(crate) database: AnyStore,
+    /// What operators are shown of this store alone.
+    pub(crate) admin: Router,
     // Goes with it.
     pub(crate) directory: Option<TempDir>,
 }
 
-pub(crate) fn open(args: &Args) -> Result<Stores, Box<dyn Error + Send + Sync>> {
-    match args.store {
-        StoreKind::Sled => {
-            let store = SledStore::open(&args.data)?;
-            let ledger = Ledger::open(store.clone(), args.atomic)?;
-            Ok(Stores { any: AnyStore::new(store), ledger, directory: None })
-        }
-        StoreKind::Memory if args.atomic => Err("--atomic needs --store sled".into()),
-        StoreKind::Memory => {
-            // Nothing outlives the process, the ledger neither.
-            let directory = tempfile::tempdir()?;
-            let ledger = Ledger::open(SledStore::open(directory.path())?, false)?;
-            Ok(Stores { any: AnyStore::new(MemoryStore::new()), ledger, directory: Some(directory) })
+pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
+    for (option, is_given) in [("--lease", args.lease.is_some()), ("--namespace", args.namespace.is_some())] {
+        if is_given && !args.store.is_shared() {
+            return Err(format!("{option} is for a store that servers share: --store postgres://…").into());
         }
     }
+    let place = match &args.store {
+        Place::SledAt(path) if *path == args.data => &Place::Sled,
+        place => place,
+    };
+    if args.atomic && !matches!(place, Place::Sled) {
+        return Err("--atomic needs charges and records in one database: --store sled".into());
+    }
+    match place {
+        Place::Sled => {
+            let store = SledStore::open(&args.data)?;
+            let (ledger, records) = (Ledger::open(store.clone(), args.atomic)?, AnyStore::new(store));
+            let database = records.clone();
+            Ok(Stores { records, ledger, database, admin: Router::new(), directory: None })
+        }
+        Place::SledAt(path) => apart(AnyStore::new(SledStore::open(path)?), &args.data),
+        Place::Memory => {
+            // Nothing outlives the process, the ledger neither.
+            let directory = tempfile::tempdir()?;
+            let stores = apart(AnyStore::new(MemoryStore::new()), directory.path())?;
+            Ok(Stores { directory: Some(directory), ..stores })
+        }
+        Place::Postgres(url) => postgres(url, args).await,
+        Place::Unknown => Err("--store is not understood; give sled, sled:PATH, memory or postgres://…".into()),
+    }
+}
+
+/// These records, and a ledger elsewhere.
+fn apart(records: AnyStore, ledger: &Path) -> Result<Stores, Failure> {
+    let database = SledStore::open(ledger)?;
+    let ledger = Ledger::open(database.clone(), false)?;
+    Ok(Stores { records, ledger, database: AnyStore::new(database), admin: Router::new(), directory: None })
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
+    let store = crate::shared::open(url, args).await?;
+    // The charges are this server's own: those of all servers can be counted.
+    let stores = apart(AnyStore::new(store.clone()), &args.data)?;
+    Ok(Stores { admin: crate::shared::admin(store), ..stores })
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_: &str, _: &Args) -> Result<Stores, Failure> {
+    Err("--store postgres://… needs the feature: cargo run --example payment_server --features postgres -- …".into())
 }

@@ -18,6 +18,7 @@ mod skipped;
 
 mod compare_and_set;
 mod complete_in;
+mod connect;
 mod contract;
 mod expiry;
 mod figures;
