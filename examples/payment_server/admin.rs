@@ -118,6 +118,6 @@ async fn resolve(
     }
 }
 
-fn store_error(error: StoreError) -> ApiError {
+pub(crate) fn store_error(error: StoreError) -> ApiError {
     ApiError::api(StatusCode::SERVICE_UNAVAILABLE, crate::chain(&error))
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,17 +9,27 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 /// A payment server whose charges can be retried safely.
-#[derive(Debug, Parser)]
+// It has no `Debug`: a URL may hold a password.
+#[derive(Parser)]
 pub(crate) struct Args {
     /// Where to listen; port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:4242")]
     pub(crate) listen: SocketAddr,
-    /// The directory of charges and idempotency records.
+    /// The directory of this server's charges, and with `--store sled` of its idempotency records.
     #[arg(long, default_value = "./payment-data")]
     pub(crate) data: PathBuf,
-    /// `memory` forgets everything, charges included, when the server ends.
-    #[arg(long, value_enum, default_value = "sled")]
-    pub(crate) store: StoreKind,
+    /// Where idempotency records are: `sled`, `sled:PATH`, `memory` or `postgres://USER@HOST/DATABASE`.
+    ///
+    /// Servers share a PostgreSQL database; it needs the feature `postgres`. `memory` forgets everything, charges
+    /// included, when the server ends.
+    #[arg(long, value_name = "URL", default_value = "sled")]
+    pub(crate) store: Place,
+    /// How long this server counts as alive for those that share its database, if it is not heard of. Default: 30.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) lease: Option<u64>,
+    /// The servers of one namespace share their keys; others in the same database don't. Default: `payments`.
+    #[arg(long)]
+    pub(crate) namespace: Option<String>,
     /// What a retry gets when the run before it was interrupted. Default: `refuse`; with `--atomic`, `rerun`.
     #[arg(long, value_enum)]
     pub(crate) on_interrupted: Option<Interrupted>,
@@ -33,10 +44,37 @@ pub(crate) struct Args {
     pub(crate) on_in_flight: InFlight,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum StoreKind {
+/// Where records are.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// Beside the charges.
     Sled,
+    SledAt(PathBuf),
     Memory,
+    Postgres(String),
+    /// Not understood. It is refused where nobody repeats it: it may be a URL with a password.
+    Unknown,
+}
+
+impl Place {
+    /// Whether several servers may have their records there.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+}
+
+impl FromStr for Place {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text.split_once(':') {
+            None if text == "sled" => Self::Sled,
+            None | Some((_, "")) if text.trim_end_matches(':') == "memory" => Self::Memory,
+            Some(("sled", path)) if !path.is_empty() => Self::SledAt(path.into()),
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Self::Postgres(text.to_owned()),
+            _ => Self::Unknown,
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -15,6 +15,10 @@ pub(crate) async fn get(State(store): State<AnyStore>) -> (StatusCode, Json<Valu
         Health::Poisoned { reason } => {
             (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "poisoned", "reason": reason }))
         }
+        Health::Away { since, reason } => {
+            let health = json!({ "status": "away", "seconds": since.as_secs(), "reason": reason });
+            (StatusCode::SERVICE_UNAVAILABLE, health)
+        }
         other => (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": format!("{other:?}").to_lowercase() })),
     };
     (status, Json(health))

@@ -55,6 +55,8 @@ mod refunds;
 mod rejections;
 mod routes;
 mod server;
+#[cfg(feature = "postgres")]
+mod shared;
 mod sources;
 mod stop;
 mod stores;

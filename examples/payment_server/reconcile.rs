@@ -14,14 +14,17 @@ use crate::entry::Intent;
 use crate::ledger::{Ledger, LedgerError};
 use crate::refunds::Answer;
 
-pub(crate) fn reconciler(ledger: Arc<Ledger>) -> Reconciler<Response> {
+/// `is_one_of_many`: other servers have the same records, and ledgers of their own.
+pub(crate) fn reconciler(ledger: Arc<Ledger>, is_one_of_many: bool) -> Reconciler<Response> {
     Reconciler::new(move |run| {
         let ledger = Arc::clone(&ledger);
         async move {
-            // The ledger is on this disk: what is not in it did not take place, and whoever was about to write it is
-            // gone.
             match tokio::task::spawn_blocking(move || look_up(&ledger, &run)).await {
                 Ok(Ok(Some(answer))) => Reconciled::Outcome(answer.map(Body::from)),
+                // It may be in the ledger of the server that ran it.
+                Ok(Ok(None)) if is_one_of_many => Reconciled::Unknown,
+                // The ledger is on this disk: what is not in it did not take place, and whoever was about to write it
+                // is gone.
                 Ok(Ok(None)) => Reconciled::RunAgain,
                 Err(_) => Reconciled::Unknown,
                 Ok(Err(error)) => {

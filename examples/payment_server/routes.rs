@@ -32,14 +32,17 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
     match args.on_interrupted.unwrap_or(default) {
         Interrupted::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
         Interrupted::Rerun => layer.on_interrupted(OnInterrupted::Rerun),
-        Interrupted::Reconcile => layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger))),
+        Interrupted::Reconcile => {
+            layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger), args.store.is_shared()))
+        }
     }
 }
 
 /// The longest time in which nothing of a request's body comes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>) -> Router {
+/// `beside` is what operators are shown of the store beside what each store has.
+pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>, beside: Router) -> Router {
     let payments = Router::new()
         .route("/v1/charges", post(charges::create).get(charges::list))
         .route("/v1/charges/{id}", get(charges::get))
@@ -52,8 +55,9 @@ pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>) -> Ro
         .route("/admin/interrupted/forget", post(admin::forget_all))
         .route("/admin/interrupted/{id}/forget", post(admin::forget))
         .route("/admin/interrupted/{id}/answer", post(admin::answer))
-        .layer(middleware::from_fn(admin::only_this_machine))
-        .with_state(layer.clone());
+        .with_state(layer.clone())
+        .merge(beside)
+        .layer(middleware::from_fn(admin::only_this_machine));
     let health = Router::new().route("/healthz", get(health::get)).with_state(layer.store().clone());
     let routes = payments.merge(admin).merge(health).fallback(|| async { ApiError::not_found() });
     // The layer has a timeout for bodies that it reads; this is for those without a key.

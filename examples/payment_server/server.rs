@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tower_idempotency::engine::{Drained, Reconciliation};
+use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, IdempotencyLayer};
 
 use crate::args::Args;
@@ -23,11 +24,11 @@ type Failure = Box<dyn Error + Send + Sync>;
 const DEADLINE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let Stores { any, ledger, directory } = stores::open(&args)?;
-    let (store, ledger) = (ledger.store.clone(), Arc::new(ledger));
-    let layer = routes::layer(any, &ledger, &args);
+    let Stores { any, ledger, admin, directory } = stores::open(&args).await?;
+    let (database, ledger) = (ledger.store.clone(), Arc::new(ledger));
+    let layer = routes::layer(any.clone(), &ledger, &args);
     report(&layer).await;
-    let app = routes::app(&layer, ledger);
+    let app = routes::app(&layer, ledger, admin);
 
     let stop = Stop::listen()?;
     let listener = TcpListener::bind(args.listen).await?;
@@ -53,9 +54,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
     // Its reconciler holds the ledger's trees, and closing waits for all that was lent.
     drop(layer);
-    if let Err(error) = store.close().await {
-        // What was answered is durable all the same.
-        tracing::warn!("{}", crate::chain(&error));
+    // Where the two are one, the second has nothing to do.
+    for closed in [any.close().await, database.close().await] {
+        if let Err(error) = closed {
+            // What was answered is durable all the same.
+            tracing::warn!("{}", crate::chain(&error));
+        }
     }
     drop(directory);
     tracing::info!("stopped");

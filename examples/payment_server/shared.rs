@@ -1,0 +1,49 @@
+//! `--store postgres://…`: records in a database that several servers share. (Feature `postgres`.)
+
+use std::error::Error;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore};
+
+use crate::admin::{LISTED, store_error};
+use crate::args::Args;
+use crate::errors::ApiError;
+
+const NAMESPACE: &str = "payments";
+const LEASE: Duration = Duration::from_secs(30);
+/// How long the database may take to answer. With a short lease it is less, so that the lease can be renewed in time.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) async fn open(url: &str, args: &Args) -> Result<PostgresStore, Box<dyn Error + Send + Sync>> {
+    let lease = args.lease.map_or(LEASE, Duration::from_secs);
+    let patience = PATIENCE.min(lease / 6);
+    let namespace = args.namespace.as_deref().unwrap_or(NAMESPACE);
+    let database = PostgresBackend::from_url(url)?.namespace(namespace)?.statement_timeout(patience * 3 / 4);
+    // Several servers may do so at once.
+    database.migrate().await?;
+    let store = PostgresStore::builder().lease(lease).call_timeout(patience);
+    Ok(store.open(database.open().await?).await?)
+}
+
+/// What this store has to show beside what each store has.
+pub(crate) fn admin(store: PostgresStore) -> Router {
+    Router::new().route("/admin/disputed", get(disputed)).with_state(store)
+}
+
+/// `GET /admin/disputed`: outcomes that came after their operation was taken over or settled. Each may be a second
+/// charge.
+async fn disputed(State(store): State<PostgresStore>) -> Result<Json<Value>, ApiError> {
+    let disputed = store.disputed(LISTED).await.map_err(store_error)?;
+    let lines = disputed.iter().map(|outcome| {
+        json!({
+            "id": outcome.id.to_string(),
+            "fence": outcome.fence.0.to_string(),
+            "since": outcome.since.as_millis() / 1_000,
+        })
+    });
+    Ok(Json(json!({ "data": lines.collect::<Vec<_>>() })))
+}
