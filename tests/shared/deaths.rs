@@ -68,6 +68,25 @@ async fn under_rerun_the_run_of_a_dead_process_is_taken_over_and_its_late_outcom
     assert_eq!(cut.effects.count(), 2);
 }
 
+// A seeded fault: who waits when the lease ends is told what the record says, whatever the policy.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_run_of_a_dead_process_is_told_to_come_again_if_it_runs_again_or_is_asked_about() {
+    for runs_again in [true, false] {
+        let cut = cut(OnInterrupted::Refuse).await;
+        let layer = IdempotencyLayer::new(cut.other.clone()).on_in_flight(OnInFlight::Wait(LEASE * 3));
+        let asks = Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) });
+        let layer = if runs_again { layer.on_interrupted(OnInterrupted::Rerun) } else { layer.reconcile_with(asks) };
+        let elsewhere = Lab::counting(layer);
+        elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+        let expected = if runs_again { "effect 1" } else { "found" };
+        assert_eq!(elsewhere.post("k", "a").await.text(), expected);
+        assert_eq!(elsewhere.effects(), usize::from(runs_again));
+    }
+    let cut = cut(OnInterrupted::Refuse).await;
+    let refuses = IdempotencyLayer::new(cut.other.clone()).on_in_flight(OnInFlight::Wait(LEASE * 3));
+    Lab::counting(refuses).post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_late_outcome_of_a_run_that_was_thought_dead_is_recorded_if_nobody_took_it_over() {
     let cut = cut(OnInterrupted::Refuse).await;
