@@ -67,8 +67,9 @@ impl Server {
         Ok(server)
     }
 
-    /// A standby of `primary`, which streams from it. It takes no writes until it is [promoted](Self::promote).
-    pub fn standby_of(primary: &Self) -> Result<Self, String> {
+    /// A standby of the server at `primary`, which streams from there. It takes no writes until it is
+    /// [promoted](Self::promote).
+    pub fn standby_of(primary: SocketAddr) -> Result<Self, String> {
         let mut server = Self::prepared(&[])?;
         server.copy(primary);
         server.launch_anywhere();
@@ -107,9 +108,9 @@ impl Server {
     }
 
     /// Takes the data of `primary`, which goes on, and becomes its standby at the next start.
-    fn copy(&self, primary: &Self) {
+    fn copy(&self, primary: SocketAddr) {
         let mut copy = self.program("pg_basebackup");
-        copy.args(["-h", &primary.address.to_string(), "-p", &primary.port.to_string(), "-U", "postgres"]);
+        copy.args(["-h", &primary.ip().to_string(), "-p", &primary.port().to_string(), "-U", "postgres"]);
         run(copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-D"]).arg(self.data()));
     }
 
@@ -209,8 +210,9 @@ impl Server {
         run(self.program("pg_ctl").arg("promote").arg("-D").arg(self.data()));
     }
 
-    /// Throws its data away after [`kill`](Self::kill), and makes it a standby of `primary`, where it was before.
-    pub fn become_standby_of(&mut self, primary: &Self) {
+    /// Throws its data away after [`kill`](Self::kill), and makes it a standby of the server at `primary`. It listens
+    /// where it did.
+    pub fn become_standby_of(&mut self, primary: SocketAddr) {
         fs::remove_dir_all(self.data()).expect("it is there");
         self.copy(primary);
         self.start_again();

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
 use crate::client::{Clients, charge};
-use crate::database::{Fault, Server, broken_database, database};
+use crate::database::{Server, database};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
 use crate::harness::history::{History, Policy, Told};
@@ -19,6 +19,7 @@ use crate::wire::Wire;
 const SLOW: &str = "tok_slow";
 /// How many charges are under way on each server when the database goes.
 const UNDER_WAY: usize = 4;
+const LEAST_LEASE: Duration = Duration::from_secs(12);
 
 /// Servers of one policy, with charges under way.
 struct Scene {
@@ -33,7 +34,8 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(database: &Server, policy: &'static str, lease: usize) -> Self {
+    async fn start(database: &Server, policy: &'static str, lease: Duration) -> Self {
+        let lease = lease.as_secs();
         let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
         let arguments = |number: usize| {
             let url = wires[number].url();
@@ -71,7 +73,9 @@ impl Scene {
             self.wires[0].open();
         };
         tokio::join!(join_all(asked), late);
-        recover(&self.clients, "back").await;
+        for name in ["away", "still-away"] {
+            recover(&self.clients, name).await;
+        }
     }
 
     async fn end(self, report: &mut Report) {
@@ -89,9 +93,9 @@ impl Scene {
     }
 }
 
-async fn away(database: &mut Server, seconds: usize) -> Report {
-    let time = Duration::from_secs(seconds as u64);
-    let lease = (seconds / 2).max(12);
+/// `later`: how much later than the others server 0 comes back, as a part of its lease.
+async fn away(database: &mut Server, time: Duration, later: f64) -> Report {
+    let lease = (time / 2).max(LEAST_LEASE);
     let mut report = Report::default();
     let scenes = [Scene::start(database, "refuse", lease).await, Scene::start(database, "rerun", lease).await];
     let began = Instant::now();
@@ -107,26 +111,29 @@ async fn away(database: &mut Server, seconds: usize) -> Report {
         probe(&scene.clients, "still-away", &mut report).await;
     }
     database.start_again();
-    // Others trust what they read of its lease after a third of theirs.
-    let later = Duration::from_secs(lease as u64) / 12;
-    join_all(scenes.iter().map(|scene| scene.come_back(later))).await;
+    join_all(scenes.iter().map(|scene| scene.come_back(lease.mul_f64(later)))).await;
     for scene in scenes {
         scene.end(&mut report).await;
     }
-    report.figure(format!("away for {seconds} s with a lease of {lease} s"));
+    report.figure(format!("away for {time:?} with a lease of {lease:?}"));
     report
+}
+
+fn time() -> Duration {
+    Duration::from_secs(size("AWAY", 24).try_into().expect("it fits"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_for_twice_the_lease_costs_no_living_process_its_runs() {
     let name = "database away";
     let Some(mut database) = database(name, &[]).await else { return };
-    away(&mut database, size("AWAY", 24)).await.assert_kept(name);
+    // Others trust what they read of its lease after a third of theirs.
+    away(&mut database, time(), 1.0 / 12.0).await.assert_kept(name);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn control_where_sessions_are_renewed_in_vain_living_processes_are_taken_for_dead() {
-    let name = "database away, in which sessions are renewed in vain";
-    let Some(mut database) = broken_database(name, &[], Fault::NoRenewal).await else { return };
-    away(&mut database, 5).await.assert_seen(name);
+async fn control_where_a_server_is_away_for_longer_than_its_lease_when_the_database_is_back_its_runs_are_taken_over() {
+    let name = "database away, and a server for longer";
+    let Some(mut database) = database(name, &[]).await else { return };
+    away(&mut database, LEAST_LEASE, 1.5).await.assert_seen(name);
 }

@@ -83,8 +83,6 @@ pub(crate) enum Fault {
     NoCompare,
     /// The sessions of living processes look as if their leases were over.
     LeasesLookOver,
-    /// Sessions are renewed in vain.
-    NoRenewal,
     /// Commits are answered before they are durable.
     AnsweredEarly,
     /// A row that this release can't read counts as absent.
@@ -105,13 +103,6 @@ impl Fault {
             Self::LeasesLookOver => &[
                 ("s.until, r.until, r.began", "s.until - interval '1 day', r.until, r.began"),
                 ("SELECT s.until INTO lease", "SELECT s.until - interval '1 day' INTO lease"),
-            ],
-            Self::NoRenewal => &[
-                ("t + w.until * interval '1 ms'", "t + CASE WHEN w.kind = 6 THEN 1 ELSE w.until END * interval '1 ms'"),
-                (
-                    "t + until_in * interval '1 ms'",
-                    "t + CASE WHEN in_kind = 6 THEN 1 ELSE until_in END * interval '1 ms'",
-                ),
             ],
             Self::AnsweredEarly => &[("IN ('off', 'local')", "IN ('local')")],
             Self::UnknownIsAbsent => &[(

@@ -4,23 +4,26 @@
 use std::time::Duration;
 
 use crate::client::Clients;
-use crate::database::{Server, database, until};
-use crate::dice::{size, time_below};
+use crate::database::{Server, database, sql, until};
+use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
 use crate::harness::history::{History, Policy};
 use crate::load::{Load, ask_for};
 use crate::outages::recover;
 use crate::report::Report;
+use crate::wire::Wire;
 
 /// How many keys are settled between two failovers.
 const BETWEEN: usize = 60;
-/// How far the standby may be behind when the primary is lost, in the rounds in which it is.
-const BEHIND: Duration = Duration::from_millis(1500);
+/// For how long nothing gets to the standby before the primary is lost, in the rounds in which it is ahead.
+const AHEAD: Duration = Duration::from_millis(1_000);
 
 /// A primary and its standby.
 struct Pair {
     primary: Server,
     standby: Server,
+    /// How the standby streams.
+    wire: Wire,
     is_synchronous: bool,
 }
 
@@ -29,7 +32,7 @@ struct Pair {
 enum Loss {
     /// It is killed.
     Killed,
-    /// The same, while its standby is behind.
+    /// The same, after nothing has got to its standby for a while.
     KilledAhead,
     /// It stands still for ever, and takes connections.
     Hangs,
@@ -38,8 +41,9 @@ enum Loss {
 impl Pair {
     async fn start(promise: &str, is_synchronous: bool) -> Option<Self> {
         let primary = database(promise, &[]).await?;
-        let standby = Server::standby_of(&primary).expect("the programs are there");
-        let pair = Self { primary, standby, is_synchronous };
+        let wire = Wire::to(primary.address()).await;
+        let standby = Server::standby_of(wire.address()).expect("the programs are there");
+        let pair = Self { primary, standby, wire, is_synchronous };
         pair.join().await;
         Some(pair)
     }
@@ -50,10 +54,8 @@ impl Pair {
 
     /// Waits until the standby streams; from then on commits wait for it.
     async fn join(&self) {
-        let sql = crate::database::sql(&self.primary).await;
-        let streams = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming' \
-            AND replay_lsn >= pg_current_wal_flush_lsn() - 16777216)";
-        until(&sql, streams).await;
+        let sql = sql(&self.primary).await;
+        until(&sql, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')").await;
         if !self.is_synchronous {
             return;
         }
@@ -77,13 +79,13 @@ impl Pair {
         match loss {
             Loss::Killed => self.primary.kill(),
             Loss::KilledAhead => {
-                self.standby.pause();
-                tokio::time::sleep(time_below(BEHIND)).await;
+                self.wire.silence();
+                tokio::time::sleep(AHEAD).await;
                 self.primary.kill();
-                self.standby.resume();
             }
             Loss::Hangs => self.primary.pause(),
         }
+        self.wire.close();
         self.standby.promote();
         std::mem::swap(&mut self.primary, &mut self.standby);
     }
@@ -93,7 +95,8 @@ impl Pair {
         if loss == Loss::Hangs {
             self.standby.kill();
         }
-        self.standby.become_standby_of(&self.primary);
+        self.wire = Wire::to(self.primary.address()).await;
+        self.standby.become_standby_of(self.wire.address());
         self.join().await;
     }
 }

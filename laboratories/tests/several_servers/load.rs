@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use crate::client::Clients;
+use crate::dice::time_below;
 use crate::fleet::SERVERS;
 use crate::harness::process::eventually;
 
 const CLIENTS: usize = 24;
+/// The longest time between two keys of a client.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Clients that charge, one key after the other, until it is enough.
 pub(crate) struct Load {
@@ -33,6 +37,7 @@ impl Load {
                     clients.until_settled(&key).await;
                     settled.fetch_add(1, Ordering::SeqCst);
                     keys.push(key);
+                    tokio::time::sleep(time_below(PAUSE)).await;
                 }
                 keys
             });

@@ -73,6 +73,11 @@ impl Wire {
         Self { address, shared, listening }
     }
 
+    /// Where it begins.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@{}/postgres", self.address)
     }
