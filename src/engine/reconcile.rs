@@ -7,6 +7,7 @@
 //! 4. The asker is detached from its requester: it is a run, or a task of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -65,10 +66,23 @@ impl<St: Store> Engine<St> {
         let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
         match taken.map_err(|error| End::Refused(self.refusal(presented, &error)))? {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
-                Ok((fence, reconciler.ask(InterruptedRun { fence, ..*record }).await))
+                let said = reconciler.ask(InterruptedRun { fence, ..*record }).await;
+                if matches!(said, Reconciled::Unknown) {
+                    self.ask_no_more(record.id, fence).await;
+                }
+                Ok((fence, said))
             }
             // The operation was settled meanwhile, or its record expired: the requester asks again.
             _ => Err(End::Released),
+        }
+    }
+
+    /// Lets other processes ask, whose application may know more. They would wait for the question's bound otherwise.
+    async fn ask_no_more(&self, id: RecordId, fence: Fence) {
+        if !self.store.is_exclusive() {
+            let over = Transition::Inquire { fence, bound: Duration::ZERO };
+            // If the store does not answer, they wait.
+            let _ = timeout(STORE_TIMEOUT, self.store.apply(id, over)).await;
         }
     }
 
@@ -149,7 +163,10 @@ impl<St: Store> Engine<St> {
                 });
             }
             // There is no request to run. The record stays, so that the retry's run is told of the interrupted one.
-            Ok((_, Reconciled::RunAgain)) => (End::Released, Some(Reconciled::RunAgain)),
+            Ok((fence, Reconciled::RunAgain)) => {
+                self.ask_no_more(id, fence).await;
+                (End::Released, Some(Reconciled::RunAgain))
+            }
             Ok((_, Reconciled::Unknown)) => (End::Unknown { status: listed.status }, Some(Reconciled::Unknown)),
             Err(End::Released) => (End::Released, None),
             Err(end) => (end, Some(Reconciled::Unknown)),

@@ -43,10 +43,15 @@ impl<St: Store> Engine<St> {
             }
             match timeout(STORE_TIMEOUT, self.store.load(watch.id())).await {
                 Ok(Ok(Some(record))) => {
+                    let fingerprint = record.fingerprint;
+                    let is_answer = self.is_answered_by(&Presented { fingerprint, ..presented }, &record);
                     let ended = Ended::from(record);
-                    if !ended.is_in_flight() {
-                        return watch.end(ended);
+                    if ended.is_in_flight() {
+                        continue;
                     }
+                    // The operation runs again, or the application is asked: for whoever comes again. A waiter never
+                    // claims.
+                    return watch.end(if is_answer { ended } else { Ended::new(fingerprint, End::Released) });
                 }
                 Ok(Ok(None)) => return watch.end(Ended::new(presented.fingerprint, End::Released)),
                 // The store is away. The run may end well all the same.

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,7 @@ pub struct Server {
     directory: PathBuf,
     programs: PathBuf,
     user: Option<User>,
+    address: Ipv4Addr,
     port: u16,
     settings: Vec<String>,
     running: Option<Running>,
@@ -60,6 +61,23 @@ impl Server {
 
     /// The same, with settings such as `synchronous_commit=off`.
     pub fn with(settings: &[&str]) -> Result<Self, String> {
+        let mut server = Self::prepared(settings)?;
+        server.initialize();
+        server.launch_anywhere();
+        Ok(server)
+    }
+
+    /// A standby of the server at `primary`, which streams from there. It takes no writes until it is
+    /// [promoted](Self::promote).
+    pub fn standby_of(primary: SocketAddr) -> Result<Self, String> {
+        let mut server = Self::prepared(&[])?;
+        server.copy(primary);
+        server.launch_anywhere();
+        Ok(server)
+    }
+
+    /// A server without data.
+    fn prepared(settings: &[&str]) -> Result<Self, String> {
         let programs = programs()?;
         let user = unprivileged()?;
         // The guard deletes it: it outlives this process.
@@ -68,22 +86,32 @@ impl Server {
             chown(&directory, Some(user.uid), Some(user.gid)).map_err(|error| error.to_string())?;
         }
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut server = Self { directory, programs, user, port: 0, settings, running: None };
-        server.initialize();
+        Ok(Self { directory, programs, user, address: loopback(), port: 0, settings, running: None })
+    }
+
+    fn launch_anywhere(&mut self) {
         // Somebody else may take the port before the server does.
         let started = (0..5).any(|_| {
-            server.port = free_port();
-            server.launch()
+            self.port = free_port(self.address);
+            self.launch()
         });
-        assert!(started, "the server does not start: {}", server.log());
-        Ok(server)
+        assert!(started, "the server does not start: {}", self.log());
     }
 
     fn initialize(&self) {
         let mut initdb = self.program("initdb");
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]);
-        let output = initdb.arg("-D").arg(self.data()).output().expect("initdb is there");
-        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+        run(initdb.arg("-D").arg(self.data()));
+        let mut rules = fs::OpenOptions::new().append(true).open(self.data().join("pg_hba.conf")).expect("it is there");
+        let on_this_machine = "host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n";
+        rules.write_all(on_this_machine.as_bytes()).expect("it can be written");
+    }
+
+    /// Takes the data of `primary`, which goes on, and becomes its standby at the next start.
+    fn copy(&self, primary: SocketAddr) {
+        let mut copy = self.program("pg_basebackup");
+        copy.args(["-h", &primary.ip().to_string(), "-p", &primary.port().to_string(), "-U", "postgres"]);
+        run(copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-D"]).arg(self.data()));
     }
 
     /// Whether it takes connections now.
@@ -92,7 +120,8 @@ impl Server {
         let mut command = self.as_user(Command::new("sh"));
         command.args(["-c", GUARD, "guard"]).env("DIRECTORY", &self.directory);
         command.arg(self.programs.join("postgres")).arg("-D").arg(self.data());
-        command.args(["-p", &self.port.to_string(), "-k", ""]).args(["-c", "listen_addresses=127.0.0.1"]);
+        command.args(["-p", &self.port.to_string(), "-k", ""]);
+        command.args(["-c", &format!("listen_addresses={}", self.address)]);
         for setting in &self.settings {
             command.args(["-c", setting]);
         }
@@ -119,7 +148,7 @@ impl Server {
 
     fn is_ready(&self) -> bool {
         let mut command = self.program("pg_isready");
-        command.args(["-q", "-h", "127.0.0.1", "-t", "1", "-p", &self.port.to_string()]);
+        command.args(["-q", "-h", &self.address.to_string(), "-t", "1", "-p", &self.port.to_string()]);
         command.status().is_ok_and(|status| status.success())
     }
 
@@ -131,11 +160,12 @@ impl Server {
 
     /// Without a password: everybody on this machine is let in.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://postgres@{}/postgres", self.address())
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
+    /// Where it listens, also while it is down.
+    pub fn address(&self) -> SocketAddr {
+        (self.address, self.port).into()
     }
 
     /// The server's process.
@@ -173,6 +203,19 @@ impl Server {
             assert!(begin.elapsed() < GIVE_UP, "the server does not start: {}", self.log());
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Makes a standby the primary. Returns once it takes writes.
+    pub fn promote(&self) {
+        run(self.program("pg_ctl").arg("promote").arg("-D").arg(self.data()));
+    }
+
+    /// Throws its data away after [`kill`](Self::kill), and makes it a standby of the server at `primary`. It listens
+    /// where it did.
+    pub fn become_standby_of(&mut self, primary: SocketAddr) {
+        fs::remove_dir_all(self.data()).expect("it is there");
+        self.copy(primary);
+        self.start_again();
     }
 
     /// Stops all its processes where they are.
@@ -247,8 +290,20 @@ fn signal(name: &str, processes: &[u32]) {
     let _ = Command::new("kill").arg("-s").arg(name).args(ids).stderr(Stdio::null()).status();
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a port is free").port()
+/// Runs a program to its end.
+fn run(command: &mut Command) {
+    let output = command.output().expect("it stands beside the server");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn free_port(address: Ipv4Addr) -> u16 {
+    TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).expect("a port is free").port()
+}
+
+/// An address that no other server has: nobody else answers there while this one is down. Linux has millions of them.
+fn loopback() -> Ipv4Addr {
+    let [_, high, middle, low] = getrandom::u32().expect("random numbers").to_be_bytes();
+    Ipv4Addr::new(127, 128 | high, middle, low.clamp(1, 254))
 }
 
 /// Where the server's programs are: on the path, or where Debian has them; the latest there.

@@ -38,6 +38,19 @@ async fn a_database_that_comes_up_meanwhile_is_opened() {
     opening.await.unwrap().unwrap();
 }
 
+// A seeded fault: the hosts are asked one after the other, for as long as each takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_accepts_connections_and_says_nothing_does_not_keep_anybody_from_the_next() {
+    let Some(server) = own_server("hosts that say nothing", &[]) else { return };
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("postgres://postgres@{},{}/postgres", silent.local_addr().unwrap(), server.address());
+    let builder = PostgresBackend::from_url(&url).unwrap().wait_for_connection(Duration::from_secs(6));
+    let builder = builder.tried_for(Duration::from_secs(60));
+    builder.migrate().await.unwrap();
+    let backend = builder.open().await.unwrap();
+    assert_eq!(backend.get(&[]).await.unwrap().rows, []);
+}
+
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 

@@ -6,7 +6,7 @@ use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 
 use crate::common::lab::{Gate, Lab, id, post};
-use crate::world::{Effects, LEASE, two};
+use crate::world::{Effects, LEASE, process, two};
 
 /// A process whose run stands at the gate and that is cut off from the database; the other process; the run.
 struct Cut {
@@ -68,6 +68,25 @@ async fn under_rerun_the_run_of_a_dead_process_is_taken_over_and_its_late_outcom
     assert_eq!(cut.effects.count(), 2);
 }
 
+// A seeded fault: who waits when the lease ends is told what the record says, whatever the policy.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_run_of_a_dead_process_is_told_to_come_again_if_it_runs_again_or_is_asked_about() {
+    for runs_again in [true, false] {
+        let cut = cut(OnInterrupted::Refuse).await;
+        let layer = IdempotencyLayer::new(cut.other.clone()).on_in_flight(OnInFlight::Wait(LEASE * 3));
+        let asks = Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) });
+        let layer = if runs_again { layer.on_interrupted(OnInterrupted::Rerun) } else { layer.reconcile_with(asks) };
+        let elsewhere = Lab::counting(layer);
+        elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+        let expected = if runs_again { "effect 1" } else { "found" };
+        assert_eq!(elsewhere.post("k", "a").await.text(), expected);
+        assert_eq!(elsewhere.effects(), usize::from(runs_again));
+    }
+    let cut = cut(OnInterrupted::Refuse).await;
+    let refuses = IdempotencyLayer::new(cut.other.clone()).on_in_flight(OnInFlight::Wait(LEASE * 3));
+    Lab::counting(refuses).post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_late_outcome_of_a_run_that_was_thought_dead_is_recorded_if_nobody_took_it_over() {
     let cut = cut(OnInterrupted::Refuse).await;
@@ -93,6 +112,37 @@ async fn what_a_reconciler_found_out_counts_and_the_run_that_wakes_is_refused() 
     assert_eq!(cut.run.await.unwrap().problem(), "outcome-unknown");
     assert_eq!(cut.one.post("k", "a").await.text(), "found");
     assert_eq!((cut.effects.count(), elsewhere.effects()), (1, 0));
+}
+
+// A seeded fault: a question stays open that was answered with "still unknown".
+#[tokio::test(start_paused = true)]
+async fn where_one_process_does_not_know_another_may_ask_at_once() {
+    let cut = cut(OnInterrupted::Refuse).await;
+    let third = process(&cut.here.beside()).await;
+    tokio::time::sleep(LEASE).await;
+    let asking = |store, says: Reconciled<http::Response<String>>| {
+        let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
+        Lab::counting(layer.reconcile_with(Reconciler::new(move |_| std::future::ready(says.clone()))))
+    };
+    let ignorant = asking(cut.other.clone(), Reconciled::Unknown);
+    ignorant.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
+    let knowing = asking(third.clone(), Reconciled::Outcome(http::Response::new("found".to_owned())));
+    assert_eq!(knowing.post("k", "a").await.text(), "found");
+    assert_eq!(ignorant.post("k", "a").await.text(), "found");
+}
+
+// A seeded fault, as above.
+#[tokio::test(start_paused = true)]
+async fn what_is_to_run_again_runs_again_elsewhere_at_once() {
+    let cut = cut(OnInterrupted::Refuse).await;
+    let third = process(&cut.here.beside()).await;
+    tokio::time::sleep(LEASE).await;
+    let asking = |store| {
+        let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
+        layer.reconcile_with(Reconciler::<http::Response<String>>::new(|_| async { Reconciled::RunAgain }))
+    };
+    assert_eq!(asking(cut.other.clone()).reconcile_all().await.unwrap().run_again, 1);
+    assert_eq!(Lab::counting(asking(third)).post("k", "a").await.text(), "effect 1");
 }
 
 #[tokio::test(start_paused = true)]

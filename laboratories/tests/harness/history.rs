@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::lab::Answer;
 
 /// Refusals that say nothing of the outcome: the client is to come again.
-const COME_AGAIN: [&str; 5] = ["in-flight", "store-unavailable", "store-full", "overloaded", "shutting-down"];
+pub const COME_AGAIN: [&str; 5] = ["in-flight", "store-unavailable", "store-full", "overloaded", "shutting-down"];
 
 /// What becomes of runs that were interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,15 +9,17 @@ use futures_util::future::{join, try_join3};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Notification, Statement};
 
 use super::builder::PostgresBackendBuilder;
+use super::hosts::Hosts;
 use super::queries::Queries;
 use super::tls::Tls;
 
 /// Makes connections.
 pub(super) struct Connector {
-    config: Config,
+    hosts: Hosts,
     tls: Tls,
     pub(super) queries: Queries,
     /// No statement is prepared, and nothing is set for a connection.
@@ -77,7 +79,7 @@ impl Connector {
             config.keepalives_retries(3);
         }
         Self {
-            config,
+            hosts: Hosts::new(config, builder.wait_for_connection),
             tls: builder.tls.clone(),
             queries: Queries::new(&builder.schema),
             pooler: builder.pooler,
@@ -85,13 +87,43 @@ impl Connector {
         }
     }
 
-    /// Connects. Notifications go to `notifications`, if they are wanted.
+    /// Connects to the first host that lets it. Notifications go to `notifications`, if they are wanted. Goes on for as
+    /// long as no host says anything.
     pub(super) async fn connect(
         &self,
         what_for: Use,
         notifications: Option<mpsc::UnboundedSender<Notification>>,
     ) -> Result<Connection, Error> {
-        let config = self.config_for(what_for);
+        loop {
+            let mut said = None;
+            for (number, config) in self.hosts.in_turn() {
+                let connecting = self.connect_to(config, what_for, notifications.clone());
+                let connected = match self.hosts.patience() {
+                    Some(patience) => timeout(patience, connecting).await,
+                    None => Ok(connecting.await),
+                };
+                match connected {
+                    Ok(Ok(connection)) => {
+                        self.hosts.answered(number);
+                        return Ok(connection);
+                    }
+                    Ok(Err(error)) => said = Some(error),
+                    Err(_) => {}
+                }
+            }
+            if let Some(error) = said {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn connect_to(
+        &self,
+        config: &Config,
+        what_for: Use,
+        notifications: Option<mpsc::UnboundedSender<Notification>>,
+    ) -> Result<Connection, Error> {
+        let config = self.config_for(config, what_for);
         let unconfirmed = Arc::new(AtomicBool::new(false));
         let (client, task) = match &self.tls {
             Tls::Without => {
@@ -123,8 +155,8 @@ impl Connector {
     }
 
     /// The configuration, with the settings that hold for the connection: whatever the role has.
-    fn config_for(&self, what_for: Use) -> Config {
-        let mut config = self.config.clone();
+    fn config_for(&self, config: &Config, what_for: Use) -> Config {
+        let mut config = config.clone();
         if self.pooler {
             return config;
         }

@@ -49,11 +49,12 @@ pub(super) fn seal(id: &RecordId, rest: &Rest) -> Option<Bytes> {
 
 /// Returns what the bytes of a row say.
 pub(super) fn open(id: &RecordId, bytes: &[u8]) -> Result<Rest, CodecError> {
-    let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
-    let (version, rest) = content.split_first().ok_or(CodecError::Checksum)?;
-    if *version != VERSION {
+    // A later release may have other bytes altogether behind the first.
+    if let Some(version) = bytes.first().filter(|version| **version != VERSION) {
         return Err(CodecError::Version(*version));
     }
+    let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
+    let (_, rest) = content.split_first().ok_or(CodecError::Checksum)?;
     if codec::checksum(id.as_bytes(), content) != *sum {
         return Err(CodecError::Checksum);
     }

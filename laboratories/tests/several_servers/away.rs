@@ -1,0 +1,139 @@
+//! A database that is away for twice the lease, while charges are under way on a server which comes back later than the
+//! others: no run of a living process is taken over.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::task::JoinHandle;
+
+use crate::client::{Clients, charge};
+use crate::database::{Server, database};
+use crate::dice::size;
+use crate::fleet::{Fleet, SERVERS};
+use crate::harness::history::{History, Policy, Told};
+use crate::load::Load;
+use crate::outages::{judge, memory_is_bounded, probe, recover};
+use crate::report::Report;
+use crate::wire::Wire;
+
+const SLOW: &str = "tok_slow";
+/// How many charges are under way on each server when the database goes.
+const UNDER_WAY: usize = 4;
+const LEAST_LEASE: Duration = Duration::from_secs(12);
+
+/// Servers of one policy, with charges under way.
+struct Scene {
+    policy: &'static str,
+    wires: Vec<Wire>,
+    fleet: Fleet,
+    clients: Clients,
+    load: Load,
+    keys: Vec<String>,
+    sent: Vec<JoinHandle<Told>>,
+    before: [usize; SERVERS],
+}
+
+impl Scene {
+    async fn start(database: &Server, policy: &'static str, lease: Duration) -> Self {
+        let lease = lease.as_secs();
+        let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
+        let arguments = |number: usize| {
+            let url = wires[number].url();
+            format!("--store {url} --namespace {policy} --lease {lease} --on-interrupted {policy}")
+        };
+        let fleet = Fleet::start(arguments).await;
+        // Under no policy is there a second effect: nobody dies.
+        let clients = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
+        let load = Load::start(&clients);
+        load.more(20).await;
+        let before = fleet.memory();
+        let (mut keys, mut sent) = (Vec::new(), Vec::new());
+        for number in 0..SERVERS {
+            for one in 0..UNDER_WAY {
+                let key = format!("under-way-{number}-{one}");
+                let (clients, named) = (clients.clone(), key.clone());
+                sent.push(tokio::spawn(async move {
+                    let sending = charge(&named, SLOW);
+                    clients.sends(&named, SLOW, clients.balancer.send_alone(number, &sending)).await
+                }));
+                keys.push(key);
+            }
+            fleet.server(number).charge_begun(SLOW, UNDER_WAY).await;
+        }
+        Self { policy, wires, fleet, clients, load, keys, sent, before }
+    }
+
+    /// Everybody asks for the runs of the others, from the moment at which the database is back. Server 0 is later.
+    async fn come_back(&self, later: Duration) {
+        let asked = self.keys.iter().map(|key| async {
+            join_all((0..SERVERS).map(|number| self.clients.until_settled_at(number, key, SLOW))).await;
+        });
+        let late = async {
+            tokio::time::sleep(later).await;
+            self.wires[0].open();
+        };
+        tokio::join!(join_all(asked), late);
+        for name in ["away", "still-away"] {
+            recover(&self.clients, name).await;
+        }
+    }
+
+    async fn end(self, report: &mut Report) {
+        let Self { policy, wires, mut fleet, clients, load, sent, before, .. } = self;
+        for told in join_all(sent).await {
+            let told = told.expect("no client panics");
+            let is_right = matches!(told, Told::Outcome { .. });
+            report.expect(is_right, || format!("{policy}: a charge that was under way is answered {told:?}"));
+        }
+        load.end().await;
+        report.figure(format!("policy {policy}"));
+        memory_is_bounded(&fleet, before, report);
+        judge(&mut fleet, &clients, report).await;
+        drop(wires);
+    }
+}
+
+/// `later`: how much later than the others server 0 comes back, as a part of its lease.
+async fn away(database: &mut Server, time: Duration, later: f64) -> Report {
+    let lease = (time / 2).max(LEAST_LEASE);
+    let mut report = Report::default();
+    let scenes = [Scene::start(database, "refuse", lease).await, Scene::start(database, "rerun", lease).await];
+    let began = Instant::now();
+    for scene in &scenes {
+        scene.wires[0].close();
+    }
+    database.kill();
+    for scene in &scenes {
+        probe(&scene.clients, "away", &mut report).await;
+    }
+    tokio::time::sleep(time.saturating_sub(began.elapsed())).await;
+    for scene in &scenes {
+        probe(&scene.clients, "still-away", &mut report).await;
+    }
+    database.start_again();
+    join_all(scenes.iter().map(|scene| scene.come_back(lease.mul_f64(later)))).await;
+    for scene in scenes {
+        scene.end(&mut report).await;
+    }
+    report.figure(format!("away for {time:?} with a lease of {lease:?}"));
+    report
+}
+
+fn time() -> Duration {
+    Duration::from_secs(size("AWAY", 24).try_into().expect("it fits"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_for_twice_the_lease_costs_no_living_process_its_runs() {
+    let name = "database away";
+    let Some(mut database) = database(name, &[]).await else { return };
+    // Others trust what they read of its lease after a third of theirs.
+    away(&mut database, time(), 1.0 / 12.0).await.assert_kept(name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_where_a_server_is_away_for_longer_than_its_lease_when_the_database_is_back_its_runs_are_taken_over() {
+    let name = "database away, and a server for longer";
+    let Some(mut database) = database(name, &[]).await else { return };
+    away(&mut database, LEAST_LEASE, 1.5).await.assert_seen(name);
+}

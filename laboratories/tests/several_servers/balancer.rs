@@ -1,0 +1,115 @@
+//! What stands before the servers: it sends each request to one of them, whichever.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use crate::dice::below;
+use crate::harness::lab::Answer;
+use crate::harness::process::{Call, Connection};
+
+/// How many requests are under way at once.
+const AT_ONCE: usize = 48;
+/// After how long a client stops waiting for an answer.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// For how long a connection is used again. A server closes one on which nothing comes for ten seconds.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// Clones share it.
+#[derive(Clone)]
+pub(crate) struct Balancer(Arc<Inner>);
+
+struct Inner {
+    /// Where each server was last. One that is down stays in the list.
+    servers: Mutex<Vec<SocketAddr>>,
+    idle: Mutex<Vec<Idle>>,
+    room: Semaphore,
+    requests: AtomicUsize,
+    passed_on: AtomicUsize,
+}
+
+struct Idle {
+    to: SocketAddr,
+    since: Instant,
+    connection: Connection,
+}
+
+impl Balancer {
+    pub(crate) fn new() -> Self {
+        let (servers, idle, requests, passed_on) = Default::default();
+        Self(Arc::new(Inner { servers, idle, room: Semaphore::new(AT_ONCE), requests, passed_on }))
+    }
+
+    /// Server `number` is there from now on. The numbers come in order.
+    pub(crate) fn put(&self, number: usize, address: SocketAddr) {
+        let mut servers = self.0.servers.lock().unwrap();
+        if number == servers.len() {
+            servers.push(address);
+        } else {
+            servers[number] = address;
+        }
+        self.0.idle.lock().unwrap().retain(|idle| servers.contains(&idle.to));
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+
+    /// How often a request went to a second server, or a third, because the one before gave it back.
+    pub(crate) fn passed_on(&self) -> usize {
+        self.0.passed_on.load(Ordering::Relaxed)
+    }
+
+    /// Sends a request to any server. `None`: no answer came.
+    pub(crate) async fn send(&self, call: &Call) -> Option<Answer> {
+        let number = below(self.0.servers.lock().unwrap().len());
+        self.send_to(number, call).await
+    }
+
+    /// Sends a request with a key to one server after the other, until one takes it: a server that is gone, or leaves,
+    /// gives it back. Without a key nobody could tell whether that is safe.
+    pub(crate) async fn send_on(&self, call: &Call) -> Option<Answer> {
+        let mut left: Vec<usize> = (0..self.0.servers.lock().unwrap().len()).collect();
+        loop {
+            let number = left.swap_remove(below(left.len()));
+            let answer = self.send_to(number, call).await;
+            if left.is_empty() || answer.as_ref().is_some_and(|answer| answer.problem() != "shutting-down") {
+                return answer;
+            }
+            self.0.passed_on.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) async fn send_to(&self, number: usize, call: &Call) -> Option<Answer> {
+        let _room = self.0.room.acquire().await.expect("it is never closed");
+        tokio::time::timeout(PATIENCE, self.exchange(number, call)).await.ok().flatten()
+    }
+
+    /// Sends a request past all others, to be waited for however long it takes.
+    pub(crate) async fn send_alone(&self, number: usize, call: &Call) -> Option<Answer> {
+        self.exchange(number, call).await
+    }
+
+    async fn exchange(&self, number: usize, call: &Call) -> Option<Answer> {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+        let address = self.0.servers.lock().unwrap()[number];
+        let mut connection = match self.idle(address) {
+            Some(connection) => connection,
+            None => Connection::http1(address).await.ok()?,
+        };
+        let answer = connection.send(call).await.ok()?;
+        self.0.idle.lock().unwrap().push(Idle { to: address, since: Instant::now(), connection });
+        Some(answer)
+    }
+
+    fn idle(&self, address: SocketAddr) -> Option<Connection> {
+        let mut idle = self.0.idle.lock().unwrap();
+        idle.retain(|idle| idle.since.elapsed() < FRESH);
+        let place = idle.iter().rposition(|idle| idle.to == address)?;
+        Some(idle.swap_remove(place).connection)
+    }
+}

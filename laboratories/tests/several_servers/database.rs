@@ -1,0 +1,130 @@
+//! The database that the servers share: a server of PostgreSQL of the test's own, looked at with SQL, and broken with
+//! SQL for controls.
+
+use std::time::{Duration, Instant};
+
+use tower_idempotency::store::postgres::PostgresBackend;
+use tower_idempotency::store::postgres::tokio_postgres::{Client, NoTls, connect};
+
+use crate::harness::skipped;
+pub(crate) use crate::postgres::Server;
+
+/// After how long something is given up that has to come about.
+const GIVE_UP: Duration = Duration::from_secs(120);
+
+/// A server with the store's table. `None`: not shown here.
+pub(crate) async fn database(promise: &str, settings: &[&str]) -> Option<Server> {
+    let server = Server::with(settings).map_err(|obstacle| skipped(promise, &obstacle)).ok()?;
+    migrate(&server).await;
+    Some(server)
+}
+
+/// The same, in which something is broken.
+pub(crate) async fn broken_database(promise: &str, settings: &[&str], fault: Fault) -> Option<Server> {
+    let server = database(promise, settings).await?;
+    fault.seed(&server).await;
+    Some(server)
+}
+
+async fn migrate(server: &Server) {
+    let backend = PostgresBackend::from_url(&server.url()).expect("a URL");
+    backend.migrate().await.expect("it takes the schema");
+}
+
+/// A connection for SQL.
+pub(crate) async fn sql(server: &Server) -> Client {
+    let began = Instant::now();
+    loop {
+        match connect(&server.url(), NoTls).await {
+            Ok((client, connection)) => {
+                // An error: the server was killed.
+                tokio::spawn(async move { drop(connection.await) });
+                return client;
+            }
+            Err(error) => assert!(began.elapsed() < GIVE_UP, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until a query that gives a truth gives true.
+pub(crate) async fn until(client: &Client, query: &str) {
+    let began = Instant::now();
+    while !is(client, query).await {
+        assert!(began.elapsed() < GIVE_UP, "it never came about: {query}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a query says that gives a truth.
+pub(crate) async fn is(client: &Client, query: &str) -> bool {
+    client.query_one(query, &[]).await.expect("the query is sound").get(0)
+}
+
+/// What a query counts.
+pub(crate) async fn count(client: &Client, query: &str) -> usize {
+    let count: i64 = client.query_one(query, &[]).await.expect("the query is sound").get(0);
+    usize::try_from(count).expect("it counts")
+}
+
+/// All rows but those of processes, each as a text.
+pub(crate) async fn rows(client: &Client, namespace: &str) -> Vec<String> {
+    // What has ended as a process has never had bytes.
+    let query = "SELECT r::text FROM idempotency.record r WHERE namespace = $1 AND kind <> 6 \
+        AND NOT (kind = 5 AND until IS NOT NULL) ORDER BY id";
+    let rows = client.query(query, &[&namespace]).await.expect("the query is sound");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// What is broken in a database, in the functions by which the store writes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// A write is done, whatever stands in its row.
+    NoCompare,
+    /// The sessions of living processes look as if their leases were over.
+    LeasesLookOver,
+    /// Commits are answered before they are durable.
+    AnsweredEarly,
+    /// A row that this release can't read counts as absent.
+    UnknownIsAbsent,
+}
+
+impl Fault {
+    /// What stands in the functions, and what it becomes: what is not found in one stands in the other.
+    fn changes(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::NoCompare => &[
+                (
+                    "CASE WHEN r.expires > t THEN r.token = w.expect OR r.token = w.token ELSE w.expect IS NULL END",
+                    "true",
+                ),
+                ("CASE WHEN r.expires > t THEN r.token = expect OR r.token = in_token ELSE expect IS NULL END", "true"),
+            ],
+            Self::LeasesLookOver => &[
+                ("s.until, r.until, r.began", "s.until - interval '1 day', r.until, r.began"),
+                ("SELECT s.until INTO lease", "SELECT s.until - interval '1 day' INTO lease"),
+            ],
+            Self::AnsweredEarly => &[("IN ('off', 'local')", "IN ('local')")],
+            Self::UnknownIsAbsent => &[(
+                "CASE WHEN r.expires > t THEN",
+                "CASE WHEN r.expires > t AND get_byte(r.state, 0) <> 99 AND r.kind < 99 THEN",
+            )],
+        }
+    }
+
+    async fn seed(self, server: &Server) {
+        let client = sql(server).await;
+        let query = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname IN ('put_1', 'put_one_1')";
+        let functions = client.query(query, &[]).await.expect("the query is sound");
+        assert_eq!(functions.len(), 2);
+        for function in functions {
+            let sound: String = function.get(0);
+            let broken = self.changes().iter().fold(sound.clone(), |text, (from, to)| text.replace(from, to));
+            assert_ne!(sound, broken, "{self:?} finds nothing to break");
+            client.batch_execute(&broken).await.expect("it is sound SQL");
+        }
+        if matches!(self, Self::AnsweredEarly) {
+            client.batch_execute("ALTER ROLE postgres SET synchronous_commit = off").await.expect("it has the right");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A primary that is lost under load, and its standby, which is promoted. Where each commit waits for the standby,
+//! nothing that was answered is lost, and nothing is charged twice; where none does, it is measured what is.
+
+use std::time::Duration;
+
+use crate::client::Clients;
+use crate::database::{Server, database, sql, until};
+use crate::dice::size;
+use crate::fleet::{Fleet, SERVERS};
+use crate::harness::history::{History, Policy};
+use crate::load::{Load, ask_for};
+use crate::outages::recover;
+use crate::report::Report;
+use crate::wire::Wire;
+
+/// How many keys are settled between two failovers.
+const BETWEEN: usize = 60;
+/// For how long nothing gets to the standby before the primary is lost, in the rounds in which it is ahead.
+const AHEAD: Duration = Duration::from_millis(1_000);
+
+/// A primary and its standby.
+struct Pair {
+    primary: Server,
+    standby: Server,
+    /// How the standby streams.
+    wire: Wire,
+    is_synchronous: bool,
+}
+
+/// What happens to the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// It is killed.
+    Killed,
+    /// The same, after nothing has got to its standby for a while.
+    KilledAhead,
+    /// It stands still for ever, and takes connections.
+    Hangs,
+}
+
+impl Pair {
+    async fn start(promise: &str, is_synchronous: bool) -> Option<Self> {
+        let primary = database(promise, &[]).await?;
+        let wire = Wire::to(primary.address()).await;
+        let standby = Server::standby_of(wire.address()).expect("the programs are there");
+        let pair = Self { primary, standby, wire, is_synchronous };
+        pair.join().await;
+        Some(pair)
+    }
+
+    fn url(&self) -> String {
+        format!("postgres://postgres@{},{}/postgres", self.primary.address(), self.standby.address())
+    }
+
+    /// Waits until the standby streams; from then on commits wait for it.
+    async fn join(&self) {
+        let sql = sql(&self.primary).await;
+        until(&sql, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')").await;
+        if !self.is_synchronous {
+            return;
+        }
+        sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.expect("it has the right");
+        sql.batch_execute("SELECT pg_reload_conf()").await.expect("it has the right");
+        // The setting gets to one process after the other. When the first commit waits, all do.
+        self.standby.pause();
+        let prober = crate::database::sql(&self.primary).await;
+        let probing = tokio::spawn(async move {
+            prober.batch_execute("SET synchronous_commit = on").await.expect("sound SQL");
+            while prober.batch_execute("UPDATE idempotency.version SET since = since").await.is_ok() {}
+        });
+        until(&sql, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')").await;
+        self.standby.resume();
+        probing.abort();
+        until(&sql, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await;
+    }
+
+    /// The primary is lost, and its standby takes its place.
+    async fn fail_over(&mut self, loss: Loss) {
+        match loss {
+            Loss::Killed => self.primary.kill(),
+            Loss::KilledAhead => {
+                self.wire.silence();
+                tokio::time::sleep(AHEAD).await;
+                self.primary.kill();
+            }
+            Loss::Hangs => self.primary.pause(),
+        }
+        self.wire.close();
+        self.standby.promote();
+        std::mem::swap(&mut self.primary, &mut self.standby);
+    }
+
+    /// The one that was lost comes back, as a standby.
+    async fn rejoin(&mut self, loss: Loss) {
+        if loss == Loss::Hangs {
+            self.standby.kill();
+        }
+        self.wire = Wire::to(self.primary.address()).await;
+        self.standby.become_standby_of(self.wire.address());
+        self.join().await;
+    }
+}
+
+async fn fail_over(mut pair: Pair, rounds: usize, losses: &[Loss]) -> (Report, Vec<String>) {
+    let arguments = format!("--store {} --lease 12 --on-interrupted refuse", pair.url());
+    let mut fleet = Fleet::start(|_| arguments.clone()).await;
+    let history = History::new(Policy::Refuse);
+    let clients = Clients::new(&fleet.balancer, &history);
+    let clients = if pair.is_synchronous { clients } else { clients.impatient() };
+    let (load, mut report) = (Load::start(&clients), Report::default());
+    for round in 0..rounds {
+        load.more(BETWEEN).await;
+        let loss = losses[round % losses.len()];
+        pair.fail_over(loss).await;
+        recover(&clients, &format!("round-{round}")).await;
+        pair.rejoin(loss).await;
+    }
+    let keys = load.end().await;
+    // What servers remember is forgotten: the database has to know.
+    for number in 0..SERVERS {
+        fleet.stop(number).await;
+    }
+    fleet.start_all().await;
+    ask_for(&clients, &keys).await;
+    let effects = fleet.effects().await;
+    let twice = effects.values().filter(|effects| **effects > 1).count();
+    fleet.count_effects(&history).await;
+    report.judge_settled(&clients);
+    let unknown = clients.refused("outcome-unknown");
+    report.expect(unknown == 0, || format!("{unknown} times a run was taken for dead, and no server died"));
+    let lost = history.violations().iter().filter(|line| line.contains("rule 3") || line.contains("rule 4")).count();
+    report.figure(format!("failovers {rounds}, keys {}, twice {twice}, answered otherwise later {lost}", keys.len()));
+    (report, keys)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_to_a_synchronous_standby_loses_nothing_and_charges_nothing_twice() {
+    let name = "failover, synchronous";
+    let Some(pair) = Pair::start(name, true).await else { return };
+    let losses = [Loss::Killed, Loss::KilledAhead, Loss::Hangs];
+    fail_over(pair, size("ROUNDS", 3), &losses).await.0.assert_kept(name);
+}
+
+/// What is lost is in the figures, whatever it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failover_to_an_asynchronous_standby_loses_is_measured() {
+    let name = "failover, asynchronous";
+    let Some(pair) = Pair::start(name, false).await else { return };
+    fail_over(pair, size("ROUNDS", 2), &[Loss::Killed]).await.0.print(name, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_where_the_standby_is_behind_and_nobody_waits_for_it_outcomes_are_lost() {
+    let name = "failover, asynchronous, to a standby that is behind";
+    let Some(pair) = Pair::start(name, false).await else { return };
+    fail_over(pair, 1, &[Loss::KilledAhead]).await.0.assert_seen(name);
+}

@@ -1,0 +1,168 @@
+//! A server that stands still past its lease, with charges under way. Others take some of its operations over, or an
+//! operator settles them. When it wakes, what it has to say of those is refused and kept as disputed; what nobody took
+//! is accepted.
+
+use std::collections::BTreeSet;
+
+use tokio::task::JoinHandle;
+
+use crate::client::{Clients, charge};
+use crate::database::{Fault, Server, broken_database, database, rows, sql, until};
+use crate::fleet::{Fleet, SERVERS};
+use crate::harness::history::{History, Policy, Told};
+use crate::operator::{forget, listed, settle};
+use crate::report::Report;
+
+const LEASE: &str = "--lease 12 --on-in-flight reject";
+const SLOW: &str = "tok_slow";
+
+/// Sends a charge to server 0, and returns once its handler has begun: as the `count`th.
+async fn begin(fleet: &Fleet, clients: &Clients, key: &'static str, count: usize) -> JoinHandle<Told> {
+    let (balancer, clients) = (fleet.balancer.clone(), clients.clone());
+    let sending =
+        tokio::spawn(async move { clients.sends(key, SLOW, balancer.send_alone(0, &charge(key, SLOW))).await });
+    fleet.server(0).charge_begun(SLOW, count).await;
+    sending
+}
+
+/// Until no run has a session that is alive.
+async fn lapse(database: &Server, namespace: &str) {
+    let query = format!(
+        "SELECT NOT EXISTS (SELECT FROM idempotency.record r JOIN idempotency.record s ON s.namespace = r.namespace \
+         AND s.id = r.session WHERE r.namespace = '{namespace}' AND r.kind = 1 AND s.kind = 6 \
+         AND s.until > clock_timestamp())"
+    );
+    until(&sql(database).await, &query).await;
+}
+
+async fn sees(report: &mut Report, clients: &Clients, number: usize, key: &str, is_answered: bool) {
+    let told = clients.until_settled_at(number, key, SLOW).await;
+    let is_right =
+        if is_answered { matches!(told, Told::Outcome { .. }) } else { told == Told::refused("outcome-unknown") };
+    report.expect(is_right, || format!("{key} at server {number}: {told:?}"));
+}
+
+/// Server 0 refuses what was interrupted, and so its handlers go on; server 1 runs it again; server 2 refuses.
+async fn refused_and_accepted(database: &Server) -> Report {
+    let namespace = "late";
+    let fleet = |number| {
+        let policy = if number == 1 { "rerun" } else { "refuse" };
+        format!("--store {} --namespace {namespace} {LEASE} --on-interrupted {policy}", database.url())
+    };
+    let mut fleet = Fleet::start(fleet).await;
+    let mut report = Report::default();
+    // Where somebody takes over who runs it again, or an operator frees the key, there are two effects.
+    let twice = Clients::new(&fleet.balancer, &History::new(Policy::Rerun));
+    let once = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
+    let taken = begin(&fleet, &twice, "taken", 1).await;
+    let forgotten = begin(&fleet, &twice, "forgotten", 2).await;
+    let answered = begin(&fleet, &once, "answered", 3).await;
+    let left = begin(&fleet, &once, "left", 4).await;
+    fleet.pause(0).await;
+    lapse(database, namespace).await;
+
+    fleet.interrupted(2, 4).await;
+    let found = listed(fleet.server(2)).await;
+    let [first, second, third, _] = found.as_slice() else {
+        report.wrong(format!("listed are {found:?}"));
+        fleet.resume(0);
+        return report;
+    };
+    sees(&mut report, &twice, 1, "taken", true).await;
+    forget(fleet.server(2), second, &mut report).await;
+    sees(&mut report, &twice, 2, "forgotten", true).await;
+    settle(fleet.server(2), third, r#"{"id":"by hand"}"#, &mut report).await;
+    sees(&mut report, &once, 2, "answered", true).await;
+    sees(&mut report, &once, 2, "left", false).await;
+    let sql = sql(database).await;
+    let before = rows(&sql, namespace).await;
+
+    fleet.resume(0);
+    for (key, late) in [("taken", taken), ("forgotten", forgotten), ("answered", answered)] {
+        let told = late.await.expect("no client panics");
+        report.expect(told == Told::refused("outcome-unknown"), || format!("{key}: its late run is told {told:?}"));
+    }
+    let told = left.await.expect("no client panics");
+    report.expect(matches!(told, Told::Outcome { .. }), || format!("left: its late run is told {told:?}"));
+    for number in 0..SERVERS {
+        for (key, clients) in [("taken", &twice), ("forgotten", &twice), ("answered", &once), ("left", &once)] {
+            sees(&mut report, clients, number, key, true).await;
+        }
+        // It serves on.
+        sees(&mut report, &once, number, &format!("new-{number}"), true).await;
+    }
+    // Nothing was overwritten: of the rows that stood there, one is another now, that of the run that nobody took.
+    let after: BTreeSet<String> = rows(&sql, namespace).await.into_iter().collect();
+    let changed = before.iter().filter(|row| !after.contains(*row)).count();
+    report.expect(changed == 1, || format!("{changed} rows were changed by what came late"));
+    // Counted, and listed, on every server.
+    let logged = fleet.logged("its outcome is disputed");
+    report.expect(logged == 3, || format!("{logged} disputed outcomes are logged"));
+    let expected: BTreeSet<&str> = [first, second, third].map(|listed| listed.id.as_str()).into();
+    for number in 0..SERVERS {
+        let disputed = fleet.disputed(number).await;
+        let found: BTreeSet<&str> = disputed.iter().map(|(id, _)| id.as_str()).collect();
+        report.expect(found == expected && disputed.len() == 3, || format!("server {number} lists {disputed:?}"));
+    }
+    let effects = fleet.effects().await;
+    for (key, expected) in [("taken", 2), ("forgotten", 2), ("answered", 1), ("left", 1)] {
+        let found = effects.get(key).copied().unwrap_or_default();
+        report.expect(found == expected, || format!("{key}: {found} effects"));
+        let history = if expected == 2 { &twice.history } else { &once.history };
+        (0..found).for_each(|_| history.effect(key));
+    }
+    for number in 0..SERVERS {
+        once.history.effect(&format!("new-{number}"));
+    }
+    report.judge_settled(&twice);
+    report.judge_settled(&once);
+    report.figure(format!("disputed {logged}, late and accepted 1"));
+    report
+}
+
+/// All servers run it again. The one that wakes drops its handler, or says too late how that ended.
+async fn run_again(database: &Server) -> Report {
+    let namespace = "again";
+    let arguments = format!("--store {} --namespace {namespace} {LEASE} --on-interrupted rerun", database.url());
+    let mut fleet = Fleet::start(|_| arguments.clone()).await;
+    let (mut report, clients) = (Report::default(), Clients::new(&fleet.balancer, &History::new(Policy::Rerun)));
+    let taken = begin(&fleet, &clients, "taken", 1).await;
+    let left = begin(&fleet, &clients, "left", 2).await;
+    fleet.pause(0).await;
+    lapse(database, namespace).await;
+    sees(&mut report, &clients, 1, "taken", true).await;
+    let sql = sql(database).await;
+    let before = rows(&sql, namespace).await;
+    fleet.resume(0);
+    let told = taken.await.expect("no client panics");
+    report.expect(told == Told::refused("outcome-unknown"), || format!("taken: its late run is told {told:?}"));
+    // Whatever it is told, the next one settles it.
+    left.await.expect("no client panics");
+    for number in 0..SERVERS {
+        for key in ["left", "taken"] {
+            sees(&mut report, &clients, number, key, true).await;
+        }
+    }
+    let after: BTreeSet<String> = rows(&sql, namespace).await.into_iter().collect();
+    let changed = before.iter().filter(|row| !after.contains(*row)).count();
+    report.expect(changed == 1, || format!("{changed} rows were changed by what came late"));
+    fleet.count_effects(&clients.history).await;
+    report.judge_settled(&clients);
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_says_late_is_kept_as_disputed_if_somebody_took_over_and_accepted_if_nobody_did() {
+    let name = "stopped past its lease";
+    let Some(database) = database(name, &[]).await else { return };
+    let (mut report, again) = tokio::join!(refused_and_accepted(&database), run_again(&database));
+    report.add(again);
+    report.assert_kept(name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_where_the_database_compares_nothing_what_comes_late_overwrites() {
+    let name = "stopped past its lease, in a database that compares nothing";
+    let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
+    refused_and_accepted(&database).await.assert_seen(name);
+}

@@ -1,0 +1,67 @@
+//! Clients that charge for as long as a run takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+
+use crate::client::Clients;
+use crate::dice::time_below;
+use crate::fleet::SERVERS;
+use crate::harness::process::eventually;
+
+const CLIENTS: usize = 24;
+/// The longest time between two keys of a client.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Clients that charge, one key after the other, until it is enough.
+pub(crate) struct Load {
+    clients: Clients,
+    settled: Arc<AtomicUsize>,
+    enough: Arc<AtomicBool>,
+    sending: JoinSet<Vec<String>>,
+}
+
+impl Load {
+    pub(crate) fn start(clients: &Clients) -> Self {
+        let (settled, enough) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let mut sending = JoinSet::new();
+        for name in 0..CLIENTS {
+            let (clients, settled, enough) = (clients.clone(), Arc::clone(&settled), Arc::clone(&enough));
+            sending.spawn(async move {
+                let mut keys = Vec::new();
+                while !enough.load(Ordering::SeqCst) {
+                    let key = format!("client-{name}-charge-{}", keys.len());
+                    clients.until_settled(&key).await;
+                    settled.fetch_add(1, Ordering::SeqCst);
+                    keys.push(key);
+                    tokio::time::sleep(time_below(PAUSE)).await;
+                }
+                keys
+            });
+        }
+        Self { clients: clients.clone(), settled, enough, sending }
+    }
+
+    /// Waits until so many more keys are settled.
+    pub(crate) async fn more(&self, count: usize) {
+        let until = self.settled.load(Ordering::SeqCst) + count;
+        eventually("settled keys", || (self.settled.load(Ordering::SeqCst) >= until).then_some(())).await;
+    }
+
+    /// Ends it, and asks every server for every key: what one remembers, another has to read.
+    pub(crate) async fn end(self) -> Vec<String> {
+        let Self { clients, enough, sending, .. } = self;
+        enough.store(true, Ordering::SeqCst);
+        let keys: Vec<String> = sending.join_all().await.into_iter().flatten().collect();
+        ask_for(&clients, &keys).await;
+        keys
+    }
+}
+
+/// Asks every server for every key.
+pub(crate) async fn ask_for(clients: &Clients, keys: &[String]) {
+    join_all(keys.iter().map(|key| clients.ask_all(SERVERS, key))).await;
+}

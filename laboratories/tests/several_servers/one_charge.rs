@@ -1,0 +1,118 @@
+//! Each key is charged once, and all its copies are answered the same, whichever server they reach, and whichever is
+//! killed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::client::Clients;
+use crate::database::{Fault, broken_database, database};
+use crate::dice::{below, size};
+use crate::fleet::{Fleet, SERVERS};
+use crate::harness::history::{History, Policy};
+use crate::report::Report;
+
+/// How long a server's runs count as alive that was killed.
+const LEASE: &str = "--lease 12";
+/// How long lies between two kills.
+const KILL_EVERY: Duration = Duration::from_secs(1);
+
+fn charges() -> usize {
+    size("CHARGES", 1_000)
+}
+
+async fn run(charges: usize, arguments: &str, history: History, kills: bool) -> Report {
+    let mut fleet = Fleet::start(|_| arguments.to_owned()).await;
+    let clients = Clients::new(&fleet.balancer, &history);
+    let mut sending = JoinSet::new();
+    for number in 0..charges {
+        let clients = clients.clone();
+        sending.spawn(async move { clients.one_to_five(&format!("charge-{number}")).await });
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let watched = Arc::clone(&is_over);
+    let sent = tokio::spawn(async move {
+        sending.join_all().await;
+        watched.store(true, Ordering::SeqCst);
+    });
+    let mut killed = 0;
+    if kills {
+        let mut tick = tokio::time::interval(KILL_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick.tick().await;
+        while !is_over.load(Ordering::SeqCst) {
+            tick.tick().await;
+            let number = below(SERVERS);
+            fleet.kill(number);
+            history.crashed();
+            killed += 1;
+            fleet.start_again(number).await;
+        }
+    }
+    sent.await.expect("no client panics");
+    let mut report = Report::default();
+    fleet.count_effects(&history).await;
+    report.judge(&clients);
+    report.figure(format!("kills {killed}"));
+    let unsettled = history.unsettled();
+    if kills {
+        // What was interrupted is listed, on every server.
+        let refused = unsettled.len();
+        report.figure(format!("interrupted {refused}"));
+        for number in 0..SERVERS {
+            let listed = fleet.interrupted(number, refused).await;
+            report.expect(listed == refused, || format!("{refused} keys are refused, and {listed} are listed"));
+        }
+    } else {
+        unsettled.iter().for_each(|key| report.wrong(format!("{key}: no outcome")));
+    }
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_key_is_charged_once_whichever_servers_its_copies_reach() {
+    let name = "one charge per key";
+    let Some(database) = database(name, &[]).await else { return };
+    let arguments = format!("--store {} {LEASE}", database.url());
+    run(charges(), &arguments, History::new(Policy::Refuse), false).await.assert_kept(name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_key_is_charged_at_most_once_while_a_server_is_killed_every_second() {
+    let name = "one charge per key, with kills";
+    let Some(database) = database(name, &[]).await else { return };
+    let arguments = format!("--store {} {LEASE} --on-interrupted refuse", database.url());
+    run(charges(), &arguments, History::new(Policy::Refuse), true).await.assert_kept(name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_rerun_each_key_is_charged_and_answered_the_same_while_a_server_is_killed_every_second() {
+    let name = "one answer per key under rerun, with kills";
+    let Some(database) = database(name, &[]).await else { return };
+    let arguments = format!("--store {} {LEASE} --on-interrupted rerun", database.url());
+    let history = History::new(Policy::Rerun);
+    let mut report = run(charges().div_ceil(4), &arguments, history.clone(), true).await;
+    history.unsettled().iter().for_each(|key| report.wrong(format!("{key}: no outcome")));
+    report.assert_kept(name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_where_the_database_compares_nothing_keys_are_charged_twice() {
+    let name = "one charge per key, in a database that compares nothing";
+    let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
+    let arguments = format!("--store {} {LEASE}", database.url());
+    run(100, &arguments, History::new(Policy::Refuse), false).await.assert_seen(name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_where_each_server_has_records_of_its_own_keys_are_charged_twice() {
+    let name = "one charge per key, with a store of each server's own";
+    // As with those that share one, what cannot be started here is not shown.
+    if database(name, &[]).await.is_none() {
+        return;
+    }
+    run(300, "--store sled", History::new(Policy::Refuse), true).await.assert_seen(name);
+}

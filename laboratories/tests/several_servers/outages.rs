@@ -1,0 +1,128 @@
+//! A database that is killed and started again, or stands still, under load: no second effect, 503 meanwhile, and no
+//! server has to be started again.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::client::{Clients, VISA};
+use crate::database::{Fault, Server, broken_database, database};
+use crate::dice::size;
+use crate::fleet::{Fleet, SERVERS};
+use crate::harness::history::{History, Policy, Told};
+use crate::load::Load;
+use crate::report::Report;
+
+/// How many keys are settled before the database is taken away.
+const BETWEEN: usize = 40;
+/// How much more memory a server may have after an outage, in MiB.
+const MEMORY: usize = 200;
+
+/// While the database is away, a new key is refused by every server.
+pub(crate) async fn probe(clients: &Clients, name: &str, report: &mut Report) {
+    let keys: Vec<String> = (0..SERVERS).map(|number| format!("{name}-server-{number}")).collect();
+    let told = join_all(keys.iter().enumerate().map(|(number, key)| clients.send_to(number, key, VISA))).await;
+    for (number, told) in told.into_iter().enumerate() {
+        let is_refused = ["store-unavailable", "overloaded"].map(Told::refused).contains(&told);
+        report.expect(is_refused, || format!("{name}: server {number} says {told:?} without its database"));
+    }
+}
+
+/// When the database is back, every server takes what it has refused.
+pub(crate) async fn recover(clients: &Clients, name: &str) {
+    let keys: Vec<String> = (0..SERVERS).map(|number| format!("{name}-server-{number}")).collect();
+    join_all(keys.iter().enumerate().map(|(number, key)| clients.until_settled_at(number, key, VISA))).await;
+}
+
+/// Judges a run in which no server died: nothing is ever interrupted.
+pub(crate) async fn judge(fleet: &mut Fleet, clients: &Clients, report: &mut Report) {
+    let interrupted = clients.refused("outcome-unknown");
+    report.expect(interrupted == 0, || format!("{interrupted} times a run was taken for dead, and no server died"));
+    fleet.count_effects(&clients.history).await;
+    report.judge_settled(clients);
+    report.figure(format!("answers without a record at first {}", fleet.logged("answered without a record")));
+}
+
+/// Kills the database under load, or makes it stand still, and brings it back.
+async fn gone(database: &mut Server, rounds: usize, how: How, is_control: bool) -> Report {
+    let arguments = format!("--store {} --lease 12 --on-interrupted {}", database.url(), how.policy());
+    let mut fleet = Fleet::start(|_| arguments.clone()).await;
+    // Under no policy is there a second effect: nobody dies.
+    let clients = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
+    let clients = if is_control { clients.impatient() } else { clients };
+    let load = Load::start(&clients);
+    let (mut report, before) = (Report::default(), fleet.memory());
+    for round in 0..rounds {
+        load.more(BETWEEN).await;
+        let name = format!("probe-{round}");
+        match how {
+            How::Killed => {
+                database.kill();
+                probe(&clients, &name, &mut report).await;
+                database.start_again();
+            }
+            How::Paused(time) => {
+                database.pause();
+                let began = Instant::now();
+                probe(&clients, &name, &mut report).await;
+                tokio::time::sleep(time.saturating_sub(began.elapsed())).await;
+                database.resume();
+            }
+        }
+        recover(&clients, &name).await;
+    }
+    load.end().await;
+    memory_is_bounded(&fleet, before, &mut report);
+    judge(&mut fleet, &clients, &mut report).await;
+    report.figure(format!("rounds {rounds}"));
+    report
+}
+
+/// What a server has put off does not fill its memory.
+pub(crate) fn memory_is_bounded(fleet: &Fleet, before: [usize; SERVERS], report: &mut Report) {
+    let after = fleet.memory();
+    report.figure(format!("memory in MiB, at most {before:?} before and {after:?} after"));
+    for (before, after) in before.into_iter().zip(after) {
+        report.expect(after < before + MEMORY, || format!("a server had {before} MiB, and then {after}"));
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Killed,
+    Paused(Duration),
+}
+
+impl How {
+    fn policy(self) -> &'static str {
+        match self {
+            Self::Killed => "refuse",
+            Self::Paused(_) => "rerun",
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_killed_and_started_again_makes_no_second_effect_and_no_server_has_to_be_started_again() {
+    let name = "database killed";
+    let Some(mut database) = database(name, &[]).await else { return };
+    gone(&mut database, size("OUTAGES", 4), How::Killed, false).await.assert_kept(name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_stands_still_for_ten_seconds_makes_no_second_effect() {
+    let name = "database paused";
+    let Some(mut database) = database(name, &[]).await else { return };
+    let how = How::Paused(Duration::from_secs(10));
+    gone(&mut database, size("OUTAGES", 2).div_ceil(2), how, false).await.assert_kept(name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_where_commits_are_answered_before_they_are_durable_outcomes_are_lost() {
+    let name = "database killed, which answers before it is durable";
+    // What is in the log's buffers is written rarely.
+    let Some(mut database) = broken_database(name, &["wal_writer_delay=10s"], Fault::AnsweredEarly).await else {
+        return;
+    };
+    gone(&mut database, 2, How::Killed, true).await.assert_seen(name);
+}

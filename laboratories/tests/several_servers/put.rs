@@ -1,0 +1,58 @@
+//! The messages by which a server of PostgreSQL is told to put one row, as far as this program reads them.
+
+/// The parameters of `put_one_1`, the namespace included, and which of them is the row's kind.
+const PARAMETERS: u16 = 13;
+const KIND: usize = 6;
+
+/// The kinds of rows, as `schema.sql` has them.
+pub(crate) const RUNNING: i16 = 1;
+pub(crate) const COMPLETED: i16 = 3;
+
+/// A put of one row.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Put {
+    pub(crate) kind: i16,
+}
+
+impl Put {
+    /// The put that these bytes begin with: a Bind with the parameters of `put_one_1`.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(b"B")?.get(4..)?;
+        let (_portal, rest) = text(rest)?;
+        let (_statement, rest) = text(rest)?;
+        let (formats, rest) = number(rest)?;
+        let rest = rest.get(2 * usize::from(formats)..)?;
+        let (parameters, mut rest) = number(rest)?;
+        if parameters != PARAMETERS {
+            return None;
+        }
+        for _ in 0..KIND {
+            (_, rest) = parameter(rest)?;
+        }
+        let (kind, _) = parameter(rest)?;
+        // Several rows have an array here.
+        Some(Self { kind: i16::from_be_bytes(kind.try_into().ok()?) })
+    }
+}
+
+/// Whether the server is ready for the next query after these bytes.
+pub(crate) fn is_answered(bytes: &[u8]) -> bool {
+    bytes.len() >= 6 && bytes[..bytes.len() - 1].ends_with(b"Z\0\0\0\x05")
+}
+
+fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    Some((&bytes[..end], &bytes[end + 1..]))
+}
+
+fn number(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((u16::from_be_bytes(*number), rest))
+}
+
+/// A parameter; one that is null has no bytes.
+fn parameter(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+    Some((rest.get(..length)?, &rest[length..]))
+}
