@@ -1,6 +1,6 @@
 //! PostgreSQL keeps the contract of a database that several processes share, rule by rule.
 
-use tower_idempotency::conformance::Subject;
+use tower_idempotency::conformance::backend::Subject;
 use tower_idempotency::store::postgres::PostgresBackend;
 
 use super::lab::{Lab, builder, lab};

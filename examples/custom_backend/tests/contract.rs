@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use custom_backend::SqliteBackend;
-use tower_idempotency::conformance::Subject;
+use tower_idempotency::conformance::backend::Subject;
 
 /// A file of its own for each rule, opened as two processes open it.
 async fn subject() -> Subject<SqliteBackend> {
