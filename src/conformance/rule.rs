@@ -13,7 +13,6 @@ pub(super) struct Rule<'a, S> {
 
 /// After which nothing is waited for any more: what is awaited takes milliseconds.
 pub(super) const BOUND: Duration = Duration::from_secs(60);
-pub(super) const BETWEEN_TRIES: Duration = Duration::from_millis(2);
 /// Longer than any rule takes on a slow database.
 const RULE_BOUND: Duration = Duration::from_secs(600);
 

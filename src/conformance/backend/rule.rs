@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use super::sample::{AT_ONCE, claim, complete};
 use super::subject::Subject;
 use crate::clock::Timestamp;
-use crate::conformance::rule::{BETWEEN_TRIES, BOUND};
+use crate::conformance::rule::BOUND;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::shared::{Answer, Backend, BackendError, Expect, NewExpiry, NewFence, Row, Write};
+
+const BETWEEN_TRIES: Duration = Duration::from_millis(2);
 
 /// A rule of the contract, as it is tried on a backend.
 pub(super) type Rule<'a, B> = crate::conformance::rule::Rule<'a, Subject<B>>;
