@@ -9,12 +9,9 @@
 //! [`store_conformance!`](crate::store_conformance) make a test of each rule:
 //!
 //! ```
-//! use tower_idempotency::store::shared::Shared;
-//! use tower_idempotency::store::shared::memory_backend::MemoryBackend;
-//!
 //! mod backend_contract {
-//!     # use super::*;
 //!     use tower_idempotency::conformance::backend::Subject;
+//!     use tower_idempotency::store::shared::memory_backend::MemoryBackend;
 //!
 //!     // In a test of your own this opens your database.
 //!     async fn subject() -> Subject<MemoryBackend> {
@@ -27,8 +24,9 @@
 //! }
 //!
 //! mod store_contract {
-//!     # use super::*;
 //!     use tower_idempotency::conformance::store::Subject;
+//!     use tower_idempotency::store::shared::Shared;
+//!     use tower_idempotency::store::shared::memory_backend::MemoryBackend;
 //!
 //!     async fn subject() -> Subject<Shared<MemoryBackend>> {
 //!         let backend = MemoryBackend::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_idempotency::AnyStore;
 use tower_idempotency::clock::{Clock, ManualClock, Timestamp};
-use tower_idempotency::conformance::store::Subject;
+use tower_idempotency::conformance::store::{Subject, all};
 use tower_idempotency::store::shared::Shared;
 use tower_idempotency::store::shared::memory_backend::MemoryBackend;
 use tower_idempotency::store::{MemoryStore, Store};
@@ -70,7 +70,27 @@ mod sled {
     tower_idempotency::store_conformance!(subject);
 }
 
-/// A process over the database. With the lease of a third of a minute it soon trusts the leases of others.
+/// Tokio's clock.
+#[derive(Debug)]
+struct TokioClock(Instant);
+
+impl Default for TokioClock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for TokioClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(1_790_000_000_000).plus(self.0.elapsed())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A process over the database. With a short lease it soon trusts the leases of others.
 async fn shared(backend: MemoryBackend) -> Shared<MemoryBackend> {
     Shared::<MemoryBackend>::builder().lease(Duration::from_secs(12)).open(backend).await.unwrap()
 }
@@ -95,21 +115,8 @@ mod shared_by_the_machine_s_clock {
 mod shared_by_a_paused_clock {
     use super::*;
 
-    #[derive(Debug)]
-    struct TokioClock(Instant);
-
-    impl Clock for TokioClock {
-        fn wall(&self) -> Timestamp {
-            Timestamp::from_millis(1_790_000_000_000).plus(self.0.elapsed())
-        }
-
-        fn monotonic(&self) -> Duration {
-            self.0.elapsed()
-        }
-    }
-
     async fn subject() -> Subject<Shared<MemoryBackend>> {
-        two_processes(MemoryBackend::with_clock(TokioClock(Instant::now()))).await
+        two_processes(MemoryBackend::with_clock(TokioClock::default())).await
     }
 
     tower_idempotency::store_conformance!(
@@ -132,4 +139,10 @@ mod any_store {
     }
 
     tower_idempotency::store_conformance!(subject);
+}
+
+/// A store alone, with nothing that the suite could make use of, is enough.
+#[tokio::test(start_paused = true)]
+async fn the_whole_suite_runs_in_one_call_on_a_store_alone() {
+    all(async || Subject::new(shared(MemoryBackend::with_clock(TokioClock::default())).await)).await;
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::rule::Rule;
-use super::sample::{HOUR, claim, complete, consume, hold, interrupt, reclaim, settle, wish};
+use super::sample::{HOUR, answer, claim, complete, consume, hold, interrupt, reclaim, settle, wish};
 use super::subject::Subject;
 use crate::conformance::fresh::{fresh_id, random};
 use crate::fingerprint::Fingerprint;
@@ -92,7 +92,7 @@ pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>)
             let id = fresh_id();
             let run = rule.made(id, &Transition::Claim(wish.clone())).await;
             says(&rule, &run, &wish, 1);
-            let first = rule.made(id, &Transition::Interrupt { fence: run.fence, status: Some(status) }).await;
+            let first = rule.made(id, &answer(run.fence, status)).await;
             let again = rule.made(id, &reclaim(first.fence)).await;
             says(&rule, &again, &wish, 2);
             let cut = rule.made(id, &interrupt(again.fence)).await;

@@ -3,12 +3,14 @@
 use futures_util::future::join_all;
 
 use super::rule::Rule;
-use super::sample::{Ending, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, verb};
+use super::sample::{
+    Ending, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, verb, wish,
+};
 use super::subject::Subject;
 use crate::conformance::fresh::{fresh_id, fresh_ids};
 use crate::key::RecordId;
-use crate::record::{Owner, Record, State, Transition};
-use crate::store::contract::InterruptedRun;
+use crate::record::{Claim, Owner, Record, State, Transition};
+use crate::store::contract::{InterruptedRun, Page};
 use crate::store::{Health, Store, StoreError};
 
 /// A closed store refuses claims, and does nothing for them. What was sent before it was closed is done.
@@ -39,9 +41,8 @@ pub(super) async fn a_closed_store_takes_no_claim_and_loses_no_ending<St: Store>
     }
     let refused = fresh_ids(4);
     for (at, id) in refused.iter().enumerate() {
-        let mut wish = super::sample::wish();
-        wish.may_repeat = at % 2 == 0;
-        let answer = store.apply(*id, Transition::Claim(wish)).await;
+        let by_slot = Claim { may_repeat: at % 2 == 0, ..wish() };
+        let answer = store.apply(*id, Transition::Claim(by_slot)).await;
         let is_refused = matches!(answer, Err(StoreError::Unavailable { .. }));
         rule.check(is_refused, || format!("a closed store answered a claim with {answer:?}"));
     }
@@ -78,7 +79,7 @@ pub(super) async fn what_was_answered_survives_a_reopening<St: Store>(subject: &
         &[|hold| complete(hold, vec![7; 20_000])],
         &[|hold| consume(hold, 201)],
         &[|hold| interrupt(hold.fence)],
-        &[|hold| Transition::Interrupt { fence: hold.fence, status: Some(504) }],
+        &[|hold| answer(hold.fence, 504)],
         &[|hold| interrupt(hold.fence), |hold| settle(hold.fence, "settled")],
         &[|hold| Transition::Release(hold.fence)],
         &[|hold| interrupt(hold.fence), |hold| forget(hold.fence)],
@@ -127,7 +128,7 @@ pub(super) async fn the_runs_of_an_earlier_opening_are_interrupted<St: Store>(su
                 == (run.fence, run.attempt, run.began, run.fingerprint)
         });
         rule.check(is_so, || format!("{run:?} of the last opening is seen as {seen:?}"));
-        let listed = rule.read(|| store.interrupted(crate::store::Page::first(10_000))).await;
+        let listed = rule.read(|| store.interrupted(Page::first(10_000))).await;
         let listed: Vec<_> = listed.into_iter().filter(|run| run.id == *id).collect();
         let should = seen.and_then(|seen| InterruptedRun::of(*id, &seen));
         rule.check(listed.as_slice() == should.as_slice(), || format!("{should:?} is listed as {listed:?}"));

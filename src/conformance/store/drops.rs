@@ -11,8 +11,8 @@ use crate::conformance::fresh::fresh_id;
 use crate::record::{Record, State, Transition};
 use crate::store::Store;
 
-/// What ends a run or settles an operation is done though its future is dropped: never polled, polled once, or somewhere
-/// on its way.
+/// What ends a run or settles an operation is done though its future is dropped: never polled, polled once, or
+/// somewhere on its way.
 pub(super) async fn a_dropped_future_undoes_nothing<St: Store>(subject: &Subject<St>) {
     let advice = "begin the step when `apply` is called, not when its future is polled, and on a task or a thread of the \
                   store's own: a destructor can't wait";

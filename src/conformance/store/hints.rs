@@ -3,7 +3,7 @@
 use futures_util::FutureExt as _;
 
 use super::rule::Rule;
-use super::sample::{SHORT, complete, consume, forget, hold, interrupt, reclaim, settle, shortly};
+use super::sample::{SHORT, claim, complete, consume, forget, hold, interrupt, reclaim, settle, shortly};
 use super::subject::Subject;
 use crate::conformance::fresh::fresh_id;
 use crate::key::RecordId;
@@ -56,8 +56,8 @@ async fn recalls<St: Store>(rule: &Rule<'_, St>, id: RecordId) {
     }
 }
 
-/// A change is told to whoever waits for that record, and not to others; an exclusive store has nothing to tell. Changes
-/// may be missed, so that none has to be told.
+/// A change is told to whoever waits for that record, and not to others; an exclusive store has nothing to tell.
+/// Changes may be missed, so that none has to be told.
 pub(super) async fn a_change_is_told_of_its_own_record_alone<St: Store>(subject: &Subject<St>) {
     let advice =
         "wake those who wait for the id that has changed, and nobody else: each who is woken asks the database";
@@ -66,7 +66,7 @@ pub(super) async fn a_change_is_told_of_its_own_record_alone<St: Store>(subject:
     let (changed, quiet) = (fresh_id(), fresh_id());
     let (mut news, mut others_news) = (store.changed(changed), store.changed(quiet));
     for _ in 0..10 {
-        let run = rule.made_by(rule.other(), changed, &super::sample::claim()).await;
+        let run = rule.made_by(rule.other(), changed, &claim()).await;
         rule.taken_by(rule.other(), changed, &Transition::Release(run.fence)).await;
         // The news has time to come.
         rule.tick().await;

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::rule::Rule;
 use super::sample::{
-    Ending, SHORT, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, shortly,
+    Ending, SHORT, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, shortly,
 };
 use super::subject::Subject;
 use crate::conformance::fresh::{fresh_id, fresh_ids};
@@ -32,7 +32,7 @@ const LIVES: [(&str, Ending, Option<Step>, bool); 12] = [
 ];
 
 fn answered(hold: Hold) -> Transition {
-    Transition::Interrupt { fence: hold.fence, status: Some(504) }
+    answer(hold.fence, 504)
 }
 
 /// Leaves an operation of each kind, and says whether it is to be listed.

@@ -62,6 +62,11 @@ pub(super) fn interrupt(fence: Fence) -> Transition {
     Transition::Interrupt { fence, status: None }
 }
 
+/// An interruption whose client was told that nobody knows.
+pub(super) fn answer(fence: Fence, status: u16) -> Transition {
+    Transition::Interrupt { fence, status: Some(status) }
+}
+
 pub(super) fn settle(fence: Fence, outcome: impl Into<Bytes>) -> Transition {
     Transition::Resolve(fence, Resolution::Outcome(outcome.into()), HOUR)
 }
@@ -108,7 +113,7 @@ pub(super) fn all_under(id: RecordId, fence: Fence) -> Vec<Transition> {
         consume(hold, 599),
         Transition::Release(fence),
         interrupt(fence),
-        Transition::Interrupt { fence, status: Some(502) },
+        answer(fence, 502),
         settle(fence, "settled"),
         forget(fence),
     ]

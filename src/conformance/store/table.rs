@@ -3,7 +3,9 @@
 use futures_util::future::join_all;
 
 use super::rule::Rule;
-use super::sample::{all_under, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, verb};
+use super::sample::{
+    all_under, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, verb,
+};
 use super::subject::Subject;
 use crate::conformance::fresh::fresh_id;
 use crate::key::RecordId;
@@ -72,7 +74,7 @@ impl There {
             Self::Completed => is_ended_by(complete(hold, "its outcome")).await,
             Self::Consumed => is_ended_by(consume(hold, 201)).await,
             Self::Released => is_ended_by(Transition::Release(first)).await,
-            Self::Answered => is_ended_by(Transition::Interrupt { fence: first, status: Some(504) }).await,
+            Self::Answered => is_ended_by(answer(first, 504)).await,
             Self::Interrupted
             | Self::Asked
             | Self::TakenOver

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 
+use super::super::sample::{forget, interrupt};
 use super::effects::{self, Memory};
 use super::fault::Fault;
 use crate::clock::{Clock as _, ManualClock, Timestamp};
@@ -113,7 +114,7 @@ impl Broken {
         let (id, now, before) = (self.key(id), self.now(), self.there(id));
         let transition = self.remember(|memory| memory.sent(self.fault, id, transition, before.as_ref(), now));
         if let (Fault::ResolvesWhatRuns, Transition::Resolve(fence, ..)) = (self.fault, &transition) {
-            self.below(id, Transition::Interrupt { fence: *fence, status: None })?;
+            self.below(id, interrupt(*fence))?;
         }
         let applied = if effects::is_refused(self.fault, &transition, before.as_ref()) {
             Applied { reply: Reply::Refused, record: before.clone() }
@@ -148,7 +149,7 @@ impl Broken {
             (Transition::Reclaim(claim, fence), Some(before), Some(after))
                 if self.fault == Fault::LooksBeforeItTakesOver && before.fence == *fence && after.fence != *fence =>
             {
-                self.below(id, Transition::Interrupt { fence: after.fence, status: None })?;
+                self.below(id, interrupt(after.fence))?;
                 self.act(id, Transition::Reclaim(claim.clone(), after.fence))
             }
             _ => self.act(id, transition),
@@ -236,7 +237,7 @@ impl Records for Broken {
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         if self.fault == Fault::SweepsWhatIsInterrupted {
             for run in at_once(self.inner.interrupted(Page::first(usize::MAX))).unwrap() {
-                self.below(run.id, super::super::sample::forget(run.fence)).unwrap();
+                self.below(run.id, forget(run.fence)).unwrap();
             }
         }
         self.inner.sweep(if self.fault == Fault::SweepsMoreThanItsLimit { usize::MAX } else { limit })
