@@ -1,30 +1,24 @@
-//! What a rule is written with.
+//! What a rule of either half is written with.
 
 use std::fmt::Display;
 use std::future::Future;
-use std::time::{Duration, Instant};
-
-use super::sample::{AT_ONCE, claim, complete};
-use super::subject::Subject;
-use crate::clock::Timestamp;
-use crate::key::RecordId;
-use crate::record::Fence;
-use crate::store::shared::{Answer, Backend, BackendError, Expect, NewExpiry, NewFence, Row, Write};
+use std::time::Duration;
 
 /// A rule of the contract, as it is tried on a subject.
-pub(super) struct Rule<'a, B> {
-    pub(super) subject: &'a Subject<B>,
+pub(super) struct Rule<'a, S> {
+    pub(super) subject: &'a S,
     name: &'static str,
     advice: &'static str,
 }
 
 /// After which nothing is waited for any more: what is awaited takes milliseconds.
-const BOUND: Duration = Duration::from_secs(60);
-const BETWEEN_TRIES: Duration = Duration::from_millis(2);
+pub(super) const BOUND: Duration = Duration::from_secs(60);
+/// Longer than any rule takes on a slow database.
+const RULE_BOUND: Duration = Duration::from_secs(600);
 
-impl<'a, B: Backend> Rule<'a, B> {
+impl<'a, S: Sync> Rule<'a, S> {
     /// The rule called `name`. `advice` says what to do where it does not hold.
-    pub(super) fn new(subject: &'a Subject<B>, name: &'static str, advice: &'static str) -> Self {
+    pub(super) fn new(subject: &'a S, name: &'static str, advice: &'static str) -> Self {
         Self { subject, name, advice }
     }
 
@@ -45,80 +39,6 @@ impl<'a, B: Backend> Rule<'a, B> {
         eprintln!("conformance: `{}` is not shown in full, as the subject has no {missing}", self.name);
     }
 
-    #[track_caller]
-    pub(super) fn answered<T>(&self, doing: &str, answer: Result<T, BackendError>) -> T {
-        answer.unwrap_or_else(|error| self.fail(format_args!("to {doing} failed: {error:?}")))
-    }
-
-    pub(super) async fn get(&self, id: RecordId) -> Option<Row> {
-        self.get_by(&self.subject.backend, &[id]).await.rows.remove(0)
-    }
-
-    pub(super) async fn get_by(&self, backend: &B, ids: &[RecordId]) -> Answer<Vec<Option<Row>>> {
-        let answer = self.answered("get", backend.get(ids).await);
-        let rows = answer.rows.len();
-        self.check(rows == ids.len(), || format!("{} ids were asked for, and {rows} rows were answered", ids.len()));
-        answer
-    }
-
-    pub(super) async fn put(&self, writes: &[Write]) -> Answer<Vec<Option<Row>>> {
-        self.put_by(&self.subject.backend, writes).await
-    }
-
-    pub(super) async fn put_by(&self, backend: &B, writes: &[Write]) -> Answer<Vec<Option<Row>>> {
-        let answer = self.answered("put", backend.put(writes).await);
-        let rows = answer.rows.len();
-        self.check(rows == writes.len(), || format!("{} writes were put, and {rows} rows were answered", writes.len()));
-        answer
-    }
-
-    /// Puts one write, and gives the row that is answered.
-    pub(super) async fn write(&self, write: &Write) -> Option<Row> {
-        self.put(std::slice::from_ref(write)).await.rows.remove(0)
-    }
-
-    /// Puts a write that has to be done.
-    pub(super) async fn done(&self, write: &Write) -> Row {
-        let row = self.write(write).await;
-        self.check(is_done(row.as_ref(), write), || format!("{write:?} was not done; the answer was {row:?}"));
-        row.unwrap_or_else(|| self.fail("no row was answered"))
-    }
-
-    /// Puts a write that must not be done.
-    pub(super) async fn refused(&self, write: &Write) -> Option<Row> {
-        let row = self.write(write).await;
-        self.check(!is_done(row.as_ref(), write), || format!("{write:?} was done, and nothing it expects was there"));
-        row
-    }
-
-    /// Sends writes, again and again where a row is busy or nothing is known, until each is done or refused. `bears`
-    /// says whether a put may fail meanwhile.
-    pub(super) async fn settled(&self, backend: &B, writes: &[Write], bears: bool) -> Vec<Option<Row>> {
-        let mut settled = vec![None; writes.len()];
-        let mut open: Vec<usize> = (0..writes.len()).collect();
-        let give_up = Instant::now() + BOUND;
-        while !open.is_empty() {
-            self.check(Instant::now() < give_up, || format!("{} writes were busy for a minute", open.len()));
-            let sent: Vec<Write> = open.iter().map(|&at| writes[at].clone()).collect();
-            let answer = match backend.put(&sent).await {
-                Err(BackendError::Nothing(_) | BackendError::Busy(_) | BackendError::Uncertain(_)) if bears => {
-                    tokio::time::sleep(BETWEEN_TRIES).await;
-                    continue;
-                }
-                answer => self.answered("put", answer),
-            };
-            let mut rows = answer.rows.into_iter();
-            open.retain(|&at| {
-                settled[at] = rows.next().flatten();
-                is_busy(settled[at].as_ref(), &writes[at])
-            });
-            if !open.is_empty() {
-                tokio::time::sleep(BETWEEN_TRIES).await;
-            }
-        }
-        settled
-    }
-
     /// What `future` gives, unless it takes so long that it never ends.
     pub(super) async fn within<T>(&self, future: impl Future<Output = T>) -> T {
         match tokio::time::timeout(BOUND, future).await {
@@ -126,49 +46,11 @@ impl<'a, B: Backend> Rule<'a, B> {
             Err(_) => self.fail("nothing was answered for a minute"),
         }
     }
-
-    /// The database's time.
-    pub(super) async fn now(&self) -> Timestamp {
-        self.get_by(&self.subject.backend, &[]).await.now
-    }
-
-    /// Lets so much time pass: a few milliseconds, unless the subject has a clock.
-    pub(super) async fn pass(&self, by: Duration) {
-        let end = self.now().await.plus(by);
-        if let Some(pass) = &self.subject.clock {
-            pass(by);
-        }
-        let give_up = Instant::now() + BOUND;
-        while self.now().await < end {
-            self.check(Instant::now() < give_up, || "the database's clock stands still".to_owned());
-            tokio::time::sleep(BETWEEN_TRIES).await;
-        }
-    }
-
-    /// Leaves a row with this fence that is past its expiry, and gives the write that left it.
-    pub(super) async fn expired(&self, id: RecordId, fence: Fence) -> Write {
-        let row = self.done(&claim(id)).await;
-        let fence = NewFence::Exactly(fence);
-        let write = Write { fence, expires: NewExpiry::In(AT_ONCE), ..complete(&row) };
-        // It may be past its expiry when it is answered.
-        self.write(&write).await;
-        self.pass(AT_ONCE * 2).await;
-        let row = self.get(id).await;
-        self.check(row.as_ref().is_none_or(|row| row.token == write.token), || format!("{write:?} was not done"));
-        self.check(row.is_none(), || format!("a row past its expiry was read: {row:?}"));
-        write
-    }
 }
 
-pub(super) fn is_done(row: Option<&Row>, write: &Write) -> bool {
-    row.is_some_and(|row| row.token == write.token)
-}
-
-/// Whether something else had the row locked: nothing was done, though what is expected is there.
-fn is_busy(row: Option<&Row>, write: &Write) -> bool {
-    match (write.expect, row) {
-        _ if is_done(row, write) => false,
-        (Expect::Absent, row) => row.is_none(),
-        (Expect::Token(token), row) => row.is_some_and(|row| row.token == token),
+/// A rule that ends, one way or the other.
+pub(super) async fn ended(name: &str, rule: impl Future<Output = ()>) {
+    if tokio::time::timeout(RULE_BOUND, rule).await.is_err() {
+        panic!("the rule `{name}` does not hold: it has not ended.\nWhat to do: let every call end, if with an error");
     }
 }

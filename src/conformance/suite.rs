@@ -1,140 +1,24 @@
-//! All rules: by name, one after the other, and as tests.
+//! What is made of the list of the rules of either half.
 
-use std::time::Duration;
-
-use super::subject::Subject;
-use crate::store::shared::Backend;
-
-/// The list of the rules, given to what is named first.
+/// Makes of a list of rules, by the files that have them, what is named first.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __backend_rules {
-    ($to:ident $given:tt) => {
-        $crate::__backend_rules! {
-            @$to $given
-            a_write_is_done_where_what_it_expects_is_there
-            a_released_row_is_not_absent
-            an_expired_row_is_not_there
-            an_expired_row_is_claimed_over
-            a_refused_write_changes_nothing
-            writes_of_one_put_do_not_depend_on_each_other
-            rows_are_answered_in_the_order_asked
-            a_put_replaces_all_that_it_names
-            a_new_fence_is_above_clock_row_and_floor
-            a_fence_is_kept_or_exactly_what_is_said
-            fences_are_kept_to_the_digit
-            began_and_since_are_stamped_by_the_database
-            until_and_expires_count_from_the_write
-            a_kept_expiry_is_the_rows
-            the_lease_is_that_of_the_session
-            nothing_but_a_live_session_gives_a_lease
-            the_lease_is_read_in_the_same_step
-            state_is_kept_to_the_byte
-            ids_and_tokens_are_kept_to_the_byte
-            kinds_are_kept_even_unknown_ones
-            sent_again_is_done_whatever_is_expected
-            sent_again_keeps_fence_and_stamps
-            sent_again_is_a_write_that_counts_from_now
-            a_write_held_back_is_refused_after_a_later_one
-            a_write_held_back_counts_from_when_it_is_done
-            an_earlier_write_sent_again_is_refused
-            a_dropped_call_leaves_the_backend_usable
-            one_of_a_thousand_claims_is_granted
-            batches_in_opposite_order_both_end
-            fences_grow_through_claims_expiries_and_sweeps
-            a_row_is_kept_until_its_grace_is_over
-            rows_past_their_grace_are_deleted_in_slices
-            list_has_what_operators_see_to_and_nothing_else
-            list_is_paged_without_gaps_or_repeats
-            namespaces_do_not_meet
-            processes_see_each_others_writes
-            changes_do_not_end
-            the_server_is_another_one_after_its_start_only
-            the_guarantee_names_the_set_up
-        }
+macro_rules! __conformance {
+    (names {} $($file:ident: $($rule:ident)*;)*) => {
+        &[$($(stringify!($rule)),*),*]
     };
-    (@names {} $($rule:ident)*) => {
-        &[$(stringify!($rule)),*]
-    };
-    (@by_name { $name:expr, $subject:expr } $($rule:ident)*) => {
+    (by_name { $name:expr, $subject:expr } $($file:ident: $($rule:ident)*;)*) => {
         match $name {
-            $(stringify!($rule) => ended(stringify!($rule), super::$rule($subject)).await,)*
+            $($(stringify!($rule) => ended(stringify!($rule), Box::pin(super::$file::$rule($subject))).await,)*)*
             name => panic!("there is no rule called `{name}`"),
         }
     };
-    (@tests { $attribute:tt $make:path } $($rule:ident)*) => {
-        $(
+    (tests { $half:ident $attribute:tt $make:path } $($file:ident: $($rule:ident)*;)*) => {
+        $($(
             # $attribute
             async fn $rule() {
-                if let Some(subject) = $crate::conformance::made($make().await) {
-                    $crate::conformance::ended(stringify!($rule), $crate::conformance::$rule(&subject)).await;
-                }
+                $crate::conformance::$half::rule(stringify!($rule), $make().await).await;
             }
-        )*
+        )*)*
     };
-}
-
-/// Makes a test of each rule of the contract of a [`Backend`](crate::store::shared::Backend).
-///
-/// It is given the path of an asynchronous function without arguments that makes the
-/// [`Subject`](crate::conformance::Subject), each time a new one with a database or a namespace of its own if that is
-/// cheap. The function may give an `Option`: where it gives `None`, as there is no server for example, the rule counts
-/// as passed; the function is the one to say so aloud.
-///
-/// The tests are `#[tokio::test]`s; another attribute can be written before the function. Put the macro into a module
-/// of its own:
-///
-/// ```
-/// mod contract {
-///     # use tower_idempotency::{conformance::Subject, store::shared::memory_backend::MemoryBackend};
-///     # async fn subject() -> Option<Subject<MemoryBackend>> { None }
-///     tower_idempotency::backend_conformance!(#[tokio::test(flavor = "multi_thread")] subject);
-/// }
-/// ```
-#[macro_export]
-macro_rules! backend_conformance {
-    (# $attribute:tt $make:path) => {
-        $crate::__backend_rules! { tests { $attribute $make } }
-    };
-    ($make:path) => {
-        $crate::backend_conformance! { #[::tokio::test] $make }
-    };
-}
-
-/// The names of all rules, each that of a function of this module.
-pub const RULES: &[&str] = crate::__backend_rules! { names {} };
-
-/// Checks one rule, by its name.
-///
-/// # Panics
-/// Panics if the rule does not hold, or if there is none of that name.
-pub async fn rule<B: Backend>(name: &str, subject: &Subject<B>) {
-    crate::__backend_rules! { by_name { name, subject } }
-}
-
-/// Checks all rules, one after the other, each on a subject that `make` makes.
-///
-/// # Panics
-/// Panics at the first rule that does not hold.
-pub async fn backend<B: Backend>(make: impl AsyncFn() -> Subject<B>) {
-    for name in RULES {
-        rule(name, &make().await).await;
-    }
-}
-
-/// Longer than any rule takes on a slow database.
-const BOUND: Duration = Duration::from_secs(600);
-
-/// A rule that ends, one way or the other.
-#[doc(hidden)]
-pub async fn ended(name: &str, rule: impl Future<Output = ()>) {
-    if tokio::time::timeout(BOUND, rule).await.is_err() {
-        panic!("the rule `{name}` does not hold: it has not ended.\nWhat to do: let every call end, if with an error");
-    }
-}
-
-/// What the macro was given: a subject, or an `Option` of one.
-#[doc(hidden)]
-pub fn made<B>(made: impl Into<Option<Subject<B>>>) -> Option<Subject<B>> {
-    made.into()
 }

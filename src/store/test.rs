@@ -139,7 +139,7 @@ impl TestStore {
         Self::over(MemoryStoreBuilder::default().clock(clock))
     }
 
-    fn over(builder: MemoryStoreBuilder) -> Self {
+    pub(crate) fn over(builder: MemoryStoreBuilder) -> Self {
         let world = World {
             processes: AtomicU64::new(1),
             is_shared: AtomicBool::new(false),

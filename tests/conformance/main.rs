@@ -5,3 +5,4 @@
 mod broken;
 mod faults;
 mod memory;
+mod stores;

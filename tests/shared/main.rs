@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod batches;
 mod deaths;
 mod faults;
 mod outages;

@@ -1,18 +1,45 @@
-//! SQLite keeps the whole contract.
+//! SQLite keeps the whole contract, and so does the store over it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use custom_backend::SqliteBackend;
-use tower_idempotency::conformance::Subject;
 
-/// A file of its own for each rule, opened as two processes open it.
-async fn subject() -> Subject<SqliteBackend> {
-    let directory = tempfile::tempdir().unwrap();
-    let open = |file| SqliteBackend::open(directory.path().join(file)).unwrap();
-    let subject = Subject::new(open("payments")).beside(open("payments")).another_namespace(open("orders"));
-    subject.kept(directory)
+mod backend {
+    use tower_idempotency::conformance::backend::Subject;
+
+    use super::*;
+
+    /// A file of its own for each rule, opened as two processes open it.
+    async fn subject() -> Subject<SqliteBackend> {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |file| SqliteBackend::open(directory.path().join(file)).unwrap();
+        let subject = Subject::new(open("payments")).beside(open("payments")).another_namespace(open("orders"));
+        subject.kept(directory)
+    }
+
+    tower_idempotency::backend_conformance!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        subject
+    );
 }
 
-tower_idempotency::backend_conformance!(
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    subject
-);
+mod store {
+    use tower_idempotency::conformance::store::Subject;
+    use tower_idempotency::store::shared::Shared;
+
+    use super::*;
+
+    async fn subject() -> Subject<Shared<SqliteBackend>> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("payments");
+        let open = move || {
+            let backend = SqliteBackend::open(&path).unwrap();
+            async { Shared::open(backend).await.unwrap() }
+        };
+        Subject::new(open().await).beside(open().await).reopened_by(open).kept(directory)
+    }
+
+    tower_idempotency::store_conformance!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        subject
+    );
+}

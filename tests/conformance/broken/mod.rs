@@ -12,7 +12,7 @@ use backend::Broken;
 use fault::{CAUGHT, Fault};
 use futures_util::FutureExt as _;
 use tower_idempotency::clock::{ManualClock, Timestamp};
-use tower_idempotency::conformance::{self, RULES, Subject};
+use tower_idempotency::conformance::backend::{self as suite, RULES, Subject};
 use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 
 fn subject(fault: Fault) -> Subject<Broken> {
@@ -35,7 +35,7 @@ fn subject(fault: Fault) -> Subject<Broken> {
 /// What a rule says of a fault; `None` if it holds.
 async fn verdict(fault: Fault, rule: &str) -> Option<String> {
     let subject = subject(fault);
-    let panic = AssertUnwindSafe(conformance::rule(rule, &subject)).catch_unwind().await.err()?;
+    let panic = AssertUnwindSafe(suite::rule(rule, subject)).catch_unwind().await.err()?;
     Some(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without words".to_owned()))
 }
 

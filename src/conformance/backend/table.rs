@@ -1,8 +1,9 @@
 //! When a write is done.
 
 use super::rule::{Rule, is_done};
-use super::sample::{claim, complete, fresh_id, fresh_token};
+use super::sample::{claim, complete, fresh_token};
 use super::subject::Subject;
+use crate::conformance::fresh::fresh_id;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::shared::{Backend, Expect, Kind, NewExpiry, NewFence, Token, Write};
@@ -43,7 +44,7 @@ impl There {
 
 /// What is expected × what is there × whether it has the write's own token: the write is done in exactly the cases that
 /// [`Backend::put`] names.
-pub async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(subject: &Subject<B>) {
     let advice = "compare in the same step in which you write: absent means no row, or one past its expiry; a row that is \
                   there matches by the expected token or by the write's own, and by nothing else";
     let rule = Rule::new(subject, "a_write_is_done_where_what_it_expects_is_there", advice);
@@ -77,7 +78,7 @@ pub async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(subject:
 
 /// A released row counts as there for as long as it has not expired: a claim that comes after its own release is
 /// refused.
-pub async fn a_released_row_is_not_absent<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn a_released_row_is_not_absent<B: Backend>(subject: &Subject<B>) {
     let advice =
         "don't delete a row because of its kind, and let `Expect::Absent` match only no row, or one past its expiry";
     let rule = Rule::new(subject, "a_released_row_is_not_absent", advice);
@@ -96,7 +97,7 @@ pub async fn a_released_row_is_not_absent<B: Backend>(subject: &Subject<B>) {
 }
 
 /// A row past its expiry is not read, and no token matches it, not even the write's own.
-pub async fn an_expired_row_is_not_there<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn an_expired_row_is_not_there<B: Backend>(subject: &Subject<B>) {
     let advice = "compare the expiry with the database's time in `get` and in `put`, whether the row was swept or not";
     let rule = Rule::new(subject, "an_expired_row_is_not_there", advice);
     let id = fresh_id();
@@ -114,7 +115,7 @@ pub async fn an_expired_row_is_not_there<B: Backend>(subject: &Subject<B>) {
 }
 
 /// A row past its expiry is claimed over: with a fence above its own, as an operation that begins now.
-pub async fn an_expired_row_is_claimed_over<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn an_expired_row_is_claimed_over<B: Backend>(subject: &Subject<B>) {
     let advice =
         "claim a row past its expiry over by an update, which takes its fence into account and nothing else of it";
     let rule = Rule::new(subject, "an_expired_row_is_claimed_over", advice);

@@ -1,8 +1,9 @@
 //! A write that is sent again, because nobody knows whether it was done.
 
 use super::rule::Rule;
-use super::sample::{AT_ONCE, claim, complete, fresh_id, verbs};
+use super::sample::{AT_ONCE, claim, complete, verbs};
 use super::subject::Subject;
+use crate::conformance::fresh::fresh_id;
 use crate::record::Fence;
 use crate::store::shared::{Backend, Expect, NewExpiry, NewFence, Row, Write};
 
@@ -22,7 +23,7 @@ async fn just_written<B: Backend>(rule: &Rule<'_, B>) -> Vec<(String, Write, Row
 }
 
 /// A write whose own token stands there is done, though what it expects is not there any more.
-pub async fn sent_again_is_done_whatever_is_expected<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn sent_again_is_done_whatever_is_expected<B: Backend>(subject: &Subject<B>) {
     let advice = "let a write match also where the row has the write's own token: its first answer was lost";
     let rule = Rule::new(subject, "sent_again_is_done_whatever_is_expected", advice);
     for (verb, write, row) in just_written(&rule).await {
@@ -37,7 +38,7 @@ pub async fn sent_again_is_done_whatever_is_expected<B: Backend>(subject: &Subje
 }
 
 /// Sent again, a write keeps the fence that it got, and the stamps.
-pub async fn sent_again_keeps_fence_and_stamps<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn sent_again_keeps_fence_and_stamps<B: Backend>(subject: &Subject<B>) {
     let advice = "where the row has the write's own token, keep `fence`, `began` and `since` as they stand: the run goes by the \
                   fence of the first answer";
     let rule = Rule::new(subject, "sent_again_keeps_fence_and_stamps", advice);
@@ -59,7 +60,7 @@ pub async fn sent_again_keeps_fence_and_stamps<B: Backend>(subject: &Subject<B>)
 
 /// Sent again, a write is written: its durations count from now. An answer that only recognises it would promise what
 /// the database may not have kept.
-pub async fn sent_again_is_a_write_that_counts_from_now<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn sent_again_is_a_write_that_counts_from_now<B: Backend>(subject: &Subject<B>) {
     let advice = "where the row has the write's own token, write the row all the same, with `until` and `expires` from now: the \
                   first write may be lost in a failover, and the answer must stand for one that is not";
     let rule = Rule::new(subject, "sent_again_is_a_write_that_counts_from_now", advice);

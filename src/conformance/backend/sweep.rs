@@ -1,8 +1,9 @@
 //! What is deleted, and what is not.
 
 use super::rule::Rule;
-use super::sample::{AT_ONCE, HOUR, claim, fresh_id, fresh_ids};
+use super::sample::{AT_ONCE, HOUR, claim};
 use super::subject::Subject;
+use crate::conformance::fresh::{fresh_id, fresh_ids};
 use crate::record::Fence;
 use crate::store::shared::{Backend, Expect, GRACE, NewExpiry, NewFence, Row, Write};
 
@@ -12,7 +13,7 @@ async fn far_fence<B: Backend>(rule: &Rule<'_, B>) -> Fence {
 }
 
 /// Rows that are not past their expiry, and rows that are, but not for [`GRACE`], are not deleted.
-pub async fn a_row_is_kept_until_its_grace_is_over<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn a_row_is_kept_until_its_grace_is_over<B: Backend>(subject: &Subject<B>) {
     let advice = "delete only rows whose expiry was ten minutes ago (`GRACE`): a claim that is still on its way would make the \
                   row anew, with a smaller fence";
     let rule = Rule::new(subject, "a_row_is_kept_until_its_grace_is_over", advice);
@@ -29,7 +30,7 @@ pub async fn a_row_is_kept_until_its_grace_is_over<B: Backend>(subject: &Subject
 }
 
 /// Rows past their grace are deleted, at most as many as is said; others stay, and fences go on growing.
-pub async fn rows_past_their_grace_are_deleted_in_slices<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn rows_past_their_grace_are_deleted_in_slices<B: Backend>(subject: &Subject<B>) {
     let advice = "delete at most `limit` rows that have been past their expiry for `GRACE`, and say how many they were; what \
                   lets fences grow after that is the clock";
     let rule = Rule::new(subject, "rows_past_their_grace_are_deleted_in_slices", advice);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::conformance::fresh::{fresh_id, random};
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::shared::{Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
@@ -11,20 +12,6 @@ use crate::store::shared::{Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token,
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 /// The shortest expiry: past at the next millisecond.
 pub(super) const AT_ONCE: Duration = Duration::from_millis(1);
-
-pub(super) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).unwrap_or_else(|error| panic!("the operating system has no random bytes: {error}"));
-    bytes
-}
-
-pub(super) fn fresh_id() -> RecordId {
-    RecordId::from_bytes(random())
-}
-
-pub(super) fn fresh_ids(count: usize) -> Vec<RecordId> {
-    (0..count).map(|_| fresh_id()).collect()
-}
 
 pub(super) fn fresh_token() -> Token {
     Token(random())

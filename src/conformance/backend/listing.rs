@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::rule::Rule;
-use super::sample::{AT_ONCE, HOUR, claim, fresh_id, fresh_ids, session};
+use super::sample::{AT_ONCE, HOUR, claim, session};
 use super::subject::Subject;
+use crate::conformance::fresh::{fresh_id, fresh_ids};
 use crate::key::RecordId;
 use crate::store::shared::{Backend, Kind, NewExpiry, Row, Write};
 
@@ -30,7 +31,7 @@ async fn listed<B: Backend>(rule: &Rule<'_, B>, limit: usize) -> Vec<Row> {
 
 /// Rows of each kind, with sessions alive, lapsed, ended and absent: the list has those that [`Backend::list`] names,
 /// as `get` reads them.
-pub async fn list_has_what_operators_see_to_and_nothing_else<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn list_has_what_operators_see_to_and_nothing_else<B: Backend>(subject: &Subject<B>) {
     let advice = "list the kinds 2 and 7, and the kind 1 where its session's lease or its own `until` is absent or not later \
                   than now; leave out rows past their expiry";
     let rule = Rule::new(subject, "list_has_what_operators_see_to_and_nothing_else", advice);
@@ -74,7 +75,7 @@ pub async fn list_has_what_operators_see_to_and_nothing_else<B: Backend>(subject
 }
 
 /// Rows that began in the same millisecond, and others: in pages of any size each comes once, by `began` and id.
-pub async fn list_is_paged_without_gaps_or_repeats<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn list_is_paged_without_gaps_or_repeats<B: Backend>(subject: &Subject<B>) {
     let advice = "order by `began` in whole milliseconds and then by id, and begin each page strictly after the place that is \
                   given; an order by finer times than are answered leaves rows out";
     let rule = Rule::new(subject, "list_is_paged_without_gaps_or_repeats", advice);

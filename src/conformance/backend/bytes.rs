@@ -3,13 +3,14 @@
 use bytes::Bytes;
 
 use super::rule::Rule;
-use super::sample::{HOUR, claim, complete, fresh_id, random, session};
+use super::sample::{HOUR, claim, complete, session};
 use super::subject::Subject;
+use crate::conformance::fresh::{fresh_id, random};
 use crate::key::RecordId;
 use crate::store::shared::{Backend, Expect, Kind, Token, Write};
 
 /// Any bytes are a state, from none to a little more than a mebibyte.
-pub async fn state_is_kept_to_the_byte<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn state_is_kept_to_the_byte<B: Backend>(subject: &Subject<B>) {
     let advice =
         "keep the state in a column of bytes, not of text, without a limit below 1 MiB and 64 KiB, and don't trim it";
     let rule = Rule::new(subject, "state_is_kept_to_the_byte", advice);
@@ -43,7 +44,7 @@ pub async fn state_is_kept_to_the_byte<B: Backend>(subject: &Subject<B>) {
 }
 
 /// Ids, tokens and the ids of sessions are any bytes, and all of them count.
-pub async fn ids_and_tokens_are_kept_to_the_byte<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn ids_and_tokens_are_kept_to_the_byte<B: Backend>(subject: &Subject<B>) {
     let advice = "keep ids (32 bytes), tokens (16 bytes) and the ids of sessions as bytes, and compare all of them";
     let rule = Rule::new(subject, "ids_and_tokens_are_kept_to_the_byte", advice);
     let base: [u8; 32] = random();
@@ -76,7 +77,7 @@ pub async fn ids_and_tokens_are_kept_to_the_byte<B: Backend>(subject: &Subject<B
 }
 
 /// The number of a kind is kept, whether this release knows it or not.
-pub async fn kinds_are_kept_even_unknown_ones<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn kinds_are_kept_even_unknown_ones<B: Backend>(subject: &Subject<B>) {
     let advice = "keep `Kind::number` in a signed column of 16 bits or more, and read it by `Kind::of`: rows of later releases \
                   must survive this one";
     let rule = Rule::new(subject, "kinds_are_kept_even_unknown_ones", advice);

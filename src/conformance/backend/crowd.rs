@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::future::{join, join_all};
 
 use super::rule::{Rule, is_done};
-use super::sample::{AT_ONCE, HOUR, claim, complete, fresh_id, fresh_ids};
+use super::sample::{AT_ONCE, HOUR, claim, complete};
 use super::subject::Subject;
+use crate::conformance::fresh::{fresh_id, fresh_ids};
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::shared::{Backend, NewExpiry, Row, Write};
 
 /// A thousand claims of one id at once, by two processes if there are two: one is granted, and all are told which.
-pub async fn one_of_a_thousand_claims_is_granted<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn one_of_a_thousand_claims_is_granted<B: Backend>(subject: &Subject<B>) {
     let advice = "let one atomic step find that the row is absent and write it, also where the row is past its expiry; and let \
                   calls wait for a connection rather than fail";
     let rule = Rule::new(subject, "one_of_a_thousand_claims_is_granted", advice);
@@ -35,7 +36,7 @@ pub async fn one_of_a_thousand_claims_is_granted<B: Backend>(subject: &Subject<B
 }
 
 /// Two puts at once have 64 ids in common, in opposite order: both end, and each row is written by one of them.
-pub async fn batches_in_opposite_order_both_end<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn batches_in_opposite_order_both_end<B: Backend>(subject: &Subject<B>) {
     let advice = "lock the rows of a put in the order of their ids, whatever the order of the writes is: otherwise two puts \
                   wait for each other, or the database ends one of them";
     let rule = Rule::new(subject, "batches_in_opposite_order_both_end", advice);
@@ -66,7 +67,7 @@ pub async fn batches_in_opposite_order_both_end<B: Backend>(subject: &Subject<B>
 
 /// Four claimers of one id whose claims expire at once, and a sweeper: each claim's fence is above those of all that
 /// were granted before it was sent.
-pub async fn fences_grow_through_claims_expiries_and_sweeps<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn fences_grow_through_claims_expiries_and_sweeps<B: Backend>(subject: &Subject<B>) {
     let advice = "take the row's fence into account even past its expiry, and delete no row before its grace is over: a row \
                   that is made anew has a smaller fence";
     let rule = Rule::new(subject, "fences_grow_through_claims_expiries_and_sweeps", advice);

@@ -3,12 +3,13 @@
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::rule::Rule;
-use super::sample::{HOUR, claim, complete, fresh_id, session};
+use super::sample::{HOUR, claim, complete, session};
 use super::subject::Subject;
+use crate::conformance::fresh::fresh_id;
 use crate::store::shared::{Backend, Expect, Kind, Write};
 
 /// The same id in two namespaces is two rows; sessions and lists are each namespace's own.
-pub async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
     let advice = "make the namespace a part of the key, and compare it wherever rows are read: in the list, and in the join \
                   with the session, too";
     let rule = Rule::new(subject, "namespaces_do_not_meet", advice);
@@ -37,7 +38,7 @@ pub async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
 }
 
 /// What one process has written the other reads, and can write over, as soon as it was answered.
-pub async fn processes_see_each_others_writes<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn processes_see_each_others_writes<B: Backend>(subject: &Subject<B>) {
     let advice = "read from the server that takes the writes, and cache nothing";
     let rule = Rule::new(subject, "processes_see_each_others_writes", advice);
     let Some(beside) = &subject.beside else { return rule.leave_out("`beside`") };
@@ -56,7 +57,7 @@ pub async fn processes_see_each_others_writes<B: Backend>(subject: &Subject<B>) 
 }
 
 /// The stream of changes has no end, and ids of this namespace only. It may be empty.
-pub async fn changes_do_not_end<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn changes_do_not_end<B: Backend>(subject: &Subject<B>) {
     let advice = "end the stream never: one without anything to tell is `futures_util::stream::pending()`, and a connection \
                   that broke is opened again behind it";
     let rule = Rule::new(subject, "changes_do_not_end", advice);
@@ -82,7 +83,7 @@ pub async fn changes_do_not_end<B: Backend>(subject: &Subject<B>) {
 }
 
 /// The server's number is the same in every answer, of every process, until it is started again; rows survive that.
-pub async fn the_server_is_another_one_after_its_start_only<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn the_server_is_another_one_after_its_start_only<B: Backend>(subject: &Subject<B>) {
     let advice = "answer a number that is drawn, or read from the server, once for each of its starts: the time at which it \
                   started, a run id";
     let rule = Rule::new(subject, "the_server_is_another_one_after_its_start_only", advice);
@@ -106,7 +107,7 @@ pub async fn the_server_is_another_one_after_its_start_only<B: Backend>(subject:
 }
 
 /// The guarantee can be asked for, and says what the database is.
-pub async fn the_guarantee_names_the_set_up<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn the_guarantee_names_the_set_up<B: Backend>(subject: &Subject<B>) {
     let advice = "say in `Guarantee::setup` what the database is and how it is set up: operators read it in a log line";
     let rule = Rule::new(subject, "the_guarantee_names_the_set_up", advice);
     let guarantee = rule.answered("say what it guarantees", subject.backend.guarantee().await);

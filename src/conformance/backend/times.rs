@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::rule::Rule;
-use super::sample::{AT_ONCE, HOUR, claim, complete, fresh_id};
+use super::sample::{AT_ONCE, HOUR, claim, complete};
 use super::subject::Subject;
 use crate::clock::Timestamp;
+use crate::conformance::fresh::fresh_id;
 use crate::store::shared::{Answer, Backend, Expect, NewExpiry, Row, Stamp, Write};
 
 /// Puts a write that has to be done, and gives the row with the database's times before and after.
@@ -19,7 +20,7 @@ async fn timed<B: Backend>(rule: &Rule<'_, B>, write: &Write) -> (Timestamp, Row
 }
 
 /// `began` and `since` are now where the write says so or the row was absent, and as they were otherwise.
-pub async fn began_and_since_are_stamped_by_the_database<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn began_and_since_are_stamped_by_the_database<B: Backend>(subject: &Subject<B>) {
     let advice = "stamp `began` and `since` with the database's time of the write, in whole milliseconds rounded down; \
                   `Stamp::Keep` keeps what a row that is there has";
     let rule = Rule::new(subject, "began_and_since_are_stamped_by_the_database", advice);
@@ -52,7 +53,7 @@ pub async fn began_and_since_are_stamped_by_the_database<B: Backend>(subject: &S
 }
 
 /// `until` and `expires` are so long from the write.
-pub async fn until_and_expires_count_from_the_write<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn until_and_expires_count_from_the_write<B: Backend>(subject: &Subject<B>) {
     let advice = "add the durations to the database's time of the write; no process's clock has a part in it";
     let rule = Rule::new(subject, "until_and_expires_count_from_the_write", advice);
     let id = fresh_id();
@@ -73,7 +74,7 @@ pub async fn until_and_expires_count_from_the_write<B: Backend>(subject: &Subjec
 }
 
 /// A write that keeps the expiry leaves it where it is.
-pub async fn a_kept_expiry_is_the_rows<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn a_kept_expiry_is_the_rows<B: Backend>(subject: &Subject<B>) {
     let advice = "`NewExpiry::Keep` leaves the row's expiry as it stands, however late the write is";
     let rule = Rule::new(subject, "a_kept_expiry_is_the_rows", advice);
     let mut row = rule.done(&claim(fresh_id())).await;

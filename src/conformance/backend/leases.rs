@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::rule::Rule;
-use super::sample::{AT_ONCE, HOUR, claim, complete, fresh_id, session};
+use super::sample::{AT_ONCE, HOUR, claim, complete, session};
 use super::subject::Subject;
 use crate::clock::Timestamp;
+use crate::conformance::fresh::fresh_id;
 use crate::key::RecordId;
 use crate::store::shared::{Backend, Expect, Kind, NewExpiry, Write};
 
@@ -35,7 +36,7 @@ async fn reads<B: Backend>(rule: &Rule<'_, B>, what: &str, id: RecordId, should:
 }
 
 /// The lease of a row is the `until` of its session's row, wherever the row is read.
-pub async fn the_lease_is_that_of_the_session<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn the_lease_is_that_of_the_session<B: Backend>(subject: &Subject<B>) {
     let advice = "join each row, in get, put and list, with the row of its session, and answer that one's `until`";
     let rule = Rule::new(subject, "the_lease_is_that_of_the_session", advice);
     let (id, of) = (fresh_id(), fresh_id());
@@ -58,7 +59,7 @@ pub async fn the_lease_is_that_of_the_session<B: Backend>(subject: &Subject<B>) 
 }
 
 /// A session's row that is absent, ended, past its expiry or of another kind gives no lease.
-pub async fn nothing_but_a_live_session_gives_a_lease<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn nothing_but_a_live_session_gives_a_lease<B: Backend>(subject: &Subject<B>) {
     let advice = "join only with rows of the kind 6 that are not past their expiry; otherwise the lease is `None`";
     let rule = Rule::new(subject, "nothing_but_a_live_session_gives_a_lease", advice);
     let (id, of) = (fresh_id(), fresh_id());
@@ -79,7 +80,7 @@ pub async fn nothing_but_a_live_session_gives_a_lease<B: Backend>(subject: &Subj
 }
 
 /// Session and row that are written by one put are read as both then are, in whatever order they were given.
-pub async fn the_lease_is_read_in_the_same_step<B: Backend>(subject: &Subject<B>) {
+pub(super) async fn the_lease_is_read_in_the_same_step<B: Backend>(subject: &Subject<B>) {
     let advice = "read the rows, and join their sessions, after all writes of the put were done, in the same step";
     let rule = Rule::new(subject, "the_lease_is_read_in_the_same_step", advice);
     for is_session_first in [true, false] {
