@@ -76,12 +76,17 @@ impl Report {
         self.goals.push(Goal { name: name.to_owned(), estimate, op, bound, met });
     }
 
-    /// Says the goals, and leaves the figures where they are plotted from.
-    pub fn finish(self) {
+    /// Says the goals.
+    pub fn say(&self) {
         println!();
         for Goal { name, estimate, op, bound, met } in &self.goals {
             println!("goal {}/{name}: {} ({op} {bound}) {met}", self.bench, estimate.written());
         }
+    }
+
+    /// Says the goals, and leaves the figures where they are plotted from.
+    pub fn finish(self) {
+        self.say();
         if !is_whole() {
             println!("\na quick look: the figures are not kept");
             return;

@@ -1,0 +1,86 @@
+//! The same handler, behind ours, and behind what people would use instead, over one server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use cratestack_sqlx::SqlxIdempotencyStore;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tower_idempotency::OnInterrupted;
+use tower_idempotency::store::postgres::tokio_postgres::{Client, NoTls, connect};
+use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore};
+
+use crate::by_hand;
+use crate::common::exchange::{SMALL, bare, protected};
+
+/// How many connections a contender has: what the store uses by default.
+pub(crate) const CONNECTIONS: usize = 4;
+/// Longer than any run here, so that no session is renewed in it.
+const LEASE: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    Ours,
+    /// Two statements, and nothing else.
+    ByHand,
+    /// The same, with a connection for each of 64 clients.
+    ByHandWithMany,
+    /// A middleware such as one writes in an afternoon.
+    Sqlx,
+    Cratestack,
+}
+
+impl Contender {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::ByHand => "minimum by hand",
+            Self::ByHandWithMany => "minimum by hand, 64 connections",
+            Self::Sqlx => "middleware by hand, sqlx",
+            Self::Cratestack => "cratestack",
+        }
+    }
+
+    /// The handler behind it, over the database of `url`.
+    pub(crate) async fn app(self, url: &str) -> Router {
+        match self {
+            Self::Ours => protected(SMALL, store(url).await, OnInterrupted::Refuse),
+            Self::ByHand => by_hand::minimum(SMALL, url, CONNECTIONS).await,
+            Self::ByHandWithMany => by_hand::minimum(SMALL, url, 64).await,
+            Self::Sqlx => by_hand::middleware(bare(SMALL), sqlx_pool(url).await).await,
+            Self::Cratestack => {
+                let store = SqlxIdempotencyStore::new(sqlx_pool(url).await);
+                store.ensure_schema().await.expect("a table");
+                let layer = cratestack_axum::idempotency::IdempotencyLayer::new(Arc::new(store), DAY);
+                let layer = layer.with_principal_fingerprint(|_| "merchant".to_owned());
+                bare(SMALL).layer(layer).with_state(())
+            }
+        }
+    }
+}
+
+/// A store, as a process of its own has it.
+pub(crate) async fn store(url: &str) -> PostgresStore {
+    PostgresStore::builder().lease(LEASE).open(backend(url).await).await.expect("the database answers")
+}
+
+pub(crate) async fn backend(url: &str) -> PostgresBackend {
+    let builder = PostgresBackend::from_url(url).expect("a URL").connections(CONNECTIONS);
+    builder.migrate().await.expect("the database takes tables");
+    builder.open().await.expect("the database answers")
+}
+
+/// In its fastest setting: a connection is not tried before it is used.
+async fn sqlx_pool(url: &str) -> PgPool {
+    let options = PgPoolOptions::new().max_connections(CONNECTIONS as u32).test_before_acquire(false);
+    options.connect(&format!("{url}?sslmode=disable")).await.expect("the database answers")
+}
+
+/// A connection beside the contenders'.
+pub(crate) async fn client(url: &str) -> Client {
+    let (client, connection) = connect(url, NoTls).await.expect("the database answers");
+    tokio::spawn(connection);
+    client
+}

@@ -1,0 +1,85 @@
+//! First requests, beside what people would use instead.
+
+use axum::Router;
+
+use super::contenders::Contender;
+use crate::common::estimate::{Pairs, pairs};
+use crate::common::load::{Round, round};
+use crate::common::report::Report;
+
+/// How many at once, how many requests a round has, and who takes part.
+const LOADS: [(usize, usize, &[Contender]); 2] = [
+    (1, 150, &[Contender::Ours, Contender::ByHand, Contender::Sqlx, Contender::Cratestack]),
+    (
+        64,
+        1_920,
+        &[Contender::Ours, Contender::ByHand, Contender::ByHandWithMany, Contender::Sqlx, Contender::Cratestack],
+    ),
+];
+
+const LEAST_TOGETHER: f64 = 2.0;
+const LEAST_OF_PEERS: f64 = 1.0;
+const MOST_ALONE: f64 = 1.15;
+
+pub(crate) async fn measure(report: &mut Report, url: &str) {
+    for (clients, requests, contenders) in LOADS {
+        let mut apps = Vec::new();
+        for contender in contenders {
+            apps.push(contender.app(url).await);
+        }
+        let rounds = rounds(&apps, clients, requests).await;
+        tell(report, contenders, clients, &rounds);
+    }
+}
+
+/// Rounds of all, in turns; who begins changes.
+async fn rounds(apps: &[Router], clients: usize, requests: usize) -> Vec<Vec<Round>> {
+    let mut serial = (clients as u64) << 32;
+    let mut rounds = Vec::new();
+    for turn in 0..=pairs() {
+        let mut all = Vec::new();
+        for place in 0..apps.len() {
+            let place = (place + turn) % apps.len();
+            all.push((place, round(&apps[place], clients, requests, &mut serial).await));
+        }
+        all.sort_by_key(|(place, _)| *place);
+        // The first one warms up.
+        if turn > 0 {
+            rounds.push(all.into_iter().map(|(_, round)| round).collect());
+        }
+    }
+    rounds
+}
+
+fn tell(report: &mut Report, contenders: &[Contender], clients: usize, rounds: &[Vec<Round>]) {
+    let group = format!("first, {clients} at once");
+    let of = |place: usize, what: fn(&Round) -> f64| Pairs {
+        ours: rounds.iter().map(|round| what(&round[0])).collect(),
+        theirs: rounds.iter().map(|round| what(&round[place])).collect(),
+    };
+    for (place, contender) in contenders.iter().enumerate() {
+        let name = contender.name();
+        let [throughput, p50, p99] =
+            [|round: &Round| round.throughput, |round: &Round| round.p50, |round: &Round| round.p99]
+                .map(|what| of(place, what));
+        report.row(&group, &format!("throughput, {name}"), "requests/s", throughput.theirs());
+        report.row(&group, &format!("p50, {name}"), "µs", p50.theirs());
+        report.row(&group, &format!("p99, {name}"), "µs", p99.theirs());
+        if *contender == Contender::Ours {
+            continue;
+        }
+        report.row(&group, &format!("throughput, ours over {name}"), "×", throughput.ratio());
+        report.row(&group, &format!("p50, ours over {name}"), "×", p50.ratio());
+        let goal = format!("first/{clients}/{name}");
+        match (contender, clients) {
+            (Contender::ByHand, 1) => report.at_most(&format!("{goal}/p50"), p50.ratio(), MOST_ALONE),
+            (Contender::ByHand, _) => {
+                report.at_least(&format!("{goal}/throughput"), throughput.ratio(), LEAST_TOGETHER)
+            }
+            (Contender::Sqlx | Contender::Cratestack, 64) => {
+                report.at_least(&format!("{goal}/throughput"), throughput.ratio(), LEAST_OF_PEERS);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What does a shared store cost over PostgreSQL, beside what one would write by hand?
+//!
+//! `cargo bench -p peers --bench shared`, or with words behind `--` for parts of it: `trips`, `first`, `waiting`,
+//! `growth`, `puts`. It starts a PostgreSQL server of its own, in the directory for temporary files (`TMPDIR`), which
+//! is to be on a disk. The server answers a commit when it is durable, for all contenders. Requests go through the
+//! layer in process; all contenders take turns, in one run.
+
+#[path = "../../../common/mod.rs"]
+mod common;
+#[path = "../../../../tests/common/postgres.rs"]
+mod server;
+
+mod by_hand;
+mod contenders;
+mod disk;
+mod first;
+mod growth;
+mod proxy;
+mod puts;
+mod trips;
+mod waiting;
+
+use common::callgrind::skip;
+use common::report::Report;
+use server::Server;
+
+/// Memory and log as for a server of this size. What decides over durability is as PostgreSQL has it: `fsync`,
+/// `synchronous_commit` and `full_page_writes` are on.
+const SETTINGS: [&str; 3] = ["shared_buffers=512MB", "max_wal_size=4GB", "max_connections=200"];
+
+fn main() {
+    let question = "What does a shared store cost over PostgreSQL, beside what one would write by hand?";
+    // Cargo's own word among them is none of a part's.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
+    let server = match Server::with(&SETTINGS) {
+        Ok(server) => server,
+        Err(obstacle) => return skip(&obstacle),
+    };
+    let url = server.url();
+    let mut report = Report::new("shared", "cargo bench -p peers --bench shared", question);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        disk::measure(&mut report);
+        if wants("trips") {
+            trips::measure(&mut report, &url).await;
+        }
+        if wants("first") {
+            first::measure(&mut report, &url).await;
+        }
+        if wants("waiting") {
+            waiting::measure(&mut report, &url).await;
+        }
+        if wants("puts") {
+            puts::measure(&mut report, &url).await;
+        }
+        if wants("growth") {
+            growth::measure(&mut report, &url).await;
+        }
+    });
+    if wanted.is_empty() {
+        report.finish();
+    } else {
+        report.say();
+    }
+}

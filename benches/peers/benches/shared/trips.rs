@@ -1,0 +1,105 @@
+//! How often does an exchange go to the database and back?
+
+use std::time::Duration;
+
+use axum::Router;
+use tokio::time::sleep;
+
+use super::contenders::Contender;
+use super::proxy::Proxy;
+use super::waiting::Charge;
+use crate::common::estimate::{Estimate, pairs};
+use crate::common::exchange::send;
+use crate::common::load::key;
+use crate::common::report::Report;
+
+const MOST_FIRST: f64 = 2.0;
+const MOST_REPLAY: f64 = 1.0;
+const MOST_KNOWN: f64 = 0.0;
+const MOST_DUPLICATE: f64 = 1.0;
+const MOST_TOLD: f64 = 1.0;
+
+/// How many exchanges are counted together.
+const TOGETHER: u64 = 10;
+/// Within this, a duplicate has asked whose run it waits for, and has not begun to look for its end.
+const MOMENT: Duration = Duration::from_millis(15);
+
+pub(crate) async fn measure(report: &mut Report, url: &str) {
+    let port = url.rsplit(':').next().and_then(|rest| rest.split('/').next()?.parse().ok()).expect("a port");
+    for contender in [Contender::Ours, Contender::ByHand, Contender::Sqlx, Contender::Cratestack] {
+        let [here, there] = [Proxy::to(port).await, Proxy::to(port).await];
+        let [app, other] = [contender.app(&here.url()).await, contender.app(&there.url()).await];
+        let mut serial = 1 << 50 | (contender as u64) << 40;
+        // Statements are prepared, connections made.
+        for app in [&app, &other] {
+            exchanges(app, serial).await;
+            serial += TOGETHER;
+        }
+        let (mut first, mut replay, mut known, mut aside) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..pairs() {
+            let before = here.aside();
+            first.push(counted(&here, exchanges(&app, serial)).await);
+            aside.push((here.aside() - before) as f64 / TOGETHER as f64);
+            if contender != Contender::ByHand {
+                replay.push(counted(&there, exchanges(&other, serial)).await);
+                known.push(counted(&there, exchanges(&other, serial)).await);
+            }
+            serial += TOGETHER;
+        }
+        let mut tell = |what: &str, counts: Vec<f64>, most: Option<f64>| {
+            let count = Estimate::of(counts);
+            report.row("round trips", &format!("{what}, {}", contender.name()), "per request", count);
+            if let Some(most) = most.filter(|_| contender == Contender::Ours) {
+                report.at_most(&format!("trips/{what}"), count, most);
+            }
+        };
+        tell("first run", first, Some(MOST_FIRST));
+        tell("first run, nobody waits", aside, None);
+        if contender != Contender::ByHand {
+            tell("replay on another server", replay, Some(MOST_REPLAY));
+            tell("the same again", known, Some(MOST_KNOWN));
+        }
+        if contender == Contender::Ours {
+            duplicates(report, [&here, &there], &mut serial).await;
+        }
+    }
+}
+
+/// The round trips of each of [`TOGETHER`] exchanges.
+async fn counted(proxy: &Proxy, exchanges: impl Future<Output = ()>) -> f64 {
+    let before = proxy.trips();
+    exchanges.await;
+    (proxy.trips() - before) as f64 / TOGETHER as f64
+}
+
+async fn exchanges(app: &Router, first: u64) {
+    for number in first..first + TOGETHER {
+        send(app, Some(&key(number))).await;
+    }
+}
+
+/// A duplicate of a run elsewhere: what it asks when it comes, and what when the run has ended.
+async fn duplicates(report: &mut Report, [here, there]: [&Proxy; 2], serial: &mut u64) {
+    let stores = [super::contenders::store(&here.url()).await, super::contenders::store(&there.url()).await];
+    let (mut asked, mut told) = (Vec::new(), Vec::new());
+    for turn in 0..=pairs() {
+        *serial += 1;
+        let charge = Charge::begin(&stores[0], *serial).await;
+        let before = there.trips();
+        let duplicate = charge.duplicate(&stores[1]);
+        sleep(MOMENT).await;
+        let waits = there.trips();
+        charge.end().await;
+        duplicate.await.expect("it is answered");
+        // The first one makes a connection.
+        if turn > 0 {
+            asked.push((waits - before) as f64);
+            told.push((there.trips() - waits) as f64);
+        }
+    }
+    let (asked, told) = (Estimate::of(asked), Estimate::of(told));
+    report.row("round trips", "duplicate of a run elsewhere, until it waits", "per request", asked);
+    report.row("round trips", "duplicate of a run elsewhere, when it ended", "per request", told);
+    report.at_most("trips/duplicate of a run elsewhere", asked, MOST_DUPLICATE);
+    report.at_most("trips/the same, when it is notified", told, MOST_TOLD);
+}

@@ -1,0 +1,132 @@
+//! How long after the owner's answer does a duplicate on another server have its own?
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::post;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tower_idempotency::OnInterrupted;
+use tower_idempotency::store::postgres::PostgresStore;
+
+use super::contenders::{Contender, store};
+use crate::common::estimate::{Estimate, micros, pairs, quantile};
+use crate::common::exchange::{layer, send};
+use crate::common::load::{key, round};
+use crate::common::report::Report;
+
+const MOST_P50: f64 = 15.0;
+const MOST_P99: f64 = 50.0;
+
+/// How many duplicates a round has.
+const DUPLICATES: u64 = 20;
+/// For how long one waits at least before its run ends, and by how much more at most.
+const WAITS: u64 = 10;
+const MORE: u64 = 30;
+/// How many others have runs of their own, where the database is busy.
+const OTHERS: usize = 16;
+
+/// A run that stands at a gate.
+pub(crate) struct Charge {
+    key: String,
+    gate: watch::Sender<bool>,
+    began: watch::Receiver<bool>,
+    owner: JoinHandle<Instant>,
+}
+
+impl Charge {
+    /// Returns when its handler runs.
+    pub(crate) async fn begin(store: &PostgresStore, number: u64) -> Self {
+        let ((gate, opened), (begins, mut began)) = (watch::channel(false), watch::channel(false));
+        let charge = async move || {
+            begins.send_replace(true);
+            let _ = opened.clone().wait_for(|is_open| *is_open).await;
+            "charged"
+        };
+        let app = behind(store, Router::new().route("/charges", post(charge)));
+        let owner = answered(&app, key(number));
+        began.wait_for(|began| *began).await.expect("it runs");
+        Self { key: key(number), gate, began, owner }
+    }
+
+    /// The same request, to another server. Returns when it was answered.
+    pub(crate) fn duplicate(&self, store: &PostgresStore) -> JoinHandle<Instant> {
+        let never = async || -> &'static str { panic!("it runs elsewhere") };
+        answered(&behind(store, Router::new().route("/charges", post(never))), self.key.clone())
+    }
+
+    /// Lets it end. Returns when it was answered.
+    pub(crate) async fn end(self) -> Instant {
+        self.gate.send_replace(true);
+        let answered = self.owner.await.expect("it is answered");
+        drop(self.began);
+        answered
+    }
+}
+
+fn behind(store: &PostgresStore, app: Router) -> Router {
+    app.layer(layer(store.clone(), OnInterrupted::Refuse)).with_state(())
+}
+
+fn answered(app: &Router, key: String) -> JoinHandle<Instant> {
+    let app = app.clone();
+    tokio::spawn(async move {
+        send(&app, Some(&key)).await;
+        Instant::now()
+    })
+}
+
+pub(crate) async fn measure(report: &mut Report, url: &str) {
+    let stores = [store(url).await, store(url).await];
+    let mut serial = 1 << 51;
+    let (quiet, all) = delays(&stores, &mut serial).await;
+    tell(report, "waiting elsewhere", quiet, &all);
+    report.at_most("waiting elsewhere/p50", quiet, MOST_P50);
+    report.at_most("waiting elsewhere/p99", Estimate::exact(p99(&all)), MOST_P99);
+
+    let busy = Contender::Ours.app(url).await;
+    let others = tokio::spawn(async move {
+        let mut serial = 1 << 52;
+        loop {
+            round(&busy, OTHERS, OTHERS * 8, &mut serial).await;
+        }
+    });
+    let (busy, all) = delays(&stores, &mut serial).await;
+    others.abort();
+    tell(report, &format!("waiting elsewhere, {OTHERS} others"), busy, &all);
+}
+
+fn tell(report: &mut Report, group: &str, p50: Estimate, all: &[Duration]) {
+    report.row(group, "p50 after the owner's answer", "ms", p50);
+    report.row(group, "p99 after the owner's answer", "ms", Estimate::exact(p99(all)));
+}
+
+fn p99(sorted: &[Duration]) -> f64 {
+    micros(quantile(sorted, 0.99)) / 1e3
+}
+
+/// The medians of rounds, in ms, and all of them together, sorted.
+async fn delays([here, there]: &[PostgresStore; 2], serial: &mut u64) -> (Estimate, Vec<Duration>) {
+    let (mut medians, mut all) = (Vec::new(), Vec::new());
+    for turn in 0..=pairs() {
+        let mut times = Vec::new();
+        for _ in 0..DUPLICATES {
+            *serial += 1;
+            let charge = Charge::begin(here, *serial).await;
+            let duplicate = charge.duplicate(there);
+            let more = getrandom::u64().expect("random bytes") % MORE;
+            sleep(Duration::from_millis(WAITS + more)).await;
+            let owner = charge.end().await;
+            let told = duplicate.await.expect("it is answered");
+            times.push(told.saturating_duration_since(owner));
+        }
+        times.sort();
+        if turn > 0 {
+            medians.push(micros(quantile(&times, 0.5)) / 1e3);
+            all.append(&mut times);
+        }
+    }
+    all.sort();
+    (Estimate::of(medians), all)
+}
