@@ -59,12 +59,12 @@ pub(super) fn consume(hold: Hold, status: u16) -> Transition {
 }
 
 pub(super) fn interrupt(fence: Fence) -> Transition {
-    Transition::Interrupt { fence, status: None }
+    Transition::Interrupt { fence, status: None, lost: None }
 }
 
 /// An interruption whose client was told that nobody knows.
 pub(super) fn answer(fence: Fence, status: u16) -> Transition {
-    Transition::Interrupt { fence, status: Some(status) }
+    Transition::Interrupt { fence, status: Some(status), lost: None }
 }
 
 pub(super) fn settle(fence: Fence, outcome: impl Into<Bytes>) -> Transition {

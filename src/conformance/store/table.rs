@@ -121,8 +121,10 @@ impl Trial {
 
     /// What the protocol says.
     fn should<St: Store>(&self, store: &St) -> (Change<bytes::Bytes>, Reply) {
+        // A trace keeps the fence of the run that was released or forgotten.
         let is_trace = matches!(self.there, There::Released | There::Forgotten) && !store.is_exclusive();
-        let current = if is_trace { Current::Released } else { Current::from(self.before.as_ref()) };
+        let trace = self.fences.first().filter(|_| is_trace);
+        let current = trace.map_or(Current::from(self.before.as_ref()), |fence| Current::Released(*fence));
         next(current, self.transition.clone())
     }
 }

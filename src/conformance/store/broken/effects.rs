@@ -210,7 +210,7 @@ fn with_fence(transition: Transition, to: impl Fn(Fence) -> Fence) -> Transition
             Transition::Complete(Completion { hold, fingerprint, settlement, retention })
         }
         Transition::Release(fence) => Transition::Release(to(fence)),
-        Transition::Interrupt { fence, status } => Transition::Interrupt { fence: to(fence), status },
+        Transition::Interrupt { fence, status, lost } => Transition::Interrupt { fence: to(fence), status, lost },
         Transition::Resolve(fence, resolution, retention) => Transition::Resolve(to(fence), resolution, retention),
     }
 }
