@@ -67,11 +67,12 @@ impl FromStr for Place {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text.split_once(':') {
-            None if text == "sled" => Self::Sled,
-            None | Some((_, "")) if text.trim_end_matches(':') == "memory" => Self::Memory,
-            Some(("sled", path)) if !path.is_empty() => Self::SledAt(path.into()),
-            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Self::Postgres(text.to_owned()),
+        // As `AnyStore::connect` has them; the server needs more of a store than that returns.
+        Ok(match text.split_once(':').unwrap_or((text, "")) {
+            ("sled", "") => Self::Sled,
+            ("sled", path) if !path.starts_with("//") => Self::SledAt(path.into()),
+            ("memory", "") => Self::Memory,
+            ("postgres" | "postgresql", rest) if rest.starts_with("//") => Self::Postgres(text.to_owned()),
             _ => Self::Unknown,
         })
     }

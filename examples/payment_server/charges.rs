@@ -12,11 +12,9 @@ use serde_json::json;
 use tower_idempotency::IdempotencyContext;
 
 use crate::account::Account;
-use crate::atomic::refusal;
-use crate::entry::{ChargeId, Entry, Intent};
 use crate::errors::ApiError;
 use crate::fields::Fields;
-use crate::ledger::{Ledger, since_1970};
+use crate::ledger::{ChargeId, Entry, Ledger, since_1970};
 use crate::sources::Source;
 
 /// Stripe's limit too.
@@ -61,16 +59,7 @@ pub(crate) async fn create(
     if let Some(answer) = source.before().await {
         return Ok(answer);
     }
-    let id = ledger.fresh_id()?;
-    let answer = match (&context, ledger.commits()) {
-        (Some(context), Some(store)) => ledger.commit_charge(store, context, account, id, entry).await?.into_response(),
-        _ => {
-            let intent = context.and_then(|context| Intent::of(&context.derived_key("charge")));
-            let charged = ledger.charge(account, id, entry.clone(), intent).await;
-            charged.map_err(|error| refusal(error, &id.to_string()))?;
-            Json(Charge::of(id, entry)).into_response()
-        }
-    };
+    let (id, answer) = ledger.charge(context.as_ref(), account, entry).await?;
     tracing::debug!(%id, "charged");
     Ok(source.after().unwrap_or(answer))
 }
@@ -101,15 +90,15 @@ pub(crate) async fn list(
     let query = Fields::form(query.unwrap_or_default().as_bytes())?;
     let limit = query.optional_number("limit", 1..=MAX_LIST)?.unwrap_or(100);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (charges, has_more) = ledger.list(account, limit).await?;
     // A million charges take a while.
     let listed = tokio::task::spawn_blocking(move || {
-        let (charges, has_more) = ledger.list(account, limit)?;
         let data: Vec<_> = charges.into_iter().map(|(id, entry)| Charge::of(id, entry)).collect();
         let list = json!({ "object": "list", "url": "/v1/charges", "has_more": has_more, "data": data });
-        Ok(([(CONTENT_TYPE, "application/json")], list.to_string()).into_response())
+        ([(CONTENT_TYPE, "application/json")], list.to_string()).into_response()
     });
     let failed = |_| ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "The list could not be made.");
-    listed.await.map_err(failed)?
+    listed.await.map_err(failed)
 }
 
 /// `GET /v1/charges/{id}`
@@ -120,9 +109,6 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let missing = || ApiError::missing("id", &text);
     let id = text.parse().map_err(|()| missing())?;
-    // The disk may take a while.
-    let found = tokio::task::spawn_blocking(move || ledger.get(account, id)).await;
-    let failed = |_| ApiError::api(StatusCode::INTERNAL_SERVER_ERROR, "The charge could not be looked up.");
-    let entry = found.map_err(failed)??.ok_or_else(missing)?;
+    let entry = ledger.get(account, id).await?.ok_or_else(missing)?;
     Ok(Json(Charge::of(id, entry)).into_response())
 }

@@ -57,6 +57,10 @@ impl ApiError {
 
 impl From<LedgerError> for ApiError {
     fn from(error: LedgerError) -> Self {
+        if matches!(error, LedgerError::Away(_)) {
+            tracing::warn!("{}", crate::chain(&error));
+            return Self::unavailable("The ledger is not available; nothing was charged or refunded.");
+        }
         tracing::error!("{}", crate::chain(&error));
         Self::api(StatusCode::INTERNAL_SERVER_ERROR, "The ledger could not be read or written.")
     }

@@ -3,8 +3,9 @@
 //! Run it:
 //!
 //! ```text
-//! cargo run --example payment_server -- [--listen 127.0.0.1:4242] [--data ./payment-data] [--store sled|memory]
-//!     [--on-interrupted refuse|rerun|reconcile] [--atomic] [--on-in-flight reject|wait:SECONDS] [--retention SECONDS]
+//! cargo run --example payment_server -- [--listen 127.0.0.1:4242] [--data ./payment-data] [--retention SECONDS]
+//!     [--on-interrupted refuse|rerun|reconcile] [--atomic] [--on-in-flight reject|wait:SECONDS]
+//!     [--store sled|sled:PATH|memory|postgres://USER@HOST/DATABASE] [--lease SECONDS] [--namespace NAME]
 //! ```
 //!
 //! It prints where it listens, and two lines to try. What to look at:
@@ -33,21 +34,35 @@
 //! 6. The same with `--atomic`: charge and record are one transaction, so the retry after `tok_crash` is answered with
 //!    the one charge. What left no record did not take place, so it is `rerun` unless told otherwise.
 //!
+//! 7. Several servers over one database, each with a `--data` of its own, built with `--features postgres`:
+//!
+//! ```text
+//! cargo run --features postgres --example payment_server -- --store postgres://USER@HOST/DATABASE --data ./one
+//! cargo run --features postgres --example payment_server -- --store postgres://USER@HOST/DATABASE --data ./other \
+//!     --listen 127.0.0.1:4243
+//! ```
+//!
+//! A charge sent to one of them is replayed by the other, if both are called by one name (`-H 'Host: pay.example'`).
+//! When a server dies, the others say `in-flight` until its `--lease` is over; then `--on-interrupted` decides.
+//! Each has a ledger of its own: `GET /v1/charges` of all of them shows all effects, a refund goes to the server of its
+//! charge, and under `reconcile` what a server does not find in its ledger stays unknown: another may have charged it.
+//! `GET /admin/disputed` lists charges that ended after their key had been taken over or freed.
+//!
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
 //! Each answer repeats the request's `Idempotency-Key`, and has a `Request-Id` of its own, a replay too.
 //! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes what is under way, cuts
-//! connections that stand still, and exits with 0. `RUST_LOG=payment_server=debug` shows how the layer is set.
+//! connections that stand still, and exits with 0. `GET /healthz` says whether it can do its work.
+//! `RUST_LOG=payment_server=debug` shows how the layer is set.
 
 mod account;
 mod admin;
 mod args;
-mod atomic;
 mod charges;
 mod connections;
-mod entry;
 mod errors;
 mod fields;
 mod health;
+mod json;
 mod ledger;
 mod names;
 mod reconcile;

@@ -8,10 +8,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
 
-use crate::atomic::json;
 use crate::charges::Charge;
-use crate::entry::Intent;
-use crate::ledger::{Ledger, LedgerError};
+use crate::json::json;
+use crate::ledger::{Intent, Ledger, LedgerError};
 use crate::refunds::Answer;
 
 /// `is_one_of_many`: other servers have the same records, and ledgers of their own.
@@ -19,15 +18,14 @@ pub(crate) fn reconciler(ledger: Arc<Ledger>, is_one_of_many: bool) -> Reconcile
     Reconciler::new(move |run| {
         let ledger = Arc::clone(&ledger);
         async move {
-            match tokio::task::spawn_blocking(move || look_up(&ledger, &run)).await {
-                Ok(Ok(Some(answer))) => Reconciled::Outcome(answer.map(Body::from)),
+            match look_up(&ledger, &run).await {
+                Ok(Some(answer)) => Reconciled::Outcome(answer.map(Body::from)),
                 // It may be in the ledger of the server that ran it.
-                Ok(Ok(None)) if is_one_of_many => Reconciled::Unknown,
+                Ok(None) if is_one_of_many => Reconciled::Unknown,
                 // The ledger is on this disk: what is not in it did not take place, and whoever was about to write it
                 // is gone.
-                Ok(Ok(None)) => Reconciled::RunAgain,
-                Err(_) => Reconciled::Unknown,
-                Ok(Err(error)) => {
+                Ok(None) => Reconciled::RunAgain,
+                Err(error) => {
                     tracing::error!(record_id = run.id.short(), "not reconciled: {}", crate::chain(&error));
                     Reconciled::Unknown
                 }
@@ -36,15 +34,15 @@ pub(crate) fn reconciler(ledger: Arc<Ledger>, is_one_of_many: bool) -> Reconcile
     })
 }
 
-fn look_up(ledger: &Ledger, run: &InterruptedRun) -> Result<Option<http::Response<Bytes>>, LedgerError> {
+async fn look_up(ledger: &Ledger, run: &InterruptedRun) -> Result<Option<http::Response<Bytes>>, LedgerError> {
     let intent = |step| Intent::of(&run.derived_key(step));
     if let Some(intent) = intent("charge")
-        && let Some((id, entry)) = ledger.intended(intent)?.pop()
+        && let Some((id, entry)) = ledger.intended(intent).await?.pop()
     {
         return Ok(Some(json(&Charge::of(id, entry))?));
     }
     let Some(intent) = intent("refund") else { return Ok(None) };
-    for (id, entry) in ledger.intended(intent)? {
+    for (id, entry) in ledger.intended(intent).await? {
         if let Some(refund) = entry.refunds.iter().find(|refund| refund.intent == Some(intent)) {
             return Ok(Some(json(&Answer::of(id, refund.clone(), &entry))?));
         }

@@ -2,18 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use serde::Serialize;
 use tower_idempotency::IdempotencyContext;
 
 use crate::account::Account;
-use crate::atomic::refusal;
-use crate::entry::{ChargeId, Entry, Intent, NotRefunded, Refund};
 use crate::errors::ApiError;
 use crate::fields::Fields;
-use crate::ledger::{Ledger, random, since_1970};
+use crate::ledger::{ChargeId, Entry, Intent, Ledger, NotRefunded, Refund, random, since_1970};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Answer {
@@ -47,16 +44,11 @@ pub(crate) async fn create(
     let intent = context.as_ref().and_then(|context| Intent::of(&context.derived_key("refund")));
     let name = format!("re_{:032x}", u128::from_be_bytes(random()?));
     let refund = Refund { id: name, amount: 0, created: since_1970().as_secs(), intent };
-    if let (Some(context), Some(store)) = (&context, ledger.commits()) {
-        let committed = ledger.commit_refund(store, context, account, id, amount, refund).await?;
-        return Ok(committed.into_response());
-    }
-    let refunded = ledger.refund(account, id, amount, refund).await;
-    let (refund, entry) = refunded.map_err(|error| refusal(error, charge))?;
-    Ok(Json(Answer::of(id, refund, &entry)).into_response())
+    let refunded = ledger.refund(context.as_ref(), account, id, amount, refund).await?;
+    refunded.map_err(|refusal| refused(refusal, charge))
 }
 
-pub(crate) fn refused(refusal: NotRefunded, charge: &str) -> ApiError {
+fn refused(refusal: NotRefunded, charge: &str) -> ApiError {
     match refusal {
         NotRefunded::NoSuchCharge => ApiError::missing("charge", charge),
         NotRefunded::TooMuch { left } => ApiError::invalid("amount", format!("{left} is left of this charge")),

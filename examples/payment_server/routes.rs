@@ -14,6 +14,7 @@ use tower_idempotency::{AnyStore, IdempotencyLayer, OnInFlight, OnInterrupted};
 use crate::account::Account;
 use crate::args::{Args, InFlight, Interrupted};
 use crate::errors::ApiError;
+use crate::health::Needed;
 use crate::ledger::Ledger;
 use crate::{admin, charges, health, names, reconcile, refunds, rejections};
 
@@ -42,7 +43,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// `beside` is what operators are shown of the store beside what each store has.
-pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>, beside: Router) -> Router {
+pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>, needed: Needed, beside: Router) -> Router {
     let payments = Router::new()
         .route("/v1/charges", post(charges::create).get(charges::list))
         .route("/v1/charges/{id}", get(charges::get))
@@ -58,7 +59,7 @@ pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>, besid
         .with_state(layer.clone())
         .merge(beside)
         .layer(middleware::from_fn(admin::only_this_machine));
-    let health = Router::new().route("/healthz", get(health::get)).with_state(layer.store().clone());
+    let health = Router::new().route("/healthz", get(health::get)).with_state(needed);
     let routes = payments.merge(admin).merge(health).fallback(|| async { ApiError::not_found() });
     // The layer has a timeout for bodies that it reads; this is for those without a key.
     let in_time = ServiceBuilder::new()

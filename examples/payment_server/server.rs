@@ -24,11 +24,11 @@ type Failure = Box<dyn Error + Send + Sync>;
 const DEADLINE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let Stores { any, ledger, admin, directory } = stores::open(&args).await?;
-    let (database, ledger) = (ledger.store.clone(), Arc::new(ledger));
-    let layer = routes::layer(any.clone(), &ledger, &args);
+    let Stores { records, ledger, database, admin, directory } = stores::open(&args).await?;
+    let ledger = Arc::new(ledger);
+    let layer = routes::layer(records.clone(), &ledger, &args);
     report(&layer).await;
-    let app = routes::app(&layer, ledger, admin);
+    let app = routes::app(&layer, ledger, [records.clone(), database.clone()], admin);
 
     let stop = Stop::listen()?;
     let listener = TcpListener::bind(args.listen).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     // Its reconciler holds the ledger's trees, and closing waits for all that was lent.
     drop(layer);
     // Where the two are one, the second has nothing to do.
-    for closed in [any.close().await, database.close().await] {
+    for closed in [records.close().await, database.close().await] {
         if let Err(error) = closed {
             // What was answered is durable all the same.
             tracing::warn!("{}", crate::chain(&error));

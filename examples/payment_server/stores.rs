@@ -13,8 +13,10 @@ use crate::ledger::Ledger;
 type Failure = Box<dyn Error + Send + Sync>;
 
 pub(crate) struct Stores {
-    pub(crate) any: AnyStore,
+    pub(crate) records: AnyStore,
     pub(crate) ledger: Ledger,
+    /// Whose database the ledger is in. It may be that of the records.
+    pub(crate) database: AnyStore,
     /// What operators are shown of this store alone.
     pub(crate) admin: Router,
     // Goes with it.
@@ -27,47 +29,48 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
             return Err(format!("{option} is for a store that servers share: --store postgres://…").into());
         }
     }
-    if args.atomic && !matches!(args.store, Place::Sled) {
+    let place = match &args.store {
+        Place::SledAt(path) if *path == args.data => &Place::Sled,
+        place => place,
+    };
+    if args.atomic && !matches!(place, Place::Sled) {
         return Err("--atomic needs charges and records in one database: --store sled".into());
     }
-    match &args.store {
+    match place {
         Place::Sled => {
             let store = SledStore::open(&args.data)?;
-            let ledger = Ledger::open(store.clone(), args.atomic)?;
-            Ok(Stores { any: AnyStore::new(store), ledger, admin: Router::new(), directory: None })
+            let (ledger, records) = (Ledger::open(store.clone(), args.atomic)?, AnyStore::new(store));
+            let database = records.clone();
+            Ok(Stores { records, ledger, database, admin: Router::new(), directory: None })
         }
-        Place::SledAt(path) => {
-            let ledger = ledger_apart(&args.data)?;
-            Ok(Stores { any: AnyStore::new(SledStore::open(path)?), ledger, admin: Router::new(), directory: None })
-        }
+        Place::SledAt(path) => apart(AnyStore::new(SledStore::open(path)?), &args.data),
         Place::Memory => {
             // Nothing outlives the process, the ledger neither.
             let directory = tempfile::tempdir()?;
-            let ledger = ledger_apart(directory.path())?;
-            let any = AnyStore::new(MemoryStore::new());
-            Ok(Stores { any, ledger, admin: Router::new(), directory: Some(directory) })
+            let stores = apart(AnyStore::new(MemoryStore::new()), directory.path())?;
+            Ok(Stores { directory: Some(directory), ..stores })
         }
         Place::Postgres(url) => postgres(url, args).await,
         Place::Unknown => Err("--store is not understood; give sled, sled:PATH, memory or postgres://…".into()),
     }
 }
 
-/// A ledger whose records are elsewhere.
-fn ledger_apart(path: &Path) -> Result<Ledger, Failure> {
-    Ledger::open(SledStore::open(path)?, false)
+/// These records, and a ledger elsewhere.
+fn apart(records: AnyStore, ledger: &Path) -> Result<Stores, Failure> {
+    let database = SledStore::open(ledger)?;
+    let ledger = Ledger::open(database.clone(), false)?;
+    Ok(Stores { records, ledger, database: AnyStore::new(database), admin: Router::new(), directory: None })
 }
 
 #[cfg(feature = "postgres")]
 async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
-    // The charges are this server's own: what all servers have charged can be counted.
-    let ledger = ledger_apart(&args.data)?;
     let store = crate::shared::open(url, args).await?;
-    Ok(Stores { any: AnyStore::new(store.clone()), ledger, admin: crate::shared::admin(store), directory: None })
+    // The charges are this server's own: those of all servers can be counted.
+    let stores = apart(AnyStore::new(store.clone()), &args.data)?;
+    Ok(Stores { admin: crate::shared::admin(store), ..stores })
 }
 
 #[cfg(not(feature = "postgres"))]
-#[expect(clippy::unused_async, reason = "the other one connects")]
 async fn postgres(_: &str, _: &Args) -> Result<Stores, Failure> {
-    Err("for --store postgres://… build it with the feature: cargo run --example payment_server --features postgres"
-        .into())
+    Err("--store postgres://… needs the feature: cargo run --example payment_server --features postgres -- …".into())
 }

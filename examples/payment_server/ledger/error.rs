@@ -1,0 +1,17 @@
+//! What can go wrong with a ledger.
+
+use std::error::Error;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LedgerError {
+    /// Nothing was done, and a retry may run.
+    #[error("the ledger is not available")]
+    Away(#[source] Box<dyn Error + Send + Sync>),
+    /// It may have been done.
+    #[error("the ledger failed")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+    #[error("an entry of the ledger can't be read or written")]
+    Entry(#[from] serde_json::Error),
+    #[error("there is no random number to be had: {0}")]
+    Random(getrandom::Error),
+}

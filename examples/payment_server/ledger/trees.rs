@@ -1,0 +1,211 @@
+//! A ledger in trees of a sled store's database. That store may hold the records, too.
+
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use serde::Serialize;
+use sled::Tree;
+use tower_idempotency::engine::CommitError;
+use tower_idempotency::store::{Abort, StoreError, TransactionTree};
+use tower_idempotency::{IdempotencyContext, SledStore};
+
+use super::entry::{ChargeId, Entry, Intent, NotRefunded, Refund, charge_key, intent_key};
+use super::error::LedgerError;
+use super::ids::Ids;
+use crate::account::Account;
+use crate::charges::Charge;
+use crate::json::json;
+use crate::refunds::Answer;
+
+const CHARGES: &str = "charges";
+const INTENTS: &str = "intents";
+
+pub(crate) struct Ledger {
+    trees: Trees,
+    store: SledStore,
+    /// Whether what has a key is committed together with its record. A crash leaves both or neither.
+    is_atomic: bool,
+    ids: Ids,
+}
+
+#[derive(Clone)]
+struct Trees {
+    charges: Tree,
+    intents: Tree,
+}
+
+/// Why a transaction is given up.
+#[derive(Debug)]
+enum Reason {
+    Refused(NotRefunded),
+    Entry(serde_json::Error),
+}
+
+impl Ledger {
+    pub(crate) fn open(store: SledStore, is_atomic: bool) -> Result<Self, LedgerError> {
+        let database = store.db().map_err(|error| LedgerError::Away(error.into()))?;
+        let (charges, intents) = (database.open_tree(CHARGES)?, database.open_tree(INTENTS)?);
+        Ok(Self { trees: Trees { charges, intents }, store, is_atomic, ids: Ids::default() })
+    }
+
+    /// Enters a charge. When this returns its id and its answer, it survives a power cut.
+    pub(crate) async fn charge(
+        &self,
+        context: Option<&IdempotencyContext>,
+        account: Account,
+        entry: Entry,
+    ) -> Result<(ChargeId, Response), LedgerError> {
+        let id = self.ids.fresh()?;
+        let intent = context.and_then(|context| Intent::of(&context.derived_key("charge")));
+        let entered = self.enter(context, move |[charges, intents]| {
+            enter(&charges, &intents, account, id, &entry, intent)?;
+            answer(&Charge::of(id, entry.clone()))
+        });
+        match entered.await {
+            Ok(answer) => Ok((id, answer)),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
+    /// Refunds `amount`, or what is left, in one step, and returns the answer.
+    pub(crate) async fn refund(
+        &self,
+        context: Option<&IdempotencyContext>,
+        account: Account,
+        id: ChargeId,
+        amount: Option<u64>,
+        refund: Refund,
+    ) -> Result<Result<Response, NotRefunded>, LedgerError> {
+        let entered = self.enter(context, move |[charges, intents]| {
+            let (refunded, entry) = take_back(&charges, &intents, account, id, amount, &refund)?;
+            answer(&Answer::of(id, refunded, &entry))
+        });
+        match entered.await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(CommitError::Aborted(Reason::Refused(refused))) => Ok(Err(refused)),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
+    /// Writes what `closure` writes; with the record of its answer, if this run is to do so.
+    async fn enter<F>(&self, context: Option<&IdempotencyContext>, closure: F) -> Result<Response, CommitError<Reason>>
+    where
+        F: FnMut([TransactionTree<'_>; 2]) -> Result<http::Response<Bytes>, Abort<Reason>> + Send + 'static,
+    {
+        let trees = [&self.trees.charges, &self.trees.intents];
+        match context.filter(|_| self.is_atomic) {
+            Some(context) => Ok(context.commit_in(&self.store, trees, closure).await?.into_response()),
+            None => Ok(self.store.transaction(trees, closure).await?.map(Into::into)),
+        }
+    }
+
+    /// The charges that were made with this intent, or refunded in part: more than one only where a run was repeated.
+    pub(crate) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
+        self.read(move |trees| trees.intended(intent)).await
+    }
+
+    pub(crate) async fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
+        self.read(move |trees| trees.get(account, id)).await
+    }
+
+    /// The newest `limit` charges of an account, and whether there are more.
+    pub(crate) async fn list(
+        &self,
+        account: Account,
+        limit: usize,
+    ) -> Result<(Vec<(ChargeId, Entry)>, bool), LedgerError> {
+        self.read(move |trees| trees.list(account, limit)).await
+    }
+
+    /// The disk may take a while.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Trees) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let trees = self.trees.clone();
+        let reading = tokio::task::spawn_blocking(move || read(&trees));
+        reading.await.unwrap_or_else(|error| Err(LedgerError::Failed(error.into())))
+    }
+}
+
+impl Trees {
+    fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
+        let mut found = Vec::new();
+        for item in self.intents.scan_prefix(intent.bytes()) {
+            let (key, account) = item?;
+            let (Some(id), Ok(account)) = (key.last_chunk(), account.as_ref().try_into()) else { continue };
+            let (id, account) = (ChargeId(*id), Account::from_bytes(account));
+            found.extend(self.get(account, id)?.map(|entry| (id, entry)));
+        }
+        Ok(found)
+    }
+
+    fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
+        let entry = self.charges.get(charge_key(account, id))?;
+        Ok(entry.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+    }
+
+    fn list(&self, account: Account, limit: usize) -> Result<(Vec<(ChargeId, Entry)>, bool), LedgerError> {
+        let mut newest = self.charges.scan_prefix(account.bytes()).rev();
+        let mut found = Vec::new();
+        for item in newest.by_ref().take(limit) {
+            let (key, value) = item?;
+            let Some(id) = key.last_chunk() else { continue };
+            found.push((ChargeId(*id), serde_json::from_slice(&value)?));
+        }
+        Ok((found, newest.next().is_some()))
+    }
+}
+
+/// A charge, and by which intent it was made: who finds the one can find the other.
+fn enter(
+    charges: &TransactionTree<'_>,
+    intents: &TransactionTree<'_>,
+    account: Account,
+    id: ChargeId,
+    entry: &Entry,
+    intent: Option<Intent>,
+) -> Result<(), Abort<Reason>> {
+    if let Some(intent) = intent {
+        intents.insert(&intent_key(intent, id), &account.bytes())?;
+    }
+    let entry = serde_json::to_vec(entry).map_err(|error| Abort::Because(Reason::Entry(error)))?;
+    charges.insert(&charge_key(account, id), entry)?;
+    Ok(())
+}
+
+/// A refund, entered with its charge.
+fn take_back(
+    charges: &TransactionTree<'_>,
+    intents: &TransactionTree<'_>,
+    account: Account,
+    id: ChargeId,
+    amount: Option<u64>,
+    refund: &Refund,
+) -> Result<(Refund, Entry), Abort<Reason>> {
+    let refused = |refused| Abort::Because(Reason::Refused(refused));
+    let old = charges.get(charge_key(account, id))?.ok_or_else(|| refused(NotRefunded::NoSuchCharge))?;
+    let mut entry: Entry = serde_json::from_slice(&old).map_err(|error| Abort::Because(Reason::Entry(error)))?;
+    let refunded = entry.refund(amount, refund).map_err(refused)?;
+    enter(charges, intents, account, id, &entry, refund.intent)?;
+    Ok((refunded, entry))
+}
+
+fn answer(answer: &impl Serialize) -> Result<http::Response<Bytes>, Abort<Reason>> {
+    json(answer).map_err(|error| Abort::Because(Reason::Entry(error)))
+}
+
+impl From<sled::Error> for LedgerError {
+    fn from(error: sled::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn failure(error: CommitError<Reason>) -> LedgerError {
+    match error {
+        CommitError::Aborted(Reason::Entry(error)) => LedgerError::Entry(error),
+        CommitError::Store(error @ (StoreError::Overloaded { .. } | StoreError::Unavailable { .. })) => {
+            LedgerError::Away(error.into())
+        }
+        error => LedgerError::Failed(format!("{error:?}").into()),
+    }
+}
