@@ -20,10 +20,11 @@
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`: sled as an embedded engine, and the store that applications open.
 // - `shared/`: the protocol over any database that compares and sets; `postgres/`: PostgreSQL as such a database.
-// - `erased.rs`: any of the stores, chosen at run time.
+// - `erased.rs`: any of the stores, chosen at run time; `connect.rs`: by a URL.
 
 #[cfg(any(feature = "sled", feature = "shared"))]
 mod cache;
+mod connect;
 pub(crate) mod contract;
 #[cfg(feature = "sled")]
 pub(crate) mod embedded;
@@ -40,6 +41,7 @@ mod sled_engine;
 #[cfg(feature = "test-util")]
 pub(crate) mod test;
 
+pub use connect::ConnectError;
 pub use contract::{Health, InterruptedRun, Store};
 pub(crate) use contract::{Page, Records};
 #[cfg(feature = "sled")]

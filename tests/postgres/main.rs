@@ -17,6 +17,7 @@ mod server;
 mod skipped;
 
 mod compare_and_set;
+mod connect;
 mod contract;
 mod expiry;
 mod figures;

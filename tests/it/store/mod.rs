@@ -2,6 +2,7 @@
 //! (promises 3, 5 and 7).
 
 mod away;
+mod connect;
 mod contract;
 mod damage;
 mod fail_open;

@@ -1,0 +1,58 @@
+//! A store that is chosen by its URL.
+
+use std::error::Error as _;
+
+use bytes::Bytes;
+use tower_idempotency::engine::EffectError;
+use tower_idempotency::store::postgres::{PostgresBackend, PostgresError};
+use tower_idempotency::store::{ConnectError, Store as _};
+use tower_idempotency::{AnyStore, Fingerprint, Once};
+
+use super::lab::{id, own_server};
+
+const SECRET: &str = "s3cr3t";
+
+/// Runs one operation. Says whether it was replayed.
+async fn is_replayed(store: &AnyStore) -> bool {
+    let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from_static(b"done")) };
+    let consumer = Once::new(store.clone());
+    consumer.run(id(1), Fingerprint::of(b"message"), effect).await.unwrap().replayed
+}
+
+#[tokio::test]
+async fn stores_of_one_url_share_their_keys_once_the_table_is_there() {
+    let Some(server) = own_server("that a URL opens a store", &[]) else { return };
+    let url = server.url();
+    let error = AnyStore::connect(&url).await.unwrap_err();
+    assert!(error.to_string().contains("migrate()"), "{error}");
+    assert!(error.source().is_none(), "the store's own words are not told twice");
+    let ConnectError::Open(said) = error else { panic!("{error:?}") };
+    assert!(matches!(said.downcast_ref(), Some(PostgresError::Schema { found: None, .. })), "{said:?}");
+
+    PostgresBackend::from_url(&url).unwrap().migrate().await.unwrap();
+    let one = AnyStore::connect(&url).await.unwrap();
+    let other = AnyStore::connect(&url.replace("postgres://", "postgresql://")).await.unwrap();
+    assert!(!is_replayed(&one).await);
+    assert!(is_replayed(&other).await);
+    one.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_password_stands_in_what_a_url_is_refused_with() {
+    let Some(server) = own_server("that passwords stay hidden in a URL", &[]) else { return };
+    let port = server.port();
+    for (url, is_read) in [
+        (format!("postgres://nobody:{SECRET}@127.0.0.1:{port}/postgres"), true),
+        (format!("postgres://postgres:{SECRET}@127.0.0.1:{port}/nothing"), true),
+        (format!("postgres://nobody:a@{SECRET}@127.0.0.1:{port}/postgres"), false),
+        (format!("postgres://nobody:{SECRET}@127.0.0.1:port/postgres"), false),
+    ] {
+        let error = AnyStore::connect(&url).await.unwrap_err();
+        assert!(!format!("{error} {error:?}").contains(SECRET), "{error:?}");
+        let ConnectError::Open(said) = error else { panic!("{error:?}") };
+        let said = said.downcast_ref();
+        assert_eq!(matches!(said, Some(PostgresError::Refused { .. })), is_read, "{said:?}");
+        assert_eq!(matches!(said, Some(PostgresError::Url)), !is_read, "{said:?}");
+    }
+}
