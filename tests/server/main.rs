@@ -9,12 +9,18 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(all(feature = "postgres", target_os = "linux"))]
+#[path = "../common/postgres.rs"]
+mod postgres;
 
 mod api;
 mod crash;
 mod levers;
 mod operation;
 mod retries;
+#[cfg(all(feature = "postgres", target_os = "linux"))]
+mod shared;
 mod standing_still;
+mod stores;
 #[cfg(target_os = "linux")]
 mod sync_before_answer;

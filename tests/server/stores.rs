@@ -1,0 +1,97 @@
+//! Where records are is the operator's choice, by URL; what can't be is refused at the start and says why.
+
+use tempfile::tempdir;
+
+use crate::common::process::{Call, Setup};
+
+/// What a server says that does not start.
+pub(crate) async fn refusal(setup: &Setup, code: i32) -> String {
+    let launched = setup.launch();
+    let log = launched.log.clone();
+    let Err(why) = launched.listening().await else { panic!("it starts: {setup:?}") };
+    let said = log.whole().await;
+    assert!(why.contains(&format!("exit status: {code}")) && !said.contains("panicked"), "{why}, {said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_not_understood_is_refused_and_its_password_is_not_repeated() {
+    let directory = tempdir().unwrap();
+    for url in
+        ["psotgres://u:s3cr3t@h/d", "postgres:u:s3cr3t@h/d", "redis://:s3cr3t@h", "sled://x", "memory:x", "other"]
+    {
+        let said = refusal(&Setup::new(&directory).with(&format!("--store {url}")), 1).await;
+        assert!(said.contains("give sled, sled:PATH, memory or postgres://"), "{said}");
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
+    assert!(!directory.path().join("data").exists(), "nothing was opened");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_and_a_namespace_are_for_a_store_that_servers_share() {
+    let directory = tempdir().unwrap();
+    let elsewhere = format!("sled:{}", directory.path().join("elsewhere").display());
+    for store in ["sled", &elsewhere, "memory", "memory:"] {
+        for option in ["--lease 30", "--namespace other"] {
+            let said = refusal(&Setup::new(&directory).with(&format!("--store {store} {option}")), 1).await;
+            let (name, _) = option.split_once(' ').unwrap();
+            assert!(said.contains(&format!("{name} is for a store that servers share")), "{said}");
+        }
+    }
+    for lease in ["0", "-1", "1.5", "86401"] {
+        assert!(refusal(&Setup::new(&directory).with(&format!("--lease={lease}")), 2).await.contains("--lease"));
+    }
+    assert!(!directory.path().join("data").exists(), "nothing was opened");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn atomic_needs_charges_and_records_in_one_database() {
+    let directory = tempdir().unwrap();
+    let elsewhere = format!("sled:{}", directory.path().join("elsewhere").display());
+    for store in ["memory", &elsewhere, "postgres://u:s3cr3t@h/d"] {
+        let said = refusal(&Setup::new(&directory).with(&format!("--atomic --store {store}")), 1).await;
+        assert!(said.contains("--atomic needs") && said.contains("--store sled") && !said.contains("s3cr3t"), "{said}");
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_postgresql_says_which_feature_to_build_it_with() {
+    let directory = tempdir().unwrap();
+    let said = refusal(&Setup::new(&directory).with("--store postgres://u:s3cr3t@h/d --lease 30"), 1).await;
+    assert!(said.contains("--features postgres") && !said.contains("s3cr3t"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_may_be_in_another_directory_than_the_charges() {
+    let directory = tempdir().unwrap();
+    let records = directory.path().join("records");
+    let setup = Setup::new(&directory).with(&format!("--store sled:{}", records.display()));
+    let call = Call::charge("apart", "tok_visa");
+    let server = setup.start();
+    let first = server.send(&call).await;
+    let log = server.log.clone();
+    server.stop().await;
+    assert!(!log.text().contains("WARN"), "{}", log.text());
+    assert!(records.is_dir() && setup.data.is_dir());
+    // The charges are lost, and the records still know.
+    std::fs::remove_dir_all(&setup.data).unwrap();
+    let server = setup.start();
+    let replay = server.send(&call).await;
+    assert_eq!((replay.is_replay(), &replay.body), (true, &first.body));
+    assert!(server.charges().await.is_empty());
+    assert_eq!(server.get("/healthz").await.json()["status"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sled_with_the_path_of_the_charges_is_the_same_as_sled() {
+    let directory = tempdir().unwrap();
+    let setup = Setup::new(&directory);
+    let call = Call::charge("same", "tok_visa");
+    let server = setup.start();
+    server.send(&call).await;
+    server.stop().await;
+    let server = setup.clone().with(&format!("--atomic --store sled:{}", setup.data.display())).start();
+    assert!(server.send(&call).await.is_replay());
+    assert_eq!(server.charges().await.len(), 1);
+}
