@@ -30,4 +30,5 @@ mod news;
 mod opening;
 mod plans;
 mod processes;
+mod proxy;
 mod roles;
