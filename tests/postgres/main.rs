@@ -18,6 +18,7 @@ mod skipped;
 
 mod compare_and_set;
 mod contract;
+mod demoted;
 mod expiry;
 mod figures;
 mod guarantee;
