@@ -17,6 +17,47 @@ mod backend {
     tower_idempotency::backend_conformance!(subject);
 }
 
+/// By way of a proxy that holds puts back, and with nothing prepared.
+mod backend_behind_a_proxy {
+    use std::sync::Arc;
+
+    use tower_idempotency::conformance::backend::Subject;
+    use tower_idempotency::store::postgres::PostgresBackend;
+    use tower_idempotency::store::shared::Backend as _;
+
+    use crate::lab::{Lab, builder, claim, id, is_done, lab, until};
+    use crate::proxy::Proxy;
+
+    async fn subject() -> Option<Subject<PostgresBackend>> {
+        let Lab { url, namespace, backend: beside, .. } = lab("the contract behind a proxy").await?;
+        let proxy = Arc::new(Proxy::to(&url).await);
+        let backend = builder(proxy.url(), &namespace).behind_pooler().open().await.unwrap();
+        Some(Subject::new(backend).beside(beside).held_back_by(move || proxy.hold()))
+    }
+
+    tower_idempotency::backend_conformance!(subject);
+
+    /// Otherwise the rules about late writes would show nothing.
+    #[tokio::test]
+    async fn the_proxy_holds_puts_back_and_nothing_else() {
+        let Some(lab) = lab("that the proxy holds puts back").await else { return };
+        let proxy = Proxy::to(&lab.url).await;
+        let backend = builder(proxy.url(), &lab.namespace).behind_pooler().open().await.unwrap();
+        let let_go = proxy.hold();
+        let write = claim(id(1));
+        let put = backend.put(std::slice::from_ref(&write));
+        let meanwhile = async {
+            until("the put is held back", async || proxy.waiting() == 1).await;
+            assert_eq!(backend.get(&[id(1)]).await.unwrap().rows, [None]);
+            assert_eq!(lab.get(id(1)).await, None);
+            lab.put(claim(id(2))).await.unwrap();
+            let_go();
+        };
+        let (answer, ()) = tokio::join!(put, meanwhile);
+        assert!(is_done(answer.unwrap().rows[0].as_ref(), &write));
+    }
+}
+
 mod store {
     use std::sync::Arc;
     use std::time::Duration;
