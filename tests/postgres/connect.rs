@@ -41,11 +41,11 @@ async fn stores_of_one_url_share_their_keys_once_the_table_is_there() {
 #[tokio::test]
 async fn no_password_stands_in_what_a_url_is_refused_with() {
     let Some(server) = own_server("that passwords stay hidden in a URL", &[]) else { return };
-    let port = server.port();
+    let address = server.address();
     for (url, is_read) in [
-        (format!("postgres://nobody:{SECRET}@127.0.0.1:{port}/postgres"), true),
-        (format!("postgres://postgres:{SECRET}@127.0.0.1:{port}/nothing"), true),
-        (format!("postgres://nobody:a@{SECRET}@127.0.0.1:{port}/postgres"), false),
+        (format!("postgres://nobody:{SECRET}@{address}/postgres"), true),
+        (format!("postgres://postgres:{SECRET}@{address}/nothing"), true),
+        (format!("postgres://nobody:a@{SECRET}@{address}/postgres"), false),
         (format!("postgres://nobody:{SECRET}@127.0.0.1:port/postgres"), false),
     ] {
         let error = AnyStore::connect(&url).await.unwrap_err();

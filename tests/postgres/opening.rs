@@ -8,7 +8,7 @@ use tower_idempotency::store::postgres::{PostgresBackend, PostgresError};
 use tower_idempotency::store::shared::Backend as _;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::lab::{Lab, builder, client, own_server};
+use super::lab::{Lab, builder, claim, client, id, own_server};
 
 const SECRET: &str = "s3cr3t";
 
@@ -38,17 +38,38 @@ async fn a_database_that_comes_up_meanwhile_is_opened() {
     opening.await.unwrap().unwrap();
 }
 
-// A seeded fault: the hosts are asked one after the other, for as long as each takes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_accepts_connections_and_says_nothing_does_not_keep_anybody_from_the_next() {
-    let Some(server) = own_server("hosts that say nothing", &[]) else { return };
-    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let url = format!("postgres://postgres@{},{}/postgres", silent.local_addr().unwrap(), server.address());
-    let builder = PostgresBackend::from_url(&url).unwrap().wait_for_connection(Duration::from_secs(6));
+/// As a machine whose power has failed, or whose database hangs: a connection is accepted, or is not even refused.
+#[tokio::test]
+async fn a_host_that_does_not_answer_keeps_no_other_from_being_tried() {
+    let Some(server) = own_server("that each host is tried", &[]) else { return };
+    let hung = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("postgres://postgres@{},{}/postgres", hung.local_addr().unwrap(), server.address());
+    let builder = PostgresBackend::from_url(&url).unwrap().wait_for_connection(Duration::from_secs(20));
     let builder = builder.tried_for(Duration::from_secs(60));
     builder.migrate().await.unwrap();
     let backend = builder.open().await.unwrap();
     assert_eq!(backend.get(&[]).await.unwrap().rows, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_never_read() {
+    let Some(mut server) = own_server("that a standby is never read", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let row = lab.put(claim(id(1))).await;
+    let directory: String = lab.client.query_one("SHOW data_directory", &[]).await.unwrap().get(0);
+    lab.sql(&format!("COPY (SELECT WHERE false) TO '{directory}/standby.signal'")).await;
+    server.stop();
+    server.start_again();
+    let client = client(&lab.url).await;
+    let in_recovery = "SELECT pg_is_in_recovery()";
+    assert!(client.query_one(in_recovery, &[]).await.unwrap().get::<_, bool>(0), "it is one");
+    for _ in 0..6 {
+        assert!(lab.backend.get(&[id(1)]).await.is_err(), "it may lack what was written elsewhere");
+    }
+    let error = builder(&lab.url, "late").tried_for(Duration::from_millis(500)).open().await.unwrap_err();
+    assert!(matches!(error, PostgresError::Away { .. }) && error.to_string().contains("writes"), "{error}");
+    client.batch_execute("SELECT pg_promote()").await.unwrap();
+    assert_eq!(lab.get(id(1)).await, row);
 }
 
 #[derive(Clone, Default)]

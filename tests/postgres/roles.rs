@@ -36,6 +36,24 @@ async fn trap_104_a_role_s_settings_change_nothing_of_what_a_put_promises() {
     assert_eq!(odd.delete_expired(10).await.unwrap(), 0);
 }
 
+/// The server says only by a warning that it did not wait. Behind a pooler, the role decides which warnings are sent.
+#[tokio::test]
+async fn a_role_that_wants_no_warnings_hears_of_a_commit_without_its_standby() {
+    let Some(server) = own_server("that a role without warnings hears of them", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    lab.sql("ALTER ROLE postgres SET client_min_messages = error").await;
+    let quiet = builder(&lab.url, &lab.namespace).behind_pooler().open().await.unwrap();
+    ask_for_a_standby(&lab.client, &lab.url).await;
+    for writes in [vec![claim(id(1))], vec![claim(id(2)), claim(id(3))]] {
+        let (answer, ()) = tokio::join!(quiet.put(&writes), async {
+            until_waiting(&lab.client, "SyncRep").await;
+            let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            lab.sql(cancel).await;
+        });
+        assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
+    }
+}
+
 /// As behind a pooler in transaction mode: nothing prepared, nothing set for the connection.
 #[tokio::test]
 async fn without_prepared_statements_all_is_the_same() {

@@ -63,9 +63,8 @@ impl PostgresBackendBuilder {
             // A connection whose server is gone without a word is given up.
             config.tcp_user_timeout(Duration::from_secs(10));
         }
-        if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1
-            && config.get_target_session_attrs() == TargetSessionAttrs::Any
-        {
+        if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            // A standby may lack what was written, also where its address was the primary's a moment ago.
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         Self {

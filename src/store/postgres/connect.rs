@@ -2,10 +2,10 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::future::{join, try_join3};
+use futures_util::future::{join3, try_join3};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -13,13 +13,19 @@ use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Notification, Statement};
 
 use super::builder::PostgresBackendBuilder;
-use super::hosts::Hosts;
+use super::error::NotConnected;
+use super::hosts;
 use super::queries::Queries;
 use super::tls::Tls;
 
 /// Makes connections.
 pub(super) struct Connector {
-    hosts: Hosts,
+    /// One for each host.
+    configs: Vec<Config>,
+    /// Which of them was connected to last.
+    last: AtomicUsize,
+    /// How long one of several hosts may take, so that the next one is tried.
+    patience: Duration,
     tls: Tls,
     pub(super) queries: Queries,
     /// No statement is prepared, and nothing is set for a connection.
@@ -78,8 +84,11 @@ impl Connector {
             config.keepalives_interval(Duration::from_secs(5));
             config.keepalives_retries(3);
         }
+        let configs = hosts::each(&config);
         Self {
-            hosts: Hosts::new(config, builder.wait_for_connection),
+            patience: builder.wait_for_connection / u32::try_from(configs.len()).unwrap_or(u32::MAX),
+            configs,
+            last: AtomicUsize::new(0),
             tls: builder.tls.clone(),
             queries: Queries::new(&builder.schema),
             pooler: builder.pooler,
@@ -87,34 +96,30 @@ impl Connector {
         }
     }
 
-    /// Connects to the first host that lets it. Notifications go to `notifications`, if they are wanted. Goes on for as
-    /// long as no host says anything.
+    /// Connects to one of the hosts, first to the one that was connected to last. Notifications go to `notifications`,
+    /// if they are wanted.
     pub(super) async fn connect(
         &self,
         what_for: Use,
         notifications: Option<mpsc::UnboundedSender<Notification>>,
-    ) -> Result<Connection, Error> {
-        loop {
-            let mut said = None;
-            for (number, config) in self.hosts.in_turn() {
-                let connecting = self.connect_to(config, what_for, notifications.clone());
-                let connected = match self.hosts.patience() {
-                    Some(patience) => timeout(patience, connecting).await,
-                    None => Ok(connecting.await),
-                };
-                match connected {
+    ) -> Result<Connection, NotConnected> {
+        let [config] = &self.configs[..] else {
+            let (last, hosts) = (self.last.load(Ordering::Relaxed), self.configs.len());
+            let mut failed = NotConnected::Late(self.patience);
+            for host in (last..last + hosts).map(|host| host % hosts) {
+                let connecting = self.connect_to(&self.configs[host], what_for, notifications.clone());
+                match timeout(self.patience, connecting).await {
                     Ok(Ok(connection)) => {
-                        self.hosts.answered(number);
+                        self.last.store(host, Ordering::Relaxed);
                         return Ok(connection);
                     }
-                    Ok(Err(error)) => said = Some(error),
-                    Err(_) => {}
+                    Ok(Err(error)) => failed = error,
+                    Err(_) => failed = NotConnected::Late(self.patience),
                 }
             }
-            if let Some(error) = said {
-                return Err(error);
-            }
-        }
+            return Err(failed);
+        };
+        self.connect_to(config, what_for, notifications).await
     }
 
     async fn connect_to(
@@ -122,27 +127,41 @@ impl Connector {
         config: &Config,
         what_for: Use,
         notifications: Option<mpsc::UnboundedSender<Notification>>,
-    ) -> Result<Connection, Error> {
+    ) -> Result<Connection, NotConnected> {
         let config = self.config_for(config, what_for);
         let unconfirmed = Arc::new(AtomicBool::new(false));
         let (client, task) = match &self.tls {
             Tls::Without => {
-                let (client, connection) = config.connect(NoTls).await?;
+                let (client, connection) = config.connect(NoTls).await.map_err(NotConnected::of)?;
                 (client, tokio::spawn(drive(connection, Arc::clone(&unconfirmed), notifications)))
             }
             #[cfg(feature = "postgres-rustls")]
             Tls::Rustls(tls) => {
-                let (client, connection) = config.connect(tls.clone()).await?;
+                let (client, connection) = config.connect(tls.clone()).await.map_err(NotConnected::of)?;
                 (client, tokio::spawn(drive(connection, Arc::clone(&unconfirmed), notifications)))
             }
         };
         let mut connection = Connection { client, prepared: None, system: 0, unconfirmed, task };
         if what_for == Use::Calls {
-            let (system, prepared) = join(system(&connection.client), self.prepare(&connection.client)).await;
+            let client = &connection.client;
+            let (is_set, system, prepared) = join3(self.is_set(client), system(client), self.prepare(client)).await;
+            if !is_set? {
+                return Err(NotConnected::Pooler);
+            }
             connection.system = system?;
             connection.prepared = prepared?;
         }
         Ok(connection)
+    }
+
+    /// Whether the connection has what was set for it. A pooler may drop that without a word, and give the next
+    /// transaction another connection: then statements that are prepared are missing, or are somebody else's.
+    async fn is_set(&self, client: &Client) -> Result<bool, Error> {
+        if self.pooler {
+            return Ok(true);
+        }
+        let set = "SELECT current_setting('plan_cache_mode') = 'force_generic_plan'";
+        client.query_typed_one(set, &[]).await?.try_get(0)
     }
 
     async fn prepare(&self, client: &Client) -> Result<Option<Prepared>, Error> {

@@ -78,6 +78,39 @@ pub(super) fn words(error: &Error) -> String {
     }
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotConnected {
+    #[error("{}", words(.0))]
+    Refused(#[from] Error),
+    #[error("the server does not answer within {} ms", .0.as_millis())]
+    Late(Duration),
+    #[error(
+        "a pooler stands before the database and does not keep what is set for a connection; say `behind_pooler()`, or \
+         connect to the database itself"
+    )]
+    Pooler,
+}
+
+impl NotConnected {
+    /// Whether another try would end like this one: the role, its password or the database is wrong, or the way there.
+    pub(super) fn is_for_good(&self) -> bool {
+        match self {
+            Self::Refused(error) => {
+                error.code().is_some_and(|code| matches!(code.code().get(..2), Some("28" | "3D" | "42")))
+            }
+            Self::Late(_) => false,
+            Self::Pooler => true,
+        }
+    }
+
+    /// What an error at connecting says: a pooler refuses to set something for a connection.
+    pub(super) fn of(error: Error) -> Self {
+        let is_pooler = error.as_db_error().is_some_and(|said| said.message().contains("startup parameter"));
+        if is_pooler { Self::Pooler } else { Self::Refused(error) }
+    }
+}
+
 /// No table, no function, no schema.
 pub(super) fn is_schema_missing(code: &str) -> bool {
     matches!(code, "42P01" | "42883" | "3F000")

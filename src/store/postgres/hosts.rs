@@ -1,73 +1,30 @@
-//! The hosts of a database that has several, such as a primary and its standby: which is asked first, and for how long.
-//!
-//! One that stands still, or whose machine is gone, says nothing. It must not use up the time that there is for a
-//! connection, or the one that has taken its place would never be asked.
-
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+//! The hosts of a configuration, one at a time: one that does not answer must not keep the others from being tried.
 
 use tokio_postgres::Config;
-use tokio_postgres::config::Host;
 
-/// The configuration of each host, in the order in which they were given.
-pub(super) struct Hosts {
-    each: Vec<Config>,
-    /// The one that answered last.
-    first: AtomicUsize,
-    /// How long one may take if there are others; `None` if there is only one.
-    patience: Option<Duration>,
+/// A configuration for each host, and nothing else changed.
+pub(super) fn each(config: &Config) -> Vec<Config> {
+    let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
+    if hosts < 2 {
+        return vec![config.clone()];
+    }
+    (0..hosts).map(|index| alone(config, index)).collect()
 }
 
-impl Hosts {
-    /// The hosts of `config`. All of them together may take as long as `wait`.
-    pub(super) fn new(config: Config, wait: Duration) -> Self {
-        let count = config.get_hosts().len().max(config.get_hostaddrs().len());
-        let first = AtomicUsize::new(0);
-        match u32::try_from(count) {
-            Ok(several @ 2..) => {
-                let each = (0..count).map(|number| alone(&config, number)).collect();
-                Self { each, first, patience: Some(wait / several) }
-            }
-            // None at all is an error that connecting explains.
-            _ => Self { each: vec![config], first, patience: None },
-        }
-    }
-
-    pub(super) fn patience(&self) -> Option<Duration> {
-        self.patience
-    }
-
-    /// The hosts by their numbers, that which answered last first.
-    pub(super) fn in_turn(&self) -> impl Iterator<Item = (usize, &Config)> {
-        let first = self.first.load(Ordering::Relaxed);
-        let (before, after) = (self.each.iter().enumerate().take(first), self.each.iter().enumerate().skip(first));
-        after.chain(before)
-    }
-
-    /// Takes note of which one has answered.
-    pub(super) fn answered(&self, number: usize) {
-        self.first.store(number, Ordering::Relaxed);
-    }
-}
-
-/// The same configuration with one of its hosts.
-fn alone(config: &Config, number: usize) -> Config {
+/// The configuration for one of several hosts.
+fn alone(config: &Config, index: usize) -> Config {
+    use tokio_postgres::config::Host;
     let mut alone = Config::new();
-    match config.get_hosts().get(number) {
-        Some(Host::Tcp(name)) => {
-            alone.host(name);
-        }
+    match config.get_hosts().get(index) {
+        Some(Host::Tcp(name)) => drop(alone.host(name)),
         #[cfg(unix)]
-        Some(Host::Unix(path)) => {
-            alone.host_path(path);
-        }
+        Some(Host::Unix(path)) => drop(alone.host_path(path)),
         None => {}
     }
-    if let Some(address) = config.get_hostaddrs().get(number) {
+    if let Some(address) = config.get_hostaddrs().get(index) {
         alone.hostaddr(*address);
     }
-    // One port may be that of all.
-    if let Some(port) = config.get_ports().get(number).or_else(|| config.get_ports().first()) {
+    if let Some(port) = config.get_ports().get(index).or_else(|| config.get_ports().first()) {
         alone.port(*port);
     }
     if let Some(user) = config.get_user() {
@@ -76,8 +33,8 @@ fn alone(config: &Config, number: usize) -> Config {
     if let Some(password) = config.get_password() {
         alone.password(password);
     }
-    if let Some(name) = config.get_dbname() {
-        alone.dbname(name);
+    if let Some(database) = config.get_dbname() {
+        alone.dbname(database);
     }
     if let Some(options) = config.get_options() {
         alone.options(options);
@@ -97,14 +54,13 @@ fn alone(config: &Config, number: usize) -> Config {
     if let Some(retries) = config.get_keepalives_retries() {
         alone.keepalives_retries(retries);
     }
-    alone
-        .ssl_mode(config.get_ssl_mode())
-        .ssl_negotiation(config.get_ssl_negotiation())
-        .keepalives(config.get_keepalives())
-        .keepalives_idle(config.get_keepalives_idle())
-        .target_session_attrs(config.get_target_session_attrs())
-        .channel_binding(config.get_channel_binding())
-        .load_balance_hosts(config.get_load_balance_hosts());
+    alone.keepalives(config.get_keepalives());
+    alone.keepalives_idle(config.get_keepalives_idle());
+    alone.ssl_mode(config.get_ssl_mode());
+    alone.ssl_negotiation(config.get_ssl_negotiation());
+    alone.target_session_attrs(config.get_target_session_attrs());
+    alone.channel_binding(config.get_channel_binding());
+    alone.load_balance_hosts(config.get_load_balance_hosts());
     alone
 }
 
@@ -112,33 +68,23 @@ fn alone(config: &Config, number: usize) -> Config {
 mod tests {
     use super::*;
 
-    const OPTIONS: &str = "user=u password=p dbname=d options='-c a=b' application_name=n sslmode=require \
-        connect_timeout=3 tcp_user_timeout=4 keepalives=0 keepalives_idle=5 keepalives_interval=6 keepalives_retries=7 \
-        target_session_attrs=read-write channel_binding=require load_balance_hosts=random";
-
-    fn config(hosts: &str) -> Config {
-        format!("{OPTIONS} {hosts}").parse().unwrap()
-    }
-
     #[test]
-    fn each_host_has_all_that_was_said_of_the_database() {
-        for (all, each) in [
-            ("host=a,b port=1,2", ["host=a port=1", "host=b port=2"]),
-            ("host=a,/b port=1", ["host=a port=1", "host=/b port=1"]),
-            ("host=a,b hostaddr=127.0.0.1,127.0.0.2", ["host=a hostaddr=127.0.0.1", "host=b hostaddr=127.0.0.2"]),
-            ("hostaddr=127.0.0.1,127.0.0.2", ["hostaddr=127.0.0.1", "hostaddr=127.0.0.2"]),
-        ] {
-            let hosts = Hosts::new(config(all), Duration::from_secs(2));
-            assert_eq!(hosts.each, each.map(config), "{all}");
-            assert_eq!(hosts.patience(), Some(Duration::from_secs(1)));
-        }
-        assert_eq!(Hosts::new(config("host=a"), Duration::from_secs(2)).patience(), None);
-    }
-
-    #[test]
-    fn the_one_that_answered_last_is_asked_first() {
-        let hosts = Hosts::new(config("host=a,b,c"), Duration::from_secs(2));
-        hosts.answered(1);
-        assert_eq!(hosts.in_turn().map(|(number, _)| number).collect::<Vec<_>>(), [1, 2, 0]);
+    fn each_host_has_all_of_the_configuration() {
+        let all = "user=u password=p dbname=d options='-c jit=off' application_name=a sslmode=require \
+            sslnegotiation=direct connect_timeout=7 tcp_user_timeout=8 keepalives=0 keepalives_idle=9 \
+            keepalives_interval=10 keepalives_retries=11 target_session_attrs=read-only channel_binding=require \
+            load_balance_hosts=random";
+        let config = |hosts: &str| format!("{all} {hosts}").parse::<Config>().unwrap();
+        let several = config("host=a,/b,c hostaddr=127.0.0.1,127.0.0.2,127.0.0.3 port=1,2,3");
+        let expected = [
+            config("host=a hostaddr=127.0.0.1 port=1"),
+            config("host=/b hostaddr=127.0.0.2 port=2"),
+            config("host=c hostaddr=127.0.0.3 port=3"),
+        ];
+        assert_eq!(each(&several), expected);
+        assert_eq!(each(&config("host=a,b port=5")), [config("host=a port=5"), config("host=b port=5")]);
+        assert_eq!(each(&config("host=a")), [config("host=a")]);
+        let bare = |hosts: &str| hosts.parse::<Config>().unwrap();
+        assert_eq!(each(&bare("host=a,b")), [bare("host=a"), bare("host=b")]);
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_postgres::Notification;
 
 use super::connect::{Connection, Connector, Use};
-use super::error::words;
+use super::error::NotConnected;
 use super::notify::{Notifier, Told, read};
 use crate::key::RecordId;
 
@@ -112,7 +112,7 @@ pub(super) async fn listen(connector: Arc<Connector>, channel: String, notifier:
                 drop(connection);
             }
             Ok(Err(error)) => {
-                tracing::debug!(target: "tower_idempotency", reason = words(&error), "the database can't be listened to");
+                tracing::debug!(target: "tower_idempotency", %error, "the database can't be listened to");
             }
             Err(_) => tracing::debug!(target: "tower_idempotency", "the database does not answer to a listener"),
         }
@@ -122,7 +122,7 @@ pub(super) async fn listen(connector: Arc<Connector>, channel: String, notifier:
 
 type Notifications = mpsc::UnboundedReceiver<Notification>;
 
-async fn connect(connector: &Connector, channel: &str) -> Result<(Connection, Notifications), tokio_postgres::Error> {
+async fn connect(connector: &Connector, channel: &str) -> Result<(Connection, Notifications), NotConnected> {
     let (sender, notifications) = mpsc::unbounded_channel();
     let connection = connector.connect(Use::News, Some(sender)).await?;
     connection.client.batch_execute(&format!("LISTEN {channel}")).await?;

@@ -7,7 +7,8 @@
 // - `schema.sql`: the table, its indexes and the functions that write it.
 // - `schema.rs`: where they are, whether they are there, and `migrate`.
 // - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend.
-// - `connect.rs`: one connection; `hosts.rs`: to which of several hosts; `tls.rs`: whether it is encrypted; `pool.rs`: the few that calls share.
+// - `connect.rs`: one connection; `hosts.rs`: to which of several hosts; `tls.rs`: whether it is encrypted; `pool.rs`:
+//   the few that calls share.
 // - `backend.rs`: the calls; `queries.rs`: what they send.
 // - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
 // - `transaction.rs`: the record of a run, for a transaction of the application.

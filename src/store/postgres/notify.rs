@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::connect::{Connection, Connector, Use};
-use super::error::words;
+use super::error::NotConnected;
 use crate::key::RecordId;
 
 /// For how long ids are gathered.
@@ -90,7 +90,7 @@ async fn send(
         connector.queries.notify.ask(&connection.client, None, &[&channel, &payloads]).await?;
         Ok(connection)
     };
-    open.await.map_err(|error| words(&error))
+    open.await.map_err(|error: NotConnected| error.to_string())
 }
 
 /// What is told, in as few payloads as hold it. Each id is there once.

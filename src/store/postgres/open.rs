@@ -26,7 +26,8 @@ impl PostgresBackend {
         PostgresBackendBuilder::from_url(url)
     }
 
-    /// Connects as `config` says. Where it has several hosts, one that takes writes is looked for.
+    /// Connects as `config` says, to a server that takes writes. Where `config` has several hosts, each is tried; one
+    /// that does not answer has its share of [the time to wait for a connection](PostgresBackendBuilder::wait_for_connection).
     pub fn builder(config: Config) -> PostgresBackendBuilder {
         PostgresBackendBuilder::new(config)
     }
@@ -82,8 +83,10 @@ impl PostgresBackendBuilder {
         loop {
             match timeout_at(deadline, connector.connect(what_for, None)).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) if is_for_good(&error) => return Err(refused(&error)),
-                Ok(Err(error)) => reason = words(&error),
+                Ok(Err(error)) if error.is_for_good() => {
+                    return Err(PostgresError::Refused { reason: error.to_string() });
+                }
+                Ok(Err(error)) => reason = error.to_string(),
                 Err(_) => return Err(PostgresError::Away { waited: self.tried_for, reason }),
             }
             if Instant::now() + PAUSE >= deadline {
@@ -96,9 +99,4 @@ impl PostgresBackendBuilder {
 
 fn refused(error: &Error) -> PostgresError {
     PostgresError::Refused { reason: words(error) }
-}
-
-/// The role, its password or the database is wrong: another try would end like this one.
-fn is_for_good(error: &Error) -> bool {
-    error.code().is_some_and(|code| matches!(code.code().get(..2), Some("28" | "3D" | "42")))
 }

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::connect::{Connection, Connector, Use};
-use super::error::{leaves_the_connection_sound, nothing, of_a_statement, uncertain, words};
+use super::error::{leaves_the_connection_sound, nothing, of_a_statement, uncertain};
 use crate::store::shared::BackendError;
 
 /// Connections, made when they are needed.
@@ -47,7 +47,7 @@ impl Pool {
             None => timeout(self.wait, self.connector.connect(Use::Calls, None))
                 .await
                 .map_err(|_| late("the database did not answer to a new connection"))?
-                .map_err(|error| nothing(words(&error)))?,
+                .map_err(|error| nothing(error.to_string()))?,
         };
         Ok(Taken { pool: self, connection, _permit: permit })
     }

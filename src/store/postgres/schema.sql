@@ -72,6 +72,10 @@ BEGIN
   IF current_setting('synchronous_commit') IN ('off', 'local') THEN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
+  -- The server says by a warning that it did not wait for its standbys.
+  IF current_setting('client_min_messages') = 'error' THEN
+    PERFORM set_config('client_min_messages', 'warning', true);
+  END IF;
   -- Under another isolation the statements would share one snapshot.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'the transaction is %, and must be read committed', current_setting('transaction_isolation')
@@ -154,6 +158,10 @@ BEGIN
   -- A role may have commits that are answered before they are durable; a put never has.
   IF current_setting('synchronous_commit') IN ('off', 'local') THEN
     PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  -- The server says by a warning that it did not wait for its standbys.
+  IF current_setting('client_min_messages') = 'error' THEN
+    PERFORM set_config('client_min_messages', 'warning', true);
   END IF;
   -- Under another isolation the statements would share one snapshot.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
