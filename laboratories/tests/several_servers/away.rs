@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
-use crate::client::{Clients, charge};
+use crate::client::{Clients, SLOW};
 use crate::database::{Server, database};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
@@ -16,7 +16,6 @@ use crate::outages::{judge, memory_is_bounded, probe, recover};
 use crate::report::Report;
 use crate::wire::Wire;
 
-const SLOW: &str = "tok_slow";
 /// How many charges are under way on each server when the database goes.
 const UNDER_WAY: usize = 4;
 const LEAST_LEASE: Duration = Duration::from_secs(12);
@@ -49,16 +48,11 @@ impl Scene {
         let before = fleet.memory();
         let (mut keys, mut sent) = (Vec::new(), Vec::new());
         for number in 0..SERVERS {
-            for one in 0..UNDER_WAY {
-                let key = format!("under-way-{number}-{one}");
-                let (clients, named) = (clients.clone(), key.clone());
-                sent.push(tokio::spawn(async move {
-                    let sending = charge(&named, SLOW);
-                    clients.sends(&named, SLOW, clients.balancer.send_alone(number, &sending)).await
-                }));
+            for count in 1..=UNDER_WAY {
+                let key = format!("under-way-{number}-{count}");
+                sent.push(clients.begin(&fleet, number, &key, count).await);
                 keys.push(key);
             }
-            fleet.server(number).charge_begun(SLOW, UNDER_WAY).await;
         }
         Self { policy, wires, fleet, clients, load, keys, sent, before }
     }
@@ -86,6 +80,8 @@ impl Scene {
             report.expect(is_right, || format!("{policy}: a charge that was under way is answered {told:?}"));
         }
         load.end().await;
+        let unrecorded = fleet.logged("answered without a record");
+        report.expect(unrecorded > 0, || format!("{policy}: nothing was under way when the database went"));
         report.figure(format!("policy {policy}"));
         memory_is_bounded(&fleet, before, report);
         judge(&mut fleet, &clients, report).await;

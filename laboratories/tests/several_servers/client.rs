@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 
 use crate::balancer::Balancer;
 use crate::dice::{below, time_below};
+use crate::fleet::Fleet;
 use crate::harness::history::{COME_AGAIN, History, Told};
 use crate::harness::lab::Answer;
 use crate::harness::process::Call;
@@ -17,8 +19,9 @@ use crate::harness::process::Call;
 const PAUSE: Duration = Duration::from_millis(200);
 /// After how long a key counts as stuck.
 const STUCK: Duration = Duration::from_secs(150);
-/// What is charged, unless it is something else.
+/// What is charged, unless it is something else; and what takes a while before it is charged.
 pub(crate) const VISA: &str = "tok_visa";
+pub(crate) const SLOW: &str = "tok_slow";
 
 /// A charge that is found in the ledgers by its key.
 pub(crate) fn charge(key: &str, source: &str) -> Call {
@@ -64,6 +67,17 @@ impl Clients {
     /// Sends a charge to one server, once.
     pub(crate) async fn send_to(&self, number: usize, key: &str, source: &str) -> Told {
         self.sends(key, source, self.balancer.send_to(number, &charge(key, source))).await
+    }
+
+    /// Sends a slow charge to one server, and returns once its handler has begun: as the `count`th there.
+    pub(crate) async fn begin(&self, fleet: &Fleet, number: usize, key: &str, count: usize) -> JoinHandle<Told> {
+        let (clients, key) = (self.clone(), key.to_owned());
+        let sending = tokio::spawn(async move {
+            let call = charge(&key, SLOW);
+            clients.sends(&key, SLOW, clients.balancer.send_alone(number, &call)).await
+        });
+        fleet.server(number).charge_begun(SLOW, count).await;
+        sending
     }
 
     /// Takes down what is sent, and what comes of it.

@@ -61,10 +61,21 @@ pub(crate) async fn is(client: &Client, query: &str) -> bool {
     client.query_one(query, &[]).await.expect("the query is sound").get(0)
 }
 
-/// What a query counts.
-pub(crate) async fn count(client: &Client, query: &str) -> usize {
-    let count: i64 = client.query_one(query, &[]).await.expect("the query is sound").get(0);
-    usize::try_from(count).expect("it counts")
+/// How many runs there are whose sessions are alive, as the database says.
+pub(crate) async fn alive(client: &Client, namespace: &str) -> usize {
+    let query = "SELECT count(*) FROM idempotency.record r JOIN idempotency.record s ON s.namespace = r.namespace \
+        AND s.id = r.session WHERE r.namespace = $1 AND r.kind = 1 AND s.kind = 6 AND s.until > clock_timestamp()";
+    let alive: i64 = client.query_one(query, &[&namespace]).await.expect("the query is sound").get(0);
+    usize::try_from(alive).expect("it counts")
+}
+
+/// Waits until no run has a session that is alive.
+pub(crate) async fn lapse(client: &Client, namespace: &str) {
+    let began = Instant::now();
+    while alive(client, namespace).await > 0 {
+        assert!(began.elapsed() < GIVE_UP, "the leases are never over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// All rows but those of processes, each as a text.

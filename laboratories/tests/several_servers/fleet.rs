@@ -78,12 +78,6 @@ impl Fleet {
         self.places[number].server.take().expect("it is up").stop().await;
     }
 
-    /// Waits until a server has ended by itself, as after `tok_crash`.
-    pub(crate) async fn ends(&mut self, number: usize) {
-        let mut server = self.places[number].server.take().expect("it is up");
-        server.exit().await;
-    }
-
     /// Stops the process where it is, until it is [resumed](Self::resume).
     pub(crate) async fn pause(&self, number: usize) {
         let process = self.server(number).id();

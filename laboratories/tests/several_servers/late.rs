@@ -4,36 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use tokio::task::JoinHandle;
-
-use crate::client::{Clients, charge};
-use crate::database::{Fault, Server, broken_database, database, rows, sql, until};
+use crate::client::{Clients, SLOW};
+use crate::database::{Fault, Server, broken_database, database, lapse, rows, sql};
 use crate::fleet::{Fleet, SERVERS};
 use crate::harness::history::{History, Policy, Told};
 use crate::operator::{forget, listed, settle};
 use crate::report::Report;
 
 const LEASE: &str = "--lease 12 --on-in-flight reject";
-const SLOW: &str = "tok_slow";
-
-/// Sends a charge to server 0, and returns once its handler has begun: as the `count`th.
-async fn begin(fleet: &Fleet, clients: &Clients, key: &'static str, count: usize) -> JoinHandle<Told> {
-    let (balancer, clients) = (fleet.balancer.clone(), clients.clone());
-    let sending =
-        tokio::spawn(async move { clients.sends(key, SLOW, balancer.send_alone(0, &charge(key, SLOW))).await });
-    fleet.server(0).charge_begun(SLOW, count).await;
-    sending
-}
-
-/// Until no run has a session that is alive.
-async fn lapse(database: &Server, namespace: &str) {
-    let query = format!(
-        "SELECT NOT EXISTS (SELECT FROM idempotency.record r JOIN idempotency.record s ON s.namespace = r.namespace \
-         AND s.id = r.session WHERE r.namespace = '{namespace}' AND r.kind = 1 AND s.kind = 6 \
-         AND s.until > clock_timestamp())"
-    );
-    until(&sql(database).await, &query).await;
-}
 
 async fn sees(report: &mut Report, clients: &Clients, number: usize, key: &str, is_answered: bool) {
     let told = clients.until_settled_at(number, key, SLOW).await;
@@ -54,12 +32,13 @@ async fn refused_and_accepted(database: &Server) -> Report {
     // Where somebody takes over who runs it again, or an operator frees the key, there are two effects.
     let twice = Clients::new(&fleet.balancer, &History::new(Policy::Rerun));
     let once = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
-    let taken = begin(&fleet, &twice, "taken", 1).await;
-    let forgotten = begin(&fleet, &twice, "forgotten", 2).await;
-    let answered = begin(&fleet, &once, "answered", 3).await;
-    let left = begin(&fleet, &once, "left", 4).await;
+    let taken = twice.begin(&fleet, 0, "taken", 1).await;
+    let forgotten = twice.begin(&fleet, 0, "forgotten", 2).await;
+    let answered = once.begin(&fleet, 0, "answered", 3).await;
+    let left = once.begin(&fleet, 0, "left", 4).await;
     fleet.pause(0).await;
-    lapse(database, namespace).await;
+    let sql = sql(database).await;
+    lapse(&sql, namespace).await;
 
     fleet.interrupted(2, 4).await;
     let found = listed(fleet.server(2)).await;
@@ -74,7 +53,6 @@ async fn refused_and_accepted(database: &Server) -> Report {
     settle(fleet.server(2), third, r#"{"id":"by hand"}"#, &mut report).await;
     sees(&mut report, &once, 2, "answered", true).await;
     sees(&mut report, &once, 2, "left", false).await;
-    let sql = sql(database).await;
     let before = rows(&sql, namespace).await;
 
     fleet.resume(0);
@@ -126,12 +104,12 @@ async fn run_again(database: &Server) -> Report {
     let arguments = format!("--store {} --namespace {namespace} {LEASE} --on-interrupted rerun", database.url());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
     let (mut report, clients) = (Report::default(), Clients::new(&fleet.balancer, &History::new(Policy::Rerun)));
-    let taken = begin(&fleet, &clients, "taken", 1).await;
-    let left = begin(&fleet, &clients, "left", 2).await;
+    let taken = clients.begin(&fleet, 0, "taken", 1).await;
+    let left = clients.begin(&fleet, 0, "left", 2).await;
     fleet.pause(0).await;
-    lapse(database, namespace).await;
-    sees(&mut report, &clients, 1, "taken", true).await;
     let sql = sql(database).await;
+    lapse(&sql, namespace).await;
+    sees(&mut report, &clients, 1, "taken", true).await;
     let before = rows(&sql, namespace).await;
     fleet.resume(0);
     let told = taken.await.expect("no client panics");

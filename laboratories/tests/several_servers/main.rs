@@ -1,4 +1,33 @@
-//! Three payment servers over one PostgreSQL, behind a balancer that sends each request to any of them.
+//! Three payment servers over one PostgreSQL, behind a balancer that sends each request to any of them: each key is
+//! charged once and answered the same, whatever becomes of the servers, of the database, and of what is between them.
+//!
+//! Real processes, real sockets, a real database, which this program starts for itself. Each server has a ledger of its
+//! own; the effects are counted over all of them, and judged together with what clients were told by
+//! `harness/history.rs`. The runs:
+//!
+//! - [`one_charge`]: copies of each request, at random servers, some at once; also while servers are killed.
+//! - [`mid_charge`]: a server is killed in the midst of a charge; what is said before its lease is over, and after it.
+//! - [`late`]: a server stands still past its lease; what it says when it wakes.
+//! - [`outages`], [`away`], [`cuts`]: the database is killed, stands still, is away for long; its connections are cut.
+//! - [`failover`]: the primary is lost, and its standby promoted.
+//! - [`rolling`]: the servers are replaced, one after the other.
+//! - [`mixed`]: rows that a later release has written.
+//!
+//! Each run has a control, in the same file: the same run with something broken, in which violations must be seen. What
+//! is broken is how the servers are set up, how they are ended, or the SQL by which the database compares and sets
+//! (`database.rs`).
+//!
+//! The long forms; the last line of each run has the figures:
+//!
+//! ```text
+//! CHARGES=10000 cargo test -p laboratories --features postgres --test several_servers one_charge -- --nocapture
+//! AWAY=60 OUTAGES=20 … away outages
+//! CUT_EVERY=1 CUTS=2000 … cuts
+//! ROUNDS=20 … failover
+//! DEPLOYS=10 … rolling
+//! ```
+//!
+//! With `SERVER_LOGS=DIRECTORY`, what the servers have logged is kept there.
 #![cfg(target_os = "linux")]
 
 #[path = "../harness/mod.rs"]

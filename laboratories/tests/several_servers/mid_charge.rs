@@ -4,8 +4,8 @@
 
 use futures_util::future::join_all;
 
-use crate::client::{Clients, charge};
-use crate::database::{Fault, Server, broken_database, count, database, sql};
+use crate::client::{Clients, SLOW};
+use crate::database::{Fault, Server, alive, broken_database, database, sql};
 use crate::fleet::{Fleet, SERVERS};
 use crate::harness::history::{History, Policy, Told};
 use crate::harness::process::eventually;
@@ -14,20 +14,9 @@ use crate::report::Report;
 use crate::wire::Wire;
 
 const LEASE: &str = "--lease 12 --on-in-flight reject";
-/// The source of the charges: one that takes a while.
-const SLOW: &str = "tok_slow";
 /// The keys: one that was not charged when its server was killed, and one that was.
 const UNCHARGED: &str = "killed-before-the-charge";
 const CHARGED: &str = "killed-after-the-charge";
-
-/// How many runs there are whose sessions are alive.
-fn alive(namespace: &str) -> String {
-    format!(
-        "SELECT count(*) FROM idempotency.record r JOIN idempotency.record s ON s.namespace = r.namespace \
-         AND s.id = r.session WHERE r.namespace = '{namespace}' AND r.kind = 1 AND s.kind = 6 \
-         AND s.until > clock_timestamp()"
-    )
-}
 
 /// Three servers of which two were killed.
 struct Scene {
@@ -54,8 +43,8 @@ impl Scene {
         let clients = Clients::new(&fleet.balancer, &History::new(policy));
         let mut report = Report::default();
 
-        let first = begin(&fleet, &clients, 0, UNCHARGED).await;
-        let second = begin(&fleet, &clients, 1, CHARGED).await;
+        let first = clients.begin(&fleet, 0, UNCHARGED, 1).await;
+        let second = clients.begin(&fleet, 1, CHARGED, 1).await;
         wires[1].silence();
         fleet.kill(0);
         let log = fleet.server(1).log.clone();
@@ -68,11 +57,11 @@ impl Scene {
             report.expect(told == Told::Nothing, || format!("answered before the kill: {told:?}"));
         }
         // As long as the database says that the leases are not over, the keys are in flight.
-        let (sql, alive) = (sql(database).await, alive(&name));
+        let sql = sql(database).await;
         let mut asked = 0;
         loop {
             let told = [clients.send_to(2, UNCHARGED, SLOW).await, clients.send_to(2, CHARGED, SLOW).await];
-            if count(&sql, &alive).await < 2 {
+            if alive(&sql, &name).await < 2 {
                 break;
             }
             asked += 1;
@@ -132,15 +121,6 @@ impl Scene {
         self.report.judge_settled(&self.clients);
         self.report
     }
-}
-
-/// Sends a charge that takes a while, and returns once its handler has begun.
-async fn begin(fleet: &Fleet, clients: &Clients, number: usize, key: &'static str) -> tokio::task::JoinHandle<Told> {
-    let (balancer, clients) = (fleet.balancer.clone(), clients.clone());
-    let sent =
-        tokio::spawn(async move { clients.sends(key, SLOW, balancer.send_alone(number, &charge(key, SLOW))).await });
-    fleet.server(number).charge_begun(SLOW, 1).await;
-    sent
 }
 
 /// "409, until an operator settles it."

@@ -4,14 +4,13 @@
 use futures_util::future::join_all;
 use tower_idempotency::store::postgres::tokio_postgres::Client;
 
-use crate::client::{Clients, VISA, charge};
+use crate::client::{Clients, SLOW, VISA, charge};
 use crate::database::{Fault, Server, broken_database, database, rows, sql};
 use crate::fleet::{Fleet, SERVERS};
 use crate::harness::history::{History, Policy, Told};
 use crate::harness::process::Call;
 use crate::report::Report;
 
-const SLOW: &str = "tok_slow";
 /// How a later release might have left a row: its bytes in another version, whatever follows, or of a kind unheard of.
 const WRITTEN: [(&str, &str); 4] = [
     ("version", "state = set_byte(state, 0, 99)"),

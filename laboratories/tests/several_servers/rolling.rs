@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
-use crate::client::{Clients, VISA, charge};
+use crate::client::{Clients, SLOW, VISA, charge};
 use crate::database::{Server, database, is, sql};
 use crate::dice::{below, size};
 use crate::fleet::{Fleet, SERVERS};
@@ -18,7 +18,6 @@ use crate::report::Report;
 
 /// Far longer than duplicates wait: who had to wait for a lease would be told that the key is in flight, and fail.
 const LEASE: &str = "--lease 60 --on-interrupted refuse";
-const SLOW: &str = "tok_slow";
 const CLIENTS: usize = 24;
 /// How many requests are answered between two replacements.
 const BETWEEN: usize = 100;
