@@ -10,4 +10,5 @@ mod faults;
 mod outages;
 mod rounds;
 mod rows;
+mod tampered;
 mod world;

@@ -7,7 +7,8 @@
 // - `schema.sql`: the table, its indexes and the functions that write it.
 // - `schema.rs`: where they are, whether they are there, and `migrate`.
 // - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend.
-// - `connect.rs`: one connection; `tls.rs`: whether it is encrypted; `pool.rs`: the few that calls share.
+// - `connect.rs`: one connection; `tls.rs`: whether it is encrypted; `pool.rs`: the few that calls share;
+//   `place.rs`: what a call holds that has one.
 // - `backend.rs`: the calls; `queries.rs`: what they send.
 // - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
 // - `notify.rs`, `listen.rs`: which rows were written, told and heard.
@@ -22,6 +23,7 @@ mod guarantee;
 mod listen;
 mod notify;
 mod open;
+mod place;
 mod pool;
 mod queries;
 mod row;
