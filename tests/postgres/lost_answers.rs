@@ -125,6 +125,34 @@ async fn nobody_waits_for_the_answer_of_a_call_that_was_dropped() {
     assert!(is_done(row.as_ref(), &write), "it is sent again");
 }
 
+// A seeded fault: the place of a call that was dropped is free at once.
+#[tokio::test]
+async fn calls_that_nobody_waits_for_any_more_hold_a_bounded_number_of_connections() {
+    let Some(server) = own_server("calls that are dropped while a standby is lost", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let builder = builder(&lab.url, &lab.namespace).wait_for_connection(Duration::from_millis(300));
+    let backend = builder.connections(2).open().await.unwrap();
+    ask_for_a_standby(&lab.client, &lab.url).await;
+    let waiting = async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        lab.client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    let mut most = 0;
+    for number in 0..10 {
+        let write = claim(id(number));
+        // Its answer never comes.
+        let _ = tokio::time::timeout(Duration::from_millis(300), backend.put(std::slice::from_ref(&write))).await;
+        most = most.max(waiting().await);
+    }
+    assert!((1..=4).contains(&most), "{most}");
+    let crowded = backend.put(&[claim(id(10))]).await;
+    assert!(matches!(crowded, Err(BackendError::Crowded(_))), "{crowded:?}");
+    assert!(backend.get(&[id(1)]).await.is_ok(), "there is a connection for reading");
+    ask_for_no_standby(&lab.client).await;
+    until("the end of their waiting", async || waiting().await == 0).await;
+    until("an answer", async || backend.put(&[claim(id(10))]).await.is_ok()).await;
+}
+
 #[tokio::test]
 async fn a_call_may_be_dropped_at_any_time() {
     let Some(lab) = lab("calls that are dropped at any time").await else { return };

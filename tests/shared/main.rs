@@ -11,4 +11,5 @@ mod faults;
 mod outages;
 mod rounds;
 mod rows;
+mod tampered;
 mod world;

@@ -65,14 +65,14 @@ impl Backend for PostgresBackend {
         let queries = &self.pool.connector().queries;
         let (columns, system) = if let [write] = writes {
             let parameters = Parameters::of(write)?;
-            let connection = self.pool.take().await?;
+            let connection = self.pool.take_to_put().await?;
             let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put_one);
             let asked = queries.put_one.ask(&connection.client, prepared, &parameters.alone(&namespace)).await;
             let system = connection.system;
             (connection.done(asked)?, system)
         } else {
             let arrays = Arrays::of(writes)?;
-            let connection = self.pool.take().await?;
+            let connection = self.pool.take_to_put().await?;
             let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put);
             let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace)).await;
             let system = connection.system;

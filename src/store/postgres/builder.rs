@@ -72,7 +72,7 @@ impl PostgresBackendBuilder {
             tls: Tls::default(),
             schema: Schema::default(),
             namespace: "default".to_owned(),
-            connections: 4,
+            connections: 6,
             statement_timeout: Duration::from_millis(1500),
             wait_for_connection: Duration::from_millis(1500),
             tried_for: Duration::from_secs(10),
@@ -113,8 +113,11 @@ impl PostgresBackendBuilder {
         Ok(self)
     }
 
-    /// Sets how many connections calls share, at least 1. The store uses two more, to send notifications of the rows
-    /// that were written and to receive them. Default: 4.
+    /// Sets how many connections calls share, at least 1. If there are more, one of them is for reading alone. The
+    /// store uses two more, to send notifications of the rows that were written and to receive them. While a standby is
+    /// lost, it keeps up to twice as many for calls: those on which commits wait for the standby. Default: 6, which is
+    /// enough for [`calls`](crate::store::shared::SharedBuilder::calls) by default, a renewal of the session and a
+    /// read.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self
@@ -127,7 +130,8 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// Sets how long a call waits for a connection that is free, and for a new one to be made. Default: 1.5 seconds.
+    /// Sets how long a call waits for a new connection to be made. It waits a third of that for one that is free.
+    /// Default: 1.5 seconds.
     pub fn wait_for_connection(mut self, wait: Duration) -> Self {
         self.wait_for_connection = wait;
         self

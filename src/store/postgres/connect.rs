@@ -15,6 +15,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Notification, S
 use super::builder::PostgresBackendBuilder;
 use super::error::NotConnected;
 use super::hosts;
+use super::place::Place;
 use super::queries::Queries;
 use super::tls::Tls;
 
@@ -44,7 +45,7 @@ pub(super) enum Use {
     Migration,
 }
 
-/// A connection. When it is dropped, the socket is closed at once, whatever is under way.
+/// A connection. When it is dropped, the socket is closed at once, unless a call is under way.
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) prepared: Option<Prepared>,
@@ -52,7 +53,9 @@ pub(super) struct Connection {
     pub(super) system: u64,
     /// The server has said that it did not wait for its standbys, though it answered that it has committed.
     unconfirmed: Arc<AtomicBool>,
-    task: JoinHandle<()>,
+    /// What the call holds that has the connection.
+    pub(super) place: Option<Place>,
+    task: Option<JoinHandle<()>>,
 }
 
 /// Statements that the server knows already.
@@ -64,7 +67,12 @@ pub(super) struct Prepared {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.task.abort();
+        match (self.task.take(), self.place.take()) {
+            // Nobody waits for the call any more, but the server does: for its standby, or for a lock.
+            (Some(task), Some(place)) => place.keep_until_over(task),
+            (Some(task), None) => task.abort(),
+            (None, _) => {}
+        }
     }
 }
 
@@ -141,7 +149,8 @@ impl Connector {
                 (client, tokio::spawn(drive(connection, Arc::clone(&unconfirmed), notifications)))
             }
         };
-        let mut connection = Connection { client, prepared: None, system: 0, unconfirmed, task };
+        let mut connection =
+            Connection { client, prepared: None, system: 0, unconfirmed, place: None, task: Some(task) };
         if what_for == Use::Calls {
             let client = &connection.client;
             let (is_set, system, prepared) = join3(self.is_set(client), system(client), self.prepare(client)).await;

@@ -121,6 +121,11 @@ pub(super) fn nothing(reason: impl Into<String>) -> BackendError {
     BackendError::Nothing(Box::new(Said(reason.into())))
 }
 
+/// Nothing was sent: too many calls of this process are under way.
+pub(super) fn crowded(reason: impl Into<String>) -> BackendError {
+    BackendError::Crowded(Box::new(Said(reason.into())))
+}
+
 /// The database does not take such a row.
 pub(super) fn never(reason: impl Into<String>) -> BackendError {
     BackendError::Never(Box::new(Said(reason.into())))

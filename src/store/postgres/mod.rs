@@ -8,7 +8,7 @@
 // - `schema.rs`: where they are, whether they are there, and `migrate`.
 // - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend.
 // - `connect.rs`: one connection; `hosts.rs`: to which of several hosts; `tls.rs`: whether it is encrypted; `pool.rs`:
-//   the few that calls share.
+//   the few that calls share; `place.rs`: what a call holds that has one.
 // - `backend.rs`: the calls; `queries.rs`: what they send.
 // - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
 // - `transaction.rs`: the record of a run, for a transaction of the application.
@@ -25,6 +25,7 @@ mod hosts;
 mod listen;
 mod notify;
 mod open;
+mod place;
 mod pool;
 mod queries;
 mod row;

@@ -1,55 +1,95 @@
 //! The few connections that calls share. Each is one call's at a time.
+//!
+//! Rules:
+//! 1. A call that has no connection in time is refused as crowded: the database may be well.
+//! 2. There is always a connection for reading, if there may be more than one: puts may all wait for a standby.
+//! 3. The connection of a call that was dropped is kept until the server has ended the call, or for an hour. Closing it
+//!    would not end the call, so a server whose standby is lost would have more and more of them. As many such
+//!    connections as there are for calls are kept beside those; beyond that, they count as those.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::connect::{Connection, Connector, Use};
-use super::error::{leaves_the_connection_sound, nothing, of_a_statement, uncertain};
+use super::error::{crowded, leaves_the_connection_sound, nothing, of_a_statement, uncertain};
+use super::place::Place;
 use crate::store::shared::BackendError;
 
 /// Connections, made when they are needed.
 pub(super) struct Pool {
     connector: Arc<Connector>,
-    permits: Semaphore,
+    calls: Arc<Semaphore>,
+    /// How many of them may be puts.
+    puts: Arc<Semaphore>,
+    /// For calls that were dropped.
+    dropped: Arc<Semaphore>,
     // The one that was used last is used first: those that aren't needed stay idle.
     idle: Mutex<Vec<Connection>>,
     wait: Duration,
+    runtime: Handle,
 }
 
-/// A connection that one call has. Dropped before [`done`](Self::done), it is closed: the next call would wait for the
-/// answer to this one.
+/// A connection that one call has.
 pub(super) struct Taken<'a> {
     pool: &'a Pool,
     connection: Connection,
-    _permit: SemaphorePermit<'a>,
 }
 
 impl Pool {
+    /// At most `connections`, and as many beside them, for a while. Call it within a tokio runtime.
     pub(super) fn new(connector: Arc<Connector>, connections: usize, wait: Duration) -> Self {
-        Self { connector, permits: Semaphore::new(connections), idle: Mutex::new(Vec::new()), wait }
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        let (calls, puts) = (semaphore(connections), semaphore((connections - 1).max(1)));
+        let (dropped, idle, runtime) = (semaphore(connections), Mutex::default(), Handle::current());
+        Self { connector, calls, puts, dropped, idle, wait, runtime }
     }
 
     pub(super) fn connector(&self) -> &Connector {
         &self.connector
     }
 
-    /// Takes a connection that is free, or makes one. Nothing was sent where that fails.
+    /// Takes a connection for a call that commits nothing. Nothing was sent where that fails.
     pub(super) async fn take(&self) -> Result<Taken<'_>, BackendError> {
-        let late = |what: &str| nothing(format!("{what} within {} ms", self.wait.as_millis()));
-        let permit = timeout(self.wait, self.permits.acquire()).await;
-        let permit = permit.map_err(|_| late("no connection became free"))?;
-        let permit = permit.map_err(|_| nothing("the store is closed"))?;
-        let connection = match self.idle() {
-            Some(connection) => connection,
-            None => timeout(self.wait, self.connector.connect(Use::Calls, None))
-                .await
-                .map_err(|_| late("the database did not answer to a new connection"))?
-                .map_err(|error| nothing(error.to_string()))?,
+        self.take_with(&[&self.calls]).await
+    }
+
+    /// The same for a put.
+    pub(super) async fn take_to_put(&self) -> Result<Taken<'_>, BackendError> {
+        self.take_with(&[&self.puts, &self.calls]).await
+    }
+
+    /// Takes one that is free, or makes one.
+    async fn take_with(&self, semaphores: &[&Arc<Semaphore>]) -> Result<Taken<'_>, BackendError> {
+        let mut permits = Vec::with_capacity(semaphores.len());
+        let acquire = async {
+            for semaphore in semaphores {
+                permits.push(Arc::clone(semaphore).acquire_owned().await.ok()?);
+            }
+            Some(())
         };
-        Ok(Taken { pool: self, connection, _permit: permit })
+        // Less than the time that a call may take: what follows is the database's.
+        let wait = self.wait / 3;
+        let acquired = timeout(wait, acquire).await;
+        let late = || crowded(format!("no connection became free within {} ms", wait.as_millis()));
+        acquired.map_err(|_| late())?.ok_or_else(|| nothing("the store is closed"))?;
+        let mut connection = match self.idle() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let (dropped, runtime) = (Arc::clone(&self.dropped), self.runtime.clone());
+        connection.place = Some(Place { permits, dropped, runtime });
+        Ok(Taken { pool: self, connection })
+    }
+
+    async fn connect(&self) -> Result<Connection, BackendError> {
+        let late =
+            || nothing(format!("the database did not let a new connection in within {} ms", self.wait.as_millis()));
+        let connected = timeout(self.wait, self.connector.connect(Use::Calls, None)).await;
+        connected.map_err(|_| late())?.map_err(|error| nothing(error.to_string()))
     }
 
     /// One that is free and not known to have ended.
@@ -71,7 +111,9 @@ impl std::ops::Deref for Taken<'_> {
 impl Taken<'_> {
     /// Ends the call: gives the connection back if the answer leaves it sound, and says what an error means.
     pub(super) fn done<T>(self, answer: Result<T, tokio_postgres::Error>) -> Result<T, BackendError> {
-        let Self { pool, connection, _permit } = self;
+        let Self { pool, mut connection } = self;
+        // Given up when this returns.
+        let _place = connection.place.take();
         if connection.take_unconfirmed() {
             return Err(uncertain("the database has committed without waiting for its standbys"));
         }

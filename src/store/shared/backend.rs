@@ -252,6 +252,9 @@ pub enum BackendError {
     /// can be reached. Each write of the call is sent again by itself.
     #[error("a row is locked: {0}")]
     Busy(#[source] Source),
+    /// Nothing was done, nor will be: too many calls of this process are under way. The database may be well.
+    #[error("too many calls are under way: {0}")]
+    Crowded(#[source] Source),
     /// Nothing was done, nor will be, however often it is tried: the database does not take such a row.
     #[error("the database does not take the row: {0}")]
     Never(#[source] Source),

@@ -9,6 +9,9 @@ pub(super) fn late() -> StoreError {
 }
 
 pub(super) fn away(error: BackendError) -> StoreError {
+    if matches!(error, BackendError::Crowded(_)) {
+        return StoreError::Overloaded { reason: "too many calls of the database are under way" };
+    }
     StoreError::Unavailable { reason: "the database does not answer".to_owned(), source: Some(Box::new(error)) }
 }
 

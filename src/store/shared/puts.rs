@@ -256,7 +256,7 @@ impl<B: Backend> Sender<B> {
             BackendError::Busy(_) if !put.waits_for_lock() => {
                 let _ = put.reply.send(Err(NotPut::Away(Arc::clone(error))));
             }
-            BackendError::Busy(_) => self.again(put),
+            BackendError::Busy(_) | BackendError::Crowded(_) => self.again(put),
             BackendError::Nothing(_) | BackendError::Uncertain(_) => {
                 put.may_be_done = true;
                 self.again(put);

@@ -75,8 +75,8 @@ impl Reach {
 
     /// Takes note of a call that failed.
     pub(super) fn failed(&self, error: &BackendError) {
-        // The database was reached. A row was at fault, or something that has it locked.
-        if matches!(error, BackendError::Never(_) | BackendError::Busy(_)) {
+        // The database was reached, and a row was at fault, or something that has it locked. Or it was not asked.
+        if matches!(error, BackendError::Never(_) | BackendError::Busy(_) | BackendError::Crowded(_)) {
             return;
         }
         let mut breaker = self.breaker();
