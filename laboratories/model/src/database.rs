@@ -1,146 +1,224 @@
-//! The database: one row, compared and set.
+//! The database: rows, compared and set; which of them are durable; and what a failover and a restart make of that.
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Change, Current, Draft, Fence, Owner, Record, Reply, Transition, next};
 
 use crate::fault::Fault;
+use crate::rows::{Row, Token, UNIT, Write};
 
-/// A run's number stands for its outcome.
-pub(crate) type Run = u8;
-/// What an operator says it came to.
-pub(crate) const TOLD_BY_HAND: Run = 99;
-
-/// Drawn for each write, and never again.
-pub(crate) type Token = u8;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Row {
-    pub(crate) version: Token,
-    /// `None`: it was released.
-    pub(crate) record: Option<Record<Run>>,
-    /// Who wrote it, if it is his.
-    pub(crate) owner: Option<usize>,
-    /// Whether its time is over: it is absent then, for whatever is expected, and its fence is not forgotten.
-    pub(crate) is_expired: bool,
+/// When what is written is durable, and what waits for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// At once.
+    InStep,
+    /// Later. What is written is seen and answered before: a failover loses it.
+    Behind,
+    /// Later. What is written is neither seen nor answered before, and its row is locked. A restart shows it all the
+    /// same, and a failover loses it then.
+    Awaited,
 }
 
 /// A write on its way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Put {
-    pub(crate) token: Token,
-    /// The version that it replaces; `None`: nothing.
-    pub(crate) expects: Option<Token>,
-    /// For the fault alone: the fence of that version.
-    pub(crate) expected_fence: Option<u64>,
-    pub(crate) by: usize,
+    /// Who sent it, and how many he had sent before: a name that no other has.
+    pub(crate) by: u8,
+    pub(crate) number: u8,
+    /// The key whose row it is. `None`: a row of the sender's own.
+    pub(crate) key: Option<u8>,
+    pub(crate) write: Write,
+    /// The fence of the run whose end it is.
+    pub(crate) ends: Option<u64>,
+    /// What it was decided on, if it takes the operation over or settles it.
+    pub(crate) takes: Option<Taken>,
+    /// How often time has passed since it was sent.
+    pub(crate) age: u8,
 }
 
-/// What is written.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[allow(clippy::large_enum_variant, reason = "there are few at a time")]
-pub(crate) enum Content {
-    /// Of the record that was read.
-    Record(Draft<Run>, Option<Record<Run>>),
-    Released,
+/// A row from whose run an operation is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Taken {
+    pub(crate) fence: u64,
+    pub(crate) is_bound_over: bool,
 }
 
-/// The row, and the fences that it gives.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Database {
+impl Put {
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (self.by, self.number) == (other.by, other.number)
+    }
+}
+
+/// What was written and is not durable yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Entry {
+    pub(crate) key: Option<u8>,
     pub(crate) row: Option<Row>,
-    pub(crate) last_fence: u64,
+    /// Whether it can be read.
+    pub(crate) is_seen: bool,
+    /// The write. `None`: a row was deleted.
+    pub(crate) put: Option<Put>,
+    /// Whether it is answered when it is durable.
+    pub(crate) is_awaited: bool,
 }
 
-/// The model knows no time: an outcome expires by an event of its own.
-const NOW: Timestamp = Timestamp::from_millis(0);
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Database {
+    /// The rows of the keys, past their expiry or not.
+    rows: Vec<Option<Row>>,
+    /// What a failover shows.
+    standby: Vec<Option<Row>>,
+    /// In the order in which it was written.
+    pub(crate) behind: Vec<Entry>,
+    /// Which start of which server this is.
+    pub(crate) server: u8,
+    now: u64,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// It was done: the row as it was, if it was there and live, and as it is.
+    Yes {
+        before: Option<Row>,
+        now: Row,
+        is_again: bool,
+    },
+    /// It is known for done, and was not done again.
+    Known,
+    No,
+    /// Something else has the row locked.
+    Busy,
+}
+
+const BEGINNING: u64 = 1_000 * UNIT.as_millis() as u64;
 
 impl Database {
-    /// What `process` reads. `is_gone`: whether a process is dead, as far as the database knows.
-    pub(crate) fn read(&self, process: usize, is_gone: impl Fn(usize) -> bool) -> Option<Record<Run>> {
-        let row = self.row.as_ref().filter(|row| !row.is_expired)?;
-        let record = row.record.clone()?;
-        Some(match row.owner {
-            None => Record { owner: Owner::Nobody, ..record },
-            Some(owner) if owner == process => Record { owner: Owner::Here, ..record },
-            Some(owner) if is_gone(owner) => Record { owner: Owner::Nobody, ..record }.lapse(NOW),
-            Some(_) => Record { owner: Owner::Elsewhere, ..record },
-        })
+    pub(crate) fn new(keys: usize) -> Self {
+        let rows = vec![None; keys];
+        Self { standby: rows.clone(), rows, behind: Vec::new(), server: 1, now: BEGINNING }
     }
 
-    /// What `next` makes of what was read.
-    pub(crate) fn decide(
-        &self,
-        record: Option<&Record<Run>>,
-        transition: Transition<Run>,
-        fault: Option<Fault>,
-    ) -> (Change<Run>, Reply) {
-        let current = match (record, &self.row) {
-            (Some(record), _) => Current::Held(record),
-            // No failover loses a claim here, so no trace is older than a run.
-            (None, Some(Row { is_expired: false, .. })) => Current::Released(Fence(u64::MAX)),
-            (None, _) => Current::Absent,
+    /// Its time.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
+    }
+
+    /// Sets its time ahead, or back.
+    pub(crate) fn pass(&mut self, units: i64) {
+        self.now = self.now.saturating_add_signed(units * UNIT.as_millis() as i64);
+    }
+
+    /// Microseconds since the epoch: no fence that is given is below.
+    pub(crate) fn floor(&self) -> u64 {
+        self.now * 1_000
+    }
+
+    /// The row of `key`, past its expiry or not.
+    pub(crate) fn there(&self, key: u8) -> Option<&Row> {
+        self.rows[usize::from(key)].as_ref()
+    }
+
+    /// What is read of `key`.
+    pub(crate) fn read(&self, key: u8) -> Option<Row> {
+        self.there(key).copied().filter(|row| !row.is_absent(self.now()))
+    }
+
+    /// What is durable of `key`.
+    pub(crate) fn durable(&self, key: u8) -> Option<&Row> {
+        self.standby[usize::from(key)].as_ref()
+    }
+
+    fn is_locked(&self, key: Option<u8>) -> bool {
+        key.is_some() && self.behind.iter().any(|entry| !entry.is_seen && entry.key == key)
+    }
+
+    /// Does a write, if the row is as it expects, or is its own already. Some time passes with each new fence.
+    pub(crate) fn put(&mut self, put: &Put, fault: Option<Fault>) -> Done {
+        let Some(key) = put.key else {
+            let session = Row { token: put.write.token, ..BARRIER };
+            return Done::Yes { before: None, now: session, is_again: false };
         };
-        let (of, is_resolution) = match &transition {
-            Transition::Reclaim(_, fence) => (Some(*fence), false),
-            Transition::Resolve(fence, ..) => (Some(*fence), true),
-            _ => (None, false),
+        let there = self.there(key);
+        let write = match (fault, put.takes, there) {
+            (Some(Fault::TakeoverComparesFence), Some(taken), Some(row)) if row.fence == taken.fence => {
+                Write { expect: Some(row.token), ..put.write }
+            }
+            _ => put.write,
         };
-        let is_late = matches!(transition, Transition::Complete(_)) && record.is_some_and(Record::is_interrupted);
-        let is_question = matches!(transition, Transition::Inquire { .. });
-        let (mut change, reply) = next(current, transition);
-        if let (Some(fault), Change::Put(draft)) = (fault, &mut change) {
-            match fault {
-                Fault::ReclaimKeepsFence if !is_resolution && of.is_some() => draft.fence = of,
-                Fault::ResolutionKeepsFence if is_resolution => draft.fence = of,
-                Fault::InquiryDisarms if is_question => {
-                    if let tower_idempotency::internals::State::Interrupted { run, .. } = &mut draft.state {
-                        *run = Fence(0);
-                    }
-                }
-                Fault::LateOutcomeRefused if is_late => return (Change::Nothing, Reply::Refused),
-                _ => {}
+        let Some(row) = write.over(there, self.now()) else { return Done::No };
+        if self.is_locked(put.key) {
+            return Done::Busy;
+        }
+        let before = self.read(key);
+        let is_again = before.is_some_and(|before| before.token == row.token);
+        if is_again && fault == Some(Fault::ResendWithoutWrite) {
+            return Done::Known;
+        }
+        if before.is_none_or(|before| before.fence != row.fence) {
+            self.now += 1;
+        }
+        Done::Yes { before, now: row, is_again }
+    }
+
+    /// Takes note of what was written.
+    pub(crate) fn log(
+        &mut self,
+        replication: Replication,
+        key: Option<u8>,
+        row: Option<Row>,
+        put: Option<Put>,
+        is_awaited: bool,
+    ) {
+        let is_seen = replication != Replication::Awaited || put.is_none();
+        if let (true, Some(key)) = (is_seen, key) {
+            self.rows[usize::from(key)] = row;
+        }
+        self.behind.push(Entry { key, row, is_seen, put, is_awaited });
+    }
+
+    /// Makes durable what was written first of what is not. Returns it.
+    pub(crate) fn replicate(&mut self) -> Option<Entry> {
+        if self.behind.is_empty() {
+            return None;
+        }
+        let entry = self.behind.remove(0);
+        if let Some(key) = entry.key {
+            self.standby[usize::from(key)] = entry.row;
+            if !entry.is_seen {
+                self.rows[usize::from(key)] = entry.row;
             }
         }
-        (change, reply)
+        Some(entry)
     }
 
-    /// The version of what is there.
-    pub(crate) fn version(&self) -> Option<Token> {
-        self.row.as_ref().filter(|row| !row.is_expired).map(|row| row.version)
-    }
-
-    /// Does a write, if the row is as it expects, or is its own already.
-    pub(crate) fn put(&mut self, put: &Put, content: &Content, fault: Option<Fault>) {
-        let version = self.version();
-        let fence = |row: &Row| row.record.as_ref().map(|record| record.fence.0);
-        let is_ours = version == Some(put.token);
-        let matches = match fault {
-            Some(Fault::FenceIsTheVersion) if put.expects.is_some() => {
-                self.row.as_ref().and_then(fence) == put.expected_fence
-            }
-            _ => version == put.expects,
-        };
-        if !is_ours && !matches {
-            return;
-        }
-        let before = self.row.as_ref().and_then(|row| row.record.clone());
-        self.row = match content {
-            Content::Released if fault == Some(Fault::ReleaseDeletes) => None,
-            Content::Released => Some(Row { version: put.token, record: None, owner: None, is_expired: false }),
-            Content::Record(draft, read) => {
-                // A fence over what has expired is a new one, whatever was asked for: none ever shrinks.
-                let is_over_expired = self.row.as_ref().is_some_and(|row| row.is_expired);
-                let is_new = !is_ours && (draft.fence.is_none() || is_over_expired);
-                self.last_fence += u64::from(is_new);
-                let mut record = draft.clone().stamp(read.as_ref(), Fence(self.last_fence), NOW);
-                if is_new {
-                    record.fence = Fence(self.last_fence);
-                } else if let (true, Some(before)) = (is_ours, &before) {
-                    record.fence = before.fence;
+    /// Another start: what was written is seen, and nobody is answered. Returns what is seen only now.
+    pub(crate) fn restart(&mut self) -> Vec<Entry> {
+        self.server += 1;
+        let mut shown = Vec::new();
+        for entry in &mut self.behind {
+            entry.is_awaited = false;
+            if !std::mem::replace(&mut entry.is_seen, true) {
+                shown.push(*entry);
+                if let Some(key) = entry.key {
+                    self.rows[usize::from(key)] = entry.row;
                 }
-                let owner = draft.owned.map(|_| put.by);
-                Some(Row { version: put.token, record: Some(record), owner, is_expired: false })
             }
-        };
+        }
+        shown
+    }
+
+    /// Another server, which has what is durable.
+    pub(crate) fn fail_over(&mut self) {
+        self.server += 1;
+        self.behind.clear();
+        self.rows.clone_from(&self.standby);
+    }
+
+    /// Whether a write waits to be answered.
+    pub(crate) fn awaits(&self, put: &Put) -> bool {
+        self.behind.iter().any(|entry| entry.is_awaited && entry.put.is_some_and(|own| own.is(put)))
     }
 }
+
+/// The row of a process's own that says nothing here.
+const BARRIER: Row =
+    Row { token: 0 as Token, fence: 0, kept: crate::rows::Kept::Released, session: None, until: 0, expires: u64::MAX };

@@ -5,18 +5,42 @@
 pub enum Fault {
     /// A released key leaves no trace: a claim that arrives late, after its own release, has a record and no run.
     ReleaseDeletes,
+    /// A version is counted per row, so it repeats, and two writers draw the same.
+    VersionCountedPerRow,
+    /// A row is deleted as soon as it expires, and its fence is forgotten.
+    SweepWithoutGrace,
+    /// A write that is sent again is known for done without being written again.
+    ResendWithoutWrite,
+    /// What can be read is told as done.
+    ReplayWithoutBarrier,
+    /// Who takes over compares the fence of the row, whatever became of it since.
+    TakeoverComparesFence,
     /// A question takes the run's right to say how it ended.
     InquiryDisarms,
     /// What an operator settles stands under the run's own fence.
     ResolutionKeepsFence,
+    /// A process that is told to stop ends its session, whatever still runs.
+    DrainEndsLivingClaim,
+    /// What is dropped is interrupted, though it is recorded already.
+    DropOverwritesCompletion,
+    /// An outcome is refused because its claim was lost.
+    CompletionOverAbsentRefused,
+    /// An outcome is recorded over the claim of another run.
+    CompletionOverwritesClaim,
     /// Who takes a run over has the fence of the one before.
     ReclaimKeepsFence,
     /// A run elsewhere that is alive is taken for dead.
     LivingTakenForDead,
-    /// A write matches the row whose fence it expects, whatever became of it since.
-    FenceIsTheVersion,
     /// A slot stands for a claim, though another process has slots too.
     ClaimLeavesNoTrace,
     /// A run's outcome is refused because its run was thought dead.
     LateOutcomeRefused,
+    /// Who takes a run over does not say that its process is dead, which may renew its session then.
+    TakeoverBuriesNobody,
+    /// A claim is kept for which nobody waits any more.
+    UnwantedClaimKept,
+    /// A process does not mind the fences that it has seen.
+    FloorForgotten,
+    /// The application looks before the service that it looks at refuses older fences.
+    LooksBeforeItFences,
 }

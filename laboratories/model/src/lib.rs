@@ -1,17 +1,45 @@
-//! The protocol, explored: `record::next`, the function that every store calls, under processes that crash and lapse
-//! and a network that delays, repeats and loses.
+//! The protocol, explored: `record::next`, the function that every store calls, and the compare-and-set of a shared
+//! database, under processes that die, stand still, are told to stop and drop futures, a network that delays, repeats
+//! and loses, and a database that fails over, is started again and whose clock is set.
 //!
-//! Several processes share one database, which does nothing but compare and set: a write names the version that it
-//! expects and carries a token of its own, which becomes the version (`database.rs`). Each process decides with `next`
-//! over what it has read, sends its write, and sends it again until it knows what became of it (`process.rs`). What may
-//! happen, and how often, is in `world.rs`; what must hold is in `promises.rs`; what is broken on purpose, so that a
-//! promise is seen to fail, in `fault.rs`.
+//! Several processes and an operator share one database, which does nothing but compare and set. The model stands for
+//! `src/store/shared` and calls the crate's own functions where they decide: `record::next`, `Write::over`, and the
+//! expiry and the grace of `Row`.
+//!
+//! - `world.rs` has all there is, whatever anybody knows of it; `events.rs` what may happen, and how often.
+//! - `process.rs` has what a process is about and remembers; `step.rs` one step of it, as `store/shared/step.rs` takes
+//!   it: what the process holds or reads, what the protocol decides, the write, and its answer.
+//! - `database.rs` has the rows, which of them are durable, and what a failover and a restart make of that; `rows.rs`
+//!   one row, and what a write makes of it.
+//! - `leases.rs` is a model of its own: one session in time, its renewals, and another process that judges whether it
+//!   is over, as `store/shared/session.rs` has it.
+//! - `promises.rs` has what must always hold and what must be seen now and then; `sights.rs` what one step has shown.
+//! - `fault.rs` has what is broken on purpose, so that a promise is seen to fail.
+//!
+//! In the model of the protocol a lease is over or is not, and a lapse is an event; how long a lease is believed is in
+//! `leases.rs`. There the leases of others are not trusted for a whole lease after the clock was set or another server
+//! has answered. `store/shared/session.rs` waits for a third of a lease, which is `LeaseFault::TrustedAfterAPeriod`: it
+//! is too short by the time of the renewal that is due then.
+//!
+//! Not modelled are: batches and the queue of puts, a full queue and the breaker; `fail_open`; `complete_in`; drain
+//! beyond its effect on sessions; attaching, watchers and news; damaged rows and unknown formats; the cached outcome
+//! that is put back after a failover; the claim in doubt whose way is barred (here a claim for which nobody waits is
+//! sent until its end is known, and given back); listing; digits, bytes and SQL. Reads are done at once. A write is
+//! late by five minutes at most. No process is started again under its name: another one takes its place.
 
 mod database;
+mod events;
 mod fault;
+mod leases;
 mod process;
 mod promises;
+mod rows;
+mod sights;
+mod step;
 mod world;
 
+pub use database::Replication;
+pub use events::{Ending, Event};
 pub use fault::Fault;
-pub use world::{Budget, Policy, Protocol};
+pub use leases::{Accidents, LeaseEvent, LeaseFault, Leases};
+pub use world::{Budget, Policy, Protocol, World};

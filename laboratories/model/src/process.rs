@@ -1,221 +1,217 @@
-//! A process: what it is about, and what it does with an answer.
+//! A process: what it is about, and what it remembers.
 
-use std::time::Duration;
+use tower_idempotency::internals::{Claim, Completion, Hold, Lost, Resolution, Settlement, Transition};
+use tower_idempotency::{Fence, RecordId};
 
-use tower_idempotency::internals::{
-    Change, Claim, Completion, Fence, Hold, Owner, Record, Reply, Resolution, Settlement, State, Transition,
-};
-use tower_idempotency::{Fingerprint, Key, RecordId};
+use crate::database::Put;
+use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, RETENTION, Row, Run, Session};
 
-use crate::database::{Content, Put, Run};
-use crate::fault::Fault;
-use crate::world::{Policy, Protocol, World};
-
-const A_WHILE: Duration = Duration::from_secs(1);
-
-/// What a process is about.
+/// A process that shares the database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[allow(clippy::large_enum_variant, reason = "there are few at a time")]
-pub(crate) enum Phase {
-    Idle,
-    /// It waits for what became of its write.
-    Writing {
-        put: Put,
-        content: Content,
-        job: Job,
-    },
-    /// Its handler runs.
-    Running {
-        fence: Fence,
-        run: Run,
-        has_acted: bool,
-    },
-    /// The application looks what became of the operation.
-    Asking {
-        fence: Fence,
-    },
-    Dead,
+pub(crate) struct Process {
+    pub(crate) is_alive: bool,
+    /// It was told to stop: nothing begins.
+    pub(crate) is_closed: bool,
+    /// How many sessions it had before this one.
+    pub(crate) sessions: u8,
+    /// How many writes it has sent, and how many runs it has begun.
+    pub(crate) sent: u8,
+    pub(crate) runs: u8,
+    /// The greatest fence that it has seen.
+    pub(crate) floor: u64,
+    /// The server behind whose barrier it is.
+    pub(crate) barrier: u8,
+    /// What it is about, by key.
+    pub(crate) desks: Vec<Desk>,
+    /// The writes for which nobody waits. The store's own task sees to them.
+    pub(crate) orphans: Vec<Writing>,
 }
 
-/// What a write is for.
+/// What a process is about under a key, and what it remembers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Desk {
+    pub(crate) phase: Phase,
+    /// The row that names a session of this process, as it wrote it.
+    pub(crate) held: Option<Row>,
+    /// A completed record, and until when it is told.
+    pub(crate) cache: Option<(Run, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    #[default]
+    Idle,
+    /// It waits for what became of its write.
+    Writing(Writing),
+    /// It has read what is done, and writes something before it tells it.
+    Behind { put: Put, server: u8, told: Read },
+    /// Its handler runs, under this session.
+    Running { fence: u64, run: Run, session: Session, effect: Effect },
+    /// The application is asked: by its own process, or an operator.
+    Asked { fence: u64 },
+    /// It has looked, and has not answered yet.
+    Knows { fence: u64, found: Option<Run> },
+}
+
+/// What is told behind a barrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Read {
+    /// What another run came to.
+    Replay(Run),
+    /// What the own run came to, which is recorded already.
+    Own { fence: u64, run: Run },
+}
+
+/// How far a handler is with its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Effect {
+    No,
+    /// It was asked for.
+    Sent,
+    Done,
+    /// The service refuses older fences.
+    Refused,
+}
+
+/// A write whose answer is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Writing {
+    pub(crate) put: Put,
+    pub(crate) job: Job,
+}
+
+/// What a step is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Job {
     Claim,
-    /// Of a run that was dead when it was decided, or was not.
+    /// Of a run that was dead when it was decided, or was not; because the policy says so, or the application.
     Reclaim {
+        fence: u64,
         is_warranted: bool,
+        is_asked: bool,
     },
-    Ask,
+    Ask {
+        fence: u64,
+    },
     Complete {
-        fence: Fence,
+        fence: u64,
         run: Run,
     },
     Interrupt {
-        fence: Fence,
+        fence: u64,
+        by: By,
     },
     Release {
-        fence: Fence,
+        fence: u64,
     },
+    /// What the operation came to. `None`: it may run again.
     Resolve {
-        run: Run,
+        fence: u64,
+        outcome: Option<Run>,
     },
 }
 
-pub(crate) fn claim() -> Claim {
-    let fingerprint = Fingerprint::of(b"m");
-    let (may_repeat, bound, interrupted_retention, patience) = (false, A_WHILE, A_WHILE, A_WHILE);
-    Claim { fingerprint, origin: None, may_repeat, bound, interrupted_retention, patience }
+/// Whose word it is that nobody knows how a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum By {
+    /// The run's own. It is recorded though the claim was lost.
+    Itself,
+    /// That of a request, which found a run of this process that ended without a word.
+    Finder,
+    /// That of whoever takes back a claim under which nothing ran.
+    Nobody,
 }
 
-pub(crate) fn complete(fence: Fence, run: Run) -> Transition<Run> {
-    let id = Key::new("k").map(|key| RecordId::new(None, &key)).unwrap_or(RecordId::from_bytes([0; 32]));
-    let hold = Hold { id, fence, attempt: 1 };
-    let settlement = Settlement::Outcome(run);
-    Transition::Complete(Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: A_WHILE })
-}
-
-pub(crate) fn resolve(fence: Fence, resolution: Resolution<Run>) -> Transition<Run> {
-    Transition::Resolve(fence, resolution, A_WHILE)
-}
-
-impl World {
-    /// A request comes to a process that has nothing to do.
-    pub(crate) fn request(&mut self, protocol: &Protocol, process: usize) {
-        self.budget.requests -= 1;
-        if protocol.fault == Some(Fault::ClaimLeavesNoTrace) {
-            let record = self.read(protocol, process);
-            if record.is_none() {
-                self.database.last_fence += 1;
-                self.begin(process, Fence(self.database.last_fence));
-                return;
-            }
-        }
-        // Without a look: what comes back decides.
-        let (change, _) = self.database.decide(None, Transition::Claim(claim()), None);
-        self.send(process, Job::Claim, None, None, change);
-    }
-
-    /// Decides over what it reads now, and writes what has to be written.
-    pub(crate) fn take(&mut self, protocol: &Protocol, process: usize, job: Job, transition: Transition<Run>) {
-        let record = self.read(protocol, process);
-        let (change, reply) = self.database.decide(record.as_ref(), transition, protocol.fault);
-        match (change, reply) {
-            (Change::Nothing, reply) => self.known(protocol, process, job, record, reply == Reply::Taken),
-            (change, _) => self.send(process, job, self.database.version(), record, change),
-        }
-    }
-
-    fn send(&mut self, process: usize, job: Job, expects: Option<u8>, read: Option<Record<Run>>, change: Change<Run>) {
-        let content = match change {
-            Change::Put(draft) => Content::Record(draft, read),
-            Change::Release => Content::Released,
-            Change::Nothing => return,
+impl Job {
+    /// The step of the protocol.
+    pub(crate) fn transition(self) -> Transition<Run> {
+        let id = RecordId::from_bytes([0; 32]);
+        let fingerprint = *FINGERPRINT;
+        let claim = || Claim {
+            fingerprint,
+            origin: None,
+            may_repeat: false,
+            bound: BOUND,
+            interrupted_retention: INTERRUPTED_RETENTION,
+            patience: BOUND,
         };
-        let fence = self.database.row.as_ref().and_then(|row| row.record.as_ref()).map(|record| record.fence.0);
-        self.tokens += 1;
-        let put = Put { token: self.tokens, expects, expected_fence: fence, by: process };
-        self.network.insert(put.clone(), content.clone());
-        self.processes[process] = Phase::Writing { put, content, job };
-    }
-
-    /// The answer to a write: the row as it stands.
-    pub(crate) fn answered(&mut self, protocol: &Protocol, process: usize) {
-        let Phase::Writing { put, job, .. } = self.processes[process].clone() else { return };
-        let is_done = self.database.row.as_ref().is_some_and(|row| row.version == put.token)
-            || (self.database.row.is_none() && matches!(job, Job::Release { .. }));
-        let record = self.read(protocol, process);
-        self.known(protocol, process, job, record, is_done);
-    }
-
-    /// What became of a job. `record` is the row as it was read.
-    fn known(&mut self, protocol: &Protocol, process: usize, job: Job, record: Option<Record<Run>>, is_done: bool) {
-        self.processes[process] = Phase::Idle;
-        match (job, record) {
-            (Job::Claim | Job::Reclaim { .. }, Some(record)) if is_done => {
-                if job == (Job::Reclaim { is_warranted: true }) && protocol.policy == Policy::Rerun {
-                    self.warranted += 1;
-                }
-                self.granted(record.fence);
-                self.begin(process, record.fence);
+        match self {
+            Self::Claim => Transition::Claim(claim()),
+            Self::Reclaim { fence, .. } => Transition::Reclaim(claim(), Fence(fence)),
+            Self::Ask { fence } => Transition::Inquire { fence: Fence(fence), bound: BOUND },
+            Self::Complete { fence, run } => {
+                let hold = Hold { id, fence: Fence(fence), attempt: 1 };
+                let settlement = Settlement::Outcome(run);
+                Transition::Complete(Completion { hold, fingerprint, settlement, retention: RETENTION })
             }
-            (Job::Ask, Some(record)) if is_done => {
-                // Downstream is told first: what an older run does from here on is refused there.
-                self.fenced = self.fenced.max(record.fence.0);
-                self.processes[process] = Phase::Asking { fence: record.fence };
+            Self::Interrupt { fence, by } => {
+                let lost = Lost { fingerprint, attempt: 1, retention: INTERRUPTED_RETENTION };
+                let lost = Some(lost).filter(|_| by == By::Itself);
+                Transition::Interrupt { fence: Fence(fence), status: None, lost }
             }
-            (Job::Claim | Job::Reclaim { .. } | Job::Ask, record) => self.found(protocol, process, record),
-            (Job::Complete { run, .. }, _) if is_done => self.told(run),
-            (Job::Complete { fence, run }, record) => self.complete_again(protocol, process, fence, run, record),
-            (Job::Resolve { run }, _) if is_done => self.told(run),
-            // Somebody was quicker: it is decided anew, over what is there now.
-            (Job::Interrupt { fence }, Some(_)) if !is_done => {
-                self.take_again(protocol, process, job, Transition::Interrupt { fence, status: None, lost: None });
+            Self::Release { fence } => Transition::Release(Fence(fence)),
+            Self::Resolve { fence, outcome } => {
+                let resolution = outcome.map_or(Resolution::Forget, Resolution::Outcome);
+                Transition::Resolve(Fence(fence), resolution, RETENTION)
             }
-            (Job::Release { fence }, Some(_)) if !is_done => {
-                self.take_again(protocol, process, job, Transition::Release(fence));
-            }
-            (Job::Interrupt { .. } | Job::Release { .. } | Job::Resolve { .. }, _) => {}
         }
     }
 
-    /// The operation is not for this request to run: what is there?
-    fn found(&mut self, protocol: &Protocol, process: usize, record: Option<Record<Run>>) {
-        let Some(record) = record else {
-            // Released: the second write carries its version.
-            return self.take(protocol, process, Job::Claim, Transition::Claim(claim()));
+    /// The fence of the run whose end it is.
+    pub(crate) fn ends(self) -> Option<u64> {
+        match self {
+            Self::Complete { fence, .. } | Self::Interrupt { fence, .. } | Self::Release { fence } => Some(fence),
+            _ => None,
+        }
+    }
+
+    /// Whether it takes the operation from a run.
+    pub(crate) fn takes_over(self) -> bool {
+        matches!(self, Self::Reclaim { .. } | Self::Ask { .. } | Self::Resolve { .. })
+    }
+
+    /// Whether it begins a run.
+    pub(crate) fn is_claim(self) -> bool {
+        matches!(self, Self::Claim | Self::Reclaim { .. })
+    }
+}
+
+impl Process {
+    pub(crate) fn new(keys: usize, floor: u64) -> Self {
+        Self {
+            is_alive: true,
+            is_closed: false,
+            sessions: 0,
+            sent: 0,
+            runs: 0,
+            floor,
+            barrier: 1,
+            desks: vec![Desk::default(); keys],
+            orphans: Vec::new(),
+        }
+    }
+
+    /// Whether it is about nothing.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.orphans.is_empty() && self.desks.iter().all(|desk| desk.phase == Phase::Idle)
+    }
+
+    /// Whether something of this process is under way for a key, or this run is.
+    pub(crate) fn is_about(&self, key: u8, fence: u64) -> bool {
+        let is_under_way = match self.desks[usize::from(key)].phase {
+            Phase::Running { fence: own, .. } => own == fence,
+            Phase::Writing(_) | Phase::Behind { .. } => true,
+            Phase::Idle | Phase::Asked { .. } | Phase::Knows { .. } => false,
         };
-        match record.state {
-            State::Completed { outcome } => self.told(outcome),
-            State::Running { .. } if record.owner == Owner::Here => {
-                let interrupt = Transition::Interrupt { fence: record.fence, status: None, lost: None };
-                self.take(protocol, process, Job::Interrupt { fence: record.fence }, interrupt);
-            }
-            State::Interrupted { .. } if record.is_interrupted() => match protocol.policy {
-                Policy::Refuse => {}
-                Policy::Rerun => {
-                    let is_warranted = self.is_interrupted(record.fence);
-                    let reclaim = Transition::Reclaim(claim(), record.fence);
-                    self.take(protocol, process, Job::Reclaim { is_warranted }, reclaim);
-                }
-                Policy::Ask => {
-                    let inquire = Transition::Inquire { fence: record.fence, bound: A_WHILE };
-                    self.take(protocol, process, Job::Ask, inquire);
-                }
-            },
-            // In flight elsewhere.
-            _ => {}
-        }
+        is_under_way || self.orphans.iter().any(|writing| writing.put.key == Some(key))
     }
 
-    /// The outcome is not in the row yet: it is decided anew, or somebody else has the last word.
-    fn complete_again(
-        &mut self,
-        protocol: &Protocol,
-        process: usize,
-        fence: Fence,
-        run: Run,
-        record: Option<Record<Run>>,
-    ) {
-        let (_, reply) = self.database.decide(record.as_ref(), complete(fence, run), protocol.fault);
-        if reply == Reply::Taken {
-            return self.take(protocol, process, Job::Complete { fence, run }, complete(fence, run));
-        }
-        // Its client is told that the outcome is unknown.
-        self.disputes += 1;
-        self.thrown_away |= !self.was_taken(fence);
-    }
-
-    /// Unless there is nothing to be written for it any more.
-    fn take_again(&mut self, protocol: &Protocol, process: usize, job: Job, transition: Transition<Run>) {
-        let record = self.read(protocol, process);
-        let (change, _) = self.database.decide(record.as_ref(), transition.clone(), protocol.fault);
-        if change != Change::Nothing {
-            self.take(protocol, process, job, transition);
-        }
-    }
-
-    fn begin(&mut self, process: usize, fence: Fence) {
-        self.runs += 1;
-        self.processes[process] = Phase::Running { fence, run: self.runs, has_acted: false };
+    /// The writes whose answers it does not know.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = &Put> {
+        let awaited = self.desks.iter().filter_map(|desk| match &desk.phase {
+            Phase::Writing(Writing { put, .. }) | Phase::Behind { put, .. } => Some(put),
+            _ => None,
+        });
+        awaited.chain(self.orphans.iter().map(|writing| &writing.put))
     }
 }

@@ -1,46 +1,94 @@
 //! What must hold, whatever happens, and what must happen now and then, so that the model shows something.
 
-use stateright::Property;
-use tower_idempotency::internals::State;
+use stateright::{Model as _, Property};
 
-use crate::database::Row;
-use crate::process::Phase;
-use crate::world::{Policy, Protocol, World};
+use crate::rows::Kept;
+use crate::sights::Sight;
+use crate::world::{Protocol, World};
+
+macro_rules! never {
+    ($($name:literal: $sight:ident),* $(,)?) => {
+        [$(Property::always($name, |_: &Protocol, world: &World| !world.sights.has(Sight::$sight))),*]
+    };
+}
+
+macro_rules! sometimes {
+    ($($name:literal: $sight:ident),* $(,)?) => {
+        [$(Property::sometimes($name, |_: &Protocol, world: &World| world.sights.has(Sight::$sight))),*]
+    };
+}
 
 /// By its name in DESIGN.md, section 1, or SHARED-STORES.md.
 pub(crate) fn all() -> Vec<Property<Protocol>> {
-    vec![
+    let mut all = vec![
         Property::always("one effect per key", one_effect),
-        Property::always("the same answer", |_, world: &World| !world.seen.contradiction),
-        Property::always("nothing is said before it is stored", |_, world: &World| !world.seen.said_before_stored),
-        Property::always("fences grow", |_, world: &World| !world.seen.fence_that_shrank),
-        Property::always("a late outcome is never thrown away", |_, world: &World| !world.thrown_away),
         Property::always("no claim is without an owner", every_claim_has_its_run),
-        Property::sometimes("an outcome is told", |_, world: &World| world.told.is_some()),
-        Property::sometimes("a run that was thought dead completes", |_, world: &World| world.seen.late_outcome),
-        Property::sometimes("a run that was taken over is refused", |protocol: &Protocol, world: &World| {
-            world.disputes > 0 || protocol.policy == Policy::Refuse && protocol.budget.by_hand == 0
-        }),
-        Property::sometimes("the application is asked", |protocol: &Protocol, world: &World| {
-            world.seen.verdict || protocol.policy != Policy::Ask
-        }),
-    ]
+        Property::always("every end is a free key, an answer or an operation that is listed", every_end_is_good),
+        Property::always("what is under way comes to an end", something_is_due),
+    ];
+    all.extend(never! {
+        "the same answer": Contradiction,
+        "nothing is said before it is durable": SaidBeforeDurable,
+        "fences grow": FenceShrank,
+        "a late outcome is never thrown away": ThrownAway,
+        "what is completed does not change": CompletedChanged,
+        "nobody ends another's run": EndedAnothers,
+        "who is taken over was marked dead": TakenAlive,
+    });
+    all.extend(sometimes! {
+        "an outcome is told": Told,
+        "it is told again": Replayed,
+        "it is told from memory": ToldFromMemory,
+        "a late completion wins": LateCompletion,
+        "an outcome is disputed": Dispute,
+        "a row is busy": Busy,
+        "a barrier is needed": BarrierNeeded,
+        "a run is taken over": Takeover,
+        "a failover loses a claim": LostClaim,
+        "a failover loses an answer": LostAnswer,
+        "a resend is recognised": ResendRecognised,
+        "a claim comes after its release": LateClaimRefused,
+        "a claim is taken back": ClaimTakenBack,
+        "the application knows the outcome": Reconciled,
+        "the application says that it may run again": RunAgain,
+        "an operator settles it": SettledByHand,
+        "a completion finds its claim lost": CompletedOverAbsent,
+        "an older fence is refused downstream": RefusedDownstream,
+        "an expired row is claimed over": ClaimedOverExpired,
+        "a fence is above the clock": FenceAboveClock,
+        "a session is renewed late": RenewedLate,
+        "a handler is dropped": HandlerDropped,
+        "a row is swept": Swept,
+        "a restart shows what is not durable": ShownByRestart,
+    });
+    all
 }
 
-/// But for those that the policy or an operator warrants.
+/// But for those that were allowed: by the policy, by an operator, after the retention, or because of a loss.
 fn one_effect(_: &Protocol, world: &World) -> bool {
-    world.effects.len() <= 1 + world.warranted
+    world.truths.iter().all(|truth| truth.effects.len() <= 1 + usize::from(truth.allowed))
 }
 
 /// What is running of a process that is alive is what that process is about.
 fn every_claim_has_its_run(_: &Protocol, world: &World) -> bool {
-    let Some(Row { record: Some(record), owner: Some(owner), .. }) = &world.database.row else { return true };
-    let is_running = matches!(record.state, State::Running { .. });
-    let is_alive = world.processes.get(*owner).is_some_and(|phase| *phase != Phase::Dead) && !world.lapsed[*owner];
-    let is_about_it = match &world.processes[*owner] {
-        Phase::Running { fence, .. } => *fence == record.fence,
-        Phase::Writing { .. } => true,
-        Phase::Idle | Phase::Asking { .. } | Phase::Dead => false,
+    (0_u8..).zip(&world.truths).all(|(key, truth)| truth.is_lost || truth.has_vanished || world.has_its_run(key))
+}
+
+/// Where nothing is under way, a retry runs or is answered, or somebody can settle the operation.
+fn every_end_is_good(protocol: &Protocol, world: &World) -> bool {
+    let is_good = |key| match world.database.read(key).map(|row| row.kept) {
+        None | Some(Kept::Released | Kept::Completed(_)) => true,
+        // Whoever asks about it has a bound.
+        Some(Kept::Interrupted { .. }) => true,
+        Some(Kept::Running) => world.seen_from_outside(protocol, key).is_some(),
     };
-    !is_running || !is_alive || is_about_it
+    let mut operations = (0_u8..).zip(&world.truths);
+    !world.is_quiet() || operations.all(|(key, truth)| truth.is_lost || truth.has_vanished || is_good(key))
+}
+
+/// Nothing is stuck: what is under way goes on, without an accident, and without anybody's wish.
+fn something_is_due(protocol: &Protocol, world: &World) -> bool {
+    let mut events = Vec::new();
+    protocol.actions(world, &mut events);
+    world.is_quiet() || events.iter().any(|event| event.is_due())
 }

@@ -1,14 +1,12 @@
-//! What may happen: requests, writes that arrive late or twice, lost answers, crashes, lapses, operators.
+//! All there is, and what is true of it, whatever anybody knows.
 
-use std::collections::BTreeMap;
+use tower_idempotency::internals::Owner;
 
-use stateright::{Model, Property};
-use tower_idempotency::internals::{Change, Fence, Record, Resolution, State, Transition};
-
-use crate::database::{Content, Database, Put, Row, Run, TOLD_BY_HAND};
+use crate::database::{Database, Done, Entry, Put, Replication};
 use crate::fault::Fault;
-use crate::process::{Job, Phase, complete, resolve};
-use crate::promises;
+use crate::process::{Phase, Process};
+use crate::rows::{Kept, Row, Run, Session};
+use crate::sights::{Sight, Sights};
 
 /// What a process does about an operation that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,22 +20,34 @@ pub enum Policy {
 }
 
 /// How often each thing may happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// Requests of the one key.
+    /// Requests, of any key.
     pub requests: u8,
     /// Processes that die.
     pub crashes: u8,
-    /// Processes that are taken for dead and live on.
+    /// Processes that are taken for dead and live on: they stood still, or were cut off.
     pub lapses: u8,
+    /// Processes that are told to stop, and finish what they are about.
+    pub closes: u8,
+    /// Futures that are dropped: of a request whose claim is on its way, or of a run.
+    pub drops: u8,
     /// Writes that are done and whose answers are lost.
     pub lost: u8,
     /// Writes that arrive, and once more later.
     pub late: u8,
+    /// Effects that are asked for, and take place later.
+    pub slow: u8,
     /// Operations that an operator settles.
     pub by_hand: u8,
-    /// Records whose retention ends.
-    pub expiries: u8,
+    /// Starts of the database.
+    pub restarts: u8,
+    /// Standbys that take over.
+    pub failovers: u8,
+    /// Times at which five minutes pass.
+    pub ticks: u8,
+    /// Times at which the database's clock is set, a quarter of an hour ahead or back.
+    pub clocks: u8,
 }
 
 /// The protocol that is explored.
@@ -45,12 +55,28 @@ pub struct Budget {
 pub struct Protocol {
     /// How many processes share the database.
     pub processes: usize,
-    /// What all of them do.
+    /// How many keys there are.
+    pub keys: usize,
+    /// What all processes do.
     pub policy: Policy,
+    /// What the database waits for.
+    pub replication: Replication,
     /// How often what may happen.
     pub budget: Budget,
     /// What is broken on purpose.
     pub fault: Option<Fault>,
+}
+
+/// Whether a session is believed to be alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Status {
+    Alive,
+    /// Its lease is over. It may be renewed.
+    Lapsed,
+    /// It was marked dead.
+    Dead,
+    /// Its process ended it.
+    Ended,
 }
 
 /// All there is.
@@ -58,325 +84,363 @@ pub struct Protocol {
 pub struct World {
     pub(crate) database: Database,
     /// Writes that have not arrived, or will arrive once more.
-    pub(crate) network: BTreeMap<Put, Content>,
-    pub(crate) processes: Vec<Phase>,
-    /// Which of them are taken for dead.
-    pub(crate) lapsed: Vec<bool>,
+    pub(crate) network: Vec<Put>,
+    /// The last one is an operator's.
+    pub(crate) processes: Vec<Process>,
+    /// The sessions of each process, past ones included.
+    pub(crate) sessions: Vec<Vec<Status>>,
+    /// Effects that were asked for and have not taken place.
+    pub(crate) calls: Vec<Call>,
+    pub(crate) truths: Vec<Truth>,
     pub(crate) budget: Budget,
-    pub(crate) tokens: u8,
-    pub(crate) runs: u8,
+    pub(crate) sights: Sights,
+}
+
+/// An effect that was asked for downstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Call {
+    pub(crate) key: u8,
+    pub(crate) fence: u64,
+    pub(crate) run: Run,
+}
+
+/// What is true of an operation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Truth {
     /// The runs that took effect downstream, and the oldest fence that is still heard there.
     pub(crate) effects: Vec<Run>,
-    pub(crate) fenced: u64,
-    /// How many more than one may be warranted: by the policy, or by an operator.
-    pub(crate) warranted: usize,
-    /// What was told of the operation, since it was last forgotten.
+    pub(crate) heard: u64,
+    /// How many more than one may be: by the policy, by an operator, after its retention, or because of a loss.
+    pub(crate) allowed: u8,
+    /// What was told of it, since it was last forgotten.
     pub(crate) told: Option<Run>,
     /// Runs that somebody took over, or whose operation somebody settled.
     taken: Vec<u64>,
     last_granted: u64,
-    pub(crate) disputes: u8,
-    pub(crate) seen: Seen,
-    pub(crate) thrown_away: bool,
+    /// A failover has lost what was answered.
+    pub(crate) is_lost: bool,
+    /// A row has vanished that refused a claim of which another copy may come, and has no run then: its retention was
+    /// over, the clock was set ahead, or a failover has taken back what a restart had shown.
+    pub(crate) has_vanished: bool,
 }
-
-/// What was seen that must never be, and what must be now and then.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Seen {
-    pub(crate) contradiction: bool,
-    pub(crate) said_before_stored: bool,
-    pub(crate) fence_that_shrank: bool,
-    pub(crate) late_outcome: bool,
-    pub(crate) verdict: bool,
-}
-
-/// What happens next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A request comes to a process.
-    Request(usize),
-    /// A write arrives. `again`: and will once more; `lost`: its answer does not.
-    Arrive { put: PutName, again: bool, lost: bool },
-    /// A process that was not answered sends its write again.
-    Resend(usize),
-    /// A handler has its effect.
-    Act(usize),
-    /// A handler ends.
-    Finish(usize, Ending),
-    /// The application has looked what became of the operation.
-    Verdict(usize),
-    /// A process dies.
-    Crash(usize),
-    /// A process is taken for dead.
-    Lapse(usize),
-    /// An operator says that it took place, or forgets it.
-    ByHand { forget: bool },
-    /// The retention of what is recorded is over.
-    Expire,
-}
-
-/// How a handler ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// With an outcome.
-    Outcome,
-    /// Without an effect.
-    NotStarted,
-    /// Without knowing.
-    Unknown,
-}
-
-/// The token of a write.
-pub type PutName = u8;
 
 impl World {
-    fn new(protocol: &Protocol) -> Self {
+    pub(crate) fn new(protocol: &Protocol) -> Self {
+        let Protocol { processes, keys, budget, .. } = *protocol;
+        let database = Database::new(keys);
         Self {
-            database: Database::default(),
-            network: BTreeMap::new(),
-            processes: vec![Phase::Idle; protocol.processes],
-            lapsed: vec![false; protocol.processes],
-            budget: protocol.budget,
-            tokens: 0,
-            runs: 0,
-            effects: Vec::new(),
-            fenced: 0,
-            warranted: 0,
-            told: None,
-            taken: Vec::new(),
-            last_granted: 0,
-            disputes: 0,
-            seen: Seen::default(),
-            thrown_away: false,
+            processes: vec![Process::new(keys, database.floor()); processes + 1],
+            sessions: vec![vec![Status::Alive]; processes + 1],
+            database,
+            network: Vec::new(),
+            calls: Vec::new(),
+            truths: vec![Truth::default(); keys],
+            budget,
+            sights: Sights::default(),
         }
     }
 
-    fn is_gone(&self, process: usize) -> bool {
-        self.processes[process] == Phase::Dead || self.lapsed[process]
+    pub(crate) fn saw(&mut self, sight: Sight) {
+        self.sights.add(sight);
     }
 
-    pub(crate) fn read(&self, protocol: &Protocol, process: usize) -> Option<Record<Run>> {
-        let is_broken = protocol.fault == Some(Fault::LivingTakenForDead);
-        self.database.read(process, |owner| self.is_gone(owner) || (is_broken && owner != process))
+    pub(crate) fn truth(&mut self, key: u8) -> &mut Truth {
+        &mut self.truths[usize::from(key)]
+    }
+
+    pub(crate) fn status(&mut self, session: Session) -> &mut Status {
+        &mut self.sessions[usize::from(session.process)][usize::from(session.number)]
+    }
+
+    pub(crate) fn status_of(&self, session: Session) -> Status {
+        self.sessions[usize::from(session.process)][usize::from(session.number)]
+    }
+
+    pub(crate) fn is_alive(&self, session: Session) -> bool {
+        self.status_of(session) == Status::Alive
+    }
+
+    /// The session under which a process claims.
+    pub(crate) fn session(&self, process: usize) -> Session {
+        Session { process: process as u8, number: self.processes[process].sessions }
     }
 
     /// Whether the run of this fence has ended without a word, or said that nobody knows.
-    pub(crate) fn is_interrupted(&self, fence: Fence) -> bool {
-        let Some(Row { record: Some(record), owner, .. }) = &self.database.row else { return false };
-        let is_dead = matches!(record.state, State::Running { .. }) && owner.is_some_and(|owner| self.is_gone(owner));
-        record.fence == fence && (is_dead || matches!(record.state, State::Interrupted { .. }))
+    pub(crate) fn is_over(&self, key: u8, fence: u64) -> bool {
+        self.database.read(key).filter(|row| row.fence == fence).is_some_and(|row| match (row.kept, row.session) {
+            (Kept::Running, Some(session)) => {
+                let is_dead = matches!(self.status_of(session), Status::Lapsed | Status::Dead);
+                is_dead || row.until <= self.database.now().as_millis()
+            }
+            (kept, _) => matches!(kept, Kept::Interrupted { .. }),
+        })
     }
 
-    pub(crate) fn was_taken(&self, fence: Fence) -> bool {
-        self.taken.contains(&fence.0)
+    /// One more effect may be.
+    pub(crate) fn allow(&mut self, key: u8) {
+        self.truth(key).allowed += 1;
     }
 
-    pub(crate) fn granted(&mut self, fence: Fence) {
-        self.seen.fence_that_shrank |= fence.0 <= self.last_granted;
-        self.last_granted = fence.0;
+    /// From now on an operation is a new one.
+    pub(crate) fn forgotten(&mut self, key: u8) {
+        self.allow(key);
+        self.truth(key).told = None;
+    }
+
+    /// The service downstream refuses older fences from now on.
+    pub(crate) fn hears(&mut self, key: u8, fence: u64) {
+        let truth = self.truth(key);
+        truth.heard = truth.heard.max(fence);
+    }
+
+    pub(crate) fn granted(&mut self, key: u8, fence: u64) {
+        if fence <= self.truth(key).last_granted {
+            self.saw(Sight::FenceShrank);
+        }
+        if fence > self.database.floor() {
+            self.saw(Sight::FenceAboveClock);
+        }
+        self.truth(key).last_granted = fence;
+    }
+
+    /// A client is told an outcome that was read or written.
+    pub(crate) fn told(&mut self, protocol: &Protocol, key: u8, run: Run) {
+        let is_told = |row: &Row| row.kept == Kept::Completed(run);
+        let stored = match protocol.replication {
+            Replication::Behind => self.database.there(key),
+            Replication::InStep | Replication::Awaited => self.database.durable(key),
+        };
+        if !stored.is_some_and(is_told) {
+            self.saw(Sight::SaidBeforeDurable);
+        }
+        let is_again = self.truth(key).told.is_some();
+        self.saw(if is_again { Sight::Replayed } else { Sight::Told });
+        self.heard_by_client(key, run);
     }
 
     /// A client is told an outcome.
-    pub(crate) fn told(&mut self, run: Run) {
-        let stored = self.database.row.as_ref().and_then(|row| row.record.as_ref());
-        let is_stored = stored.is_some_and(|record| record.state == State::Completed { outcome: run });
-        self.seen.said_before_stored |= !is_stored;
-        self.seen.contradiction |= self.told.is_some_and(|told| told != run);
-        self.told = Some(run);
+    pub(crate) fn heard_by_client(&mut self, key: u8, run: Run) {
+        let truth = self.truth(key);
+        let is_other = truth.told.is_some_and(|told| told != run) && !truth.is_lost;
+        truth.told = Some(run);
+        if is_other {
+            self.saw(Sight::Contradiction);
+        }
     }
 
-    fn arrive(&mut self, protocol: &Protocol, put: &Put, content: &Content) {
-        let before = self.database.clone();
-        self.database.put(put, content, protocol.fault);
-        let was = before.row.as_ref().filter(|row| row.version != put.token).and_then(|row| row.record.clone());
-        let is_done = self.database != before;
-        let stands = self.database.row.as_ref().and_then(|row| row.record.as_ref());
-        if let (Some(was), Some(stands)) = (&was, stands) {
-            self.seen.fence_that_shrank |= stands.fence < was.fence;
+    /// An outcome is refused. It is kept in a row of its own.
+    pub(crate) fn disputed(&mut self, key: u8, fence: u64) {
+        self.saw(Sight::Dispute);
+        let is_older_trace = |row: &Row| row.kept == Kept::Released && row.fence < fence;
+        let is_there = self.database.read(key).is_some_and(|row| !is_older_trace(&row));
+        let truth = self.truth(key);
+        let is_settled = truth.taken.contains(&fence) || truth.is_lost && is_there;
+        if !is_settled {
+            self.saw(Sight::ThrownAway);
         }
-        let (Some(was), true) = (was, is_done) else { return };
-        let run = match was.state {
-            State::Running { .. } => was.fence,
-            State::Interrupted { run, .. } => run,
-            State::Completed { .. } | State::Consumed { .. } => return,
-        };
-        match content {
-            Content::Released => self.taken.push(run.0),
-            Content::Record(draft, _) => match draft.state {
-                State::Running { .. } => self.taken.push(run.0),
-                State::Completed { .. } if draft.fence.is_none() => self.taken.push(run.0),
-                State::Completed { .. } => {
-                    let lapsed = before.row.and_then(|row| row.owner).is_some_and(|owner| self.is_gone(owner));
-                    self.seen.late_outcome |= lapsed || matches!(was.state, State::Interrupted { .. });
+    }
+
+    /// A write arrives. Returns whether it has to come again, as its row is locked.
+    pub(crate) fn arrive(&mut self, protocol: &Protocol, put: &Put, is_lost: bool) -> bool {
+        let expired = put.key.and_then(|key| self.database.there(key).copied());
+        match self.database.put(put, protocol.fault) {
+            Done::Busy => {
+                self.saw(Sight::Busy);
+                return true;
+            }
+            Done::No => {
+                let is_awaited = self.processes[usize::from(put.by)].writes().any(|own| own.is(put));
+                if !is_awaited && put.write.kept == Kept::Running && put.write.expect.is_none() {
+                    self.saw(Sight::LateClaimRefused);
                 }
-                State::Interrupted { .. } | State::Consumed { .. } => {}
-            },
-        }
-    }
-
-    fn by_hand(&mut self, protocol: &Protocol, forget: bool) {
-        self.budget.by_hand -= 1;
-        let operator = protocol.processes;
-        let Some(record) = self.database.read(operator, |owner| self.is_gone(owner)) else { return };
-        let resolution = if forget { Resolution::Forget } else { Resolution::Outcome(TOLD_BY_HAND) };
-        let resolve = resolve(record.fence, resolution);
-        let (change, _) = self.database.decide(Some(&record), resolve, protocol.fault);
-        let content = match change {
-            Change::Put(draft) => Content::Record(draft, Some(record.clone())),
-            Change::Release => Content::Released,
-            Change::Nothing => return,
-        };
-        self.tokens += 1;
-        let expects = self.database.version();
-        let put = Put { token: self.tokens, expects, expected_fence: Some(record.fence.0), by: operator };
-        self.arrive(protocol, &put, &content);
-        if forget {
-            self.warranted += 1;
-            self.told = None;
-        }
-    }
-
-    fn finish(&mut self, protocol: &Protocol, process: usize, ending: Ending) {
-        let Phase::Running { fence, run, .. } = self.processes[process].clone() else { return };
-        let (job, transition) = match ending {
-            Ending::Outcome => (Job::Complete { fence, run }, complete(fence, run)),
-            Ending::NotStarted => (Job::Release { fence }, Transition::Release(fence)),
-            Ending::Unknown => (Job::Interrupt { fence }, Transition::Interrupt { fence, status: None, lost: None }),
-        };
-        self.take(protocol, process, job, transition);
-    }
-
-    fn verdict(&mut self, protocol: &Protocol, process: usize) {
-        let Phase::Asking { fence } = self.processes[process] else { return };
-        self.seen.verdict = true;
-        match self.effects.last() {
-            Some(run) => {
-                let run = *run;
-                self.take(protocol, process, Job::Resolve { run }, resolve(fence, Resolution::Outcome(run)));
             }
-            None => {
-                let reclaim = Transition::Reclaim(crate::process::claim(), fence);
-                self.take(protocol, process, Job::Reclaim { is_warranted: true }, reclaim);
+            Done::Known => {}
+            Done::Yes { before, now, is_again } => {
+                if is_again {
+                    self.saw(Sight::ResendRecognised);
+                }
+                if put.key.is_some() && before.is_none() && expired.is_some() {
+                    self.saw(Sight::ClaimedOverExpired);
+                }
+                let deletes = protocol.fault == Some(Fault::ReleaseDeletes) && put.write.kept == Kept::Released;
+                let row = if deletes { None } else { Some(now) };
+                self.database.log(protocol.replication, put.key, row, Some(*put), !is_lost);
+                if protocol.replication == Replication::Awaited {
+                    return false;
+                }
+                if protocol.replication == Replication::InStep {
+                    self.database.replicate();
+                }
+                self.shown(put, before, row);
             }
         }
+        if !is_lost {
+            self.answered(protocol, put);
+        }
+        false
+    }
+
+    /// The standby has got the next of what was written.
+    pub(crate) fn replicate(&mut self, protocol: &Protocol) {
+        let before = self.database.behind.first().and_then(|entry| entry.key).and_then(|key| self.database.read(key));
+        let Some(Entry { row, is_seen, put: Some(put), is_awaited, .. }) = self.database.replicate() else { return };
+        if !is_seen {
+            self.shown(&put, before, row);
+            if is_awaited {
+                self.answered(protocol, &put);
+            }
+        }
+    }
+
+    pub(crate) fn restart(&mut self) {
+        let mut before: Vec<_> = (0..self.truths.len() as u8).map(|key| self.database.read(key)).collect();
+        for Entry { key, row, put, .. } in self.database.restart() {
+            if let (Some(key), Some(put)) = (key, put) {
+                self.saw(Sight::ShownByRestart);
+                self.shown(&put, before[usize::from(key)], row);
+                before[usize::from(key)] = row;
+            }
+        }
+    }
+
+    pub(crate) fn fail_over(&mut self, protocol: &Protocol) {
+        for key in 0..self.truths.len() as u8 {
+            let (there, durable) = (self.database.there(key).copied(), self.database.durable(key).copied());
+            let Some(there) = there.filter(|row| durable.is_none_or(|durable| durable.token != row.token)) else {
+                continue;
+            };
+            // What a restart has shown, and was never durable, was never answered.
+            if protocol.replication == Replication::Awaited {
+                self.truth(key).has_vanished = true;
+                continue;
+            }
+            self.saw(if there.kept == Kept::Running { Sight::LostClaim } else { Sight::LostAnswer });
+            self.truth(key).is_lost = true;
+            self.forgotten(key);
+        }
+        self.database.fail_over();
+    }
+
+    /// A write is seen: what it means for the runs of the operation. `before` is what was there.
+    fn shown(&mut self, put: &Put, before: Option<Row>, row: Option<Row>) {
+        let (Some(key), Some(before)) = (put.key, before) else {
+            if put.ends.is_some() && matches!(put.write.kept, Kept::Completed(_)) {
+                self.saw(Sight::CompletedOverAbsent);
+            }
+            return;
+        };
+        if row.is_some_and(|row| row.token == before.token) {
+            return;
+        }
+        if row.is_some_and(|row| row.fence < before.fence) {
+            self.saw(Sight::FenceShrank);
+        }
+        if matches!(before.kept, Kept::Completed(_)) {
+            self.saw(Sight::CompletedChanged);
+        }
+        // A claim that a failover has lost, and that arrived once more, has another fence.
+        let is_own = self.truth(key).is_lost && before.session.is_some_and(|session| session.process == put.by);
+        // The trace of something older says that the claim was lost.
+        let is_older_trace = before.kept == Kept::Released && Some(before.fence) < put.ends;
+        if put.ends.is_some() && before.run() != put.ends && !is_own && !is_older_trace {
+            self.saw(Sight::EndedAnothers);
+        }
+        let is_dead = before.session.is_none_or(|session| !self.is_alive(session));
+        if put.ends.is_some() && matches!(put.write.kept, Kept::Completed(_)) {
+            let is_late = is_dead || matches!(before.kept, Kept::Interrupted { .. });
+            if is_late {
+                self.saw(Sight::LateCompletion);
+            }
+        }
+        let asks = matches!(put.write.kept, Kept::Interrupted { .. });
+        if let (Some(takes), Some(run)) = (put.takes, before.run()) {
+            let is_believed = |session| matches!(self.status_of(session), Status::Alive | Status::Lapsed);
+            if before.kept == Kept::Running && before.session.is_some_and(is_believed) && !takes.is_bound_over {
+                self.saw(Sight::TakenAlive);
+            }
+            if !asks {
+                self.truth(key).taken.push(run);
+            }
+            if put.write.kept == Kept::Released {
+                self.forgotten(key);
+            }
+        }
+    }
+
+    /// The database's time passes, or is set.
+    pub(crate) fn pass(&mut self, units: i64) {
+        let live: Vec<_> = (0..self.truths.len() as u8).map(|key| self.database.read(key)).collect();
+        self.database.pass(units);
+        for (key, row) in (0_u8..).zip(live) {
+            let Some(row) = row.filter(|_| self.database.read(key).is_none()) else { continue };
+            // A copy of a claim that was refused may come yet. What was released outlasts those.
+            let may_come = row.kept != Kept::Released && self.network.iter().any(|put| put.key == Some(key));
+            self.truth(key).has_vanished |= units > 1 || may_come;
+            if row.kept != Kept::Released {
+                // A retry after its retention is a new operation.
+                self.forgotten(key);
+            }
+        }
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let is_idle = self.processes.iter().all(|process| !process.is_alive || process.is_idle());
+        is_idle && self.network.is_empty() && self.calls.is_empty() && self.database.behind.is_empty()
+    }
+
+    /// What nobody can see any more makes no other state.
+    pub(crate) fn tidy(&mut self, protocol: &Protocol) {
+        // What is durable makes no difference any more.
+        if protocol.replication == Replication::InStep || self.budget.failovers == 0 && self.budget.restarts == 0 {
+            while !self.database.behind.is_empty() {
+                self.replicate(protocol);
+            }
+        }
+        for process in 0..protocol.processes {
+            let ends = self.processes[process].is_alive
+                && self.processes[process].is_closed
+                && self.processes[process].is_idle();
+            if ends {
+                self.processes[process].is_alive = false;
+                let session = self.session(process);
+                *self.status(session) = Status::Ended;
+            }
+            if !self.processes[process].is_alive {
+                let sessions = self.processes[process].sessions;
+                let gone = Process::new(self.truths.len(), 0);
+                self.processes[process] = Process { is_alive: false, sessions, sent: 1, ..gone };
+            }
+        }
+        if self.budget.requests == 0 {
+            for desk in self.processes.iter_mut().flat_map(|process| &mut process.desks) {
+                desk.cache = None;
+            }
+        }
+        self.network.sort_unstable_by_key(|put| (put.by, put.number, put.age));
+        self.calls.sort_unstable_by_key(|call| (call.key, call.run));
+    }
+
+    /// How somebody sees a row who has no part in anything.
+    pub(crate) fn seen_from_outside(&self, protocol: &Protocol, key: u8) -> Option<Owner> {
+        let row = self.database.read(key)?;
+        let record = self.present(&Protocol { fault: None, ..*protocol }, protocol.processes, &row)?;
+        record.is_interrupted().then_some(record.owner)
+    }
+
+    /// Whether a process that is alive has this run, or is about its key, if its session is believed to be alive.
+    pub(crate) fn has_its_run(&self, key: u8) -> bool {
+        let Some(Row { kept: Kept::Running, session: Some(session), fence, until, .. }) = self.database.read(key)
+        else {
+            return true;
+        };
+        let process = &self.processes[usize::from(session.process)];
+        let is_over = until <= self.database.now().as_millis();
+        is_over || !self.is_alive(session) || process.is_about(key, fence)
     }
 }
 
-impl Model for Protocol {
-    type State = World;
-    type Action = Event;
-
-    fn init_states(&self) -> Vec<World> {
-        vec![World::new(self)]
-    }
-
-    fn actions(&self, world: &World, events: &mut Vec<Event>) {
-        let Budget { requests, crashes, lapses, lost, late, by_hand, expiries } = world.budget;
-        for (process, phase) in world.processes.iter().enumerate() {
-            match phase {
-                Phase::Idle if requests > 0 => events.push(Event::Request(process)),
-                Phase::Writing { put, .. } if !world.network.contains_key(put) => events.push(Event::Resend(process)),
-                Phase::Running { has_acted: false, .. } => {
-                    events.push(Event::Act(process));
-                    events.extend([Ending::NotStarted, Ending::Unknown].map(|ending| Event::Finish(process, ending)));
-                }
-                Phase::Running { has_acted: true, .. } => {
-                    events.extend([Ending::Outcome, Ending::Unknown].map(|ending| Event::Finish(process, ending)));
-                }
-                Phase::Asking { .. } => events.push(Event::Verdict(process)),
-                Phase::Idle | Phase::Writing { .. } | Phase::Dead => {}
-            }
-            if crashes > 0 && *phase != Phase::Dead {
-                events.push(Event::Crash(process));
-            }
-            if lapses > 0 && !world.is_gone(process) {
-                events.push(Event::Lapse(process));
-            }
-        }
-        for put in world.network.keys() {
-            let name = put.token;
-            let is_awaited = matches!(world.processes.get(put.by), Some(Phase::Writing { put: own, .. }) if own == put);
-            events.push(Event::Arrive { put: name, again: false, lost: false });
-            if late > 0 {
-                events.push(Event::Arrive { put: name, again: true, lost: false });
-            }
-            if lost > 0 && is_awaited {
-                events.push(Event::Arrive { put: name, again: false, lost: true });
-            }
-        }
-        let listed = world.database.read(self.processes, |owner| world.is_gone(owner));
-        if by_hand > 0 && listed.is_some_and(|record| matches!(record.state, State::Interrupted { .. })) {
-            events.extend([false, true].map(|forget| Event::ByHand { forget }));
-        }
-        let is_recorded = |row: &Row| {
-            let completed = row.record.as_ref().is_some_and(|record| matches!(record.state, State::Completed { .. }));
-            completed && !row.is_expired
-        };
-        // No write is on its way for as long as an outcome is kept.
-        let is_quiet =
-            world.network.is_empty() && !world.processes.iter().any(|phase| matches!(phase, Phase::Writing { .. }));
-        if expiries > 0 && is_quiet && world.database.row.as_ref().is_some_and(is_recorded) {
-            events.push(Event::Expire);
-        }
-    }
-
-    fn next_state(&self, world: &World, event: Event) -> Option<World> {
-        let mut world = world.clone();
-        match event {
-            Event::Request(process) => world.request(self, process),
-            Event::Arrive { put: name, again, lost } => {
-                let (put, content) = world.network.iter().find(|(put, _)| put.token == name)?;
-                let (put, content) = (put.clone(), content.clone());
-                world.budget.late -= u8::from(again);
-                world.budget.lost -= u8::from(lost);
-                if !again {
-                    world.network.remove(&put);
-                }
-                world.arrive(self, &put, &content);
-                let is_awaited =
-                    matches!(world.processes.get(put.by), Some(Phase::Writing { put: own, .. }) if *own == put);
-                if is_awaited && !lost {
-                    world.answered(self, put.by);
-                }
-            }
-            Event::Resend(process) => {
-                let Phase::Writing { put, content, .. } = world.processes[process].clone() else { return None };
-                world.network.insert(put, content);
-            }
-            Event::Act(process) => {
-                let Phase::Running { fence, run, has_acted } = &mut world.processes[process] else { return None };
-                *has_acted = true;
-                let (fence, run) = (fence.0, *run);
-                if fence >= world.fenced {
-                    world.effects.push(run);
-                } else {
-                    // Refused downstream: it says that it does not know.
-                    world.finish(self, process, Ending::Unknown);
-                }
-            }
-            Event::Finish(process, ending) => world.finish(self, process, ending),
-            Event::Verdict(process) => world.verdict(self, process),
-            Event::Crash(process) => {
-                world.budget.crashes -= 1;
-                world.processes[process] = Phase::Dead;
-            }
-            Event::Lapse(process) => {
-                world.budget.lapses -= 1;
-                world.lapsed[process] = true;
-            }
-            Event::ByHand { forget } => world.by_hand(self, forget),
-            Event::Expire => {
-                world.budget.expiries -= 1;
-                world.database.row.as_mut()?.is_expired = true;
-                // A retry after it is a new operation.
-                world.warranted += 1;
-                world.told = None;
-            }
-        }
-        Some(world)
-    }
-
-    fn properties(&self) -> Vec<Property<Self>> {
-        promises::all()
-    }
+/// Whether a handler runs.
+pub(crate) fn is_running(phase: &Phase) -> bool {
+    matches!(phase, Phase::Running { .. })
 }

@@ -1,0 +1,447 @@
+//! What may happen, and what it does.
+
+use stateright::{Model, Property};
+
+use crate::fault::Fault;
+use crate::process::{By, Effect, Job, Phase, Writing};
+use crate::promises;
+use crate::rows::{Run, TOLD_BY_HAND};
+use crate::sights::{Sight, Sights};
+use crate::step::At;
+use crate::world::{Call, Policy, Protocol, Status, World};
+
+/// What happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A request comes to a process.
+    Request(usize, u8),
+    /// A write arrives, by its sender and its number. `again`: and will once more; `lost`: its answer does not.
+    Arrive { by: u8, number: u8, again: bool, lost: bool },
+    /// A process that was not answered sends its write again.
+    Resend { by: u8, number: u8 },
+    /// The standby has got the next of what was written.
+    Replicate,
+    /// The database is started again.
+    Restart,
+    /// The standby takes over.
+    FailOver,
+    /// A handler asks for its effect. `slow`: it takes place later.
+    Act { process: usize, key: u8, slow: bool },
+    /// An effect takes place.
+    Land(Run),
+    /// A handler ends.
+    Finish(usize, u8, Ending),
+    /// The application looks what became of the operation.
+    Look(usize, u8),
+    /// It answers.
+    Answer(usize, u8),
+    /// Nobody waits any more for a claim or a question that is on its way.
+    Abandon(usize, u8),
+    /// A run is dropped.
+    Drop(usize, u8),
+    /// A process is told to stop.
+    Close(usize),
+    /// A process dies.
+    Crash(usize),
+    /// The lease of a process that lives is over.
+    Lapse(usize),
+    /// It renews its session after all.
+    Renew(usize),
+    /// It learns that it was marked dead, and has another session.
+    Learn(usize),
+    /// An operator says that it took place, or forgets it.
+    ByHand { key: u8, forget: bool },
+    /// Five minutes pass.
+    Tick,
+    /// The database's clock is set by so many times five minutes.
+    SetClock(i64),
+    /// A row is deleted.
+    Sweep(u8),
+}
+
+/// How a handler ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// With an outcome.
+    Outcome,
+    /// Without an effect.
+    NotStarted,
+    /// Without knowing.
+    Unknown,
+}
+
+/// How far the clock is set.
+const STEP: i64 = 3;
+
+impl Event {
+    /// Whether it happens by itself, sooner or later: what is not, is an accident, or somebody's wish.
+    pub(crate) fn is_due(self) -> bool {
+        match self {
+            Self::Arrive { again, lost, .. } => !again && !lost,
+            Self::Act { slow, .. } => !slow,
+            Self::Resend { .. }
+            | Self::Replicate
+            | Self::Land(_)
+            | Self::Finish(..)
+            | Self::Look(..)
+            | Self::Answer(..)
+            | Self::Renew(_)
+            | Self::Learn(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl World {
+    fn events_of_process(&self, process: usize, events: &mut Vec<Event>) {
+        let budget = self.budget;
+        let own = &self.processes[process];
+        // Processes are alike: the first of those that did nothing yet is the next.
+        let is_next = process == 0 || self.processes[process - 1].sent > 0;
+        for (key, desk) in (0_u8..).zip(&own.desks) {
+            match desk.phase {
+                Phase::Idle if budget.requests > 0 && is_next && !own.is_closed => {
+                    events.push(Event::Request(process, key));
+                }
+                Phase::Idle | Phase::Behind { .. } => {}
+                Phase::Running { effect, .. } => {
+                    if effect == Effect::No {
+                        events.push(Event::Act { process, key, slow: false });
+                        if budget.slow > 0 {
+                            events.push(Event::Act { process, key, slow: true });
+                        }
+                        events.push(Event::Finish(process, key, Ending::NotStarted));
+                    }
+                    if effect == Effect::Done {
+                        events.push(Event::Finish(process, key, Ending::Outcome));
+                    }
+                    events.push(Event::Finish(process, key, Ending::Unknown));
+                    if budget.drops > 0 {
+                        events.push(Event::Drop(process, key));
+                    }
+                }
+                Phase::Asked { .. } => events.push(Event::Look(process, key)),
+                Phase::Knows { .. } => events.push(Event::Answer(process, key)),
+                Phase::Writing(Writing { job, .. }) if budget.drops > 0 => match job {
+                    Job::Claim | Job::Reclaim { .. } | Job::Ask { .. } => events.push(Event::Abandon(process, key)),
+                    Job::Complete { .. } => events.push(Event::Drop(process, key)),
+                    _ => {}
+                },
+                Phase::Writing(_) => {}
+            }
+        }
+        let status = self.status_of(self.session(process));
+        if !own.is_idle() {
+            if budget.crashes > 0 {
+                events.push(Event::Crash(process));
+            }
+            if budget.lapses > 0 && status == Status::Alive {
+                events.push(Event::Lapse(process));
+            }
+            if budget.closes > 0 && !own.is_closed {
+                events.push(Event::Close(process));
+            }
+        }
+        match status {
+            Status::Lapsed => events.push(Event::Renew(process)),
+            Status::Dead => events.push(Event::Learn(process)),
+            Status::Alive | Status::Ended => {}
+        }
+    }
+
+    fn events_of_database(&self, protocol: &Protocol, events: &mut Vec<Event>) {
+        let budget = self.budget;
+        if !self.database.behind.is_empty() {
+            events.push(Event::Replicate);
+        }
+        // With nothing to lose, they change nothing.
+        if budget.restarts > 0 && !self.database.behind.is_empty() {
+            events.push(Event::Restart);
+        }
+        if budget.failovers > 0 && !self.database.behind.is_empty() {
+            events.push(Event::FailOver);
+        }
+        let now = self.database.now();
+        for key in 0..protocol.keys as u8 {
+            let is_over = self.database.there(key).is_some_and(|row| match protocol.fault {
+                Some(Fault::SweepWithoutGrace) => row.is_absent(now),
+                _ => row.is_past_grace(now),
+            });
+            if is_over {
+                events.push(Event::Sweep(key));
+            }
+            if budget.by_hand > 0 && self.seen_from_outside(protocol, key).is_some() {
+                events.extend([false, true].map(|forget| Event::ByHand { key, forget }));
+            }
+        }
+        // No write is late by more than five minutes.
+        if budget.ticks > 0 && self.network.iter().all(|put| put.age == 0) && self.database.behind.is_empty() {
+            events.push(Event::Tick);
+        }
+        if budget.clocks > 0 {
+            events.extend([Event::SetClock(STEP), Event::SetClock(-STEP)]);
+        }
+    }
+
+    fn land(&mut self, protocol: &Protocol, Call { key, fence, run }: Call) {
+        let is_heard = fence >= self.truth(key).heard || protocol.policy != Policy::Ask;
+        if is_heard {
+            self.hears(key, fence);
+            self.truth(key).effects.push(run);
+        } else {
+            self.saw(Sight::RefusedDownstream);
+        }
+        for desk in self.processes.iter_mut().map(|process| &mut process.desks[usize::from(key)]) {
+            if let Phase::Running { run: own, effect, .. } = &mut desk.phase
+                && *own == run
+            {
+                *effect = if is_heard { Effect::Done } else { Effect::Refused };
+            }
+        }
+    }
+
+    fn finish(&mut self, protocol: &Protocol, process: usize, key: u8, ending: Ending) {
+        let Phase::Running { fence, run, effect, .. } = self.processes[process].desks[usize::from(key)].phase else {
+            return;
+        };
+        let job = match ending {
+            Ending::Outcome => Job::Complete { fence, run },
+            Ending::NotStarted => Job::Release { fence },
+            Ending::Unknown if protocol.policy == Policy::Rerun => {
+                // It may have had its effect.
+                if effect != Effect::No {
+                    self.allow(key);
+                }
+                Job::Release { fence }
+            }
+            Ending::Unknown => Job::Interrupt { fence, by: By::Itself },
+        };
+        self.take(protocol, At { process, key, is_orphan: false }, job);
+    }
+
+    fn answer(&mut self, protocol: &Protocol, process: usize, key: u8) {
+        let Phase::Knows { fence, found } = self.processes[process].desks[usize::from(key)].phase else { return };
+        let job = match found {
+            Some(run) => Job::Resolve { fence, outcome: Some(run) },
+            None => {
+                self.saw(Sight::RunAgain);
+                Job::Reclaim { fence, is_warranted: false, is_asked: true }
+            }
+        };
+        self.take(protocol, At { process, key, is_orphan: false }, job);
+    }
+
+    /// A future is dropped. The store's own task sees to what is on its way.
+    fn drop_future(&mut self, protocol: &Protocol, process: usize, key: u8) {
+        self.budget.drops -= 1;
+        let own = &mut self.processes[process];
+        let phase = std::mem::take(&mut own.desks[usize::from(key)].phase);
+        let at = At { process, key, is_orphan: true };
+        match phase {
+            Phase::Running { fence, .. } => self.take(protocol, at, Job::Interrupt { fence, by: By::Itself }),
+            Phase::Writing(writing) => {
+                own.orphans.push(writing);
+                if let Job::Complete { fence, .. } = writing.job {
+                    self.take(protocol, at, Job::Interrupt { fence, by: By::Itself });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// It was marked dead: handlers that others may run again are dropped.
+    fn learn(&mut self, protocol: &Protocol, process: usize) {
+        self.sessions[process].push(Status::Alive);
+        self.processes[process].sessions += 1;
+        if protocol.policy == Policy::Refuse {
+            return;
+        }
+        for key in 0..protocol.keys as u8 {
+            if crate::world::is_running(&self.processes[process].desks[usize::from(key)].phase) {
+                self.saw(Sight::HandlerDropped);
+                self.finish(protocol, process, key, Ending::Unknown);
+            }
+        }
+    }
+
+    fn request(&mut self, protocol: &Protocol, process: usize, key: u8) {
+        self.budget.requests -= 1;
+        let now = self.database.now().as_millis();
+        let desk = &mut self.processes[process].desks[usize::from(key)];
+        if let Some((run, _)) = desk.cache.filter(|(_, expires)| *expires > now) {
+            self.saw(Sight::ToldFromMemory);
+            return self.heard_by_client(key, run);
+        }
+        desk.cache = None;
+        if protocol.fault == Some(Fault::ClaimLeavesNoTrace) && self.database.read(key).is_none() {
+            let fence = self.database.floor() + u64::from(self.processes[process].runs) + 1;
+            self.processes[process].sent += 1;
+            return self.begin(At { process, key, is_orphan: false }, fence);
+        }
+        self.take(protocol, At { process, key, is_orphan: false }, Job::Claim);
+    }
+
+    fn happen(&mut self, protocol: &Protocol, event: Event) -> Option<()> {
+        match event {
+            Event::Request(process, key) => self.request(protocol, process, key),
+            Event::Arrive { by, number, again, lost } => {
+                let arrived = self.network.iter().position(|put| (put.by, put.number) == (by, number))?;
+                let put = self.network[arrived];
+                self.budget.late -= u8::from(again);
+                self.budget.lost -= u8::from(lost);
+                if !again {
+                    self.network.remove(arrived);
+                }
+                if self.arrive(protocol, &put, lost) {
+                    // Its row is locked: it comes again, and is told only once.
+                    if again || lost {
+                        return None;
+                    }
+                    self.network.push(put);
+                }
+            }
+            Event::Resend { by, number } => {
+                let put = self.processes[usize::from(by)].writes().find(|put| put.number == number).copied()?;
+                self.network.push(put);
+            }
+            Event::Replicate => self.replicate(protocol),
+            Event::Restart => {
+                self.budget.restarts -= 1;
+                self.restart();
+            }
+            Event::FailOver => {
+                self.budget.failovers -= 1;
+                self.fail_over(protocol);
+            }
+            Event::Act { process, key, slow } => {
+                let Phase::Running { fence, run, effect, .. } =
+                    &mut self.processes[process].desks[usize::from(key)].phase
+                else {
+                    return None;
+                };
+                *effect = Effect::Sent;
+                let call = Call { key, fence: *fence, run: *run };
+                if slow {
+                    self.budget.slow -= 1;
+                    self.calls.push(call);
+                } else {
+                    self.land(protocol, call);
+                }
+            }
+            Event::Land(run) => {
+                let call = self.calls.iter().position(|call| call.run == run)?;
+                let call = self.calls.remove(call);
+                self.land(protocol, call);
+            }
+            Event::Finish(process, key, ending) => self.finish(protocol, process, key, ending),
+            Event::Look(process, key) => {
+                let Phase::Asked { fence } = self.processes[process].desks[usize::from(key)].phase else { return None };
+                let found = self.truth(key).effects.last().copied();
+                self.processes[process].desks[usize::from(key)].phase = Phase::Knows { fence, found };
+            }
+            Event::Answer(process, key) => self.answer(protocol, process, key),
+            Event::Abandon(process, key) | Event::Drop(process, key) => self.drop_future(protocol, process, key),
+            Event::Close(process) => {
+                self.budget.closes -= 1;
+                self.processes[process].is_closed = true;
+                if protocol.fault == Some(Fault::DrainEndsLivingClaim) {
+                    let session = self.session(process);
+                    *self.status(session) = Status::Ended;
+                }
+            }
+            Event::Crash(process) => {
+                self.budget.crashes -= 1;
+                self.processes[process].is_alive = false;
+                for status in self.sessions[process].iter_mut().filter(|status| **status == Status::Alive) {
+                    *status = Status::Lapsed;
+                }
+            }
+            Event::Lapse(process) => {
+                self.budget.lapses -= 1;
+                let session = self.session(process);
+                *self.status(session) = Status::Lapsed;
+            }
+            Event::Renew(process) => {
+                self.saw(Sight::RenewedLate);
+                let session = self.session(process);
+                *self.status(session) = Status::Alive;
+            }
+            Event::Learn(process) => self.learn(protocol, process),
+            Event::ByHand { key, forget } => {
+                self.budget.by_hand -= 1;
+                let fence = self.database.read(key)?.fence;
+                let outcome = (!forget).then_some(TOLD_BY_HAND);
+                let at = At { process: protocol.processes, key, is_orphan: false };
+                self.take(protocol, at, Job::Resolve { fence, outcome });
+            }
+            Event::Tick => {
+                self.budget.ticks -= 1;
+                self.network.iter_mut().for_each(|put| put.age += 1);
+                self.pass(1);
+            }
+            Event::SetClock(units) => {
+                self.budget.clocks -= 1;
+                self.pass(units);
+                self.processes.iter_mut().flat_map(|process| &mut process.desks).for_each(|desk| desk.cache = None);
+            }
+            Event::Sweep(key) => {
+                self.saw(Sight::Swept);
+                self.database.log(protocol.replication, Some(key), None, None, false);
+            }
+        }
+        Some(())
+    }
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Event;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(self)]
+    }
+
+    fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        for process in 0..self.processes {
+            if world.processes[process].is_alive {
+                world.events_of_process(process, events);
+            }
+        }
+        let mut named = None;
+        for put in &world.network {
+            let (by, number) = (put.by, put.number);
+            // Two copies are alike.
+            if named.replace((by, number)) == Some((by, number)) {
+                continue;
+            }
+            events.push(Event::Arrive { by, number, again: false, lost: false });
+            if world.budget.late > 0 && put.key.is_some() {
+                events.push(Event::Arrive { by, number, again: true, lost: false });
+            }
+            let is_awaited = || world.processes[usize::from(by)].writes().any(|own| own.is(put));
+            if world.budget.lost > 0 && put.key.is_some() && is_awaited() {
+                events.push(Event::Arrive { by, number, again: false, lost: true });
+            }
+        }
+        for put in world.processes.iter().flat_map(|process| process.writes()) {
+            let is_on_its_way = world.network.iter().any(|other| other.is(put)) || world.database.awaits(put);
+            if !is_on_its_way {
+                events.push(Event::Resend { by: put.by, number: put.number });
+            }
+        }
+        events.extend(world.calls.iter().map(|call| Event::Land(call.run)));
+        world.events_of_database(self, events);
+    }
+
+    fn next_state(&self, world: &World, event: Event) -> Option<World> {
+        let mut world = world.clone();
+        world.sights = Sights::default();
+        world.happen(self, event)?;
+        world.tidy(self);
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        promises::all()
+    }
+}

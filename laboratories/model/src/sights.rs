@@ -1,0 +1,53 @@
+//! What is seen in one step: what must never be, and what must be now and then, so that the model shows something.
+
+/// What is seen. It is forgotten with the next step, so that it makes few states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Sight {
+    // Never.
+    Contradiction,
+    SaidBeforeDurable,
+    FenceShrank,
+    ThrownAway,
+    CompletedChanged,
+    EndedAnothers,
+    TakenAlive,
+    // Now and then.
+    Told,
+    Replayed,
+    ToldFromMemory,
+    LateCompletion,
+    Dispute,
+    Busy,
+    BarrierNeeded,
+    Takeover,
+    LostClaim,
+    LostAnswer,
+    ResendRecognised,
+    LateClaimRefused,
+    ClaimTakenBack,
+    Reconciled,
+    RunAgain,
+    SettledByHand,
+    CompletedOverAbsent,
+    RefusedDownstream,
+    ClaimedOverExpired,
+    FenceAboveClock,
+    RenewedLate,
+    HandlerDropped,
+    Swept,
+    ShownByRestart,
+}
+
+/// Several of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Sights(u64);
+
+impl Sights {
+    pub(crate) fn add(&mut self, sight: Sight) {
+        self.0 |= 1 << sight as u64;
+    }
+
+    pub(crate) fn has(self, sight: Sight) -> bool {
+        self.0 & (1 << sight as u64) != 0
+    }
+}

@@ -1,0 +1,415 @@
+//! One step of a process, as `store/shared/step.rs` takes it: it reads, lets the protocol decide, and sends a write;
+//! and what it does with the answer.
+
+use tower_idempotency::Fence;
+use tower_idempotency::internals::{Change, Current, Draft, Expiry, Owner, Record, Reply, State, next};
+
+use crate::database::{Put, Taken};
+use crate::fault::Fault;
+use crate::process::{By, Effect, Job, Phase, Read, Writing};
+use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, Write};
+use crate::sights::Sight;
+use crate::world::{Policy, Protocol, Status, World};
+
+/// Where a step is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    pub(crate) process: usize,
+    pub(crate) key: u8,
+    /// Whether nobody waits for it.
+    pub(crate) is_orphan: bool,
+}
+
+/// What is known of the row, before anything is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing was read: what comes back decides.
+    Nothing,
+    /// This process wrote it.
+    Held(Row),
+    /// It was read now.
+    Read(Option<Row>),
+}
+
+impl World {
+    /// Takes a step, beginning with what the process remembers or reads.
+    pub(crate) fn take(&mut self, protocol: &Protocol, at: At, job: Job) {
+        let known = match self.processes[at.process].desks[usize::from(at.key)].held {
+            _ if job == Job::Claim => Known::Nothing,
+            Some(row) => Known::Held(row),
+            None => Known::Read(self.database.read(at.key)),
+        };
+        self.step(protocol, at, job, known);
+    }
+
+    fn step(&mut self, protocol: &Protocol, at: At, job: Job, known: Known) {
+        let row = match known {
+            Known::Nothing => None,
+            Known::Held(row) => Some(row),
+            Known::Read(row) => {
+                let floor = &mut self.processes[at.process].floor;
+                *floor = row.map_or(*floor, |row| row.fence.max(*floor));
+                row
+            }
+        };
+        let record = row.as_ref().and_then(|row| self.present(protocol, at.process, row));
+        let current = match row {
+            Some(Row { kept: Kept::Released, fence, .. }) => Current::Released(Fence(fence)),
+            _ => Current::from(record.as_ref()),
+        };
+        let (change, reply) = decide(protocol.fault, current, job);
+        let write = match change {
+            Change::Nothing if reply == Reply::Refused && matches!(known, Known::Held(_)) => {
+                // It remembers an older row.
+                self.processes[at.process].desks[usize::from(at.key)].held = None;
+                return self.step(protocol, at, job, Known::Read(self.database.read(at.key)));
+            }
+            Change::Nothing => return self.unchanged(protocol, at, job, known, reply, record),
+            Change::Release => Write {
+                expect: row.map(|row| row.token),
+                token: 0,
+                fence: Given::Keep,
+                kept: Kept::Released,
+                session: None,
+                expires: Some(tower_idempotency::store::shared::GRACE.as_millis() as u64),
+            },
+            Change::Put(draft) => self.write(protocol, at, &draft, row.as_ref(), record.as_ref()),
+        };
+        if job.takes_over() {
+            self.bury(protocol, at, row.as_ref());
+        }
+        let now = self.database.now().as_millis();
+        let takes = row.filter(|_| job.takes_over());
+        let takes = takes.map(|row| Taken { fence: row.fence, is_bound_over: row.until <= now });
+        self.send(protocol, at, job, write, takes);
+    }
+
+    /// How this process sees a row.
+    pub(crate) fn present(&self, protocol: &Protocol, process: usize, row: &Row) -> Option<Record<Run>> {
+        let now = self.database.now();
+        let is_own = |session: Session| usize::from(session.process) == process;
+        let owner = match row.session {
+            None => Owner::Nobody,
+            Some(session) if is_own(session) => Owner::Here,
+            Some(_) if protocol.fault == Some(Fault::LivingTakenForDead) => Owner::Nobody,
+            Some(session) if self.is_alive(session) && row.until > now.as_millis() => Owner::Elsewhere,
+            Some(_) => Owner::Nobody,
+        };
+        row.record(owner, now)
+    }
+
+    /// What the protocol wants written: as `store/shared/write.rs` has it.
+    fn write(
+        &self,
+        protocol: &Protocol,
+        at: At,
+        draft: &Draft<Run>,
+        row: Option<&Row>,
+        record: Option<&Record<Run>>,
+    ) -> Write {
+        let process = &self.processes[at.process];
+        let session = draft.owned.map(|_| Session { process: at.process as u8, number: process.sessions });
+        let milliseconds = |duration: std::time::Duration| duration.as_millis() as u64;
+        Write {
+            expect: row.map(|row| row.token),
+            token: 0,
+            fence: match draft.fence {
+                None if protocol.fault == Some(Fault::FloorForgotten) => Given::Above(0),
+                None => Given::Above(process.floor),
+                Some(fence) if row.is_some_and(|row| row.fence == fence.0) => Given::Keep,
+                Some(fence) => Given::Exactly(fence.0),
+            },
+            kept: match draft.state {
+                State::Running { .. } => Kept::Running,
+                State::Interrupted { run, .. } => Kept::Interrupted { run: run.0 },
+                State::Completed { outcome } => Kept::Completed(outcome),
+                State::Consumed { .. } => Kept::Completed(0),
+            },
+            session,
+            expires: match draft.expiry {
+                Expiry::Never => Some(milliseconds(crate::rows::BOUND + crate::rows::INTERRUPTED_RETENTION)),
+                Expiry::In(kept) => Some(milliseconds(kept)),
+                Expiry::AtLeast(least) => {
+                    let now = self.database.now().as_millis();
+                    let expires = record.and_then(|record| record.expires).map_or(now, |expires| expires.as_millis());
+                    let left = expires.saturating_sub(now);
+                    let is_as_it_stands = row.map(|row| row.expires) == Some(expires);
+                    let is_kept = left >= milliseconds(least) && is_as_it_stands;
+                    if is_kept { None } else { Some(left.max(milliseconds(least))) }
+                }
+            },
+        }
+    }
+
+    /// Marks the session as dead whose lease is over.
+    fn bury(&mut self, protocol: &Protocol, at: At, row: Option<&Row>) {
+        let Some(session) = row.filter(|row| row.kept == Kept::Running).and_then(|row| row.session) else { return };
+        if usize::from(session.process) == at.process || protocol.fault == Some(Fault::TakeoverBuriesNobody) {
+            return;
+        }
+        let status = self.status(session);
+        if *status == Status::Lapsed {
+            *status = Status::Dead;
+        }
+    }
+
+    pub(crate) fn send(&mut self, protocol: &Protocol, at: At, job: Job, mut write: Write, takes: Option<Taken>) {
+        let process = &mut self.processes[at.process];
+        process.sent += 1;
+        write.token = match protocol.fault {
+            Some(Fault::VersionCountedPerRow) => write.expect.unwrap_or(0) + 1,
+            _ => (at.process as u8 + 1) * 32 + process.sent,
+        };
+        let (by, number, key) = (at.process as u8, process.sent, Some(at.key));
+        let put = Put { by, number, key, write, ends: job.ends(), takes, age: 0 };
+        let writing = Writing { put, job };
+        if at.is_orphan {
+            process.orphans.push(writing);
+        } else {
+            process.desks[usize::from(at.key)].phase = Phase::Writing(writing);
+        }
+        self.network.push(put);
+    }
+
+    /// The answer to a write: the row as it stands. `is_done`: the row carries its token, or is known to have.
+    pub(crate) fn answered(&mut self, protocol: &Protocol, put: &Put) {
+        let process = &mut self.processes[usize::from(put.by)];
+        let is_it = |writing: &Writing| writing.put.is(put);
+        let orphan = process.orphans.iter().position(is_it);
+        let (writing, key) = match orphan {
+            Some(orphan) => (process.orphans.remove(orphan), put.key),
+            None => match process.desks.iter().position(|desk| match &desk.phase {
+                Phase::Writing(writing) => writing.put.is(put),
+                Phase::Behind { put: barrier, .. } => barrier.is(put),
+                _ => false,
+            }) {
+                None => return,
+                Some(desk) => match std::mem::take(&mut process.desks[desk].phase) {
+                    Phase::Writing(writing) => (writing, put.key),
+                    Phase::Behind { server, told, .. } => {
+                        let at = At { process: usize::from(put.by), key: desk as u8, is_orphan: false };
+                        return self.behind_barrier(protocol, at, server, told);
+                    }
+                    _ => return,
+                },
+            },
+        };
+        let Some(key) = key else { return };
+        let at = At { process: usize::from(put.by), key, is_orphan: orphan.is_some() };
+        let row = self.database.read(key);
+        let released = protocol.fault == Some(Fault::ReleaseDeletes) && put.write.kept == Kept::Released;
+        process.floor = process.floor.max(row.map_or(0, |row| row.fence));
+        match row {
+            Some(row) if row.token == put.write.token => {
+                process.barrier = self.database.server;
+                self.done(protocol, at, writing, row);
+            }
+            None if released => self.end(protocol, at, writing.job, Reply::Taken, None),
+            row => {
+                process.desks[usize::from(key)].held = None;
+                self.step(protocol, at, writing.job, Known::Read(row));
+            }
+        }
+    }
+
+    /// What was written is what stands there now.
+    fn done(&mut self, protocol: &Protocol, at: At, Writing { put, job }: Writing, row: Row) {
+        let process = &mut self.processes[at.process];
+        let desk = &mut process.desks[usize::from(at.key)];
+        desk.held = row.session.map(|_| row);
+        if let Kept::Completed(run) = row.kept {
+            desk.cache = Some((run, row.expires));
+        }
+        if job.is_claim() {
+            let is_of_session = row.session.is_some_and(|session| session.number == process.sessions);
+            let is_unwanted = at.is_orphan && protocol.fault != Some(Fault::UnwantedClaimKept);
+            if is_unwanted || !is_of_session {
+                self.saw(Sight::ClaimTakenBack);
+                let job = match job {
+                    Job::Claim => Job::Release { fence: row.fence },
+                    _ => Job::Interrupt { fence: row.fence, by: By::Nobody },
+                };
+                return self.take(protocol, at, job);
+            }
+            if at.is_orphan {
+                return;
+            }
+        }
+        let record = self.present(protocol, at.process, &row);
+        debug_assert!(put.key == Some(at.key));
+        self.end(protocol, at, job, Reply::Taken, record);
+    }
+
+    /// Answers a step that changes nothing.
+    fn unchanged(
+        &mut self,
+        protocol: &Protocol,
+        at: At,
+        job: Job,
+        known: Known,
+        reply: Reply,
+        record: Option<Record<Run>>,
+    ) {
+        self.processes[at.process].desks[usize::from(at.key)].held = None;
+        let found = record.as_ref().and_then(|record| match record.state {
+            State::Completed { outcome } => Some(outcome),
+            _ => None,
+        });
+        if let (Reply::Refused, Job::Complete { fence, .. }) = (reply, job) {
+            self.disputed(at.key, fence);
+        }
+        let Some(outcome) = found.filter(|_| matches!(known, Known::Read(_)) && !at.is_orphan) else {
+            return self.end(protocol, at, job, reply, record);
+        };
+        let told = match (job, reply) {
+            (Job::Complete { fence, run }, Reply::Taken) => Read::Own { fence, run },
+            (Job::Claim | Job::Reclaim { .. } | Job::Resolve { .. }, _) if at.process < protocol.processes => {
+                Read::Replay(outcome)
+            }
+            // A client is told to come again, or that the outcome is unknown.
+            _ => return self.end(protocol, at, job, reply, record),
+        };
+        let server = self.database.server;
+        let process = &mut self.processes[at.process];
+        if process.barrier == server || protocol.fault == Some(Fault::ReplayWithoutBarrier) {
+            return self.tell(protocol, at, told);
+        }
+        self.saw(Sight::BarrierNeeded);
+        let process = &mut self.processes[at.process];
+        process.sent += 1;
+        let write =
+            Write { expect: None, token: 0, fence: Given::Keep, kept: Kept::Released, session: None, expires: None };
+        let (by, number, key) = (at.process as u8, process.sent, None);
+        let put = Put { by, number, key, write, ends: None, takes: None, age: 0 };
+        process.desks[usize::from(at.key)].phase = Phase::Behind { put, server, told };
+        self.network.push(put);
+    }
+
+    /// The process is behind the barrier of the server that answers now.
+    fn behind_barrier(&mut self, protocol: &Protocol, at: At, server: u8, told: Read) {
+        self.processes[at.process].barrier = self.database.server;
+        match told {
+            _ if server == self.database.server => self.tell(protocol, at, told),
+            // Another server was asked: the client is told to come again, and the end of a run is told again.
+            Read::Replay(_) => {}
+            Read::Own { fence, run } => self.take(protocol, at, Job::Complete { fence, run }),
+        }
+    }
+
+    fn tell(&mut self, protocol: &Protocol, at: At, told: Read) {
+        let expires = self.database.read(at.key).map_or(0, |row| row.expires);
+        let (Read::Replay(run) | Read::Own { run, .. }) = told;
+        let desk = &mut self.processes[at.process].desks[usize::from(at.key)];
+        (desk.cache, desk.phase) = (Some((run, expires)), Phase::Idle);
+        self.told(protocol, at.key, run);
+    }
+
+    /// What the step came to, for whoever asked for it.
+    fn end(&mut self, protocol: &Protocol, at: At, job: Job, reply: Reply, record: Option<Record<Run>>) {
+        if !at.is_orphan {
+            self.processes[at.process].desks[usize::from(at.key)].phase = Phase::Idle;
+        }
+        let fence = record.as_ref().map_or(0, |record| record.fence.0);
+        match (job, reply) {
+            _ if at.is_orphan => {}
+            (Job::Claim | Job::Reclaim { .. }, Reply::Taken) => {
+                if matches!(job, Job::Reclaim { is_warranted: true, is_asked: false, .. }) {
+                    self.allow(at.key);
+                }
+                if matches!(job, Job::Reclaim { .. }) {
+                    self.saw(Sight::Takeover);
+                }
+                self.begin(at, fence);
+            }
+            (Job::Ask { .. }, Reply::Taken) => {
+                if protocol.fault != Some(Fault::LooksBeforeItFences) {
+                    self.hears(at.key, fence);
+                }
+                self.processes[at.process].desks[usize::from(at.key)].phase = Phase::Asked { fence };
+            }
+            (Job::Claim, Reply::Refused) => self.found(protocol, at, record),
+            // It is gone: the operation is claimed.
+            (Job::Reclaim { .. }, Reply::Refused) if record.is_none() => self.take(protocol, at, Job::Claim),
+            (Job::Complete { run, .. }, Reply::Taken) => self.told(protocol, at.key, run),
+            (Job::Resolve { outcome, .. }, Reply::Taken) => match outcome {
+                Some(run) if at.process < protocol.processes => {
+                    self.saw(Sight::Reconciled);
+                    self.told(protocol, at.key, run);
+                }
+                _ => self.saw(Sight::SettledByHand),
+            },
+            (Job::Interrupt { by: By::Finder, .. }, _) => self.found(protocol, at, record),
+            // Told already what there is, or to come again.
+            _ => {}
+        }
+    }
+
+    /// The operation is not for this request to run: what is there?
+    fn found(&mut self, protocol: &Protocol, at: At, record: Option<Record<Run>>) {
+        let Some(record) = record else { return };
+        let fence = record.fence.0;
+        match record.state {
+            State::Running { .. } if record.owner == Owner::Here => {
+                self.take(protocol, at, Job::Interrupt { fence, by: By::Finder });
+            }
+            State::Interrupted { .. } if record.is_interrupted() => match protocol.policy {
+                Policy::Refuse => {}
+                Policy::Rerun => {
+                    let is_warranted = self.is_over(at.key, fence);
+                    self.take(protocol, at, Job::Reclaim { fence, is_warranted, is_asked: false });
+                }
+                Policy::Ask => self.take(protocol, at, Job::Ask { fence }),
+            },
+            // In flight elsewhere, or told.
+            _ => {}
+        }
+    }
+
+    pub(crate) fn begin(&mut self, at: At, fence: u64) {
+        self.granted(at.key, fence);
+        let process = &mut self.processes[at.process];
+        process.runs += 1;
+        let run = (at.process as u8 + 1) * 16 + process.runs;
+        let session = Session { process: at.process as u8, number: process.sessions };
+        process.desks[usize::from(at.key)].phase = Phase::Running { fence, run, session, effect: Effect::No };
+    }
+}
+
+/// What the protocol decides, or makes of it once it is broken.
+fn decide(fault: Option<Fault>, current: Current<'_, Run>, job: Job) -> (Change<Run>, Reply) {
+    let (mut change, reply) = next(current, job.transition());
+    let held = if let Current::Held(record) = current { Some(record) } else { None };
+    match (fault, job, &mut change) {
+        (Some(Fault::ReclaimKeepsFence), Job::Reclaim { fence, .. }, Change::Put(draft))
+        | (Some(Fault::ResolutionKeepsFence), Job::Resolve { fence, .. }, Change::Put(draft)) => {
+            draft.fence = Some(Fence(fence));
+        }
+        (Some(Fault::InquiryDisarms), Job::Ask { .. }, Change::Put(draft)) => {
+            draft.state = State::Interrupted { run: Fence(0), status: None };
+        }
+        (Some(Fault::LateOutcomeRefused), Job::Complete { .. }, _) if held.is_some_and(Record::is_interrupted) => {
+            return (Change::Nothing, Reply::Refused);
+        }
+        (Some(Fault::CompletionOverAbsentRefused), Job::Complete { .. }, _) if current == Current::Absent => {
+            return (Change::Nothing, Reply::Refused);
+        }
+        (Some(Fault::CompletionOverwritesClaim), Job::Complete { fence, run }, Change::Nothing)
+            if held.is_some_and(|record| matches!(record.state, State::Running { .. })) =>
+        {
+            return (Change::Put(draft(fence, State::Completed { outcome: run })), Reply::Taken);
+        }
+        (Some(Fault::DropOverwritesCompletion), Job::Interrupt { fence, by: By::Itself }, Change::Nothing)
+            if held
+                .is_some_and(|record| record.fence.0 == fence && matches!(record.state, State::Completed { .. })) =>
+        {
+            return (Change::Put(draft(fence, State::Interrupted { run: Fence(fence), status: None })), Reply::Taken);
+        }
+        _ => {}
+    }
+    (change, reply)
+}
+
+fn draft(fence: u64, state: State<Run>) -> Draft<Run> {
+    let (fence, expiry) = (Some(Fence(fence)), Expiry::In(RETENTION));
+    Draft { fence, expiry, owned: None, fingerprint: *FINGERPRINT, attempt: 1, origin: None, state }
+}
