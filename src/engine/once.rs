@@ -239,7 +239,8 @@ impl<St: Store> Once<St> {
     }
 
     /// Refuses new ids from now on, and waits at most `timeout` for what is running, and for outcomes whose recording
-    /// failed and is being retried. Returns how many of each are left.
+    /// failed and is being retried. Returns how many of each are left. Over a store that several processes share, what
+    /// another process may run again is dropped shortly before.
     ///
     /// New ids stay refused for as long as the store is open.
     ///

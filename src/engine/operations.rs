@@ -19,6 +19,8 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 
 /// How many operations are settled at a time.
 const AT_A_TIME: usize = 64;
+/// How much of the time of a drain at most is for the ends of runs that are dropped.
+const LAST: Duration = STORE_TIMEOUT;
 
 /// The counts of this process since the store was opened, over all layers on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,10 +85,17 @@ pub enum Resolved {
 
 impl<St: Store> Engine<St> {
     /// Refuses new keys from now on, waits for the runs under way and for the outcomes that the store is still being
-    /// told, for at most `limit`, and returns what is left.
+    /// told, for at most `limit`, and returns what is left. Shortly before, runs are dropped that another process may
+    /// run again, so that it need not wait for the lease of this one.
     pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         let slots = self.store.slots();
-        let _ = tokio::time::timeout(limit, slots.drained()).await;
+        let drained = slots.drained();
+        tokio::pin!(drained);
+        let last = LAST.min(limit / 4);
+        if timeout(limit.saturating_sub(last), drained.as_mut()).await.is_err() {
+            slots.stop();
+            let _ = timeout(last, drained).await;
+        }
         Drained { runs: slots.live(), unrecorded: slots.remembered.count() }
     }
 

@@ -233,14 +233,13 @@ impl<St: Store> Run<St> {
         let working = AssertUnwindSafe(work.start(context)).catch_unwind();
         let working = within(began.checked_add(self.engine.policy.max_run), working);
         let result = if let Some(session) = session.filter(|_| self.may_be_taken_over()) {
-            let lease = &self.engine.store.slots().lease;
-            match Box::pin(select(Box::pin(working), pin!(lease.nearly_over(session)))).await {
+            match Box::pin(select(Box::pin(working), Box::pin(self.must_stop(session)))).await {
                 Either::Left((result, _)) => result,
-                Either::Right(((), _)) => {
+                Either::Right((reason, _)) => {
                     let record_id = self.presented.id.short();
                     tracing::error!(
-                        target: "tower_idempotency", record_id,
-                        "the handler is dropped: the lease of this process is not renewed, and another one may run it again"
+                        target: "tower_idempotency", record_id, reason,
+                        "the handler is dropped, and another process may run it again"
                     );
                     return (End::Unknown { status: None }, Verdict::Interrupted);
                 }
@@ -259,6 +258,15 @@ impl<St: Store> Run<St> {
             None => tracing::error!(target: "tower_idempotency", record_id, "the handler exceeded max_run"),
         }
         (End::Unknown { status: None }, Verdict::Interrupted)
+    }
+
+    /// Waits until a run has to stop that another process may run again, and returns why.
+    async fn must_stop(&self, session: RecordId) -> &'static str {
+        let slots = self.engine.store.slots();
+        match select(pin!(slots.lease.nearly_over(session)), pin!(slots.stopped())).await {
+            Either::Left(_) => "the lease of this process is not renewed",
+            Either::Right(_) => "this process shuts down",
+        }
     }
 
     pub(super) fn says<T>(&self, verdict: &Verdict<T>) {

@@ -16,7 +16,8 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 impl<St: Store, M> IdempotencyLayer<St, M> {
     /// Refuses new keys from now on (503 `shutting-down`; replays are still given), and waits at most `timeout` for
     /// the runs under way on all layers over this store, and for the outcomes that could not be recorded when their
-    /// runs ended and are tried again. Returns how many of each are left.
+    /// runs ended and are tried again. Returns how many of each are left. Over a store that several processes share,
+    /// handlers that another process may run again are dropped shortly before.
     ///
     /// New keys stay refused for as long as the store is open.
     ///

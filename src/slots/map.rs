@@ -33,6 +33,8 @@ pub struct Slots {
     pub(super) turns: AtomicU64,
     idle: Notify,
     draining: AtomicBool,
+    // Whether runs are to stop that another process may run again.
+    stopping: watch::Sender<bool>,
     waiters: Arc<AtomicUsize>,
     pub(crate) tally: Tally,
 }
@@ -101,6 +103,18 @@ impl Slots {
             }
             idle.await;
         }
+    }
+
+    /// Tells the runs to stop that another process may run again.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Waits until such runs are to stop.
+    pub(crate) async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // An error: the slots are gone, with all runs.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
     }
 
     /// Returns whether new runs are refused.

@@ -8,13 +8,15 @@ use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution}
 use crate::common::lab::{Gate, Lab, id, post};
 use crate::world::{Effects, LEASE, process, two};
 
+type Store = tower_idempotency::store::shared::Shared<tower_idempotency::store::shared::memory_backend::MemoryBackend>;
+
 /// A process whose run stands at the gate and that is cut off from the database; the other process; the run.
 struct Cut {
     here: tower_idempotency::store::shared::memory_backend::MemoryBackend,
     gate: Gate,
     effects: Effects,
     one: Lab,
-    other: tower_idempotency::store::shared::Shared<tower_idempotency::store::shared::memory_backend::MemoryBackend>,
+    other: Store,
     run: tokio::task::JoinHandle<crate::common::lab::Answer>,
 }
 
@@ -207,6 +209,40 @@ async fn trap_103_a_store_that_is_closed_ends_no_claim_of_a_handler_that_still_r
     assert_eq!(run.await.unwrap().text(), "effect 1", "and its outcome is recorded");
     assert!(elsewhere.post("k", "a").await.is_replay());
     assert_eq!(effects.count(), 1);
+}
+
+// "Under `Rerun` and `Reconcile` it drops those futures first; then the session ends." A seeded fault: drain leaves
+// them.
+#[tokio::test(start_paused = true)]
+async fn trap_103_drain_drops_handlers_that_others_may_run_again_and_leaves_the_others_their_claims() {
+    let limit = LEASE / 3;
+    let reconciler = || Reconciler::<http::Response<axum::body::Body>>::new(|_| async { Reconciled::RunAgain });
+    type Policy = fn(IdempotencyLayer<Store>, Reconciler<http::Response<axum::body::Body>>) -> IdempotencyLayer<Store>;
+    let policies: [(Policy, bool); 3] = [
+        (|layer, _| layer.on_interrupted(OnInterrupted::Rerun), true),
+        (|layer, reconciler| layer.reconcile_with(reconciler), true),
+        (|layer, _| layer, false),
+    ];
+    for (number, (policy, is_dropped)) in policies.into_iter().enumerate() {
+        let [(here, one), (_, other)] = two().await;
+        let (effects, gate, open) = (Effects::default(), Gate::default(), Gate::default());
+        let layer = policy(IdempotencyLayer::new(one.clone()), reconciler());
+        let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
+        gate.arrival().await;
+        let began = tokio::time::Instant::now();
+        let left = layer.drain(limit).await;
+        assert!(began.elapsed() <= limit, "{number}");
+        assert_eq!(left.is_complete(), is_dropped, "{number}: {left:?}");
+        one.close().await.unwrap();
+        let sessions = here.database().rows("").iter().filter(|row| row.kind == Kind::Session).count();
+        assert_eq!(sessions, if is_dropped { 1 } else { 2 }, "{number}");
+        open.open();
+        let elsewhere = policy(IdempotencyLayer::new(other).on_in_flight(OnInFlight::Reject), reconciler());
+        let told = effects.behind(elsewhere, &open).post("k", "a").await;
+        assert_eq!(told.text().starts_with("effect 2"), is_dropped, "{number}: {told:?}");
+        gate.open();
+        assert_eq!(run.await.unwrap().text() == "effect 1", !is_dropped, "{number}");
+    }
 }
 
 // A seeded fault: nobody drops the handler.
