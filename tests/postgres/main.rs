@@ -29,5 +29,6 @@ mod migrate;
 mod news;
 mod opening;
 mod plans;
+mod pooler;
 mod processes;
 mod roles;
