@@ -32,6 +32,7 @@ mod migrate;
 mod news;
 mod opening;
 mod plans;
+mod pooler;
 mod processes;
 mod proxy;
 mod roles;

@@ -104,6 +104,11 @@ impl Connector {
         }
     }
 
+    /// Whether the connections go through a pooler in transaction mode, as far as it was told.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.pooler
+    }
+
     /// Connects to one of the hosts, first to the one that was connected to last. Notifications go to `notifications`,
     /// if they are wanted.
     pub(super) async fn connect(

@@ -9,11 +9,11 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_postgres::Notification;
+use tokio_postgres::{Client, Notification};
 
 use super::connect::{Connection, Connector, Use};
 use super::error::NotConnected;
-use super::notify::{Notifier, Told, read};
+use super::notify::{Notifier, Told, ping_channel, read};
 use crate::key::RecordId;
 
 /// How many ids a listener may be behind.
@@ -100,15 +100,22 @@ pub(super) async fn listen(connector: Arc<Connector>, channel: String, notifier:
         least.with_max_delay(Duration::from_secs(10)).without_max_times().build()
     };
     let mut pause = pauses();
-    // Which of the pings is this one's: other processes listen on the same channel.
     let mut number = u64::from_le_bytes(ping_seed());
     loop {
-        match timeout(PATIENCE, connect(&connector, &channel)).await {
+        number = number.wrapping_add(1);
+        // A pooler in transaction mode leaves the server's connection listening for whoever has it next. So nothing but
+        // the ping is listened for until that has come.
+        let ping = format!("LISTEN {}", ping_channel(&channel, number));
+        let (at_once, then) = if connector.is_pooled() {
+            (ping, Some(format!("LISTEN {channel}")))
+        } else {
+            (format!("{ping}; LISTEN {channel}"), None)
+        };
+        match timeout(PATIENCE, connect(&connector, &at_once)).await {
             Ok(Ok((connection, notifications))) => {
                 pause = pauses();
-                number = number.wrapping_add(1);
                 notifier.ping(number);
-                hear(notifications, number, &news).await;
+                hear(notifications, number, &news, then.map(|then| (&connection.client, then))).await;
                 drop(connection);
             }
             Ok(Err(error)) => {
@@ -122,15 +129,15 @@ pub(super) async fn listen(connector: Arc<Connector>, channel: String, notifier:
 
 type Notifications = mpsc::UnboundedReceiver<Notification>;
 
-async fn connect(connector: &Connector, channel: &str) -> Result<(Connection, Notifications), NotConnected> {
+async fn connect(connector: &Connector, listen: &str) -> Result<(Connection, Notifications), NotConnected> {
     let (sender, notifications) = mpsc::unbounded_channel();
     let connection = connector.connect(Use::News, Some(sender)).await?;
-    connection.client.batch_execute(&format!("LISTEN {channel}")).await?;
+    connection.client.batch_execute(listen).await?;
     Ok((connection, notifications))
 }
 
-/// Passes on what is heard, until the connection ends.
-async fn hear(mut notifications: Notifications, ping: u64, news: &News) {
+/// Passes on what is heard, until the connection ends. When the ping has come, `then` is sent.
+async fn hear(mut notifications: Notifications, ping: u64, news: &News, mut then: Option<(&Client, String)>) {
     let deadline = Instant::now() + PATIENCE;
     let mut waits_for_ping = true;
     loop {
@@ -151,6 +158,11 @@ async fn hear(mut notifications: Notifications, ping: u64, news: &News) {
                 Told::Written(id) => drop(news.heard.send(id)),
                 Told::Ping(number) if number == ping => {
                     waits_for_ping = false;
+                    if let Some((client, then)) = then.take()
+                        && client.batch_execute(&then).await.is_err()
+                    {
+                        return;
+                    }
                     news.set_arrival(Arrival::Arrives);
                 }
                 Told::Ping(_) => {}
@@ -185,7 +197,7 @@ mod tests {
     async fn a_ping_that_does_not_come_is_noticed() {
         let news = News::new();
         let (server, notifications) = mpsc::unbounded_channel();
-        let hearing = timeout(PATIENCE * 2, hear(notifications, 7, &news));
+        let hearing = timeout(PATIENCE * 2, hear(notifications, 7, &news, None));
         assert!(hearing.await.is_err(), "it goes on");
         assert_eq!(news.arrival(), Arrival::Swallowed);
         drop(server);
@@ -194,7 +206,8 @@ mod tests {
     #[test]
     fn channels_need_no_quotes_and_differ() {
         let one = channel("idempotency", "payments");
-        assert!(one.len() < 64 && one.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
+        assert!(ping_channel(&one, u64::MAX).len() < 64);
+        assert!(one.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
         assert_ne!(one, channel("idempotency", "mails"));
         assert_ne!(channel("a", "bc"), channel("ab", "c"));
     }

@@ -62,9 +62,9 @@ async fn tell(connector: Arc<Connector>, channel: String, mut receiver: mpsc::Re
         while let Ok(told) = receiver.try_recv() {
             gathered.push(told);
         }
-        let payloads = payloads(&gathered);
+        let notifications = notifications(&channel, &gathered);
         gathered.clear();
-        let sent = timeout(PATIENCE, send(&connector, connection.take(), &channel, &payloads)).await;
+        let sent = timeout(PATIENCE, send(&connector, connection.take(), &notifications)).await;
         match sent.unwrap_or_else(|_| Err("it does not answer in time".to_owned())) {
             Ok(open) => connection = Some(open),
             Err(reason) => {
@@ -79,34 +79,42 @@ async fn tell(connector: Arc<Connector>, channel: String, mut receiver: mpsc::Re
 async fn send(
     connector: &Connector,
     connection: Option<Connection>,
-    channel: &str,
-    payloads: &[String],
+    (channels, payloads): &(Vec<String>, Vec<String>),
 ) -> Result<Connection, String> {
     let open = async {
         let connection = match connection.filter(|connection| !connection.client.is_closed()) {
             Some(connection) => connection,
             None => connector.connect(Use::News, None).await?,
         };
-        connector.queries.notify.ask(&connection.client, None, &[&channel, &payloads]).await?;
+        connector.queries.notify.ask(&connection.client, None, &[channels, payloads]).await?;
         Ok(connection)
     };
     open.await.map_err(|error: NotConnected| error.to_string())
 }
 
-/// What is told, in as few payloads as hold it. Each id is there once.
-fn payloads(told: &[Told]) -> Vec<String> {
+/// What is told, on which channel, in as few payloads as hold it. Each id is there once.
+fn notifications(channel: &str, told: &[Told]) -> (Vec<String>, Vec<String>) {
     let mut ids = Vec::new();
-    let mut payloads = Vec::new();
+    let (mut channels, mut payloads) = (Vec::new(), Vec::new());
     for told in told {
         match told {
             Told::Written(id) => ids.push(*id),
-            Told::Ping(number) => payloads.push(format!("ping {number:x}")),
+            Told::Ping(number) => {
+                channels.push(ping_channel(channel, *number));
+                payloads.push(format!("ping {number:x}"));
+            }
         }
     }
     ids.sort_unstable();
     ids.dedup();
     payloads.extend(ids.chunks(IDS).map(|ids| ids.iter().map(RecordId::to_string).collect()));
-    payloads
+    channels.resize(payloads.len(), channel.to_owned());
+    (channels, payloads)
+}
+
+/// Where a ping is told and heard: nobody else listens there.
+pub(super) fn ping_channel(channel: &str, number: u64) -> String {
+    format!("{channel}_{number:x}")
 }
 
 /// What a payload tells. Nothing, if it is not of this crate.
@@ -128,7 +136,8 @@ mod tests {
         let ids: Vec<_> = (0..300).map(id).collect();
         let mut told: Vec<_> = ids.iter().chain(&ids).copied().map(Told::Written).collect();
         told.push(Told::Ping(7));
-        let payloads = payloads(&told);
+        let (channels, payloads) = notifications("channel", &told);
+        assert_eq!(channels, ["channel_7", "channel", "channel", "channel"]);
         assert_eq!(payloads.len(), 4);
         assert!(payloads.iter().all(|payload| payload.len() < 8000));
         let read: Vec<_> = payloads.iter().flat_map(|payload| read(payload)).collect();

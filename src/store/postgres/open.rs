@@ -26,8 +26,9 @@ impl PostgresBackend {
         PostgresBackendBuilder::from_url(url)
     }
 
-    /// Connects as `config` says, to a server that takes writes. Where `config` has several hosts, each is tried; one
-    /// that does not answer has its share of [the time to wait for a connection](PostgresBackendBuilder::wait_for_connection).
+    /// Connects as `config` says, to a server that takes writes. Where `config` has several hosts, each is tried. One
+    /// that does not answer has only its share of the
+    /// [time for a connection](PostgresBackendBuilder::wait_for_connection).
     pub fn builder(config: Config) -> PostgresBackendBuilder {
         PostgresBackendBuilder::new(config)
     }

@@ -88,7 +88,8 @@ impl Pool {
     async fn connect(&self) -> Result<Connection, BackendError> {
         let late =
             || nothing(format!("the database did not let a new connection in within {} ms", self.wait.as_millis()));
-        let connected = timeout(self.wait, self.connector.connect(Use::Calls, None)).await;
+        // Boxed, as it is large and rare: what waits for a call is moved about.
+        let connected = timeout(self.wait, Box::pin(self.connector.connect(Use::Calls, None))).await;
         connected.map_err(|_| late())?.map_err(|error| nothing(error.to_string()))
     }
 

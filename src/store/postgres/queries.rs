@@ -157,8 +157,8 @@ impl Queries {
             setup: Query::new(schema, SETUP, &[]),
             notify: Query::new(
                 schema,
-                "SELECT pg_notify($1, payload) FROM pg_catalog.unnest($2) AS w(payload)",
-                &[Type::TEXT, Type::TEXT_ARRAY],
+                "SELECT pg_notify(channel, payload) FROM unnest($1, $2) AS w(channel, payload)",
+                &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
             ),
             complete_in: schema.sql("SELECT idempotency.complete_in_1($1)").into(),
         }
