@@ -36,6 +36,7 @@ pub(super) struct Commitment {
     pub(super) session: Option<RecordId>,
     /// Whether the key is free if the application has not committed the run's transaction; otherwise the run is
     /// interrupted then.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "every transaction is the store's own"))]
     pub(super) may_rerun: bool,
     turn: u64,
     stage: Mutex<Stage>,

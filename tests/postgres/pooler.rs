@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
 
-use tower_idempotency::conformance::Subject;
+use tower_idempotency::conformance::backend::Subject;
 use tower_idempotency::store::postgres::{PostgresBackend, PostgresError};
 use tower_idempotency::store::shared::{Backend as _, Kind, Write};
 
@@ -38,8 +38,8 @@ struct Pooler {
 }
 
 impl Pooler {
-    /// A pooler before the server at `server`'s port. An error says what is missing to start one.
-    fn start(server: u16, settings: &str) -> Result<Self, String> {
+    /// A pooler before the server at this address. An error says what is missing to start one.
+    fn start(server: SocketAddr, settings: &str) -> Result<Self, String> {
         // Debian has it where only root looks.
         let found = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
         let program = ["pgbouncer", "/usr/sbin/pgbouncer"].into_iter().find(found).ok_or("pgbouncer is missing")?;
@@ -51,9 +51,11 @@ impl Pooler {
         let file = directory.join("pgbouncer.ini");
         let path = directory.display();
         let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+            "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = trust\nauth_file = {path}/users\nlogfile = {path}/log\n\
-             pool_mode = transaction\ndefault_pool_size = 8\nmax_client_conn = 500\n{settings}\n"
+             pool_mode = transaction\ndefault_pool_size = 8\nmax_client_conn = 500\n{settings}\n",
+            server.ip(),
+            server.port()
         );
         fs::write(&file, text).unwrap();
         fs::write(directory.join("users"), "\"postgres\" \"\"\n").unwrap();
@@ -95,11 +97,15 @@ impl Drop for Pooler {
     }
 }
 
+/// Where the server of `lab` listens.
+fn address(lab: &Lab) -> SocketAddr {
+    lab.url.split(['@', '/']).find_map(|part| part.parse().ok()).unwrap()
+}
+
 /// The pooler that most tests share, before the server that most tests share.
 fn shared_pooler(lab: &Lab, promise: &str) -> Option<&'static Pooler> {
     static POOLER: OnceLock<Result<Pooler, String>> = OnceLock::new();
-    let port = lab.url.rsplit_once(':').unwrap().1.split('/').next().unwrap().parse().unwrap();
-    POOLER.get_or_init(|| Pooler::start(port, "")).as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
+    POOLER.get_or_init(|| Pooler::start(address(lab), "")).as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
 }
 
 async fn subject() -> Option<Subject<PostgresBackend>> {
@@ -130,7 +136,7 @@ async fn notifications_that_are_swallowed_are_noticed() {
 async fn what_a_pooler_swallows_reaches_nobody_else() {
     let promise = "that nobody is told what a pooler swallows";
     let Some(server) = own_server(promise, &[]) else { return };
-    let pooler = match Pooler::start(server.port(), "") {
+    let pooler = match Pooler::start(server.address(), "") {
         Ok(pooler) => pooler,
         Err(obstacle) => return skipped(promise, &obstacle),
     };
@@ -154,9 +160,8 @@ async fn what_a_pooler_swallows_reaches_nobody_else() {
 async fn a_pooler_that_nobody_has_told_of_is_named() {
     let promise = "that an untold pooler is named";
     let Some(lab) = lab(promise).await else { return };
-    let port: u16 = lab.url.rsplit_once(':').unwrap().1.split('/').next().unwrap().parse().unwrap();
     for settings in ["ignore_startup_parameters = options", ""] {
-        let pooler = match Pooler::start(port, settings) {
+        let pooler = match Pooler::start(address(&lab), settings) {
             Ok(pooler) => pooler,
             Err(obstacle) => return skipped(promise, &obstacle),
         };

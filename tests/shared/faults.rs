@@ -69,8 +69,7 @@ fn written(backend: &MemoryBackend, key: &str) -> Vec<Kind> {
     written.into_iter().filter(|write| write.id == id(key)).map(|write| write.kind).collect()
 }
 
-// Seeded faults: a claim whose answer was lost is sent again, and granted, after its requester was told no; what
-// stands in the way of its late copies has the claim's token.
+// A seeded fault: a claim whose answer was lost is sent again, and granted, after its requester was told no.
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_is_lost_is_not_granted_after_its_requester_was_told_no() {
     for odds in [Odds { lose_call: 1_000, ..NONE }, Odds { late: 1_000, ..NONE }, Odds { lose_answer: 1_000, ..NONE }] {

@@ -279,7 +279,7 @@ async fn what_fail_open_has_run_is_recorded_when_the_database_is_back() {
     assert!(layer.drain(MINUTE).await.is_complete(), "nothing is left to be recorded");
 }
 
-// A seeded fault: a claim that is granted to an unprotected run is interrupted, or given back.
+// A seeded fault: a claim that is granted to an unprotected run is interrupted.
 #[tokio::test(start_paused = true)]
 async fn an_unprotected_run_has_the_claim_that_is_granted_late() {
     let [(here, one), (_, other)] = two().await;

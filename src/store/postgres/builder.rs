@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use tokio_postgres::Config;
+#[cfg(feature = "postgres-rustls")]
+use tokio_postgres::config::SslMode;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 
 use super::error::PostgresError;
@@ -45,7 +47,15 @@ impl fmt::Debug for PostgresBackendBuilder {
 
 impl PostgresBackendBuilder {
     pub(super) fn from_url(url: &str) -> Result<Self, PostgresError> {
-        let config: Config = url.parse().map_err(|_| PostgresError::Url)?;
+        let refused = || match unknown_mode(url) {
+            true => PostgresError::Option {
+                option: "sslmode of the database's URL",
+                reason: "one that this client does not have: give `sslmode=require` and a TLS configuration by `tls`, \
+                         which verifies the server's certificate and name",
+            },
+            false => PostgresError::Url,
+        };
+        let config: Config = url.parse().map_err(|_| refused())?;
         // A password with an `@` in it that was not encoded ends up in the host's name, and would be logged with it.
         let strange =
             |host: &Host| matches!(host, Host::Tcp(name) if name.contains(['@', ':', '/']) && !is_address(name));
@@ -79,6 +89,11 @@ impl PostgresBackendBuilder {
             pooler: false,
         }
     }
+}
+
+/// Whether a URL asks for one of libpq's modes that verify.
+fn unknown_mode(url: &str) -> bool {
+    ["sslmode=verify-ca", "sslmode=verify-full"].iter().any(|mode| url.contains(mode))
 }
 
 /// IPv6 has colons.
@@ -153,9 +168,15 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// Encrypts connections with `config`. The URL's `sslmode` says whether encryption is required.
+    /// Sets the TLS configuration, which says which certificates are trusted. A server that does not encrypt is refused,
+    /// unless the URL says `sslmode=disable`, or the server is reached by a Unix socket.
     #[cfg(feature = "postgres-rustls")]
     pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
+        let is_local = self.config.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)));
+        // The default is to go on in plain where the server, or somebody between, says that it does not encrypt.
+        if self.config.get_ssl_mode() == SslMode::Prefer && !is_local {
+            self.config.ssl_mode(SslMode::Require);
+        }
         self.tls = Tls::rustls(config);
         self
     }
@@ -179,6 +200,14 @@ mod tests {
         ] {
             let error = PostgresBackendBuilder::from_url(&url).unwrap_err();
             assert!(!format!("{error} {error:?}").contains(secret), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_mode_that_this_client_does_not_have_is_named() {
+        for url in ["postgres://u@localhost/d?sslmode=verify-full", "host=localhost sslmode=verify-ca"] {
+            let error = PostgresBackendBuilder::from_url(url).unwrap_err();
+            assert!(error.to_string().contains("sslmode=require"), "{error}");
         }
     }
 

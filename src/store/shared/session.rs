@@ -178,14 +178,17 @@ impl Session {
         let read = Read { now, sent, received };
         let has_jumped = state.read.is_some_and(|before| read.has_jumped_since(&before));
         let before = state.server.replace(server);
-        if before != Some(server) || has_jumped {
-            state.trusted_from = received + self.lease / 3;
+        let is_other = before.is_some_and(|before| before != server);
+        if is_other || has_jumped {
+            // A renewal may be lost with a server, and what is left of a lease may be wrong by as much as the clock was
+            // set. A living process has renewed it by the end of a whole lease, even if a call takes its time.
+            state.trusted_from = received + self.lease;
         }
         state.read = Some(read);
         if was_written {
             state.barrier = Some(server);
         }
-        before.is_some_and(|before| before != server)
+        is_other
     }
 
     /// The database's time, as far as it is known.
