@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use futures_util::StreamExt as _;
 use tokio::time::MissedTickBehavior;
 
 use crate::client::Clients;
@@ -17,6 +17,8 @@ use crate::report::Report;
 
 /// How long a server's runs count as alive that was killed.
 const LEASE: &str = "--lease 12";
+/// How many keys are under way at once. Those of a server that was killed wait for its lease to be over.
+const AT_ONCE: usize = 400;
 /// How long lies between two kills.
 const KILL_EVERY: Duration = Duration::from_secs(1);
 
@@ -27,15 +29,14 @@ fn charges() -> usize {
 async fn run(charges: usize, arguments: &str, history: History, kills: bool) -> Report {
     let mut fleet = Fleet::start(|_| arguments.to_owned()).await;
     let clients = Clients::new(&fleet.balancer, &history);
-    let mut sending = JoinSet::new();
-    for number in 0..charges {
-        let clients = clients.clone();
-        sending.spawn(async move { clients.one_to_five(&format!("charge-{number}")).await });
-    }
     let is_over = Arc::new(AtomicBool::new(false));
-    let watched = Arc::clone(&is_over);
+    let (watched, senders) = (Arc::clone(&is_over), clients.clone());
     let sent = tokio::spawn(async move {
-        sending.join_all().await;
+        let sending = (0..charges).map(|number| {
+            let clients = senders.clone();
+            async move { clients.one_to_five(&format!("charge-{number}")).await }
+        });
+        futures_util::stream::iter(sending).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
         watched.store(true, Ordering::SeqCst);
     });
     let mut killed = 0;

@@ -168,8 +168,8 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// Sets the TLS configuration, which says which certificates are trusted. A server that does not encrypt is refused,
-    /// unless the URL says `sslmode=disable`, or the server is reached by a Unix socket.
+    /// Sets the TLS configuration, which says which certificates are trusted. A server that does not encrypt is
+    /// refused, unless the URL says `sslmode=disable`, or the server is reached by a Unix socket.
     #[cfg(feature = "postgres-rustls")]
     pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
         let is_local = self.config.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)));
