@@ -10,7 +10,7 @@ use crate::database::{Fault, Server, broken_database, database};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
 use crate::harness::history::{History, Policy, Told};
-use crate::load::Load;
+use crate::load::{Load, ask_for};
 use crate::report::Report;
 
 /// How many keys are settled before the database is taken away.
@@ -44,12 +44,12 @@ pub(crate) async fn judge(fleet: &mut Fleet, clients: &Clients, report: &mut Rep
 }
 
 /// Kills the database under load, or makes it stand still, and brings it back.
-async fn gone(database: &mut Server, rounds: usize, how: How, is_control: bool) -> Report {
+async fn gone(database: &mut Server, rounds: usize, how: How) -> Report {
     let arguments = format!("--store {} --lease 12 --on-interrupted {}", database.url(), how.policy());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
     // Under no policy is there a second effect: nobody dies.
     let clients = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
-    let clients = if is_control { clients.impatient() } else { clients };
+    let clients = if how == How::KilledWithServers { clients.impatient() } else { clients };
     let load = Load::start(&clients);
     let (mut report, before) = (Report::default(), fleet.memory());
     for round in 0..rounds {
@@ -61,6 +61,12 @@ async fn gone(database: &mut Server, rounds: usize, how: How, is_control: bool) 
                 probe(&clients, &name, &mut report).await;
                 database.start_again();
             }
+            How::KilledWithServers => {
+                database.kill();
+                (0..SERVERS).for_each(|number| fleet.kill(number));
+                database.start_again();
+                fleet.start_all().await;
+            }
             How::Paused(time) => {
                 database.pause();
                 let began = Instant::now();
@@ -71,7 +77,15 @@ async fn gone(database: &mut Server, rounds: usize, how: How, is_control: bool) 
         }
         recover(&clients, &name).await;
     }
-    load.end().await;
+    let keys = load.end().await;
+    if how == How::KilledWithServers {
+        // A server that died may have left what nobody knows: what counts is what was charged.
+        ask_for(&clients, &keys).await;
+        let twice = fleet.effects().await.into_values().filter(|effects| *effects > 1).count();
+        report.expect(twice == 0, || format!("{twice} keys were charged twice"));
+        report.figure(format!("rounds {rounds}, keys {}", keys.len()));
+        return report;
+    }
     memory_is_bounded(&fleet, before, &mut report);
     judge(&mut fleet, &clients, &mut report).await;
     report.figure(format!("rounds {rounds}"));
@@ -87,16 +101,18 @@ pub(crate) fn memory_is_bounded(fleet: &Fleet, before: [usize; SERVERS], report:
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     Killed,
+    /// And all servers with it, so that nobody remembers what it has lost.
+    KilledWithServers,
     Paused(Duration),
 }
 
 impl How {
     fn policy(self) -> &'static str {
         match self {
-            Self::Killed => "refuse",
+            Self::Killed | Self::KilledWithServers => "refuse",
             Self::Paused(_) => "rerun",
         }
     }
@@ -106,7 +122,7 @@ impl How {
 async fn a_database_that_is_killed_and_started_again_makes_no_second_effect_and_no_server_has_to_be_started_again() {
     let name = "database killed";
     let Some(mut database) = database(name, &[]).await else { return };
-    gone(&mut database, size("OUTAGES", 4), How::Killed, false).await.assert_kept(name);
+    gone(&mut database, size("OUTAGES", 4), How::Killed).await.assert_kept(name);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,9 +130,10 @@ async fn a_database_that_stands_still_for_ten_seconds_makes_no_second_effect() {
     let name = "database paused";
     let Some(mut database) = database(name, &[]).await else { return };
     let how = How::Paused(Duration::from_secs(10));
-    gone(&mut database, size("OUTAGES", 2).div_ceil(2), how, false).await.assert_kept(name);
+    gone(&mut database, size("OUTAGES", 2).div_ceil(2), how).await.assert_kept(name);
 }
 
+// As long as a server lives, it puts back what it remembers.
 #[tokio::test(flavor = "multi_thread")]
 async fn control_where_commits_are_answered_before_they_are_durable_outcomes_are_lost() {
     let name = "database killed, which answers before it is durable";
@@ -124,5 +141,5 @@ async fn control_where_commits_are_answered_before_they_are_durable_outcomes_are
     let Some(mut database) = broken_database(name, &["wal_writer_delay=10s"], Fault::AnsweredEarly).await else {
         return;
     };
-    gone(&mut database, 2, How::Killed, true).await.assert_seen(name);
+    gone(&mut database, 2, How::KilledWithServers).await.assert_seen(name);
 }
