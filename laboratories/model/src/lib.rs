@@ -18,8 +18,12 @@
 //!
 //! In the model of the protocol a lease is over or is not, and a lapse is an event; how long a lease is believed is in
 //! `leases.rs`. There the leases of others are not trusted for a whole lease after the clock was set or another server
-//! has answered. `store/shared/session.rs` waits for a third of a lease, which is `LeaseFault::TrustedAfterAPeriod`: it
-//! is too short by the time of the renewal that is due then.
+//! has answered, as in `store/shared/session.rs`. A third of a lease, which is `LeaseFault::TrustedAfterAPeriod`, is too
+//! short by the time of the renewal that is due then.
+//!
+//! Excused is a claim without a run, which a refused claim may leave: if a second copy of it arrives just after the
+//! answer that refused it has expired, or after a failover has taken back the claim that refused it. The key is in
+//! flight until the bound, and interrupted then; there is no second effect.
 //!
 //! Not modelled are: batches and the queue of puts, a full queue and the breaker; `fail_open`; `complete_in`; drain
 //! beyond its effect on sessions; attaching, watchers and news; damaged rows and unknown formats; the cached outcome
