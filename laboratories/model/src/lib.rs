@@ -18,8 +18,8 @@
 //!
 //! In the model of the protocol a lease is over or is not, and a lapse is an event; how long a lease is believed is in
 //! `leases.rs`. There the leases of others are not trusted for a whole lease after the clock was set or another server
-//! has answered, as in `store/shared/session.rs`. A third of a lease, which is `LeaseFault::TrustedAfterAPeriod`, is too
-//! short by the time of the renewal that is due then.
+//! has answered, as in `store/shared/session.rs`. A third of a lease, which is `LeaseFault::TrustedAfterAPeriod`, is
+//! too short by the time of the renewal that is due then.
 //!
 //! Excused is a claim without a run, which a refused claim may leave: if a second copy of it arrives just after the
 //! answer that refused it has expired, or after a failover has taken back the claim that refused it. The key is in

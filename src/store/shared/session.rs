@@ -5,10 +5,10 @@
 //! 1. A lease counts from the moment at which the request for it was sent, and only once the database has answered.
 //! 2. A claim begins only while at least half of the lease is left.
 //! 3. The leases of others are trusted only while at least half of the own lease is left. They are not trusted for a
-//!    third of a lease after the database was reached for the first time or after an outage: an outage must not make the
-//!    runs of living processes look dead, and every living process has renewed its lease by then. They are not trusted
-//!    for a whole lease after the database was started again or replaced, or its clock jumped: a renewal may have been
-//!    lost with it, and the next one may take as long as a call may.
+//!    third of a lease after the database was reached for the first time or after an outage: an outage must not make
+//!    the runs of living processes look dead, and every living process has renewed its lease by then. They are not
+//!    trusted for a whole lease after the database was started again or replaced, or its clock jumped: a renewal may
+//!    have been lost with it, and the next one may take as long as a call may.
 //! 4. A session that was marked dead is never renewed. This process goes on under a new one; the runs of the old one
 //!    may still end.
 //! 5. What was read is durable if a write that began later was answered as durable by the same server. So one write
