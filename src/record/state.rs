@@ -100,6 +100,12 @@ pub enum Owner {
 }
 
 impl<O> State<O> {
+    /// Returns whether the operation is done, so that it does not run again.
+    #[cfg(feature = "shared")]
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self, Self::Completed { .. } | Self::Consumed { .. })
+    }
+
     /// Returns the same state with its outcome in the form that `outcome` gives it.
     pub(crate) fn form<P, E>(&self, outcome: impl FnOnce(&O) -> Result<P, E>) -> Result<State<P>, E> {
         Ok(match self {

@@ -22,7 +22,6 @@ mod connect;
 mod contract;
 mod demoted;
 mod expiry;
-mod figures;
 mod guarantee;
 mod lab;
 mod list;

@@ -2,72 +2,17 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "../../../tests/common/exactly_once.rs"]
+mod exactly_once;
 #[path = "../../../tests/common/postgres.rs"]
 mod server;
 #[path = "../../../tests/common/skipped.rs"]
 #[allow(unreachable_pub, reason = "other test programs have it in a module of its own")]
 mod skipped;
 
-use std::collections::HashSet;
-use std::time::{Duration, Instant};
-
-use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
 use exactly_once_sqlx::Bank;
-use http_body_util::BodyExt as _;
-use server::Server;
-use tower::ServiceExt as _;
-use tower_idempotency::store::postgres::tokio_postgres::{NoTls, connect};
-
-const PAYMENTS: usize = 60;
-
-/// Sends a payment until it is told how it ended.
-async fn pay(app: Router, key: String) -> String {
-    let begin = Instant::now();
-    loop {
-        let request = Request::post("/payments").header("idempotency-key", &key).body(Body::empty()).unwrap();
-        let answer = app.clone().oneshot(request).await.unwrap();
-        let status = answer.status();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        let body = String::from_utf8_lossy(&body).into_owned();
-        if status == StatusCode::OK {
-            return body;
-        }
-        assert!(begin.elapsed() < Duration::from_secs(120), "{status}: {body}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payment_takes_place_once_though_the_server_is_killed() {
-    let mut server = match Server::start() {
-        Ok(server) => server,
-        Err(obstacle) => return skipped::skipped("exactly once", &obstacle),
-    };
-    let apps = [Bank::open(&server.url()).await.unwrap().app(), Bank::open(&server.url()).await.unwrap().app()];
-    // Each is sent to both.
-    let sent: Vec<_> = (0..2 * PAYMENTS)
-        .map(|number| {
-            let key = number / 2;
-            (key, tokio::spawn(pay(apps[number % 2].clone(), format!("order-{key}"))))
-        })
-        .collect();
-    for kill in 1..=2 {
-        // Under load: some transactions are under way, whichever.
-        while sent.iter().filter(|(_, sent)| sent.is_finished()).count() < 10 * kill {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        server.kill();
-        server.start_again();
-    }
-    let mut told = vec![HashSet::new(); PAYMENTS];
-    for (key, sent) in sent {
-        told[key].insert(sent.await.unwrap());
-    }
-    assert!(told.iter().all(|answers| answers.len() == 1), "{told:?}");
-    let (client, connection) = connect(&server.url(), NoTls).await.unwrap();
-    tokio::spawn(connection);
-    let paid: i64 = client.query_one("SELECT count(*) FROM payment", &[]).await.unwrap().get(0);
-    assert_eq!(usize::try_from(paid).unwrap(), PAYMENTS);
+    exactly_once::pay_while_the_server_is_killed(async |url| Bank::open(url).await.unwrap().app()).await;
 }

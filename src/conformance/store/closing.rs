@@ -9,7 +9,7 @@ use super::sample::{
 use super::subject::Subject;
 use crate::conformance::fresh::{fresh_id, fresh_ids};
 use crate::key::RecordId;
-use crate::record::{Claim, Owner, Record, State, Transition};
+use crate::record::{Claim, Owner, Record, Transition};
 use crate::store::contract::{InterruptedRun, Page};
 use crate::store::{Health, Store, StoreError};
 
@@ -52,11 +52,8 @@ pub(super) async fn a_closed_store_takes_no_claim_and_loses_no_ending<St: Store>
     let Some(reopened) = rule.reopened().await else { return };
     for ((id, run), ending) in ids.iter().zip(&runs).zip(&sent) {
         let what = format!("to {} was sent before the store was closed", verb(ending));
-        let done = rule
-            .load_until(&reopened, *id, &what, |record| {
-                record.is_some_and(|record| matches!(record.state, State::Completed { .. } | State::Consumed { .. }))
-            })
-            .await;
+        let done =
+            rule.load_until(&reopened, *id, &what, |record| record.is_some_and(|record| record.state.is_done())).await;
         let fence = done.map(|done| done.fence);
         rule.check(fence == Some(run.fence), || format!("{what} under {}, and is done under {fence:?}", run.fence));
     }

@@ -7,7 +7,7 @@ use super::sample::{SHORT, claim, complete, consume, forget, hold, interrupt, re
 use super::subject::Subject;
 use crate::conformance::fresh::fresh_id;
 use crate::key::RecordId;
-use crate::record::{State, Transition};
+use crate::record::Transition;
 use crate::store::Store;
 
 /// What is recalled is what would be loaded, and is done; an exclusive store recalls nothing.
@@ -49,7 +49,7 @@ async fn recalls<St: Store>(rule: &Rule<'_, St>, id: RecordId) {
         let recalled = store.recall(id);
         let loaded = rule.load(id).await;
         let is_so = recalled.as_ref().is_none_or(|record| {
-            let is_done = matches!(record.state, State::Completed { .. } | State::Consumed { .. });
+            let is_done = record.state.is_done();
             is_done && !store.is_exclusive() && Some(record) == loaded.as_ref()
         });
         rule.check(is_so, || format!("{recalled:?} was recalled, and {loaded:?} loaded"));

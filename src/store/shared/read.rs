@@ -8,7 +8,7 @@ use super::rows::View;
 use super::state::Shelf;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Record, State};
+use crate::record::Record;
 use crate::store::StoreError;
 
 /// What is known of a row, and at which time of the database.
@@ -59,9 +59,8 @@ impl<B: Backend> Shelf<B> {
         known: Known,
         record: Option<Record>,
     ) -> Result<Option<Record>, StoreError> {
-        let is_done = |record: &Record| matches!(record.state, State::Completed { .. } | State::Consumed { .. });
         let Some(record) = record else { return Ok(None) };
-        if is_done(&record) {
+        if record.state.is_done() {
             if let Some(server) = known.server
                 && !self.reach.session.is_behind_barrier(server)
             {

@@ -37,7 +37,7 @@ impl<B: Backend> Shelf<B> {
         let complete = || async {
             let Some(completion) = self.completion(id, &record) else { return Ok(()) };
             let Applied { reply, record } = self.step(id, Transition::Complete(completion)).await?;
-            if reply == Reply::Refused && record.is_some_and(|record| !is_done(&record.state)) {
+            if reply == Reply::Refused && record.is_some_and(|record| !record.state.is_done()) {
                 // How that ends counts.
                 self.cache.remove(&id);
             }
@@ -62,8 +62,4 @@ impl<B: Backend> Shelf<B> {
         let hold = Hold { id, fence, attempt };
         Some(Completion { hold, fingerprint, settlement, retention: Duration::from_millis(left) })
     }
-}
-
-fn is_done(state: &State) -> bool {
-    matches!(state, State::Completed { .. } | State::Consumed { .. })
 }

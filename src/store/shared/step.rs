@@ -185,7 +185,7 @@ impl<B: Backend> Shelf<B> {
         let expires = if matches!(state, State::Running { .. }) { None } else { Some(row.expires) };
         let Row { fence, began, since, .. } = *row;
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
-        if matches!(record.state, State::Completed { .. } | State::Consumed { .. }) {
+        if record.state.is_done() {
             self.cache.put(id, record.clone());
         }
         Applied { reply, record: Some(record) }

@@ -24,7 +24,7 @@ use super::state::Shelf;
 use super::store::Shared;
 use super::write::release;
 use crate::key::RecordId;
-use crate::record::{Change, Completion, Current, Draft, Record, State, Transition, next};
+use crate::record::{Change, Completion, Current, Record, State, Transition, next};
 
 /// The pause before the row is looked at again.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -70,8 +70,7 @@ impl<B: Backend> Shared<B> {
         let record = shelf.view(shelf.reach.session.now()).of(&row)?.whole(id).ok()?;
         let becomes = |transition| {
             let (change, _) = next(Current::from(Some(&record)), transition);
-            let Change::Put::<Bytes>(draft) = change else { return None };
-            let draft: Draft<Bytes> = draft;
+            let Change::Put(draft) = change else { return None };
             shelf.write(id, &draft, Some(&row), Some(&record))
         };
         let completed = Write { token: derived(row.token), ..becomes(Transition::Complete(completion))? };
