@@ -43,7 +43,7 @@ fn main() {
     runtime.block_on(async {
         disk::measure(&mut report);
         if wants("trips") {
-            trips::measure(&mut report, &url).await;
+            trips::measure(&mut report, server.address()).await;
         }
         if wants("first") {
             first::measure(&mut report, &url).await;

@@ -22,14 +22,14 @@ struct Counts {
 }
 
 impl Proxy {
-    /// A way to the server on this port of this machine.
-    pub(crate) async fn to(port: u16) -> Self {
+    /// A way to the server at this address.
+    pub(crate) async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let (address, counts) = (listener.local_addr().expect("it has one"), Arc::<Counts>::default());
         let counted = Arc::clone(&counts);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return };
+                let Ok(server) = TcpStream::connect(server).await else { return };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let ((from, mut back), (mut answers, to)) = (client.into_split(), server.into_split());
                 tokio::spawn(forward(from, to, Arc::clone(&counted)));

@@ -1,5 +1,6 @@
 //! How often does an exchange go to the database and back?
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -24,10 +25,9 @@ const TOGETHER: u64 = 10;
 /// Within this, a duplicate has asked whose run it waits for, and has not begun to look for its end.
 const MOMENT: Duration = Duration::from_millis(15);
 
-pub(crate) async fn measure(report: &mut Report, url: &str) {
-    let port = url.rsplit(':').next().and_then(|rest| rest.split('/').next()?.parse().ok()).expect("a port");
+pub(crate) async fn measure(report: &mut Report, server: SocketAddr) {
     for contender in [Contender::Ours, Contender::ByHand, Contender::Sqlx, Contender::Cratestack] {
-        let [here, there] = [Proxy::to(port).await, Proxy::to(port).await];
+        let [here, there] = [Proxy::to(server).await, Proxy::to(server).await];
         let [app, other] = [contender.app(&here.url()).await, contender.app(&there.url()).await];
         let mut serial = 1 << 50 | (contender as u64) << 40;
         // Statements are prepared, connections made.
