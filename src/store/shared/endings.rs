@@ -9,6 +9,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::driven::Driven;
 use crate::key::RecordId;
 use crate::record::{Applied, Transition};
 use crate::store::StoreError;
@@ -76,17 +77,25 @@ impl Endings {
 }
 
 impl Awaited {
-    /// Waits for what becomes of an end, for at most five seconds.
-    pub(super) async fn wait(mut self) -> Result<Applied, StoreError> {
-        match timeout(ANSWERED_WITHIN, self.0.wait_for(Option::is_some)).await {
-            Ok(Ok(told)) => match &*told {
+    /// Waits for what becomes of an end, for at most five seconds. Drives its `step`, if it is the caller's.
+    pub(super) async fn wait(self, step: Option<Driven<()>>) -> Result<Applied, StoreError> {
+        let Self(mut told) = self;
+        let ended = async move {
+            if let Some(step) = step {
+                step.await?;
+            }
+            match &*told.wait_for(Option::is_some).await.map_err(|_| gone())? {
                 Some(Ok(applied)) => Ok(applied.clone()),
                 Some(Err(Failed { is_uncertain: false, reason })) => Err(StoreError::unavailable(reason.clone())),
                 Some(Err(Failed { reason, .. })) => Err(StoreError::uncertain(reason.clone())),
-                None => Err(StoreError::uncertain("the store's runtime is gone")),
-            },
-            Ok(Err(_)) => Err(StoreError::uncertain("the store's runtime is gone")),
-            Err(_) => Err(StoreError::uncertain("the database has not answered yet")),
-        }
+                None => Err(gone()),
+            }
+        };
+        let late = |_| Err(StoreError::uncertain("the database has not answered yet"));
+        timeout(ANSWERED_WITHIN, ended).await.unwrap_or_else(late)
     }
+}
+
+fn gone() -> StoreError {
+    StoreError::uncertain("the store's runtime is gone")
 }

@@ -12,6 +12,7 @@
 // - `rows.rs`: rows as records.
 // - `session.rs`: whether this process is alive, and whether others are.
 // - `news.rs`: who is told that a row has changed.
+// - `driven.rs`: a future of the store's own, which its caller drives.
 // - `puts.rs`: writes on their way to the database.
 // - `endings.rs`: ends of runs on their way.
 // - `errors.rs`: what an error of the database means for whoever asked.
@@ -20,6 +21,7 @@
 // - `memory_backend/`: a database in memory that fails on command, for tests.
 
 mod backend;
+mod driven;
 mod endings;
 mod errors;
 mod judge;

@@ -10,14 +10,15 @@
 //!    earlier copy of the write.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::backend::{Answer, Backend, BackendError, Expect, Row, Write};
@@ -28,9 +29,9 @@ const TOGETHER: usize = 64;
 const TOGETHER_BYTES: usize = 1024 * 1024;
 
 /// The way for writes to the database.
-#[derive(Debug, Clone)]
-pub(super) struct Puts {
-    queue: mpsc::UnboundedSender<Put>,
+#[derive(Debug)]
+pub(super) struct Puts<B> {
+    sender: Arc<Sender<B>>,
     /// How many writes have no answer yet.
     waiting: Arc<AtomicUsize>,
 }
@@ -108,13 +109,12 @@ impl Put {
     }
 }
 
-impl Puts {
-    /// Starts the tasks that send writes, at most `at_once` calls at a time.
-    pub(super) fn start<B: Backend>(backend: Arc<B>, reach: Arc<Reach>, at_once: usize, runtime: &Handle) -> Self {
-        let (queue, queued) = mpsc::unbounded_channel();
-        let sender = Sender { backend, reach, again: queue.downgrade() };
-        runtime.spawn(Arc::new(sender).run(queued, at_once));
-        Self { queue, waiting: Arc::default() }
+impl<B: Backend> Puts<B> {
+    /// A way whose tasks are in `runtime`: at most `at_once`, each with one call at a time.
+    pub(super) fn new(backend: Arc<B>, reach: Arc<Reach>, at_once: usize, runtime: &Handle) -> Self {
+        let (queue, runtime) = (Mutex::default(), runtime.clone());
+        let sender = Arc::new(Sender { backend, reach, at_once, runtime, queue });
+        Self { sender, waiting: Arc::default() }
     }
 
     /// Whether so many writes have no answer yet that no new ones should come.
@@ -127,12 +127,12 @@ impl Puts {
         &self,
         write: Write,
         deadline: Option<Instant>,
-    ) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<> {
+    ) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<B> {
         self.send(write, deadline, false)
     }
 
     /// Sends a write that may not be given up: it is sent again even where nothing of it was done.
-    pub(super) fn insist(&self, write: Write) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<> {
+    pub(super) fn insist(&self, write: Write) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<B> {
         self.send(write, None, true)
     }
 
@@ -141,7 +141,7 @@ impl Puts {
         write: Write,
         deadline: Option<Instant>,
         may_be_done: bool,
-    ) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<> {
+    ) -> impl Future<Output = Result<Stands, NotPut>> + Send + use<B> {
         let (reply, stands) = oneshot::channel();
         let pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(20))
@@ -152,13 +152,8 @@ impl Puts {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Arc::clone(&self.waiting));
         let put = Put { write, deadline, reply, may_be_done, busy: 0, pauses, _waiting: waiting };
-        let sent = self.queue.send(put);
-        async move {
-            match sent {
-                Ok(()) => stands.await.unwrap_or(Err(NotPut::Gone)),
-                Err(_) => Err(NotPut::Gone),
-            }
-        }
+        Arc::clone(&self.sender).leave(put);
+        async move { stands.await.unwrap_or(Err(NotPut::Gone)) }
     }
 }
 
@@ -166,33 +161,85 @@ impl Puts {
 struct Sender<B> {
     backend: Arc<B>,
     reach: Arc<Reach>,
-    /// Where writes go that are sent again. It does not keep the queue open.
-    again: mpsc::WeakUnboundedSender<Put>,
+    at_once: usize,
+    runtime: Handle,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    puts: VecDeque<Put>,
+    /// How many tasks send them. There are none when the queue is empty.
+    tasks: usize,
+}
+
+/// One of the tasks that send.
+#[derive(Debug)]
+struct Turn<B> {
+    sender: Arc<Sender<B>>,
+    is_over: bool,
+}
+
+impl<B> Turn<B> {
+    /// Takes what goes together now. The turn is over if nothing is queued.
+    fn next(&mut self) -> Option<Vec<Put>> {
+        let mut queue = self.sender.queue();
+        let batch = together(&mut queue.puts);
+        if batch.is_empty() {
+            queue.tasks -= 1;
+            self.is_over = true;
+            return None;
+        }
+        Some(batch)
+    }
+}
+
+impl<B> Drop for Turn<B> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        // The runtime is gone, or the task has panicked.
+        let gone = {
+            let mut queue = self.sender.queue();
+            queue.tasks -= 1;
+            if queue.tasks == 0 { std::mem::take(&mut queue.puts) } else { VecDeque::new() }
+        };
+        // Whoever waits for one of them is told so.
+        drop(gone);
+    }
+}
+
+impl<B> Sender<B> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<B: Backend> Sender<B> {
-    async fn run(self: Arc<Self>, mut queued: mpsc::UnboundedReceiver<Put>, at_once: usize) {
-        let calls = Arc::new(Semaphore::new(at_once));
-        let mut waiting = VecDeque::new();
-        loop {
-            if waiting.is_empty() {
-                let Some(put) = queued.recv().await else { return };
-                waiting.push_back(put);
-            }
-            let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
-            while let Ok(put) = queued.try_recv() {
-                waiting.push_back(put);
-            }
-            let batch = together(&mut waiting);
-            let sender = Arc::clone(&self);
-            tokio::spawn(async move {
-                sender.send(batch).await;
-                drop(call);
-            });
+    /// Leaves a write to the tasks that send, or starts one.
+    fn leave(self: Arc<Self>, put: Put) {
+        let has_enough = {
+            let mut queue = self.queue();
+            queue.puts.push_back(put);
+            let has_enough = queue.tasks >= self.at_once;
+            queue.tasks += usize::from(!has_enough);
+            has_enough
+        };
+        if has_enough {
+            return;
         }
+        let mut turn = Turn { sender: Arc::clone(&self), is_over: false };
+        self.runtime.spawn(async move {
+            // Those who are ready now send theirs together with the first one.
+            yield_now().await;
+            while let Some(batch) = turn.next() {
+                turn.sender.send(batch).await;
+            }
+        });
     }
 
-    async fn send(&self, mut batch: Vec<Put>) {
+    async fn send(self: &Arc<Self>, mut batch: Vec<Put>) {
         let now = Instant::now();
         for late in batch.extract_if(.., |put| put.deadline.is_some_and(|end| end <= now)) {
             let why = if late.may_be_done { NotPut::InDoubt } else { NotPut::Late };
@@ -247,7 +294,7 @@ impl<B: Backend> Sender<B> {
         answer
     }
 
-    fn failed(&self, mut put: Put, error: &Arc<BackendError>) {
+    fn failed(self: &Arc<Self>, mut put: Put, error: &Arc<BackendError>) {
         match **error {
             BackendError::Never(_) => drop(put.reply.send(Err(NotPut::Never(Arc::clone(error))))),
             BackendError::Nothing(_) if !put.may_be_done => {
@@ -265,12 +312,13 @@ impl<B: Backend> Sender<B> {
     }
 
     /// Sends a write again, after a pause.
-    fn again(&self, mut put: Put) {
-        let (pause, again) = (put.pauses.next().unwrap_or_default(), self.again.clone());
+    fn again(self: &Arc<Self>, mut put: Put) {
+        let (pause, sender) = (put.pauses.next().unwrap_or_default(), Arc::downgrade(self));
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            if let Some(queue) = again.upgrade() {
-                let _ = queue.send(put);
+            // Not if the store is gone.
+            if let Some(sender) = sender.upgrade() {
+                sender.leave(put);
             }
         });
     }

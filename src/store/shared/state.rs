@@ -33,9 +33,9 @@ pub(super) struct Shelf<B> {
     pub(super) backend: Arc<B>,
     pub(super) slots: Arc<Slots>,
     pub(super) reach: Arc<Reach>,
-    pub(super) puts: Puts,
+    pub(super) puts: Puts<B>,
     /// A way of its own for what keeps this process alive, so that no queue is before it.
-    pub(super) urgent: Puts,
+    pub(super) urgent: Puts<B>,
     /// The rows that name a session of this process: its runs, and what it asks about.
     pub(super) held: DashMap<RecordId, Row, RandomState>,
     /// Completed records, which do not change before they expire.
@@ -50,7 +50,7 @@ pub(super) struct Shelf<B> {
 }
 
 impl<B: Backend> Shelf<B> {
-    pub(super) fn new(backend: Arc<B>, reach: Arc<Reach>, puts: Puts, urgent: Puts, cache_bytes: u64) -> Self {
+    pub(super) fn new(backend: Arc<B>, reach: Arc<Reach>, puts: Puts<B>, urgent: Puts<B>, cache_bytes: u64) -> Self {
         Self {
             backend,
             slots: Arc::default(),

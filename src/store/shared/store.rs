@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Either};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Either, ready};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backend::{Backend, Guarantee};
+use super::driven::Driven;
 use super::errors::away;
 use super::listing::Disputed;
 use super::puts::Puts;
@@ -127,7 +128,7 @@ impl SharedBuilder {
         }
         let (runtime, backend) = (Handle::current(), Arc::new(backend));
         let reach = Arc::new(Reach::new(Session::new(lease), call_timeout));
-        let way = |calls| Puts::start(Arc::clone(&backend), Arc::clone(&reach), calls, &runtime);
+        let way = |calls| Puts::new(Arc::clone(&backend), Arc::clone(&reach), calls, &runtime);
         let (puts, urgent) = (way(calls.max(1)), way(1));
         let shelf = Arc::new(Shelf::new(backend, reach, puts, urgent, outcome_cache_bytes));
         let end = Instant::now() + open_within;
@@ -253,28 +254,30 @@ impl<B: Backend> Records for Shared<B> {
             // Runs that go on may say how they ended after the store was closed, too.
             Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. } => {
                 let (awaited, duty) = shelf.endings.begin(id, &transition);
-                if let Some(duty) = duty {
-                    self.runtime.spawn(async move {
+                let told = duty.map(|duty| {
+                    let step = async move {
                         let applied = shelf.step(id, transition).await;
                         shelf.endings.finish(id, &duty, applied);
-                    });
-                }
-                Ok(Either::Left(awaited.wait()))
+                    };
+                    Driven::new(&self.runtime, step, |()| ready(()).boxed())
+                });
+                Ok(Either::Left(awaited.wait(told)))
             }
             _ => self.admit(&transition).map(|()| {
-                let (reply, applied) = oneshot::channel();
                 let taken_back = taken_back(&transition);
-                self.runtime.spawn(async move {
-                    // Nobody waits any more: what was granted is given back.
-                    if let Err(Ok(Applied { reply: Reply::Taken, record: Some(record) })) =
-                        reply.send(shelf.step(id, transition).await)
-                        && let Some(taken_back) = taken_back
-                    {
-                        shelf.give_back(id, taken_back(record.fence)).await;
+                let step = {
+                    let shelf = Arc::clone(&shelf);
+                    async move { shelf.step(id, transition).await }
+                };
+                // Nobody waits any more: what was granted is given back.
+                let unwanted = move |applied| match (applied, taken_back) {
+                    (Ok(Applied { reply: Reply::Taken, record: Some(record) }), Some(taken_back)) => {
+                        async move { shelf.give_back(id, taken_back(record.fence)).await }.boxed()
                     }
-                });
-                let gone = |_| Err(StoreError::uncertain("the store's runtime is gone"));
-                Either::Right(async move { applied.await.unwrap_or_else(gone) })
+                    _ => ready(()).boxed(),
+                };
+                let step = Driven::new(&self.runtime, step, unwanted);
+                Either::Right(async move { step.await? })
             }),
         };
         async move { step?.await }
