@@ -66,8 +66,7 @@ impl Backend for PostgresBackend {
         let (columns, system) = if let [write] = writes {
             let parameters = Parameters::of(write)?;
             let connection = self.pool.take_to_put().await?;
-            let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put_one);
-            let asked = queries.put_one.ask(&connection.client, prepared, &parameters.alone(&namespace)).await;
+            let asked = queries.put_alone(&connection, &parameters.alone(&namespace), write.expect).await;
             let system = connection.system;
             (connection.done(asked)?, system)
         } else {

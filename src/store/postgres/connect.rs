@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::future::{join3, try_join3};
+use futures_util::future::{join3, try_join5};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -62,6 +62,8 @@ pub(super) struct Connection {
 pub(super) struct Prepared {
     pub(super) put: Statement,
     pub(super) put_one: Statement,
+    pub(super) insert: Statement,
+    pub(super) update: Statement,
     pub(super) get: Statement,
 }
 
@@ -182,9 +184,16 @@ impl Connector {
         if self.pooler {
             return Ok(None);
         }
-        let Queries { put, put_one, get, .. } = &self.queries;
-        let (put, put_one, get) = try_join3(put.prepare(client), put_one.prepare(client), get.prepare(client)).await?;
-        Ok(Some(Prepared { put, put_one, get }))
+        let Queries { put, put_one, insert, update, get, .. } = &self.queries;
+        let (put, put_one, insert, update, get) = try_join5(
+            put.prepare(client),
+            put_one.prepare(client),
+            insert.prepare(client),
+            update.prepare(client),
+            get.prepare(client),
+        )
+        .await?;
+        Ok(Some(Prepared { put, put_one, insert, update, get }))
     }
 
     /// The configuration, with the settings that hold for the connection: whatever the role has.

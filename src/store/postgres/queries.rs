@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row, Statement};
 
+use super::connect::Connection;
 use super::schema::Schema;
+use crate::store::shared::Expect;
 
 /// The columns of every row that is read, and what they are joined from.
 const COLUMNS: &str =
@@ -31,6 +33,8 @@ pub(super) struct Query {
 pub(super) struct Queries {
     pub(super) put: Query,
     pub(super) put_one: Query,
+    pub(super) insert: Query,
+    pub(super) update: Query,
     pub(super) get: Query,
     pub(super) list: Query,
     pub(super) delete_expired: Query,
@@ -44,7 +48,9 @@ type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
 impl Query {
     fn new(schema: &Schema, sql: &str, types: &[Type]) -> Self {
-        Self { sql: schema.sql(&sql.replace("COLUMNS", COLUMNS).replace("SESSION", SESSION)), types: types.to_vec() }
+        let parts = [("COLUMNS", COLUMNS), ("SESSION", SESSION), ("MICROS", MICROS), ("IS_DURABLE", IS_DURABLE)];
+        let sql = parts.iter().fold(sql.to_owned(), |sql, (name, part)| sql.replace(name, part));
+        Self { sql: schema.sql(&sql), types: types.to_vec() }
     }
 
     pub(super) async fn prepare(&self, client: &Client) -> Result<Statement, Error> {
@@ -67,6 +73,61 @@ impl Query {
         }
     }
 }
+
+// One write by a plain statement, which takes a third of the time of `put_one_1` on the server: a claim of an absent row,
+// and a change of the row with a token. Without an answer, that function says how the row stands: it was written while
+// the statement ran, is locked, has expired, or has the write's own token already; or the connection's commits are
+// answered before they are durable. The parameters are the function's.
+
+/// Answers with the row that it has made, or with the one that stands there.
+const INSERT: &str = "
+    WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now),
+    o AS MATERIALIZED (SELECT r.* FROM idempotency.record r WHERE r.namespace = $1 AND r.id = $2),
+    i AS (
+        INSERT INTO idempotency.record AS r
+            (namespace, id, token, fence, kind, session, until, began, since, expires, state)
+        SELECT $1, $2, $4, coalesce($5, greatest(MICROS, coalesce($6, 0::bigint) + 1::bigint)), $7, $8,
+            c.now + $9::float8 * interval '1 ms', c.now, c.now, c.now + $12::float8 * interval '1 ms', $13
+        FROM c
+        WHERE NOT EXISTS (SELECT FROM o) AND IS_DURABLE
+        ON CONFLICT (namespace, id) DO NOTHING
+        RETURNING r.*)
+    SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
+    FROM c
+    CROSS JOIN (SELECT * FROM i UNION ALL SELECT * FROM o WHERE o.token <> $4) r
+    SESSION
+    WHERE (r.expires > c.now) IS TRUE";
+
+/// Answers with the row if it has changed it.
+const UPDATE: &str = "
+    UPDATE idempotency.record r SET
+        token = $4,
+        fence = CASE WHEN $5 IS NOT NULL THEN $5
+                     WHEN $6 IS NULL THEN r.fence
+                     ELSE greatest(MICROS, greatest(r.fence, $6) + 1::bigint) END,
+        kind = $7,
+        session = $8,
+        until = c.now + $9::float8 * interval '1 ms',
+        began = CASE WHEN $10 THEN c.now ELSE r.began END,
+        since = CASE WHEN $11 THEN c.now ELSE r.since END,
+        expires = coalesce(c.now + $12::float8 * interval '1 ms', r.expires),
+        state = $13
+    FROM (
+        SELECT r.namespace, r.id, date_trunc('milliseconds', clock_timestamp()) AS now
+        FROM idempotency.record r
+        WHERE r.namespace = $1 AND r.id = $2 AND r.token = $3 AND (r.expires > clock_timestamp()) IS TRUE AND IS_DURABLE
+        FOR NO KEY UPDATE SKIP LOCKED) c
+    WHERE r.namespace = c.namespace AND r.id = c.id
+    RETURNING c.now, pg_postmaster_start_time(), r.id, r.token, r.fence, r.kind, r.session,
+        (SELECT s.until FROM idempotency.record s
+            WHERE s.namespace = $1 AND s.id = r.session AND s.kind = 6 AND (s.expires > c.now) IS TRUE),
+        r.until, r.began, r.since, r.expires, r.state, pg_last_wal_replay_lsn()";
+
+/// A fence by the clock. (`extract` has another type in PostgreSQL 13.)
+const MICROS: &str = "(extract(epoch FROM clock_timestamp())::float8 * 1000000::float8)::bigint";
+
+/// Whether a commit is answered when it is durable.
+const IS_DURABLE: &str = "current_setting('synchronous_commit') NOT IN ('off', 'local')";
 
 // As in `schema.sql`, ids come out of a materialized list, and `IS TRUE` keeps other indexes than the primary key's
 // out. Operators and functions take exactly the types that they are given, or are named with their schema: so nothing
@@ -147,6 +208,8 @@ impl Queries {
                 &format!("SELECT w.*, pg_last_wal_replay_lsn() FROM idempotency.put_one_1({all}) w"),
                 &put_one,
             ),
+            insert: Query::new(schema, INSERT, &put_one),
+            update: Query::new(schema, UPDATE, &put_one),
             get: Query::new(schema, GET, &[Type::TEXT, Type::BYTEA_ARRAY]),
             list: Query::new(schema, LIST, &[Type::TEXT, Type::TIMESTAMPTZ, Type::BYTEA, Type::INT8]),
             delete_expired: Query::new(
@@ -162,5 +225,23 @@ impl Queries {
             ),
             complete_in: schema.sql("SELECT idempotency.complete_in_1($1)").into(),
         }
+    }
+
+    /// Sends one write: by a plain statement first, where statements are prepared.
+    pub(super) async fn put_alone(
+        &self,
+        connection: &Connection,
+        parameters: &Parameters<'_>,
+        expect: Expect,
+    ) -> Result<Vec<Row>, Error> {
+        let Connection { client, prepared, .. } = connection;
+        if let Some(prepared) = prepared {
+            let plain = if expect == Expect::Absent { &prepared.insert } else { &prepared.update };
+            let rows = client.query(plain, parameters).await?;
+            if !rows.is_empty() {
+                return Ok(rows);
+            }
+        }
+        self.put_one.ask(client, prepared.as_ref().map(|prepared| &prepared.put_one), parameters).await
     }
 }
