@@ -1,18 +1,21 @@
 //! A database whose calls go wrong in ways that the one in memory has not.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::memory_backend::MemoryBackend;
+use tower_idempotency::internals::Records as _;
+use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{
-    Answer, Backend, BackendError, BoxStream, Guarantee, Row, Shared, SharedBuilder, Write,
+    Answer, Backend, BackendError, BoxStream, GRACE, Guarantee, Kind, Row, Shared, SharedBuilder, Write,
 };
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, RecordId};
 
-use crate::common::lab::Lab;
+use crate::common::lab::{Lab, id, post, settle};
 use crate::world::{LEASE, database};
 
 /// What happens to every call.
@@ -21,18 +24,23 @@ enum Tamper {
     Nothing,
     /// The process has too many calls under way.
     Crowds,
+    /// The backend has a bug.
+    Panics,
 }
 
 #[derive(Debug, Clone)]
 struct Tampered {
     database: MemoryBackend,
     tamper: Arc<Mutex<Tamper>>,
+    /// How many rows were asked for.
+    asked: Arc<AtomicUsize>,
 }
 
 impl Tampered {
     /// A process over such a database, once it trusts the leases of others.
     async fn process() -> (Self, Shared<Self>) {
-        let backend = Self { database: database(), tamper: Arc::new(Mutex::new(Tamper::Nothing)) };
+        let backend =
+            Self { database: database(), tamper: Arc::new(Mutex::new(Tamper::Nothing)), asked: Arc::default() };
         let store = SharedBuilder::default().open(backend.clone()).await.unwrap();
         tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
         (backend, store)
@@ -47,14 +55,20 @@ impl Tampered {
         match tamper {
             Tamper::Nothing => Ok(()),
             Tamper::Crowds => Err(BackendError::Crowded("the test said so".into())),
+            Tamper::Panics => std::panic::resume_unwind(Box::new("on purpose")),
         }
     }
 }
 
 impl Backend for Tampered {
-    async fn get(&self, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
-        self.tamper()?;
-        self.database.get(ids).await
+    // This one panics before it returns a future.
+    fn get(&self, ids: &[RecordId]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send {
+        let tampered = self.tamper();
+        self.asked.fetch_add(ids.len(), Ordering::Relaxed);
+        async move {
+            tampered?;
+            self.database.get(ids).await
+        }
     }
 
     async fn put(&self, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
@@ -73,7 +87,12 @@ impl Backend for Tampered {
     }
 
     fn changes(&self) -> BoxStream<'static, RecordId> {
-        self.database.changes()
+        let backend = self.clone();
+        let tampered = move |id| {
+            let _ = backend.tamper();
+            id
+        };
+        self.database.changes().map(tampered).boxed()
     }
 
     async fn guarantee(&self) -> Result<Guarantee, BackendError> {
@@ -99,4 +118,78 @@ async fn a_call_that_finds_no_connection_free_is_no_failure_of_the_database() {
     });
     assert!(answers.iter().all(|answer| answer.text().starts_with("effect")), "{answers:?}");
     assert_eq!(store.health(), Health::Good);
+}
+
+// Seeded faults: a panic ends the task that asked; a write whose call panicked is given up.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_panics_is_away_until_it_does_no_more() {
+    let (backend, store) = Tampered::process().await;
+    let layer = IdempotencyLayer::new(store.clone());
+    let (lab, gate) = Lab::gated(layer.clone());
+    let run = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    backend.set(Tamper::Panics);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the effect took place");
+    tokio::time::sleep(LEASE).await;
+    assert!(matches!(store.health(), Health::Away { .. }), "{:?}", store.health());
+    assert!(layer.interrupted(9).await.is_err());
+    assert_eq!(lab.post("new", "a").await.problem(), "store-unavailable");
+    backend.set(Tamper::Nothing);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(store.health(), Health::Good);
+    let kinds: Vec<_> = backend.database.database().rows("").iter().map(|row| row.kind).collect();
+    assert!(kinds.contains(&Kind::Completed), "the outcome is recorded: {kinds:?}");
+    assert!(layer.drain(LEASE).await.is_complete());
+    // The session is kept, and what has been past its expiry for long enough is swept.
+    tokio::time::sleep(Duration::from_secs(86_400) + GRACE + LEASE).await;
+    let rows = backend.database.database().rows("");
+    assert!(rows.iter().all(|row| row.kind == Kind::Session), "{rows:?}");
+    assert_eq!(rows.len(), 1);
+}
+
+// A seeded fault: the row is read for each of those who ask.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_many_ask_for_is_read_once() {
+    let (backend, store) = Tampered::process().await;
+    let held = backend.database.hold(Call::Get);
+    let look_ups = (0..100).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.load(id("k")).await })
+    });
+    let look_ups: Vec<_> = look_ups.collect();
+    settle().await;
+    held.release();
+    for look_up in look_ups {
+        assert_eq!(look_up.await.unwrap().unwrap(), None);
+    }
+    // Those who come while it is read may not have what was read before they came.
+    let asked = backend.asked.load(Ordering::Relaxed);
+    assert!(asked <= 3, "{asked}");
+}
+
+// A seeded fault: what nobody waits for any more is read all the same.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_any_more_is_not_read() {
+    let (backend, store) = Tampered::process().await;
+    let held = backend.database.hold(Call::Get);
+    let look_up = |key: &str| {
+        let (store, id) = (store.clone(), id(key));
+        tokio::spawn(async move { store.load(id).await })
+    };
+    let mut look_ups = Vec::new();
+    for key in ["k", "l"] {
+        look_ups.push(look_up(key));
+        settle().await;
+    }
+    let gone = look_up("m");
+    settle().await;
+    gone.abort();
+    settle().await;
+    held.release();
+    for look_up in look_ups {
+        look_up.await.unwrap().unwrap();
+    }
+    settle().await;
+    assert_eq!(backend.asked.load(Ordering::Relaxed), 2);
 }

@@ -1,5 +1,7 @@
 //! What operators have to see to: interrupted operations, and disputed outcomes.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::backend::{Answer, Backend, Kind, Row};
@@ -71,8 +73,8 @@ impl<B: Backend> Shelf<B> {
     /// A page of the rows that operators may have to see to. Moves the cursor to its end.
     async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<Answer<Vec<Row>>, StoreError> {
         let sent = Instant::now();
-        let answer = self.reach.call(self.backend.list(*cursor, limit)).await;
-        let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(away)?;
+        let answer = self.reach.call(|| self.backend.list(*cursor, limit)).await;
+        let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(|error| away(Arc::new(error)))?;
         self.reach.answered(answer.server, answer.now, sent, false, &answer.rows);
         if let Some(last) = answer.rows.last() {
             *cursor = Some((last.began, last.id));

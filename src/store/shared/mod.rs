@@ -12,7 +12,7 @@
 // - `rows.rs`: rows as records.
 // - `session.rs`: whether this process is alive, and whether others are.
 // - `news.rs`: who is told that a row has changed.
-// - `puts.rs`: writes on their way to the database.
+// - `puts.rs`, `gets.rs`: writes and reads on their way to the database.
 // - `endings.rs`: ends of runs on their way.
 // - `errors.rs`: what an error of the database means for whoever asked.
 // - `reach.rs`: whether the database can be reached.
@@ -22,6 +22,7 @@
 mod backend;
 mod endings;
 mod errors;
+mod gets;
 mod judge;
 mod listing;
 #[cfg(feature = "conformance")]

@@ -1,9 +1,7 @@
 //! What this process reads, and what it tells of it.
 
-use tokio::time::Instant;
-
-use super::backend::{Backend, Row, ServerId};
-use super::errors::away;
+use super::backend::{Backend, ServerId};
+use super::gets::Known;
 use super::rows::View;
 use super::state::Shelf;
 use crate::clock::Timestamp;
@@ -11,24 +9,10 @@ use crate::key::RecordId;
 use crate::record::Record;
 use crate::store::StoreError;
 
-/// What is known of a row, and at which time of the database.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) row: Option<Row>,
-    pub(super) now: Timestamp,
-    /// The server that has shown it; `None` if this process wrote it.
-    pub(super) server: Option<ServerId>,
-}
-
 impl<B: Backend> Shelf<B> {
     /// Reads the row of `id`.
     pub(super) async fn read(&self, id: RecordId) -> Result<Known, StoreError> {
-        let sent = Instant::now();
-        let answer = self.reach.call(self.backend.get(&[id])).await;
-        let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(away)?;
-        self.reach.answered(answer.server, answer.now, sent, false, answer.rows.iter().flatten());
-        let row = answer.rows.into_iter().next().flatten();
-        Ok(Known { row, now: answer.now, server: Some(answer.server) })
+        self.gets.get(id).await
     }
 
     /// The record of `id`, as this process sees it.

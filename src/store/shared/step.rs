@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::backend::{Backend, Expect, Kind, Row, Write};
 use super::errors::{late, not_put};
+use super::gets::Known;
 use super::puts::{NotPut, Stands};
-use super::read::Known;
 use super::state::Shelf;
 use super::write::{as_it_stands, release};
 use crate::key::RecordId;
