@@ -205,7 +205,8 @@ pub enum Expect {
 pub enum NewFence {
     /// Keeps the row's fence. For an absent row, this is the same as [`Above`](Self::Above) the fence 0.
     Keep,
-    /// Writes this fence.
+    /// Writes this fence, or keeps the row's, past its expiry or not, if that is greater: the fence of a row never
+    /// shrinks.
     Exactly(Fence),
     /// Writes a new fence: the greatest of microseconds since the Unix epoch by the database's clock, one more than the
     /// row's, past its expiry or not, and one more than this. Fences are kept to the digit up to 2⁶³ − 1, and counted
