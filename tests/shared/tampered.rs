@@ -42,7 +42,7 @@ impl Tampered {
         let backend =
             Self { database: database(), tamper: Arc::new(Mutex::new(Tamper::Nothing)), asked: Arc::default() };
         let store = SharedBuilder::default().open(backend.clone()).await.unwrap();
-        tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
+        tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
         (backend, store)
     }
 
