@@ -1,8 +1,8 @@
 //! What this process reads, and what it tells of it.
 
-use super::backend::{Backend, ServerId};
+use super::backend::{Backend, Row, ServerId};
 use super::gets::Known;
-use super::rows::View;
+use super::rows::{Held, View};
 use super::state::Shelf;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -21,9 +21,17 @@ impl<B: Backend> Shelf<B> {
             return Ok(Some(record));
         }
         let known = self.read(id).await?;
-        let held = known.row.as_ref().and_then(|row| self.view(known.now).of(row));
-        let record = held.map(|held| held.whole(id)).transpose()?;
+        let record = known.row.as_ref().and_then(|row| self.whole(row, known.now)).transpose()?;
         self.tell(id, known, record).await
+    }
+
+    /// The record of a row that was read at this time of the database, for whoever needs all of it.
+    pub(super) fn whole(&self, row: &Row, now: Timestamp) -> Option<Result<Record, StoreError>> {
+        let held = self.view(now).of(row)?;
+        if matches!(held, Held::Damaged(..)) {
+            self.damaged.note(row);
+        }
+        Some(held.whole(row.id))
     }
 
     /// What this process knows of `id` without asking: a completed record that has not expired.

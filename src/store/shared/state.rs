@@ -18,6 +18,7 @@ use super::backend::{Backend, BackendError, Guarantee, Row};
 use super::endings::Endings;
 use super::errors::not_put;
 use super::gets::Gets;
+use super::listing::Damaged;
 use super::news::News;
 use super::puts::{Puts, Stands};
 use super::reach::Reach;
@@ -53,6 +54,7 @@ pub(super) struct Shelf<B> {
     /// Where the changes of rows are told to those who listen.
     pub(super) news: News,
     pub(super) endings: Endings,
+    pub(super) damaged: Damaged,
     pub(super) is_closed: AtomicBool,
     pub(super) guarantee: std::sync::Mutex<Option<Guarantee>>,
     /// Held while the session is renewed. Whether it has ended.
@@ -76,6 +78,7 @@ impl<B: Backend> Shelf<B> {
             cache: Cache::new(cache_bytes),
             news: News::default(),
             endings: Endings::default(),
+            damaged: Damaged::default(),
             is_closed: AtomicBool::new(false),
             guarantee: std::sync::Mutex::default(),
             renewing: Mutex::new(false),

@@ -55,12 +55,11 @@ impl<B: Backend> Shelf<B> {
                 return Err(late());
             }
             *has_met |= known.row.is_some();
-            let seen = known.row.as_ref().and_then(|row| self.view(known.now).of(row));
             // What takes an operation, or asks about it, needs all of its record.
             let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
-            let record = match seen {
-                Some(held) if needs_all => Some(held.whole(id)?),
-                Some(held) => Some(held.columns(id)?),
+            let record = match &known.row {
+                Some(row) if needs_all => self.whole(row, known.now).transpose()?,
+                Some(row) => self.view(known.now).of(row).map(|held| held.columns(id)).transpose()?,
                 None => None,
             };
             let current = match &known.row {
