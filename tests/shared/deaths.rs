@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
+use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::memory_backend::MemoryDatabase;
 use tower_idempotency::store::shared::{Kind, SharedBuilder};
@@ -134,6 +135,19 @@ async fn where_one_process_does_not_know_another_may_ask_at_once() {
     let knowing = asking(third.clone(), Reconciled::Outcome(http::Response::new("found".to_owned())));
     assert_eq!(knowing.post("k", "a").await.text(), "found");
     assert_eq!(ignorant.post("k", "a").await.text(), "found");
+}
+
+// A seeded fault: a question for which nobody waits stays open until its bound.
+#[tokio::test(start_paused = true)]
+async fn a_question_that_nobody_asks_any_more_keeps_no_other_from_asking() {
+    let cut = cut(OnInterrupted::Refuse).await;
+    let third = process(&cut.here.beside()).await;
+    let fence = IdempotencyLayer::new(third.clone()).interrupted(9).await.unwrap()[0].fence;
+    drop(cut.other.apply(id("k"), Transition::Inquire { fence, bound: LEASE * 99 }));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let knows = Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) });
+    let layer = IdempotencyLayer::new(third).on_in_flight(OnInFlight::Reject).reconcile_with(knows);
+    assert_eq!(Lab::counting(layer).post("k", "a").await.text(), "found");
 }
 
 // A seeded fault, as above.

@@ -114,12 +114,14 @@ async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     here.database().replication(Replication::Behind);
-    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    let layer = IdempotencyLayer::new(one);
+    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     here.database().fail_over();
     here.database().replication(Replication::InStep);
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert_eq!(layer.counts().lost, 1);
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }

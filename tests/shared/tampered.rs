@@ -13,10 +13,10 @@ use tower_idempotency::store::shared::{
     Answer, Backend, BackendError, BoxStream, GRACE, Guarantee, Kind, Row, Shared, SharedBuilder, Write,
 };
 use tower_idempotency::store::{Health, Store as _};
-use tower_idempotency::{IdempotencyLayer, RecordId};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 
-use crate::common::lab::{Lab, id, post, settle};
-use crate::world::{LEASE, database};
+use crate::common::lab::{Gate, Lab, id, post, settle};
+use crate::world::{Effects, LEASE, database, process};
 
 /// What happens to every call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ enum Tamper {
     Crowds,
     /// The backend has a bug.
     Panics,
+    /// The database takes no large rows.
+    TakesNoLargeRows,
 }
 
 #[derive(Debug, Clone)]
@@ -53,7 +55,7 @@ impl Tampered {
     fn tamper(&self) -> Result<(), BackendError> {
         let tamper = *self.tamper.lock().unwrap();
         match tamper {
-            Tamper::Nothing => Ok(()),
+            Tamper::Nothing | Tamper::TakesNoLargeRows => Ok(()),
             Tamper::Crowds => Err(BackendError::Crowded("the test said so".into())),
             Tamper::Panics => std::panic::resume_unwind(Box::new("on purpose")),
         }
@@ -73,6 +75,10 @@ impl Backend for Tampered {
 
     async fn put(&self, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         self.tamper()?;
+        let is_large = |write: &Write| write.state.len() > 1_024;
+        if *self.tamper.lock().unwrap() == Tamper::TakesNoLargeRows && writes.iter().any(is_large) {
+            return Err(BackendError::Never("it is too large".into()));
+        }
         self.database.put(writes).await
     }
 
@@ -148,7 +154,7 @@ async fn a_backend_that_panics_is_away_until_it_does_no_more() {
     assert_eq!(rows.len(), 1);
 }
 
-// A seeded fault: the row is read for each of those who ask.
+// A seeded fault: rows are read one by one.
 #[tokio::test(start_paused = true)]
 async fn a_row_that_many_ask_for_is_read_once() {
     let (backend, store) = Tampered::process().await;
@@ -192,4 +198,54 @@ async fn what_nobody_waits_for_any_more_is_not_read() {
     }
     settle().await;
     assert_eq!(backend.asked.load(Ordering::Relaxed), 2);
+}
+
+/// A server whose handlers answer with more than the database takes, once the gate lets them.
+fn large(store: &Shared<Tampered>, gate: &Gate) -> (IdempotencyLayer<Shared<Tampered>>, Lab) {
+    let (layer, gate) = (IdempotencyLayer::new(store.clone()), gate.clone());
+    let lab = Lab::new(layer.clone(), move |_| {
+        let gate = gate.clone();
+        async move {
+            gate.pass().await;
+            "x".repeat(2_000)
+        }
+    });
+    (layer, lab)
+}
+
+// A seeded fault: the run counts as interrupted.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_is_too_large_for_the_database_is_consumed() {
+    let (backend, store) = Tampered::process().await;
+    backend.set(Tamper::TakesNoLargeRows);
+    let gate = Gate::default();
+    gate.open();
+    let (layer, lab) = large(&store, &gate);
+    assert_eq!(lab.post("k", "a").await.text().len(), 2_000, "the client gets it all the same");
+    let retry = lab.post("k", "a").await;
+    assert_eq!(retry.problem(), "not-replayable");
+    assert!(retry.text().contains("was answered, and that answer was too large"), "{}", retry.text());
+    let counts = layer.counts();
+    assert_eq!((counts.consumed, counts.unrecorded, counts.runs), (1, 0, 1));
+}
+
+// A seeded fault: such an outcome is not kept.
+#[tokio::test(start_paused = true)]
+async fn a_disputed_outcome_that_is_too_large_for_the_database_is_listed() {
+    let (backend, store) = Tampered::process().await;
+    let other = process(&backend.database.beside()).await;
+    let gate = Gate::default();
+    let (layer, lab) = large(&store, &gate);
+    let run = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    backend.database.cut();
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(Effects::default().server(&other, OnInterrupted::Rerun).post("k", "a").await.text(), "effect 1");
+    backend.database.mend();
+    backend.set(Tamper::TakesNoLargeRows);
+    gate.open();
+    assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
+    let disputed = other.disputed(9).await.unwrap();
+    assert_eq!(disputed.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
+    assert_eq!(layer.counts().disputed, 1);
 }

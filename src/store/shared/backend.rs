@@ -256,7 +256,9 @@ pub enum BackendError {
     /// Nothing was done, nor will be: too many calls of this process are under way. The database may be well.
     #[error("too many calls are under way: {0}")]
     Crowded(#[source] Source),
-    /// Nothing was done, nor will be, however often it is tried: the database does not take such a row.
+    /// Nothing was done, nor will be, however often it is tried: the database does not take such a row, as its state is
+    /// too large for example. An outcome that is refused in this way is recorded as [`Consumed`](Kind::Consumed), which
+    /// takes less than a hundred bytes and may not be refused.
     #[error("the database does not take the row: {0}")]
     Never(#[source] Source),
     /// It may have been done, or may still be: the answer was lost, or did not come in time.
