@@ -126,7 +126,8 @@ pub struct Row {
     /// Until when `session` has its lease, read in the same step: the [`until`](Self::until) of that row. `None` if
     /// `session` is `None`, or if its row is absent or of another kind than [`Session`](Kind::Session).
     pub lease: Option<Timestamp>,
-    /// Until when a run may take, or until when a session has its lease.
+    /// Until when a run may take, or until when a session has its lease. Of a record that is kept for less than
+    /// [`GRACE`], and to which nobody sees, this is when it expires.
     pub until: Option<Timestamp>,
     /// When the operation began.
     pub began: Timestamp,

@@ -11,6 +11,7 @@ use super::backend::{Backend, Expect, Kind, Row, Write};
 use super::errors::{late, not_put};
 use super::gets::Known;
 use super::puts::{NotPut, Stands};
+use super::rows::expiry;
 use super::state::Shelf;
 use super::write::{as_it_stands, release};
 use crate::key::RecordId;
@@ -206,7 +207,7 @@ impl<B: Backend> Shelf<B> {
         } else {
             self.held.remove(&id);
         }
-        let expires = if matches!(state, State::Running { .. }) { None } else { Some(row.expires) };
+        let expires = if matches!(state, State::Running { .. }) { None } else { Some(expiry(row)) };
         let Row { fence, began, since, .. } = *row;
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
         if record.state.is_done() {
