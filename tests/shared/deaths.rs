@@ -152,6 +152,22 @@ async fn a_question_that_nobody_asks_any_more_keeps_no_other_from_asking() {
 
 // A seeded fault, as above.
 #[tokio::test(start_paused = true)]
+async fn a_question_whose_asker_is_dropped_keeps_no_other_from_asking() {
+    let cut = cut(OnInterrupted::Refuse).await;
+    let third = process(&cut.here.beside()).await;
+    let asking = |store| IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
+    let waits = Reconciler::new(|_| std::future::pending::<Reconciled<http::Response<String>>>()).timeout(LEASE * 9);
+    let dropped = asking(cut.other.clone()).reconcile_with(waits).wrap_run(|run| async move {
+        let _ = tokio::time::timeout(Duration::from_secs(1), run).await;
+    });
+    assert!(!Lab::counting(dropped).post("k", "a").await.status.is_success());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let knows = Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) });
+    assert_eq!(Lab::counting(asking(third).reconcile_with(knows)).post("k", "a").await.text(), "found");
+}
+
+// A seeded fault, as above.
+#[tokio::test(start_paused = true)]
 async fn what_is_to_run_again_runs_again_elsewhere_at_once() {
     let cut = cut(OnInterrupted::Refuse).await;
     let third = process(&cut.here.beside()).await;
