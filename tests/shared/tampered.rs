@@ -26,6 +26,8 @@ enum Tamper {
     Crowds,
     /// The backend has a bug.
     Panics,
+    /// The next put is done, and panics then.
+    PanicsAfterAPut,
     /// The database takes no large rows.
     TakesNoLargeRows,
 }
@@ -55,7 +57,7 @@ impl Tampered {
     fn tamper(&self) -> Result<(), BackendError> {
         let tamper = *self.tamper.lock().unwrap();
         match tamper {
-            Tamper::Nothing | Tamper::TakesNoLargeRows => Ok(()),
+            Tamper::Nothing | Tamper::PanicsAfterAPut | Tamper::TakesNoLargeRows => Ok(()),
             Tamper::Crowds => Err(BackendError::Crowded("the test said so".into())),
             Tamper::Panics => std::panic::resume_unwind(Box::new("on purpose")),
         }
@@ -79,7 +81,12 @@ impl Backend for Tampered {
         if *self.tamper.lock().unwrap() == Tamper::TakesNoLargeRows && writes.iter().any(is_large) {
             return Err(BackendError::Never("it is too large".into()));
         }
-        self.database.put(writes).await
+        let answer = self.database.put(writes).await;
+        if *self.tamper.lock().unwrap() == Tamper::PanicsAfterAPut {
+            self.set(Tamper::Nothing);
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        answer
     }
 
     async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
@@ -126,7 +133,7 @@ async fn a_call_that_finds_no_connection_free_is_no_failure_of_the_database() {
     assert_eq!(store.health(), Health::Good);
 }
 
-// Seeded faults: a panic ends the task that asked; a write whose call panicked is given up.
+// A seeded fault: a panic ends the task that asked.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_panics_is_away_until_it_does_no_more() {
     let (backend, store) = Tampered::process().await;
@@ -152,6 +159,40 @@ async fn a_backend_that_panics_is_away_until_it_does_no_more() {
     let rows = backend.database.database().rows("");
     assert!(rows.iter().all(|row| row.kind == Kind::Session), "{rows:?}");
     assert_eq!(rows.len(), 1);
+}
+
+// A seeded fault: a write whose call panicked is taken for not done.
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_call_panicked_is_sent_again() {
+    let (backend, store) = Tampered::process().await;
+    let lab = Lab::counting(IdempotencyLayer::new(store));
+    backend.set(Tamper::PanicsAfterAPut);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    let written = backend.database.database().written();
+    let kinds: Vec<_> = written.iter().filter(|write| write.id == id("k")).map(|write| write.kind).collect();
+    assert_eq!(kinds, [Kind::Running, Kind::Running, Kind::Completed]);
+}
+
+// A seeded fault: a task of the store that has panicked is over.
+#[tokio::test(start_paused = true)]
+async fn a_store_listens_again_after_a_panic() {
+    let (backend, store) = Tampered::process().await;
+    let other = process(&backend.database.beside()).await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    backend.set(Tamper::Panics);
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    settle().await;
+    backend.set(Tamper::Nothing);
+    tokio::time::sleep(LEASE).await;
+    let run = effects.behind(IdempotencyLayer::new(other), &gate).spawn(post("new", "a"));
+    gate.arrival().await;
+    let duplicate = Lab::counting(IdempotencyLayer::new(store)).spawn(post("new", "a"));
+    settle().await;
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 2");
+    settle().await;
+    assert!(duplicate.is_finished(), "it was told at once");
+    assert_eq!(duplicate.await.unwrap().text(), "effect 2");
 }
 
 // A seeded fault: rows are read one by one.
@@ -229,7 +270,6 @@ async fn an_outcome_that_is_too_large_for_the_database_is_consumed() {
     assert_eq!((counts.consumed, counts.unrecorded, counts.runs), (1, 0, 1));
 }
 
-// A seeded fault: such an outcome is not kept.
 #[tokio::test(start_paused = true)]
 async fn a_disputed_outcome_that_is_too_large_for_the_database_is_listed() {
     let (backend, store) = Tampered::process().await;
