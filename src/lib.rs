@@ -25,6 +25,7 @@ pub mod key;
 pub mod laboratory;
 #[cfg(not(idempotency_laboratory))]
 mod laboratory;
+mod panics;
 #[cfg(feature = "server")]
 pub mod problem;
 mod record;

@@ -61,6 +61,5 @@ pub use operations::{Counts, Drained, Resolved};
 pub(crate) use policy::Policy;
 pub use policy::{OnInFlight, OnInterrupted};
 pub use reconcile::Reconciliation;
-pub(crate) use reconciler::panic_message;
 pub use reconciler::{Reconciled, Reconciler};
 pub(crate) use verdict::Verdict;

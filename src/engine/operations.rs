@@ -45,6 +45,13 @@ pub struct Counts {
     /// Outcomes that came after another process had taken the operation over, or somebody had settled it. They are kept
     /// in the shared store for 30 days, and count for nothing.
     pub disputed: u64,
+    /// Outcomes that a shared store's database refuses for good, because they are too large for example. Their
+    /// operations are done, and retries are told `not-replayable`.
+    pub consumed: u64,
+    /// Records that were written anew in a shared store because a failover had lost them, or because they had expired:
+    /// when a run ended that had claimed its operation, or because this process still knew the outcome. Until then, a
+    /// retry could have run.
+    pub lost: u64,
     /// Runs that are under way now.
     pub live: u64,
     // Refusals, by their kind.
@@ -113,6 +120,8 @@ impl<St: Store> Engine<St> {
             corrupt: read(&tally.corrupt),
             reconciled: read(&tally.reconciled),
             disputed: read(&tally.disputed),
+            consumed: read(&tally.consumed),
+            lost: read(&tally.lost),
             live: slots.live() as u64,
             refused: tally.refused.each_ref().map(read),
         }

@@ -66,7 +66,9 @@ impl<St: Store> Engine<St> {
         let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
         match taken.map_err(|error| End::Refused(self.refusal(presented, &error)))? {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
+                let asking = Asking { engine: self, id: record.id, fence, is_over: false };
                 let said = reconciler.ask(InterruptedRun { fence, ..*record }).await;
+                asking.over();
                 if matches!(said, Reconciled::Unknown) {
                     self.ask_no_more(record.id, fence).await;
                 }
@@ -80,9 +82,8 @@ impl<St: Store> Engine<St> {
     /// Lets other processes ask, whose application may know more. They would wait for the question's bound otherwise.
     async fn ask_no_more(&self, id: RecordId, fence: Fence) {
         if !self.store.is_exclusive() {
-            let over = Transition::Inquire { fence, bound: Duration::ZERO };
             // If the store does not answer, they wait.
-            let _ = timeout(STORE_TIMEOUT, self.store.apply(id, over)).await;
+            let _ = timeout(STORE_TIMEOUT, self.store.apply(id, no_more(fence))).await;
         }
     }
 
@@ -174,6 +175,35 @@ impl<St: Store> Engine<St> {
         slot.end(Ended::new(presented.fingerprint, end));
         reconciled
     }
+}
+
+/// Lets other processes ask if the asker is dropped before it was told anything.
+struct Asking<'a, St: Store> {
+    engine: &'a Engine<St>,
+    id: RecordId,
+    fence: Fence,
+    is_over: bool,
+}
+
+impl<St: Store> Asking<'_, St> {
+    fn over(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl<St: Store> Drop for Asking<'_, St> {
+    fn drop(&mut self) {
+        let store = &self.engine.store;
+        if !self.is_over && !store.is_exclusive() {
+            // The transition takes effect when it is called; nobody is left to wait for it.
+            drop(store.apply(self.id, no_more(self.fence)));
+        }
+    }
+}
+
+/// Ends the question with this fence. The operation stays interrupted.
+fn no_more(fence: Fence) -> Transition {
+    Transition::Inquire { fence, bound: Duration::ZERO }
 }
 
 impl<St: Store> Run<St> {

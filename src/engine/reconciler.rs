@@ -1,6 +1,5 @@
 //! The question to the application about an interrupted operation.
 
-use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -12,6 +11,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
+use crate::panics::panic_message;
 use crate::store::InterruptedRun;
 
 /// What the application knows about an interrupted operation.
@@ -133,10 +133,4 @@ impl<O> fmt::Debug for Reconciler<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reconciler").field("timeout", &self.timeout).finish_non_exhaustive()
     }
-}
-
-/// Returns the message of a panic, if it has one.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("it has no message")
 }

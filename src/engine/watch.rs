@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::engine::{Engine, Presented, STORE_TIMEOUT};
 use crate::fingerprint::Match;
@@ -37,7 +37,7 @@ impl<St: Store> Engine<St> {
     async fn look_for_end(self: Arc<Self>, watch: Watch, presented: Presented) {
         let pauses = ExponentialBuilder::default().with_min_delay(SHORTEST).with_max_delay(LONGEST).with_jitter();
         for pause in pauses.without_max_times().build() {
-            let _ = timeout(pause, self.store.changed(watch.id())).await;
+            let _ = timeout_at(watch.tick(pause), self.store.changed(watch.id())).await;
             if !watch.is_wanted() {
                 return;
             }

@@ -7,7 +7,7 @@ use std::any::Any;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Extensions, StatusCode};
 
-use crate::engine::panic_message;
+use crate::panics::panic_message;
 
 /// Marks an answer as given *before anything happened*: the key is freed, and a retry runs. Put it into the answer's
 /// extensions, or, in axum, into what the handler returns: `(StatusCode::SERVICE_UNAVAILABLE, Release, "busy")`. Alone

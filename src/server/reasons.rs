@@ -99,11 +99,12 @@ pub(super) fn in_flight() -> Rejection {
 }
 
 pub(super) fn not_replayable(status: u16) -> Rejection {
-    let detail = format!(
-        "The request with this key was answered with status {status}, and that answer was too large, too slow or a \
-         stream, so that it was not stored. It is not run again; a new key would run it again."
-    );
     let original_status = StatusCode::from_u16(status).ok();
+    let with = original_status.map(|status| format!(" with status {}", status.as_u16())).unwrap_or_default();
+    let detail = format!(
+        "The request with this key was answered{with}, and that answer was too large, too slow or a stream, so that it \
+         was not stored. It is not run again; a new key would run it again."
+    );
     Rejection { original_status, ..Rejection::new(RejectionKind::NotReplayable, detail) }
 }
 

@@ -7,6 +7,7 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use tokio::sync::{Notify, watch};
 
+use super::elsewhere::Ticks;
 use super::lease::Lease;
 use super::phase::Phase;
 use super::remembered::Remembered;
@@ -25,6 +26,7 @@ pub struct Slots {
     pub(crate) remembered: Remembered,
     // The runs of other processes for which duplicates wait here.
     pub(super) elsewhere: DashMap<RecordId, Place, RandomState>,
+    pub(super) ticks: Ticks,
     // Until when other processes take this one for alive.
     pub(crate) lease: Lease,
     pub(super) live: AtomicUsize,

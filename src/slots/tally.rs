@@ -25,6 +25,9 @@ pub(crate) struct Tally {
     pub(crate) corrupt: AtomicU64,
     pub(crate) reconciled: AtomicU64,
     pub(crate) disputed: AtomicU64,
+    pub(crate) consumed: AtomicU64,
+    pub(crate) lost: AtomicU64,
+    pub(crate) lost_lines: LogThrottle,
     // Refusals, by their kind as the server numbers them.
     pub(crate) refused: [AtomicU64; REFUSALS],
 }

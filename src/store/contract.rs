@@ -62,7 +62,9 @@ pub trait Store: Records {
 ///
 /// # Cancellation
 /// A transition takes effect when `apply` is *called*. The future only delivers the answer: dropping it, polled or not,
-/// undoes nothing. (A run that is dropped reports that from its destructor, where nothing can be awaited.)
+/// undoes nothing that ends a run or settles an operation. (A run that is dropped reports that from its destructor,
+/// where nothing can be awaited.) A claim or a question for which nobody waits any more may be given back: a shared
+/// store does that as soon as it is granted.
 ///
 /// # Clocks
 /// The store has its own clock. Callers pass durations, and never a point in time.

@@ -41,7 +41,8 @@ pub enum StoreError {
         source: Option<Source>,
     },
     /// The record of this id is damaged. Nothing was done. Restore the store from a backup, or wait until the record
-    /// would have expired: it is deleted then.
+    /// would have expired: it is deleted then. A shared store lists it among the interrupted operations from
+    /// now on, and it can be settled.
     #[error("the record {} is damaged: {reason}", id.short())]
     Corrupt {
         /// The id of the record.

@@ -1,8 +1,12 @@
 //! Processes that die, or stand still for longer than their lease.
 
+use std::time::Duration;
+
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
+use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::Store as _;
-use tower_idempotency::store::shared::Kind;
+use tower_idempotency::store::shared::memory_backend::MemoryDatabase;
+use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 
 use crate::common::lab::{Gate, Lab, id, post};
@@ -131,6 +135,35 @@ async fn where_one_process_does_not_know_another_may_ask_at_once() {
     let knowing = asking(third.clone(), Reconciled::Outcome(http::Response::new("found".to_owned())));
     assert_eq!(knowing.post("k", "a").await.text(), "found");
     assert_eq!(ignorant.post("k", "a").await.text(), "found");
+}
+
+// A seeded fault: a question for which nobody waits stays open until its bound.
+#[tokio::test(start_paused = true)]
+async fn a_question_that_nobody_asks_any_more_keeps_no_other_from_asking() {
+    let cut = cut(OnInterrupted::Refuse).await;
+    let third = process(&cut.here.beside()).await;
+    let fence = IdempotencyLayer::new(third.clone()).interrupted(9).await.unwrap()[0].fence;
+    drop(cut.other.apply(id("k"), Transition::Inquire { fence, bound: LEASE * 99 }));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let knows = Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) });
+    let layer = IdempotencyLayer::new(third).on_in_flight(OnInFlight::Reject).reconcile_with(knows);
+    assert_eq!(Lab::counting(layer).post("k", "a").await.text(), "found");
+}
+
+// A seeded fault, as above.
+#[tokio::test(start_paused = true)]
+async fn a_question_whose_asker_is_dropped_keeps_no_other_from_asking() {
+    let cut = cut(OnInterrupted::Refuse).await;
+    let third = process(&cut.here.beside()).await;
+    let asking = |store| IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
+    let waits = Reconciler::new(|_| std::future::pending::<Reconciled<http::Response<String>>>()).timeout(LEASE * 9);
+    let dropped = asking(cut.other.clone()).reconcile_with(waits).wrap_run(|run| async move {
+        let _ = tokio::time::timeout(Duration::from_secs(1), run).await;
+    });
+    assert!(!Lab::counting(dropped).post("k", "a").await.status.is_success());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let knows = Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) });
+    assert_eq!(Lab::counting(asking(third).reconcile_with(knows)).post("k", "a").await.text(), "found");
 }
 
 // A seeded fault, as above.
@@ -274,4 +307,46 @@ async fn a_run_whose_bound_is_over_is_taken_over_though_its_process_lives() {
     tokio::time::sleep(bound * 2).await;
     assert_eq!(elsewhere.post("k", "a").await.problem(), "outcome-unknown");
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown", "it exceeded max_run");
+}
+
+// Seeded faults: leases are trusted a third of a lease after the store was opened, or after an outage; with those of
+// another server that ends an outage.
+#[tokio::test(start_paused = true)]
+async fn leases_are_trusted_a_whole_lease_after_the_store_was_opened_and_after_an_outage_or_another_server() {
+    type Happens = fn(&MemoryDatabase);
+    let happens: [(&str, Option<Happens>, bool); 5] = [
+        ("opened", None, false),
+        ("restart", Some(MemoryDatabase::restart), false),
+        ("failover", Some(MemoryDatabase::fail_over), false),
+        ("outage", Some(|_| ()), true),
+        ("outage and restart", Some(MemoryDatabase::restart), true),
+    ];
+    for (what, happens, is_outage) in happens {
+        let cut = cut(OnInterrupted::Refuse).await;
+        let database = cut.here.database();
+        tokio::time::sleep(LEASE).await;
+        let mut elsewhere = cut.elsewhere(OnInterrupted::Refuse);
+        assert_eq!(elsewhere.post("k", "a").await.problem(), "outcome-unknown", "its lease is over");
+        if is_outage {
+            database.stop();
+            tokio::time::sleep(LEASE).await;
+        }
+        match happens {
+            Some(happens) => happens(database),
+            None => {
+                let opened = SharedBuilder::default().open(cut.here.beside()).await.unwrap();
+                elsewhere = Lab::counting(IdempotencyLayer::new(opened).on_in_flight(OnInFlight::Reject));
+            }
+        }
+        database.start();
+        // It takes a moment until the database is found to be back.
+        let second = Duration::from_secs(1);
+        tokio::time::sleep(second * 2).await;
+        for _ in 0..LEASE.as_secs() - 3 {
+            assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight", "{what}");
+            tokio::time::sleep(second).await;
+        }
+        tokio::time::sleep(second * 5).await;
+        assert_eq!(elsewhere.post("k", "a").await.problem(), "outcome-unknown", "{what}");
+    }
 }

@@ -142,6 +142,47 @@ async fn a_claim_that_is_granted_too_late_is_given_back_when_the_database_takes_
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
 }
 
+// A seeded fault: the row of an outcome is kept for no longer than the outcome.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_arrives_once_more_after_a_short_retention_leaves_no_run() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    gate.open();
+    let [server, elsewhere] = [one, other].map(|store| {
+        effects.behind(IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject).retention(SHORT), &gate)
+    });
+    here.fail_next(Call::Put, Fault::Double);
+    for is_replay in [false, true] {
+        let answer = server.post("k", "a").await;
+        assert_eq!((answer.text(), answer.is_replay()), ("effect 1", is_replay));
+    }
+    assert!(elsewhere.post("k", "a").await.is_replay());
+    tokio::time::sleep(SHORT).await;
+    assert_eq!(here.deliver_late(), 1);
+    assert_eq!(elsewhere.post("k", "a").await.text(), "effect 2", "the retention is over");
+    assert_eq!(server.post("k", "a").await.text(), "effect 2");
+}
+
+// A seeded fault: an outcome that is not kept is gone at once.
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_that_waits_elsewhere_is_given_an_outcome_that_is_not_kept() {
+    let [(_, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let [server, elsewhere] =
+        [one, other].map(|store| effects.behind(IdempotencyLayer::new(store).retention(Duration::ZERO), &gate));
+    let run = server.spawn(post("k", "a"));
+    gate.arrival().await;
+    let duplicate = elsewhere.spawn(post("k", "a"));
+    settle().await;
+    gate.open();
+    for answer in [run.await.unwrap(), duplicate.await.unwrap()] {
+        assert_eq!(answer.text(), "effect 1");
+    }
+}
+
+/// A retention that is over before a write may have arrived.
+const SHORT: Duration = Duration::from_secs(1);
+
 /// No fault at all.
 const NONE: Odds =
     Odds { refuse: 0, lose_call: 0, lose_answer: 0, late: 0, double: 0, deliver: 0, delay: Duration::ZERO };

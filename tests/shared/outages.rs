@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, Replication};
 use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _};
@@ -113,12 +114,14 @@ async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     here.database().replication(Replication::Behind);
-    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    let layer = IdempotencyLayer::new(one);
+    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     here.database().fail_over();
     here.database().replication(Replication::InStep);
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert_eq!(layer.counts().lost, 1);
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
@@ -392,4 +395,25 @@ async fn a_database_that_is_away_at_the_start_is_tried_for_ten_seconds() {
     let short = SharedBuilder::default().lease(Duration::from_secs(5)).open(backend.clone()).await.unwrap_err();
     assert!(short.to_string().contains("six times"), "{short}");
     backend.fail_next(Call::Guarantee, Fault::Refuse);
+}
+
+// A seeded fault: a look-up holds the session's lock in the task of whoever looks.
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_nobody_goes_on_with_costs_no_process_its_session() {
+    let [(_, one), (there, other)] = two().await;
+    let effects = Effects::default();
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    there.database().restart();
+    // What a server shows that was started again is told only behind a write, which is held up.
+    let held = there.hold(Call::Put);
+    let mut look_up = Box::pin(other.load(id("k")));
+    for _ in 0..200 {
+        assert!(crate::common::lab::at_once(&mut look_up).is_none());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(held.held(), 1);
+    held.release();
+    tokio::time::sleep(LEASE * 3).await;
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("new", "a").await.text(), "effect 2");
+    assert!(look_up.await.unwrap().is_some());
 }

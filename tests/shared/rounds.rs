@@ -1,6 +1,8 @@
 //! What a request costs in calls of the database, and that processes share what they record.
 
-use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+use std::time::Duration;
+
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
 use crate::common::lab::{Gate, post, settle};
 use crate::world::{Effects, two};
@@ -89,6 +91,38 @@ async fn a_duplicate_elsewhere_learns_of_the_end_where_the_database_says_nothing
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1");
     assert!(duplicate.await.unwrap().is_replay());
+}
+
+// Seeded faults: each of those who wait reads its row by itself; each has moments of its own at which it reads.
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_runs_elsewhere_read_their_rows_together() {
+    const KEYS: usize = 200;
+    let [(here, one), (there, other)] = two().await;
+    here.database().silence(true);
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = |store| IdempotencyLayer::new(store).on_in_flight(OnInFlight::Wait(Duration::from_secs(60)));
+    let servers = [effects.behind(layer(one), &gate), effects.behind(layer(other), &gate)];
+    let post = |number| post(&format!("k{number}"), "a");
+    let runs: Vec<_> = (0..KEYS).map(|number| servers[0].spawn(post(number))).collect();
+    settle().await;
+    let mut duplicates = Vec::new();
+    for number in 0..KEYS {
+        duplicates.push(servers[1].spawn(post(number)));
+        // They begin to wait at many moments.
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    let before = calls(&there).0;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let gets = calls(&there).0 - before;
+    assert!((2..=100).contains(&gets), "{gets}");
+    gate.open();
+    for run in runs {
+        assert!(!run.await.unwrap().is_replay());
+    }
+    for duplicate in duplicates {
+        assert!(duplicate.await.unwrap().is_replay());
+    }
+    assert_eq!(effects.count(), KEYS);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tower_idempotency::engine::Resolved;
+use tower_idempotency::internals::{Page, Records as _};
 use tower_idempotency::store::shared::memory_backend::MemoryBackend;
 use tower_idempotency::store::shared::{Backend as _, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId, Resolution};
 
-use crate::common::lab::{Gate, id, post};
+use crate::common::lab::{Gate, Lab, id, post};
 use crate::world::{Effects, LEASE, two};
 
 /// Writes over the row of `id` what `change` makes of it.
@@ -20,7 +22,7 @@ async fn overwrite(backend: &MemoryBackend, id: RecordId, change: impl FnOnce(&m
         fence: NewFence::Keep,
         kind: row.kind,
         session: row.session,
-        until: Some(Duration::from_secs(600)),
+        until: row.until.map(|_| Duration::from_secs(600)),
         began: Stamp::Keep,
         since: Stamp::Keep,
         expires: NewExpiry::Keep,
@@ -84,6 +86,46 @@ async fn a_damaged_row_of_a_dead_process_is_listed_and_settled_by_its_columns() 
     let refused = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((refused.problem().as_str(), effects.count()), ("not-verifiable", 1));
     run.abort();
+}
+
+// Seeded faults: such a row is not listed; it is listed after all others.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns() {
+    for forgets in [true, false] {
+        let [(here, one), (_, other)] = two().await;
+        let effects = Effects::default();
+        let unknown =
+            Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Unknown, "perhaps") });
+        assert_eq!(unknown.post("before", "a").await.text(), "perhaps");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(unknown.post("after", "a").await.text(), "perhaps");
+        overwrite(&here, id("k"), |write| write.state = damaged(&write.state)).await;
+        let operator = IdempotencyLayer::new(other.clone());
+        let listed = async || -> Vec<RecordId> {
+            let (mut page, mut ids) = (Page::first(1), Vec::new());
+            while let Some(run) = other.interrupted(page).await.unwrap().pop() {
+                page = Page::after(&run, 1);
+                ids.push(run.id);
+            }
+            ids
+        };
+        assert_eq!(listed().await, [id("before"), id("after")], "nobody has met it");
+        let server = effects.server(&other, OnInterrupted::Refuse);
+        server.post("k", "a").await.assert_refusal(503, "store-unavailable", false, None);
+        assert_eq!(operator.counts().corrupt, 1);
+        assert_eq!(listed().await, [id("before"), id("k"), id("after")]);
+        let run = operator.interrupted(9).await.unwrap()[1];
+        let told = Resolution::Outcome(http::Response::new("told".into()));
+        let resolution = if forgets { Resolution::Forget } else { told };
+        assert_eq!(operator.resolve(run.id, run.fence, resolution).await.unwrap(), Resolved::Settled);
+        assert_eq!(listed().await, [id("before"), id("after")]);
+        // Nobody knows any more what the request was.
+        let expected = if forgets { "effect 2" } else { "not-verifiable" };
+        let retry = server.post("k", "a").await;
+        assert_eq!(if forgets { retry.text().to_owned() } else { retry.problem() }, expected);
+    }
 }
 
 // A seeded fault: a row that is too short for a checksum is taken for damaged, and an operator may overwrite it.

@@ -1,19 +1,22 @@
 //! A database whose calls go wrong in ways that the one in memory has not.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::memory_backend::MemoryBackend;
+use tower_idempotency::internals::Records as _;
+use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{
-    Answer, Backend, BackendError, BoxStream, Guarantee, Row, Shared, SharedBuilder, Write,
+    Answer, Backend, BackendError, BoxStream, GRACE, Guarantee, Kind, Row, Shared, SharedBuilder, Write,
 };
 use tower_idempotency::store::{Health, Store as _};
-use tower_idempotency::{IdempotencyLayer, RecordId};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 
-use crate::common::lab::Lab;
-use crate::world::{LEASE, database};
+use crate::common::lab::{Gate, Lab, id, post, settle};
+use crate::world::{Effects, LEASE, database, process};
 
 /// What happens to every call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,20 +24,29 @@ enum Tamper {
     Nothing,
     /// The process has too many calls under way.
     Crowds,
+    /// The backend has a bug.
+    Panics,
+    /// The next put is done, and panics then.
+    PanicsAfterAPut,
+    /// The database takes no large rows.
+    TakesNoLargeRows,
 }
 
 #[derive(Debug, Clone)]
 struct Tampered {
     database: MemoryBackend,
     tamper: Arc<Mutex<Tamper>>,
+    /// How many rows were asked for.
+    asked: Arc<AtomicUsize>,
 }
 
 impl Tampered {
     /// A process over such a database, once it trusts the leases of others.
     async fn process() -> (Self, Shared<Self>) {
-        let backend = Self { database: database(), tamper: Arc::new(Mutex::new(Tamper::Nothing)) };
+        let backend =
+            Self { database: database(), tamper: Arc::new(Mutex::new(Tamper::Nothing)), asked: Arc::default() };
         let store = SharedBuilder::default().open(backend.clone()).await.unwrap();
-        tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
+        tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
         (backend, store)
     }
 
@@ -45,21 +57,36 @@ impl Tampered {
     fn tamper(&self) -> Result<(), BackendError> {
         let tamper = *self.tamper.lock().unwrap();
         match tamper {
-            Tamper::Nothing => Ok(()),
+            Tamper::Nothing | Tamper::PanicsAfterAPut | Tamper::TakesNoLargeRows => Ok(()),
             Tamper::Crowds => Err(BackendError::Crowded("the test said so".into())),
+            Tamper::Panics => std::panic::resume_unwind(Box::new("on purpose")),
         }
     }
 }
 
 impl Backend for Tampered {
-    async fn get(&self, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
-        self.tamper()?;
-        self.database.get(ids).await
+    // This one panics before it returns a future.
+    fn get(&self, ids: &[RecordId]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send {
+        let tampered = self.tamper();
+        self.asked.fetch_add(ids.len(), Ordering::Relaxed);
+        async move {
+            tampered?;
+            self.database.get(ids).await
+        }
     }
 
     async fn put(&self, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         self.tamper()?;
-        self.database.put(writes).await
+        let is_large = |write: &Write| write.state.len() > 1_024;
+        if *self.tamper.lock().unwrap() == Tamper::TakesNoLargeRows && writes.iter().any(is_large) {
+            return Err(BackendError::Never("it is too large".into()));
+        }
+        let answer = self.database.put(writes).await;
+        if *self.tamper.lock().unwrap() == Tamper::PanicsAfterAPut {
+            self.set(Tamper::Nothing);
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        answer
     }
 
     async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
@@ -73,7 +100,12 @@ impl Backend for Tampered {
     }
 
     fn changes(&self) -> BoxStream<'static, RecordId> {
-        self.database.changes()
+        let backend = self.clone();
+        let tampered = move |id| {
+            let _ = backend.tamper();
+            id
+        };
+        self.database.changes().map(tampered).boxed()
     }
 
     async fn guarantee(&self) -> Result<Guarantee, BackendError> {
@@ -99,4 +131,161 @@ async fn a_call_that_finds_no_connection_free_is_no_failure_of_the_database() {
     });
     assert!(answers.iter().all(|answer| answer.text().starts_with("effect")), "{answers:?}");
     assert_eq!(store.health(), Health::Good);
+}
+
+// A seeded fault: a panic ends the task that asked.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_panics_is_away_until_it_does_no_more() {
+    let (backend, store) = Tampered::process().await;
+    let layer = IdempotencyLayer::new(store.clone());
+    let (lab, gate) = Lab::gated(layer.clone());
+    let run = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    backend.set(Tamper::Panics);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the effect took place");
+    tokio::time::sleep(LEASE).await;
+    assert!(matches!(store.health(), Health::Away { .. }), "{:?}", store.health());
+    assert!(layer.interrupted(9).await.is_err());
+    assert_eq!(lab.post("new", "a").await.problem(), "store-unavailable");
+    backend.set(Tamper::Nothing);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(store.health(), Health::Good);
+    let kinds: Vec<_> = backend.database.database().rows("").iter().map(|row| row.kind).collect();
+    assert!(kinds.contains(&Kind::Completed), "the outcome is recorded: {kinds:?}");
+    assert!(layer.drain(LEASE).await.is_complete());
+    // The session is kept, and what has been past its expiry for long enough is swept.
+    tokio::time::sleep(Duration::from_secs(86_400) + GRACE + LEASE).await;
+    let rows = backend.database.database().rows("");
+    assert!(rows.iter().all(|row| row.kind == Kind::Session), "{rows:?}");
+    assert_eq!(rows.len(), 1);
+}
+
+// A seeded fault: a write whose call panicked is taken for not done.
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_call_panicked_is_sent_again() {
+    let (backend, store) = Tampered::process().await;
+    let lab = Lab::counting(IdempotencyLayer::new(store));
+    backend.set(Tamper::PanicsAfterAPut);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+    let written = backend.database.database().written();
+    let kinds: Vec<_> = written.iter().filter(|write| write.id == id("k")).map(|write| write.kind).collect();
+    assert_eq!(kinds, [Kind::Running, Kind::Running, Kind::Completed]);
+}
+
+// A seeded fault: a task of the store that has panicked is over.
+#[tokio::test(start_paused = true)]
+async fn a_store_listens_again_after_a_panic() {
+    let (backend, store) = Tampered::process().await;
+    let other = process(&backend.database.beside()).await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    backend.set(Tamper::Panics);
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    settle().await;
+    backend.set(Tamper::Nothing);
+    tokio::time::sleep(LEASE).await;
+    let run = effects.behind(IdempotencyLayer::new(other), &gate).spawn(post("new", "a"));
+    gate.arrival().await;
+    let duplicate = Lab::counting(IdempotencyLayer::new(store)).spawn(post("new", "a"));
+    settle().await;
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 2");
+    settle().await;
+    assert!(duplicate.is_finished(), "it was told at once");
+    assert_eq!(duplicate.await.unwrap().text(), "effect 2");
+}
+
+// A seeded fault: rows are read one by one.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_many_ask_for_is_read_once() {
+    let (backend, store) = Tampered::process().await;
+    let held = backend.database.hold(Call::Get);
+    let look_ups = (0..100).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.load(id("k")).await })
+    });
+    let look_ups: Vec<_> = look_ups.collect();
+    settle().await;
+    held.release();
+    for look_up in look_ups {
+        assert_eq!(look_up.await.unwrap().unwrap(), None);
+    }
+    // Those who come while it is read may not have what was read before they came.
+    let asked = backend.asked.load(Ordering::Relaxed);
+    assert!(asked <= 3, "{asked}");
+}
+
+// A seeded fault: what nobody waits for any more is read all the same.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_any_more_is_not_read() {
+    let (backend, store) = Tampered::process().await;
+    let held = backend.database.hold(Call::Get);
+    let look_up = |key: &str| {
+        let (store, id) = (store.clone(), id(key));
+        tokio::spawn(async move { store.load(id).await })
+    };
+    let mut look_ups = Vec::new();
+    for key in ["k", "l"] {
+        look_ups.push(look_up(key));
+        settle().await;
+    }
+    let gone = look_up("m");
+    settle().await;
+    gone.abort();
+    settle().await;
+    held.release();
+    for look_up in look_ups {
+        look_up.await.unwrap().unwrap();
+    }
+    settle().await;
+    assert_eq!(backend.asked.load(Ordering::Relaxed), 2);
+}
+
+/// A server whose handlers answer with more than the database takes, once the gate lets them.
+fn large(store: &Shared<Tampered>, gate: &Gate) -> (IdempotencyLayer<Shared<Tampered>>, Lab) {
+    let (layer, gate) = (IdempotencyLayer::new(store.clone()), gate.clone());
+    let lab = Lab::new(layer.clone(), move |_| {
+        let gate = gate.clone();
+        async move {
+            gate.pass().await;
+            "x".repeat(2_000)
+        }
+    });
+    (layer, lab)
+}
+
+// A seeded fault: the run counts as interrupted.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_is_too_large_for_the_database_is_consumed() {
+    let (backend, store) = Tampered::process().await;
+    backend.set(Tamper::TakesNoLargeRows);
+    let gate = Gate::default();
+    gate.open();
+    let (layer, lab) = large(&store, &gate);
+    assert_eq!(lab.post("k", "a").await.text().len(), 2_000, "the client gets it all the same");
+    let retry = lab.post("k", "a").await;
+    assert_eq!(retry.problem(), "not-replayable");
+    assert!(retry.text().contains("was answered, and that answer was too large"), "{}", retry.text());
+    let counts = layer.counts();
+    assert_eq!((counts.consumed, counts.unrecorded, counts.runs), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disputed_outcome_that_is_too_large_for_the_database_is_listed() {
+    let (backend, store) = Tampered::process().await;
+    let other = process(&backend.database.beside()).await;
+    let gate = Gate::default();
+    let (layer, lab) = large(&store, &gate);
+    let run = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    backend.database.cut();
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(Effects::default().server(&other, OnInterrupted::Rerun).post("k", "a").await.text(), "effect 1");
+    backend.database.mend();
+    backend.set(Tamper::TakesNoLargeRows);
+    gate.open();
+    assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
+    let disputed = other.disputed(9).await.unwrap();
+    assert_eq!(disputed.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
+    assert_eq!(layer.counts().disputed, 1);
 }

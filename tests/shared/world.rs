@@ -43,7 +43,7 @@ pub(crate) fn database() -> MemoryBackend {
 pub(crate) async fn process(backend: &MemoryBackend) -> Shared<MemoryBackend> {
     let store = SharedBuilder::default().open(backend.clone()).await.unwrap();
     // A moment later, so that nobody renews its session while a test counts calls.
-    tokio::time::sleep(LEASE / 3 + Duration::from_secs(1)).await;
+    tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
     store
 }
 

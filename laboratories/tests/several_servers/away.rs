@@ -123,7 +123,7 @@ fn time() -> Duration {
 async fn a_database_that_is_away_for_twice_the_lease_costs_no_living_process_its_runs() {
     let name = "database away";
     let Some(mut database) = database(name, &[]).await else { return };
-    // Others trust what they read of its lease after a third of theirs.
+    // Others trust what they read of its lease after a whole one of theirs.
     away(&mut database, time(), 1.0 / 12.0).await.assert_kept(name);
 }
 

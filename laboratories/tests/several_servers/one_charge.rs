@@ -15,8 +15,9 @@ use crate::fleet::{Fleet, SERVERS};
 use crate::harness::history::{History, Policy};
 use crate::report::Report;
 
-/// How long a server's runs count as alive that was killed.
-const LEASE: &str = "--lease 12";
+/// How long a server's runs count as alive that was killed. Another one finds out once it has lived for as long itself,
+/// which few do that are killed all the time.
+const LEASE: &str = "--lease 6";
 /// How many keys are under way at once. Those of a server that was killed wait for its lease to be over.
 const AT_ONCE: usize = 400;
 /// How long lies between two kills.

@@ -41,10 +41,11 @@ fn above<B: Backend>(rule: &Rule<'_, B>, what: &str, row: &Row, should: u64) {
     rule.check(row.fence.0 == should, || format!("{what}: the fence is {}, not {should}", row.fence));
 }
 
-/// `Keep` leaves the fence of a row that is there; `Exactly` sets it, there or absent.
+/// `Keep` leaves the fence of a row that is there; `Exactly` sets it, there or absent, unless the row's is greater,
+/// past its expiry or not.
 pub(super) async fn a_fence_is_kept_or_exactly_what_is_said<B: Backend>(subject: &Subject<B>) {
-    let advice = "`NewFence::Keep` takes the fence of the row, and `NewFence::Exactly` the one that it has, whatever is \
-                  greater";
+    let advice = "`NewFence::Keep` takes the fence of the row, and `NewFence::Exactly` the one that it has, or that of the \
+                  row as you have it, past its expiry or not, if that is greater";
     let rule = Rule::new(subject, "a_fence_is_kept_or_exactly_what_is_said", advice);
     for first in [NewFence::Above(Fence(0)), NewFence::Exactly(Fence(5))] {
         let row = rule.done(&Write { fence: first, ..claim(fresh_id()) }).await;
@@ -53,12 +54,17 @@ pub(super) async fn a_fence_is_kept_or_exactly_what_is_said<B: Backend>(subject:
         }
         let kept = rule.done(&complete(&row)).await;
         above(&rule, "a fence was to be kept", &kept, row.fence.0);
-        for fence in [kept.fence.0 + 1_000, 3] {
-            let id = fresh_id();
-            let row = rule.done(&Write { id, ..claim(id) }).await;
-            let exact = rule.done(&Write { fence: NewFence::Exactly(Fence(fence)), ..complete(&row) }).await;
-            above(&rule, "a row was to have exactly this fence", &exact, fence);
-        }
+    }
+    const FENCE: u64 = 1_000;
+    for (fence, should) in [(FENCE + 7, FENCE + 7), (FENCE - 7, FENCE)] {
+        let exactly = NewFence::Exactly(Fence(fence));
+        let row = rule.done(&Write { fence: NewFence::Exactly(Fence(FENCE)), ..claim(fresh_id()) }).await;
+        let exact = rule.done(&Write { fence: exactly, ..complete(&row) }).await;
+        above(&rule, &format!("{exactly:?} over a row with {FENCE}"), &exact, should);
+        let id = fresh_id();
+        rule.expired(id, Fence(FENCE)).await;
+        let exact = rule.done(&Write { fence: exactly, ..claim(id) }).await;
+        above(&rule, &format!("{exactly:?} over a row with {FENCE} that is past its expiry"), &exact, should);
     }
 }
 

@@ -110,9 +110,8 @@ impl<B: Backend> Rule<'_, B> {
 
     /// Leaves a row with this fence that is past its expiry, and gives the write that left it.
     pub(super) async fn expired(&self, id: RecordId, fence: Fence) -> Write {
-        let row = self.done(&claim(id)).await;
-        let fence = NewFence::Exactly(fence);
-        let write = Write { fence, expires: NewExpiry::In(AT_ONCE), ..complete(&row) };
+        let row = self.done(&Write { fence: NewFence::Exactly(fence), ..claim(id) }).await;
+        let write = Write { expires: NewExpiry::In(AT_ONCE), ..complete(&row) };
         // It may be past its expiry when it is answered.
         self.write(&write).await;
         self.pass(AT_ONCE * 2).await;

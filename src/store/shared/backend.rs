@@ -126,7 +126,8 @@ pub struct Row {
     /// Until when `session` has its lease, read in the same step: the [`until`](Self::until) of that row. `None` if
     /// `session` is `None`, or if its row is absent or of another kind than [`Session`](Kind::Session).
     pub lease: Option<Timestamp>,
-    /// Until when a run may take, or until when a session has its lease.
+    /// Until when a run may take, or until when a session has its lease. Of a record that is kept for less than
+    /// [`GRACE`], and to which nobody sees, this is when it expires.
     pub until: Option<Timestamp>,
     /// When the operation began.
     pub began: Timestamp,
@@ -205,7 +206,8 @@ pub enum Expect {
 pub enum NewFence {
     /// Keeps the row's fence. For an absent row, this is the same as [`Above`](Self::Above) the fence 0.
     Keep,
-    /// Writes this fence.
+    /// Writes this fence, or keeps the row's, past its expiry or not, if that is greater: the fence of a row never
+    /// shrinks.
     Exactly(Fence),
     /// Writes a new fence: the greatest of microseconds since the Unix epoch by the database's clock, one more than the
     /// row's, past its expiry or not, and one more than this. Fences are kept to the digit up to 2⁶³ − 1, and counted
@@ -255,7 +257,9 @@ pub enum BackendError {
     /// Nothing was done, nor will be: too many calls of this process are under way. The database may be well.
     #[error("too many calls are under way: {0}")]
     Crowded(#[source] Source),
-    /// Nothing was done, nor will be, however often it is tried: the database does not take such a row.
+    /// Nothing was done, nor will be, however often it is tried: the database does not take such a row, as its state is
+    /// too large for example. An outcome that is refused in this way is recorded as [`Consumed`](Kind::Consumed), which
+    /// takes less than a hundred bytes and may not be refused.
     #[error("the database does not take the row: {0}")]
     Never(#[source] Source),
     /// It may have been done, or may still be: the answer was lost, or did not come in time.

@@ -1,5 +1,7 @@
 //! What an error of the database means for whoever asked.
 
+use std::sync::Arc;
+
 use super::backend::BackendError;
 use super::puts::NotPut;
 use crate::store::StoreError;
@@ -8,8 +10,8 @@ pub(super) fn late() -> StoreError {
     StoreError::Overloaded { reason: "the database came to the claim too late" }
 }
 
-pub(super) fn away(error: BackendError) -> StoreError {
-    if matches!(error, BackendError::Crowded(_)) {
+pub(super) fn away(error: Arc<BackendError>) -> StoreError {
+    if matches!(*error, BackendError::Crowded(_)) {
         return StoreError::Overloaded { reason: "too many calls of the database are under way" };
     }
     StoreError::Unavailable { reason: "the database does not answer".to_owned(), source: Some(Box::new(error)) }

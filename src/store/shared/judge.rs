@@ -24,7 +24,7 @@ impl Write {
         }
         let fence = match (again, live, self.fence) {
             (Some(row), ..) | (None, Some(row), NewFence::Keep) => row.fence,
-            (None, _, NewFence::Exactly(fence)) => fence,
+            (None, _, NewFence::Exactly(fence)) => there.map_or(fence, |row| fence.max(row.fence)),
             (None, None, NewFence::Keep) => new_fence(there, Fence(0), now),
             (None, _, NewFence::Above(floor)) => new_fence(there, floor, now),
         };

@@ -1,9 +1,17 @@
-//! What operators have to see to: interrupted operations, and disputed outcomes.
+//! What operators have to see to: interrupted operations, disputed outcomes, and completed records that can't be read.
+//!
+//! A database lists rows by their kind. So a completed record whose bytes are damaged is listed by the processes that
+//! have met it, once a retry was refused for it.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::backend::{Answer, Backend, Kind, Row};
 use super::errors::away;
+use super::rows::Held;
 use super::state::Shelf;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -23,6 +31,34 @@ pub struct Disputed {
     pub since: Timestamp,
     /// Until when it is kept.
     pub expires: Timestamp,
+}
+
+/// The ids of completed records that were found to be damaged, at most so many.
+#[derive(Debug, Default)]
+pub(super) struct Damaged(Mutex<HashSet<RecordId>>);
+
+const MOST_DAMAGED: usize = 1_024;
+
+impl Damaged {
+    /// Takes note of a row that can't be read.
+    pub(super) fn note(&self, row: &Row) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_done(row) && known.len() < MOST_DAMAGED {
+            known.insert(row.id);
+        }
+    }
+
+    fn known(&self) -> Vec<RecordId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    fn forget(&self, id: &RecordId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
+
+fn is_done(row: &Row) -> bool {
+    matches!(row.kind, Kind::Completed | Kind::Consumed)
 }
 
 /// Where a page begins.
@@ -46,8 +82,26 @@ impl<B: Backend> Shelf<B> {
                 found.extend(InterruptedRun::of(row.id, &record).filter(|run| page.has_status(run)));
             }
         }
+        let damaged = join_all(self.damaged.known().into_iter().map(|id| self.listed_damaged(id))).await;
+        let first = after.map(|after| (after.began, after.id));
+        for run in damaged {
+            found.extend(run?.filter(|run| page.has_status(run) && first < Some((run.began, run.id))));
+        }
+        found.sort_by_key(|run| (run.began, run.id));
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// A completed record that was found to be damaged, as an operation of which nobody knows how it ended. `None` if
+    /// it has been settled, or has expired.
+    async fn listed_damaged(&self, id: RecordId) -> Result<Option<InterruptedRun>, StoreError> {
+        let known = self.read(id).await?;
+        let done = known.row.filter(is_done);
+        let Some(Held::Damaged(record, _)) = done.and_then(|row| self.view(known.now).of(&row)) else {
+            self.damaged.forget(&id);
+            return Ok(None);
+        };
+        Ok(InterruptedRun::of(id, &record))
     }
 
     /// The disputed outcomes.
@@ -71,8 +125,8 @@ impl<B: Backend> Shelf<B> {
     /// A page of the rows that operators may have to see to. Moves the cursor to its end.
     async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<Answer<Vec<Row>>, StoreError> {
         let sent = Instant::now();
-        let answer = self.reach.call(self.backend.list(*cursor, limit)).await;
-        let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(away)?;
+        let answer = self.reach.call(|| self.backend.list(*cursor, limit)).await;
+        let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(|error| away(Arc::new(error)))?;
         self.reach.answered(answer.server, answer.now, sent, false, &answer.rows);
         if let Some(last) = answer.rows.last() {
             *cursor = Some((last.began, last.id));

@@ -13,7 +13,7 @@
 // - `session.rs`: whether this process is alive, and whether others are.
 // - `news.rs`: who is told that a row has changed.
 // - `driven.rs`: a future of the store's own, which its caller drives.
-// - `puts.rs`: writes on their way to the database.
+// - `puts.rs`, `gets.rs`: writes and reads on their way to the database.
 // - `endings.rs`: ends of runs on their way.
 // - `errors.rs`: what an error of the database means for whoever asked.
 // - `reach.rs`: whether the database can be reached.
@@ -24,6 +24,7 @@ mod backend;
 mod driven;
 mod endings;
 mod errors;
+mod gets;
 mod judge;
 mod listing;
 #[cfg(feature = "conformance")]

@@ -276,7 +276,7 @@ impl<B: Backend> Sender<B> {
 
     /// Calls the database. An answer that does not fit the question counts as lost.
     async fn call(&self, writes: &[Write], sent: Instant) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
-        let answer = match self.reach.call(self.backend.put(writes)).await {
+        let answer = match self.reach.call(|| self.backend.put(writes)).await {
             Ok(answer) if answer.rows.len() != writes.len() => {
                 Err(BackendError::Uncertain("it does not have a row for each write".into()))
             }

@@ -1,14 +1,19 @@
 //! Whether the database can be reached, and what each of its answers tells beside the rows.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::lazy;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::backend::{BackendError, Row, ServerId};
 use super::session::{Floor, Session};
 use crate::clock::Timestamp;
+use crate::panics::panic_message;
 use crate::store::Health;
 
 /// The number of calls that have to fail, one after the other, before claims are refused without a call.
@@ -45,13 +50,22 @@ impl Reach {
         self.timeout
     }
 
-    /// Waits for the answer to a call. One that does not come in time counts as lost.
-    pub(super) async fn call<T>(
+    /// Calls the database. An answer that does not come in time counts as lost, and so does that of a backend that
+    /// panics: the store goes on.
+    // It is no async function, which would keep the backend's future twice.
+    pub(super) fn call<T, F>(
         &self,
-        answer: impl Future<Output = Result<T, BackendError>> + Send,
-    ) -> Result<T, BackendError> {
-        let answer = timeout(self.timeout, answer).await;
-        answer.unwrap_or_else(|_| Err(BackendError::Uncertain("it did not come in time".into())))
+        ask: impl FnOnce() -> F + Send,
+    ) -> impl Future<Output = Result<T, BackendError>> + Send
+    where
+        F: Future<Output = Result<T, BackendError>> + Send,
+    {
+        // The function itself may panic before it returns a future.
+        let answer = AssertUnwindSafe(lazy(|_| ask()).flatten()).catch_unwind();
+        timeout(self.timeout, answer).map(|answer| match answer {
+            Ok(answer) => answer.unwrap_or_else(|panic| Err(panicked(&*panic))),
+            Err(_) => Err(BackendError::Uncertain("it did not come in time".into())),
+        })
     }
 
     /// Takes note of an answer to a call that was sent at `sent`.
@@ -115,4 +129,11 @@ impl Reach {
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the call was answered in which the backend panicked with this: nobody knows what it had sent.
+fn panicked(panic: &(dyn Any + Send)) -> BackendError {
+    let panic = panic_message(panic);
+    tracing::error!(target: "tower_idempotency", panic, "the backend panicked");
+    BackendError::Uncertain(format!("the backend panicked: {panic}").into())
 }

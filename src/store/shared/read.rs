@@ -1,34 +1,18 @@
 //! What this process reads, and what it tells of it.
 
-use tokio::time::Instant;
-
 use super::backend::{Backend, Row, ServerId};
-use super::errors::away;
-use super::rows::View;
+use super::gets::Known;
+use super::rows::{Held, View};
 use super::state::Shelf;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Record;
 use crate::store::StoreError;
 
-/// What is known of a row, and at which time of the database.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) row: Option<Row>,
-    pub(super) now: Timestamp,
-    /// The server that has shown it; `None` if this process wrote it.
-    pub(super) server: Option<ServerId>,
-}
-
 impl<B: Backend> Shelf<B> {
     /// Reads the row of `id`.
     pub(super) async fn read(&self, id: RecordId) -> Result<Known, StoreError> {
-        let sent = Instant::now();
-        let answer = self.reach.call(self.backend.get(&[id])).await;
-        let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(away)?;
-        self.reach.answered(answer.server, answer.now, sent, false, answer.rows.iter().flatten());
-        let row = answer.rows.into_iter().next().flatten();
-        Ok(Known { row, now: answer.now, server: Some(answer.server) })
+        self.gets.get(id).await
     }
 
     /// The record of `id`, as this process sees it.
@@ -37,9 +21,17 @@ impl<B: Backend> Shelf<B> {
             return Ok(Some(record));
         }
         let known = self.read(id).await?;
-        let held = known.row.as_ref().and_then(|row| self.view(known.now).of(row));
-        let record = held.map(|held| held.whole(id)).transpose()?;
+        let record = known.row.as_ref().and_then(|row| self.whole(row, known.now)).transpose()?;
         self.tell(id, known, record).await
+    }
+
+    /// The record of a row that was read at this time of the database, for whoever needs all of it.
+    pub(super) fn whole(&self, row: &Row, now: Timestamp) -> Option<Result<Record, StoreError>> {
+        let held = self.view(now).of(row)?;
+        if matches!(held, Held::Damaged(..)) {
+            self.damaged.note(row);
+        }
+        Some(held.whole(row.id))
     }
 
     /// What this process knows of `id` without asking: a completed record that has not expired.

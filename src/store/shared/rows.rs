@@ -132,7 +132,7 @@ impl View {
     ) -> Option<Record> {
         let Row { fence, began, since, .. } = *row;
         let is_running = matches!(state, State::Running { .. });
-        let expires = if is_running { None } else { Some(row.expires) };
+        let expires = if is_running { None } else { Some(expiry(row)) };
         let owner = self.owner(row);
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
         let record = if is_running && owner == Owner::Nobody { record.lapse(lapsed(row)) } else { record };
@@ -152,6 +152,11 @@ impl View {
     fn is_alive(&self, row: &Row) -> bool {
         [row.lease, row.until].into_iter().all(|end| end.is_some_and(|end| end > self.now))
     }
+}
+
+/// When the record of a row expires that is not running. The row itself is kept for longer, if that is soon.
+pub(super) fn expiry(row: &Row) -> Timestamp {
+    row.until.filter(|_| row.session.is_none()).unwrap_or(row.expires)
 }
 
 /// Since when nobody sees to a row. Nobody knows it of a session that is gone; then it is since the run began.

@@ -5,10 +5,10 @@
 //! 1. A lease counts from the moment at which the request for it was sent, and only once the database has answered.
 //! 2. A claim begins only while at least half of the lease is left.
 //! 3. The leases of others are trusted only while at least half of the own lease is left. They are not trusted for a
-//!    third of a lease after the database was reached for the first time or after an outage: an outage must not make
-//!    the runs of living processes look dead, and every living process has renewed its lease by then. They are not
-//!    trusted for a whole lease after the database was started again or replaced, or its clock jumped: a renewal may
-//!    have been lost with it, and the next one may take as long as a call may.
+//!    whole lease after the database was reached for the first time, or after an outage, nor after it was started again
+//!    or replaced, or its clock jumped: none of these must make the runs of living processes look dead, and every
+//!    living process has renewed its lease by then. A renewal period would be too short: when the database is back, a
+//!    renewal may be under way that has to time out, then comes a pause, and then a call that takes its time.
 //! 4. A session that was marked dead is never renewed. This process goes on under a new one; the runs of the old one
 //!    may still end.
 //! 5. What was read is durable if a write that began later was answered as durable by the same server. So one write
@@ -85,7 +85,7 @@ impl Session {
             own: Arc::default(),
             server,
             barrier,
-            trusted_from: now + lease / 3,
+            trusted_from: now + lease,
             read,
         };
         Self { lease, state: Mutex::new(state) }
@@ -151,7 +151,7 @@ impl Session {
         if row.is_some_and(|row| row.token == renewal.token) {
             if !state.holds_half(self.lease) {
                 // The database was away, for others too.
-                state.trusted_from = Instant::now() + self.lease / 3;
+                state.trusted_from = Instant::now() + self.lease;
             }
             state.token = Some(renewal.token);
             state.until = sent + self.lease;

@@ -1,23 +1,30 @@
 //! What the handles of a shared store have in common, and the tasks that keep it alive.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ahash::RandomState;
 use dashmap::DashMap;
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::backend::{Backend, BackendError, Guarantee, Row};
 use super::endings::Endings;
 use super::errors::not_put;
+use super::gets::Gets;
+use super::listing::Damaged;
 use super::news::News;
 use super::puts::{Puts, Stands};
 use super::reach::Reach;
 use super::session::Renewed;
 use crate::key::RecordId;
+use crate::panics::panic_message;
 use crate::slots::Slots;
 use crate::store::StoreError;
 use crate::store::cache::Cache;
@@ -25,14 +32,18 @@ use crate::store::cache::Cache;
 /// How many rows are deleted at a time that are past their expiry, and how often.
 const SWEPT: usize = 1_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// After how long a task begins again that has panicked, and those are heard again who have fallen silent.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often the database is asked what it can lose.
 const ASK_EVERY: Duration = Duration::from_secs(30);
+
 /// What all handles of a store share.
 #[derive(Debug)]
 pub(super) struct Shelf<B> {
     pub(super) backend: Arc<B>,
     pub(super) slots: Arc<Slots>,
     pub(super) reach: Arc<Reach>,
+    pub(super) gets: Gets,
     pub(super) puts: Puts<B>,
     /// A way of its own for what keeps this process alive, so that no queue is before it.
     pub(super) urgent: Puts<B>,
@@ -43,6 +54,7 @@ pub(super) struct Shelf<B> {
     /// Where the changes of rows are told to those who listen.
     pub(super) news: News,
     pub(super) endings: Endings,
+    pub(super) damaged: Damaged,
     pub(super) is_closed: AtomicBool,
     pub(super) guarantee: std::sync::Mutex<Option<Guarantee>>,
     /// Held while the session is renewed. Whether it has ended.
@@ -50,21 +62,50 @@ pub(super) struct Shelf<B> {
 }
 
 impl<B: Backend> Shelf<B> {
-    pub(super) fn new(backend: Arc<B>, reach: Arc<Reach>, puts: Puts<B>, urgent: Puts<B>, cache_bytes: u64) -> Self {
+    /// Its calls are sent in `runtime`, at most `calls` with writes at a time.
+    pub(super) fn new(backend: Arc<B>, reach: Arc<Reach>, calls: usize, cache_bytes: u64, runtime: &Handle) -> Self {
+        let way = |calls| Puts::new(Arc::clone(&backend), Arc::clone(&reach), calls, runtime);
+        let gets = Gets::start(Arc::clone(&backend), Arc::clone(&reach), runtime);
+        let (puts, urgent) = (way(calls), way(1));
         Self {
             backend,
             slots: Arc::default(),
             reach,
+            gets,
             puts,
             urgent,
             held: DashMap::default(),
             cache: Cache::new(cache_bytes),
             news: News::default(),
             endings: Endings::default(),
+            damaged: Damaged::default(),
             is_closed: AtomicBool::new(false),
             guarantee: std::sync::Mutex::default(),
             renewing: Mutex::new(false),
         }
+    }
+
+    /// Starts its tasks. Each begins again if it panics.
+    pub(super) fn start(self: &Arc<Self>, runtime: &Handle) -> Vec<JoinHandle<()>> {
+        type Task<B> = fn(Arc<Shelf<B>>) -> BoxFuture<'static, ()>;
+        let tasks: [(&str, Task<B>); 5] = [
+            ("renewing the session", |shelf| shelf.keep_session().boxed()),
+            ("sweeping", |shelf| shelf.keep_sweeping().boxed()),
+            ("asking what the database can lose", |shelf| shelf.keep_asking().boxed()),
+            ("listening", |shelf| shelf.keep_listening().boxed()),
+            ("putting back", |shelf| shelf.keep_restoring().boxed()),
+        ];
+        let start = |(what, task): (&'static str, Task<B>)| {
+            let shelf = Arc::clone(self);
+            runtime.spawn(async move {
+                while let Err(panic) = AssertUnwindSafe(task(Arc::clone(&shelf))).catch_unwind().await {
+                    let panic = panic_message(&*panic);
+                    tracing::error!(target: "tower_idempotency", what, panic, "a task of the store panicked");
+                    sleep(AGAIN_AFTER).await;
+                }
+            })
+        };
+        tasks.map(start).into()
     }
 
     /// Begins the session, or renews it.
@@ -136,7 +177,7 @@ impl<B: Backend> Shelf<B> {
     }
 
     pub(super) async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
-        self.reach.call(self.backend.delete_expired(limit)).await
+        self.reach.call(|| self.backend.delete_expired(limit)).await
     }
 
     /// Says what the database can lose, at the start and when that changes.
@@ -148,7 +189,7 @@ impl<B: Backend> Shelf<B> {
     }
 
     pub(super) async fn ask(&self) {
-        if let Ok(guarantee) = self.reach.call(self.backend.guarantee()).await {
+        if let Ok(guarantee) = self.reach.call(|| self.backend.guarantee()).await {
             self.note(guarantee);
         }
     }
@@ -170,9 +211,13 @@ impl<B: Backend> Shelf<B> {
 
     /// Tells those who listen which rows have changed.
     pub(super) async fn keep_listening(self: Arc<Self>) {
-        let mut changes = self.backend.changes();
-        while let Some(id) = changes.next().await {
-            self.news.tell(&id);
+        loop {
+            let mut changes = self.backend.changes();
+            while let Some(id) = changes.next().await {
+                self.news.tell(&id);
+            }
+            // It should not have ended. Those who wait find out by reading.
+            sleep(AGAIN_AFTER).await;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One transition: read what stands there, let the protocol decide, compare and set.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
@@ -8,8 +9,9 @@ use tokio::time::Instant;
 
 use super::backend::{Backend, Expect, Kind, Row, Write};
 use super::errors::{late, not_put};
+use super::gets::Known;
 use super::puts::{NotPut, Stands};
-use super::read::Known;
+use super::rows::expiry;
 use super::state::Shelf;
 use super::write::{as_it_stands, release};
 use crate::key::RecordId;
@@ -55,12 +57,11 @@ impl<B: Backend> Shelf<B> {
                 return Err(late());
             }
             *has_met |= known.row.is_some();
-            let seen = known.row.as_ref().and_then(|row| self.view(known.now).of(row));
             // What takes an operation, or asks about it, needs all of its record.
             let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
-            let record = match seen {
-                Some(held) if needs_all => Some(held.whole(id)?),
-                Some(held) => Some(held.columns(id)?),
+            let record = match &known.row {
+                Some(row) if needs_all => self.whole(row, known.now).transpose()?,
+                Some(row) => self.view(known.now).of(row).map(|held| held.columns(id)).transpose()?,
                 None => None,
             };
             let current = match &known.row {
@@ -92,6 +93,8 @@ impl<B: Backend> Shelf<B> {
                 known = self.read(id).await?;
                 continue;
             }
+            let is_end = matches!(transition, Transition::Complete(_) | Transition::Interrupt { .. });
+            let was_lost = is_end && record.is_none();
             let (token, expected) = (write.token, write.expect);
             let claim = deadline.map(|_| write.clone());
             let Stands { row, answer, .. } = match self.puts.put(write, deadline).await {
@@ -100,8 +103,13 @@ impl<B: Backend> Shelf<B> {
                     Some(claim) => self.stop(&claim, known.row.as_ref()).await?,
                     None => return Err(late()),
                 },
-                Err(NotPut::Never(_)) if is_outcome(&transition) => {
+                Err(NotPut::Never(error)) if is_outcome(&transition) => {
                     // An outcome that the database never takes is consumed. What ends a run is never refused for good.
+                    self.slots.tally.consumed.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(
+                        target: "tower_idempotency", record_id = id.short(), %error,
+                        "the database never takes the outcome: the operation is consumed, and retries can't replay it"
+                    );
                     return Box::pin(self.step(id, consumed(transition))).await;
                 }
                 Err(error) => return Err(not_put(error)),
@@ -114,6 +122,9 @@ impl<B: Backend> Shelf<B> {
                     self.done(id, done, draft, reply);
                     Box::pin(self.give_back(id, taken_back(done.fence))).await;
                     return Err(StoreError::unavailable("this process does not hold its session any more"));
+                }
+                if was_lost {
+                    self.report_lost(id);
                 }
                 return Ok(self.done(id, done, draft, reply));
             }
@@ -145,6 +156,20 @@ impl<B: Backend> Shelf<B> {
         let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
         let pauses = pauses.with_jitter().without_max_times();
         let _ = give_back.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
+    }
+
+    /// Counts a record that was written anew, and logs at most one line a minute, because a failover causes many of
+    /// them.
+    fn report_lost(&self, id: RecordId) {
+        let tally = &self.slots.tally;
+        tally.lost.fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = tally.lost_lines.due() {
+            tracing::error!(
+                target: "tower_idempotency", record_id = id.short(), count,
+                "a failover has lost a record, or it had expired, and it is written anew; until then a retry could have run; \
+                 `count` of them since the last such line, of which there is at most one a minute"
+            );
+        }
     }
 
     /// The row of `id`, if it names a session of this process.
@@ -182,7 +207,7 @@ impl<B: Backend> Shelf<B> {
         } else {
             self.held.remove(&id);
         }
-        let expires = if matches!(state, State::Running { .. }) { None } else { Some(row.expires) };
+        let expires = if matches!(state, State::Running { .. }) { None } else { Some(expiry(row)) };
         let Row { fence, began, since, .. } = *row;
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
         if record.state.is_done() {
@@ -208,12 +233,17 @@ fn consumed(transition: Transition) -> Transition {
     }
 }
 
-/// How a claim is given back under which nothing ran, by its fence. `None` if the transition is no claim.
+/// How a claim is given back under which nothing ran, or a question that nobody asks, by its fence. `None` if the
+/// transition is neither.
 pub(super) fn taken_back(transition: &Transition) -> Option<fn(Fence) -> Transition> {
     match transition {
         Transition::Claim(_) => Some(Transition::Release),
         // What the run before it has done is as unknown as before.
         Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None, lost: None }),
+        // Others may ask.
+        Transition::Inquire { bound, .. } if !bound.is_zero() => {
+            Some(|fence| Transition::Inquire { fence, bound: Duration::ZERO })
+        }
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! The store that applications open over a [`Backend`].
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either, ready};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -15,7 +17,6 @@ use super::backend::{Backend, Guarantee};
 use super::driven::Driven;
 use super::errors::away;
 use super::listing::Disputed;
-use super::puts::Puts;
 use super::reach::Reach;
 use super::session::Session;
 use super::state::Shelf;
@@ -40,7 +41,7 @@ pub struct Shared<B: Backend> {
     pub(super) runtime: Handle,
 }
 
-/// The tasks of a store. They end when its last handle is dropped.
+/// Tasks that end when this is dropped: those of a store with its last handle.
 #[derive(Debug)]
 struct Tasks(Vec<JoinHandle<()>>);
 
@@ -128,9 +129,7 @@ impl SharedBuilder {
         }
         let (runtime, backend) = (Handle::current(), Arc::new(backend));
         let reach = Arc::new(Reach::new(Session::new(lease), call_timeout));
-        let way = |calls| Puts::new(Arc::clone(&backend), Arc::clone(&reach), calls, &runtime);
-        let (puts, urgent) = (way(calls.max(1)), way(1));
-        let shelf = Arc::new(Shelf::new(backend, reach, puts, urgent, outcome_cache_bytes));
+        let shelf = Arc::new(Shelf::new(backend, reach, calls.max(1), outcome_cache_bytes, &runtime));
         let end = Instant::now() + open_within;
         loop {
             match timeout_at(end, shelf.renew()).await {
@@ -141,13 +140,7 @@ impl SharedBuilder {
             }
         }
         shelf.ask().await;
-        let tasks = vec![
-            runtime.spawn(Arc::clone(&shelf).keep_session()),
-            runtime.spawn(Arc::clone(&shelf).keep_sweeping()),
-            runtime.spawn(Arc::clone(&shelf).keep_asking()),
-            runtime.spawn(Arc::clone(&shelf).keep_listening()),
-            runtime.spawn(Arc::clone(&shelf).keep_restoring()),
-        ];
+        let tasks = shelf.start(&runtime);
         Ok(Shared { shelf, tasks: Arc::new(Tasks(tasks)), runtime })
     }
 }
@@ -191,7 +184,20 @@ impl<B: Backend> Shared<B> {
     /// # Cancel safety
     /// This method only reads.
     pub async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
-        self.shelf.disputed(limit).await
+        let shelf = Arc::clone(&self.shelf);
+        self.within(async move { shelf.disputed(limit).await }).await
+    }
+
+    /// Looks something up in the store's runtime: whoever asked may stand still, and what he holds then would be held
+    /// for ever. If he goes, nobody looks any more.
+    async fn within<T: Send + 'static>(
+        &self,
+        look_up: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, found) = oneshot::channel();
+        let look_up = self.runtime.spawn(async move { drop(reply.send(look_up.await)) });
+        let _looking = Tasks(vec![look_up]);
+        found.await.unwrap_or_else(|_| Err(StoreError::unavailable("the store's runtime is gone")))
     }
 
     /// Refuses what does not end a run while the store is closed, behind, or without its database.
@@ -245,7 +251,11 @@ impl<B: Backend> Records for Shared<B> {
         if self.is_closed() {
             return Err(closed());
         }
-        self.shelf.load(id).await
+        if let Some(record) = self.shelf.recall(id) {
+            return Ok(Some(record));
+        }
+        let shelf = Arc::clone(&self.shelf);
+        self.within(async move { shelf.load(id).await }).await
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
@@ -255,19 +265,19 @@ impl<B: Backend> Records for Shared<B> {
             Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. } => {
                 let (awaited, duty) = shelf.endings.begin(id, &transition);
                 let told = duty.map(|duty| {
-                    let step = async move {
-                        let applied = shelf.step(id, transition).await;
+                    let ending = async move {
+                        let applied = step(&shelf, id, transition).await;
                         shelf.endings.finish(id, &duty, applied);
                     };
-                    Driven::new(&self.runtime, step, |()| ready(()).boxed())
+                    Driven::new(&self.runtime, ending, |()| ready(()).boxed())
                 });
                 Ok(Either::Left(awaited.wait(told)))
             }
             _ => self.admit(&transition).map(|()| {
                 let taken_back = taken_back(&transition);
-                let step = {
+                let claiming = {
                     let shelf = Arc::clone(&shelf);
-                    async move { shelf.step(id, transition).await }
+                    async move { step(&shelf, id, transition).await }
                 };
                 // Nobody waits any more: what was granted is given back.
                 let unwanted = move |applied| match (applied, taken_back) {
@@ -276,8 +286,8 @@ impl<B: Backend> Records for Shared<B> {
                     }
                     _ => ready(()).boxed(),
                 };
-                let step = Driven::new(&self.runtime, step, unwanted);
-                Either::Right(async move { step.await? })
+                let claiming = Driven::new(&self.runtime, claiming, unwanted);
+                Either::Right(async move { claiming.await? })
             }),
         };
         async move { step?.await }
@@ -287,11 +297,14 @@ impl<B: Backend> Records for Shared<B> {
         if self.is_closed() {
             return Err(closed());
         }
-        self.shelf.interrupted(page).await
+        let shelf = Arc::clone(&self.shelf);
+        self.within(async move { shelf.interrupted(page).await }).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
-        self.shelf.delete_expired(limit).await.map_err(away)
+        let shelf = Arc::clone(&self.shelf);
+        let sweep = async move { shelf.delete_expired(limit).await.map_err(|error| away(Arc::new(error))) };
+        self.within(sweep).await
     }
 
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
@@ -311,6 +324,12 @@ impl<B: Backend> Store for Shared<B> {
         }
         Ok(())
     }
+}
+
+/// Takes a step. One that panics may have been taken.
+async fn step<B: Backend>(shelf: &Shelf<B>, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    let step = AssertUnwindSafe(shelf.step(id, transition)).catch_unwind().await;
+    step.unwrap_or_else(|_| Err(StoreError::uncertain("the store panicked")))
 }
 
 fn closed() -> StoreError {

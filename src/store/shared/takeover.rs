@@ -7,7 +7,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 
 use super::backend::{Backend, Kind, Row, Write};
 use super::errors::not_put;
-use super::read::Known;
+use super::gets::Known;
 use super::session;
 use super::state::Shelf;
 use crate::key::RecordId;

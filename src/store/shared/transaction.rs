@@ -18,8 +18,8 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::backend::{Backend, Token, Write};
+use super::gets::Known;
 use super::puts::{NotPut, Stands};
-use super::read::Known;
 use super::state::Shelf;
 use super::store::Shared;
 use super::write::release;

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Draft, Expiry, Record, State};
 
-/// The shortest time that a row is kept: a row that expires at once would look as if it was not written.
+/// The shortest time that a record is kept: duplicates that wait in other processes have to find it.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl<B: Backend> Shelf<B> {
@@ -30,16 +30,22 @@ impl<B: Backend> Shelf<B> {
             Some(fence) if row.is_some_and(|row| row.fence == fence) => NewFence::Keep,
             Some(fence) => NewFence::Exactly(fence),
         };
+        let mut until = draft.owned;
         let expires = match draft.expiry {
             // A run that is never ended is interrupted when its bound is over at the latest, and kept from then on.
-            Expiry::Never => NewExpiry::In(match &draft.state {
+            Expiry::Never => match &draft.state {
                 State::Running { interrupted_retention } => {
-                    draft.owned.unwrap_or_default().saturating_add(*interrupted_retention)
+                    kept_for(draft.owned.unwrap_or_default().saturating_add(*interrupted_retention))
                 }
-                _ => GRACE,
-            }),
-            Expiry::In(kept) => NewExpiry::In(kept.max(SHORTEST)),
+                _ => kept_for(GRACE),
+            },
+            Expiry::In(kept) => {
+                let kept = kept.max(SHORTEST);
+                until = (kept < GRACE).then_some(kept);
+                kept_for(kept)
+            }
             Expiry::AtLeast(least) => {
+                let least = least.max(GRACE);
                 let now = self.reach.session.now();
                 let left = record.and_then(|record| record.expires).map_or(Duration::ZERO, |expires| {
                     Duration::from_millis(expires.as_millis().saturating_sub(now.as_millis()))
@@ -56,13 +62,20 @@ impl<B: Backend> Shelf<B> {
             fence,
             kind: rows::kind(&draft.state),
             session,
-            until: draft.owned,
+            until,
             began: if is_new { Stamp::Now } else { Stamp::Keep },
             since: if is_question { Stamp::Keep } else { Stamp::Now },
             expires,
             state: rows::encode(&id, draft)?,
         })
     }
+}
+
+/// For how long a row is kept whose record is kept for so long. An earlier write of the row may still arrive, or this
+/// one be sent again, and has to find it. So a record that is kept for a shorter time expires at its row's
+/// [`until`](Row::until).
+fn kept_for(kept: Duration) -> NewExpiry {
+    NewExpiry::In(kept.max(GRACE))
 }
 
 /// The write that frees the key. The row is kept for as long as a late claim may still arrive.

@@ -28,7 +28,7 @@ faults! {
     "rows_are_answered_in_the_order_asked": AnswersInTheOrderOfIds, AnswersEachIdOnce,;
     "a_put_replaces_all_that_it_names": KeepsASessionThatIsNone,;
     "a_new_fence_is_above_clock_row_and_floor": ForgetsTheFloor, CountsFencesFromOne,;
-    "a_fence_is_kept_or_exactly_what_is_said": TakesTheGreaterFence,;
+    "a_fence_is_kept_or_exactly_what_is_said": LowersFences, LowersFencesOfExpiredRows,;
     "fences_are_kept_to_the_digit": WritesFencesWithFourteenDigits, KeepsFencesAsDoubles,;
     "began_and_since_are_stamped_by_the_database": KeepsSince, StampsByAnotherClock,;
     "until_and_expires_count_from_the_write": CountsInSeconds,;

@@ -31,11 +31,6 @@ pub(super) fn sent(fault: Fault, write: &Write, there: Option<&Row>, past: &[Row
     match fault {
         Fault::RecognisesAResendWithoutAWrite | Fault::DoesNotKnowItsOwnToken if is_own => return None,
         Fault::LeavesExpiredRowsAlone if !is_live => return None,
-        Fault::TakesTheGreaterFence => {
-            if let NewFence::Exactly(fence) = write.fence {
-                write.fence = NewFence::Exactly(fence.max(there.fence));
-            }
-        }
         Fault::KeepsSince => write.since = Stamp::Keep,
         Fault::RenewsAKeptExpiry if write.expires == NewExpiry::Keep => {
             write.expires = NewExpiry::In(Duration::from_secs(3_600));
@@ -63,6 +58,8 @@ pub(super) fn made(fault: Fault, write: &Write, there: Option<&Row>, mut row: Ro
         (Fault::CountsInSeconds, _) => {
             row.until = write.until.map(|until| now.plus(Duration::from_secs(until.as_secs())));
         }
+        (Fault::LowersFences, NewFence::Exactly(fence)) if live.is_some() && again.is_none() => row.fence = fence,
+        (Fault::LowersFencesOfExpiredRows, NewFence::Exactly(fence)) if live.is_none() => row.fence = fence,
         (Fault::ForgetsTheFloor, NewFence::Above(_)) if again.is_none() => {
             row.fence = Fence((now.as_millis() * 1_000).max(last + 1));
         }

@@ -39,7 +39,7 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) async fn new(lab: &Lab) -> Self {
-        // Two seconds after it has begun, it trusts the leases that it reads.
+        // Six seconds after it has begun, it trusts the leases that it reads.
         Self::with(lab, SharedBuilder::default().call_timeout(Duration::from_secs(1)).lease(Duration::from_secs(6)))
             .await
     }
