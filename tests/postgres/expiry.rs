@@ -75,3 +75,31 @@ async fn trap_96_fences_never_shrink_while_rows_expire_and_are_swept() {
     }
     assert!(last > Some(tower_idempotency::Fence((1 << 60) + 10)), "it was claimed more often than once");
 }
+
+/// The statements of the guide for operators.
+fn statements() -> Vec<String> {
+    let (_, rest) = include_str!("../../docs/shared.md").split_once("```sql\n").unwrap();
+    let (block, _) = rest.split_once("```").unwrap();
+    let lines = block.lines().filter(|line| !line.starts_with("--"));
+    lines.collect::<Vec<_>>().join("\n").split(';').map(|sql| sql.trim().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_guide_s_statements_find_and_delete_what_a_namespace_has_left_that_nobody_sweeps() {
+    let Some(lab) = lab("that the rows of an abandoned namespace can be deleted").await else { return };
+    let writes: Vec<_> = (0..6).map(|number| claim(id(number))).collect();
+    lab.backend.put(&writes).await.unwrap();
+    for number in 0..4 {
+        expired_for(&lab, number, 1201).await;
+    }
+    expired_for(&lab, 4, 590).await;
+    let [find, delete, _] = &statements()[..] else { panic!("{:?}", statements()) };
+    let found = lab.client.query(find, &[]).await.unwrap();
+    let rows = found.iter().find(|row| row.get::<_, String>(0) == lab.namespace).unwrap();
+    assert_eq!(rows.get::<_, i64>(1), 4);
+    let delete = delete.replace("'old'", &format!("'{}'", lab.namespace)).replace("1000", "3");
+    for deleted in [3, 1, 0] {
+        assert_eq!(lab.client.query_one(&delete, &[]).await.unwrap().get::<_, i64>(0), deleted);
+    }
+    assert_eq!(count(&lab).await, 2, "the one that lives, and the one in its grace");
+}

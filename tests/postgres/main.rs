@@ -16,12 +16,14 @@ mod server;
 #[allow(unreachable_pub, reason = "other test programs have it in a module of its own")]
 mod skipped;
 
+mod app;
 mod compare_and_set;
 mod complete_in;
 mod connect;
 mod contract;
 mod demoted;
 mod expiry;
+mod full;
 mod guarantee;
 mod lab;
 mod list;

@@ -2,7 +2,10 @@
 
 use tower_idempotency::store::postgres::{PostgresBackend, PostgresError};
 
-use super::lab::{Lab, claim, client, id, own_server};
+use super::lab::{Lab, claim, client, id, own_server, until};
+
+/// By which migrations wait for each other, as in `schema.rs`.
+const MIGRATIONS: i64 = 0x1d3a_7c05_92be_64f1;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_processes_may_migrate_at_once() {
@@ -37,6 +40,32 @@ async fn many_processes_may_migrate_at_once() {
     // A later release's: it has all that this one needs.
     lab.sql("INSERT INTO idempotency.version VALUES (99)").await;
     PostgresBackend::from_url(&url).unwrap().open().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_may_migrate_at_once_whatever_the_role_s_isolation_is() {
+    let Some(server) = own_server("that a role's isolation does not matter", &[]) else { return };
+    let client = client(&server.url()).await;
+    for isolation in ["serializable", "repeatable read"] {
+        let sql = format!("ALTER ROLE postgres SET default_transaction_isolation = '{isolation}'");
+        client.batch_execute(&sql).await.unwrap();
+        // Nothing is set for a connection then, so it has the role's settings.
+        let builder = PostgresBackend::from_url(&server.url()).unwrap().behind_pooler();
+        let builder = builder.schema(&isolation.replace(' ', "_")).unwrap();
+        // They wait for a lock with their transactions begun, so that each has a snapshot from before the table.
+        client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({MIGRATIONS})")).await.unwrap();
+        let migrations = (0..4).map(|_| {
+            let builder = builder.clone();
+            tokio::spawn(async move { builder.migrate().await })
+        });
+        let migrations: Vec<_> = migrations.collect();
+        let waiting = "SELECT count(*) = 4 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        until("all wait", async || client.query_one(waiting, &[]).await.unwrap().get(0)).await;
+        client.batch_execute("COMMIT").await.unwrap();
+        for migration in migrations {
+            migration.await.unwrap().unwrap();
+        }
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,12 @@ use super::tls::Tls;
 const NAMESPACE: usize = 255;
 
 /// Connects to a PostgreSQL database: see [`PostgresBackend::builder`](super::PostgresBackend::builder).
+///
+/// PostgreSQL 15 is the only release that was tested. 13, 14, 16 and 17 should do.
+///
+/// # Logs
+/// The client writes the parameters of its queries to the log target `tokio_postgres` at DEBUG, answers that are
+/// recorded among them. Do not switch that on in production.
 #[derive(Clone)]
 #[must_use = "it does nothing until it is opened"]
 pub struct PostgresBackendBuilder {
@@ -170,6 +176,8 @@ impl PostgresBackendBuilder {
 
     /// Sets the TLS configuration, which says which certificates are trusted. A server that does not encrypt is
     /// refused, unless the URL says `sslmode=disable`, or the server is reached by a Unix socket.
+    ///
+    /// The configuration needs a provider of cryptography, which this crate does not bring. It was tested with `ring`.
     #[cfg(feature = "postgres-rustls")]
     pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
         let is_local = self.config.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)));

@@ -102,7 +102,7 @@ const INSERT: &str = "
 const UPDATE: &str = "
     UPDATE idempotency.record r SET
         token = $4,
-        fence = CASE WHEN $5 IS NOT NULL THEN $5
+        fence = CASE WHEN $5 IS NOT NULL THEN greatest($5, r.fence)
                      WHEN $6 IS NULL THEN r.fence
                      ELSE greatest(MICROS, greatest(r.fence, $6) + 1::bigint) END,
         kind = $7,

@@ -78,7 +78,9 @@ impl Schema {
         if self.version(client).await? >= Some(NEEDED) {
             return Ok(());
         }
-        client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
+        // Under another isolation, what is made while this waits would stay unseen.
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})");
+        client.batch_execute(&begin).await?;
         // Another process may have done it meanwhile. A missing table must not abort the transaction.
         let there = format!("SELECT to_regclass('{self}.version') IS NOT NULL, to_regnamespace('{self}') IS NOT NULL");
         let row = client.query_typed_one(&there, &[]).await?;

@@ -115,7 +115,7 @@ BEGIN
     UPDATE idempotency.record r SET
       token = w.token,
       fence = CASE WHEN r.expires > t AND r.token = w.token THEN r.fence
-                   WHEN w.exactly IS NOT NULL THEN w.exactly
+                   WHEN w.exactly IS NOT NULL THEN greatest(w.exactly, r.fence)
                    WHEN w.above IS NULL AND r.expires > t THEN r.fence
                    ELSE idempotency.fence_1(greatest(r.fence, w.above) + 1) END,
       kind = w.kind,
@@ -189,7 +189,7 @@ BEGIN
       UPDATE idempotency.record r SET
         token = in_token,
         fence = CASE WHEN r.expires > t AND r.token = in_token THEN r.fence
-                     WHEN exactly IS NOT NULL THEN exactly
+                     WHEN exactly IS NOT NULL THEN greatest(exactly, r.fence)
                      WHEN above IS NULL AND r.expires > t THEN r.fence
                      ELSE idempotency.fence_1(greatest(r.fence, above) + 1) END,
         kind = in_kind,

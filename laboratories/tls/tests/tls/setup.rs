@@ -1,0 +1,84 @@
+//! A server that encrypts, and ways to it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use tower_idempotency::store::postgres::{PostgresBackend, PostgresBackendBuilder};
+use tower_idempotency::store::shared::{Backend as _, Kind, Write};
+
+use super::certificates::{Authority, Certificates};
+use super::lab::{Server, claim, client, id, own_server, until};
+use super::skipped::skipped;
+
+/// What a server's log says of each connection that it has let in.
+const LET_IN: &str = "connection authorized";
+
+/// A server without TLS, and certificates for it. `None`: not shown here.
+pub(crate) fn server_and_certificates(promise: &str) -> Option<(Server, Certificates)> {
+    let server = own_server(promise, &["log_connections=on"])?;
+    let certificates = Certificates::new(server.address().ip());
+    let certificates = certificates.map_err(|obstacle| skipped(promise, &obstacle)).ok()?;
+    Some((server, certificates))
+}
+
+/// A server that encrypts for those who want it, with the table in it. `None`: not shown here.
+pub(crate) async fn encrypting_server(promise: &str) -> Option<(Server, Certificates)> {
+    let (server, certificates) = server_and_certificates(promise)?;
+    certificates.install(&data_directory(&server).await);
+    let client = client(&server.url()).await;
+    client.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until("the server's TLS", async || {
+        to(server.address(), "localhost", "").tls(certificates.trusting(Authority::Its)).migrate().await.is_ok()
+    })
+    .await;
+    Some((server, certificates))
+}
+
+pub(crate) async fn data_directory(server: &Server) -> PathBuf {
+    let row = client(&server.url()).await.query_one("SHOW data_directory", &[]).await.unwrap();
+    row.get::<_, String>(0).into()
+}
+
+/// The server at `address`, under the name `host`, as the user `postgres`.
+pub(crate) fn to(address: SocketAddr, host: &str, more: &str) -> PostgresBackendBuilder {
+    with(&format!("host={host} hostaddr={} port={} user=postgres {more}", address.ip(), address.port()))
+}
+
+/// The server of this URL, which is not tried for long.
+pub(crate) fn with(url: &str) -> PostgresBackendBuilder {
+    // Machines under test are slow.
+    let builder = PostgresBackend::from_url(url).unwrap().tried_for(Duration::from_secs(3));
+    builder.wait_for_connection(Duration::from_secs(30)).statement_timeout(Duration::from_secs(30))
+}
+
+/// Waits until `hears` is told that `tells` has written something.
+pub(crate) async fn until_heard(hears: &PostgresBackend, tells: &PostgresBackend) {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut changes = hears.changes();
+    until("a notification", async || {
+        let write = Write { kind: Kind::Completed, ..claim(id(COUNT.fetch_add(1, Ordering::Relaxed))) };
+        // An error: the server has just been started again.
+        let _ = tells.put(&[write]).await;
+        changes.next().now_or_never().flatten().is_some()
+    })
+    .await;
+}
+
+/// How many connections of backends a server has, and how many of them are encrypted.
+pub(crate) async fn connections(server: &Server) -> (i64, i64) {
+    let sql = "SELECT count(*), count(*) FILTER (WHERE ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+        WHERE application_name = 'tower-idempotency'";
+    let row = client(&server.url()).await.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// What a server has logged of the backends' connections that it has let in.
+pub(crate) fn let_in(server: &Server) -> Vec<String> {
+    let log = server.log();
+    let by_backends = |line: &&str| line.contains(LET_IN) && line.contains("tower-idempotency");
+    log.lines().filter(by_backends).map(str::to_owned).collect()
+}
