@@ -16,6 +16,8 @@ pub(crate) struct Args {
     #[arg(long, default_value = "127.0.0.1:4242")]
     pub(crate) listen: SocketAddr,
     /// The directory of this server's charges, and with `--store sled` of its idempotency records.
+    ///
+    /// With `--atomic` and PostgreSQL, charges are in the database, and nothing is here.
     #[arg(long, default_value = "./payment-data")]
     pub(crate) data: PathBuf,
     /// Where idempotency records are: `sled`, `sled:PATH`, `memory` or `postgres://USER@HOST/DATABASE`.
@@ -34,6 +36,9 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     pub(crate) on_interrupted: Option<Interrupted>,
     /// Writes a charge or refund that has a key, and the record of its answer, in one transaction.
+    ///
+    /// With `--store postgres://…`, the servers of a namespace then have one ledger, in the database. Give it to all of
+    /// them: what a server without it has left half done would run again.
     #[arg(long)]
     pub(crate) atomic: bool,
     /// How long an answer is replayed, in seconds.

@@ -48,6 +48,10 @@
 //! charge, and under `reconcile` what a server does not find in its ledger stays unknown: another may have charged it.
 //! `GET /admin/disputed` lists charges that ended after their key had been taken over or freed.
 //!
+//! 8. The same with `--atomic` for all of them: the ledger is the table `payment_server.charge` in that database, and
+//!    charge and record are one transaction. A server may die wherever it is: the other runs the charge if it did not
+//!    take place, and answers with it if it did. Any of them lists and refunds all charges. `--data` is not used.
+//!
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
 //! Each answer repeats the request's `Idempotency-Key`, and has a `Request-Id` of its own, a replay too.
 //! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes what is under way, cuts

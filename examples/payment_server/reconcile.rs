@@ -13,17 +13,17 @@ use crate::json::json;
 use crate::ledger::{Intent, Ledger, LedgerError};
 use crate::refunds::Answer;
 
-/// `is_one_of_many`: other servers have the same records, and ledgers of their own.
-pub(crate) fn reconciler(ledger: Arc<Ledger>, is_one_of_many: bool) -> Reconciler<Response> {
+/// `are_ledgers_apart`: other servers have the same records, and ledgers of their own.
+pub(crate) fn reconciler(ledger: Arc<Ledger>, are_ledgers_apart: bool) -> Reconciler<Response> {
     Reconciler::new(move |run| {
         let ledger = Arc::clone(&ledger);
         async move {
             match look_up(&ledger, &run).await {
                 Ok(Some(answer)) => Reconciled::Outcome(answer.map(Body::from)),
                 // It may be in the ledger of the server that ran it.
-                Ok(None) if is_one_of_many => Reconciled::Unknown,
-                // The ledger is on this disk: what is not in it did not take place, and whoever was about to write it
-                // is gone.
+                Ok(None) if are_ledgers_apart => Reconciled::Unknown,
+                // What is not in the ledger did not take place. Where the ledger is on this disk, whoever was about to
+                // write it is gone; where it is a table, nobody can write it any more, but for the next run.
                 Ok(None) => Reconciled::RunAgain,
                 Err(error) => {
                     tracing::error!(record_id = run.id.short(), "not reconciled: {}", crate::chain(&error));

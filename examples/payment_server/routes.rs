@@ -34,7 +34,9 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
         Interrupted::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
         Interrupted::Rerun => layer.on_interrupted(OnInterrupted::Rerun),
         Interrupted::Reconcile => {
-            layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger), args.store.is_shared()))
+            // With `--atomic` all servers have one ledger.
+            let are_ledgers_apart = args.store.is_shared() && !args.atomic;
+            layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger), are_ledgers_apart))
         }
     }
 }

@@ -21,12 +21,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) async fn open(url: &str, args: &Args) -> Result<PostgresStore, Box<dyn Error + Send + Sync>> {
     let lease = args.lease.map_or(LEASE, Duration::from_secs);
     let patience = PATIENCE.min(lease / 6);
-    let namespace = args.namespace.as_deref().unwrap_or(NAMESPACE);
-    let database = PostgresBackend::from_url(url)?.namespace(namespace)?.statement_timeout(patience * 3 / 4);
+    let database = PostgresBackend::from_url(url)?.namespace(namespace(args))?.statement_timeout(patience * 3 / 4);
     // Several servers may do so at once.
     database.migrate().await?;
     let store = PostgresStore::builder().lease(lease).call_timeout(patience);
     Ok(store.open(database.open().await?).await?)
+}
+
+/// Whose servers share their keys, and with `--atomic` their charges.
+pub(crate) fn namespace(args: &Args) -> &str {
+    args.namespace.as_deref().unwrap_or(NAMESPACE)
 }
 
 /// What this store has to show beside what each store has.

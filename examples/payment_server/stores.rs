@@ -9,6 +9,8 @@ use tower_idempotency::{AnyStore, MemoryStore, SledStore};
 
 use crate::args::{Args, Place};
 use crate::ledger::Ledger;
+#[cfg(feature = "postgres")]
+use crate::shared;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -33,13 +35,13 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
         Place::SledAt(path) if *path == args.data => &Place::Sled,
         place => place,
     };
-    if args.atomic && !matches!(place, Place::Sled) {
-        return Err("--atomic needs charges and records in one database: --store sled".into());
+    if args.atomic && !matches!(place, Place::Sled | Place::Postgres(_)) {
+        return Err("--atomic needs charges and records in one database: --store sled or postgres://…".into());
     }
     match place {
         Place::Sled => {
             let store = SledStore::open(&args.data)?;
-            let (ledger, records) = (Ledger::open(store.clone(), args.atomic)?, AnyStore::new(store));
+            let (ledger, records) = (Ledger::trees(store.clone(), args.atomic)?, AnyStore::new(store));
             let database = records.clone();
             Ok(Stores { records, ledger, database, admin: Router::new(), directory: None })
         }
@@ -58,16 +60,22 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
 /// These records, and a ledger elsewhere.
 fn apart(records: AnyStore, ledger: &Path) -> Result<Stores, Failure> {
     let database = SledStore::open(ledger)?;
-    let ledger = Ledger::open(database.clone(), false)?;
+    let ledger = Ledger::trees(database.clone(), false)?;
     Ok(Stores { records, ledger, database: AnyStore::new(database), admin: Router::new(), directory: None })
 }
 
 #[cfg(feature = "postgres")]
 async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
-    let store = crate::shared::open(url, args).await?;
+    let store = shared::open(url, args).await?;
+    let (records, admin) = (AnyStore::new(store.clone()), shared::admin(store.clone()));
+    if args.atomic {
+        let ledger = Ledger::table(url, store, shared::namespace(args)).await?;
+        let database = records.clone();
+        return Ok(Stores { records, ledger, database, admin, directory: None });
+    }
     // The charges are this server's own: those of all servers can be counted.
-    let stores = apart(AnyStore::new(store.clone()), &args.data)?;
-    Ok(Stores { admin: crate::shared::admin(store), ..stores })
+    let stores = apart(records, &args.data)?;
+    Ok(Stores { admin, ..stores })
 }
 
 #[cfg(not(feature = "postgres"))]

@@ -14,6 +14,8 @@ mod common;
 mod postgres;
 
 mod api;
+#[cfg(all(feature = "postgres", target_os = "linux"))]
+mod atomic;
 mod crash;
 mod levers;
 mod operation;

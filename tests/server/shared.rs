@@ -1,4 +1,5 @@
 //! Servers that share a PostgreSQL database, each with a ledger of its own: one charge per key in all of them together.
+//! `atomic.rs` has those with one ledger.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -12,14 +13,14 @@ use crate::common::process::{Call, Server, Setup, eventually, signal};
 use crate::common::skipped;
 
 /// The database that most tests share; each has a namespace in it.
-fn shared_database(promise: &str) -> Option<&'static postgres::Server> {
+pub(crate) fn shared_database(promise: &str) -> Option<&'static postgres::Server> {
     static DATABASE: OnceLock<Result<postgres::Server, String>> = OnceLock::new();
     let database = DATABASE.get_or_init(postgres::Server::start);
     database.as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
 }
 
 /// How to start the servers `one` and `other`.
-fn two(directory: &TempDir, database: &postgres::Server, arguments: &str) -> [Setup; 2] {
+pub(crate) fn two(directory: &TempDir, database: &postgres::Server, arguments: &str) -> [Setup; 2] {
     let store = format!("--store {} {arguments}", database.url());
     ["one", "other"].map(|name| Setup::new(directory.path().join(name)).with(&store))
 }
@@ -34,7 +35,7 @@ async fn disputed(server: &Server) -> Vec<Value> {
 }
 
 /// Asks again and again until there is something.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..600 {
         if let Some(found) = ask().await {
             return found;

@@ -15,3 +15,13 @@ pub(crate) enum LedgerError {
     #[error("there is no random number to be had: {0}")]
     Random(getrandom::Error),
 }
+
+impl LedgerError {
+    pub(super) fn away(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Away(error.into())
+    }
+
+    pub(super) fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed(error.into())
+    }
+}

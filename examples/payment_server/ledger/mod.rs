@@ -4,15 +4,22 @@
 //! was made, so that a charge whose answer was never recorded can be found.
 
 // - `entry.rs`: what is entered: charges, with their refunds; `ids.rs`: by which names.
-// - `trees.rs`: a ledger in sled. Its methods are what another ledger has to have.
+// - `either.rs`: a ledger: one of the two kinds.
+// - `trees.rs`: a ledger in sled, of one server.
+// - `table.rs`: a ledger in PostgreSQL, of all servers; `table.sql`: its table; `pool.rs`: the connections to it.
 // - `error.rs`: what can go wrong.
 
+mod either;
 mod entry;
 mod error;
 mod ids;
+#[cfg(feature = "postgres")]
+mod pool;
+#[cfg(feature = "postgres")]
+mod table;
 mod trees;
 
+pub(crate) use either::Ledger;
 pub(crate) use entry::{ChargeId, Entry, Intent, NotRefunded, Refund};
 pub(crate) use error::LedgerError;
 pub(crate) use ids::{random, since_1970};
-pub(crate) use trees::Ledger;

@@ -19,7 +19,7 @@ use crate::refunds::Answer;
 const CHARGES: &str = "charges";
 const INTENTS: &str = "intents";
 
-pub(crate) struct Ledger {
+pub(crate) struct TreeLedger {
     trees: Trees,
     store: SledStore,
     /// Whether what has a key is committed together with its record. A crash leaves both or neither.
@@ -40,15 +40,15 @@ enum Reason {
     Entry(serde_json::Error),
 }
 
-impl Ledger {
-    pub(crate) fn open(store: SledStore, is_atomic: bool) -> Result<Self, LedgerError> {
-        let database = store.db().map_err(|error| LedgerError::Away(error.into()))?;
+impl TreeLedger {
+    pub(super) fn open(store: SledStore, is_atomic: bool) -> Result<Self, LedgerError> {
+        let database = store.db().map_err(LedgerError::away)?;
         let (charges, intents) = (database.open_tree(CHARGES)?, database.open_tree(INTENTS)?);
         Ok(Self { trees: Trees { charges, intents }, store, is_atomic, ids: Ids::default() })
     }
 
     /// Enters a charge. When this returns its id and its answer, it survives a power cut.
-    pub(crate) async fn charge(
+    pub(super) async fn charge(
         &self,
         context: Option<&IdempotencyContext>,
         account: Account,
@@ -67,7 +67,7 @@ impl Ledger {
     }
 
     /// Refunds `amount`, or what is left, in one step, and returns the answer.
-    pub(crate) async fn refund(
+    pub(super) async fn refund(
         &self,
         context: Option<&IdempotencyContext>,
         account: Account,
@@ -99,16 +99,16 @@ impl Ledger {
     }
 
     /// The charges that were made with this intent, or refunded in part: more than one only where a run was repeated.
-    pub(crate) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
+    pub(super) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
         self.read(move |trees| trees.intended(intent)).await
     }
 
-    pub(crate) async fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
+    pub(super) async fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
         self.read(move |trees| trees.get(account, id)).await
     }
 
     /// The newest `limit` charges of an account, and whether there are more.
-    pub(crate) async fn list(
+    pub(super) async fn list(
         &self,
         account: Account,
         limit: usize,
@@ -123,7 +123,7 @@ impl Ledger {
     ) -> Result<T, LedgerError> {
         let trees = self.trees.clone();
         let reading = tokio::task::spawn_blocking(move || read(&trees));
-        reading.await.unwrap_or_else(|error| Err(LedgerError::Failed(error.into())))
+        reading.await.unwrap_or_else(|error| Err(LedgerError::failed(error)))
     }
 }
 
@@ -196,7 +196,7 @@ fn answer(answer: &impl Serialize) -> Result<http::Response<Bytes>, Abort<Reason
 
 impl From<sled::Error> for LedgerError {
     fn from(error: sled::Error) -> Self {
-        Self::Failed(error.into())
+        Self::failed(error)
     }
 }
 
@@ -204,8 +204,8 @@ fn failure(error: CommitError<Reason>) -> LedgerError {
     match error {
         CommitError::Aborted(Reason::Entry(error)) => LedgerError::Entry(error),
         CommitError::Store(error @ (StoreError::Overloaded { .. } | StoreError::Unavailable { .. })) => {
-            LedgerError::Away(error.into())
+            LedgerError::away(error)
         }
-        error => LedgerError::Failed(format!("{error:?}").into()),
+        error => LedgerError::failed(format!("{error:?}")),
     }
 }

@@ -1,0 +1,93 @@
+//! A ledger of either kind.
+
+use axum::response::Response;
+#[cfg(feature = "postgres")]
+use tower_idempotency::store::postgres::PostgresStore;
+use tower_idempotency::{IdempotencyContext, SledStore};
+
+use super::entry::{ChargeId, Entry, Intent, NotRefunded, Refund};
+use super::error::LedgerError;
+#[cfg(feature = "postgres")]
+use super::table::TableLedger;
+use super::trees::TreeLedger;
+use crate::account::Account;
+
+pub(crate) enum Ledger {
+    Trees(TreeLedger),
+    #[cfg(feature = "postgres")]
+    Table(Box<TableLedger>),
+}
+
+impl Ledger {
+    /// This server's own. With `is_atomic`, what has a key is committed together with its record, which is in the same
+    /// store.
+    pub(crate) fn trees(store: SledStore, is_atomic: bool) -> Result<Self, LedgerError> {
+        TreeLedger::open(store, is_atomic).map(Self::Trees)
+    }
+
+    /// That of all servers of a namespace. What has a key is committed together with its record.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn table(url: &str, store: PostgresStore, namespace: &str) -> Result<Self, LedgerError> {
+        TableLedger::open(url, store, namespace).await.map(|ledger| Self::Table(Box::new(ledger)))
+    }
+
+    /// Enters a charge. When this returns its id and its answer, it survives a power cut.
+    pub(crate) async fn charge(
+        &self,
+        context: Option<&IdempotencyContext>,
+        account: Account,
+        entry: Entry,
+    ) -> Result<(ChargeId, Response), LedgerError> {
+        match self {
+            Self::Trees(ledger) => ledger.charge(context, account, entry).await,
+            #[cfg(feature = "postgres")]
+            Self::Table(ledger) => ledger.charge(context, account, entry).await,
+        }
+    }
+
+    /// Refunds `amount`, or what is left, in one step, and returns the answer.
+    pub(crate) async fn refund(
+        &self,
+        context: Option<&IdempotencyContext>,
+        account: Account,
+        id: ChargeId,
+        amount: Option<u64>,
+        refund: Refund,
+    ) -> Result<Result<Response, NotRefunded>, LedgerError> {
+        match self {
+            Self::Trees(ledger) => ledger.refund(context, account, id, amount, refund).await,
+            #[cfg(feature = "postgres")]
+            Self::Table(ledger) => ledger.refund(context, account, id, amount, refund).await,
+        }
+    }
+
+    /// The charges that were made with this intent, or refunded in part: more than one only where a run was repeated.
+    pub(crate) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
+        match self {
+            Self::Trees(ledger) => ledger.intended(intent).await,
+            #[cfg(feature = "postgres")]
+            Self::Table(ledger) => ledger.intended(intent).await,
+        }
+    }
+
+    pub(crate) async fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
+        match self {
+            Self::Trees(ledger) => ledger.get(account, id).await,
+            #[cfg(feature = "postgres")]
+            Self::Table(ledger) => ledger.get(account, id).await,
+        }
+    }
+
+    /// The newest `limit` charges of an account, and whether there are more.
+    pub(crate) async fn list(
+        &self,
+        account: Account,
+        limit: usize,
+    ) -> Result<(Vec<(ChargeId, Entry)>, bool), LedgerError> {
+        match self {
+            Self::Trees(ledger) => ledger.list(account, limit).await,
+            #[cfg(feature = "postgres")]
+            Self::Table(ledger) => ledger.list(account, limit).await,
+        }
+    }
+}
