@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, PATIENCE};
 use crate::dice::{below, time_below};
 use crate::fleet::Fleet;
 use crate::harness::history::{COME_AGAIN, History, Told};
@@ -57,6 +57,11 @@ impl Clients {
     pub(crate) fn impatient(mut self) -> Self {
         self.stuck_after = STUCK / 10;
         self
+    }
+
+    /// After how long each key is settled or counts as stuck.
+    pub(crate) fn longest(&self) -> Duration {
+        self.stuck_after + PAUSE + PATIENCE
     }
 
     /// Sends a charge to any server, once.

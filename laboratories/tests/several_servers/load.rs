@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
@@ -10,11 +10,12 @@ use tokio::task::JoinSet;
 use crate::client::Clients;
 use crate::dice::time_below;
 use crate::fleet::SERVERS;
-use crate::harness::process::eventually;
 
 const CLIENTS: usize = 24;
 /// The longest time between two keys of a client.
 const PAUSE: Duration = Duration::from_millis(300);
+/// How often it is looked how far they have come.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Clients that charge, one key after the other, until it is enough.
 pub(crate) struct Load {
@@ -45,10 +46,14 @@ impl Load {
         Self { clients: clients.clone(), settled, enough, sending }
     }
 
-    /// Waits until so many more keys are settled.
+    /// Waits until so many more keys are settled, or one is stuck: then the report says at what.
     pub(crate) async fn more(&self, count: usize) {
+        let (began, before) = (Instant::now(), self.clients.stuck().len());
         let until = self.settled.load(Ordering::SeqCst) + count;
-        eventually("settled keys", || (self.settled.load(Ordering::SeqCst) >= until).then_some(())).await;
+        while self.settled.load(Ordering::SeqCst) < until && self.clients.stuck().len() == before {
+            assert!(began.elapsed() < self.clients.longest() * 2, "no client goes on");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Ends it, and asks every server for every key: what one remembers, another has to read.
