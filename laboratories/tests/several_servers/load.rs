@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::task::JoinSet;
 
 use crate::client::Clients;
@@ -25,8 +26,22 @@ pub(crate) struct Load {
     sending: JoinSet<Vec<String>>,
 }
 
+/// How a client sends a charge until it is settled.
+type Way = fn(Clients, String) -> BoxFuture<'static, ()>;
+
 impl Load {
+    /// Each sends a charge once, and again while it is told to.
     pub(crate) fn start(clients: &Clients) -> Self {
+        let once = |clients: Clients, key: String| async move { drop(clients.until_settled(&key).await) }.boxed();
+        Self::on(clients, once)
+    }
+
+    /// Each sends a charge one to five times, and waits for no server for long.
+    pub(crate) fn in_haste(clients: &Clients) -> Self {
+        Self::on(clients, |clients, key| async move { clients.one_to_five_in_haste(&key).await }.boxed())
+    }
+
+    fn on(clients: &Clients, way: Way) -> Self {
         let (settled, enough) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let mut sending = JoinSet::new();
         for name in 0..CLIENTS {
@@ -35,7 +50,7 @@ impl Load {
                 let mut keys = Vec::new();
                 while !enough.load(Ordering::SeqCst) {
                     let key = format!("client-{name}-charge-{}", keys.len());
-                    clients.until_settled(&key).await;
+                    way(clients.clone(), key.clone()).await;
                     settled.fetch_add(1, Ordering::SeqCst);
                     keys.push(key);
                     tokio::time::sleep(time_below(PAUSE)).await;
