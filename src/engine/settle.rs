@@ -20,6 +20,8 @@ use crate::store::{Health, Store, StoreError};
 
 /// How many times a write that failed is tried while its requester waits.
 const TRIES: usize = 3;
+/// How often it is looked whether a database that was away is back.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl<St: Store> Run<St> {
     /// Records how the run ended.
@@ -141,7 +143,7 @@ impl<St: Store> Engine<St> {
             if !may_recover(&*self.store) || began.elapsed().saturating_add(pause) >= at_most {
                 break;
             }
-            tokio::time::sleep(pause).await;
+            self.pause(pause).await;
             match self.store.apply(id, transition.clone()).await {
                 // An earlier try may have been done, whatever this one returned.
                 Err(again) if may_be_done => error = StoreError::uncertain(again.to_string()),
@@ -153,6 +155,18 @@ impl<St: Store> Engine<St> {
             }
         }
         Err(error)
+    }
+
+    /// Waits before the store is told again: for this long, or until a database that is away is back.
+    async fn pause(&self, pause: Duration) {
+        let is_away = || matches!(self.store.health(), Health::Away { .. });
+        if !is_away() {
+            return tokio::time::sleep(pause).await;
+        }
+        let end = Instant::now() + pause;
+        while is_away() && Instant::now() < end {
+            tokio::time::sleep_until(end.min(Instant::now() + LOOK)).await;
+        }
     }
 
     /// Returns what the store is told about a run that ended in this way.

@@ -122,6 +122,8 @@ impl Server {
         command.arg(self.programs.join("postgres")).arg("-D").arg(self.data());
         command.args(["-p", &self.port.to_string(), "-k", ""]);
         command.args(["-c", &format!("listen_addresses={}", self.address)]);
+        // A standby looks again soon for a primary that is lost: it is promoted no sooner.
+        command.args(["-c", "wal_retrieve_retry_interval=100ms"]);
         for setting in &self.settings {
             command.args(["-c", setting]);
         }

@@ -81,6 +81,29 @@ async fn what_ends_while_the_database_is_away_is_recorded_when_it_is_back() {
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
+// A seeded fault: nobody looks whether the database is back, and the pauses grow to half a minute and more.
+#[tokio::test(start_paused = true)]
+async fn what_ends_during_a_long_outage_is_recorded_seconds_after_it() {
+    let [(here, one), _] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let server = effects.behind(IdempotencyLayer::new(one), &gate);
+    let mut runs = Vec::new();
+    for number in 0..8 {
+        runs.push(server.spawn(post(&format!("k{number}"), "a")));
+        gate.arrival().await;
+    }
+    here.database().stop();
+    gate.open();
+    for run in runs {
+        assert!(run.await.unwrap().status.is_success(), "the effect took place");
+    }
+    tokio::time::sleep(MINUTE * 5).await;
+    here.database().start();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let rows = here.database().rows("");
+    assert_eq!(rows.iter().filter(|row| row.kind == Kind::Completed).count(), 8);
+}
+
 // A seeded fault: a run waits for its record for as long as the database is away.
 #[tokio::test(start_paused = true)]
 async fn a_client_is_answered_though_the_database_does_not_answer_while_its_outcome_is_written() {

@@ -14,7 +14,7 @@ use crate::harness::process::{Call, Connection};
 /// How many requests are under way at once.
 const AT_ONCE: usize = 48;
 /// After how long a client stops waiting for an answer.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// For how long a connection is used again. A server closes one on which nothing comes for ten seconds.
 const FRESH: Duration = Duration::from_secs(5);

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, PATIENCE};
 use crate::dice::{below, time_below};
 use crate::fleet::Fleet;
 use crate::harness::history::{COME_AGAIN, History, Told};
@@ -17,6 +18,8 @@ use crate::harness::process::Call;
 
 /// The longest time between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long is long, for a client in haste.
+const HASTE: Duration = Duration::from_secs(4);
 /// After how long a key counts as stuck.
 const STUCK: Duration = Duration::from_secs(150);
 /// What is charged, unless it is something else; and what takes a while before it is charged.
@@ -57,6 +60,11 @@ impl Clients {
     pub(crate) fn impatient(mut self) -> Self {
         self.stuck_after = STUCK / 10;
         self
+    }
+
+    /// After how long each key is settled or counts as stuck.
+    pub(crate) fn longest(&self) -> Duration {
+        self.stuck_after + PAUSE + PATIENCE
     }
 
     /// Sends a charge to any server, once.
@@ -141,6 +149,17 @@ impl Clients {
             let at_once = 1 + below(left);
             join_all((0..at_once).map(|_| self.until_settled(key))).await;
             left -= at_once;
+        }
+    }
+
+    /// The same; who has waited for long begins anew, at other servers. What was sent stays sent.
+    pub(crate) async fn one_to_five_in_haste(&self, key: &str) {
+        let began = Instant::now();
+        while timeout(HASTE, self.one_to_five(key)).await.is_err() {
+            if began.elapsed() > self.stuck_after {
+                self.tally.stuck.lock().unwrap().push(format!("{key}: stuck"));
+                return;
+            }
         }
     }
 

@@ -58,7 +58,7 @@ impl Scene {
             self.report.figure(format!("kind {kind}: {request} bytes and {response} of the answer"));
             assert!(request > 100 && response > 50, "the put is not seen: {request} {response}");
             for (way, length) in [(Way::Request, request), (Way::Response, response)] {
-                for after in (0..length).step_by(step).chain([length - 1, length]) {
+                for after in (0..length - 1).step_by(step).chain([length - 1, length]) {
                     let end = if after % 2 == 0 { End::Rst } else { End::Fin };
                     let before = self.wires[0].done();
                     let told =

@@ -1,7 +1,7 @@
 //! Three payment servers with one set of records, and a balancer before them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 /// The servers. Each has a ledger of its own, in which its charges are, whatever becomes of it.
 pub(crate) struct Fleet {
     pub(crate) balancer: Balancer,
+    /// Where its servers listen, each at a port of its own.
+    address: IpAddr,
     places: Vec<Place>,
     /// What each process has logged, also those that have ended.
     logs: Vec<(usize, Output)>,
@@ -40,14 +42,15 @@ impl Fleet {
     /// Starts the servers with these arguments: those of server `number`.
     pub(crate) async fn start(arguments: impl Fn(usize) -> String) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let listen = SocketAddr::from((loopback(), 0));
+        let address = IpAddr::from(loopback());
+        let listen = SocketAddr::from((address, 0));
         let place = |number: usize| {
             let home = directory.path().join(number.to_string());
             std::fs::create_dir(&home).expect("a directory");
             Place { setup: Setup::new(&home).listening(listen).with(&arguments(number)), server: None }
         };
         let places = (0..SERVERS).map(place).collect();
-        let mut fleet = Self { balancer: Balancer::new(), places, logs: Vec::new(), _directory: directory };
+        let mut fleet = Self { balancer: Balancer::new(), address, places, logs: Vec::new(), _directory: directory };
         for number in 0..SERVERS {
             fleet.start_again(number).await;
         }
@@ -158,8 +161,10 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         let Some(directory) = std::env::var_os(LOGS) else { return };
         let name = std::thread::current().name().unwrap_or("a run").replace("::", "-");
+        // Some runs have several fleets, which all listen somewhere else.
+        let fleet = self.address;
         for (life, (number, log)) in self.logs.iter().enumerate() {
-            let path = Path::new(&directory).join(format!("{name}-{life}-of-server-{number}.log"));
+            let path = Path::new(&directory).join(format!("{name}-{fleet}-{life}-of-server-{number}.log"));
             std::fs::write(path, log.text()).expect("it can be written");
         }
     }

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::task::JoinSet;
 
 use crate::client::Clients;
 use crate::dice::time_below;
 use crate::fleet::SERVERS;
-use crate::harness::process::eventually;
 
 const CLIENTS: usize = 24;
 /// The longest time between two keys of a client.
 const PAUSE: Duration = Duration::from_millis(300);
+/// How often it is looked how far they have come.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Clients that charge, one key after the other, until it is enough.
 pub(crate) struct Load {
@@ -24,8 +26,22 @@ pub(crate) struct Load {
     sending: JoinSet<Vec<String>>,
 }
 
+/// How a client sends a charge until it is settled.
+type Way = fn(Clients, String) -> BoxFuture<'static, ()>;
+
 impl Load {
+    /// Each sends a charge once, and again while it is told to.
     pub(crate) fn start(clients: &Clients) -> Self {
+        let once = |clients: Clients, key: String| async move { drop(clients.until_settled(&key).await) }.boxed();
+        Self::on(clients, once)
+    }
+
+    /// Each sends a charge one to five times, and waits for no server for long.
+    pub(crate) fn in_haste(clients: &Clients) -> Self {
+        Self::on(clients, |clients, key| async move { clients.one_to_five_in_haste(&key).await }.boxed())
+    }
+
+    fn on(clients: &Clients, way: Way) -> Self {
         let (settled, enough) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let mut sending = JoinSet::new();
         for name in 0..CLIENTS {
@@ -34,7 +50,7 @@ impl Load {
                 let mut keys = Vec::new();
                 while !enough.load(Ordering::SeqCst) {
                     let key = format!("client-{name}-charge-{}", keys.len());
-                    clients.until_settled(&key).await;
+                    way(clients.clone(), key.clone()).await;
                     settled.fetch_add(1, Ordering::SeqCst);
                     keys.push(key);
                     tokio::time::sleep(time_below(PAUSE)).await;
@@ -45,10 +61,14 @@ impl Load {
         Self { clients: clients.clone(), settled, enough, sending }
     }
 
-    /// Waits until so many more keys are settled.
+    /// Waits until so many more keys are settled, or one is stuck: then the report says at what.
     pub(crate) async fn more(&self, count: usize) {
+        let (began, before) = (Instant::now(), self.clients.stuck().len());
         let until = self.settled.load(Ordering::SeqCst) + count;
-        eventually("settled keys", || (self.settled.load(Ordering::SeqCst) >= until).then_some(())).await;
+        while self.settled.load(Ordering::SeqCst) < until && self.clients.stuck().len() == before {
+            assert!(began.elapsed() < self.clients.longest() * 2, "no client goes on");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Ends it, and asks every server for every key: what one remembers, another has to read.

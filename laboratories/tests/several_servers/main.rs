@@ -12,6 +12,7 @@
 //! - [`failover`]: the primary is lost, and its standby promoted.
 //! - [`rolling`]: the servers are replaced, one after the other.
 //! - [`mixed`]: rows that a later release has written.
+//! - [`chaos`]: whatever can fail, at random and at once.
 //!
 //! Each run has a control, in the same file: the same run with something broken, in which violations must be seen. What
 //! is broken is how the servers are set up, how they are ended, or the SQL by which the database compares and sets
@@ -25,6 +26,7 @@
 //! CUT_EVERY=1 CUTS=2000 … cuts
 //! ROUNDS=20 … failover
 //! DEPLOYS=10 … rolling
+//! FAULTS=200 … chaos
 //! ```
 //!
 //! With `SERVER_LOGS=DIRECTORY`, what the servers have logged is kept there.
@@ -37,6 +39,7 @@ mod postgres;
 
 mod away;
 mod balancer;
+mod chaos;
 mod client;
 mod cuts;
 mod database;

@@ -38,6 +38,10 @@ impl Report {
         self.violations.extend(clients.history.unsettled().into_iter().map(|key| format!("{key}: no outcome")));
     }
 
+    pub(crate) fn is_wrong(&self) -> bool {
+        !self.violations.is_empty()
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         let Self { figures, violations } = other;
         self.figures.extend(figures);

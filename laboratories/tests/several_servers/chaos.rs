@@ -1,0 +1,198 @@
+//! All of it at once, at random: servers that are killed, end in order, or stand still, some for longer than their
+//! lease; a database that is killed or stands still; ways to it that are cut, or swallow what is sent.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::client::Clients;
+use crate::database::{Fault, Server, broken_database, database};
+use crate::dice::{below, size, time_below};
+use crate::fleet::{Fleet, SERVERS};
+use crate::harness::history::{History, Policy};
+use crate::load::{Load, ask_for};
+use crate::report::Report;
+use crate::wire::Wire;
+
+const LEASE: Duration = Duration::from_secs(12);
+/// The longest time between two faults.
+const OFTEN: Duration = Duration::from_millis(1_200);
+/// How many keys are settled at least.
+const LEAST: usize = 60;
+/// After how long servers that list something else than what clients are told are wrong: leases have to be over, and
+/// trusted again.
+const AGREED_WITHIN: Duration = Duration::from_secs(90);
+
+/// What fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strike {
+    Kill,
+    End,
+    StandStill,
+    Cut,
+    Swallow,
+    KillDatabase,
+    PauseDatabase,
+}
+
+const STRIKES: [Strike; 7] = [
+    Strike::Kill,
+    Strike::End,
+    Strike::StandStill,
+    Strike::Cut,
+    Strike::Swallow,
+    Strike::KillDatabase,
+    Strike::PauseDatabase,
+];
+
+struct Scene {
+    database: Server,
+    wires: Vec<Wire>,
+    fleet: Fleet,
+    /// Servers that stand still, and until when.
+    paused: Vec<(usize, Instant)>,
+    /// Ways that swallow, and until when.
+    silent: Vec<(usize, Instant)>,
+    struck: [usize; STRIKES.len()],
+}
+
+impl Scene {
+    async fn start(database: Server) -> Self {
+        let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
+        let arguments = |number: usize| {
+            let url = wires[number].url();
+            format!("--store {url} --lease {} --on-interrupted refuse", LEASE.as_secs())
+        };
+        let fleet = Fleet::start(arguments).await;
+        Self { database, wires, fleet, paused: Vec::new(), silent: Vec::new(), struck: [0; STRIKES.len()] }
+    }
+
+    /// One fault, which may be none: what stands still can't end.
+    async fn strike(&mut self, history: &History) {
+        let (kind, number) = (below(STRIKES.len()), below(SERVERS));
+        let stands = self.paused.iter().any(|(paused, _)| *paused == number);
+        match STRIKES[kind] {
+            Strike::Kill | Strike::End | Strike::StandStill if stands => return,
+            // It ends in order only if its database lets it.
+            Strike::End if !self.silent.is_empty() => return,
+            Strike::Kill => {
+                self.fleet.kill(number);
+                history.crashed();
+                self.start_again(number).await;
+            }
+            Strike::End => {
+                self.fleet.stop(number).await;
+                self.start_again(number).await;
+            }
+            Strike::StandStill => {
+                self.fleet.pause(number).await;
+                self.paused.push((number, Instant::now() + time_below(LEASE * 5 / 4)));
+            }
+            Strike::Cut => self.wires[number].cut_all(),
+            Strike::Swallow => {
+                self.wires[number].silence();
+                self.silent.push((number, Instant::now() + time_below(LEASE)));
+            }
+            Strike::KillDatabase => {
+                self.database.kill();
+                tokio::time::sleep(time_below(OFTEN)).await;
+                self.database.start_again();
+            }
+            Strike::PauseDatabase => {
+                self.database.pause();
+                tokio::time::sleep(time_below(OFTEN * 3)).await;
+                self.database.resume();
+            }
+        }
+        self.struck[kind] += 1;
+    }
+
+    async fn start_again(&mut self, number: usize) {
+        self.wires[number].open();
+        self.silent.retain(|(silent, _)| *silent != number);
+        self.fleet.start_again(number).await;
+    }
+
+    /// Ends what is over at `now`.
+    fn heal(&mut self, now: Instant) {
+        let Self { wires, fleet, paused, silent, .. } = self;
+        for (number, _) in paused.extract_if(.., |(_, until)| *until <= now) {
+            fleet.resume(number);
+        }
+        for (number, _) in silent.extract_if(.., |(_, until)| *until <= now) {
+            wires[number].open();
+        }
+    }
+
+    /// Waits until every server lists just what clients are refused, and returns how much that is. Outcomes may come
+    /// late.
+    async fn agree(&self, clients: &Clients, report: &mut Report) -> usize {
+        let began = Instant::now();
+        loop {
+            ask_for(clients, &clients.history.unsettled()).await;
+            let refused = clients.history.unsettled().len();
+            let lists = (0..SERVERS).map(|number| self.fleet.server(number).interrupted());
+            let listed: Vec<usize> = join_all(lists).await.iter().map(Vec::len).collect();
+            // Where something is wrong already, they may never agree.
+            if listed == [refused; SERVERS] || !clients.history.violations().is_empty() {
+                return refused;
+            }
+            if began.elapsed() > AGREED_WITHIN {
+                report.wrong(format!("{refused} keys are refused, and {listed:?} are listed"));
+                return refused;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+async fn run(database: Server, faults: usize) -> Report {
+    let mut scene = Scene::start(database).await;
+    let clients = Clients::new(&scene.fleet.balancer, &History::new(Policy::Refuse));
+    let load = Load::in_haste(&clients);
+    for _ in 0..faults {
+        tokio::time::sleep(time_below(OFTEN)).await;
+        scene.heal(Instant::now());
+        scene.strike(&clients.history).await;
+    }
+    scene.heal(Instant::now() + LEASE * 2);
+    load.more(LEAST).await;
+    load.end().await;
+    let mut report = Report::default();
+    let refused = scene.agree(&clients, &mut report).await;
+    scene.fleet.count_effects(&clients.history).await;
+    report.figure(clients.figures());
+    // Who is answered without a record, by a server that then dies, may find that nobody knows any more.
+    let unrecorded = scene.fleet.logged("answered without a record");
+    let (forgotten, wrong): (Vec<_>, Vec<_>) =
+        clients.history.violations().into_iter().partition(|line| line.contains("rule 4: outcome-unknown"));
+    wrong.into_iter().chain(clients.stuck()).for_each(|line| report.wrong(line));
+    let forgotten: BTreeSet<&str> = forgotten.iter().filter_map(|line| line.split(':').next()).collect();
+    let is_explained = forgotten.len() <= unrecorded;
+    report.expect(is_explained, || format!("{forgotten:?} are forgotten, and {unrecorded} were not recorded"));
+    let disputed = scene.fleet.logged("its outcome is disputed");
+    report.expect(disputed == 0, || format!("{disputed} outcomes are disputed, and nobody takes anything over"));
+    let struck: Vec<String> =
+        STRIKES.iter().zip(scene.struck).map(|(strike, times)| format!("{strike:?} {times}")).collect();
+    report.figure(format!(
+        "{}; interrupted {refused}, answered without a record {unrecorded}, of them forgotten {}",
+        struck.join(", "),
+        forgotten.len()
+    ));
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_fails_at_once_each_key_is_charged_at_most_once_and_answered_the_same() {
+    let name = "all at once";
+    let Some(database) = database(name, &[]).await else { return };
+    run(database, size("FAULTS", 8)).await.assert_kept(name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_where_the_database_compares_nothing_whatever_fails_charges_twice() {
+    let name = "all at once, in a database that compares nothing";
+    let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
+    run(database, 1).await.assert_seen(name);
+}
