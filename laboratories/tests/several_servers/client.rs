@@ -17,7 +17,7 @@ use crate::harness::lab::Answer;
 use crate::harness::process::Call;
 
 /// The longest time between two tries.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long is long, for a client in haste.
 const HASTE: Duration = Duration::from_secs(4);
 /// After how long a key counts as stuck.
