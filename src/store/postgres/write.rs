@@ -9,8 +9,9 @@ use super::types::Uuid;
 use crate::record::Fence;
 use crate::store::shared::{BackendError, Expect, NewExpiry, NewFence, Stamp, Write};
 
-/// The largest state: 16 MiB. The database would take more, in memory that it may not have.
-const LARGEST: usize = 16 << 20;
+/// The largest state: an outcome of 16 MiB, and what a record has beside it. The database would take more, and several
+/// times as much memory.
+const LARGEST: usize = (16 << 20) + (1 << 20);
 /// The longest duration: so many years are written as whole milliseconds without loss.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
