@@ -1,8 +1,10 @@
 //! A run that `fail_open` lets go ahead while the store is away, and how its end is recorded all the same.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -32,8 +34,18 @@ impl<St: Store> Run<St> {
             "the store is away and fail_open is set: the handler runs unprotected"
         );
         let (context, over) = RunContext::unprotected(self.presented.id);
-        // Nobody can take over what has no claim.
-        let (end, verdict) = self.work(work, context, None).await;
+        // Nobody can take over what has no claim. The claim goes on meanwhile: what is granted is this run's.
+        let mut claiming = pin!(claiming);
+        let ((end, verdict), claimed) = match select(pin!(self.work(work, context, None)), claiming.as_mut()).await {
+            Either::Left((worked, _)) => (worked, None),
+            Either::Right((claimed, working)) => (working.await, Some(claimed)),
+        };
+        let claiming = async move {
+            match claimed {
+                Some(claimed) => claimed,
+                None => claiming.await,
+            }
+        };
         drop(over);
         self.says(&verdict);
         let end = self.engine.judged(&self.presented, end);

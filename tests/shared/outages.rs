@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use tower_idempotency::internals::Records as _;
+use tower_idempotency::internals::{Records as _, Reply, Transition};
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, Replication};
 use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _};
-use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 
 use crate::common::lab::{Gate, Lab, id, post, settle};
+use crate::common::steps::Wish;
 use crate::world::{Effects, LEASE, database, two};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -439,4 +440,49 @@ async fn a_look_up_that_nobody_goes_on_with_costs_no_process_its_session() {
     tokio::time::sleep(LEASE * 3).await;
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("new", "a").await.text(), "effect 2");
     assert!(look_up.await.unwrap().is_some());
+}
+
+// A seeded fault: what was met is told behind a write for which whoever claims holds the session's lock.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_nobody_goes_on_with_costs_no_process_its_session() {
+    let [(_, one), (there, other)] = two().await;
+    let effects = Effects::default();
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    there.database().restart();
+    let claim = Wish::new(id("k"), Fingerprint::of(b"a")).claim();
+    let mut claiming = Box::pin(other.apply(id("k"), Transition::Claim(claim)));
+    // The claim itself; then the write behind which it is told what a server shows that was started again.
+    for _ in 0..2 {
+        let held = there.hold(Call::Put);
+        for _ in 0..200 {
+            assert!(crate::common::lab::at_once(&mut claiming).is_none());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(held.held(), 1);
+        held.release();
+    }
+    tokio::time::sleep(LEASE * 3).await;
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("new", "a").await.text(), "effect 2");
+    assert_eq!(claiming.await.unwrap().reply, Reply::Refused);
+}
+
+// A seeded fault: a claim that has met a record waits for longer than its requester, who takes the store for away.
+#[tokio::test(start_paused = true)]
+async fn fail_open_runs_nothing_whose_record_was_met() {
+    let [(_, one), (there, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    gate.open();
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    there.database().restart();
+    let server = effects.behind(IdempotencyLayer::new(other).fail_open(true), &gate);
+    let claim = there.hold(Call::Put);
+    let retry = server.spawn(post("k", "a"));
+    settle().await;
+    claim.release();
+    // The write behind which the record is told is held up.
+    let barrier = there.hold(Call::Put);
+    assert_eq!(retry.await.unwrap().problem(), "overloaded");
+    barrier.release();
+    tokio::time::sleep(LEASE).await;
+    assert_eq!((server.post("k", "a").await.text(), effects.count()), ("effect 1", 1));
 }

@@ -18,7 +18,7 @@ use std::path::Path;
 use report::Report;
 
 /// In the order of their tables.
-const BENCHES: [&str; 7] = ["passthrough", "replay", "first", "http", "growth", "contention", "fingerprint"];
+const BENCHES: [&str; 8] = ["passthrough", "replay", "first", "http", "growth", "contention", "fingerprint", "shared"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -32,7 +32,7 @@ const fn plot(bench: &'static str, file: &'static str, title: &'static str, unit
     Plot { bench, file, title, unit, group: "", name: "", is_log: false }
 }
 
-const PLOTS: [Plot; 8] = [
+const PLOTS: [Plot; 9] = [
     plot("passthrough", "passthrough.svg", "Instructions of a request that passes", "instructions"),
     Plot { is_log: true, ..plot("replay", "replay.svg", "A replay, in µs (logarithmic)", "µs") },
     Plot {
@@ -53,6 +53,11 @@ const PLOTS: [Plot; 8] = [
     Plot { is_log: true, ..plot("growth", "growth.svg", "An exchange, by records, in µs (logarithmic)", "µs") },
     Plot { is_log: true, ..plot("contention", "contention.svg", "Everybody at once, in ms (logarithmic)", "ms") },
     Plot { ..plot("fingerprint", "fingerprint.svg", "Fingerprints by length of body", "GB/s") },
+    Plot {
+        group: "64 at once",
+        name: "throughput",
+        ..plot("shared", "shared.svg", "First requests a second over PostgreSQL, 64 at once", "requests/s")
+    },
 ];
 
 /// The plots of a bench.

@@ -177,7 +177,8 @@ impl Leases {
         self.lease / 6
     }
 
-    /// How long the leases of others are not trusted once the clock was seen to be set, or another server to answer.
+    /// How long the leases of others are not trusted after an outage, and once the clock was seen to be set, or another
+    /// server to answer.
     fn distrusts(&self) -> i8 {
         match self.fault {
             Some(LeaseFault::TrustedAtOnce) => 0,
@@ -288,7 +289,7 @@ impl Moment {
         if !self.is_away {
             // The other process renews its own session in time, if the database is there.
             if self.observer.renewed > leases.lease / 2 {
-                self.observer.distrusts = self.observer.distrusts.max(leases.period());
+                self.observer.distrusts = self.observer.distrusts.max(leases.distrusts());
             }
             self.observer.renewed = 0;
         }

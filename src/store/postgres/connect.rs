@@ -207,6 +207,8 @@ impl Connector {
         options.push_str(" -c default_transaction_isolation=read\\ committed");
         // The server says by a warning that it did not wait for its standbys.
         options.push_str(" -c client_min_messages=warning");
+        // All names but the database's own have their schema: nothing that others have made is preferred to those.
+        options.push_str(" -c search_path=pg_catalog,pg_temp");
         if what_for == Use::Migration {
             options.push_str(" -c statement_timeout=60s -c lock_timeout=60s");
         } else {

@@ -1,8 +1,8 @@
 //! What the handles of a shared store have in common, and the tasks that keep it alive.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -40,6 +40,8 @@ const ASK_EVERY: Duration = Duration::from_secs(30);
 /// What all handles of a store share.
 #[derive(Debug)]
 pub(super) struct Shelf<B> {
+    /// For tasks that need all of it.
+    pub(super) itself: Weak<Self>,
     pub(super) backend: Arc<B>,
     pub(super) slots: Arc<Slots>,
     pub(super) reach: Arc<Reach>,
@@ -63,11 +65,18 @@ pub(super) struct Shelf<B> {
 
 impl<B: Backend> Shelf<B> {
     /// Its calls are sent in `runtime`, at most `calls` with writes at a time.
-    pub(super) fn new(backend: Arc<B>, reach: Arc<Reach>, calls: usize, cache_bytes: u64, runtime: &Handle) -> Self {
+    pub(super) fn new(
+        backend: Arc<B>,
+        reach: Arc<Reach>,
+        calls: usize,
+        cache_bytes: u64,
+        runtime: &Handle,
+    ) -> Arc<Self> {
         let way = |calls| Puts::new(Arc::clone(&backend), Arc::clone(&reach), calls, runtime);
         let gets = Gets::start(Arc::clone(&backend), Arc::clone(&reach), runtime);
         let (puts, urgent) = (way(calls), way(1));
-        Self {
+        Arc::new_cyclic(|itself| Self {
+            itself: Weak::clone(itself),
             backend,
             slots: Arc::default(),
             reach,
@@ -82,7 +91,7 @@ impl<B: Backend> Shelf<B> {
             is_closed: AtomicBool::new(false),
             guarantee: std::sync::Mutex::default(),
             renewing: Mutex::new(false),
-        }
+        })
     }
 
     /// Starts its tasks. Each begins again if it panics.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::backend::{Backend, Expect, Kind, Row, Write};
+use super::backend::{Backend, BackendError, Expect, Kind, Row, Write};
 use super::errors::{late, not_put};
 use super::gets::Known;
 use super::puts::{NotPut, Stands};
@@ -76,7 +76,16 @@ impl<B: Backend> Shelf<B> {
                     known = self.read(id).await?;
                     continue;
                 }
-                Change::Nothing => return self.unchanged(id, &transition, known, reply, record).await,
+                Change::Nothing => {
+                    let unchanged = self.unchanged(id, &transition, known, reply, record);
+                    // What a claim has met is told before its requester gives up: it must not run as if it met nothing.
+                    return match (deadline, transition.claim()) {
+                        (Some(deadline), Some(claim)) => {
+                            timeout_at(deadline - claim.patience / 10, unchanged).await.unwrap_or_else(|_| Err(late()))
+                        }
+                        _ => unchanged.await,
+                    };
+                }
                 Change::Release => (release(id, known.row.as_ref()), None),
                 Change::Put(draft) => {
                     let write = self.write(id, &draft, known.row.as_ref(), record.as_ref());
@@ -105,12 +114,11 @@ impl<B: Backend> Shelf<B> {
                 },
                 Err(NotPut::Never(error)) if is_outcome(&transition) => {
                     // An outcome that the database never takes is consumed. What ends a run is never refused for good.
-                    self.slots.tally.consumed.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(
-                        target: "tower_idempotency", record_id = id.short(), %error,
-                        "the database never takes the outcome: the operation is consumed, and retries can't replay it"
-                    );
-                    return Box::pin(self.step(id, consumed(transition))).await;
+                    let applied = Box::pin(self.step(id, consumed(transition))).await?;
+                    if applied.reply == Reply::Taken {
+                        self.report_consumed(id, &error);
+                    }
+                    return Ok(applied);
                 }
                 Err(error) => return Err(not_put(error)),
             };
@@ -156,6 +164,14 @@ impl<B: Backend> Shelf<B> {
         let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
         let pauses = pauses.with_jitter().without_max_times();
         let _ = give_back.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
+    }
+
+    fn report_consumed(&self, id: RecordId, error: &BackendError) {
+        self.slots.tally.consumed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            target: "tower_idempotency", record_id = id.short(), %error,
+            "the database never takes the outcome: the operation is consumed, and retries can't replay it"
+        );
     }
 
     /// Counts a record that was written anew, and logs at most one line a minute, because a failover causes many of

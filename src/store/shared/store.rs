@@ -129,7 +129,7 @@ impl SharedBuilder {
         }
         let (runtime, backend) = (Handle::current(), Arc::new(backend));
         let reach = Arc::new(Reach::new(Session::new(lease), call_timeout));
-        let shelf = Arc::new(Shelf::new(backend, reach, calls.max(1), outcome_cache_bytes, &runtime));
+        let shelf = Shelf::new(backend, reach, calls.max(1), outcome_cache_bytes, &runtime);
         let end = Instant::now() + open_within;
         loop {
             match timeout_at(end, shelf.renew()).await {

@@ -24,7 +24,7 @@ const REQUESTS: u64 = 100;
 const FILL: &str = "INSERT INTO idempotency.record (namespace, id, token, fence, kind, began, since, expires, state)
     SELECT r.namespace, sha256(int8send(n)), md5(n::text)::uuid, r.fence + n, r.kind, r.began, r.since,
         r.expires + n * interval '1 ms', r.state
-    FROM generate_series(1, $1) n, (SELECT * FROM idempotency.record WHERE kind = 3 LIMIT 1) r";
+    FROM generate_series(1, $1::bigint) n, (SELECT * FROM idempotency.record WHERE kind = 3 LIMIT 1) r";
 
 pub(crate) async fn measure(report: &mut Report, url: &str) {
     let databases = [Filled::new(url, "many", MANY).await, Filled::new(url, "few", FEW).await];
