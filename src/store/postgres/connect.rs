@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join3, try_join5};
@@ -49,6 +49,8 @@ pub(super) enum Use {
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) prepared: Option<Prepared>,
+    /// How many calls it has had.
+    calls: AtomicU32,
     /// The same for each connection to a server: which database cluster it is.
     pub(super) system: u64,
     /// The server has said that it did not wait for its standbys, though it answered that it has committed.
@@ -79,6 +81,18 @@ impl Drop for Connection {
 }
 
 impl Connection {
+    /// Counts a call, and has the server make its plans anew after 16 of them, 32, 64 and so on, and after each 1,024.
+    ///
+    /// A plan is made for the table as it is then. Of a table with a few rows it reads all of them, which costs no more
+    /// than to look for one; and it is kept while the table grows, until the table is analyzed.
+    pub(super) async fn count_call(&self) -> Result<(), Error> {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.prepared.is_some() && (calls.is_multiple_of(1024) || calls >= 16 && calls.is_power_of_two()) {
+            self.client.batch_execute("DISCARD PLANS").await?;
+        }
+        Ok(())
+    }
+
     /// Whether a commit was answered without its standbys, since this was asked last.
     pub(super) fn take_unconfirmed(&self) -> bool {
         self.unconfirmed.swap(false, Ordering::Relaxed)
@@ -156,8 +170,15 @@ impl Connector {
                 (client, tokio::spawn(drive(connection, Arc::clone(&unconfirmed), notifications)))
             }
         };
-        let mut connection =
-            Connection { client, prepared: None, system: 0, unconfirmed, place: None, task: Some(task) };
+        let mut connection = Connection {
+            client,
+            prepared: None,
+            calls: AtomicU32::new(0),
+            system: 0,
+            unconfirmed,
+            place: None,
+            task: Some(task),
+        };
         if what_for == Use::Calls {
             let client = &connection.client;
             let (is_set, system, prepared) = join3(self.is_set(client), system(client), self.prepare(client)).await;

@@ -76,9 +76,13 @@ impl Pool {
         let acquired = timeout(wait, acquire).await;
         let late = || crowded(format!("no connection became free within {} ms", wait.as_millis()));
         acquired.map_err(|_| late())?.ok_or_else(|| nothing("the store is closed"))?;
-        let mut connection = match self.idle() {
-            Some(connection) => connection,
-            None => self.connect().await?,
+        let mut connection = loop {
+            match self.idle() {
+                Some(connection) if connection.count_call().await.is_ok() => break connection,
+                // It has ended.
+                Some(_) => {}
+                None => break self.connect().await?,
+            }
         };
         let (dropped, runtime) = (Arc::clone(&self.dropped), self.runtime.clone());
         connection.place = Some(Place { permits, dropped, runtime });
