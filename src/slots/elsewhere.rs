@@ -14,28 +14,6 @@ use super::wait::Waiter;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 
-/// The times at which those who wait read, so that they read together.
-#[derive(Debug)]
-pub(super) struct Ticks(Instant);
-
-/// How long lies between two of them.
-const TICK: Duration = Duration::from_millis(25);
-
-impl Default for Ticks {
-    fn default() -> Self {
-        Self(Instant::now())
-    }
-}
-
-impl Ticks {
-    /// The first one after a pause.
-    fn after(&self, pause: Duration) -> Instant {
-        let earliest = Instant::now() + pause;
-        let past = earliest.saturating_duration_since(self.0).as_micros() % TICK.as_micros();
-        earliest + TICK.saturating_sub(Duration::from_micros(past as u64))
-    }
-}
-
 /// The duty to look for the end of a run in another process.
 #[derive(Debug)]
 pub(crate) struct Watch {

@@ -7,11 +7,11 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use tokio::sync::{Notify, watch};
 
-use super::elsewhere::Ticks;
 use super::lease::Lease;
 use super::phase::Phase;
 use super::remembered::Remembered;
 use super::tally::Tally;
+use super::ticks::Ticks;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;

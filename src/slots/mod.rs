@@ -12,7 +12,7 @@
 //!
 //! `map.rs` has all slots, and `slot.rs` the right to one. `phase.rs` says where a run stands and how it ended, and
 //! `wait.rs` is the duplicate's side. `remembered.rs` keeps the ends of runs that the store could not be told.
-//! `tally.rs` counts.
+//! `ticks.rs` says when those who wait for other processes' runs read. `tally.rs` counts.
 
 mod elsewhere;
 mod lease;
@@ -21,6 +21,7 @@ mod phase;
 mod remembered;
 mod slot;
 mod tally;
+mod ticks;
 mod wait;
 
 pub(crate) use elsewhere::Watch;

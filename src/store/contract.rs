@@ -63,9 +63,9 @@ pub trait Store: Records {
 /// # Cancellation
 /// A transition takes effect once `apply` was *called*: by the time that its future is ready, and also if the future is
 /// dropped, polled or not, which undoes nothing that ends a run or settles an operation. A shared store may go on only
-/// while the future is polled, or once it was dropped: so nobody keeps one without polling it. (A run that is dropped reports that from its destructor,
-/// where nothing can be awaited.) A claim or a question for which nobody waits any more may be given back: a shared
-/// store does that as soon as it is granted.
+/// while the future is polled, or once it was dropped: so nobody keeps one without polling it. (A run that is dropped
+/// reports that from its destructor, where nothing can be awaited.) A claim or a question for which nobody waits any
+/// more may be given back: a shared store does that as soon as it is granted.
 ///
 /// # Clocks
 /// The store has its own clock. Callers pass durations, and never a point in time.

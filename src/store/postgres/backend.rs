@@ -4,17 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
+use tokio_postgres::types::ToSql;
 
+use super::connect::Connection;
 use super::guarantee::{Setup, guarantee};
 use super::listen::News;
 use super::notify::Notifier;
 use super::pool::Pool;
+use super::queries::Queries;
 use super::row::answer;
 use super::types::Time;
 use super::write::{Arrays, Parameters, millis};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::store::shared::{Answer, Backend, BackendError, GRACE, Guarantee, Kind, Row, Write};
+use crate::store::shared::{Answer, Backend, BackendError, Expect, GRACE, Guarantee, Kind, Row, Write};
 
 /// A PostgreSQL database, 13 or later.
 ///
@@ -66,7 +69,7 @@ impl Backend for PostgresBackend {
         let (columns, system) = if let [write] = writes {
             let parameters = Parameters::of(write)?;
             let connection = self.pool.take_to_put().await?;
-            let asked = queries.put_alone(&connection, &parameters.alone(&namespace), write.expect).await;
+            let asked = put_alone(queries, &connection, &parameters.alone(&namespace), write.expect).await;
             let system = connection.system;
             (connection.done(asked)?, system)
         } else {
@@ -138,4 +141,22 @@ impl PostgresBackend {
             }
         }
     }
+}
+
+/// Sends one write: by a plain statement first, where statements are prepared.
+async fn put_alone(
+    queries: &Queries,
+    connection: &Connection,
+    parameters: &[&(dyn ToSql + Sync)],
+    expect: Expect,
+) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
+    let Connection { client, prepared, .. } = connection;
+    if let Some(prepared) = prepared {
+        let plain = if expect == Expect::Absent { &prepared.insert } else { &prepared.update };
+        let rows = client.query(plain, parameters).await?;
+        if !rows.is_empty() {
+            return Ok(rows);
+        }
+    }
+    queries.put_one.ask(client, prepared.as_ref().map(|prepared| &prepared.put_one), parameters).await
 }

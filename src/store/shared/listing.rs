@@ -3,13 +3,13 @@
 //! A database lists rows by their kind. So a completed record whose bytes are damaged is listed by the processes that
 //! have met it, once a retry was refused for it.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::backend::{Answer, Backend, Kind, Row};
+use super::damaged::is_done;
 use super::errors::away;
 use super::rows::Held;
 use super::state::Shelf;
@@ -31,34 +31,6 @@ pub struct Disputed {
     pub since: Timestamp,
     /// Until when it is kept.
     pub expires: Timestamp,
-}
-
-/// The ids of completed records that were found to be damaged, at most so many.
-#[derive(Debug, Default)]
-pub(super) struct Damaged(Mutex<HashSet<RecordId>>);
-
-const MOST_DAMAGED: usize = 1_024;
-
-impl Damaged {
-    /// Takes note of a row that can't be read.
-    pub(super) fn note(&self, row: &Row) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_done(row) && known.len() < MOST_DAMAGED {
-            known.insert(row.id);
-        }
-    }
-
-    fn known(&self) -> Vec<RecordId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
-    }
-
-    fn forget(&self, id: &RecordId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-    }
-}
-
-fn is_done(row: &Row) -> bool {
-    matches!(row.kind, Kind::Completed | Kind::Consumed)
 }
 
 /// Where a page begins.

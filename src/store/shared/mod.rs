@@ -12,6 +12,7 @@
 // - `rows.rs`: rows as records.
 // - `session.rs`: whether this process is alive, and whether others are.
 // - `news.rs`: who is told that a row has changed.
+// - `damaged.rs`: which completed records this process can't read.
 // - `driven.rs`: a future of the store's own, which its caller drives.
 // - `puts.rs`, `gets.rs`: writes and reads on their way to the database.
 // - `endings.rs`: ends of runs on their way.
@@ -21,6 +22,7 @@
 // - `memory_backend/`: a database in memory that fails on command, for tests.
 
 mod backend;
+mod damaged;
 mod driven;
 mod endings;
 mod errors;

@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::backend::{Backend, BackendError, Guarantee, Row};
+use super::damaged::Damaged;
 use super::endings::Endings;
 use super::errors::not_put;
 use super::gets::Gets;
-use super::listing::Damaged;
 use super::news::News;
 use super::puts::{Puts, Stands};
 use super::reach::Reach;
