@@ -86,7 +86,7 @@ impl Connection {
     /// A plan is made for the table as it is then. Of a table with a few rows it reads all of them, which costs no more
     /// than to look for one; and it is kept while the table grows, until the table is analyzed.
     pub(super) async fn count_call(&self) -> Result<(), Error> {
-        let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if self.prepared.is_some() && (calls.is_multiple_of(1024) || calls >= 16 && calls.is_power_of_two()) {
             self.client.batch_execute("DISCARD PLANS").await?;
         }

@@ -78,9 +78,12 @@ impl Pool {
         acquired.map_err(|_| late())?.ok_or_else(|| nothing("the store is closed"))?;
         let mut connection = loop {
             match self.idle() {
-                Some(connection) if connection.count_call().await.is_ok() => break connection,
-                // It has ended.
-                Some(_) => {}
+                Some(connection) => {
+                    // One that fails has ended, and one that is late is of no use to a call.
+                    if let Ok(Ok(())) = timeout(wait, connection.count_call()).await {
+                        break connection;
+                    }
+                }
                 None => break self.connect().await?,
             }
         };

@@ -245,7 +245,9 @@ BEGIN
   UPDATE idempotency.record r
     SET token = new_token, kind = 3, session = NULL, until = NULL, since = t, expires = t + kept * interval '1 ms',
       state = substring(record FROM 69 + name_length)
-    WHERE r.namespace = run_namespace AND r.id = run_id AND r.fence = run_fence AND r.kind = 1
+    WHERE r.namespace = run_namespace AND r.id = run_id AND r.fence = run_fence
+      -- So that no index but the primary key fits.
+      AND r.kind + 0 = 1
       AND (r.expires > t) IS TRUE;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'the operation is not this run''s any more: it was taken over, settled, or completed already'

@@ -66,11 +66,13 @@ impl<B: Backend> Shelf<B> {
     /// Writes something that is durable when it is answered, and so is all that `server` had shown before.
     async fn barrier(&self, server: ServerId) -> Result<(), StoreError> {
         // In a task: whoever waits here may stand still, and would keep this process from renewing its session.
-        let renewed = self.itself.upgrade().map(|shelf| tokio::spawn(async move { shelf.renew().await }));
-        match renewed {
-            Some(renewed) => renewed.await.unwrap_or_else(|_| Err(StoreError::unavailable("the store panicked")))?,
-            None => return Err(StoreError::unavailable("the store is gone")),
-        }
+        let shelf = self.itself.upgrade().ok_or_else(|| StoreError::unavailable("the store is gone"))?;
+        let written = tokio::spawn(async move {
+            // One after the other: who comes later finds it written.
+            let _turn = shelf.barriers.lock().await;
+            if shelf.reach.session.is_behind_barrier(server) { Ok(()) } else { shelf.renew().await }
+        });
+        written.await.unwrap_or_else(|_| Err(StoreError::unavailable("the store's runtime is gone")))?;
         if self.reach.session.is_behind_barrier(server) {
             return Ok(());
         }

@@ -61,6 +61,8 @@ pub(super) struct Shelf<B> {
     pub(super) guarantee: std::sync::Mutex<Option<Guarantee>>,
     /// Held while the session is renewed. Whether it has ended.
     renewing: Mutex<bool>,
+    /// Held while something is written so that what was read may be told.
+    pub(super) barriers: Mutex<()>,
 }
 
 impl<B: Backend> Shelf<B> {
@@ -91,6 +93,7 @@ impl<B: Backend> Shelf<B> {
             is_closed: AtomicBool::new(false),
             guarantee: std::sync::Mutex::default(),
             renewing: Mutex::new(false),
+            barriers: Mutex::default(),
         })
     }
 
