@@ -17,8 +17,9 @@ use crate::put::{Put, is_answered};
 /// What is to become of a put.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cut {
-    /// Which: the next one of this kind of row.
+    /// Which: the next one of this kind of row, after so many others.
     pub(crate) kind: i16,
+    pub(crate) skipped: usize,
     /// The connection ends once so many bytes of the put, or of its answer, were forwarded; at byte 0 of the answer:
     /// when its first byte comes.
     pub(crate) way: Way,
@@ -218,8 +219,12 @@ impl Shared {
     /// What is planned for these bytes, if they are the put that is waited for.
     fn planned_for(&self, bytes: &[u8]) -> Option<Cut> {
         let mut planned = self.planned.lock().unwrap();
-        let kind = planned.as_ref()?.kind;
-        Put::read(bytes).filter(|put| put.kind == kind)?;
+        let cut = planned.as_mut()?;
+        Put::read(bytes).filter(|put| put.kind == cut.kind)?;
+        if cut.skipped > 0 {
+            cut.skipped -= 1;
+            return None;
+        }
         *self.lengths.lock().unwrap() = [bytes.len(), 0];
         planned.take()
     }

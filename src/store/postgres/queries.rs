@@ -94,7 +94,7 @@ const INSERT: &str = "
     FROM c
     CROSS JOIN (SELECT * FROM i UNION ALL SELECT * FROM o WHERE o.token <> $4) r
     SESSION
-    WHERE (r.expires > c.now) IS TRUE";
+    WHERE (r.expires > c.now) IS TRUE AND IS_DURABLE";
 
 /// Answers with the row if it has changed it.
 const UPDATE: &str = "
