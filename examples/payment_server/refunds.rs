@@ -41,7 +41,7 @@ pub(crate) async fn create(
     let charge = fields.text("charge")?;
     let amount = fields.optional_number("amount", 1..=u64::MAX)?;
     let id = charge.parse().map_err(|()| ApiError::missing("charge", charge))?;
-    let intent = context.as_ref().and_then(|context| Intent::of(&context.derived_key("refund")));
+    let intent = Intent::of_step(context.as_ref(), "refund");
     let name = format!("re_{:032x}", u128::from_be_bytes(random()?));
     let refund = Refund { id: name, amount: 0, created: since_1970().as_secs(), intent };
     let refunded = ledger.refund(context.as_ref(), account, id, amount, refund).await?;

@@ -1,14 +1,15 @@
 //! A database that is away, started again, replaced by its standby, or set to another time.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use tower_idempotency::internals::{Records as _, Reply, Transition};
-use tower_idempotency::store::shared::memory_backend::{Call, Fault, Replication};
+use tower_idempotency::store::shared::memory_backend::{Call, Fault, Hold, Replication};
 use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::common::lab::{Gate, Lab, id, post, settle};
+use crate::common::lab::{Gate, Lab, at_once, id, post, settle};
 use crate::common::steps::Wish;
 use crate::world::{Effects, LEASE, database, two};
 
@@ -421,6 +422,15 @@ async fn a_database_that_is_away_at_the_start_is_tried_for_ten_seconds() {
     backend.fail_next(Call::Guarantee, Fault::Refuse);
 }
 
+/// Polls the future until it waits for what is held up.
+async fn is_held_up<F: Future>(future: &mut Pin<Box<F>>, held: &Hold) {
+    for _ in 0..200 {
+        assert!(at_once(future).is_none());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(held.held(), 1);
+}
+
 // A seeded fault: a look-up holds the session's lock in the task of whoever looks.
 #[tokio::test(start_paused = true)]
 async fn a_look_up_that_nobody_goes_on_with_costs_no_process_its_session() {
@@ -431,11 +441,7 @@ async fn a_look_up_that_nobody_goes_on_with_costs_no_process_its_session() {
     // What a server shows that was started again is told only behind a write, which is held up.
     let held = there.hold(Call::Put);
     let mut look_up = Box::pin(other.load(id("k")));
-    for _ in 0..200 {
-        assert!(crate::common::lab::at_once(&mut look_up).is_none());
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(held.held(), 1);
+    is_held_up(&mut look_up, &held).await;
     held.release();
     tokio::time::sleep(LEASE * 3).await;
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("new", "a").await.text(), "effect 2");
@@ -454,11 +460,7 @@ async fn a_claim_that_nobody_goes_on_with_costs_no_process_its_session() {
     // The claim itself; then the write behind which it is told what a server shows that was started again.
     for _ in 0..2 {
         let held = there.hold(Call::Put);
-        for _ in 0..200 {
-            assert!(crate::common::lab::at_once(&mut claiming).is_none());
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(held.held(), 1);
+        is_held_up(&mut claiming, &held).await;
         held.release();
     }
     tokio::time::sleep(LEASE * 3).await;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
+use tower_idempotency::IdempotencyContext;
 
 use crate::account::Account;
 
@@ -69,6 +70,11 @@ pub(crate) struct Intent(u128);
 impl Intent {
     pub(crate) fn of(derived_key: &str) -> Option<Self> {
         u128::from_str_radix(derived_key, 16).ok().map(Self)
+    }
+
+    /// That of one step of a request; none without a key.
+    pub(crate) fn of_step(context: Option<&IdempotencyContext>, step: &str) -> Option<Self> {
+        context.and_then(|context| Self::of(&context.derived_key(step)))
     }
 
     pub(crate) fn bytes(self) -> [u8; 16] {

@@ -70,7 +70,7 @@ impl TableLedger {
         entry: Entry,
     ) -> Result<(ChargeId, Response), LedgerError> {
         let id = self.ids.fresh()?;
-        let intent = context.and_then(|context| Intent::of(&context.derived_key("charge")));
+        let intent = Intent::of_step(context, "charge");
         let mut connection = self.pool.lend().await?;
         let transaction = connection.transaction().await.map_err(LedgerError::away)?;
         self.write(&transaction, ENTER, account, id, &entry, intent).await?;

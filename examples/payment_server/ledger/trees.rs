@@ -55,7 +55,7 @@ impl TreeLedger {
         entry: Entry,
     ) -> Result<(ChargeId, Response), LedgerError> {
         let id = self.ids.fresh()?;
-        let intent = context.and_then(|context| Intent::of(&context.derived_key("charge")));
+        let intent = Intent::of_step(context, "charge");
         let entered = self.enter(context, move |[charges, intents]| {
             enter(&charges, &intents, account, id, &entry, intent)?;
             answer(&Charge::of(id, entry.clone()))
