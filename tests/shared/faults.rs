@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Odds};
-use tower_idempotency::store::shared::{Kind, SharedBuilder};
+use tower_idempotency::store::shared::{GRACE, Kind, SharedBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
 use crate::common::lab::{Gate, Lab, id, post, settle};
@@ -49,6 +50,37 @@ async fn trap_95_a_claim_that_comes_late_after_its_release_leaves_no_run_without
     settle().await;
     let effects = Effects::default();
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+}
+
+// A seeded fault: the token of a write is the number of writes that the row has had.
+#[tokio::test(start_paused = true)]
+async fn trap_94_a_write_that_outlives_its_row_does_nothing_to_the_next_one() {
+    const KEPT: Duration = Duration::from_secs(600);
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    let [gate, next_gate] = [Gate::default(), Gate::default()];
+    let server = effects.behind(IdempotencyLayer::new(one).retention(KEPT), &gate);
+    let next_server = effects.behind(IdempotencyLayer::new(other).retention(KEPT), &next_gate);
+    let run = server.spawn(post("k", "a"));
+    gate.arrival().await;
+    here.fail_next(Call::Put, Fault::Double);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    let row = || here.database().rows("").into_iter().find(|row| row.id == id("k"));
+    let begin = Instant::now();
+    while row().is_some() {
+        assert!(begin.elapsed() < (KEPT + GRACE) * 2, "the row is deleted");
+        sleep(Duration::from_secs(10)).await;
+    }
+    let run = next_server.spawn(post("k", "a"));
+    next_gate.arrival().await;
+    let claimed = row();
+    assert_eq!(here.deliver_late(), 1);
+    assert_eq!(row(), claimed);
+    next_gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 2");
+    let replay = server.post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay()), ("effect 2", true));
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ mod common;
 mod batches;
 mod deaths;
 mod faults;
+mod lease;
 mod outages;
 mod rounds;
 mod rows;

@@ -1,0 +1,74 @@
+//! For how long a process believes that the others take it for alive.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::routing::post;
+use http::Request;
+use tokio::time::{Instant, sleep};
+use tower::ServiceExt as _;
+use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend};
+use tower_idempotency::store::shared::{Backend as _, Kind};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer};
+
+use crate::world::{LEASE, database, process};
+
+/// Looks, by turns, until when the process believes to have its lease, and until when the database says so, for three
+/// leases. Returns how often the row was written.
+async fn watch(context: IdempotencyContext, backend: MemoryBackend) -> usize {
+    let (begin, mut written, mut last) = (Instant::now(), 0, None);
+    while begin.elapsed() < LEASE * 3 {
+        let now = backend.get(&[]).await.unwrap().now;
+        let left = context.lease_left().expect("others share the store");
+        let rows = backend.database().rows("");
+        let session = rows.iter().find(|row| row.kind == Kind::Session).expect("it has one");
+        let until = session.until.expect("it has a lease");
+        assert!(now.plus(left) <= until, "{left:?} are believed at {now:?}, until {until:?}");
+        written += usize::from(last.replace(until) != Some(until));
+        sleep(Duration::from_millis(50)).await;
+    }
+    written
+}
+
+/// Has a run watch while `disturb` does something to the calls of its process.
+async fn while_watched(disturb: impl AsyncFnOnce(&MemoryBackend)) -> usize {
+    let backend = database();
+    let store = process(&backend).await;
+    let watching = backend.beside();
+    let looks = move |context: IdempotencyContext| async move { watch(context, watching).await.to_string() };
+    let app = Router::new().route("/", post(looks)).layer(IdempotencyLayer::new(store));
+    let request = Request::post("/").header("idempotency-key", "k").body(Body::empty()).unwrap();
+    let answer = tokio::spawn(app.oneshot(request));
+    // The claim was answered, and the next puts are renewals.
+    sleep(Duration::from_secs(1)).await;
+    disturb(&backend).await;
+    let body = to_bytes(answer.await.unwrap().unwrap().into_body(), 1_000).await.unwrap();
+    std::str::from_utf8(&body).unwrap().parse().unwrap()
+}
+
+// Seeded faults: a renewal that is sent again is recognised, and not carried out again; a lease is counted from the
+// answer of its renewal.
+#[tokio::test(start_paused = true)]
+async fn trap_101_no_lease_is_believed_for_longer_than_the_renewal_that_was_carried_out_makes_it() {
+    let undisturbed = while_watched(async |_| {}).await;
+    assert!(undisturbed >= 9, "it is renewed three times in a lease: {undisturbed}");
+    for fault in [Fault::LoseAnswer, Fault::LoseCall, Fault::Late, Fault::Double] {
+        let written = while_watched(async |backend| {
+            // Several in a row: the pauses between them grow to a second.
+            (0..12).for_each(|_| backend.fail_next(Call::Put, fault));
+            sleep(LEASE).await;
+            backend.deliver_late();
+        });
+        let written = written.await;
+        assert!(written >= 4, "{fault:?}: {written}");
+    }
+    // An answer that takes its time.
+    let written = while_watched(async |backend| {
+        let held = backend.hold_answers(Call::Put);
+        held.until_held(1).await;
+        sleep(Duration::from_secs(2)).await;
+        held.release();
+    });
+    assert!(written.await >= 4);
+}
