@@ -4,6 +4,8 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpStream;
 use tower_idempotency::store::postgres::{PostgresBackend, PostgresError};
 use tower_idempotency::store::shared::Backend as _;
 use tracing_subscriber::fmt::MakeWriter;
@@ -38,6 +40,32 @@ async fn a_database_that_comes_up_meanwhile_is_opened() {
     opening.await.unwrap().unwrap();
 }
 
+// A seeded fault: the connection for calls has one try.
+#[tokio::test]
+async fn each_connection_of_an_opening_is_tried_again() {
+    let Some(server) = own_server("that each connection is tried again", &[]) else { return };
+    let (lab, to) = (Lab::new(&server.url()).await, server.address());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let way = tokio::spawn(async move {
+        for number in 0.. {
+            let (mut client, _) = listener.accept().await.unwrap();
+            // The first one looks at the table. Those for calls are closed, twice.
+            if number != 1 && number != 2 {
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(to).await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        }
+    });
+    let url = format!("postgres://postgres@{address}/postgres");
+    let backend = builder(&url, &lab.namespace).tried_for(Duration::from_secs(60)).open().await.unwrap();
+    let row = lab.put(claim(id(1))).await;
+    assert_eq!(backend.get(&[id(1)]).await.unwrap().rows, [row]);
+    way.abort();
+}
+
 /// As a machine whose power has failed, or whose database hangs: a connection is accepted, or is not even refused.
 #[tokio::test]
 async fn a_host_that_does_not_answer_keeps_no_other_from_being_tried() {
@@ -66,7 +94,7 @@ async fn a_standby_is_never_read() {
     for _ in 0..6 {
         assert!(lab.backend.get(&[id(1)]).await.is_err(), "it may lack what was written elsewhere");
     }
-    let error = builder(&lab.url, "late").tried_for(Duration::from_millis(500)).open().await.unwrap_err();
+    let error = builder(&lab.url, "late").tried_for(Duration::from_secs(5)).open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }) && error.to_string().contains("writes"), "{error}");
     client.batch_execute("SELECT pg_promote()").await.unwrap();
     assert_eq!(lab.get(id(1)).await, row);

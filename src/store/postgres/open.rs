@@ -42,14 +42,14 @@ impl PostgresBackendBuilder {
     /// [`PostgresError::Schema`] for one without the table, [`PostgresError::Refused`] for one that lets nobody in.
     pub async fn open(self) -> Result<PostgresBackend, PostgresError> {
         let connector = Arc::new(Connector::new(&self));
-        let connection = self.reach(&connector, Use::News).await?;
+        let deadline = Instant::now() + self.tried_for;
+        let connection = self.reach(&connector, Use::News, deadline).await?;
         let found = self.schema.version(&connection.client).await.map_err(|error| refused(&error))?;
         self.schema.check(found)?;
         drop(connection);
-        let pool = Pool::new(Arc::clone(&connector), self.connections, self.wait_for_connection);
-        // Calls get as far as this, too: the functions are there.
-        let first = pool.take().await.and_then(|connection| connection.done(Ok(())));
-        first.map_err(|error| PostgresError::Refused { reason: error.to_string() })?;
+        // A connection for calls prepares the statements, so this also shows that the functions are there.
+        let first = self.reach(&connector, Use::Calls, deadline).await?;
+        let pool = Pool::new(Arc::clone(&connector), first, self.connections, self.wait_for_connection);
 
         let channel = channel(&self.schema.to_string(), &self.namespace);
         let news = Arc::new(News::new());
@@ -73,13 +73,18 @@ impl PostgresBackendBuilder {
     /// # Errors
     /// As of [`open`](Self::open). Nothing was changed then.
     pub async fn migrate(&self) -> Result<(), PostgresError> {
-        let connection = self.reach(&Connector::new(self), Use::Migration).await?;
+        let deadline = Instant::now() + self.tried_for;
+        let connection = self.reach(&Connector::new(self), Use::Migration, deadline).await?;
         self.schema.migrate(&connection.client).await.map_err(|error| refused(&error))
     }
 
-    /// Connects, and tries for a while if the database is away.
-    async fn reach(&self, connector: &Connector, what_for: Use) -> Result<Connection, PostgresError> {
-        let deadline = Instant::now() + self.tried_for;
+    /// Connects, and tries until `deadline` if the database is away.
+    async fn reach(
+        &self,
+        connector: &Connector,
+        what_for: Use,
+        deadline: Instant,
+    ) -> Result<Connection, PostgresError> {
         let mut reason = String::from("it does not answer");
         loop {
             match timeout_at(deadline, connector.connect(what_for, None)).await {

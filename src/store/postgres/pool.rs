@@ -40,11 +40,11 @@ pub(super) struct Taken<'a> {
 }
 
 impl Pool {
-    /// At most `connections`, and as many beside them, for a while. Call it within a tokio runtime.
-    pub(super) fn new(connector: Arc<Connector>, connections: usize, wait: Duration) -> Self {
+    /// At most `connections`, `first` among them, and as many beside them, for a while. Call it within a tokio runtime.
+    pub(super) fn new(connector: Arc<Connector>, first: Connection, connections: usize, wait: Duration) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let (calls, puts) = (semaphore(connections), semaphore((connections - 1).max(1)));
-        let (dropped, idle, runtime) = (semaphore(connections), Mutex::default(), Handle::current());
+        let (dropped, idle, runtime) = (semaphore(connections), Mutex::new(vec![first]), Handle::current());
         Self { connector, calls, puts, dropped, idle, wait, runtime }
     }
 
