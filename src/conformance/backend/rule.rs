@@ -1,5 +1,6 @@
 //! The calls that a rule makes.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::sample::{AT_ONCE, claim, complete};
@@ -14,6 +15,31 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(2);
 
 /// A rule of the contract, as it is tried on a backend.
 pub(super) type Rule<'a, B> = crate::conformance::rule::Rule<'a, Subject<B>>;
+
+/// Which failures of a put are borne, and followed by another try.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bears<'a> {
+    /// All that say nothing against the write.
+    Any,
+    /// Only [`Busy`](BackendError::Busy), and as often as this number says. A machine may stand still while another
+    /// call has a row locked.
+    Busy(&'a AtomicU32),
+}
+
+impl Bears<'_> {
+    fn bears(self, error: &BackendError) -> bool {
+        match self {
+            Self::Any => {
+                matches!(error, BackendError::Nothing(_) | BackendError::Busy(_) | BackendError::Uncertain(_))
+            }
+            Self::Busy(left) => {
+                let less = |left: u32| left.checked_sub(1);
+                matches!(error, BackendError::Busy(_))
+                    && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+            }
+        }
+    }
+}
 
 impl<B: Backend> Rule<'_, B> {
     #[track_caller]
@@ -63,8 +89,8 @@ impl<B: Backend> Rule<'_, B> {
     }
 
     /// Sends writes, again and again where a row is busy or nothing is known, until each is done or refused. `bears`
-    /// says whether a put may fail meanwhile.
-    pub(super) async fn settled(&self, backend: &B, writes: &[Write], bears: bool) -> Vec<Option<Row>> {
+    /// says which failures of a put may come about meanwhile.
+    pub(super) async fn settled(&self, backend: &B, writes: &[Write], bears: Bears<'_>) -> Vec<Option<Row>> {
         let mut settled = vec![None; writes.len()];
         let mut open: Vec<usize> = (0..writes.len()).collect();
         let give_up = Instant::now() + BOUND;
@@ -72,7 +98,7 @@ impl<B: Backend> Rule<'_, B> {
             self.check(Instant::now() < give_up, || format!("{} writes were busy for a minute", open.len()));
             let sent: Vec<Write> = open.iter().map(|&at| writes[at].clone()).collect();
             let answer = match backend.put(&sent).await {
-                Err(BackendError::Nothing(_) | BackendError::Busy(_) | BackendError::Uncertain(_)) if bears => {
+                Err(error) if bears.bears(&error) => {
                     tokio::time::sleep(BETWEEN_TRIES).await;
                     continue;
                 }

@@ -2,7 +2,7 @@
 
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use super::rule::Rule;
+use super::rule::{Bears, Rule};
 use super::sample::{HOUR, claim, complete, session};
 use super::subject::Subject;
 use crate::conformance::fresh::fresh_id;
@@ -99,7 +99,7 @@ pub(super) async fn the_server_is_another_one_after_its_start_only<B: Backend>(s
     let Some(restart) = &subject.restart else { return rule.leave_out("`restarted_by`") };
     restart().await;
     // A connection from before may tell of its end first.
-    let row = rule.within(rule.settled(&subject.backend, std::slice::from_ref(&write), true)).await.remove(0);
+    let row = rule.within(rule.settled(&subject.backend, std::slice::from_ref(&write), Bears::Any)).await.remove(0);
     let fence = put.rows[0].as_ref().map(|row| row.fence);
     rule.check(row.as_ref().map(|row| row.fence) == fence, || format!("a row was lost at the restart: {row:?}"));
     let started = rule.get_by(&subject.backend, &[]).await.server;
