@@ -46,15 +46,22 @@ impl Scene {
         let load = Load::start(&clients);
         load.more(20).await;
         let before = fleet.memory();
-        let (mut keys, mut sent) = (Vec::new(), Vec::new());
-        for number in 0..SERVERS {
+        let (keys, sent) = (Vec::new(), Vec::new());
+        Self { policy, wires, fleet, clients, load, keys, sent, before }
+    }
+
+    /// Has charges begin, at all servers at once: they don't take long.
+    async fn begin(&mut self) {
+        let (clients, fleet) = (&self.clients, &self.fleet);
+        let begun = join_all((0..SERVERS).map(async |number| {
+            let mut begun = Vec::new();
             for count in 1..=UNDER_WAY {
                 let key = format!("under-way-{number}-{count}");
-                sent.push(clients.begin(&fleet, number, &key, count).await);
-                keys.push(key);
+                begun.push((clients.begin(fleet, number, &key, count).await, key));
             }
-        }
-        Self { policy, wires, fleet, clients, load, keys, sent, before }
+            begun
+        }));
+        (self.sent, self.keys) = begun.await.into_iter().flatten().unzip();
     }
 
     /// Everybody asks for the runs of the others, from the moment at which the database is back. Server 0 is later.
@@ -93,7 +100,8 @@ impl Scene {
 async fn away(database: &mut Server, time: Duration, later: f64) -> Report {
     let lease = (time / 2).max(LEAST_LEASE);
     let mut report = Report::default();
-    let scenes = [Scene::start(database, "refuse", lease).await, Scene::start(database, "rerun", lease).await];
+    let mut scenes = [Scene::start(database, "refuse", lease).await, Scene::start(database, "rerun", lease).await];
+    join_all(scenes.iter_mut().map(Scene::begin)).await;
     let began = Instant::now();
     for scene in &scenes {
         scene.wires[0].close();
@@ -131,5 +139,5 @@ async fn a_database_that_is_away_for_twice_the_lease_costs_no_living_process_its
 async fn control_where_a_server_is_away_for_longer_than_its_lease_when_the_database_is_back_its_runs_are_taken_over() {
     let name = "database away, and a server for longer";
     let Some(mut database) = database(name, &[]).await else { return };
-    away(&mut database, LEAST_LEASE, 1.5).await.assert_seen(name);
+    away(&mut database, LEAST_LEASE, 1.5).await.assert_seen(name, "was taken for dead");
 }

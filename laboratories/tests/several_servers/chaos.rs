@@ -194,5 +194,5 @@ async fn whatever_fails_at_once_each_key_is_charged_at_most_once_and_answered_th
 async fn control_where_the_database_compares_nothing_whatever_fails_charges_twice() {
     let name = "all at once, in a database that compares nothing";
     let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
-    run(database, 1).await.assert_seen(name);
+    run(database, 1).await.assert_seen(name, "effects under");
 }

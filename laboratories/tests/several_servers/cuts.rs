@@ -131,5 +131,5 @@ async fn control_where_the_database_compares_nothing_a_cut_makes_second_effects(
     let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
     // The functions are broken. They are asked second.
     let scene = Scene { skipped: 1, ..Scene::start(&database, "broken", "refuse").await };
-    scene.at_every_byte(200).await.assert_seen(name);
+    scene.at_every_byte(200).await.assert_seen(name, "effects under");
 }

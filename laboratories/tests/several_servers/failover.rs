@@ -179,6 +179,6 @@ async fn control_where_the_standby_is_behind_and_nobody_waits_for_it_outcomes_ar
     let name = "failover, asynchronous, one second behind, all servers killed";
     let Some(pair) = Pair::start(name, false).await else { return };
     let (report, lost) = fail_over(pair, size("ROUNDS", 1), &[Loss::AllKilledAhead]).await;
-    report.assert_seen(name);
+    report.assert_seen(name, "two outcomes");
     assert!(lost > 0, "{name}: nothing was lost");
 }

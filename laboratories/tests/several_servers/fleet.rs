@@ -17,6 +17,8 @@ use crate::harness::process::{Output, Server, Setup, eventually, signal};
 pub(crate) const SERVERS: usize = 3;
 /// After how long something is given up that has to come about.
 const GIVE_UP: Duration = Duration::from_secs(60);
+/// Within what time that is read which a server has logged.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 
 /// The servers. Each has a ledger of its own, in which its charges are, whatever becomes of it.
 pub(crate) struct Fleet {
@@ -125,6 +127,15 @@ impl Fleet {
     /// How often a word stands in the logs of all servers that there have been.
     pub(crate) fn logged(&self, word: &str) -> usize {
         self.logs.iter().map(|(_, log)| log.text().matches(word).count()).sum()
+    }
+
+    /// Waits until a word stands there so often: what a server logs is read a little later. If it never does, whoever
+    /// counts finds out.
+    pub(crate) async fn until_logged(&self, word: &str, count: usize) {
+        let began = Instant::now();
+        while self.logged(word) < count && began.elapsed() < READ_WITHIN {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The most memory that each server has had, in MiB.

@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 
 use crate::client::{Clients, SLOW};
-use crate::database::{Fault, Server, broken_database, database, lapse, rows, sql};
+use crate::database::{Fault, Server, alive, broken_database, database, lapse, rows, sql};
 use crate::fleet::{Fleet, SERVERS};
 use crate::harness::history::{History, Policy, Told};
 use crate::operator::{forget, listed, settle};
-use crate::report::Report;
+use crate::report::{Report, in_time};
 
 const LEASE: &str = "--lease 12 --on-in-flight reject";
 
@@ -21,13 +21,15 @@ async fn sees(report: &mut Report, clients: &Clients, number: usize, key: &str, 
 }
 
 /// Server 0 refuses what was interrupted, and so its handlers go on; server 1 runs it again; server 2 refuses.
-async fn refused_and_accepted(database: &Server) -> Report {
-    let namespace = "late";
+///
+/// `None` if a charge was over before its server stood still.
+async fn refused_and_accepted(database: &Server, namespace: &str) -> Option<Report> {
     let fleet = |number| {
         let policy = if number == 1 { "rerun" } else { "refuse" };
         format!("--store {} --namespace {namespace} {LEASE} --on-interrupted {policy}", database.url())
     };
     let mut fleet = Fleet::start(fleet).await;
+    let sql = sql(database).await;
     let mut report = Report::default();
     // Where somebody takes over who runs it again, or an operator frees the key, there are two effects.
     let twice = Clients::new(&fleet.balancer, &History::new(Policy::Rerun));
@@ -37,7 +39,9 @@ async fn refused_and_accepted(database: &Server) -> Report {
     let answered = once.begin(&fleet, 0, "answered", 3).await;
     let left = once.begin(&fleet, 0, "left", 4).await;
     fleet.pause(0).await;
-    let sql = sql(database).await;
+    if alive(&sql, namespace).await < 4 {
+        return None;
+    }
     lapse(&sql, namespace).await;
 
     fleet.interrupted(2, 4).await;
@@ -45,7 +49,7 @@ async fn refused_and_accepted(database: &Server) -> Report {
     let [first, second, third, _] = found.as_slice() else {
         report.wrong(format!("listed are {found:?}"));
         fleet.resume(0);
-        return report;
+        return Some(report);
     };
     sees(&mut report, &twice, 1, "taken", true).await;
     forget(fleet.server(2), second, &mut report).await;
@@ -74,6 +78,7 @@ async fn refused_and_accepted(database: &Server) -> Report {
     let changed = before.iter().filter(|row| !after.contains(*row)).count();
     report.expect(changed == 1, || format!("{changed} rows were changed by what came late"));
     // Counted, and listed, on every server.
+    fleet.until_logged("its outcome is disputed", 3).await;
     let logged = fleet.logged("its outcome is disputed");
     report.expect(logged == 3, || format!("{logged} disputed outcomes are logged"));
     let expected: BTreeSet<&str> = [first, second, third].map(|listed| listed.id.as_str()).into();
@@ -95,19 +100,23 @@ async fn refused_and_accepted(database: &Server) -> Report {
     report.judge_settled(&twice);
     report.judge_settled(&once);
     report.figure(format!("disputed {logged}, late and accepted 1"));
-    report
+    Some(report)
 }
 
 /// All servers run it again. The one that wakes drops its handler, or says too late how that ended.
-async fn run_again(database: &Server) -> Report {
-    let namespace = "again";
+///
+/// `None` if a charge was over before its server stood still.
+async fn run_again(database: &Server, namespace: &str) -> Option<Report> {
     let arguments = format!("--store {} --namespace {namespace} {LEASE} --on-interrupted rerun", database.url());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
+    let sql = sql(database).await;
     let (mut report, clients) = (Report::default(), Clients::new(&fleet.balancer, &History::new(Policy::Rerun)));
     let taken = clients.begin(&fleet, 0, "taken", 1).await;
     let left = clients.begin(&fleet, 0, "left", 2).await;
     fleet.pause(0).await;
-    let sql = sql(database).await;
+    if alive(&sql, namespace).await < 2 {
+        return None;
+    }
     lapse(&sql, namespace).await;
     sees(&mut report, &clients, 1, "taken", true).await;
     let before = rows(&sql, namespace).await;
@@ -126,14 +135,17 @@ async fn run_again(database: &Server) -> Report {
     report.expect(changed == 1, || format!("{changed} rows were changed by what came late"));
     fleet.count_effects(&clients.history).await;
     report.judge_settled(&clients);
-    report
+    Some(report)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_says_late_is_kept_as_disputed_if_somebody_took_over_and_accepted_if_nobody_did() {
     let name = "stopped past its lease";
     let Some(database) = database(name, &[]).await else { return };
-    let (mut report, again) = tokio::join!(refused_and_accepted(&database), run_again(&database));
+    let (mut report, again) = tokio::join!(
+        in_time(async |number| refused_and_accepted(&database, &format!("late-{number}")).await),
+        in_time(async |number| run_again(&database, &format!("again-{number}")).await),
+    );
     report.add(again);
     report.assert_kept(name);
 }
@@ -142,5 +154,6 @@ async fn what_a_server_says_late_is_kept_as_disputed_if_somebody_took_over_and_a
 async fn control_where_the_database_compares_nothing_what_comes_late_overwrites() {
     let name = "stopped past its lease, in a database that compares nothing";
     let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
-    refused_and_accepted(&database).await.assert_seen(name);
+    let report = in_time(async |number| refused_and_accepted(&database, &format!("late-{number}")).await).await;
+    report.assert_seen(name, "rows were changed");
 }

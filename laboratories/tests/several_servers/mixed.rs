@@ -122,5 +122,5 @@ async fn a_row_in_an_unknown_format_is_answered_503_and_never_overwritten() {
 async fn control_where_rows_in_an_unknown_format_count_as_absent_they_are_overwritten() {
     let name = "mixed versions, where such rows count as absent";
     let Some(database) = broken_database(name, &[], Fault::UnknownIsAbsent).await else { return };
-    run(&database, "refuse").await.assert_seen(name);
+    run(&database, "refuse").await.assert_seen(name, "completed-version at server");
 }

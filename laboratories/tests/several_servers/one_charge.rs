@@ -110,7 +110,7 @@ async fn control_where_the_database_compares_nothing_keys_are_charged_twice() {
     let name = "one charge per key, in a database that compares nothing";
     let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
     let arguments = format!("--store {} {LEASE}", database.url());
-    run(100, &arguments, History::new(Policy::Refuse), false).await.assert_seen(name);
+    run(100, &arguments, History::new(Policy::Refuse), false).await.assert_seen(name, "effects under");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,5 +120,5 @@ async fn control_where_each_server_has_records_of_its_own_keys_are_charged_twice
     if database(name, &[]).await.is_none() {
         return;
     }
-    run(300, "--store sled", History::new(Policy::Refuse), true).await.assert_seen(name);
+    run(300, "--store sled", History::new(Policy::Refuse), true).await.assert_seen(name, "effects under");
 }

@@ -141,5 +141,5 @@ async fn control_where_commits_are_answered_before_they_are_durable_outcomes_are
     let Some(mut database) = broken_database(name, &["wal_writer_delay=10s"], Fault::AnsweredEarly).await else {
         return;
     };
-    gone(&mut database, 2, How::KilledWithServers).await.assert_seen(name);
+    gone(&mut database, 2, How::KilledWithServers).await.assert_seen(name, "were charged twice");
 }
