@@ -17,7 +17,7 @@ const NAMESPACE: usize = 255;
 
 /// Connects to a PostgreSQL database: see [`PostgresBackend::builder`](super::PostgresBackend::builder).
 ///
-/// PostgreSQL 15 is the only release that was tested. 13, 14, 16 and 17 should do.
+/// Releases 13 to 18 were tested.
 ///
 /// # Logs
 /// The client writes the parameters of its queries to the log target `tokio_postgres` at DEBUG, answers that are
