@@ -127,12 +127,12 @@ async fn stamps_are_kept_or_now_and_expiry_too() {
         assert_eq!((kept.began, kept.since, kept.expires), (row.began, row.since, row.expires));
         let write = Write {
             began: Stamp::Now,
-            expires: NewExpiry::In(Duration::from_millis(1500)),
+            expires: NewExpiry::In(Duration::from_millis(61_500)),
             ..complete(row.id, kept.token)
         };
         let now = put(write.clone()).await;
         assert!(now.began > row.began && now.began == now.since);
-        assert_eq!(now.expires, now.since.plus(Duration::from_millis(1500)));
+        assert_eq!(now.expires, now.since.plus(Duration::from_millis(61_500)));
         until("a millisecond", async || lab.backend.get(&[]).await.unwrap().now > now.since).await;
         let again = put(write).await;
         assert_eq!((again.began, again.since), (now.began, now.since), "sent again, it began when it began");

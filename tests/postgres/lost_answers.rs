@@ -8,7 +8,7 @@ use futures_util::future::{Either, select};
 use tower_idempotency::store::shared::{Backend as _, BackendError};
 
 use super::lab::{
-    Lab, ask_for_a_standby, ask_for_no_standby, builder, claim, complete, id, is_done, lab, own_server, until,
+    Lab, ask_for_a_standby, ask_for_no_standby, builder, claim, complete, id, is_done, lab, own_server, put, until,
     until_waiting,
 };
 
@@ -18,17 +18,18 @@ async fn a_put_whose_server_is_killed_is_uncertain_and_may_be_sent_again() {
     let lab = Lab::new(&server.url()).await;
     let before = lab.put(claim(id(1))).await.unwrap();
     let first = lab.backend.get(&[]).await.unwrap().server;
-    // It waits for somebody else's claim of the same row.
+    // It takes its time.
     lab.sql(&format!(
-        "BEGIN; INSERT INTO idempotency.record SELECT namespace, '\\x{}', token, fence, kind, session, until, began, since, \
-         expires, state FROM idempotency.record WHERE namespace = '$'",
+        "CREATE FUNCTION idempotency.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(20); RETURN NEW; END'; \
+         CREATE TRIGGER slow BEFORE INSERT ON idempotency.record FOR EACH ROW WHEN (NEW.id = '\\x{}') \
+         EXECUTE FUNCTION idempotency.slow()",
         id(2)
     ))
     .await;
     let watch = super::lab::client(&lab.url).await;
     let write = claim(id(2));
     let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
-        until_waiting(&watch, "Lock").await;
+        until_waiting(&watch, "PgSleep").await;
         server.kill();
     });
     assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
@@ -36,6 +37,8 @@ async fn a_put_whose_server_is_killed_is_uncertain_and_may_be_sent_again() {
     let away = lab.backend.get(&[id(1)]).await.unwrap_err();
     assert!(matches!(away, BackendError::Nothing(_)), "{away:?}");
     server.start_again();
+    let watch = super::lab::client(&lab.url).await;
+    watch.batch_execute("DROP TRIGGER slow ON idempotency.record").await.unwrap();
     let answer = lab.backend.put(std::slice::from_ref(&write)).await.unwrap();
     assert!(is_done(answer.rows[0].as_ref(), &write));
     assert_ne!(answer.server, first, "it was started again");
@@ -126,7 +129,7 @@ async fn nobody_waits_for_the_answer_of_a_call_that_was_dropped() {
     let next = tokio::time::timeout(Duration::from_secs(60), one.get(&[id(2)])).await;
     assert_eq!(next.expect("it has a connection of its own").unwrap().rows, [None]);
     ask_for_no_standby(&lab.client).await;
-    let row = one.put(std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
+    let row = put(&one, write.clone()).await;
     assert!(is_done(row.as_ref(), &write), "it is sent again");
 }
 
@@ -135,7 +138,7 @@ async fn nobody_waits_for_the_answer_of_a_call_that_was_dropped() {
 async fn calls_that_nobody_waits_for_any_more_hold_a_bounded_number_of_connections() {
     let Some(server) = own_server("calls that are dropped while a standby is lost", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
-    let builder = builder(&lab.url, &lab.namespace).wait_for_connection(Duration::from_millis(300));
+    let builder = builder(&lab.url, &lab.namespace).wait_for_connection(Duration::from_secs(3));
     let backend = builder.connections(2).open().await.unwrap();
     ask_for_a_standby(&lab.client, &lab.url).await;
     let waiting = async || {
@@ -143,16 +146,20 @@ async fn calls_that_nobody_waits_for_any_more_hold_a_bounded_number_of_connectio
         lab.client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
     };
     let mut most = 0;
-    for number in 0..10 {
+    let mut answer = Ok(());
+    for number in 0..100 {
         let write = claim(id(number));
         // Its answer never comes.
-        let _ = tokio::time::timeout(Duration::from_millis(300), backend.put(std::slice::from_ref(&write))).await;
+        let put = tokio::time::timeout(Duration::from_secs(2), backend.put(std::slice::from_ref(&write)));
+        answer = put.await.map_or(Ok(()), |answer| answer.map(drop));
         most = most.max(waiting().await);
+        if answer.is_err() {
+            break;
+        }
     }
     assert!((1..=4).contains(&most), "{most}");
-    let crowded = backend.put(&[claim(id(10))]).await;
-    assert!(matches!(crowded, Err(BackendError::Crowded(_))), "{crowded:?}");
-    assert!(backend.get(&[id(1)]).await.is_ok(), "there is a connection for reading");
+    assert!(matches!(answer, Err(BackendError::Crowded(_))), "{answer:?}");
+    until("a connection for reading", async || backend.get(&[id(1)]).await.is_ok()).await;
     ask_for_no_standby(&lab.client).await;
     until("the end of their waiting", async || waiting().await == 0).await;
     until("an answer", async || backend.put(&[claim(id(10))]).await.is_ok()).await;

@@ -38,7 +38,7 @@ async fn another_process_hears_what_was_written() {
         let heard = tokio::time::timeout(Duration::from_secs(30), changes.next()).await.expect("all are heard of");
         missing.remove(&heard.unwrap());
     }
-    assert!(lab.backend.guarantee().await.unwrap().setup.contains("notifications arrive"));
+    until("a ping", async || lab.backend.guarantee().await.unwrap().setup.contains("notifications arrive")).await;
 }
 
 #[tokio::test]

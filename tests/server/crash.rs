@@ -43,7 +43,8 @@ async fn a_retry_after_a_crash_is_refused() {
     }
     assert_eq!(server.charges().await.len(), 1);
     assert_eq!(server.interrupted().await.len(), 1);
-    assert!(server.log.text().contains("interrupted operations wait to be settled"));
+    let says = || server.log.text().contains("interrupted operations wait to be settled").then_some(());
+    eventually("the line about it", says).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

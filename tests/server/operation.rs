@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::tempdir;
 
-use crate::common::process::{Call, Connection, Setup, eventually};
+use crate::common::process::{Call, Connection, Setup};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_where_it_listens_and_what_to_try() {
@@ -16,9 +16,10 @@ async fn it_says_where_it_listens_and_what_to_try() {
     let (output, log, address) = (server.output.clone(), server.log.clone(), server.address);
     assert_eq!(server.get("/healthz").await.json()["status"], "ok");
     server.stop().await;
-    assert!(log.text().contains("on_interrupted: Refuse"), "{}", log.text());
-    assert!(log.text().contains("no interrupted operations"));
-    let output = output.text();
+    let log = log.whole().await;
+    assert!(log.contains("on_interrupted: Refuse"), "{log}");
+    assert!(log.contains("no interrupted operations"));
+    let output = output.whole().await;
     let lines: Vec<_> = output.lines().collect();
     assert_eq!(lines.len(), 2, "after the first, two lines to try");
     for line in lines {
@@ -92,7 +93,7 @@ async fn no_key_is_found_in_the_files_or_the_logs() {
     drop((one, two));
     server.stop().await;
 
-    let log = log.text();
+    let log = log.whole().await;
     assert!(log.contains("TRACE") && log.contains("stopped"), "the logs are complete");
     let leak = log.lines().find(|line| line.contains("canary"));
     assert_eq!(leak, None, "a key is in the logs");
@@ -201,8 +202,8 @@ async fn under_every_policy_nothing_holds_the_directory_at_the_end() {
         assert_eq!(server.send(&Call::charge("k", "tok_visa")).await.status, 200);
         let log = server.log.clone();
         server.stop().await;
-        eventually("the last line", || log.text().contains("stopped").then_some(())).await;
-        assert!(!log.text().contains("WARN"), "{arguments}: {}", log.text());
+        let log = log.whole().await;
+        assert!(log.contains("stopped") && !log.contains("WARN"), "{arguments}: {log}");
     }
 }
 

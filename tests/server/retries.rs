@@ -66,7 +66,7 @@ async fn two_hundred_copies_at_once_charge_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_copies_that_wait_all_get_the_charge() {
     let directory = tempdir().unwrap();
-    let server = Setup::new(&directory).with("--on-in-flight wait:5").start();
+    let server = Setup::new(&directory).with("--on-in-flight wait:60").start();
     let answers = at_once(&server, &Call::charge("waiting", "tok_slow"), 200).await;
     let charges = server.charges().await;
     assert_eq!(charges.len(), 1);

@@ -75,7 +75,8 @@ async fn records_may_be_in_another_directory_than_the_charges() {
     let first = server.send(&call).await;
     let log = server.log.clone();
     server.stop().await;
-    assert!(!log.text().contains("WARN"), "{}", log.text());
+    let log = log.whole().await;
+    assert!(!log.contains("WARN"), "{log}");
     assert!(records.is_dir() && setup.data.is_dir());
     // The charges are lost, and the records still know.
     std::fs::remove_dir_all(&setup.data).unwrap();

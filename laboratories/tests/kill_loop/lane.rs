@@ -215,6 +215,8 @@ impl Lane {
                 return Ok(server);
             }
             self.kill_idle(server);
+            // They may all have been swept before.
+            self.make_what_expires().await?;
         }
         self.open("").await
     }

@@ -27,6 +27,8 @@ async fn nobody_is_answered_while_the_transaction_is_open() {
         leave_open(&context, &process).await;
         Ok("left open".to_owned())
     });
+    let process_id =
+        process.client.lock().await.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0);
     for (key, end, expected) in [("commits", "COMMIT", 200), ("rolls-back", "ROLLBACK", 503)] {
         let runs = process.runs();
         let sent = tokio::spawn({
@@ -34,8 +36,9 @@ async fn nobody_is_answered_while_the_transaction_is_open() {
             async move { process.send(key, &opens).await }
         });
         until("the run", async || process.runs() > runs).await;
-        let open = "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%complete_in%'";
-        until("the record", async || lab.client.query_one(open, &[]).await.unwrap().get(0)).await;
+        let open = "SELECT count(*) > 0 FROM pg_stat_activity \
+            WHERE pid = $1 AND state = 'idle in transaction' AND query LIKE '%complete_in%'";
+        until("the record", async || lab.client.query_one(open, &[&process_id]).await.unwrap().get(0)).await;
         // The row is locked, and nobody waits for that.
         let layer = other.layer().on_in_flight(OnInFlight::Reject);
         let (status, body, _) = other.send_by(layer, key, &opens).await;

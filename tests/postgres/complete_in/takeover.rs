@@ -109,8 +109,8 @@ async fn a_transaction_that_comes_after_a_takeover_fails_with_all_its_effects() 
 async fn a_transaction_that_outlives_its_run_fails_with_all_its_effects() {
     let Some((lab, process)) = start("a transaction that outlives its run").await else { return };
     let late = Late::new();
-    // Too short for anything, so that the run is over while its transaction goes on.
-    let hasty = process.layer().max_run(Duration::from_millis(1));
+    // The run ends by this while its transaction goes on.
+    let hasty = process.layer().max_run(Duration::from_millis(500));
     let (status, body, _) = process.send_by(hasty, "k", &late.handler()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     // It did not take place, and never will.

@@ -45,7 +45,11 @@ async fn nothing_is_sent_in_plain_where_tls_was_set_up() {
     }
     let said = wire.by_clients();
     assert!(said.len() >= 8);
-    assert!(said.iter().all(|said| said == &ASKS_FOR_TLS), "{said:?}");
+    // One that was given up may have said less.
+    assert!(
+        said.iter().any(|said| said == &ASKS_FOR_TLS) && said.iter().all(|said| ASKS_FOR_TLS.starts_with(said)),
+        "{said:?}"
+    );
     // Only who says so has none.
     with_tls("sslmode=disable").migrate().await.unwrap();
     assert!(wire.has_heard("idempotency"));
