@@ -222,8 +222,13 @@ impl Server {
 
     /// Stops all its processes where they are.
     pub fn pause(&self) {
-        // It must not start a new process meanwhile.
+        // It must not start a new process meanwhile, and it does until it has taken the signal.
         signal("STOP", &[self.pid()]);
+        let begin = Instant::now();
+        while !stands_still(self.pid()) {
+            assert!(begin.elapsed() < GIVE_UP, "the server does not stand still: {}", self.log());
+            std::thread::sleep(LOOK);
+        }
         // While children end, the list of them may lack others: proc(5). Those that stand still don't end.
         let mut stopped = Vec::new();
         loop {
@@ -290,6 +295,13 @@ fn signal(name: &str, processes: &[u32]) {
     let ids = processes.iter().map(u32::to_string);
     // An error: some of them have ended.
     let _ = Command::new("kill").arg("-s").arg(name).args(ids).stderr(Stdio::null()).status();
+}
+
+/// Whether a process has stopped, or ended.
+fn stands_still(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_none_or(|state| state.trim_start().starts_with(['T', 't', 'Z', 'X']))
 }
 
 /// Runs a program to its end.
