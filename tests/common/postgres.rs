@@ -297,11 +297,15 @@ fn signal(name: &str, processes: &[u32]) {
     let _ = Command::new("kill").arg("-s").arg(name).args(ids).stderr(Stdio::null()).status();
 }
 
+/// The letter for what a process does, as in proc(5): `T` if it is stopped. `None`: it has ended.
+pub fn state(pid: u32) -> Option<char> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("State:"))?.trim_start().chars().next()
+}
+
 /// Whether a process has stopped, or ended.
 fn stands_still(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-    state.is_none_or(|state| state.trim_start().starts_with(['T', 't', 'Z', 'X']))
+    state(pid).is_none_or(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
 }
 
 /// Runs a program to its end.

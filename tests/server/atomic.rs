@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 use tempfile::tempdir;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use tower_idempotency::store::postgres::tokio_postgres::{Client, NoTls, connect};
 
 use super::postgres;
@@ -185,6 +187,7 @@ async fn a_database_that_dies_while_it_charges_costs_nobody_a_second_charge() {
     let Ok(mut database) = database else { return };
     let directory = tempdir().unwrap();
     let servers = two(&directory, &database, "--atomic --lease 12").map(|setup| Arc::new(setup.start()));
+    let some = Arc::new(Notify::new());
     // Each is sent to both, until it is charged.
     let sent: Vec<_> = (0..2 * KEYS)
         .map(|number| {
@@ -195,12 +198,16 @@ async fn a_database_that_dies_while_it_charges_costs_nobody_a_second_charge() {
                 assert!(matches!(answer.status.as_u16(), 200 | 409 | 503), "{}", answer.text());
                 (answer.status == 200).then_some(answer.body)
             };
-            (number / 2, tokio::spawn(async move { until("it is charged", charged).await }))
+            let some = Arc::clone(&some);
+            let charging = async move {
+                let body = until("it is charged", charged).await;
+                some.notify_one();
+                body
+            };
+            (number / 2, tokio::spawn(charging))
         })
         .collect();
-    while !sent.iter().any(|(_, sent)| sent.is_finished()) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    timeout(Duration::from_secs(60), some.notified()).await.expect("some are charged");
     database.kill();
     database.start_again();
     let mut told = vec![HashSet::new(); KEYS];

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::lab::Answer;
 
 /// Refusals that say nothing of the outcome: the client is to come again.
-pub const COME_AGAIN: [&str; 5] = ["in-flight", "store-unavailable", "store-full", "overloaded", "shutting-down"];
+const COME_AGAIN: [&str; 5] = ["in-flight", "store-unavailable", "store-full", "overloaded", "shutting-down"];
 
 /// What becomes of runs that were interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,11 @@ pub enum Told {
 }
 
 impl Told {
+    /// Whether it is a refusal after which a client sends the same again.
+    pub fn says_to_come_again(&self) -> bool {
+        matches!(self, Self::Refused(slug) if COME_AGAIN.contains(&&**slug))
+    }
+
     /// A problem is a refusal; any other answer is an outcome, and taken for recorded.
     pub fn of(answer: &Answer) -> Self {
         let problem = answer.problem();

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::balancer::{Balancer, PATIENCE};
 use crate::dice::{below, time_below};
 use crate::fleet::Fleet;
-use crate::harness::history::{COME_AGAIN, History, Told};
+use crate::harness::history::{History, Told};
 use crate::harness::lab::Answer;
 use crate::harness::process::Call;
 
@@ -130,7 +130,7 @@ impl Clients {
                 None => self.send(key).await,
             };
             match &told {
-                Told::Refused(slug) if COME_AGAIN.contains(&&**slug) => {}
+                told if told.says_to_come_again() => {}
                 Told::Nothing => {}
                 _ => return told,
             }

@@ -12,6 +12,7 @@ use crate::balancer::Balancer;
 use crate::dice::loopback;
 use crate::harness::history::History;
 use crate::harness::process::{Output, Server, Setup, eventually, signal};
+use crate::postgres::state;
 
 /// How many servers there are.
 pub(crate) const SERVERS: usize = 3;
@@ -87,7 +88,7 @@ impl Fleet {
     pub(crate) async fn pause(&self, number: usize) {
         let process = self.server(number).id();
         signal(process, "STOP");
-        let stands = || status(process, "State:").is_some_and(|state| state.starts_with('T')).then_some(());
+        let stands = || (state(process) == Some('T')).then_some(());
         eventually("the server stands still", stands).await;
     }
 
@@ -129,11 +130,14 @@ impl Fleet {
         self.logs.iter().map(|(_, log)| log.text().matches(word).count()).sum()
     }
 
-    /// Waits until a word stands there so often: what a server logs is read a little later. If it never does, whoever
-    /// counts finds out.
-    pub(crate) async fn until_logged(&self, word: &str, count: usize) {
+    /// The same, looked at for a while as long as it is less than expected: what a server logs is read a little later.
+    pub(crate) async fn soon_logged(&self, word: &str, expected: usize) -> usize {
         let began = Instant::now();
-        while self.logged(word) < count && began.elapsed() < READ_WITHIN {
+        loop {
+            let logged = self.logged(word);
+            if logged >= expected || began.elapsed() > READ_WITHIN {
+                return logged;
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -78,8 +78,7 @@ async fn refused_and_accepted(database: &Server, namespace: &str) -> Option<Repo
     let changed = before.iter().filter(|row| !after.contains(*row)).count();
     report.expect(changed == 1, || format!("{changed} rows were changed by what came late"));
     // Counted, and listed, on every server.
-    fleet.until_logged("its outcome is disputed", 3).await;
-    let logged = fleet.logged("its outcome is disputed");
+    let logged = fleet.soon_logged("its outcome is disputed", 3).await;
     report.expect(logged == 3, || format!("{logged} disputed outcomes are logged"));
     let expected: BTreeSet<&str> = [first, second, third].map(|listed| listed.id.as_str()).into();
     for number in 0..SERVERS {

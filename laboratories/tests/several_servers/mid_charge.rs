@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use crate::client::{Clients, SLOW};
 use crate::database::{Fault, Server, alive, broken_database, database, sql, until};
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{COME_AGAIN, History, Policy, Told};
+use crate::harness::history::{History, Policy, Told};
 use crate::harness::process::eventually;
 use crate::operator::{forget, listed, settle};
 use crate::report::{Report, in_time};
@@ -38,7 +38,8 @@ impl Scene {
 
     /// `None` if a charge was over before its server was killed.
     async fn play_once(database: &Server, policy: Policy, number: usize) -> Option<Self> {
-        let (name, namespace) = (name(policy), format!("{}-{number}", name(policy)));
+        let name = name(policy);
+        let namespace = format!("{name}-{number}");
         let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
         let arguments = |number: usize| {
             let url = wires[number].url();
@@ -84,8 +85,7 @@ impl Scene {
             }
             for told in told {
                 // A server whose own lease is short, as the machine stood still, claims nothing for a while.
-                let comes_again = matches!(&told, Told::Refused(slug) if COME_AGAIN.contains(&&**slug));
-                report.expect(comes_again, || format!("{name}: {told:?} before the lapse"));
+                report.expect(told.says_to_come_again(), || format!("{name}: {told:?} before the lapse"));
                 asked += usize::from(told == Told::refused("in-flight"));
             }
         }
