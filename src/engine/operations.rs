@@ -52,6 +52,9 @@ pub struct Counts {
     /// when a run ended that had claimed its operation, or because this process still knew the outcome. Until then, a
     /// retry could have run.
     pub lost: u64,
+    /// Answers of a shared database that showed a difference of more than five seconds between its clock, the wall clock
+    /// of this process, and the clock that this process keeps.
+    pub skewed: u64,
     /// Runs that are under way now.
     pub live: u64,
     // Refusals, by their kind.
@@ -122,6 +125,7 @@ impl<St: Store> Engine<St> {
             disputed: read(&tally.disputed),
             consumed: read(&tally.consumed),
             lost: read(&tally.lost),
+            skewed: read(&tally.skewed),
             live: slots.live() as u64,
             refused: tally.refused.each_ref().map(read),
         }

@@ -128,7 +128,9 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             Some(Record { state: State::Interrupted { run, status }, fingerprint, attempt, origin, .. }) => {
                 let state = State::Interrupted { run: *run, status: *status };
                 // The reply to the question must still find the record.
-                let (expiry, owned, origin) = (Expiry::AtLeast(bound), Some(bound), origin.clone());
+                // A question that is over at once has no owner.
+                let owned = (!bound.is_zero()).then_some(bound);
+                let (expiry, origin) = (Expiry::AtLeast(bound), origin.clone());
                 put(Draft { fence: None, expiry, owned, fingerprint: *fingerprint, attempt: *attempt, origin, state })
             }
             _ => refused(),

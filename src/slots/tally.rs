@@ -29,6 +29,9 @@ pub(crate) struct Tally {
     pub(crate) lost: AtomicU64,
     #[cfg(feature = "shared")]
     pub(crate) lost_lines: LogThrottle,
+    pub(crate) skewed: AtomicU64,
+    #[cfg(feature = "shared")]
+    pub(crate) skewed_lines: LogThrottle,
     // Refusals, by their kind as the server numbers them.
     pub(crate) refused: [AtomicU64; REFUSALS],
 }

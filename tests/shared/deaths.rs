@@ -5,12 +5,12 @@ use std::time::Duration;
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::Store as _;
+use tower_idempotency::store::shared::Kind;
 use tower_idempotency::store::shared::memory_backend::MemoryDatabase;
-use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 
 use crate::common::lab::{Gate, Lab, id, post};
-use crate::world::{Effects, LEASE, process, two};
+use crate::world::{Effects, LEASE, builder, process, two};
 
 type Store = tower_idempotency::store::shared::Shared<tower_idempotency::store::shared::memory_backend::MemoryBackend>;
 
@@ -334,7 +334,7 @@ async fn leases_are_trusted_a_whole_lease_after_the_store_was_opened_and_after_a
         match happens {
             Some(happens) => happens(database),
             None => {
-                let opened = SharedBuilder::default().open(cut.here.beside()).await.unwrap();
+                let opened = builder(&cut.here).open(cut.here.beside()).await.unwrap();
                 elsewhere = Lab::counting(IdempotencyLayer::new(opened).on_in_flight(OnInFlight::Reject));
             }
         }

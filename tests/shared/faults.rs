@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Odds};
-use tower_idempotency::store::shared::{GRACE, Kind, SharedBuilder};
+use tower_idempotency::store::shared::{GRACE, Kind};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
 use crate::common::lab::{Gate, Lab, id, post, settle};
@@ -159,7 +159,7 @@ async fn an_operation_is_not_taken_over_after_the_requester_was_told_no() {
 async fn a_claim_that_is_granted_too_late_is_given_back_when_the_database_takes_it() {
     let here = crate::world::database();
     let there = here.beside();
-    let builder = SharedBuilder::default().lease(LEASE * 2).call_timeout(LEASE / 3);
+    let builder = crate::world::builder(&here).lease(LEASE * 2).call_timeout(LEASE / 3);
     let (one, other) = (builder.open(here.clone()).await.unwrap(), crate::world::process(&there).await);
     let effects = Effects::default();
     let held = here.hold_answers(Call::Put);

@@ -92,7 +92,7 @@ impl Write {
             expires: self.expires.map_or(NewExpiry::Keep, |expires| NewExpiry::In(Duration::from_millis(expires))),
             state: Default::default(),
         };
-        let row = write.over(there.map(Row::real).as_ref(), now)?;
+        let row = write.over(there.map(Row::real).as_ref(), shared::Clocks::default().at(now))?;
         Some(Row {
             token: row.token.0[0],
             fence: row.fence.0,
@@ -125,7 +125,6 @@ impl Row {
             fence: Fence(self.fence),
             kind: self.kept.kind(),
             session: None,
-            lease: None,
             until: self.session.map(|_| at(self.until)),
             began: at(0),
             since: at(0),
