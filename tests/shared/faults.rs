@@ -11,10 +11,20 @@ use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use crate::common::lab::{Gate, Lab, id, post, settle};
 use crate::world::{Effects, LEASE, two};
 
-// A seeded fault: a write whose answer was lost is sent again with another token.
+// Seeded faults: a write whose answer was lost is sent again with another token; it counts as not done once a copy of it
+// is refused.
 #[tokio::test(start_paused = true)]
 async fn a_claim_or_an_outcome_whose_answer_is_lost_is_known_for_its_own_when_it_is_sent_again() {
-    for faults in [[Fault::LoseAnswer; 2], [Fault::LoseCall; 2], [Fault::Late; 2], [Fault::Late, Fault::LoseAnswer]] {
+    let pairs = [
+        [Fault::LoseAnswer; 2],
+        [Fault::LoseCall; 2],
+        [Fault::Late; 2],
+        [Fault::Late, Fault::LoseAnswer],
+        // A copy that is refused says nothing of the first one.
+        [Fault::LoseAnswer, Fault::Refuse],
+        [Fault::Late, Fault::Refuse],
+    ];
+    for faults in pairs {
         for at in ["claim", "outcome"] {
             let [(here, one), (_, other)] = two().await;
             let (effects, gate) = (Effects::default(), Gate::default());
@@ -23,8 +33,11 @@ async fn a_claim_or_an_outcome_whose_answer_is_lost_is_known_for_its_own_when_it
             if at == "claim" {
                 fail();
             }
-            let run = server.spawn(post("k", "a"));
-            gate.arrival().await;
+            let mut run = server.spawn(post("k", "a"));
+            tokio::select! {
+                () = gate.arrival() => {}
+                answer = &mut run => panic!("{faults:?} {at}: {answer:?}"),
+            }
             if at == "outcome" {
                 fail();
             }

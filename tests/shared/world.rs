@@ -12,6 +12,9 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
 use crate::common::lab::{Gate, Lab};
 
+/// A store as most of these tests have it.
+pub(crate) type Store = Shared<MemoryBackend>;
+
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 /// Tokio's clock, on which time passes as soon as nobody has anything else to do.
@@ -32,6 +35,11 @@ impl Clock for TokioClock {
     fn monotonic(&self) -> Duration {
         self.0.elapsed()
     }
+}
+
+/// Waits until a process whose session is not renewed any more counts as over for the others.
+pub(crate) async fn until_over() {
+    tokio::time::sleep(LEASE * 3 / 2).await;
 }
 
 /// A database whose time is tokio's.

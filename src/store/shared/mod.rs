@@ -44,6 +44,8 @@ mod state;
 mod step;
 mod store;
 mod takeover;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
 #[cfg(feature = "postgres")]
 mod transaction;
 mod watch;
