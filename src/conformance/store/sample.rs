@@ -27,6 +27,11 @@ pub(super) fn wish() -> Claim {
     }
 }
 
+/// The wish to run an operation that may be repeated.
+pub(super) fn repeatable() -> Claim {
+    Claim { policy: ClaimPolicy::Rerun, ..wish() }
+}
+
 pub(super) fn claim() -> Transition {
     Transition::Claim(wish())
 }
@@ -38,7 +43,7 @@ pub(super) fn reclaim(fence: Fence) -> Transition {
 
 /// Takes an interrupted operation over because the process's policy is to run it again.
 pub(super) fn rerun(fence: Fence) -> Transition {
-    Transition::Reclaim(Claim { policy: ClaimPolicy::Rerun, ..wish() }, fence, ReclaimReason::Policy)
+    Transition::Reclaim(repeatable(), fence, ReclaimReason::Policy)
 }
 
 pub(super) fn inquire(fence: Fence) -> Transition {
