@@ -63,6 +63,7 @@ impl<St: Store> Engine<St> {
                 }
                 let known = match loaded {
                     Some(Ok(Some(record))) if self.is_answered_by(&presented, &record) => {
+                        self.report_not_rerun(&presented, &record);
                         return Ended::from(record).told(&presented.fingerprint).into();
                     }
                     Some(Err(error @ StoreError::Corrupt { .. })) => return self.refusal(&presented, &error).into(),

@@ -42,6 +42,9 @@ pub struct Counts {
     pub corrupt: u64,
     /// Interrupted operations that the reconciler settled with an outcome.
     pub reconciled: u64,
+    /// Retries under [`OnInterrupted::Rerun`](crate::OnInterrupted::Rerun) that were refused with `outcome-unknown`
+    /// because the interrupted run had been claimed under another policy.
+    pub not_rerun: u64,
     /// Outcomes that came after another process had taken the operation over, or somebody had settled it. They are kept
     /// in the shared store for 30 days, and count for nothing.
     pub disputed: u64,
@@ -122,6 +125,7 @@ impl<St: Store> Engine<St> {
             unprotected: read(&tally.unprotected),
             corrupt: read(&tally.corrupt),
             reconciled: read(&tally.reconciled),
+            not_rerun: read(&tally.not_rerun),
             disputed: read(&tally.disputed),
             consumed: read(&tally.consumed),
             lost: read(&tally.lost),

@@ -24,6 +24,8 @@ pub(crate) struct Tally {
     pub(crate) unprotected: AtomicU64,
     pub(crate) corrupt: AtomicU64,
     pub(crate) reconciled: AtomicU64,
+    pub(crate) not_rerun: AtomicU64,
+    pub(crate) not_rerun_lines: LogThrottle,
     pub(crate) disputed: AtomicU64,
     pub(crate) consumed: AtomicU64,
     pub(crate) lost: AtomicU64,

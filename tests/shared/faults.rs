@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Odds};
 use tower_idempotency::store::shared::{GRACE, Kind};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
+use crate::common::asked::leave_interrupted_under;
 use crate::common::lab::{Gate, Lab, id, post, settle};
 use crate::world::{Effects, LEASE, two};
 
@@ -138,8 +140,7 @@ async fn a_claim_whose_answer_is_lost_is_not_granted_after_its_requester_was_tol
 #[tokio::test(start_paused = true)]
 async fn an_operation_is_not_taken_over_after_the_requester_was_told_no() {
     let [(here, one), (there, other)] = two().await;
-    let unknown = Lab::new(IdempotencyLayer::new(one), |_| async { (tower_idempotency::Unknown, "perhaps") });
-    assert_eq!(unknown.post("k", "a").await.text(), "perhaps");
+    leave_interrupted_under(ClaimPolicy::Rerun, &one, "k").await;
     let row = || here.database().rows("").into_iter().find(|row| row.id == id("k")).unwrap();
     let before = row();
     let effects = Effects::default();

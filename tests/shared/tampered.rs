@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{
@@ -295,7 +296,9 @@ async fn a_disputed_outcome_that_is_too_large_for_the_database_is_listed() {
     gate.arrival().await;
     backend.database.cut();
     tokio::time::sleep(LEASE).await;
-    assert_eq!(Effects::default().server(&other, OnInterrupted::Rerun).post("k", "a").await.text(), "effect 1");
+    let says = Reconciler::<http::Response<String>>::new(|_| async { Reconciled::RunAgain });
+    let again = Lab::counting(IdempotencyLayer::new(other.clone()).reconcile_with(says));
+    assert_eq!(again.post("k", "a").await.text(), "effect 1");
     backend.database.mend();
     backend.set(Tamper::TakesNoLargeRows);
     gate.open();

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::codec::{self, CHECKSUM_BYTES, CodecError, VERSION};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
-use crate::record::{Draft, Origin, Owner, Record, State};
+use crate::record::{ClaimPolicy, Draft, Origin, Owner, Record, State};
 use crate::store::StoreError;
 
 /// The part of a record that a row holds as bytes.
@@ -118,7 +118,7 @@ impl View<'_> {
 
     /// What the columns say of a row whose bytes can't be read. Nobody knows how it ended, if it did.
     fn damaged(&self, row: &Row, error: CodecError) -> Option<Held> {
-        let state = State::Interrupted { run: row.fence, status: None };
+        let state = State::Interrupted { policy: ClaimPolicy::Unknown, run: row.fence, status: None };
         let record = self.presented(row, Fingerprint::unverifiable(), 1, None, state)?;
         Some(Held::Damaged(Box::new(record), error))
     }

@@ -34,7 +34,7 @@ impl<B: Backend> Shelf<B> {
         let expires = match draft.expiry {
             // A run that is never ended is interrupted when its bound is over at the latest, and kept from then on.
             Expiry::Never => match &draft.state {
-                State::Running { interrupted_retention } => {
+                State::Running { interrupted_retention, .. } => {
                     kept_for(draft.owned.unwrap_or_default().saturating_add(*interrupted_retention))
                 }
                 _ => kept_for(GRACE),
