@@ -186,6 +186,31 @@ async fn a_body_of_which_nothing_comes_for_30_s_or_too_little_is_refused_and_a_s
     assert_eq!(slow.end().await.text(), "effect 1");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_burst_at_the_beginning_does_not_let_an_upload_drip_afterwards() {
+    let lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()));
+    let [burst, steady, uneven] = ["burst", "steady", "uneven"].map(|key| Upload::begin(&lab, key));
+    for upload in [&burst, &steady, &uneven] {
+        upload.send(500 * KIB).await;
+    }
+    let mut refused_after = None;
+    for second in 1..=120 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        settle().await;
+        // Eight bytes a second, 512, and 512 on average.
+        burst.send(8).await;
+        steady.send(512).await;
+        if second % 25 == 0 {
+            uneven.send(25 * 512).await;
+        }
+        refused_after = refused_after.or(burst.is_over().then_some(second));
+    }
+    assert_eq!(refused_after, Some(31), "the burst is worth the half minute that everyone has");
+    burst.end().await.assert_refusal(408, "body-incomplete", true, None);
+    assert_eq!(steady.end().await.status, 200);
+    assert_eq!(uneven.end().await.status, 200);
+}
+
 /// A layer whose store can't record outcomes of 1 MiB.
 fn unrecordable(store: &TestStore, policy: OnInterrupted) -> (Lab, IdempotencyLayer<TestStore>) {
     let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy).max_response_body(usize::MAX);
