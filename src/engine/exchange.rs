@@ -74,10 +74,10 @@ impl<St: Store> Engine<St> {
                 if slots.remembered.is_crowded() {
                     return self.overloaded("too many outcomes could not be recorded yet").into();
                 }
-                let slot = match slots.take(presented.id, self.policy.max_runs) {
+                let slot = match slots.take(presented.id, self.policy.max_runs, presented.client) {
                     Entered::Mine(slot) => slot,
                     Entered::Taken(waiter) => break 'met waiter,
-                    Entered::Full => return self.overloaded("there are max_runs runs").into(),
+                    Entered::Full(reason) => return self.overloaded(reason).into(),
                 };
                 let (reply, verdict) = oneshot::channel();
                 let phase = slot.watch();

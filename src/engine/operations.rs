@@ -148,7 +148,7 @@ impl<St: Store> Engine<St> {
         fence: Fence,
         resolution: Resolution,
     ) -> Result<Resolved, StoreError> {
-        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else {
+        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else {
             return if self.store.slots().remembered.get(&id).is_some() {
                 Err(held_here())
             } else {
