@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::commitment::{CommitResult, Commitment, Pending};
@@ -46,10 +47,11 @@ impl RunContext {
         let record = self.record_for(store, outcome)?;
         match transaction.query_typed(record.sql(), &[(&record.bytes(), Type::BYTEA)]).await {
             Ok(_) => Ok(()),
-            Err(error) if error.code().is_some_and(|code| code.code() == TransactionRecord::SUPERSEDED) => {
-                Err(CompleteError::Superseded)
-            }
-            Err(error) => Err(CompleteError::Database(error)),
+            Err(error) => Err(match error.code().map(SqlState::code) {
+                Some(TransactionRecord::SUPERSEDED) => CompleteError::Superseded,
+                Some(TransactionRecord::NESTED) => CompleteError::Nested,
+                _ => CompleteError::Database(error),
+            }),
         }
     }
 

@@ -21,11 +21,12 @@ impl IdempotencyContext {
     ///
     /// Call this last, just before the commit: while the transaction is open, it has the record locked. A handler whose
     /// transaction has failed, such as by a serialization failure, may try another one. The transaction may have any
-    /// isolation level. A commit that is answered before it is durable (`synchronous_commit` off) becomes one that is
-    /// not. The answer's body is not longer than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
+    /// isolation level, and is the outermost one: a savepoint, or a nested transaction, is refused. A commit that is
+    /// answered before it is durable (`synchronous_commit` off) becomes one that is not. The answer's body is not longer
+    /// than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
     ///
     /// # Errors
-    /// [`CompleteError`]. The transaction has to be rolled back; dropping it does so.
+    /// [`CompleteError`]. The whole transaction has to be rolled back; dropping the outermost one does so.
     ///
     /// # Cancel safety
     /// If the future is dropped, the record may be written. It takes effect only if the transaction is committed.
@@ -68,7 +69,10 @@ impl IdempotencyContext {
     /// the handler returns after the commit. From now on the transaction decides what the client gets: see
     /// [`complete_in`](Self::complete_in).
     ///
-    /// With sqlx, where `connection` is the transaction's:
+    /// The query fails with [`SUPERSEDED`](TransactionRecord::SUPERSEDED) or [`NESTED`](TransactionRecord::NESTED). The
+    /// whole transaction has to be rolled back then.
+    ///
+    /// With sqlx, where `connection` is the outermost transaction's:
     ///
     /// ```text
     /// let (record, committed) = context.record_for(&store, &answer)?;

@@ -3,10 +3,13 @@
 -- `PostgresBackend::migrate` runs this file, if what is there is older. By hand: psql -1 -v ON_ERROR_STOP=1 -f schema.sql
 -- To use another schema than `idempotency`, replace `idempotency.` everywhere by its name and a dot, and create it first.
 --
+-- This file is ASCII: a database of any encoding takes it.
+--
 -- A role that the store runs as needs:
---   GRANT USAGE ON SCHEMA idempotency TO …;
---   GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency.record TO …;
---   GRANT SELECT ON idempotency.version TO …;
+--   GRANT USAGE ON SCHEMA idempotency TO ...;
+--   GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency.record TO ...;
+--   GRANT SELECT ON idempotency.version TO ...;
+--   GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA idempotency TO ...; (which every role has unless it was revoked)
 
 CREATE TABLE IF NOT EXISTS idempotency.version (
   version integer PRIMARY KEY,
@@ -221,7 +224,11 @@ BEGIN
 END $$;
 
 -- Completes a run in a transaction of the application, which commits its effect and the record of its outcome together.
--- Fails if the operation is not the run's any more; the transaction can't be committed then.
+-- Fails with TI001 if the operation is not the run's any more, and with TI002 within a savepoint or an EXCEPTION block.
+-- The whole transaction has to be rolled back then.
+--
+-- The row tells the two apart: it carries the id of the (sub)transaction that wrote it. This function must have no
+-- EXCEPTION block of its own, which would be such a subtransaction.
 --
 -- `record`: the run's fence (8 bytes), for how many milliseconds it is kept (8), its token (16), its id (32), the length
 -- of the namespace (4), the namespace in UTF-8, the state. Numbers have their highest byte first.
@@ -237,6 +244,7 @@ DECLARE
   run_id bytea := substring(record FROM 33 FOR 32);
   name_length integer := ('x' || encode(substring(record FROM 65 FOR 4), 'hex'))::bit(32)::integer;
   run_namespace text := convert_from(substring(record FROM 69 FOR name_length), 'UTF8');
+  written_by xid;
 BEGIN
   -- The commit must not be answered before it is durable.
   IF current_setting('synchronous_commit') IN ('off', 'local') THEN
@@ -248,10 +256,16 @@ BEGIN
     WHERE r.namespace = run_namespace AND r.id = run_id AND r.fence = run_fence
       -- So that no index but the primary key fits.
       AND r.kind + 0 = 1
-      AND (r.expires > t) IS TRUE;
+      AND (r.expires > t) IS TRUE
+    RETURNING r.xmin INTO written_by;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'the operation is not this run''s any more: it was taken over, settled, or completed already'
-      USING ERRCODE = 'TI001', HINT = 'Roll the transaction back. Nothing of it may take effect.';
+      USING ERRCODE = 'TI001', HINT = 'Roll the whole transaction back. Nothing of it may take effect.';
+  END IF;
+  -- Both are the low 32 bits of an id, and of the same transaction if they are equal.
+  IF written_by <> pg_current_xact_id()::xid THEN
+    RAISE EXCEPTION 'called within a savepoint or an EXCEPTION block: rolling back to it would keep effects without their record'
+      USING ERRCODE = 'TI002', HINT = 'Call it in the outermost transaction, and roll that back now.';
   END IF;
 END $$;
 

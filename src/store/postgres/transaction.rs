@@ -13,7 +13,7 @@ use crate::store::shared::{BackendError, Settling, Write};
 ///
 /// The transaction runs [`sql`](Self::sql), a query with one parameter of type `bytea`, which is
 /// [`bytes`](Self::bytes). It fails with SQLSTATE [`SUPERSEDED`](Self::SUPERSEDED) if the operation is not this run's
-/// any more.
+/// any more, and with [`NESTED`](Self::NESTED) within a savepoint.
 #[derive(Clone)]
 #[must_use = "the transaction has to run it"]
 pub struct TransactionRecord {
@@ -23,8 +23,21 @@ pub struct TransactionRecord {
 
 impl TransactionRecord {
     /// The SQLSTATE of a transaction that comes too late: another process has taken the operation over, or somebody has
-    /// settled it. Nothing of the transaction may take effect.
+    /// settled it.
+    ///
+    /// Roll the whole transaction back: nothing of it may take effect. A program that catches this error in a savepoint
+    /// and commits what came before it makes a second effect, which no database can prevent. Such a program fails with
+    /// [`NESTED`](Self::NESTED) at its first request.
     pub const SUPERSEDED: &'static str = "TI001";
+
+    /// The SQLSTATE of every call within a savepoint, or within a block of PL/pgSQL with an `EXCEPTION` clause, even if
+    /// the savepoint would be released. After a rollback to the savepoint, the effects before it would be committed
+    /// without their record, and a retry would run again. Clients such as sqlx and diesel make a savepoint of each
+    /// nested transaction.
+    ///
+    /// Roll the whole transaction back, and run the query in the outermost transaction. A program that catches this
+    /// error and commits all the same makes one effect with each attempt.
+    pub const NESTED: &'static str = "TI002";
 
     /// Returns the query. It is the same for every run of a store.
     #[must_use]
@@ -61,7 +74,7 @@ impl fmt::Debug for TransactionRecord {
     }
 }
 
-/// Why a run's record is not in the application's transaction. Roll that back: nothing was done then.
+/// Why a run's record is not in the application's transaction. Roll the whole transaction back: nothing was done then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompleteError {
@@ -78,6 +91,11 @@ pub enum CompleteError {
     /// committed already.
     #[error("the operation is not this run's any more, or it is completed already")]
     Superseded,
+    /// The call came within a savepoint: see [`TransactionRecord::NESTED`]. The program is at fault.
+    #[error(
+        "the record was to be written within a savepoint; write it in the outermost transaction, and roll that back now"
+    )]
+    Nested,
     /// The outcome can't be recorded.
     #[error("the outcome can't be recorded: {0}")]
     Unrecordable(String),

@@ -1,6 +1,7 @@
 //! Effect and record in one transaction of the application: both take place, or neither does.
 
 mod kills;
+mod nested;
 mod open;
 mod outcomes;
 mod process;
