@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend};
-use tower_idempotency::store::shared::{Backend as _, Kind, Row, Token};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Row, Token};
 
 use crate::common::lab::{id, settle};
 use crate::common::steps::{Steps as _, wish};
@@ -38,7 +38,7 @@ async fn a_claim_that_is_answered_with_less_than_half_of_the_lease_left_runs_not
     // It can't renew its session.
     let locked = backend.database().lock("", session(&backend).id);
     let until = session(&backend).until.expect("it has a lease");
-    let left = async || until.as_millis() - backend.get(&[]).await.unwrap().now.as_millis();
+    let left = async || until.as_millis() - backend.get(Clocks::default(), &[]).await.unwrap().now.as_millis();
     let half = u64::try_from(LEASE.as_millis()).unwrap() / 2;
     while left().await > half + 500 {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -9,7 +9,7 @@ use super::{Shared, SharedBuilder};
 use crate::clock::{Clock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
-use crate::record::{Applied, Claim, Completion, Hold, Reply, Settlement, Transition};
+use crate::record::{Applied, Claim, ClaimPolicy, Completion, Hold, Reply, Settlement, Transition};
 use crate::store::contract::Records as _;
 
 const ID: RecordId = RecordId::from_bytes([7; 32]);
@@ -31,13 +31,14 @@ impl Clock for TokioClock {
 
 async fn open() -> Shared<MemoryBackend> {
     let backend = MemoryBackend::with_clock(TokioClock(tokio::time::Instant::now()));
-    SharedBuilder::default().open(backend).await.unwrap()
+    SharedBuilder::default().clock(backend.database().clock()).open(backend).await.unwrap()
 }
 
 /// A run of this process whose bound is a minute.
 async fn claimed(store: &Shared<MemoryBackend>) -> Hold {
     let fingerprint = Fingerprint::of(b"m");
     let claim = Claim {
+        policy: ClaimPolicy::Refuse,
         fingerprint,
         origin: None,
         may_repeat: false,
@@ -80,7 +81,7 @@ async fn nothing_is_kept_of_a_run_whose_bound_is_over() {
 #[tokio::test(start_paused = true)]
 async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     use super::memory_backend::Replication;
-    use super::{Backend as _, Settled};
+    use super::{Backend as _, Clocks, Settled};
 
     let store = open().await;
     let backend = store.backend().clone();
@@ -91,7 +92,7 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     // The transaction is committed, and its standby never gets that. A server that is started again shows it.
     backend.database().replication(Replication::Awaited);
     let transaction = backend.beside();
-    let committing = tokio::spawn(async move { transaction.put(&[write]).await });
+    let committing = tokio::spawn(async move { transaction.put(Clocks::default(), &[write]).await });
     tokio::time::sleep(Duration::from_millis(1)).await;
     backend.database().restart();
     assert!(committing.await.unwrap().is_err(), "its answer is lost");
