@@ -6,6 +6,7 @@
 mod common;
 
 mod batches;
+mod clocks;
 mod deaths;
 mod disputes;
 mod doubts;
@@ -16,4 +17,5 @@ mod outages;
 mod rounds;
 mod rows;
 mod tampered;
+mod watching;
 mod world;

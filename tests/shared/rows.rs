@@ -12,7 +12,7 @@ use tower_idempotency::store::shared::{
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId, Resolution};
 
 use crate::common::lab::{Gate, Lab, id, post};
-use crate::world::{Effects, LEASE, two};
+use crate::world::{DEATH, Effects, LEASE, two};
 
 /// Writes over the row of `id` what `change` makes of it.
 async fn overwrite(backend: &MemoryBackend, id: RecordId, change: impl FnOnce(&mut Write)) {
@@ -78,7 +78,7 @@ async fn a_damaged_row_of_a_dead_process_is_listed_and_settled_by_its_columns() 
     here.cut();
     let damaging = here.beside();
     overwrite(&damaging, id("k"), |write| write.state = damaged(&write.state)).await;
-    tokio::time::sleep(LEASE).await;
+    tokio::time::sleep(DEATH).await;
     let operator = IdempotencyLayer::new(other.clone());
     let listed = operator.interrupted(9).await.unwrap()[0];
     let told = Resolution::Outcome(http::Response::new("told".into()));

@@ -17,7 +17,7 @@ use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 
 use crate::common::lab::{Gate, Lab, id, post, settle};
-use crate::world::{Effects, LEASE, builder, database, process};
+use crate::world::{DEATH, Effects, LEASE, builder, database, process};
 
 /// What happens to every call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,7 +295,7 @@ async fn a_disputed_outcome_that_is_too_large_for_the_database_is_listed() {
     let run = lab.spawn(post("k", "a"));
     gate.arrival().await;
     backend.database.cut();
-    tokio::time::sleep(LEASE).await;
+    tokio::time::sleep(DEATH).await;
     let says = Reconciler::<http::Response<String>>::new(|_| async { Reconciled::RunAgain });
     let again = Lab::counting(IdempotencyLayer::new(other.clone()).reconcile_with(says));
     assert_eq!(again.post("k", "a").await.text(), "effect 1");

@@ -16,6 +16,9 @@ use crate::common::lab::{Gate, Lab};
 pub(crate) type Store = Shared<MemoryBackend>;
 
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// After this time, a process that can't reach the database any more counts as dead for the others: 17/12 of its lease,
+/// and a moment.
+pub(crate) const DEATH: Duration = Duration::from_millis(42_500 + 100);
 
 /// Tokio's clock, on which time passes as soon as nobody has anything else to do.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +105,11 @@ impl Effects {
 pub(crate) struct SetClock(TokioClock, Arc<std::sync::atomic::AtomicI64>);
 
 impl SetClock {
+    /// Another machine's clock, which shows the right time.
+    pub(crate) fn beside(&self) -> Self {
+        Self(self.0, Arc::default())
+    }
+
     /// Sets the wall clock so many milliseconds ahead, or back.
     pub(crate) fn step(&self, by: i64) {
         self.1.fetch_add(by, Ordering::SeqCst);

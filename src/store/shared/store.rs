@@ -81,8 +81,9 @@ impl Default for SharedBuilder {
 
 impl SharedBuilder {
     /// Sets for how long this process holds its session without renewing it, which it does every third of this time.
-    /// Other processes watch the session, and count the process as dead when it has not changed for 5/4 of this time:
-    /// they take its runs over at most 17/12 of it after the last renewal. A shorter lease lets them take over sooner; a
+    /// Other processes watch the session, and count the process as dead when it has not changed for 5/4 of this time.
+    /// They take its runs over at most that and a sixth of their own lease after the last renewal: 42.5 seconds by
+    /// default. A shorter lease lets them take over sooner; a
     /// longer one bears longer outages of the database, and longer pauses of the process. Processes may have different
     /// leases. At least six times [`call_timeout`](Self::call_timeout). Default: 30 seconds.
     pub fn lease(mut self, lease: Duration) -> Self {

@@ -1,0 +1,279 @@
+//! Clocks that are wrong: the database's, and those of the processes.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
+use tower_idempotency::store::shared::{Kind, Shared, SharedBuilder};
+use tower_idempotency::store::{Health, Store as _, StoreError};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+
+use crate::common::lab::{Gate, Lab, id, post};
+use crate::world::{DEATH, Effects, LEASE, SetClock};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: i64 = 3_600_000;
+
+/// A database and two processes, each on a machine of its own.
+struct World {
+    database: SetClock,
+    here: MemoryBackend,
+    walls: [SetClock; 2],
+    stores: [Shared<MemoryBackend>; 2],
+    effects: Effects,
+}
+
+impl World {
+    async fn new() -> Self {
+        let database = SetClock::default();
+        let here = MemoryBackend::with_clock(database.clone());
+        let walls = [database.beside(), database.beside()];
+        let stores = [open(&here, &walls[0]).await, open(&here.beside(), &walls[1]).await];
+        sleep(LEASE * 5 / 4 + SECOND * 3).await;
+        Self { database, here, walls, stores, effects: Effects::default() }
+    }
+
+    fn server(&self, number: usize) -> Lab {
+        self.effects.server(&self.stores[number], OnInterrupted::Refuse)
+    }
+}
+
+fn builder(wall: &SetClock) -> SharedBuilder {
+    SharedBuilder::default().clock(wall.clone())
+}
+
+async fn open(backend: &MemoryBackend, wall: &SetClock) -> Shared<MemoryBackend> {
+    builder(wall).open(backend.clone()).await.unwrap()
+}
+
+// Seeded fault: rows are judged by the database's clock alone.
+#[tokio::test(start_paused = true)]
+async fn a_database_whose_clock_is_a_day_ahead_lets_no_key_run_again() {
+    let world = World::new().await;
+    for number in 0..20 {
+        world.server(0).post(&format!("k{number}"), "a").await;
+    }
+    assert_eq!(world.effects.count(), 20);
+    world.database.step(25 * HOUR);
+    sleep(SECOND).await;
+    // A process that is started meanwhile knows of no earlier time.
+    let third = open(&world.here.beside(), &world.walls[0].beside()).await;
+    let third = world.effects.server(&third, OnInterrupted::Refuse);
+    for number in 0..10 {
+        for server in [&world.server(1), &third] {
+            assert!(server.post(&format!("k{number}"), "a").await.is_replay());
+        }
+    }
+    sleep(SECOND * 14).await;
+    world.database.step(-25 * HOUR);
+    sleep(MINUTE * 30).await;
+    for number in 0..20 {
+        assert!(world.server(1).post(&format!("k{number}"), "a").await.is_replay(), "{number}");
+    }
+    assert_eq!(world.effects.count(), 20);
+}
+
+// Seeded fault: the bound of a run is judged by the database's clock.
+#[tokio::test(start_paused = true)]
+async fn no_clock_makes_the_run_of_a_living_process_run_again() {
+    for step in [HOUR / 4, -HOUR / 4, 25 * HOUR, -25 * HOUR] {
+        let world = World::new().await;
+        let [one, other] = world.stores.clone();
+        let gate = Gate::default();
+        let layer = |store| IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun).max_run(MINUTE * 5);
+        let run = world.effects.behind(layer(one), &gate).spawn(post("k", "a"));
+        gate.arrival().await;
+        let elsewhere = world.effects.behind(layer(other).on_in_flight(OnInFlight::Reject), &gate);
+        for step in [step, -step] {
+            world.database.step(step);
+            for _ in 0..60 {
+                sleep(SECOND * 2).await;
+                assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight", "{step}");
+            }
+        }
+        gate.open();
+        assert_eq!((run.await.unwrap().text(), world.effects.count()), ("effect 1", 1), "{step}");
+    }
+}
+
+// Seeded fault: a session is over when its row's `until` is past by the database's clock.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_keeps_no_key_of_a_dead_process_in_flight() {
+    let world = World::new().await;
+    let [one, other] = world.stores.clone();
+    let gate = Gate::default();
+    let run = world.effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    world.here.cut();
+    world.database.step(-HOUR / 6);
+    sleep(DEATH).await;
+    let layer = IdempotencyLayer::new(other).on_in_flight(OnInFlight::Reject);
+    assert_eq!(world.effects.behind(layer, &gate).post("k", "a").await.problem(), "outcome-unknown");
+    run.abort();
+}
+
+// Seeded fault: rows are stamped by the database's clock alone.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_is_recorded_while_the_database_is_a_day_behind_is_kept() {
+    let world = World::new().await;
+    world.database.step(-25 * HOUR);
+    sleep(SECOND).await;
+    world.server(0).post("k", "a").await;
+    world.database.step(25 * HOUR);
+    sleep(MINUTE * 60 * 23).await;
+    assert!(world.server(1).post("k", "a").await.is_replay());
+    assert_eq!(world.effects.count(), 1);
+}
+
+// Seeded fault: what is remembered is judged by the earliest clock.
+#[tokio::test(start_paused = true)]
+async fn a_process_whose_clock_is_behind_gives_no_answer_of_an_operation_whose_key_was_used_again() {
+    let world = World::new().await;
+    world.walls[1].step(-120_000);
+    let retention = MINUTE * 60;
+    let [one, other] = [0, 1].map(|number| {
+        let gate = Gate::default();
+        gate.open();
+        world.effects.behind(IdempotencyLayer::new(world.stores[number].clone()).retention(retention), &gate)
+    });
+    assert_eq!(one.post("k", "a").await.text(), "effect 1");
+    assert_eq!(other.post("k", "a").await.text(), "effect 1");
+    sleep(retention).await;
+    assert_eq!(one.post("k", "a").await.text(), "effect 2");
+    assert_eq!(other.post("k", "a").await.text(), "effect 2");
+}
+
+// Seeded fault: a question that is over at once is owned until now.
+#[tokio::test(start_paused = true)]
+async fn where_clocks_differ_another_process_may_ask_at_once_all_the_same() {
+    let world = World::new().await;
+    let [one, other] = world.stores.clone();
+    let gate = Gate::default();
+    let run = world.effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    world.here.cut();
+    let ahead = world.database.beside();
+    ahead.step(10_000);
+    let third = open(&world.here.beside(), &ahead).await;
+    sleep(DEATH * 2).await;
+    let asking = |store, says: Reconciled<http::Response<String>>| {
+        let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
+        Lab::counting(layer.reconcile_with(Reconciler::new(move |_| std::future::ready(says.clone()))))
+    };
+    let ignorant = asking(third, Reconciled::Unknown).post("k", "a").await;
+    ignorant.assert_refusal(409, "outcome-unknown", true, None);
+    let knowing = asking(other, Reconciled::Outcome(http::Response::new("found".to_owned())));
+    assert_eq!(knowing.post("k", "a").await.text(), "found");
+    run.abort();
+}
+
+// Seeded fault: the difference is not looked at.
+#[tokio::test(start_paused = true)]
+async fn clocks_that_differ_are_counted_and_the_store_is_as_healthy_as_it_was() {
+    let world = World::new().await;
+    let layer = IdempotencyLayer::new(world.stores[0].clone());
+    world.server(0).post("k", "a").await;
+    assert_eq!(layer.counts().skewed, 0);
+    world.walls[0].step(6_000);
+    world.server(0).post("other", "a").await;
+    assert!(layer.counts().skewed > 0);
+    assert!(matches!(world.stores[0].health(), Health::Good), "{:?}", world.stores[0].health());
+    assert_eq!(IdempotencyLayer::new(world.stores[1].clone()).counts().skewed, 0);
+}
+
+// Seeded faults: such a store opens; it grants claims; it records no outcome.
+#[tokio::test(start_paused = true)]
+async fn clocks_that_are_more_than_a_week_apart_let_nothing_begin_and_what_runs_end() {
+    let world = World::new().await;
+    let gate = Gate::default();
+    let layer = IdempotencyLayer::new(world.stores[0].clone()).fail_open(true);
+    let server = world.effects.behind(layer, &gate);
+    let run = server.spawn(post("k", "a"));
+    gate.arrival().await;
+    world.server(1).post("done", "a").await;
+    world.database.step(8 * 24 * HOUR);
+    sleep(LEASE).await;
+    // Not opened by `fail_open` either: the database may well know the key.
+    server.post("new", "a").await.assert_refusal(503, "overloaded", true, Some("2"));
+    assert!(server.post("done", "a").await.is_replay());
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert!(world.server(1).post("k", "a").await.is_replay(), "and its outcome is recorded");
+    let refused = builder(&world.walls[0]).open(world.here.beside()).await.unwrap_err();
+    let (database, wall) = (1_790_000_000_000_u64 + 8 * 24 * 3_600_000, 1_790_000_000_000_u64);
+    let hours = |time: u64| (time / 10_000_000).to_string();
+    let text = refused.to_string();
+    assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused:?}");
+    assert!(text.contains(&hours(database)) && text.contains(&hours(wall)) && text.contains("8 days"), "{text}");
+    builder(&world.walls[0]).clocks_apart(MINUTE * 60 * 24 * 30).open(world.here.beside()).await.unwrap();
+    world.database.step(-8 * 24 * HOUR);
+    sleep(LEASE).await;
+    assert_eq!(server.post("new", "a").await.text(), "effect 3");
+}
+
+// Seeded fault: sweeping begins at once.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_just_opened_deletes_nothing_for_ten_minutes() {
+    let world = World::new().await;
+    world.server(0).post("k", "a").await;
+    let is_there = || world.here.database().rows("").iter().any(|row| row.id == id("k"));
+    // Both of its clocks are wrong, and it has seen no other time. The others are stopped.
+    for store in &world.stores {
+        store.close().await.unwrap();
+    }
+    sleep(LEASE).await;
+    world.database.step(48 * HOUR);
+    let wall = world.database.beside();
+    wall.step(48 * HOUR);
+    let third = open(&world.here.beside(), &wall).await;
+    sleep(MINUTE * 9).await;
+    assert!(is_there());
+    world.database.step(-48 * HOUR);
+    wall.step(-48 * HOUR);
+    sleep(MINUTE * 30).await;
+    assert!(is_there(), "the clocks are right again");
+    let counts = world.here.database().rows("").iter().filter(|row| row.kind == Kind::Completed).count();
+    assert_eq!(counts, 1);
+    drop(third);
+}
+
+// Seeded fault: the renewal of a session counts from the database's clock, and past it the row is absent.
+#[tokio::test(start_paused = true)]
+async fn sessions_outlive_a_clock_that_jumps_by_days() {
+    let world = World::new().await;
+    let sessions = || {
+        let rows = world.here.database().rows("");
+        let mut ids: Vec<_> = rows.iter().filter(|row| row.kind == Kind::Session).map(|row| row.id).collect();
+        ids.sort();
+        ids
+    };
+    let before = sessions();
+    assert_eq!(before.len(), 2);
+    for step in [25 * HOUR, 6 * 24 * HOUR] {
+        world.database.step(step);
+        sleep(MINUTE * 30).await;
+        world.database.step(-step);
+        sleep(MINUTE * 30).await;
+    }
+    assert_eq!(sessions(), before);
+}
+
+// Seeded fault: the row of a living run is forgotten when its bound is over by the database's clock.
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_though_the_clock_was_past_its_bound_meanwhile() {
+    let world = World::new().await;
+    let gate = Gate::default();
+    let layer = IdempotencyLayer::new(world.stores[0].clone()).max_run(MINUTE);
+    let run = world.effects.behind(layer, &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    world.database.step(HOUR / 5);
+    sleep(SECOND * 30).await;
+    let gets = world.here.counts().gets;
+    let held = world.here.hold(Call::Get);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert_eq!(world.here.counts().gets, gets, "the process still knew its row");
+    drop(held);
+}

@@ -1,0 +1,139 @@
+//! Whether another process is alive: its session's row is watched.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
+use tower_idempotency::store::shared::{Kind, Row, Shared};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+
+use crate::common::lab::{Answer, Gate, Lab, post};
+use crate::world::{DEATH, Effects, LEASE, builder, database, process};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A process with this lease, whose run stands at a gate; another process with the usual one.
+struct Two {
+    here: MemoryBackend,
+    there: MemoryBackend,
+    gate: Gate,
+    effects: Effects,
+    other: Shared<MemoryBackend>,
+    run: tokio::task::JoinHandle<Answer>,
+}
+
+impl Two {
+    async fn with_a_lease_of(lease: Duration) -> Self {
+        let here = database();
+        let there = here.beside();
+        let one = builder(&here).lease(lease).open(here.clone()).await.unwrap();
+        let other = process(&there).await;
+        let (effects, gate) = (Effects::default(), Gate::default());
+        let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+        gate.arrival().await;
+        Self { here, there, gate, effects, other, run }
+    }
+
+    /// A server of the other process, which runs again what is interrupted.
+    fn elsewhere(&self) -> Lab {
+        let says = |_| async { Reconciled::<http::Response<String>>::RunAgain };
+        let layer = IdempotencyLayer::new(self.other.clone()).on_in_flight(OnInFlight::Reject);
+        let open = Gate::default();
+        open.open();
+        self.effects.behind(layer.reconcile_with(Reconciler::new(says)), &open)
+    }
+}
+
+// Seeded fault: the wait is that of the one who watches.
+#[tokio::test(start_paused = true)]
+async fn a_process_is_judged_by_its_own_lease_and_not_by_that_of_who_watches() {
+    for lease in [LEASE / 2, LEASE * 4] {
+        let two = Two::with_a_lease_of(lease).await;
+        let elsewhere = two.elsewhere();
+        two.here.cut();
+        let least = lease * 5 / 4 - lease / 3;
+        for _ in 1..least.as_secs() {
+            sleep(SECOND).await;
+            assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight", "{lease:?}");
+        }
+        // Its last renewal, the wait, and the time between two reads.
+        sleep(lease / 3 + LEASE / 6 + SECOND * 2).await;
+        assert_eq!(elsewhere.post("k", "a").await.text(), "effect 2", "{lease:?}");
+        two.run.abort();
+    }
+}
+
+// Seeded fault: the run of a session that is over is taken without a write that expects the token that was watched.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_renewed_before_it_is_declared_dead_keeps_its_run() {
+    let two = Two::with_a_lease_of(LEASE).await;
+    let elsewhere = two.elsewhere();
+    two.here.cut();
+    sleep(DEATH - SECOND).await;
+    // The other process sees no renewal from here on.
+    let held = two.there.hold(Call::Sessions);
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight", "not yet");
+    held.release();
+    sleep(SECOND * 2).await;
+    let held = two.there.hold(Call::Sessions);
+    two.here.mend();
+    sleep(SECOND * 3).await;
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    held.release();
+    two.gate.open();
+    assert_eq!((two.run.await.unwrap().text(), two.effects.count()), ("effect 1", 1));
+}
+
+// Seeded fault: a session that is absent is a dead one.
+#[tokio::test(start_paused = true)]
+async fn the_run_of_a_session_that_is_absent_is_in_flight_for_a_wait() {
+    let two = Two::with_a_lease_of(LEASE).await;
+    let elsewhere = two.elsewhere();
+    two.here.cut();
+    let named = two.here.database().rows("").iter().find_map(|row| row.session).expect("the run names its session");
+    two.here.database().delete("", named);
+    let wait = LEASE * 5 / 4;
+    for _ in 1..wait.as_secs() {
+        assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+        sleep(SECOND).await;
+    }
+    sleep(LEASE / 6 + SECOND * 2).await;
+    assert_eq!(elsewhere.post("k", "a").await.text(), "effect 2");
+    two.run.abort();
+}
+
+// Seeded fault: such a session is never declared dead.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_died_without_a_run_leaves_no_session_behind() {
+    let here = database();
+    let there = here.beside();
+    let (one, _other) = (process(&here).await, process(&there).await);
+    drop(one);
+    let count = |kind| here.database().rows("").iter().filter(|row| row.kind == kind).count();
+    assert_eq!((count(Kind::Session), count(Kind::Released)), (2, 0));
+    sleep(LEASE * 5 / 4 * 10 + LEASE).await;
+    assert_eq!((count(Kind::Session), count(Kind::Released)), (1, 1));
+}
+
+// Seeded fault: a session that has ended is watched like one that is absent.
+#[tokio::test(start_paused = true)]
+async fn what_a_process_leaves_that_has_ended_is_free_for_others_within_a_sixth_of_the_lease() {
+    let here = database();
+    let there = here.beside();
+    let (one, other) = (process(&here).await, process(&there).await);
+    let (effects, gate, open) = (Effects::default(), Gate::default(), Gate::default());
+    open.open();
+    let layer = |store: Shared<MemoryBackend>| IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+    // A claim without a run: the process ends its session without giving it back.
+    let run = effects.behind(layer(one.clone()), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let named = here.database().rows("").iter().find_map(|row| row.session).expect("the run names its session");
+    let session = here.database().rows("").into_iter().find(|row| row.id == named).unwrap();
+    here.cut();
+    here.database().plant("", Row { kind: Kind::Released, ..session });
+    sleep(LEASE / 6 + SECOND).await;
+    let elsewhere = effects.behind(layer(other).on_in_flight(OnInFlight::Reject), &open);
+    assert_eq!(elsewhere.post("k", "a").await.text(), "effect 2");
+    run.abort();
+}
