@@ -84,8 +84,9 @@ impl<St: Store> Engine<St> {
         let record = match record.state {
             // This request has the slot, so no run of this process is alive under the record: its run ended without
             // settling.
-            State::Running { .. } if record.owner == Owner::Here => {
-                let interrupt = self.interruption(record.fingerprint, &hold(presented, &record), None);
+            State::Running { policy, .. } if record.owner == Owner::Here => {
+                // A layer with another policy may have claimed it.
+                let interrupt = self.interruption(record.fingerprint, policy, &hold(presented, &record), None);
                 let interrupted = self.store.apply(presented.id, interrupt).await;
                 interrupted.map_err(|error| self.refusal(presented, &error))?.record
             }

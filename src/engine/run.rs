@@ -302,6 +302,10 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
         self.commitment.abandon(slot);
         let hold = &self.commitment.hold;
         // The transition takes effect when it is called; nobody is left to wait for it.
-        drop(engine.store.apply(hold.id, engine.interruption(presented.fingerprint, hold, None)));
+        drop(
+            engine
+                .store
+                .apply(hold.id, engine.interruption(presented.fingerprint, engine.policy.claim_policy(), hold, None)),
+        );
     }
 }
