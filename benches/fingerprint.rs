@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use common::estimate::{Pairs, pairs};
 use common::report::Report;
-use tower_idempotency::Fingerprint;
+use tower_idempotency::{Fingerprint, RecordId};
 
 /// How long a body is; a round hashes about so much.
 const BODIES: [(&str, usize); 5] =
@@ -44,11 +44,11 @@ fn main() {
 
 /// As the layer makes it, of what an HTTP/1.1 request without credentials says.
 fn fingerprint(body: &[u8]) -> Fingerprint {
-    Fingerprint::builder()
+    Fingerprint::builder(&RecordId::from_bytes([7; 32]))
         .field("method", b"POST")
-        .field("host", b"pay.example")
+        .context_field("host", b"pay.example")
         .field("target", b"/charges")
-        .field("content-type", b"application/x-www-form-urlencoded")
+        .context_field("content-type", b"application/x-www-form-urlencoded")
         .field("body", body)
         .with_credentials()
         .finish()

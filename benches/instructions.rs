@@ -21,7 +21,7 @@ use common::report::{compiler, processor};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt as _;
-use tower_idempotency::{Fingerprint, MemoryStore, OnInterrupted};
+use tower_idempotency::{Fingerprint, MemoryStore, OnInterrupted, RecordId};
 
 const MOST: f64 = 1.03;
 const LARGE: usize = 16 << 10;
@@ -89,7 +89,8 @@ fn go(way: &str, times: u64) {
     if way == "fingerprint-16-KiB" {
         let body = vec![7; LARGE];
         return (0..times).for_each(|_| {
-            black_box(Fingerprint::builder().field("method", b"POST").field("body", black_box(&body)).finish());
+            let fingerprint = Fingerprint::builder(&RecordId::from_bytes([7; 32])).field("method", b"POST");
+            black_box(fingerprint.field("body", black_box(&body)).finish());
         });
     }
     let length = if way == "replay-16-KiB" { LARGE } else { SMALL };

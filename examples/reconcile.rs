@@ -44,7 +44,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reconciler = Reconciler::<Response>::new(move |run: InterruptedRun| {
         let asked = asked.clone();
         async move {
-            match asked.look_up(run.derived_key("charge")).await {
+            // Every record about which a reconciler is asked has one.
+            let Some(key) = run.derived_key("charge") else { return Reconciled::Unknown };
+            match asked.look_up(key).await {
                 Ok(Some(amount)) => Reconciled::Outcome(format!("charged {amount}, the provider says").into_response()),
                 // Only because this provider cannot still be charging.
                 Ok(None) => Reconciled::RunAgain,

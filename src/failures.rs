@@ -75,7 +75,7 @@
 //! # 5. The handler runs
 //! | fault | what happens | test |
 //! |---|---|---|
-//! | message lost | the handler's own call is lost: it calls again with its derived key, or answers that it does not know, and its client's retry gets what the policy says | `a_derived_key_depends_on_the_step_and_on_nothing_that_changes_between_attempts`, `trap_82_a_handler_can_say_that_it_does_not_know` |
+//! | message lost | the handler's own call is lost: it calls again with its derived key, or answers that it does not know, and its client's retry gets what the policy says | `a_derived_key_depends_on_the_operation_and_on_nothing_that_changes_between_attempts`, `trap_82_a_handler_can_say_that_it_does_not_know` |
 //! | answer lost | the client is gone; the run goes on | `a_client_that_hangs_up_has_charged_once_and_its_retry_is_a_replay` |
 //! | process killed | the operation is interrupted: its retry is refused, runs again, or the application is asked, as the policy says | `a_retry_after_a_crash_is_refused` |
 //! | thread paused | after `max_run`, or a timeout inside the layer, the handler's future is dropped and the operation is interrupted | `trap_69_a_handler_that_hangs_is_dropped_after_max_run`, `the_guide_says_what_clients_see_of_layers_inside_and_outside` |

@@ -1,29 +1,43 @@
 //! What a request was, digested: the [`Fingerprint`] that is stored with a claim and compared with every retry.
 //!
-//! Two parts. The *request* digest covers what is asked for; the *credentials* digest, present only where no scope is
-//! configured, covers who asks. They are apart so that a retry with a refreshed token can be told from another request.
-//! Each part is BLAKE3 over labelled, length-prefixed fields, so that no two lists of fields give the same bytes.
+//! Three parts, each of them BLAKE3 over labelled, length-prefixed fields, so that no two lists of fields give the same
+//! bytes:
+//! - The *operation* digest covers what is to be done: of an HTTP request the method, the path, the query and the body.
+//!   The keys for downstream calls are derived from it. So it survives what may change between two attempts of one
+//!   operation: another host, a refreshed token, other options, another release. 16 bytes of it are kept.
+//! - The *request* digest covers the operation and all else that must be the same in a retry, such as the host.
+//! - The *credentials* digest, present only where no scope is configured, covers who asks. It is apart so that a retry
+//!   with a refreshed token can be told from another request. It covers the record's id as well: equal passwords are
+//!   not equal bytes in two records.
 //!
 //! A fingerprint carries the version of these rules and a digest of the options it was made with. What was recorded
 //! under others can't be compared, and is said to be [`Match::NotVerifiable`].
 
 use std::sync::LazyLock;
 
-use blake3::hazmat::hash_derive_key_context;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digester, Purpose};
+use crate::digest::{Digester, Purpose, digest_of, purpose};
+use crate::key::RecordId;
 
 /// The version of the rules by which a request becomes fields, and fields a digest. It changes when a digest of the
-/// same request would. 2: hosts, media types, cookies and forms are written in one way before they are digested.
-const VERSION: u8 = 2;
+/// same request would. 1 is the first that was released.
+///
+/// The rules by which an *operation* becomes a digest have a version of their own, which is in the context of that
+/// digest. It never changes for a body of a kind that there is already: where a retry finds no record, the derived keys
+/// are all that protects it, and an upgrade must not change them.
+const VERSION: u8 = 1;
+/// The version of the fingerprint of a record that cannot be read.
+const UNREADABLE: u8 = 0;
 
 /// The options digest of a fingerprint made without any option.
 const NO_OPTIONS: [u8; 8] = [0; 8];
 
-static REQUEST: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 request v1"));
-static CREDENTIALS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 credentials v1"));
-/// The credentials of a request that has none.
+static OPERATION: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 operation v1"));
+static REQUEST: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 request v1"));
+static CREDENTIALS: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 credentials v1"));
+static DERIVED_KEY: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 derived key v1"));
+/// The credentials of a request that has none, in every record.
 static NO_CREDENTIALS: LazyLock<[u8; 32]> = LazyLock::new(|| Digester::new(&CREDENTIALS).finish());
 
 /// A request's digest, as stored beside its outcome.
@@ -32,7 +46,22 @@ pub struct Fingerprint {
     version: u8,
     options: [u8; 8],
     request: [u8; 32],
+    pub(crate) operation: Operation,
     credentials: Option<[u8; 32]>,
+}
+
+/// What is to be done: the first 16 bytes of the operation digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Operation([u8; 16]);
+
+impl Operation {
+    /// Returns the key for a downstream call of this operation, which has the record `id`: 32 hex digits, the first 128
+    /// bits of a digest of the record's id, the operation digest and `step`.
+    pub(crate) fn derived_key(&self, id: &RecordId, step: &str) -> String {
+        // The first two have a fixed length.
+        let digest = digest_of(&DERIVED_KEY, &[id.as_bytes(), &self.0, step.as_bytes()]);
+        blake3::Hash::from_bytes(digest).to_hex()[..32].to_owned()
+    }
 }
 
 /// How a presented request compares with a recorded one.
@@ -50,21 +79,35 @@ pub enum Match {
 }
 
 impl Fingerprint {
-    /// Starts a fingerprint over labelled fields.
-    pub fn builder() -> FingerprintBuilder {
-        FingerprintBuilder { request: Digester::new(&REQUEST), credentials: None, options: NO_OPTIONS }
+    /// Starts a fingerprint over labelled fields, for the record `id`. With credentials, it is of no use for another
+    /// record.
+    pub fn builder(id: &RecordId) -> FingerprintBuilder {
+        let (operation, context) = (Digester::new(&OPERATION), Digester::new(&REQUEST));
+        FingerprintBuilder { id: *id, operation, context, credentials: None, options: NO_OPTIONS }
     }
 
     /// The fingerprint of one sequence of bytes: all a message consumer needs.
     #[must_use]
     pub fn of(message: &[u8]) -> Self {
-        Self::builder().field("message", message).finish()
+        // Only credentials depend on the id.
+        Self::builder(&RecordId::from_bytes([0; 32])).field("message", message).finish()
+    }
+
+    /// Returns the operation, unless the record could not be read.
+    pub(crate) fn readable_operation(&self) -> Option<Operation> {
+        (self.version != UNREADABLE).then_some(self.operation)
     }
 
     /// A fingerprint that can be compared with no other: of a record whose own can't be read.
     #[cfg(feature = "shared")]
     pub(crate) fn unverifiable() -> Self {
-        Self { version: 0, options: NO_OPTIONS, request: [0; 32], credentials: None }
+        Self {
+            version: UNREADABLE,
+            options: NO_OPTIONS,
+            request: [0; 32],
+            operation: Operation([0; 16]),
+            credentials: None,
+        }
     }
 
     /// Compares a presented request with this recorded one, by the rules of the recorded one.
@@ -90,15 +133,27 @@ impl Fingerprint {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct FingerprintBuilder {
-    request: Digester,
+    id: RecordId,
+    operation: Digester,
+    // What must be the same in a retry besides the operation.
+    context: Digester,
     credentials: Option<Digester>,
     options: [u8; 8],
 }
 
 impl FingerprintBuilder {
-    /// Adds a field of what is asked for.
+    /// Adds a field of what is asked for. The keys that a run derives for its downstream calls depend on all such
+    /// fields.
     pub fn field(mut self, label: &str, value: &[u8]) -> Self {
-        add(&mut self.request, label, value);
+        self.operation.part(label.as_bytes()).part(value);
+        self
+    }
+
+    /// Adds a field that must be the same in a retry, and on which no derived key depends. It is public for the tests
+    /// of this crate.
+    #[doc(hidden)]
+    pub fn context_field(mut self, label: &str, value: &[u8]) -> Self {
+        self.context.part(label.as_bytes()).part(value);
         self
     }
 
@@ -113,7 +168,7 @@ impl FingerprintBuilder {
     pub fn credential(mut self, label: &str, value: &[u8]) -> Self {
         self = self.with_credentials();
         if let Some(credentials) = &mut self.credentials {
-            add(credentials, label, value);
+            credentials.part(label.as_bytes()).part(value);
         }
         self
     }
@@ -127,37 +182,57 @@ impl FingerprintBuilder {
 
     /// The fingerprint of all fields so far.
     #[must_use]
-    pub fn finish(self) -> Fingerprint {
-        Fingerprint {
-            version: VERSION,
-            options: self.options,
-            request: self.request.finish(),
-            credentials: self
-                .credentials
-                .map(|credentials| if credentials.is_empty() { *NO_CREDENTIALS } else { credentials.finish() }),
-        }
-    }
-}
-
-fn add(digester: &mut Digester, label: &str, value: &[u8]) {
-    for part in [label.as_bytes(), value] {
-        digester.update(&(part.len() as u64).to_le_bytes()).update(part);
+    pub fn finish(mut self) -> Fingerprint {
+        let whole = self.operation.finish();
+        let mut operation = [0; 16];
+        operation.copy_from_slice(&whole[..16]);
+        // What follows the fields has a fixed length: the whole digest of the operation, and the record's id.
+        let request = self.context.update(&whole).finish();
+        let credentials = self.credentials.map(|mut credentials| {
+            if credentials.is_empty() { *NO_CREDENTIALS } else { credentials.update(self.id.as_bytes()).finish() }
+        });
+        Fingerprint { version: VERSION, options: self.options, request, operation: Operation(operation), credentials }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Key;
+
+    const ID: RecordId = RecordId::from_bytes([7; 32]);
 
     fn request(body: &[u8]) -> FingerprintBuilder {
-        Fingerprint::builder().field("method", b"POST").field("body", body)
+        Fingerprint::builder(&ID).field("method", b"POST").field("body", body)
     }
 
     #[test]
     fn fields_never_run_together() {
-        let one = Fingerprint::builder().field("a", b"bc").finish();
-        let two = Fingerprint::builder().field("ab", b"c").finish();
-        assert_eq!(one.compare(&two), Match::Other);
+        let of = |fields: &[(&str, &[u8])]| {
+            let builder = Fingerprint::builder(&ID);
+            fields.iter().fold(builder, |builder, (label, value)| builder.field(label, value)).finish()
+        };
+        let long = "a".repeat(300);
+        let lists: [&[(&str, &[u8])]; 7] = [
+            &[("a", b"bc")],
+            &[("ab", b"c")],
+            &[("a", b"b"), ("c", b"")],
+            &[("a", b""), ("b", b"c")],
+            &[("a", b"\x01b\x01c")],
+            &[(long.as_str(), b"b")],
+            &[(&long[..172], &[b'a'; 129])],
+        ];
+        for (number, one) in lists.iter().enumerate() {
+            for other in &lists[number + 1..] {
+                let (one, other) = (of(one), of(other));
+                assert_eq!(one.compare(&other), Match::Other, "{number}");
+                assert_ne!(one.operation, other.operation, "{number}");
+            }
+        }
+        // What is of the operation and what is not never run together either.
+        let context = Fingerprint::builder(&ID).context_field("a", b"b");
+        assert_ne!(context.clone().field("c", b"d").finish().request, of(&[("a", b"b"), ("c", b"d")]).request);
+        assert_ne!(context.finish().request, of(&[("a", b"b")]).request);
     }
 
     #[test]
@@ -189,9 +264,73 @@ mod tests {
 
     #[test]
     fn trap_33_a_digest_has_256_bits_of_blake3() {
-        // As BLAKE3's implementation for Python gives it for the same bytes: neither truncated nor home-made, and the
+        // As another implementation of BLAKE3 gives it for the same bytes: neither truncated nor home-made, and the
         // same in every release.
         let digest = blake3::Hash::from_bytes(Fingerprint::of(b"m").request).to_hex();
-        assert_eq!(digest.as_str(), "2e4ee41361e314bbb0ff413998eb56e442d270e54de9870b369a66e76f772602");
+        assert_eq!(digest.as_str(), "a310ee11d32239f1ce7865fd5486db2312b87a78e9e7b4ca1e8c7b5cbdf08460");
+    }
+
+    /// The fingerprint of a request, and the derived key of its first step.
+    fn derived(key: &str, step: &str, change: impl FnOnce(FingerprintBuilder) -> FingerprintBuilder) -> String {
+        let id = RecordId::new(None, &Key::new(key).unwrap());
+        let builder = Fingerprint::builder(&id).field("method", b"POST").field("target", b"/charges");
+        change(builder).finish().operation.derived_key(&id, step)
+    }
+
+    // It is the same in every release: where a retry finds no record, the service downstream has only this.
+    #[test]
+    fn a_derived_key_is_128_bits_of_blake3_over_record_id_operation_and_step() {
+        // As another implementation of BLAKE3 gives it for the same bytes.
+        let charge = derived("k", "charge", |builder| builder.field("body", b"a"));
+        assert_eq!(charge, "45606d2885a0e0398df2db3ea962630a");
+        let id = RecordId::new(None, &Key::new("k").unwrap());
+        let of_message = Fingerprint::of(b"m").operation.derived_key(&id, "charge");
+        assert_eq!(of_message, "3cbce97d9638e08a99cee74c3ff419e6");
+    }
+
+    #[test]
+    fn a_derived_key_depends_on_the_operation_and_on_nothing_that_changes_between_attempts() {
+        let body = |builder: FingerprintBuilder| builder.field("body", b"a");
+        let charge = derived("k", "charge", body);
+        assert_eq!(charge.len(), 32);
+        let others = [
+            derived("k", "mail", body),
+            derived("other", "charge", body),
+            derived("k", "charge", |builder| builder.field("body", b"b")),
+            derived("k", "charge", |builder| builder.field("json", b"a")),
+            derived("k", "charge", |builder| body(builder.field("query", b"q"))),
+        ];
+        for (number, other) in others.iter().enumerate() {
+            assert_ne!(*other, charge, "{number}");
+        }
+        let same = [
+            derived("k", "charge", |builder| body(builder.context_field("host", b"pay.example"))),
+            derived("k", "charge", |builder| body(builder).credential("authorization", b"refreshed")),
+            derived("k", "charge", |builder| body(builder).with_credentials()),
+        ];
+        for (number, same) in same.iter().enumerate() {
+            assert_eq!(*same, charge, "{number}");
+        }
+        let later = Fingerprint { version: VERSION + 1, options: [9; 8], ..body(request(b"")).finish() };
+        assert_eq!(later.readable_operation(), Some(body(request(b"")).finish().operation));
+    }
+
+    #[test]
+    #[cfg(feature = "shared")]
+    fn of_a_record_that_cannot_be_read_no_derived_key_is_made_up() {
+        assert_eq!(Fingerprint::unverifiable().readable_operation(), None);
+    }
+
+    #[test]
+    fn equal_credentials_are_not_equal_bytes_in_two_records() {
+        let of = |id: u8| {
+            let builder = Fingerprint::builder(&RecordId::from_bytes([id; 32])).field("body", b"a");
+            builder.credential("authorization", b"Basic aHVudGVyMg==").finish()
+        };
+        let (one, other) = (of(1), of(2));
+        assert_eq!((one.request, one.operation), (other.request, other.operation));
+        assert_ne!(one.credentials, other.credentials);
+        assert_eq!(one.compare(&of(1)), Match::Same);
+        assert_eq!(one.compare(&other), Match::OtherCredentials);
     }
 }

@@ -8,9 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-use blake3::hazmat::hash_derive_key_context;
-
-use crate::digest::{Digester, Purpose};
+use crate::digest::{Prefix, Purpose, digest_of, purpose};
 
 /// An idempotency key: 1 to 255 bytes, not all of them blank.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -114,7 +112,7 @@ impl Scope {
         if part.is_empty() {
             return Err(EmptyScope);
         }
-        self.parts.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        self.parts.extend_from_slice(Prefix::of(part).as_bytes());
         self.parts.extend_from_slice(part);
         Ok(self)
     }
@@ -126,8 +124,7 @@ impl fmt::Debug for Scope {
     }
 }
 
-static RECORD_ID: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 record id v1"));
-static DERIVED_KEY: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 derived key v1"));
+static RECORD_ID: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 record id v1"));
 
 /// The digest of scope and key (BLAKE3): the only form in which a key reaches a store.
 ///
@@ -146,15 +143,11 @@ impl RecordId {
     /// The id of `key` within `scope`, or of `key` alone where the application has no scopes.
     #[must_use]
     pub fn new(scope: Option<&Scope>, key: &Key) -> Self {
-        let mut digester = Digester::new(&RECORD_ID);
-        match scope {
-            None => digester.update(&[0]),
-            Some(scope) => {
-                let length = scope.parts.len() as u64;
-                digester.update(&[1]).update(&length.to_le_bytes()).update(&scope.parts)
-            }
-        };
-        Self(digester.update(key.as_str().as_bytes()).finish())
+        let key = key.as_str().as_bytes();
+        Self(match scope {
+            None => digest_of(&RECORD_ID, &[&[0], key]),
+            Some(Scope { parts }) => digest_of(&RECORD_ID, &[&[1], Prefix::of(parts).as_bytes(), parts, key]),
+        })
     }
 
     /// The id whose bytes these are, as a store keeps them.
@@ -173,14 +166,6 @@ impl RecordId {
     #[must_use]
     pub fn short(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex()[..8].to_owned()
-    }
-
-    /// A key for a downstream call made by this operation: 32 hex digits that depend on scope, key and `step`
-    /// alone, so that every attempt sends the same one.
-    #[must_use]
-    pub fn derived_key(&self, step: &str) -> String {
-        let digest = Digester::new(&DERIVED_KEY).update(&self.0).update(step.as_bytes()).finish();
-        blake3::Hash::from_bytes(digest).to_hex()[..32].to_owned()
     }
 }
 
@@ -257,13 +242,5 @@ mod tests {
         assert_eq!("é".repeat(32).parse::<RecordId>(), Err(RecordIdError));
         assert_eq!("+f".repeat(32).parse::<RecordId>(), Err(RecordIdError), "a sign is no digit");
         assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
-    }
-
-    #[test]
-    fn a_derived_key_depends_on_the_step_and_on_nothing_that_changes_between_attempts() {
-        let id = RecordId::new(None, &key("k"));
-        assert_eq!(id.derived_key("charge"), id.derived_key("charge"));
-        assert_ne!(id.derived_key("charge"), id.derived_key("mail"));
-        assert_eq!(id.derived_key("charge").len(), 32);
     }
 }

@@ -45,6 +45,7 @@ pub(crate) async fn list(State(layer): Layer, RawQuery(query): RawQuery) -> Resu
             "fence": record.fence.0.to_string(),
             "attempt": record.attempt,
             "began": record.began.as_millis() / 1_000,
+            "policy": format!("{:?}", record.policy).to_lowercase(),
             "status": record.status,
         })
     });

@@ -64,6 +64,7 @@ mod args;
 mod charges;
 mod connections;
 mod errors;
+mod evidence;
 mod fields;
 mod health;
 mod json;

@@ -1,5 +1,5 @@
 //! `--on-interrupted reconcile`: what the ledger knows of an interrupted operation, by the key that it was given
-//! for its charge or refund.
+//! for its charge or refund. What is found is compared first (`evidence.rs`).
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use bytes::Bytes;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
 
 use crate::charges::Charge;
+use crate::evidence::{Found, Moved, found};
 use crate::json::json;
-use crate::ledger::{Intent, Ledger, LedgerError};
+use crate::ledger::{Entry, Intent, Ledger, LedgerError, Noted, Refund};
 use crate::refunds::Answer;
 
 /// `are_ledgers_apart`: other servers have the same records, and ledgers of their own.
@@ -35,17 +36,33 @@ pub(crate) fn reconciler(ledger: Arc<Ledger>, are_ledgers_apart: bool) -> Reconc
 }
 
 async fn look_up(ledger: &Ledger, run: &InterruptedRun) -> Result<Option<http::Response<Bytes>>, LedgerError> {
-    let intent = |step| Intent::of(&run.derived_key(step));
-    if let Some(intent) = intent("charge")
-        && let Some((id, entry)) = ledger.intended(intent).await?.pop()
-    {
-        return Ok(Some(json(&Charge::of(id, entry))?));
+    let began = run.began.as_millis() / 1_000;
+    let intents = ["charge", "refund"].map(|step| Intent::of(&run.derived_key(step)?));
+    let [Some(charged), Some(refunded)] = intents else { return Ok(None) };
+    for (id, entry, noted) in ledger.intended(charged).await?.into_iter().rev() {
+        let Entry { amount, ref currency, created, .. } = entry;
+        if is_of_this_run(Moved { amount, currency, created }, noted.as_ref(), began)? {
+            return Ok(Some(json(&Charge::of(id, entry))?));
+        }
     }
-    let Some(intent) = intent("refund") else { return Ok(None) };
-    for (id, entry) in ledger.intended(intent).await? {
-        if let Some(refund) = entry.refunds.iter().find(|refund| refund.intent == Some(intent)) {
-            return Ok(Some(json(&Answer::of(id, refund.clone(), &entry))?));
+    for (id, entry, noted) in ledger.intended(refunded).await?.into_iter().rev() {
+        for refund in entry.refunds.iter().rev().filter(|refund| refund.intent == Some(refunded)) {
+            let Refund { amount, created, .. } = *refund;
+            let moved = Moved { amount, currency: &entry.currency, created };
+            if is_of_this_run(moved, noted.as_ref(), began)? {
+                return Ok(Some(json(&Answer::of(id, refund.clone(), &entry))?));
+            }
         }
     }
     Ok(None)
+}
+
+/// Whether the run has done this, or another one before the operation began. It is an error if the sum is not the one
+/// that was noted: someone has to look at that.
+fn is_of_this_run(moved: Moved<'_>, noted: Option<&Noted>, began: u64) -> Result<bool, LedgerError> {
+    match found(moved, noted.map(|noted| (noted.amount, noted.currency.as_str())), began) {
+        Found::OfThisRun => Ok(true),
+        Found::OfAnEarlierOperation => Ok(false),
+        Found::AnotherSum => Err(LedgerError::Failed("another sum is found under the key of the run".into())),
+    }
 }

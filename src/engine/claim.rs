@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::context::Rerun;
 use super::engine::{Engine, Presented};
 use super::policy::OnInterrupted;
-use crate::fingerprint::Match;
+use crate::fingerprint::{Fingerprint, Match};
 use crate::record::{Applied, Claim, Fence, Hold, Owner, ReclaimReason, Record, Reply, State, Transition};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
@@ -19,8 +19,8 @@ const CLAIMS: usize = 3;
 /// The result of asking the store for an operation.
 #[derive(Debug)]
 pub(super) enum Acquired {
-    /// This run holds the operation.
-    Run(Hold, Rerun),
+    /// This run holds the operation, whose record has this fingerprint.
+    Run(Hold, Rerun, Fingerprint),
     /// There is a record already.
     Found(Box<Record>),
 }
@@ -53,7 +53,7 @@ impl<St: Store> Engine<St> {
             let Some(record) = record else { continue };
             if reply == Reply::Taken {
                 let rerun = if leaves_no_trace { Rerun::Unknown } else { Rerun::No };
-                return Ok(Acquired::Run(hold(presented, &record), rerun));
+                return Ok(Acquired::Run(hold(presented, &record), rerun, record.fingerprint));
             }
             known.store(true, Ordering::Relaxed);
             if let Some(acquired) = Box::pin(self.held(presented, record, deadline)).await? {
@@ -84,8 +84,9 @@ impl<St: Store> Engine<St> {
         let record = match record.state {
             // This request has the slot, so no run of this process is alive under the record: its run ended without
             // settling.
-            State::Running { .. } if record.owner == Owner::Here => {
-                let interrupt = self.interruption(record.fingerprint, &hold(presented, &record), None);
+            State::Running { policy, .. } if record.owner == Owner::Here => {
+                // A layer with another policy may have claimed it.
+                let interrupt = self.interruption(record.fingerprint, policy, &hold(presented, &record), None);
                 let interrupted = self.store.apply(presented.id, interrupt).await;
                 interrupted.map_err(|error| self.refusal(presented, &error))?.record
             }
@@ -112,7 +113,7 @@ impl<St: Store> Engine<St> {
         let reclaimed = self.store.apply(presented.id, reclaim).await;
         let Applied { reply, record } = reclaimed.map_err(|error| self.refusal(presented, &error))?;
         Ok(record.map(|record| match reply {
-            Reply::Taken => Acquired::Run(hold(presented, &record), Rerun::Yes),
+            Reply::Taken => Acquired::Run(hold(presented, &record), Rerun::Yes, record.fingerprint),
             // It was settled meanwhile.
             Reply::Refused => Acquired::Found(Box::new(record)),
         }))

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::commitment::Commitment;
+use super::engine::Presented;
+use crate::fingerprint::Operation;
 use crate::key::RecordId;
 use crate::record::{Fence, Hold};
 
@@ -25,6 +27,8 @@ pub enum Rerun {
 #[derive(Debug, Clone)]
 pub struct RunContext {
     id: RecordId,
+    /// The record's, if there is one, and not that of the request.
+    operation: Operation,
     fence: Fence,
     attempt: u32,
     rerun: Rerun,
@@ -51,15 +55,16 @@ impl Drop for Over {
 
 impl RunContext {
     pub(super) fn new(rerun: Rerun, commitment: Arc<Commitment>) -> Self {
-        let Hold { id, fence, attempt } = commitment.hold;
-        Self { id, fence, attempt, rerun, protection: Protection::Store(commitment) }
+        let (Hold { id, fence, attempt }, operation) = (commitment.hold, commitment.fingerprint.operation);
+        Self { id, operation, fence, attempt, rerun, protection: Protection::Store(commitment) }
     }
 
     /// Creates the context of a run that no store protects, and a guard that is kept until it is over.
-    pub(super) fn unprotected(id: RecordId) -> (Self, Over) {
+    pub(super) fn unprotected(Presented { id, fingerprint, .. }: Presented) -> (Self, Over) {
+        let operation = fingerprint.operation;
         let over = Arc::default();
         let protection = Protection::None(Arc::clone(&over));
-        (Self { id, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown, protection }, Over(over))
+        (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown, protection }, Over(over))
     }
 
     #[cfg(any(feature = "sled", feature = "postgres", idempotency_laboratory))]
@@ -119,10 +124,15 @@ impl RunContext {
         self.rerun
     }
 
-    /// Returns an idempotency key for a downstream call: 32 hex digits, the same in every attempt, another for every
-    /// `step`.
+    /// Returns an idempotency key for a downstream call: 32 hex digits, the same in every attempt of the operation, and
+    /// another one for every `step`, for another operation, and under another record id.
+    ///
+    /// An operation is what the fingerprint says, without the credentials; over HTTP, it is method, path, query and
+    /// body, without the host, the headers and the layer's options. So an attempt that finds no record of an earlier
+    /// one derives the same key all the same. So does a request that is sent with the same key after the retention is
+    /// over, if it is the same operation.
     #[must_use]
     pub fn derived_key(&self, step: &str) -> String {
-        self.id.derived_key(step)
+        self.operation.derived_key(&self.id, step)
     }
 }

@@ -37,7 +37,8 @@ pub enum OnInterrupted {
     /// is only for effects that are safe to repeat, or that the handler deduplicates by the derived key.
     ///
     /// It holds for runs that were claimed under this policy. What was interrupted under another one is still refused
-    /// with `outcome-unknown` after a change to this one, until it is settled; `Counts::not_rerun` counts such refusals.
+    /// with `outcome-unknown` after a change to this one, until it is settled;
+    /// [`Counts::not_rerun`](super::Counts::not_rerun) counts such refusals.
     Rerun,
 }
 

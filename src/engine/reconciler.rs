@@ -45,7 +45,8 @@ type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Se
 /// # fn consumer<St: Store>(store: St) {
 /// # async fn look_up(key: &str) -> Result<Option<Bytes>, std::io::Error> { Ok(None) }
 /// let reconciler = Reconciler::new(|run: InterruptedRun| async move {
-///     match look_up(&run.derived_key("charge")).await {
+///     let Some(key) = run.derived_key("charge") else { return Reconciled::Unknown };
+///     match look_up(&key).await {
 ///         Ok(Some(receipt)) => Reconciled::Outcome(receipt),
 ///         Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
 ///         Err(_) => Reconciled::Unknown,

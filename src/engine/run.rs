@@ -64,7 +64,7 @@ impl<St: Store> Run<St> {
     /// This future is allocated for each run, and moved. To keep it small, the run is boxed, because an `async fn`
     /// keeps its arguments twice, and so are the paths that are rarely taken.
     pub(super) async fn drive<W: Work<T>, T: Send + 'static>(
-        self: Box<Self>,
+        mut self: Box<Self>,
         again: Option<Fence>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
@@ -81,7 +81,11 @@ impl<St: Store> Run<St> {
             }
         };
         match acquired {
-            Ok(Acquired::Run(hold, rerun)) => self.run(hold, rerun, session, work, reply).await,
+            Ok(Acquired::Run(hold, rerun, fingerprint)) => {
+                // The record's counts from now on: the keys that an attempt derives are those of the first one.
+                self.presented.fingerprint = fingerprint;
+                self.run(hold, rerun, session, work, reply).await;
+            }
             Ok(Acquired::Found(record)) => match self.engine.reconciler(&self.presented, &record) {
                 Some((reconciler, listed)) if again.is_none() => {
                     self.reconcile(reconciler, listed, work, reply).await;
@@ -204,7 +208,7 @@ impl<St: Store> Run<St> {
         self.slot.enter(Phase::Stalled);
         let _ = reply.send(Refusal::Unavailable.into());
         match claiming.await {
-            Ok(Acquired::Run(hold, rerun)) => self.give_back(&hold, rerun).await,
+            Ok(Acquired::Run(hold, rerun, _)) => self.give_back(&hold, rerun).await,
             Ok(Acquired::Found(_)) | Err(_) => self.slot.end(Refusal::Unavailable),
         }
     }
@@ -298,6 +302,10 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
         self.commitment.abandon(slot);
         let hold = &self.commitment.hold;
         // The transition takes effect when it is called; nobody is left to wait for it.
-        drop(engine.store.apply(hold.id, engine.interruption(presented.fingerprint, hold, None)));
+        drop(
+            engine
+                .store
+                .apply(hold.id, engine.interruption(presented.fingerprint, engine.policy.claim_policy(), hold, None)),
+        );
     }
 }

@@ -14,7 +14,9 @@ use super::verdict::Verdict;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::record::{Applied, Completion, Hold, Lost, Record, Reply, Resolution, Settlement, State, Transition};
+use crate::record::{
+    Applied, ClaimPolicy, Completion, Hold, Lost, Record, Reply, Resolution, Settlement, State, Transition,
+};
 use crate::slots::{End, Ended, Refusal, Retrying, Slot};
 use crate::store::{Health, Store, StoreError};
 
@@ -171,26 +173,33 @@ impl<St: Store> Engine<St> {
 
     /// Returns what the store is told about a run that ended in this way.
     pub(super) fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
+        let (fingerprint, policy) = (presented.fingerprint, self.policy.claim_policy());
         let settlement = match end {
             End::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
             End::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
             End::Consumed { status } => Settlement::Consumed { status: *status },
             End::Released => return Transition::Release(hold.fence),
-            End::Unknown { status } => return self.interruption(presented.fingerprint, hold, *status),
+            End::Unknown { status } => return self.interruption(fingerprint, policy, hold, *status),
             // No work ends in these ways. If one did, nobody would know what it has done.
             End::InDoubt | End::InFlight | End::Refused(_) => {
-                return self.interruption(presented.fingerprint, hold, None);
+                return self.interruption(fingerprint, policy, hold, None);
             }
         };
         let retention = self.policy.retention;
-        Transition::Complete(Completion { hold: *hold, fingerprint: presented.fingerprint, settlement, retention })
+        Transition::Complete(Completion { hold: *hold, fingerprint, settlement, retention })
     }
 
-    /// Returns what the store is told about a run of which nobody knows how it ended.
-    pub(super) fn interruption(&self, fingerprint: Fingerprint, hold: &Hold, status: Option<u16>) -> Transition {
+    /// Returns what the store is told about a run that was claimed under this policy and of which nobody knows how it
+    /// ended.
+    pub(super) fn interruption(
+        &self,
+        fingerprint: Fingerprint,
+        policy: ClaimPolicy,
+        hold: &Hold,
+        status: Option<u16>,
+    ) -> Transition {
         let Hold { fence, attempt, .. } = *hold;
         let retention = self.policy.interrupted_retention;
-        let policy = self.policy.claim_policy();
         let lost = (!self.store.is_exclusive()).then_some(Lost { fingerprint, attempt, policy, retention });
         Transition::Interrupt { fence, status, lost }
     }

@@ -33,7 +33,7 @@ impl<St: Store> Run<St> {
             target: "tower_idempotency", record_id = self.presented.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
-        let (context, over) = RunContext::unprotected(self.presented.id);
+        let (context, over) = RunContext::unprotected(self.presented);
         // Nobody can take over what has no claim. The claim goes on meanwhile: what is granted is this run's.
         let mut claiming = pin!(claiming);
         let ((end, verdict), claimed) = match select(pin!(self.work(work, context, None)), claiming.as_mut()).await {
@@ -58,7 +58,7 @@ impl<St: Store> Run<St> {
         let (later, _) = engine.remember(slot, Ended::new(presented.fingerprint, end.clone()));
         let _ = reply.send(verdict);
         let granted = match claiming.await {
-            Ok(Acquired::Run(hold, _)) => Some(hold),
+            Ok(Acquired::Run(hold, ..)) => Some(hold),
             Ok(Acquired::Found(_)) => return engine.outdone(&presented, &later),
             Err(_) => None,
         };
@@ -69,8 +69,8 @@ impl<St: Store> Run<St> {
     /// settled.
     async fn unremembered(self: Box<Self>, end: End, claiming: impl Future<Output = Result<Acquired, Refusal>> + Send) {
         match (claiming.await, &end) {
-            (Ok(Acquired::Run(hold, rerun)), End::Released) => self.give_back(&hold, rerun).await,
-            (Ok(Acquired::Run(hold, _)), _) => {
+            (Ok(Acquired::Run(hold, rerun, _)), End::Released) => self.give_back(&hold, rerun).await,
+            (Ok(Acquired::Run(hold, ..)), _) => {
                 let transition = self.engine.ending(&self.presented, &hold, &end);
                 // If the store does not take it, the run is interrupted, as far as others know.
                 let _ = self.engine.tell(hold.id, transition).await;

@@ -158,8 +158,7 @@ impl<O> Record<O> {
         matches!(self.state, State::Interrupted { .. }) && self.owner != Owner::Elsewhere
     }
 
-    /// Returns whether the operation is interrupted, and the policy under which it was claimed lets it run again without
-    /// a further word.
+    /// Returns whether the operation is interrupted, and was claimed under a policy that lets it run again.
     #[must_use]
     pub fn may_run_again(&self) -> bool {
         matches!(self.state, State::Interrupted { policy: ClaimPolicy::Rerun, .. })

@@ -74,7 +74,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
             Collected::Whole { data, trailers } => {
                 let_go_if_reset(&self.parts).await;
-                let fingerprint = shared.options.sameness.fingerprint(&self.parts, &data, scope.is_some());
+                let fingerprint = shared.options.sameness.fingerprint(&id, &self.parts, &data, scope.is_some());
                 self.body = Passage::Whole { data, trailers };
                 self.share = bounds.share;
                 fingerprint

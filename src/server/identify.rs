@@ -6,7 +6,6 @@ use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::sync::{Arc, LazyLock};
 
 use ahash::RandomState;
-use blake3::hazmat::hash_derive_key_context;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use http::request::Parts;
@@ -15,15 +14,15 @@ use super::canonical_json;
 use super::media_type::MediaType;
 use super::multipart;
 use super::target::Target;
-use crate::digest::{Digester, Purpose};
+use crate::digest::{Digester, Purpose, purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
-use crate::key::Scope;
+use crate::key::{RecordId, Scope};
 use crate::slots::Client;
 
 /// The headers that say who asks, if no scope does.
 const CREDENTIALS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key"), PROXY_AUTHORIZATION];
 
-static OPTIONS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 fingerprint options v1"));
+static OPTIONS: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 fingerprint options v1"));
 
 /// What of a request's body must be the same in a retry.
 ///
@@ -121,21 +120,21 @@ impl Sameness {
         }
         let mut digester = Digester::new(&OPTIONS);
         for part in self.headers.iter().map(HeaderName::as_str).chain([&*self.body.name()]) {
-            digester.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+            digester.part(part.as_bytes());
         }
         digest.copy_from_slice(&digester.finish()[..8]);
         digest
     }
 
-    /// The fingerprint of a request. It covers method, host, path and query as the client sent them, content type,
-    /// body, what the options add, and the credentials, unless a scope says who asks. Other headers stay out, because
-    /// clients change some of them between two tries.
-    pub(super) fn fingerprint(&self, parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
-        let builder = Fingerprint::builder().options(self.digest).field("method", parts.method.as_str().as_bytes());
+    /// The fingerprint of a request for the record `id`. It covers method, host, path and query as the client sent
+    /// them, content type, body, what the options add, and the credentials, unless a scope says who asks. Other headers
+    /// stay out, because clients change some of them between two tries. The operation is method, path, query and body.
+    pub(super) fn fingerprint(&self, id: &RecordId, parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
+        let builder = Fingerprint::builder(id).options(self.digest).field("method", parts.method.as_str().as_bytes());
         let mut builder = Target::of(parts).add_to(builder, parts);
         for name in &self.headers {
             builder = fold_lines(parts, name, builder, |builder, value| {
-                builder.field("header", name.as_str().as_bytes()).field("value", value)
+                builder.context_field("header", name.as_str().as_bytes()).context_field("value", value)
             });
         }
         builder = self.with_content(builder, parts, body);
@@ -152,7 +151,10 @@ impl Sameness {
         let mut first_two = values.iter();
         let only = first_two.next().filter(|_| first_two.next().is_none());
         let Some(mut media_type) = only.and_then(MediaType::of) else {
-            let builder = values.iter().fold(builder, |builder, value| builder.field("content-type", value.as_bytes()));
+            let add = |builder: FingerprintBuilder, value: &HeaderValue| {
+                builder.context_field("content-type", value.as_bytes())
+            };
+            let builder = values.iter().fold(builder, add);
             return self.with_body_of(builder, custom.as_ref(), body, false);
         };
         let boundary = media_type.form_boundary();
@@ -161,7 +163,7 @@ impl Sameness {
         if is_form && (custom.is_some() || form.is_some()) {
             media_type.remove_boundary();
         }
-        let builder = builder.field("content-type", media_type.canonical().as_bytes());
+        let builder = builder.context_field("content-type", media_type.canonical().as_bytes());
         match form {
             Some(form) => form.into_iter().fold(builder, |builder, part| builder.field("multipart", part)),
             None => self.with_body_of(builder, custom.as_ref(), body, media_type.is_json()),

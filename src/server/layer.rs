@@ -152,7 +152,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     ///
     /// # async fn look_up(key: &str) -> Result<Option<String>, std::io::Error> { Ok(None) }
     /// let reconciler = Reconciler::<Response>::new(|run: InterruptedRun| async move {
-    ///     match look_up(&run.derived_key("charge")).await {
+    ///     let Some(key) = run.derived_key("charge") else { return Reconciled::Unknown };
+    ///     match look_up(&key).await {
     ///         Ok(Some(receipt)) => Reconciled::Outcome(receipt.into_response()),
     ///         Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
     ///         Err(_) => Reconciled::Unknown,

@@ -43,7 +43,7 @@ impl<'a> Target<'a> {
         let mut last = None;
         for host in hosts(parts, self.uri.authority()).map(|host| plain_host(host, self.uri.scheme())) {
             if last.as_ref() != Some(&host) {
-                builder = builder.field("host", &host);
+                builder = builder.context_field("host", &host);
                 last = Some(host);
             }
         }

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::StoreError;
 use crate::clock::Timestamp;
+use crate::fingerprint::Operation;
 use crate::key::RecordId;
 use crate::record::{Applied, ClaimPolicy, Fence, Record, State, Transition};
 use crate::slots::Slots;
@@ -200,13 +201,18 @@ pub struct InterruptedRun {
     /// The HTTP status that the client got, if the handler answered that nobody knows; `None` if the run was
     /// interrupted without an answer.
     pub status: Option<u16>,
+    pub(crate) operation: Option<Operation>,
 }
 
 impl InterruptedRun {
-    /// Returns the key that the run got for `step`. Services that the run called know the operation by it.
+    /// Returns the key that the run got for `step`. Services that the run called know the operation by it. `None` if
+    /// the record is damaged, so that the key is not known; a reconciler is not asked about such a record.
+    ///
+    /// Compare what is found under the key with what the operation was to do before you rely on it: what was charged,
+    /// and that it happened after [`began`](Self::began), give or take the difference between the clocks.
     #[must_use]
-    pub fn derived_key(&self, step: &str) -> String {
-        self.id.derived_key(step)
+    pub fn derived_key(&self, step: &str) -> Option<String> {
+        self.operation.map(|operation| operation.derived_key(&self.id, step))
     }
 
     /// Returns what `record` says, if its operation is interrupted.
@@ -214,7 +220,8 @@ impl InterruptedRun {
         let (&State::Interrupted { policy, status, .. }, Some(expires)) = (&record.state, record.expires) else {
             return None;
         };
-        let Record { fence, attempt, began, since, .. } = *record;
-        Some(Self { id, fence, attempt, began, since, expires, policy, status })
+        let Record { fence, attempt, began, since, fingerprint, .. } = *record;
+        let operation = fingerprint.readable_operation();
+        Some(Self { id, fence, attempt, began, since, expires, policy, status, operation })
     }
 }

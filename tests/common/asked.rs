@@ -89,7 +89,8 @@ pub async fn leave_interrupted<St: Store>(store: &St, key: &str) -> Hold {
 
 /// The same, claimed under this policy.
 pub async fn leave_interrupted_under<St: Store>(policy: ClaimPolicy, store: &St, key: &str) -> Hold {
-    let wish = Wish { policy, fingerprint: charge_print().with_credentials().finish(), ..wish(key) };
+    let wish = wish(key);
+    let wish = Wish { policy, fingerprint: charge_print(&wish.id).with_credentials().finish(), ..wish };
     let Claimed::Fresh(hold) = store.claim(wish).await.expect("the store works") else { panic!("{key} is held") };
     let cut = store.interrupt(hold.id, hold.fence).await.expect("the store works");
     assert_eq!(cut, Reply::Taken);

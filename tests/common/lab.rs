@@ -371,9 +371,9 @@ pub fn gated<St: Store>(layer: IdempotencyLayer<St>, gate: &Gate) -> Lab {
     })
 }
 
-/// The fingerprint of `post(_, "a")`, field by field, without credentials.
-pub fn charge_print() -> FingerprintBuilder {
-    let print = Fingerprint::builder().field("method", b"POST").field("host", b"pay.example");
+/// The fingerprint of `post(_, "a")` under the record `id`, field by field, without credentials.
+pub fn charge_print(id: &RecordId) -> FingerprintBuilder {
+    let print = Fingerprint::builder(id).field("method", b"POST").context_field("host", b"pay.example");
     print.field("target", b"/charges").field("body", b"a")
 }
 

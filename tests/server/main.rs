@@ -17,6 +17,7 @@ mod api;
 #[cfg(all(feature = "postgres", target_os = "linux"))]
 mod atomic;
 mod crash;
+mod evidence;
 mod levers;
 mod operation;
 mod retries;

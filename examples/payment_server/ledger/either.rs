@@ -5,7 +5,7 @@ use axum::response::Response;
 use tower_idempotency::store::postgres::PostgresStore;
 use tower_idempotency::{IdempotencyContext, SledStore};
 
-use super::entry::{ChargeId, Entry, Intent, NotRefunded, Refund};
+use super::entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund};
 use super::error::LedgerError;
 #[cfg(feature = "postgres")]
 use super::table::TableLedger;
@@ -61,12 +61,17 @@ impl Ledger {
         }
     }
 
-    /// The charges that were made with this intent, or refunded in part: more than one only where a run was repeated.
-    pub(crate) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
+    /// The charges that were made with this intent, or refunded in part, and what was noted under it, the oldest first:
+    /// more than one only where a run was repeated, or the same request was sent again after the retention.
+    pub(crate) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry, Option<Noted>)>, LedgerError> {
         match self {
             Self::Trees(ledger) => ledger.intended(intent).await,
+            // Charge and record are one transaction there, and the note would be a part of it.
             #[cfg(feature = "postgres")]
-            Self::Table(ledger) => ledger.intended(intent).await,
+            Self::Table(ledger) => {
+                let charges = ledger.intended(intent).await?.into_iter();
+                Ok(charges.map(|(id, entry)| (id, entry, None)).collect())
+            }
         }
     }
 

@@ -82,6 +82,24 @@ impl Intent {
     }
 }
 
+/// The sum that a run was about to charge or to refund, as it noted it under its intent.
+#[derive(Debug, Clone)]
+pub(crate) struct Noted {
+    pub(crate) amount: u64,
+    pub(crate) currency: String,
+}
+
+impl Noted {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        [&self.amount.to_be_bytes(), self.currency.as_bytes()].concat()
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let (amount, currency) = bytes.split_first_chunk()?;
+        Some(Self { amount: u64::from_be_bytes(*amount), currency: String::from_utf8(currency.to_vec()).ok()? })
+    }
+}
+
 /// The key of a charge: whose, and which.
 pub(crate) fn charge_key(account: Account, id: ChargeId) -> [u8; 32] {
     join(account.bytes(), id.0)

@@ -20,6 +20,6 @@ mod table;
 mod trees;
 
 pub(crate) use either::Ledger;
-pub(crate) use entry::{ChargeId, Entry, Intent, NotRefunded, Refund};
+pub(crate) use entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund};
 pub(crate) use error::LedgerError;
 pub(crate) use ids::{random, since_1970};

@@ -8,7 +8,7 @@ use tower_idempotency::engine::CommitError;
 use tower_idempotency::store::{Abort, StoreError, TransactionTree};
 use tower_idempotency::{IdempotencyContext, SledStore};
 
-use super::entry::{ChargeId, Entry, Intent, NotRefunded, Refund, charge_key, intent_key};
+use super::entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund, charge_key, intent_key};
 use super::error::LedgerError;
 use super::ids::Ids;
 use crate::account::Account;
@@ -57,7 +57,7 @@ impl TreeLedger {
         let id = self.ids.fresh()?;
         let intent = Intent::of_step(context, "charge");
         let entered = self.enter(context, move |[charges, intents]| {
-            enter(&charges, &intents, account, id, &entry, intent)?;
+            enter(&charges, &intents, account, id, &entry, intent.map(|intent| (intent, entry.amount)))?;
             answer(&Charge::of(id, entry.clone()))
         });
         match entered.await {
@@ -98,8 +98,8 @@ impl TreeLedger {
         }
     }
 
-    /// The charges that were made with this intent, or refunded in part: more than one only where a run was repeated.
-    pub(super) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
+    /// The charges that were made with this intent, or refunded in part, and what was noted under it.
+    pub(super) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry, Option<Noted>)>, LedgerError> {
         self.read(move |trees| trees.intended(intent)).await
     }
 
@@ -128,13 +128,13 @@ impl TreeLedger {
 }
 
 impl Trees {
-    fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
+    fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry, Option<Noted>)>, LedgerError> {
         let mut found = Vec::new();
         for item in self.intents.scan_prefix(intent.bytes()) {
-            let (key, account) = item?;
-            let (Some(id), Ok(account)) = (key.last_chunk(), account.as_ref().try_into()) else { continue };
-            let (id, account) = (ChargeId(*id), Account::from_bytes(account));
-            found.extend(self.get(account, id)?.map(|entry| (id, entry)));
+            let (key, value) = item?;
+            let (Some(id), Some((account, noted))) = (key.last_chunk(), value.split_first_chunk()) else { continue };
+            let (id, account) = (ChargeId(*id), Account::from_bytes(*account));
+            found.extend(self.get(account, id)?.map(|entry| (id, entry, Noted::read(noted))));
         }
         Ok(found)
     }
@@ -156,17 +156,18 @@ impl Trees {
     }
 }
 
-/// A charge, and by which intent it was made: who finds the one can find the other.
+/// A charge, by which intent it was made, and the sum that was intended: who finds the one can find the other.
 fn enter(
     charges: &TransactionTree<'_>,
     intents: &TransactionTree<'_>,
     account: Account,
     id: ChargeId,
     entry: &Entry,
-    intent: Option<Intent>,
+    intended: Option<(Intent, u64)>,
 ) -> Result<(), Abort<Reason>> {
-    if let Some(intent) = intent {
-        intents.insert(&intent_key(intent, id), &account.bytes())?;
+    if let Some((intent, amount)) = intended {
+        let noted = Noted { amount, currency: entry.currency.clone() };
+        intents.insert(&intent_key(intent, id), [&account.bytes()[..], &noted.bytes()].concat())?;
     }
     let entry = serde_json::to_vec(entry).map_err(|error| Abort::Because(Reason::Entry(error)))?;
     charges.insert(&charge_key(account, id), entry)?;
@@ -186,7 +187,7 @@ fn take_back(
     let old = charges.get(charge_key(account, id))?.ok_or_else(|| refused(NotRefunded::NoSuchCharge))?;
     let mut entry: Entry = serde_json::from_slice(&old).map_err(|error| Abort::Because(Reason::Entry(error)))?;
     let refunded = entry.refund(amount, refund).map_err(refused)?;
-    enter(charges, intents, account, id, &entry, refund.intent)?;
+    enter(charges, intents, account, id, &entry, refund.intent.map(|intent| (intent, refunded.amount)))?;
     Ok((refunded, entry))
 }
 

@@ -76,6 +76,7 @@ pub(super) async fn outcomes_are_kept_to_the_byte<St: Store>(subject: &Subject<S
 
 /// Whatever a record says beside its outcome is kept: fingerprint, origin, attempts, statuses.
 pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>) {
+    use ClaimPolicy::{Ask, Refuse, Rerun, Unknown};
     let advice = "keep the whole record, as wide as its types are";
     let rule = Rule::new(subject, "what_a_record_says_is_kept", advice);
     let everything = Origin {
@@ -85,14 +86,12 @@ pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>)
     };
     let mut records = Vec::new();
     for origin in [None, Some(Origin::default()), Some(everything)] {
-        let fingerprint = Fingerprint::builder().field("body", &random::<32>()).credential("who", b"somebody").finish();
-        let wish = Claim { fingerprint, origin: origin.map(Box::new), ..wish() };
-        use ClaimPolicy::{Ask, Refuse, Rerun, Unknown};
-        let statuses =
-            [0, 100, 200, 599, 256, u16::MAX].into_iter().zip([Unknown, Refuse, Ask, Rerun].into_iter().cycle());
-        for (status, policy) in statuses {
-            let wish = Claim { policy, ..wish.clone() };
+        let wish = Claim { origin: origin.map(Box::new), ..wish() };
+        let statuses = [0, 100, 200, 599, 256, u16::MAX];
+        for (status, policy) in statuses.into_iter().zip([Unknown, Refuse, Ask, Rerun].into_iter().cycle()) {
             let id = fresh_id();
+            let fingerprint = Fingerprint::builder(&id).field("body", &random::<32>()).credential("who", b"somebody");
+            let wish = Claim { fingerprint: fingerprint.finish(), policy, ..wish.clone() };
             let run = rule.made(id, &Transition::Claim(wish.clone())).await;
             says(&rule, &run, &wish, 1);
             let first = rule.made(id, &answer(run.fence, status)).await;

@@ -30,8 +30,8 @@ use crate::record::Fence;
 use crate::store::OpenError;
 use crate::store::cache::Cache;
 
-/// The version of the layout in `keys.rs` and of the codec. No release has written the versions before it.
-const FORMAT: u8 = 3;
+/// The version of the layout in `keys.rs` and of the codec.
+const FORMAT: u8 = 1;
 /// The most runs of an earlier process that are marked as interrupted in one batch.
 const INTERRUPTED_PER_BATCH: usize = 512;
 /// How often an opening checks whether another process has closed a directory.
@@ -219,10 +219,6 @@ fn interrupt_listed<E: StorageEngine>(
 fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
     match format {
         None | Some([FORMAT]) => Ok(()),
-        Some([format @ ..FORMAT]) => {
-            let reason = format!("it has format {format}, which no release has written");
-            Err(OpenError::Incompatible { path: path.into(), reason })
-        }
         Some([format]) => Err(OpenError::Format { path: path.into(), format: *format, known: FORMAT }),
         Some(_) => Err(broken(path, "its format's number makes no sense")),
     }

@@ -9,10 +9,12 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::StatusCode;
-use tower_idempotency::engine::{CommitError, EffectError, Rerun, RunContext};
+use http_body_util::Full;
+use tower_idempotency::engine::{CommitError, EffectError, Reconciled, Rerun, RunContext};
 use tower_idempotency::store::Abort;
 use tower_idempotency::{OnInterrupted, Once, Release, SledStore};
 
+use crate::common::asked::Asked;
 use crate::common::charges::{
     Door, Home, Left, OWN, assert_receipt, charge, charged, charges as tree_of, charging, commit, commit_behind,
     commit_outcome, deliver, layer, policies, receipt, replaying, serve, take, unmarked,
@@ -86,7 +88,8 @@ async fn a_run_that_takes_over_one_that_was_interrupted_commits_like_any_other()
     let cut = serve(layer(home.store.clone(), OnInterrupted::Refuse), |_| async { panic!("on purpose") as &str });
     assert_eq!(cut.post("k", "a").await.refusal(), (500, "outcome-unknown".to_owned()));
     let store = home.store.clone();
-    let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+    let again = Asked::default().says([Reconciled::<http::Response<Full<Bytes>>>::RunAgain]);
+    let lab = serve(layer(store.clone(), OnInterrupted::Refuse).reconcile_with(again), move |context| {
         assert_eq!((context.rerun(), context.attempt()), (Rerun::Yes, 2));
         let committed = commit(&context, &store);
         async move { committed.await.expect("it can be committed") }

@@ -1,4 +1,4 @@
-//! A deploy changes the policy, and what was interrupted before it keeps the promise under which it was claimed: it runs
+//! A deploy changes the policy, and what was interrupted before keeps the promise under which it was claimed: it runs
 //! again by policy only if it was claimed as repeatable.
 
 use std::time::Duration;

@@ -27,8 +27,8 @@ use crate::common::lab::{
 use crate::common::steps::{Steps as _, wish};
 use crate::common::time::{HOUR, SECOND};
 
-// Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed, runs
-// again if it was claimed under `Rerun` too. (`Reconcile`: a later issue.)
+// Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed, and
+// runs again if it was claimed under `Rerun` too. (`Reconcile`: a later issue.)
 
 /// A store in which the run of key `k` was interrupted by a crash, and the lab where that happened.
 async fn crashed() -> (TestStore, Lab) {

@@ -55,9 +55,9 @@ async fn plant_bytes(store: &MemoryStore, fingerprint: Fingerprint) {
 
 #[tokio::test]
 async fn a_record_of_another_version_or_of_other_options_is_not_verifiable() {
-    for (version, options) in [(1, [0; 8]), (3, [0; 8]), (2, [7; 8])] {
+    for (version, options) in [(0, [0; 8]), (2, [0; 8]), (1, [7; 8])] {
         let store = MemoryStore::new();
-        plant_bytes(&store, foreign(Fingerprint::builder().finish(), version, options)).await;
+        plant_bytes(&store, foreign(Fingerprint::builder(&id("k")).finish(), version, options)).await;
         let lab = Lab::counting(IdempotencyLayer::new(store));
         lab.post("k", "a").await.assert_refusal(409, "not-verifiable", false, None);
         assert_eq!(lab.effects(), 0);
@@ -68,7 +68,7 @@ async fn a_record_of_another_version_or_of_other_options_is_not_verifiable() {
 async fn a_record_without_credentials_is_compared_without_them() {
     // What a layer with a scope would have recorded for the same record id.
     let store = MemoryStore::new();
-    let request = Fingerprint::builder().field("method", b"POST").field("host", b"pay.example");
+    let request = Fingerprint::builder(&id("k")).field("method", b"POST").context_field("host", b"pay.example");
     plant_bytes(&store, request.field("target", b"/charges").field("body", b"a").finish()).await;
     let lab = Lab::counting(IdempotencyLayer::new(store));
     let request = |body| keyed("POST", "/charges", "k").header("cookie", "a=b").body(Body::from(body)).unwrap();
@@ -174,9 +174,9 @@ async fn trap_62_a_mismatch_is_422_which_no_sdk_retries() {
 async fn trap_79_a_record_is_compared_by_the_options_it_was_made_with() {
     let store = MemoryStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    plant(&store, id("without"), charge_print().finish()).await;
-    plant(&store, id("with"), charge_print().with_credentials().finish()).await;
-    plant(&store, id("bob's"), charge_print().credential("authorization", b"Bearer bob").finish()).await;
+    plant(&store, id("without"), charge_print(&id("without")).finish()).await;
+    plant(&store, id("with"), charge_print(&id("with")).with_credentials().finish()).await;
+    plant(&store, id("bob's"), charge_print(&id("bob's")).credential("authorization", b"Bearer bob").finish()).await;
     for key in ["without", "with"] {
         let replay = lab.post(key, "a").await;
         assert_eq!((replay.text(), replay.is_replay()), ("recorded", true), "{key}");
@@ -190,11 +190,11 @@ async fn trap_79_a_record_is_compared_by_the_options_it_was_made_with() {
 async fn trap_79_what_was_recorded_by_unknown_rules_is_refused_and_never_run() {
     let store = MemoryStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    plant(&store, id("options"), foreign(charge_print().with_credentials().finish(), 2, [9; 8])).await;
-    plant(&store, id("version"), foreign(charge_print().with_credentials().finish(), 1, [0; 8])).await;
+    plant(&store, id("options"), foreign(charge_print(&id("options")).with_credentials().finish(), 1, [9; 8])).await;
+    plant(&store, id("version"), foreign(charge_print(&id("version")).with_credentials().finish(), 2, [0; 8])).await;
     let scope = Scope::new("alice").unwrap();
     let scoped_id = RecordId::new(Some(&scope), &tower_idempotency::Key::new("scoped").unwrap());
-    plant(&store, scoped_id, charge_print().with_credentials().finish()).await;
+    plant(&store, scoped_id, charge_print(&scoped_id).with_credentials().finish()).await;
     let scoped = Lab::counting(IdempotencyLayer::new(store).scope(move |_| Ok(scope.clone())));
     for (lab, key) in [(&lab, "options"), (&lab, "version"), (&scoped, "scoped")] {
         let refused = lab.post(key, "a").await;

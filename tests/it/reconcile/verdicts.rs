@@ -211,7 +211,7 @@ fn assert_asked(questions: &[InterruptedRun], log: &Log) {
     let [run] = &runs[..] else { panic!("one run") };
     for question in questions {
         assert_eq!((question.id, question.attempt, question.began), (id("k"), 1, NOON.plus(HOUR)), "as it was begun");
-        assert_eq!(question.derived_key("charge"), run.derived_key("charge"));
+        assert_eq!(question.derived_key("charge"), Some(run.derived_key("charge")));
         assert_ne!(question.derived_key("charge"), question.derived_key("mail"));
     }
     let fences: Vec<Fence> = questions.iter().map(|question| question.fence).collect();
@@ -377,7 +377,7 @@ async fn an_operator_may_settle_what_the_application_does_not_know() {
     let once = once(store, asked.says([Reconciled::Unknown]));
     let outcome = |outcome| Resolution::Outcome(Bytes::from_static(outcome));
     let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
-    let print = charge_print().with_credentials().finish();
+    let print = charge_print(&id("k")).with_credentials().finish();
     assert!(matches!(once.run(id("k"), print, effect).await, Err(OnceError::OutcomeUnknown)));
     let listed = once.interrupted(9).await.unwrap()[0];
     // Listed before the question: to be listed again.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::fault::Fault;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Applied, Completion, Fence, Hold, Record, Reply, State, Transition};
+use crate::record::{Applied, ClaimPolicy, Completion, Fence, Hold, Record, Reply, State, Transition};
 use crate::store::contract::{InterruptedRun, Page};
 
 /// What a fault has to remember.
@@ -160,6 +160,10 @@ impl Memory {
         match fault {
             Fault::ForgetsAttempts => record.attempt = 1,
             Fault::ForgetsOrigins => record.origin = None,
+            Fault::ForgetsPolicies => match &mut record.state {
+                State::Running { policy, .. } | State::Interrupted { policy, .. } => *policy = ClaimPolicy::Rerun,
+                _ => {}
+            },
             Fault::BeginsAnewAtEachAttempt if record.attempt > 1 => record.began = record.since,
             Fault::StampsWhatItRefuses | Fault::StampsAtAQuestion => {
                 record.since = self.false_since.get(&id).copied().unwrap_or(record.since);

@@ -28,7 +28,7 @@ faults! {
     "an_interrupted_operation_is_taken_over_by_one": LooksBeforeItTakesOver,;
     "operations_at_once_do_not_mix": MixesABatch,;
     "outcomes_are_kept_to_the_byte": CutsOutcomesAtOneMebibyte, KeepsOutcomesAsText,;
-    "what_a_record_says_is_kept": ForgetsOrigins, KeepsStatusesInAByte,;
+    "what_a_record_says_is_kept": ForgetsOrigins, ForgetsPolicies, KeepsStatusesInAByte,;
     "ids_are_told_apart_by_every_byte": ComparesHalfOfTheId,;
     "fences_grow_whatever_frees_the_key": CountsFencesPerRecord, ResolvesUnderTheOldFence,;
     "a_record_past_its_expiry_is_absent": AnswersPastExpiry,;
