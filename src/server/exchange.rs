@@ -157,6 +157,8 @@ fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
     verdict: Verdict<RunAnswer<M, R, E>>,
 ) -> RunAnswer<M, R, E> {
     let policy = &shared.engine.policy;
+    // The span of an own run has its outcome already.
+    let is_of_own_run = verdict.is_of_own_run();
     let rejection = match verdict {
         Verdict::Answered(answer) => return answer,
         Verdict::Committed(outcome) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, false)),
@@ -170,7 +172,12 @@ fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
         Verdict::RolledBack => reasons::not_committed(),
         Verdict::Interrupted => reasons::interrupted_run(policy),
     };
-    Ok(shared.reject::<M, R>(connection, span, Some(id), rejection))
+    let id = Some(id);
+    Ok(if is_of_own_run {
+        shared.rejection::<M, R>(connection, span, id, rejection)
+    } else {
+        shared.reject::<M, R>(connection, span, id, rejection)
+    })
 }
 
 /// Passes the handler's answer on, and says how the run ends by it.

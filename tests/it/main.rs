@@ -23,4 +23,5 @@ mod reconcile;
 mod run;
 mod scope;
 mod seen;
+mod span;
 mod store;

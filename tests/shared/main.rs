@@ -12,5 +12,6 @@ mod lease;
 mod outages;
 mod rounds;
 mod rows;
+mod span;
 mod tampered;
 mod world;
