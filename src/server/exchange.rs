@@ -163,14 +163,14 @@ fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
         Verdict::Answered(answer) => return answer,
         Verdict::Committed(outcome) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, false)),
         Verdict::Met(End::Outcome(outcome)) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, true)),
-        Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal),
+        Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal, id),
         Verdict::Met(End::Consumed { status }) => reasons::not_replayable(status),
-        Verdict::Met(End::Unknown { .. }) => reasons::outcome_unknown(policy),
-        Verdict::Met(End::InDoubt) => reasons::in_doubt(),
+        Verdict::Met(End::Unknown { .. }) => reasons::outcome_unknown(policy, id),
+        Verdict::Met(End::InDoubt) => reasons::in_doubt(id),
         Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
         Verdict::Mismatch(found) => reasons::of_mismatch(found),
         Verdict::RolledBack => reasons::not_committed(),
-        Verdict::Interrupted => reasons::interrupted_run(policy),
+        Verdict::Interrupted => reasons::interrupted_run(policy, id),
     };
     let id = Some(id);
     Ok(if is_of_own_run {

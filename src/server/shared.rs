@@ -117,7 +117,7 @@ impl<St: Store> LayerState<St> {
         let Some((answer, trailers)) = snapshot::decode(outcome) else {
             // The digest of the record was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
-            return self.reject::<M, B>(connection, span, Some(id), reasons::of_refusal(Refusal::Corrupt));
+            return self.reject::<M, B>(connection, span, Some(id), reasons::of_refusal(Refusal::Corrupt, id));
         };
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         if is_replay {
