@@ -2,6 +2,7 @@
 //!
 //! A rejection is `application/problem+json` (RFC 9457) with the members `type`, `title`, `status`, `detail` and
 //! `retry_with_same_key`. The last one says whether the same request with the same key may get another answer later.
+//! What an operator can settle has a `record_id` too: eight hex digits to quote when you ask the operator.
 //! Unless a section says otherwise, nothing ran.
 //!
 //! ## key-missing
@@ -22,7 +23,7 @@
 //! ## store-unavailable
 //! Status 503, with `Retry-After`. The store of keys cannot be reached, and a request that asks for protection never
 //! runs without it. Try again with the same key. Without `Retry-After`, the record of this key is damaged; ask the
-//! operator.
+//! operator, and quote the `record_id`.
 //!
 //! ## store-full
 //! Status 503. The store has reached a limit. Try again later with the same key.
@@ -59,7 +60,7 @@
 //! ## outcome-unknown
 //! Status 409, or 500 for the request whose own run it was. The operation **may have taken place**: its run was
 //! interrupted by a crash, a panic, an error or a timeout, or its handler answered that it does not know. Find out
-//! before you use a new key; the operator can settle the operation. If the server finds out by itself,
+//! before you use a new key; the operator can settle the operation, by its `record_id`. If the server finds out by itself,
 //! `retry_with_same_key` is true.
 //!
 //! Status 503 if the store failed while the operation was being committed. Try again later with the same key.

@@ -21,13 +21,20 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
+    /// The request is wrong in itself, which is seen before anything happens. As with Stripe, its key stays free, so that
+    /// the corrected request can have it.
     pub(crate) fn invalid(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
         let (status, param, message) = (StatusCode::BAD_REQUEST, param.into(), message.into());
-        Self { status, kind: "invalid_request_error", code: None, param, message, is_free: false }
+        Self { status, kind: "invalid_request_error", code: None, param, message, is_free: true }
+    }
+
+    /// The request is wrong as things are. That is an outcome: an earlier run of it may have made them so.
+    pub(crate) fn refused(param: &'static str, message: impl Into<String>) -> Self {
+        Self { is_free: false, ..Self::invalid(param, message) }
     }
 
     pub(crate) fn missing(param: &'static str, what: &str) -> Self {
-        let error = Self::invalid(param, format!("No such charge: '{what}'"));
+        let error = Self::refused(param, format!("No such charge: '{what}'"));
         Self { status: StatusCode::NOT_FOUND, code: Some("resource_missing"), ..error }
     }
 

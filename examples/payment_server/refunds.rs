@@ -51,9 +51,9 @@ pub(crate) async fn create(
 fn refused(refusal: NotRefunded, charge: &str) -> ApiError {
     match refusal {
         NotRefunded::NoSuchCharge => ApiError::missing("charge", charge),
-        NotRefunded::TooMuch { left } => ApiError::invalid("amount", format!("{left} is left of this charge")),
+        NotRefunded::TooMuch { left } => ApiError::refused("amount", format!("{left} is left of this charge")),
         NotRefunded::TooMany => {
-            ApiError::invalid("charge", "This charge was refunded too often; refund the rest at once.")
+            ApiError::refused("charge", "This charge was refunded too often; refund the rest at once.")
         }
     }
 }

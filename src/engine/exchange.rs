@@ -15,7 +15,7 @@ use super::policy::OnInFlight;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
 use crate::laboratory::{self, Protection};
-use crate::slots::{End, Ended, Entered, Phase, Waiter};
+use crate::slots::{End, Ended, Entered, Phase};
 use crate::store::{Store, StoreError};
 use crate::within::within;
 
@@ -28,8 +28,8 @@ pub(crate) fn span() -> Span {
 }
 
 impl<St: Store> Engine<St> {
-    /// Brings a request to its verdict, which `span` records. `work` is called at most once, and only if this request
-    /// runs.
+    /// Brings a request to its verdict. `work` is called at most once, and only if this request runs. A run records its
+    /// verdict in `span` by itself; any other verdict is recorded by the caller, once it knows what the client is told.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for a run that has begun: it was spawned, and it records its outcome.
@@ -43,6 +43,7 @@ impl<St: Store> Engine<St> {
             span.record("record_id", presented.id.short());
         }
         let began = Instant::now();
+        let mut has_waited = false;
         let verdict = async {
             let slots = self.store.slots();
             let waiter = 'met: {
@@ -97,7 +98,8 @@ impl<St: Store> Engine<St> {
             // The work may hold something, such as a permit of an inner concurrency limit. It is dropped before the
             // wait begins.
             drop(work);
-            Box::pin(self.join(span, waiter, &presented)).await
+            has_waited = true;
+            Box::pin(waiter.join(&presented.fingerprint, self.patience())).await.into()
         };
         let mut verdict = verdict.instrument(span.clone()).await;
         if let Verdict::Met(End::InFlight) = verdict
@@ -105,11 +107,11 @@ impl<St: Store> Engine<St> {
         {
             // The run is another process's, unless the wait for one of this process is over already.
             let patience = self.patience().saturating_sub(began.elapsed());
+            has_waited = true;
             verdict = Box::pin(self.wait_elsewhere(&presented, patience)).await.into();
-            span.record("waited_ms", millis(began.elapsed()));
         }
-        if !verdict.is_of_own_run() {
-            span.record("outcome", verdict.name());
+        if has_waited {
+            span.record("waited_ms", millis(began.elapsed()));
         }
         if let Verdict::Met(End::Outcome(_)) = verdict {
             self.count(|tally| &tally.replays);
@@ -131,13 +133,6 @@ impl<St: Store> Engine<St> {
             OnInFlight::Wait(patience) => patience,
             OnInFlight::Reject => Duration::ZERO,
         }
-    }
-
-    async fn join<T>(&self, span: &Span, waiter: Waiter, presented: &Presented) -> Verdict<T> {
-        let began = Instant::now();
-        let told = waiter.join(&presented.fingerprint, self.patience()).await;
-        span.record("waited_ms", millis(began.elapsed()));
-        told.into()
     }
 }
 

@@ -225,8 +225,12 @@ impl<St: Store> Once<St> {
             };
             (result, end)
         };
-        let presented = Presented { id, fingerprint, client: None, is_within: false };
-        match self.engine.exchange(&exchange::span(), presented, work).await {
+        let (span, presented) = (exchange::span(), Presented { id, fingerprint, client: None, is_within: false });
+        let verdict = self.engine.exchange(&span, presented, work).await;
+        if !verdict.is_of_own_run() {
+            span.record("outcome", verdict.name());
+        }
+        match verdict {
             Verdict::Answered(Ok(bytes)) | Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
             Verdict::RolledBack => Err(OnceError::refused(Refusal::Unavailable)),

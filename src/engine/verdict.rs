@@ -26,7 +26,7 @@ pub(crate) enum Verdict<T> {
 impl<T> Verdict<T> {
     /// Returns whether the verdict comes from the request's own run. That run records it in the span, because its
     /// requester may be gone.
-    pub(super) fn is_of_own_run(&self) -> bool {
+    pub(crate) fn is_of_own_run(&self) -> bool {
         matches!(self, Self::Answered(_) | Self::Committed(_) | Self::RolledBack | Self::Interrupted)
     }
 

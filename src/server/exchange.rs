@@ -161,20 +161,27 @@ fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
     verdict: Verdict<RunAnswer<M, R, E>>,
 ) -> RunAnswer<M, R, E> {
     let policy = &shared.engine.policy;
+    // The span of an own run has its outcome already.
+    let is_of_own_run = verdict.is_of_own_run();
     let rejection = match verdict {
         Verdict::Answered(answer) => return answer,
         Verdict::Committed(outcome) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, false)),
         Verdict::Met(End::Outcome(outcome)) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, true)),
-        Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal),
+        Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal, id),
         Verdict::Met(End::Consumed { status }) => reasons::not_replayable(status),
-        Verdict::Met(End::Unknown { .. }) => reasons::outcome_unknown(policy),
-        Verdict::Met(End::InDoubt) => reasons::in_doubt(),
+        Verdict::Met(End::Unknown { .. }) => reasons::outcome_unknown(policy, id),
+        Verdict::Met(End::InDoubt) => reasons::in_doubt(id),
         Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
         Verdict::Mismatch(found) => reasons::of_mismatch(found),
         Verdict::RolledBack => reasons::not_committed(),
-        Verdict::Interrupted => reasons::interrupted_run(policy),
+        Verdict::Interrupted => reasons::interrupted_run(policy, id),
     };
-    Ok(shared.reject::<M, R>(connection, span, Some(id), rejection))
+    let id = Some(id);
+    Ok(if is_of_own_run {
+        shared.rejection::<M, R>(connection, span, id, rejection)
+    } else {
+        shared.reject::<M, R>(connection, span, id, rejection)
+    })
 }
 
 /// Passes the handler's answer on, and says how the run ends by it.

@@ -26,7 +26,10 @@ pub(super) fn is_call(headers: &HeaderMap) -> bool {
 
 /// Returns the rejection as a gRPC status, whose message begins with the kind's [`slug`](RejectionKind::slug).
 pub(super) fn render(rejection: &Rejection) -> Response<Bytes> {
-    let message = format!("{}: {}", rejection.kind.slug(), rejection.detail);
+    let mut message = rejection.to_string();
+    if let Some(id) = &rejection.record_id {
+        message.push_str(&format!(" (record_id {})", id.short()));
+    }
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));

@@ -19,11 +19,11 @@ use super::kept_headers::KeptHeaders;
 use super::meaning::Classify;
 use super::options::{Hook, Options};
 use super::rejection::Rejection;
+use super::scope::IntoScope;
 use super::service::IdempotencyService;
 use super::shared::LayerState;
 use super::snapshot::{Recorder, recorded};
 use crate::engine::{OnInFlight, OnInterrupted, Reconciler};
-use crate::key::Scope;
 use crate::store::Store;
 
 /// Makes retried requests safe: the first request with a key runs, the others get its answer.
@@ -96,9 +96,9 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Sets the function that says to whom a key belongs: the account, tenant or principal, as some layer outside has
-    /// established it. The function returns a [`Scope`] or an `Option` of one. If it returns a rejection, the request
-    /// is answered with that. Default: no scope. Without one, the request's credentials (`Authorization`, `Cookie`,
-    /// `X-Api-Key`, `Proxy-Authorization`) must be the same in a retry.
+    /// established it. The function returns a [`Scope`](crate::Scope), an `Option` of one, or a `Result` of either. If
+    /// it returns a rejection, the request is answered with that. Default: no scope. Without one, the request's
+    /// credentials (`Authorization`, `Cookie`, `X-Api-Key`, `Proxy-Authorization`) must be the same in a retry.
     ///
     /// Set it where clients authenticate otherwise (mTLS, signatures that change with each try), where they refresh
     /// tokens between tries, and where two clients may choose the same key.
@@ -118,11 +118,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     ///     Ok(Scope::new(id)?)
     /// });
     /// ```
-    pub fn scope<T>(self, scope: impl Fn(&Parts) -> Result<T, Rejection> + Send + Sync + 'static) -> Self
-    where
-        T: Into<Option<Scope>>,
-    {
-        self.with(|options| options.scope = Some(Hook(Arc::new(move |parts| scope(parts).map(Into::into)))))
+    pub fn scope<T: IntoScope>(self, scope: impl Fn(&Parts) -> T + Send + Sync + 'static) -> Self {
+        self.with(|options| options.scope = Some(Hook(Arc::new(move |parts| scope(parts).into_scope()))))
     }
 
     /// Sets what a duplicate gets while the first request still runs. Default: it waits for two seconds.

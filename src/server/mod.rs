@@ -28,6 +28,7 @@
 //! | `body.rs` | the body types that go through the layer |
 //! | `reasons.rs` | each reason to reject a request, and what the client is told |
 //! | `rejection.rs` | what a rejection is, and how it reads as an answer |
+//! | `scope.rs` | what a function that says whose a key is may return |
 //! | `operations.rs` | what operators do with a layer |
 
 mod body;
@@ -56,6 +57,7 @@ mod read_on;
 mod reasons;
 mod rejection;
 mod room;
+mod scope;
 mod service;
 mod shared;
 mod snapshot;
@@ -72,4 +74,5 @@ pub use layer::IdempotencyLayer;
 pub use marks::{Keep, Release, Unknown, answer_panic};
 pub use meaning::{Classify, Meaning};
 pub use rejection::{Rejection, RejectionKind};
+pub use scope::IntoScope;
 pub use service::IdempotencyService;

@@ -9,6 +9,7 @@ use super::rejection::{Rejection, RejectionKind};
 use crate::engine::{OnInterrupted, Policy};
 use crate::fingerprint::Match;
 use crate::header::HeaderError;
+use crate::key::RecordId;
 use crate::slots::Refusal;
 
 pub(super) fn key_missing(name: &HeaderName) -> Rejection {
@@ -42,8 +43,8 @@ pub(super) fn body_late() -> Rejection {
     Rejection { status: StatusCode::REQUEST_TIMEOUT, ..late }
 }
 
-/// Returns the rejection for a refusal of the engine.
-pub(super) fn of_refusal(refusal: Refusal) -> Rejection {
+/// Returns the rejection for a refusal of the engine of the operation `id`.
+pub(super) fn of_refusal(refusal: Refusal, id: &RecordId) -> Rejection {
     match refusal {
         Refusal::Unavailable => {
             let detail =
@@ -53,7 +54,7 @@ pub(super) fn of_refusal(refusal: Refusal) -> Rejection {
         Refusal::Corrupt => {
             let detail = "What is stored for this key can't be read, so the request is not run again. \
                 A new key would run it again; ask the operator before you use one.";
-            Rejection::new(RejectionKind::StoreUnavailable, detail)
+            Rejection::new(RejectionKind::StoreUnavailable, detail).for_the_operator(id)
         }
         Refusal::Full => {
             let detail = "The store of idempotency keys is full. Nothing was done; try again later with the same key.";
@@ -109,23 +110,23 @@ pub(super) fn not_replayable(status: u16) -> Rejection {
 }
 
 /// Rejects a retry of a request of which nobody knows whether it took effect.
-pub(super) fn outcome_unknown(policy: &Policy) -> Rejection {
+pub(super) fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
     if policy.reconciler.is_some() {
         let detail = "It is not known yet whether the request with this key took effect. Try again later with the same \
             key. A new key would run it again.";
-        return Rejection::new(RejectionKind::OutcomeUnknown, detail).same_key();
+        return Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id).same_key();
     }
     let detail = "Nobody knows whether the request with this key took effect. It is not run again. A new key would run \
         it again; find out first, or ask the operator, who can settle it.";
-    Rejection::new(RejectionKind::OutcomeUnknown, detail)
+    Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id)
 }
 
 /// Rejects a request whose own run has sent a transaction that may or may not be durable. The store is poisoned; after
 /// a restart it knows.
-pub(super) fn in_doubt() -> Rejection {
+pub(super) fn in_doubt(id: &RecordId) -> Rejection {
     let detail = "The store failed while the request was being committed, and nobody knows whether it took effect. Try \
         again later with the same key. A new key could run it again.";
-    let in_doubt = Rejection::new(RejectionKind::OutcomeUnknown, detail).same_key();
+    let in_doubt = Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id).same_key();
     Rejection { status: StatusCode::SERVICE_UNAVAILABLE, ..in_doubt }
 }
 
@@ -136,7 +137,7 @@ pub(super) fn not_committed() -> Rejection {
 }
 
 /// Rejects a request whose own run was interrupted.
-pub(super) fn interrupted_run(policy: &Policy) -> Rejection {
+pub(super) fn interrupted_run(policy: &Policy, id: &RecordId) -> Rejection {
     let unknown = "The request was interrupted, and nobody knows whether it took effect.";
     let then = match policy.on_interrupted {
         OnInterrupted::Rerun => "With the same key it is run again.",
@@ -146,7 +147,8 @@ pub(super) fn interrupted_run(policy: &Policy) -> Rejection {
              who can settle it."
         }
     };
-    let interrupted_run = Rejection::new(RejectionKind::OutcomeUnknown, format!("{unknown} {then}"));
+    let interrupted_run =
+        Rejection::new(RejectionKind::OutcomeUnknown, format!("{unknown} {then}")).for_the_operator(id);
     let retry_with_same_key = policy.reconciler.is_some() || policy.on_interrupted == OnInterrupted::Rerun;
     Rejection { status: StatusCode::INTERNAL_SERVER_ERROR, retry_with_same_key, ..interrupted_run }
 }

@@ -12,7 +12,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::engine::Counts;
-use crate::key::EmptyScope;
+use crate::key::{EmptyScope, RecordId};
 use crate::slots::REFUSALS;
 
 /// Defines the kinds by rows. Each row has a kind's slug, its title, and the status that its rejections have by
@@ -106,6 +106,9 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
     /// The status of the answer that could not be stored.
     pub original_status: Option<StatusCode>,
+    /// The operation, if an operator can settle it. The answer has its [first eight hex digits](RecordId::short), as
+    /// logs do, so that a client's ticket can be matched with them.
+    pub record_id: Option<RecordId>,
     // The layer sets it when it rejects a request.
     pub(super) problem_base: Option<Arc<str>>,
 }
@@ -120,6 +123,8 @@ struct Problem<'a> {
     retry_with_same_key: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     original_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_id: Option<String>,
 }
 
 impl Rejection {
@@ -138,6 +143,7 @@ impl Rejection {
             retry_with_same_key: false,
             retry_after: None,
             original_status: None,
+            record_id: None,
             problem_base: None,
         }
     }
@@ -156,6 +162,13 @@ impl Rejection {
 
     pub(super) fn same_key(mut self) -> Self {
         self.retry_with_same_key = true;
+        self
+    }
+
+    /// Names the operation, which only an operator can settle. This is for a request that is known to be the
+    /// operation's own, or whose answer is the same for every request with its key.
+    pub(super) fn for_the_operator(mut self, id: &RecordId) -> Self {
+        self.record_id = Some(*id);
         self
     }
 
@@ -190,6 +203,7 @@ impl Rejection {
             detail: &self.detail,
             retry_with_same_key: self.retry_with_same_key,
             original_status: self.original_status.map(|status| status.as_u16()),
+            record_id: self.record_id.as_ref().map(RecordId::short),
         }
     }
 

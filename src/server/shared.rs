@@ -62,8 +62,20 @@ impl<St: Store> LayerState<St> {
         }
     }
 
-    /// Returns the answer to a request that is rejected, with the rejection in its extensions. Counts it and logs it.
+    /// Rejects a request that did not run: records that in its span, and returns the [rejection](Self::rejection).
     pub(super) fn reject<M: BodyMode<B>, B: SendBody>(
+        &self,
+        connection: Connection,
+        span: &Span,
+        id: Option<&RecordId>,
+        rejection: Rejection,
+    ) -> Response<Through<M, B>> {
+        span.record("outcome", rejection.kind.slug());
+        self.rejection::<M, B>(connection, span, id, rejection)
+    }
+
+    /// Returns the answer to a request that is rejected, with the rejection in its extensions. Counts it and logs it.
+    pub(super) fn rejection<M: BodyMode<B>, B: SendBody>(
         &self,
         connection: Connection,
         span: &Span,
@@ -72,7 +84,6 @@ impl<St: Store> LayerState<St> {
     ) -> Response<Through<M, B>> {
         let slug = rejection.kind.slug();
         self.engine.store.slots().tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
-        span.record("outcome", slug);
         event_at!(
             self.options.rejection_level, parent: span,
             record_id = id.map(RecordId::short), status = rejection.status.as_u16(), "refused: {slug}"
@@ -106,10 +117,11 @@ impl<St: Store> LayerState<St> {
         let Some((answer, trailers)) = snapshot::decode(outcome) else {
             // The digest of the record was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
-            return self.reject::<M, B>(connection, span, Some(id), reasons::of_refusal(Refusal::Corrupt));
+            return self.reject::<M, B>(connection, span, Some(id), reasons::of_refusal(Refusal::Corrupt, id));
         };
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         if is_replay {
+            span.record("outcome", "replayed");
             event_at!(
                 self.options.replay_level, parent: span,
                 record_id = id.short(), status = response.status().as_u16(), "replayed"

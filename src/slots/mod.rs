@@ -33,4 +33,3 @@ pub use map::Slots;
 pub(crate) use phase::{End, Ended, Phase, Refusal};
 pub(crate) use slot::{Entered, Slot};
 pub(crate) use tally::{REFUSALS, Tally};
-pub(crate) use wait::Waiter;

@@ -8,8 +8,10 @@ use std::io::{self, Write};
 use std::sync::Once;
 
 use tracing::Level;
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::dynamic_filter_fn;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultFields, FmtSpan, Writer};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer as _, fmt, registry};
 
@@ -33,7 +35,7 @@ impl Log {
             let lines = fmt::layer().with_ansi(false).without_time().with_writer(|| Lines);
             let lines = lines.with_filter(dynamic_filter_fn(|_, _| IS_ON.get()));
             let everything = fmt::layer().with_ansi(false).with_span_events(FmtSpan::FULL);
-            let everything = everything.with_writer(|| Everything);
+            let everything = everything.with_writer(|| Everything).fmt_fields(OfItsOwn(DefaultFields::new()));
             let everything = everything.with_filter(dynamic_filter_fn(|_, _| IS_ON.get()));
             let subscriber = registry().with(lines).with(everything);
             tracing::subscriber::set_global_default(subscriber).expect("there is no other");
@@ -65,6 +67,25 @@ pub fn logged(story: impl Future<Output = ()>) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(story);
     String::from_utf8(EVERYTHING.take()).expect("the log is text")
+}
+
+/// The values of a field in each span of an exchange that was closed, of what [`logged`] returned.
+pub fn in_spans(log: &str, field: &str) -> Vec<Vec<String>> {
+    let closed = log.lines().filter(|line| line.contains(": close "));
+    let fields = closed.filter_map(|line| Some(line.split_once("exchange{")?.1.split_once('}')?.0));
+    let field = format!("{field}=");
+    let of_field = |text: &str| Some(text.strip_prefix(&field)?.trim_matches('"').to_owned());
+    fields.map(|fields| fields.split(' ').filter_map(of_field).collect()).collect()
+}
+
+/// The usual form of fields. Two `fmt` layers whose forms have one type write into one buffer, so that each field would be
+/// there twice.
+struct OfItsOwn(DefaultFields);
+
+impl<'writer> FormatFields<'writer> for OfItsOwn {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> std::fmt::Result {
+        self.0.format_fields(writer, fields)
+    }
 }
 
 struct Lines;

@@ -24,4 +24,5 @@ mod reconcile;
 mod run;
 mod scope;
 mod seen;
+mod span;
 mod store;

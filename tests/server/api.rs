@@ -47,6 +47,42 @@ async fn wrong_input_is_refused_and_says_which_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_wrong_in_itself_leaves_its_key_to_the_corrected_one() {
+    let directory = tempdir().unwrap();
+    for options in ["--on-interrupted refuse", "--on-interrupted rerun", "--atomic", "--store memory"] {
+        let server = Setup::new(&directory).with(options).start();
+        let before = server.charges().await.len();
+        let call =
+            |body: &str| charge(body).header("idempotency-key", &format!("corrected {options}").replace(' ', "-"));
+        for _ in 0..2 {
+            let wrong = server.send(&call("amount=abc&currency=eur&source=tok_visa")).await;
+            assert_eq!((wrong.status.as_u16(), wrong.is_replay()), (400, false), "{options}: {}", wrong.text());
+        }
+        let corrected = call("amount=1000&currency=eur&source=tok_visa");
+        let [first, retry] = [server.send(&corrected).await, server.send(&corrected).await];
+        assert_eq!((first.status.as_u16(), first.is_replay()), (200, false), "{options}: {}", first.text());
+        assert_eq!((retry.is_replay(), retry.body), (true, first.body), "{options}");
+        assert_eq!(server.charges().await.len(), before + 1, "{options}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_as_things_are_is_an_outcome() {
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).start();
+    let id = server.send(&Call::charge("charge", "tok_visa")).await.json()["id"].as_str().unwrap().to_owned();
+    let none = "ch_00000000000000000000000000000000";
+    for (key, fields, status) in
+        [("too-much", format!("charge={id}&amount=1001"), 400), ("none", format!("charge={none}"), 404)]
+    {
+        for is_replay in [false, true] {
+            let refused = server.send(&Call::post("/v1/refunds", &fields).header("idempotency-key", key)).await;
+            assert_eq!((refused.status.as_u16(), refused.is_replay()), (status, is_replay), "{}", refused.text());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_charge_reads_as_stripes_do_form_encoded_or_json() {
     let directory = tempdir().unwrap();
     let server = Setup::new(&directory).start();

@@ -16,6 +16,7 @@ mod lease;
 mod outages;
 mod rounds;
 mod rows;
+mod span;
 mod tampered;
 mod watching;
 mod world;

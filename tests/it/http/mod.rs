@@ -5,5 +5,6 @@ mod body_types;
 mod grpc;
 mod layers;
 mod problems;
+mod record_id;
 mod refused_early;
 mod service;

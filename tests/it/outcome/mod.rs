@@ -6,3 +6,4 @@ mod recording;
 mod replay;
 mod retention;
 mod unknown;
+mod validation;

@@ -143,3 +143,18 @@ async fn interrupted_retention_ends_and_the_key_is_new() {
     clock.advance(SECOND);
     assert_eq!(lab.post("k", "a").await.text(), "done");
 }
+
+#[tokio::test]
+async fn a_shorter_retention_applies_to_new_records_only() {
+    let clock = clock();
+    let store = in_memory(clock.clone());
+    let before = Lab::counting(IdempotencyLayer::new(store.clone()).retention(DAY));
+    before.post("old", "a").await;
+    let after = Lab::counting(IdempotencyLayer::new(store).retention(HOUR));
+    after.post("new", "a").await;
+    clock.advance(HOUR * 2);
+    assert!(after.post("old", "a").await.is_replay());
+    assert!(!after.post("new", "a").await.is_replay());
+    clock.advance(HOUR * 22);
+    assert!(!after.post("old", "a").await.is_replay());
+}

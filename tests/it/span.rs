@@ -1,0 +1,139 @@
+//! The span of an exchange: each of its fields has one value, and its outcome is what the client was told.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, StatusCode};
+use tower_idempotency::engine::{EffectError, Resolved};
+use tower_idempotency::test_util::{StoreCall, TestStore};
+use tower_idempotency::{
+    Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, Rejection, RejectionKind, Resolution,
+    Scope,
+};
+use tracing::Level;
+
+use crate::common::lab::{Answer, Lab, effect, frames, id, keyed, layer, patient, post, with};
+use crate::common::log::{Log, in_spans, logged};
+
+/// Each rejection that a layer can give, in an order of its own; the answers to what is not rejected are left out.
+async fn rejections() -> Vec<Answer> {
+    let mut told = Vec::new();
+    let refuse = |parts: &Parts| match parts.headers.contains_key("x-stranger") {
+        true => Err(Rejection::from(StatusCode::UNAUTHORIZED)),
+        false => Ok(None::<Scope>),
+    };
+
+    // Before there is a record.
+    let store = TestStore::new();
+    let layer_of = |store: &TestStore| IdempotencyLayer::new(store.clone());
+    let strict = Lab::counting(layer_of(&store).require_key(true).max_request_body(5).scope(refuse));
+    told.push(strict.send(Request::post("/").body(Body::empty()).unwrap()).await);
+    told.push(strict.post("a b", "a").await);
+    told.push(strict.post("k", "too long").await);
+    told.push(strict.send(post("k", frames([Ok("a"), Err("broken off")]))).await);
+    told.push(strict.send(keyed("POST", "/", "k").header("x-stranger", "1").body(Body::empty()).unwrap()).await);
+    store.fail_next(StoreCall::Claim);
+    told.push(strict.post("k", "a").await);
+    let full = Lab::counting(IdempotencyLayer::new(MemoryStore::builder().max_records(1).build()));
+    full.post("first", "a").await;
+    told.push(full.post("k", "a").await);
+    told.push(Lab::counting(layer().max_runs(0)).post("k", "a").await);
+
+    // Of a run of its own, and of the record that it leaves.
+    let store = TestStore::new();
+    let refusing = layer_of(&store);
+    let panicking = Lab::new(refusing.clone(), |_| async {
+        if true {
+            panic!("on purpose")
+        }
+    });
+    told.push(panicking.post("k", "a").await);
+    told.push(panicking.post("k", "a").await);
+    told.push(panicking.post("k", "b").await);
+    told.push(panicking.send(with("authorization", "Bearer other")).await);
+    told.push(Lab::counting(layer_of(&store).fingerprint_headers(["x-tenant".parse().unwrap()])).post("k", "a").await);
+    let rerun = Lab::new(layer().on_interrupted(OnInterrupted::Rerun), |_| async {
+        if true {
+            panic!("on purpose")
+        }
+    });
+    told.push(rerun.post("k", "a").await);
+    let long = Lab::counting(layer().max_response_body(1));
+    long.post("k", "a").await;
+    told.push(long.post("k", "a").await);
+    // Bytes that this layer has not written.
+    let [run] = refusing.interrupted(2).await.unwrap().try_into().unwrap();
+    let consumer = Once::new(store.clone());
+    let settled = consumer.resolve(run.id, run.fence, Resolution::Outcome(Bytes::from("no answer"))).await;
+    assert_eq!(settled.unwrap(), Resolved::Settled);
+    told.push(panicking.post("k", "a").await);
+
+    // Of a run that goes on, with and without a wait.
+    let wait = OnInFlight::Wait(Duration::from_secs(1));
+    for policy in [OnInFlight::Reject, wait] {
+        let (gated, gate) = Lab::gated(layer().on_in_flight(policy));
+        let first = gated.spawn(post("k", "a"));
+        gate.arrival().await;
+        told.push(gated.post("k", "a").await);
+        gate.open();
+        first.await.unwrap();
+    }
+    assert!(layer_of(&store).drain(Duration::ZERO).await.is_complete());
+    told.push(panicking.post("new", "a").await);
+    told
+}
+
+#[test]
+fn the_span_of_each_rejection_has_one_outcome_which_is_the_one_that_the_client_was_told() {
+    let mut told = Vec::new();
+    let log = logged(async { told = rejections().await });
+    let mut slugs: Vec<_> = told.iter().map(Answer::problem).collect();
+    let mut outcomes = in_spans(&log, "outcome");
+    // What ran meanwhile, so that there was something to reject.
+    outcomes.retain(|outcome| outcome != &["ran"]);
+    let mut expected: Vec<_> = slugs.iter().map(|slug| vec![slug.clone()]).collect();
+    // A span closes when its last task has ended, which may be after the next one.
+    outcomes.sort();
+    expected.sort();
+    assert_eq!(outcomes, expected);
+    slugs.dedup();
+    for kind in RejectionKind::ALL.iter().chain([&RejectionKind::Custom]) {
+        assert!(slugs.iter().any(|slug| slug == kind.slug()), "this test does not show {kind:?}: {slugs:?}");
+    }
+}
+
+#[test]
+fn a_run_and_its_replays_have_one_outcome_each() {
+    let log = logged(async {
+        let lab = Lab::new(patient(), effect);
+        for replay in [false, true, true] {
+            assert_eq!(lab.post("k", "a").await.is_replay(), replay);
+        }
+    });
+    assert_eq!(in_spans(&log, "outcome"), [["ran"], ["replayed"], ["replayed"]]);
+}
+
+#[test]
+fn a_consumer_s_span_has_one_outcome() {
+    let log = logged(async {
+        let once = Once::new(MemoryStore::new());
+        for message in ["a", "a", "b"] {
+            let effect = |_| async { Ok::<_, EffectError<()>>(Bytes::new()) };
+            let _ = once.run(id("message"), Fingerprint::of(message.as_bytes()), effect).await;
+        }
+    });
+    assert_eq!(in_spans(&log, "outcome"), [["ran"], ["replayed"], ["key-reused"]]);
+}
+
+#[tokio::test]
+async fn an_event_within_the_span_of_a_rejection_shows_its_outcome_once() {
+    let lab = Lab::counting(layer());
+    lab.post("k", "a").await;
+    let log = Log::begin(Level::INFO);
+    lab.post("k", "b").await;
+    let lines = log.lines();
+    let [line] = &lines[..] else { panic!("{lines:#?}") };
+    assert_eq!(line.matches("outcome=\"key-reused\"").count(), 1, "{line}");
+}
