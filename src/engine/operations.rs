@@ -52,6 +52,9 @@ pub struct Counts {
     /// when a run ended that had claimed its operation, or because this process still knew the outcome. Until then, a
     /// retry could have run.
     pub lost: u64,
+    /// Openings that went on without records that a damaged disk had lost, because `accept_loss_after` says
+    /// so: 0 or 1.
+    pub losses_accepted: u64,
     /// Runs that are under way now.
     pub live: u64,
     // Refusals, by their kind.
@@ -122,6 +125,7 @@ impl<St: Store> Engine<St> {
             disputed: read(&tally.disputed),
             consumed: read(&tally.consumed),
             lost: read(&tally.lost),
+            losses_accepted: read(&tally.losses_accepted),
             live: slots.live() as u64,
             refused: tally.refused.each_ref().map(read),
         }
