@@ -58,6 +58,9 @@ pub struct Counts {
     /// Answers of a shared database that showed a difference of more than five seconds between its clock, the wall clock
     /// of this process, and the clock that this process keeps.
     pub skewed: u64,
+    /// Openings that went on without records that a damaged disk had lost, because `accept_loss_after` says
+    /// so: 0 or 1.
+    pub losses_accepted: u64,
     /// Runs that are under way now.
     pub live: u64,
     // Refusals, by their kind.
@@ -130,6 +133,7 @@ impl<St: Store> Engine<St> {
             consumed: read(&tally.consumed),
             lost: read(&tally.lost),
             skewed: read(&tally.skewed),
+            losses_accepted: read(&tally.losses_accepted),
             live: slots.live() as u64,
             refused: tally.refused.each_ref().map(read),
         }

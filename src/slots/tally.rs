@@ -29,6 +29,7 @@ pub(crate) struct Tally {
     pub(crate) disputed: AtomicU64,
     pub(crate) consumed: AtomicU64,
     pub(crate) lost: AtomicU64,
+    pub(crate) losses_accepted: AtomicU64,
     #[cfg(feature = "shared")]
     pub(crate) lost_lines: LogThrottle,
     pub(crate) skewed: AtomicU64,

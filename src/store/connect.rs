@@ -31,7 +31,8 @@ impl AnyStore {
     /// Opens the store that `url` names, with that store's default settings. Call it within a tokio runtime, in which
     /// the store's tasks run then.
     ///
-    /// - `sled:PATH`: [`SledStore`](crate::SledStore) in the directory `PATH`, which is not decoded. Feature `sled`.
+    /// - `sled:PATH`: [`SledStore`](crate::SledStore) in the directory `PATH`, which is not decoded. If there is no
+    ///   store, a new one is made. Feature `sled`.
     /// - `memory:`: a new [`MemoryStore`](crate::MemoryStore). Feature `memory`.
     /// - `postgres://…` or `postgresql://…`: `PostgresStore` in the namespace `default`, with a lease of 30 seconds and
     ///   without TLS. Feature `postgres`.

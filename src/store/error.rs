@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -77,12 +78,49 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The directory holds files that are not a store's.
-    #[error("{} is not a store's directory: it holds {found}. Give an empty or a new directory", path.display())]
+    #[error("{} is not a store's directory: it holds {found}. Give an empty or a new directory; if it is a store's that was restored, restore all of its files", path.display())]
     NotAStore {
         /// The directory.
         path: PathBuf,
         /// One of the foreign files.
         found: String,
+    },
+    /// The directory holds a store's files, but not the lock file. Somebody has restored or copied a part of it.
+    #[error(
+        "{} holds a store's files without the lock file `tower-idempotency.lock`; restore the whole directory from the \
+         backup. If the backup has no such file, make it: its content is `complete` and a line end. Do not start with \
+         an empty directory, which knows no key", path.display()
+    )]
+    LockMissing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no store, and `create(false)` says that none is to be made.
+    #[error(
+        "there is no store in {}, and none is made; check that its volume is mounted and the path is right. A new store \
+         knows no key; to make one all the same, open it with `create(true)`", path.display()
+    )]
+    NotFound {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// What was recorded last is missing, because the disk is damaged, for example. Every opening is refused, until
+    /// `accept_loss_after` names this loss.
+    #[error(
+        "the store in {} has lost records: {reason}; restore the directory from a backup. To go on without them, open \
+         it with `accept_loss_after({last})`: requests with their keys can then run a second time", path.display()
+    )]
+    Lost {
+        /// The directory.
+        path: PathBuf,
+        /// The number of the last batch that is there, by which the loss is accepted.
+        last: u64,
+        /// How many batches are missing, if that is known.
+        missing: Option<u64>,
+        /// When the last batch that is there was made. What is missing was recorded later.
+        since: Timestamp,
+        /// What is missing, and where the damage is, if that is known.
+        reason: String,
     },
     /// The store was written by a later release of this crate.
     #[error("the store in {} has format {format}; this release reads up to {known}. Use a later release", path.display())]

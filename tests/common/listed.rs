@@ -15,7 +15,7 @@ pub fn assert_summed(tree: &sled::Tree) {
     let number = |key: sled::IVec| u64::from_be_bytes(*key.last_chunk().expect("it ends with its number"));
     let totals = tree.get("mtotals").expect("it can be read").expect("it is always there");
     let totals: Vec<u64> = totals.as_chunks().0.iter().map(|number| u64::from_be_bytes(*number)).collect();
-    let [_count, _seen, sum, _bytes, below, leaving @ ..] = &totals[..] else { panic!("{totals:?}") };
+    let [_count, _seen, sum, _bytes, _step, below, leaving @ ..] = &totals[..] else { panic!("{totals:?}") };
     let keys = ["e", "n"].into_iter().flat_map(|kind| tree.scan_prefix(kind).keys());
     let numbers: Vec<u64> = keys.map(|key| number(key.expect("it can be read"))).collect();
     assert!(numbers.iter().all(|number| number < below), "none is of a step that was interrupted");

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::command::{ReplyTo, Submitted};
 use super::listing::Listings;
+use super::mark::Mark;
 use super::read;
 use super::state::{PANICKED, StoreState};
 use super::storage_engine::{ReadError, StorageEngine};
@@ -32,6 +33,8 @@ pub(super) struct Batch<'a, E: StorageEngine> {
     pub(super) step: StepUnderWay,
     /// By how much the batch has changed the totals.
     pub(super) sums: Sums,
+    /// The number of the last step that was written.
+    pub(super) number: u64,
     // The listing entries that were erased.
     pub(super) erased: HashSet<Vec<u8>, RandomState>,
     // Whether something was written before the end and has to be made durable; or why that write failed.
@@ -84,6 +87,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             overlay: HashMap::default(),
             step: StepUnderWay::default(),
             sums: Sums::default(),
+            number: shared.step.load(Ordering::Relaxed),
             erased: HashSet::default(),
             early: Ok(false),
             unsynced: 0,
@@ -183,6 +187,8 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             shared.count.store(totals.count, Ordering::Relaxed);
             shared.bytes.store(totals.bytes, Ordering::Relaxed);
             shared.numbers.store(totals.entries.sum, Ordering::Relaxed);
+            shared.step.store(totals.step, Ordering::Relaxed);
+            shared.marker.is_durable(Mark { step: totals.step, time: Timestamp::from_millis(totals.seen) });
             for (id, record) in fresh {
                 shared.cache.put(id, record);
             }

@@ -11,6 +11,10 @@ use crate::store::OpenError;
 /// is closed: it marks the directory as a store's.
 const LOCK_FILE: &str = "tower-idempotency.lock";
 
+/// The file that holds the [mark](super::mark), and the one that is about to be renamed to it.
+pub(super) const MARK_FILE: &str = "tower-idempotency.mark";
+pub(super) const NEW_MARK_FILE: &str = "tower-idempotency.mark.new";
+
 /// The content of the lock file once the first opening's boot number, and the files that the engine made, are durable.
 const COMPLETE: &[u8] = b"complete\n";
 /// The prefix of the name of a file that an unfinished first opening left, after it was set aside.
@@ -58,16 +62,28 @@ pub(super) fn acquire(path: &Path) -> Result<Lock, OpenError> {
     Ok(Lock(Arc::new(Mutex::new(Some(lock)))))
 }
 
-fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
-    let mut found = None;
-    for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
-        let name = entry.map_err(io_error("reading", path))?.file_name().to_string_lossy().into_owned();
-        if name == LOCK_FILE {
-            return Ok(());
-        }
-        found = Some(name);
+/// Refuses a directory in which there is no store, so that none is made. Changes nothing.
+pub(super) fn require_store(path: &Path) -> Result<(), OpenError> {
+    if path.exists() {
+        refuse_foreign(path)?;
     }
-    match found {
+    if path.join(LOCK_FILE).exists() { Ok(()) } else { Err(OpenError::NotFound { path: path.into() }) }
+}
+
+fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
+        names.push(entry.map_err(io_error("reading", path))?.file_name().to_string_lossy().into_owned());
+    }
+    let has = |file: &str| names.iter().any(|name| name == file);
+    if has(LOCK_FILE) {
+        return Ok(());
+    }
+    // No opening makes the mark before the name of the lock file is durable.
+    if has(MARK_FILE) {
+        return Err(OpenError::LockMissing { path: path.into() });
+    }
+    match names.pop() {
         Some(found) => Err(OpenError::NotAStore { path: path.into(), found }),
         None => Ok(()),
     }
@@ -125,7 +141,7 @@ pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
     sync_one(path)
 }
 
-fn sync_one(path: &Path) -> Result<(), OpenError> {
+pub(super) fn sync_one(path: &Path) -> Result<(), OpenError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path))
 }
 

@@ -25,8 +25,9 @@ pub(super) const FORMAT: &[u8] = b"mformat";
 /// The key of the boot number.
 pub(super) const BOOT: &[u8] = b"mboot";
 /// The key of the totals: the number of records, the latest time seen, the sum of the numbers of all `e` and `n`
-/// entries (which wraps), the bytes of all outcomes, the number below which entries are counted, and the numbers of
-/// entries that were about to be removed and are not counted. See [`totals`](super::totals).
+/// entries (which wraps), the bytes of all outcomes, the number of the step that wrote them, the number below which
+/// entries are counted, and the numbers of entries that were about to be removed and are not counted. See
+/// [`totals`](super::totals).
 pub(super) const TOTALS: &[u8] = b"mtotals";
 
 pub(super) fn record(id: &RecordId) -> [u8; 33] {

@@ -32,12 +32,15 @@
 //! - `space.rs`: the limits, and whether the disk has enough free space for new keys.
 //! - `watchdog.rs`: reports a batch that takes too long, and poisons the store if the batch never ends. It tends the
 //!   engine from its opening to its last handle, and nudges it if a batch, or the opening, takes long.
+//! - `marker.rs`: writes the mark once a second, so that no batch waits for it.
 //!
 //! What is written:
 //! - `keys.rs`: the layout: all kinds of keys. No value is over 4 KiB, so longer outcomes are kept in chunks.
 //! - `records.rs`: writes and removes the keys that go with a record.
 //! - `listing.rs`: entries that list many records: those that expire at one time, and runs.
 //! - `totals.rs`: the totals over all records, by which an opening finds out whether a list is lost.
+//! - `mark.rs`: a file outside of the engine that says which step was durable, by which an opening finds out whether
+//!   the end of the engine's log is lost.
 //! - `step.rs`: cuts a batch into steps, each of which is bounded, and writes them.
 //! - `writes.rs`: the keys of one step, and the order in which they may be written one by one.
 //!
@@ -57,6 +60,8 @@ pub(super) mod directory;
 mod gather;
 mod keys;
 mod listing;
+mod mark;
+mod marker;
 mod open;
 mod present;
 mod queue;

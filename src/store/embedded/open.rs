@@ -13,6 +13,8 @@ use tokio::sync::Semaphore;
 
 use super::batch::Batch;
 use super::directory::{self, Lock, broken, io_error};
+use super::mark::{self, Checked, Found, Mark};
+use super::marker::Marker;
 use super::present::{LateRecord, Present};
 use super::queue::queue;
 use super::read;
@@ -34,6 +36,8 @@ use crate::store::cache::Cache;
 const FORMAT: u8 = 1;
 /// The most runs of an earlier process that are marked as interrupted in one batch.
 const INTERRUPTED_PER_BATCH: usize = 512;
+/// How many boot numbers are left out after a loss, so that no fence comes back: more openings are hardly lost.
+const MOST_BOOTS_LOST: u64 = 1 << 12;
 /// How often an opening checks whether another process has closed a directory.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -44,6 +48,20 @@ pub(crate) struct Setup<E: StorageEngine> {
     pub(crate) outcome_cache_bytes: u64,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Whether a store is made if there is none.
+    pub(crate) create: bool,
+    /// The step after which a loss is accepted.
+    pub(crate) accept_loss_after: Option<u64>,
+}
+
+/// What was known of a directory before its engine was opened.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Whether the lock file says that an opening was complete.
+    is_complete: bool,
+    /// Whether something may have been recorded.
+    was_used: bool,
+    mark: Found,
 }
 
 impl<E: StorageEngine> Setup<E> {
@@ -54,8 +72,10 @@ impl<E: StorageEngine> Setup<E> {
             let (sender, commands) = queue();
             let (watched, lock) = (Arc::downgrade(&shared), shared.lock.clone());
             let (writing, path) = (Arc::clone(&shared), shared.path.clone());
+            let marker = Arc::clone(&shared.marker);
             let (tends, tended) = mpsc::channel();
             spawn("idempotency-writer", move || writer::run(&writing, commands))?;
+            spawn("idempotency-marker", move || marker.run())?;
             spawn("idempotency-watchdog", move || watchdog::run(&watched, &path, &lock, tends))?;
             // This returns an error when the watchdog tends the engine. Nothing else holds the sender.
             let _: Result<Infallible, _> = tended.recv();
@@ -77,6 +97,9 @@ impl<E: StorageEngine> Setup<E> {
 
     /// Opens the store without starting any threads.
     pub(super) fn prepare(self, path: &Path) -> Result<StoreState<E>, OpenError> {
+        if !self.create {
+            directory::require_store(path)?;
+        }
         // The lock is given up last, after the engine's own, however the opening ends.
         let lock = directory::acquire(path)?;
         // The lock file is made durable before the engine makes its files: without it they would be taken for another
@@ -84,7 +107,12 @@ impl<E: StorageEngine> Setup<E> {
         // engine may build a durable snapshot on them, and if a power cut then lost them, there would be nothing under
         // the snapshot.
         directory::sync(path)?;
-        let was_used = lock.is_complete().map_err(io_error("reading the lock file in", path))?;
+        let is_complete = lock.is_complete().map_err(io_error("reading the lock file in", path))?;
+        let mark = mark::read(path)?;
+        let was_used = is_complete || mark != Found::Missing;
+        if !was_used && !self.create {
+            return Err(OpenError::NotFound { path: path.into() });
+        }
         let open = || guarded(path, || E::open(&self.engine, path, was_used));
         let engine = match open() {
             // These files are not a database. If the operating system has refused an operation, they may be one.
@@ -96,21 +124,31 @@ impl<E: StorageEngine> Setup<E> {
         };
         let start = |engine: &E| {
             directory::sync(path)?;
-            self.start(path, engine, &lock, was_used)
+            self.start(path, engine, &lock, Known { is_complete, was_used, mark })
         };
         guarded(path, || watchdog::nudging(engine, start))
     }
 
     /// Takes a new boot number and marks the last process's runs as interrupted, durably.
-    fn start(self, path: &Path, engine: &E, lock: &Lock, was_used: bool) -> Result<StoreState<E>, OpenError> {
-        let (shared, is_whole) = self.read(path, engine.clone(), lock, was_used)?;
+    fn start(self, path: &Path, engine: &E, lock: &Lock, known: Known) -> Result<StoreState<E>, OpenError> {
+        let (shared, is_whole, mark) = self.read(path, engine.clone(), lock, known)?;
         let failed = |reason: String| broken(path, &reason);
         let mut batch = Batch::new(&shared, engine);
         batch.write(keys::FORMAT, vec![FORMAT]);
         batch.write(keys::BOOT, shared.boot.to_be_bytes().to_vec());
         batch.commit().map_err(failed)?;
-        if !was_used {
+        // Only when there is a mark does the lock file say that there has to be one.
+        if mark == Checked::New {
+            shared.marker.write()?;
+        }
+        if !known.is_complete {
             lock.complete(path)?;
+        }
+        if mark == Checked::Accepted {
+            shared.slots.tally.losses_accepted.fetch_add(1, Ordering::Relaxed);
+        }
+        if !known.was_used {
+            tracing::warn!(target: "tower_idempotency", path = %path.display(), "the store is new: no key is known");
         }
         if !is_whole {
             repair(&shared, engine).map_err(failed)?;
@@ -121,8 +159,15 @@ impl<E: StorageEngine> Setup<E> {
         Ok(shared)
     }
 
-    /// Reads the state of the store from the engine. Returns also whether the listing entries are whole.
-    fn read(self, path: &Path, engine: E, lock: &Lock, was_used: bool) -> Result<(StoreState<E>, bool), OpenError> {
+    /// Reads the state of the store from the engine, and compares it with the mark. Returns also whether the listing
+    /// entries are whole.
+    fn read(
+        self,
+        path: &Path,
+        engine: E,
+        lock: &Lock,
+        Known { was_used, mark, .. }: Known,
+    ) -> Result<(StoreState<E>, bool, Checked), OpenError> {
         let unreadable = |error: ReadError| broken(path, &error.to_string());
         let meta = |key: &[u8]| {
             let value = engine.get(key).map_err(unreadable)?;
@@ -135,11 +180,14 @@ impl<E: StorageEngine> Setup<E> {
         }
         check_format(path, format.as_deref())?;
         let last = known(path, format.is_some(), meta(keys::BOOT)?, number)?.unwrap_or(0);
-        if last >= MAX_BOOT {
+        let totals = known(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
+        let seen = Timestamp::from_millis(totals.seen);
+        let there = Mark { step: totals.step, time: seen };
+        let checked = mark::check(path, mark, there, was_used, self.accept_loss_after, engine.damage())?;
+        let boot = last.saturating_add(if checked == Checked::Accepted { MOST_BOOTS_LOST } else { 1 });
+        if boot > MAX_BOOT {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
-        let boot = last + 1;
-        let totals = known(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
         let listed = Present::load(&engine, totals.count, &totals.entries).map_err(unreadable)?;
         let (late, late_bytes) = count_late(&engine, &listed.late);
         // If some entries are lost, every step writes a sum that does not fit the rest, until the repair has listed all
@@ -152,13 +200,15 @@ impl<E: StorageEngine> Setup<E> {
             cache: Cache::new(self.outcome_cache_bytes),
             present: listed.present,
             runs: Mutex::default(),
-            time: Timeline::start(self.clock, Timestamp::from_millis(totals.seen)),
+            time: Timeline::start(self.clock, seen),
             limits: self.limits,
             count: AtomicU64::new(totals.count + late),
             bytes: AtomicU64::new(totals.bytes.saturating_add(late_bytes)),
             numbers: AtomicU64::new(numbers),
             boot,
             next_fence: AtomicU64::new((boot << BOOT_SHIFT) + 1),
+            step: AtomicU64::new(there.step),
+            marker: Arc::new(Marker::new(path.into(), there)),
             batch: Mutex::default(),
             space: Space::default(),
             readers: Arc::new(Semaphore::new(READERS as usize)),
@@ -166,7 +216,7 @@ impl<E: StorageEngine> Setup<E> {
             poison: OnceLock::new(),
             lock: lock.clone(),
         };
-        Ok((shared, listed.is_whole))
+        Ok((shared, listed.is_whole, checked))
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::directory::Lock;
+use super::marker::Marker;
 use super::present::{Present, Runs};
 use super::space::{Limits, Space};
 use super::storage_engine::{ReadError, StorageEngine};
@@ -55,6 +56,9 @@ pub(super) struct StoreState<E: StorageEngine> {
     /// The number of this opening, which is the upper part of all its fences.
     pub(super) boot: u64,
     pub(super) next_fence: AtomicU64,
+    /// The number of the last durable step.
+    pub(super) step: AtomicU64,
+    pub(super) marker: Arc<Marker>,
     /// When the batch under way began.
     pub(super) batch: Mutex<Option<Instant>>,
     /// The free space of the disk.

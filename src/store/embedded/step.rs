@@ -75,7 +75,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         outcome: Bytes,
     ) -> Result<(Writes, Self), StoreError> {
         let mut batch = Self::new(self.shared, self.engine);
-        (batch.now, batch.sums, batch.step.is_transaction) = (self.now, self.sums, true);
+        (batch.now, batch.sums, batch.number, batch.step.is_transaction) = (self.now, self.sums, self.number, true);
         batch.write_record(id, old, Some(new), Some(outcome))?;
         Ok((batch.take_writes(), batch))
     }
@@ -83,7 +83,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// Takes over what a batch beside this one has written.
     pub(super) fn merge(&mut self, beside: Self) {
         self.overlay.extend(beside.overlay);
-        self.sums = beside.sums;
+        (self.sums, self.number) = (beside.sums, beside.number);
         self.listed += beside.listed;
         self.chunks += beside.chunks;
         self.fresh.extend(beside.fresh);
@@ -103,6 +103,7 @@ impl<E: StorageEngine> Batch<'_, E> {
                 leaving,
             },
             bytes: shared.bytes.load(Ordering::Relaxed).saturating_add_signed(self.sums.bytes),
+            step: self.number,
         }
     }
 
@@ -118,6 +119,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         if writes.is_atomic() || *is_transaction {
             leaving.clear();
         }
+        self.number += 1;
         let totals = self.totals(leaving);
         self.step.writes.insert(keys::TOTALS, totals.encode());
         self.step.is_written = false;
@@ -152,7 +154,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.engine.sync()?;
             self.unsynced = 0;
         }
-        // A reader must not meet half of a step, so nobody reads until it is written.
+        // A step is written key by key only while nobody reads; see `StorageEngine::write`.
         let alone = self.shared.readers.try_acquire_many(READERS);
         if alone.is_err() {
             self.step.writes.require_atomic();

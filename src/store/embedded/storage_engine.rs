@@ -31,6 +31,10 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// there, so the engine must not take it for an empty one.
     fn open(options: &Self::Options, path: &Path, was_used: bool) -> Result<Self, OpenError>;
 
+    /// Returns what the engine found wrong with the end of its log when it was opened, for an error. It may be the
+    /// traces of a crash.
+    fn damage(&self) -> Option<&str>;
+
     /// Returns the value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, ReadError>;
 
@@ -38,7 +42,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Self::Value, Self::Value), ReadError>>;
 
     /// Writes a step. If it is atomic, all of it is recovered or nothing; if not, any prefix of it [in
-    /// order](Writes::in_order). Nobody reads while a step that is not atomic is written.
+    /// order](Writes::in_order). Nobody reads through the store while a step that is not atomic is written,
+    /// because a read may make an engine write too.
     fn write(&self, step: Writes) -> Result<(), String>;
 
     /// Makes durable everything that was written before this call.

@@ -11,6 +11,8 @@ pub(super) struct Totals {
     pub(super) entries: Entries,
     /// The bytes of all outcomes.
     pub(super) bytes: u64,
+    /// The number of the step that wrote them. Each step has the next number.
+    pub(super) step: u64,
 }
 
 /// The totals over the listing entries.
@@ -29,16 +31,16 @@ pub(super) const MOST_LEAVING: usize = 64;
 
 impl Totals {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { count, seen, bytes, entries } = self;
+        let Self { count, seen, bytes, step, entries } = self;
         let Entries { sum, below, leaving } = entries;
-        [*count, *seen, *sum, *bytes, *below].iter().chain(leaving).copied().flat_map(u64::to_be_bytes).collect()
+        [*count, *seen, *sum, *bytes, *step, *below].iter().chain(leaving).copied().flat_map(u64::to_be_bytes).collect()
     }
 
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
         let (numbers, []) = value.as_chunks::<8>() else { return None };
         let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_be_bytes(*number)).collect();
-        let [count, seen, sum, bytes, below, ref leaving @ ..] = *numbers else { return None };
-        Some(Self { count, seen, bytes, entries: Entries { sum, below, leaving: leaving.to_vec() } })
+        let [count, seen, sum, bytes, step, below, ref leaving @ ..] = *numbers else { return None };
+        Some(Self { count, seen, bytes, step, entries: Entries { sum, below, leaving: leaving.to_vec() } })
     }
 }
 
@@ -49,10 +51,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_nothing_is_made_of_what_was_cut() {
         let entries = Entries { sum: 3, below: 5, leaving: vec![7, 8] };
-        let totals = Totals { count: 1, seen: 2, entries, bytes: 4 };
+        let totals = Totals { count: 1, seen: 2, entries, bytes: 4, step: 6 };
         let encoded = totals.encode();
         assert_eq!(Totals::decode(&encoded), Some(totals));
-        for cut in [0, 8, 15, 16, 24, 32, encoded.len() - 1] {
+        for cut in [0, 8, 15, 16, 24, 32, 40, encoded.len() - 1] {
             assert_eq!(Totals::decode(&encoded[..cut]), None);
         }
     }

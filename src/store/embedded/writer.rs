@@ -42,7 +42,7 @@ impl Asked {
 
 /// Runs until the store is closed or the last handle is gone.
 pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: Receiver<Command<E>>) {
-    let Some(engine) = shared.engine() else { return };
+    let Some(engine) = shared.engine() else { return shared.marker.end() };
     let mut writer =
         Writer { shared, backlog: false, asked: VecDeque::new(), swept: Instant::now(), delay: CommitDelay::default() };
     let closed = loop {
@@ -58,6 +58,7 @@ pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: R
         }
     };
     writer.end_sweeps();
+    shared.marker.end();
     // The engine is released first, so that the caller who waits for the answer finds it gone.
     shared.let_go(engine);
     if let Some(reply) = closed {

@@ -16,7 +16,8 @@ impl Default for SledStoreBuilder {
         const MIB: u64 = 1024 * 1024;
         let clock = Arc::new(SystemClock::default());
         let limits = Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None };
-        Self(Setup { engine: 64 * MIB, outcome_cache_bytes: 16 * MIB, limits, clock })
+        let (create, accept_loss_after) = (true, None);
+        Self(Setup { engine: 64 * MIB, outcome_cache_bytes: 16 * MIB, limits, clock, create, accept_loss_after })
     }
 }
 
@@ -54,6 +55,26 @@ impl SledStoreBuilder {
     /// tenth of what the user may use of the disk, at most 1 GiB.
     pub fn min_free_space(mut self, bytes: u64) -> Self {
         self.0.limits.min_free = Some(bytes);
+        self
+    }
+
+    /// Sets whether a store is made if there is none. A new store knows no key, so every retry of an earlier request
+    /// runs again. With `false`, opening fails with [`OpenError::NotFound`](crate::store::OpenError::NotFound), for
+    /// example if a container was started without its volume. Default: `true`.
+    pub fn create(mut self, create: bool) -> Self {
+        self.0.create = create;
+        self
+    }
+
+    /// Opens a store that has lost records, if `batch` is the last batch that is there. The error
+    /// [`OpenError::Lost`](crate::store::OpenError::Lost) says which one that is. **Requests whose keys are lost can
+    /// run a second time.** The opening logs an ERROR and is counted in
+    /// [`Counts::losses_accepted`](crate::engine::Counts::losses_accepted).
+    ///
+    /// The batch names one loss, so a later loss is refused again even if this setting stays. Default: no loss is
+    /// accepted.
+    pub fn accept_loss_after(mut self, batch: u64) -> Self {
+        self.0.accept_loss_after = Some(batch);
         self
     }
 

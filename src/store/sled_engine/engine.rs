@@ -39,6 +39,7 @@ pub(crate) struct SledEngine {
     pub(super) db: sled::Db,
     disk: Arc<Disk>,
     nudge: Nudge,
+    damage: Option<Arc<str>>,
 }
 
 impl SledEngine {
@@ -59,10 +60,14 @@ impl StorageEngine for SledEngine {
 
     fn open(options: &u64, path: &Path, was_used: bool) -> Result<Self, OpenError> {
         remove_torn_snapshots(path)?;
-        segments::mark_the_end(path, SEGMENT_BYTES, was_used)?;
+        let damage = segments::mark_the_end(path, SEGMENT_BYTES, was_used)?;
         let (tree, db) = open_database(path, *options)?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
-        Ok(Self { tree, db, disk: Arc::new(disk), nudge: Nudge::default() })
+        Ok(Self { tree, db, disk: Arc::new(disk), nudge: Nudge::default(), damage: damage.map(Into::into) })
+    }
+
+    fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, ReadError> {
@@ -138,7 +143,12 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(sled::Tree, sled::Db)
     let failed = |error: sled::Error| match error {
         // A handle that an earlier opening lent is still held.
         sled::Error::Io(error) if error.to_string().contains("lock") => OpenError::InUse { path: path.into() },
-        sled::Error::Unsupported(reason) => OpenError::Incompatible { path: path.into(), reason },
+        // A flipped bit in the version that sled wrote down looks the same.
+        sled::Error::Unsupported(reason) => {
+            let reason =
+                format!("{reason}. If this release made it, its file conf is damaged: restore it from a backup");
+            OpenError::Incompatible { path: path.into(), reason }
+        }
         sled::Error::Io(error) if !is_of_the_content(&error) => {
             directory::io_error("opening the database in", path)(error)
         }

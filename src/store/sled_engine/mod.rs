@@ -13,12 +13,14 @@
 //!   value is over 4 KiB, because sled keeps large ones in files that it never syncs, and no transaction or step is
 //!   long, because of its space collection.
 //! - `segments.rs`: lets sled open a database without its last snapshot, which it could otherwise take for an empty
-//!   one.
+//!   one, and says where the log is damaged.
+//! - `messages.rs`: reads the messages of that log, and finds where they end.
 //! - `pins.rs`: keeps sled from freeing memory while it still reads it. Nobody calls `flush_async`, which can deadlock.
 
 mod builder;
 mod durable;
 mod engine;
+mod messages;
 mod pins;
 mod segments;
 mod store;

@@ -12,23 +12,21 @@
 //! So before sled overwrites anything, the header of the segment in which sled's search will end is made to lead to
 //! that segment itself, durably. It is the last segment that sled reaches: all segments before it, from the start of
 //! the search, can be read to their ends.
+//!
+//! Where a disk has damaged the log, sled's search ends too, and sled overwrites what follows. So it is noted before
+//! whether the log goes on after its end. That alone is no proof of damage: a power cut may take a part of the log that
+//! was not synced and leave a later one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use super::messages::{HEADER_BYTES, first_unreadable, message, parts};
 use crate::store::OpenError;
 use crate::store::embedded::directory::{broken, io_error};
 
-const HEADER_BYTES: usize = 20;
 /// In a header, sled stores numbers with these bits inverted, and the checksum with all its bits inverted.
 const INVERTED: i64 = i64::MAX;
-/// The longest header of a message. If no more than this is left of a segment, there is no further message.
-const MESSAGE_HEADER_BYTES: usize = 32;
-/// The kind of a message that says that the rest of the segment is empty, and the last kind there is. Overwritten bytes
-/// are of kind 0.
-const CAP: u8 = 2;
-const LAST_KIND: u8 = 11;
 
 /// Where in the log a segment begins, and how far the log was written by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,17 +58,22 @@ enum Start {
     Missing,
 }
 
-/// Makes sure that sled finds the content of the database. `was_used` says that it cannot be empty.
-pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<(), OpenError> {
+/// Makes sure that sled finds the content of the database. `was_used` says that it cannot be empty. Returns where the
+/// log ends, if it goes on after that.
+pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<Option<String>, OpenError> {
     let failed = || io_error("reading", path);
-    let Some(mut log) = Log::read(path, segment_bytes).map_err(failed())? else { return Ok(()) };
+    let Some(mut log) = Log::read(path, segment_bytes).map_err(failed())? else { return Ok(None) };
     let start = match log.start() {
         Start::In(start) => start,
         Start::Missing if was_used => return Err(broken(path, "the end of its log is missing")),
-        Start::Missing | Start::Nowhere => return Ok(()),
+        Start::Missing | Start::Nowhere => return Ok(None),
     };
     let end = log.end(start).map_err(failed())?;
-    if end == start { Ok(()) } else { log.lead_to_itself(end).map_err(io_error("writing", &path.join("db"))) }
+    let damage = log.goes_on_after(end).map_err(failed())?;
+    if end != start {
+        log.lead_to_itself(end).map_err(io_error("writing", &path.join("db")))?;
+    }
+    Ok(damage.map(|at| format!("the log in db can't be read from byte {at} on, though it goes on after that")))
 }
 
 impl Log {
@@ -150,11 +153,31 @@ impl Log {
     }
 
     fn is_read_to_its_end(&mut self, segment: Header) -> io::Result<bool> {
-        self.seek(segment)?;
+        let (_, bytes) = self.bytes_of(segment)?;
+        Ok(first_unreadable(&bytes, self.segment_bytes, self.number(segment)).is_none())
+    }
+
+    /// Returns the place in the file at which the log ends in the segment `end`, if a message or a segment follows.
+    fn goes_on_after(&mut self, end: Header) -> io::Result<Option<u64>> {
+        let (place, bytes) = self.bytes_of(end)?;
+        let number = self.number(end);
+        let Some(at) = first_unreadable(&bytes, self.segment_bytes, number) else { return Ok(None) };
+        let next = bytes.get(at..).and_then(parts).and_then(|parts| bytes.get(at.checked_add(parts.bytes())?..));
+        let goes_on = next.is_some_and(|rest| message(rest, number).is_some())
+            || self.headers.iter().flatten().any(|header| header.begins > end.begins);
+        Ok(goes_on.then_some(place + at as u64))
+    }
+
+    /// Returns the place of a segment in the file, and its content.
+    fn bytes_of(&mut self, segment: Header) -> io::Result<(u64, Vec<u8>)> {
+        let place = self.seek(segment)?;
         let mut bytes = Vec::with_capacity(self.segment_bytes);
         (&self.file).take(self.segment_bytes as u64).read_to_end(&mut bytes)?;
-        let number = u64::try_from(segment.begins / self.size()).unwrap_or(0);
-        Ok(is_whole(&bytes, self.segment_bytes, number))
+        Ok((place, bytes))
+    }
+
+    fn number(&self, segment: Header) -> u64 {
+        u64::try_from(segment.begins / self.size()).unwrap_or(0)
     }
 
     fn lead_to_itself(&mut self, segment: Header) -> io::Result<()> {
@@ -173,58 +196,6 @@ fn snapshot(path: &Path) -> io::Result<Option<i64>> {
         last = last.max(number.and_then(|number| i64::from_str_radix(number, 16).ok()));
     }
     Ok(last)
-}
-
-/// Returns whether one message follows another up to the end of the segment with this number.
-fn is_whole(segment: &[u8], segment_bytes: usize, number: u64) -> bool {
-    let mut at = HEADER_BYTES;
-    while at + MESSAGE_HEADER_BYTES <= segment_bytes {
-        match segment.get(at..).and_then(|rest| message(rest, number)) {
-            Some((CAP, _)) => return true,
-            Some((_, length)) => at += length,
-            None => return false,
-        }
-    }
-    true
-}
-
-/// Returns the kind of the message that `bytes` begin with, and its length; `None` if it is not a message of this
-/// segment.
-///
-/// A message is a checksum over everything that follows it, a byte for the kind, the length of the content, the number
-/// of the segment, that of the page, and the content.
-fn message(bytes: &[u8], number: u64) -> Option<(u8, usize)> {
-    let (checksum, rest) = bytes.split_first_chunk::<4>()?;
-    let (kind, rest) = rest.split_first()?;
-    let (length, rest) = varint(rest)?;
-    let (segment, rest) = varint(rest)?;
-    let (_page, rest) = varint(rest)?;
-    let header = bytes.get(4..bytes.len() - rest.len())?;
-    let content = rest.get(..usize::try_from(length).ok()?)?;
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(content);
-    hasher.update(header);
-    let fits = u32::from_le_bytes(*checksum) == !hasher.finalize();
-    let is_of_this_segment = segment == number && (1..=LAST_KIND).contains(kind);
-    (fits && is_of_this_segment).then_some((*kind, 4 + header.len() + content.len()))
-}
-
-/// Reads a number as sled writes it: a small one in a byte, a larger one after a byte that says how many follow.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (first, rest) = bytes.split_first()?;
-    let byte = |index: usize| rest.get(index).copied().map(u64::from);
-    let (number, more) = match u64::from(*first) {
-        first @ 0..=240 => (first, 0),
-        first @ 241..=248 => (240 + 256 * (first - 241) + byte(0)?, 1),
-        249 => (2_288 + 256 * byte(0)? + byte(1)?, 2),
-        _ => {
-            let count = usize::from(*first) - 247;
-            let mut number = [0; 8];
-            number.get_mut(..count)?.copy_from_slice(rest.get(..count)?);
-            (u64::from_le_bytes(number), count)
-        }
-    };
-    Some((number, &rest[more..]))
 }
 
 impl Header {
@@ -248,6 +219,8 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::sled_engine::messages::CAP;
+    use crate::store::sled_engine::messages::tests::message_of;
 
     const SIZE: usize = 1_000;
 
@@ -289,33 +262,6 @@ mod tests {
         assert_eq!(start(&[], None), Start::Missing);
     }
 
-    /// Returns a message of segment 7.
-    fn message_of(kind: u8, content: &[u8]) -> Vec<u8> {
-        // The number 300 takes two bytes.
-        let header = [&[kind, u8::try_from(content.len()).unwrap(), 7, 241, 60][..]].concat();
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(content);
-        hasher.update(&header);
-        [&(!hasher.finalize()).to_le_bytes()[..], &header, content].concat()
-    }
-
-    #[test]
-    fn a_segment_is_whole_if_its_messages_lead_to_a_cap_or_to_its_end() {
-        let head = [0; HEADER_BYTES];
-        let two = [&head[..], &message_of(8, b"page"), &message_of(10, &[3; 200])].concat();
-        let capped = [&two[..], &message_of(CAP, &[0; 9])].concat();
-        assert!(is_whole(&capped, SIZE, 7));
-        assert!(is_whole(&two, two.len() + MESSAGE_HEADER_BYTES - 1, 7));
-        assert!(!is_whole(&two, SIZE, 7), "it goes on, with nothing");
-        assert!(!is_whole(&[&two[..], &[0; 300]].concat(), SIZE, 7), "overwritten");
-        assert!(!is_whole(&capped, SIZE, 8), "of another time");
-        for torn in HEADER_BYTES..capped.len() {
-            let mut bytes = capped.clone();
-            bytes[torn] ^= 1;
-            assert!(!is_whole(&bytes, SIZE, 7), "a flipped bit at {torn} went unseen");
-        }
-    }
-
     #[test]
     fn the_end_is_in_the_last_segment_before_which_all_is_whole() {
         let segment = |begins, contents: &[u8]| {
@@ -337,14 +283,30 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_as_sled_writes_them() {
-        let read = |bytes: &[u8]| varint(bytes).map(|(number, rest)| (number, rest.len()));
-        assert_eq!(read(&[240, 9]), Some((240, 1)));
-        assert_eq!(read(&[241, 1, 9]), Some((241, 1)));
-        assert_eq!(read(&[249, 0, 1]), Some((2_289, 0)));
-        assert_eq!(read(&[250, 1, 2, 3]), Some((0x03_0201, 0)));
-        assert_eq!(read(&[255, 1, 0, 0, 0, 0, 0, 0, 1, 5]), Some((1 << 56 | 1, 1)));
-        assert_eq!(read(&[250, 1, 2]), None);
-        assert_eq!(read(&[]), None);
+    fn where_the_log_goes_on_after_its_end_the_place_of_the_damage_is_known() {
+        let messages: Vec<_> = (0..5).map(|number| message_of(8, &[number; 60])).collect();
+        let head = Header { begins: 7_000, written: 6_990 }.to_bytes();
+        let first = [&head[..], &messages.concat()].concat();
+        let damage_in = |first: &[u8], second: &[u8]| {
+            let mut segments = [first, second].map(<[u8]>::to_vec);
+            segments.iter_mut().for_each(|segment| segment.resize(SIZE, 0));
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&segments.concat()).unwrap();
+            let headers = segments.map(|bytes| Header::of(bytes.first_chunk().unwrap())).to_vec();
+            let mut log = Log { file, segment_bytes: SIZE, headers, snapshot: None };
+            let end = log.headers[0].unwrap();
+            log.goes_on_after(end).unwrap()
+        };
+        assert_eq!(damage_in(&first, &[]), None, "that is its end");
+        let at = HEADER_BYTES + 2 * messages[0].len();
+        let mut flipped = first.clone();
+        flipped[at + 20] ^= 1;
+        assert_eq!(damage_in(&flipped, &[]), Some(at as u64));
+        let torn = &first[..at + 20];
+        assert_eq!(damage_in(torn, &[]), None, "the end of a process that was killed");
+        let later = Header { begins: 8_000, written: 7_990 }.to_bytes();
+        assert_eq!(damage_in(torn, &later), Some(at as u64));
+        let earlier = Header { begins: 6_000, written: 5_990 }.to_bytes();
+        assert_eq!(damage_in(torn, &earlier), None);
     }
 }

@@ -5,6 +5,7 @@ mod away;
 mod connect;
 mod contract;
 mod damage;
+mod damaged_disk;
 mod fail_open;
 mod lists;
 mod lost_snapshot;

@@ -28,6 +28,8 @@ async fn a_first_opening_that_a_power_cut_interrupted_begins_anew_and_deletes_no
         // Twice: what was set aside before is not in the way.
         torn_settings(&path);
         fs::write(path.join(LOCK), []).unwrap();
+        // A first opening makes it at its end.
+        let _ = fs::remove_file(path.join("tower-idempotency.mark"));
         let store = SledStore::open(&path).unwrap_or_else(|error| panic!("attempt {attempt}: {error}"));
         let key = format!("k{attempt}");
         let held = hold(&store, &key).await;

@@ -22,6 +22,7 @@ pub(super) struct MapEngine {
     file: PathBuf,
     map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
     writes_fail: Arc<AtomicBool>,
+    last_was_atomic: Arc<AtomicBool>,
     _last: Arc<Last>,
 }
 
@@ -61,6 +62,11 @@ impl MapEngine {
         self.writes_fail.store(true, Ordering::SeqCst);
     }
 
+    /// Returns whether the last step that was written was atomic.
+    pub(super) fn last_was_atomic(&self) -> bool {
+        self.last_was_atomic.load(Ordering::SeqCst)
+    }
+
     /// Makes it panic from now on.
     pub(super) fn panics(&self) {
         let holding = || {
@@ -89,8 +95,13 @@ impl StorageEngine for MapEngine {
             file,
             map: Arc::new(Mutex::new(map)),
             writes_fail: Arc::default(),
+            last_was_atomic: Arc::default(),
             _last: Arc::new(Last(path.into())),
         })
+    }
+
+    fn damage(&self) -> Option<&str> {
+        None
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
@@ -107,6 +118,7 @@ impl StorageEngine for MapEngine {
         if self.writes_fail.load(Ordering::SeqCst) {
             return Err("on purpose".to_owned());
         }
+        self.last_was_atomic.store(step.is_atomic(), Ordering::SeqCst);
         let mut map = self.map.lock().unwrap();
         for (key, value) in step.entries() {
             match value {

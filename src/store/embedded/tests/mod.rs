@@ -1,6 +1,7 @@
 //! What the store of every embedded engine promises, tested on sled and on the smallest engine.
 
 mod health;
+mod lost;
 mod map_engine;
 mod recovery;
 mod writer;
@@ -173,7 +174,14 @@ fn clock() -> ManualClock {
 
 fn setup<E: Tested>(clock: &ManualClock) -> Setup<E> {
     let limits = Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None };
-    Setup { engine: E::options(), outcome_cache_bytes: 1 << 24, limits, clock: Arc::new(clock.clone()) }
+    Setup {
+        engine: E::options(),
+        outcome_cache_bytes: 1 << 24,
+        limits,
+        clock: Arc::new(clock.clone()),
+        create: true,
+        accept_loss_after: None,
+    }
 }
 
 /// Sets a key past the store.

@@ -1,0 +1,133 @@
+//! The process that opens a damaged store, and asks for every key again.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tower_idempotency::SledStore;
+use tower_idempotency::clock::{ManualClock, Timestamp};
+use tower_idempotency::store::OpenError;
+
+use crate::harness::child::ended;
+use crate::harness::work::notes::{Note, STORE, Said};
+use crate::harness::work::operations::Operations;
+use crate::harness::work::truth::Truth;
+use crate::{Part, program};
+
+/// How long opening and asking may take, with a machine that is busy otherwise.
+const BOUND: Duration = Duration::from_secs(120);
+const CLIENTS: usize = 32;
+const CAME: &str = "came";
+const OUTPUT: &str = "output";
+
+/// What is to be asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    directory: PathBuf,
+    clock: u64,
+    keys: Vec<u64>,
+}
+
+/// What a client was told that asked for a key again.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) said: Said,
+    /// Whether the handler ran.
+    pub(crate) ran: bool,
+}
+
+impl Told {
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.said, Said::Refused(_))
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Came {
+    /// The store was not opened.
+    Refused { is_lost: bool, error: String },
+    /// The store was opened.
+    Asked(Vec<(u64, Told)>),
+    /// The process died.
+    Died(String),
+    /// The process did not end.
+    Hung(String),
+}
+
+/// Opens the store, asks, and leaves what came of it in a file.
+pub(crate) fn run(plan: Plan) -> ! {
+    let clock = ManualClock::new(Timestamp::from_millis(plan.clock));
+    let builder = SledStore::builder().outcome_cache_bytes(1 << 20).clock(clock).min_free_space(0);
+    let came = match builder.open(plan.directory.join(STORE)) {
+        Ok(store) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            runtime.expect("a runtime").block_on(everything(store, &plan.keys))
+        }
+        Err(error) => {
+            let path = plan.directory.display().to_string();
+            Came::Refused {
+                is_lost: matches!(error, OpenError::Lost { .. }),
+                error: general(&error.to_string().replace(&path, "")),
+            }
+        }
+    };
+    fs::write(plan.directory.join(CAME), serde_json::to_vec(&came).expect("it is plain")).expect("there is room");
+    std::process::exit(0)
+}
+
+async fn everything(store: SledStore, keys: &[u64]) -> Came {
+    let ran = Arc::<Mutex<HashSet<u64>>>::default();
+    let running = Arc::clone(&ran);
+    let witness = move |note| {
+        if let Note::Began(key) = note {
+            running.lock().unwrap().insert(key);
+        }
+    };
+    let operations = Operations::over(store, false, Truth::default(), Arc::new(witness));
+    let asked = futures_util::stream::iter(keys).map(|key| async { (*key, operations.ask(*key, false).await) });
+    let said: Vec<_> = asked.buffer_unordered(CLIENTS).collect().await;
+    let ran = ran.lock().unwrap();
+    Came::Asked(said.into_iter().map(|(key, said)| (key, Told { said, ran: ran.contains(&key) })).collect())
+}
+
+/// Asks for `keys` in the store under `directory`, in a process of its own.
+pub(crate) fn ask(directory: &Path, clock: u64, keys: Vec<u64>) -> Came {
+    let part = Part::Ask(Plan { directory: directory.into(), clock, keys });
+    let output = fs::File::create(directory.join(OUTPUT)).expect("there is room");
+    let errors = output.try_clone().expect("it can be shared");
+    let mut command = program(&part);
+    let mut child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().expect("it can be started");
+    let status = ended(&mut child, BOUND);
+    if let Ok(came) = fs::read(directory.join(CAME)) {
+        return serde_json::from_slice(&came).expect("it was written whole");
+    }
+    let output = fs::read_to_string(directory.join(OUTPUT)).unwrap_or_default();
+    match status {
+        Some(status) => Came::Died(format!("{status}: {}", general(last_words(&output)))),
+        None => Came::Hung(format!("it did not end in {BOUND:?}: {}", last_words(&output))),
+    }
+}
+
+/// Returns the first thing that a process said of its end.
+fn last_words(output: &str) -> &str {
+    output.find("panicked at").map_or(output, |at| &output[at..]).trim()
+}
+
+/// Returns a text without its numbers, so that the same errors are counted together.
+fn general(text: &str) -> String {
+    let text: String =
+        text.chars().map(|letter| if letter.is_ascii_digit() { '#' } else { letter }).take(170).collect();
+    let mut short = String::new();
+    text.chars().filter(|letter| *letter != '\n').for_each(|letter| {
+        if letter != '#' || !short.ends_with('#') {
+            short.push(letter);
+        }
+    });
+    short
+}

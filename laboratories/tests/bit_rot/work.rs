@@ -1,0 +1,192 @@
+//! The workload: operations at random in a process of its own, over two openings of a store, and what is left of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tower_idempotency::SledStore;
+use tower_idempotency::clock::{ManualClock, Timestamp};
+
+use crate::ask::{self, Came, Told};
+use crate::harness::child::ended;
+use crate::harness::disk::rebuild::{Image, read_image, write_image};
+use crate::harness::disk::{Dice, quick_directory};
+use crate::harness::work::key::RETENTION;
+use crate::harness::work::notes::{STORE, Said};
+use crate::harness::work::operations::Operations;
+use crate::harness::work::truth::Truth;
+use crate::{Part, program};
+
+const START: u64 = 1_000_000_000;
+/// By how much the store's clock is faster than the machine's, so that records expire while it works.
+const FASTER: u64 = 2;
+/// How long it works before it closes the store for the first time, and in all.
+const FIRST: Duration = Duration::from_millis(1_500);
+const ALL: Duration = Duration::from_millis(6_500);
+/// Requests at a time.
+const CLIENTS: usize = 16;
+const KEYS: u64 = 48;
+/// How long a process may take, with a machine that is busy otherwise.
+const BOUND: Duration = Duration::from_secs(180);
+/// How long before a kill an answer may have been given whose key runs again: the second between two marks, and the
+/// time that a busy machine takes to write one.
+const ABOUT_A_SECOND: u64 = 3_000;
+
+/// The names beside the store's directory.
+const TOLD: &str = "told";
+const FIRST_MARK: &str = "first-mark";
+const MARK: &str = "store/tower-idempotency.mark";
+
+/// What the workload is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    directory: PathBuf,
+    seed: u64,
+    closes: bool,
+}
+
+/// An answer that a client was given.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    key: u64,
+    outcome: String,
+    /// By the store's clock, and by the machine's, in milliseconds.
+    clock: u64,
+    wall: u64,
+}
+
+fn wall() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later");
+    u64::try_from(now.as_millis()).expect("it fits")
+}
+
+/// Works until it is killed, or closes the store.
+pub(crate) fn run(plan: Plan) -> ! {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(work(plan));
+    std::process::exit(0)
+}
+
+async fn work(plan: Plan) {
+    let began = Instant::now();
+    let (clock, mut now) = (ManualClock::new(Timestamp::from_millis(START)), START);
+    let told = fs::OpenOptions::new().create(true).append(true).open(plan.directory.join(TOLD)).expect("it is new");
+    let path = plan.directory.join(STORE);
+    let mut next = plan.seed % (1 << 40);
+    for (opening, until) in [FIRST, ALL].into_iter().enumerate() {
+        let builder = SledStore::builder().cache_bytes(1 << 20).outcome_cache_bytes(1 << 20).clock(clock.clone());
+        let store = builder.min_free_space(0).open(&path).expect("the disk is sound");
+        if opening == 0 {
+            fs::copy(plan.directory.join(MARK), plan.directory.join(FIRST_MARK)).expect("a store has a mark");
+        }
+        let operations = Operations::over(store, false, Truth::default(), Arc::new(|_| ()));
+        while began.elapsed() < until || (opening == 1 && !plan.closes) {
+            let keys = futures_util::stream::iter(next..next + KEYS);
+            let asked = keys.map(|key| {
+                let (operations, told) = (&operations, &told);
+                async move {
+                    let Said::Outcome(outcome) = operations.ask(key, false).await else { panic!("{key} is new") };
+                    let answer = Answer { key, outcome, clock: now, wall: wall() };
+                    let mut line = serde_json::to_string(&answer).expect("answers are plain");
+                    line.push('\n');
+                    std::io::Write::write_all(&mut &*told, line.as_bytes()).expect("there is room");
+                }
+            });
+            asked.buffer_unordered(CLIENTS).collect::<Vec<()>>().await;
+            next += KEYS;
+            let later = START + FASTER * u64::try_from(began.elapsed().as_millis()).expect("it fits");
+            clock.advance(Duration::from_millis(later - now));
+            now = later;
+        }
+        let store = operations.store.clone();
+        drop(operations);
+        tower_idempotency::store::Store::close(&store).await.expect("it can be closed");
+    }
+}
+
+/// What a workload has left.
+#[derive(Debug)]
+pub(crate) struct Source {
+    is_killed: bool,
+    image: Image,
+    first_mark: Vec<u8>,
+    /// When it ended, by the store's clock and by the machine's.
+    clock: u64,
+    wall: u64,
+    answers: BTreeMap<u64, Answer>,
+}
+
+impl Source {
+    /// Lets a workload live to its end. An error: it failed.
+    pub(crate) fn make(is_killed: bool, dice: &mut Dice) -> Result<Self, String> {
+        let directory = quick_directory();
+        let plan = Plan { directory: directory.path().into(), seed: dice.roll(), closes: !is_killed };
+        let mut command = program(&Part::Work(plan));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it can be started");
+        if is_killed {
+            let life = ALL + Duration::from_millis(dice.below(1_000) as u64);
+            // It ends before only if it fails.
+            if let Some(status) = ended(&mut child, life) {
+                return Err(format!("the workload failed: {status}"));
+            }
+        } else {
+            match ended(&mut child, BOUND) {
+                Some(status) if status.success() => {}
+                other => return Err(format!("the workload failed: {other:?}")),
+            }
+        }
+        let wall = wall();
+        let text = fs::read_to_string(directory.path().join(TOLD)).expect("it was told something");
+        // A kill may cut the last line.
+        let answers: Vec<Answer> = text.lines().map_while(|line| serde_json::from_str(line).ok()).collect();
+        let clock = answers.iter().map(|answer| answer.clock).max().ok_or("the workload did nothing")?;
+        // A moment later its clock may have been later.
+        let is_kept = |answer: &Answer| answer.clock + RETENTION > clock + RETENTION / 10;
+        let answers = answers.into_iter().filter(is_kept).map(|answer| (answer.key, answer)).collect();
+        let first_mark = fs::read(directory.path().join(FIRST_MARK)).expect("it was copied");
+        let mut image = read_image(directory.path());
+        image.retain(|path, _| path == STORE || Path::new(path).starts_with(STORE));
+        Ok(Self { is_killed, image, first_mark, clock, wall, answers })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        if self.is_killed { "killed" } else { "closed" }
+    }
+
+    pub(crate) fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Puts the mark of the first opening in the place of the last.
+    pub(crate) fn forget_the_mark(&mut self) {
+        self.image.insert(MARK.to_owned(), Some(self.first_mark.clone()));
+    }
+
+    /// Lets another process open `image` and ask for every key again.
+    pub(crate) fn ask(&self, image: &Image) -> Came {
+        let directory = quick_directory();
+        write_image(image, directory.path());
+        ask::ask(directory.path(), self.clock, self.answers.keys().copied().collect())
+    }
+
+    /// Returns how many milliseconds before the kill a key was answered that ran again, or `None` if it did not. An
+    /// error: it must not have.
+    pub(crate) fn judge(&self, key: u64, told: &Told) -> Result<Option<u64>, String> {
+        let Answer { outcome, wall, .. } = &self.answers[&key];
+        let age = self.wall.saturating_sub(*wall);
+        if told.ran {
+            let may_run = self.is_killed && age < ABOUT_A_SECOND;
+            return may_run.then_some(Some(age)).ok_or(format!("{key} ran again, {age} ms after its answer"));
+        }
+        match &told.said {
+            Said::Outcome(again) if again != outcome => Err(format!("{key} was told {again}, after {outcome}")),
+            Said::Freed => Err(format!("{key} was told that nothing happened")),
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The mark: a small file of the store's own that says which step was the last durable one, so that an opening notices
+//! what a damaged disk has taken.
+//!
+//! After a crash, an engine takes damage in its log for the torn end of the log, and drops everything that follows. The
+//! totals cannot show that, because they are in the same log and go with it. The mark is outside of the engine. If the
+//! last step that the engine recovers is an earlier one than the mark's, steps that were durable are missing.
+//!
+//! A new mark is written to another file, synced, and renamed over the old one, and the directory is synced. So there
+//! is always one whole mark. A mark never says more than what was durable when it was written. It may say less:
+//! `marker.rs` writes one at most once a second.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+
+use super::directory::{self, MARK_FILE, NEW_MARK_FILE};
+use crate::clock::Timestamp;
+use crate::codec::{CHECKSUM_BYTES, checksum};
+use crate::store::OpenError;
+
+/// The beginning of the file. The numbers of the mark follow, and a checksum.
+const HEAD: &[u8] = b"tower-idempotency mark\n";
+
+/// A step, and when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) step: u64,
+    pub(super) time: Timestamp,
+}
+
+/// What there is in place of a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Whole(Mark),
+    Missing,
+    Damaged,
+}
+
+/// What to do about the mark when a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// It is as it should be.
+    Holds,
+    /// There is none yet. Nothing was recorded in the directory before.
+    New,
+    /// Something was missing, and the builder accepts that. The mark is written anew, and says what is there.
+    Accepted,
+}
+
+impl Mark {
+    fn encode(self) -> Vec<u8> {
+        let numbers = [self.step, self.time.as_millis()].map(u64::to_be_bytes).concat();
+        [HEAD, &numbers, &checksum(HEAD, &numbers)].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (numbers, sum) = bytes.strip_prefix(HEAD)?.split_last_chunk::<CHECKSUM_BYTES>()?;
+        if checksum(HEAD, numbers) != *sum {
+            return None;
+        }
+        let ([step, time], []) = numbers.as_chunks::<8>() else { return None };
+        Some(Self { step: u64::from_be_bytes(*step), time: Timestamp::from_millis(u64::from_be_bytes(*time)) })
+    }
+
+    /// Makes this the mark of the store in `path`, durably.
+    pub(super) fn write(self, path: &Path) -> Result<(), OpenError> {
+        let (new, old) = (path.join(NEW_MARK_FILE), path.join(MARK_FILE));
+        let written =
+            File::create(&new).and_then(|mut file| file.write_all(&self.encode()).and_then(|()| file.sync_all()));
+        written.map_err(directory::io_error("writing", &new))?;
+        fs::rename(&new, &old).map_err(directory::io_error("renaming", &new))?;
+        directory::sync_one(path)
+    }
+}
+
+/// Reads the mark of the store in `path`.
+pub(super) fn read(path: &Path) -> Result<Found, OpenError> {
+    let file = path.join(MARK_FILE);
+    match fs::read(&file) {
+        Ok(bytes) => Ok(Mark::decode(&bytes).map_or(Found::Damaged, Found::Whole)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Missing),
+        Err(error) => Err(directory::io_error("reading", &file)(error)),
+    }
+}
+
+/// Compares the mark that was found with the last step that was recovered. `was_used` says that something may have been
+/// recorded, `accepted` is the step after which a loss is accepted, and `damage` is what the engine says of its files.
+pub(super) fn check(
+    path: &Path,
+    found: Found,
+    last: Mark,
+    was_used: bool,
+    accepted: Option<u64>,
+    damage: Option<&str>,
+) -> Result<Checked, OpenError> {
+    let (missing, what) = match found {
+        Found::Whole(mark) if mark.step <= last.step => return Ok(Checked::Holds),
+        Found::Missing if !was_used => return Ok(Checked::New),
+        Found::Whole(mark) => {
+            let missing = mark.step - last.step;
+            (Some(missing), format!("the last {missing} batches of writes are missing, until {}", utc(mark.time)))
+        }
+        Found::Missing => (None, format!("{MARK_FILE} is missing, so nobody knows how much is")),
+        Found::Damaged => (None, format!("{MARK_FILE} is damaged, so nobody knows how much is missing")),
+    };
+    let since = last.time;
+    let damage = damage.map_or_else(String::new, |damage| format!("; {damage}"));
+    let reason = format!("{what}. The last batch that is there, number {}, is of {}{damage}", last.step, utc(since));
+    if accepted != Some(last.step) {
+        return Err(OpenError::Lost { path: path.into(), last: last.step, missing, since, reason });
+    }
+    tracing::error!(
+        target: "tower_idempotency", path = %path.display(), last = last.step, missing, reason,
+        "the store has lost records and is opened without them, as accept_loss_after says: their keys can run again"
+    );
+    last.write(path)?;
+    Ok(Checked::Accepted)
+}
+
+/// Returns a time in the form of RFC 3339.
+fn utc(time: Timestamp) -> String {
+    let seconds = time.as_millis() / 1_000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Days are counted from the first of March of the year 0, so that a leap day is the last of its year.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(step: u64) -> Mark {
+        Mark { step, time: Timestamp::from_millis(1_000) }
+    }
+
+    #[test]
+    fn times_are_written_as_people_read_them() {
+        let written = |seconds: u64| utc(Timestamp::from_millis(seconds * 1_000));
+        assert_eq!(written(0), "1970-01-01T00:00:00Z");
+        assert_eq!(written(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(written(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(written(1_709_251_199), "2024-02-29T23:59:59Z");
+        assert_eq!(written(1_709_251_200), "2024-03-01T00:00:00Z");
+        assert_eq!(written(1_798_761_599), "2026-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn a_mark_of_which_any_bit_or_byte_is_wrong_is_no_mark() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(read(directory.path()).unwrap(), Found::Missing);
+        mark(7).write(directory.path()).unwrap();
+        mark(8).write(directory.path()).unwrap();
+        assert_eq!(read(directory.path()).unwrap(), Found::Whole(mark(8)));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left of the writing");
+        let bytes = mark(8).encode();
+        for at in 0..bytes.len() {
+            assert_eq!(Mark::decode(&bytes[..at]), None, "cut at {at}");
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert_eq!(Mark::decode(&flipped), None, "bit {bit} of byte {at}");
+            }
+        }
+        assert_eq!(Mark::decode(&[&bytes[..], b"x"].concat()), None);
+    }
+
+    #[test]
+    fn a_loss_is_accepted_after_the_named_batch_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |found, was_used, accepted| check(directory.path(), found, mark(5), was_used, accepted, None);
+        for found in [Found::Whole(mark(4)), Found::Whole(mark(5))] {
+            assert_eq!(check(found, true, None).unwrap(), Checked::Holds);
+        }
+        assert_eq!(check(Found::Missing, false, None).unwrap(), Checked::New);
+        for (found, used, expected) in [
+            (Found::Whole(mark(6)), true, Some(1)),
+            // The file that says that the directory was used may have been lost too.
+            (Found::Whole(mark(9)), false, Some(4)),
+            (Found::Damaged, true, None),
+            (Found::Missing, true, None),
+        ] {
+            for accepted in [None, Some(4), Some(6)] {
+                let lost = check(found, used, accepted).unwrap_err();
+                assert!(matches!(lost, OpenError::Lost { last: 5, missing, .. } if missing == expected), "{lost:?}");
+                assert!(lost.to_string().contains("restore the directory from a backup"), "{lost}");
+                assert!(lost.to_string().contains("accept_loss_after(5)"), "{lost}");
+            }
+            assert_eq!(check(found, used, Some(5)).unwrap(), Checked::Accepted);
+            assert_eq!(read(directory.path()).unwrap(), Found::Whole(mark(5)), "the loss is over");
+        }
+    }
+}

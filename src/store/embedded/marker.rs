@@ -1,0 +1,142 @@
+//! Writes the [mark](super::mark), on a thread of its own, so that no batch waits for it.
+//!
+//! The thread looks once a second, and writes if there are new steps. The writer writes the last mark when it ends. If
+//! a mark cannot be written, this is logged, and tried again a second later: records are durable without it, and only a
+//! loss of those that came since the last mark would go unnoticed. So it is no reason to refuse requests.
+
+use std::error::Error as _;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::mark::Mark;
+use crate::store::OpenError;
+
+/// How often the thread looks, and so how old a step can be that no mark covers.
+const EVERY: Duration = Duration::from_secs(1);
+/// The least time between two log lines about marks that cannot be written.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// What is durable, and what the mark says.
+#[derive(Debug)]
+pub(super) struct Marker {
+    path: PathBuf,
+    /// The last durable step.
+    durable: Mutex<Mark>,
+    /// The step of the mark. It is held while a mark is written, so that two are never written at once.
+    written: Mutex<u64>,
+    failures: Mutex<Failures>,
+    over: Mutex<bool>,
+    ends: Condvar,
+}
+
+/// How often in a row no mark could be written, and when that was logged last.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl Marker {
+    /// Creates a marker for a store in which `last` is the last step, and the mark says so or less.
+    pub(super) fn new(path: PathBuf, last: Mark) -> Self {
+        let (durable, written) = (Mutex::new(last), Mutex::new(last.step));
+        Self { path, durable, written, failures: Mutex::default(), over: Mutex::new(false), ends: Condvar::new() }
+    }
+
+    /// Notes that a step, and all before it, are durable.
+    pub(super) fn is_durable(&self, step: Mark) {
+        *lock(&self.durable) = step;
+    }
+
+    /// Writes marks until the writer ends.
+    pub(super) fn run(&self) {
+        while !self.waits_until_over() {
+            self.try_to_write();
+        }
+    }
+
+    /// Writes the last mark, and ends the thread.
+    pub(super) fn end(&self) {
+        *lock(&self.over) = true;
+        self.ends.notify_all();
+        self.try_to_write();
+    }
+
+    /// Waits until it is time to look, and returns whether the writer has ended.
+    fn waits_until_over(&self) -> bool {
+        let over = self.ends.wait_timeout_while(lock(&self.over), EVERY, |over| !*over);
+        *over.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Writes a mark, if there are steps that the last one does not cover.
+    pub(super) fn write(&self) -> Result<(), OpenError> {
+        let mut written = lock(&self.written);
+        let durable = *lock(&self.durable);
+        if durable.step != *written {
+            durable.write(&self.path)?;
+            *written = durable.step;
+        }
+        Ok(())
+    }
+
+    /// Does the same, and logs if it fails.
+    fn try_to_write(&self) {
+        let result = self.write();
+        let (mut failures, path) = (lock(&self.failures), self.path.display());
+        let Err(error) = result else {
+            let Failures { count, .. } = std::mem::take(&mut *failures);
+            if count > 0 {
+                tracing::info!(target: "tower_idempotency", %path, count, "the store's mark is written again");
+            }
+            return;
+        };
+        failures.count += 1;
+        if failures.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+            failures.said = Some(Instant::now());
+            tracing::error!(
+                target: "tower_idempotency", %path, %error, source = error.source(), count = failures.count,
+                "the store's mark can't be written: if a damaged disk loses later records, that will go unnoticed"
+            );
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::store::embedded::directory::MARK_FILE;
+    use crate::store::embedded::mark::{Found, read};
+
+    fn mark(step: u64) -> Mark {
+        Mark { step, time: Timestamp::from_millis(step) }
+    }
+
+    #[test]
+    fn an_idle_store_writes_nothing_and_a_mark_that_failed_is_written_later() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("s");
+        let marker = Marker::new(path.clone(), mark(3));
+        marker.is_durable(mark(4));
+        // There is no such directory yet.
+        marker.try_to_write();
+        assert_eq!(lock(&marker.failures).count, 1);
+        fs::create_dir(&path).unwrap();
+        marker.try_to_write();
+        assert_eq!((read(&path).unwrap(), lock(&marker.failures).count), (Found::Whole(mark(4)), 0));
+        fs::remove_file(path.join(MARK_FILE)).unwrap();
+        marker.try_to_write();
+        assert_eq!(read(&path).unwrap(), Found::Missing, "nothing is new");
+        marker.is_durable(mark(5));
+        marker.end();
+        assert_eq!(read(&path).unwrap(), Found::Whole(mark(5)));
+        marker.run();
+    }
+}

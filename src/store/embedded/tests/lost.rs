@@ -1,0 +1,155 @@
+//! What a damaged disk has taken from the end of an engine's log.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::store::embedded::directory::MARK_FILE;
+use crate::store::embedded::mark::{self, Found};
+use crate::store::embedded::totals::Totals;
+
+/// Returns the number of the last step that the engine has.
+fn last_step<E: Tested>(still: &Still<E>) -> u64 {
+    Totals::decode(still.engine.get(keys::TOTALS).unwrap().unwrap().as_ref()).unwrap().step
+}
+
+fn record(still: &Still<impl Tested>, name: &str) {
+    let mut batch = still.batch();
+    complete(still, &mut batch, name, "done".into());
+    batch.commit().unwrap();
+}
+
+/// Leaves a directory whose mark covers two steps that its engine does not have. Returns the last step that is there.
+fn without_two_steps<E: Tested>(directory: &tempfile::TempDir) -> u64 {
+    let still = opened::<E>(directory);
+    record(&still, "kept");
+    let (last, totals) = (last_step(&still), still.engine.get(keys::TOTALS).unwrap().unwrap().as_ref().to_vec());
+    for name in ["lost", "lost too"] {
+        record(&still, name);
+        // The damage takes everything of these steps, the totals too.
+        still.set(&keys::record(&id(name)), None);
+        let lists: Vec<_> = scan_keys(&still.engine, keys::EXPIRY).map(Result::unwrap).collect();
+        still.set(lists.last().unwrap().as_ref(), None);
+    }
+    still.shared.marker.end();
+    still.set(keys::TOTALS, Some(totals.into()));
+    still.engine.sync().unwrap();
+    last
+}
+
+fn open<E: Tested>(path: &Path, accepted: Option<u64>) -> Result<StoreState<E>, OpenError> {
+    Setup { accept_loss_after: accepted, ..setup::<E>(&clock()) }.prepare(path)
+}
+
+#[test]
+fn a_store_that_has_lost_durable_records_is_not_opened_until_that_loss_is_accepted_by_name() {
+    on_each!(E, {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let last = without_two_steps::<E>(&directory);
+        // An opening that is refused changes nothing.
+        for accepted in [None, Some(last - 1), Some(last + 2)] {
+            let lost = open::<E>(&path, accepted).unwrap_err();
+            assert!(matches!(&lost, OpenError::Lost { last: l, missing: Some(2), .. } if *l == last), "{lost:?}");
+            assert!(lost.to_string().contains("the last 2 batches of writes are missing"), "{lost}");
+        }
+        let shared = open::<E>(&path, Some(last)).unwrap();
+        assert_eq!(shared.slots.tally.losses_accepted.load(Ordering::Relaxed), 1);
+        assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
+        assert!(shared.present.may_have(&id("kept")) && !shared.present.may_have(&id("lost")));
+        drop(shared);
+        // The setting may stay: the loss is over, and the next one has another name.
+        for accepted in [None, Some(last)] {
+            let shared = open::<E>(&path, accepted).unwrap();
+            assert_eq!(shared.slots.tally.losses_accepted.load(Ordering::Relaxed), 0);
+        }
+    });
+}
+
+#[test]
+fn a_store_whose_mark_is_missing_or_damaged_is_not_opened_until_that_is_accepted_by_name() {
+    on_each!(E, {
+        for damage in [|mark: &Path| fs::remove_file(mark), |mark: &Path| fs::write(mark, b"")] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("s");
+            let still = opened::<E>(&directory);
+            record(&still, "kept");
+            let last = last_step(&still);
+            drop(still);
+            damage(&path.join(MARK_FILE)).unwrap();
+            let lost = open::<E>(&path, None).unwrap_err();
+            assert!(matches!(&lost, OpenError::Lost { last: l, missing: None, .. } if *l == last), "{lost:?}");
+            assert!(lost.to_string().contains(MARK_FILE), "{lost}");
+            assert!(open::<E>(&path, Some(last)).unwrap().present.may_have(&id("kept")));
+            open::<E>(&path, None).unwrap();
+        }
+    });
+}
+
+// A mark that says more than what is durable would refuse a whole store.
+#[test]
+fn the_mark_covers_each_step_that_is_durable_and_never_one_that_is_not() {
+    on_each!(E, {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let still = opened::<E>(&directory);
+        let known = || still.shared.step.load(Ordering::Relaxed);
+        let [hold] = claim(&still, &["committed"])[..] else { panic!("one") };
+        assert_eq!(last_step(&still), known());
+        let completion =
+            Completion { hold, fingerprint: wish().fingerprint, settlement: Settlement::Outcome(()), retention: HOUR };
+        let mut batch = still.batch();
+        decide(&mut batch, transact(Purpose::Run(completion), E::nothing_but(Bytes::from("x"))));
+        batch.commit().unwrap();
+        assert_eq!(last_step(&still), known());
+        let before = known();
+        let mut batch = still.batch();
+        for number in 0..600 {
+            complete(&still, &mut batch, &format!("k{number}"), Bytes::from(vec![7; 1_000]));
+            batch.divide();
+        }
+        batch.commit().unwrap();
+        assert!(known() > before + 1, "each of its steps has a number");
+        assert_eq!(last_step(&still), known());
+        // Nothing is written, and nothing counted.
+        still.batch().commit().unwrap();
+        assert_eq!(last_step(&still), known());
+        // What was not made durable is not covered.
+        let durable = known();
+        still.shared.poison("a test".to_owned());
+        let mut batch = still.batch();
+        complete(&still, &mut batch, "failed", "done".into());
+        batch.commit().unwrap_err();
+        still.shared.marker.end();
+        drop(still);
+        let found = mark::read(&path).unwrap();
+        assert!(matches!(found, Found::Whole(mark) if mark.step == durable), "{found:?}");
+        open::<E>(&path, None).unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_or_dropped_is_marked_to_its_last_step() {
+    on_each!(async E, {
+        for closes in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("s");
+            let store = setup::<E>(&clock()).open(&path).unwrap();
+            run(&store, "k").await;
+            let durable = store.shared().step.load(Ordering::Relaxed);
+            if closes {
+                store.close().await.unwrap();
+            }
+            drop(store);
+            // The directory is free once the writer, and with it the last mark, is at its end.
+            let opened = setup::<E>(&clock()).open_within(&path, Duration::from_secs(60)).map(drop);
+            assert!(opened.is_ok(), "{opened:?}");
+            let found = mark::read(&path).unwrap();
+            assert!(
+                matches!(found, Found::Whole(mark) if mark.step >= durable),
+                "{found:?}, and {durable} is durable"
+            );
+        }
+    });
+}

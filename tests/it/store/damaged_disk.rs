@@ -1,0 +1,163 @@
+//! A damaged disk, a directory that was restored in part, and a volume that is not mounted: a store that has forgotten
+//! keys says so before it takes the first request.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tower_idempotency::internals::Records as _;
+use tower_idempotency::store::OpenError;
+use tower_idempotency::{IdempotencyLayer, SledStore};
+use tracing::Level;
+
+use crate::common::lab::{Lab, done, hold, id};
+use crate::common::log::Log;
+use crate::common::steps::Steps as _;
+use crate::common::time::DAY;
+
+const RECORDS: usize = 200;
+const LOCK: &str = "tower-idempotency.lock";
+const MARK: &str = "tower-idempotency.mark";
+
+/// Records outcomes in a new store, and closes it.
+async fn recorded() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = SledStore::open(&path).unwrap();
+    for number in 0..RECORDS {
+        let held = hold(&store, &format!("k{number}")).await;
+        store.complete(done(held, "recorded", DAY)).await.unwrap();
+    }
+    store.close().await.unwrap();
+    (directory, path)
+}
+
+/// Flips a bit in the middle of what is written in the database.
+fn flip_in_the_middle(path: &Path) -> u64 {
+    let file = path.join("db");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).unwrap();
+    middle as u64
+}
+
+/// Removes sled's snapshot, without which it reads its log, as after a kill.
+fn lose_the_snapshot(path: &Path) {
+    for entry in fs::read_dir(path).unwrap() {
+        let file = entry.unwrap().path();
+        if file.file_name().unwrap().to_string_lossy().starts_with("snap.") {
+            fs::remove_file(file).unwrap();
+        }
+    }
+}
+
+// "One byte flipped in the middle of sled's log: 6,912 of 12,000 acknowledged keys charged again, and not a line was
+// logged."
+#[tokio::test]
+async fn a_bit_that_flips_in_the_middle_of_the_log_is_noticed_and_no_key_is_forgotten_in_silence() {
+    let (_directory, path) = recorded().await;
+    lose_the_snapshot(&path);
+    let at = flip_in_the_middle(&path);
+    let lost = SledStore::open(&path).unwrap_err();
+    let OpenError::Lost { last, missing: Some(missing), .. } = &lost else { panic!("{lost:?}") };
+    let message = lost.to_string();
+    assert!(message.contains(&format!("the last {missing} batches of writes are missing")), "{message}");
+    let damage = message.split("can't be read from byte ").nth(1).expect("where the damage is");
+    let byte: u64 = damage.split(' ').next().unwrap().parse().unwrap();
+    assert!(byte <= at && at < byte + 200_000, "{message}, and the bit is at {at}");
+    assert!(matches!(SledStore::open(&path), Err(OpenError::Lost { .. })), "it stays so");
+
+    let log = Log::begin(Level::ERROR);
+    let store = SledStore::builder().accept_loss_after(*last).open(&path).unwrap();
+    let lines = log.lines();
+    assert!(lines.iter().any(|line| line.contains("the store has lost records")), "{lines:?}");
+    assert_eq!(IdempotencyLayer::new(store.clone()).counts().losses_accepted, 1);
+    let mut kept = 0;
+    for number in 0..RECORDS {
+        kept += usize::from(store.load(id(&format!("k{number}"))).await.unwrap().is_some());
+    }
+    assert!(0 < kept && kept < RECORDS, "{kept} of them are there");
+    store.close().await.unwrap();
+    SledStore::open(&path).unwrap();
+}
+
+#[tokio::test]
+async fn an_older_database_under_a_newer_mark_is_not_opened() {
+    let (_directory, path) = recorded().await;
+    let (db, older) = (path.join("db"), fs::read(path.join("db")).unwrap());
+    let snapshots: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let store = SledStore::open(&path).unwrap();
+    let held = hold(&store, "later").await;
+    store.complete(done(held, "recorded", DAY)).await.unwrap();
+    store.close().await.unwrap();
+    // Somebody restores the database alone.
+    fs::write(db, older).unwrap();
+    for entry in fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.file_name().unwrap().to_string_lossy().starts_with("snap.") && !snapshots.contains(&entry) {
+            fs::remove_file(entry).unwrap();
+        }
+    }
+    let lost = SledStore::open(&path).unwrap_err();
+    assert!(matches!(lost, OpenError::Lost { missing: Some(1..), .. }), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_directory_that_was_restored_without_its_lock_file_is_not_called_somebody_else_s() {
+    let (_directory, path) = recorded().await;
+    fs::remove_file(path.join(LOCK)).unwrap();
+    let error = SledStore::open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::LockMissing { .. }), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains(LOCK) && message.contains("restore the whole directory"), "{message}");
+    assert!(!path.join(LOCK).exists(), "nothing is changed");
+    // As the error says.
+    fs::write(path.join(LOCK), "complete\n").unwrap();
+    let store = SledStore::open(&path).unwrap();
+    assert!(store.load(id("k0")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_store_whose_lock_file_is_emptied_is_still_known_to_have_been_used() {
+    let (_directory, path) = recorded().await;
+    fs::write(path.join(LOCK), []).unwrap();
+    fs::write(path.join("conf"), [0; 62]).unwrap();
+    let error = SledStore::open(&path).unwrap_err();
+    assert!(!matches!(error, OpenError::NotFound { .. }), "{error:?}");
+    assert!(!path.join("unfinished.db").exists(), "it is not begun anew");
+}
+
+// "A container that is started without its volume forgets every key today, with one INFO line."
+#[tokio::test]
+async fn where_no_store_is_to_be_made_none_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let open = || SledStore::builder().create(false).open(&path);
+    let is_not_found = || {
+        let error = open().unwrap_err();
+        assert!(matches!(error, OpenError::NotFound { .. }), "{error:?}");
+        assert!(error.to_string().contains("volume"), "{error}");
+    };
+    is_not_found();
+    assert!(!path.exists());
+    fs::create_dir(&path).unwrap();
+    is_not_found();
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    // The first opening of all was interrupted: nothing was recorded.
+    fs::write(path.join(LOCK), []).unwrap();
+    is_not_found();
+    SledStore::open(&path).unwrap().close().await.unwrap();
+    open().unwrap().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_made_anew_warns_that_no_key_is_known() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let log = Log::begin(Level::WARN);
+    SledStore::open(&path).unwrap().close().await.unwrap();
+    let lines = log.lines();
+    assert!(lines.iter().any(|line| line.starts_with("WARN") && line.contains("no key is known")), "{lines:?}");
+    let lab = Lab::counting(IdempotencyLayer::new(SledStore::open(&path).unwrap()));
+    lab.post("k", "a").await;
+    assert_eq!(log.lines(), [""; 0], "only the first time");
+}
