@@ -134,21 +134,30 @@ impl Connector {
     ) -> Result<Connection, NotConnected> {
         let [config] = &self.configs[..] else {
             let (last, hosts) = (self.last.load(Ordering::Relaxed), self.configs.len());
-            let mut failed = NotConnected::Late(self.patience);
+            let mut failed: Option<NotConnected> = None;
             for host in (last..last + hosts).map(|host| host % hosts) {
                 let connecting = self.connect_to(&self.configs[host], what_for, notifications.clone());
-                match timeout(self.patience, connecting).await {
+                let error = match timeout(self.patience, connecting).await {
                     Ok(Ok(connection)) => {
                         self.last.store(host, Ordering::Relaxed);
                         return Ok(connection);
                     }
-                    Ok(Err(error)) => failed = error,
-                    Err(_) => failed = NotConnected::Late(self.patience),
+                    Ok(Err(error)) => error,
+                    Err(_) => NotConnected::Late(self.patience),
+                };
+                // One that is away may come back: that another refuses is not the end.
+                if failed.as_ref().is_none_or(|before| before.is_for_good() || !error.is_for_good()) {
+                    failed = Some(error.at(&self.configs[host]));
                 }
             }
-            return Err(failed);
+            return Err(failed.unwrap_or(NotConnected::Late(self.patience)));
         };
-        self.connect_to(config, what_for, notifications).await
+        self.connect_to(config, what_for, notifications).await.map_err(|error| error.at(config))
+    }
+
+    /// The hosts that are connected to, with their ports.
+    pub(super) fn places(&self) -> String {
+        self.configs.iter().map(hosts::place).collect::<Vec<_>>().join(", ")
     }
 
     async fn connect_to(

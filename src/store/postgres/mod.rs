@@ -6,7 +6,7 @@
 // What is where:
 // - `schema.sql`: the table, its indexes and the functions that write it.
 // - `schema.rs`: where they are, whether they are there, and `migrate`.
-// - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend.
+// - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend; `rights.rs`: whether the role may do all.
 // - `connect.rs`: one connection; `hosts.rs`: to which of several hosts; `tls.rs`: whether it is encrypted; `pool.rs`:
 //   the few that calls share; `place.rs`: what a call holds that has one.
 // - `backend.rs`: the calls; `queries.rs`: what they send.
@@ -28,6 +28,7 @@ mod open;
 mod place;
 mod pool;
 mod queries;
+mod rights;
 mod row;
 mod schema;
 mod tls;
