@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
-    use crate::record::{Fence, Origin};
+    use crate::record::{ClaimPolicy, Fence, Origin};
     use proptest::prelude::*;
 
     const ID: RecordId = RecordId::from_bytes([7; 32]);
@@ -152,11 +152,12 @@ mod tests {
         let (origin, owner) = (None, Owner::Nobody);
         let record =
             |state| Record { fence, began, since, expires, fingerprint, attempt, origin: origin.clone(), state, owner };
-        let running = State::Running { interrupted_retention: Duration::from_secs(86_400) };
+        let running =
+            State::Running { policy: ClaimPolicy::Refuse, interrupted_retention: Duration::from_secs(86_400) };
         let running = Record { expires: None, owner: Owner::Here, ..record(running) };
         let request = Some("POST /v1/charges".to_owned());
         let origin = Some(Box::new(Origin { scope: Some([3; 32]), request, trace: Some([4; 16]) }));
-        let interrupted = |status| State::Interrupted { run: Fence(1 << 40 | 2), status };
+        let interrupted = |status| State::Interrupted { policy: ClaimPolicy::Rerun, run: Fence(1 << 40 | 2), status };
         let in_chunks = Stored::Chunked { length: 5_000, digest: digest(&[1; 5_000]) };
         [
             ("running", running.clone()),

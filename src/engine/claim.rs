@@ -8,7 +8,7 @@ use super::context::Rerun;
 use super::engine::{Engine, Presented};
 use super::policy::OnInterrupted;
 use crate::fingerprint::Match;
-use crate::record::{Applied, Claim, Fence, Hold, Owner, Record, Reply, State, Transition};
+use crate::record::{Applied, Claim, Fence, Hold, Owner, ReclaimReason, Record, Reply, State, Transition};
 use crate::slots::Refusal;
 use crate::store::{Store, StoreError};
 use crate::within::END_RECORDED_WITHIN;
@@ -37,7 +37,7 @@ impl<St: Store> Engine<St> {
         deadline: Instant,
     ) -> Result<Acquired, Refusal> {
         if let Some(fence) = again
-            && let Some(acquired) = Box::pin(self.reclaim(presented, fence, deadline)).await?
+            && let Some(acquired) = Box::pin(self.reclaim(presented, fence, ReclaimReason::Verdict, deadline)).await?
         {
             return Ok(acquired);
         }
@@ -93,7 +93,7 @@ impl<St: Store> Engine<St> {
         };
         match record {
             Some(record) if self.runs_again(presented, &record) => {
-                self.reclaim(presented, record.fence, deadline).await
+                self.reclaim(presented, record.fence, ReclaimReason::Policy, deadline).await
             }
             record => Ok(record.map(Box::new).map(Acquired::Found)),
         }
@@ -105,10 +105,11 @@ impl<St: Store> Engine<St> {
         &self,
         presented: &Presented,
         fence: Fence,
+        reason: ReclaimReason,
         deadline: Instant,
     ) -> Result<Option<Acquired>, Refusal> {
-        let reclaimed =
-            self.store.apply(presented.id, Transition::Reclaim(self.wish(presented, deadline), fence)).await;
+        let reclaim = Transition::Reclaim(self.wish(presented, deadline), fence, reason);
+        let reclaimed = self.store.apply(presented.id, reclaim).await;
         let Applied { reply, record } = reclaimed.map_err(|error| self.refusal(presented, &error))?;
         Ok(record.map(|record| match reply {
             Reply::Taken => Acquired::Run(hold(presented, &record), Rerun::Yes),
@@ -119,9 +120,32 @@ impl<St: Store> Engine<St> {
 
     /// Returns whether an interrupted operation runs again for this request.
     fn runs_again(&self, presented: &Presented, record: &Record) -> bool {
+        record.may_run_again() && self.would_run_again(presented, record)
+    }
+
+    /// Returns whether an interrupted operation would run again for this request if it had been claimed under `Rerun`.
+    fn would_run_again(&self, presented: &Presented, record: &Record) -> bool {
         record.is_interrupted()
             && self.policy.on_interrupted == OnInterrupted::Rerun
             && record.fingerprint.compare(&presented.fingerprint) == Match::Same
+    }
+
+    /// Counts a request that is answered from `record` if it is refused because the operation was claimed under another
+    /// policy than `Rerun`, which is the policy now. Logs at most one line a minute, because a deploy may leave
+    /// thousands of such operations.
+    pub(super) fn report_not_rerun(&self, presented: &Presented, record: &Record) {
+        if record.may_run_again() || !self.would_run_again(presented, record) {
+            return;
+        }
+        self.count(|tally| &tally.not_rerun);
+        if let Some(count) = self.store.slots().tally.not_rerun_lines.due() {
+            tracing::warn!(
+                target: "tower_idempotency", record_id = presented.id.short(), count,
+                "an interrupted operation does not run again, because it was not claimed under Rerun: list the interrupted \
+                 operations and settle them; `count` such refusals since the last such line, of which there is at most one a \
+                 minute"
+            );
+        }
     }
 
     /// Returns whether this request can be answered from the record without any further step.
@@ -139,6 +163,7 @@ impl<St: Store> Engine<St> {
         Claim {
             fingerprint: presented.fingerprint,
             origin: None,
+            policy: self.policy.claim_policy(),
             may_repeat: !self.claims_durably(),
             bound: self.policy.max_run.saturating_add(END_RECORDED_WITHIN),
             interrupted_retention: self.policy.interrupted_retention,

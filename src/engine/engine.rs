@@ -11,7 +11,7 @@ use super::policy::{OnInterrupted, Policy};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::slots::Refusal;
+use crate::slots::{Client, Refusal};
 use crate::store::{Store, StoreError};
 
 /// How long the store may take to answer before the requester gets `store-unavailable`.
@@ -38,6 +38,8 @@ impl<St: fmt::Debug> fmt::Debug for Engine<St> {
 pub(crate) struct Presented {
     pub(crate) id: RecordId,
     pub(crate) fingerprint: Fingerprint,
+    /// The client in whose share of `max_runs` the run counts, if it counts in one.
+    pub(crate) client: Option<Client>,
     /// Whether the request is sent by a run that is still under way. It belongs to that run then, even while the
     /// process shuts down.
     pub(crate) is_within: bool,

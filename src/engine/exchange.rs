@@ -63,6 +63,7 @@ impl<St: Store> Engine<St> {
                 }
                 let known = match loaded {
                     Some(Ok(Some(record))) if self.is_answered_by(&presented, &record) => {
+                        self.report_not_rerun(&presented, &record);
                         return Ended::from(record).told(&presented.fingerprint).into();
                     }
                     Some(Err(error @ StoreError::Corrupt { .. })) => return self.refusal(&presented, &error).into(),
@@ -73,10 +74,10 @@ impl<St: Store> Engine<St> {
                 if slots.remembered.is_crowded() {
                     return self.overloaded("too many outcomes could not be recorded yet").into();
                 }
-                let slot = match slots.take(presented.id, self.policy.max_runs) {
+                let slot = match slots.take(presented.id, self.policy.max_runs, presented.client) {
                     Entered::Mine(slot) => slot,
                     Entered::Taken(waiter) => break 'met waiter,
-                    Entered::Full => return self.overloaded("there are max_runs runs").into(),
+                    Entered::Full(reason) => return self.overloaded(reason).into(),
                 };
                 let (reply, verdict) = oneshot::channel();
                 let phase = slot.watch();

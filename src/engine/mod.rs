@@ -47,6 +47,7 @@ mod unprotected;
 mod verdict;
 mod watch;
 
+pub use crate::record::ClaimPolicy;
 pub(crate) use crate::slots::End;
 pub use crate::store::InterruptedRun;
 #[cfg(feature = "sled")]

@@ -186,7 +186,8 @@ impl<St: Store> Once<St> {
     }
 
     /// Sets the most effects that run at once over this store. More new ids are refused ([`OnceError::Overloaded`]).
-    /// Duplicates and outcomes are not counted. Default: 16,384.
+    /// Duplicates and outcomes are not counted. A consumer may have all of them: only the clients of a layer have
+    /// shares. Default: 16,384.
     #[must_use]
     pub fn max_runs(self, runs: usize) -> Self {
         self.with(|with| with.max_runs = runs)
@@ -224,7 +225,8 @@ impl<St: Store> Once<St> {
             };
             (result, end)
         };
-        match self.engine.exchange(&exchange::span(), Presented { id, fingerprint, is_within: false }, work).await {
+        let presented = Presented { id, fingerprint, client: None, is_within: false };
+        match self.engine.exchange(&exchange::span(), presented, work).await {
             Verdict::Answered(Ok(bytes)) | Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
             Verdict::RolledBack => Err(OnceError::refused(Refusal::Unavailable)),

@@ -42,6 +42,9 @@ pub struct Counts {
     pub corrupt: u64,
     /// Interrupted operations that the reconciler settled with an outcome.
     pub reconciled: u64,
+    /// Retries under [`OnInterrupted::Rerun`](crate::OnInterrupted::Rerun) that were refused with `outcome-unknown`
+    /// because the interrupted run had been claimed under another policy.
+    pub not_rerun: u64,
     /// Outcomes that came after another process had taken the operation over, or somebody had settled it. They are kept
     /// in the shared store for 30 days, and count for nothing.
     pub disputed: u64,
@@ -52,6 +55,9 @@ pub struct Counts {
     /// when a run ended that had claimed its operation, or because this process still knew the outcome. Until then, a
     /// retry could have run.
     pub lost: u64,
+    /// Answers of a shared database that showed a difference of more than five seconds between its clock, the wall clock
+    /// of this process, and the clock that this process keeps.
+    pub skewed: u64,
     /// Runs that are under way now.
     pub live: u64,
     // Refusals, by their kind.
@@ -119,9 +125,11 @@ impl<St: Store> Engine<St> {
             unprotected: read(&tally.unprotected),
             corrupt: read(&tally.corrupt),
             reconciled: read(&tally.reconciled),
+            not_rerun: read(&tally.not_rerun),
             disputed: read(&tally.disputed),
             consumed: read(&tally.consumed),
             lost: read(&tally.lost),
+            skewed: read(&tally.skewed),
             live: slots.live() as u64,
             refused: tally.refused.each_ref().map(read),
         }
@@ -140,7 +148,7 @@ impl<St: Store> Engine<St> {
         fence: Fence,
         resolution: Resolution,
     ) -> Result<Resolved, StoreError> {
-        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else {
+        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else {
             return if self.store.slots().remembered.get(&id).is_some() {
                 Err(held_here())
             } else {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::reconciler::Reconciler;
+use crate::record::ClaimPolicy;
 
 /// What a duplicate gets while the first request still runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub enum OnInterrupted {
     Refuse,
     /// The retry runs. **If the first run had taken effect before it was interrupted, that is a second effect.** This
     /// is only for effects that are safe to repeat, or that the handler deduplicates by the derived key.
+    ///
+    /// It holds for runs that were claimed under this policy. What was interrupted under another one is still refused
+    /// with `outcome-unknown` after a change to this one, until it is settled; `Counts::not_rerun` counts such refusals.
     Rerun,
 }
 
@@ -68,6 +72,15 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// Returns what the record of a claim says about this policy.
+    pub(crate) fn claim_policy(&self) -> ClaimPolicy {
+        match (self.on_interrupted, &self.reconciler) {
+            (OnInterrupted::Rerun, _) => ClaimPolicy::Rerun,
+            (OnInterrupted::Refuse, Some(_)) => ClaimPolicy::Ask,
+            (OnInterrupted::Refuse, None) => ClaimPolicy::Refuse,
+        }
+    }
+
     /// Refuses, or runs again, without asking.
     pub(crate) fn set_on_interrupted(&mut self, on_interrupted: OnInterrupted) {
         (self.on_interrupted, self.reconciler) = (on_interrupted, None);

@@ -137,7 +137,7 @@ impl<St: Store> Engine<St> {
     /// Asks about one operation. Returns `None` if a retry came first and sees to it, or if it is no longer
     /// interrupted.
     async fn reconcile_one(self: &Arc<Self>, reconciler: &Reconciler, id: RecordId) -> Option<Reconciled<()>> {
-        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX) else { return None };
+        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else { return None };
         // This is read under the slot, because drain waits for slots that were taken before it began.
         if self.store.slots().is_draining() {
             slot.end(Refusal::ShuttingDown);
@@ -153,7 +153,7 @@ impl<St: Store> Engine<St> {
             slot.end(record);
             return None;
         };
-        let presented = Presented { id, fingerprint: record.fingerprint, is_within: false };
+        let presented = Presented { id, fingerprint: record.fingerprint, client: None, is_within: false };
         slot.enter(Phase::Running(presented.fingerprint));
         let (end, reconciled) = match self.consult(reconciler, &presented, &listed).await {
             Ok((fence, Reconciled::Outcome(outcome))) => {

@@ -88,6 +88,7 @@ impl<St: Store> Run<St> {
                 }
                 _ => {
                     drop(work);
+                    self.engine.report_not_rerun(&self.presented, &record);
                     self.over(*record, reply);
                 }
             },

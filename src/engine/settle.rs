@@ -190,7 +190,8 @@ impl<St: Store> Engine<St> {
     pub(super) fn interruption(&self, fingerprint: Fingerprint, hold: &Hold, status: Option<u16>) -> Transition {
         let Hold { fence, attempt, .. } = *hold;
         let retention = self.policy.interrupted_retention;
-        let lost = (!self.store.is_exclusive()).then_some(Lost { fingerprint, attempt, retention });
+        let policy = self.policy.claim_policy();
+        let lost = (!self.store.is_exclusive()).then_some(Lost { fingerprint, attempt, policy, retention });
         Transition::Interrupt { fence, status, lost }
     }
 

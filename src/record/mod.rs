@@ -29,6 +29,10 @@
 //!    there is nothing, or the trace of a record with an older fence. So is an interruption that says what to record.
 //! 5. A transition that ends a run gets the same reply when it is sent again. A transition that takes an operation
 //!    over, asks about it or settles it is refused the second time; the record shows what the first one did.
+//! 6. A record keeps the policy of its latest claim ([`ClaimPolicy`]). An interrupted operation runs again because the
+//!    policy of a process says so only if it was claimed under `Rerun`; otherwise a deploy from `Refuse` to `Rerun` would
+//!    repeat everything that was interrupted before. If the application was asked and said so, it runs again whatever it
+//!    was claimed under ([`ReclaimReason`]).
 
 // The files:
 // - `state.rs`: the record of one operation.
@@ -44,5 +48,5 @@ mod transition;
 pub use next::{Applied, Reply};
 #[doc(hidden)]
 pub use next::{Change, Current, Draft, Expiry, next};
-pub use state::{Fence, Origin, Owner, Record, State};
-pub use transition::{Claim, Completion, Hold, Lost, Resolution, Settlement, Transition};
+pub use state::{ClaimPolicy, Fence, Origin, Owner, Record, State};
+pub use transition::{Claim, Completion, Hold, Lost, ReclaimReason, Resolution, Settlement, Transition};

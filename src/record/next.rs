@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::state::{Fence, Origin, Owner, Record, State};
-use super::transition::{Claim, Completion, Lost, Resolution, Settlement, Transition};
+use super::transition::{Claim, Completion, Lost, ReclaimReason, Resolution, Settlement, Transition};
 use crate::clock::Timestamp;
 use crate::fingerprint::Fingerprint;
 
@@ -116,20 +116,28 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             Current::Absent | Current::Released(_) => put(Draft::running(claim, 1)),
             Current::Held(_) => refused(),
         },
-        Transition::Reclaim(claim, fence) => match interrupted(current, fence) {
-            Some(record) => put(Draft {
+        Transition::Reclaim(claim, fence, reason) => match interrupted(current, fence) {
+            Some(record) if reason == ReclaimReason::Verdict || record.may_run_again() => put(Draft {
                 fingerprint: record.fingerprint,
                 origin: record.origin.clone(),
                 ..Draft::running(claim, record.attempt.saturating_add(1))
             }),
-            None => refused(),
+            _ => refused(),
         },
         Transition::Inquire { fence, bound } => match interrupted(current, fence) {
-            Some(Record { state: State::Interrupted { run, status }, fingerprint, attempt, origin, .. }) => {
-                let state = State::Interrupted { run: *run, status: *status };
+            Some(&Record {
+                state: State::Interrupted { policy, run, status },
+                fingerprint,
+                attempt,
+                ref origin,
+                ..
+            }) => {
+                let state = State::Interrupted { policy, run, status };
                 // The reply to the question must still find the record.
-                let (expiry, owned, origin) = (Expiry::AtLeast(bound), Some(bound), origin.clone());
-                put(Draft { fence: None, expiry, owned, fingerprint: *fingerprint, attempt: *attempt, origin, state })
+                // A question that is over at once has no owner.
+                let owned = (!bound.is_zero()).then_some(bound);
+                let (expiry, origin) = (Expiry::AtLeast(bound), origin.clone());
+                put(Draft { fence: None, expiry, owned, fingerprint, attempt, origin, state })
             }
             _ => refused(),
         },
@@ -141,16 +149,16 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
         },
         Transition::Interrupt { fence, status, lost } => match current {
             Current::Held(record) if record.run() == Some(fence) => match record.state {
-                State::Running { interrupted_retention } if record.owner != Owner::Elsewhere => {
-                    let state = State::Interrupted { run: fence, status };
+                State::Running { policy, interrupted_retention } if record.owner != Owner::Elsewhere => {
+                    let state = State::Interrupted { policy, run: fence, status };
                     put(Draft::ended(record, Some(fence), interrupted_retention, state))
                 }
                 State::Interrupted { .. } => (Change::Nothing, Reply::Taken),
                 _ => refused(),
             },
             _ => match lost.filter(|_| current.has_lost(fence)) {
-                Some(Lost { fingerprint, attempt, retention }) => {
-                    let state = State::Interrupted { run: fence, status };
+                Some(Lost { fingerprint, attempt, policy, retention }) => {
+                    let state = State::Interrupted { policy, run: fence, status };
                     put(Draft::anew(fence, fingerprint, attempt, retention, state))
                 }
                 None => refused(),
@@ -204,8 +212,8 @@ fn refused<O>() -> (Change<O>, Reply) {
 
 impl<O> Draft<O> {
     fn running(claim: Claim, attempt: u32) -> Self {
-        let Claim { fingerprint, origin, bound, interrupted_retention, .. } = claim;
-        let state = State::Running { interrupted_retention };
+        let Claim { fingerprint, origin, policy, bound, interrupted_retention, .. } = claim;
+        let state = State::Running { policy, interrupted_retention };
         Self { fence: None, expiry: Expiry::Never, owned: Some(bound), fingerprint, attempt, origin, state }
     }
 

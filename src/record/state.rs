@@ -64,12 +64,16 @@ pub struct Origin {
 pub enum State<O = Bytes> {
     /// The operation is claimed, and its handler may be running.
     Running {
+        /// The policy under which the run was claimed.
+        policy: ClaimPolicy,
         /// How long the record is kept if the run is interrupted.
         interrupted_retention: Duration,
     },
     /// Nobody knows whether the effect took place: the run ended without saying how, or its handler's answer says that
     /// nobody knows.
     Interrupted {
+        /// The policy under which the interrupted run was claimed.
+        policy: ClaimPolicy,
         /// The fence of the interrupted run, with which it may still say how it ended.
         run: Fence,
         /// The status that the client got, if the handler answered that nobody knows.
@@ -85,6 +89,21 @@ pub enum State<O = Bytes> {
         /// The status, which is all that remains of the outcome.
         status: u16,
     },
+}
+
+/// The policy under which a run was claimed. It says whether the run's effect is safe to repeat, whatever the policy is
+/// by the time the run turns out to be interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ClaimPolicy {
+    /// The record does not say it, because its bytes are damaged.
+    Unknown,
+    /// [`OnInterrupted::Refuse`](crate::OnInterrupted::Refuse), without a reconciler.
+    Refuse,
+    /// The reconciler is asked.
+    Ask,
+    /// [`OnInterrupted::Rerun`](crate::OnInterrupted::Rerun).
+    Rerun,
 }
 
 /// Who sees to an operation: who runs it, or asks the application about it.
@@ -109,8 +128,8 @@ impl<O> State<O> {
     /// Returns the same state with its outcome in the form that `outcome` gives it.
     pub(crate) fn form<P, E>(&self, outcome: impl FnOnce(&O) -> Result<P, E>) -> Result<State<P>, E> {
         Ok(match self {
-            Self::Running { interrupted_retention } => State::Running { interrupted_retention: *interrupted_retention },
-            Self::Interrupted { run, status } => State::Interrupted { run: *run, status: *status },
+            &Self::Running { policy, interrupted_retention } => State::Running { policy, interrupted_retention },
+            &Self::Interrupted { policy, run, status } => State::Interrupted { policy, run, status },
             Self::Completed { outcome: old } => State::Completed { outcome: outcome(old)? },
             Self::Consumed { status } => State::Consumed { status: *status },
         })
@@ -127,8 +146,8 @@ impl<O> Record<O> {
     /// Returns this record as interrupted, if its run ended at `since` without saying how.
     #[must_use]
     pub fn lapse(self, since: Timestamp) -> Self {
-        let State::Running { interrupted_retention } = self.state else { return self };
-        let state = State::Interrupted { run: self.fence, status: None };
+        let State::Running { policy, interrupted_retention } = self.state else { return self };
+        let state = State::Interrupted { policy, run: self.fence, status: None };
         let expires = Some(since.plus(interrupted_retention));
         Self { state, since, expires, owner: Owner::Nobody, ..self }
     }
@@ -137,6 +156,13 @@ impl<O> Record<O> {
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
         matches!(self.state, State::Interrupted { .. }) && self.owner != Owner::Elsewhere
+    }
+
+    /// Returns whether the operation is interrupted, and the policy under which it was claimed lets it run again without
+    /// a further word.
+    #[must_use]
+    pub fn may_run_again(&self) -> bool {
+        matches!(self.state, State::Interrupted { policy: ClaimPolicy::Rerun, .. })
     }
 
     /// Returns the same record with its outcome in the form that `outcome` gives it.

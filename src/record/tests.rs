@@ -11,9 +11,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 type Held = Option<Record<&'static str>>;
 
 fn claim() -> Claim {
-    let fingerprint = Fingerprint::of(b"m");
+    let (fingerprint, policy) = (Fingerprint::of(b"m"), ClaimPolicy::Refuse);
     let (may_repeat, bound, interrupted_retention, patience) = (false, DAY, DAY, DAY);
-    Claim { fingerprint, origin: None, may_repeat, bound, interrupted_retention, patience }
+    Claim { fingerprint, origin: None, policy, may_repeat, bound, interrupted_retention, patience }
 }
 
 /// Applies a transition at `NOW`; a record that needs a new fence gets `fence`.
@@ -56,7 +56,7 @@ fn settle(fence: u64) -> Transition<&'static str> {
 }
 
 fn reclaim(fence: u64) -> Transition<&'static str> {
-    Transition::Reclaim(claim(), Fence(fence))
+    Transition::Reclaim(claim(), Fence(fence), ReclaimReason::Verdict)
 }
 
 fn forget(fence: u64) -> Transition<&'static str> {
@@ -135,11 +135,12 @@ fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot
 
 #[test]
 fn a_run_whose_claim_was_lost_is_interrupted_but_not_over_what_somebody_forgot_or_took_over() {
-    let lost = Some(Lost { fingerprint: Fingerprint::of(b"m"), attempt: 2, retention: DAY });
+    let (fingerprint, policy) = (Fingerprint::of(b"m"), ClaimPolicy::Ask);
+    let lost = Some(Lost { fingerprint, attempt: 2, policy, retention: DAY });
     let interrupt = || Transition::Interrupt { fence: Fence(7), status: Some(502), lost };
     let cut = taken(&None, 0, interrupt()).unwrap();
     assert_eq!((cut.fence, cut.attempt, cut.expires), (Fence(7), 2, Some(NOW.plus(DAY))));
-    assert_eq!(cut.state, State::Interrupted { run: Fence(7), status: Some(502) });
+    assert_eq!(cut.state, State::Interrupted { policy, run: Fence(7), status: Some(502) });
     assert_eq!(taken(&Some(cut.clone()), 0, interrupt()), Some(cut), "it is sent again");
     assert!(matches!(next::<()>(Current::Released(Fence(6)), interrupt().map(drop)), (Change::Put(_), Reply::Taken)));
     assert_eq!(next::<()>(Current::Released(Fence(7)), interrupt().map(drop)), (Change::Nothing, Reply::Refused));
@@ -208,4 +209,52 @@ fn trap_02_the_first_attempt_says_when_an_operation_began_and_each_state_since_w
     assert_eq!((asked.began.as_millis(), asked.since.as_millis()), (980, 990));
     let again = taken(&Some(asked), 3, reclaim(2)).unwrap();
     assert_eq!((again.began.as_millis(), again.since, again.expires), (980, NOW, None));
+}
+
+const POLICIES: [ClaimPolicy; 4] = [ClaimPolicy::Unknown, ClaimPolicy::Refuse, ClaimPolicy::Ask, ClaimPolicy::Rerun];
+
+fn claimed_under(policy: ClaimPolicy) -> Held {
+    taken(&None, 1, Transition::Claim(Claim { policy, ..claim() }))
+}
+
+fn policy_of(held: &Held) -> ClaimPolicy {
+    match held.as_ref().unwrap().state {
+        State::Running { policy, .. } | State::Interrupted { policy, .. } => policy,
+        State::Completed { .. } | State::Consumed { .. } => panic!("{held:?} is over"),
+    }
+}
+
+#[test]
+fn by_policy_only_what_was_claimed_under_rerun_runs_again_and_by_verdict_all_does() {
+    for policy in POLICIES {
+        for now in POLICIES {
+            let by = |reason| Transition::Reclaim(Claim { policy: now, ..claim() }, Fence(1), reason);
+            let cut = taken(&claimed_under(policy), 0, interrupt(1));
+            let lapsed = claimed_under(policy).map(|run| run.lapse(NOW));
+            for held in [cut, lapsed] {
+                if policy == ClaimPolicy::Rerun {
+                    assert_eq!(policy_of(&taken(&held, 2, by(ReclaimReason::Policy))), now);
+                } else {
+                    refused(&held, by(ReclaimReason::Policy));
+                }
+                assert_eq!(policy_of(&taken(&held, 2, by(ReclaimReason::Verdict))), now, "a reclaim writes its own");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_record_keeps_the_policy_of_its_latest_claim() {
+    for policy in POLICIES {
+        let run = claimed_under(policy);
+        assert_eq!(policy_of(&run), policy);
+        let answered = Transition::Interrupt { fence: Fence(1), status: Some(504), lost: None };
+        let lost = Lost { fingerprint: Fingerprint::of(b"m"), attempt: 1, policy, retention: DAY };
+        let lost = Transition::Interrupt { fence: Fence(1), status: None, lost: Some(lost) };
+        for cut in [taken(&run, 0, interrupt(1)), taken(&run, 0, answered), taken(&None, 0, lost)] {
+            assert_eq!(policy_of(&cut), policy);
+            assert_eq!(policy_of(&taken(&cut, 2, inquire(1))), policy, "a question is no claim");
+        }
+        assert_eq!(policy_of(&run.map(|run| run.lapse(NOW))), policy);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::state::{Fence, Origin};
+use super::state::{ClaimPolicy, Fence, Origin};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 
@@ -14,8 +14,9 @@ use crate::key::RecordId;
 pub enum Transition<O = Bytes> {
     /// Runs an operation that has no record.
     Claim(Claim),
-    /// Runs an interrupted operation again, if its record is still interrupted under this fence.
-    Reclaim(Claim, Fence),
+    /// Runs an interrupted operation again, if its record is still interrupted under this fence, and the reason is good
+    /// enough for it.
+    Reclaim(Claim, Fence, ReclaimReason),
     /// Asks about an interrupted operation, if its record is still interrupted under this fence. The new fence belongs
     /// to the question; the interrupted run may still end.
     Inquire {
@@ -43,6 +44,16 @@ pub enum Transition<O = Bytes> {
     Resolve(Fence, Resolution<O>, Duration),
 }
 
+/// Why an interrupted operation may run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReclaimReason {
+    /// The policy of the process says so. It counts only for a run that was claimed under [`ClaimPolicy::Rerun`]: any
+    /// other was promised that it would not be repeated.
+    Policy,
+    /// The application was asked about this operation, and said so.
+    Verdict,
+}
+
 /// An interrupted run whose claim may be lost by a failover of a database that several processes share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
@@ -50,6 +61,8 @@ pub struct Lost {
     pub fingerprint: Fingerprint,
     /// The number of this attempt, counted from 1.
     pub attempt: u32,
+    /// The policy under which the run was claimed.
+    pub policy: ClaimPolicy,
     /// How long the record is kept, from now.
     pub retention: Duration,
 }
@@ -61,6 +74,8 @@ pub struct Claim {
     pub fingerprint: Fingerprint,
     /// Where the operation comes from.
     pub origin: Option<Box<Origin>>,
+    /// What is done about the operation if its run is interrupted.
+    pub policy: ClaimPolicy,
     /// Whether the operation may run again if this process dies before it is completed. If so, an exclusive store need
     /// not keep any trace of the claim: the slot in this process is the claim.
     pub may_repeat: bool,
@@ -126,7 +141,7 @@ impl<O> Transition<O> {
     #[must_use]
     pub fn claim(&self) -> Option<&Claim> {
         match self {
-            Self::Claim(claim) | Self::Reclaim(claim, _) => Some(claim),
+            Self::Claim(claim) | Self::Reclaim(claim, ..) => Some(claim),
             _ => None,
         }
     }
@@ -135,7 +150,7 @@ impl<O> Transition<O> {
     pub(crate) fn map<P>(self, form: impl FnOnce(O) -> P) -> Transition<P> {
         match self {
             Self::Claim(claim) => Transition::Claim(claim),
-            Self::Reclaim(claim, fence) => Transition::Reclaim(claim, fence),
+            Self::Reclaim(claim, fence, reason) => Transition::Reclaim(claim, fence, reason),
             Self::Inquire { fence, bound } => Transition::Inquire { fence, bound },
             Self::Complete(Completion { hold, fingerprint, settlement, retention }) => {
                 let settlement = match settlement {

@@ -53,9 +53,9 @@ pub(super) enum Why {
 /// The longest time between two bytes of a body that takes room. A slower body would hold its room for as long as it
 /// likes.
 const PAUSE: Duration = Duration::from_secs(30);
-/// The slowest average for such a body, counted from the first time that the layer had to wait for it. It applies once
-/// [`PAUSE`] has passed since then.
-const BYTES_PER_SECOND: u64 = 512;
+/// The time that each byte of such a body is worth: 512 of them a second. What is not used up adds up to [`PAUSE`] and
+/// not further, so that a burst does not let a body drip for long.
+const NANOS_PER_BYTE: u64 = 1_000_000_000 / 512;
 
 /// The bounds within which a body is read.
 #[derive(Default)]
@@ -89,8 +89,9 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
     }
     let after = |time: Option<Duration>| time.and_then(|time| Instant::now().checked_add(time));
     let end = after(*time);
-    // Both are set when the layer has to wait. Most bodies are there already.
-    let (mut next, mut waits_since) = (None, None);
+    // When the body is too slow, and the bytes that have put this off. It is set when the layer has to wait: most
+    // bodies are there already.
+    let (mut too_slow, mut counted) = (None, 0);
     let mut trailers = None;
     loop {
         let ready = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx)));
@@ -98,10 +99,11 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let slowest = share.as_ref().map(|_| {
-                    let now = Instant::now();
-                    let since = *waits_since.get_or_insert(now);
-                    let seconds = head.length as u64 / BYTES_PER_SECOND;
-                    (*next.get_or_insert(now + PAUSE)).min(since + PAUSE + Duration::from_secs(seconds))
+                    let latest = Instant::now() + PAUSE;
+                    let bytes = head.length - std::mem::replace(&mut counted, head.length);
+                    let worth = Duration::from_nanos((bytes as u64).saturating_mul(NANOS_PER_BYTE));
+                    let put_off = too_slow.and_then(|at: Instant| at.checked_add(worth));
+                    *too_slow.insert(put_off.map_or(latest, |at| at.min(latest)))
                 });
                 let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
                 match within(end.into_iter().chain(slowest).min(), frame).await {
@@ -118,9 +120,6 @@ pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
                     let bytes = data.remaining();
                     if share.as_mut().is_some_and(|share| !share.grow(bytes)) {
                         return Collected::Over { why: Why::NoRoom, head: head.finish(), rest: body };
-                    }
-                    if bytes > 0 {
-                        next = None;
                     }
                     head.push(data);
                     if head.length > *limit {

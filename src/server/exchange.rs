@@ -16,6 +16,7 @@ use tracing::Span;
 use super::body::{BodyMode, Passage, SendBody, Through};
 use super::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::context::IdempotencyContext;
+use super::identify::client;
 use super::marks;
 use super::meaning::needs_no_body;
 use super::read_on::Connection;
@@ -53,7 +54,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let shared = Arc::clone(&self.shared);
         let span = engine::span();
         let connection = Connection::of(&self.parts);
-        let (id, is_scoped) = match shared.options.record_id(&self.parts, &self.key) {
+        let (id, scope) = match shared.options.record_id(&self.parts, &self.key) {
             Ok(found) => found,
             Err(rejection) => {
                 // Nobody waits while the service holds something, such as the permit of an inner concurrency limit.
@@ -63,7 +64,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
         };
         let limit = shared.options.max_request_body;
-        let share = Some(Share::new(&shared.room));
+        let client = client(&self.parts, scope.as_ref());
+        let share = Some(Share::new(&shared.room, client));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
         let reject = |rejection| shared.reject::<M, R>(connection, &span, Some(&id), rejection);
         let fingerprint = match collect(body, &mut bounds).await {
@@ -72,7 +74,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
             Collected::Whole { data, trailers } => {
                 let_go_if_reset(&self.parts).await;
-                let fingerprint = shared.options.sameness.fingerprint(&self.parts, &data, is_scoped);
+                let fingerprint = shared.options.sameness.fingerprint(&self.parts, &data, scope.is_some());
                 self.body = Passage::Whole { data, trailers };
                 self.share = bounds.share;
                 fingerprint
@@ -99,7 +101,9 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key));
         let slots = shared.engine.store.slots();
         let is_within = enclosing.is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
-        let presented = Presented { id, fingerprint, is_within };
+        // What a run sends belongs to that run, which has a place in its client's share.
+        let client = (!is_within).then_some(client);
+        let presented = Presented { id, fingerprint, client, is_within };
         let verdict = shared.engine.exchange(&span, presented, |context| self.run::<M, R>(context)).await;
         let mut answer = told::<M, R, E, St>(&shared, connection, &span, &id, verdict);
         if is_sub_request && let Ok(answer) = &mut answer {

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::sync::{Arc, LazyLock};
 
+use ahash::RandomState;
 use blake3::hazmat::hash_derive_key_context;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
@@ -15,6 +17,8 @@ use super::multipart;
 use super::target::Target;
 use crate::digest::{Digester, Purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
+use crate::key::Scope;
+use crate::slots::Client;
 
 /// The headers that say who asks, if no scope does.
 const CREDENTIALS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key"), PROXY_AUTHORIZATION];
@@ -180,6 +184,22 @@ impl Sameness {
             None => builder.field("body", body),
         }
     }
+}
+
+/// The secret of this process under which clients are told apart.
+static CLIENTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Who sends a request, for the limits of one client: its scope, or its credentials if there is none. All requests
+/// without either come from one client.
+pub(super) fn client(parts: &Parts, scope: Option<&Scope>) -> Client {
+    let mut hasher = CLIENTS.build_hasher();
+    scope.hash(&mut hasher);
+    if scope.is_none() {
+        for name in &CREDENTIALS {
+            fold_lines(parts, name, (), |(), value| (name.as_str(), value).hash(&mut hasher));
+        }
+    }
+    Client::of(hasher.finish())
 }
 
 fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {

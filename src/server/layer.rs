@@ -215,15 +215,19 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.policy.max_run = max_run)
     }
 
-    /// Sets the most runs that are under way at once over this store. More new keys are refused (503 `overloaded`).
+    /// Sets the most runs that are under way at once over this store. More new keys are refused (503 `overloaded`). One
+    /// client may have at most half of those that are free, so one alone may have half of them. A client is a
+    /// [`scope`](Self::scope), or the credentials where there is no scope; all requests without either are one client.
     /// Replays and waiting duplicates are not counted. Default: 16,384.
     pub fn max_runs(self, runs: usize) -> Self {
         self.with(|options| options.policy.max_runs = runs)
     }
 
     /// Sets the most bytes of all request bodies that this layer reads at once. More are refused (503 `overloaded`). A
-    /// quarter is for bodies up to 64 KiB alone, and a quarter for longer ones. A body counts from its first byte until
-    /// its run takes it over, or the request is refused or answered. Default: 256 MiB.
+    /// quarter is for bodies up to 64 KiB alone, and a quarter for longer ones. Of either kind, one client may have at
+    /// most half of what is free, unless it has no other body; a client is the same as for [`max_runs`](Self::max_runs).
+    /// A body counts from its first byte until its run takes it over, or the request is refused or answered. Default:
+    /// 256 MiB.
     pub fn max_buffered(self, bytes: usize) -> Self {
         self.with(|options| options.max_buffered = bytes)
     }

@@ -93,13 +93,13 @@ impl Options {
         }
     }
 
-    /// The id of the operation that a request with `key` belongs to, and whether a scope says whose it is.
-    pub(super) fn record_id(&self, parts: &Parts, key: &Key) -> Result<(RecordId, bool), Rejection> {
+    /// The id of the operation that a request with `key` belongs to, and the scope that says whose it is, if one does.
+    pub(super) fn record_id(&self, parts: &Parts, key: &Key) -> Result<(RecordId, Option<Scope>), Rejection> {
         let scope = match &self.scope {
             Some(scope) => scope(parts)?,
             None => None,
         };
-        Ok((RecordId::new(scope.as_ref(), key), scope.is_some()))
+        Ok((RecordId::new(scope.as_ref(), key), scope))
     }
 
     pub(super) fn render(&self, rejection: &Rejection, is_grpc: bool) -> Response<Bytes> {

@@ -1,9 +1,16 @@
 //! The room for request bodies that are being read: a bound on their bytes, over all requests of a layer.
 //!
 //! A quarter of the room is reserved for bodies up to 64 KiB, and a quarter for longer ones, so that neither kind can
-//! keep the other out.
+//! keep the other out. Of either kind, one client may have at most half of what is free for it, so that none keeps the
+//! others out. Its only body may take all that is free: a body that is longer than a share would never be taken
+//! otherwise.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ahash::RandomState;
+
+use crate::slots::Client;
 
 /// The most bytes of a small body.
 const SMALL: usize = 64 * 1024;
@@ -15,9 +22,16 @@ pub(super) struct Room {
     taken: Mutex<Taken>,
 }
 
+#[derive(Debug, Default)]
+struct Taken {
+    by_all: Load,
+    // Only of clients that have taken some.
+    by_client: HashMap<Client, Load, RandomState>,
+}
+
 /// The bytes that are taken by bodies that are small so far, and by the others.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Taken {
+struct Load {
     small: usize,
     large: usize,
 }
@@ -30,16 +44,30 @@ impl Room {
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The bytes that are free for a body of `length` bytes, beside those that are taken. `None` if more are taken than
+    /// there are.
+    fn free(&self, mut taken: Load, length: usize) -> Option<usize> {
+        let of_its_kind = (self.most - self.most / 4).checked_sub(*taken.of(length))?;
+        Some(of_its_kind.min(self.most.checked_sub(taken.sum())?))
+    }
 }
 
-impl Taken {
-    fn of(&mut self, bytes: usize) -> &mut usize {
-        if bytes <= SMALL { &mut self.small } else { &mut self.large }
+impl Load {
+    fn of(&mut self, length: usize) -> &mut usize {
+        if length <= SMALL { &mut self.small } else { &mut self.large }
     }
 
-    fn fits(self, most: usize) -> bool {
-        let most_of_one_kind = most - most / 4;
-        self.small.saturating_add(self.large) <= most && self.small.max(self.large) <= most_of_one_kind
+    fn sum(self) -> usize {
+        self.small.saturating_add(self.large)
+    }
+
+    /// The same, with a body that had `before` bytes, and has `after` now.
+    fn with(mut self, before: usize, after: usize) -> Self {
+        *self.of(before) -= before;
+        let kind = self.of(after);
+        *kind = kind.saturating_add(after);
+        self
     }
 }
 
@@ -47,25 +75,32 @@ impl Taken {
 #[derive(Debug)]
 pub(super) struct Share {
     room: Arc<Room>,
+    client: Client,
     bytes: usize,
 }
 
 impl Share {
-    pub(super) fn new(room: &Arc<Room>) -> Self {
-        Self { room: Arc::clone(room), bytes: 0 }
+    pub(super) fn new(room: &Arc<Room>, client: Client) -> Self {
+        Self { room: Arc::clone(room), client, bytes: 0 }
     }
 
     /// Takes this many more bytes. Returns `false` if there is no room for them.
     #[must_use]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
         let whole = self.bytes.saturating_add(bytes);
         let mut taken = self.room.taken();
-        let mut then = *taken;
-        *then.of(self.bytes) -= self.bytes;
-        *then.of(whole) += whole;
-        let fits = then.fits(self.room.most);
+        let by_all = taken.by_all.with(self.bytes, whole);
+        let own = taken.by_client.get(&self.client).copied().unwrap_or_default();
+        let mut own = own.with(self.bytes, whole);
+        let is_only = own.sum() == whole;
+        let fits = self.room.free(by_all, whole).is_some_and(|free| is_only || *own.of(whole) <= free);
         if fits {
-            (*taken, self.bytes) = (then, whole);
+            taken.by_all = by_all;
+            taken.by_client.insert(self.client, own);
+            self.bytes = whole;
         }
         fits
     }
@@ -73,14 +108,24 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            *self.room.taken().of(self.bytes) -= self.bytes;
+        if self.bytes == 0 {
+            return;
+        }
+        let mut taken = self.room.taken();
+        taken.by_all = taken.by_all.with(self.bytes, 0);
+        if let Some(own) = taken.by_client.get_mut(&self.client) {
+            *own = own.with(self.bytes, 0);
+            if own.sum() == 0 {
+                taken.by_client.remove(&self.client);
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     const KIB: usize = 1024;
@@ -88,7 +133,8 @@ mod tests {
     #[test]
     fn a_quarter_is_for_each_kind_and_what_is_given_back_is_there_again() {
         let room = Arc::new(Room::new(1024 * KIB));
-        let share = || Share::new(&room);
+        let clients = Cell::new(0);
+        let share = || Share::new(&room, Client::of(clients.replace(clients.get() + 1)));
         let (mut large, mut growing, mut small) = (share(), share(), share());
         assert!(large.grow(512 * KIB) && large.grow(256 * KIB));
         assert!(!large.grow(1), "three quarters are taken");
@@ -98,7 +144,8 @@ mod tests {
         drop(large);
         assert!(growing.grow(1));
         drop((growing, small));
-        assert_eq!(*room.taken(), Taken::default());
+        assert_eq!(room.taken().by_all, Load::default());
+        assert!(room.taken().by_client.is_empty());
 
         let many: Vec<_> = (0..20)
             .map_while(|_| {

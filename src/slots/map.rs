@@ -7,6 +7,7 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use tokio::sync::{Notify, watch};
 
+use super::clients::{Client, Clients};
 use super::lease::Lease;
 use super::phase::Phase;
 use super::remembered::Remembered;
@@ -30,6 +31,7 @@ pub struct Slots {
     // Until when other processes take this one for alive.
     pub(crate) lease: Lease,
     pub(super) live: AtomicUsize,
+    pub(super) clients: Clients,
     // How many ends the store is still being told.
     retrying: AtomicUsize,
     pub(super) turns: AtomicU64,
@@ -75,8 +77,9 @@ impl Slots {
         point();
     }
 
-    pub(super) fn leave(&self, id: RecordId) {
+    pub(super) fn leave(&self, id: RecordId, client: Option<Client>) {
         self.vacate(id);
+        self.clients.dismiss(client);
         self.decrement_live();
     }
 

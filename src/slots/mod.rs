@@ -10,10 +10,12 @@
 //!
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
 //!
-//! `map.rs` has all slots, and `slot.rs` the right to one. `phase.rs` says where a run stands and how it ended, and
-//! `wait.rs` is the duplicate's side. `remembered.rs` keeps the ends of runs that the store could not be told.
-//! `ticks.rs` says when those who wait for other processes' runs read. `tally.rs` counts.
+//! `map.rs` has all slots, and `slot.rs` the right to one. `clients.rs` bounds the runs of each client. `phase.rs` says
+//! where a run stands and how it ended, and `wait.rs` is the duplicate's side. `remembered.rs` keeps the ends of runs
+//! that the store could not be told. `ticks.rs` says when those who wait for other processes' runs read. `tally.rs`
+//! counts.
 
+mod clients;
 mod elsewhere;
 mod lease;
 mod map;
@@ -24,6 +26,7 @@ mod tally;
 mod ticks;
 mod wait;
 
+pub(crate) use clients::Client;
 pub(crate) use elsewhere::Watch;
 pub(crate) use map::Retrying;
 pub use map::Slots;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
+use super::clients::Client;
 use super::map::{Place, Slots};
 use super::phase::{End, Ended, Phase, Refusal};
 use super::wait::Waiter;
@@ -19,6 +20,7 @@ pub(crate) struct Slot {
     slots: Arc<Slots>,
     id: RecordId,
     turn: u64,
+    client: Option<Client>,
     phase: watch::Sender<Phase>,
     // `Some` while the store is being told how the run ended: how long the end is remembered.
     settling: Option<Duration>,
@@ -31,13 +33,14 @@ pub(crate) enum Entered {
     Mine(Slot),
     /// Another run has the slot.
     Taken(Waiter),
-    /// The slot was free, but there are as many runs as are allowed.
-    Full,
+    /// The slot was free, but there are as many runs as are allowed, for the reason that is given.
+    Full(&'static str),
 }
 
 impl Slots {
-    /// Takes the slot of `id`, unless a run has it or there are `most` runs.
-    pub(crate) fn take(self: &Arc<Self>, id: RecordId, most: usize) -> Entered {
+    /// Takes the slot of `id`, unless a run has it, there are `most` runs, or `client` has its share of them. What has
+    /// no client keeps to no share.
+    pub(crate) fn take(self: &Arc<Self>, id: RecordId, most: usize, client: Option<Client>) -> Entered {
         laboratory::point();
         match self.places.entry(id) {
             Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
@@ -47,14 +50,15 @@ impl Slots {
                 if let Some(waiter) = self.recall(&id) {
                     return Entered::Taken(waiter);
                 }
-                if self.live.fetch_add(1, Ordering::SeqCst) >= most {
+                let free = || most.saturating_sub(self.live.fetch_add(1, Ordering::SeqCst));
+                if let Err(reason) = self.clients.admit(client, free) {
                     self.decrement_live();
-                    return Entered::Full;
+                    return Entered::Full(reason);
                 }
                 let turn = self.turns.fetch_add(1, Ordering::Relaxed);
                 let (phase, receiver) = watch::channel(Phase::Claiming);
                 place.insert(Place::new(receiver));
-                Entered::Mine(Slot { slots: Arc::clone(self), id, turn, phase, settling: None })
+                Entered::Mine(Slot { slots: Arc::clone(self), id, turn, client, phase, settling: None })
             }
         }
     }
@@ -137,6 +141,6 @@ impl Drop for Slot {
         if cut && let Some(retention) = settling {
             self.keep_ended(retention);
         }
-        self.slots.leave(self.id);
+        self.slots.leave(self.id, self.client);
     }
 }

@@ -24,11 +24,16 @@ pub(crate) struct Tally {
     pub(crate) unprotected: AtomicU64,
     pub(crate) corrupt: AtomicU64,
     pub(crate) reconciled: AtomicU64,
+    pub(crate) not_rerun: AtomicU64,
+    pub(crate) not_rerun_lines: LogThrottle,
     pub(crate) disputed: AtomicU64,
     pub(crate) consumed: AtomicU64,
     pub(crate) lost: AtomicU64,
     #[cfg(feature = "shared")]
     pub(crate) lost_lines: LogThrottle,
+    pub(crate) skewed: AtomicU64,
+    #[cfg(feature = "shared")]
+    pub(crate) skewed_lines: LogThrottle,
     // Refusals, by their kind as the server numbers them.
     pub(crate) refused: [AtomicU64; REFUSALS],
 }

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::StoreError;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Applied, Fence, Record, State, Transition};
+use crate::record::{Applied, ClaimPolicy, Fence, Record, State, Transition};
 use crate::slots::Slots;
 
 /// Restricts [`Records`] to the stores of this crate. Put your own database behind `Backend`.
@@ -195,6 +195,8 @@ pub struct InterruptedRun {
     pub since: Timestamp,
     /// When the record expires.
     pub expires: Timestamp,
+    /// The policy under which the run was claimed. Only after [`ClaimPolicy::Rerun`] does a retry run again by itself.
+    pub policy: ClaimPolicy,
     /// The HTTP status that the client got, if the handler answered that nobody knows; `None` if the run was
     /// interrupted without an answer.
     pub status: Option<u16>,
@@ -209,8 +211,10 @@ impl InterruptedRun {
 
     /// Returns what `record` says, if its operation is interrupted.
     pub(crate) fn of<O>(id: RecordId, record: &Record<O>) -> Option<Self> {
-        let (State::Interrupted { status, .. }, Some(expires)) = (&record.state, record.expires) else { return None };
+        let (&State::Interrupted { policy, status, .. }, Some(expires)) = (&record.state, record.expires) else {
+            return None;
+        };
         let Record { fence, attempt, began, since, .. } = *record;
-        Some(Self { id, fence, attempt, began, since, expires, status: *status })
+        Some(Self { id, fence, attempt, began, since, expires, policy, status })
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler, Reconciliation};
-use tower_idempotency::internals::{Hold, Reply};
+use tower_idempotency::internals::{ClaimPolicy, Hold, Reply};
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
@@ -84,7 +84,12 @@ pub fn counted(sum: Reconciliation) -> (usize, usize, usize) {
 
 /// An operation `post(key, "a")` that was begun and interrupted. It is forgotten after a day.
 pub async fn leave_interrupted<St: Store>(store: &St, key: &str) -> Hold {
-    let wish = Wish { fingerprint: charge_print().with_credentials().finish(), ..wish(key) };
+    leave_interrupted_under(ClaimPolicy::Refuse, store, key).await
+}
+
+/// The same, claimed under this policy.
+pub async fn leave_interrupted_under<St: Store>(policy: ClaimPolicy, store: &St, key: &str) -> Hold {
+    let wish = Wish { policy, fingerprint: charge_print().with_credentials().finish(), ..wish(key) };
     let Claimed::Fresh(hold) = store.claim(wish).await.expect("the store works") else { panic!("{key} is held") };
     let cut = store.interrupt(hold.id, hold.fence).await.expect("the store works");
     assert_eq!(cut, Reply::Taken);

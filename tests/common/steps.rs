@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tower_idempotency::internals::{Applied, Claim, Completion, Fence, Hold, Record, Reply, Resolution, Transition};
+use tower_idempotency::internals::{
+    Applied, Claim, ClaimPolicy, Completion, Fence, Hold, ReclaimReason, Record, Reply, Resolution, Transition,
+};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
@@ -14,6 +16,7 @@ use super::time::{DAY, HOUR};
 pub struct Wish {
     pub id: RecordId,
     pub fingerprint: Fingerprint,
+    pub policy: ClaimPolicy,
     pub may_repeat: bool,
     pub bound: Duration,
     pub interrupted_retention: Duration,
@@ -24,12 +27,13 @@ impl Wish {
     /// One that leaves a trace, with a day for everything.
     pub fn new(id: RecordId, fingerprint: Fingerprint) -> Self {
         let (bound, interrupted_retention, patience) = (DAY, DAY, DAY);
-        Self { id, fingerprint, may_repeat: false, bound, interrupted_retention, patience }
+        let policy = ClaimPolicy::Refuse;
+        Self { id, fingerprint, policy, may_repeat: false, bound, interrupted_retention, patience }
     }
 
     pub fn claim(self) -> Claim {
-        let Self { fingerprint, may_repeat, bound, interrupted_retention, patience, .. } = self;
-        Claim { fingerprint, origin: None, may_repeat, bound, interrupted_retention, patience }
+        let Self { fingerprint, policy, may_repeat, bound, interrupted_retention, patience, .. } = self;
+        Claim { fingerprint, origin: None, policy, may_repeat, bound, interrupted_retention, patience }
     }
 }
 
@@ -64,8 +68,9 @@ pub trait Steps: Store {
         async move { Ok(Claimed::of(wish.id, applied.await?)) }
     }
 
+    /// Because the application was asked.
     fn reclaim(&self, wish: Wish, fence: Fence) -> impl Future<Output = Answer<Option<Hold>>> + Send {
-        let applied = self.apply(wish.id, Transition::Reclaim(wish.claim(), fence));
+        let applied = self.apply(wish.id, Transition::Reclaim(wish.claim(), fence, ReclaimReason::Verdict));
         async move {
             Ok(match applied.await? {
                 Applied { reply: Reply::Taken, record: Some(record) } => {

@@ -6,7 +6,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Odds, Replication};
 use tower_idempotency::store::shared::{
-    Backend as _, BackendError, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
+    Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };
 use tower_idempotency::{Fence, RecordId};
 
@@ -34,12 +34,12 @@ fn next(token: u8, new: u8) -> Write {
 }
 
 async fn put(backend: &MemoryBackend, write: Write) -> Result<Option<Row>, BackendError> {
-    backend.put(&[write]).await.map(|mut answer| answer.rows.remove(0))
+    backend.put(Clocks::default(), &[write]).await.map(|mut answer| answer.rows.remove(0))
 }
 
 /// The token of the row that stands there.
 async fn token(backend: &MemoryBackend) -> Option<u8> {
-    backend.get(&[ID]).await.unwrap().rows[0].as_ref().map(|row| row.token.0[0])
+    backend.get(Clocks::default(), &[ID]).await.unwrap().rows[0].as_ref().map(|row| row.token.0[0])
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,14 +111,14 @@ async fn a_way_that_is_cut_refuses_and_what_was_under_way_may_arrive_yet() {
     assert!(futures_util::poll!(&mut waiting).is_pending());
     backend.cut();
     assert!(matches!(waiting.await, Err(BackendError::Uncertain(_))));
-    assert!(matches!(backend.get(&[ID]).await, Err(BackendError::Nothing(_))));
+    assert!(matches!(backend.get(Clocks::default(), &[ID]).await, Err(BackendError::Nothing(_))));
     assert_eq!(token(&beside).await, None);
     hold.release();
     assert_eq!(token(&beside).await, Some(1));
     backend.mend();
     assert_eq!(token(&backend).await, Some(1));
     backend.database().stop();
-    assert!(matches!(beside.get(&[ID]).await, Err(BackendError::Nothing(_))));
+    assert!(matches!(beside.get(Clocks::default(), &[ID]).await, Err(BackendError::Nothing(_))));
     backend.database().start();
     assert_eq!(token(&beside).await, Some(1));
 }

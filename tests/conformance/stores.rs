@@ -92,7 +92,12 @@ impl Clock for TokioClock {
 
 /// A process over the database. With a short lease it soon trusts the leases of others.
 async fn shared(backend: MemoryBackend) -> Shared<MemoryBackend> {
-    Shared::<MemoryBackend>::builder().lease(Duration::from_secs(12)).open(backend).await.unwrap()
+    Shared::<MemoryBackend>::builder()
+        .clock(backend.database().clock())
+        .lease(Duration::from_secs(12))
+        .open(backend)
+        .await
+        .unwrap()
 }
 
 async fn two_processes(backend: MemoryBackend) -> Subject<Shared<MemoryBackend>> {

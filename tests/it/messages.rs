@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
-use tower_idempotency::engine::{EffectError, OnceError, Rerun, Resolved, RunContext};
-use tower_idempotency::internals::Resolution;
+use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Rerun, Resolved, RunContext};
+use tower_idempotency::internals::{ClaimPolicy, Reply, Resolution};
 use tower_idempotency::store::{InterruptedRun, Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, MemoryStore, OnInFlight, OnInterrupted, Once};
 
 use crate::common::lab::id;
+use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::common::time::HOUR;
 
 type Failure = OnceError<&'static str>;
@@ -176,7 +177,9 @@ async fn an_operator_who_goes_away_leaves_the_slot_until_what_he_said_is_durable
 #[tokio::test]
 async fn what_would_run_again_is_not_refused_for_good_while_the_process_is_shutting_down() {
     let store = TestStore::new();
-    leave_interrupted(&Once::new(store.clone())).await;
+    let wish = Wish { policy: ClaimPolicy::Rerun, fingerprint: Fingerprint::of(MESSAGE), ..wish("k") };
+    let Claimed::Fresh(hold) = store.claim(wish).await.unwrap() else { panic!("the key is new") };
+    assert_eq!(store.interrupt(hold.id, hold.fence).await.unwrap(), Reply::Taken);
     let [refuse, rerun] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
     let once = Once::new(store).on_interrupted(rerun);
     let _ = once.drain(Duration::ZERO).await;
@@ -200,7 +203,7 @@ async fn a_rerun_knows_that_it_is_one_and_has_a_higher_fence() {
     };
     let outcome = once.run(id("k"), Fingerprint::of(MESSAGE), effect(store.clone())).await.unwrap();
     fences.push(outcome.bytes);
-    let once = Once::new(store.reopen()).on_interrupted(OnInterrupted::Rerun);
+    let once = Once::new(store.reopen()).reconcile_with(Reconciler::new(|_| async { Reconciled::RunAgain }));
     let effect = |context: RunContext| async move {
         assert_eq!((context.attempt(), context.rerun()), (2, Rerun::Yes));
         Ok::<_, EffectError<&str>>(context.fence().0.to_string().into())

@@ -8,10 +8,12 @@ use axum::routing::post as route;
 use axum::{Extension, Json, Router};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
+use tower_idempotency::engine::Reconciled;
 use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, RecordId};
 
+use crate::common::asked::{Asked, asking};
 use crate::common::lab::{Lab, id, layer, post};
 
 tokio::task_local! { static TENANT: &'static str; }
@@ -117,8 +119,8 @@ async fn a_second_attempt_is_told_so_under_a_larger_fence_with_the_same_derived_
     );
     assert_eq!(lab.post("\"two words\"", "a").await.problem(), "outcome-unknown");
     lab.post("between", "a").await;
-    let rerun = IdempotencyLayer::new(store.reopen()).on_interrupted(OnInterrupted::Rerun);
-    let second = telling(rerun, &seen).post("\"two words\"", "a").await.json();
+    let again = asking(store.reopen(), Asked::default().says([Reconciled::RunAgain]));
+    let second = telling(again, &seen).post("\"two words\"", "a").await.json();
     let first = seen.lock().unwrap()[0].clone();
     assert_eq!((&second["attempt"], &second["rerun"]), (&json!(2), &json!("Yes")));
     assert!(second["fence"].as_u64() > first["fence"].as_u64());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_idempotency::Fence;
 use tower_idempotency::store::shared::{
-    Backend as _, BackendError, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Write,
+    Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Write,
 };
 
 use super::lab::{HOUR, Lab, claim, complete, id, is_done, lab, until};
@@ -18,7 +18,7 @@ async fn put(lab: &Lab, alone: bool, write: Write) -> Option<Row> {
         return lab.put(write).await;
     }
     let beside = claim(id(BESIDE + rand()));
-    let answer = lab.backend.put(&[beside.clone(), write]).await.unwrap();
+    let answer = lab.backend.put(Clocks::default(), &[beside.clone(), write]).await.unwrap();
     assert!(is_done(answer.rows[0].as_ref(), &beside), "the one beside it is done, whatever becomes of the other");
     answer.rows[1].clone()
 }
@@ -121,7 +121,7 @@ async fn stamps_are_kept_or_now_and_expiry_too() {
     for (alone, first) in [(true, 0), (false, 100)] {
         let put = async |write: Write| put(&lab, alone, write).await.unwrap();
         let row = put(claim(id(first))).await;
-        until("a millisecond", async || lab.backend.get(&[]).await.unwrap().now > row.began).await;
+        until("a millisecond", async || lab.backend.get(Clocks::default(), &[]).await.unwrap().now > row.began).await;
         let kept = Write { since: Stamp::Keep, expires: NewExpiry::Keep, ..complete(row.id, row.token) };
         let kept = put(kept).await;
         assert_eq!((kept.began, kept.since, kept.expires), (row.began, row.since, row.expires));
@@ -133,30 +133,10 @@ async fn stamps_are_kept_or_now_and_expiry_too() {
         let now = put(write.clone()).await;
         assert!(now.began > row.began && now.began == now.since);
         assert_eq!(now.expires, now.since.plus(Duration::from_millis(61_500)));
-        until("a millisecond", async || lab.backend.get(&[]).await.unwrap().now > now.since).await;
+        until("a millisecond", async || lab.backend.get(Clocks::default(), &[]).await.unwrap().now > now.since).await;
         let again = put(write).await;
         assert_eq!((again.began, again.since), (now.began, now.since), "sent again, it began when it began");
         assert!(again.expires > now.expires, "and is written anew");
-    }
-}
-
-#[tokio::test]
-async fn one_step_says_until_when_the_owner_has_its_lease() {
-    let Some(lab) = lab("an owner's lease").await else { return };
-    for (alone, first) in [(true, 0), (false, 100)] {
-        let put = async |write: Write| put(&lab, alone, write).await.unwrap();
-        let session = id(first + 9);
-        let owned = Write { session: Some(session), ..claim(id(first)) };
-        let row = put(owned).await;
-        assert_eq!((row.session, row.lease), (Some(session), None), "no session is there");
-        let alive = put(Write { kind: Kind::Session, ..claim(session) }).await;
-        assert_eq!(lab.get(row.id).await.unwrap().lease, alive.until);
-        let row = put(Write { session: Some(session), ..complete(row.id, row.token) }).await;
-        assert_eq!(row.lease, alive.until);
-        let refused = put(claim(row.id)).await;
-        assert_eq!(refused.lease, alive.until, "of a write that was not done, too");
-        put(Write { kind: Kind::Released, ..complete(session, alive.token) }).await;
-        assert_eq!(lab.get(row.id).await.unwrap().lease, None, "the session has ended");
     }
 }
 
@@ -166,9 +146,9 @@ async fn what_is_read_is_what_was_written_bit_by_bit() {
     let state: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
     let write = Write { state: state.clone().into(), kind: Kind::Unknown(-3), ..claim(id(1)) };
     let small = Write { state: bytes::Bytes::new(), ..claim(id(2)) };
-    let answer = lab.backend.put(&[write, small]).await.unwrap();
+    let answer = lab.backend.put(Clocks::default(), &[write, small]).await.unwrap();
     assert_eq!(answer.rows[0].as_ref().unwrap().state, state);
-    let read = lab.backend.get(&[id(2), id(3), id(1)]).await.unwrap();
+    let read = lab.backend.get(Clocks::default(), &[id(2), id(3), id(1)]).await.unwrap();
     assert_eq!((&read.rows[2], &read.rows[0], &read.rows[1]), (&answer.rows[0], &answer.rows[1], &None));
     assert_eq!(read.server, answer.server);
     assert!(read.now >= answer.now);
@@ -189,7 +169,7 @@ async fn two_namespaces_never_meet() {
 async fn a_row_that_no_database_takes_is_never_taken() {
     let Some(lab) = lab("what is never taken").await else { return };
     let never = async |write: Write| {
-        let error = lab.backend.put(&[write]).await.unwrap_err();
+        let error = lab.backend.put(Clocks::default(), &[write]).await.unwrap_err();
         assert!(matches!(error, BackendError::Never(_)), "{error:?}");
     };
     never(Write { expires: NewExpiry::Keep, ..claim(id(1)) }).await;

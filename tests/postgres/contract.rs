@@ -23,7 +23,7 @@ mod backend_behind_a_proxy {
 
     use tower_idempotency::conformance::backend::Subject;
     use tower_idempotency::store::postgres::PostgresBackend;
-    use tower_idempotency::store::shared::Backend as _;
+    use tower_idempotency::store::shared::{Backend as _, Clocks};
 
     use crate::lab::{Lab, builder, claim, id, is_done, lab, until};
     use crate::proxy::Proxy;
@@ -45,10 +45,10 @@ mod backend_behind_a_proxy {
         let backend = builder(proxy.url(), &lab.namespace).behind_pooler().open().await.unwrap();
         let let_go = proxy.hold();
         let write = claim(id(1));
-        let put = backend.put(std::slice::from_ref(&write));
+        let put = backend.put(Clocks::default(), std::slice::from_ref(&write));
         let meanwhile = async {
             until("the put is held back", async || proxy.waiting() == 1).await;
-            assert_eq!(backend.get(&[id(1)]).await.unwrap().rows, [None]);
+            assert_eq!(backend.get(Clocks::default(), &[id(1)]).await.unwrap().rows, [None]);
             assert_eq!(lab.get(id(1)).await, None);
             lab.put(claim(id(2))).await.unwrap();
             let_go();

@@ -1,6 +1,6 @@
 //! A server that is started again and takes no writes, as an old primary does whose place another has taken.
 
-use tower_idempotency::internals::{Claim, Completion, Hold, Records as _, Settlement, Transition};
+use tower_idempotency::internals::{Claim, ClaimPolicy, Completion, Hold, Records as _, Settlement, Transition};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::postgres::PostgresStore;
 use tower_idempotency::store::shared::Backend as _;
@@ -11,7 +11,8 @@ use super::lab::{HOUR, Lab, builder, client, id, own_server, put, until};
 fn claim() -> Transition {
     let (fingerprint, origin, may_repeat) = (Fingerprint::of(b"m"), None, false);
     let (bound, interrupted_retention, patience) = (HOUR, HOUR, HOUR);
-    let claim = Claim { fingerprint, origin, may_repeat, bound, interrupted_retention, patience };
+    let policy = ClaimPolicy::Refuse;
+    let claim = Claim { fingerprint, origin, policy, may_repeat, bound, interrupted_retention, patience };
     Transition::Claim(claim)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_idempotency::store::shared::{Backend as _, NewExpiry, Write};
+use tower_idempotency::store::shared::{Backend as _, Clocks, NewExpiry, Write};
 
 use super::lab::{Lab, claim, id, lab};
 
@@ -25,14 +25,14 @@ async fn count(lab: &Lab) -> i64 {
 async fn trap_96_only_rows_past_their_grace_are_deleted_and_at_most_so_many() {
     let Some(lab) = lab("what is deleted").await else { return };
     let writes: Vec<_> = (0..10).map(|number| claim(id(number))).collect();
-    lab.backend.put(&writes).await.unwrap();
+    lab.backend.put(Clocks::default(), &writes).await.unwrap();
     for number in 0..5 {
         expired_for(&lab, number, 601).await;
     }
     expired_for(&lab, 5, 590).await;
-    assert_eq!(lab.backend.delete_expired(3).await.unwrap(), 3);
-    assert_eq!(lab.backend.delete_expired(100).await.unwrap(), 2);
-    assert_eq!(lab.backend.delete_expired(100).await.unwrap(), 0);
+    assert_eq!(lab.backend.delete_expired(Clocks::default(), 3).await.unwrap(), 3);
+    assert_eq!(lab.backend.delete_expired(Clocks::default(), 100).await.unwrap(), 2);
+    assert_eq!(lab.backend.delete_expired(Clocks::default(), 100).await.unwrap(), 0);
     assert_eq!(count(&lab).await, 5, "those that live, and the one in its grace");
 }
 
@@ -42,9 +42,9 @@ async fn a_locked_row_is_not_waited_for() {
     lab.put(claim(id(1))).await;
     expired_for(&lab, 1, 601).await;
     lab.sql("BEGIN; SELECT FROM idempotency.record WHERE namespace = '$' FOR KEY SHARE").await;
-    assert_eq!(lab.backend.delete_expired(10).await.unwrap(), 0);
+    assert_eq!(lab.backend.delete_expired(Clocks::default(), 10).await.unwrap(), 0);
     lab.sql("COMMIT").await;
-    assert_eq!(lab.backend.delete_expired(10).await.unwrap(), 1);
+    assert_eq!(lab.backend.delete_expired(Clocks::default(), 10).await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn another_namespace_s_rows_stay() {
     let other = Lab::new(&one.url).await;
     one.put(claim(id(1))).await;
     expired_for(&one, 1, 601).await;
-    assert_eq!(other.backend.delete_expired(10).await.unwrap(), 0);
+    assert_eq!(other.backend.delete_expired(Clocks::default(), 10).await.unwrap(), 0);
     assert_eq!(count(&one).await, 1);
 }
 
@@ -66,12 +66,12 @@ async fn trap_96_fences_never_shrink_while_rows_expire_and_are_swept() {
         let ahead = tower_idempotency::Fence(if round == 0 { 1 << 60 } else { 0 });
         let fence = tower_idempotency::store::shared::NewFence::Above(ahead);
         let write = Write { expires: NewExpiry::In(Duration::from_millis(1)), fence, ..claim(id(1)) };
-        let row = lab.backend.put(std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
+        let row = lab.backend.put(Clocks::default(), std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
         if let Some(row) = row.filter(|row| row.token == write.token) {
             assert!(Some(row.fence) > last, "{round}");
             last = Some(row.fence);
         }
-        lab.backend.delete_expired(10).await.unwrap();
+        lab.backend.delete_expired(Clocks::default(), 10).await.unwrap();
     }
     assert!(last > Some(tower_idempotency::Fence((1 << 60) + 10)), "it was claimed more often than once");
 }
@@ -88,7 +88,7 @@ fn statements() -> Vec<String> {
 async fn the_guide_s_statements_find_and_delete_what_a_namespace_has_left_that_nobody_sweeps() {
     let Some(lab) = lab("that the rows of an abandoned namespace can be deleted").await else { return };
     let writes: Vec<_> = (0..6).map(|number| claim(id(number))).collect();
-    lab.backend.put(&writes).await.unwrap();
+    lab.backend.put(Clocks::default(), &writes).await.unwrap();
     for number in 0..4 {
         expired_for(&lab, number, 1201).await;
     }

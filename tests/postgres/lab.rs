@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tower_idempotency::store::postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency::store::postgres::{PostgresBackend, PostgresBackendBuilder};
 use tower_idempotency::store::shared::{
-    Backend as _, BackendError, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
+    Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };
 use tower_idempotency::{Fence, RecordId};
 
@@ -62,7 +62,7 @@ impl Lab {
     }
 
     pub(crate) async fn get(&self, id: RecordId) -> Option<Row> {
-        self.backend.get(&[id]).await.unwrap().rows.pop().unwrap()
+        self.backend.get(Clocks::default(), &[id]).await.unwrap().rows.pop().unwrap()
     }
 
     /// Runs SQL in which `$` is the namespace.
@@ -95,7 +95,7 @@ pub(crate) async fn put(backend: &PostgresBackend, write: Write) -> Option<Row> 
 pub(crate) async fn put_all(backend: &PostgresBackend, writes: &[Write]) -> Vec<Option<Row>> {
     let begin = Instant::now();
     loop {
-        match backend.put(writes).await {
+        match backend.put(Clocks::default(), writes).await {
             Err(BackendError::Busy(error))
                 if error.to_string().contains("55P03") && begin.elapsed() < Duration::from_secs(60) => {}
             answer => return answer.unwrap().rows,

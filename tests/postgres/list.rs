@@ -1,7 +1,7 @@
 //! The list that operators see.
 
 use tower_idempotency::RecordId;
-use tower_idempotency::store::shared::{Backend as _, Kind, Write};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
 use super::lab::{Lab, claim, id, lab};
 
@@ -10,7 +10,7 @@ async fn pages(lab: &Lab, size: usize) -> Vec<RecordId> {
     let mut seen = Vec::new();
     let mut after = None;
     loop {
-        let page = lab.backend.list(after, size).await.unwrap().rows;
+        let page = lab.backend.list(Clocks::default(), &[], after, size).await.unwrap().rows;
         assert!(page.len() <= size);
         let Some(last) = page.last() else { return seen };
         after = Some((last.began, last.id));
@@ -23,7 +23,7 @@ async fn the_list_is_complete_and_in_order_though_all_began_at_once() {
     let Some(lab) = lab("that the list is complete").await else { return };
     let interrupted = |number| Write { kind: Kind::Interrupted, ..claim(id(number)) };
     // One call: they began in the same millisecond.
-    lab.backend.put(&(0..50).rev().map(interrupted).collect::<Vec<_>>()).await.unwrap();
+    lab.backend.put(Clocks::default(), &(0..50).rev().map(interrupted).collect::<Vec<_>>()).await.unwrap();
     lab.put(Write { kind: Kind::Disputed, ..claim(id(50)) }).await;
     for size in [1, 7, 100] {
         assert_eq!(pages(&lab, size).await, (0..=50).map(id).collect::<Vec<_>>(), "{size}");
@@ -51,7 +51,7 @@ async fn a_run_is_listed_when_nobody_is_alive_to_see_to_it() {
         Write { kind: Kind::Released, ..owned(8, Some(dead)) },
         Write { kind: Kind::Interrupted, ..owned(9, Some(alive)) },
     ];
-    lab.backend.put(&writes).await.unwrap();
+    lab.backend.put(Clocks::default(), &writes).await.unwrap();
     let expected: Vec<_> = [2, 3, 4, 5, 6, 9].map(id).into();
     assert_eq!(pages(&lab, 2).await, expected);
     lab.sql("UPDATE idempotency.record SET expires = clock_timestamp() WHERE namespace = '$' AND kind = 2").await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_idempotency::store::shared::{Backend as _, Kind, Write};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
 use super::lab::{Lab, claim, client, complete, id, is_done, lab, own_server, put, put_all, until};
 
@@ -37,11 +37,11 @@ async fn a_row_that_an_application_has_locked_is_busy_and_not_waited_for() {
     let [one, two] = [complete(id(1), rows[0].token), complete(id(2), rows[1].token)];
     let busy = lab.put(one.clone()).await.unwrap();
     assert_eq!(busy, rows[0], "the row as it was, with the token that was expected");
-    let answer = lab.backend.put(&[two.clone(), one.clone(), claim(id(3))]).await.unwrap();
+    let answer = lab.backend.put(Clocks::default(), &[two.clone(), one.clone(), claim(id(3))]).await.unwrap();
     assert_eq!(answer.rows[..2], [Some(rows[1].clone()), Some(rows[0].clone())]);
     assert!(answer.rows[2].is_some(), "the write beside them is done");
     lab.sql("ROLLBACK").await;
-    let answer = lab.backend.put(&[two.clone(), one.clone()]).await.unwrap();
+    let answer = lab.backend.put(Clocks::default(), &[two.clone(), one.clone()]).await.unwrap();
     assert!(is_done(answer.rows[0].as_ref(), &two) && is_done(answer.rows[1].as_ref(), &one));
 }
 
@@ -53,7 +53,7 @@ async fn a_claim_of_a_row_that_is_being_written_is_answered_by_the_row_as_it_was
     lab.sql("BEGIN; UPDATE idempotency.record SET state = 'x' WHERE namespace = '$'").await;
     assert_eq!(lab.put(claim(id(1))).await.unwrap(), row);
     let beside = claim(id(2));
-    let answer = lab.backend.put(&[claim(id(1)), beside.clone()]).await.unwrap();
+    let answer = lab.backend.put(Clocks::default(), &[claim(id(1)), beside.clone()]).await.unwrap();
     assert_eq!(answer.rows[0].as_ref(), Some(&row));
     assert!(is_done(answer.rows[1].as_ref(), &beside), "the write beside it is done");
     lab.sql("ROLLBACK").await;
@@ -77,12 +77,13 @@ async fn batches_lock_in_the_order_of_the_ids_whatever_the_order_of_the_writes()
         ))
         .await;
         let [up, down] = [[low, middle, high], [high, middle, low]].map(|ids| ids.map(claim));
-        let (one, two, ()) = tokio::join!(lab.backend.put(&up), another.put(&down), async {
-            // Or they have given up already: the machine is slow.
-            let both = until("both wait", async || watch.query_one(waiting, &[]).await.unwrap().get(0));
-            let _ = tokio::time::timeout(Duration::from_millis(800), both).await;
-            lab.sql("ROLLBACK").await;
-        });
+        let (one, two, ()) =
+            tokio::join!(lab.backend.put(Clocks::default(), &up), another.put(Clocks::default(), &down), async {
+                // Or they have given up already: the machine is slow.
+                let both = until("both wait", async || watch.query_one(waiting, &[]).await.unwrap().get(0));
+                let _ = tokio::time::timeout(Duration::from_millis(800), both).await;
+                lab.sql("ROLLBACK").await;
+            });
         for answer in [one, two] {
             let said = answer.err().map(|error| error.to_string());
             assert!(said.as_ref().is_none_or(|said| said.contains("55P03")), "{said:?}");
@@ -105,12 +106,12 @@ async fn batches_with_the_same_rows_in_opposite_order_never_deadlock() {
             let other = two[63 - index].as_ref();
             assert!(is_done(claimed.as_ref(), &claims[index]) != is_done(other, &reversed[63 - index]), "one has it");
         }
-        let rows = lab.backend.get(&ids).await.unwrap().rows;
+        let rows = lab.backend.get(Clocks::default(), &ids).await.unwrap().rows;
         let completes = |kind| rows.iter().flatten().map(move |row| Write { kind, ..complete(row.id, row.token) });
         let forward: Vec<_> = completes(Kind::Completed).collect();
         let backward: Vec<_> = completes(Kind::Consumed).rev().collect();
         tokio::join!(put_all(&lab.backend, &forward), put_all(&another, &backward));
-        let now = lab.backend.get(&ids).await.unwrap().rows;
+        let now = lab.backend.get(Clocks::default(), &ids).await.unwrap().rows;
         for (index, row) in now.iter().enumerate() {
             let one = is_done(row.as_ref(), &forward[index]);
             assert!(one || is_done(row.as_ref(), &backward[63 - index]), "nobody locks for longer than a put");

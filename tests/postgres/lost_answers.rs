@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
-use tower_idempotency::store::shared::{Backend as _, BackendError};
+use tower_idempotency::store::shared::{Backend as _, BackendError, Clocks};
 
 use super::lab::{
     Lab, ask_for_a_standby, ask_for_no_standby, builder, claim, complete, id, is_done, lab, own_server, put, until,
@@ -17,7 +17,7 @@ async fn a_put_whose_server_is_killed_is_uncertain_and_may_be_sent_again() {
     let Some(mut server) = own_server("a put whose server is killed", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
     let before = lab.put(claim(id(1))).await.unwrap();
-    let first = lab.backend.get(&[]).await.unwrap().server;
+    let first = lab.backend.get(Clocks::default(), &[]).await.unwrap().server;
     // It takes its time.
     lab.sql(&format!(
         "CREATE FUNCTION idempotency.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(20); RETURN NEW; END'; \
@@ -28,18 +28,18 @@ async fn a_put_whose_server_is_killed_is_uncertain_and_may_be_sent_again() {
     .await;
     let watch = super::lab::client(&lab.url).await;
     let write = claim(id(2));
-    let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
+    let (answer, ()) = tokio::join!(lab.backend.put(Clocks::default(), std::slice::from_ref(&write)), async {
         until_waiting(&watch, "PgSleep").await;
         server.kill();
     });
     assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
     // Now it is away.
-    let away = lab.backend.get(&[id(1)]).await.unwrap_err();
+    let away = lab.backend.get(Clocks::default(), &[id(1)]).await.unwrap_err();
     assert!(matches!(away, BackendError::Nothing(_)), "{away:?}");
     server.start_again();
     let watch = super::lab::client(&lab.url).await;
     watch.batch_execute("DROP TRIGGER slow ON idempotency.record").await.unwrap();
-    let answer = lab.backend.put(std::slice::from_ref(&write)).await.unwrap();
+    let answer = lab.backend.put(Clocks::default(), std::slice::from_ref(&write)).await.unwrap();
     assert!(is_done(answer.rows[0].as_ref(), &write));
     assert_ne!(answer.server, first, "it was started again");
     assert_eq!(lab.get(id(1)).await.unwrap(), before, "what was answered is there");
@@ -51,7 +51,7 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     let lab = Lab::new(&server.url()).await;
     ask_for_a_standby(&lab.client, &lab.url).await;
     let write = claim(id(1));
-    let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
+    let (answer, ()) = tokio::join!(lab.backend.put(Clocks::default(), std::slice::from_ref(&write)), async {
         until_waiting(&lab.client, "SyncRep").await;
         assert_eq!(lab.get(id(1)).await, None, "nobody sees what is not answered");
         server.kill();
@@ -59,12 +59,12 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
     server.start_again();
     // A connection that was idle meanwhile may only now be found to have ended.
-    until("an answer of the new server", async || lab.backend.get(&[]).await.is_ok()).await;
+    until("an answer of the new server", async || lab.backend.get(Clocks::default(), &[]).await.is_ok()).await;
     // It is there now, though nobody was told; and it was never waited for.
     let found = lab.get(id(1)).await.unwrap();
     assert_eq!(found.token, write.token);
     let client = super::lab::client(&lab.url).await;
-    let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
+    let (answer, ()) = tokio::join!(lab.backend.put(Clocks::default(), std::slice::from_ref(&write)), async {
         // Sending it again is a write, and waits as the first did. Cancelled, the wait ends, and the server says done.
         until_waiting(&client, "SyncRep").await;
         let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
@@ -81,16 +81,16 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
 async fn a_server_that_has_lost_one_of_its_processes_is_another_one() {
     let Some(server) = own_server("a server that loses a process", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
-    let before = lab.backend.get(&[]).await.unwrap().server;
-    assert_eq!(lab.backend.put(&[claim(id(7))]).await.unwrap().server, before);
-    assert_eq!(lab.backend.put(&[claim(id(8)), claim(id(9))]).await.unwrap().server, before);
-    assert_eq!(lab.backend.list(None, 1).await.unwrap().server, before);
+    let before = lab.backend.get(Clocks::default(), &[]).await.unwrap().server;
+    assert_eq!(lab.backend.put(Clocks::default(), &[claim(id(7))]).await.unwrap().server, before);
+    assert_eq!(lab.backend.put(Clocks::default(), &[claim(id(8)), claim(id(9))]).await.unwrap().server, before);
+    assert_eq!(lab.backend.list(Clocks::default(), &[], None, 1).await.unwrap().server, before);
     ask_for_a_standby(&lab.client, &lab.url).await;
     let mut seen = vec![before];
     for number in 1..3 {
         let write = claim(id(number));
         let client = super::lab::client(&lab.url).await;
-        let (answer, ()) = tokio::join!(lab.backend.put(std::slice::from_ref(&write)), async {
+        let (answer, ()) = tokio::join!(lab.backend.put(Clocks::default(), std::slice::from_ref(&write)), async {
             until_waiting(&client, "SyncRep").await;
             let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
             let process: i32 = client.query_one(waiting, &[]).await.unwrap().get(0);
@@ -101,14 +101,15 @@ async fn a_server_that_has_lost_one_of_its_processes_is_another_one() {
         // The server still answers until it has learned of the end, and doesn't answer until it has recovered.
         let mut shown = None;
         until("the write is visible", async || {
-            shown = lab.backend.get(&[id(number)]).await.ok().filter(|answer| answer.rows[0].is_some());
+            shown =
+                lab.backend.get(Clocks::default(), &[id(number)]).await.ok().filter(|answer| answer.rows[0].is_some());
             shown.is_some()
         })
         .await;
         let answer = shown.unwrap();
         assert_eq!(answer.rows[0].as_ref().unwrap().token, write.token, "no standby has it");
         assert!(!seen.contains(&answer.server), "what it shows has to be found durable anew");
-        assert_eq!(lab.backend.get(&[]).await.unwrap().server, answer.server);
+        assert_eq!(lab.backend.get(Clocks::default(), &[]).await.unwrap().server, answer.server);
         seen.push(answer.server);
     }
 }
@@ -122,11 +123,11 @@ async fn nobody_waits_for_the_answer_of_a_call_that_was_dropped() {
     // Its answer never comes.
     let write = claim(id(1));
     {
-        let put = pin!(one.put(std::slice::from_ref(&write)));
+        let put = pin!(one.put(Clocks::default(), std::slice::from_ref(&write)));
         let waiting = pin!(until_waiting(&lab.client, "SyncRep"));
         assert!(matches!(select(put, waiting).await, Either::Right(_)), "it is not answered");
     }
-    let next = tokio::time::timeout(Duration::from_secs(60), one.get(&[id(2)])).await;
+    let next = tokio::time::timeout(Duration::from_secs(60), one.get(Clocks::default(), &[id(2)])).await;
     assert_eq!(next.expect("it has a connection of its own").unwrap().rows, [None]);
     ask_for_no_standby(&lab.client).await;
     let row = put(&one, write.clone()).await;
@@ -150,7 +151,8 @@ async fn calls_that_nobody_waits_for_any_more_hold_a_bounded_number_of_connectio
     for number in 0..100 {
         let write = claim(id(number));
         // Its answer never comes.
-        let put = tokio::time::timeout(Duration::from_secs(2), backend.put(std::slice::from_ref(&write)));
+        let put =
+            tokio::time::timeout(Duration::from_secs(2), backend.put(Clocks::default(), std::slice::from_ref(&write)));
         answer = put.await.map_or(Ok(()), |answer| answer.map(drop));
         most = most.max(waiting().await);
         if answer.is_err() {
@@ -159,10 +161,10 @@ async fn calls_that_nobody_waits_for_any_more_hold_a_bounded_number_of_connectio
     }
     assert!((1..=4).contains(&most), "{most}");
     assert!(matches!(answer, Err(BackendError::Crowded(_))), "{answer:?}");
-    until("a connection for reading", async || backend.get(&[id(1)]).await.is_ok()).await;
+    until("a connection for reading", async || backend.get(Clocks::default(), &[id(1)]).await.is_ok()).await;
     ask_for_no_standby(&lab.client).await;
     until("the end of their waiting", async || waiting().await == 0).await;
-    until("an answer", async || backend.put(&[claim(id(10))]).await.is_ok()).await;
+    until("an answer", async || backend.put(Clocks::default(), &[claim(id(10))]).await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -171,7 +173,7 @@ async fn a_call_may_be_dropped_at_any_time() {
     let row = lab.put(claim(id(1))).await.unwrap();
     for number in 2..40 {
         let write = claim(id(number));
-        let put = lab.backend.put(std::slice::from_ref(&write));
+        let put = lab.backend.put(Clocks::default(), std::slice::from_ref(&write));
         let _ = tokio::time::timeout(Duration::from_micros(50 * number), put).await;
         assert_eq!(lab.get(id(1)).await.as_ref(), Some(&row));
         assert!(is_done(lab.put(write.clone()).await.as_ref(), &write));
@@ -185,7 +187,11 @@ async fn a_server_that_stands_still_is_given_up_and_found_again() {
     let row = lab.put(claim(id(1))).await.unwrap();
     server.pause();
     let write = complete(id(1), row.token);
-    let answer = tokio::time::timeout(Duration::from_millis(200), lab.backend.put(std::slice::from_ref(&write))).await;
+    let answer = tokio::time::timeout(
+        Duration::from_millis(200),
+        lab.backend.put(Clocks::default(), std::slice::from_ref(&write)),
+    )
+    .await;
     assert!(answer.is_err(), "nobody answers");
     server.resume();
     // The row is busy while the server does what was sent first.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tower_idempotency::store::shared::{Backend as _, Kind, Write};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
 use super::lab::{Lab, claim, complete, id, lab, own_server, until};
 
@@ -30,9 +30,9 @@ async fn another_process_hears_what_was_written() {
     // From now on nothing is missed.
     let mut changes = another.changes();
     let claims: Vec<_> = (0..300).map(|number| claim(id(number))).collect();
-    let rows = lab.backend.put(&claims).await.unwrap().rows;
+    let rows = lab.backend.put(Clocks::default(), &claims).await.unwrap().rows;
     let outcomes: Vec<_> = rows.iter().flatten().map(|row| complete(row.id, row.token)).collect();
-    lab.backend.put(&outcomes).await.unwrap();
+    lab.backend.put(Clocks::default(), &outcomes).await.unwrap();
     let mut missing: std::collections::HashSet<_> = (0..300).map(id).collect();
     while !missing.is_empty() {
         let heard = tokio::time::timeout(Duration::from_secs(30), changes.next()).await.expect("all are heard of");
@@ -64,6 +64,6 @@ async fn a_listener_whose_server_was_started_again_hears_again() {
     hears(&lab, &lab.backend, 0).await;
     server.kill();
     server.start_again();
-    until("the database is back", async || lab.backend.get(&[]).await.is_ok()).await;
+    until("the database is back", async || lab.backend.get(Clocks::default(), &[]).await.is_ok()).await;
     hears(&lab, &lab.backend, 1000).await;
 }

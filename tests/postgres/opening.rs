@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 use tower_idempotency::store::postgres::{PostgresBackend, PostgresError};
-use tower_idempotency::store::shared::Backend as _;
+use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::lab::{Lab, builder, claim, client, id, own_server, until};
@@ -65,7 +65,7 @@ async fn each_connection_of_an_opening_is_tried_again() {
     let url = format!("postgres://postgres@{address}/postgres");
     let backend = builder(&url, &lab.namespace).tried_for(Duration::from_secs(60)).open().await.unwrap();
     let row = lab.put(claim(id(1))).await;
-    assert_eq!(backend.get(&[id(1)]).await.unwrap().rows, [row]);
+    assert_eq!(backend.get(Clocks::default(), &[id(1)]).await.unwrap().rows, [row]);
     way.abort();
 }
 
@@ -79,7 +79,7 @@ async fn a_host_that_does_not_answer_keeps_no_other_from_being_tried() {
     let builder = builder.tried_for(Duration::from_secs(60));
     builder.migrate().await.unwrap();
     let backend = builder.open().await.unwrap();
-    assert_eq!(backend.get(&[]).await.unwrap().rows, []);
+    assert_eq!(backend.get(Clocks::default(), &[]).await.unwrap().rows, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,7 +95,7 @@ async fn a_standby_is_never_read() {
     let in_recovery = "SELECT pg_is_in_recovery()";
     assert!(client.query_one(in_recovery, &[]).await.unwrap().get::<_, bool>(0), "it is one");
     for _ in 0..6 {
-        assert!(lab.backend.get(&[id(1)]).await.is_err(), "it may lack what was written elsewhere");
+        assert!(lab.backend.get(Clocks::default(), &[id(1)]).await.is_err(), "it may lack what was written elsewhere");
     }
     let error = builder(&lab.url, "late").tried_for(Duration::from_secs(5)).open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }) && error.to_string().contains("writes"), "{error}");
@@ -194,7 +194,7 @@ async fn no_password_stands_in_an_error_a_debug_output_or_the_log() {
     assert!(matches!(refused, PostgresError::Refused { .. }), "{refused:?}");
     said += &format!("{refused:?} {refused}");
     server.kill();
-    let error = backend.get(&[]).await.unwrap_err();
+    let error = backend.get(Clocks::default(), &[]).await.unwrap_err();
     said += &format!("{error:?} {error}");
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(!log.is_empty(), "it is logged");

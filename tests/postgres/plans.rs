@@ -1,6 +1,6 @@
 //! A call reads the rows that it is about, and no others, however the table grows.
 
-use tower_idempotency::store::shared::{Backend as _, Kind, Write};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
 use super::lab::{Lab, claim, client, complete, id, own_server, until};
 
@@ -21,7 +21,7 @@ async fn grows(what: &str, before: &str) {
     let Some(server) = own_server(what, &["autovacuum=off"]) else { return };
     let Lab { backend, url, .. } = Lab::new(&server.url()).await;
     let session = id(1 << 40);
-    backend.put(&[Write { kind: Kind::Session, ..claim(session) }]).await.unwrap();
+    backend.put(Clocks::default(), &[Write { kind: Kind::Session, ..claim(session) }]).await.unwrap();
     client(&url).await.batch_execute(before).await.unwrap();
     let mut writes = 1_i64;
     for round in 0..500 {
@@ -29,11 +29,11 @@ async fn grows(what: &str, before: &str) {
         for numbers in [round * 9..round * 9 + 1, round * 9 + 1..round * 9 + 9] {
             let ids: Vec<_> = numbers.map(id).collect();
             let owned = |id: &_| Write { session: Some(session), ..claim(*id) };
-            let rows = backend.put(&ids.iter().map(owned).collect::<Vec<_>>()).await.unwrap().rows;
+            let rows = backend.put(Clocks::default(), &ids.iter().map(owned).collect::<Vec<_>>()).await.unwrap().rows;
             let outcomes: Vec<_> = rows.iter().flatten().map(|row| complete(row.id, row.token)).collect();
-            backend.put(&outcomes).await.unwrap();
-            backend.get(&ids).await.unwrap();
-            assert_eq!(backend.delete_expired(10).await.unwrap(), 0);
+            backend.put(Clocks::default(), &outcomes).await.unwrap();
+            backend.get(Clocks::default(), &ids).await.unwrap();
+            assert_eq!(backend.delete_expired(Clocks::default(), 10).await.unwrap(), 0);
             writes += 2 * i64::try_from(ids.len()).unwrap();
         }
     }

@@ -1,6 +1,6 @@
 //! Roles with settings of their own, names that others have made, and poolers.
 
-use tower_idempotency::store::shared::{Backend as _, BackendError, Kind, Write};
+use tower_idempotency::store::shared::{Backend as _, BackendError, Clocks, Kind, Write};
 
 use super::lab::{
     HOUR, Lab, ask_for_a_standby, builder, claim, complete, id, is_done, own_server, until, until_waiting,
@@ -20,20 +20,20 @@ async fn trap_104_a_role_s_settings_change_nothing_of_what_a_put_promises() {
     .await;
     let odd = builder(&lab.url.replace("postgres@", "odd@"), &lab.namespace).open().await.unwrap();
     let write = claim(id(1));
-    let row = odd.put(std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
+    let row = odd.put(Clocks::default(), std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
     assert!(is_done(row.as_ref(), &write));
     // A commit waits for standbys only where it is not off: so it is seen to be on.
     ask_for_a_standby(&lab.client, &lab.url).await;
     let outcome = complete(id(1), write.token);
     for writes in [vec![outcome.clone()], vec![outcome.clone(), claim(id(2))]] {
-        let (answer, ()) = tokio::join!(odd.put(&writes), async {
+        let (answer, ()) = tokio::join!(odd.put(Clocks::default(), &writes), async {
             until_waiting(&lab.client, "SyncRep").await;
             let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
             lab.sql(cancel).await;
         });
         assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
     }
-    assert_eq!(odd.delete_expired(10).await.unwrap(), 0);
+    assert_eq!(odd.delete_expired(Clocks::default(), 10).await.unwrap(), 0);
 }
 
 /// The server says only by a warning that it did not wait. Behind a pooler, the role decides which warnings are sent.
@@ -45,7 +45,7 @@ async fn a_role_that_wants_no_warnings_hears_of_a_commit_without_its_standby() {
     let quiet = builder(&lab.url, &lab.namespace).behind_pooler().open().await.unwrap();
     ask_for_a_standby(&lab.client, &lab.url).await;
     for writes in [vec![claim(id(1))], vec![claim(id(2)), claim(id(3))]] {
-        let (answer, ()) = tokio::join!(quiet.put(&writes), async {
+        let (answer, ()) = tokio::join!(quiet.put(Clocks::default(), &writes), async {
             until_waiting(&lab.client, "SyncRep").await;
             let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
             lab.sql(cancel).await;
@@ -61,18 +61,18 @@ async fn without_prepared_statements_all_is_the_same() {
     let lab = Lab::new(&server.url()).await;
     let pooled = builder(&lab.url, &lab.namespace).behind_pooler().open().await.unwrap();
     let write = claim(id(1));
-    let row = pooled.put(std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
+    let row = pooled.put(Clocks::default(), std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
     assert_eq!(row, lab.get(id(1)).await);
     let writes = [complete(id(1), write.token), claim(id(2))];
-    let rows = pooled.put(&writes).await.unwrap().rows;
+    let rows = pooled.put(Clocks::default(), &writes).await.unwrap().rows;
     assert!(is_done(rows[0].as_ref(), &writes[0]) && is_done(rows[1].as_ref(), &writes[1]));
-    assert_eq!(pooled.get(&[id(1), id(2)]).await.unwrap().rows, rows);
+    assert_eq!(pooled.get(Clocks::default(), &[id(1), id(2)]).await.unwrap().rows, rows);
     let prepared = lab.client.query_one("SELECT count(*) FROM pg_prepared_statements", &[]).await.unwrap();
     assert_eq!(prepared.get::<_, i64>(0), 1, "this one's own");
     // What can't be set for the connection is refused aloud.
     lab.sql("ALTER ROLE postgres SET default_transaction_isolation = 'serializable'").await;
     let strict = builder(&lab.url, &lab.namespace).behind_pooler().open().await.unwrap();
-    let error = strict.put(&[claim(id(3))]).await.unwrap_err();
+    let error = strict.put(Clocks::default(), &[claim(id(3))]).await.unwrap_err();
     assert!(matches!(error, BackendError::Nothing(_)) && error.to_string().contains("read committed"), "{error}");
 }
 
@@ -113,7 +113,7 @@ async fn operators_and_functions_that_others_have_made_are_not_used() {
         let backend = if pooled { builder.behind_pooler() } else { builder }.open().await.unwrap();
         let number = |number| id(first + number);
         let put = async |writes: &[Write]| {
-            let rows = backend.put(writes).await.unwrap().rows;
+            let rows = backend.put(Clocks::default(), writes).await.unwrap().rows;
             assert!(writes.iter().zip(&rows).all(|(write, row)| is_done(row.as_ref(), write)), "{rows:?}");
             rows.into_iter().flatten().collect::<Vec<_>>()
         };
@@ -121,14 +121,19 @@ async fn operators_and_functions_that_others_have_made_are_not_used() {
         let owned = |n| Write { session: Some(number(0)), ..claim(number(n)) };
         put(&[session]).await;
         let one = put(&[owned(1)]).await.remove(0);
-        assert!(one.fence.0 > 1 << 50 && one.expires == one.began.plus(HOUR) && one.lease.is_some(), "{one:?}");
+        assert!(one.fence.0 > 1 << 50 && one.expires == one.began.plus(HOUR) && one.session.is_some(), "{one:?}");
         let rows = put(&[owned(2), owned(3)]).await;
         assert!(rows.iter().all(|row| row.fence.0 > 1 << 50 && row.expires == row.began.plus(HOUR)), "{rows:?}");
         put(&[complete(one.id, one.token)]).await;
         put(&[complete(rows[0].id, rows[0].token), owned(4), Write { kind: Kind::Interrupted, ..owned(5) }]).await;
-        assert_eq!(backend.get(&[number(3), number(9)]).await.unwrap().rows, [Some(rows[1].clone()), None]);
-        assert!(backend.list(None, 100).await.unwrap().rows.iter().any(|row| row.id == number(5)));
-        assert_eq!(backend.delete_expired(10).await.unwrap(), 0);
+        assert_eq!(
+            backend.get(Clocks::default(), &[number(3), number(9)]).await.unwrap().rows,
+            [Some(rows[1].clone()), None]
+        );
+        assert!(
+            backend.list(Clocks::default(), &[], None, 100).await.unwrap().rows.iter().any(|row| row.id == number(5))
+        );
+        assert_eq!(backend.delete_expired(Clocks::default(), 10).await.unwrap(), 0);
         backend.guarantee().await.unwrap();
         // What is told is heard, if the ping is.
         until("a ping", async || backend.guarantee().await.unwrap().setup.contains("notifications arrive")).await;

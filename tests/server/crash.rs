@@ -112,6 +112,24 @@ async fn under_rerun_a_retry_after_a_crash_charges_again() {
     assert_eq!(server.charges().await.len(), 2);
 }
 
+// What the guide advises, and what every upgrade to it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_that_was_interrupted_before_a_deploy_to_one_transaction_does_not_run_again() {
+    for policy in ["rerun", "rerun --atomic"] {
+        let directory = tempdir().unwrap();
+        let setup = Setup::new(&directory).with("--on-interrupted refuse");
+        let mut server = setup.start();
+        let mut connection = Connection::http1(server.address).await.unwrap();
+        connection.send(&charge()).await.expect_err("the process ends before any answer");
+        assert_eq!(server.exit().await.code(), Some(70));
+        let server = Setup::new(&directory).with("--on-interrupted").with(policy).start();
+        outcome_unknown(&server.send(&charge()).await);
+        assert_eq!(server.interrupted().await.len(), 1, "{policy}");
+        let says = || server.log.text().contains("it was not claimed under Rerun").then_some(());
+        eventually("the line about it", says).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_was_killed_is_refused_too() {
     let directory = tempdir().unwrap();

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use crate::world::builder;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Records as _, Reply, Transition};
 use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
-use tower_idempotency::store::shared::{Answer, Backend, BackendError, Guarantee, Row, SharedBuilder, Write};
+use tower_idempotency::store::shared::{Answer, Backend, BackendError, Clocks, Guarantee, Row, Write};
 use tower_idempotency::{Fingerprint, RecordId};
 
 use super::world::database;
@@ -24,21 +25,31 @@ struct Recorded {
 type Rows = Answer<Vec<Option<Row>>>;
 
 impl Backend for Recorded {
-    async fn get(&self, ids: &[RecordId]) -> Result<Rows, BackendError> {
-        self.database.get(ids).await
+    async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Rows, BackendError> {
+        self.database.get(clocks, ids).await
     }
 
-    async fn put(&self, writes: &[Write]) -> Result<Rows, BackendError> {
+    async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Rows, BackendError> {
         self.puts.lock().unwrap().push(writes.iter().map(|write| write.id).collect());
-        self.database.put(writes).await
+        self.database.put(clocks, writes).await
     }
 
-    async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
-        self.database.list(after, limit).await
+    async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
+        self.database.sessions(clocks).await
     }
 
-    async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
-        self.database.delete_expired(limit).await
+    async fn list(
+        &self,
+        clocks: Clocks,
+        alive: &[RecordId],
+        after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
+        self.database.list(clocks, alive, after, limit).await
+    }
+
+    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
+        self.database.delete_expired(clocks, limit).await
     }
 
     fn changes(&self) -> BoxStream<'static, RecordId> {
@@ -62,7 +73,7 @@ fn claim(number: u8) -> Transition {
 #[tokio::test(start_paused = true)]
 async fn two_writes_of_one_id_never_go_together() {
     let recorded = Recorded { database: database(), puts: Arc::default() };
-    let store = SharedBuilder::default().calls(1).open(recorded.clone()).await.unwrap();
+    let store = builder(&recorded.database).calls(1).open(recorded.clone()).await.unwrap();
     // While the first is on its way, the others gather.
     let hold = recorded.database.hold(Call::Put);
     let claims: Vec<_> = (0..200).map(|at| store.apply(id(at % 7), claim(at % 7))).collect();

@@ -5,12 +5,12 @@ use std::time::Duration;
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::Store as _;
+use tower_idempotency::store::shared::Kind;
 use tower_idempotency::store::shared::memory_backend::MemoryDatabase;
-use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 
 use crate::common::lab::{Gate, Lab, id, post};
-use crate::world::{Effects, LEASE, process, two};
+use crate::world::{Effects, LEASE, builder, process, two};
 
 type Store = tower_idempotency::store::shared::Shared<tower_idempotency::store::shared::memory_backend::MemoryBackend>;
 
@@ -35,6 +35,14 @@ async fn cut(policy: OnInterrupted) -> Cut {
 }
 
 impl Cut {
+    /// A server of the other process that asks, and is told that the run may run again.
+    fn again(&self) -> Lab {
+        let (layer, gate) = (IdempotencyLayer::new(self.other.clone()), Gate::default());
+        gate.open();
+        let says = Reconciler::<http::Response<String>>::new(|_| async { Reconciled::RunAgain });
+        self.effects.behind(layer.on_in_flight(OnInFlight::Reject).reconcile_with(says), &gate)
+    }
+
     /// A server of the other process whose handlers don't wait.
     fn elsewhere(&self, policy: OnInterrupted) -> Lab {
         let (layer, gate) = (IdempotencyLayer::new(self.other.clone()), Gate::default());
@@ -57,9 +65,9 @@ async fn the_run_of_a_dead_process_is_in_flight_until_its_lease_is_over_and_then
 }
 
 #[tokio::test(start_paused = true)]
-async fn under_rerun_the_run_of_a_dead_process_is_taken_over_and_its_late_outcome_is_disputed() {
+async fn the_run_of_a_dead_process_that_may_run_again_is_taken_over_and_its_late_outcome_is_disputed() {
     let cut = cut(OnInterrupted::Refuse).await;
-    let elsewhere = cut.elsewhere(OnInterrupted::Rerun);
+    let elsewhere = cut.again();
     tokio::time::sleep(LEASE).await;
     assert_eq!(elsewhere.post("k", "a").await.text(), "effect 2");
     cut.here.mend();
@@ -78,7 +86,7 @@ async fn under_rerun_the_run_of_a_dead_process_is_taken_over_and_its_late_outcom
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_the_run_of_a_dead_process_is_told_to_come_again_if_it_runs_again_or_is_asked_about() {
     for runs_again in [true, false] {
-        let cut = cut(OnInterrupted::Refuse).await;
+        let cut = cut(if runs_again { OnInterrupted::Rerun } else { OnInterrupted::Refuse }).await;
         let layer = IdempotencyLayer::new(cut.other.clone()).on_in_flight(OnInFlight::Wait(LEASE * 3));
         let asks = Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) });
         let layer = if runs_again { layer.on_interrupted(OnInterrupted::Rerun) } else { layer.reconcile_with(asks) };
@@ -334,7 +342,7 @@ async fn leases_are_trusted_a_whole_lease_after_the_store_was_opened_and_after_a
         match happens {
             Some(happens) => happens(database),
             None => {
-                let opened = SharedBuilder::default().open(cut.here.beside()).await.unwrap();
+                let opened = builder(&cut.here).open(cut.here.beside()).await.unwrap();
                 elsewhere = Lab::counting(IdempotencyLayer::new(opened).on_in_flight(OnInFlight::Reject));
             }
         }

@@ -4,17 +4,29 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Odds};
-use tower_idempotency::store::shared::{GRACE, Kind, SharedBuilder};
+use tower_idempotency::store::shared::{GRACE, Kind};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
+use crate::common::asked::leave_interrupted_under;
 use crate::common::lab::{Gate, Lab, id, post, settle};
 use crate::world::{Effects, LEASE, two};
 
-// A seeded fault: a write whose answer was lost is sent again with another token.
+// Seeded faults: a write whose answer was lost is sent again with another token; it counts as not done once a copy of it
+// is refused.
 #[tokio::test(start_paused = true)]
 async fn a_claim_or_an_outcome_whose_answer_is_lost_is_known_for_its_own_when_it_is_sent_again() {
-    for faults in [[Fault::LoseAnswer; 2], [Fault::LoseCall; 2], [Fault::Late; 2], [Fault::Late, Fault::LoseAnswer]] {
+    let pairs = [
+        [Fault::LoseAnswer; 2],
+        [Fault::LoseCall; 2],
+        [Fault::Late; 2],
+        [Fault::Late, Fault::LoseAnswer],
+        // A copy that is refused says nothing of the first one.
+        [Fault::LoseAnswer, Fault::Refuse],
+        [Fault::Late, Fault::Refuse],
+    ];
+    for faults in pairs {
         for at in ["claim", "outcome"] {
             let [(here, one), (_, other)] = two().await;
             let (effects, gate) = (Effects::default(), Gate::default());
@@ -23,8 +35,11 @@ async fn a_claim_or_an_outcome_whose_answer_is_lost_is_known_for_its_own_when_it
             if at == "claim" {
                 fail();
             }
-            let run = server.spawn(post("k", "a"));
-            gate.arrival().await;
+            let mut run = server.spawn(post("k", "a"));
+            tokio::select! {
+                () = gate.arrival() => {}
+                answer = &mut run => panic!("{faults:?} {at}: {answer:?}"),
+            }
             if at == "outcome" {
                 fail();
             }
@@ -125,8 +140,7 @@ async fn a_claim_whose_answer_is_lost_is_not_granted_after_its_requester_was_tol
 #[tokio::test(start_paused = true)]
 async fn an_operation_is_not_taken_over_after_the_requester_was_told_no() {
     let [(here, one), (there, other)] = two().await;
-    let unknown = Lab::new(IdempotencyLayer::new(one), |_| async { (tower_idempotency::Unknown, "perhaps") });
-    assert_eq!(unknown.post("k", "a").await.text(), "perhaps");
+    leave_interrupted_under(ClaimPolicy::Rerun, &one, "k").await;
     let row = || here.database().rows("").into_iter().find(|row| row.id == id("k")).unwrap();
     let before = row();
     let effects = Effects::default();
@@ -159,7 +173,7 @@ async fn an_operation_is_not_taken_over_after_the_requester_was_told_no() {
 async fn a_claim_that_is_granted_too_late_is_given_back_when_the_database_takes_it() {
     let here = crate::world::database();
     let there = here.beside();
-    let builder = SharedBuilder::default().lease(LEASE * 2).call_timeout(LEASE / 3);
+    let builder = crate::world::builder(&here).lease(LEASE * 2).call_timeout(LEASE / 3);
     let (one, other) = (builder.open(here.clone()).await.unwrap(), crate::world::process(&there).await);
     let effects = Effects::default();
     let held = here.hold_answers(Call::Put);

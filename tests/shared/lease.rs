@@ -9,7 +9,7 @@ use http::Request;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend};
-use tower_idempotency::store::shared::{Backend as _, Kind};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Kind};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer};
 
 use crate::world::{LEASE, database, process};
@@ -19,7 +19,7 @@ use crate::world::{LEASE, database, process};
 async fn watch(context: IdempotencyContext, backend: MemoryBackend) -> usize {
     let (begin, mut written, mut last) = (Instant::now(), 0, None);
     while begin.elapsed() < LEASE * 3 {
-        let now = backend.get(&[]).await.unwrap().now;
+        let now = backend.get(Clocks::default(), &[]).await.unwrap().now;
         let left = context.lease_left().expect("others share the store");
         let rows = backend.database().rows("");
         let session = rows.iter().find(|row| row.kind == Kind::Session).expect("it has one");

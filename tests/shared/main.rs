@@ -7,7 +7,10 @@ mod common;
 
 mod batches;
 mod deaths;
+mod disputes;
+mod doubts;
 mod faults;
+mod late_claims;
 mod lease;
 mod outages;
 mod rounds;

@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tower_idempotency::internals::{Records as _, Reply, Transition};
+use tower_idempotency::store::shared::Kind;
 use tower_idempotency::store::shared::memory_backend::{Call, Fault, Hold, Replication};
-use tower_idempotency::store::shared::{Kind, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 
 use crate::common::lab::{Gate, Lab, at_once, id, post, settle};
 use crate::common::steps::Wish;
-use crate::world::{Effects, LEASE, database, two};
+use crate::world::{Effects, LEASE, builder, database, two};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -411,13 +411,13 @@ async fn a_database_that_is_away_at_the_start_is_tried_for_ten_seconds() {
     let backend = database();
     backend.database().stop();
     let began = tokio::time::Instant::now();
-    assert!(SharedBuilder::default().open(backend.clone()).await.is_err());
+    assert!(builder(&backend).open(backend.clone()).await.is_err());
     assert!((10..13).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-    let opening = tokio::spawn(SharedBuilder::default().open(backend.clone()));
+    let opening = tokio::spawn(builder(&backend).open(backend.clone()));
     tokio::time::sleep(LEASE / 6).await;
     backend.database().start();
     assert!(opening.await.unwrap().is_ok());
-    let short = SharedBuilder::default().lease(Duration::from_secs(5)).open(backend.clone()).await.unwrap_err();
+    let short = builder(&backend).lease(Duration::from_secs(5)).open(backend.clone()).await.unwrap_err();
     assert!(short.to_string().contains("six times"), "{short}");
     backend.fail_next(Call::Guarantee, Fault::Refuse);
 }

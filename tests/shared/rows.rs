@@ -6,7 +6,9 @@ use bytes::Bytes;
 use tower_idempotency::engine::Resolved;
 use tower_idempotency::internals::{Page, Records as _};
 use tower_idempotency::store::shared::memory_backend::MemoryBackend;
-use tower_idempotency::store::shared::{Backend as _, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
+use tower_idempotency::store::shared::{
+    Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
+};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId, Resolution};
 
 use crate::common::lab::{Gate, Lab, id, post};
@@ -29,7 +31,7 @@ async fn overwrite(backend: &MemoryBackend, id: RecordId, change: impl FnOnce(&m
         state: row.state,
     };
     change(&mut write);
-    backend.put(&[write]).await.unwrap();
+    backend.put(Clocks::default(), &[write]).await.unwrap();
 }
 
 fn row(backend: &MemoryBackend, id: RecordId) -> Option<Row> {

@@ -7,16 +7,17 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{
-    Answer, Backend, BackendError, BoxStream, GRACE, Guarantee, Kind, Row, Shared, SharedBuilder, Write,
+    Answer, Backend, BackendError, BoxStream, Clocks, GRACE, Guarantee, Kind, Row, Shared, Write,
 };
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 
 use crate::common::lab::{Gate, Lab, id, post, settle};
-use crate::world::{Effects, LEASE, database, process};
+use crate::world::{Effects, LEASE, builder, database, process};
 
 /// What happens to every call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Tampered {
     async fn process() -> (Self, Shared<Self>) {
         let backend =
             Self { database: database(), tamper: Arc::new(Mutex::new(Tamper::Nothing)), asked: Arc::default() };
-        let store = SharedBuilder::default().open(backend.clone()).await.unwrap();
+        let store = builder(&backend.database).open(backend.clone()).await.unwrap();
         tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
         (backend, store)
     }
@@ -66,22 +67,26 @@ impl Tampered {
 
 impl Backend for Tampered {
     // This one panics before it returns a future.
-    fn get(&self, ids: &[RecordId]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send {
+    fn get(
+        &self,
+        clocks: Clocks,
+        ids: &[RecordId],
+    ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send {
         let tampered = self.tamper();
         self.asked.fetch_add(ids.len(), Ordering::Relaxed);
         async move {
             tampered?;
-            self.database.get(ids).await
+            self.database.get(clocks, ids).await
         }
     }
 
-    async fn put(&self, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+    async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         self.tamper()?;
         let is_large = |write: &Write| write.state.len() > 1_024;
         if *self.tamper.lock().unwrap() == Tamper::TakesNoLargeRows && writes.iter().any(is_large) {
             return Err(BackendError::Never("it is too large".into()));
         }
-        let answer = self.database.put(writes).await;
+        let answer = self.database.put(clocks, writes).await;
         if *self.tamper.lock().unwrap() == Tamper::PanicsAfterAPut {
             self.set(Tamper::Nothing);
             std::panic::resume_unwind(Box::new("on purpose"));
@@ -89,14 +94,25 @@ impl Backend for Tampered {
         answer
     }
 
-    async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
+    async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
         self.tamper()?;
-        self.database.list(after, limit).await
+        self.database.sessions(clocks).await
     }
 
-    async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
+    async fn list(
+        &self,
+        clocks: Clocks,
+        alive: &[RecordId],
+        after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
         self.tamper()?;
-        self.database.delete_expired(limit).await
+        self.database.list(clocks, alive, after, limit).await
+    }
+
+    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
+        self.tamper()?;
+        self.database.delete_expired(clocks, limit).await
     }
 
     fn changes(&self) -> BoxStream<'static, RecordId> {
@@ -280,7 +296,9 @@ async fn a_disputed_outcome_that_is_too_large_for_the_database_is_listed() {
     gate.arrival().await;
     backend.database.cut();
     tokio::time::sleep(LEASE).await;
-    assert_eq!(Effects::default().server(&other, OnInterrupted::Rerun).post("k", "a").await.text(), "effect 1");
+    let says = Reconciler::<http::Response<String>>::new(|_| async { Reconciled::RunAgain });
+    let again = Lab::counting(IdempotencyLayer::new(other.clone()).reconcile_with(says));
+    assert_eq!(again.post("k", "a").await.text(), "effect 1");
     backend.database.mend();
     backend.set(Tamper::TakesNoLargeRows);
     gate.open();

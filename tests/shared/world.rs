@@ -12,6 +12,9 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
 use crate::common::lab::{Gate, Lab};
 
+/// A store as most of these tests have it.
+pub(crate) type Store = Shared<MemoryBackend>;
+
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 /// Tokio's clock, on which time passes as soon as nobody has anything else to do.
@@ -34,16 +37,26 @@ impl Clock for TokioClock {
     }
 }
 
+/// Waits until a process whose session is not renewed any more counts as over for the others.
+pub(crate) async fn until_over() {
+    tokio::time::sleep(LEASE * 3 / 2).await;
+}
+
 /// A database whose time is tokio's.
 pub(crate) fn database() -> MemoryBackend {
     MemoryBackend::with_clock(TokioClock::default())
 }
 
-/// A process over the database, once it trusts the leases of others.
+/// A process whose wall clock is the database's.
+pub(crate) fn builder(backend: &MemoryBackend) -> SharedBuilder {
+    SharedBuilder::default().clock(backend.database().clock())
+}
+
+/// A process over the database, once it has watched the sessions of others for long enough to know which are over.
 pub(crate) async fn process(backend: &MemoryBackend) -> Shared<MemoryBackend> {
-    let store = SharedBuilder::default().open(backend.clone()).await.unwrap();
-    // A moment later, so that nobody renews its session while a test counts calls.
-    tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
+    let store = builder(backend).open(backend.clone()).await.unwrap();
+    // A moment later, so that no session is renewed while a test counts calls.
+    tokio::time::sleep(LEASE * 5 / 4 + Duration::from_secs(3)).await;
     store
 }
 

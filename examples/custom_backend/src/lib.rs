@@ -11,7 +11,8 @@
 //! - **One step.** `BEGIN IMMEDIATE` takes the file's only lock for writing before anything is read. So a put may read
 //!   a row, let [`Write::over`] judge, and write what that says. What reads does so in a transaction: it sees one
 //!   state.
-//! - **Time.** The machine's clock, in a put read while the lock is held. All processes are on this machine.
+//! - **Time.** The machine's clock, in a put read while the lock is held, and the clocks of the process that calls:
+//!   [`Clocks::at`] puts them together.
 //! - **Durable before it is answered.** `synchronous = FULL` syncs the log (WAL) at each commit. WAL lets others read
 //!   while one writes.
 //! - **No thread of the runtime waits for the disk.** A call waits for the connection as a future, and takes it into
@@ -28,7 +29,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Result as Sqlite, 
 use tokio::sync::Mutex;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::shared::{
-    Answer, Backend, BackendError, GRACE, Guarantee, Kind, Row, ServerId, Token, Write,
+    Answer, Backend, BackendError, Clocks, GRACE, Guarantee, Kind, Row, ServerId, Token, Write,
 };
 use tower_idempotency::{Fence, RecordId};
 
@@ -44,6 +45,7 @@ const SCHEMA: &str = "
         id BLOB PRIMARY KEY, token BLOB NOT NULL, fence INTEGER NOT NULL, kind INTEGER NOT NULL, session BLOB,
         until INTEGER, began INTEGER NOT NULL, since INTEGER NOT NULL, expires INTEGER NOT NULL, state BLOB NOT NULL);
     CREATE INDEX IF NOT EXISTS idempotency_open ON idempotency (began, id) WHERE kind IN (1, 2, 7);
+    CREATE INDEX IF NOT EXISTS idempotency_sessions ON idempotency (id) WHERE kind = 6;
     CREATE INDEX IF NOT EXISTS idempotency_expires ON idempotency (expires);";
 
 /// There is no server that is started again, nor another one that takes over: what was read stays.
@@ -82,49 +84,65 @@ impl SqliteBackend {
 }
 
 impl Backend for SqliteBackend {
-    async fn get(&self, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+    async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         let ids = ids.to_vec();
-        self.blocking(move |connection| read(&*connection.transaction()?, ids)).await
+        self.blocking(move |connection| read(&*connection.transaction()?, clocks, ids)).await
     }
 
-    async fn put(&self, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+    async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         let writes = writes.to_vec();
         self.blocking(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let now = now();
+            let moment = clocks.at(now());
             for write in &writes {
-                if let Some(row) = write.over(there(&transaction, write.id)?.as_ref(), now) {
+                if let Some(row) = write.over(there(&transaction, write.id)?.as_ref(), moment) {
                     save(&transaction, &row)?;
                 }
             }
-            let answer = read(&transaction, writes.iter().map(|write| write.id))?;
+            let answer = read(&transaction, clocks, writes.iter().map(|write| write.id))?;
             transaction.commit()?;
             Ok(answer)
         })
         .await
     }
 
-    async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
+    async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
         self.blocking(move |connection| {
-            let (now, transaction) = (now(), connection.transaction()?);
-            let (began, id) = after.map_or((-1, Vec::new()), |(began, id)| (number(began), id.as_bytes().to_vec()));
-            let mut select = transaction.prepare_cached(
-                "SELECT * FROM idempotency WHERE kind IN (1, 2, 7) AND (began, id) > (?1, ?2) ORDER BY began, id",
-            )?;
-            let rows = select.query_map(params![began, id], row)?;
-            let rows =
-                rows.filter_map(|found| found.and_then(|found| with_lease(&transaction, found, now)).transpose());
-            let listed = rows.filter(|row| row.as_ref().map_or(true, |row| row.is_listed(now)));
-            Ok(Answer { now, server: SERVER, rows: listed.take(limit).collect::<Sqlite<_>>()? })
+            let moment = clocks.at(now());
+            let mut select = connection.prepare_cached("SELECT * FROM idempotency WHERE kind = 6 AND expires > ?1")?;
+            let rows = select.query_map([number(moment.earliest)], row)?.collect::<Sqlite<_>>()?;
+            Ok(Answer { now: moment.now, server: SERVER, rows })
         })
         .await
     }
 
-    async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
-        let past = SystemTime::now() - GRACE;
+    async fn list(
+        &self,
+        clocks: Clocks,
+        alive: &[RecordId],
+        after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
+        let alive = alive.to_vec();
+        self.blocking(move |connection| {
+            let moment = clocks.at(now());
+            let (began, id) = after.map_or((-1, Vec::new()), |(began, id)| (number(began), id.as_bytes().to_vec()));
+            let mut select = connection.prepare_cached(
+                "SELECT * FROM idempotency
+                WHERE kind IN (1, 2, 7) AND (began, id) > (?1, ?2) AND expires > ?3 ORDER BY began, id",
+            )?;
+            let rows = select.query_map(params![began, id, number(moment.earliest)], row)?;
+            let listed = rows.filter(|row| row.as_ref().map_or(true, |row| row.is_listed(moment.earliest, &alive)));
+            Ok(Answer { now: moment.now, server: SERVER, rows: listed.take(limit).collect::<Sqlite<_>>()? })
+        })
+        .await
+    }
+
+    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
+        let past = number(clocks.at(now()).earliest) - GRACE.as_millis() as i64;
         let delete = "DELETE FROM idempotency WHERE id IN (SELECT id FROM idempotency WHERE expires <= ?1 LIMIT ?2)";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.blocking(move |connection| connection.execute(delete, params![number(past.into()), limit])).await
+        self.blocking(move |connection| connection.execute(delete, params![past, limit])).await
     }
 
     /// SQLite tells no other process; those who wait read again.
@@ -149,17 +167,15 @@ fn number(time: Timestamp) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The rows as they stand, in the order of the ids.
-fn read(connection: &Connection, ids: impl IntoIterator<Item = RecordId>) -> Sqlite<Answer<Vec<Option<Row>>>> {
-    let now = now();
-    let read = |id| there(connection, id)?.map_or(Ok(None), |found| with_lease(connection, found, now));
-    Ok(Answer { now, server: SERVER, rows: ids.into_iter().map(read).collect::<Sqlite<_>>()? })
-}
-
-/// A row with the lease of its session; `None` past its expiry.
-fn with_lease(connection: &Connection, found: Row, now: Timestamp) -> Sqlite<Option<Row>> {
-    let session = found.session.map_or(Ok(None), |id| there(connection, id))?;
-    Ok(found.read(session.as_ref(), now))
+/// The rows, in the order of the ids.
+fn read(
+    connection: &Connection,
+    clocks: Clocks,
+    ids: impl IntoIterator<Item = RecordId>,
+) -> Sqlite<Answer<Vec<Option<Row>>>> {
+    let moment = clocks.at(now());
+    let read = |id| there(connection, id).map(|row| row.filter(|row| !row.is_absent(moment.earliest)));
+    Ok(Answer { now: moment.now, server: SERVER, rows: ids.into_iter().map(read).collect::<Sqlite<_>>()? })
 }
 
 /// The row, past its expiry or not.
@@ -185,7 +201,6 @@ fn row(columns: &rusqlite::Row<'_>) -> Sqlite<Row> {
         fence: Fence(columns.get::<_, i64>(2)?.unsigned_abs()),
         kind: Kind::of(columns.get(3)?),
         session: columns.get::<_, Option<[u8; 32]>>(4)?.map(RecordId::from_bytes),
-        lease: None,
         until: columns.get::<_, Option<i64>>(5)?.map(time),
         began: time(columns.get(6)?),
         since: time(columns.get(7)?),

@@ -1,7 +1,7 @@
 //! What the suite can't wait for: ten minutes of grace. The test makes rows older instead.
 
 use custom_backend::SqliteBackend;
-use tower_idempotency::store::shared::{Backend as _, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
 use tower_idempotency::{Fence, RecordId};
 
 fn claim(number: u8) -> Write {
@@ -26,8 +26,8 @@ async fn rows_past_their_grace_are_deleted_in_slices() {
     let path = directory.path().join("records");
     let backend = SqliteBackend::open(&path).unwrap();
     let writes: Vec<Write> = (0..9).map(claim).collect();
-    backend.put(&writes).await.unwrap();
-    assert_eq!(backend.delete_expired(100).await.unwrap(), 0);
+    backend.put(Clocks::default(), &writes).await.unwrap();
+    assert_eq!(backend.delete_expired(Clocks::default(), 100).await.unwrap(), 0);
 
     let file = rusqlite::Connection::open(&path).unwrap();
     // A minute and the grace, but for two of them, and but for a second for one.
@@ -35,7 +35,7 @@ async fn rows_past_their_grace_are_deleted_in_slices() {
     file.execute("UPDATE idempotency SET expires = expires + 5000 WHERE substr(id, 1, 1) = x'08'", []).unwrap();
     let mut deleted = Vec::new();
     for _ in 0..4 {
-        deleted.push(backend.delete_expired(4).await.unwrap());
+        deleted.push(backend.delete_expired(Clocks::default(), 4).await.unwrap());
     }
     assert_eq!(deleted, [4, 2, 0, 0]);
     let left = file.query_row("SELECT count(*) FROM idempotency", [], |columns| columns.get::<_, i64>(0)).unwrap();

@@ -1,10 +1,10 @@
 //! A process: what it is about, and what it remembers.
 
-use tower_idempotency::internals::{Claim, Completion, Hold, Lost, Resolution, Settlement, Transition};
+use tower_idempotency::internals::{Claim, Completion, Hold, Lost, ReclaimReason, Resolution, Settlement, Transition};
 use tower_idempotency::{Fence, RecordId};
 
 use crate::database::Put;
-use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, RETENTION, Row, Run, Session};
+use crate::rows::{BOUND, CLAIMED, FINGERPRINT, INTERRUPTED_RETENTION, RETENTION, Row, Run, Session};
 
 /// A process that shares the database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -130,6 +130,7 @@ impl Job {
         let claim = || Claim {
             fingerprint,
             origin: None,
+            policy: CLAIMED,
             may_repeat: false,
             bound: BOUND,
             interrupted_retention: INTERRUPTED_RETENTION,
@@ -137,7 +138,10 @@ impl Job {
         };
         match self {
             Self::Claim => Transition::Claim(claim()),
-            Self::Reclaim { fence, .. } => Transition::Reclaim(claim(), Fence(fence)),
+            Self::Reclaim { fence, is_asked, .. } => {
+                let reason = if is_asked { ReclaimReason::Verdict } else { ReclaimReason::Policy };
+                Transition::Reclaim(claim(), Fence(fence), reason)
+            }
             Self::Ask { fence } => Transition::Inquire { fence: Fence(fence), bound: BOUND },
             Self::Complete { fence, run } => {
                 let hold = Hold { id, fence: Fence(fence), attempt: 1 };
@@ -145,7 +149,7 @@ impl Job {
                 Transition::Complete(Completion { hold, fingerprint, settlement, retention: RETENTION })
             }
             Self::Interrupt { fence, by } => {
-                let lost = Lost { fingerprint, attempt: 1, retention: INTERRUPTED_RETENTION };
+                let lost = Lost { fingerprint, attempt: 1, policy: CLAIMED, retention: INTERRUPTED_RETENTION };
                 let lost = Some(lost).filter(|_| by == By::Itself);
                 Transition::Interrupt { fence: Fence(fence), status: None, lost }
             }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Owner, Record, State};
+use tower_idempotency::internals::{ClaimPolicy, Owner, Record, State};
 use tower_idempotency::store::shared::{self, Expect, Kind, NewExpiry, NewFence, Stamp};
 use tower_idempotency::{Fence, Fingerprint, RecordId};
 
@@ -20,6 +20,10 @@ pub(crate) const UNIT: Duration = Duration::from_secs(300);
 pub(crate) const RETENTION: Duration = Duration::from_secs(600);
 pub(crate) const BOUND: Duration = Duration::from_secs(900);
 pub(crate) const INTERRUPTED_RETENTION: Duration = Duration::from_secs(3_000);
+
+/// The policy that each record says it was claimed under. All processes of a model have one policy, and only under
+/// `Rerun` does a record matter that says so.
+pub(crate) const CLAIMED: ClaimPolicy = ClaimPolicy::Rerun;
 
 pub(crate) static FINGERPRINT: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of(b"m"));
 
@@ -92,7 +96,7 @@ impl Write {
             expires: self.expires.map_or(NewExpiry::Keep, |expires| NewExpiry::In(Duration::from_millis(expires))),
             state: Default::default(),
         };
-        let row = write.over(there.map(Row::real).as_ref(), now)?;
+        let row = write.over(there.map(Row::real).as_ref(), shared::Clocks::default().at(now))?;
         Some(Row {
             token: row.token.0[0],
             fence: row.fence.0,
@@ -125,7 +129,6 @@ impl Row {
             fence: Fence(self.fence),
             kind: self.kept.kind(),
             session: None,
-            lease: None,
             until: self.session.map(|_| at(self.until)),
             began: at(0),
             since: at(0),
@@ -154,8 +157,8 @@ impl Row {
     /// The record, as a process sees it for which `owner` sees to it: as `store/shared/rows.rs` has it.
     pub(crate) fn record(&self, owner: Owner, now: Timestamp) -> Option<Record<Run>> {
         let state = match self.kept {
-            Kept::Running => State::Running { interrupted_retention: INTERRUPTED_RETENTION },
-            Kept::Interrupted { run } => State::Interrupted { run: Fence(run), status: None },
+            Kept::Running => State::Running { policy: CLAIMED, interrupted_retention: INTERRUPTED_RETENTION },
+            Kept::Interrupted { run } => State::Interrupted { policy: CLAIMED, run: Fence(run), status: None },
             Kept::Completed(outcome) => State::Completed { outcome },
             Kept::Released => return None,
         };

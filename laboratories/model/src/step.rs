@@ -7,7 +7,7 @@ use tower_idempotency::internals::{Change, Current, Draft, Expiry, Owner, Record
 use crate::database::{Put, Taken};
 use crate::fault::Fault;
 use crate::process::{By, Effect, Job, Phase, Read, Writing};
-use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, Write};
+use crate::rows::{CLAIMED, FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, Write};
 use crate::sights::Sight;
 use crate::world::{Policy, Protocol, Status, World};
 
@@ -385,7 +385,7 @@ fn decide(fault: Option<Fault>, current: Current<'_, Run>, job: Job) -> (Change<
             draft.fence = Some(Fence(fence));
         }
         (Some(Fault::InquiryDisarms), Job::Ask { .. }, Change::Put(draft)) => {
-            draft.state = State::Interrupted { run: Fence(0), status: None };
+            draft.state = State::Interrupted { policy: CLAIMED, run: Fence(0), status: None };
         }
         (Some(Fault::LateOutcomeRefused), Job::Complete { .. }, _) if held.is_some_and(Record::is_interrupted) => {
             return (Change::Nothing, Reply::Refused);
@@ -402,7 +402,10 @@ fn decide(fault: Option<Fault>, current: Current<'_, Run>, job: Job) -> (Change<
             if held
                 .is_some_and(|record| record.fence.0 == fence && matches!(record.state, State::Completed { .. })) =>
         {
-            return (Change::Put(draft(fence, State::Interrupted { run: Fence(fence), status: None })), Reply::Taken);
+            return (
+                Change::Put(draft(fence, State::Interrupted { policy: CLAIMED, run: Fence(fence), status: None })),
+                Reply::Taken,
+            );
         }
         _ => {}
     }

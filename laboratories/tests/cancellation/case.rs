@@ -130,6 +130,8 @@ const INTERRUPTED: Case = Case {
     name: "interrupted",
     script: &[Act::Panic],
     before: Before::Interrupted,
+    // What was interrupted under `Refuse` does not run again under `Rerun`.
+    policies: &[Refuse, Reconcile],
     undisturbed: ["outcome-unknown", "outcome"],
     end: [refused("outcome-unknown", 1), outcome(2)],
     reaches: Phase::Asking,
@@ -243,7 +245,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "slow-reclaim",
         meanwhile: Meanwhile::Slow(StoreCall::Reclaim),
-        policies: &[Rerun, Reconcile],
+        policies: &[Reconcile],
         reaches: Phase::Claiming,
         ..INTERRUPTED
     },
@@ -265,7 +267,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "stalled-reclaim",
         meanwhile: Meanwhile::Stalled(StoreCall::Reclaim),
-        policies: &[Rerun, Reconcile],
+        policies: &[Reconcile],
         undisturbed: ["store-unavailable"; 2],
         reaches: Phase::Claiming,
         ..INTERRUPTED
@@ -273,7 +275,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "held-reclaim",
         meanwhile: Meanwhile::Held(StoreCall::Reclaim),
-        policies: &[Rerun, Reconcile],
+        policies: &[Reconcile],
         undisturbed: ["store-unavailable"; 2],
         reaches: Phase::Claiming,
         ..INTERRUPTED

@@ -71,8 +71,8 @@ impl Case {
                     .map(|verb| case(verb, First::Charges, false));
                 cases.extend(simple);
                 match policy {
-                    // Its claims leave no trace, so that there is nothing to release or to interrupt.
-                    Policy::Rerun => cases.push(case(StoreCall::Reclaim, First::Panics, true)),
+                    // Its claims leave no trace, so that there is nothing to release, to interrupt or to take over.
+                    Policy::Rerun => {}
                     Policy::Refuse => {
                         cases.push(case(StoreCall::Release, First::Releases, false));
                         cases.push(case(StoreCall::Interrupt, First::Panics, false));

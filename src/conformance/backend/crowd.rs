@@ -10,7 +10,7 @@ use super::subject::Subject;
 use crate::conformance::fresh::{fresh_id, fresh_ids};
 use crate::key::RecordId;
 use crate::record::Fence;
-use crate::store::shared::{Backend, NewExpiry, Row, Write};
+use crate::store::shared::{Backend, Clocks, NewExpiry, Row, Write};
 
 /// How many of all those puts may find a row locked for too long. Where puts lock in the order of their writes, one of
 /// the two does in nearly each round of claims.
@@ -102,7 +102,7 @@ async fn claimer<B: Backend>(rule: &Rule<'_, B>, backend: &B, id: RecordId, high
             granted += 1;
             rule.check(row.fence.0 > above, || format!("a claim got fence {} after {above}", row.fence));
             highest.fetch_max(row.fence.0, Ordering::SeqCst);
-            rule.answered("delete expired rows", backend.delete_expired(10).await);
+            rule.answered("delete expired rows", backend.delete_expired(Clocks::default(), 10).await);
         }
         rule.pass(AT_ONCE).await;
     }

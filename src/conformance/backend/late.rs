@@ -10,7 +10,7 @@ use super::rule::{Bears, Rule, is_done};
 use super::sample::{AT_ONCE, HOUR, claim, complete, verbs};
 use super::subject::Subject;
 use crate::conformance::fresh::fresh_id;
-use crate::store::shared::{Backend, Row, Write};
+use crate::store::shared::{Backend, Clocks, Row, Write};
 
 /// Each write, held back while each other is done that expects the same: it is refused when it arrives.
 pub(super) async fn a_write_held_back_is_refused_after_a_later_one<B: Backend>(subject: &Subject<B>) {
@@ -111,16 +111,16 @@ pub(super) async fn a_dropped_call_leaves_the_backend_usable<B: Backend>(subject
     for round in 0..40 {
         let write = claim(fresh_id());
         let writes = std::slice::from_ref(&write);
-        drop_under_way(round, backend.put(writes)).await;
-        drop_under_way(round + 1, backend.get(&[write.id])).await;
-        drop_under_way(round + 2, backend.list(None, 10)).await;
+        drop_under_way(round, backend.put(Clocks::default(), writes)).await;
+        drop_under_way(round + 1, backend.get(Clocks::default(), &[write.id])).await;
+        drop_under_way(round + 2, backend.list(Clocks::default(), &[], None, 10)).await;
         let first = rule.within(rule.settled(backend, writes, Bears::Any)).await.remove(0);
         rule.check(is_done(first.as_ref(), &write), || {
             format!("a claim whose call was dropped, sent again, was answered {first:?}")
         });
         let Some(row) = first else { continue };
         let completed = complete(&row);
-        drop_under_way(round, backend.put(std::slice::from_ref(&completed))).await;
+        drop_under_way(round, backend.put(Clocks::default(), std::slice::from_ref(&completed))).await;
         let done = rule.within(rule.settled(backend, std::slice::from_ref(&completed), Bears::Any)).await.remove(0);
         rule.check(done.is_some_and(|done| done.token == completed.token && done.fence == row.fence), || {
             "to complete, dropped and sent again, was not done, or has changed the fence".to_owned()

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::conformance::rule::BOUND;
 use crate::key::RecordId;
 use crate::record::Fence;
-use crate::store::shared::{Answer, Backend, BackendError, Expect, NewExpiry, NewFence, Row, Write};
+use crate::store::shared::{Answer, Backend, BackendError, Clocks, Expect, NewExpiry, NewFence, Row, Write};
 
 const BETWEEN_TRIES: Duration = Duration::from_millis(2);
 
@@ -51,8 +51,13 @@ impl<B: Backend> Rule<'_, B> {
         self.get_by(&self.subject.backend, &[id]).await.rows.remove(0)
     }
 
+    /// Reads a row by other clocks than the database's alone.
+    pub(super) async fn get_at(&self, clocks: Clocks, id: RecordId) -> Option<Row> {
+        self.answered("get", self.subject.backend.get(clocks, &[id]).await).rows.remove(0)
+    }
+
     pub(super) async fn get_by(&self, backend: &B, ids: &[RecordId]) -> Answer<Vec<Option<Row>>> {
-        let answer = self.answered("get", backend.get(ids).await);
+        let answer = self.answered("get", backend.get(Clocks::default(), ids).await);
         let rows = answer.rows.len();
         self.check(rows == ids.len(), || format!("{} ids were asked for, and {rows} rows were answered", ids.len()));
         answer
@@ -63,10 +68,16 @@ impl<B: Backend> Rule<'_, B> {
     }
 
     pub(super) async fn put_by(&self, backend: &B, writes: &[Write]) -> Answer<Vec<Option<Row>>> {
-        let answer = self.answered("put", backend.put(writes).await);
+        let answer = self.answered("put", backend.put(Clocks::default(), writes).await);
         let rows = answer.rows.len();
         self.check(rows == writes.len(), || format!("{} writes were put, and {rows} rows were answered", writes.len()));
         answer
+    }
+
+    /// Puts one write by other clocks than the database's alone, and gives the row that is answered.
+    pub(super) async fn write_at(&self, clocks: Clocks, write: &Write) -> Option<Row> {
+        let writes = std::slice::from_ref(write);
+        self.answered("put", self.subject.backend.put(clocks, writes).await).rows.remove(0)
     }
 
     /// Puts one write, and gives the row that is answered.
@@ -97,7 +108,7 @@ impl<B: Backend> Rule<'_, B> {
         while !open.is_empty() {
             self.check(Instant::now() < give_up, || format!("{} writes were busy for a minute", open.len()));
             let sent: Vec<Write> = open.iter().map(|&at| writes[at].clone()).collect();
-            let answer = match backend.put(&sent).await {
+            let answer = match backend.put(Clocks::default(), &sent).await {
                 Err(error) if bears.bears(&error) => {
                     tokio::time::sleep(BETWEEN_TRIES).await;
                     continue;

@@ -29,10 +29,10 @@ macro_rules! __backend_rules {
                 began_and_since_are_stamped_by_the_database
                 until_and_expires_count_from_the_write
                 a_kept_expiry_is_the_rows;
-            leases:
-                the_lease_is_that_of_the_session
-                nothing_but_a_live_session_gives_a_lease
-                the_lease_is_read_in_the_same_step;
+            clocks:
+                a_row_is_judged_by_the_earliest_clock
+                a_row_is_stamped_by_the_latest_clock
+                nothing_is_deleted_that_the_earliest_clock_keeps;
             bytes:
                 state_is_kept_to_the_byte
                 ids_and_tokens_are_kept_to_the_byte
@@ -54,6 +54,7 @@ macro_rules! __backend_rules {
                 a_row_is_kept_until_its_grace_is_over
                 rows_past_their_grace_are_deleted_in_slices;
             listing:
+                sessions_are_the_rows_of_their_kind
                 list_has_what_operators_see_to_and_nothing_else
                 list_is_paged_without_gaps_or_repeats;
             surroundings:

@@ -6,12 +6,12 @@ use super::rule::{Bears, Rule};
 use super::sample::{HOUR, claim, complete, session};
 use super::subject::Subject;
 use crate::conformance::fresh::fresh_id;
-use crate::store::shared::{Backend, Expect, Kind, Write};
+use crate::store::shared::{Backend, Clocks, Expect, Kind, Write};
 
 /// The same id in two namespaces is two rows; sessions and lists are each namespace's own.
 pub(super) async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
-    let advice = "make the namespace a part of the key, and compare it wherever rows are read: in the list, and in the join \
-                  with the session, too";
+    let advice = "make the namespace a part of the key, and compare it wherever rows are read: in the list, and among the \
+                  sessions, too";
     let rule = Rule::new(subject, "namespaces_do_not_meet", advice);
     let Some(other) = &subject.another_namespace else { return rule.leave_out("`another_namespace`") };
     let (id, of) = (fresh_id(), fresh_id());
@@ -24,8 +24,8 @@ pub(super) async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
     rule.check(theirs.as_ref().is_some_and(|row| row.token == write.token), || {
         format!("an id that is claimed in one namespace could not be claimed in another: {theirs:?}")
     });
-    let lease = theirs.and_then(|row| row.lease);
-    rule.check(lease.is_none(), || "a session of another namespace gives a lease".to_owned());
+    let sessions = rule.answered("read the sessions", other.sessions(Clocks::default()).await).rows;
+    rule.check(!sessions.iter().any(|row| row.id == of), || "a session of another namespace is read".to_owned());
     rule.done(&complete(&row)).await;
     let there = rule.get_by(other, &[id]).await.rows.remove(0);
     rule.check(there.as_ref().is_some_and(|row| row.token == write.token), || {
@@ -33,7 +33,7 @@ pub(super) async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
     });
     let again = Write { expect: Expect::Token(write.token), ..complete(&row) };
     rule.refused(&again).await;
-    let listed = rule.answered("list", subject.backend.list(None, 10_000).await).rows;
+    let listed = rule.answered("list", subject.backend.list(Clocks::default(), &[], None, 10_000).await).rows;
     rule.check(!listed.iter().any(|row| row.id == id), || "a row of another namespace is listed".to_owned());
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn the_server_is_another_one_after_its_start_only<B: Backend>(s
     let put = rule.put(std::slice::from_ref(&write)).await;
     let server = put.server;
     let mut others = vec![rule.get_by(&subject.backend, &[]).await.server];
-    others.push(rule.answered("list", subject.backend.list(None, 1).await).server);
+    others.push(rule.answered("list", subject.backend.list(Clocks::default(), &[], None, 1).await).server);
     if let Some(beside) = &subject.beside {
         others.push(rule.get_by(beside, &[write.id]).await.server);
     }

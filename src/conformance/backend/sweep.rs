@@ -5,7 +5,7 @@ use super::sample::{AT_ONCE, HOUR, claim};
 use super::subject::Subject;
 use crate::conformance::fresh::{fresh_id, fresh_ids};
 use crate::record::Fence;
-use crate::store::shared::{Backend, Expect, GRACE, NewExpiry, NewFence, Row, Write};
+use crate::store::shared::{Backend, Clocks, Expect, GRACE, NewExpiry, NewFence, Row, Write};
 
 /// A fence that the clock does not reach: a row that was deleted and made anew does not have it.
 async fn far_fence<B: Backend>(rule: &Rule<'_, B>) -> Fence {
@@ -20,7 +20,7 @@ pub(super) async fn a_row_is_kept_until_its_grace_is_over<B: Backend>(subject: &
     let fence = far_fence(&rule).await;
     let (expired, live) = (fresh_id(), rule.done(&claim(fresh_id())).await);
     rule.expired(expired, fence).await;
-    rule.answered("delete expired rows", subject.backend.delete_expired(1_000).await);
+    rule.answered("delete expired rows", subject.backend.delete_expired(Clocks::default(), 1_000).await);
     let row = rule.get(live.id).await;
     rule.check(row.as_ref() == Some(&live), || format!("a live row was deleted, or changed: {row:?}"));
     let row = rule.done(&claim(expired)).await;
@@ -46,7 +46,7 @@ pub(super) async fn rows_past_their_grace_are_deleted_in_slices<B: Backend>(subj
     pass(GRACE + AT_ONCE * 2);
     let mut deleted = Vec::new();
     while deleted.last().is_none_or(|&count| count > 0) {
-        deleted.push(rule.answered("delete expired rows", subject.backend.delete_expired(10).await));
+        deleted.push(rule.answered("delete expired rows", subject.backend.delete_expired(Clocks::default(), 10).await));
         rule.check(deleted.len() < 1_000, || "there was always something to delete".to_owned());
     }
     let (sum, most) = (deleted.iter().sum::<usize>(), deleted.iter().copied().max().unwrap_or(0));

@@ -54,7 +54,7 @@ pub(super) async fn began_and_since_are_stamped_by_the_database<B: Backend>(subj
 
 /// `until` and `expires` are so long from the write.
 pub(super) async fn until_and_expires_count_from_the_write<B: Backend>(subject: &Subject<B>) {
-    let advice = "add the durations to the database's time of the write; no process's clock has a part in it";
+    let advice = "add the durations to the time of the write, not to when it was sent";
     let rule = Rule::new(subject, "until_and_expires_count_from_the_write", advice);
     let id = fresh_id();
     let mut expect = Expect::Absent;

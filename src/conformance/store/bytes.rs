@@ -8,7 +8,7 @@ use super::subject::Subject;
 use crate::conformance::fresh::{fresh_id, random};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
-use crate::record::{Claim, Origin, Record, State, Transition};
+use crate::record::{Claim, ClaimPolicy, Origin, Record, State, Transition};
 use crate::store::Store;
 
 /// Checks what a store has of some records.
@@ -87,8 +87,11 @@ pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>)
     for origin in [None, Some(Origin::default()), Some(everything)] {
         let fingerprint = Fingerprint::builder().field("body", &random::<32>()).credential("who", b"somebody").finish();
         let wish = Claim { fingerprint, origin: origin.map(Box::new), ..wish() };
-        let statuses = [0, 100, 200, 599, 256, u16::MAX];
-        for status in statuses {
+        use ClaimPolicy::{Ask, Refuse, Rerun, Unknown};
+        let statuses =
+            [0, 100, 200, 599, 256, u16::MAX].into_iter().zip([Unknown, Refuse, Ask, Rerun].into_iter().cycle());
+        for (status, policy) in statuses {
+            let wish = Claim { policy, ..wish.clone() };
             let id = fresh_id();
             let run = rule.made(id, &Transition::Claim(wish.clone())).await;
             says(&rule, &run, &wish, 1);
@@ -101,10 +104,10 @@ pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>)
             let consumed = rule.made(id, &consume(hold(id, &third), status)).await;
             says(&rule, &consumed, &wish, 3);
             let states = [
-                (first.state, State::Interrupted { run: run.fence, status: Some(status) }),
-                (cut.state, State::Interrupted { run: again.fence, status: None }),
+                (first.state, State::Interrupted { policy, run: run.fence, status: Some(status) }),
+                (cut.state, State::Interrupted { policy: Refuse, run: again.fence, status: None }),
                 (consumed.state.clone(), State::Consumed { status }),
-                (third.state, State::Running { interrupted_retention: HOUR }),
+                (third.state, State::Running { policy: Refuse, interrupted_retention: HOUR }),
             ];
             for (is, should) in states {
                 rule.check(is == should, || format!("the state {should:?} came back as {is:?}"));

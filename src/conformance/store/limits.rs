@@ -8,7 +8,7 @@ use super::rule::Rule;
 use super::sample::{claim, complete, consume, hold, interrupt, reclaim, settle, wish};
 use super::subject::Subject;
 use crate::conformance::fresh::{fresh_id, fresh_ids};
-use crate::record::{Applied, Claim, Reply, Transition};
+use crate::record::{Applied, Claim, ReclaimReason, Reply, Transition};
 use crate::store::{Store, StoreError};
 
 /// A full store refuses new keys, and nothing that ends a run or goes on from one. Where one is freed, one is claimed.
@@ -73,7 +73,7 @@ pub(super) async fn a_claim_that_is_refused_as_late_was_not_made<St: Store>(subj
             let late = Claim { patience: Duration::ZERO, ..wish() };
             let (before, late) = if is_reclaim {
                 let cut = rule.interrupted(id).await;
-                (Some(cut.clone()), Transition::Reclaim(late, cut.fence))
+                (Some(cut.clone()), Transition::Reclaim(late, cut.fence, ReclaimReason::Verdict))
             } else {
                 (None, Transition::Claim(late))
             };

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
-use crate::record::{Claim, Completion, Fence, Hold, Record, Resolution, Settlement, Transition};
+use crate::record::{
+    Claim, ClaimPolicy, Completion, Fence, Hold, ReclaimReason, Record, Resolution, Settlement, Transition,
+};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 /// The shortest time for which every store keeps a record.
@@ -17,6 +19,7 @@ pub(super) fn wish() -> Claim {
     Claim {
         fingerprint: Fingerprint::of(b"a request"),
         origin: None,
+        policy: ClaimPolicy::Refuse,
         may_repeat: false,
         bound: HOUR,
         interrupted_retention: HOUR,
@@ -24,12 +27,23 @@ pub(super) fn wish() -> Claim {
     }
 }
 
+/// The wish to run an operation that may be repeated.
+pub(super) fn repeatable() -> Claim {
+    Claim { policy: ClaimPolicy::Rerun, ..wish() }
+}
+
 pub(super) fn claim() -> Transition {
     Transition::Claim(wish())
 }
 
+/// Takes an interrupted operation over because the application said that it may run again.
 pub(super) fn reclaim(fence: Fence) -> Transition {
-    Transition::Reclaim(wish(), fence)
+    Transition::Reclaim(wish(), fence, ReclaimReason::Verdict)
+}
+
+/// Takes an interrupted operation over because the process's policy is to run it again.
+pub(super) fn rerun(fence: Fence) -> Transition {
+    Transition::Reclaim(repeatable(), fence, ReclaimReason::Policy)
 }
 
 pub(super) fn inquire(fence: Fence) -> Transition {
@@ -79,8 +93,8 @@ pub(super) fn forget(fence: Fence) -> Transition {
 pub(super) fn shortly(transition: Transition) -> Transition {
     match transition {
         Transition::Claim(claim) => Transition::Claim(Claim { interrupted_retention: SHORT, ..claim }),
-        Transition::Reclaim(claim, fence) => {
-            Transition::Reclaim(Claim { interrupted_retention: SHORT, ..claim }, fence)
+        Transition::Reclaim(claim, fence, reason) => {
+            Transition::Reclaim(Claim { interrupted_retention: SHORT, ..claim }, fence, reason)
         }
         Transition::Complete(completion) => Transition::Complete(Completion { retention: SHORT, ..completion }),
         Transition::Resolve(fence, resolution, _) => Transition::Resolve(fence, resolution, SHORT),
@@ -108,6 +122,7 @@ pub(super) fn all_under(id: RecordId, fence: Fence) -> Vec<Transition> {
     let hold = Hold { id, fence, attempt: 1 };
     vec![
         reclaim(fence),
+        rerun(fence),
         inquire(fence),
         complete(hold, "completed"),
         consume(hold, 599),

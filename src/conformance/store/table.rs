@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::rule::Rule;
 use super::sample::{
-    all_under, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, verb,
+    all_under, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, repeatable, settle, verb,
 };
 use super::subject::Subject;
 use crate::conformance::fresh::fresh_id;
@@ -17,6 +17,7 @@ enum There {
     Nothing,
     Running,
     Interrupted,
+    Repeatable,
     Answered,
     Asked,
     TakenOver,
@@ -29,10 +30,11 @@ enum There {
 }
 
 impl There {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Nothing,
         Self::Running,
         Self::Interrupted,
+        Self::Repeatable,
         Self::Answered,
         Self::Asked,
         Self::TakenOver,
@@ -49,6 +51,7 @@ impl There {
             Self::Nothing => "nothing is there",
             Self::Running => "it runs",
             Self::Interrupted => "it was interrupted",
+            Self::Repeatable => "it was interrupted and may be repeated",
             Self::Answered => "its client was told that nobody knows",
             Self::Asked => "it is asked about",
             Self::TakenOver => "it runs for the second time",
@@ -66,7 +69,10 @@ impl There {
         if self == Self::Nothing {
             return Vec::new();
         }
-        let run = rule.claimed(id).await;
+        let run = match self {
+            Self::Repeatable => rule.made(id, &Transition::Claim(repeatable())).await,
+            _ => rule.claimed(id).await,
+        };
         let (first, hold) = (run.fence, hold(id, &run));
         let is_ended_by = |transition| async move { rule.taken(id, &transition).await.map(|record| record.fence) };
         let then = match self {
@@ -76,6 +82,7 @@ impl There {
             Self::Released => is_ended_by(Transition::Release(first)).await,
             Self::Answered => is_ended_by(answer(first, 504)).await,
             Self::Interrupted
+            | Self::Repeatable
             | Self::Asked
             | Self::TakenOver
             | Self::CompletedLate

@@ -17,7 +17,7 @@ use super::types::Time;
 use super::write::{Arrays, Parameters, millis};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::store::shared::{Answer, Backend, BackendError, Expect, GRACE, Guarantee, Kind, Row, Write};
+use crate::store::shared::{Answer, Backend, BackendError, Clocks, Expect, GRACE, Guarantee, Kind, Row, Write};
 
 /// A PostgreSQL database, 13 or later.
 ///
@@ -47,7 +47,7 @@ impl fmt::Debug for PostgresBackend {
 }
 
 impl Backend for PostgresBackend {
-    async fn get(&self, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+    async fn get(&self, _: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take().await?;
         let prepared = connection.prepared.as_ref().map(|prepared| &prepared.get);
@@ -60,9 +60,9 @@ impl Backend for PostgresBackend {
         Ok(found)
     }
 
-    async fn put(&self, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+    async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         if writes.is_empty() {
-            return self.get(&[]).await;
+            return self.get(clocks, &[]).await;
         }
         let namespace = self.namespace.as_str();
         let queries = &self.pool.connector().queries;
@@ -85,7 +85,22 @@ impl Backend for PostgresBackend {
         Ok(answer)
     }
 
-    async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
+    async fn sessions(&self, _: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
+        let connection = self.pool.take().await?;
+        let query = &self.pool.connector().queries.sessions;
+        let found = query.ask(&connection.client, None, &[&self.namespace]).await;
+        let system = connection.system;
+        let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
+        Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
+    }
+
+    async fn list(
+        &self,
+        _: Clocks,
+        _: &[RecordId],
+        after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
         // No row is at the epoch, or before it.
         let (began, id) = match &after {
             Some((began, id)) => (*began, id.as_bytes().as_slice()),
@@ -100,7 +115,7 @@ impl Backend for PostgresBackend {
         Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
     }
 
-    async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
+    async fn delete_expired(&self, _: Clocks, limit: usize) -> Result<usize, BackendError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let connection = self.pool.take().await?;
         let query = &self.pool.connector().queries.delete_expired;

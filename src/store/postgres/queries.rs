@@ -34,6 +34,7 @@ pub(super) struct Queries {
     pub(super) insert: Query,
     pub(super) update: Query,
     pub(super) get: Query,
+    pub(super) sessions: Query,
     pub(super) list: Query,
     pub(super) delete_expired: Query,
     pub(super) setup: Query,
@@ -140,6 +141,13 @@ const GET: &str = "
     SESSION
     ORDER BY w.n";
 
+const SESSIONS: &str = "
+    WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now)
+    SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
+    FROM c
+    LEFT JOIN idempotency.record r ON r.namespace = $1 AND r.kind = 6 AND (r.expires > c.now) IS TRUE
+    SESSION";
+
 // The kinds are those of the index `record_open`.
 const LIST: &str = "
     WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now)
@@ -209,6 +217,7 @@ impl Queries {
             insert: Query::new(schema, INSERT, &put_one),
             update: Query::new(schema, UPDATE, &put_one),
             get: Query::new(schema, GET, &[Type::TEXT, Type::BYTEA_ARRAY]),
+            sessions: Query::new(schema, SESSIONS, &[Type::TEXT]),
             list: Query::new(schema, LIST, &[Type::TEXT, Type::TIMESTAMPTZ, Type::BYTEA, Type::INT8]),
             delete_expired: Query::new(
                 schema,

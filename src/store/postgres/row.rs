@@ -36,7 +36,6 @@ fn row(columns: &Columns) -> Result<Option<Row>, Unreadable> {
         fence: Fence(u64::try_from(columns.try_get::<_, i64>(4)?).unwrap_or(0)),
         kind: Kind::of(columns.try_get(5)?),
         session: session.map(record_id).transpose()?,
-        lease: time_if_any(7)?,
         until: time_if_any(8)?,
         began: time(9)?,
         since: time(10)?,

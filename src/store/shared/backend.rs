@@ -19,12 +19,15 @@ use crate::record::Fence;
 ///
 /// # Rows
 /// There is at most one [`Row`] per id and namespace. No method deletes a row but
-/// [`delete_expired`](Self::delete_expired). A row whose expiry has passed counts as absent in `get`, `put` and `list`,
-/// whether it was deleted or not; `put` claims it over by an update.
+/// [`delete_expired`](Self::delete_expired). A row whose expiry is not later than the earliest time counts as absent in
+/// `get`, `put`, `sessions` and `list`, whether it was deleted or not; `put` claims it over by an update.
 ///
 /// # Time
-/// The database tells the time: whole milliseconds since the Unix epoch, by one clock, read in the step that it judges.
-/// Durations go in, and times come out, with the time at which they were read ([`Answer::now`]).
+/// Times are whole milliseconds since the Unix epoch. A database has one clock, which it reads in the step that it
+/// judges, and answers ([`Answer::now`]). No decision rests on that clock alone: each call brings the [`Clocks`] of the
+/// calling process. A row is judged by the *earliest*, the earlier of the database's time and [`Clocks::earliest`]. It
+/// is stamped by the *latest*, the later of the database's time and [`Clocks::latest`]. Durations go in, and times come
+/// out.
 ///
 /// # Durability
 /// A `put` is answered only after what it wrote would survive what the database is said to survive
@@ -39,7 +42,11 @@ use crate::record::Fence;
 /// future must leave the backend usable: a connection that still waits for an answer is given up.
 pub trait Backend: Debug + Send + Sync + 'static {
     /// Reads the rows of `ids`, in their order; `None` for an id that is absent. There may be no ids.
-    fn get(&self, ids: &[RecordId]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
+    fn get(
+        &self,
+        clocks: Clocks,
+        ids: &[RecordId],
+    ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
 
     /// Does each of `writes`, or leaves its row alone, and reads the rows as they stand then, in the order of the
     /// writes. No two of the writes have the same id. Writes do not depend on each other: any of them may be done where
@@ -54,28 +61,38 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// expected token and not the write's was *busy*: something else has it locked. So was a row that is absent though
     /// [`Expect::Absent`] was expected. The write may be sent again then.
     ///
-    /// A write that is sent again counts from now: its `until` and its `expires` do, and not its fence and its stamps.
+    /// A write that is sent again counts from then: its `until` and its `expires` do, and not its fence and its stamps.
     /// A write's own token in a row past its expiry makes no difference: the row is absent. No writes at all may be
     /// put, to ask for the time.
     ///
     /// The database locks rows in the order of their ids, so that two calls can't wait for each other.
-    fn put(&self, writes: &[Write]) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
+    fn put(
+        &self,
+        clocks: Clocks,
+        writes: &[Write],
+    ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
+
+    /// Reads all rows of the kind [`Session`](Kind::Session), in any order. There is one for each process that uses the
+    /// store, and each process calls this every sixth of its lease, so that an index has to serve it.
+    fn sessions(&self, clocks: Clocks) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
 
     /// Reads at most `limit` rows that operators may have to see to, ordered by [`began`](Row::began), in whole
     /// milliseconds, and id. It reads only those after `after` in that order:
     /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed);
-    /// - those of the kind [`Running`](Kind::Running) whose [`lease`](Row::lease) or [`until`](Row::until) is absent,
-    ///   or not later than now.
+    /// - those of the kind [`Running`](Kind::Running) whose [`session`](Row::session) is absent or not in `alive`, or
+    ///   whose [`until`](Row::until) is absent or not later than the earliest time.
     fn list(
         &self,
+        clocks: Clocks,
+        alive: &[RecordId],
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
     ) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
 
-    /// Deletes at most `limit` rows that have been past their expiry for [`GRACE`], of this namespace or of all, and
-    /// returns how many it deleted. Without that grace, a write that is still on its way could meet a row that was
-    /// deleted and made anew, with a smaller fence.
-    fn delete_expired(&self, limit: usize) -> impl Future<Output = Result<usize, BackendError>> + Send;
+    /// Deletes at most `limit` rows that have been past their expiry for [`GRACE`] by the earliest time, of this
+    /// namespace or of all, and returns how many it deleted. Without that grace, a write that is still on its way could
+    /// meet a row that was deleted and made anew, with a smaller fence.
+    fn delete_expired(&self, clocks: Clocks, limit: usize) -> impl Future<Output = Result<usize, BackendError>> + Send;
 
     /// Returns the ids of rows that were written, by any process, as far as the database tells. Some may be missing;
     /// then those who wait find out by reading. The stream does not end.
@@ -87,6 +104,23 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
 /// How long a row is kept physically after its expiry.
 pub const GRACE: Duration = Duration::from_secs(600);
+
+/// The clocks of the process that calls: see [`Backend`], *Time*.
+///
+/// The default leaves the deciding to the database's clock alone, for tools and tests that have no clock of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// The earliest of the process's clocks.
+    pub earliest: Timestamp,
+    /// The latest of the process's clocks.
+    pub latest: Timestamp,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self { earliest: Timestamp::from_millis(u64::MAX), latest: Timestamp::from_millis(0) }
+    }
+}
 
 /// What was read, and when and from which server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,14 +154,11 @@ pub struct Row {
     pub fence: Fence,
     /// What it is.
     pub kind: Kind,
-    /// The row of the process that sees to it, if one does: see [`Kind::Session`]. For a
+    /// The row of the process that owns it, if one does: see [`Kind::Session`]. For a
     /// [disputed](Kind::Disputed) outcome, this is the operation's row.
     pub session: Option<RecordId>,
-    /// Until when `session` has its lease, read in the same step: the [`until`](Self::until) of that row. `None` if
-    /// `session` is `None`, or if its row is absent or of another kind than [`Session`](Kind::Session).
-    pub lease: Option<Timestamp>,
-    /// Until when a run may take, or until when a session has its lease. Of a record that is kept for less than
-    /// [`GRACE`], and to which nobody sees, this is when it expires.
+    /// Until when a run or a question may take. Of a record that is kept for less than [`GRACE`] and that has no
+    /// `session`, this is when it expires. Of a session, it is a note for people: no process judges by it.
     pub until: Option<Timestamp>,
     /// When the operation began.
     pub began: Timestamp,
@@ -139,8 +170,8 @@ pub struct Row {
     pub state: Bytes,
 }
 
-/// What a row is. A backend keeps the [number](Self::number), and looks at it only in [`Backend::list`] and for
-/// [`Row::lease`].
+/// What a row is. A backend keeps the [number](Self::number), and looks at it only in [`Backend::list`] and
+/// [`Backend::sessions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -155,7 +186,8 @@ pub enum Kind {
     /// 5: the trace of an operation that was released or forgotten, and of a session that has ended. It is kept for as
     /// long as a late write may still arrive.
     Released,
-    /// 6: a process that uses the store. It is alive until [`Row::until`].
+    /// 6: a process that uses the store. Its [`state`](Row::state) says how long its lease is. Other processes watch
+    /// whether its row changes.
     Session,
     /// 7: the outcome of a run that somebody had taken over.
     Disputed,
@@ -178,7 +210,7 @@ pub struct Write {
     pub kind: Kind,
     /// The row's session: see [`Row::session`].
     pub session: Option<RecordId>,
-    /// How long from now [`Row::until`] is.
+    /// How long from the latest time [`Row::until`] is.
     pub until: Option<Duration>,
     /// What becomes of [`Row::began`]. An absent row begins now, whatever this says.
     pub began: Stamp,
@@ -209,7 +241,7 @@ pub enum NewFence {
     /// Writes this fence, or keeps the row's, past its expiry or not, if that is greater: the fence of a row never
     /// shrinks.
     Exactly(Fence),
-    /// Writes a new fence: the greatest of microseconds since the Unix epoch by the database's clock, one more than the
+    /// Writes a new fence: the greatest of the latest time in microseconds since the Unix epoch, one more than the
     /// row's, past its expiry or not, and one more than this. Fences are kept to the digit up to 2⁶³ − 1, and counted
     /// on exactly at least up to 2⁵³.
     Above(Fence),
@@ -229,7 +261,8 @@ pub enum Stamp {
 pub enum NewExpiry {
     /// Keeps the row's value. An absent row is written with [`In`](Self::In) only.
     Keep,
-    /// Writes the time that is this long from now. A row that expires before the answer is made is answered as absent.
+    /// Writes the time that is this long from the latest time. A row that expires before the answer is made is answered
+    /// as absent.
     In(Duration),
 }
 

@@ -23,11 +23,12 @@ use crate::store::StoreError;
 const TOGETHER: usize = 64;
 const AT_ONCE: usize = 2;
 
-/// What is known of a row, and at which time of the database.
+/// What is known of a row.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) row: Option<Row>,
-    pub(super) now: Timestamp,
+    /// The earliest time by which it was judged.
+    pub(super) earliest: Timestamp,
     /// The server that has shown it; `None` if this process wrote it.
     pub(super) server: Option<ServerId>,
 }
@@ -92,8 +93,8 @@ async fn read<B: Backend>(backend: &B, reach: &Reach, gets: Vec<Get>) {
     if ids.is_empty() {
         return;
     }
-    let sent = Instant::now();
-    let answer = match reach.call(|| backend.get(&ids)).await {
+    let (clocks, sent) = (reach.clocks.now(), Instant::now());
+    let answer = match reach.call(|| backend.get(clocks, &ids)).await {
         Ok(answer) if answer.rows.len() != ids.len() => {
             Err(BackendError::Uncertain("it does not have a row for each id".into()))
         }
@@ -102,9 +103,10 @@ async fn read<B: Backend>(backend: &B, reach: &Reach, gets: Vec<Get>) {
     match answer {
         Ok(Answer { now, server, rows }) => {
             reach.answered(server, now, sent, false, rows.iter().flatten());
+            let earliest = clocks.at(now).earliest;
             for (id, row) in ids.into_iter().zip(rows) {
                 for reply in asked.remove(&id).unwrap_or_default() {
-                    let _ = reply.send(Ok(Known { row: row.clone(), now, server: Some(server) }));
+                    let _ = reply.send(Ok(Known { row: row.clone(), earliest, server: Some(server) }));
                 }
             }
         }

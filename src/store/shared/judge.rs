@@ -2,18 +2,38 @@
 //! of its own: in a transaction that excludes others, or under a lock. One that compares and sets in its own language
 //! does without.
 
-use super::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
+use super::backend::{Clocks, Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
 use crate::clock::Timestamp;
+use crate::key::RecordId;
 use crate::record::Fence;
 
+/// The time of a step of the database, by its own clock and those of the process that calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The database's time: what is answered, and what stamps [`Row::began`] and [`Row::since`].
+    pub now: Timestamp,
+    /// The earliest time: it judges what has expired.
+    pub earliest: Timestamp,
+    /// The latest time: [`Row::until`], [`Row::expires`] and new fences count from it.
+    pub latest: Timestamp,
+}
+
+impl Clocks {
+    /// The time of a step at the database's time `now`.
+    #[must_use]
+    pub fn at(self, now: Timestamp) -> Moment {
+        Moment { now, earliest: self.earliest.min(now), latest: self.latest.max(now) }
+    }
+}
+
 impl Write {
-    /// The row that this write makes, at `now`, of the one that is `there`; `None` if it leaves it alone.
+    /// The row that this write makes of the one that is `there`; `None` if it leaves it alone.
     ///
     /// `there` is the row as the database has it, past its expiry or not; the time is read after the row was locked.
-    /// The [`lease`](Row::lease) of what is made is `None`: [`Row::read`] finds it.
     #[must_use]
-    pub fn over(&self, there: Option<&Row>, now: Timestamp) -> Option<Row> {
-        let live = there.filter(|row| !row.is_absent(now));
+    pub fn over(&self, there: Option<&Row>, moment: Moment) -> Option<Row> {
+        let Moment { now, earliest, latest } = moment;
+        let live = there.filter(|row| !row.is_absent(earliest));
         let again = live.filter(|row| row.token == self.token);
         let is_expected = match self.expect {
             Expect::Absent => live.is_none(),
@@ -25,8 +45,8 @@ impl Write {
         let fence = match (again, live, self.fence) {
             (Some(row), ..) | (None, Some(row), NewFence::Keep) => row.fence,
             (None, _, NewFence::Exactly(fence)) => there.map_or(fence, |row| fence.max(row.fence)),
-            (None, None, NewFence::Keep) => new_fence(there, Fence(0), now),
-            (None, _, NewFence::Above(floor)) => new_fence(there, floor, now),
+            (None, None, NewFence::Keep) => new_fence(there, Fence(0), latest),
+            (None, _, NewFence::Above(floor)) => new_fence(there, floor, latest),
         };
         let stamp = |stamp, kept: fn(&Row) -> Timestamp| match stamp {
             Stamp::Keep => live.map_or(now, kept),
@@ -38,13 +58,12 @@ impl Write {
             fence,
             kind: self.kind,
             session: self.session,
-            lease: None,
-            until: self.until.map(|until| now.plus(until)),
+            until: self.until.map(|until| latest.plus(until)),
             began: stamp(self.began, |row| row.began),
             since: stamp(self.since, |row| row.since),
             expires: match self.expires {
-                NewExpiry::Keep => live.map_or(now, |row| row.expires),
-                NewExpiry::In(duration) => now.plus(duration),
+                NewExpiry::Keep => live.map_or(latest, |row| row.expires),
+                NewExpiry::In(duration) => latest.plus(duration),
             },
             state: self.state.clone(),
         })
@@ -52,8 +71,8 @@ impl Write {
 }
 
 /// [`NewFence::Above`].
-fn new_fence(there: Option<&Row>, floor: Fence, now: Timestamp) -> Fence {
-    let microseconds = now.as_millis().saturating_mul(1_000);
+fn new_fence(there: Option<&Row>, floor: Fence, latest: Timestamp) -> Fence {
+    let microseconds = latest.as_millis().saturating_mul(1_000);
     let last = there.map_or(0, |row| row.fence.0).max(floor.0);
     Fence(microseconds.max(last.saturating_add(1)))
 }
@@ -61,32 +80,25 @@ fn new_fence(there: Option<&Row>, floor: Fence, now: Timestamp) -> Fence {
 impl Row {
     /// Whether it counts as absent.
     #[must_use]
-    pub fn is_absent(&self, now: Timestamp) -> bool {
-        self.expires <= now
+    pub fn is_absent(&self, earliest: Timestamp) -> bool {
+        self.expires <= earliest
     }
 
     /// Whether [`delete_expired`](super::Backend::delete_expired) may delete it.
     #[must_use]
-    pub fn is_past_grace(&self, now: Timestamp) -> bool {
-        self.expires.plus(GRACE) <= now
+    pub fn is_past_grace(&self, earliest: Timestamp) -> bool {
+        self.expires.plus(GRACE) <= earliest
     }
 
-    /// This row as it is read: `None` if it counts as absent; with the lease that `session` says, the row of
-    /// [`Row::session`] as the database has it.
+    /// Whether [`list`](super::Backend::list) lists it. It may not be absent.
     #[must_use]
-    pub fn read(self, session: Option<&Self>, now: Timestamp) -> Option<Self> {
-        let session = session.filter(|row| row.kind == Kind::Session && !row.is_absent(now));
-        let lease = session.filter(|row| Some(row.id) == self.session).and_then(|row| row.until);
-        if self.is_absent(now) { None } else { Some(Self { lease, ..self }) }
-    }
-
-    /// Whether [`list`](super::Backend::list) lists it, once it was [`read`](Self::read).
-    #[must_use]
-    pub fn is_listed(&self, now: Timestamp) -> bool {
-        let is_over = |end: Option<Timestamp>| end.is_none_or(|end| end <= now);
+    pub fn is_listed(&self, earliest: Timestamp, alive: &[RecordId]) -> bool {
         match self.kind {
             Kind::Interrupted | Kind::Disputed => true,
-            Kind::Running => is_over(self.lease) || is_over(self.until),
+            Kind::Running => {
+                self.session.is_none_or(|session| !alive.contains(&session))
+                    || self.until.is_none_or(|until| until <= earliest)
+            }
             Kind::Completed | Kind::Consumed | Kind::Released | Kind::Session | Kind::Unknown(_) => false,
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::backend::{Answer, Backend, Kind, Row};
+use super::backend::{Backend, Kind, Row};
 use super::damaged::is_done;
 use super::errors::away;
 use super::rows::Held;
@@ -43,11 +43,11 @@ impl<B: Backend> Shelf<B> {
         let mut cursor = after.map(|after| (after.began, after.id));
         let mut found = Vec::new();
         while found.len() < limit {
-            let Answer { now, rows, .. } = self.page(&mut cursor, limit).await?;
+            let (rows, earliest) = self.page(&mut cursor, limit).await?;
             if rows.is_empty() {
                 break;
             }
-            let view = self.view(now);
+            let view = self.view(earliest);
             for row in &rows {
                 // What a later release has written is for that release.
                 let Some(Ok(record)) = view.of(row).map(|held| held.columns(row.id)) else { continue };
@@ -69,7 +69,7 @@ impl<B: Backend> Shelf<B> {
     async fn listed_damaged(&self, id: RecordId) -> Result<Option<InterruptedRun>, StoreError> {
         let known = self.read(id).await?;
         let done = known.row.filter(is_done);
-        let Some(Held::Damaged(record, _)) = done.and_then(|row| self.view(known.now).of(&row)) else {
+        let Some(Held::Damaged(record, _)) = done.and_then(|row| self.view(known.earliest).of(&row)) else {
             self.damaged.forget(&id);
             return Ok(None);
         };
@@ -80,7 +80,7 @@ impl<B: Backend> Shelf<B> {
     pub(super) async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
         let (mut cursor, mut found) = (None, Vec::new());
         while found.len() < limit {
-            let Answer { rows, .. } = self.page(&mut cursor, limit).await?;
+            let (rows, _) = self.page(&mut cursor, limit).await?;
             if rows.is_empty() {
                 break;
             }
@@ -94,15 +94,18 @@ impl<B: Backend> Shelf<B> {
         Ok(found)
     }
 
-    /// A page of the rows that operators may have to see to. Moves the cursor to its end.
-    async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<Answer<Vec<Row>>, StoreError> {
-        let sent = Instant::now();
-        let answer = self.reach.call(|| self.backend.list(*cursor, limit)).await;
+    /// A page of the rows that operators may have to see to, and the earliest time by which they were judged. Moves the
+    /// cursor to its end.
+    async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<(Vec<Row>, Timestamp), StoreError> {
+        let (clocks, sent) = (self.reach.clocks.now(), Instant::now());
+        let mut alive = self.reach.others.alive();
+        alive.extend(self.reach.session.own().iter());
+        let answer = self.reach.call(|| self.backend.list(clocks, &alive, *cursor, limit)).await;
         let answer = answer.inspect_err(|error| self.reach.failed(error)).map_err(|error| away(Arc::new(error)))?;
         self.reach.answered(answer.server, answer.now, sent, false, &answer.rows);
         if let Some(last) = answer.rows.last() {
             *cursor = Some((last.began, last.id));
         }
-        Ok(answer)
+        Ok((answer.rows, clocks.at(answer.now).earliest))
     }
 }

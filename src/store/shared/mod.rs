@@ -10,7 +10,8 @@
 // - `restore.rs`: what a failover has lost and this process knows.
 // - `listing.rs`: what operators have to see to.
 // - `rows.rs`: rows as records.
-// - `session.rs`: whether this process is alive, and whether others are.
+// - `session.rs`: whether this process is alive. `watch.rs`: whether others are.
+// - `clocks.rs`: by which clocks rows are judged and stamped.
 // - `news.rs`: who is told that a row has changed.
 // - `damaged.rs`: which completed records this process can't read.
 // - `driven.rs`: a future of the store's own, which its caller drives.
@@ -22,6 +23,7 @@
 // - `memory_backend/`: a database in memory that fails on command, for tests.
 
 mod backend;
+mod clocks;
 mod damaged;
 mod driven;
 mod endings;
@@ -42,16 +44,20 @@ mod state;
 mod step;
 mod store;
 mod takeover;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
 #[cfg(feature = "postgres")]
 mod transaction;
+mod watch;
 mod write;
 
 pub use backend::{
-    Answer, Backend, BackendError, Expect, GRACE, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token,
-    Write,
+    Answer, Backend, BackendError, Clocks, Expect, GRACE, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp,
+    Token, Write,
 };
 /// The stream that [`Backend::changes`] returns.
 pub use futures_util::stream::BoxStream;
+pub use judge::Moment;
 pub use listing::Disputed;
 pub use store::{Shared, SharedBuilder};
 #[cfg(feature = "postgres")]

@@ -35,4 +35,10 @@ impl News {
     pub(super) fn forget_unheard(&self) {
         self.0.retain(|_, listeners| listeners.receiver_count() > 0);
     }
+
+    /// How many ids are kept.
+    #[cfg(all(test, feature = "conformance"))]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
 }

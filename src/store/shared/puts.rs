@@ -21,8 +21,9 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::backend::{Answer, Backend, BackendError, Expect, Row, Write};
+use super::backend::{Answer, Backend, BackendError, Clocks, Expect, Row, Write};
 use super::reach::Reach;
+use crate::clock::Timestamp;
 
 /// The most writes in one call, and the most bytes of state in those after the first.
 const TOGETHER: usize = 64;
@@ -57,7 +58,9 @@ pub(super) struct Stands {
     pub(super) row: Option<Row>,
     /// The answer, without its rows.
     pub(super) answer: Answer<()>,
-    /// When the call was sent.
+    /// The earliest time by which the database has judged the rows.
+    pub(super) earliest: Timestamp,
+    /// When the first copy of the write was sent.
     pub(super) sent: Instant,
 }
 
@@ -85,6 +88,8 @@ struct Put {
     reply: Reply,
     /// Whether it was sent without an answer, or is sent again as if it was.
     may_be_done: bool,
+    /// When its first copy was sent.
+    sent: Option<Instant>,
     /// How often its row was locked.
     busy: u32,
     pauses: ExponentialBackoff,
@@ -151,7 +156,7 @@ impl<B: Backend> Puts<B> {
             .build();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Arc::clone(&self.waiting));
-        let put = Put { write, deadline, reply, may_be_done, busy: 0, pauses, _waiting: waiting };
+        let put = Put { write, deadline, reply, may_be_done, sent: None, busy: 0, pauses, _waiting: waiting };
         Arc::clone(&self.sender).leave(put);
         async move { stands.await.unwrap_or(Err(NotPut::Gone)) }
     }
@@ -248,9 +253,14 @@ impl<B: Backend> Sender<B> {
         if batch.is_empty() {
             return;
         }
+        for put in &mut batch {
+            put.sent.get_or_insert(now);
+        }
         let writes: Vec<Write> = batch.iter().map(|put| put.write.clone()).collect();
-        match self.call(&writes, now).await {
+        let clocks = self.reach.clocks.now();
+        match self.call(clocks, &writes, now).await {
             Ok(answer) => {
+                let earliest = clocks.at(answer.now).earliest;
                 let Answer { now: at, server, rows } = answer;
                 for (mut put, row) in batch.into_iter().zip(rows) {
                     if put.is_busy(row.as_ref()) && put.waits_for_lock() {
@@ -258,7 +268,8 @@ impl<B: Backend> Sender<B> {
                         continue;
                     }
                     let answer = Answer { now: at, server, rows: () };
-                    let _ = put.reply.send(Ok(Stands { row, answer, sent: now }));
+                    let sent = put.sent.unwrap_or(now);
+                    let _ = put.reply.send(Ok(Stands { row, answer, earliest, sent }));
                 }
             }
             // One of them is at fault, or its row is locked. Each is sent by itself.
@@ -275,8 +286,13 @@ impl<B: Backend> Sender<B> {
     }
 
     /// Calls the database. An answer that does not fit the question counts as lost.
-    async fn call(&self, writes: &[Write], sent: Instant) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
-        let answer = match self.reach.call(|| self.backend.put(writes)).await {
+    async fn call(
+        &self,
+        clocks: Clocks,
+        writes: &[Write],
+        sent: Instant,
+    ) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        let answer = match self.reach.call(|| self.backend.put(clocks, writes)).await {
             Ok(answer) if answer.rows.len() != writes.len() => {
                 Err(BackendError::Uncertain("it does not have a row for each write".into()))
             }

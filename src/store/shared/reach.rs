@@ -2,7 +2,8 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -11,9 +12,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::backend::{BackendError, Row, ServerId};
+use super::clocks::{Skew, ThreeClocks};
 use super::session::{Floor, Session};
+use super::watch::Watch;
 use crate::clock::Timestamp;
 use crate::panics::panic_message;
+use crate::slots::Slots;
 use crate::store::Health;
 
 /// The number of calls that have to fail, one after the other, before claims are refused without a call.
@@ -24,9 +28,14 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Reach {
     pub(super) session: Session,
+    /// Whether other processes are alive.
+    pub(super) others: Watch,
+    pub(super) clocks: ThreeClocks,
     pub(super) floor: Floor,
     /// Told when another server answers than before: the same one started again, or one that took over.
     pub(super) replaced: Notify,
+    /// They count what is worth counting.
+    slots: Arc<Slots>,
     timeout: Duration,
     breaker: Mutex<Breaker>,
 }
@@ -41,8 +50,10 @@ struct Breaker {
 }
 
 impl Reach {
-    pub(super) fn new(session: Session, timeout: Duration) -> Self {
-        Self { session, floor: Floor::default(), replaced: Notify::new(), timeout, breaker: Mutex::default() }
+    pub(super) fn new(lease: Duration, clocks: ThreeClocks, timeout: Duration, slots: Arc<Slots>) -> Self {
+        let (session, others, floor, replaced) =
+            (Session::new(lease), Watch::new(lease), Floor::default(), Notify::new());
+        Self { session, others, clocks, floor, replaced, slots, timeout, breaker: Mutex::default() }
     }
 
     /// How long a call may take before its answer counts as lost.
@@ -77,13 +88,33 @@ impl Reach {
         was_written: bool,
         rows: impl IntoIterator<Item = &'a Row>,
     ) {
-        if self.session.answered(server, now, sent, was_written) {
+        if self.session.answered(server, was_written) {
+            self.others.start_over();
             self.replaced.notify_one();
+        }
+        if let Some(skew) = self.clocks.answered(now, sent) {
+            self.report_skew(&skew);
         }
         rows.into_iter().for_each(|row| self.floor.raise(row.fence));
         let failures = std::mem::take(&mut *self.breaker()).failures;
         if failures >= FAILURES {
             tracing::info!(target: "tower_idempotency", failures, "the database answers again");
+        }
+    }
+
+    /// Counts an answer that shows a difference between the clocks, and logs at most one line a minute.
+    fn report_skew(&self, skew: &Skew) {
+        let tally = &self.slots.tally;
+        tally.skewed.fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = tally.skewed_lines.due() {
+            let Skew { clock, database, wall, kept, are_apart } = *skew;
+            let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
+            let consequence = if are_apart { "no operation begins before they agree" } else { "nothing is lost by it" };
+            tracing::error!(
+                target: "tower_idempotency", clock, database, wall, kept, consequence, count,
+                "the clocks differ by more than five seconds (milliseconds since 1970): `clock` is farthest from the \
+                 others; set it right"
+            );
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::backend::{Backend, Row, ServerId};
 use super::gets::Known;
+use super::reach::Reach;
 use super::rows::{Held, View};
 use super::state::Shelf;
 use crate::clock::Timestamp;
@@ -21,23 +22,25 @@ impl<B: Backend> Shelf<B> {
             return Ok(Some(record));
         }
         let known = self.read(id).await?;
-        let record = known.row.as_ref().and_then(|row| self.whole(row, known.now)).transpose()?;
+        let record = known.row.as_ref().and_then(|row| self.whole(row, known.earliest)).transpose()?;
         self.tell(id, known, record).await
     }
 
-    /// The record of a row that was read at this time of the database, for whoever needs all of it.
-    pub(super) fn whole(&self, row: &Row, now: Timestamp) -> Option<Result<Record, StoreError>> {
-        let held = self.view(now).of(row)?;
+    /// The record of a row that is judged at this earliest time, for whoever needs all of it.
+    pub(super) fn whole(&self, row: &Row, earliest: Timestamp) -> Option<Result<Record, StoreError>> {
+        let held = self.view(earliest).of(row)?;
         if matches!(held, Held::Damaged(..)) {
             self.damaged.note(row);
         }
         Some(held.whole(row.id))
     }
 
-    /// What this process knows of `id` without asking: a completed record that has not expired.
+    /// What this process knows of `id` without asking: a completed record that has not expired by any clock. Otherwise
+    /// the row decides: by an earlier clock than another process's, this one could go on answering for an operation
+    /// after its key was claimed anew.
     pub(super) fn recall(&self, id: RecordId) -> Option<Record> {
         let record = self.cache.get(&id)?;
-        let record = Record::clone(&record).live(self.reach.session.now());
+        let record = Record::clone(&record).live(self.reach.clocks.latest());
         if record.is_none() {
             self.cache.remove(&id);
         }
@@ -70,7 +73,7 @@ impl<B: Backend> Shelf<B> {
         let written = tokio::spawn(async move {
             // One after the other: who comes later finds it written.
             let _turn = shelf.barriers.lock().await;
-            if shelf.reach.session.is_behind_barrier(server) { Ok(()) } else { shelf.renew().await }
+            if shelf.reach.session.is_behind_barrier(server) { Ok(()) } else { shelf.renew().await.map(drop) }
         });
         written.await.unwrap_or_else(|_| Err(StoreError::unavailable("the store's runtime is gone")))?;
         if self.reach.session.is_behind_barrier(server) {
@@ -79,9 +82,9 @@ impl<B: Backend> Shelf<B> {
         Err(StoreError::unavailable("the database was started again meanwhile"))
     }
 
-    /// How this process sees rows that were read at this time of the database.
-    pub(super) fn view(&self, now: Timestamp) -> View {
-        let session = &self.reach.session;
-        View { own: session.own(), now, trusts_leases: session.trusts_leases() }
+    /// How this process sees rows that are judged at this earliest time.
+    pub(super) fn view(&self, earliest: Timestamp) -> View<'_> {
+        let Reach { session, others, .. } = &*self.reach;
+        View { own: session.own(), earliest, others: session.holds_half().then_some(others) }
     }
 }

@@ -49,11 +49,11 @@ impl<B: Backend> Shelf<B> {
         let _ = complete.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
     }
 
-    /// How the run ended of which this is the record; `None` if it has expired.
+    /// How the run ended of which this is the record; `None` if it has expired by any clock.
     fn completion(&self, id: RecordId, record: &Record) -> Option<Completion> {
         let Record { fence, attempt, fingerprint, expires, .. } = *record;
-        let now = self.reach.session.now();
-        let left = expires?.as_millis().checked_sub(now.as_millis()).filter(|left| *left > 0)?;
+        let latest = self.reach.clocks.latest();
+        let left = expires?.as_millis().checked_sub(latest.as_millis()).filter(|left| *left > 0)?;
         let settlement = match &record.state {
             State::Completed { outcome } => Settlement::Outcome(outcome.clone()),
             State::Consumed { status } => Settlement::Consumed { status: *status },

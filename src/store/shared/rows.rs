@@ -11,11 +11,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::backend::{Kind, Row};
+use super::watch::Watch;
 use crate::clock::Timestamp;
 use crate::codec::{self, CHECKSUM_BYTES, CodecError, VERSION};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
-use crate::record::{Draft, Origin, Owner, Record, State};
+use crate::record::{ClaimPolicy, Draft, Origin, Owner, Record, State};
 use crate::store::StoreError;
 
 /// The part of a record that a row holds as bytes.
@@ -72,15 +73,15 @@ pub(super) fn kind<O>(state: &State<O>) -> Kind {
     }
 }
 
-/// How a process sees rows: which sessions are its own, and whether it may take other processes for dead.
+/// How a process sees rows: which sessions are its own, and which others are over.
 #[derive(Debug)]
-pub(super) struct View {
+pub(super) struct View<'a> {
     /// The sessions of this process, past ones included.
     pub(super) own: Arc<HashSet<RecordId>>,
-    /// The database's time at which the row was read.
-    pub(super) now: Timestamp,
-    /// Whether the leases that were read can be trusted. If not, every other process counts as alive.
-    pub(super) trusts_leases: bool,
+    /// The earliest time, by which the row is judged.
+    pub(super) earliest: Timestamp,
+    /// The sessions of other processes. `None` if this process may take no other for dead.
+    pub(super) others: Option<&'a Watch>,
 }
 
 /// A row that is neither absent nor released.
@@ -94,7 +95,7 @@ pub(super) enum Held {
     Newer(String),
 }
 
-impl View {
+impl View<'_> {
     /// Returns the record of a row, as this process sees it; `None` if it expired or was released.
     pub(super) fn of(&self, row: &Row) -> Option<Held> {
         match row.kind {
@@ -117,7 +118,7 @@ impl View {
 
     /// What the columns say of a row whose bytes can't be read. Nobody knows how it ended, if it did.
     fn damaged(&self, row: &Row, error: CodecError) -> Option<Held> {
-        let state = State::Interrupted { run: row.fence, status: None };
+        let state = State::Interrupted { policy: ClaimPolicy::Unknown, run: row.fence, status: None };
         let record = self.presented(row, Fingerprint::unverifiable(), 1, None, state)?;
         Some(Held::Damaged(Box::new(record), error))
     }
@@ -132,39 +133,31 @@ impl View {
     ) -> Option<Record> {
         let Row { fence, began, since, .. } = *row;
         let is_running = matches!(state, State::Running { .. });
-        let expires = if is_running { None } else { Some(expiry(row)) };
         let owner = self.owner(row);
+        let expires = if is_running { None } else { Some(expiry(row)) };
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
-        let record = if is_running && owner == Owner::Nobody { record.lapse(lapsed(row)) } else { record };
-        record.live(self.now)
+        // When its process died is not known. So its record expires with the row: its bound and the retention after the
+        // claim.
+        let lapsed = |record: Record| Record { expires: Some(row.expires), ..record.lapse(since) };
+        let record = if is_running && owner == Owner::Nobody { lapsed(record) } else { record };
+        record.live(self.earliest)
     }
 
     fn owner(&self, row: &Row) -> Owner {
         match row.session {
             None => Owner::Nobody,
             Some(session) if self.own.contains(&session) => Owner::Here,
-            Some(_) if self.is_alive(row) || !self.trusts_leases => Owner::Elsewhere,
-            Some(_) => Owner::Nobody,
+            // Its bound is over.
+            Some(_) if row.until.is_none_or(|until| until <= self.earliest) => Owner::Nobody,
+            Some(session) if self.others.is_some_and(|others| others.is_over(session)) => Owner::Nobody,
+            Some(_) => Owner::Elsewhere,
         }
-    }
-
-    /// Whether the process that sees to a row has its lease, and may still take.
-    fn is_alive(&self, row: &Row) -> bool {
-        [row.lease, row.until].into_iter().all(|end| end.is_some_and(|end| end > self.now))
     }
 }
 
 /// When the record of a row expires that is not running. The row itself is kept for longer, if that is soon.
 pub(super) fn expiry(row: &Row) -> Timestamp {
     row.until.filter(|_| row.session.is_none()).unwrap_or(row.expires)
-}
-
-/// Since when nobody sees to a row. Nobody knows it of a session that is gone; then it is since the run began.
-fn lapsed(row: &Row) -> Timestamp {
-    match (row.lease, row.until) {
-        (Some(lease), Some(until)) => lease.min(until),
-        _ => row.since,
-    }
 }
 
 impl Held {

@@ -12,17 +12,18 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::backend::{Backend, BackendError, Guarantee, Row};
+use super::backend::{Answer, Backend, BackendError, Guarantee, Row};
 use super::damaged::Damaged;
 use super::endings::Endings;
-use super::errors::not_put;
+use super::errors::{away, not_put};
 use super::gets::Gets;
 use super::news::News;
 use super::puts::{Puts, Stands};
 use super::reach::Reach;
 use super::session::Renewed;
+use super::watch::Reading;
 use crate::key::RecordId;
 use crate::panics::panic_message;
 use crate::slots::Slots;
@@ -72,6 +73,7 @@ impl<B: Backend> Shelf<B> {
         reach: Arc<Reach>,
         calls: usize,
         cache_bytes: u64,
+        slots: Arc<Slots>,
         runtime: &Handle,
     ) -> Arc<Self> {
         let way = |calls| Puts::new(Arc::clone(&backend), Arc::clone(&reach), calls, runtime);
@@ -80,7 +82,7 @@ impl<B: Backend> Shelf<B> {
         Arc::new_cyclic(|itself| Self {
             itself: Weak::clone(itself),
             backend,
-            slots: Arc::default(),
+            slots,
             reach,
             gets,
             puts,
@@ -100,8 +102,9 @@ impl<B: Backend> Shelf<B> {
     /// Starts its tasks. Each begins again if it panics.
     pub(super) fn start(self: &Arc<Self>, runtime: &Handle) -> Vec<JoinHandle<()>> {
         type Task<B> = fn(Arc<Shelf<B>>) -> BoxFuture<'static, ()>;
-        let tasks: [(&str, Task<B>); 5] = [
+        let tasks: [(&str, Task<B>); 6] = [
             ("renewing the session", |shelf| shelf.keep_session().boxed()),
+            ("watching other sessions", |shelf| shelf.keep_watching().boxed()),
             ("sweeping", |shelf| shelf.keep_sweeping().boxed()),
             ("asking what the database can lose", |shelf| shelf.keep_asking().boxed()),
             ("listening", |shelf| shelf.keep_listening().boxed()),
@@ -120,21 +123,36 @@ impl<B: Backend> Shelf<B> {
         tasks.map(start).into()
     }
 
-    /// Begins the session, or renews it.
-    pub(super) async fn renew(&self) -> Result<(), StoreError> {
+    /// Asks the database for its time, and begins the session.
+    pub(super) async fn begin(&self) -> Result<(), StoreError> {
+        let (reach, sent) = (&self.reach, Instant::now());
+        let clocks = reach.clocks.now();
+        let answer = reach.call(|| self.backend.put(clocks, &[])).await;
+        let Answer { now, server, .. } = answer.map_err(|error| away(Arc::new(error)))?;
+        reach.answered(server, now, sent, false, None);
+        reach.clocks.check()?;
+        self.renew().await.map(drop)
+    }
+
+    /// Begins the session, or renews it. Returns when the renewal was sent first.
+    pub(super) async fn renew(&self) -> Result<Instant, StoreError> {
         let has_ended = self.renewing.lock().await;
         if *has_ended {
             return Err(StoreError::unavailable("the store was closed"));
         }
         loop {
             let session = &self.reach.session;
+            if !session.holds_half() {
+                // The database was away, for others too.
+                self.reach.others.start_over();
+            }
             let renewal = session.renewal();
             let Stands { row, sent, .. } = self.urgent.put(renewal.clone(), None).await.map_err(not_put)?;
             match session.renewed(&renewal, row.as_ref(), sent) {
                 Renewed::Yes => {
                     let lease = session.lease();
                     self.slots.lease.hold(renewal.id, sent + lease, lease / 6);
-                    return Ok(());
+                    return Ok(sent);
                 }
                 Renewed::Again => sleep(self.reach.timeout() / 100).await,
                 Renewed::Dead => tracing::error!(
@@ -164,9 +182,11 @@ impl<B: Backend> Shelf<B> {
     /// Keeps the session until the store is closed and nothing is under way.
     pub(super) async fn keep_session(self: Arc<Self>) {
         loop {
-            let period = self.reach.session.period();
+            let (lease, period) = (self.reach.session.lease(), self.reach.session.period());
             let pause = match self.renew().await {
-                Ok(()) => period,
+                // Others count from the first copy that was carried out, and this process from the first that it sent.
+                Ok(sent) if sent.elapsed() > lease / 6 => Duration::ZERO,
+                Ok(_) => period,
                 Err(_) => period / 30,
             };
             sleep(pause).await;
@@ -176,20 +196,62 @@ impl<B: Backend> Shelf<B> {
         }
     }
 
+    /// Watches the sessions of other processes.
+    pub(super) async fn keep_watching(self: Arc<Self>) {
+        let others = &self.reach.others;
+        loop {
+            match self.look_at_others().await {
+                Ok(()) => others.due().await,
+                Err(_) => sleep(self.reach.session.period() / 30).await,
+            }
+            for session in others.long_over() {
+                if self.reach.session.holds_half() {
+                    // What fails is tried at the next look.
+                    let _ = self.declare_dead(session).await;
+                }
+            }
+        }
+    }
+
+    /// Reads the sessions of other processes.
+    async fn look_at_others(&self) -> Result<(), BackendError> {
+        let (reach, own) = (&self.reach, self.reach.session.own());
+        let (clocks, sent) = (reach.clocks.now(), Instant::now());
+        let answer = reach.call(|| self.backend.sessions(clocks)).await;
+        let Answer { now, server, rows } = answer.inspect_err(|error| reach.failed(error))?;
+        reach.answered(server, now, sent, false, &rows);
+        reach.others.read(sent);
+        let unlisted = reach.others.unlisted(&rows);
+        let rows = rows.into_iter().filter(|row| !own.contains(&row.id)).map(|row| (row.id, Some(row))).collect();
+        reach.others.note(Reading { server, sent, rows });
+        if unlisted.is_empty() {
+            return Ok(());
+        }
+        let (clocks, sent) = (reach.clocks.now(), Instant::now());
+        let answer = reach.call(|| self.backend.get(clocks, &unlisted)).await;
+        let Answer { now, server, rows } = answer.inspect_err(|error| reach.failed(error))?;
+        reach.answered(server, now, sent, false, rows.iter().flatten());
+        reach.others.note(Reading { server, sent, rows: unlisted.into_iter().zip(rows).collect() });
+        Ok(())
+    }
+
     /// Deletes rows that are past their expiry.
     pub(super) async fn keep_sweeping(self: Arc<Self>) {
         loop {
             sleep(SWEEP_EVERY).await;
             self.news.forget_unheard();
-            let now = self.reach.session.now();
+            let earliest = self.reach.clocks.earliest();
             // What was asked about and not answered.
-            self.held.retain(|_, row| row.until.is_some_and(|until| until > now));
-            while let Ok(SWEPT) = self.delete_expired(SWEPT).await {}
+            self.held.retain(|_, row| row.until.is_some_and(|until| until > earliest));
+            while self.reach.clocks.may_delete()
+                && let Ok(SWEPT) = self.delete_expired(SWEPT).await
+            {}
         }
     }
 
     pub(super) async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
-        self.reach.call(|| self.backend.delete_expired(limit)).await
+        let clocks = self.reach.clocks.now();
+        self.reach.call(|| self.backend.delete_expired(clocks, limit)).await
     }
 
     /// Says what the database can lose, at the start and when that changes.

@@ -46,9 +46,11 @@ impl<B: Backend> Shelf<B> {
         let deadline = transition.claim().map(|claim| Instant::now() + claim.patience);
         // A claim expects nothing to be there, and asks only by being sent. What this process holds, it has written.
         let mut known = match &transition {
-            Transition::Claim(_) => Known { row: None, now: self.reach.session.now(), server: None },
+            // None is granted: what is known of the key is told all the same.
+            Transition::Claim(_) if self.reach.clocks.are_apart() => self.read(id).await?,
+            Transition::Claim(_) => Known { row: None, earliest: self.reach.clocks.earliest(), server: None },
             _ => match self.held(id) {
-                Some(row) => Known { row: Some(row), now: self.reach.session.now(), server: None },
+                Some(row) => Known { row: Some(row), earliest: self.reach.clocks.earliest(), server: None },
                 None => self.read(id).await?,
             },
         };
@@ -60,8 +62,8 @@ impl<B: Backend> Shelf<B> {
             // What takes an operation, or asks about it, needs all of its record.
             let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
             let record = match &known.row {
-                Some(row) if needs_all => self.whole(row, known.now).transpose()?,
-                Some(row) => self.view(known.now).of(row).map(|held| held.columns(id)).transpose()?,
+                Some(row) if needs_all => self.whole(row, known.earliest).transpose()?,
+                Some(row) => self.view(known.earliest).of(row).map(|held| held.columns(id)).transpose()?,
                 None => None,
             };
             let current = match &known.row {
@@ -92,10 +94,15 @@ impl<B: Backend> Shelf<B> {
                     (write.ok_or_else(|| StoreError::unavailable("the record can't be encoded"))?, Some(draft))
                 }
             };
-            if transition.claim().is_some() && !self.reach.session.may_claim() {
+            if transition.claim().is_some() && self.reach.clocks.are_apart() {
+                return Err(StoreError::Overloaded {
+                    reason: "the database's clock and this process's are too far apart",
+                });
+            }
+            if transition.claim().is_some() && !self.reach.session.holds_half() {
                 return Err(StoreError::unavailable("this process does not hold its session"));
             }
-            // Whoever takes over says first that the session is dead: its process may be on its way to renew it.
+            // Who takes over says first that the session is dead: its process may be on its way to renew it.
             let takes_over =
                 matches!(transition, Transition::Reclaim(..) | Transition::Inquire { .. } | Transition::Resolve(..));
             if takes_over && !self.bury(known.row.as_ref()).await? {
@@ -106,7 +113,7 @@ impl<B: Backend> Shelf<B> {
             let was_lost = is_end && record.is_none();
             let (token, expected) = (write.token, write.expect);
             let claim = deadline.map(|_| write.clone());
-            let Stands { row, answer, .. } = match self.puts.put(write, deadline).await {
+            let Stands { row, answer, earliest, .. } = match self.puts.put(write, deadline).await {
                 Ok(stands) => stands,
                 Err(NotPut::InDoubt) => match claim {
                     Some(claim) => self.stop(&claim, known.row.as_ref()).await?,
@@ -125,7 +132,7 @@ impl<B: Backend> Shelf<B> {
             if let Some(done) = row.as_ref().filter(|row| row.token == token) {
                 let session = &self.reach.session;
                 if let Some(taken_back) = taken_back(&transition)
-                    && (done.session != Some(session.id()) || !session.may_claim())
+                    && (done.session != Some(session.id()) || !session.holds_half())
                 {
                     self.done(id, done, draft, reply);
                     Box::pin(self.give_back(id, taken_back(done.fence))).await;
@@ -140,7 +147,7 @@ impl<B: Backend> Shelf<B> {
             if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
                 return Err(StoreError::unavailable("something else has the row locked"));
             }
-            known = Known { row, now: answer.now, server: Some(answer.server) };
+            known = Known { row, earliest, server: Some(answer.server) };
         }
         Err(StoreError::unavailable("the row changes all the time"))
     }
@@ -151,7 +158,7 @@ impl<B: Backend> Shelf<B> {
     async fn stop(&self, claim: &Write, before: Option<&Row>) -> Result<Stands, StoreError> {
         let write = match before.filter(|row| row.kind != Kind::Released) {
             None => release(claim.id, before),
-            Some(row) => as_it_stands(row, self.reach.session.now()),
+            Some(row) => as_it_stands(row, self.reach.clocks.earliest()),
         };
         let stands = self.puts.insist(write).await.map_err(not_put)?;
         if stands.row.as_ref().is_some_and(|row| row.token == claim.token) { Ok(stands) } else { Err(late()) }

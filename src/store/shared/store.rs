@@ -14,13 +14,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backend::{Backend, Guarantee};
+use super::clocks::ThreeClocks;
 use super::driven::Driven;
 use super::errors::away;
 use super::listing::Disputed;
 use super::reach::Reach;
-use super::session::Session;
 use super::state::Shelf;
 use super::step::taken_back;
+use crate::clock::{Clock, SystemClock};
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Reply, Transition};
 use crate::slots::Slots;
@@ -60,6 +61,8 @@ pub struct SharedBuilder {
     calls: usize,
     open_within: Duration,
     outcome_cache_bytes: u64,
+    clock: Arc<dyn Clock>,
+    clocks_apart: Duration,
 }
 
 impl Default for SharedBuilder {
@@ -70,15 +73,18 @@ impl Default for SharedBuilder {
             calls: 4,
             open_within: Duration::from_secs(10),
             outcome_cache_bytes: 16 * 1024 * 1024,
+            clock: Arc::new(SystemClock::default()),
+            clocks_apart: Duration::from_secs(7 * 86_400),
         }
     }
 }
 
 impl SharedBuilder {
-    /// Sets how long this process counts as alive without renewing its session, which it does every third of this time.
-    /// A shorter lease lets others take over sooner from a process that died; a longer one bears longer outages of the
-    /// database, and longer pauses of the process. At least six times [`call_timeout`](Self::call_timeout). Default: 30
-    /// seconds.
+    /// Sets for how long this process holds its session without renewing it, which it does every third of this time.
+    /// Other processes watch the session, and count the process as dead when it has not changed for 5/4 of this time:
+    /// they take its runs over at most 17/12 of it after the last renewal. A shorter lease lets them take over sooner; a
+    /// longer one bears longer outages of the database, and longer pauses of the process. Processes may have different
+    /// leases. At least six times [`call_timeout`](Self::call_timeout). Default: 30 seconds.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -111,16 +117,32 @@ impl SharedBuilder {
         self
     }
 
+    /// Sets the clock of this process, beside which there are the database's and one that the store keeps. Default:
+    /// [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Sets how far the database's clock and this process's may be apart. With a larger difference the store does not
+    /// open, and an open store grants no claims: new keys are refused with 503. Recorded outcomes are still replayed,
+    /// and how runs end is always recorded. Default: 7 days.
+    pub fn clocks_apart(mut self, most: Duration) -> Self {
+        self.clocks_apart = most;
+        self
+    }
+
     /// Opens the store, and begins this process's session. The store's tasks run in the runtime in which this is
     /// called.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the database can't be reached in time, or refuses, or if the lease is too short.
+    /// [`StoreError::Unavailable`] if the database can't be reached in time, or refuses, if the lease is too short, or if
+    /// the clocks are more than [`clocks_apart`](Self::clocks_apart) apart.
     ///
     /// # Cancel safety
     /// If the future is dropped, a session may have begun, which lapses.
     pub async fn open<B: Backend>(self, backend: B) -> Result<Shared<B>, StoreError> {
-        let Self { lease, call_timeout, calls, open_within, outcome_cache_bytes } = self;
+        let Self { lease, call_timeout, calls, open_within, outcome_cache_bytes, clock, clocks_apart } = self;
         if lease < call_timeout * 6 {
             let reason = format!(
                 "a lease of {lease:?} is too short: give at least six times the call timeout, {call_timeout:?}"
@@ -128,13 +150,16 @@ impl SharedBuilder {
             return Err(StoreError::unavailable(reason));
         }
         let (runtime, backend) = (Handle::current(), Arc::new(backend));
-        let reach = Arc::new(Reach::new(Session::new(lease), call_timeout));
-        let shelf = Shelf::new(backend, reach, calls.max(1), outcome_cache_bytes, &runtime);
+        let (clocks, slots) = (ThreeClocks::new(clock, clocks_apart), Arc::default());
+        let reach = Arc::new(Reach::new(lease, clocks, call_timeout, Arc::clone(&slots)));
+        let shelf = Shelf::new(backend, reach, calls.max(1), outcome_cache_bytes, slots, &runtime);
         let end = Instant::now() + open_within;
         loop {
-            match timeout_at(end, shelf.renew()).await {
+            match timeout_at(end, shelf.begin()).await {
                 Ok(Ok(())) => break,
-                Ok(Err(_)) if Instant::now() < end => sleep(call_timeout / 10).await,
+                Ok(Err(_)) if Instant::now() < end && !shelf.reach.clocks.are_apart() => {
+                    sleep(call_timeout / 10).await;
+                }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(StoreError::unavailable("the database did not answer in time")),
             }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
 
-use super::backend::{Backend, Kind, Row, Write};
+use super::backend::{Backend, Expect, Kind, Row, Write};
 use super::errors::not_put;
-use super::gets::Known;
+use super::puts::Stands;
 use super::session;
 use super::state::Shelf;
+use super::watch::Reading;
 use crate::key::RecordId;
 use crate::record::{Completion, Draft, Expiry, Fence, Settlement, State};
 use crate::store::StoreError;
@@ -20,8 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const DISPUTED_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 impl<B: Backend> Shelf<B> {
-    /// Marks the session as dead that a row names, if its lease is over. Returns whether the row may be taken over: not
-    /// if the session was renewed meanwhile.
+    /// Declares the session dead that a row names, if it is over. Returns whether the row may be taken over: not if the
+    /// session was renewed meanwhile.
     pub(super) async fn bury(&self, row: Option<&Row>) -> Result<bool, StoreError> {
         // Of an interrupted operation, token and fence say enough.
         let running = row.filter(|row| row.kind == Kind::Running);
@@ -29,20 +30,33 @@ impl<B: Backend> Shelf<B> {
         if self.reach.session.own().contains(&session) {
             return Ok(true);
         }
-        let Known { row: found, now, .. } = self.read(session).await?;
-        // It is gone or dead already, or alive: then it is the run's own bound that is over.
-        let Some(found) = found.filter(|found| found.kind == Kind::Session) else { return Ok(true) };
-        if found.until.is_some_and(|until| until > now) {
-            return Ok(row.and_then(|row| row.until).is_none_or(|until| until <= now));
+        // The run's own bound is over.
+        if row.and_then(|row| row.until).is_none_or(|until| until <= self.reach.clocks.earliest()) {
+            return Ok(true);
         }
-        if !self.reach.session.trusts_leases() {
+        if !self.reach.session.holds_half() || !self.reach.others.is_over(session) {
             return Ok(false);
         }
-        let write = session::dead(session, found.token);
+        self.declare_dead(session).await
+    }
+
+    /// Declares the session of another process dead, which is over. Returns whether it is dead now: not if its row has
+    /// changed since it was watched.
+    pub(super) async fn declare_dead(&self, session: RecordId) -> Result<bool, StoreError> {
+        let others = &self.reach.others;
+        let Some(expect) = others.expected(session) else { return Ok(others.is_over(session)) };
+        let write = session::dead(session, expect);
         let token = write.token;
-        let stands = self.urgent.put(write, None).await.map_err(not_put)?;
-        let is_dead = |row: &Row| row.token == token || row.kind == Kind::Released;
-        Ok(stands.row.as_ref().is_none_or(is_dead))
+        let Stands { row, answer, sent, .. } = self.urgent.put(write, None).await.map_err(not_put)?;
+        if row.as_ref().is_some_and(|row| row.token == token || row.kind == Kind::Released) {
+            others.ended(session);
+            return Ok(true);
+        }
+        if matches!((&row, expect), (Some(row), Expect::Token(token)) if row.token == token) {
+            return Err(StoreError::unavailable("something else has the row of a session locked"));
+        }
+        others.note(Reading { server: answer.server, sent, rows: vec![(session, row)] });
+        Ok(false)
     }
 
     /// Keeps an outcome that is refused because somebody took the operation over or settled it: in a row of its own,

@@ -67,7 +67,7 @@ impl<B: Backend> Shared<B> {
         let id = completion.hold.id;
         let fence = completion.hold.fence;
         let row = shelf.held.get(&id).map(|row| row.clone())?;
-        let record = shelf.view(shelf.reach.session.now()).of(&row)?.whole(id).ok()?;
+        let record = shelf.view(shelf.reach.clocks.earliest()).of(&row)?.whole(id).ok()?;
         let becomes = |transition| {
             let (change, _) = next(Current::from(Some(&record)), transition);
             let Change::Put(draft) = change else { return None };
@@ -101,9 +101,9 @@ impl<B: Backend> Settling<B> {
             .build();
         let settled = loop {
             match shelf.puts.put(end.clone(), None).await {
-                Ok(Stands { row: Some(row), answer, .. }) if row.token == *completed => {
-                    let record = shelf.view(answer.now).of(&row).and_then(|held| held.whole(*id).ok());
-                    let known = Known { row: Some(row), now: answer.now, server: Some(answer.server) };
+                Ok(Stands { row: Some(row), answer, earliest, .. }) if row.token == *completed => {
+                    let record = shelf.view(earliest).of(&row).and_then(|held| held.whole(*id).ok());
+                    let known = Known { row: Some(row), earliest, server: Some(answer.server) };
                     // An error: what was read may not be durable yet.
                     if let Ok(Some(Record { state: State::Completed { outcome }, .. })) =
                         shelf.tell(*id, known, record).await

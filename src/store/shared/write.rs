@@ -34,7 +34,7 @@ impl<B: Backend> Shelf<B> {
         let expires = match draft.expiry {
             // A run that is never ended is interrupted when its bound is over at the latest, and kept from then on.
             Expiry::Never => match &draft.state {
-                State::Running { interrupted_retention } => {
+                State::Running { interrupted_retention, .. } => {
                     kept_for(draft.owned.unwrap_or_default().saturating_add(*interrupted_retention))
                 }
                 _ => kept_for(GRACE),
@@ -46,9 +46,9 @@ impl<B: Backend> Shelf<B> {
             }
             Expiry::AtLeast(least) => {
                 let least = least.max(GRACE);
-                let now = self.reach.session.now();
+                let earliest = self.reach.clocks.earliest();
                 let left = record.and_then(|record| record.expires).map_or(Duration::ZERO, |expires| {
-                    Duration::from_millis(expires.as_millis().saturating_sub(now.as_millis()))
+                    Duration::from_millis(expires.as_millis().saturating_sub(earliest.as_millis()))
                 });
                 let is_as_it_stands = row.map(|row| row.expires) == record.and_then(|record| record.expires);
                 if left >= least && is_as_it_stands { NewExpiry::Keep } else { NewExpiry::In(left.max(least)) }
@@ -96,8 +96,8 @@ pub(super) fn release(id: RecordId, row: Option<&Row>) -> Write {
 }
 
 /// The write that leaves a row as it is, under another token: what expects the row as it was is not done any more.
-pub(super) fn as_it_stands(row: &Row, now: Timestamp) -> Write {
-    let left = |until: Timestamp| Duration::from_millis(until.as_millis().saturating_sub(now.as_millis()));
+pub(super) fn as_it_stands(row: &Row, earliest: Timestamp) -> Write {
+    let left = |until: Timestamp| Duration::from_millis(until.as_millis().saturating_sub(earliest.as_millis()));
     Write {
         id: row.id,
         expect: Expect::Token(row.token),

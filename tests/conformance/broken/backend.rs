@@ -8,7 +8,9 @@ use futures_util::stream::{self, BoxStream};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
 use tower_idempotency::store::shared::memory_backend::MemoryBackend;
-use tower_idempotency::store::shared::{Answer, Backend, BackendError, Expect, Guarantee, Row, ServerId, Write};
+use tower_idempotency::store::shared::{
+    Answer, Backend, BackendError, Clocks, Expect, Guarantee, Row, ServerId, Write,
+};
 
 use super::fault::Fault;
 use super::writes;
@@ -68,25 +70,39 @@ impl Broken {
         }
     }
 
-    async fn put_one(&self, write: &Write, sent_at: Timestamp) -> Result<(), BackendError> {
+    async fn put_one(&self, clocks: Clocks, write: &Write, sent_at: Timestamp) -> Result<(), BackendError> {
         let (there, now) = (self.there(write.id), self.clock.wall());
         let past: Vec<Row> =
             self.remember(|memory| memory.past.iter().filter(|row| row.id == write.id).cloned().collect());
         let Some(sent) = writes::sent(self.fault, write, there.as_ref(), &past, now) else { return Ok(()) };
         let writes = self.inner.database().writes();
-        self.inner.put(&[sent]).await?;
+        self.inner.put(self.stamping(clocks), &[sent]).await?;
         let is_done = self.inner.database().writes() > writes;
         let Some(row) = self.there(write.id).filter(|_| is_done) else { return Ok(()) };
         let now = if self.fault == Fault::CountsFromWhenItWasSent { sent_at } else { now };
-        let made = writes::made(self.fault, write, there.as_ref(), row, now);
+        let mut made = writes::made(self.fault, write, there.as_ref(), row, now);
+        if self.fault == Fault::BeginsByTheLatestClock {
+            made.began = made.began.max(clocks.latest);
+        }
         self.remember(|memory| memory.past.push(made.clone()));
         self.inner.database().plant(self.namespace, made);
         Ok(())
     }
 
+    /// The clocks by which this database judges.
+    fn judging(&self, clocks: Clocks) -> Clocks {
+        let earliest = Clocks::default().earliest;
+        if self.fault == Fault::JudgesByItsOwnClock { Clocks { earliest, ..clocks } } else { clocks }
+    }
+
+    /// The clocks by which this database judges and stamps what is written.
+    fn stamping(&self, clocks: Clocks) -> Clocks {
+        let latest = Clocks::default().latest;
+        self.judging(if self.fault == Fault::StampsByItsOwnClock { Clocks { latest, ..clocks } } else { clocks })
+    }
+
     fn read(&self, mut answer: Rows) -> Rows {
-        let there = self.inner.database().rows(self.namespace);
-        answer.rows = answer.rows.into_iter().map(|row| Some(writes::read(self.fault, row?, &there))).collect();
+        answer.rows = answer.rows.into_iter().map(|row| Some(writes::read(self.fault, row?))).collect();
         answer.server = self.server(answer.server);
         if self.fault == Fault::AnswersInTheOrderOfIds {
             answer.rows.sort_by_key(|row| row.as_ref().map(|row| row.id));
@@ -124,10 +140,14 @@ impl Broken {
 }
 
 impl Backend for Broken {
-    async fn get(&self, ids: &[RecordId]) -> Result<Rows, BackendError> {
-        let mut answer = self.inner.get(ids).await?;
+    async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Rows, BackendError> {
+        let mut answer = self.inner.get(self.judging(clocks), ids).await?;
         match self.fault {
             Fault::ReadsRowsPastTheirExpiry => answer.rows = ids.iter().map(|id| self.there(*id)).collect(),
+            Fault::JudgesByTheGivenClock if clocks != Clocks::default() => {
+                let is_absent = |row: &Row| row.is_absent(clocks.earliest);
+                answer.rows.iter_mut().for_each(|row| *row = row.take().filter(|row| !is_absent(row)));
+            }
             Fault::AnswersEachIdOnce => {
                 let mut seen = HashSet::new();
                 answer.rows.retain(|row| row.as_ref().is_none_or(|row| seen.insert(row.id)));
@@ -144,7 +164,7 @@ impl Backend for Broken {
         Ok(self.read(answer))
     }
 
-    async fn put(&self, writes: &[Write]) -> Result<Rows, BackendError> {
+    async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Rows, BackendError> {
         match self.fault {
             Fault::IsStuckByADroppedCall => {
                 if self.remember(|memory| std::mem::replace(&mut memory.is_stuck, true)) {
@@ -162,9 +182,9 @@ impl Backend for Broken {
             tokio::task::yield_now().await;
         }
         // A call that is held back is so here. From here on it is at the database.
-        self.inner.put(&[]).await?;
+        self.inner.put(clocks, &[]).await?;
         let ids: Vec<RecordId> = writes.iter().map(|write| write.id).collect();
-        let before = self.inner.get(&ids).await?;
+        let before = self.inner.get(self.judging(clocks), &ids).await?;
         let absent = before.rows.iter().filter(|row| row.is_none()).count();
         let is_left = self.fault == Fault::DoesAllWritesOrNone && absent != 0 && absent != ids.len();
         for (write, looked) in writes.iter().zip(looked) {
@@ -172,29 +192,25 @@ impl Backend for Broken {
             match self.there(write.id).filter(|row| !row.is_absent(self.clock.wall())) {
                 _ if is_left => {}
                 Some(row) if looks_before && looked => {
-                    self.put_one(&Write { expect: Expect::Token(row.token), ..write.clone() }, sent_at).await?;
+                    self.put_one(clocks, &Write { expect: Expect::Token(row.token), ..write.clone() }, sent_at).await?;
                 }
                 Some(mut row) if self.fault == Fault::StampsWhatItRefuses && row.token != write.token => {
                     row.since = self.clock.wall();
-                    self.put_one(write, sent_at).await?;
+                    self.put_one(clocks, write, sent_at).await?;
                     if self.there(write.id).is_some_and(|there| there.token == row.token) {
                         self.inner.database().plant(self.namespace, row);
                     }
                 }
-                _ => self.put_one(write, sent_at).await?,
+                _ => self.put_one(clocks, write, sent_at).await?,
             }
         }
-        let mut answer = self.inner.get(&ids).await?;
+        let mut answer = self.inner.get(self.judging(clocks), &ids).await?;
         for (at, (write, row)) in writes.iter().zip(&mut answer.rows).enumerate() {
             let was_own = before.rows[at].as_ref().is_some_and(|row| row.token == write.token);
             let is_own = row.as_ref().is_some_and(|row| row.token == write.token);
             match self.fault {
                 Fault::AnswersOnlyWhatItWrote if !is_own => *row = None,
                 Fault::DoesNotKnowItsOwnToken if was_own => *row = None,
-                Fault::ReadsTheLeaseBeforeItWrites => {
-                    let lease = before.rows[at].as_ref().and_then(|row| row.lease);
-                    *row = row.take().map(|row| Row { lease, ..row });
-                }
                 _ => {}
             }
         }
@@ -202,8 +218,28 @@ impl Backend for Broken {
         Ok(self.read(answer))
     }
 
-    async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
-        let mut answer = self.inner.list(None, usize::MAX).await?;
+    async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
+        let mut answer = self.inner.sessions(self.judging(clocks)).await?;
+        match self.fault {
+            Fault::GivesNoSessions => answer.rows.clear(),
+            Fault::ForgetsSessionsPastTheirLease => {
+                answer.rows.retain(|row| row.until.is_some_and(|until| until > answer.now));
+            }
+            Fault::TakesAnyRowForASession => answer.rows = self.inner.database().rows(self.namespace),
+            _ => {}
+        }
+        Ok(answer)
+    }
+
+    async fn list(
+        &self,
+        clocks: Clocks,
+        alive: &[RecordId],
+        after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
+        let alive = if self.fault == Fault::TakesAllSessionsForOver { &[] } else { alive };
+        let mut answer = self.inner.list(self.judging(clocks), alive, None, usize::MAX).await?;
         let written: Vec<RecordId> = self.inner.database().written().iter().map(|written| written.id).collect();
         answer.rows = writes::listed(self.fault, answer.rows, &written, after, answer.now);
         answer.rows.truncate(if self.fault == Fault::ListsAllAtOnce { usize::MAX } else { limit });
@@ -211,7 +247,7 @@ impl Backend for Broken {
         Ok(answer)
     }
 
-    async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
+    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         match self.fault {
             Fault::SweepsWithoutGrace => {
                 let mut rows = self.inner.database().rows(self.namespace);
@@ -219,9 +255,10 @@ impl Backend for Broken {
                 rows.iter().for_each(|row| self.inner.database().delete(self.namespace, row.id));
                 Ok(rows.len())
             }
-            Fault::DeletesMoreThanTheLimit => self.inner.delete_expired(usize::MAX).await,
+            Fault::DeletesMoreThanTheLimit => self.inner.delete_expired(clocks, usize::MAX).await,
+            Fault::SweepsByItsOwnClock => self.inner.delete_expired(Clocks::default(), limit).await,
             Fault::DeletesNothing => Ok(0),
-            _ => self.inner.delete_expired(limit).await,
+            _ => self.inner.delete_expired(clocks, limit).await,
         }
     }
 

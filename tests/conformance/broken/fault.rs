@@ -33,9 +33,9 @@ faults! {
     "began_and_since_are_stamped_by_the_database": KeepsSince, StampsByAnotherClock,;
     "until_and_expires_count_from_the_write": CountsInSeconds,;
     "a_kept_expiry_is_the_rows": RenewsAKeptExpiry,;
-    "the_lease_is_that_of_the_session": GivesNoLeaseInTheList,;
-    "nothing_but_a_live_session_gives_a_lease": TakesAnyRowForASession,;
-    "the_lease_is_read_in_the_same_step": ReadsTheLeaseBeforeItWrites,;
+    "a_row_is_judged_by_the_earliest_clock": JudgesByItsOwnClock, JudgesByTheGivenClock,;
+    "a_row_is_stamped_by_the_latest_clock": StampsByItsOwnClock, BeginsByTheLatestClock,;
+    "nothing_is_deleted_that_the_earliest_clock_keeps": SweepsByItsOwnClock,;
     "state_is_kept_to_the_byte": KeepsStateAsText, CutsStateAtOneMebibyte,;
     "ids_and_tokens_are_kept_to_the_byte": ComparesHalfOfTheToken,;
     "kinds_are_kept_even_unknown_ones": TakesUnknownKindsForReleased,;
@@ -51,7 +51,9 @@ faults! {
     "fences_grow_through_claims_expiries_and_sweeps": ForgetsTheFenceOfExpiredRows,;
     "a_row_is_kept_until_its_grace_is_over": SweepsWithoutGrace,;
     "rows_past_their_grace_are_deleted_in_slices": CountsFencesPerRow, DeletesMoreThanTheLimit, DeletesNothing,;
-    "list_has_what_operators_see_to_and_nothing_else": ListsNoDisputes, ListsNoRunsWithoutASession, ListsRunsByTheirBound,;
+    "sessions_are_the_rows_of_their_kind": GivesNoSessions, ForgetsSessionsPastTheirLease, TakesAnyRowForASession,;
+    "list_has_what_operators_see_to_and_nothing_else":
+        ListsNoDisputes, ListsNoRunsWithoutASession, ListsRunsByTheirBound, TakesAllSessionsForOver,;
     "list_is_paged_without_gaps_or_repeats": ListsByFinerTimes, BeginsThePageAtThePlace, ListsAllAtOnce,;
     "namespaces_do_not_meet": HasOneNamespace,;
     "processes_see_each_others_writes": ReadsFromAReplica,;

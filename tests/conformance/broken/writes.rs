@@ -75,14 +75,11 @@ pub(super) fn made(fault: Fault, write: &Write, there: Option<&Row>, mut row: Ro
 }
 
 /// A row as it is answered.
-pub(super) fn read(fault: Fault, mut row: Row, there: &[Row]) -> Row {
+pub(super) fn read(fault: Fault, mut row: Row) -> Row {
     match fault {
         Fault::WritesFencesWithFourteenDigits => row.fence = Fence(to_number(&format!("{:.13e}", row.fence.0 as f64))),
         Fault::KeepsFencesAsDoubles => row.fence = Fence(to_number(&format!("{}", row.fence.0 as f64))),
         Fault::StampsByAnotherClock => row.since = row.since.plus(Duration::from_secs(1)),
-        Fault::TakesAnyRowForASession => {
-            row.lease = there.iter().find(|session| Some(session.id) == row.session).and_then(|row| row.until);
-        }
         _ => {}
     }
     row
@@ -103,15 +100,12 @@ pub(super) fn listed(
         let place = Some((row.began, row.id));
         let is_listed = match fault {
             Fault::ListsNoDisputes => row.kind != Kind::Disputed,
-            Fault::ListsNoRunsWithoutASession => row.kind != Kind::Running || row.lease.is_some(),
+            Fault::ListsNoRunsWithoutASession => row.kind != Kind::Running || row.session.is_some(),
             Fault::ListsRunsByTheirBound => row.kind != Kind::Running || row.until.is_none_or(|until| until <= now),
             _ => true,
         };
         is_listed && (after < place || fault == Fault::BeginsThePageAtThePlace && after == place)
     });
-    if fault == Fault::GivesNoLeaseInTheList {
-        rows.iter_mut().for_each(|row| row.lease = None);
-    }
     rows
 }
 

@@ -15,19 +15,20 @@ use tokio::sync::Semaphore;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::Resolved;
-use tower_idempotency::internals::{Reply, State};
+use tower_idempotency::internals::{ClaimPolicy, Reply, State};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
 
+use crate::common::asked::leave_interrupted_under;
 use crate::common::lab::{
     Answer, Gate, Lab, done, effect, frames, gated, hold, id, layer, on_disk, post, rerun, settle,
 };
 use crate::common::steps::{Steps as _, wish};
 use crate::common::time::{HOUR, SECOND};
 
-// Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed,
-// runs again. (`Reconcile`: a later issue.)
+// Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed, runs
+// again if it was claimed under `Rerun` too. (`Reconcile`: a later issue.)
 
 /// A store in which the run of key `k` was interrupted by a crash, and the lab where that happened.
 async fn crashed() -> (TestStore, Lab) {
@@ -52,13 +53,14 @@ async fn a_retry_after_a_crash_is_refused() {
 }
 
 #[tokio::test]
-async fn under_rerun_a_retry_after_a_crash_runs_again() {
-    let (store, lab) = crashed().await;
-    let lab = lab.behind(IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun), effect);
+async fn under_rerun_a_retry_of_a_run_that_was_claimed_under_it_runs_again() {
+    let store = TestStore::new();
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
+    let lab = Lab::counting(IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun));
     lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
-    assert_eq!(lab.post("k", "a").await.text(), "effect 2");
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert!(lab.post("k", "a").await.is_replay());
-    assert_eq!(lab.effects(), 2);
+    assert_eq!(lab.effects(), 1);
 }
 
 #[tokio::test]
@@ -111,11 +113,8 @@ async fn trap_04_a_late_holder_neither_overwrites_nor_frees_the_second() {
 
 #[tokio::test]
 async fn trap_09_a_reclaim_whose_answer_was_lost_is_not_mistaken_for_a_run() {
-    let (store, gate) = (TestStore::new(), Gate::default());
-    let cut = gated(IdempotencyLayer::new(store.clone()), &gate).spawn(post("k", "a"));
-    gate.arrival().await;
-    let store = store.reopen();
-    cut.abort();
+    let store = TestStore::new();
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun));
     store.lose_answer(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));

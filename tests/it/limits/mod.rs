@@ -3,3 +3,4 @@
 mod body;
 mod full;
 mod overload;
+mod shares;

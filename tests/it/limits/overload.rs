@@ -22,33 +22,43 @@ use crate::common::lab::{Answer, Gate, Lab, gated, hold, id, on_disk, post, sett
 use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::common::time::HOUR;
 
-const KIB: usize = 1024;
+pub(super) const KIB: usize = 1024;
 
-fn overloaded() -> (u16, String) {
+pub(super) fn overloaded() -> (u16, String) {
     (503, "overloaded".to_owned())
 }
 
 /// An upload that goes on until `None` is sent.
-struct Upload {
+pub(super) struct Upload {
     bytes: mpsc::UnboundedSender<Bytes>,
     answer: tokio::task::JoinHandle<Answer>,
 }
 
 impl Upload {
     fn begin(lab: &Lab, key: &str) -> Self {
+        Self::begin_as(lab, |body| post(key, body))
+    }
+
+    /// Begins the upload of which `request` makes a request.
+    pub(super) fn begin_as(lab: &Lab, request: impl FnOnce(Body) -> axum::extract::Request) -> Self {
         let (bytes, mut sent) = mpsc::unbounded_channel();
         let frames = futures_util::stream::poll_fn(move |cx| sent.poll_recv(cx))
             .map(|bytes| Ok::<_, std::io::Error>(Frame::data(bytes)));
         let body = Body::new(StreamBody::new(frames));
-        Self { bytes, answer: lab.spawn(post(key, body)) }
+        Self { bytes, answer: lab.spawn(request(body)) }
     }
 
-    async fn send(&self, bytes: usize) {
+    /// Whether it was answered already.
+    pub(super) fn is_over(&self) -> bool {
+        self.answer.is_finished()
+    }
+
+    pub(super) async fn send(&self, bytes: usize) {
         let _ = self.bytes.send(vec![b'x'; bytes].into());
         settle().await;
     }
 
-    async fn end(self) -> Answer {
+    pub(super) async fn end(self) -> Answer {
         drop(self.bytes);
         self.answer.await.unwrap()
     }
@@ -66,7 +76,8 @@ async fn whole(lab: &Lab, key: &str) -> tokio::task::JoinHandle<Answer> {
 #[tokio::test(start_paused = true)]
 async fn max_runs_refuses_new_keys_and_neither_duplicates_nor_replays() {
     let gate = Gate::default();
-    let layer = IdempotencyLayer::new(MemoryStore::new()).max_runs(2).on_in_flight(OnInFlight::Wait(HOUR));
+    // Of four, one client has two.
+    let layer = IdempotencyLayer::new(MemoryStore::new()).max_runs(4).on_in_flight(OnInFlight::Wait(HOUR));
     let done = Lab::counting(layer.clone());
     assert_eq!(done.post("done", "a").await.text(), "effect 1");
     let lab = gated(layer.clone(), &gate);
@@ -173,6 +184,31 @@ async fn a_body_of_which_nothing_comes_for_30_s_or_too_little_is_refused_and_a_s
         assert_eq!(refused.header("connection"), Some("close"));
     }
     assert_eq!(slow.end().await.text(), "effect 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_at_the_beginning_does_not_let_an_upload_drip_afterwards() {
+    let lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()));
+    let [burst, steady, uneven] = ["burst", "steady", "uneven"].map(|key| Upload::begin(&lab, key));
+    for upload in [&burst, &steady, &uneven] {
+        upload.send(500 * KIB).await;
+    }
+    let mut refused_after = None;
+    for second in 1..=120 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        settle().await;
+        // Eight bytes a second, 512, and 512 on average.
+        burst.send(8).await;
+        steady.send(512).await;
+        if second % 25 == 0 {
+            uneven.send(25 * 512).await;
+        }
+        refused_after = refused_after.or(burst.is_over().then_some(second));
+    }
+    assert_eq!(refused_after, Some(31), "the burst is worth the half minute that everyone has");
+    burst.end().await.assert_refusal(408, "body-incomplete", true, None);
+    assert_eq!(steady.end().await.status, 200);
+    assert_eq!(uneven.end().await.status, 200);
 }
 
 /// A layer whose store can't record outcomes of 1 MiB.

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use tower_idempotency::clock::{Clock, Timestamp};
+use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
 
+use crate::common::asked::leave_interrupted_under;
 use crate::common::lab::{Gate, Lab, gated, on_disk, post, settle};
 use crate::common::time::{DAY, HOUR, NOON, SECOND, clock};
 
@@ -44,11 +46,9 @@ async fn trap_02_retention_starts_when_the_run_completes() {
 async fn trap_05_a_record_that_expires_before_the_claim_is_claimed_and_runs_once() {
     let clock = clock();
     let store = TestStore::with_clock(clock.clone());
-    let layer = || IdempotencyLayer::new(store.clone()).interrupted_retention(HOUR * 24);
-    let cut = Lab::new(layer(), |_| async { panic!("on purpose") as &str });
-    assert_eq!(cut.post("k", "a").await.problem(), "outcome-unknown");
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
     // Under `Refuse` it would be refused by the look-up alone.
-    let lab = Lab::counting(layer().on_interrupted(OnInterrupted::Rerun));
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun));
     let stall = store.stall(StoreCall::Claim);
     let request = lab.spawn(post("k", "a"));
     settle().await;
@@ -63,15 +63,8 @@ async fn trap_05_a_record_that_expires_before_the_claim_is_claimed_and_runs_once
 async fn trap_05_a_record_that_expires_between_claim_and_reclaim_is_claimed_again_not_run_without() {
     let clock = clock();
     let store = TestStore::with_clock(clock.clone());
-    let gate = Gate::default();
-    let layer = |store| IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
-    // The claim of an application that refuses leaves a trace, which the one that reruns finds.
-    let cut = gated(IdempotencyLayer::new(store.clone()), &gate).spawn(post("k", "a"));
-    gate.arrival().await;
-    let store = store.reopen();
-    cut.abort();
-
-    let lab = Lab::counting(layer(store.clone()));
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun));
     let stall = store.stall(StoreCall::Reclaim);
     let request = lab.spawn(post("k", "a"));
     settle().await;

@@ -2,10 +2,11 @@
 
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::Resolved;
-use tower_idempotency::internals::Records as _;
+use tower_idempotency::internals::{ClaimPolicy, Records as _};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
+use crate::common::asked::leave_interrupted_under;
 use crate::common::lab::{Lab, effect, frames, id, no_run_is_left, post, settle};
 use crate::common::time::HOUR;
 
@@ -149,40 +150,34 @@ async fn a_look_up_that_fails_is_made_good_by_the_claim() {
 #[tokio::test]
 async fn taking_over_a_run_that_was_interrupted_survives_faults_of_the_store() {
     let store = TestStore::new();
-    let interrupted = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
-    assert_eq!(interrupted.post("k", "a").await.problem(), "outcome-unknown");
-    let lab = interrupted.behind(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun), effect);
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun));
     store.fail_next(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!(lab.effects(), 1);
+    assert_eq!(lab.effects(), 0);
     store.lose_answer(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!(lab.effects(), 1);
-    assert_eq!(lab.post("k", "a").await.text(), "effect 2");
+    assert_eq!(lab.effects(), 0);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert!(lab.post("k", "a").await.is_replay());
-    assert_eq!(lab.effects(), 2);
+    assert_eq!(lab.effects(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn taking_over_that_timed_out_leaves_the_earlier_outcome_unknown() {
     let store = TestStore::new();
-    let interrupted = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
-    assert_eq!(interrupted.post("k", "a").await.problem(), "outcome-unknown");
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
     let rerun = IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
     let stall = store.hold_answers(StoreCall::Reclaim);
-    interrupted.behind(rerun.clone(), effect).post("k", "a").await.assert_refusal(
-        503,
-        "store-unavailable",
-        true,
-        Some("1"),
-    );
+    let lab = Lab::counting(rerun.clone());
+    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     stall.release();
     no_run_is_left(&rerun).await;
     // What the first run did is as unknown as before.
     assert_eq!(rerun.interrupted(9).await.unwrap().len(), 1);
-    let refuse = interrupted.behind(IdempotencyLayer::new(store), effect);
+    let refuse = lab.behind(IdempotencyLayer::new(store), effect);
     refuse.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
-    assert_eq!(interrupted.effects(), 1);
+    assert_eq!(lab.effects(), 0);
 }
 
 #[tokio::test]

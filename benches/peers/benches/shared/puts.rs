@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tower_idempotency::store::postgres::PostgresBackend;
-use tower_idempotency::store::shared::{Backend as _, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
 use tower_idempotency::{Fence, RecordId};
 
 use super::contenders::{CONNECTIONS, backend};
@@ -50,7 +50,7 @@ pub(crate) async fn measure(report: &mut Report, url: &str) {
     for _ in 0..pairs() {
         let began = Instant::now();
         for number in 0..REFUSED {
-            backend.put(&[claim(id(number))]).await.expect("it is answered");
+            backend.put(Clocks::default(), &[claim(id(number))]).await.expect("it is answered");
         }
         times.push(began.elapsed().as_secs_f64() * 1e6 / REFUSED as f64);
     }
@@ -61,10 +61,10 @@ pub(crate) async fn measure(report: &mut Report, url: &str) {
 async fn write(backend: &PostgresBackend, firsts: impl Iterator<Item = u64>, together: u64) {
     for first in firsts {
         let claims: Vec<_> = (first..first + together).map(|number| claim(id(number))).collect();
-        let rows = backend.put(&claims).await.expect("it is answered").rows;
+        let rows = backend.put(Clocks::default(), &claims).await.expect("it is answered").rows;
         let outcomes: Vec<_> = rows.iter().flatten().map(|row| complete(row.id, row.token)).collect();
         assert_eq!(outcomes.len() as u64, together);
-        backend.put(&outcomes).await.expect("it is answered");
+        backend.put(Clocks::default(), &outcomes).await.expect("it is answered");
     }
 }
 

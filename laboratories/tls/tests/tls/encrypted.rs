@@ -3,7 +3,7 @@
 use std::fs;
 
 use bytes::Bytes;
-use tower_idempotency::store::shared::{Backend as _, Write};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Write};
 
 use super::certificates::Authority;
 use super::lab::{claim, client, id, put, until};
@@ -43,7 +43,7 @@ async fn what_is_on_the_wire_is_not_what_is_stored() {
         let backend = builder.open().await.unwrap();
         let id = id(u64::from(is_encrypted));
         put(&backend, Write { state: Bytes::from_static(b"card 4242"), ..claim(id) }).await.unwrap();
-        assert!(backend.get(&[id]).await.unwrap().rows[0].is_some());
+        assert!(backend.get(Clocks::default(), &[id]).await.unwrap().rows[0].is_some());
         for text in ["card 4242", "idempotency", "postgres"] {
             assert_eq!(wire.has_heard(text), !is_encrypted, "{text}, {mode}");
         }
@@ -85,9 +85,9 @@ async fn after_a_crash_of_the_server_all_is_encrypted_again() {
     until_heard(&backend, &another).await;
     for _ in 0..2 {
         server.kill();
-        backend.get(&[id(0)]).await.unwrap_err();
+        backend.get(Clocks::default(), &[id(0)]).await.unwrap_err();
         server.start_again();
-        until("an answer", async || backend.get(&[id(0)]).await.is_ok()).await;
+        until("an answer", async || backend.get(Clocks::default(), &[id(0)]).await.is_ok()).await;
         until_heard(&backend, &another).await;
         until("five connections", async || connections(&server).await.0 >= 5).await;
         let (all, encrypted) = connections(&server).await;

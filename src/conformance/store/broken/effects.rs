@@ -203,7 +203,7 @@ impl Memory {
 fn with_fence(transition: Transition, to: impl Fn(Fence) -> Fence) -> Transition {
     match transition {
         Transition::Claim(claim) => Transition::Claim(claim),
-        Transition::Reclaim(claim, fence) => Transition::Reclaim(claim, to(fence)),
+        Transition::Reclaim(claim, fence, reason) => Transition::Reclaim(claim, to(fence), reason),
         Transition::Inquire { fence, bound } => Transition::Inquire { fence: to(fence), bound },
         Transition::Complete(Completion { hold, fingerprint, settlement, retention }) => {
             let hold = Hold { fence: to(hold.fence), ..hold };

@@ -146,11 +146,11 @@ impl Broken {
                 self.below(id, Transition::Release(after.fence))?;
                 self.act(id, transition)
             }
-            (Transition::Reclaim(claim, fence), Some(before), Some(after))
+            (Transition::Reclaim(claim, fence, reason), Some(before), Some(after))
                 if self.fault == Fault::LooksBeforeItTakesOver && before.fence == *fence && after.fence != *fence =>
             {
                 self.below(id, interrupt(after.fence))?;
-                self.act(id, Transition::Reclaim(claim.clone(), after.fence))
+                self.act(id, Transition::Reclaim(claim.clone(), after.fence, *reason))
             }
             _ => self.act(id, transition),
         }

@@ -117,7 +117,7 @@ fn trap_83_a_claim_that_the_writer_comes_to_too_late_is_not_done() {
         let still = Still::<E>::new();
         let late = Claim { patience: Duration::ZERO, ..wish() };
         let mut batch = still.batch();
-        let answers = [Transition::Claim(late.clone()), Transition::Reclaim(late, Fence(1))]
+        let answers = [Transition::Claim(late.clone()), Transition::Reclaim(late, Fence(1), ReclaimReason::Verdict)]
             .map(|transition| step(&mut batch, id("k"), transition));
         batch.commit().unwrap();
         for mut answer in answers {

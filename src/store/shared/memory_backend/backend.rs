@@ -16,7 +16,7 @@ use super::table::Key;
 use super::way::Way;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::key::RecordId;
-use crate::store::shared::{Answer, Backend, BackendError, Guarantee, Row, Write};
+use crate::store::shared::{Answer, Backend, BackendError, Clocks, Guarantee, Row, Write};
 
 /// A database in memory, as one process reaches it: see the [module](super).
 ///
@@ -140,32 +140,46 @@ impl MemoryBackend {
 }
 
 impl Backend for MemoryBackend {
-    async fn get(&self, ids: &[RecordId]) -> Result<Rows, BackendError> {
+    async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Rows, BackendError> {
         self.way.count(|counts| counts.gets += 1);
         let (database, asked) = (self.database.clone(), ids.iter().map(|id| self.key(*id)).collect::<Vec<_>>());
-        self.way.send(Call::Get, move |reply| database.get(&asked, reply)).await
+        self.way.send(Call::Get, move |reply| database.get(clocks, &asked, reply)).await
     }
 
-    async fn put(&self, writes: &[Write]) -> Result<Rows, BackendError> {
+    async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Rows, BackendError> {
         self.way.count(|counts| {
             counts.puts += 1;
             counts.writes += writes.len() as u64;
         });
         let Self { database, namespace, process, .. } = self.clone();
         let writes = writes.to_vec();
-        self.way.send(Call::Put, move |reply| database.put(process, &namespace, &writes, reply)).await
+        self.way.send(Call::Put, move |reply| database.put(clocks, process, &namespace, &writes, reply)).await
     }
 
-    async fn list(&self, after: Option<(Timestamp, RecordId)>, limit: usize) -> Result<Answer<Vec<Row>>, BackendError> {
+    async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
+        self.way.count(|counts| counts.sessions += 1);
+        let Self { database, namespace, .. } = self.clone();
+        self.way.send(Call::Sessions, move |reply| database.sessions(clocks, &namespace, reply)).await
+    }
+
+    async fn list(
+        &self,
+        clocks: Clocks,
+        alive: &[RecordId],
+        after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
         self.way.count(|counts| counts.lists += 1);
         let Self { database, namespace, .. } = self.clone();
-        self.way.send(Call::List, move |reply| database.list(&namespace, after, limit, reply)).await
+        let alive = alive.to_vec();
+        self.way.send(Call::List, move |reply| database.list(clocks, &namespace, &alive, after, limit, reply)).await
     }
 
-    async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
+    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         self.way.count(|counts| counts.sweeps += 1);
         let Self { database, namespace, .. } = self.clone();
-        self.way.send(Call::DeleteExpired, move |reply| database.delete_expired(&namespace, limit, reply)).await
+        let delete = move |reply| database.delete_expired(clocks, &namespace, limit, reply);
+        self.way.send(Call::DeleteExpired, delete).await
     }
 
     /// Some are missing if nobody listens for long.

@@ -8,6 +8,8 @@ pub enum Call {
     Get,
     /// [`Backend::put`](crate::store::shared::Backend::put).
     Put,
+    /// [`Backend::sessions`](crate::store::shared::Backend::sessions).
+    Sessions,
     /// [`Backend::list`](crate::store::shared::Backend::list).
     List,
     /// [`Backend::delete_expired`](crate::store::shared::Backend::delete_expired).
@@ -41,6 +43,8 @@ pub struct Counts {
     pub gets: u64,
     /// Calls of `put`.
     pub puts: u64,
+    /// Calls of `sessions`.
+    pub sessions: u64,
     /// Calls of `list`.
     pub lists: u64,
     /// Calls of `delete_expired`.

@@ -11,7 +11,7 @@ use super::way::nothing;
 use crate::clock::{Clock, Timestamp};
 use crate::key::RecordId;
 use crate::store::memory::lock;
-use crate::store::shared::{Answer, BackendError, Row, ServerId, Write};
+use crate::store::shared::{Answer, BackendError, Clocks, Row, ServerId, Write};
 
 /// A database in memory, with a standby. A handle; clones share the database.
 #[derive(Debug, Clone)]
@@ -50,6 +50,12 @@ impl Drop for Lock {
 impl MemoryDatabase {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, state: Arc::default() }
+    }
+
+    /// The database's clock.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// The database can't be reached any more: calls are refused.
@@ -145,31 +151,41 @@ impl MemoryDatabase {
         self.state().changed.subscribe()
     }
 
-    pub(super) fn get(&self, asked: &[Key], reply: Reply<Rows>) {
-        reply.send(self.at_work(|state, now| state.read(asked, now)));
+    pub(super) fn get(&self, clocks: Clocks, asked: &[Key], reply: Reply<Rows>) {
+        reply.send(self.at_work(|state, now| state.read(asked, clocks.at(now))));
     }
 
-    pub(super) fn put(&self, process: u64, namespace: &Arc<str>, writes: &[Write], reply: Reply<Rows>) {
+    pub(super) fn put(&self, clocks: Clocks, process: u64, namespace: &Arc<str>, writes: &[Write], reply: Reply<Rows>) {
         let mut state = self.state();
         if state.is_away {
             return reply.send(Err(away()));
         }
-        state.put(process, namespace, writes, self.now(), reply);
+        state.put(clocks, process, namespace, writes, self.now(), reply);
+    }
+
+    pub(super) fn sessions(&self, clocks: Clocks, namespace: &str, reply: Reply<Answer<Vec<Row>>>) {
+        let sessions =
+            |state: &mut State, now| state.answer(now, state.primary.sessions(namespace, clocks.at(now).earliest));
+        reply.send(self.at_work(sessions));
     }
 
     pub(super) fn list(
         &self,
+        clocks: Clocks,
         namespace: &str,
+        alive: &[RecordId],
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
         reply: Reply<Answer<Vec<Row>>>,
     ) {
-        let list = |state: &mut State, now| state.answer(now, state.primary.list(namespace, after, limit, now));
+        let list = |state: &mut State, now| {
+            state.answer(now, state.primary.list(namespace, alive, after, limit, clocks.at(now).earliest))
+        };
         reply.send(self.at_work(list));
     }
 
-    pub(super) fn delete_expired(&self, namespace: &str, limit: usize, reply: Reply<usize>) {
-        reply.send(self.at_work(|state, now| state.delete_expired(namespace, limit, now)));
+    pub(super) fn delete_expired(&self, clocks: Clocks, namespace: &str, limit: usize, reply: Reply<usize>) {
+        reply.send(self.at_work(|state, now| state.delete_expired(namespace, limit, clocks.at(now).earliest)));
     }
 
     pub(super) fn guarantee(&self, reply: Reply<Replication>) {

@@ -11,7 +11,7 @@ use super::table::{Key, Table};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
-use crate::store::shared::{Answer, Kind, Row, ServerId, Token, Write};
+use crate::store::shared::{Answer, Clocks, Kind, Moment, Row, ServerId, Token, Write};
 
 /// What is answered to a get or a put.
 pub(super) type Rows = Answer<Vec<Option<Row>>>;
@@ -65,6 +65,7 @@ pub struct Written {
 
 /// A put that is done, but neither seen nor answered before the standby has it.
 struct Awaiting {
+    clocks: Clocks,
     made: Vec<(Key, Row)>,
     asked: Vec<Key>,
     reply: Reply<Rows>,
@@ -102,12 +103,13 @@ impl State {
         Answer { now, server: ServerId(self.server), rows }
     }
 
-    pub(super) fn read(&self, asked: &[Key], now: Timestamp) -> Rows {
-        self.answer(now, asked.iter().map(|key| self.primary.read(key, now)).collect())
+    pub(super) fn read(&self, asked: &[Key], at: Moment) -> Rows {
+        self.answer(at.now, asked.iter().map(|key| self.primary.read(key, at.earliest)).collect())
     }
 
     pub(super) fn put(
         &mut self,
+        clocks: Clocks,
         process: u64,
         namespace: &Arc<str>,
         writes: &[Write],
@@ -117,7 +119,7 @@ impl State {
         let asked: Vec<Key> = writes.iter().map(|write| (Arc::clone(namespace), write.id)).collect();
         let mut made = Vec::new();
         for (write, key) in writes.iter().zip(&asked) {
-            let Some(row) = write.over(self.primary.there(key), now) else { continue };
+            let Some(row) = write.over(self.primary.there(key), clocks.at(now)) else { continue };
             if self.is_locked(key) {
                 continue;
             }
@@ -126,15 +128,15 @@ impl State {
             made.push((key.clone(), row));
         }
         if self.replication == Replication::Awaited && !made.is_empty() {
-            self.awaiting.push(Awaiting { made, asked, reply });
+            self.awaiting.push(Awaiting { clocks, made, asked, reply });
         } else {
             self.apply(made);
-            reply.send(Ok(self.read(&asked, now)));
+            reply.send(Ok(self.read(&asked, clocks.at(now))));
         }
     }
 
-    pub(super) fn delete_expired(&mut self, namespace: &str, limit: usize, now: Timestamp) -> usize {
-        let mut keys = self.primary.past_grace(namespace, usize::MAX, now);
+    pub(super) fn delete_expired(&mut self, namespace: &str, limit: usize, earliest: Timestamp) -> usize {
+        let mut keys = self.primary.past_grace(namespace, usize::MAX, earliest);
         keys.retain(|key| !self.is_locked(key));
         keys.truncate(limit);
         let deleted = keys.len();
@@ -166,9 +168,9 @@ impl State {
 
     /// Brings the standby up to date, and answers what awaits that.
     pub(super) fn replicate(&mut self, now: Timestamp) {
-        for Awaiting { made, asked, reply } in std::mem::take(&mut self.awaiting) {
+        for Awaiting { clocks, made, asked, reply } in std::mem::take(&mut self.awaiting) {
             self.apply(made);
-            reply.send(Ok(self.read(&asked, now)));
+            reply.send(Ok(self.read(&asked, clocks.at(now))));
         }
         self.catch_up(usize::MAX);
     }

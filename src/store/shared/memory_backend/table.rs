@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::store::shared::Row;
+use crate::store::shared::{Kind, Row};
 
 /// Namespace and id.
 pub(super) type Key = (Arc<str>, RecordId);
@@ -27,24 +27,29 @@ impl Table {
         };
     }
 
-    pub(super) fn read(&self, key: &Key, now: Timestamp) -> Option<Row> {
-        let row = self.there(key)?;
-        let session = row.session.and_then(|id| self.there(&(Arc::clone(&key.0), id)));
-        row.clone().read(session, now)
+    /// The row, unless it counts as absent.
+    pub(super) fn read(&self, key: &Key, earliest: Timestamp) -> Option<Row> {
+        self.there(key).filter(|row| !row.is_absent(earliest)).cloned()
+    }
+
+    pub(super) fn sessions(&self, namespace: &str, earliest: Timestamp) -> Vec<Row> {
+        let rows = self.keys(namespace).filter_map(|key| self.read(key, earliest));
+        rows.filter(|row| row.kind == Kind::Session).collect()
     }
 
     pub(super) fn list(
         &self,
         namespace: &str,
+        alive: &[RecordId],
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
-        now: Timestamp,
+        earliest: Timestamp,
     ) -> Vec<Row> {
         let place = |row: &Row| (row.began, row.id);
         let mut rows: Vec<Row> = self
             .keys(namespace)
-            .filter_map(|key| self.read(key, now))
-            .filter(|row| row.is_listed(now) && after.is_none_or(|after| after < place(row)))
+            .filter_map(|key| self.read(key, earliest))
+            .filter(|row| row.is_listed(earliest, alive) && after.is_none_or(|after| after < place(row)))
             .collect();
         rows.sort_by_key(place);
         rows.truncate(limit);
@@ -52,8 +57,8 @@ impl Table {
     }
 
     /// Those that may be deleted, at most `limit`.
-    pub(super) fn past_grace(&self, namespace: &str, limit: usize, now: Timestamp) -> Vec<Key> {
-        let is_past_grace = |key: &&Key| self.there(key).is_some_and(|row| row.is_past_grace(now));
+    pub(super) fn past_grace(&self, namespace: &str, limit: usize, earliest: Timestamp) -> Vec<Key> {
+        let is_past_grace = |key: &&Key| self.there(key).is_some_and(|row| row.is_past_grace(earliest));
         self.keys(namespace).filter(is_past_grace).take(limit).cloned().collect()
     }
 

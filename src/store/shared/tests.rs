@@ -1,0 +1,103 @@
+//! What only the inside of the store can show, over the database in memory.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::memory_backend::MemoryBackend;
+use super::{Shared, SharedBuilder};
+use crate::clock::{Clock, Timestamp};
+use crate::fingerprint::Fingerprint;
+use crate::key::RecordId;
+use crate::record::{Applied, Claim, Completion, Hold, Reply, Settlement, Transition};
+use crate::store::contract::Records as _;
+
+const ID: RecordId = RecordId::from_bytes([7; 32]);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Tokio's clock.
+#[derive(Debug)]
+struct TokioClock(tokio::time::Instant);
+
+impl Clock for TokioClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(1_790_000_000_000).plus(self.0.elapsed())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+async fn open() -> Shared<MemoryBackend> {
+    let backend = MemoryBackend::with_clock(TokioClock(tokio::time::Instant::now()));
+    SharedBuilder::default().open(backend).await.unwrap()
+}
+
+/// A run of this process whose bound is a minute.
+async fn claimed(store: &Shared<MemoryBackend>) -> Hold {
+    let fingerprint = Fingerprint::of(b"m");
+    let claim = Claim {
+        fingerprint,
+        origin: None,
+        may_repeat: false,
+        bound: MINUTE,
+        interrupted_retention: MINUTE,
+        patience: MINUTE,
+    };
+    let Applied { reply, record } = store.apply(ID, Transition::Claim(claim)).await.unwrap();
+    assert_eq!(reply, Reply::Taken);
+    let record = record.unwrap();
+    Hold { id: ID, fence: record.fence, attempt: record.attempt }
+}
+
+// A seeded fault: the ids of which no news came are kept.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_ids_for_which_nobody_listens_any_more() {
+    let store = open().await;
+    let listens = store.changed(ID);
+    for number in 0..100 {
+        drop(store.changed(RecordId::from_bytes([number; 32])));
+    }
+    assert_eq!(store.shelf.news.len(), 100);
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(store.shelf.news.len(), 1, "that of the one who listens");
+    drop(listens);
+}
+
+// A seeded fault: the rows of runs whose bound is over are kept.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_a_run_whose_bound_is_over() {
+    let store = open().await;
+    claimed(&store).await;
+    assert_eq!(store.shelf.held.len(), 1);
+    tokio::time::sleep(MINUTE * 60).await;
+    assert_eq!(store.shelf.held.len(), 0);
+}
+
+// A seeded fault: what a transaction has written counts as the process's own write, and is told without a barrier.
+#[cfg(feature = "postgres")]
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
+    use super::memory_backend::Replication;
+    use super::{Backend as _, Settled};
+
+    let store = open().await;
+    let backend = store.backend().clone();
+    let hold = claimed(&store).await;
+    let settlement = Settlement::Outcome(Bytes::from_static(b"outcome"));
+    let completion = Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: MINUTE };
+    let (write, settling) = store.complete_apart(completion, false).unwrap();
+    // The transaction is committed, and its standby never gets that. A server that is started again shows it.
+    backend.database().replication(Replication::Awaited);
+    let transaction = backend.beside();
+    let committing = tokio::spawn(async move { transaction.put(&[write]).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    backend.database().restart();
+    assert!(committing.await.unwrap().is_err(), "its answer is lost");
+    let mut settled = Box::pin(settling.settled());
+    assert!(tokio::time::timeout(MINUTE / 12, &mut settled).await.is_err(), "it is not durable");
+    backend.database().fail_over();
+    backend.database().replication(Replication::InStep);
+    assert_eq!(settled.await, Settled::RolledBack { is_free: false });
+}

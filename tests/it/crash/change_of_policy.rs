@@ -1,0 +1,146 @@
+//! A deploy changes the policy, and what was interrupted before it keeps the promise under which it was claimed: it runs
+//! again by policy only if it was claimed as repeatable.
+
+use std::time::Duration;
+
+use tower_idempotency::engine::{ClaimPolicy, Reconciled, Resolved};
+use tower_idempotency::internals::{Page, Records as _};
+
+use tower_idempotency::test_util::TestStore;
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Resolution, SledStore, Unknown};
+use tracing::Level;
+
+use crate::common::asked::{Asked, asking, leave_interrupted_under};
+use crate::common::lab::{Gate, effect};
+use crate::common::lab::{Lab, gated, id, on_disk, post};
+use crate::common::log::Log;
+
+const NOT_REPEATABLE: [ClaimPolicy; 3] = [ClaimPolicy::Unknown, ClaimPolicy::Refuse, ClaimPolicy::Ask];
+
+fn reruns(store: &TestStore) -> IdempotencyLayer<TestStore> {
+    IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun)
+}
+
+#[tokio::test]
+async fn what_was_interrupted_under_refuse_does_not_run_again_after_a_deploy_to_rerun() {
+    for policy in NOT_REPEATABLE {
+        let store = TestStore::new();
+        leave_interrupted_under(policy, &store, "k").await;
+        let layer = reruns(&store);
+        let lab = Lab::counting(layer.clone());
+        for _ in 0..3 {
+            lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+        }
+        lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
+        assert_eq!(lab.effects(), 0, "{policy:?}");
+        let listed = layer.interrupted(9).await.unwrap();
+        assert_eq!(listed.iter().map(|run| (run.id, run.policy)).collect::<Vec<_>>(), [(id("k"), policy)]);
+        let counts = layer.counts();
+        assert_eq!((counts.not_rerun, counts.refused(RejectionKind::OutcomeUnknown)), (3, 3), "{policy:?}");
+
+        // An operator's word, and a reconciler's, are not bound by it.
+        let settled = layer.resolve(listed[0].id, listed[0].fence, Resolution::Forget).await.unwrap();
+        assert_eq!(settled, Resolved::Settled);
+        assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+        leave_interrupted_under(policy, &store, "asked").await;
+        let asks = lab.behind(asking(store.clone(), Asked::default().says([Reconciled::RunAgain])), effect);
+        assert_eq!(asks.post("asked", "a").await.text(), "effect 2");
+        assert_eq!(layer.counts().not_rerun, 3, "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_interrupted_under_rerun_is_refused_or_asked_about_after_a_deploy_that_says_so() {
+    let store = TestStore::new();
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
+    let refuses = Lab::counting(IdempotencyLayer::new(store.clone()));
+    refuses.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    let asked = Asked::default();
+    let asks = Lab::counting(asking(store.clone(), asked.says([Reconciled::Unknown])));
+    asks.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
+    assert_eq!(asked.questions().iter().map(|run| run.policy).collect::<Vec<_>>(), [ClaimPolicy::Rerun]);
+    assert_eq!((refuses.effects(), asks.effects(), reruns(&store).counts().not_rerun), (0, 0, 0));
+    // The question has not changed what it was claimed under.
+    assert_eq!(Lab::counting(reruns(&store)).post("k", "a").await.text(), "effect 1");
+}
+
+#[tokio::test]
+async fn a_run_that_the_application_lets_run_again_is_claimed_under_the_policy_of_that_time() {
+    let store = TestStore::new();
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
+    let asks = asking(store.clone(), Asked::default().says([Reconciled::RunAgain]));
+    let cut = Lab::new(asks, |_| async { (Unknown, "perhaps") });
+    assert_eq!(cut.post("k", "a").await.text(), "perhaps");
+    let lab = Lab::counting(reruns(&store));
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(lab.effects(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_means_unknown_keeps_the_policy_of_its_claim() {
+    let store = TestStore::new();
+    let unknown = |_| async { (Unknown, "perhaps") };
+    assert_eq!(Lab::new(IdempotencyLayer::new(store.clone()), unknown).post("k", "a").await.text(), "perhaps");
+    let lab = Lab::counting(reruns(&store));
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    // Under `Rerun`, such an answer frees the key.
+    assert_eq!(Lab::new(reruns(&store), unknown).post("free", "a").await.text(), "perhaps");
+    assert_eq!(lab.post("free", "a").await.text(), "effect 1");
+    assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn a_run_of_a_dead_process_keeps_its_policy_on_disk_and_between_processes() {
+    let (directory, store) = on_disk(SledStore::builder());
+    let gate = Gate::default();
+    let run = gated(IdempotencyLayer::new(store.clone()), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    run.abort();
+    tower_idempotency::store::Store::close(&store).await.unwrap();
+    drop(store);
+    let store = loop {
+        // The run that was detached may still hold it.
+        match SledStore::open(directory.path()) {
+            Ok(store) => break store,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let lab = Lab::counting(IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun));
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(lab.effects(), 0);
+
+    // Two processes, of which one has another policy.
+    let world = TestStore::new();
+    let (one, other) = (world.beside(), world.beside());
+    let gate = Gate::default();
+    let run = gated(IdempotencyLayer::new(one.clone()), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    one.lapse();
+    let lab = Lab::counting(reruns(&other));
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!((lab.effects(), reruns(&other).counts().not_rerun), (0, 1));
+    let [listed] = other.interrupted(Page::first(9)).await.unwrap()[..] else { panic!("one is interrupted") };
+    assert_eq!(listed.policy, ClaimPolicy::Refuse);
+    run.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_it_does_not_run_again_is_logged_once_a_minute_with_a_count() {
+    let store = TestStore::new();
+    leave_interrupted_under(ClaimPolicy::Refuse, &store, "k").await;
+    let lab = Lab::counting(reruns(&store));
+    let log = Log::begin(Level::WARN);
+    let said = |log: &Log| -> Vec<_> {
+        let lines = log.lines().into_iter();
+        lines.filter(|line| line.contains("not claimed under Rerun")).collect()
+    };
+    for _ in 0..5 {
+        lab.post("k", "a").await;
+    }
+    let first = said(&log);
+    assert!(matches!(&first[..], [line] if line.contains("count=1") && line.contains(&id("k").short())), "{first:?}");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    lab.post("k", "a").await;
+    let next = said(&log);
+    assert!(matches!(&next[..], [line] if line.contains("count=5")), "{next:?}");
+}

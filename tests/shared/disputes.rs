@@ -1,0 +1,124 @@
+//! Outcomes that come after their operation was taken over, and where operators find what they have to see to.
+
+use std::time::Duration;
+
+use tower_idempotency::internals::{Page, Records as _, Reply, Resolution};
+use tower_idempotency::store::shared::memory_backend::{MemoryBackend, Replication};
+use tower_idempotency::store::shared::{Kind, Row};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, RecordId};
+
+use crate::common::lab::{Gate, Lab, done, hold, id, post};
+use crate::common::steps::Steps as _;
+use crate::world::{Effects, LEASE, Store, process, two, until_over};
+
+/// The retention of the outcomes that are disputed here.
+const RETENTION: Duration = Duration::from_secs(60);
+
+/// Two runs of one operation, of which each is settled by an operator while its process is cut off, and then completed.
+/// Returns their fences, and a third process.
+async fn completed_after_they_were_settled() -> ([tower_idempotency::Fence; 2], Store) {
+    let [(here, one), (there, other)] = two().await;
+    let third = process(&here.beside()).await;
+    let mut holds = Vec::new();
+    for (way, store) in [(&here, &one), (&there, &other)] {
+        holds.push(hold(store, "k").await);
+        way.cut();
+        until_over().await;
+        let listed = third.interrupted(Page::first(9)).await.unwrap()[0];
+        assert_eq!(third.settle(listed.id, listed.fence, Resolution::Forget).await.unwrap(), Reply::Taken);
+    }
+    for (way, store, hold) in [(&here, &one, holds[0]), (&there, &other, holds[1])] {
+        way.mend();
+        tokio::time::sleep(LEASE).await;
+        assert_eq!(store.complete(done(hold, "late", RETENTION)).await.unwrap(), Reply::Refused);
+    }
+    ([holds[0].fence, holds[1].fence], third)
+}
+
+// A seeded fault: the disputed outcomes of one operation have one row.
+#[tokio::test(start_paused = true)]
+async fn each_disputed_outcome_of_an_operation_is_listed() {
+    let (fences, third) = completed_after_they_were_settled().await;
+    let disputed = third.disputed(9).await.unwrap();
+    let mut listed: Vec<_> = disputed.iter().map(|outcome| (outcome.id, outcome.fence)).collect();
+    listed.sort_by_key(|(_, fence)| *fence);
+    assert_eq!(listed, fences.map(|fence| (id("k"), fence)));
+}
+
+// A seeded fault: it is kept for as long as an outcome that nobody disputes.
+#[tokio::test(start_paused = true)]
+async fn a_disputed_outcome_is_kept_for_thirty_days_whatever_the_retention() {
+    let (_, third) = completed_after_they_were_settled().await;
+    for outcome in third.disputed(9).await.unwrap() {
+        let kept = outcome.expires.as_millis() - outcome.since.as_millis();
+        assert_eq!(kept / 86_400_000, 30, "{outcome:?}");
+    }
+}
+
+// A seeded fault: the process goes on replaying the outcome.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_a_failover_lost_is_not_told_while_the_operation_runs_again_elsewhere() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, open, gate) = (Effects::default(), Gate::default(), Gate::default());
+    open.open();
+    let layer = |store| IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
+    let server = effects.behind(layer(one), &open);
+    here.database().replication(Replication::Behind);
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    // So that the next claim has another fence.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let run = effects.behind(layer(other), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    assert_eq!(server.post("k", "a").await.text(), "effect 1", "it has not noticed yet");
+    tokio::time::sleep(LEASE).await;
+    server.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 2");
+    assert_eq!(server.post("k", "a").await.text(), "effect 2");
+}
+
+/// Puts a disputed outcome there that began when the row of `key` did.
+fn plant_disputed(backend: &MemoryBackend, key: &str) {
+    let rows = backend.database().rows("");
+    let row = rows.into_iter().find(|row| row.id == id(key)).expect("it has a row");
+    let disputed = Row { id: RecordId::from_bytes([9; 32]), kind: Kind::Disputed, session: Some(id("k")), ..row };
+    backend.database().plant("", disputed);
+}
+
+// A seeded fault: the list ends with the first page on which there are other rows.
+#[tokio::test(start_paused = true)]
+async fn the_list_of_interrupted_operations_goes_on_behind_a_disputed_outcome() {
+    let [(here, one), _] = two().await;
+    let unknown = Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Unknown, "perhaps") });
+    for key in ["first", "between", "last"] {
+        assert_eq!(unknown.post(key, "a").await.text(), "perhaps");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    plant_disputed(&here, "between");
+    let listed = one.interrupted(Page::first(3)).await.unwrap();
+    let ids: Vec<_> = listed.iter().map(|run| run.id).collect();
+    assert_eq!(ids, ["first", "between", "last"].map(id));
+}
+
+// A seeded fault: the row of a run is kept for as long as one of an operation that is interrupted.
+#[tokio::test(start_paused = true)]
+async fn the_row_of_a_run_is_kept_while_it_runs_though_interrupted_operations_are_kept_for_a_shorter_time() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let [(_, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = |store| {
+        let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
+        layer.interrupted_retention(MINUTE).max_run(MINUTE * 120)
+    };
+    let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    tokio::time::sleep(MINUTE * 30).await;
+    let elsewhere = effects.behind(layer(other.clone()), &gate);
+    elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.is_replay());
+    assert_eq!(effects.count(), 1);
+}
