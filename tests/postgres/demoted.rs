@@ -3,7 +3,7 @@
 use tower_idempotency::internals::{Claim, ClaimPolicy, Completion, Hold, Records as _, Settlement, Transition};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::postgres::PostgresStore;
-use tower_idempotency::store::shared::Backend as _;
+use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency::{Fingerprint, RecordId};
 
 use super::lab::{HOUR, Lab, builder, client, id, own_server, put, until};
@@ -76,7 +76,7 @@ async fn a_server_that_takes_no_writes_any_more_is_left_for_the_one_that_does() 
     until("the other one is written to", async || {
         let claim = super::lab::claim(id(9));
         backend
-            .put(std::slice::from_ref(&claim))
+            .put(Clocks::default(), std::slice::from_ref(&claim))
             .await
             .is_ok_and(|answer| answer.rows[0].as_ref().is_some_and(|row| row.token == claim.token))
             && second.client.query_one(of_both, &[]).await.unwrap().get::<_, i64>(0) == 1

@@ -17,6 +17,7 @@ mod server;
 mod skipped;
 
 mod app;
+mod clock;
 mod compare_and_set;
 mod complete_in;
 mod connect;

@@ -1,7 +1,7 @@
 //! What a role may do with the table is found out at opening.
 
 use tower_idempotency::store::postgres::{PostgresBackend, PostgresError, PostgresStore};
-use tower_idempotency::store::shared::Backend as _;
+use tower_idempotency::store::shared::{Backend as _, Clocks};
 
 use super::lab::{Lab, builder, claim, complete, id, is_done, own_server};
 
@@ -24,10 +24,10 @@ async fn opens_as(lab: &Lab, role: &str, number: u64) {
     let backend = open_as(lab, role).await.unwrap();
     let claim = claim(id(number));
     for write in [claim.clone(), complete(id(number), claim.token)] {
-        let rows = backend.put(std::slice::from_ref(&write)).await.unwrap().rows;
+        let rows = backend.put(Clocks::default(), std::slice::from_ref(&write)).await.unwrap().rows;
         assert!(is_done(rows[0].as_ref(), &write));
     }
-    assert!(backend.get(&[id(number)]).await.unwrap().rows[0].is_some());
+    assert!(backend.get(Clocks::default(), &[id(number)]).await.unwrap().rows[0].is_some());
     PostgresStore::open(backend).await.unwrap();
 }
 

@@ -47,12 +47,12 @@ impl fmt::Debug for PostgresBackend {
 }
 
 impl Backend for PostgresBackend {
-    async fn get(&self, _: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+    async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take().await?;
         let prepared = connection.prepared.as_ref().map(|prepared| &prepared.get);
         let query = &self.pool.connector().queries.get;
-        let found = query.ask(&connection.client, prepared, &[&self.namespace, &bytes]).await;
+        let found = query.ask(&connection.client, prepared, &[&self.namespace, &bytes, &Time(clocks.earliest)]).await;
         let system = connection.system;
         let mut found = answer(&connection.done(found)?, system)?;
         // Without ids there is a row with the time alone.
@@ -64,19 +64,19 @@ impl Backend for PostgresBackend {
         if writes.is_empty() {
             return self.get(clocks, &[]).await;
         }
-        let namespace = self.namespace.as_str();
+        let (namespace, times) = (self.namespace.as_str(), [Time(clocks.earliest), Time(clocks.latest)]);
         let queries = &self.pool.connector().queries;
         let (columns, system) = if let [write] = writes {
             let parameters = Parameters::of(write)?;
             let connection = self.pool.take_to_put().await?;
-            let asked = put_alone(queries, &connection, &parameters.alone(&namespace), write.expect).await;
+            let asked = put_alone(queries, &connection, &parameters.alone(&namespace, &times), write.expect).await;
             let system = connection.system;
             (connection.done(asked)?, system)
         } else {
             let arrays = Arrays::of(writes)?;
             let connection = self.pool.take_to_put().await?;
             let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put);
-            let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace)).await;
+            let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace, &times)).await;
             let system = connection.system;
             (connection.done(asked)?, system)
         };
@@ -85,10 +85,10 @@ impl Backend for PostgresBackend {
         Ok(answer)
     }
 
-    async fn sessions(&self, _: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
+    async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
         let connection = self.pool.take().await?;
         let query = &self.pool.connector().queries.sessions;
-        let found = query.ask(&connection.client, None, &[&self.namespace]).await;
+        let found = query.ask(&connection.client, None, &[&self.namespace, &Time(clocks.earliest)]).await;
         let system = connection.system;
         let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
         Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
@@ -96,8 +96,8 @@ impl Backend for PostgresBackend {
 
     async fn list(
         &self,
-        _: Clocks,
-        _: &[RecordId],
+        clocks: Clocks,
+        alive: &[RecordId],
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
     ) -> Result<Answer<Vec<Row>>, BackendError> {
@@ -107,19 +107,24 @@ impl Backend for PostgresBackend {
             None => (Timestamp::from_millis(0), [].as_slice()),
         };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let alive: Vec<&[u8]> = alive.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take().await?;
         let query = &self.pool.connector().queries.list;
-        let found = query.ask(&connection.client, None, &[&self.namespace, &Time(began), &id, &limit]).await;
+        let (began, earliest) = (Time(began), Time(clocks.earliest));
+        let found =
+            query.ask(&connection.client, None, &[&self.namespace, &began, &id, &limit, &alive, &earliest]).await;
         let system = connection.system;
         let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
         Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
     }
 
-    async fn delete_expired(&self, _: Clocks, limit: usize) -> Result<usize, BackendError> {
+    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let connection = self.pool.take().await?;
         let query = &self.pool.connector().queries.delete_expired;
-        let deleted = query.ask(&connection.client, None, &[&self.namespace, &millis(GRACE), &limit]).await;
+        let deleted = query
+            .ask(&connection.client, None, &[&self.namespace, &millis(GRACE), &limit, &Time(clocks.earliest)])
+            .await;
         let deleted = deleted.and_then(|rows| rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0)));
         Ok(usize::try_from(connection.done(deleted)?).unwrap_or(0))
     }
