@@ -28,6 +28,7 @@ mod expiry;
 mod full;
 mod guarantee;
 mod lab;
+mod limits;
 mod list;
 mod locks;
 mod lost_answers;

@@ -8,6 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use super::connect::Connection;
 use super::guarantee::{Setup, guarantee};
+use super::limits::{Counted, Limits};
 use super::listen::News;
 use super::notify::Notifier;
 use super::pool::Pool;
@@ -25,6 +26,7 @@ use crate::store::shared::{Answer, Backend, BackendError, Clocks, Expect, GRACE,
 pub struct PostgresBackend {
     pub(super) pool: Pool,
     pub(super) namespace: String,
+    pub(super) limits: Limits,
     pub(super) notifier: Notifier,
     pub(super) news: Arc<News>,
     // They end with the backend.
@@ -138,10 +140,22 @@ impl Backend for PostgresBackend {
         let asked = self.pool.connector().queries.setup.ask(&connection.client, None, &[]).await;
         let setup = asked.and_then(|rows| rows.first().map(Setup::read).transpose());
         let setup = connection.done(setup)?;
+        let connection = self.pool.take().await?;
+        let query = &self.pool.connector().queries.counted;
+        let counted = query.ask(&connection.client, None, &[&self.pool.connector().schema()]).await;
+        let counted = counted.and_then(|rows| rows.first().map(Counted::read).transpose());
+        if let Some(counted) = connection.done(counted)? {
+            self.limits.note(&counted);
+        }
         Ok(setup.map_or_else(
             || Guarantee { setup: String::new(), loses: Vec::new() },
             |setup| guarantee(&setup, self.news.arrival()),
         ))
+    }
+
+    /// As of the last [`guarantee`](Self::guarantee).
+    fn full(&self) -> Option<&'static str> {
+        self.limits.reached()
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) struct Connector {
     /// How long one of several hosts may take, so that the next one is tried.
     patience: Duration,
     tls: Tls,
+    schema: String,
     pub(super) queries: Queries,
     /// No statement is prepared, and nothing is set for a connection.
     pooler: bool,
@@ -114,10 +115,16 @@ impl Connector {
             configs,
             last: AtomicUsize::new(0),
             tls: builder.tls.clone(),
+            schema: builder.schema.to_string(),
             queries: Queries::new(&builder.schema),
             pooler: builder.pooler,
             statement_timeout: builder.statement_timeout,
         }
+    }
+
+    /// The name of the schema in which the table is.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
     }
 
     /// Whether the connections go through a pooler in transaction mode, as far as it was told.

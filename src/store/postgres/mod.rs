@@ -13,7 +13,7 @@
 // - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
 // - `transaction.rs`: the record of a run, for a transaction of the application.
 // - `notify.rs`, `listen.rs`: which rows were written, told and heard.
-// - `guarantee.rs`: what the database can lose as it is set up.
+// - `guarantee.rs`: what the database can lose as it is set up; `limits.rs`: whether the table is full.
 // - `error.rs`: what an error says of what was done.
 
 mod backend;
@@ -22,6 +22,7 @@ mod connect;
 mod error;
 mod guarantee;
 mod hosts;
+mod limits;
 mod listen;
 mod notify;
 mod open;

@@ -10,6 +10,7 @@ use super::backend::{PostgresBackend, Task};
 use super::builder::PostgresBackendBuilder;
 use super::connect::{Connector, Use};
 use super::error::{NotConnected, PostgresError, words};
+use super::limits::Limits;
 use super::listen::{News, channel, listen};
 use super::notify::Notifier;
 use super::pool::Pool;
@@ -70,6 +71,7 @@ impl PostgresBackendBuilder {
         Ok(PostgresBackend {
             pool,
             namespace: self.namespace,
+            limits: Limits::new(self.max_records, self.max_bytes),
             notifier,
             news,
             _tasks: [Task(tokio::spawn(telling)), Task(tokio::spawn(listening))],

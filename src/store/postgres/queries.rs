@@ -32,6 +32,7 @@ pub(super) struct Queries {
     pub(super) list: Query,
     pub(super) delete_expired: Query,
     pub(super) setup: Query,
+    pub(super) counted: Query,
     pub(super) notify: Query,
     /// For the application's own client, which needs no types.
     pub(super) complete_in: Arc<str>,
@@ -170,6 +171,20 @@ const SETUP: &str = "
         (SELECT c.relpersistence = 'u' FROM pg_catalog.pg_class c
             WHERE c.oid = to_regclass('idempotency.record')::oid)";
 
+/// Of the table and of that of its long answers: rows that live and that are dead, rows when it was last looked through,
+/// and whether it was since the database counts; then the size of all, and what the columns of a row take.
+const COUNTED: &str = "
+    SELECT pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), c.reltuples::int8,
+        coalesce(pg_stat_get_last_autovacuum_time(c.oid), pg_stat_get_last_vacuum_time(c.oid),
+            pg_stat_get_last_autoanalyze_time(c.oid), pg_stat_get_last_analyze_time(c.oid)) IS NOT NULL,
+        pg_stat_get_live_tuples(t.oid), pg_stat_get_dead_tuples(t.oid), t.reltuples::int8,
+        coalesce(pg_stat_get_last_autovacuum_time(t.oid), pg_stat_get_last_vacuum_time(t.oid)) IS NOT NULL,
+        pg_total_relation_size(c.oid::regclass),
+        (SELECT pg_catalog.sum(s.avg_width) FROM pg_catalog.pg_stats s
+            WHERE s.schemaname::text = $1 AND s.tablename::text = 'record'::text)
+    FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
+    WHERE c.oid = to_regclass('idempotency.record')::oid";
+
 impl Queries {
     pub(super) fn new(schema: &Schema) -> Self {
         let put = [
@@ -233,6 +248,7 @@ impl Queries {
                 &[Type::TEXT, Type::INT8, Type::INT8, Type::TIMESTAMPTZ],
             ),
             setup: Query::new(schema, SETUP, &[]),
+            counted: Query::new(schema, COUNTED, &[Type::TEXT]),
             notify: Query::new(
                 schema,
                 "SELECT pg_notify(channel, payload) FROM unnest($1, $2) AS w(channel, payload)",
