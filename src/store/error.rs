@@ -1,5 +1,7 @@
 //! The faults of a store.
 
+use std::error::Error;
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::clock::Timestamp;
@@ -65,8 +67,8 @@ impl StoreError {
     }
 }
 
-/// A store could not be opened. Its records are unchanged.
-#[derive(Debug, thiserror::Error)]
+/// A store could not be opened. Its records are unchanged. `Debug` writes what `Display` does, and the source.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The directory is open already, in this process or in another one.
@@ -163,4 +165,34 @@ pub enum OpenError {
         /// What is wrong with the database.
         reason: String,
     },
+}
+
+impl fmt::Debug for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        in_words("OpenError", self, f)
+    }
+}
+
+/// Writes an error as `Debug`, which is what a `main` that returns it prints: its name, its text, and its sources'.
+pub(crate) fn in_words(name: &str, error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{name}({error}")?;
+    let mut source = error.source();
+    while let Some(error) = source {
+        write!(f, ": {error}")?;
+        source = error.source();
+    }
+    f.write_str(")")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_main_prints_of_an_error_is_its_text_and_its_source_s() {
+        let source = std::io::Error::other("no space");
+        let error = OpenError::Io { action: "writing", path: "a/b".into(), source };
+        let printed = format!("{error:?}");
+        assert!(printed.contains(&error.to_string()) && printed.ends_with("writable: no space)"), "{printed}");
+    }
 }

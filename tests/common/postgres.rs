@@ -37,6 +37,8 @@ pub struct Server {
     address: Ipv4Addr,
     port: u16,
     settings: Vec<String>,
+    /// The library that gives its processes a clock of their own, if they have one.
+    clock: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -67,6 +69,26 @@ impl Server {
         Ok(server)
     }
 
+    /// The same, with a [clock of its own](Self::set_clock), which is right at first.
+    pub fn with_a_clock(settings: &[&str]) -> Result<Self, String> {
+        let library = faketime()?;
+        let mut server = Self::prepared(settings)?;
+        server.clock = Some(library);
+        server.set_clock(0);
+        server.initialize();
+        server.launch_anywhere();
+        Ok(server)
+    }
+
+    /// Sets the clock of all its processes so many seconds ahead of the machine's, or behind it. Their monotonic clocks
+    /// are not changed.
+    pub fn set_clock(&self, ahead: i64) {
+        // A process never reads half of it.
+        let new = self.directory.join("clock.new");
+        fs::write(&new, format!("{ahead:+}\n")).expect("it can be written");
+        fs::rename(new, self.directory.join("clock")).expect("it can be replaced");
+    }
+
     /// A standby of the server at `primary`, which streams from there. It takes no writes until it is
     /// [promoted](Self::promote).
     pub fn standby_of(primary: SocketAddr) -> Result<Self, String> {
@@ -86,7 +108,7 @@ impl Server {
             chown(&directory, Some(user.uid), Some(user.gid)).map_err(|error| error.to_string())?;
         }
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        Ok(Self { directory, programs, user, address: loopback(), port: 0, settings, running: None })
+        Ok(Self { directory, programs, user, address: loopback(), port: 0, settings, clock: None, running: None })
     }
 
     fn launch_anywhere(&mut self) {
@@ -119,6 +141,13 @@ impl Server {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).expect("a log");
         let mut command = self.as_user(Command::new("sh"));
         command.args(["-c", GUARD, "guard"]).env("DIRECTORY", &self.directory);
+        if let Some(library) = &self.clock {
+            command.arg("env").arg(format!("LD_PRELOAD={}", library.display()));
+            command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", self.directory.join("clock").display()));
+            command.args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1"]);
+            // What a killed server would leave.
+            command.arg("FAKETIME_DISABLE_SHM=1");
+        }
         command.arg(self.programs.join("postgres")).arg("-D").arg(self.data());
         command.args(["-p", &self.port.to_string(), "-k", ""]);
         command.args(["-c", &format!("listen_addresses={}", self.address)]);
@@ -337,6 +366,14 @@ fn programs() -> Result<PathBuf, String> {
     let complete =
         |place: &&PathBuf| ["initdb", "postgres", "pg_isready"].iter().all(|name| place.join(name).is_file());
     places.iter().find(complete).cloned().ok_or_else(|| "the programs of a PostgreSQL server are missing".to_owned())
+}
+
+/// The library of faketime, where Debian and others have it.
+fn faketime() -> Result<PathBuf, String> {
+    let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut libraries = places.chain(["/usr/lib".into(), "/usr/lib64".into(), "/usr/local/lib".into()]);
+    let library = |place: PathBuf| Some(place.join("faketime/libfaketime.so.1")).filter(|library| library.is_file());
+    libraries.find_map(library).ok_or_else(|| "the library of faketime is missing".to_owned())
 }
 
 /// Whom to run as: whoever this is, and for root the user `postgres`.

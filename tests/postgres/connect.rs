@@ -38,6 +38,34 @@ async fn stores_of_one_url_share_their_keys_once_the_table_is_there() {
     other.close().await.unwrap();
 }
 
+/// Migrates by the URL, too.
+#[tokio::test]
+async fn a_url_names_the_namespace() {
+    let Some(server) = own_server("that a URL names the namespace", &[]) else { return };
+    let url = |query: &str| format!("{}{query}", server.url());
+    AnyStore::migrate(&url("?namespace=orders")).await.unwrap();
+    AnyStore::migrate(&url("")).await.unwrap();
+    let orders = AnyStore::connect(&url("?connect_timeout=20&namespace=orders")).await.unwrap();
+    assert!(!is_replayed(&orders).await);
+    for (query, expected) in [
+        ("?namespace=orders", true),
+        ("?namespace=%6Frders&application_name=a", true),
+        ("?namespace=caf%C3%A9", false),
+        ("?namespace=caf\u{e9}", true),
+        ("", false),
+        ("?namespace=default", true),
+    ] {
+        let store = AnyStore::connect(&url(query)).await.unwrap();
+        assert_eq!(is_replayed(&store).await, expected, "{query}");
+    }
+    for query in ["?namespace=", "?namespace=a&namespace=b", "?namespace=%FF", "?name=a"] {
+        let error = AnyStore::connect(&url(query)).await.unwrap_err();
+        let migrated = AnyStore::migrate(&url(query)).await.unwrap_err();
+        assert_eq!(error.to_string(), migrated.to_string());
+        assert_eq!(format!("{error:?}"), format!("ConnectError({error})"), "as `main` prints it");
+    }
+}
+
 #[tokio::test]
 async fn no_password_stands_in_what_a_url_is_refused_with() {
     let Some(server) = own_server("that passwords stay hidden in a URL", &[]) else { return };

@@ -10,7 +10,7 @@ use tower_idempotency::store::postgres::{PostgresBackend, PostgresError};
 use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::lab::{Lab, builder, claim, client, id, own_server};
+use super::lab::{Lab, builder, claim, client, id, own_server, until};
 
 const SECRET: &str = "s3cr3t";
 
@@ -23,10 +23,13 @@ async fn a_database_that_is_away_is_tried_for_a_while_and_then_said_to_be() {
     // It accepts, and never answers.
     let error = open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }), "{error:?}");
+    assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
     // Nobody is there.
     drop(listener);
     let error = open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }), "{error:?}");
+    assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+    assert_eq!(format!("{error:?}"), format!("PostgresError({error})"), "as `main` prints it");
     assert!(error.to_string().contains("away") && !format!("{error} {error:?}").contains(SECRET));
 }
 
@@ -98,6 +101,58 @@ async fn a_standby_is_never_read() {
     assert!(matches!(error, PostgresError::Away { .. }) && error.to_string().contains("writes"), "{error}");
     client.batch_execute("SELECT pg_promote()").await.unwrap();
     assert_eq!(lab.get(id(1)).await, row);
+}
+
+/// Each is the operator's to put right: another try would end like the first.
+#[tokio::test]
+async fn a_refusal_that_is_final_is_told_at_once() {
+    let Some(server) = own_server("that a final refusal is told at once", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let directory: String = lab.client.query_one("SHOW data_directory", &[]).await.unwrap().get(0);
+    lab.sql(&format!(
+        "CREATE ROLE shy LOGIN PASSWORD 'right'; CREATE ROLE barred LOGIN;
+         COPY (VALUES ('host all shy 127.0.0.0/8 scram-sha-256'), ('host all barred 127.0.0.0/8 reject'),
+             ('host all all 127.0.0.0/8 trust')) TO '{directory}/pg_hba.conf';
+         SELECT pg_reload_conf()"
+    ))
+    .await;
+    let url = |role: &str| lab.url.replace("postgres@", &format!("{role}@"));
+    let open = async |url: String| {
+        let opening = PostgresBackend::from_url(&url).unwrap().tried_for(Duration::from_secs(36_000)).open();
+        tokio::time::timeout(Duration::from_secs(120), opening).await.expect("it is not tried again")
+    };
+    until("the new rules", async || open(url("barred")).await.is_err()).await;
+    for (url, why) in [
+        (format!("{}?sslmode=require", lab.url), "server does not support TLS; give a TLS configuration"),
+        (format!("{}?channel_binding=require", url("shy:right")), "authentication error"),
+        (url("shy:wrong"), "28P01"),
+        (url("shy"), "password missing"),
+        (url("barred"), "28000"),
+        (url("nobody"), "28000"),
+        (format!("postgres://postgres@{}/nothing", server.address()), "3D000"),
+    ] {
+        let refused = open(url.clone()).await.unwrap_err();
+        assert!(matches!(refused, PostgresError::Refused { .. }), "{url}: {refused:?}");
+        assert!(refused.to_string().contains(why), "{url}: {refused}");
+        assert!(refused.to_string().contains(&server.address().to_string()), "{url}: {refused}");
+    }
+    open(url("shy:right")).await.unwrap_err();
+    lab.sql("GRANT ALL ON SCHEMA idempotency TO shy; GRANT ALL ON ALL TABLES IN SCHEMA idempotency TO shy").await;
+    open(url("shy:right")).await.unwrap();
+}
+
+/// Another one may be the primary in a moment.
+#[tokio::test]
+async fn a_host_that_refuses_does_not_end_the_tries_for_one_that_is_away() {
+    let Some(server) = own_server("that a host that is away is waited for", &[]) else { return };
+    let away = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    for hosts in [format!("{away},{}", server.address()), format!("{},{away}", server.address())] {
+        let url = format!("postgres://nobody@{hosts}/postgres");
+        let open = PostgresBackend::from_url(&url).unwrap().tried_for(Duration::from_millis(500)).open();
+        let error = open.await.unwrap_err();
+        assert!(matches!(error, PostgresError::Away { .. }), "{error:?}");
+        assert!(error.to_string().contains(&away.to_string()), "{error}");
+    }
 }
 
 #[derive(Clone, Default)]

@@ -33,6 +33,7 @@ async fn grows(what: &str, before: &str) {
             let outcomes: Vec<_> = rows.iter().flatten().map(|row| complete(row.id, row.token)).collect();
             backend.put(Clocks::default(), &outcomes).await.unwrap();
             backend.get(Clocks::default(), &ids).await.unwrap();
+            assert_eq!(backend.sessions(Clocks::default()).await.unwrap().rows.len(), 1);
             assert_eq!(backend.delete_expired(Clocks::default(), 10).await.unwrap(), 0);
             writes += 2 * i64::try_from(ids.len()).unwrap();
         }
@@ -40,17 +41,19 @@ async fn grows(what: &str, before: &str) {
     // A server's process tells what it has read when it ends.
     drop(backend);
     let client = client(&url).await;
-    let numbers = "SELECT t.n_tup_ins + t.n_tup_upd, t.seq_tup_read, p.idx_blks_hit + p.idx_blks_read, e.idx_tup_read, o.idx_tup_read \
-        FROM pg_stat_user_tables t, pg_statio_user_indexes p, pg_stat_user_indexes e, pg_stat_user_indexes o \
-        WHERE t.relname = 'record' AND p.indexrelname = 'record_pkey' AND e.indexrelname = 'record_expires' \
-        AND o.indexrelname = 'record_open'";
+    let numbers = "SELECT t.n_tup_ins + t.n_tup_upd, t.seq_tup_read, p.idx_blks_hit + p.idx_blks_read, e.idx_tup_read, o.idx_tup_read, \
+        s.idx_tup_read FROM pg_stat_user_tables t, pg_statio_user_indexes p, pg_stat_user_indexes e, pg_stat_user_indexes o, \
+        pg_stat_user_indexes s WHERE t.relname = 'record' AND p.indexrelname = 'record_pkey' \
+        AND e.indexrelname = 'record_expires' AND o.indexrelname = 'record_open' AND s.indexrelname = 'record_session'";
     let read = async || {
         let row = client.query_one(numbers, &[]).await.unwrap();
-        (0..5).map(|index| row.get(index)).collect::<Vec<i64>>()
+        (0..6).map(|index| row.get(index)).collect::<Vec<i64>>()
     };
     until("the numbers", async || read().await[0] >= writes).await;
-    let [_, sequentially, by_key, by_expiry, by_kind] = read().await[..] else { panic!("there are five") };
+    let [_, sequentially, by_key, by_expiry, by_kind, of_sessions] = read().await[..] else { panic!("there are six") };
     assert_eq!([sequentially, by_expiry, by_kind], [0; 3]);
+    // One session, a thousand times.
+    assert_eq!(of_sessions, 1_000);
     // Pages of the key's index: 9 for a write, as far as rows are found by their key alone.
     assert!(by_key < 11 * writes, "{by_key} pages for {writes} writes");
 }

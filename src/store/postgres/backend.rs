@@ -8,6 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use super::connect::Connection;
 use super::guarantee::{Setup, guarantee};
+use super::limits::{Counted, Limits};
 use super::listen::News;
 use super::notify::Notifier;
 use super::pool::Pool;
@@ -25,6 +26,7 @@ use crate::store::shared::{Answer, Backend, BackendError, Clocks, Expect, GRACE,
 pub struct PostgresBackend {
     pub(super) pool: Pool,
     pub(super) namespace: String,
+    pub(super) limits: Limits,
     pub(super) notifier: Notifier,
     pub(super) news: Arc<News>,
     // They end with the backend.
@@ -47,12 +49,12 @@ impl fmt::Debug for PostgresBackend {
 }
 
 impl Backend for PostgresBackend {
-    async fn get(&self, _: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+    async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take().await?;
         let prepared = connection.prepared.as_ref().map(|prepared| &prepared.get);
         let query = &self.pool.connector().queries.get;
-        let found = query.ask(&connection.client, prepared, &[&self.namespace, &bytes]).await;
+        let found = query.ask(&connection.client, prepared, &[&self.namespace, &bytes, &Time(clocks.earliest)]).await;
         let system = connection.system;
         let mut found = answer(&connection.done(found)?, system)?;
         // Without ids there is a row with the time alone.
@@ -64,19 +66,19 @@ impl Backend for PostgresBackend {
         if writes.is_empty() {
             return self.get(clocks, &[]).await;
         }
-        let namespace = self.namespace.as_str();
+        let (namespace, times) = (self.namespace.as_str(), [Time(clocks.earliest), Time(clocks.latest)]);
         let queries = &self.pool.connector().queries;
         let (columns, system) = if let [write] = writes {
             let parameters = Parameters::of(write)?;
             let connection = self.pool.take_to_put().await?;
-            let asked = put_alone(queries, &connection, &parameters.alone(&namespace), write.expect).await;
+            let asked = put_alone(queries, &connection, &parameters.alone(&namespace, &times), write.expect).await;
             let system = connection.system;
             (connection.done(asked)?, system)
         } else {
             let arrays = Arrays::of(writes)?;
             let connection = self.pool.take_to_put().await?;
             let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put);
-            let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace)).await;
+            let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace, &times)).await;
             let system = connection.system;
             (connection.done(asked)?, system)
         };
@@ -85,10 +87,10 @@ impl Backend for PostgresBackend {
         Ok(answer)
     }
 
-    async fn sessions(&self, _: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
+    async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
         let connection = self.pool.take().await?;
         let query = &self.pool.connector().queries.sessions;
-        let found = query.ask(&connection.client, None, &[&self.namespace]).await;
+        let found = query.ask(&connection.client, None, &[&self.namespace, &Time(clocks.earliest)]).await;
         let system = connection.system;
         let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
         Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
@@ -96,8 +98,8 @@ impl Backend for PostgresBackend {
 
     async fn list(
         &self,
-        _: Clocks,
-        _: &[RecordId],
+        clocks: Clocks,
+        alive: &[RecordId],
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
     ) -> Result<Answer<Vec<Row>>, BackendError> {
@@ -107,19 +109,24 @@ impl Backend for PostgresBackend {
             None => (Timestamp::from_millis(0), [].as_slice()),
         };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let alive: Vec<&[u8]> = alive.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take().await?;
         let query = &self.pool.connector().queries.list;
-        let found = query.ask(&connection.client, None, &[&self.namespace, &Time(began), &id, &limit]).await;
+        let (began, earliest) = (Time(began), Time(clocks.earliest));
+        let found =
+            query.ask(&connection.client, None, &[&self.namespace, &began, &id, &limit, &alive, &earliest]).await;
         let system = connection.system;
         let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
         Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
     }
 
-    async fn delete_expired(&self, _: Clocks, limit: usize) -> Result<usize, BackendError> {
+    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let connection = self.pool.take().await?;
         let query = &self.pool.connector().queries.delete_expired;
-        let deleted = query.ask(&connection.client, None, &[&self.namespace, &millis(GRACE), &limit]).await;
+        let deleted = query
+            .ask(&connection.client, None, &[&self.namespace, &millis(GRACE), &limit, &Time(clocks.earliest)])
+            .await;
         let deleted = deleted.and_then(|rows| rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0)));
         Ok(usize::try_from(connection.done(deleted)?).unwrap_or(0))
     }
@@ -133,10 +140,22 @@ impl Backend for PostgresBackend {
         let asked = self.pool.connector().queries.setup.ask(&connection.client, None, &[]).await;
         let setup = asked.and_then(|rows| rows.first().map(Setup::read).transpose());
         let setup = connection.done(setup)?;
+        let connection = self.pool.take().await?;
+        let query = &self.pool.connector().queries.counted;
+        let counted = query.ask(&connection.client, None, &[&self.pool.connector().schema()]).await;
+        let counted = counted.and_then(|rows| rows.first().map(Counted::read).transpose());
+        if let Some(counted) = connection.done(counted)? {
+            self.limits.note(&counted);
+        }
         Ok(setup.map_or_else(
             || Guarantee { setup: String::new(), loses: Vec::new() },
             |setup| guarantee(&setup, self.news.arrival()),
         ))
+    }
+
+    /// As of the last [`guarantee`](Self::guarantee).
+    fn full(&self) -> Option<&'static str> {
+        self.limits.reached()
     }
 }
 

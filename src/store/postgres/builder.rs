@@ -34,6 +34,8 @@ pub struct PostgresBackendBuilder {
     pub(super) wait_for_connection: Duration,
     pub(super) tried_for: Duration,
     pub(super) pooler: bool,
+    pub(super) max_records: u64,
+    pub(super) max_bytes: u64,
 }
 
 /// Leaves out the password.
@@ -93,6 +95,8 @@ impl PostgresBackendBuilder {
             wait_for_connection: Duration::from_millis(1500),
             tried_for: Duration::from_secs(10),
             pooler: false,
+            max_records: 10_000_000,
+            max_bytes: 64 << 30,
         }
     }
 }
@@ -171,6 +175,27 @@ impl PostgresBackendBuilder {
     /// notifications, so those who wait for a run on another server find its end by polling.
     pub fn behind_pooler(mut self) -> Self {
         self.pooler = true;
+        self
+    }
+
+    /// Sets how many rows the table may have before new keys are refused, so that what clients send does not fill the
+    /// database's disk. The rows of all namespaces in the table count, expired ones that are not deleted yet included.
+    /// Runs that are under way still record how they end, and retries get their answers.
+    ///
+    /// The number is the database's own estimate, which the store looks at when it is opened and every 30 seconds: the
+    /// table may grow beyond the limit by as much as comes meanwhile, and new keys are taken again up to 30 seconds
+    /// after rows were deleted. After a crash of the database the estimate is that of the last `VACUUM` or `ANALYZE`,
+    /// until the next one. Default: 10 million.
+    pub fn max_records(mut self, records: u64) -> Self {
+        self.max_records = records;
+        self
+    }
+
+    /// Sets how many bytes the rows of the table may take on the database's disk, indexes and long answers included,
+    /// before new keys are refused: see [`max_records`](Self::max_records). Space that deleted rows have left in the
+    /// files, and that the next ones will use, does not count after a `VACUUM`. Default: 64 GiB.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
         self
     }
 

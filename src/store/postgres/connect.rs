@@ -28,6 +28,7 @@ pub(super) struct Connector {
     /// How long one of several hosts may take, so that the next one is tried.
     patience: Duration,
     tls: Tls,
+    schema: String,
     pub(super) queries: Queries,
     /// No statement is prepared, and nothing is set for a connection.
     pooler: bool,
@@ -114,10 +115,16 @@ impl Connector {
             configs,
             last: AtomicUsize::new(0),
             tls: builder.tls.clone(),
+            schema: builder.schema.to_string(),
             queries: Queries::new(&builder.schema),
             pooler: builder.pooler,
             statement_timeout: builder.statement_timeout,
         }
+    }
+
+    /// The name of the schema in which the table is.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
     }
 
     /// Whether the connections go through a pooler in transaction mode, as far as it was told.
@@ -134,21 +141,30 @@ impl Connector {
     ) -> Result<Connection, NotConnected> {
         let [config] = &self.configs[..] else {
             let (last, hosts) = (self.last.load(Ordering::Relaxed), self.configs.len());
-            let mut failed = NotConnected::Late(self.patience);
+            let mut failed: Option<NotConnected> = None;
             for host in (last..last + hosts).map(|host| host % hosts) {
                 let connecting = self.connect_to(&self.configs[host], what_for, notifications.clone());
-                match timeout(self.patience, connecting).await {
+                let error = match timeout(self.patience, connecting).await {
                     Ok(Ok(connection)) => {
                         self.last.store(host, Ordering::Relaxed);
                         return Ok(connection);
                     }
-                    Ok(Err(error)) => failed = error,
-                    Err(_) => failed = NotConnected::Late(self.patience),
+                    Ok(Err(error)) => error,
+                    Err(_) => NotConnected::Late(self.patience),
+                };
+                // One that is away may come back: that another refuses is not the end.
+                if failed.as_ref().is_none_or(|before| before.is_for_good() || !error.is_for_good()) {
+                    failed = Some(error.at(&self.configs[host]));
                 }
             }
-            return Err(failed);
+            return Err(failed.unwrap_or(NotConnected::Late(self.patience)));
         };
-        self.connect_to(config, what_for, notifications).await
+        self.connect_to(config, what_for, notifications).await.map_err(|error| error.at(config))
+    }
+
+    /// The hosts that are connected to, with their ports.
+    pub(super) fn places(&self) -> String {
+        self.configs.iter().map(hosts::place).collect::<Vec<_>>().join(", ")
     }
 
     async fn connect_to(

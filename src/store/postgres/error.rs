@@ -2,16 +2,19 @@
 
 use std::error::Error as _;
 use std::time::Duration;
+use std::{fmt, io};
 
-use tokio_postgres::Error;
 use tokio_postgres::error::Severity;
+use tokio_postgres::{Config, Error};
 
+use super::hosts::place;
+use crate::store::error::in_words;
 use crate::store::shared::BackendError;
 
 /// A database could not be used at start. Its rows are as they were.
 ///
-/// No variant has a password in it, nor the URL.
-#[derive(Debug, thiserror::Error)]
+/// No variant has a password in it, nor the URL. `Debug` writes what `Display` does.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum PostgresError {
     /// The URL can't be read. The operator is at fault.
@@ -28,7 +31,7 @@ pub enum PostgresError {
         /// What is wrong with its value.
         reason: &'static str,
     },
-    /// The database can't be reached.
+    /// The database can't be reached. The reason names its host and port.
     #[error("the database is away: it was tried for {} s: {reason}", waited.as_secs())]
     Away {
         /// For how long it was tried.
@@ -36,7 +39,8 @@ pub enum PostgresError {
         /// What went wrong the last time.
         reason: String,
     },
-    /// The database has refused, and will refuse again.
+    /// The database has refused, and will refuse again: the role, its password, its rights, the database's name, TLS, or
+    /// a namespace for which the database's encoding has no letters. It is not tried again. The operator is at fault.
     #[error("the database has refused: {reason}")]
     Refused {
         /// What it says.
@@ -57,6 +61,12 @@ pub enum PostgresError {
     },
 }
 
+impl fmt::Debug for PostgresError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        in_words("PostgresError", self, f)
+    }
+}
+
 /// An error of a call, in words: what the database says, without details that name values of a row.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -72,8 +82,10 @@ pub(super) fn words(error: &Error) -> String {
         };
         return format!("{}: {} ({}){hint}", said.severity(), said.message(), said.code().code());
     }
+    let hint = if is_about_tls(error) { "; give a TLS configuration by `PostgresBackendBuilder::tls`" } else { "" };
     match error.source() {
-        Some(source) => format!("{error}: {source}"),
+        Some(source) if source.is::<io::Error>() => format!("{error}: {source}"),
+        Some(source) => format!("{error}: {source}{hint}"),
         None => error.to_string(),
     }
 }
@@ -90,18 +102,36 @@ pub(super) enum NotConnected {
          connect to the database itself"
     )]
     Pooler,
+    /// The role lacks a right.
+    #[error("{0}")]
+    Rights(String),
+    /// The same, with the host and its port.
+    #[error("{place}: {why}")]
+    At { place: String, why: Box<Self> },
 }
 
 impl NotConnected {
-    /// Whether another try would end like this one: the role, its password or the database is wrong, or the way there.
+    /// Whether another try would end like this one: the role, its password, its rights, the namespace or the database
+    /// is wrong, or the way there.
     pub(super) fn is_for_good(&self) -> bool {
         match self {
-            Self::Refused(error) => {
-                error.code().is_some_and(|code| matches!(code.code().get(..2), Some("28" | "3D" | "42")))
-            }
+            Self::Refused(error) => match error.code() {
+                // Data and constraints; authorization; the schema or the database is missing; access, names and syntax;
+                // limits.
+                Some(code) => {
+                    matches!(code.code().get(..2), Some("22" | "23" | "28" | "3D" | "3F" | "42" | "54"))
+                }
+                None => is_about_tls(error) || is_about_configuration(error),
+            },
             Self::Late(_) => false,
-            Self::Pooler => true,
+            Self::Pooler | Self::Rights(_) => true,
+            Self::At { why, .. } => why.is_for_good(),
         }
+    }
+
+    /// The same, of the host of `config`.
+    pub(super) fn at(self, config: &Config) -> Self {
+        Self::At { place: place(config), why: Box::new(self) }
     }
 
     /// What an error at connecting says: a pooler refuses to set something for a connection.
@@ -109,6 +139,23 @@ impl NotConnected {
         let is_pooler = error.as_db_error().is_some_and(|said| said.message().contains("startup parameter"));
         if is_pooler { Self::Pooler } else { Self::Refused(error) }
     }
+}
+
+// The client says what kind of error it is only in words. `tests/postgres/opening.rs` would notice others.
+
+/// Whether a connection can't be encrypted as it should: there is no TLS here or there, or the certificate is wrong. A
+/// connection that ended meanwhile is another matter.
+fn is_about_tls(error: &Error) -> bool {
+    let has_ended = |source: &(dyn std::error::Error + 'static)| {
+        source.downcast_ref().is_some_and(|error: &io::Error| error.kind() != io::ErrorKind::InvalidData)
+    };
+    error.to_string().starts_with("error performing TLS handshake") && !error.source().is_some_and(has_ended)
+}
+
+/// Whether the configuration lacks something that the server asks for, such as a password.
+fn is_about_configuration(error: &Error) -> bool {
+    let words = error.to_string();
+    words.starts_with("invalid configuration") || words.starts_with("authentication error")
 }
 
 /// No table, no function, no schema.

@@ -11,6 +11,20 @@ pub(super) fn each(config: &Config) -> Vec<Config> {
     (0..hosts).map(|index| alone(config, index)).collect()
 }
 
+/// Where the only host of a configuration is: its name and its port.
+pub(super) fn place(config: &Config) -> String {
+    use tokio_postgres::config::Host;
+    let port = config.get_ports().first().unwrap_or(&5432);
+    match (config.get_hosts().first(), config.get_hostaddrs().first()) {
+        (Some(Host::Tcp(name)), _) if name.contains(':') => format!("[{name}]:{port}"),
+        (Some(Host::Tcp(name)), _) => format!("{name}:{port}"),
+        #[cfg(unix)]
+        (Some(Host::Unix(path)), _) => format!("{}:{port}", path.display()),
+        (None, Some(address)) => std::net::SocketAddr::new(*address, *port).to_string(),
+        (None, None) => "no host".to_owned(),
+    }
+}
+
 /// The configuration for one of several hosts.
 fn alone(config: &Config, index: usize) -> Config {
     use tokio_postgres::config::Host;
@@ -86,5 +100,18 @@ mod tests {
         assert_eq!(each(&config("host=a")), [config("host=a")]);
         let bare = |hosts: &str| hosts.parse::<Config>().unwrap();
         assert_eq!(each(&bare("host=a,b")), [bare("host=a"), bare("host=b")]);
+    }
+
+    #[test]
+    fn a_host_is_named_with_its_port() {
+        for (config, expected) in [
+            ("host=db.example port=5433 user=u password=s3cr3t", "db.example:5433"),
+            ("host=db.example", "db.example:5432"),
+            ("host=/run/postgresql", "/run/postgresql:5432"),
+            ("host=::1 port=7", "[::1]:7"),
+            ("hostaddr=127.0.0.2", "127.0.0.2:5432"),
+        ] {
+            assert_eq!(place(&config.parse().unwrap()), expected);
+        }
     }
 }

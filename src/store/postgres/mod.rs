@@ -6,14 +6,14 @@
 // What is where:
 // - `schema.sql`: the table, its indexes and the functions that write it.
 // - `schema.rs`: where they are, whether they are there, and `migrate`.
-// - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend.
+// - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend; `rights.rs`: whether the role may do all.
 // - `connect.rs`: one connection; `hosts.rs`: to which of several hosts; `tls.rs`: whether it is encrypted; `pool.rs`:
 //   the few that calls share; `place.rs`: what a call holds that has one.
 // - `backend.rs`: the calls; `queries.rs`: what they send.
 // - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
 // - `transaction.rs`: the record of a run, for a transaction of the application.
 // - `notify.rs`, `listen.rs`: which rows were written, told and heard.
-// - `guarantee.rs`: what the database can lose as it is set up.
+// - `guarantee.rs`: what the database can lose as it is set up; `limits.rs`: whether the table is full.
 // - `error.rs`: what an error says of what was done.
 
 mod backend;
@@ -22,12 +22,14 @@ mod connect;
 mod error;
 mod guarantee;
 mod hosts;
+mod limits;
 mod listen;
 mod notify;
 mod open;
 mod place;
 mod pool;
 mod queries;
+mod rights;
 mod row;
 mod schema;
 mod tls;

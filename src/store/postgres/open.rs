@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_postgres::{Config, Error};
+use tokio_postgres::Config;
 
 use super::backend::{PostgresBackend, Task};
 use super::builder::PostgresBackendBuilder;
-use super::connect::{Connection, Connector, Use};
-use super::error::{PostgresError, words};
+use super::connect::{Connector, Use};
+use super::error::{NotConnected, PostgresError, words};
+use super::limits::Limits;
 use super::listen::{News, channel, listen};
 use super::notify::Notifier;
 use super::pool::Pool;
+use super::rights;
 
 /// How long lies between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -35,21 +37,32 @@ impl PostgresBackend {
 }
 
 impl PostgresBackendBuilder {
-    /// Opens the backend: connects, and checks that the table is there. Call it within a tokio runtime.
+    /// Opens the backend: connects, checks that the table is there, and tries what the store does with it in a
+    /// transaction that is rolled back. Call it within a tokio runtime.
     ///
     /// # Errors
     /// [`PostgresError::Away`] for a database that can't be reached for [as long as it is tried](Self::tried_for),
-    /// [`PostgresError::Schema`] for one without the table, [`PostgresError::Refused`] for one that lets nobody in.
+    /// [`PostgresError::Schema`] for one without the table, and [`PostgresError::Refused`] at once for one that will
+    /// refuse again. That error names a right that the role lacks, and the `GRANT` to run.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nothing was written.
     pub async fn open(self) -> Result<PostgresBackend, PostgresError> {
         let connector = Arc::new(Connector::new(&self));
         let deadline = Instant::now() + self.tried_for;
-        let connection = self.reach(&connector, Use::News, deadline).await?;
-        let found = self.schema.version(&connection.client).await.map_err(|error| refused(&error))?;
-        self.schema.check(found)?;
-        drop(connection);
+        let found = self.tried(&connector, deadline, || async {
+            let connection = connector.connect(Use::News, None).await?;
+            rights::check(&connection.client, &self.schema).await?;
+            Ok(self.schema.version(&connection.client).await?)
+        });
+        self.schema.check(found.await?)?;
         // A connection for calls prepares the statements, so this also shows that the functions are there.
-        let first = self.reach(&connector, Use::Calls, deadline).await?;
-        let pool = Pool::new(Arc::clone(&connector), first, self.connections, self.wait_for_connection);
+        let first = self.tried(&connector, deadline, || async {
+            let connection = connector.connect(Use::Calls, None).await?;
+            rights::try_out(&connection.client, &self.schema, &self.namespace).await?;
+            Ok(connection)
+        });
+        let pool = Pool::new(Arc::clone(&connector), first.await?, self.connections, self.wait_for_connection);
 
         let channel = channel(&self.schema.to_string(), &self.namespace);
         let news = Arc::new(News::new());
@@ -58,6 +71,7 @@ impl PostgresBackendBuilder {
         Ok(PostgresBackend {
             pool,
             namespace: self.namespace,
+            limits: Limits::new(self.max_records, self.max_bytes),
             notifier,
             news,
             _tasks: [Task(tokio::spawn(telling)), Task(tokio::spawn(listening))],
@@ -72,23 +86,26 @@ impl PostgresBackendBuilder {
     ///
     /// # Errors
     /// As of [`open`](Self::open). Nothing was changed then.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, all or nothing was made.
     pub async fn migrate(&self) -> Result<(), PostgresError> {
-        let deadline = Instant::now() + self.tried_for;
-        let connection = self.reach(&Connector::new(self), Use::Migration, deadline).await?;
-        self.schema.migrate(&connection.client).await.map_err(|error| refused(&error))
+        let (connector, deadline) = (Connector::new(self), Instant::now() + self.tried_for);
+        let connection = self.tried(&connector, deadline, || connector.connect(Use::Migration, None)).await?;
+        self.schema.migrate(&connection.client).await.map_err(|error| PostgresError::Refused { reason: words(&error) })
     }
 
-    /// Connects, and tries until `deadline` if the database is away.
-    async fn reach(
+    /// Tries something until `deadline`, unless it is refused for good.
+    async fn tried<T, F: Future<Output = Result<T, NotConnected>>>(
         &self,
         connector: &Connector,
-        what_for: Use,
         deadline: Instant,
-    ) -> Result<Connection, PostgresError> {
-        let mut reason = String::from("it does not answer");
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, PostgresError> {
+        let mut reason = format!("{}: it does not answer", connector.places());
         loop {
-            match timeout_at(deadline, connector.connect(what_for, None)).await {
-                Ok(Ok(connection)) => return Ok(connection),
+            match timeout_at(deadline, attempt()).await {
+                Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) if error.is_for_good() => {
                     return Err(PostgresError::Refused { reason: error.to_string() });
                 }
@@ -101,8 +118,4 @@ impl PostgresBackendBuilder {
             sleep(PAUSE).await;
         }
     }
-}
-
-fn refused(error: &Error) -> PostgresError {
-    PostgresError::Refused { reason: words(error) }
 }

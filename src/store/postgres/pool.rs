@@ -93,8 +93,10 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Connection, BackendError> {
-        let late =
-            || nothing(format!("the database did not let a new connection in within {} ms", self.wait.as_millis()));
+        let late = || {
+            let (places, wait) = (self.connector.places(), self.wait.as_millis());
+            nothing(format!("{places}: the database did not let a new connection in within {wait} ms"))
+        };
         // Boxed, as it is large and rare: what waits for a call is moved about.
         let connected = timeout(self.wait, Box::pin(self.connector.connect(Use::Calls, None))).await;
         connected.map_err(|_| late())?.map_err(|error| nothing(error.to_string()))

@@ -7,17 +7,11 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::schema::Schema;
 
-/// The columns of every row that is read, and what they are joined from.
-const COLUMNS: &str =
-    "r.id, r.token, r.fence, r.kind, r.session, s.until AS lease, r.until, r.began, r.since, r.expires, r.state";
+/// The columns of every row that is read.
+const COLUMNS: &str = "r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state";
 
 // Each query for rows has the time before them, and when the server was started. After them it has where the server's
 // last recovery ended: a server that has lost one of its processes recovers without being started again.
-
-/// The session of `r`, by its key: a subquery that stays one.
-const SESSION: &str = "LEFT JOIN LATERAL (
-        SELECT s.until FROM idempotency.record s
-        WHERE s.namespace = $1 AND s.id = r.session AND s.kind = 6 AND (s.expires > c.now) IS TRUE OFFSET 0) s ON true";
 
 /// A query and the types of its parameters.
 #[derive(Debug)]
@@ -38,16 +32,26 @@ pub(super) struct Queries {
     pub(super) list: Query,
     pub(super) delete_expired: Query,
     pub(super) setup: Query,
+    pub(super) counted: Query,
     pub(super) notify: Query,
     /// For the application's own client, which needs no types.
     pub(super) complete_in: Arc<str>,
+}
+
+/// The time, and the earlier of it and of the parameter of this number, by which rows are judged.
+fn now(parameter: u8) -> String {
+    format!(
+        "c AS MATERIALIZED (
+            SELECT t.now, least(t.now, ${parameter}) AS earliest
+            FROM (SELECT date_trunc('milliseconds', clock_timestamp()) AS now) t)"
+    )
 }
 
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
 impl Query {
     fn new(schema: &Schema, sql: &str, types: &[Type]) -> Self {
-        let parts = [("COLUMNS", COLUMNS), ("SESSION", SESSION), ("MICROS", MICROS), ("IS_DURABLE", IS_DURABLE)];
+        let parts = [("COLUMNS", COLUMNS), ("MICROS", MICROS), ("IS_DURABLE", IS_DURABLE)];
         let sql = parts.iter().fold(sql.to_owned(), |sql, (name, part)| sql.replace(name, part));
         Self { sql: schema.sql(&sql), types: types.to_vec() }
     }
@@ -78,15 +82,17 @@ impl Query {
 // while the statement ran, is locked, has expired, or has the write's own token already; or the connection's commits
 // are answered before they are durable. The parameters are the function's.
 
-/// Answers with the row that it has made, or with the one that stands there.
+/// Answers with the row that it has made, or with the one that is there.
 const INSERT: &str = "
-    WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now),
+    WITH c AS MATERIALIZED (
+        SELECT t.now, least(t.now, $14) AS earliest, greatest(t.now, $15) AS latest
+        FROM (SELECT date_trunc('milliseconds', clock_timestamp()) AS now) t),
     o AS MATERIALIZED (SELECT r.* FROM idempotency.record r WHERE r.namespace = $1 AND r.id = $2),
     i AS (
         INSERT INTO idempotency.record AS r
             (namespace, id, token, fence, kind, session, until, began, since, expires, state)
         SELECT $1, $2, $4, coalesce($5, greatest(MICROS, coalesce($6, 0::bigint) + 1::bigint)), $7, $8,
-            c.now + $9::float8 * interval '1 ms', c.now, c.now, c.now + $12::float8 * interval '1 ms', $13
+            c.latest + $9::float8 * interval '1 ms', c.now, c.now, c.latest + $12::float8 * interval '1 ms', $13
         FROM c
         WHERE NOT EXISTS (SELECT FROM o) AND IS_DURABLE
         ON CONFLICT (namespace, id) DO NOTHING
@@ -94,8 +100,7 @@ const INSERT: &str = "
     SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
     FROM c
     CROSS JOIN (SELECT * FROM i UNION ALL SELECT * FROM o WHERE o.token <> $4) r
-    SESSION
-    WHERE (r.expires > c.now) IS TRUE AND IS_DURABLE";
+    WHERE (r.expires > c.earliest) IS TRUE AND IS_DURABLE";
 
 /// Answers with the row if it has changed it.
 const UPDATE: &str = "
@@ -106,24 +111,22 @@ const UPDATE: &str = "
                      ELSE greatest(MICROS, greatest(r.fence, $6) + 1::bigint) END,
         kind = $7,
         session = $8,
-        until = c.now + $9::float8 * interval '1 ms',
+        until = greatest(c.now, $15) + $9::float8 * interval '1 ms',
         began = CASE WHEN $10 THEN c.now ELSE r.began END,
         since = CASE WHEN $11 THEN c.now ELSE r.since END,
-        expires = coalesce(c.now + $12::float8 * interval '1 ms', r.expires),
+        expires = coalesce(greatest(c.now, $15) + $12::float8 * interval '1 ms', r.expires),
         state = $13
     FROM (
         SELECT r.namespace, r.id, date_trunc('milliseconds', clock_timestamp()) AS now
         FROM idempotency.record r
-        WHERE r.namespace = $1 AND r.id = $2 AND r.token = $3 AND (r.expires > clock_timestamp()) IS TRUE AND IS_DURABLE
+        WHERE r.namespace = $1 AND r.id = $2 AND r.token = $3
+            AND (r.expires > least(clock_timestamp(), $14)) IS TRUE AND IS_DURABLE
         FOR NO KEY UPDATE SKIP LOCKED) c
     WHERE r.namespace = c.namespace AND r.id = c.id
-    RETURNING c.now, pg_postmaster_start_time(), r.id, r.token, r.fence, r.kind, r.session,
-        (SELECT s.until FROM idempotency.record s
-            WHERE s.namespace = $1 AND s.id = r.session AND s.kind = 6 AND (s.expires > c.now) IS TRUE),
-        r.until, r.began, r.since, r.expires, r.state, pg_last_wal_replay_lsn()";
+    RETURNING c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()";
 
-/// A fence by the clock. (`extract` has another type in PostgreSQL 13.)
-const MICROS: &str = "(extract(epoch FROM clock_timestamp())::float8 * 1000000::float8)::bigint";
+/// A fence by the latest clock. (`extract` has another type in PostgreSQL 13.)
+const MICROS: &str = "(extract(epoch FROM greatest(clock_timestamp(), $15))::float8 * 1000000::float8)::bigint";
 
 /// Whether a commit is answered when it is durable.
 const IS_DURABLE: &str = "current_setting('synchronous_commit') NOT IN ('off', 'local')";
@@ -132,33 +135,31 @@ const IS_DURABLE: &str = "current_setting('synchronous_commit') NOT IN ('off', '
 // out. Operators and functions take exactly the types that they are given, or are named with their schema: so nothing
 // that others have made is preferred to them.
 const GET: &str = "
-    WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now),
+    WITH NOW,
     w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM pg_catalog.unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))
     SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN w ON true
-    LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > c.now) IS TRUE
-    SESSION
+    LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > c.earliest) IS TRUE
     ORDER BY w.n";
 
+// The kind is that of the index `record_session`.
 const SESSIONS: &str = "
-    WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now)
+    WITH NOW
     SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
     FROM c
-    LEFT JOIN idempotency.record r ON r.namespace = $1 AND r.kind = 6 AND (r.expires > c.now) IS TRUE
-    SESSION";
+    LEFT JOIN idempotency.record r ON r.namespace = $1 AND r.kind = 6 AND (r.expires > c.earliest) IS TRUE";
 
 // The kinds are those of the index `record_open`.
 const LIST: &str = "
-    WITH c AS MATERIALIZED (SELECT date_trunc('milliseconds', clock_timestamp()) AS now)
+    WITH NOW
     SELECT c.now, pg_postmaster_start_time(), l.*, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN LATERAL (
         SELECT COLUMNS
         FROM idempotency.record r
-        SESSION
-        WHERE r.namespace = $1 AND r.kind IN (1, 2, 7) AND (r.began, r.id) > ($2, $3) AND (r.expires > c.now) IS TRUE
-            AND (r.kind <> 1 OR s.until IS NULL OR s.until <= c.now OR r.until IS NULL OR r.until <= c.now)
+        WHERE r.namespace = $1 AND r.kind IN (1, 2, 7) AND (r.began, r.id) > ($2, $3) AND (r.expires > c.earliest) IS TRUE
+            AND (r.kind <> 1 OR r.session IS NULL OR r.session <> ALL ($5) OR r.until IS NULL OR r.until <= c.earliest)
         ORDER BY r.began, r.id LIMIT $4
     ) l ON true
     ORDER BY l.began, l.id";
@@ -169,6 +170,20 @@ const SETUP: &str = "
         current_setting('synchronous_standby_names'),
         (SELECT c.relpersistence = 'u' FROM pg_catalog.pg_class c
             WHERE c.oid = to_regclass('idempotency.record')::oid)";
+
+/// Of the table and of that of its long answers: rows that live and that are dead, rows when it was last looked through,
+/// and whether it was since the database counts; then the size of all, and what the columns of a row take.
+const COUNTED: &str = "
+    SELECT pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), c.reltuples::int8,
+        coalesce(pg_stat_get_last_autovacuum_time(c.oid), pg_stat_get_last_vacuum_time(c.oid),
+            pg_stat_get_last_autoanalyze_time(c.oid), pg_stat_get_last_analyze_time(c.oid)) IS NOT NULL,
+        pg_stat_get_live_tuples(t.oid), pg_stat_get_dead_tuples(t.oid), t.reltuples::int8,
+        coalesce(pg_stat_get_last_autovacuum_time(t.oid), pg_stat_get_last_vacuum_time(t.oid)) IS NOT NULL,
+        pg_total_relation_size(c.oid::regclass),
+        (SELECT pg_catalog.sum(s.avg_width) FROM pg_catalog.pg_stats s
+            WHERE s.schemaname::text = $1 AND s.tablename::text = 'record'::text)
+    FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
+    WHERE c.oid = to_regclass('idempotency.record')::oid";
 
 impl Queries {
     pub(super) fn new(schema: &Schema) -> Self {
@@ -186,6 +201,8 @@ impl Queries {
             Type::BOOL_ARRAY,
             Type::INT8_ARRAY,
             Type::BYTEA_ARRAY,
+            Type::TIMESTAMPTZ,
+            Type::TIMESTAMPTZ,
         ];
         let put_one = [
             Type::TEXT,
@@ -201,8 +218,10 @@ impl Queries {
             Type::BOOL,
             Type::INT8,
             Type::BYTEA,
+            Type::TIMESTAMPTZ,
+            Type::TIMESTAMPTZ,
         ];
-        let all = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13";
+        let all = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15";
         Self {
             put: Query::new(
                 schema,
@@ -216,15 +235,20 @@ impl Queries {
             ),
             insert: Query::new(schema, INSERT, &put_one),
             update: Query::new(schema, UPDATE, &put_one),
-            get: Query::new(schema, GET, &[Type::TEXT, Type::BYTEA_ARRAY]),
-            sessions: Query::new(schema, SESSIONS, &[Type::TEXT]),
-            list: Query::new(schema, LIST, &[Type::TEXT, Type::TIMESTAMPTZ, Type::BYTEA, Type::INT8]),
+            get: Query::new(schema, &GET.replace("NOW", &now(3)), &[Type::TEXT, Type::BYTEA_ARRAY, Type::TIMESTAMPTZ]),
+            sessions: Query::new(schema, &SESSIONS.replace("NOW", &now(2)), &[Type::TEXT, Type::TIMESTAMPTZ]),
+            list: Query::new(
+                schema,
+                &LIST.replace("NOW", &now(6)),
+                &[Type::TEXT, Type::TIMESTAMPTZ, Type::BYTEA, Type::INT8, Type::BYTEA_ARRAY, Type::TIMESTAMPTZ],
+            ),
             delete_expired: Query::new(
                 schema,
-                "SELECT idempotency.delete_expired_1($1, $2, $3)",
-                &[Type::TEXT, Type::INT8, Type::INT8],
+                "SELECT idempotency.delete_expired_1($1, $2, $3, $4)",
+                &[Type::TEXT, Type::INT8, Type::INT8, Type::TIMESTAMPTZ],
             ),
             setup: Query::new(schema, SETUP, &[]),
+            counted: Query::new(schema, COUNTED, &[Type::TEXT]),
             notify: Query::new(
                 schema,
                 "SELECT pg_notify(channel, payload) FROM unnest($1, $2) AS w(channel, payload)",

@@ -14,7 +14,7 @@ pub(super) fn answer(columns: &[Columns], system: u64) -> Result<Answer<Vec<Opti
     let first = columns.first().ok_or(Unreadable::Empty)?;
     let Time(now) = first.try_get(0)?;
     let Micros(started) = first.try_get(1)?;
-    let recovered: Option<PgLsn> = first.try_get(13)?;
+    let recovered: Option<PgLsn> = first.try_get(12)?;
     // Two servers that were started in the same microsecond are of two clusters.
     let started = started.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let recovered = recovered.map_or(0, u64::from).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -36,11 +36,11 @@ fn row(columns: &Columns) -> Result<Option<Row>, Unreadable> {
         fence: Fence(u64::try_from(columns.try_get::<_, i64>(4)?).unwrap_or(0)),
         kind: Kind::of(columns.try_get(5)?),
         session: session.map(record_id).transpose()?,
-        until: time_if_any(8)?,
-        began: time(9)?,
-        since: time(10)?,
-        expires: time(11)?,
-        state: Bytes::copy_from_slice(columns.try_get(12)?),
+        until: time_if_any(7)?,
+        began: time(8)?,
+        since: time(9)?,
+        expires: time(10)?,
+        state: Bytes::copy_from_slice(columns.try_get(11)?),
     }))
 }
 

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS idempotency.record (
   kind smallint NOT NULL,
   -- The row of the process that sees to it.
   session bytea CHECK (length(session) = 32),
-  -- Of a run: until when it may take. Of a session: until when its lease is.
+  -- Of a run: until when it may take. Of a session: a note for people.
   until timestamptz,
   began timestamptz NOT NULL,
   since timestamptz NOT NULL,
@@ -37,14 +37,21 @@ CREATE TABLE IF NOT EXISTS idempotency.record (
   PRIMARY KEY (namespace, id)
 ) WITH (fillfactor = 80);
 
+-- No query but those for lists and sessions has a condition on `kind` by itself.
+CREATE INDEX IF NOT EXISTS record_session ON idempotency.record (namespace, id) WHERE kind = 6;
 CREATE INDEX IF NOT EXISTS record_open ON idempotency.record (namespace, began, id) WHERE kind IN (1, 2, 7);
 -- By an expression, so that no search for a row by namespace and id can use it: among a few rows it looks as cheap as the
 -- primary key, and the plan is kept when there are many.
 CREATE INDEX IF NOT EXISTS record_expires ON idempotency.record ((namespace || ''), expires);
 
+-- No decision rests on the clock of the database alone. `earliest` and `latest` are the clocks of the process that calls:
+-- a row is judged by the earlier of `earliest` and the database's clock, and `until`, `expires` and fences count from the
+-- later of `latest` and the database's clock. `began`, `since` and the time of an answer are the database's.
+
 -- A fence: microseconds since 1970, or more.
-CREATE OR REPLACE FUNCTION idempotency.fence_1(at_least bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
-  SELECT greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, at_least)
+CREATE OR REPLACE FUNCTION idempotency.fence_1(at_least bigint, latest timestamptz)
+RETURNS bigint LANGUAGE sql VOLATILE AS $$
+  SELECT greatest((extract(epoch FROM greatest(clock_timestamp(), latest)) * 1000000)::bigint, at_least)
 $$;
 
 -- Several writes: each is done, or its row left alone, and the rows are read as they stand then, in the order of `ids`.
@@ -60,10 +67,11 @@ $$;
 -- types would be preferred to one of the database that converts them.
 CREATE OR REPLACE FUNCTION idempotency.put_1(
   in_namespace text, ids bytea[], expects uuid[], tokens uuid[], exactly bigint[], above bigint[], kinds smallint[],
-  sessions bytea[], untils bigint[], began_now boolean[], since_now boolean[], expiries bigint[], states bytea[])
+  sessions bytea[], untils bigint[], began_now boolean[], since_now boolean[], expiries bigint[], states bytea[],
+  earliest timestamptz, latest timestamptz)
 RETURNS TABLE (
   now timestamptz, server timestamptz, id bytea, token uuid, fence bigint, kind smallint, session bytea,
-  lease timestamptz, until timestamptz, began timestamptz, since timestamptz, expires timestamptz, state bytea)
+  until timestamptz, began timestamptz, since timestamptz, expires timestamptz, state bytea)
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 SET search_path = pg_catalog, pg_temp
@@ -72,6 +80,9 @@ AS $$
 DECLARE
   fresh bytea[] := '{}';
   t timestamptz;
+  -- By which rows are judged, and from which durations count.
+  judged timestamptz;
+  counted timestamptz;
 BEGIN
   -- A role may have commits that are answered before they are durable; a put never has.
   IF current_setting('synchronous_commit') IN ('off', 'local') THEN
@@ -88,6 +99,7 @@ BEGIN
   END IF;
   IF array_position(expects, NULL) IS NOT NULL THEN
     t := date_trunc('milliseconds', clock_timestamp());
+    counted := greatest(t, latest);
     WITH w AS (
       SELECT * FROM unnest(ids, expects, tokens, exactly, above, kinds, sessions, untils, expiries, states)
         AS w(id, expect, token, exactly, above, kind, session, until, expiry, state)
@@ -96,8 +108,8 @@ BEGIN
       INSERT INTO idempotency.record AS r
         (namespace, id, token, fence, kind, session, until, began, since, expires, state)
       SELECT in_namespace, w.id, w.token,
-        coalesce(w.exactly, idempotency.fence_1(coalesce(w.above, 0) + 1)),
-        w.kind, w.session, t + w.until * interval '1 ms', t, t, t + w.expiry * interval '1 ms', w.state
+        coalesce(w.exactly, idempotency.fence_1(coalesce(w.above, 0) + 1, latest)),
+        w.kind, w.session, counted + w.until * interval '1 ms', t, t, counted + w.expiry * interval '1 ms', w.state
       FROM w
       -- Where a row stands, to insert would wait for whoever is about to write it.
       WHERE NOT EXISTS (
@@ -108,6 +120,8 @@ BEGIN
   END IF;
   IF cardinality(fresh) < cardinality(ids) THEN
     t := date_trunc('milliseconds', clock_timestamp());
+    judged := least(t, earliest);
+    counted := greatest(t, latest);
     WITH w AS MATERIALIZED (
       SELECT in_namespace AS namespace, w.*
       FROM unnest(ids, expects, tokens, exactly, above, kinds, sessions, untils, began_now, since_now, expiries, states)
@@ -115,33 +129,31 @@ BEGIN
       WHERE w.id <> ALL (fresh)),
     l AS MATERIALIZED (
       SELECT r.namespace, r.id FROM w JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id
-      WHERE CASE WHEN r.expires > t THEN r.token = w.expect OR r.token = w.token ELSE w.expect IS NULL END
+      WHERE CASE WHEN r.expires > judged THEN r.token = w.expect OR r.token = w.token ELSE w.expect IS NULL END
       ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED)
     UPDATE idempotency.record r SET
       token = w.token,
-      fence = CASE WHEN r.expires > t AND r.token = w.token THEN r.fence
+      fence = CASE WHEN r.expires > judged AND r.token = w.token THEN r.fence
                    WHEN w.exactly IS NOT NULL THEN greatest(w.exactly, r.fence)
-                   WHEN w.above IS NULL AND r.expires > t THEN r.fence
-                   ELSE idempotency.fence_1(greatest(r.fence, w.above) + 1) END,
+                   WHEN w.above IS NULL AND r.expires > judged THEN r.fence
+                   ELSE idempotency.fence_1(greatest(r.fence, w.above) + 1, latest) END,
       kind = w.kind,
       session = w.session,
-      until = t + w.until * interval '1 ms',
-      began = CASE WHEN r.expires <= t OR w.began_now AND r.token <> w.token THEN t ELSE r.began END,
-      since = CASE WHEN r.expires <= t OR w.since_now AND r.token <> w.token THEN t ELSE r.since END,
-      expires = coalesce(t + w.expiry * interval '1 ms', r.expires),
+      until = counted + w.until * interval '1 ms',
+      began = CASE WHEN r.expires <= judged OR w.began_now AND r.token <> w.token THEN t ELSE r.began END,
+      since = CASE WHEN r.expires <= judged OR w.since_now AND r.token <> w.token THEN t ELSE r.since END,
+      expires = coalesce(counted + w.expiry * interval '1 ms', r.expires),
       state = w.state
     FROM l JOIN w ON w.id = l.id WHERE r.namespace = l.namespace AND r.id = l.id;
   END IF;
   t := date_trunc('milliseconds', clock_timestamp());
+  judged := least(t, earliest);
   RETURN QUERY
     WITH w AS MATERIALIZED (SELECT in_namespace AS namespace, w.* FROM unnest(ids) WITH ORDINALITY AS w(id, n))
     SELECT t, pg_postmaster_start_time(), r.id, r.token, r.fence, r.kind, r.session,
-      s.until, r.until, r.began, r.since, r.expires, r.state
+      r.until, r.began, r.since, r.expires, r.state
     FROM w
-    LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > t) IS TRUE
-    LEFT JOIN LATERAL (
-      SELECT s.until FROM idempotency.record s
-      WHERE s.namespace = in_namespace AND s.id = r.session AND s.kind = 6 AND (s.expires > t) IS TRUE OFFSET 0) s ON true
+    LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > judged) IS TRUE
     ORDER BY w.n;
 END $$;
 
@@ -149,8 +161,9 @@ END $$;
 CREATE OR REPLACE FUNCTION idempotency.put_one_1(
   in_namespace text, in_id bytea, expect uuid, in_token uuid, exactly bigint, above bigint, in_kind smallint,
   in_session bytea, until_in bigint, began_now boolean, since_now boolean, expires_in bigint, in_state bytea,
+  earliest timestamptz, latest timestamptz,
   OUT now timestamptz, OUT server timestamptz, OUT id bytea, OUT token uuid, OUT fence bigint, OUT kind smallint,
-  OUT session bytea, OUT lease timestamptz, OUT until timestamptz, OUT began timestamptz, OUT since timestamptz,
+  OUT session bytea, OUT until timestamptz, OUT began timestamptz, OUT since timestamptz,
   OUT expires timestamptz, OUT state bytea)
 LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
@@ -159,6 +172,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
   t timestamptz := date_trunc('milliseconds', clock_timestamp());
+  judged timestamptz;
+  counted timestamptz := greatest(t, latest);
 BEGIN
   -- A role may have commits that are answered before they are durable; a put never has.
   IF current_setting('synchronous_commit') IN ('off', 'local') THEN
@@ -176,8 +191,8 @@ BEGIN
   IF expect IS NULL THEN
     INSERT INTO idempotency.record AS r
       (namespace, id, token, fence, kind, session, until, began, since, expires, state)
-    SELECT in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1)), in_kind, in_session,
-      t + until_in * interval '1 ms', t, t, t + expires_in * interval '1 ms', in_state
+    SELECT in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1, latest)), in_kind, in_session,
+      counted + until_in * interval '1 ms', t, t, counted + expires_in * interval '1 ms', in_state
     -- Where a row stands, to insert would wait for whoever is about to write it.
     WHERE NOT EXISTS (SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = in_id)
     ON CONFLICT (namespace, id) DO NOTHING
@@ -186,41 +201,40 @@ BEGIN
   END IF;
   IF id IS NULL THEN
     t := date_trunc('milliseconds', clock_timestamp());
+    judged := least(t, earliest);
+    counted := greatest(t, latest);
     PERFORM FROM idempotency.record r
       WHERE r.namespace = in_namespace AND r.id = in_id
-        AND CASE WHEN r.expires > t THEN r.token = expect OR r.token = in_token ELSE expect IS NULL END
+        AND CASE WHEN r.expires > judged THEN r.token = expect OR r.token = in_token ELSE expect IS NULL END
       FOR NO KEY UPDATE SKIP LOCKED;
     IF FOUND THEN
       UPDATE idempotency.record r SET
         token = in_token,
-        fence = CASE WHEN r.expires > t AND r.token = in_token THEN r.fence
+        fence = CASE WHEN r.expires > judged AND r.token = in_token THEN r.fence
                      WHEN exactly IS NOT NULL THEN greatest(exactly, r.fence)
-                     WHEN above IS NULL AND r.expires > t THEN r.fence
-                     ELSE idempotency.fence_1(greatest(r.fence, above) + 1) END,
+                     WHEN above IS NULL AND r.expires > judged THEN r.fence
+                     ELSE idempotency.fence_1(greatest(r.fence, above) + 1, latest) END,
         kind = in_kind,
         session = in_session,
-        until = t + until_in * interval '1 ms',
-        began = CASE WHEN r.expires <= t OR began_now AND r.token <> in_token THEN t ELSE r.began END,
-        since = CASE WHEN r.expires <= t OR since_now AND r.token <> in_token THEN t ELSE r.since END,
-        expires = coalesce(t + expires_in * interval '1 ms', r.expires),
+        until = counted + until_in * interval '1 ms',
+        began = CASE WHEN r.expires <= judged OR began_now AND r.token <> in_token THEN t ELSE r.began END,
+        since = CASE WHEN r.expires <= judged OR since_now AND r.token <> in_token THEN t ELSE r.since END,
+        expires = coalesce(counted + expires_in * interval '1 ms', r.expires),
         state = in_state
       WHERE r.namespace = in_namespace AND r.id = in_id
       RETURNING r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state
         INTO id, token, fence, kind, session, until, began, since, expires, state;
     ELSE
       t := date_trunc('milliseconds', clock_timestamp());
+      judged := least(t, earliest);
       SELECT r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state
         INTO id, token, fence, kind, session, until, began, since, expires, state
         FROM idempotency.record r
-        WHERE r.namespace = in_namespace AND r.id = in_id AND (r.expires > t) IS TRUE;
+        WHERE r.namespace = in_namespace AND r.id = in_id AND (r.expires > judged) IS TRUE;
     END IF;
   END IF;
   now := t;
   server := pg_postmaster_start_time();
-  IF session IS NOT NULL THEN
-    SELECT s.until INTO lease FROM idempotency.record s
-      WHERE s.namespace = in_namespace AND s.id = put_one_1.session AND s.kind = 6 AND (s.expires > t) IS TRUE;
-  END IF;
 END $$;
 
 -- Completes a run in a transaction of the application, which commits its effect and the record of its outcome together.
@@ -230,7 +244,8 @@ END $$;
 -- The row tells the two apart: it carries the id of the (sub)transaction that wrote it. This function must have no
 -- EXCEPTION block of its own, which would be such a subtransaction.
 --
--- `record`: the run's fence (8 bytes), for how many milliseconds it is kept (8), its token (16), its id (32), the length
+-- `record`: the run's fence (8 bytes), for how many milliseconds it is kept (8), the latest clock of its process in
+-- milliseconds since 1970 (8), its token (16), its id (32), the length
 -- of the namespace (4), the namespace in UTF-8, the state. Numbers have their highest byte first.
 CREATE OR REPLACE FUNCTION idempotency.complete_in_1(record bytea) RETURNS void LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -240,10 +255,12 @@ DECLARE
   t timestamptz := date_trunc('milliseconds', clock_timestamp());
   run_fence bigint := ('x' || encode(substring(record FROM 1 FOR 8), 'hex'))::bit(64)::bigint;
   kept bigint := ('x' || encode(substring(record FROM 9 FOR 8), 'hex'))::bit(64)::bigint;
-  new_token uuid := encode(substring(record FROM 17 FOR 16), 'hex')::uuid;
-  run_id bytea := substring(record FROM 33 FOR 32);
-  name_length integer := ('x' || encode(substring(record FROM 65 FOR 4), 'hex'))::bit(32)::integer;
-  run_namespace text := convert_from(substring(record FROM 69 FOR name_length), 'UTF8');
+  latest bigint := ('x' || encode(substring(record FROM 17 FOR 8), 'hex'))::bit(64)::bigint;
+  counted timestamptz := greatest(t, to_timestamp(0) + latest * interval '1 ms');
+  new_token uuid := encode(substring(record FROM 25 FOR 16), 'hex')::uuid;
+  run_id bytea := substring(record FROM 41 FOR 32);
+  name_length integer := ('x' || encode(substring(record FROM 73 FOR 4), 'hex'))::bit(32)::integer;
+  run_namespace text := convert_from(substring(record FROM 77 FOR name_length), 'UTF8');
   written_by xid;
 BEGIN
   -- The commit must not be answered before it is durable.
@@ -251,12 +268,12 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
   UPDATE idempotency.record r
-    SET token = new_token, kind = 3, session = NULL, until = NULL, since = t, expires = t + kept * interval '1 ms',
-      state = substring(record FROM 69 + name_length)
+    SET token = new_token, kind = 3, session = NULL, until = NULL, since = t, expires = counted + kept * interval '1 ms',
+      state = substring(record FROM 77 + name_length)
     WHERE r.namespace = run_namespace AND r.id = run_id AND r.fence = run_fence
-      -- So that no index but the primary key fits.
+      -- So that no index but the primary key fits. Whether the row has expired does not matter: nobody else has claimed
+      -- it, or it had another fence.
       AND r.kind + 0 = 1
-      AND (r.expires > t) IS TRUE
     RETURNING r.xmin INTO written_by;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'the operation is not this run''s any more: it was taken over, settled, or completed already'
@@ -270,14 +287,15 @@ BEGIN
 END $$;
 
 -- Deletes rows that have been past their expiry for `grace` milliseconds. Such a deletion may be lost in a crash.
-CREATE OR REPLACE FUNCTION idempotency.delete_expired_1(in_namespace text, grace bigint, most bigint)
+CREATE OR REPLACE FUNCTION idempotency.delete_expired_1(
+  in_namespace text, grace bigint, most bigint, earliest timestamptz DEFAULT 'infinity')
 RETURNS bigint LANGUAGE plpgsql VOLATILE
 SET lock_timeout = '1s' SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   -- A value, not the clock itself: no index serves a condition that may change from row to row.
-  latest timestamptz := clock_timestamp() - grace * interval '1 ms';
+  latest timestamptz := least(clock_timestamp(), earliest) - grace * interval '1 ms';
   deleted bigint;
 BEGIN
   PERFORM set_config('synchronous_commit', 'off', true);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::PostgresStore;
 use super::write::Parameters;
+use crate::clock::Timestamp;
 use crate::record::{Completion, Fence};
 use crate::store::shared::{BackendError, Settling, Write};
 
@@ -51,13 +52,14 @@ impl TransactionRecord {
         &self.bytes
     }
 
-    fn new(store: &PostgresStore, fence: Fence, write: &Write) -> Result<Self, BackendError> {
+    fn new(store: &PostgresStore, fence: Fence, write: &Write, latest: Timestamp) -> Result<Self, BackendError> {
         let backend = store.backend();
         let namespace = backend.namespace.as_bytes();
         let Parameters { id, token, expires, state, .. } = Parameters::of(write)?;
-        let mut bytes = Vec::with_capacity(68 + namespace.len() + state.len());
+        let mut bytes = Vec::with_capacity(76 + namespace.len() + state.len());
         bytes.extend_from_slice(&fence.0.to_be_bytes());
         bytes.extend_from_slice(&expires.unwrap_or_default().to_be_bytes());
+        bytes.extend_from_slice(&latest.as_millis().to_be_bytes());
         bytes.extend_from_slice(&token.0.0);
         bytes.extend_from_slice(id);
         bytes.extend_from_slice(&u32::try_from(namespace.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -112,8 +114,8 @@ impl PostgresStore {
         is_free: bool,
     ) -> Result<(TransactionRecord, Settling<super::PostgresBackend>), CompleteError> {
         let fence = completion.hold.fence;
-        let (write, settling) = self.complete_apart(completion, is_free).ok_or(CompleteError::Superseded)?;
-        let record = TransactionRecord::new(self, fence, &write);
+        let (write, latest, settling) = self.complete_apart(completion, is_free).ok_or(CompleteError::Superseded)?;
+        let record = TransactionRecord::new(self, fence, &write, latest);
         Ok((record.map_err(|error| CompleteError::Unrecordable(error.to_string()))?, settling))
     }
 }

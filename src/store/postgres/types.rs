@@ -38,6 +38,8 @@ pub(super) struct Time(pub(super) Timestamp);
 
 /// Milliseconds from 1970 to 2000.
 const EPOCH: i64 = 946_684_800_000;
+/// The end of the times that the database has, in microseconds since 2000: the year 294277.
+const END: i64 = 9_223_371_331_200_000_000;
 
 impl ToSql for Time {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Source> {
@@ -45,6 +47,7 @@ impl ToSql for Time {
         let micros = i64::try_from(self.0.as_millis())
             .ok()
             .and_then(|millis| (millis - EPOCH).checked_mul(1000))
+            .filter(|micros| *micros < END)
             .unwrap_or(i64::MAX);
         out.extend_from_slice(&micros.to_be_bytes());
         Ok(IsNull::No)
@@ -81,6 +84,15 @@ impl<'a> FromSql<'a> for Micros {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_the_database_has_not_is_the_end_of_time() {
+        for millis in [(END / 1000 + EPOCH).cast_unsigned(), i64::MAX.cast_unsigned(), u64::MAX] {
+            let mut wire = BytesMut::new();
+            Time(Timestamp::from_millis(millis)).to_sql(&Type::TIMESTAMPTZ, &mut wire).unwrap();
+            assert_eq!(wire[..], i64::MAX.to_be_bytes());
+        }
+    }
 
     #[test]
     fn a_time_survives_the_wire() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::types::ToSql;
 
 use super::error::never;
-use super::types::Uuid;
+use super::types::{Time, Uuid};
 use crate::record::Fence;
 use crate::store::shared::{BackendError, Expect, NewExpiry, NewFence, Stamp, Write};
 
@@ -15,7 +15,7 @@ const LARGEST: usize = (16 << 20) + (1 << 20);
 /// The longest duration: so many years are written as whole milliseconds without loss.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// A write as twelve parameters; the namespace stands before them.
+/// A write as twelve parameters. The namespace comes before them, and the clocks after them.
 pub(super) struct Parameters<'a> {
     pub(super) id: &'a [u8],
     expect: Option<Uuid>,
@@ -68,7 +68,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// For `put_one_1`.
-    pub(super) fn alone<'s>(&'s self, namespace: &'s &str) -> [&'s (dyn ToSql + Sync); 13] {
+    pub(super) fn alone<'s>(&'s self, namespace: &'s &str, clocks: &'s [Time; 2]) -> [&'s (dyn ToSql + Sync); 15] {
         [
             namespace,
             &self.id,
@@ -83,6 +83,8 @@ impl<'a> Parameters<'a> {
             &self.since_now,
             &self.expires,
             &self.state,
+            &clocks[0],
+            &clocks[1],
         ]
     }
 }
@@ -138,7 +140,7 @@ impl<'a> Arrays<'a> {
         Ok(arrays)
     }
 
-    pub(super) fn together<'s>(&'s self, namespace: &'s &str) -> [&'s (dyn ToSql + Sync); 13] {
+    pub(super) fn together<'s>(&'s self, namespace: &'s &str, clocks: &'s [Time; 2]) -> [&'s (dyn ToSql + Sync); 15] {
         [
             namespace,
             &self.ids,
@@ -153,6 +155,8 @@ impl<'a> Arrays<'a> {
             &self.since_now,
             &self.expires,
             &self.states,
+            &clocks[0],
+            &clocks[1],
         ]
     }
 }

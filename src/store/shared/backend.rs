@@ -100,6 +100,14 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Returns what the database promises and what it can lose, as it is set up now.
     fn guarantee(&self) -> impl Future<Output = Result<Guarantee, BackendError>> + Send;
+
+    /// Returns the limit that the database has reached, if there is one: new keys are refused with
+    /// [`StoreError::Full`](crate::store::StoreError::Full) then, and everything else is done. It is called for each
+    /// claim, so it does not ask the database. By default there is no limit. [`guarantee`](Self::guarantee), which is
+    /// called every 30 seconds, may take note of one.
+    fn full(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// How long a row is kept physically after its expiry.

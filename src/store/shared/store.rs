@@ -301,9 +301,18 @@ impl<B: Backend> Records for Shared<B> {
             }
             _ => self.admit(&transition).map(|()| {
                 let taken_back = taken_back(&transition);
+                let full = transition.claim().and_then(|_| shelf.backend.full());
                 let claiming = {
                     let shelf = Arc::clone(&shelf);
-                    async move { step(&shelf, id, transition).await }
+                    async move {
+                        // A key with a record needs no room.
+                        if let Some(limit) = full
+                            && shelf.load(id).await?.is_none()
+                        {
+                            return Err(StoreError::Full { limit });
+                        }
+                        step(&shelf, id, transition).await
+                    }
                 };
                 // Nobody waits any more: what was granted is given back.
                 let unwanted = move |applied| match (applied, taken_back) {

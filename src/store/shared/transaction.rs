@@ -23,6 +23,7 @@ use super::puts::{NotPut, Stands};
 use super::state::Shelf;
 use super::store::Shared;
 use super::write::release;
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Change, Completion, Current, Record, State, Transition, next};
 
@@ -58,11 +59,15 @@ pub(crate) enum Settled {
 }
 
 impl<B: Backend> Shared<B> {
-    /// Returns the write that completes a run, for a transaction of the application, and what finds out afterwards
-    /// whether it was done. Returns `None` if the operation is not the run's any more.
+    /// Returns the write that completes a run, for a transaction of the application, the latest clock, from which its
+    /// retention counts, and what finds out afterwards whether it was done. Returns `None` if the operation is not the run's any more.
     ///
     /// If the transaction turns out not to have been committed, the key is free, or the run is interrupted.
-    pub(crate) fn complete_apart(&self, completion: Completion, is_free: bool) -> Option<(Write, Settling<B>)> {
+    pub(crate) fn complete_apart(
+        &self,
+        completion: Completion,
+        is_free: bool,
+    ) -> Option<(Write, Timestamp, Settling<B>)> {
         let shelf = Arc::clone(&self.shelf);
         let id = completion.hold.id;
         let fence = completion.hold.fence;
@@ -80,7 +85,8 @@ impl<B: Backend> Shared<B> {
             becomes(Transition::Interrupt { fence, status: None, lost: None })?
         };
         let settling = Settling { id, claimed: row.token, completed: completed.token, end, is_free, shelf };
-        Some((completed, settling))
+        let latest = settling.shelf.reach.clocks.latest();
+        Some((completed, latest, settling))
     }
 
     /// Returns the runtime of the store's tasks.

@@ -4,5 +4,5 @@ mod kills;
 mod nested;
 mod open;
 mod outcomes;
-mod process;
+pub(crate) mod process;
 mod takeover;

@@ -23,46 +23,46 @@ use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInte
 use crate::lab::{Lab, builder, client, lab};
 
 /// What a handler says: an answer, or that it has done nothing.
-pub(super) type Said = Result<String, String>;
+pub(crate) type Said = Result<String, String>;
 
 /// What a handler of these tests does.
-pub(super) type Handler = Arc<dyn Fn(IdempotencyContext, Process) -> BoxFuture<'static, Said> + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(IdempotencyContext, Process) -> BoxFuture<'static, Said> + Send + Sync>;
 
 /// A process: its store, and a connection of the application's own.
 #[derive(Clone)]
-pub(super) struct Process {
-    pub(super) store: PostgresStore,
-    pub(super) client: Arc<Mutex<Client>>,
-    pub(super) namespace: String,
+pub(crate) struct Process {
+    pub(crate) store: PostgresStore,
+    pub(crate) client: Arc<Mutex<Client>>,
+    pub(crate) namespace: String,
     runs: Arc<AtomicUsize>,
 }
 
 impl Process {
-    pub(super) async fn new(lab: &Lab) -> Self {
+    pub(crate) async fn new(lab: &Lab) -> Self {
         // Six seconds after it has begun, it trusts the leases that it reads.
         Self::with(lab, SharedBuilder::default().call_timeout(Duration::from_secs(1)).lease(Duration::from_secs(6)))
             .await
     }
 
-    pub(super) async fn with(lab: &Lab, shared: SharedBuilder) -> Self {
+    pub(crate) async fn with(lab: &Lab, shared: SharedBuilder) -> Self {
         let backend = builder(&lab.url, &lab.namespace).open().await.unwrap();
         let client = Arc::new(Mutex::new(client(&lab.url).await));
         let namespace = lab.namespace.clone();
         Self { store: shared.open(backend).await.unwrap(), client, namespace, runs: Arc::default() }
     }
 
-    pub(super) fn layer(&self) -> IdempotencyLayer<PostgresStore> {
+    pub(crate) fn layer(&self) -> IdempotencyLayer<PostgresStore> {
         IdempotencyLayer::new(self.store.clone())
             .on_interrupted(OnInterrupted::Rerun)
             .on_in_flight(OnInFlight::Wait(Duration::from_secs(60)))
     }
 
     /// Sends a request with this key to a handler behind the layer. Returns status, body, and whether it is a replay.
-    pub(super) async fn send(&self, key: &str, handler: &Handler) -> (StatusCode, String, bool) {
+    pub(crate) async fn send(&self, key: &str, handler: &Handler) -> (StatusCode, String, bool) {
         self.send_by(self.layer(), key, handler).await
     }
 
-    pub(super) async fn send_by(
+    pub(crate) async fn send_by(
         &self,
         layer: IdempotencyLayer<PostgresStore>,
         key: &str,
@@ -85,33 +85,33 @@ impl Process {
         (status, String::from_utf8(body.to_vec()).unwrap(), replayed)
     }
 
-    pub(super) fn runs(&self) -> usize {
+    pub(crate) fn runs(&self) -> usize {
         self.runs.load(Ordering::SeqCst)
     }
 }
 
-pub(super) fn handler<F>(handler: fn(IdempotencyContext, Process) -> F) -> Handler
+pub(crate) fn handler<F>(handler: fn(IdempotencyContext, Process) -> F) -> Handler
 where
     F: Future<Output = Said> + Send + 'static,
 {
     Arc::new(move |context, process| Box::pin(handler(context, process)))
 }
 
-pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS charge (key text NOT NULL, namespace text NOT NULL)";
-pub(super) const CHARGE: &str = "INSERT INTO charge VALUES ($1, $2)";
+pub(crate) const TABLE: &str = "CREATE TABLE IF NOT EXISTS charge (key text NOT NULL, namespace text NOT NULL)";
+pub(crate) const CHARGE: &str = "INSERT INTO charge VALUES ($1, $2)";
 
 /// The charges of a namespace with this key. Nothing in the table keeps a second one out.
-pub(super) async fn charges(lab: &Lab, key: &str) -> i64 {
+pub(crate) async fn charges(lab: &Lab, key: &str) -> i64 {
     let sql = "SELECT count(*) FROM charge WHERE key = $1 AND namespace = $2";
     lab.client.query_one(sql, &[&key, &lab.namespace]).await.unwrap().get(0)
 }
 
-pub(super) fn answer(text: &str) -> Response<Bytes> {
+pub(crate) fn answer(text: &str) -> Response<Bytes> {
     Response::new(Bytes::from(text.to_owned()))
 }
 
 /// Charges and completes, and commits.
-pub(super) async fn charge(context: IdempotencyContext, process: Process) -> Said {
+pub(crate) async fn charge(context: IdempotencyContext, process: Process) -> Said {
     charged(context, process).await.map_err(|error| error.to_string())
 }
 
@@ -125,7 +125,7 @@ async fn charged(context: IdempotencyContext, process: Process) -> Result<String
     Ok("not what was recorded".to_owned())
 }
 
-pub(super) async fn start(promise: &str) -> Option<(Lab, Process)> {
+pub(crate) async fn start(promise: &str) -> Option<(Lab, Process)> {
     let lab = lab(promise).await?;
     lab.client.batch_execute(TABLE).await.unwrap();
     let process = Process::new(&lab).await;

@@ -20,7 +20,7 @@ async fn a_server_that_is_not_the_right_one_is_refused() {
     let errors = cases.map(async |(host, authority, why)| {
         let errors = errors_of(to(server.address(), host, "").tls(certificates.trusting(authority))).await;
         for error in errors {
-            assert!(matches!(error, PostgresError::Away { .. }), "{error}");
+            assert!(matches!(error, PostgresError::Refused { .. }), "{error}");
             let says = error.to_string();
             assert!(says.contains("invalid peer certificate") && says.contains(why), "{host}: {says}");
         }
