@@ -88,7 +88,7 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     let hold = claimed(&store).await;
     let settlement = Settlement::Outcome(Bytes::from_static(b"outcome"));
     let completion = Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: MINUTE };
-    let (write, settling) = store.complete_apart(completion, false).unwrap();
+    let (write, _, settling) = store.complete_apart(completion, false).unwrap();
     // The transaction is committed, and its standby never gets that. A server that is started again shows it.
     backend.database().replication(Replication::Awaited);
     let transaction = backend.beside();
