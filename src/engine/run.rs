@@ -21,7 +21,7 @@ use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::panics::panic_message;
 use crate::record::{Applied, Fence, Hold, Reply};
-use crate::slots::{End, Ended, Phase, Refusal, Slot};
+use crate::slots::{End, Ended, Phase, Refusal, Slot, once_a_minute};
 use crate::store::Store;
 use crate::within::within;
 
@@ -192,8 +192,11 @@ impl<St: Store> Run<St> {
         claiming: impl Future<Output = Result<Acquired, Refusal>> + Send,
     ) {
         let fail_open = self.fails_open();
-        tracing::error!(
-            target: "tower_idempotency", record_id = self.presented.id.short(), fail_open,
+        once_a_minute!(
+            self.engine.lines().unanswered,
+            error,
+            record_id = self.presented.id.short(),
+            fail_open,
             "the store has not answered in {STORE_TIMEOUT:?}"
         );
         if fail_open {
@@ -236,9 +239,11 @@ impl<St: Store> Run<St> {
             match Box::pin(select(Box::pin(working), Box::pin(self.must_stop(session)))).await {
                 Either::Left((result, _)) => result,
                 Either::Right((reason, _)) => {
-                    let record_id = self.presented.id.short();
-                    tracing::error!(
-                        target: "tower_idempotency", record_id, reason,
+                    once_a_minute!(
+                        self.engine.lines().dropped,
+                        error,
+                        record_id = self.presented.id.short(),
+                        reason,
                         "the handler is dropped, and another process may run it again"
                     );
                     return (End::Unknown { status: None }, Verdict::Interrupted);
@@ -248,14 +253,14 @@ impl<St: Store> Run<St> {
             working.await
         };
         self.span.record("ran_ms", millis(began.elapsed()));
-        let record_id = self.presented.id.short();
+        let (lines, record_id) = (self.engine.lines(), self.presented.id.short());
         match result {
             Some(Ok((answer, end))) => return (end, Verdict::Answered(answer)),
             Some(Err(panic)) => {
                 let panic = panic_message(&*panic);
-                tracing::error!(target: "tower_idempotency", record_id, panic, "the handler panicked");
+                once_a_minute!(lines.panicked, error, record_id, panic, "the handler panicked");
             }
-            None => tracing::error!(target: "tower_idempotency", record_id, "the handler exceeded max_run"),
+            None => once_a_minute!(lines.too_long, error, record_id, "the handler exceeded max_run"),
         }
         (End::Unknown { status: None }, Verdict::Interrupted)
     }

@@ -15,7 +15,7 @@ use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
 use crate::record::{Applied, Completion, Hold, Lost, Record, Reply, Resolution, Settlement, State, Transition};
-use crate::slots::{End, Ended, Refusal, Retrying, Slot};
+use crate::slots::{End, Ended, Refusal, Retrying, Slot, once_a_minute};
 use crate::store::{Health, Store, StoreError};
 
 /// How many times a write that failed is tried while its requester waits.
@@ -33,8 +33,10 @@ impl<St: Store> Run<St> {
     /// Ends a run whose operation was taken over by another process, or settled, while it ran. The record that is there
     /// now counts, and nobody knows what else this run has done.
     pub(super) fn superseded<T>(self: Box<Self>, record: Option<Record>, reply: oneshot::Sender<Verdict<T>>) {
-        tracing::error!(
-            target: "tower_idempotency", record_id = self.presented.id.short(),
+        once_a_minute!(
+            self.engine.lines().superseded,
+            error,
+            record_id = self.presented.id.short(),
             "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
         );
         self.engine.count(|tally| &tally.interrupted);
@@ -58,9 +60,8 @@ impl<St: Store> Run<St> {
     ) {
         let Self { engine, slot, presented, .. } = *self;
         engine.count(|tally| &tally.unrecorded);
-        let source = source(&error);
-        tracing::error!(
-            target: "tower_idempotency", record_id = presented.id.short(), %error, source,
+        once_a_minute!(
+            engine.lines().unrecorded, error, record_id = presented.id.short(), %error, source = source(&error),
             "answered without a record: retries get the answer until this process ends, and are refused afterwards"
         );
         let ended = match &end {
@@ -103,17 +104,16 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Counts an answer that means "unknown", and logs at most one line a minute, because an outage of a service that
-    /// handlers call causes thousands of them.
+    /// Counts an answer that means "unknown".
     fn report_unknown(&self, presented: &Presented, status: u16) {
         self.count(|tally| &tally.unknown);
-        if let Some(count) = self.store.slots().tally.unknown_lines.due() {
-            tracing::warn!(
-                target: "tower_idempotency", record_id = presented.id.short(), status, count,
-                "a handler's answer means that nobody knows whether the operation took effect; `count` of them since the \
-                 last such line, of which there is at most one a minute"
-            );
-        }
+        once_a_minute!(
+            self.lines().unknown,
+            warn,
+            record_id = presented.id.short(),
+            status,
+            "a handler's answer means that nobody knows whether the operation took effect"
+        );
     }
 
     /// Tells the store how an operation ended, and tries a few more times while the requester waits.

@@ -14,6 +14,7 @@ use super::backend::{BackendError, Row, ServerId};
 use super::session::{Floor, Session};
 use crate::clock::Timestamp;
 use crate::panics::panic_message;
+use crate::slots::{LogThrottle, once_a_minute};
 use crate::store::Health;
 
 /// The number of calls that have to fail, one after the other, before claims are refused without a call.
@@ -29,7 +30,12 @@ pub(super) struct Reach {
     pub(super) replaced: Notify,
     timeout: Duration,
     breaker: Mutex<Breaker>,
+    // That the database is away: where every other call fails, that changes as often as calls are made.
+    lines: LogThrottle,
 }
+
+/// A backend of the application's can panic in every call.
+static PANICS: LogThrottle = LogThrottle::new();
 
 #[derive(Debug, Default)]
 struct Breaker {
@@ -38,11 +44,20 @@ struct Breaker {
     since: Option<Instant>,
     reason: String,
     probed: Option<Instant>,
+    /// Whether the log says that the database is away.
+    is_logged: bool,
 }
 
 impl Reach {
     pub(super) fn new(session: Session, timeout: Duration) -> Self {
-        Self { session, floor: Floor::default(), replaced: Notify::new(), timeout, breaker: Mutex::default() }
+        Self {
+            session,
+            floor: Floor::default(),
+            replaced: Notify::new(),
+            timeout,
+            breaker: Mutex::default(),
+            lines: LogThrottle::new(),
+        }
     }
 
     /// How long a call may take before its answer counts as lost.
@@ -81,8 +96,8 @@ impl Reach {
             self.replaced.notify_one();
         }
         rows.into_iter().for_each(|row| self.floor.raise(row.fence));
-        let failures = std::mem::take(&mut *self.breaker()).failures;
-        if failures >= FAILURES {
+        let Breaker { failures, is_logged, .. } = std::mem::take(&mut *self.breaker());
+        if is_logged {
             tracing::info!(target: "tower_idempotency", failures, "the database answers again");
         }
     }
@@ -99,6 +114,9 @@ impl Reach {
         breaker.reason = error.to_string();
         if breaker.failures == FAILURES {
             breaker.probed = Some(Instant::now());
+        }
+        if breaker.failures >= FAILURES && !breaker.is_logged && self.lines.due().is_some() {
+            breaker.is_logged = true;
             tracing::error!(target: "tower_idempotency", %error, "the database does not answer: new keys are refused");
         }
     }
@@ -134,6 +152,6 @@ impl Reach {
 /// What the call was answered in which the backend panicked with this: nobody knows what it had sent.
 fn panicked(panic: &(dyn Any + Send)) -> BackendError {
     let panic = panic_message(panic);
-    tracing::error!(target: "tower_idempotency", panic, "the backend panicked");
+    once_a_minute!(PANICS, error, panic, "the backend panicked");
     BackendError::Uncertain(format!("the backend panicked: {panic}").into())
 }
