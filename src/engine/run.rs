@@ -236,9 +236,10 @@ impl<St: Store> Run<St> {
         let working = AssertUnwindSafe(work.start(context)).catch_unwind();
         let working = within(began.checked_add(self.engine.policy.max_run), working);
         let result = if let Some(session) = session.filter(|_| self.may_be_taken_over()) {
-            match Box::pin(select(Box::pin(working), Box::pin(self.must_stop(session)))).await {
-                Either::Left((result, _)) => result,
-                Either::Right((reason, _)) => {
+            // First it is looked whether the run has to stop: what wakes up after its lease takes no further step.
+            match Box::pin(select(Box::pin(self.must_stop(session)), Box::pin(working))).await {
+                Either::Right((result, _)) => result,
+                Either::Left((reason, _)) => {
                     once_a_minute!(
                         self.engine.lines().dropped,
                         error,
@@ -303,5 +304,47 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
         let hold = &self.commitment.hold;
         // The transition takes effect when it is called; nobody is left to wait for it.
         drop(engine.store.apply(hold.id, engine.interruption(presented.fingerprint, hold, None)));
+    }
+}
+
+#[cfg(all(test, feature = "shared", feature = "test-util"))]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::time::{advance, sleep};
+
+    use super::super::exchange::span;
+    use super::*;
+    use crate::fingerprint::Fingerprint;
+    use crate::store::Records as _;
+    use crate::store::test::TestStore;
+
+    // A process that was stopped wakes with both ready: its handler, whose next step may be the charge, and its lease,
+    // which is over.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_whose_lease_is_over_takes_no_further_step() {
+        const LEASE: Duration = Duration::from_secs(30);
+        let store = TestStore::new().beside();
+        let session = RecordId::from_bytes([1; 32]);
+        store.slots().lease.hold(session, Instant::now() + LEASE, LEASE / 6);
+        let mut policy = Policy::default();
+        policy.set_on_interrupted(OnInterrupted::Rerun);
+        let engine = Arc::new(Engine { store: Arc::new(store), policy, wrap_run: None });
+        let charged = Arc::new(AtomicBool::new(false));
+        let charges = Arc::clone(&charged);
+        let work = move |_| async move {
+            sleep(LEASE).await;
+            charges.store(true, Ordering::SeqCst);
+            ((), End::Outcome(Bytes::new()))
+        };
+        let presented = Presented { id: session, fingerprint: Fingerprint::of(b"m"), client: None, is_within: false };
+        let running = tokio::spawn(async move { engine.exchange(&span(), presented, work).await });
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        advance(LEASE * 2).await;
+        assert!(matches!(running.await, Ok(Verdict::Interrupted)));
+        assert!(!charged.load(Ordering::SeqCst));
     }
 }
