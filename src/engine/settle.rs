@@ -258,3 +258,39 @@ pub(super) struct Later {
     turn: u64,
     _retrying: Retrying,
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::policy::Policy;
+    use super::*;
+    use crate::record::Fence;
+    use crate::slots::Entered;
+    use crate::store::Records as _;
+    use crate::store::test::TestStore;
+
+    // Its claim left no trace, and its outcome was too much to be remembered.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_of_unknown_end_of_which_the_store_has_no_record_does_not_run_again_here() {
+        let store = TestStore::new();
+        let slots = Arc::clone(store.slots());
+        let mut policy = Policy::default();
+        policy.set_on_interrupted(OnInterrupted::Rerun);
+        let engine = Engine { store: Arc::new(store), policy, wrap_run: None };
+        let (id, fingerprint) = (RecordId::from_bytes([1; 32]), Fingerprint::of(b"m"));
+        let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
+        let hold = Hold { id, fence: Fence(1), attempt: 1 };
+        let (later, _) = engine.remember(slot, Ended::new(fingerprint, End::Unknown { status: None }));
+        let transition = engine.interruption(fingerprint, &hold, None);
+        engine.tell_later(transition, StoreError::unavailable("it was away"), later).await;
+        let told = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
+        assert!(matches!(told, Ok(End::Unknown { .. })), "{told:?}");
+        // The store has an answer to everything else: that one counts.
+        let id = RecordId::from_bytes([2; 32]);
+        let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
+        let (later, _) = engine.remember(slot, Refusal::Unavailable.into());
+        engine.tell_later(Transition::Release(Fence(1)), StoreError::unavailable("it was away"), later).await;
+        assert!(slots.look(&id).is_none());
+    }
+}
