@@ -9,7 +9,7 @@ use super::engine::{Engine, Presented};
 use super::policy::OnInterrupted;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::record::{Applied, Claim, Fence, Hold, Owner, ReclaimReason, Record, Reply, State, Transition};
-use crate::slots::Refusal;
+use crate::slots::{Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::within::END_RECORDED_WITHIN;
 
@@ -139,14 +139,13 @@ impl<St: Store> Engine<St> {
             return;
         }
         self.count(|tally| &tally.not_rerun);
-        if let Some(count) = self.store.slots().tally.not_rerun_lines.due() {
-            tracing::warn!(
-                target: "tower_idempotency", record_id = presented.id.short(), count,
-                "an interrupted operation does not run again, because it was not claimed under Rerun: list the interrupted \
-                 operations and settle them; `count` such refusals since the last such line, of which there is at most one a \
-                 minute"
-            );
-        }
+        once_a_minute!(
+            self.store.slots().tally.lines.not_rerun,
+            warn,
+            record_id = presented.id.short(),
+            "an interrupted operation does not run again, because it was not claimed under Rerun: list the interrupted \
+             operations and settle them"
+        );
     }
 
     /// Returns whether this request can be answered from the record without any further step.

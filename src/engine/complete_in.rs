@@ -16,6 +16,7 @@ use tokio_postgres::types::Type;
 use super::commitment::{CommitResult, Commitment, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
+use crate::slots::once_a_minute;
 use crate::store::Records as _;
 use crate::store::postgres::{CompleteError, PostgresBackend, PostgresStore, TransactionRecord};
 use crate::store::shared::{Settled, Settling};
@@ -96,8 +97,10 @@ async fn settle(
     let settled = match timeout(KNOWN_WITHIN, settled.as_mut()).await {
         Ok(settled) => settled,
         Err(_) => {
-            tracing::error!(
-                target: "tower_idempotency", record_id = commitment.hold.id.short(),
+            once_a_minute!(
+                commitment.slots.tally.lines.doubtful,
+                error,
+                record_id = commitment.hold.id.short(),
                 "it is not known whether a run's transaction was committed: the database does not answer, or the \
                  transaction is still open"
             );

@@ -11,7 +11,7 @@ use super::policy::{OnInterrupted, Policy};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::slots::{Client, Refusal};
+use crate::slots::{Client, Lines, Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
 
 /// How long the store may take to answer before the requester gets `store-unavailable`.
@@ -48,30 +48,32 @@ pub(crate) struct Presented {
 impl<St: Store> Engine<St> {
     /// Logs a fault of the store, and returns the refusal that the requester gets for it.
     pub(super) fn refusal(&self, presented: &Presented, error: &StoreError) -> Refusal {
-        let refusal = match error {
+        let (refusal, lines) = match error {
             StoreError::Overloaded { reason } => return self.overloaded(reason),
-            StoreError::Full { .. } => Refusal::Full,
+            StoreError::Full { .. } => (Refusal::Full, &self.lines().full),
             StoreError::Corrupt { .. } => {
                 self.count(|tally| &tally.corrupt);
-                Refusal::Corrupt
+                (Refusal::Corrupt, &self.lines().corrupt)
             }
-            StoreError::Unavailable { .. } | StoreError::Uncertain { .. } => Refusal::Unavailable,
+            StoreError::Unavailable { .. } | StoreError::Uncertain { .. } => {
+                (Refusal::Unavailable, &self.lines().unavailable)
+            }
         };
-        let source = source(error);
-        tracing::error!(target: "tower_idempotency", record_id = presented.id.short(), %error, source, "the store failed");
+        once_a_minute!(
+            lines, error, record_id = presented.id.short(), %error, source = source(error), "the store failed"
+        );
         refusal
     }
 
-    /// Refuses because too much is under way, and logs at most one line a minute for all such refusals.
+    /// Refuses because too much is under way.
     pub(super) fn overloaded(&self, reason: &'static str) -> Refusal {
-        if let Some(count) = self.store.slots().tally.overloaded_lines.due() {
-            tracing::warn!(
-                target: "tower_idempotency", count, reason,
-                "overloaded: new keys are refused; `count` of them since the last such line, of which there is at most one a \
-                 minute"
-            );
-        }
+        once_a_minute!(self.lines().overloaded, warn, reason, "overloaded: new keys are refused");
         Refusal::Overloaded
+    }
+
+    /// The lines of which there is at most one a minute.
+    pub(super) fn lines(&self) -> &Lines {
+        &self.store.slots().tally.lines
     }
 
     pub(super) fn count(&self, which: impl FnOnce(&crate::slots::Tally) -> &AtomicU64) {

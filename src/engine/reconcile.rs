@@ -67,7 +67,7 @@ impl<St: Store> Engine<St> {
         match taken.map_err(|error| End::Refused(self.refusal(presented, &error)))? {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
                 let asking = Asking { engine: self, id: record.id, fence, is_over: false };
-                let said = reconciler.ask(InterruptedRun { fence, ..*record }).await;
+                let said = reconciler.ask(InterruptedRun { fence, ..*record }, self.lines()).await;
                 asking.over();
                 if matches!(said, Reconciled::Unknown) {
                     self.ask_no_more(record.id, fence).await;

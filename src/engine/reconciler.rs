@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use crate::panics::panic_message;
+use crate::slots::{Lines, LogThrottle, once_a_minute};
 use crate::store::InterruptedRun;
 
 /// What the application knows about an interrupted operation.
@@ -84,12 +85,14 @@ impl<O: 'static> Reconciler<O> {
         O: Send,
         F: Future<Output = Option<P>> + Send + 'static,
     {
-        let ask = Arc::clone(&self.ask);
+        let (ask, lines) = (Arc::clone(&self.ask), Arc::new(LogThrottle::new()));
         let mapped = move |run: InterruptedRun| {
-            let (asked, form) = (ask(run), form.clone());
+            let (asked, form, lines) = (ask(run), form.clone(), Arc::clone(&lines));
             async move {
                 match asked.await {
-                    Reconciled::Outcome(outcome) => form(outcome).await.map_or_else(|| unfit(run), Reconciled::Outcome),
+                    Reconciled::Outcome(outcome) => {
+                        form(outcome).await.map_or_else(|| unfit(run, &lines), Reconciled::Outcome)
+                    }
                     Reconciled::RunAgain => Reconciled::RunAgain,
                     Reconciled::Unknown => Reconciled::Unknown,
                 }
@@ -103,7 +106,7 @@ impl<O: 'static> Reconciler<O> {
     }
 
     /// Asks the application. Returns [`Reconciled::Unknown`] if it does not answer in time.
-    pub(super) async fn ask(&self, run: InterruptedRun) -> Reconciled<O> {
+    pub(super) async fn ask(&self, run: InterruptedRun, lines: &Lines) -> Reconciled<O> {
         // The function itself may panic before it returns a future.
         let asking = AssertUnwindSafe(async { (self.ask)(run).await }).catch_unwind();
         let record_id = run.id.short();
@@ -111,16 +114,21 @@ impl<O: 'static> Reconciler<O> {
             Ok(Ok(reconciled)) => return reconciled,
             Ok(Err(panic)) => {
                 let panic = panic_message(&*panic);
-                tracing::error!(target: "tower_idempotency", record_id, panic, "the reconciler panicked");
+                once_a_minute!(lines.reconciler_panicked, error, record_id, panic, "the reconciler panicked");
             }
-            Err(_) => tracing::error!(target: "tower_idempotency", record_id, "the reconciler exceeded its timeout"),
+            Err(_) => once_a_minute!(lines.reconciler_late, error, record_id, "the reconciler exceeded its timeout"),
         }
         Reconciled::Unknown
     }
 }
 
-fn unfit<O>(run: InterruptedRun) -> Reconciled<O> {
-    tracing::error!(target: "tower_idempotency", record_id = run.id.short(), "the reconciler's outcome can't be recorded: it is too long, or its body failed");
+fn unfit<O>(run: InterruptedRun, lines: &LogThrottle) -> Reconciled<O> {
+    once_a_minute!(
+        lines,
+        error,
+        record_id = run.id.short(),
+        "the reconciler's outcome can't be recorded: it is too long, or its body failed"
+    );
     Reconciled::Unknown
 }
 

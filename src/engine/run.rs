@@ -21,7 +21,7 @@ use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::panics::panic_message;
 use crate::record::{Applied, Fence, Hold, Reply};
-use crate::slots::{End, Ended, Phase, Refusal, Slot};
+use crate::slots::{End, Ended, Phase, Refusal, Slot, once_a_minute};
 use crate::store::Store;
 use crate::within::within;
 
@@ -197,8 +197,11 @@ impl<St: Store> Run<St> {
         claiming: impl Future<Output = Result<Acquired, Refusal>> + Send,
     ) {
         let fail_open = self.fails_open();
-        tracing::error!(
-            target: "tower_idempotency", record_id = self.presented.id.short(), fail_open,
+        once_a_minute!(
+            self.engine.lines().unanswered,
+            error,
+            record_id = self.presented.id.short(),
+            fail_open,
             "the store has not answered in {STORE_TIMEOUT:?}"
         );
         if fail_open {
@@ -238,12 +241,15 @@ impl<St: Store> Run<St> {
         let working = AssertUnwindSafe(work.start(context)).catch_unwind();
         let working = within(began.checked_add(self.engine.policy.max_run), working);
         let result = if let Some(session) = session.filter(|_| self.may_be_taken_over()) {
-            match Box::pin(select(Box::pin(working), Box::pin(self.must_stop(session)))).await {
-                Either::Left((result, _)) => result,
-                Either::Right((reason, _)) => {
-                    let record_id = self.presented.id.short();
-                    tracing::error!(
-                        target: "tower_idempotency", record_id, reason,
+            // First it is looked whether the run has to stop: what wakes up after its lease takes no further step.
+            match Box::pin(select(Box::pin(self.must_stop(session)), Box::pin(working))).await {
+                Either::Right((result, _)) => result,
+                Either::Left((reason, _)) => {
+                    once_a_minute!(
+                        self.engine.lines().dropped,
+                        error,
+                        record_id = self.presented.id.short(),
+                        reason,
                         "the handler is dropped, and another process may run it again"
                     );
                     return (End::Unknown { status: None }, Verdict::Interrupted);
@@ -253,14 +259,14 @@ impl<St: Store> Run<St> {
             working.await
         };
         self.span.record("ran_ms", millis(began.elapsed()));
-        let record_id = self.presented.id.short();
+        let (lines, record_id) = (self.engine.lines(), self.presented.id.short());
         match result {
             Some(Ok((answer, end))) => return (end, Verdict::Answered(answer)),
             Some(Err(panic)) => {
                 let panic = panic_message(&*panic);
-                tracing::error!(target: "tower_idempotency", record_id, panic, "the handler panicked");
+                once_a_minute!(lines.panicked, error, record_id, panic, "the handler panicked");
             }
-            None => tracing::error!(target: "tower_idempotency", record_id, "the handler exceeded max_run"),
+            None => once_a_minute!(lines.too_long, error, record_id, "the handler exceeded max_run"),
         }
         (End::Unknown { status: None }, Verdict::Interrupted)
     }
@@ -307,5 +313,47 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
                 .store
                 .apply(hold.id, engine.interruption(presented.fingerprint, engine.policy.claim_policy(), hold, None)),
         );
+    }
+}
+
+#[cfg(all(test, feature = "shared", feature = "test-util"))]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::time::{advance, sleep};
+
+    use super::super::exchange::span;
+    use super::*;
+    use crate::fingerprint::Fingerprint;
+    use crate::store::Records as _;
+    use crate::store::test::TestStore;
+
+    // A process that was stopped wakes with both ready: its handler, whose next step may be the charge, and its lease,
+    // which is over.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_whose_lease_is_over_takes_no_further_step() {
+        const LEASE: Duration = Duration::from_secs(30);
+        let store = TestStore::new().beside();
+        let session = RecordId::from_bytes([1; 32]);
+        store.slots().lease.hold(session, Instant::now() + LEASE, LEASE / 6);
+        let mut policy = Policy::default();
+        policy.set_on_interrupted(OnInterrupted::Rerun);
+        let engine = Arc::new(Engine { store: Arc::new(store), policy, wrap_run: None });
+        let charged = Arc::new(AtomicBool::new(false));
+        let charges = Arc::clone(&charged);
+        let work = move |_| async move {
+            sleep(LEASE).await;
+            charges.store(true, Ordering::SeqCst);
+            ((), End::Outcome(Bytes::new()))
+        };
+        let presented = Presented { id: session, fingerprint: Fingerprint::of(b"m"), client: None, is_within: false };
+        let running = tokio::spawn(async move { engine.exchange(&span(), presented, work).await });
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        advance(LEASE * 2).await;
+        assert!(matches!(running.await, Ok(Verdict::Interrupted)));
+        assert!(!charged.load(Ordering::SeqCst));
     }
 }

@@ -17,7 +17,7 @@ use crate::laboratory::{self, Protection};
 use crate::record::{
     Applied, ClaimPolicy, Completion, Hold, Lost, Record, Reply, Resolution, Settlement, State, Transition,
 };
-use crate::slots::{End, Ended, Refusal, Retrying, Slot};
+use crate::slots::{End, Ended, Refusal, Retrying, Slot, once_a_minute};
 use crate::store::{Health, Store, StoreError};
 
 /// How many times a write that failed is tried while its requester waits.
@@ -35,8 +35,10 @@ impl<St: Store> Run<St> {
     /// Ends a run whose operation was taken over by another process, or settled, while it ran. The record that is there
     /// now counts, and nobody knows what else this run has done.
     pub(super) fn superseded<T>(self: Box<Self>, record: Option<Record>, reply: oneshot::Sender<Verdict<T>>) {
-        tracing::error!(
-            target: "tower_idempotency", record_id = self.presented.id.short(),
+        once_a_minute!(
+            self.engine.lines().superseded,
+            error,
+            record_id = self.presented.id.short(),
             "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
         );
         self.engine.count(|tally| &tally.interrupted);
@@ -60,9 +62,8 @@ impl<St: Store> Run<St> {
     ) {
         let Self { engine, slot, presented, .. } = *self;
         engine.count(|tally| &tally.unrecorded);
-        let source = source(&error);
-        tracing::error!(
-            target: "tower_idempotency", record_id = presented.id.short(), %error, source,
+        once_a_minute!(
+            engine.lines().unrecorded, error, record_id = presented.id.short(), %error, source = source(&error),
             "answered without a record: retries get the answer until this process ends, and are refused afterwards"
         );
         let ended = match &end {
@@ -105,17 +106,16 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Counts an answer that means "unknown", and logs at most one line a minute, because an outage of a service that
-    /// handlers call causes thousands of them.
+    /// Counts an answer that means "unknown".
     fn report_unknown(&self, presented: &Presented, status: u16) {
         self.count(|tally| &tally.unknown);
-        if let Some(count) = self.store.slots().tally.unknown_lines.due() {
-            tracing::warn!(
-                target: "tower_idempotency", record_id = presented.id.short(), status, count,
-                "a handler's answer means that nobody knows whether the operation took effect; `count` of them since the \
-                 last such line, of which there is at most one a minute"
-            );
-        }
+        once_a_minute!(
+            self.lines().unknown,
+            warn,
+            record_id = presented.id.short(),
+            status,
+            "a handler's answer means that nobody knows whether the operation took effect"
+        );
     }
 
     /// Tells the store how an operation ended, and tries a few more times while the requester waits.
@@ -267,4 +267,40 @@ pub(super) struct Later {
     id: RecordId,
     turn: u64,
     _retrying: Retrying,
+}
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::policy::Policy;
+    use super::*;
+    use crate::record::Fence;
+    use crate::slots::Entered;
+    use crate::store::Records as _;
+    use crate::store::test::TestStore;
+
+    // Its claim left no trace, and its outcome was too much to be remembered.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_of_unknown_end_of_which_the_store_has_no_record_does_not_run_again_here() {
+        let store = TestStore::new();
+        let slots = Arc::clone(store.slots());
+        let mut policy = Policy::default();
+        policy.set_on_interrupted(OnInterrupted::Rerun);
+        let engine = Engine { store: Arc::new(store), policy, wrap_run: None };
+        let (id, fingerprint) = (RecordId::from_bytes([1; 32]), Fingerprint::of(b"m"));
+        let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
+        let hold = Hold { id, fence: Fence(1), attempt: 1 };
+        let (later, _) = engine.remember(slot, Ended::new(fingerprint, End::Unknown { status: None }));
+        let transition = engine.interruption(fingerprint, &hold, None);
+        engine.tell_later(transition, StoreError::unavailable("it was away"), later).await;
+        let told = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
+        assert!(matches!(told, Ok(End::Unknown { .. })), "{told:?}");
+        // The store has an answer to everything else: that one counts.
+        let id = RecordId::from_bytes([2; 32]);
+        let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
+        let (later, _) = engine.remember(slot, Refusal::Unavailable.into());
+        engine.tell_later(Transition::Release(Fence(1)), StoreError::unavailable("it was away"), later).await;
+        assert!(slots.look(&id).is_none());
+    }
 }

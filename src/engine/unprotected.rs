@@ -15,7 +15,7 @@ use super::run::{Run, Work};
 use super::settle::{Later, backoff, may_recover};
 use super::verdict::Verdict;
 use crate::record::{Applied, Hold, Owner, Record, Reply, State, Transition};
-use crate::slots::{End, Ended, Refusal};
+use crate::slots::{End, Ended, Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
 
 impl<St: Store> Run<St> {
@@ -29,8 +29,10 @@ impl<St: Store> Run<St> {
         claiming: impl Future<Output = Result<Acquired, Refusal>> + Send,
     ) {
         self.engine.count(|tally| &tally.unprotected);
-        tracing::warn!(
-            target: "tower_idempotency", record_id = self.presented.id.short(),
+        once_a_minute!(
+            self.engine.lines().unprotected,
+            warn,
+            record_id = self.presented.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
         let (context, over) = RunContext::unprotected(self.presented);
@@ -127,8 +129,10 @@ impl<St: Store> Engine<St> {
 
     /// The store has another record of the operation, which counts. What the unprotected run has done comes on top.
     fn outdone(&self, presented: &Presented, later: &Later) {
-        tracing::error!(
-            target: "tower_idempotency", record_id = presented.id.short(),
+        once_a_minute!(
+            self.lines().outdone,
+            error,
+            record_id = presented.id.short(),
             "an operation that ran unprotected was claimed elsewhere meanwhile, and may have taken effect twice; the \
              outcome of the unprotected run is not recorded"
         );

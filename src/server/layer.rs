@@ -253,7 +253,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Sets whether handlers run without protection while the store cannot be reached, if nothing is known of their
-    /// key. Each such run is counted and logged, and its end is recorded as soon as the store can be reached. **Until
+    /// key. Each such run is counted, and its end is recorded as soon as the store can be reached. **Until
     /// then, a retry is a second effect, if it reaches another process or this one after a restart.** Default: false;
     /// the requests are refused.
     pub fn fail_open(self, fail_open: bool) -> Self {
@@ -273,7 +273,9 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }
 
-    /// Sets the level of the one event by which each rejection is logged. Default: INFO.
+    /// Sets the level at which rejections are logged. Of each kind there is at most one such event a minute, with the
+    /// `count` of rejections since the last one; the others are logged at DEBUG, or at this level if it is TRACE.
+    /// Default: INFO.
     pub fn rejection_level(self, level: Level) -> Self {
         self.with(|options| options.rejection_level = level)
     }

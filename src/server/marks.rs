@@ -8,6 +8,9 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Extensions, StatusCode};
 
 use crate::panics::panic_message;
+use crate::slots::{LogThrottle, once_a_minute};
+
+static PANICS: LogThrottle = LogThrottle::new();
 
 /// Marks an answer as given *before anything happened*: the key is freed, and a retry runs. Put it into the answer's
 /// extensions, or, in axum, into what the handler returns: `(StatusCode::SERVICE_UNAVAILABLE, Release, "busy")`. Alone
@@ -38,7 +41,7 @@ pub(super) fn remove(extensions: &mut Extensions) {
 }
 
 /// Answers a panic that tower-http's `CatchPanicLayer::custom` has caught *inside* the idempotency layer. The answer is
-/// a 500 that is marked [`Unknown`], and the panic's message is logged. Without this function, the answer of
+/// a 500 that is marked [`Unknown`], and the panic's message is logged, at most once a minute. Without this function, the answer of
 /// `CatchPanicLayer` would be recorded as the outcome of a handler that was interrupted half-way.
 /// ```
 /// use tower_http::catch_panic::CatchPanicLayer;
@@ -49,7 +52,7 @@ pub(super) fn remove(extensions: &mut Extensions) {
 #[must_use]
 pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<String> {
     let panic = panic_message(&*panic);
-    tracing::error!(target: "tower_idempotency", panic, "the handler panicked");
+    once_a_minute!(PANICS, error, panic, "the handler panicked");
     let body = "The request was interrupted; nobody knows whether it took effect.";
     let mut response = http::Response::new(body.to_owned());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

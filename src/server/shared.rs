@@ -83,10 +83,15 @@ impl<St: Store> LayerState<St> {
         rejection: Rejection,
     ) -> Response<Through<M, B>> {
         let slug = rejection.kind.slug();
-        self.engine.store.slots().tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
+        let tally = &self.engine.store.slots().tally;
+        tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
+        // A client can be rejected as often as it likes.
+        let count = tally.lines.refused[rejection.kind.index()].due();
+        let level = self.options.rejection_level;
+        let level = if count.is_some() { level } else { level.max(Level::DEBUG) };
         event_at!(
-            self.options.rejection_level, parent: span,
-            record_id = id.map(RecordId::short), status = rejection.status.as_u16(), "refused: {slug}"
+            level, parent: span,
+            record_id = id.map(RecordId::short), status = rejection.status.as_u16(), count, "refused: {slug}"
         );
         let problem_base = Some(Arc::clone(&self.options.problem_base));
         let rejection = Rejection { problem_base, ..rejection };

@@ -1,6 +1,9 @@
 //! Until when this process counts as alive for the others that share its store.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -39,16 +42,82 @@ impl Lease {
 
     /// Waits until the lease of `session` is nearly over and was not renewed, or this process has another session.
     pub(crate) async fn nearly_over(&self, session: RecordId) {
-        while let Some(held) = self.held().filter(|held| held.session == session) {
+        let mut timer = pin!(sleep_until(Instant::now()));
+        // The clock is looked at in each poll. In a process that stood still, another event may come before the timer's.
+        poll_fn(|cx| {
+            let Some(held) = self.held().filter(|held| held.session == session) else { return Poll::Ready(()) };
             let end = held.until.checked_sub(held.margin).unwrap_or(held.until);
             if end <= Instant::now() {
-                return;
+                return Poll::Ready(());
             }
-            sleep_until(end).await;
-        }
+            if timer.deadline() != end {
+                timer.as_mut().reset(end);
+            }
+            timer.as_mut().poll(cx)
+        })
+        .await;
     }
 
     fn held(&self) -> Option<Held> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(all(test, feature = "shared"))]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn session(number: u8) -> RecordId {
+        RecordId::from_bytes([number; 32])
+    }
+
+    fn held() -> Lease {
+        let lease = Lease::default();
+        lease.hold(session(1), Instant::now() + SECOND * 30, SECOND * 5);
+        lease
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_nearly_over_by_its_margin_before_its_end_unless_it_is_renewed() {
+        let (lease, begin) = (held(), Instant::now());
+        lease.nearly_over(session(1)).await;
+        assert_eq!(begin.elapsed(), SECOND * 25);
+        let lease = held();
+        let mut over = pin!(lease.nearly_over(session(1)));
+        for _ in 0..3 {
+            assert!(over.as_mut().now_or_never().is_none());
+            tokio::time::advance(SECOND * 24).await;
+            assert!(over.as_mut().now_or_never().is_none());
+            lease.hold(session(1), Instant::now() + SECOND * 30, SECOND * 5);
+        }
+        lease.hold(session(2), Instant::now() + SECOND * 30, SECOND * 5);
+        over.await;
+        assert_eq!(lease.left(session(2)), SECOND * 30, "the run of another session is over at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_session_s_lease_is_not_that_of_a_session_that_was_lost() {
+        let lease = held();
+        assert_eq!(lease.left(session(1)), SECOND * 30);
+        lease.hold(session(2), Instant::now() + SECOND * 60, SECOND);
+        assert_eq!([1, 2].map(|number| lease.left(session(number))), [Duration::ZERO, SECOND * 60]);
+    }
+
+    // A process that stood still is polled before its timers are looked at, if another thread wakes the run.
+    #[tokio::test(start_paused = true)]
+    async fn that_a_lease_is_over_is_seen_at_each_poll_and_not_only_when_a_timer_fires() {
+        let lease = held();
+        let mut over = pin!(lease.nearly_over(session(1)));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(over.as_mut().poll(&mut cx).is_pending());
+        // The timer of the first poll has 25 s to go.
+        lease.hold(session(1), Instant::now() + SECOND * 4, SECOND * 5);
+        assert!(over.as_mut().poll(&mut cx).is_ready());
     }
 }

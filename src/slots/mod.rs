@@ -32,4 +32,4 @@ pub(crate) use map::Retrying;
 pub use map::Slots;
 pub(crate) use phase::{End, Ended, Phase, Refusal};
 pub(crate) use slot::{Entered, Slot};
-pub(crate) use tally::{REFUSALS, Tally};
+pub(crate) use tally::{Lines, LogThrottle, REFUSALS, Tally, once_a_minute};

@@ -18,29 +18,60 @@ pub(crate) struct Tally {
     pub(crate) replays: AtomicU64,
     pub(crate) interrupted: AtomicU64,
     pub(crate) unknown: AtomicU64,
-    pub(crate) unknown_lines: LogThrottle,
-    pub(crate) overloaded_lines: LogThrottle,
     pub(crate) unrecorded: AtomicU64,
     pub(crate) unprotected: AtomicU64,
     pub(crate) corrupt: AtomicU64,
     pub(crate) reconciled: AtomicU64,
     pub(crate) not_rerun: AtomicU64,
-    pub(crate) not_rerun_lines: LogThrottle,
     pub(crate) disputed: AtomicU64,
     pub(crate) consumed: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) losses_accepted: AtomicU64,
-    #[cfg(feature = "shared")]
-    pub(crate) lost_lines: LogThrottle,
     pub(crate) skewed: AtomicU64,
-    #[cfg(feature = "shared")]
-    pub(crate) skewed_lines: LogThrottle,
     // Refusals, by their kind as the server numbers them.
     pub(crate) refused: [AtomicU64; REFUSALS],
+    pub(crate) lines: Lines,
+}
+
+/// The kinds of events that a client can cause as often as it likes. Of each, there is at most one line a minute.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    // Refusals, by their kind as the server numbers them.
+    #[cfg(feature = "server")]
+    pub(crate) refused: [LogThrottle; REFUSALS],
+    pub(crate) overloaded: LogThrottle,
+    // Faults of the store, by what the requester is told of them.
+    pub(crate) unavailable: LogThrottle,
+    pub(crate) full: LogThrottle,
+    pub(crate) corrupt: LogThrottle,
+    pub(crate) unanswered: LogThrottle,
+    // Ends of runs.
+    pub(crate) panicked: LogThrottle,
+    pub(crate) too_long: LogThrottle,
+    pub(crate) dropped: LogThrottle,
+    pub(crate) unknown: LogThrottle,
+    pub(crate) not_rerun: LogThrottle,
+    pub(crate) unrecorded: LogThrottle,
+    pub(crate) superseded: LogThrottle,
+    pub(crate) unprotected: LogThrottle,
+    pub(crate) outdone: LogThrottle,
+    #[cfg(feature = "postgres")]
+    pub(crate) doubtful: LogThrottle,
+    #[cfg(feature = "shared")]
+    pub(crate) lost: LogThrottle,
+    #[cfg(feature = "shared")]
+    pub(crate) skewed: LogThrottle,
+    #[cfg(feature = "shared")]
+    pub(crate) disputed: LogThrottle,
+    #[cfg(feature = "shared")]
+    pub(crate) consumed: LogThrottle,
+    // Questions to the application.
+    pub(crate) reconciler_panicked: LogThrottle,
+    pub(crate) reconciler_late: LogThrottle,
 }
 
 /// Counts events, and decides which of them is logged. An event that is logged each time it happens, and happens often,
-/// would drown the rest of the log.
+/// would drown the rest of the log. [`once_a_minute`] logs by it.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle {
     state: Mutex<State>,
@@ -53,6 +84,10 @@ struct State {
 }
 
 impl LogThrottle {
+    pub(crate) const fn new() -> Self {
+        Self { state: Mutex::new(State { last: None, since: 0 }) }
+    }
+
     /// Counts an event. If a log line is due, returns how many events there were since the last line, this one
     /// included.
     pub(crate) fn due(&self) -> Option<u64> {
@@ -66,6 +101,18 @@ impl LogThrottle {
         Some(std::mem::take(&mut state.since))
     }
 }
+
+/// Logs an event that a client can cause as often as it likes: at its level at most once a minute, with the `count` of
+/// such events since the last line, and otherwise at DEBUG.
+macro_rules! once_a_minute {
+    ($lines:expr, $level:ident, $($event:tt)*) => {
+        match $lines.due() {
+            Some(count) => tracing::$level!(target: "tower_idempotency", count, $($event)*),
+            None => tracing::debug!(target: "tower_idempotency", $($event)*),
+        }
+    };
+}
+pub(crate) use once_a_minute;
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::record::Completion;
+use crate::slots::{LogThrottle, once_a_minute};
 use crate::store::StoreError;
 
 /// An error of a transaction's trees or outcome. The transaction is aborted, and nothing was done.
@@ -153,10 +154,12 @@ impl<F> Drop for AppValue<F> {
     }
 }
 
+static PANICS: LogThrottle = LogThrottle::new();
+
 /// Drops, or calls, a value of the application. If it panics, the database has not panicked.
 pub(crate) fn quietly(run: impl FnOnce()) {
     if let Err(thrown) = catch_unwind(AssertUnwindSafe(run)) {
-        tracing::error!(target: "tower_idempotency", "what a transaction's closure held panicked when it was dropped");
+        once_a_minute!(PANICS, error, "what a transaction's closure held panicked when it was dropped");
         // The payload of the panic may panic when it is dropped, too; the payload of that panic is leaked.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
             Box::leak(again);

@@ -17,7 +17,7 @@ use super::session::{Floor, Session};
 use super::watch::Watch;
 use crate::clock::Timestamp;
 use crate::panics::panic_message;
-use crate::slots::Slots;
+use crate::slots::{LogThrottle, Slots, once_a_minute};
 use crate::store::Health;
 
 /// The number of calls that have to fail, one after the other, before claims are refused without a call.
@@ -38,7 +38,12 @@ pub(super) struct Reach {
     slots: Arc<Slots>,
     timeout: Duration,
     breaker: Mutex<Breaker>,
+    // That the database is away: where every other call fails, that changes as often as calls are made.
+    lines: LogThrottle,
 }
+
+/// A backend of the application's can panic in every call.
+static PANICS: LogThrottle = LogThrottle::new();
 
 #[derive(Debug, Default)]
 struct Breaker {
@@ -47,13 +52,23 @@ struct Breaker {
     since: Option<Instant>,
     reason: String,
     probed: Option<Instant>,
+    /// Whether the log says that the database is away.
+    is_logged: bool,
 }
 
 impl Reach {
     pub(super) fn new(lease: Duration, clocks: ThreeClocks, timeout: Duration, slots: Arc<Slots>) -> Self {
-        let (session, others, floor, replaced) =
-            (Session::new(lease), Watch::new(lease), Floor::default(), Notify::new());
-        Self { session, others, clocks, floor, replaced, slots, timeout, breaker: Mutex::default() }
+        Self {
+            session: Session::new(lease),
+            others: Watch::new(lease),
+            clocks,
+            floor: Floor::default(),
+            replaced: Notify::new(),
+            slots,
+            timeout,
+            breaker: Mutex::default(),
+            lines: LogThrottle::new(),
+        }
     }
 
     /// How long a call may take before its answer counts as lost.
@@ -96,8 +111,8 @@ impl Reach {
             self.report_skew(&skew);
         }
         rows.into_iter().for_each(|row| self.floor.raise(row.fence));
-        let failures = std::mem::take(&mut *self.breaker()).failures;
-        if failures >= FAILURES {
+        let Breaker { failures, is_logged, .. } = std::mem::take(&mut *self.breaker());
+        if is_logged {
             tracing::info!(target: "tower_idempotency", failures, "the database answers again");
         }
     }
@@ -106,16 +121,20 @@ impl Reach {
     fn report_skew(&self, skew: &Skew) {
         let tally = &self.slots.tally;
         tally.skewed.fetch_add(1, Ordering::Relaxed);
-        if let Some(count) = tally.skewed_lines.due() {
-            let Skew { clock, database, wall, kept, are_apart } = *skew;
-            let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
-            let consequence = if are_apart { "no operation begins before they agree" } else { "nothing is lost by it" };
-            tracing::error!(
-                target: "tower_idempotency", clock, database, wall, kept, consequence, count,
-                "the clocks differ by more than five seconds (milliseconds since 1970): `clock` is farthest from the \
-                 others; set it right"
-            );
-        }
+        let Skew { clock, database, wall, kept, are_apart } = *skew;
+        let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
+        let consequence = if are_apart { "no operation begins before they agree" } else { "nothing is lost by it" };
+        once_a_minute!(
+            tally.lines.skewed,
+            error,
+            clock,
+            database,
+            wall,
+            kept,
+            consequence,
+            "the clocks differ by more than five seconds (milliseconds since 1970): `clock` is farthest from the others; \
+             set it right"
+        );
     }
 
     /// Takes note of a call that failed.
@@ -130,6 +149,9 @@ impl Reach {
         breaker.reason = error.to_string();
         if breaker.failures == FAILURES {
             breaker.probed = Some(Instant::now());
+        }
+        if breaker.failures >= FAILURES && !breaker.is_logged && self.lines.due().is_some() {
+            breaker.is_logged = true;
             tracing::error!(target: "tower_idempotency", %error, "the database does not answer: new keys are refused");
         }
     }
@@ -165,6 +187,6 @@ impl Reach {
 /// What the call was answered in which the backend panicked with this: nobody knows what it had sent.
 fn panicked(panic: &(dyn Any + Send)) -> BackendError {
     let panic = panic_message(panic);
-    tracing::error!(target: "tower_idempotency", panic, "the backend panicked");
+    once_a_minute!(PANICS, error, panic, "the backend panicked");
     BackendError::Uncertain(format!("the backend panicked: {panic}").into())
 }

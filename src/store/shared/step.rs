@@ -18,6 +18,7 @@ use crate::key::RecordId;
 use crate::record::{
     Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Settlement, State, Transition, next,
 };
+use crate::slots::once_a_minute;
 use crate::store::StoreError;
 
 /// How often a row is looked at anew that somebody else changes meanwhile.
@@ -175,24 +176,21 @@ impl<B: Backend> Shelf<B> {
 
     fn report_consumed(&self, id: RecordId, error: &BackendError) {
         self.slots.tally.consumed.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(
-            target: "tower_idempotency", record_id = id.short(), %error,
+        once_a_minute!(
+            self.slots.tally.lines.consumed, error, record_id = id.short(), %error,
             "the database never takes the outcome: the operation is consumed, and retries can't replay it"
         );
     }
 
-    /// Counts a record that was written anew, and logs at most one line a minute, because a failover causes many of
-    /// them.
+    /// Counts a record that was written anew.
     fn report_lost(&self, id: RecordId) {
-        let tally = &self.slots.tally;
-        tally.lost.fetch_add(1, Ordering::Relaxed);
-        if let Some(count) = tally.lost_lines.due() {
-            tracing::error!(
-                target: "tower_idempotency", record_id = id.short(), count,
-                "a failover has lost a record, or it had expired, and it is written anew; until then a retry could have run; \
-                 `count` of them since the last such line, of which there is at most one a minute"
-            );
-        }
+        self.slots.tally.lost.fetch_add(1, Ordering::Relaxed);
+        once_a_minute!(
+            self.slots.tally.lines.lost,
+            error,
+            record_id = id.short(),
+            "a failover has lost a record, or it had expired, and it is written anew; until then a retry could have run"
+        );
     }
 
     /// The row of `id`, if it names a session of this process.

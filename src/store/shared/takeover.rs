@@ -13,6 +13,7 @@ use super::state::Shelf;
 use super::watch::Reading;
 use crate::key::RecordId;
 use crate::record::{Completion, Draft, Expiry, Fence, Settlement, State};
+use crate::slots::once_a_minute;
 use crate::store::StoreError;
 
 /// The pause before a disputed outcome that was not kept is sent again.
@@ -78,8 +79,12 @@ impl<B: Backend> Shelf<B> {
         let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(12);
         let put = || self.puts.put(write.clone(), None);
         let kept = put.retry(pauses).sleep(tokio::time::sleep).await.is_ok();
-        tracing::error!(
-            target: "tower_idempotency", record_id = hold.id.short(), fence = hold.fence.0, kept,
+        once_a_minute!(
+            self.slots.tally.lines.disputed,
+            error,
+            record_id = hold.id.short(),
+            fence = hold.fence.0,
+            kept,
             "a run ended after its operation was taken over or settled: its outcome is disputed"
         );
     }

@@ -2,5 +2,6 @@
 
 mod body;
 mod full;
+mod log_lines;
 mod overload;
 mod shares;

@@ -211,6 +211,20 @@ async fn a_burst_at_the_beginning_does_not_let_an_upload_drip_afterwards() {
     assert_eq!(uneven.end().await.status, 200);
 }
 
+// A seeded fault: a body that was read to its end counts no more, although its request waits for the store.
+#[tokio::test(start_paused = true)]
+async fn a_body_counts_while_its_claim_is_waited_for() {
+    let store = TestStore::new();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).max_buffered(100 * KIB));
+    let stall = store.stall(StoreCall::Claim);
+    let first = whole(&lab, "first").await;
+    assert!(!first.is_finished());
+    assert_eq!(whole(&lab, "second").await.await.unwrap().refusal(), overloaded());
+    stall.release();
+    assert_eq!(first.await.unwrap().text(), "effect 1");
+    assert_eq!(whole(&lab, "second").await.await.unwrap().text(), "effect 2");
+}
+
 /// A layer whose store can't record outcomes of 1 MiB.
 fn unrecordable(store: &TestStore, policy: OnInterrupted) -> (Lab, IdempotencyLayer<TestStore>) {
     let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy).max_response_body(usize::MAX);

@@ -323,7 +323,13 @@ async fn an_outage_is_one_line_a_minute_and_not_one_an_answer() {
         lab.post(&format!("a{number}"), "a").await;
     }
     let first = lines();
-    assert!(first.len() == 1 && first[0].contains("WARN") && first[0].contains("status=502 count=1"), "{first:?}");
+    assert!(
+        first.len() == 1
+            && first[0].contains("WARN")
+            && first[0].contains("status=502")
+            && first[0].contains("count=1"),
+        "{first:?}"
+    );
     tokio::time::advance(Duration::from_secs(60)).await;
     lab.post("b", "a").await;
     let second = lines();

@@ -4,4 +4,5 @@ mod all;
 mod answers;
 mod faults;
 mod one_question;
+mod slow;
 mod verdicts;

@@ -151,3 +151,26 @@ async fn fail_open_runs_without_a_store_and_counts_it() {
         assert_eq!((lab.effects(), layer.counts().unprotected), (effects, effects as u64));
     }
 }
+
+// A seeded fault: `fail_open` does not look whether the process shuts down.
+#[tokio::test(start_paused = true)]
+async fn fail_open_begins_nothing_once_the_process_shuts_down() {
+    for answers_in_time in [true, false] {
+        let store = TestStore::new();
+        let (lab, layer) = open(&store);
+        let stall = store.stall(StoreCall::Claim);
+        store.fail_next(StoreCall::Claim);
+        let claiming = lab.spawn(post("k", "a"));
+        settle().await;
+        let draining = tokio::spawn({
+            let layer = layer.clone();
+            async move { layer.drain(HOUR).await }
+        });
+        settle().await;
+        let stall = (!answers_in_time).then_some(stall);
+        claiming.await.unwrap().assert_refusal(503, "store-unavailable", true, Some("1"));
+        drop(stall);
+        assert!(draining.await.unwrap().is_complete());
+        assert_eq!((lab.effects(), layer.counts().unprotected), (0, 0));
+    }
+}

@@ -1,0 +1,29 @@
+//! An application that takes its time to say what became of an operation.
+
+use http::Response;
+use http_body_util::Full;
+use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+use tower_idempotency::test_util::{StoreCall, TestStore};
+
+use crate::common::asked::{asking, leave_interrupted};
+use crate::common::lab::{Lab, post, settle};
+use crate::common::time::SECOND;
+
+// A seeded fault: the run has what the question left of the time for its claim, which is nothing.
+#[tokio::test(start_paused = true)]
+async fn after_a_long_question_the_store_has_its_whole_time_to_answer_the_claim() {
+    let store = TestStore::new();
+    leave_interrupted(&store, "k").await;
+    // Longer than a store may take, and less than a reconciler may.
+    let thinks = Reconciler::new(|_: InterruptedRun| async {
+        tokio::time::sleep(SECOND * 6).await;
+        Reconciled::<Response<Full<bytes::Bytes>>>::RunAgain
+    });
+    let lab = Lab::counting(asking(store.clone(), thinks));
+    let stall = store.stall(StoreCall::Reclaim);
+    let retry = lab.spawn(post("k", "a"));
+    tokio::time::sleep(SECOND * 7).await;
+    drop(stall);
+    settle().await;
+    assert_eq!((retry.await.unwrap().text(), lab.effects()), ("effect 1", 1));
+}
