@@ -292,7 +292,7 @@ mod tests {
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
         let hold = Hold { id, fence: Fence(1), attempt: 1 };
         let (later, _) = engine.remember(slot, Ended::new(fingerprint, End::Unknown { status: None }));
-        let transition = engine.interruption(fingerprint, &hold, None);
+        let transition = engine.interruption(fingerprint, ClaimPolicy::Rerun, &hold, None);
         engine.tell_later(transition, StoreError::unavailable("it was away"), later).await;
         let told = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
         assert!(matches!(told, Ok(End::Unknown { .. })), "{told:?}");
