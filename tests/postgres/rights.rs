@@ -1,9 +1,9 @@
 //! What a role may do with the table is found out at opening.
 
-use tower_idempotency::store::postgres::{PostgresBackend, PostgresError, PostgresStore};
+use tower_idempotency::store::postgres::{PostgresBackend, PostgresError, PostgresStore, TransactionRecord};
 use tower_idempotency::store::shared::{Backend as _, Clocks};
 
-use super::lab::{Lab, builder, claim, complete, id, is_done, own_server};
+use super::lab::{Lab, builder, claim, client, complete, id, is_done, own_server};
 
 const RIGHTS: [&str; 7] = [
     "USAGE ON SCHEMA idempotency",
@@ -115,4 +115,21 @@ async fn opening_leaves_nothing_in_the_table_and_waits_for_one_that_is_locked() 
     super::lab::until_waiting(&super::lab::client(&lab.url).await, "Lock").await;
     lab.sql("COMMIT").await;
     opening.await.unwrap().unwrap();
+}
+
+/// The application's role, where it is another than the store's.
+#[tokio::test]
+async fn a_role_that_only_completes_in_its_transactions_needs_no_right_to_insert() {
+    let Some(server) = own_server("the rights of a role that only completes", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    lab.sql(
+        "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA idempotency FROM PUBLIC; CREATE ROLE app LOGIN;
+         GRANT USAGE ON SCHEMA idempotency TO app; GRANT SELECT, UPDATE ON idempotency.record TO app;
+         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA idempotency TO app",
+    )
+    .await;
+    let app = client(&lab.url.replace("postgres@", "app@")).await;
+    // Of no run: it is looked for.
+    let completed = app.execute("SELECT idempotency.complete_in_1($1)", &[&[0_u8; 76].as_slice()]).await;
+    assert_eq!(completed.unwrap_err().code().unwrap().code(), TransactionRecord::SUPERSEDED);
 }
