@@ -11,15 +11,15 @@
 //!   it: what the process holds or reads, what the protocol decides, the write, and its answer.
 //! - `database.rs` has the rows, which of them are durable, and what a failover and a restart make of that; `rows.rs`
 //!   one row, and what a write makes of it.
-//! - `leases.rs` is a model of its own: one session in time, its renewals, and another process that judges whether it
-//!   is over, as `store/shared/session.rs` has it.
+//! - `leases.rs` is a model of its own: one session in time, its renewals, and another process that watches whether it
+//!   is over, as `store/shared/session.rs` and `store/shared/watch.rs` have it. `leases/owner.rs` has the process whose
+//!   session it is, `leases/observer.rs` the one that watches it.
 //! - `promises.rs` has what must always hold and what must be seen now and then; `sights.rs` what one step has shown.
 //! - `fault.rs` has what is broken on purpose, so that a promise is seen to fail.
 //!
 //! In the model of the protocol a lease is over or is not, and a lapse is an event; how long a lease is believed is in
-//! `leases.rs`. There the leases of others are not trusted for a whole lease after the clock was set or another server
-//! has answered, as in `store/shared/session.rs`. A third of a lease, which is `LeaseFault::TrustedAfterAPeriod`, is
-//! too short by the time of the renewal that is due then.
+//! `leases.rs`. No wall clock has a part in that. The row's `until` is stamped by one, and shows only whether the row
+//! has changed.
 //!
 //! Excused is a claim without a run, which a refused claim may leave: if a second copy of it arrives just after the
 //! answer that refused it has expired, or after a failover has taken back the claim that refused it. The key is in
@@ -45,5 +45,5 @@ mod world;
 pub use database::Replication;
 pub use events::{Ending, Event};
 pub use fault::Fault;
-pub use leases::{Accidents, LeaseEvent, LeaseFault, Leases};
+pub use leases::{Accidents, LeaseEvent, LeaseFault, Leases, Occasion, Rates};
 pub use world::{Budget, Policy, Protocol, World};
