@@ -1,9 +1,11 @@
 //! The database: rows, compared and set; which of them are durable; and what a failover and a restart make of that.
 
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::store::shared::Moment;
 
+use crate::clocks::{self, Span};
 use crate::fault::Fault;
-use crate::rows::{Row, Token, UNIT, Write};
+use crate::rows::{Row, Token, UNIT, UNKNOWN, Write};
 
 /// When what is written is durable, and what waits for that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,9 @@ pub(crate) struct Put {
     pub(crate) takes: Option<Taken>,
     /// How often time has passed since it was sent.
     pub(crate) age: u8,
+    /// What the sender's clocks showed when it was sent, and what they had to show.
+    pub(crate) span: Span,
+    pub(crate) right: Span,
 }
 
 /// A row from whose run an operation is taken.
@@ -70,7 +75,9 @@ pub(crate) struct Database {
     pub(crate) behind: Vec<Entry>,
     /// Which start of which server this is.
     pub(crate) server: u8,
-    now: u64,
+    /// The true time, and how far its clock is ahead of it.
+    time: u64,
+    pub(crate) ahead: i8,
 }
 
 /// What became of a write.
@@ -94,22 +101,27 @@ const BEGINNING: u64 = 1_000 * UNIT.as_millis() as u64;
 impl Database {
     pub(crate) fn new(keys: usize) -> Self {
         let rows = vec![None; keys];
-        Self { standby: rows.clone(), rows, behind: Vec::new(), server: 1, now: BEGINNING }
+        Self { standby: rows.clone(), rows, behind: Vec::new(), server: 1, time: BEGINNING, ahead: 0 }
     }
 
-    /// Its time.
+    /// The true time, in milliseconds.
+    pub(crate) fn time(&self) -> u64 {
+        self.time
+    }
+
+    /// The time that its clock shows.
     pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.now)
+        Timestamp::from_millis(clocks::set(self.time, self.ahead))
     }
 
-    /// Sets its time ahead, or back.
-    pub(crate) fn pass(&mut self, units: i64) {
-        self.now = self.now.saturating_add_signed(units * UNIT.as_millis() as i64);
+    /// True time passes.
+    pub(crate) fn pass(&mut self) {
+        self.time = clocks::set(self.time, 1);
     }
 
-    /// Microseconds since the epoch: no fence that is given is below.
+    /// Microseconds since the epoch by its clock: no fence that is given is below.
     pub(crate) fn floor(&self) -> u64 {
-        self.now * 1_000
+        self.now().as_millis() * 1_000
     }
 
     /// The row of `key`, past its expiry or not.
@@ -117,9 +129,9 @@ impl Database {
         self.rows[usize::from(key)].as_ref()
     }
 
-    /// What is read of `key`.
-    pub(crate) fn read(&self, key: u8) -> Option<Row> {
-        self.there(key).copied().filter(|row| !row.is_absent(self.now()))
+    /// What is read of `key`, judged by `earliest`.
+    pub(crate) fn read(&self, key: u8, earliest: Timestamp) -> Option<Row> {
+        self.there(key).copied().filter(|row| !row.is_absent(earliest))
     }
 
     /// What is durable of `key`.
@@ -132,7 +144,7 @@ impl Database {
     }
 
     /// Does a write, if the row is as it expects, or is its own already. Some time passes with each new fence.
-    pub(crate) fn put(&mut self, put: &Put, fault: Option<Fault>) -> Done {
+    pub(crate) fn put(&mut self, put: &Put, moment: Moment, fault: Option<Fault>) -> Done {
         let Some(key) = put.key else {
             let session = Row { token: put.write.token, ..BARRIER };
             return Done::Yes { before: None, now: session, is_again: false };
@@ -144,17 +156,17 @@ impl Database {
             }
             _ => put.write,
         };
-        let Some(row) = write.over(there, self.now()) else { return Done::No };
+        let Some(row) = write.over(there, moment) else { return Done::No };
         if self.is_locked(put.key) {
             return Done::Busy;
         }
-        let before = self.read(key);
+        let before = self.read(key, moment.earliest);
         let is_again = before.is_some_and(|before| before.token == row.token);
         if is_again && fault == Some(Fault::ResendWithoutWrite) {
             return Done::Known;
         }
         if before.is_none_or(|before| before.fence != row.fence) {
-            self.now += 1;
+            self.time += 1;
         }
         Done::Yes { before, now: row, is_again }
     }
@@ -220,5 +232,12 @@ impl Database {
 }
 
 /// The row of a process's own that says nothing here.
-const BARRIER: Row =
-    Row { token: 0 as Token, fence: 0, kept: crate::rows::Kept::Released, session: None, until: 0, expires: u64::MAX };
+const BARRIER: Row = Row {
+    token: 0 as Token,
+    fence: 0,
+    kept: crate::rows::Kept::Released,
+    session: None,
+    until: 0,
+    expires: u64::MAX,
+    policy: UNKNOWN,
+};

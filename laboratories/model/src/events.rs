@@ -2,6 +2,7 @@
 
 use stateright::{Model, Property};
 
+use crate::database::Put;
 use crate::fault::Fault;
 use crate::process::{By, Effect, Job, Phase, Writing};
 use crate::promises;
@@ -53,10 +54,21 @@ pub enum Event {
     ByHand { key: u8, forget: bool },
     /// Five minutes pass.
     Tick,
-    /// The database's clock is set by so many times five minutes.
-    SetClock(i64),
-    /// A row is deleted.
-    Sweep(u8),
+    /// A clock is set by so many times five minutes.
+    SetClock(Clock, i8),
+    /// A process opens the store that has done nothing before.
+    Open(usize),
+    /// A process deletes a row.
+    Sweep(usize, u8),
+}
+
+/// A clock that may be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The database's.
+    Database,
+    /// The wall clock of a process.
+    Wall(usize),
 }
 
 /// How a handler ends.
@@ -70,8 +82,8 @@ pub enum Ending {
     Unknown,
 }
 
-/// How far the clock is set.
-const STEP: i64 = 3;
+/// How far a clock is set.
+const STEP: i8 = 3;
 
 impl Event {
     /// Whether it happens by itself, sooner or later: what is not, is an accident, or somebody's wish.
@@ -161,15 +173,17 @@ impl World {
         if budget.failovers > 0 && !self.database.behind.is_empty() {
             events.push(Event::FailOver);
         }
-        let now = self.database.now();
         for key in 0..protocol.keys as u8 {
-            let is_over = self.database.there(key).is_some_and(|row| match protocol.fault {
-                Some(Fault::SweepWithoutGrace) => row.is_absent(now),
-                _ => row.is_past_grace(now),
-            });
-            if is_over {
-                events.push(Event::Sweep(key));
-            }
+            let may_sweep = |process: &usize| {
+                let earliest = self.times(protocol, *process).earliest;
+                let row = self.database.there(key).filter(|_| self.processes[*process].is_alive);
+                row.is_some_and(|row| match protocol.fault {
+                    Some(Fault::SweepWithoutGrace) => row.is_absent(earliest),
+                    Some(Fault::SweepByTheDatabase) => row.is_past_grace(self.database.now()),
+                    _ => row.is_past_grace(earliest),
+                })
+            };
+            events.extend((0..protocol.processes).find(may_sweep).map(|process| Event::Sweep(process, key)));
             if budget.by_hand > 0 && self.seen_from_outside(protocol, key).is_some() {
                 events.extend([false, true].map(|forget| Event::ByHand { key, forget }));
             }
@@ -178,8 +192,21 @@ impl World {
         if budget.ticks > 0 && self.network.iter().all(|put| put.age == 0) && self.database.behind.is_empty() {
             events.push(Event::Tick);
         }
+        // Each clock is right, or ahead, or behind, by one step.
+        let mut set = |clock, shows: i8| {
+            let by = [STEP, -STEP].into_iter().filter(|by| (shows + by).abs() <= STEP);
+            events.extend(by.map(|by| Event::SetClock(clock, by)));
+        };
         if budget.clocks > 0 {
-            events.extend([Event::SetClock(STEP), Event::SetClock(-STEP)]);
+            set(Clock::Database, self.database.ahead);
+        }
+        if budget.walls > 0 {
+            let alive = (0..protocol.processes).filter(|process| self.processes[*process].is_alive);
+            alive.for_each(|process| set(Clock::Wall(process), self.processes[process].clocks.wall));
+        }
+        if budget.opened > 0 {
+            let is_new = |process: &usize| self.processes[*process].sent == 0 && self.processes[*process].is_alive;
+            events.extend((0..protocol.processes).filter(is_new).map(Event::Open));
         }
     }
 
@@ -207,7 +234,7 @@ impl World {
         let job = match ending {
             Ending::Outcome => Job::Complete { fence, run },
             Ending::NotStarted => Job::Release { fence },
-            Ending::Unknown if protocol.policy == Policy::Rerun => {
+            Ending::Unknown if protocol.policy_of(process) == Policy::Rerun => {
                 // It may have had its effect.
                 if effect != Effect::No {
                     self.allow(key);
@@ -253,7 +280,7 @@ impl World {
     fn learn(&mut self, protocol: &Protocol, process: usize) {
         self.sessions[process].push(Status::Alive);
         self.processes[process].sessions += 1;
-        if protocol.policy == Policy::Refuse {
+        if protocol.policy_of(process) == Policy::Refuse {
             return;
         }
         for key in 0..protocol.keys as u8 {
@@ -266,19 +293,26 @@ impl World {
 
     fn request(&mut self, protocol: &Protocol, process: usize, key: u8) {
         self.budget.requests -= 1;
-        let now = self.database.now().as_millis();
-        let desk = &mut self.processes[process].desks[usize::from(key)];
-        if let Some((run, _)) = desk.cache.filter(|(_, expires)| *expires > now) {
-            self.saw(Sight::ToldFromMemory);
-            return self.heard_by_client(key, run);
+        let at = At { process, key, is_orphan: false };
+        let times = self.times(protocol, process);
+        let latest = if protocol.fault == Some(Fault::CacheByTheEarliest) { times.earliest } else { times.latest };
+        if let Some((run, expires)) = self.processes[process].desks[usize::from(key)].cache.take() {
+            if expires > latest.as_millis() {
+                self.processes[process].desks[usize::from(key)].cache = Some((run, expires));
+                self.saw(Sight::ToldFromMemory);
+                if !self.is_behind(process) {
+                    self.heard_by_client(key, run);
+                }
+                return;
+            }
+            self.saw(Sight::NotTold);
         }
-        desk.cache = None;
-        if protocol.fault == Some(Fault::ClaimLeavesNoTrace) && self.database.read(key).is_none() {
+        if protocol.fault == Some(Fault::ClaimLeavesNoTrace) && self.read(protocol, at).is_none() {
             let fence = self.database.floor() + u64::from(self.processes[process].runs) + 1;
             self.processes[process].sent += 1;
-            return self.begin(At { process, key, is_orphan: false }, fence);
+            return self.begin(at, fence);
         }
-        self.take(protocol, At { process, key, is_orphan: false }, Job::Claim);
+        self.take(protocol, at, Job::Claim);
     }
 
     fn happen(&mut self, protocol: &Protocol, event: Event) -> Option<()> {
@@ -301,8 +335,10 @@ impl World {
                 }
             }
             Event::Resend { by, number } => {
-                let put = self.processes[usize::from(by)].writes().find(|put| put.number == number).copied()?;
-                self.network.push(put);
+                let own = &self.processes[usize::from(by)];
+                let put = own.writes().find(|put| put.number == number).copied()?;
+                let (span, right) = (own.clocks.span(), own.clocks.right());
+                self.network.push(Put { span, right, ..put });
             }
             Event::Replicate => self.replicate(protocol),
             Event::Restart => {
@@ -336,7 +372,10 @@ impl World {
             Event::Finish(process, key, ending) => self.finish(protocol, process, key, ending),
             Event::Look(process, key) => {
                 let Phase::Asked { fence } = self.processes[process].desks[usize::from(key)].phase else { return None };
-                let found = self.truth(key).effects.last().copied();
+                // It is asked under the same key: what took place before the operation began is of an earlier one.
+                let takes_any = protocol.fault == Some(Fault::TakesAnEarlierEffect);
+                let truth = self.truth(key);
+                let found = truth.effects.last().copied().filter(|run| takes_any || truth.earlier != Some(*run));
                 self.processes[process].desks[usize::from(key)].phase = Phase::Knows { fence, found };
             }
             Event::Answer(process, key) => self.answer(protocol, process, key),
@@ -369,23 +408,31 @@ impl World {
             Event::Learn(process) => self.learn(protocol, process),
             Event::ByHand { key, forget } => {
                 self.budget.by_hand -= 1;
-                let fence = self.database.read(key)?.fence;
-                let outcome = (!forget).then_some(TOLD_BY_HAND);
                 let at = At { process: protocol.processes, key, is_orphan: false };
+                let fence = self.read(protocol, at)?.fence;
+                let outcome = (!forget).then_some(TOLD_BY_HAND);
                 self.take(protocol, at, Job::Resolve { fence, outcome });
             }
             Event::Tick => {
                 self.budget.ticks -= 1;
                 self.network.iter_mut().for_each(|put| put.age += 1);
-                self.pass(1);
+                self.database.pass();
             }
-            Event::SetClock(units) => {
+            Event::SetClock(Clock::Database, units) => {
                 self.budget.clocks -= 1;
-                self.pass(units);
-                self.processes.iter_mut().flat_map(|process| &mut process.desks).for_each(|desk| desk.cache = None);
+                self.database.ahead += units;
             }
-            Event::Sweep(key) => {
-                self.saw(Sight::Swept);
+            Event::SetClock(Clock::Wall(process), units) => {
+                self.budget.walls -= 1;
+                self.processes[process].clocks.wall += units;
+            }
+            Event::Open(process) => {
+                self.budget.opened -= 1;
+                let ahead = self.database.ahead;
+                self.processes[process].clocks.open(ahead, protocol.fault);
+            }
+            Event::Sweep(process, key) => {
+                self.swept(process, key);
                 self.database.log(protocol.replication, Some(key), None, None, false);
             }
         }

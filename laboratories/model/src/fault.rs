@@ -43,4 +43,18 @@ pub enum Fault {
     FloorForgotten,
     /// The application looks before the service that it looks at refuses older fences.
     LooksBeforeItFences,
+    /// The application takes for this operation's what took place before it began, under the same key.
+    TakesAnEarlierEffect,
+    /// A row is judged by the database's clock alone.
+    JudgedByTheDatabase,
+    /// A row is stamped by the database's clock alone.
+    StampedByTheDatabase,
+    /// The clock that a process keeps begins at the database's time.
+    KeptAnchoredAtTheDatabase,
+    /// A process tells an outcome from memory as long as the earliest of its clocks says that the record is kept.
+    CacheByTheEarliest,
+    /// A row is deleted once it is past its grace by the database's clock alone.
+    SweepByTheDatabase,
+    /// A process whose policy is to run again runs whatever was interrupted again.
+    ReclaimWhateverWasClaimed,
 }

@@ -1,23 +1,51 @@
-//! Sessions in time: one process that renews its own, and another one that judges by the database's clock whether it
-//! is over, as `store/shared/session.rs` has it.
+//! Sessions in time: one process, the owner, that renews its own, and another one, the observer, that decides without
+//! any wall clock whether it is over, as `store/shared/session.rs` has it.
+//!
+//! The observer reads the session again and again. It keeps what it has read (token, `until`, server) and how long ago,
+//! by its monotonic clock, the answer arrived that showed this first. If this is 5/4 of the session's lease ago, and a
+//! read that is sent then shows the same, it declares the session dead by compare-and-set. The owner counts its lease
+//! from when it sent a token first.
 //!
 //! Time is counted in the time that a call may take, and only as far as it is still to come or just past, so that it
 //! may pass for ever. What a process has to do by a moment is done before time goes on, unless the process stands
-//! still. A call is carried out and answered within its time, unless it is lost or late.
+//! still. A call is carried out and answered within its time, unless it is lost or late. The monotonic clock of one
+//! process may advance by four where that of the other advances by five.
+//!
+//! The observer's reads and the renewals of its own session take no time, which is as early as an observation may begin
+//! and end. The write that declares the session dead takes its time.
+
+mod observer;
+mod owner;
 
 use stateright::{Model, Property};
+
+use observer::Observer;
+use owner::{Answer, Owner, Renewal};
 
 /// The protocol of sessions that is explored.
 #[derive(Debug, Clone, Copy)]
 pub struct Leases {
-    /// How long a session lives without a renewal.
+    /// How long the session lives without a renewal.
     pub lease: i8,
-    /// Whether others may run again what this process runs: then its handlers are dropped before its lease ends.
-    pub drops: bool,
+    /// The same for the observer's own.
+    pub observers: i8,
+    /// Whose monotonic clock is slow.
+    pub rates: Rates,
     /// How often what may happen.
     pub accidents: Accidents,
     /// What is broken on purpose.
     pub fault: Option<LeaseFault>,
+}
+
+/// How fast the monotonic clocks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rates {
+    /// As fast as each other.
+    Equal,
+    /// The owner's advances by four where the observer's advances by five.
+    OwnerSlow,
+    /// The other way round.
+    ObserverSlow,
 }
 
 /// How often each thing may happen.
@@ -25,111 +53,124 @@ pub struct Leases {
 pub struct Accidents {
     /// Calls or answers that are lost.
     pub lost: u8,
-    /// Calls that are carried out later than their time.
+    /// Renewals that are carried out later than their time.
     pub late: u8,
-    /// Times at which the process is cut off from the database, until it is not.
+    /// Times at which the owner is cut off from the database, until it is not.
     pub cuts: u8,
     /// Times at which the database is away, until it is back.
     pub outages: u8,
+    /// Times at which the database can be read and refuses writes, until it accepts them.
+    pub refusals: u8,
     /// Starts of the database.
     pub restarts: u8,
-    /// Standbys that take over, which have not got the last renewal.
+    /// Standbys that take over, which have got nothing since some moment.
     pub failovers: u8,
-    /// Times at which the database's clock is set, ahead or back, by a lease and a half.
+    /// Times at which the database's clock is set: ahead or back by a lease and a half, or back to when the row was
+    /// stamped.
     pub clocks: u8,
-    /// Times at which the process stands still, until it does not.
+    /// Times at which it is set further ahead than a session's row is kept, until it is set back.
+    pub years: u8,
+    /// Times at which the owner stands still, until it does not.
     pub pauses: u8,
+    /// Observers that open the store anew.
+    pub opened: u8,
 }
 
 /// A protocol of sessions that is not quite ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseFault {
-    /// A lease is counted from when its renewal was sent last, whichever copy is answered.
-    CountedFromTheResend,
-    /// A clock that was set is trusted at once, and so is another server.
-    TrustedAtOnce,
-    /// They are trusted after one renewal period.
+    /// A session is over when the database's clock has reached the row's `until`.
+    JudgedByTheDatabase,
+    /// A lease is counted from when the copy of its renewal was sent that is answered.
+    CountedFromTheAnsweredCopy,
+    /// An observer waits for one lease.
+    WaitsNoLonger,
+    /// An observer waits for 5/4 of its own lease.
+    WaitsByItsOwnLease,
+    /// Observations start over after half of the observer's own lease, also where the session's is shorter.
+    MindsItsOwnLeaseOnly,
+    /// An observation goes on though it has to start over.
+    NotStartedOver(Occasion),
+    /// With another server, an observation starts over, and ends after one renewal period.
     TrustedAfterAPeriod,
+    /// An observer that opens takes for observed what the database's clock says of the row.
+    TrustedAtOnce,
+    /// An observer that holds less than half of its own lease declares others dead.
+    JudgesWithoutItsOwnLease,
+    /// A session whose row is absent is dead.
+    AbsentIsDead,
+    /// The write that declares a session dead is sent to the server that took the place of the one that was watched.
+    DeclaredToAnotherServer,
     /// Handlers go on when their lease has ended.
     HandlersGoOn,
-    /// A renewal that is sent again is known for done, and not carried out.
-    ResendWithoutWrite,
+    /// A handler takes its next step before anybody looks whether it has to be dropped.
+    HandlerPolledFirst,
+}
+
+/// When all observations start over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Occasion {
+    /// The observer held less than half of a lease at a renewal.
+    HeldTooLittle,
+    /// Another server has answered.
+    OtherServer,
+    /// Two reads were more than half of a lease apart.
+    ReadTooLate,
 }
 
 /// A session's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Row {
     token: u8,
-    /// For how long it lives, by the database's clock.
-    left: i8,
+    /// How far its `until` is ahead of the database's clock.
+    until: i8,
 }
 
-/// A renewal on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Renewal {
-    expect: u8,
-    token: u8,
-    /// How long ago it was sent: 0, 1, or longer.
-    age: i8,
-    is_late: bool,
-}
-
-/// What is answered: the row's token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Answer {
-    to: Renewal,
-    token: u8,
-}
-
-/// The process whose session it is.
+/// The database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Owner {
-    token: u8,
-    /// For how long it believes to have its lease.
-    left: i8,
-    /// When it renews it next.
-    due: i8,
-    call: Option<Renewal>,
-    has_handler: bool,
-    stands_still: bool,
-    stood_still: bool,
-    is_cut: bool,
-}
-
-/// The process that looks at it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Observer {
-    /// Whether it will notice that the database's clock was set, or that another server answers.
-    is_surprised: bool,
-    /// For how long it does not trust the leases of others.
-    distrusts: i8,
-    /// How long ago it renewed its own session.
-    renewed: i8,
+struct Database {
+    row: Row,
+    /// What a failover shows.
+    standby: Row,
+    /// Whether the standby still gets what is written.
+    is_followed: bool,
+    /// Which start of which server this is.
+    server: u8,
+    is_away: bool,
+    refuses: bool,
+    /// Whether its clock is past the row's expiry.
+    is_years_ahead: bool,
+    is_declared_dead: bool,
 }
 
 /// All there is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Moment {
-    is_away: bool,
-    row: Row,
-    /// What a failover shows.
-    older: Row,
+    database: Database,
     owner: Owner,
     observer: Observer,
     calls: Vec<Renewal>,
     answers: Vec<Answer>,
     accidents: Accidents,
+    /// Where in its round of five the slow clock is.
+    phase: u8,
     is_taken: bool,
     seen: Option<Glimpse>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Glimpse {
-    NotTrusted,
+    StartedOver(Occasion),
+    NotJudged,
+    AbsenceObserved,
     Dropped,
     RenewedLate,
     CarriedOutAgain,
     OlderToken,
+    RenewedAgain,
+    DeclarationRefused,
+    SessionLost,
+    WorkedAfterTakeover,
 }
 
 /// What happens next.
@@ -137,7 +178,7 @@ enum Glimpse {
 pub enum LeaseEvent {
     /// Time goes on.
     TimePasses,
-    /// The process sends a renewal, for the first time or again.
+    /// The owner sends a renewal, for the first time or again.
     Send,
     /// A renewal is carried out.
     CarryOut(usize),
@@ -145,154 +186,134 @@ pub enum LeaseEvent {
     BeLate(usize),
     /// It is lost.
     Lose(usize),
-    /// The process is answered.
+    /// The owner is answered.
     Answer(usize),
     /// An answer is lost.
     LoseAnswer(usize),
-    /// The process drops its handler, as its lease is nearly over.
+    /// The owner's handler takes a step, such as a charge.
+    Work,
+    /// The owner drops its handler, as its lease is nearly over.
     DropHandler,
-    /// The other process looks.
-    Look,
-    /// The process is cut off from the database, or not any more.
+    /// The observer reads the session.
+    Read,
+    /// Its read is lost.
+    LoseRead,
+    /// The observer renews its own session, once the database accepts it again.
+    RenewOwn,
+    /// The write arrives that declares the session dead.
+    Declare,
+    /// It is lost.
+    LoseDeclaration,
+    /// The observer opens the store.
+    Open,
+    /// The owner is cut off from the database, or not any more.
     Cut(bool),
     /// The database is away, or is back.
     Away(bool),
+    /// The database refuses writes, or accepts them.
+    RefuseWrites(bool),
     /// The database is started again.
     Restart,
-    /// A standby takes over.
+    /// The standby gets nothing more.
+    FallBehind,
+    /// The standby takes over.
     FailOver,
-    /// The database's clock is set.
+    /// The database's clock is set by so much.
     SetClock(i8),
-    /// The process stands still, or not any more.
+    /// The database's clock is set further ahead than the row is kept, or back.
+    SetClockByYears(bool),
+    /// The owner stands still, or not any more.
     StandStill(bool),
 }
 
 impl Leases {
-    fn period(&self) -> i8 {
-        self.lease / 3
+    /// How often a process renews its session.
+    fn period(lease: i8) -> i8 {
+        lease / 3
     }
 
-    /// How long before its end a handler is dropped.
-    fn margin(&self) -> i8 {
-        self.lease / 6
+    /// How often it reads those of others, and how long before the end of its lease it drops a handler.
+    fn sixth(lease: i8) -> i8 {
+        lease / 6
     }
 
-    /// How long the leases of others are not trusted after an outage, and once the clock was seen to be set, or another
-    /// server to answer.
-    fn distrusts(&self) -> i8 {
+    /// How long a session has to be unchanged.
+    fn wait(&self) -> i8 {
         match self.fault {
-            Some(LeaseFault::TrustedAtOnce) => 0,
-            Some(LeaseFault::TrustedAfterAPeriod) => self.period(),
-            _ => self.lease,
+            Some(LeaseFault::WaitsNoLonger) => self.lease,
+            Some(LeaseFault::WaitsByItsOwnLease) => self.observers * 5 / 4,
+            _ => self.lease * 5 / 4,
         }
+    }
+
+    /// The lease by which observations start over. A short outage must not make a session look dead whose lease is
+    /// shorter than the observer's own.
+    fn shorter(&self) -> i8 {
+        if self.fault == Some(LeaseFault::MindsItsOwnLeaseOnly) {
+            self.observers
+        } else {
+            self.lease.min(self.observers)
+        }
+    }
+
+    /// How far apart two reads may be.
+    fn reads_apart(&self) -> i8 {
+        self.shorter() / 2
+    }
+
+    /// How long ago the observer's last renewal may have been when it renews. With equal leases, it holds half of its
+    /// own then.
+    fn renewals_apart(&self) -> i8 {
+        Self::period(self.observers) + Self::sixth(self.shorter())
     }
 }
 
-impl Owner {
-    fn must_send(&self) -> bool {
-        !self.stands_still && self.call.map_or(self.due <= 0, |call| call.age > 0)
-    }
-
-    fn must_drop(&self, leases: &Leases) -> bool {
-        let goes_on = !leases.drops || leases.fault == Some(LeaseFault::HandlersGoOn);
-        self.has_handler && !self.stands_still && !goes_on && self.left <= leases.margin()
+impl Row {
+    fn pass(&mut self, by: i8, least: i8) {
+        self.until = self.until.saturating_sub(by).max(least);
     }
 }
 
 impl Moment {
     /// Whether something has to be done before time goes on.
     fn is_something_due(&self, leases: &Leases) -> bool {
-        self.owner.must_send() || self.owner.must_drop(leases) || self.is_answer_due()
+        let Database { is_away, refuses, .. } = self.database;
+        let owner = self.owner.must_send() || self.owner.must_drop(leases);
+        let observer =
+            !is_away && self.observer.must_read(leases) || !is_away && !refuses && self.observer.must_renew(leases);
+        owner || observer || self.is_answer_due()
     }
 
     /// Whether a call's time is over, and it is still to be carried out or answered within that.
     fn is_answer_due(&self) -> bool {
         let is_due = |call: &Renewal| call.age > 0 && !call.is_late;
-        self.calls.iter().any(is_due) || self.answers.iter().any(|answer| is_due(&answer.to))
-    }
-
-    fn send(&mut self) {
-        let again = self.owner.call.map(|call| Renewal { age: 0, is_late: false, ..call });
-        let mut token = 0;
-        self.for_each_token(|other| token = token.max(*other + 1));
-        let renewal = again.unwrap_or(Renewal { expect: self.owner.token, token, age: 0, is_late: false });
-        self.owner.call = Some(renewal);
-        if !self.owner.is_cut && !self.is_away {
-            self.calls.push(renewal);
-        }
-    }
-
-    fn carry_out(&mut self, leases: &Leases, call: Renewal) {
-        let is_again = self.row.token == call.token;
-        if is_again || self.row.token == call.expect {
-            if self.row.left <= 0 {
-                self.seen = Some(Glimpse::RenewedLate);
-            }
-            if is_again {
-                self.seen = Some(Glimpse::CarriedOutAgain);
-            } else {
-                self.older = self.row;
-            }
-            if !is_again || leases.fault != Some(LeaseFault::ResendWithoutWrite) {
-                self.row = Row { token: call.token, left: leases.lease };
-            }
-        }
-        if !self.owner.is_cut {
-            self.answers.push(Answer { to: call, token: self.row.token });
-        }
-    }
-
-    fn answered(&mut self, leases: &Leases, Answer { to, token }: Answer) {
-        let Some(call) = self.owner.call else { return };
-        let is_of_any = leases.fault == Some(LeaseFault::CountedFromTheResend) && call.token == to.token;
-        // Nobody waits any more for the answer to an earlier call.
-        if (call.token, call.age) != (to.token, to.age) && !is_of_any {
-            return;
-        }
-        self.owner.call = None;
-        self.owner.token = token;
-        if token == to.token {
-            self.owner.left = leases.lease - call.age;
-            self.owner.due = leases.period();
-        } else {
-            // The row has an older token: it is renewed anew.
-            self.seen = Some(Glimpse::OlderToken);
-            self.owner.due = 0;
-        }
-    }
-
-    /// The other process looks, and takes over what is over, as far as it may believe it.
-    fn look(&mut self, leases: &Leases) {
-        let observer = &mut self.observer;
-        if std::mem::take(&mut observer.is_surprised) {
-            observer.distrusts = observer.distrusts.max(leases.distrusts());
-        }
-        let holds_half = observer.renewed <= leases.lease / 2;
-        match self.row.left <= 0 {
-            true if observer.distrusts <= 0 && holds_half => self.is_taken = true,
-            true => self.seen = Some(Glimpse::NotTrusted),
-            false => {}
-        }
+        let renewals = self.calls.iter().any(is_due) || self.answers.iter().any(|answer| is_due(&answer.to));
+        renewals || self.observer.is_answer_due()
     }
 
     fn time_passes(&mut self, leases: &Leases) {
         // What is past is past.
-        let pass = |left: &mut i8| *left = (*left - 1).max(-leases.lease);
-        pass(&mut self.row.left);
-        pass(&mut self.older.left);
-        self.owner.left = (self.owner.left - 1).max(0);
-        self.owner.due = (self.owner.due - 1).max(0);
-        let calls = self.calls.iter_mut().chain(self.answers.iter_mut().map(|answer| &mut answer.to));
-        calls.chain(&mut self.owner.call).for_each(|call| call.age = (call.age + 1).min(2));
-        self.observer.distrusts = (self.observer.distrusts - 1).max(0);
-        self.observer.renewed = (self.observer.renewed + 1).min(leases.lease);
-        if !self.is_away {
-            // The other process renews its own session in time, if the database is there.
-            if self.observer.renewed > leases.lease / 2 {
-                self.observer.distrusts = self.observer.distrusts.max(leases.distrusts());
-            }
-            self.observer.renewed = 0;
+        self.for_each_row(|row| row.pass(1, -2 * leases.lease));
+        let is_slow = if leases.rates == Rates::Equal { false } else { self.phase == 4 };
+        self.phase = if leases.rates == Rates::Equal { 0 } else { (self.phase + 1) % 5 };
+        self.calls.iter_mut().chain(self.answers.iter_mut().map(|answer| &mut answer.to)).for_each(Renewal::pass);
+        if !(is_slow && leases.rates == Rates::OwnerSlow) {
+            self.owner.time_passes(leases);
         }
+        self.observer.call_ages();
+        if !(is_slow && leases.rates == Rates::ObserverSlow) {
+            self.observer.time_passes(leases);
+            if !self.database.is_away && !self.database.refuses {
+                self.renew_own(leases);
+            }
+        }
+    }
+
+    /// The database's row, and what is known of it.
+    fn for_each_row(&mut self, mut each: impl FnMut(&mut Row)) {
+        let Self { database, observer, .. } = self;
+        [&mut database.row, &mut database.standby].into_iter().for_each(&mut each);
+        observer.row().into_iter().for_each(each);
     }
 
     /// Only which tokens are the same, and which is newer, makes a difference.
@@ -307,15 +328,16 @@ impl Moment {
     }
 
     fn for_each_token(&mut self, mut each: impl FnMut(&mut u8)) {
-        let Self { row, older, owner, calls, answers, .. } = self;
-        [&mut row.token, &mut older.token, &mut owner.token].into_iter().for_each(&mut each);
-        for Renewal { expect, token, .. } in calls.iter_mut().chain(&mut owner.call) {
+        self.for_each_row(|row| each(&mut row.token));
+        let Self { owner, observer, calls, answers, .. } = self;
+        each(&mut owner.token);
+        owner.call.iter_mut().for_each(|call| [&mut call.expect, &mut call.token].into_iter().for_each(&mut each));
+        observer.declares.iter_mut().for_each(|declaration| each(&mut declaration.token));
+        for Renewal { expect, token, .. } in calls.iter_mut().chain(answers.iter_mut().map(|answer| &mut answer.to)) {
             each(expect);
             each(token);
         }
-        for Answer { to, token } in answers {
-            [&mut to.expect, &mut to.token, token].into_iter().for_each(&mut each);
-        }
+        answers.iter_mut().filter_map(|answer| answer.token.as_mut()).for_each(each);
     }
 }
 
@@ -324,83 +346,81 @@ impl Model for Leases {
     type Action = LeaseEvent;
 
     fn init_states(&self) -> Vec<Moment> {
-        let row = Row { token: 0, left: self.lease };
-        let owner = Owner {
-            token: 0,
-            left: self.lease,
-            due: self.period(),
-            call: None,
-            has_handler: true,
-            stands_still: false,
-            stood_still: false,
-            is_cut: false,
+        let row = Row { token: 0, until: self.lease };
+        let database = Database {
+            row,
+            standby: row,
+            is_followed: true,
+            server: 0,
+            is_away: false,
+            refuses: false,
+            is_years_ahead: false,
+            is_declared_dead: false,
         };
-        let observer = Observer { is_surprised: false, distrusts: 0, renewed: 0 };
-        let (calls, answers, accidents) = (Vec::new(), Vec::new(), self.accidents);
-        let (is_away, is_taken, seen) = (false, false, None);
-        vec![Moment { is_away, row, older: row, owner, observer, calls, answers, accidents, is_taken, seen }]
+        let phases = if self.rates == Rates::Equal { 0..1 } else { 0..5 };
+        let moment = |phase| Moment {
+            database: database.clone(),
+            owner: Owner::new(self),
+            observer: Observer::new(),
+            calls: Vec::new(),
+            answers: Vec::new(),
+            accidents: self.accidents,
+            phase,
+            is_taken: false,
+            seen: None,
+        };
+        phases.map(moment).collect()
     }
 
     fn actions(&self, moment: &Moment, events: &mut Vec<LeaseEvent>) {
         use LeaseEvent as Event;
-        let Moment { owner, accidents, is_away, .. } = moment;
+        let Moment { owner, observer, accidents, database, .. } = moment;
+        let mut may = |is_possible: bool, event| events.extend(is_possible.then_some(event));
+        let is_awake = !owner.stands_still;
+        may(moment.is_taken && owner.may_work(self), Event::Work);
+        may(owner.must_drop(self), Event::DropHandler);
+        may(!is_awake, Event::StandStill(false));
         if moment.is_taken {
             return;
         }
-        if !moment.is_something_due(self) {
-            events.push(Event::TimePasses);
-        }
-        if owner.must_send() && !moment.is_answer_due() {
-            events.push(Event::Send);
-        }
-        if owner.must_drop(self) {
-            events.push(Event::DropHandler);
-        }
+        let &Database { is_away, refuses, is_years_ahead, is_followed, .. } = database;
+        may(!moment.is_something_due(self), Event::TimePasses);
+        may(owner.must_send() && !moment.is_answer_due(), Event::Send);
         for (number, call) in moment.calls.iter().enumerate() {
-            if !is_away {
-                events.push(Event::CarryOut(number));
-            }
-            if accidents.lost > 0 || *is_away {
-                events.push(Event::Lose(number));
-            }
-            if accidents.late > 0 && !call.is_late {
-                events.push(Event::BeLate(number));
-            }
+            may(!is_away && !refuses, Event::CarryOut(number));
+            may(accidents.lost > 0 || is_away || refuses, Event::Lose(number));
+            may(accidents.late > 0 && !call.is_late, Event::BeLate(number));
         }
         for number in 0..moment.answers.len() {
-            if owner.stands_still || accidents.lost > 0 {
-                events.push(Event::LoseAnswer(number));
-            }
-            if !owner.stands_still {
-                events.push(Event::Answer(number));
-            }
+            may(!is_awake || accidents.lost > 0, Event::LoseAnswer(number));
+            may(is_awake, Event::Answer(number));
         }
-        match is_away {
-            true => events.push(Event::Away(false)),
-            false => {
-                events.push(Event::Look);
-                let or_none = |times: u8, event| (times > 0).then_some(event);
-                events.extend(or_none(accidents.outages, Event::Away(true)));
-                events.extend(or_none(accidents.restarts, Event::Restart));
-                events.extend(or_none(accidents.failovers, Event::FailOver));
-                let step = self.lease + self.lease / 2;
-                events
-                    .extend([step, -step].into_iter().filter_map(|by| or_none(accidents.clocks, Event::SetClock(by))));
-            }
-        }
-        if owner.is_cut || accidents.cuts > 0 {
-            events.push(Event::Cut(!owner.is_cut));
-        }
-        if owner.stands_still || accidents.pauses > 0 {
-            events.push(Event::StandStill(!owner.stands_still));
+        may(!is_away && observer.must_read(self), Event::Read);
+        may(!is_away && observer.must_read(self) && accidents.lost > 0, Event::LoseRead);
+        may(!is_away && !refuses && observer.must_renew(self), Event::RenewOwn);
+        may(!is_away && !refuses && observer.declares.is_some(), Event::Declare);
+        may(observer.declares.is_some() && (is_away || refuses || accidents.lost > 0), Event::LoseDeclaration);
+        may(accidents.opened > 0, Event::Open);
+        may(owner.is_cut || accidents.cuts > 0, Event::Cut(!owner.is_cut));
+        may(is_away || accidents.outages > 0, Event::Away(!is_away));
+        may(!is_away && (refuses || accidents.refusals > 0), Event::RefuseWrites(!refuses));
+        may(is_awake && accidents.pauses > 0, Event::StandStill(true));
+        may(!is_away && accidents.restarts > 0, Event::Restart);
+        may(!is_away && accidents.failovers > 0 && is_followed, Event::FallBehind);
+        may(!is_away && accidents.failovers > 0, Event::FailOver);
+        may(!is_away && (is_years_ahead || accidents.years > 0), Event::SetClockByYears(!is_years_ahead));
+        if !is_away && accidents.clocks > 0 {
+            let step = self.lease + self.lease / 2;
+            let as_stamped = database.row.until - self.lease;
+            events.extend([step, -step, as_stamped].into_iter().filter(|by| *by != 0).map(Event::SetClock));
         }
     }
 
     fn next_state(&self, moment: &Moment, event: LeaseEvent) -> Option<Moment> {
         use LeaseEvent as Event;
         let mut moment = Moment { seen: None, ..moment.clone() };
-        let is_away = moment.is_away;
-        let Moment { owner, observer, accidents, .. } = &mut moment;
+        let is_down = moment.database.is_away || moment.database.refuses;
+        let Moment { owner, accidents, database, .. } = &mut moment;
         match event {
             Event::TimePasses => moment.time_passes(self),
             Event::Send => moment.send(),
@@ -413,7 +433,7 @@ impl Model for Leases {
                 moment.calls[number].is_late = true;
             }
             Event::Lose(number) => {
-                accidents.lost -= u8::from(!is_away);
+                accidents.lost -= u8::from(!is_down);
                 moment.calls.remove(number);
             }
             Event::Answer(number) => {
@@ -424,37 +444,56 @@ impl Model for Leases {
                 accidents.lost -= u8::from(!owner.stands_still);
                 moment.answers.remove(number);
             }
+            Event::Work => moment.seen = Some(Glimpse::WorkedAfterTakeover),
             Event::DropHandler => {
                 owner.has_handler = false;
                 moment.seen = Some(Glimpse::Dropped);
             }
-            Event::Look => moment.look(self),
+            Event::Read => moment.read(self),
+            Event::LoseRead => {
+                accidents.lost -= 1;
+                moment.observer.lose();
+            }
+            Event::RenewOwn => moment.renew_own(self),
+            Event::Declare => moment.declare(),
+            Event::LoseDeclaration => {
+                accidents.lost -= u8::from(!is_down);
+                moment.observer.declares = None;
+            }
+            Event::Open => {
+                accidents.opened -= 1;
+                moment.observer = Observer::new();
+            }
             Event::Cut(is_cut) => {
                 accidents.cuts -= u8::from(is_cut);
-                owner.is_cut = is_cut;
+                (owner.is_cut, owner.was_cut) = (is_cut, true);
             }
             Event::Away(is_away) => {
                 accidents.outages -= u8::from(is_away);
-                moment.is_away = is_away;
+                database.is_away = is_away;
                 moment.answers.clear();
+            }
+            Event::RefuseWrites(refuses) => {
+                accidents.refusals -= u8::from(refuses);
+                database.refuses = refuses;
             }
             Event::Restart => {
                 accidents.restarts -= 1;
-                observer.is_surprised = true;
-                moment.answers.clear();
+                moment.replaced(self);
             }
+            Event::FallBehind => database.is_followed = false,
             Event::FailOver => {
                 accidents.failovers -= 1;
-                observer.is_surprised = true;
-                moment.row = moment.older;
-                moment.answers.clear();
+                database.row = database.standby;
+                moment.replaced(self);
             }
             Event::SetClock(by) => {
                 accidents.clocks -= 1;
-                observer.is_surprised = true;
-                for row in [&mut moment.row, &mut moment.older] {
-                    row.left = row.left.saturating_sub(by).max(-self.lease);
-                }
+                moment.for_each_row(|row| row.pass(by, -2 * self.lease));
+            }
+            Event::SetClockByYears(ahead) => {
+                accidents.years -= u8::from(ahead);
+                database.is_years_ahead = ahead;
             }
             Event::StandStill(stands_still) => {
                 accidents.pauses -= u8::from(stands_still);
@@ -466,38 +505,49 @@ impl Model for Leases {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always("no handler still runs that others may run again", |leases: &Self, moment: &Moment| {
-                let Owner { has_handler, stood_still, .. } = moment.owner;
-                !(moment.is_taken && has_handler && leases.drops && !stood_still)
+        fn saw(glimpse: Glimpse) -> impl Fn(&Moment) -> bool {
+            move |moment| moment.seen == Some(glimpse)
+        }
+        macro_rules! sometimes {
+            ($($name:literal: $glimpse:expr),* $(,)?) => {
+                [$(Property::sometimes($name, |_: &Self, moment: &Moment| saw($glimpse)(moment))),*]
+            };
+        }
+        let mut all = vec![
+            Property::always("no handler takes a step that others may run again", |_: &Self, moment: &Moment| {
+                moment.seen != Some(Glimpse::WorkedAfterTakeover)
             }),
-            Property::always(
-                "no process that reaches its database is taken for dead",
-                |leases: &Self, moment: &Moment| {
-                    let Accidents { outages, cuts, .. } = leases.accidents;
-                    !moment.is_taken || moment.owner.stood_still || outages + cuts > 0
-                },
-            ),
-            Property::always("no lease is believed for longer than it lasts", |leases: &Self, moment: &Moment| {
-                let Accidents { clocks, failovers, .. } = leases.accidents;
-                clocks + failovers > 0 || moment.owner.left <= moment.row.left.max(0)
+            Property::always("no process that reaches its database is taken for dead", |_: &Self, moment: &Moment| {
+                // One whose session is gone has begun another one.
+                let Owner { stood_still, was_cut, has_lost_session, .. } = moment.owner;
+                !moment.is_taken || stood_still || was_cut || has_lost_session
+            }),
+            Property::always("no lease is believed for longer than it lasts", |_: &Self, moment: &Moment| {
+                !moment.is_taken || moment.owner.left <= 0
+            }),
+            Property::always("who is dead is known for dead in time", |leases: &Self, moment: &Moment| {
+                // Where nothing keeps the observer from it.
+                let Accidents { lost, late, cuts, pauses, .. } = leases.accidents;
+                let is_hindered = leases.accidents != Accidents { lost, late, cuts, pauses, ..Accidents::default() };
+                let in_time = leases.in_time() + lost as i8;
+                moment.is_taken || is_hindered || leases.lease - moment.database.row.until <= in_time
             }),
             Property::sometimes("a session is taken over", |_, moment: &Moment| moment.is_taken),
-            Property::sometimes("a lease that is over is not believed to be", |_, moment: &Moment| {
-                moment.seen == Some(Glimpse::NotTrusted)
-            }),
-            Property::sometimes("a handler is dropped before its lease ends", |_, moment: &Moment| {
-                moment.seen == Some(Glimpse::Dropped)
-            }),
-            Property::sometimes("a session is renewed after its lease was over", |_, moment: &Moment| {
-                moment.seen == Some(Glimpse::RenewedLate)
-            }),
-            Property::sometimes("a renewal is carried out twice", |_, moment: &Moment| {
-                moment.seen == Some(Glimpse::CarriedOutAgain)
-            }),
-            Property::sometimes("a session is renewed over an older token", |_, moment: &Moment| {
-                moment.seen == Some(Glimpse::OlderToken)
-            }),
-        ]
+        ];
+        all.extend(sometimes! {
+            "an observation starts over after too short a lease": Glimpse::StartedOver(Occasion::HeldTooLittle),
+            "an observation starts over with another server": Glimpse::StartedOver(Occasion::OtherServer),
+            "an observation starts over after a late read": Glimpse::StartedOver(Occasion::ReadTooLate),
+            "a session that looks over is not judged without an own lease": Glimpse::NotJudged,
+            "a session is over because it stays absent": Glimpse::AbsenceObserved,
+            "a handler is dropped before its lease ends": Glimpse::Dropped,
+            "a session is renewed after its lease was over": Glimpse::RenewedLate,
+            "a renewal is carried out twice": Glimpse::CarriedOutAgain,
+            "a session is renewed over an older token": Glimpse::OlderToken,
+            "a session is renewed again after a late answer": Glimpse::RenewedAgain,
+            "a renewal wins against a declaration": Glimpse::DeclarationRefused,
+            "an owner loses its session": Glimpse::SessionLost,
+        });
+        all
     }
 }

@@ -1,36 +1,45 @@
 //! The protocol, explored: `record::next`, the function that every store calls, and the compare-and-set of a shared
 //! database, under processes that die, stand still, are told to stop and drop futures, a network that delays, repeats
-//! and loses, and a database that fails over, is started again and whose clock is set.
+//! and loses, a database that fails over and is started again, and clocks that are set ahead and back.
 //!
 //! Several processes and an operator share one database, which does nothing but compare and set. The model stands for
-//! `src/store/shared` and calls the crate's own functions where they decide: `record::next`, `Write::over`, and the
-//! expiry and the grace of `Row`.
+//! `src/store/shared` and calls the crate's own functions where they decide: `record::next`, `Clocks::at`,
+//! `Write::over`, and the expiry and the grace of `Row`.
 //!
 //! - `world.rs` has all there is, whatever anybody knows of it; `events.rs` what may happen, and how often.
 //! - `process.rs` has what a process is about and remembers; `step.rs` one step of it, as `store/shared/step.rs` takes
 //!   it: what the process holds or reads, what the protocol decides, the write, and its answer.
 //! - `database.rs` has the rows, which of them are durable, and what a failover and a restart make of that; `rows.rs`
 //!   one row, and what a write makes of it.
-//! - `leases.rs` is a model of its own: one session in time, its renewals, and another process that judges whether it
-//!   is over, as `store/shared/session.rs` has it.
+//! - `clocks.rs` has the true time, which the protocol does not know and by which promises are judged, and how far each
+//!   clock is from it.
+//! - `leases.rs` is a model of its own: one session in time, its renewals, and another process that watches whether it
+//!   is over, as `store/shared/session.rs` and `store/shared/watch.rs` have it. `leases/owner.rs` has the process whose
+//!   session it is, `leases/observer.rs` the one that watches it.
 //! - `promises.rs` has what must always hold and what must be seen now and then; `sights.rs` what one step has shown.
 //! - `fault.rs` has what is broken on purpose, so that a promise is seen to fail.
 //!
 //! In the model of the protocol a lease is over or is not, and a lapse is an event; how long a lease is believed is in
-//! `leases.rs`. There the leases of others are not trusted for a whole lease after the clock was set or another server
-//! has answered, as in `store/shared/session.rs`. A third of a lease, which is `LeaseFault::TrustedAfterAPeriod`, is
-//! too short by the time of the renewal that is due then.
+//! `leases.rs`. No wall clock has a part in that. The row's `until` is stamped by one, and shows only whether the row
+//! has changed.
 //!
-//! Excused is a claim without a run, which a refused claim may leave: if a second copy of it arrives just after the
+//! A second effect is excused after the retention by the true time, and where all three clocks of a process are wrong
+//! together: all ahead when it judges, or all behind when it stamps. The clock that it keeps is wrong only if the other
+//! two were wrong when the store was opened: both ahead, or one behind.
+//!
+//! Excused too is a claim without a run, which a refused claim may leave: if a second copy of it arrives just after the
 //! answer that refused it has expired, or after a failover has taken back the claim that refused it. The key is in
 //! flight until the bound, and interrupted then; there is no second effect.
 //!
 //! Not modelled are: batches and the queue of puts, a full queue and the breaker; `fail_open`; `complete_in`; drain
 //! beyond its effect on sessions; attaching, watchers and news; damaged rows and unknown formats; the cached outcome
-//! that is put back after a failover; the claim in doubt whose way is barred (here a claim for which nobody waits is
-//! sent until its end is known, and given back); listing; digits, bytes and SQL. Reads are done at once. A write is
-//! late by five minutes at most. No process is started again under its name: another one takes its place.
+//! that is put back after a failover; what the kept clock is slewed by; the ten minutes after a clock was set in which
+//! nothing is swept; a process that does not know the database's latest time; the claim in doubt whose way is barred
+//! (here a claim for which nobody waits is sent until its end is known, and given back); listing; digits, bytes and
+//! SQL. Reads are done at once. A write is late by five minutes at most. No process is started again under its name:
+//! another one takes its place.
 
+mod clocks;
 mod database;
 mod events;
 mod fault;
@@ -43,7 +52,7 @@ mod step;
 mod world;
 
 pub use database::Replication;
-pub use events::{Ending, Event};
+pub use events::{Clock, Ending, Event};
 pub use fault::Fault;
-pub use leases::{Accidents, LeaseEvent, LeaseFault, Leases};
+pub use leases::{Accidents, LeaseEvent, LeaseFault, Leases, Occasion, Rates};
 pub use world::{Budget, Policy, Protocol, World};

@@ -1,10 +1,13 @@
 //! A process: what it is about, and what it remembers.
 
-use tower_idempotency::internals::{Claim, Completion, Hold, Lost, ReclaimReason, Resolution, Settlement, Transition};
+use tower_idempotency::internals::{
+    Claim, ClaimPolicy, Completion, Hold, Lost, ReclaimReason, Resolution, Settlement, Transition,
+};
 use tower_idempotency::{Fence, RecordId};
 
+use crate::clocks::Clocks;
 use crate::database::Put;
-use crate::rows::{BOUND, CLAIMED, FINGERPRINT, INTERRUPTED_RETENTION, RETENTION, Row, Run, Session};
+use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, RETENTION, Row, Run, Session};
 
 /// A process that shares the database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,6 +24,7 @@ pub(crate) struct Process {
     pub(crate) floor: u64,
     /// The server behind whose barrier it is.
     pub(crate) barrier: u8,
+    pub(crate) clocks: Clocks,
     /// What it is about, by key.
     pub(crate) desks: Vec<Desk>,
     /// The writes for which nobody waits. The store's own task sees to them.
@@ -123,14 +127,14 @@ pub(crate) enum By {
 }
 
 impl Job {
-    /// The step of the protocol.
-    pub(crate) fn transition(self) -> Transition<Run> {
+    /// The step of the protocol, of a process that has this policy.
+    pub(crate) fn transition(self, policy: ClaimPolicy) -> Transition<Run> {
         let id = RecordId::from_bytes([0; 32]);
         let fingerprint = *FINGERPRINT;
         let claim = || Claim {
             fingerprint,
             origin: None,
-            policy: CLAIMED,
+            policy,
             may_repeat: false,
             bound: BOUND,
             interrupted_retention: INTERRUPTED_RETENTION,
@@ -149,7 +153,7 @@ impl Job {
                 Transition::Complete(Completion { hold, fingerprint, settlement, retention: RETENTION })
             }
             Self::Interrupt { fence, by } => {
-                let lost = Lost { fingerprint, attempt: 1, policy: CLAIMED, retention: INTERRUPTED_RETENTION };
+                let lost = Lost { fingerprint, attempt: 1, policy, retention: INTERRUPTED_RETENTION };
                 let lost = Some(lost).filter(|_| by == By::Itself);
                 Transition::Interrupt { fence: Fence(fence), status: None, lost }
             }
@@ -190,6 +194,7 @@ impl Process {
             runs: 0,
             floor,
             barrier: 1,
+            clocks: Clocks::default(),
             desks: vec![Desk::default(); keys],
             orphans: Vec::new(),
         }

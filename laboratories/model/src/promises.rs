@@ -4,6 +4,7 @@ use stateright::{Model as _, Property};
 
 use crate::rows::Kept;
 use crate::sights::Sight;
+use crate::step::At;
 use crate::world::{Protocol, World};
 
 macro_rules! never {
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "what is completed does not change": CompletedChanged,
         "nobody ends another's run": EndedAnothers,
         "who is taken over was marked dead": TakenAlive,
+        "no answer of an earlier operation is told after a later one was claimed": EarlierAnswer,
     });
     all.extend(sometimes! {
         "an outcome is told": Told,
@@ -60,11 +62,16 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "a handler is dropped": HandlerDropped,
         "a row is swept": Swept,
         "a restart shows what is not durable": ShownByRestart,
+        "a record outlasts a database's clock that is ahead": OutlastsAWrongClock,
+        "an outcome in memory is not told any more": NotTold,
+        "all clocks are wrong together": WrongTogether,
+        "what was not claimed as repeatable is not run again": NotRunAgain,
     });
     all
 }
 
-/// But for those that were allowed: by the policy, by an operator, after the retention, or because of a loss.
+/// But for those that were allowed: by the policy of the run that is repeated, by an operator, after the retention by
+/// the true time, or because of a loss. Where all clocks of a process are wrong together, nothing is promised.
 fn one_effect(_: &Protocol, world: &World) -> bool {
     world.truths.iter().all(|truth| truth.effects.len() <= 1 + usize::from(truth.allowed))
 }
@@ -76,7 +83,8 @@ fn every_claim_has_its_run(_: &Protocol, world: &World) -> bool {
 
 /// Where nothing is under way, a retry runs or is answered, or somebody can settle the operation.
 fn every_end_is_good(protocol: &Protocol, world: &World) -> bool {
-    let is_good = |key| match world.database.read(key).map(|row| row.kept) {
+    let of_operator = |key| At { process: protocol.processes, key, is_orphan: false };
+    let is_good = |key| match world.read(protocol, of_operator(key)).map(|row| row.kept) {
         None | Some(Kept::Released | Kept::Completed(_)) => true,
         // Whoever asks about it has a bound.
         Some(Kept::Interrupted { .. }) => true,

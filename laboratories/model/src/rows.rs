@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{ClaimPolicy, Owner, Record, State};
-use tower_idempotency::store::shared::{self, Expect, Kind, NewExpiry, NewFence, Stamp};
+use tower_idempotency::store::shared::{self, Expect, Kind, Moment, NewExpiry, NewFence, Stamp};
 use tower_idempotency::{Fence, Fingerprint, RecordId};
 
 /// A run's number stands for its outcome.
@@ -21,9 +21,8 @@ pub(crate) const RETENTION: Duration = Duration::from_secs(600);
 pub(crate) const BOUND: Duration = Duration::from_secs(900);
 pub(crate) const INTERRUPTED_RETENTION: Duration = Duration::from_secs(3_000);
 
-/// The policy that each record says it was claimed under. All processes of a model have one policy, and only under
-/// `Rerun` does a record matter that says so.
-pub(crate) const CLAIMED: ClaimPolicy = ClaimPolicy::Rerun;
+/// The policy under which a row was claimed that no run has.
+pub(crate) const UNKNOWN: ClaimPolicy = ClaimPolicy::Unknown;
 
 pub(crate) static FINGERPRINT: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of(b"m"));
 
@@ -54,6 +53,8 @@ pub(crate) struct Row {
     pub(crate) session: Option<Session>,
     pub(crate) until: u64,
     pub(crate) expires: u64,
+    /// The policy under which the run was claimed that is under way or was interrupted.
+    pub(crate) policy: ClaimPolicy,
 }
 
 /// What is to be written, and over what.
@@ -66,6 +67,7 @@ pub(crate) struct Write {
     pub(crate) session: Option<Session>,
     /// How long from now, in milliseconds; nothing: as it is.
     pub(crate) expires: Option<u64>,
+    pub(crate) policy: ClaimPolicy,
 }
 
 /// [`NewFence`].
@@ -78,7 +80,7 @@ pub(crate) enum Given {
 
 impl Write {
     /// What this makes of what is there.
-    pub(crate) fn over(&self, there: Option<&Row>, now: Timestamp) -> Option<Row> {
+    pub(crate) fn over(&self, there: Option<&Row>, moment: Moment) -> Option<Row> {
         let write = shared::Write {
             id: RecordId::from_bytes([0; 32]),
             expect: self.expect.map_or(Expect::Absent, |token| Expect::Token(shared::Token([token; 16]))),
@@ -96,7 +98,7 @@ impl Write {
             expires: self.expires.map_or(NewExpiry::Keep, |expires| NewExpiry::In(Duration::from_millis(expires))),
             state: Default::default(),
         };
-        let row = write.over(there.map(Row::real).as_ref(), shared::Clocks::default().at(now))?;
+        let row = write.over(there.map(Row::real).as_ref(), moment)?;
         Some(Row {
             token: row.token.0[0],
             fence: row.fence.0,
@@ -104,6 +106,7 @@ impl Write {
             session: self.session,
             until: row.until.map_or(0, Timestamp::as_millis),
             expires: row.expires.as_millis(),
+            policy: self.policy,
         })
     }
 }
@@ -157,8 +160,8 @@ impl Row {
     /// The record, as a process sees it for which `owner` sees to it: as `store/shared/rows.rs` has it.
     pub(crate) fn record(&self, owner: Owner, now: Timestamp) -> Option<Record<Run>> {
         let state = match self.kept {
-            Kept::Running => State::Running { policy: CLAIMED, interrupted_retention: INTERRUPTED_RETENTION },
-            Kept::Interrupted { run } => State::Interrupted { policy: CLAIMED, run: Fence(run), status: None },
+            Kept::Running => State::Running { policy: self.policy, interrupted_retention: INTERRUPTED_RETENTION },
+            Kept::Interrupted { run } => State::Interrupted { policy: self.policy, run: Fence(run), status: None },
             Kept::Completed(outcome) => State::Completed { outcome },
             Kept::Released => return None,
         };
@@ -167,7 +170,9 @@ impl Row {
         let expires = if is_running { None } else { Some(Timestamp::from_millis(self.expires)) };
         let (fence, fingerprint, attempt, origin) = (Fence(self.fence), *FINGERPRINT, 1, None);
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
-        let record = if is_running && owner == Owner::Nobody { record.lapse(now) } else { record };
+        // It is kept for as long as its row says, whenever its process died.
+        let lapsed = |record: Record<Run>| Record { expires: Some(Timestamp::from_millis(self.expires)), ..record };
+        let record = if is_running && owner == Owner::Nobody { lapsed(record.lapse(now)) } else { record };
         record.live(now)
     }
 }

@@ -11,6 +11,7 @@ pub(crate) enum Sight {
     CompletedChanged,
     EndedAnothers,
     TakenAlive,
+    EarlierAnswer,
     // Now and then.
     Told,
     Replayed,
@@ -36,6 +37,10 @@ pub(crate) enum Sight {
     HandlerDropped,
     Swept,
     ShownByRestart,
+    OutlastsAWrongClock,
+    NotTold,
+    WrongTogether,
+    NotRunAgain,
 }
 
 /// Several of them.

@@ -7,7 +7,7 @@ use tower_idempotency::internals::{Change, Current, Draft, Expiry, Owner, Record
 use crate::database::{Put, Taken};
 use crate::fault::Fault;
 use crate::process::{By, Effect, Job, Phase, Read, Writing};
-use crate::rows::{CLAIMED, FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, Write};
+use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, UNKNOWN, Write};
 use crate::sights::Sight;
 use crate::world::{Policy, Protocol, Status, World};
 
@@ -37,7 +37,7 @@ impl World {
         let known = match self.processes[at.process].desks[usize::from(at.key)].held {
             _ if job == Job::Claim => Known::Nothing,
             Some(row) => Known::Held(row),
-            None => Known::Read(self.database.read(at.key)),
+            None => Known::Read(self.read(protocol, at)),
         };
         self.step(protocol, at, job, known);
     }
@@ -57,12 +57,12 @@ impl World {
             Some(Row { kept: Kept::Released, fence, .. }) => Current::Released(Fence(fence)),
             _ => Current::from(record.as_ref()),
         };
-        let (change, reply) = decide(protocol.fault, current, job);
+        let (change, reply) = decide(protocol, current, at.process, job);
         let write = match change {
             Change::Nothing if reply == Reply::Refused && matches!(known, Known::Held(_)) => {
                 // It remembers an older row.
                 self.processes[at.process].desks[usize::from(at.key)].held = None;
-                return self.step(protocol, at, job, Known::Read(self.database.read(at.key)));
+                return self.step(protocol, at, job, Known::Read(self.read(protocol, at)));
             }
             Change::Nothing => return self.unchanged(protocol, at, job, known, reply, record),
             Change::Release => Write {
@@ -72,21 +72,22 @@ impl World {
                 kept: Kept::Released,
                 session: None,
                 expires: Some(tower_idempotency::store::shared::GRACE.as_millis() as u64),
+                policy: UNKNOWN,
             },
             Change::Put(draft) => self.write(protocol, at, &draft, row.as_ref(), record.as_ref()),
         };
         if job.takes_over() {
             self.bury(protocol, at, row.as_ref());
         }
-        let now = self.database.now().as_millis();
+        let is_bound_over = self.is_bound_over(at.process, at.key);
         let takes = row.filter(|_| job.takes_over());
-        let takes = takes.map(|row| Taken { fence: row.fence, is_bound_over: row.until <= now });
+        let takes = takes.map(|row| Taken { fence: row.fence, is_bound_over });
         self.send(protocol, at, job, write, takes);
     }
 
     /// How this process sees a row.
     pub(crate) fn present(&self, protocol: &Protocol, process: usize, row: &Row) -> Option<Record<Run>> {
-        let now = self.database.now();
+        let now = self.times(protocol, process).earliest;
         let is_own = |session: Session| usize::from(session.process) == process;
         let owner = match row.session {
             None => Owner::Nobody,
@@ -126,11 +127,15 @@ impl World {
                 State::Consumed { .. } => Kept::Completed(0),
             },
             session,
+            policy: match draft.state {
+                State::Running { policy, .. } | State::Interrupted { policy, .. } => policy,
+                State::Completed { .. } | State::Consumed { .. } => UNKNOWN,
+            },
             expires: match draft.expiry {
                 Expiry::Never => Some(milliseconds(crate::rows::BOUND + crate::rows::INTERRUPTED_RETENTION)),
                 Expiry::In(kept) => Some(milliseconds(kept)),
                 Expiry::AtLeast(least) => {
-                    let now = self.database.now().as_millis();
+                    let now = self.times(protocol, at.process).earliest.as_millis();
                     let expires = record.and_then(|record| record.expires).map_or(now, |expires| expires.as_millis());
                     let left = expires.saturating_sub(now);
                     let is_as_it_stands = row.map(|row| row.expires) == Some(expires);
@@ -161,7 +166,8 @@ impl World {
             _ => (at.process as u8 + 1) * 32 + process.sent,
         };
         let (by, number, key) = (at.process as u8, process.sent, Some(at.key));
-        let put = Put { by, number, key, write, ends: job.ends(), takes, age: 0 };
+        let (span, right) = (process.clocks.span(), process.clocks.right());
+        let put = Put { by, number, key, write, ends: job.ends(), takes, age: 0, span, right };
         let writing = Writing { put, job };
         if at.is_orphan {
             process.orphans.push(writing);
@@ -196,7 +202,8 @@ impl World {
         };
         let Some(key) = key else { return };
         let at = At { process: usize::from(put.by), key, is_orphan: orphan.is_some() };
-        let row = self.database.read(key);
+        let row = self.read(protocol, at);
+        let process = &mut self.processes[at.process];
         let released = protocol.fault == Some(Fault::ReleaseDeletes) && put.write.kept == Kept::Released;
         process.floor = process.floor.max(row.map_or(0, |row| row.fence));
         match row {
@@ -277,10 +284,18 @@ impl World {
         self.saw(Sight::BarrierNeeded);
         let process = &mut self.processes[at.process];
         process.sent += 1;
-        let write =
-            Write { expect: None, token: 0, fence: Given::Keep, kept: Kept::Released, session: None, expires: None };
+        let write = Write {
+            expect: None,
+            token: 0,
+            fence: Given::Keep,
+            kept: Kept::Released,
+            session: None,
+            expires: None,
+            policy: UNKNOWN,
+        };
         let (by, number, key) = (at.process as u8, process.sent, None);
-        let put = Put { by, number, key, write, ends: None, takes: None, age: 0 };
+        let (span, right) = (process.clocks.span(), process.clocks.right());
+        let put = Put { by, number, key, write, ends: None, takes: None, age: 0, span, right };
         process.desks[usize::from(at.key)].phase = Phase::Behind { put, server, told };
         self.network.push(put);
     }
@@ -297,7 +312,7 @@ impl World {
     }
 
     fn tell(&mut self, protocol: &Protocol, at: At, told: Read) {
-        let expires = self.database.read(at.key).map_or(0, |row| row.expires);
+        let expires = self.read(protocol, at).map_or(0, |row| row.expires);
         let (Read::Replay(run) | Read::Own { run, .. }) = told;
         let desk = &mut self.processes[at.process].desks[usize::from(at.key)];
         (desk.cache, desk.phase) = (Some((run, expires)), Phase::Idle);
@@ -328,6 +343,9 @@ impl World {
                 self.processes[at.process].desks[usize::from(at.key)].phase = Phase::Asked { fence };
             }
             (Job::Claim, Reply::Refused) => self.found(protocol, at, record),
+            (Job::Reclaim { .. }, Reply::Refused) if record.as_ref().is_some_and(|record| !record.may_run_again()) => {
+                self.saw(Sight::NotRunAgain);
+            }
             // It is gone: the operation is claimed.
             (Job::Reclaim { .. }, Reply::Refused) if record.is_none() => self.take(protocol, at, Job::Claim),
             (Job::Complete { run, .. }, Reply::Taken) => self.told(protocol, at.key, run),
@@ -352,10 +370,10 @@ impl World {
             State::Running { .. } if record.owner == Owner::Here => {
                 self.take(protocol, at, Job::Interrupt { fence, by: By::Finder });
             }
-            State::Interrupted { .. } if record.is_interrupted() => match protocol.policy {
+            State::Interrupted { .. } if record.is_interrupted() => match protocol.policy_of(at.process) {
                 Policy::Refuse => {}
                 Policy::Rerun => {
-                    let is_warranted = self.is_over(at.key, fence);
+                    let is_warranted = self.is_over(at, fence);
                     self.take(protocol, at, Job::Reclaim { fence, is_warranted, is_asked: false });
                 }
                 Policy::Ask => self.take(protocol, at, Job::Ask { fence }),
@@ -376,8 +394,15 @@ impl World {
 }
 
 /// What the protocol decides, or makes of it once it is broken.
-fn decide(fault: Option<Fault>, current: Current<'_, Run>, job: Job) -> (Change<Run>, Reply) {
-    let (mut change, reply) = next(current, job.transition());
+fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: Job) -> (Change<Run>, Reply) {
+    let fault = protocol.fault;
+    let told = match (fault, job) {
+        (Some(Fault::ReclaimWhateverWasClaimed), Job::Reclaim { fence, is_warranted, .. }) => {
+            Job::Reclaim { fence, is_warranted, is_asked: true }
+        }
+        _ => job,
+    };
+    let (mut change, reply) = next(current, told.transition(protocol.policy_of(process).claimed()));
     let held = if let Current::Held(record) = current { Some(record) } else { None };
     match (fault, job, &mut change) {
         (Some(Fault::ReclaimKeepsFence), Job::Reclaim { fence, .. }, Change::Put(draft))
@@ -385,7 +410,7 @@ fn decide(fault: Option<Fault>, current: Current<'_, Run>, job: Job) -> (Change<
             draft.fence = Some(Fence(fence));
         }
         (Some(Fault::InquiryDisarms), Job::Ask { .. }, Change::Put(draft)) => {
-            draft.state = State::Interrupted { policy: CLAIMED, run: Fence(0), status: None };
+            draft.state = State::Interrupted { policy: UNKNOWN, run: Fence(0), status: None };
         }
         (Some(Fault::LateOutcomeRefused), Job::Complete { .. }, _) if held.is_some_and(Record::is_interrupted) => {
             return (Change::Nothing, Reply::Refused);
@@ -403,7 +428,7 @@ fn decide(fault: Option<Fault>, current: Current<'_, Run>, job: Job) -> (Change<
                 .is_some_and(|record| record.fence.0 == fence && matches!(record.state, State::Completed { .. })) =>
         {
             return (
-                Change::Put(draft(fence, State::Interrupted { policy: CLAIMED, run: Fence(fence), status: None })),
+                Change::Put(draft(fence, State::Interrupted { policy: UNKNOWN, run: Fence(fence), status: None })),
                 Reply::Taken,
             );
         }

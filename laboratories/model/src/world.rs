@@ -1,12 +1,15 @@
 //! All there is, and what is true of it, whatever anybody knows.
 
-use tower_idempotency::internals::Owner;
+use tower_idempotency::internals::{ClaimPolicy, Owner};
+use tower_idempotency::store::shared::Moment;
 
+use crate::clocks::Span;
 use crate::database::{Database, Done, Entry, Put, Replication};
 use crate::fault::Fault;
 use crate::process::{Phase, Process};
-use crate::rows::{Kept, Row, Run, Session};
+use crate::rows::{BOUND, Kept, RETENTION, Row, Run, Session, UNKNOWN};
 use crate::sights::{Sight, Sights};
+use crate::step::At;
 
 /// What a process does about an operation that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,10 @@ pub struct Budget {
     pub ticks: u8,
     /// Times at which the database's clock is set, a quarter of an hour ahead or back.
     pub clocks: u8,
+    /// Times at which a process's wall clock is set, as far.
+    pub walls: u8,
+    /// Processes that open the store now, and not at the beginning.
+    pub opened: u8,
 }
 
 /// The protocol that is explored.
@@ -59,6 +66,8 @@ pub struct Protocol {
     pub keys: usize,
     /// What all processes do.
     pub policy: Policy,
+    /// What the first one does, if it is something else: it has not been deployed anew.
+    pub first: Option<Policy>,
     /// What the database waits for.
     pub replication: Replication,
     /// How often what may happen.
@@ -119,9 +128,36 @@ pub(crate) struct Truth {
     last_granted: u64,
     /// A failover has lost what was answered.
     pub(crate) is_lost: bool,
-    /// A row has vanished that refused a claim of which another copy may come, and has no run then: its retention was
-    /// over, the clock was set ahead, or a failover has taken back what a restart had shown.
+    /// A row has vanished that refused a claim of which another copy has come, and has no run then: its retention was
+    /// over, or a failover has taken back what a restart had shown.
     pub(crate) has_vanished: bool,
+    /// The true time until which the outcome is kept, and until which the run may take.
+    kept_until: Option<u64>,
+    bound: u64,
+    /// The policy under which the latest run was claimed.
+    policy: Option<ClaimPolicy>,
+    /// The outcome of the operation before this one.
+    pub(crate) earlier: Option<Run>,
+    /// All clocks of a process were wrong together.
+    pub(crate) is_premature: bool,
+}
+
+impl Policy {
+    /// As records have it.
+    pub(crate) fn claimed(self) -> ClaimPolicy {
+        match self {
+            Self::Refuse => ClaimPolicy::Refuse,
+            Self::Rerun => ClaimPolicy::Rerun,
+            Self::Ask => ClaimPolicy::Ask,
+        }
+    }
+}
+
+impl Protocol {
+    /// What this process does.
+    pub(crate) fn policy_of(&self, process: usize) -> Policy {
+        self.first.filter(|_| process == 0).unwrap_or(self.policy)
+    }
 }
 
 impl World {
@@ -165,12 +201,39 @@ impl World {
         Session { process: process as u8, number: self.processes[process].sessions }
     }
 
-    /// Whether the run of this fence has ended without a word, or said that nobody knows.
-    pub(crate) fn is_over(&self, key: u8, fence: u64) -> bool {
-        self.database.read(key).filter(|row| row.fence == fence).is_some_and(|row| match (row.kept, row.session) {
+    /// By what a process judges and stamps now.
+    pub(crate) fn times(&self, protocol: &Protocol, process: usize) -> Moment {
+        self.moment(protocol, self.processes[process].clocks.span(), 0)
+    }
+
+    /// By what a statement judges and stamps that was given this so many units ago.
+    fn moment(&self, protocol: &Protocol, span: Span, age: u8) -> Moment {
+        span.moment(self.database.time(), self.database.ahead, age, protocol.fault)
+    }
+
+    /// What a process reads.
+    pub(crate) fn read(&self, protocol: &Protocol, at: At) -> Option<Row> {
+        self.database.read(at.key, self.times(protocol, at.process).earliest)
+    }
+
+    /// The latest true time by which a process may judge now.
+    fn may_judge_by(&self, process: usize) -> u64 {
+        self.processes[process].clocks.right().with(self.database.ahead, 0).may_judge_by(self.database.time())
+    }
+
+    /// Whether the bound of the latest run is over, or all clocks of this process say so.
+    pub(crate) fn is_bound_over(&self, process: usize, key: u8) -> bool {
+        self.may_judge_by(process) >= self.truths[usize::from(key)].bound
+    }
+
+    /// Whether the run of this fence has ended without a word, or said that nobody knows, and may be repeated.
+    pub(crate) fn is_over(&self, at: At, fence: u64) -> bool {
+        let is_repeatable = self.truths[usize::from(at.key)].policy == Some(ClaimPolicy::Rerun);
+        let row = self.database.there(at.key).filter(|row| row.fence == fence && is_repeatable);
+        row.is_some_and(|row| match (row.kept, row.session) {
             (Kept::Running, Some(session)) => {
                 let is_dead = matches!(self.status_of(session), Status::Lapsed | Status::Dead);
-                is_dead || row.until <= self.database.now().as_millis()
+                is_dead || self.is_bound_over(at.process, at.key)
             }
             (kept, _) => matches!(kept, Kept::Interrupted { .. }),
         })
@@ -221,8 +284,12 @@ impl World {
     /// A client is told an outcome.
     pub(crate) fn heard_by_client(&mut self, key: u8, run: Run) {
         let truth = self.truth(key);
-        let is_other = truth.told.is_some_and(|told| told != run) && !truth.is_lost;
+        let is_other = truth.told.is_some_and(|told| told != run) && !truth.is_lost && !truth.is_premature;
+        let is_earlier = truth.earlier == Some(run) && !truth.is_premature;
         truth.told = Some(run);
+        if is_earlier {
+            self.saw(Sight::EarlierAnswer);
+        }
         if is_other {
             self.saw(Sight::Contradiction);
         }
@@ -232,7 +299,7 @@ impl World {
     pub(crate) fn disputed(&mut self, key: u8, fence: u64) {
         self.saw(Sight::Dispute);
         let is_older_trace = |row: &Row| row.kept == Kept::Released && row.fence < fence;
-        let is_there = self.database.read(key).is_some_and(|row| !is_older_trace(&row));
+        let is_there = self.database.there(key).is_some_and(|row| !is_older_trace(row));
         let truth = self.truth(key);
         let is_settled = truth.taken.contains(&fence) || truth.is_lost && is_there;
         if !is_settled {
@@ -243,7 +310,11 @@ impl World {
     /// A write arrives. Returns whether it has to come again, as its row is locked.
     pub(crate) fn arrive(&mut self, protocol: &Protocol, put: &Put, is_lost: bool) -> bool {
         let expired = put.key.and_then(|key| self.database.there(key).copied());
-        match self.database.put(put, protocol.fault) {
+        let moment = self.moment(protocol, put.span, put.age);
+        if expired.is_some_and(|row| row.is_absent(moment.now) && !row.is_absent(moment.earliest)) {
+            self.saw(Sight::OutlastsAWrongClock);
+        }
+        match self.database.put(put, moment, protocol.fault) {
             Done::Busy => {
                 self.saw(Sight::Busy);
                 return true;
@@ -259,8 +330,8 @@ impl World {
                 if is_again {
                     self.saw(Sight::ResendRecognised);
                 }
-                if put.key.is_some() && before.is_none() && expired.is_some() {
-                    self.saw(Sight::ClaimedOverExpired);
+                if before.is_none() {
+                    self.written_over_nothing(put, expired);
                 }
                 let deletes = protocol.fault == Some(Fault::ReleaseDeletes) && put.write.kept == Kept::Released;
                 let row = if deletes { None } else { Some(now) };
@@ -282,7 +353,7 @@ impl World {
 
     /// The standby has got the next of what was written.
     pub(crate) fn replicate(&mut self, protocol: &Protocol) {
-        let before = self.database.behind.first().and_then(|entry| entry.key).and_then(|key| self.database.read(key));
+        let before = self.database.behind.first().and_then(|entry| entry.key).and_then(|key| self.read_now(key));
         let Some(Entry { row, is_seen, put: Some(put), is_awaited, .. }) = self.database.replicate() else { return };
         if !is_seen {
             self.shown(&put, before, row);
@@ -293,7 +364,7 @@ impl World {
     }
 
     pub(crate) fn restart(&mut self) {
-        let mut before: Vec<_> = (0..self.truths.len() as u8).map(|key| self.database.read(key)).collect();
+        let mut before: Vec<_> = (0..self.truths.len() as u8).map(|key| self.read_now(key)).collect();
         for Entry { key, row, put, .. } in self.database.restart() {
             if let (Some(key), Some(put)) = (key, put) {
                 self.saw(Sight::ShownByRestart);
@@ -316,6 +387,7 @@ impl World {
             }
             self.saw(if there.kept == Kept::Running { Sight::LostClaim } else { Sight::LostAnswer });
             self.truth(key).is_lost = true;
+            self.truth(key).kept_until = None;
             self.forgotten(key);
         }
         self.database.fail_over();
@@ -323,6 +395,7 @@ impl World {
 
     /// A write is seen: what it means for the runs of the operation. `before` is what was there.
     fn shown(&mut self, put: &Put, before: Option<Row>, row: Option<Row>) {
+        self.stamped(put, before, row);
         let (Some(key), Some(before)) = (put.key, before) else {
             if put.ends.is_some() && matches!(put.write.kept, Kept::Completed(_)) {
                 self.saw(Sight::CompletedOverAbsent);
@@ -367,20 +440,67 @@ impl World {
         }
     }
 
-    /// The database's time passes, or is set.
-    pub(crate) fn pass(&mut self, units: i64) {
-        let live: Vec<_> = (0..self.truths.len() as u8).map(|key| self.database.read(key)).collect();
-        self.database.pass(units);
-        for (key, row) in (0_u8..).zip(live) {
-            let Some(row) = row.filter(|_| self.database.read(key).is_none()) else { continue };
-            // A copy of a claim that was refused may come yet. What was released outlasts those.
-            let may_come = row.kept != Kept::Released && self.network.iter().any(|put| put.key == Some(key));
-            self.truth(key).has_vanished |= units > 1 || may_come;
-            if row.kept != Kept::Released {
-                // A retry after its retention is a new operation.
-                self.forgotten(key);
-            }
+    /// What the database shows by its own clock.
+    fn read_now(&self, key: u8) -> Option<Row> {
+        self.database.read(key, self.database.now())
+    }
+
+    /// A claim, or the end of a run whose claim has expired, is written where no row counts.
+    fn written_over_nothing(&mut self, put: &Put, expired: Option<Row>) {
+        let Some(key) = put.key else { return };
+        let is_claim = put.write.kept == Kept::Running;
+        if expired.is_some() && is_claim {
+            self.saw(Sight::ClaimedOverExpired);
         }
+        // What was released outlasts all copies of its claim.
+        let is_awaited = self.processes[usize::from(put.by)].writes().any(|own| own.is(put));
+        let was_kept = expired.map_or(self.truth(key).kept_until.is_some(), |row| row.kept != Kept::Released);
+        self.truth(key).has_vanished |= was_kept && is_claim && !is_awaited;
+        let time = self.database.time();
+        let judged = put.right.with(self.database.ahead, put.age).may_judge_by(time);
+        let Some(until) = self.truth(key).kept_until.filter(|until| *until <= judged) else { return };
+        // A retry after its retention is a new operation.
+        self.truth(key).kept_until = None;
+        if until > time {
+            self.truth(key).is_premature = true;
+            self.saw(Sight::WrongTogether);
+        }
+        let truth = self.truth(key);
+        truth.told = None;
+        if is_claim {
+            truth.earlier = expired.and_then(|row| if let Kept::Completed(run) = row.kept { Some(run) } else { None });
+            self.allow(key);
+        }
+    }
+
+    /// How long what is written has to be kept, by the true time.
+    fn stamped(&mut self, put: &Put, before: Option<Row>, row: Option<Row>) {
+        let (Some(key), Some(row)) = (put.key, row) else { return };
+        let stamped = put.right.with(self.database.ahead, put.age).may_stamp_by(self.database.time());
+        let truth = self.truth(key);
+        if row.kept == Kept::Running {
+            truth.bound = stamped + BOUND.as_millis() as u64;
+            truth.policy = Some(row.policy).filter(|policy| *policy != UNKNOWN);
+        }
+        if before.is_none_or(|before| before.token != row.token) && matches!(row.kept, Kept::Completed(_)) {
+            truth.kept_until = Some(stamped + RETENTION.as_millis() as u64);
+        }
+    }
+
+    /// A process deletes what is past its grace. If all its clocks are wrong together, nothing is promised.
+    pub(crate) fn swept(&mut self, process: usize, key: u8) {
+        self.saw(Sight::Swept);
+        let judged = self.may_judge_by(process);
+        if self.truth(key).kept_until.is_some_and(|until| until > self.database.time() && until <= judged) {
+            self.saw(Sight::WrongTogether);
+            self.truth(key).is_premature = true;
+            self.truth(key).kept_until = Some(0);
+        }
+    }
+
+    /// Whether a process may tell what it remembers, or all its clocks are behind.
+    pub(crate) fn is_behind(&self, process: usize) -> bool {
+        self.processes[process].clocks.right().with(self.database.ahead, 0).latest < 0
     }
 
     /// Whether nothing is under way.
@@ -423,19 +543,18 @@ impl World {
 
     /// How somebody sees a row who has no part in anything.
     pub(crate) fn seen_from_outside(&self, protocol: &Protocol, key: u8) -> Option<Owner> {
-        let row = self.database.read(key)?;
+        let row = self.read(protocol, At { process: protocol.processes, key, is_orphan: false })?;
         let record = self.present(&Protocol { fault: None, ..*protocol }, protocol.processes, &row)?;
         record.is_interrupted().then_some(record.owner)
     }
 
     /// Whether a process that is alive has this run, or is about its key, if its session is believed to be alive.
     pub(crate) fn has_its_run(&self, key: u8) -> bool {
-        let Some(Row { kept: Kept::Running, session: Some(session), fence, until, .. }) = self.database.read(key)
-        else {
+        let Some(&Row { kept: Kept::Running, session: Some(session), fence, .. }) = self.database.there(key) else {
             return true;
         };
         let process = &self.processes[usize::from(session.process)];
-        let is_over = until <= self.database.now().as_millis();
+        let is_over = (0..self.processes.len()).any(|process| self.is_bound_over(process, key));
         is_over || !self.is_alive(session) || process.is_about(key, fence)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo test -p model -- --nocapture                             # the short form
-//! cargo test -p model --release -- --include-ignored --nocapture  # three processes too
+//! cargo test -p model --release -- --include-ignored --nocapture  # three processes, every clock
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -27,18 +27,22 @@ const NOTHING: Budget = Budget {
     failovers: 0,
     ticks: 0,
     clocks: 0,
+    walls: 0,
+    opened: 0,
 };
 const TWO_REQUESTS: Budget = Budget { requests: 2, ..NOTHING };
 const TWO_PROCESSES: Protocol = Protocol {
     processes: 2,
     keys: 1,
     policy: Policy::Refuse,
+    first: None,
     replication: Replication::InStep,
     budget: TWO_REQUESTS,
     fault: None,
 };
 
 /// What may happen together, and what must be seen of it.
+#[derive(Clone, Copy)]
 struct Scene {
     name: &'static str,
     /// Under the first of the policies.
@@ -128,26 +132,78 @@ const LOST_WHILE_STANDING_STILL: Scene = Scene {
 const TIME: Scene = Scene {
     name: "time passes, writes arrive again",
     protocol: Protocol { budget: Budget { ticks: 5, late: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
-    goals: &["an expired row is claimed over", "a row is swept", "a claim comes after its release"],
+    goals: &[
+        "an expired row is claimed over",
+        "a row is swept",
+        "a claim comes after its release",
+        "an outcome in memory is not told any more",
+    ],
     goals_of_takeover: &["a run is taken over", "a completion finds its claim lost"],
     goals_of_asking: &[],
 };
 const CLOCK: Scene = Scene {
-    name: "time passes, the clock is set",
-    protocol: Protocol { budget: Budget { ticks: 4, clocks: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
-    goals: &["an expired row is claimed over", "a row is swept", "a fence is above the clock"],
+    name: "time passes, the database's clock is set",
+    protocol: Protocol { budget: Budget { ticks: 4, clocks: 2, ..TWO_REQUESTS }, ..TWO_PROCESSES },
+    goals: &[
+        "an expired row is claimed over",
+        "a row is swept",
+        "a fence is above the clock",
+        "a record outlasts a database's clock that is ahead",
+    ],
     goals_of_takeover: &["a run is taken over", "an outcome is disputed"],
     goals_of_asking: &[],
 };
+const WALL_CLOCKS: Scene = Scene {
+    name: "time passes, wall clocks are set",
+    protocol: Protocol { budget: Budget { ticks: 3, walls: 2, ..TWO_REQUESTS }, ..TWO_PROCESSES },
+    goals: &[
+        "an expired row is claimed over",
+        "a fence is above the clock",
+        "an outcome in memory is not told any more",
+    ],
+    goals_of_takeover: &["a run is taken over", "an outcome is disputed"],
+    goals_of_asking: &[],
+};
+const WRONG_TOGETHER: Scene = Scene {
+    name: "time passes, clocks are wrong together, a process opens",
+    protocol: Protocol { budget: Budget { ticks: 3, clocks: 1, walls: 1, opened: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
+    goals: &["a record outlasts a database's clock that is ahead", "all clocks are wrong together"],
+    goals_of_takeover: &["a run is taken over"],
+    goals_of_asking: &[],
+};
+const USED_AGAIN: Scene = Scene {
+    name: "a key is used again after its retention, a wall clock is set",
+    protocol: Protocol { budget: Budget { requests: 3, ticks: 2, walls: 1, ..NOTHING }, ..TWO_PROCESSES },
+    goals: &["an expired row is claimed over", "an outcome in memory is not told any more"],
+    goals_of_takeover: &[],
+    goals_of_asking: &[],
+};
+const EACH_CLOCK: Scene = Scene {
+    name: "time passes, clocks are set ahead and back, a process opens",
+    protocol: Protocol { budget: Budget { ticks: 3, clocks: 2, walls: 2, opened: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
+    ..WRONG_TOGETHER
+};
 const CLOCK_BEHIND: Scene = Scene {
-    name: "one process, failover to a standby whose clock is behind",
+    name: "one process, failover to a standby, the clock is set",
     protocol: Protocol {
         processes: 1,
         replication: Replication::Behind,
-        budget: Budget { failovers: 1, clocks: 1, ..TWO_REQUESTS },
+        budget: Budget { failovers: 1, clocks: 2, ..TWO_REQUESTS },
         ..TWO_PROCESSES
     },
     goals: &["a failover loses a claim", "a fence is above the clock"],
+    goals_of_takeover: &[],
+    goals_of_asking: &[],
+};
+const DEPLOYED: Scene = Scene {
+    name: "the first process refuses, the others run again",
+    protocol: Protocol {
+        first: Some(Policy::Refuse),
+        policy: Policy::Rerun,
+        budget: Budget { slow: 1, crashes: 1, lapses: 1, ..TWO_REQUESTS },
+        ..TWO_PROCESSES
+    },
+    goals: &["what was not claimed as repeatable is not run again"],
     goals_of_takeover: &[],
     goals_of_asking: &[],
 };
@@ -170,13 +226,15 @@ const THREE_PROCESSES: Scene = Scene {
     goals_of_asking: &[],
 };
 
-fn is_played(Scene { name, protocol, goals, goals_of_takeover, goals_of_asking }: Scene) {
-    for policy in POLICIES {
-        let of_takeover = if policy == Policy::Refuse { &[] } else { goals_of_takeover };
-        let of_asking = if policy == Policy::Ask { [GOALS_OF_ASKING, goals_of_asking].concat() } else { Vec::new() };
-        let goals = [GOALS, goals, of_takeover, &of_asking];
-        keeps_its_promises(&format!("{name}, {policy:?}"), Protocol { policy, ..protocol }, &goals);
-    }
+fn is_played(scene: Scene) {
+    POLICIES.into_iter().for_each(|policy| is_played_under(policy, scene));
+}
+
+fn is_played_under(policy: Policy, Scene { name, protocol, goals, goals_of_takeover, goals_of_asking }: Scene) {
+    let of_takeover = if policy == Policy::Refuse { &[] } else { goals_of_takeover };
+    let of_asking = if policy == Policy::Ask { [GOALS_OF_ASKING, goals_of_asking].concat() } else { Vec::new() };
+    let goals = [GOALS, goals, of_takeover, &of_asking];
+    keeps_its_promises(&format!("{name}, {policy:?}"), Protocol { policy, ..protocol }, &goals);
 }
 
 #[test]
@@ -221,9 +279,25 @@ fn the_promises_are_kept_when_rows_expire_and_are_swept() {
 }
 
 #[test]
-fn the_promises_are_kept_when_the_clock_is_set() {
+fn the_promises_are_kept_when_one_clock_is_wrong() {
     is_played(CLOCK);
     is_played(CLOCK_BEHIND);
+    is_played(WALL_CLOCKS);
+}
+
+#[test]
+fn the_promises_are_kept_unless_all_clocks_of_a_process_are_wrong_together() {
+    is_played(WRONG_TOGETHER);
+}
+
+#[test]
+fn the_promises_are_kept_when_a_key_is_used_again_after_its_retention() {
+    is_played(USED_AGAIN);
+}
+
+#[test]
+fn what_was_claimed_under_refuse_is_not_run_again_after_a_deploy() {
+    is_played_under(Policy::Rerun, DEPLOYED);
 }
 
 #[test]
@@ -235,6 +309,12 @@ fn the_promises_are_kept_for_two_keys() {
 #[ignore = "the long form: see the head of this file"]
 fn three_processes_keep_the_promises_in_every_order_of_events() {
     is_played(THREE_PROCESSES);
+}
+
+#[test]
+#[ignore = "the long form: see the head of this file"]
+fn the_promises_are_kept_when_each_clock_is_set_ahead_and_back() {
+    is_played(EACH_CLOCK);
 }
 
 #[test]
@@ -251,6 +331,10 @@ fn all_that_must_be_seen_now_and_then_is_looked_for() {
         TIME,
         CLOCK,
         CLOCK_BEHIND,
+        WALL_CLOCKS,
+        WRONG_TOGETHER,
+        USED_AGAIN,
+        DEPLOYED,
         TWO_KEYS,
     ];
     let is_sought = |name| {
@@ -263,6 +347,8 @@ fn all_that_must_be_seen_now_and_then_is_looked_for() {
     let forgotten: Vec<_> = goals.map(|property| property.name).filter(|name| !is_sought(*name)).collect();
     assert!(forgotten.is_empty(), "{forgotten:?}");
 }
+
+const EARLIER: &str = "no answer of an earlier operation is told after a later one was claimed";
 
 /// A fault, the scene and the policy in which it is seen, and a promise that it breaks.
 const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
@@ -286,6 +372,15 @@ const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
     (Fault::UnwantedClaimKept, DROPPED, Policy::Refuse, "no claim is without an owner"),
     (Fault::FloorForgotten, CLOCK_BEHIND, Policy::Refuse, "fences grow"),
     (Fault::LooksBeforeItFences, SLOW, Policy::Ask, "one effect per key"),
+    (Fault::JudgedByTheDatabase, CLOCK, Policy::Refuse, "one effect per key"),
+    (Fault::JudgedByTheDatabase, CLOCK, Policy::Rerun, "who is taken over was marked dead"),
+    (Fault::StampedByTheDatabase, CLOCK, Policy::Refuse, "one effect per key"),
+    (Fault::StampedByTheDatabase, CLOCK, Policy::Rerun, "who is taken over was marked dead"),
+    (Fault::KeptAnchoredAtTheDatabase, WRONG_TOGETHER, Policy::Refuse, "one effect per key"),
+    (Fault::CacheByTheEarliest, USED_AGAIN, Policy::Refuse, EARLIER),
+    (Fault::TakesAnEarlierEffect, USED_AGAIN, Policy::Ask, EARLIER),
+    (Fault::SweepByTheDatabase, CLOCK, Policy::Refuse, "one effect per key"),
+    (Fault::ReclaimWhateverWasClaimed, DEPLOYED, Policy::Rerun, "one effect per key"),
 ];
 
 #[test]

@@ -1,0 +1,82 @@
+//! Clocks: how far each is ahead of the true time, in units of time. The protocol does not know the true time; promises
+//! are judged by it.
+//!
+//! The kept clock is not slewed here: 1/100 of the time that passes is less than a unit.
+
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::store::shared::{self, Moment};
+
+use crate::fault::Fault;
+use crate::rows::UNIT;
+
+/// Those of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Clocks {
+    /// Its wall clock.
+    pub(crate) wall: i8,
+    /// The one that it keeps.
+    pub(crate) kept: i8,
+    /// What `kept` has to be. It is something else where that is broken on purpose.
+    anchor: i8,
+}
+
+/// The earliest and the latest of some clocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Span {
+    pub(crate) earliest: i8,
+    pub(crate) latest: i8,
+}
+
+impl Clocks {
+    /// The store is opened: what it keeps begins at the earlier of the other two.
+    pub(crate) fn open(&mut self, database: i8, fault: Option<Fault>) {
+        self.anchor = self.wall.min(database);
+        self.kept = if fault == Some(Fault::KeptAnchoredAtTheDatabase) { database } else { self.anchor };
+    }
+
+    /// What a statement is given.
+    pub(crate) fn span(self) -> Span {
+        Span { earliest: self.kept.min(self.wall), latest: self.kept.max(self.wall) }
+    }
+
+    /// What it has to be given.
+    pub(crate) fn right(self) -> Span {
+        Self { kept: self.anchor, ..self }.span()
+    }
+}
+
+impl Span {
+    /// With the database's clock, as of the moment of the statement. The statement was sent `age` units ago.
+    pub(crate) fn with(self, database: i8, age: u8) -> Self {
+        let age = age as i8;
+        Self { earliest: (self.earliest - age).min(database), latest: (self.latest - age).max(database) }
+    }
+
+    /// By what the database judges and stamps, by the crate's own rule, in a statement that was given this.
+    pub(crate) fn moment(self, time: u64, database: i8, age: u8, fault: Option<Fault>) -> Moment {
+        let at = |units| Timestamp::from_millis(set(time, units));
+        let (sent, now) = (|units| at(units - age as i8), at(database));
+        let moment = shared::Clocks { earliest: sent(self.earliest), latest: sent(self.latest) }.at(now);
+        match fault {
+            Some(Fault::JudgedByTheDatabase) => Moment { earliest: now, ..moment },
+            Some(Fault::StampedByTheDatabase) => Moment { latest: now, ..moment },
+            _ => moment,
+        }
+    }
+
+    /// A clock that is right, or one that is behind, keeps a row from being judged too early. Where there is none,
+    /// nothing is promised: the time by which it may be judged then.
+    pub(crate) fn may_judge_by(self, time: u64) -> u64 {
+        set(time, self.earliest.max(0))
+    }
+
+    /// The time by which it may be stamped: the true one, unless all clocks are behind.
+    pub(crate) fn may_stamp_by(self, time: u64) -> u64 {
+        set(time, self.latest.min(0))
+    }
+}
+
+/// What a clock shows that is ahead by so much.
+pub(crate) fn set(time: u64, units: i8) -> u64 {
+    time.saturating_add_signed(i64::from(units) * UNIT.as_millis() as i64)
+}
