@@ -26,6 +26,12 @@ pub(crate) struct Args {
     /// included, when the server ends.
     #[arg(long, value_name = "URL", default_value = "sled")]
     pub(crate) store: Place,
+    /// Makes no new directories: a server whose volume is not mounted then does not start, and forgets no key.
+    #[arg(long)]
+    pub(crate) existing: bool,
+    /// Starts with records that a damaged disk has lost, as the error says that names this batch.
+    #[arg(long, value_name = "BATCH")]
+    pub(crate) accept_loss_after: Option<u64>,
     /// How long this server counts as alive for those that share its database, if it is not heard of. Default: 30.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) lease: Option<u64>,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use axum::Router;
 use tempfile::TempDir;
+use tower_idempotency::store::OpenError;
 use tower_idempotency::{AnyStore, MemoryStore, SledStore};
 
 use crate::args::{Args, Place};
@@ -40,16 +41,16 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
     }
     match place {
         Place::Sled => {
-            let store = SledStore::open(&args.data)?;
+            let store = sled(args, &args.data)?;
             let (ledger, records) = (Ledger::trees(store.clone(), args.atomic)?, AnyStore::new(store));
             let database = records.clone();
             Ok(Stores { records, ledger, database, admin: Router::new(), directory: None })
         }
-        Place::SledAt(path) => apart(AnyStore::new(SledStore::open(path)?), &args.data),
+        Place::SledAt(path) => apart(AnyStore::new(sled(args, path)?), sled(args, &args.data)?),
         Place::Memory => {
             // Nothing outlives the process, the ledger neither.
             let directory = tempfile::tempdir()?;
-            let stores = apart(AnyStore::new(MemoryStore::new()), directory.path())?;
+            let stores = apart(AnyStore::new(MemoryStore::new()), SledStore::open(directory.path())?)?;
             Ok(Stores { directory: Some(directory), ..stores })
         }
         Place::Postgres(url) => postgres(url, args).await,
@@ -57,9 +58,17 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
     }
 }
 
+/// A store in a directory of this server's.
+fn sled(args: &Args, path: &Path) -> Result<SledStore, OpenError> {
+    let builder = SledStore::builder().create(!args.existing);
+    match args.accept_loss_after {
+        Some(batch) => builder.accept_loss_after(batch).open(path),
+        None => builder.open(path),
+    }
+}
+
 /// These records, and a ledger elsewhere.
-fn apart(records: AnyStore, ledger: &Path) -> Result<Stores, Failure> {
-    let database = SledStore::open(ledger)?;
+fn apart(records: AnyStore, database: SledStore) -> Result<Stores, Failure> {
     let ledger = Ledger::trees(database.clone(), false)?;
     Ok(Stores { records, ledger, database: AnyStore::new(database), admin: Router::new(), directory: None })
 }
@@ -74,7 +83,7 @@ async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
         return Ok(Stores { records, ledger, database, admin, directory: None });
     }
     // The charges are this server's own: those of all servers can be counted.
-    let stores = apart(records, &args.data)?;
+    let stores = apart(records, sled(args, &args.data)?)?;
     Ok(Stores { admin, ..stores })
 }
 

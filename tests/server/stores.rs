@@ -45,6 +45,14 @@ async fn a_lease_and_a_namespace_are_for_a_store_that_servers_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_existing_a_server_whose_volume_is_not_mounted_does_not_start() {
+    let directory = tempdir().unwrap();
+    let said = refusal(&Setup::new(&directory).with("--existing"), 1).await;
+    assert!(said.contains("there is no store") && said.contains("volume"), "{said}");
+    assert!(!directory.path().join("data").exists(), "nothing was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn atomic_needs_charges_and_records_in_one_database() {
     let directory = tempdir().unwrap();
     let elsewhere = format!("sled:{}", directory.path().join("elsewhere").display());

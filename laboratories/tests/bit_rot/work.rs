@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -50,6 +51,21 @@ pub(crate) struct Plan {
     closes: bool,
 }
 
+/// What the workload notes.
+#[derive(Debug, Serialize, Deserialize)]
+enum Line {
+    /// By the store's clock it will be this late at once.
+    Clock(u64),
+    Told(Answer),
+}
+
+/// Writes a line at once, so that a kill leaves it whole, or cuts it off at the end.
+fn note(mut notes: &fs::File, line: &Line) {
+    let mut line = serde_json::to_string(line).expect("notes are plain");
+    line.push('\n');
+    notes.write_all(line.as_bytes()).expect("there is room");
+}
+
 /// An answer that a client was given.
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
@@ -91,15 +107,13 @@ async fn work(plan: Plan) {
                 let (operations, told) = (&operations, &told);
                 async move {
                     let Said::Outcome(outcome) = operations.ask(key, false).await else { panic!("{key} is new") };
-                    let answer = Answer { key, outcome, clock: now, wall: wall() };
-                    let mut line = serde_json::to_string(&answer).expect("answers are plain");
-                    line.push('\n');
-                    std::io::Write::write_all(&mut &*told, line.as_bytes()).expect("there is room");
+                    note(told, &Line::Told(Answer { key, outcome, clock: now, wall: wall() }));
                 }
             });
             asked.buffer_unordered(CLIENTS).collect::<Vec<()>>().await;
             next += KEYS;
             let later = START + FASTER * u64::try_from(began.elapsed().as_millis()).expect("it fits");
+            note(&told, &Line::Clock(later));
             clock.advance(Duration::from_millis(later - now));
             now = later;
         }
@@ -143,10 +157,14 @@ impl Source {
         let wall = wall();
         let text = fs::read_to_string(directory.path().join(TOLD)).expect("it was told something");
         // A kill may cut the last line.
-        let answers: Vec<Answer> = text.lines().map_while(|line| serde_json::from_str(line).ok()).collect();
-        let clock = answers.iter().map(|answer| answer.clock).max().ok_or("the workload did nothing")?;
-        // A moment later its clock may have been later.
-        let is_kept = |answer: &Answer| answer.clock + RETENTION > clock + RETENTION / 10;
+        let (mut clock, mut answers) = (START, Vec::new());
+        for line in text.lines().map_while(|line| serde_json::from_str::<Line>(line).ok()) {
+            match line {
+                Line::Clock(later) => clock = later,
+                Line::Told(answer) => answers.push(answer),
+            }
+        }
+        let is_kept = |answer: &Answer| answer.clock + RETENTION > clock;
         let answers = answers.into_iter().filter(is_kept).map(|answer| (answer.key, answer)).collect();
         let first_mark = fs::read(directory.path().join(FIRST_MARK)).expect("it was copied");
         let mut image = read_image(directory.path());

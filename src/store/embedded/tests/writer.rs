@@ -93,6 +93,52 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
     });
 }
 
+// A run that says once more how it ended, after its first outcome has expired, writes chunks under the same keys.
+#[test]
+fn trap_87_a_sweep_in_one_batch_with_the_outcome_of_a_run_leaves_the_outcome_whole_whatever_its_fence_had_before() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let hold = Hold { id: id("k"), fence: still.shared.next_fence().unwrap(), attempt: 1 };
+        let outcome = Bytes::from(vec![7; 9_000]);
+        let completes = |batch: &mut Batch<'_, E>| {
+            let (complete, answer) = sent(hold.id, Transition::Complete(completion(hold, outcome.clone())));
+            decide(batch, complete);
+            answer
+        };
+        let mut batch = still.batch();
+        let _answer = completes(&mut batch);
+        batch.commit().unwrap();
+        still.clock.advance(HOUR);
+        let mut batch = still.batch();
+        sweep(&mut batch, Slice { records: 1, chunks: 0 }).unwrap();
+        batch.commit().unwrap();
+        assert_eq!([still.count("r"), still.count("g"), still.count("c")], [0, 1, 3], "the chunks are left");
+
+        let mut batch = still.batch();
+        let mut answer = completes(&mut batch);
+        sweep(&mut batch, SWEPT_IDLE).unwrap();
+        batch.commit().unwrap();
+        assert_eq!(answer.try_recv().unwrap().unwrap().reply, Reply::Taken);
+        let Some(Record { state: State::Completed { outcome: found }, .. }) = still.load(hold.id) else {
+            panic!("gone")
+        };
+        assert_eq!(found, outcome);
+    });
+}
+
+// Reads may make sled write pages anew, and two threads must not do that at once: a process that is killed then leaves
+// a database that sled cannot open.
+#[test]
+fn while_somebody_reads_a_step_is_written_in_one_piece() {
+    let still = Still::<MapEngine>::new();
+    for readers in [0, 1, 0] {
+        let reading = still.shared.readers.try_acquire_many(readers).unwrap();
+        claim(&still, &[&format!("k{readers}{:?}", still.shared.next_fence().unwrap())]);
+        assert_eq!(still.engine.last_was_atomic(), readers > 0);
+        drop(reading);
+    }
+}
+
 // Transactions are made durable in between, if they write much.
 #[test]
 fn transactions_write_little_between_two_syncs() {
