@@ -60,8 +60,8 @@
 //! ## outcome-unknown
 //! Status 409, or 500 for the request whose own run it was. The operation **may have taken place**: its run was
 //! interrupted by a crash, a panic, an error or a timeout, or its handler answered that it does not know. Find out
-//! before you use a new key; the operator can settle the operation, by its `record_id`. If the server finds out by itself,
-//! `retry_with_same_key` is true.
+//! before you use a new key; the operator can settle the operation, by its `record_id`. If the server finds out by
+//! itself, `retry_with_same_key` is true.
 //!
 //! Status 503 if the store failed while the operation was being committed. Try again later with the same key.
 //!

@@ -21,8 +21,8 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    /// The request is wrong in itself, which is seen before anything happens. As with Stripe, its key stays free, so that
-    /// the corrected request can have it.
+    /// The request is wrong in itself, which is seen before anything happens. As with Stripe, its key stays free, so
+    /// that the corrected request can have it.
     pub(crate) fn invalid(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
         let (status, param, message) = (StatusCode::BAD_REQUEST, param.into(), message.into());
         Self { status, kind: "invalid_request_error", code: None, param, message, is_free: true }

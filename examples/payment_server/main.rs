@@ -12,8 +12,8 @@
 //!
 //! 1. The same charge sent twice with one `Idempotency-Key`: the second answer has the same `id`, and
 //!    `idempotent-replayed: true`. `GET /v1/charges` lists one charge.
-//! 2. The same key with another amount: 422, and nothing is charged. After `amount=abc`, which gets 400, the key is free:
-//!    the same key with `amount=1000` charges.
+//! 2. The same key with another amount: 422, and nothing is charged. After `amount=abc`, which gets 400, the key is
+//!    free: the same key with `amount=1000` charges.
 //! 3. What can go wrong, by `source`: `tok_visa` charges; `tok_chargeDeclined` is declined (402); `tok_slow` takes two
 //!    seconds; `tok_error` charges and answers 500; `tok_unavailable` answers 503 before charging, so that a retry
 //!    runs; `tok_panic` charges and panics; `tok_crash` charges and ends the process with code 70.

@@ -78,8 +78,8 @@ pub fn in_spans(log: &str, field: &str) -> Vec<Vec<String>> {
     fields.map(|fields| fields.split(' ').filter_map(of_field).collect()).collect()
 }
 
-/// The usual form of fields. Two `fmt` layers whose forms have one type write into one buffer, so that each field would be
-/// there twice.
+/// The usual form of fields. Two `fmt` layers whose forms have one type write into one buffer, so that each field would
+/// be there twice.
 struct OfItsOwn(DefaultFields);
 
 impl<'writer> FormatFields<'writer> for OfItsOwn {

@@ -76,9 +76,9 @@ async fn trap_96_fences_never_shrink_while_rows_expire_and_are_swept() {
     assert!(last > Some(tower_idempotency::Fence((1 << 60) + 10)), "it was claimed more often than once");
 }
 
-/// The statements of the guide for operators.
-fn statements() -> Vec<String> {
-    let (_, rest) = include_str!("../../docs/shared.md").split_once("```sql\n").unwrap();
+/// The statements of a block of the guide for operators.
+fn statements(block: usize) -> Vec<String> {
+    let rest = include_str!("../../docs/shared.md").split("```sql\n").nth(1 + block).unwrap();
     let (block, _) = rest.split_once("```").unwrap();
     let lines = block.lines().filter(|line| !line.starts_with("--"));
     lines.collect::<Vec<_>>().join("\n").split(';').map(|sql| sql.trim().to_owned()).collect()
@@ -90,10 +90,11 @@ async fn the_guide_s_statements_find_and_delete_what_a_namespace_has_left_that_n
     let writes: Vec<_> = (0..6).map(|number| claim(id(number))).collect();
     lab.backend.put(Clocks::default(), &writes).await.unwrap();
     for number in 0..4 {
-        expired_for(&lab, number, 1201).await;
+        expired_for(&lab, number, 8 * 86_400 + 1).await;
     }
-    expired_for(&lab, 4, 590).await;
-    let [find, delete, _] = &statements()[..] else { panic!("{:?}", statements()) };
+    // By a clock that is ahead, it would look expired.
+    expired_for(&lab, 4, 7 * 86_400).await;
+    let [find, delete, _] = &statements(0)[..] else { panic!("{:?}", statements(0)) };
     let found = lab.client.query(find, &[]).await.unwrap();
     let rows = found.iter().find(|row| row.get::<_, String>(0) == lab.namespace).unwrap();
     assert_eq!(rows.get::<_, i64>(1), 4);
@@ -102,4 +103,30 @@ async fn the_guide_s_statements_find_and_delete_what_a_namespace_has_left_that_n
         assert_eq!(lab.client.query_one(&delete, &[]).await.unwrap().get::<_, i64>(0), deleted);
     }
     assert_eq!(count(&lab).await, 2, "the one that lives, and the one in its grace");
+}
+
+#[tokio::test]
+async fn trap_111_the_guide_s_update_gives_records_of_a_clock_that_was_years_ahead_their_own_retention() {
+    let Some(lab) = lab("that rows can be corrected which a database years ahead has stamped").await else { return };
+    let writes: Vec<_> = (0..6).map(|number| claim(id(number))).collect();
+    lab.backend.put(&writes).await.unwrap();
+    // Completed, interrupted, running, a session, completed now; each kept for a day.
+    for (number, kind, years) in [(0, 3, 4), (1, 2, 4), (2, 1, 4), (3, 6, 4), (4, 3, 0)] {
+        lab.sql(&format!(
+            "WITH t AS (SELECT clock_timestamp() + interval '{years} years' AS ahead) UPDATE idempotency.record SET \
+             kind = {kind}, began = ahead, since = ahead, expires = ahead + interval '1 day' FROM t \
+             WHERE namespace = '$' AND id = '\\x{}'",
+            id(number)
+        ))
+        .await;
+    }
+    let [update, delete, _] = &statements(1)[..] else { panic!("{:?}", statements(1)) };
+    let update = format!("{update} AND namespace = $1");
+    assert_eq!(lab.client.execute(&update, &[&lab.namespace]).await.unwrap(), 2, "those that ended, years ahead");
+    assert_eq!(lab.client.execute(&update, &[&lab.namespace]).await.unwrap(), 0, "it can be run again");
+    let kept = "SELECT count(*) FROM idempotency.record WHERE namespace = $1 AND kind IN (2, 3) AND expires BETWEEN \
+                clock_timestamp() + interval '23 hours' AND clock_timestamp() + interval '25 hours'";
+    assert_eq!(lab.client.query_one(kept, &[&lab.namespace]).await.unwrap().get::<_, i64>(0), 3);
+    let delete = delete.replace("'old'", &format!("'{}'", lab.namespace));
+    assert_eq!(lab.client.execute(&delete, &[]).await.unwrap(), 1, "the session");
 }
