@@ -37,3 +37,4 @@ mod pooler;
 mod processes;
 mod proxy;
 mod roles;
+mod slow_link;
