@@ -109,7 +109,7 @@ async fn the_guide_s_statements_find_and_delete_what_a_namespace_has_left_that_n
 async fn trap_111_the_guide_s_update_gives_records_of_a_clock_that_was_years_ahead_their_own_retention() {
     let Some(lab) = lab("that rows can be corrected which a database years ahead has stamped").await else { return };
     let writes: Vec<_> = (0..6).map(|number| claim(id(number))).collect();
-    lab.backend.put(&writes).await.unwrap();
+    lab.backend.put(Clocks::default(), &writes).await.unwrap();
     // Completed, interrupted, running, a session, completed now; each kept for a day.
     for (number, kind, years) in [(0, 3, 4), (1, 2, 4), (2, 1, 4), (3, 6, 4), (4, 3, 0)] {
         lab.sql(&format!(

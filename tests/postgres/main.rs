@@ -41,3 +41,4 @@ mod processes;
 mod proxy;
 mod rights;
 mod roles;
+mod slow_link;

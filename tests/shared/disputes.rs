@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_idempotency::internals::{Page, Records as _, Reply, Resolution};
+use tower_idempotency::internals::{Completion, Page, Records as _, Reply, Resolution, Settlement, State};
 use tower_idempotency::store::shared::memory_backend::{MemoryBackend, Replication};
 use tower_idempotency::store::shared::{Kind, Row};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, RecordId};
@@ -77,6 +77,21 @@ async fn an_outcome_that_a_failover_lost_is_not_told_while_the_operation_runs_ag
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 2");
     assert_eq!(server.post("k", "a").await.text(), "effect 2");
+}
+
+// A seeded fault: only outcomes are put back.
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_was_consumed_stays_so_after_a_failover_that_lost_it() {
+    let [(here, one), (_, other)] = two().await;
+    here.database().replication(Replication::Behind);
+    let consumed = done(hold(&one, "k").await, "", LEASE * 9);
+    let consumed = Completion { settlement: Settlement::Consumed { status: 200 }, ..consumed };
+    assert_eq!(one.complete(consumed).await.unwrap(), Reply::Taken);
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    tokio::time::sleep(LEASE).await;
+    let found = other.load(id("k")).await.unwrap().map(|record| record.state);
+    assert!(matches!(found, Some(State::Consumed { status: 200 })), "{found:?}");
 }
 
 /// Puts a disputed outcome there that began when the row of `key` did.

@@ -13,8 +13,8 @@ use crate::common::asked::leave_interrupted_under;
 use crate::common::lab::{Gate, Lab, id, post, settle};
 use crate::world::{Effects, LEASE, two};
 
-// Seeded faults: a write whose answer was lost is sent again with another token; it counts as not done once a copy of it
-// is refused.
+// Seeded faults: a write whose answer was lost is sent again with another token; it counts as not done once a copy of
+// it is refused.
 #[tokio::test(start_paused = true)]
 async fn a_claim_or_an_outcome_whose_answer_is_lost_is_known_for_its_own_when_it_is_sent_again() {
     let pairs = [

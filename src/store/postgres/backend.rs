@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::future::join3;
 use futures_util::stream::BoxStream;
+use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::connect::Connection;
@@ -51,10 +53,13 @@ impl fmt::Debug for PostgresBackend {
 impl Backend for PostgresBackend {
     async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
-        let connection = self.pool.take().await?;
+        let connection = self.pool.take_to_read().await?;
         let prepared = connection.prepared.as_ref().map(|prepared| &prepared.get);
         let query = &self.pool.connector().queries.get;
-        let found = query.ask(&connection.client, prepared, &[&self.namespace, &bytes, &Time(clocks.earliest)]).await;
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.namespace, &bytes, &Time(clocks.earliest)];
+        let found = query.ask(&connection.client, prepared, &parameters);
+        // A row alone may be a large one.
+        let found = if ids.len() == 1 { patiently(&connection.client, found).await } else { found.await };
         let system = connection.system;
         let mut found = answer(&connection.done(found)?, system)?;
         // Without ids there is a row with the time alone.
@@ -70,7 +75,10 @@ impl Backend for PostgresBackend {
         let queries = &self.pool.connector().queries;
         let (columns, system) = if let [write] = writes {
             let parameters = Parameters::of(write)?;
-            let connection = self.pool.take_to_put().await?;
+            let connection = match write.kind {
+                Kind::Session => self.pool.take_to_renew().await?,
+                _ => self.pool.take_to_put().await?,
+            };
             let asked = put_alone(queries, &connection, &parameters.alone(&namespace, &times), write.expect).await;
             let system = connection.system;
             (connection.done(asked)?, system)
@@ -82,7 +90,13 @@ impl Backend for PostgresBackend {
             let system = connection.system;
             (connection.done(asked)?, system)
         };
-        let answer = answer(&columns, system)?;
+        let mut answer = answer(&columns, system)?;
+        for (write, row) in writes.iter().zip(&mut answer.rows) {
+            if let Some(done) = row.as_mut().filter(|row| row.token == write.token) {
+                // It was not sent back.
+                done.state = write.state.clone();
+            }
+        }
         self.tell(writes, &answer.rows);
         Ok(answer)
     }
@@ -110,7 +124,7 @@ impl Backend for PostgresBackend {
         };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let alive: Vec<&[u8]> = alive.iter().map(|id| id.as_bytes().as_slice()).collect();
-        let connection = self.pool.take().await?;
+        let connection = self.pool.take_to_read().await?;
         let query = &self.pool.connector().queries.list;
         let (began, earliest) = (Time(began), Time(clocks.earliest));
         let found =
@@ -175,6 +189,20 @@ impl PostgresBackend {
             }
         }
     }
+}
+
+/// Reads, in one round trip, what may take long on its way. With the usual time limit, the server cancels a statement
+/// whose answer takes longer than that on a slow link.
+async fn patiently<T>(
+    client: &Client,
+    reading: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, tokio_postgres::Error> {
+    // They are sent in this order.
+    let begin = client.batch_execute("BEGIN READ ONLY; SET LOCAL statement_timeout = '5min'");
+    let (begun, read, ended) = join3(begin, reading, client.batch_execute("COMMIT")).await;
+    begun?;
+    let read = read?;
+    ended.map(|()| read)
 }
 
 /// Sends one write: by a plain statement first, where statements are prepared.

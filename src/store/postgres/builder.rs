@@ -139,10 +139,10 @@ impl PostgresBackendBuilder {
     }
 
     /// Sets how many connections calls share, at least 1. If there are more, one of them is for reading alone. The
-    /// store uses two more, to send notifications of the rows that were written and to receive them. While a standby is
-    /// lost, it keeps up to twice as many for calls: those on which commits wait for the standby. Default: 6, which is
-    /// enough for [`calls`](crate::store::shared::SharedBuilder::calls) by default, a renewal of the session and a
-    /// read.
+    /// store uses two more, to send notifications of the rows that were written and to receive them, and one to renew
+    /// the session while all are busy. While a standby is lost, it keeps up to twice as many for calls: those on which
+    /// commits wait for the standby. Default: 6, which is enough for
+    /// [`calls`](crate::store::shared::SharedBuilder::calls) by default, a renewal of the session and a read.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self
@@ -171,8 +171,10 @@ impl PostgresBackendBuilder {
     /// Sets that the connections go through a pooler in transaction mode, such as PgBouncer. Then no statement is
     /// prepared, and nothing is set for a connection.
     ///
-    /// Also set a timeout for the role: `ALTER ROLE … SET statement_timeout = '1500ms'`. The pooler swallows
-    /// notifications, so those who wait for a run on another server find its end by polling.
+    /// Also set a timeout for the role: `ALTER ROLE … SET statement_timeout = '1500ms'`. Over a slow link, set as much
+    /// more as the largest outcome takes: without prepared statements, the time that it is on its way counts.
+    ///
+    /// The pooler swallows notifications, so those who wait for a run on another server find its end by polling.
     pub fn behind_pooler(mut self) -> Self {
         self.pooler = true;
         self

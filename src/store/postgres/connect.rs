@@ -74,8 +74,8 @@ impl Drop for Connection {
     fn drop(&mut self) {
         match (self.task.take(), self.place.take()) {
             // Nobody waits for the call any more, but the server does: for its standby, or for a lock.
-            (Some(task), Some(place)) => place.keep_until_over(task),
-            (Some(task), None) => task.abort(),
+            (Some(task), Some(place)) if place.is_kept => place.keep_until_over(task),
+            (Some(task), _) => task.abort(),
             (None, _) => {}
         }
     }

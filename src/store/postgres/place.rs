@@ -17,12 +17,14 @@ pub(super) struct Place {
     /// For calls that were dropped.
     pub(super) dropped: Arc<Semaphore>,
     pub(super) runtime: Handle,
+    /// Whether the connection is kept if the call is dropped.
+    pub(super) is_kept: bool,
 }
 
 impl Place {
     /// Keeps the connection of a call that was dropped: `task` ends it as soon as the server has answered.
     pub(super) fn keep_until_over(self, mut task: JoinHandle<()>) {
-        let Self { permits, dropped, runtime } = self;
+        let Self { permits, dropped, runtime, .. } = self;
         let permits = dropped.try_acquire_owned().map_or(permits, |instead| vec![instead]);
         runtime.spawn(async move {
             if timeout(KEPT, &mut task).await.is_err() {

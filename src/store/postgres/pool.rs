@@ -3,9 +3,11 @@
 //! Rules:
 //! 1. A call that has no connection in time is refused as crowded: the database may be well.
 //! 2. There is always a connection for reading, if there may be more than one: puts may all wait for a standby.
-//! 3. The connection of a call that was dropped is kept until the server has ended the call, or for an hour. Closing it
+//! 3. The session is renewed on a connection beside those, if all are busy: large rows may have them for long.
+//! 4. The connection of a call that was dropped is kept until the server has ended the call, or for an hour. Closing it
 //!    would not end the call, so a server whose standby is lost would have more and more of them. As many such
-//!    connections as there are for calls are kept beside those; beyond that, they count as those.
+//!    connections as there are for calls are kept beside those; beyond that, they count as those. A call that only
+//!    reads waits for no standby, and may be answered with a large row: its connection is closed at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +27,8 @@ pub(super) struct Pool {
     calls: Arc<Semaphore>,
     /// How many of them may be puts.
     puts: Arc<Semaphore>,
+    /// For renewals of the session.
+    renewal: Arc<Semaphore>,
     /// For calls that were dropped.
     dropped: Arc<Semaphore>,
     // The one that was used last is used first: those that aren't needed stay idle.
@@ -44,8 +48,9 @@ impl Pool {
     pub(super) fn new(connector: Arc<Connector>, first: Connection, connections: usize, wait: Duration) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let (calls, puts) = (semaphore(connections), semaphore((connections - 1).max(1)));
+        let renewal = semaphore(1);
         let (dropped, idle, runtime) = (semaphore(connections), Mutex::new(vec![first]), Handle::current());
-        Self { connector, calls, puts, dropped, idle, wait, runtime }
+        Self { connector, calls, puts, renewal, dropped, idle, wait, runtime }
     }
 
     pub(super) fn connector(&self) -> &Connector {
@@ -54,16 +59,26 @@ impl Pool {
 
     /// Takes a connection for a call that commits nothing. Nothing was sent where that fails.
     pub(super) async fn take(&self) -> Result<Taken<'_>, BackendError> {
-        self.take_with(&[&self.calls]).await
+        self.take_with(&[&self.calls], true).await
+    }
+
+    /// The same for a call that only reads.
+    pub(super) async fn take_to_read(&self) -> Result<Taken<'_>, BackendError> {
+        self.take_with(&[&self.calls], false).await
+    }
+
+    /// The same for a renewal of the session, for which no other call is waited.
+    pub(super) async fn take_to_renew(&self) -> Result<Taken<'_>, BackendError> {
+        self.take_with(&[&self.renewal], true).await
     }
 
     /// The same for a put.
     pub(super) async fn take_to_put(&self) -> Result<Taken<'_>, BackendError> {
-        self.take_with(&[&self.puts, &self.calls]).await
+        self.take_with(&[&self.puts, &self.calls], true).await
     }
 
-    /// Takes one that is free, or makes one.
-    async fn take_with(&self, semaphores: &[&Arc<Semaphore>]) -> Result<Taken<'_>, BackendError> {
+    /// Takes one that is free, or makes one. If the call is dropped, the connection may be kept.
+    async fn take_with(&self, semaphores: &[&Arc<Semaphore>], is_kept: bool) -> Result<Taken<'_>, BackendError> {
         let mut permits = Vec::with_capacity(semaphores.len());
         let acquire = async {
             for semaphore in semaphores {
@@ -88,7 +103,7 @@ impl Pool {
             }
         };
         let (dropped, runtime) = (Arc::clone(&self.dropped), self.runtime.clone());
-        connection.place = Some(Place { permits, dropped, runtime });
+        connection.place = Some(Place { permits, dropped, runtime, is_kept });
         Ok(Taken { pool: self, connection })
     }
 

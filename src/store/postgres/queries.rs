@@ -7,8 +7,17 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::schema::Schema;
 
-/// The columns of every row that is read.
-const COLUMNS: &str = "r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state";
+/// The columns of every row that is read but its state.
+const COLUMNS: &str = "r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires";
+
+/// The state of a row that a put answers with. What was written is known, and what is large is read by itself: the
+/// server cancels a put whose answer takes long on its way.
+const ANSWERED: &str =
+    "CASE WHEN r.token <> ALL($4) AND octet_length(r.state) <= 16384 THEN r.state ELSE ''::bytea END AS state";
+
+/// The columns that a put answers with: those of its function, which is `r`.
+const PUT: &str = "r.now, r.server, r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, \
+    ANSWERED, pg_last_wal_replay_lsn()";
 
 // Each query for rows has the time before them, and when the server was started. After them it has where the server's
 // last recovery ended: a server that has lost one of its processes recovers without being started again.
@@ -51,7 +60,14 @@ type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
 impl Query {
     fn new(schema: &Schema, sql: &str, types: &[Type]) -> Self {
-        let parts = [("COLUMNS", COLUMNS), ("MICROS", MICROS), ("IS_DURABLE", IS_DURABLE)];
+        let answered = if types.contains(&Type::UUID_ARRAY) { ANSWERED } else { &ANSWERED.replace("ALL($4)", "$4") };
+        let parts = [
+            ("PUT_COLUMNS", PUT),
+            ("COLUMNS", COLUMNS),
+            ("ANSWERED", answered),
+            ("MICROS", MICROS),
+            ("IS_DURABLE", IS_DURABLE),
+        ];
         let sql = parts.iter().fold(sql.to_owned(), |sql, (name, part)| sql.replace(name, part));
         Self { sql: schema.sql(&sql), types: types.to_vec() }
     }
@@ -97,7 +113,7 @@ const INSERT: &str = "
         WHERE NOT EXISTS (SELECT FROM o) AND IS_DURABLE
         ON CONFLICT (namespace, id) DO NOTHING
         RETURNING r.*)
-    SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
+    SELECT c.now, pg_postmaster_start_time(), COLUMNS, ANSWERED, pg_last_wal_replay_lsn()
     FROM c
     CROSS JOIN (SELECT * FROM i UNION ALL SELECT * FROM o WHERE o.token <> $4) r
     WHERE (r.expires > c.earliest) IS TRUE AND IS_DURABLE";
@@ -123,7 +139,7 @@ const UPDATE: &str = "
             AND (r.expires > least(clock_timestamp(), $14)) IS TRUE AND IS_DURABLE
         FOR NO KEY UPDATE SKIP LOCKED) c
     WHERE r.namespace = c.namespace AND r.id = c.id
-    RETURNING c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()";
+    RETURNING c.now, pg_postmaster_start_time(), COLUMNS, ''::bytea AS state, pg_last_wal_replay_lsn()";
 
 /// A fence by the latest clock. (`extract` has another type in PostgreSQL 13.)
 const MICROS: &str = "(extract(epoch FROM greatest(clock_timestamp(), $15))::float8 * 1000000::float8)::bigint";
@@ -137,7 +153,7 @@ const IS_DURABLE: &str = "current_setting('synchronous_commit') NOT IN ('off', '
 const GET: &str = "
     WITH NOW,
     w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM pg_catalog.unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))
-    SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
+    SELECT c.now, pg_postmaster_start_time(), COLUMNS, r.state, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN w ON true
     LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > c.earliest) IS TRUE
@@ -146,7 +162,7 @@ const GET: &str = "
 // The kind is that of the index `record_session`.
 const SESSIONS: &str = "
     WITH NOW
-    SELECT c.now, pg_postmaster_start_time(), COLUMNS, pg_last_wal_replay_lsn()
+    SELECT c.now, pg_postmaster_start_time(), COLUMNS, r.state, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN idempotency.record r ON r.namespace = $1 AND r.kind = 6 AND (r.expires > c.earliest) IS TRUE";
 
@@ -156,7 +172,8 @@ const LIST: &str = "
     SELECT c.now, pg_postmaster_start_time(), l.*, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN LATERAL (
-        SELECT COLUMNS
+        SELECT COLUMNS,
+            CASE WHEN r.kind = 7 AND octet_length(r.state) > 16384 THEN ''::bytea ELSE r.state END AS state
         FROM idempotency.record r
         WHERE r.namespace = $1 AND r.kind IN (1, 2, 7) AND (r.began, r.id) > ($2, $3) AND (r.expires > c.earliest) IS TRUE
             AND (r.kind <> 1 OR r.session IS NULL OR r.session <> ALL ($5) OR r.until IS NULL OR r.until <= c.earliest)
@@ -223,16 +240,8 @@ impl Queries {
         ];
         let all = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15";
         Self {
-            put: Query::new(
-                schema,
-                &format!("SELECT w.*, pg_last_wal_replay_lsn() FROM idempotency.put_1({all}) w"),
-                &put,
-            ),
-            put_one: Query::new(
-                schema,
-                &format!("SELECT w.*, pg_last_wal_replay_lsn() FROM idempotency.put_one_1({all}) w"),
-                &put_one,
-            ),
+            put: Query::new(schema, &format!("SELECT PUT_COLUMNS FROM idempotency.put_1({all}) r"), &put),
+            put_one: Query::new(schema, &format!("SELECT PUT_COLUMNS FROM idempotency.put_one_1({all}) r"), &put_one),
             insert: Query::new(schema, INSERT, &put_one),
             update: Query::new(schema, UPDATE, &put_one),
             get: Query::new(schema, &GET.replace("NOW", &now(3)), &[Type::TEXT, Type::BYTEA_ARRAY, Type::TIMESTAMPTZ]),

@@ -65,6 +65,10 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// A write's own token in a row past its expiry makes no difference: the row is absent. No writes at all may be
     /// put, to ask for the time.
     ///
+    /// Of a row that the write did not make, a [`state`](Row::state) of more than 16 KiB should be left out of the
+    /// answer, which then has an empty one: many claims that meet large rows would take too long on a slow link. The
+    /// store gets such a row by itself, if it needs it.
+    ///
     /// The database locks rows in the order of their ids, so that two calls can't wait for each other.
     fn put(
         &self,
@@ -78,7 +82,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Reads at most `limit` rows that operators may have to see to, ordered by [`began`](Row::began), in whole
     /// milliseconds, and id. It reads only those after `after` in that order:
-    /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed);
+    /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed), the latter without
+    ///   their states, if these are large;
     /// - those of the kind [`Running`](Kind::Running) whose [`session`](Row::session) is absent or not in `alive`, or
     ///   whose [`until`](Row::until) is absent or not later than the earliest time.
     fn list(

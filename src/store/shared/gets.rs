@@ -4,34 +4,28 @@
 //! 1. A read belongs to the store's own tasks, in the store's runtime, whoever asked for it.
 //! 2. Reads that come while the database is at work go together, and a row that several ask for is read once.
 //! 3. A read is not sent again. Nothing is sent for somebody who has gone.
+//! 4. A large row is read by itself, for as long as that may take on a slow link: see [`large`](super::large). A read
+//!    that is late may have met one, so the store asks which of its rows are large.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
 
-use super::backend::{Answer, Backend, BackendError, Row, ServerId};
+use super::backend::{Answer, Backend, BackendError, Kind, Row};
 use super::errors::away;
+pub(super) use super::known::Known;
+use super::large::{Large, Told, which_are_large};
 use super::reach::Reach;
-use crate::clock::Timestamp;
+use super::rows::expiry;
 use crate::key::RecordId;
 use crate::store::StoreError;
 
 /// The most rows in one call, and the most calls at a time.
 const TOGETHER: usize = 64;
 const AT_ONCE: usize = 2;
-
-/// What is known of a row.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) row: Option<Row>,
-    /// The earliest time by which it was judged.
-    pub(super) earliest: Timestamp,
-    /// The server that has shown it; `None` if this process wrote it.
-    pub(super) server: Option<ServerId>,
-}
 
 type Reply = oneshot::Sender<Result<Known, Arc<BackendError>>>;
 
@@ -43,26 +37,68 @@ struct Get {
 
 /// The way for reads to the database.
 #[derive(Debug)]
-pub(super) struct Gets(mpsc::UnboundedSender<Get>);
+pub(super) struct Gets {
+    queue: mpsc::UnboundedSender<Get>,
+    large: Large,
+    reach: Arc<Reach>,
+}
 
 impl Gets {
     /// Starts the tasks that read.
     pub(super) fn start<B: Backend>(backend: Arc<B>, reach: Arc<Reach>, runtime: &Handle) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
-        runtime.spawn(run(backend, reach, queued));
-        Self(queue)
+        let large = Large::start(Arc::clone(&backend), Arc::clone(&reach), runtime);
+        runtime.spawn(run(backend, Arc::clone(&reach), queued, large.clone()));
+        Self { queue, large, reach }
     }
 
     /// Reads the row of `id`.
     pub(super) async fn get(&self, id: RecordId) -> Result<Known, StoreError> {
+        if let Some(told) = self.large.known(&id) {
+            let known = timeout(self.reach.timeout(), read_large(told)).await.map_err(|_| away(Arc::new(late())))??;
+            self.large.forget(&id);
+            let latest = self.reach.clocks.latest();
+            if known.row.as_ref().is_some_and(|row| row.kind == Kind::Completed && expiry(row) > latest) {
+                return Ok(known);
+            }
+        }
         let (reply, known) = oneshot::channel();
-        let gone = || StoreError::unavailable("the store's runtime is gone");
-        self.0.send(Get { id, reply }).map_err(|_| gone())?;
+        self.queue.send(Get { id, reply }).map_err(|_| gone())?;
         known.await.map_err(|_| gone())?.map_err(away)
+    }
+
+    /// Reads a row whose bytes the database has left out of an answer. It takes its time.
+    pub(super) async fn get_large(&self, row: &Row) -> Result<Known, StoreError> {
+        let known = read_large(self.large.read(row.id)).await?;
+        self.large.forget(&row.id);
+        if known.row.as_ref().is_some_and(|read| read.token == row.token) {
+            return Ok(known);
+        }
+        // It is older than the answer, or has changed since.
+        let known = read_large(self.large.read(row.id)).await?;
+        self.large.forget(&row.id);
+        Ok(known)
     }
 }
 
-async fn run<B: Backend>(backend: Arc<B>, reach: Arc<Reach>, mut queued: mpsc::UnboundedReceiver<Get>) {
+async fn read_large(mut told: watch::Receiver<Told>) -> Result<Known, StoreError> {
+    match &*told.wait_for(Option::is_some).await.map_err(|_| gone())? {
+        // Time has gone on since.
+        Some(Ok((known, sent))) => Ok(Known { earliest: known.earliest.plus(sent.elapsed()), ..known.clone() }),
+        Some(Err(error)) => Err(away(Arc::clone(error))),
+        None => Err(gone()),
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::unavailable("the store's runtime is gone")
+}
+
+fn late() -> BackendError {
+    BackendError::Uncertain("it did not come in time".into())
+}
+
+async fn run<B: Backend>(backend: Arc<B>, reach: Arc<Reach>, mut queued: mpsc::UnboundedReceiver<Get>, large: Large) {
     let calls = Arc::new(Semaphore::new(AT_ONCE));
     let mut gets = Vec::new();
     while queued.recv_many(&mut gets, TOGETHER).await > 0 {
@@ -75,14 +111,18 @@ async fn run<B: Backend>(backend: Arc<B>, reach: Arc<Reach>, mut queued: mpsc::U
             gets.push(get);
         }
         let (backend, reach, gets) = (Arc::clone(&backend), Arc::clone(&reach), std::mem::take(&mut gets));
+        let large = large.clone();
         tokio::spawn(async move {
-            read(&*backend, &reach, gets).await;
+            if let Some(late) = read(&*backend, &reach, gets).await {
+                which_are_large(&*backend, &reach, &late).await.into_iter().for_each(|id| drop(large.read(id)));
+            }
             drop(call);
         });
     }
 }
 
-async fn read<B: Backend>(backend: &B, reach: &Reach, gets: Vec<Get>) {
+/// Reads rows. Returns their ids if the answer did not come in time.
+async fn read<B: Backend>(backend: &B, reach: &Reach, gets: Vec<Get>) -> Option<Vec<RecordId>> {
     let mut asked: HashMap<RecordId, Vec<Reply>> = HashMap::new();
     for Get { id, reply } in gets {
         if !reply.is_closed() {
@@ -91,7 +131,7 @@ async fn read<B: Backend>(backend: &B, reach: &Reach, gets: Vec<Get>) {
     }
     let ids: Vec<_> = asked.keys().copied().collect();
     if ids.is_empty() {
-        return;
+        return None;
     }
     let (clocks, sent) = (reach.clocks.now(), Instant::now());
     let answer = match reach.call(|| backend.get(clocks, &ids)).await {
@@ -109,13 +149,17 @@ async fn read<B: Backend>(backend: &B, reach: &Reach, gets: Vec<Get>) {
                     let _ = reply.send(Ok(Known { row: row.clone(), earliest, server: Some(server) }));
                 }
             }
+            None
         }
         Err(error) => {
             reach.failed(&error);
             let error = Arc::new(error);
+            let is_late = sent.elapsed() >= reach.timeout();
+            let ids = asked.keys().copied().collect();
             for reply in asked.into_values().flatten() {
                 let _ = reply.send(Err(Arc::clone(&error)));
             }
+            is_late.then_some(ids)
         }
     }
 }

@@ -15,7 +15,9 @@
 // - `news.rs`: who is told that a row has changed.
 // - `damaged.rs`: which completed records this process can't read.
 // - `driven.rs`: a future of the store's own, which its caller drives.
-// - `puts.rs`, `gets.rs`: writes and reads on their way to the database.
+// - `puts.rs`, `gets.rs`: writes and reads on their way to the database. `queue.rs`: which writes go next, and how many
+//   at once; `resend.rs`: large writes that are sent again; `large.rs`: rows that take long; `known.rs`: what is known
+//   of a row.
 // - `endings.rs`: ends of runs on their way.
 // - `errors.rs`: what an error of the database means for whoever asked.
 // - `reach.rs`: whether the database can be reached.
@@ -30,13 +32,17 @@ mod endings;
 mod errors;
 mod gets;
 mod judge;
+mod known;
+mod large;
 mod listing;
 #[cfg(feature = "conformance")]
 pub mod memory_backend;
 mod news;
 mod puts;
+mod queue;
 mod reach;
 mod read;
+mod resend;
 mod restore;
 mod rows;
 mod session;

@@ -2,32 +2,31 @@
 //!
 //! Rules:
 //! 1. A write belongs to the store's own tasks. Nobody's going away takes it back.
-//! 2. A write whose answer was lost is sent again, with the same token, until its answer is known.
+//! 2. A write whose answer was lost is sent again, with the same token, until its answer is known. Before a large one
+//!    is sent again, the store asks whether it was done: see [`resend`](super::resend).
 //! 3. A write with a deadline, a claim, is not sent after it. If an earlier copy may be done, or may still arrive,
 //!    whoever sent it puts something in its way.
 //! 4. Writes that come while the database is at work go together. There is one write of an id in a call.
 //! 5. A write whose row something else has locked is sent again, with the same token: what has it locked may be an
 //!    earlier copy of the write.
+//! 6. A call may take longer if it has more bytes: see [`Reach::call_with`]. [`queue`](super::queue) says which writes
+//!    go next, and how many at once.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::backend::{Answer, Backend, BackendError, Clocks, Expect, Row, Write};
+use super::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
+use super::queue::{Batch, Put, Queue, Waiting, is_large};
+pub(super) use super::queue::{NotPut, Stands};
 use super::reach::Reach;
-use crate::clock::Timestamp;
-
-/// The most writes in one call, and the most bytes of state in those after the first.
-const TOGETHER: usize = 64;
-const TOGETHER_BYTES: usize = 1024 * 1024;
 
 /// The way for writes to the database.
 #[derive(Debug)]
@@ -37,88 +36,14 @@ pub(super) struct Puts<B> {
     waiting: Arc<AtomicUsize>,
 }
 
-/// Counts a write for as long as it has no answer.
-#[derive(Debug)]
-struct Waiting(Arc<AtomicUsize>);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// How many writes may have no answer before claims are refused.
 const BEHIND: usize = 4_096;
-/// How often a write is sent whose row something else has locked, and of which no copy may be done.
-const BUSY_TRIES: u32 = 12;
-
-/// How the database answered a write: the row as it stands.
-#[derive(Debug)]
-pub(super) struct Stands {
-    pub(super) row: Option<Row>,
-    /// The answer, without its rows.
-    pub(super) answer: Answer<()>,
-    /// The earliest time by which the database has judged the rows.
-    pub(super) earliest: Timestamp,
-    /// When the first copy of the write was sent.
-    pub(super) sent: Instant,
-}
-
-/// Why a write was not done, and never will be.
-#[derive(Debug, Clone)]
-pub(super) enum NotPut {
-    /// The database can't be reached, or has refused.
-    Away(Arc<BackendError>),
-    /// The database does not take the row.
-    Never(Arc<BackendError>),
-    /// The deadline had passed before the write was sent.
-    Late,
-    /// The deadline has passed, and nobody knows whether the write was done. It may still arrive.
-    InDoubt,
-    /// The store was closed, or its runtime is gone, before the answer came. The write may be done.
-    Gone,
-}
-
-type Reply = oneshot::Sender<Result<Stands, NotPut>>;
-
-#[derive(Debug)]
-struct Put {
-    write: Write,
-    deadline: Option<Instant>,
-    reply: Reply,
-    /// Whether it was sent without an answer, or is sent again as if it was.
-    may_be_done: bool,
-    /// When its first copy was sent.
-    sent: Option<Instant>,
-    /// How often its row was locked.
-    busy: u32,
-    pauses: ExponentialBackoff,
-    _waiting: Waiting,
-}
-
-impl Put {
-    /// Whether something else has the row locked, as far as the row says that stands there.
-    fn is_busy(&self, row: Option<&Row>) -> bool {
-        match (row, self.write.expect) {
-            (Some(row), Expect::Token(token)) => row.token == token && row.token != self.write.token,
-            (None, Expect::Absent) => true,
-            _ => false,
-        }
-    }
-
-    /// Whether it is sent again though something else has its row locked.
-    fn waits_for_lock(&mut self) -> bool {
-        self.busy += 1;
-        let is_late = self.deadline.is_some_and(|end| end <= Instant::now());
-        self.may_be_done || (self.busy < BUSY_TRIES && !is_late)
-    }
-}
 
 impl<B: Backend> Puts<B> {
     /// A way whose tasks are in `runtime`: at most `at_once`, each with one call at a time.
     pub(super) fn new(backend: Arc<B>, reach: Arc<Reach>, at_once: usize, runtime: &Handle) -> Self {
-        let (queue, runtime) = (Mutex::default(), runtime.clone());
-        let sender = Arc::new(Sender { backend, reach, at_once, runtime, queue });
+        let (queue, runtime) = (Mutex::new(Queue::new(at_once)), runtime.clone());
+        let sender = Arc::new(Sender { backend, reach, runtime, queue });
         Self { sender, waiting: Arc::default() }
     }
 
@@ -154,48 +79,43 @@ impl<B: Backend> Puts<B> {
             .with_jitter()
             .without_max_times()
             .build();
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(Arc::clone(&self.waiting));
+        let waiting = Waiting::new(&self.waiting);
         let put = Put { write, deadline, reply, may_be_done, sent: None, busy: 0, pauses, _waiting: waiting };
-        Arc::clone(&self.sender).leave(put);
+        self.sender.leave(put);
         async move { stands.await.unwrap_or(Err(NotPut::Gone)) }
     }
 }
 
 #[derive(Debug)]
-struct Sender<B> {
+pub(super) struct Sender<B> {
     backend: Arc<B>,
-    reach: Arc<Reach>,
-    at_once: usize,
+    pub(super) reach: Arc<Reach>,
     runtime: Handle,
     queue: Mutex<Queue>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    puts: VecDeque<Put>,
-    /// How many tasks send them. There are none when the queue is empty.
-    tasks: usize,
 }
 
 /// One of the tasks that send.
 #[derive(Debug)]
 struct Turn<B> {
     sender: Arc<Sender<B>>,
+    /// The bytes of the large writes that it sends now.
+    large: Option<usize>,
     is_over: bool,
 }
 
 impl<B> Turn<B> {
-    /// Takes what goes together now. The turn is over if nothing is queued.
+    /// Takes what goes together now. The turn is over if nothing is left to it.
     fn next(&mut self) -> Option<Vec<Put>> {
         let mut queue = self.sender.queue();
-        let batch = together(&mut queue.puts);
-        if batch.is_empty() {
-            queue.tasks -= 1;
+        if let Some(bytes) = self.large.take() {
+            queue.end_large(bytes);
+        }
+        let Some(Batch { puts, large }) = queue.next() else {
             self.is_over = true;
             return None;
-        }
-        Some(batch)
+        };
+        self.large = large;
+        Some(puts)
     }
 }
 
@@ -207,8 +127,10 @@ impl<B> Drop for Turn<B> {
         // The runtime is gone, or the task has panicked.
         let gone = {
             let mut queue = self.sender.queue();
-            queue.tasks -= 1;
-            if queue.tasks == 0 { std::mem::take(&mut queue.puts) } else { VecDeque::new() }
+            if let Some(bytes) = self.large.take() {
+                queue.end_large(bytes);
+            }
+            queue.lose_task()
         };
         // Whoever waits for one of them is told so.
         drop(gone);
@@ -223,22 +145,23 @@ impl<B> Sender<B> {
 
 impl<B: Backend> Sender<B> {
     /// Leaves a write to the tasks that send, or starts one.
-    fn leave(self: Arc<Self>, put: Put) {
-        let has_enough = {
-            let mut queue = self.queue();
-            queue.puts.push_back(put);
-            let has_enough = queue.tasks >= self.at_once;
-            queue.tasks += usize::from(!has_enough);
-            has_enough
-        };
-        if has_enough {
+    fn leave(self: &Arc<Self>, put: Put) {
+        self.queue().push(put);
+        self.take_on();
+    }
+
+    /// Starts another task, if there is something for it to send.
+    fn take_on(self: &Arc<Self>) {
+        if !self.queue().takes_on() {
             return;
         }
-        let mut turn = Turn { sender: Arc::clone(&self), is_over: false };
+        let mut turn = Turn { sender: Arc::clone(self), large: None, is_over: false };
         self.runtime.spawn(async move {
             // Those who are ready now send theirs together with the first one.
             yield_now().await;
             while let Some(batch) = turn.next() {
+                // When large writes end, more of them may be sent at once.
+                turn.sender.take_on();
                 turn.sender.send(batch).await;
             }
         });
@@ -250,9 +173,11 @@ impl<B: Backend> Sender<B> {
             let why = if late.may_be_done { NotPut::InDoubt } else { NotPut::Late };
             let _ = late.reply.send(Err(why));
         }
+        let mut batch = self.not_done(batch).await;
         if batch.is_empty() {
             return;
         }
+        let now = Instant::now();
         for put in &mut batch {
             put.sent.get_or_insert(now);
         }
@@ -262,12 +187,16 @@ impl<B: Backend> Sender<B> {
             Ok(answer) => {
                 let earliest = clocks.at(answer.now).earliest;
                 let Answer { now: at, server, rows } = answer;
-                for (mut put, row) in batch.into_iter().zip(rows) {
+                for (mut put, mut row) in batch.into_iter().zip(rows) {
                     if put.is_busy(row.as_ref()) && put.waits_for_lock() {
                         self.again(put);
                         continue;
                     }
                     let answer = Answer { now: at, server, rows: () };
+                    // The database need not send back what it was sent.
+                    if let Some(done) = row.as_mut().filter(|row| row.token == put.write.token) {
+                        done.state = put.write.state.clone();
+                    }
                     let sent = put.sent.unwrap_or(now);
                     let _ = put.reply.send(Ok(Stands { row, answer, earliest, sent }));
                 }
@@ -286,13 +215,14 @@ impl<B: Backend> Sender<B> {
     }
 
     /// Calls the database. An answer that does not fit the question counts as lost.
-    async fn call(
+    pub(super) async fn call(
         &self,
         clocks: Clocks,
         writes: &[Write],
         sent: Instant,
     ) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
-        let answer = match self.reach.call(|| self.backend.put(clocks, writes)).await {
+        let bytes: usize = writes.iter().map(|write| write.state.len()).sum();
+        let answer = match self.reach.call_with(bytes, || self.backend.put(clocks, writes)).await {
             Ok(answer) if answer.rows.len() != writes.len() => {
                 Err(BackendError::Uncertain("it does not have a row for each write".into()))
             }
@@ -306,6 +236,9 @@ impl<B: Backend> Sender<B> {
                 self.reach.answered(answer.server, answer.now, sent, was_written, answer.rows.iter().flatten());
             }
             Err(error) => self.reach.failed(error),
+        }
+        if is_large(bytes) && matches!(answer, Ok(_) | Err(BackendError::Uncertain(_))) {
+            self.queue().large_took(sent.elapsed(), self.reach.timeout());
         }
         answer
     }
@@ -328,7 +261,7 @@ impl<B: Backend> Sender<B> {
     }
 
     /// Sends a write again, after a pause.
-    fn again(self: &Arc<Self>, mut put: Put) {
+    pub(super) fn again(self: &Arc<Self>, mut put: Put) {
         let (pause, sender) = (put.pauses.next().unwrap_or_default(), Arc::downgrade(self));
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
@@ -338,26 +271,4 @@ impl<B: Backend> Sender<B> {
             }
         });
     }
-}
-
-/// Takes the writes that go together: the first ones, one of each id. The others keep their order.
-fn together(waiting: &mut VecDeque<Put>) -> Vec<Put> {
-    let (mut ids, mut batch, mut bytes) = (HashSet::new(), Vec::new(), 0);
-    let mut left = VecDeque::new();
-    while let Some(put) = waiting.pop_front() {
-        let fits = batch.is_empty() || (batch.len() < TOGETHER && bytes + put.write.state.len() <= TOGETHER_BYTES);
-        // A later write of an id stays behind an earlier one.
-        if ids.insert(put.write.id) && fits {
-            bytes += put.write.state.len();
-            batch.push(put);
-        } else {
-            left.push_back(put);
-        }
-        if batch.len() == TOGETHER {
-            break;
-        }
-    }
-    left.append(waiting);
-    *waiting = left;
-    batch
 }

@@ -22,6 +22,8 @@ use crate::store::Health;
 
 /// The number of calls that have to fail, one after the other, before claims are refused without a call.
 const FAILURES: u32 = 3;
+/// The slowest link on which a call is waited for, in bytes a second. Several calls may share it.
+const SLOWEST: usize = 64 * 1024;
 /// The time between two claims that are let through to find out whether the database is back.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -71,14 +73,12 @@ impl Reach {
         }
     }
 
-    /// How long a call may take before its answer counts as lost.
+    /// How long a call with few bytes may take before its answer counts as lost.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Calls the database. An answer that does not come in time counts as lost, and so does that of a backend that
-    /// panics: the store goes on.
-    // It is no async function, which would keep the backend's future twice.
+    /// Calls the database, with few bytes there and back: see [`call_with`](Self::call_with).
     pub(super) fn call<T, F>(
         &self,
         ask: impl FnOnce() -> F + Send,
@@ -86,9 +86,27 @@ impl Reach {
     where
         F: Future<Output = Result<T, BackendError>> + Send,
     {
+        self.call_with(0, ask)
+    }
+
+    /// Calls the database, with so many bytes there or back, for which a slow link needs time. An answer that does not
+    /// come in time counts as lost, and so does that of a backend that panics: the store goes on.
+    ///
+    /// Renewals have few bytes. So only the time for few bytes has to be short in comparison with the lease.
+    // It is no async function, which would keep the backend's future twice.
+    pub(super) fn call_with<T, F>(
+        &self,
+        bytes: usize,
+        ask: impl FnOnce() -> F + Send,
+    ) -> impl Future<Output = Result<T, BackendError>> + Send
+    where
+        F: Future<Output = Result<T, BackendError>> + Send,
+    {
+        let milliseconds = u64::try_from(bytes.saturating_mul(1_000) / SLOWEST).unwrap_or(u64::MAX);
+        let limit = self.timeout.saturating_add(Duration::from_millis(milliseconds));
         // The function itself may panic before it returns a future.
         let answer = AssertUnwindSafe(lazy(|_| ask()).flatten()).catch_unwind();
-        timeout(self.timeout, answer).map(|answer| match answer {
+        timeout(limit, answer).map(|answer| match answer {
             Ok(answer) => answer.unwrap_or_else(|panic| Err(panicked(&*panic))),
             Err(_) => Err(BackendError::Uncertain("it did not come in time".into())),
         })

@@ -2,6 +2,7 @@
 
 use super::backend::{Backend, Row, ServerId};
 use super::gets::Known;
+use super::large::is_left_out;
 use super::reach::Reach;
 use super::rows::{Held, View};
 use super::state::Shelf;
@@ -16,12 +17,31 @@ impl<B: Backend> Shelf<B> {
         self.gets.get(id).await
     }
 
+    /// What was answered, with the bytes of its row, if the database has left them out.
+    pub(super) async fn filled(&self, known: Known) -> Result<Known, StoreError> {
+        let Some(row) = known.row.as_ref().filter(|row| is_left_out(row)) else { return Ok(known) };
+        let read = self.gets.get_large(row).await?;
+        match read.row {
+            // The answer may be newer than what was read.
+            Some(whole) if whole.token == row.token => {
+                Ok(Known { row: Some(Row { state: whole.state, ..row.clone() }), ..known })
+            }
+            row => Ok(Known { row, ..read }),
+        }
+    }
+
     /// The record of `id`, as this process sees it.
     pub(super) async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         if let Some(record) = self.recall(id) {
             return Ok(Some(record));
         }
         let known = self.read(id).await?;
+        self.tell_whole(id, known).await
+    }
+
+    /// The whole record of a row that was read, or answered.
+    pub(super) async fn tell_whole(&self, id: RecordId, known: Known) -> Result<Option<Record>, StoreError> {
+        let known = self.filled(known).await?;
         let record = known.row.as_ref().and_then(|row| self.whole(row, known.earliest)).transpose()?;
         self.tell(id, known, record).await
     }

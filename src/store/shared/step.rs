@@ -45,6 +45,8 @@ impl<B: Backend> Shelf<B> {
 
     async fn decide(&self, id: RecordId, transition: Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
         let deadline = transition.claim().map(|claim| Instant::now() + claim.patience);
+        // What a claim has met is told before its requester gives up: it must not run as if it met nothing.
+        let told_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.patience / 10));
         // A claim expects nothing to be there, and asks only by being sent. What this process holds, it has written.
         let mut known = match &transition {
             // None is granted: what is known of the key is told all the same.
@@ -60,6 +62,7 @@ impl<B: Backend> Shelf<B> {
                 return Err(late());
             }
             *has_met |= known.row.is_some();
+            known = in_time(told_by, self.filled(known)).await?;
             // What takes an operation, or asks about it, needs all of its record.
             let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
             let record = match &known.row {
@@ -80,14 +83,7 @@ impl<B: Backend> Shelf<B> {
                     continue;
                 }
                 Change::Nothing => {
-                    let unchanged = self.unchanged(id, &transition, known, reply, record);
-                    // What a claim has met is told before its requester gives up: it must not run as if it met nothing.
-                    return match (deadline, transition.claim()) {
-                        (Some(deadline), Some(claim)) => {
-                            timeout_at(deadline - claim.patience / 10, unchanged).await.unwrap_or_else(|_| Err(late()))
-                        }
-                        _ => unchanged.await,
-                    };
+                    return in_time(told_by, self.unchanged(id, &transition, known, reply, record)).await;
                 }
                 Change::Release => (release(id, known.row.as_ref()), None),
                 Change::Put(draft) => {
@@ -235,6 +231,14 @@ impl<B: Backend> Shelf<B> {
             self.cache.put(id, record.clone());
         }
         Applied { reply, record: Some(record) }
+    }
+}
+
+/// Waits until `end`, if there is one.
+async fn in_time<T>(end: Option<Instant>, found: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match end {
+        Some(end) => timeout_at(end, found).await.unwrap_or_else(|_| Err(late())),
+        None => found.await,
     }
 }
 

@@ -91,7 +91,8 @@ impl SharedBuilder {
         self
     }
 
-    /// Sets how long a call of the database may take. Then its answer counts as lost, and a write is sent again.
+    /// Sets how long a call of the database may take. Then its answer counts as lost, and a write is sent again. A call
+    /// that writes large rows may take a second more for each 64 KiB, and so may the reading of a large row.
     /// Default: 2 seconds.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
@@ -99,7 +100,7 @@ impl SharedBuilder {
     }
 
     /// Sets how many calls with writes are under way at once. Writes that come meanwhile go together in the next one.
-    /// Default: 4.
+    /// If there may be more than one, one of them is left for small writes, such as claims. Default: 4.
     pub fn calls(mut self, calls: usize) -> Self {
         self.calls = calls;
         self

@@ -108,11 +108,10 @@ impl<B: Backend> Settling<B> {
         let settled = loop {
             match shelf.puts.put(end.clone(), None).await {
                 Ok(Stands { row: Some(row), answer, earliest, .. }) if row.token == *completed => {
-                    let record = shelf.view(earliest).of(&row).and_then(|held| held.whole(*id).ok());
                     let known = Known { row: Some(row), earliest, server: Some(answer.server) };
                     // An error: what was read may not be durable yet.
                     if let Ok(Some(Record { state: State::Completed { outcome }, .. })) =
-                        shelf.tell(*id, known, record).await
+                        shelf.tell_whole(*id, known).await
                     {
                         break Settled::Committed(outcome);
                     }

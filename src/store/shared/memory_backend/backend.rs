@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::call::{Call, Counts, Fault};
 use super::database::MemoryDatabase;
 use super::hold::Hold;
+use super::link::BESIDE;
 use super::random::Odds;
 use super::state::{Replication, Rows};
 use super::table::Key;
@@ -134,6 +135,13 @@ impl MemoryBackend {
         self.way.cut(false);
     }
 
+    /// From now on this process's calls share a link that carries so many bytes a second there, and as many back: the
+    /// states of rows, and a little for each row. A call whose future was dropped goes on. `None`: any number of bytes
+    /// takes no time.
+    pub fn link(&self, bytes_per_second: Option<u64>) {
+        self.way.link(bytes_per_second);
+    }
+
     fn key(&self, id: RecordId) -> Key {
         (Arc::clone(&self.namespace), id)
     }
@@ -143,17 +151,29 @@ impl Backend for MemoryBackend {
     async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Rows, BackendError> {
         self.way.count(|counts| counts.gets += 1);
         let (database, asked) = (self.database.clone(), ids.iter().map(|id| self.key(*id)).collect::<Vec<_>>());
-        self.way.send(Call::Get, move |reply| database.get(clocks, &asked, reply)).await
+        let bytes = |answer: &Rows| answer.rows.iter().flatten().map(|row| BESIDE + row.state.len()).sum();
+        self.way.send_bytes(Call::Get, 0, bytes, move |reply| database.get(clocks, &asked, reply)).await
     }
 
     async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Rows, BackendError> {
+        let bytes: usize = writes.iter().map(|write| write.state.len()).sum();
         self.way.count(|counts| {
             counts.puts += 1;
             counts.writes += writes.len() as u64;
+            counts.bytes += bytes as u64;
         });
         let Self { database, namespace, process, .. } = self.clone();
         let writes = writes.to_vec();
-        self.way.send(Call::Put, move |reply| database.put(clocks, process, &namespace, &writes, reply)).await
+        // What was written is not sent back.
+        let tokens: Vec<_> = writes.iter().map(|write| write.token).collect();
+        let answered = move |answer: &Rows| {
+            let rows = answer.rows.iter().zip(tokens);
+            rows.map(|(row, token)| row.as_ref().filter(|row| row.token != token).map_or(0, |row| row.state.len()))
+                .sum()
+        };
+        let bytes = bytes + writes.len() * BESIDE;
+        let arrive = move |reply| database.put(clocks, process, &namespace, &writes, reply);
+        self.way.send_bytes(Call::Put, bytes, answered, arrive).await
     }
 
     async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {

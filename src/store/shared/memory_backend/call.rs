@@ -51,4 +51,6 @@ pub struct Counts {
     pub sweeps: u64,
     /// Writes in all those puts, done or not.
     pub writes: u64,
+    /// Bytes of state in all those writes.
+    pub bytes: u64,
 }

@@ -9,6 +9,7 @@
 //! | a call is held up, and arrives later, though nobody waits for it any more | [`MemoryBackend::hold`] |
 //! | its answer is held up | [`MemoryBackend::hold_answers`] |
 //! | it is refused, lost, done without an answer, done twice, done much later | [`MemoryBackend::fail_next`], [`MemoryBackend::deliver_late`] |
+//! | the way carries only so many bytes a second | [`MemoryBackend::link`] |
 //! | any of these at random, by a seed | [`MemoryBackend::fail_at_random`] |
 //! | the way is cut, and mended | [`MemoryBackend::cut`] |
 //! | the database is away, and comes back | [`MemoryDatabase::stop`] |
@@ -18,19 +19,20 @@
 //! | its clock is set | [`ManualClock::jump`](crate::clock::ManualClock::jump) |
 //! | it doesn't tell what was written | [`MemoryDatabase::silence`] |
 //!
-//! It needs no runtime but for random delays, and does nothing by itself, so that a test under tokio's paused clock can
-//! tell the order of everything.
+//! It needs no runtime but for random delays and links, and does nothing by itself, so that a test under tokio's paused
+//! clock can tell the order of everything.
 
 // What is where:
 // - `backend.rs`: the trait's methods, each sent over the way to the database.
 // - `call.rs`: the calls and the faults; `way.rs`: what happens to a call on its way; `hold.rs`: calls that are held
-//   up; `random.rs`: faults by a seed.
+//   up; `link.rs`: how long they take; `random.rs`: faults by a seed.
 // - `database.rs`: what a test does to the database; `state.rs`: what the database does; `table.rs`: rows alone.
 
 mod backend;
 mod call;
 mod database;
 mod hold;
+mod link;
 mod random;
 mod state;
 mod table;

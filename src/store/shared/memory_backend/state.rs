@@ -68,6 +68,7 @@ struct Awaiting {
     clocks: Clocks,
     made: Vec<(Key, Row)>,
     asked: Vec<Key>,
+    tokens: Vec<Token>,
     reply: Reply<Rows>,
 }
 
@@ -77,6 +78,8 @@ impl fmt::Debug for Awaiting {
     }
 }
 
+/// The most bytes of a state in the answer to a put that did not make the row.
+pub(super) const ANSWERED: usize = 16 * 1024;
 /// How many changes are kept for who listens.
 const CHANGES: usize = 1_024;
 
@@ -117,6 +120,7 @@ impl State {
         reply: Reply<Rows>,
     ) {
         let asked: Vec<Key> = writes.iter().map(|write| (Arc::clone(namespace), write.id)).collect();
+        let tokens: Vec<Token> = writes.iter().map(|write| write.token).collect();
         let mut made = Vec::new();
         for (write, key) in writes.iter().zip(&asked) {
             let Some(row) = write.over(self.primary.there(key), clocks.at(now)) else { continue };
@@ -128,11 +132,22 @@ impl State {
             made.push((key.clone(), row));
         }
         if self.replication == Replication::Awaited && !made.is_empty() {
-            self.awaiting.push(Awaiting { clocks, made, asked, reply });
+            self.awaiting.push(Awaiting { clocks, made, asked, tokens, reply });
         } else {
             self.apply(made);
-            reply.send(Ok(self.read(&asked, clocks.at(now))));
+            reply.send(Ok(self.read_without(&asked, &tokens, clocks.at(now))));
         }
+    }
+
+    /// Reads rows, without the large states of those that do not have these tokens.
+    fn read_without(&self, asked: &[Key], tokens: &[Token], at: Moment) -> Rows {
+        let mut answer = self.read(asked, at);
+        for (row, token) in answer.rows.iter_mut().zip(tokens) {
+            if let Some(row) = row.as_mut().filter(|row| row.token != *token && row.state.len() > ANSWERED) {
+                row.state.clear();
+            }
+        }
+        answer
     }
 
     pub(super) fn delete_expired(&mut self, namespace: &str, limit: usize, earliest: Timestamp) -> usize {
@@ -168,9 +183,9 @@ impl State {
 
     /// Brings the standby up to date, and answers what awaits that.
     pub(super) fn replicate(&mut self, now: Timestamp) {
-        for Awaiting { clocks, made, asked, reply } in std::mem::take(&mut self.awaiting) {
+        for Awaiting { clocks, made, asked, tokens, reply } in std::mem::take(&mut self.awaiting) {
             self.apply(made);
-            reply.send(Ok(self.read(&asked, clocks.at(now))));
+            reply.send(Ok(self.read_without(&asked, &tokens, clocks.at(now))));
         }
         self.catch_up(usize::MAX);
     }

@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::call::{Call, Counts, Fault};
 use super::hold::{Act, Hold, Queue, Reply};
+use super::link::{BESIDE, Link};
 use super::random::{Drawn, Odds, Random};
 use crate::store::memory::lock;
 use crate::store::shared::BackendError;
@@ -21,6 +22,7 @@ pub(super) struct Way {
     late: Mutex<VecDeque<Act>>,
     is_cut: watch::Sender<bool>,
     counts: Mutex<Counts>,
+    link: Mutex<Option<Arc<Link>>>,
 }
 
 impl Default for Way {
@@ -33,6 +35,7 @@ impl Default for Way {
             late: Mutex::default(),
             is_cut: watch::Sender::new(false),
             counts: Mutex::default(),
+            link: Mutex::default(),
         }
     }
 }
@@ -91,6 +94,30 @@ impl Way {
 
     pub(super) fn count(&self, add: impl FnOnce(&mut Counts)) {
         add(&mut lock(&self.counts));
+    }
+
+    pub(super) fn link(&self, bytes_per_second: Option<u64>) {
+        *lock(&self.link) = bytes_per_second.map(|bytes| Arc::new(Link::new(bytes)));
+    }
+
+    /// Sends a call of so many bytes over the link, if there is one. `answered` says how many bytes its answer has. A
+    /// call whose future was dropped goes on.
+    pub(super) async fn send_bytes<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        bytes: usize,
+        answered: impl FnOnce(&T) -> usize + Send + 'static,
+        arrive: impl Fn(Reply<T>) + Send + Sync + 'static,
+    ) -> Result<T, BackendError> {
+        let Some(link) = lock(&self.link).clone() else { return self.send(call, arrive).await };
+        let way = Arc::clone(self);
+        let carried = tokio::spawn(async move {
+            link.there.carry(BESIDE + bytes).await;
+            let answer = way.send(call, arrive).await?;
+            link.back.carry(BESIDE + answered(&answer)).await;
+            Ok(answer)
+        });
+        carried.await.unwrap_or_else(|_| Err(uncertain("it was lost")))
     }
 
     /// Sends a call. `arrive` is what happens when it reaches the database.

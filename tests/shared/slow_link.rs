@@ -1,0 +1,175 @@
+//! A link to the database that carries few bytes a second, and answers that are large for it.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+use tower_idempotency::store::shared::Kind;
+use tower_idempotency::store::shared::memory_backend::MemoryBackend;
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+
+use crate::common::lab::{Gate, Lab, post, settle};
+use crate::world::{Effects, LEASE, Store, two};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Links in megabits a second, and answers.
+const LINKS: [u64; 3] = [4, 12, 32];
+const SIZES: [(usize, usize); 4] = [(64 * KIB, 320), (256 * KIB, 60), (MIB, 20), (16 * MIB - 64 * KIB, 2)];
+
+fn bytes_per_second(megabits: u64) -> u64 {
+    megabits * 1_000_000 / 8
+}
+
+/// How long the link takes for so many bytes.
+fn takes(bytes: usize, megabits: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / bytes_per_second(megabits) as f64)
+}
+
+/// A server whose handlers answer with so many bytes.
+pub(crate) fn answering(store: &Store, size: usize) -> Lab {
+    let layer = IdempotencyLayer::new(store.clone()).max_response_body(16 * MIB);
+    Lab::new(layer, move |_| async move { vec![b'x'; size] })
+}
+
+/// How many of the rows are completed.
+fn completed(backend: &MemoryBackend) -> usize {
+    backend.database().rows("").iter().filter(|row| row.kind == Kind::Completed && row.state.len() > KIB).count()
+}
+
+/// The sessions' ids: one that was lost has another one after it.
+fn sessions(backend: &MemoryBackend) -> Vec<tower_idempotency::RecordId> {
+    let rows = backend.database().rows("").into_iter();
+    rows.filter(|row| matches!(row.kind, Kind::Session)).map(|row| row.id).collect()
+}
+
+// Seeded faults: a call takes as long whatever its size; large writes go four at a time; a large write that was late is
+// sent again without a question; claims wait behind large writes.
+#[tokio::test(start_paused = true)]
+async fn on_a_slow_link_no_new_key_is_refused_and_large_answers_are_recorded_once() {
+    for megabits in LINKS {
+        for (size, count) in SIZES {
+            let what = format!("{count} answers of {size} bytes at {megabits} Mbit/s");
+            let [(here, one), _] = two().await;
+            let before = (here.counts().bytes, sessions(&here));
+            here.link(Some(bytes_per_second(megabits)));
+            let large = answering(&one, size);
+            let small = Effects::default().server(&one, OnInterrupted::Refuse);
+            let began = Instant::now();
+            let answers: Vec<_> = (0..count).map(|n| large.spawn(post(&format!("large-{n}"), "a"))).collect();
+            settle().await;
+            // Twice as long as the link is saturated, at most.
+            let most = takes(size * count, megabits) * 2 + Duration::from_secs(5);
+            let mut number = 0;
+            while completed(&here) < count {
+                assert!(began.elapsed() < most, "{what}: {} are recorded", completed(&here));
+                let answer = small.post(&format!("new-{number}"), "a").await;
+                assert!(answer.status.is_success(), "{what}: {answer:?} after {:?}", began.elapsed());
+                number += 1;
+                sleep(Duration::from_millis(300)).await;
+            }
+            for answer in join_all(answers).await {
+                assert_eq!(answer.unwrap().body.len(), size, "{what}");
+            }
+            assert!(number > 0, "{what}");
+            let sent = usize::try_from(here.counts().bytes - before.0).unwrap();
+            assert!(sent < size * count * 11 / 10 + count * KIB + number * KIB, "{what}: {sent} bytes were sent");
+            assert_eq!(sessions(&here), before.1, "{what}: the session was lost");
+        }
+    }
+}
+
+// Seeded faults: a row is read again and again, and each time for no longer than a small one; what was read is lost if
+// nobody waits for it any more.
+#[tokio::test(start_paused = true)]
+async fn on_a_slow_link_a_large_answer_is_replayed_elsewhere_and_meanwhile_no_new_key_is_refused() {
+    for megabits in LINKS {
+        for (size, _) in SIZES {
+            let what = format!("{size} bytes at {megabits} Mbit/s");
+            let [(_, one), (there, other)] = two().await;
+            assert_eq!(answering(&one, size).post("large", "a").await.body.len(), size);
+            there.link(Some(bytes_per_second(megabits)));
+            let (large, small) = (answering(&other, size), Effects::default().server(&other, OnInterrupted::Refuse));
+            let began = Instant::now();
+            let most = takes(size, megabits) * 2 + Duration::from_secs(8);
+            for number in 0.. {
+                let (retry, new) =
+                    tokio::join!(large.post("large", "a"), small.spawn(post(&format!("new-{number}"), "a")));
+                let new = new.unwrap();
+                assert!(new.status.is_success(), "{what}: {new:?} after {:?}", began.elapsed());
+                if retry.is_replay() {
+                    assert_eq!(retry.body.len(), size, "{what}");
+                    break;
+                }
+                assert_eq!(retry.status, 503, "{what}: {retry:?}");
+                assert!(began.elapsed() < most, "{what}");
+                sleep(Duration::from_millis(300)).await;
+            }
+        }
+    }
+}
+
+/// A process that asks for a large answer over a slow link, and gives up before it has come.
+async fn gave_up(there: &MemoryBackend, elsewhere: &Lab) {
+    there.link(Some(bytes_per_second(4)));
+    let began = Instant::now();
+    assert_eq!(elsewhere.post("k", "a").await.status, 503);
+    assert!(began.elapsed() < takes(4 * MIB, 4));
+    sleep(takes(4 * MIB, 4)).await;
+    there.link(None);
+}
+
+// Seeded fault: what was read is lost if nobody waits for it when it comes.
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_comes_when_nobody_waits_for_it_is_replayed_to_the_next_retry() {
+    let [(_, one), (there, other)] = two().await;
+    let elsewhere = answering(&other, 4 * MIB);
+    assert_eq!(answering(&one, 4 * MIB).post("k", "a").await.status, 200);
+    gave_up(&there, &elsewhere).await;
+    let gets = there.counts().gets;
+    assert!(elsewhere.post("k", "a").await.is_replay());
+    assert_eq!(there.counts().gets, gets, "it is not read again");
+}
+
+// Seeded fault: what is kept is told though the row has changed.
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_has_come_is_not_told_after_its_retention() {
+    let [(_, one), (there, other)] = two().await;
+    let retention = takes(4 * MIB, 4) * 2;
+    let [server, elsewhere] = [one, other].map(|store| {
+        let layer = IdempotencyLayer::new(store).max_response_body(16 * MIB).retention(retention);
+        Lab::new(layer, move |number| async move { vec![b'0' + u8::try_from(number).unwrap(); 4 * MIB] })
+    });
+    assert_eq!(server.post("k", "a").await.body[0], b'1');
+    gave_up(&there, &elsewhere).await;
+    sleep(retention / 2).await;
+    assert_eq!(server.post("k", "a").await.body[0], b'2', "the retention is over");
+    let replay = elsewhere.post("k", "a").await;
+    assert_eq!((replay.body[0], replay.is_replay()), (b'2', true));
+}
+
+// Seeded fault: a row that does not come in time is asked for as before.
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_that_waits_elsewhere_is_told_a_large_answer_over_a_slow_link() {
+    let [(_, one), (there, other)] = two().await;
+    let gate = Gate::default();
+    let (stands, layer) = (gate.clone(), IdempotencyLayer::new(one).max_response_body(16 * MIB));
+    let server = Lab::new(layer, move |_| {
+        let gate = stands.clone();
+        async move {
+            gate.pass().await;
+            vec![b'x'; 4 * MIB]
+        }
+    });
+    let run = server.spawn(post("k", "a"));
+    gate.arrival().await;
+    there.link(Some(bytes_per_second(4)));
+    let layer = IdempotencyLayer::new(other).max_response_body(16 * MIB).on_in_flight(OnInFlight::Wait(LEASE * 2));
+    let duplicate = Lab::counting(layer).spawn(post("k", "a"));
+    sleep(Duration::from_secs(1)).await;
+    gate.open();
+    assert_eq!(run.await.unwrap().body.len(), 4 * MIB);
+    let answer = duplicate.await.unwrap();
+    assert_eq!((answer.body.len(), answer.is_replay()), (4 * MIB, true), "{}", answer.problem());
+}
