@@ -18,6 +18,7 @@ use super::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_l
 use super::context::IdempotencyContext;
 use super::marks;
 use super::meaning::needs_no_body;
+use super::options::Options;
 use super::read_on::Connection;
 use super::reasons;
 use super::room::Share;
@@ -72,7 +73,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
             Collected::Whole { data, trailers } => {
                 let_go_if_reset(&self.parts).await;
-                let fingerprint = shared.options.sameness.fingerprint(&self.parts, &data, is_scoped);
+                let Options { sameness, header_name, .. } = &shared.options;
+                let fingerprint = sameness.fingerprint(&self.parts, &data, is_scoped, header_name);
                 self.body = Passage::Whole { data, trailers };
                 self.share = bounds.share;
                 fingerprint

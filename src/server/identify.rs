@@ -6,18 +6,16 @@ use std::sync::{Arc, LazyLock};
 
 use blake3::hazmat::hash_derive_key_context;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
+use http::header::{CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::canonical_json;
+use super::credentials::Credentials;
 use super::media_type::MediaType;
 use super::multipart;
 use super::target::Target;
 use crate::digest::{Digester, Purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
-
-/// The headers that say who asks, if no scope does.
-const CREDENTIALS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key"), PROXY_AUTHORIZATION];
 
 static OPTIONS: Purpose = LazyLock::new(|| hash_derive_key_context("tower-idempotency 2026 fingerprint options v1"));
 
@@ -95,6 +93,8 @@ pub(super) struct Sameness {
     body: FingerprintBody,
     // It is stored with each fingerprint, so that fingerprints made under different options are never compared.
     digest: [u8; 8],
+    /// Who asks. These options are not in the digest: see there.
+    pub(super) credentials: Credentials,
 }
 
 impl Sameness {
@@ -125,8 +125,8 @@ impl Sameness {
 
     /// The fingerprint of a request. It covers method, host, path and query as the client sent them, content type,
     /// body, what the options add, and the credentials, unless a scope says who asks. Other headers stay out, because
-    /// clients change some of them between two tries.
-    pub(super) fn fingerprint(&self, parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
+    /// clients change some of them between two tries. `key` is the header of the key.
+    pub(super) fn fingerprint(&self, parts: &Parts, body: &Bytes, scoped: bool, key: &HeaderName) -> Fingerprint {
         let builder = Fingerprint::builder().options(self.digest).field("method", parts.method.as_str().as_bytes());
         let mut builder = Target::of(parts).add_to(builder, parts);
         for name in &self.headers {
@@ -135,7 +135,7 @@ impl Sameness {
             });
         }
         builder = self.with_content(builder, parts, body);
-        if scoped { builder.finish() } else { with_credentials(builder, parts).finish() }
+        if scoped { builder.finish() } else { self.credentials.add_to(builder, parts, key).finish() }
     }
 
     /// Adds content type and body. What a body is compared by depends on its type.
@@ -180,12 +180,6 @@ impl Sameness {
             None => builder.field("body", body),
         }
     }
-}
-
-fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
-    CREDENTIALS.iter().fold(builder.with_credentials(), |builder, name| {
-        fold_lines(parts, name, builder, |builder, value| builder.credential(name.as_str(), value))
-    })
 }
 
 /// Folds over the lines of a header field, as HTTP/1.1 would have them: cookies that HTTP/2 has split are joined
