@@ -88,7 +88,8 @@ impl<St: Store> Run<St> {
                 }
                 _ => {
                     drop(work);
-                    self.over(*record, reply);
+                    let found = self.engine.found(&self.presented, *record);
+                    self.over(found, reply);
                 }
             },
             Err(Refusal::Unavailable) if self.fails_open() => {

@@ -5,3 +5,4 @@ mod another_request;
 mod cookies;
 mod credentials;
 mod same_request;
+mod strangers;
