@@ -6,8 +6,8 @@
 //!   The keys for downstream calls are derived from it. So it survives what may change between two attempts of one
 //!   operation: another host, a refreshed token, other options, another release. 16 bytes of it are kept.
 //! - The *request* digest covers the operation and all else that must be the same in a retry, such as the host.
-//! - The *credentials* digest, present only where no scope is configured, covers who asks. It is apart so that a retry
-//!   with a refreshed token can be told from another request. It covers the record's id as well: equal passwords are
+//! - The *credentials* digest, present only where no scope is configured, covers who asks. It is apart
+//!   because who asks is compared first: another client learns nothing else. It covers the record's id as well: equal passwords are
 //!   not equal bytes in two records.
 //!
 //! A fingerprint carries the version of these rules and a digest of the options it was made with. What was recorded
@@ -70,9 +70,10 @@ impl Operation {
 pub enum Match {
     /// The same request.
     Same,
-    /// Another request.
+    /// Another request, with the same credentials.
     Other,
-    /// The same request with other credentials, or credentials where there were none.
+    /// Another client's: the credentials differ, or there are some where there were none. Whether the request is the
+    /// same is not said.
     OtherCredentials,
     /// Recorded by rules that this build, with these options, can't apply.
     NotVerifiable,
@@ -111,20 +112,27 @@ impl Fingerprint {
     }
 
     /// Compares a presented request with this recorded one, by the rules of the recorded one.
+    ///
+    /// Credentials come first, even before the options: a client that knows another one's key must not learn from the
+    /// answer what was requested under it, and on which of several layers.
     #[must_use]
     pub fn compare(&self, presented: &Self) -> Match {
-        if self.version != presented.version || self.options != presented.options {
+        if self.version != presented.version {
             return Match::NotVerifiable;
-        }
-        if self.request != presented.request {
-            return Match::Other;
         }
         match (self.credentials, presented.credentials) {
             // Recorded under a scope, which is part of the record's id: who asks was compared already.
-            (None, _) => Match::Same,
-            (Some(_), None) => Match::NotVerifiable,
-            (Some(recorded), Some(presented)) if recorded == presented => Match::Same,
-            (Some(_), Some(_)) => Match::OtherCredentials,
+            (None, _) => {}
+            (Some(_), None) => return Match::NotVerifiable,
+            (Some(recorded), Some(presented)) if recorded == presented => {}
+            (Some(_), Some(_)) => return Match::OtherCredentials,
+        }
+        if self.options != presented.options {
+            Match::NotVerifiable
+        } else if self.request != presented.request {
+            Match::Other
+        } else {
+            Match::Same
         }
     }
 }
@@ -236,15 +244,18 @@ mod tests {
     }
 
     #[test]
-    fn other_credentials_are_told_from_another_request() {
+    fn credentials_are_compared_before_options_and_request() {
         let recorded = request(b"1").credential("authorization", b"alice").finish();
         let retried = request(b"1").credential("authorization", b"bob").finish();
         let without = request(b"1").with_credentials().finish();
-        let another = request(b"2").credential("authorization", b"bob").finish();
+        let another = request(b"2").credential("authorization", b"alice").finish();
+        let strangers = request(b"2").credential("authorization", b"bob").finish();
         assert_eq!(recorded.compare(&recorded), Match::Same);
-        assert_eq!(recorded.compare(&retried), Match::OtherCredentials);
-        assert_eq!(recorded.compare(&without), Match::OtherCredentials);
         assert_eq!(recorded.compare(&another), Match::Other);
+        assert_eq!(recorded.compare(&Fingerprint { options: [1; 8], ..another }), Match::NotVerifiable);
+        for stranger in [retried, without, strangers, Fingerprint { options: [1; 8], ..strangers }] {
+            assert_eq!(recorded.compare(&stranger), Match::OtherCredentials);
+        }
     }
 
     #[test]

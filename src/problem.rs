@@ -41,13 +41,17 @@
 //! the server compares is different. Use a new key for a new operation.
 //!
 //! ## credentials-changed
-//! Status 422. The request is the same, but its credentials are not those of the first try. **Do not create a new
-//! key**: it would run the operation again. Use the credentials of the first try. Operators avoid this rejection with a
-//! `scope`.
+//! Status 422. The key was used with other credentials than those of this request. The answer is the same whatever else
+//! of the request differs, and whatever has become of the other one.
+//!
+//! If you have sent this request with this key before, and your token has been renewed since: **Do not create a new
+//! key**, because it would run the operation again. Use the credentials of the first try. If this is the first time
+//! that you use the key, another client uses it too: create a new one. Operators avoid this rejection with a `scope`.
+//! It is also given after an operator has changed which credentials are compared.
 //!
 //! ## not-verifiable
 //! Status 409. The record was made by rules that this server cannot apply, such as those of a later release, or with
-//! other options. **Do not create a new key.**
+//! other options. If you have sent this request with this key before, **do not create a new key**.
 //!
 //! ## in-flight
 //! Status 409, with `Retry-After`. A request with this key is being processed, or it has just ended without an effect.

@@ -9,7 +9,7 @@ use super::engine::{Engine, Presented};
 use super::policy::OnInterrupted;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::record::{Applied, Claim, Fence, Hold, Owner, ReclaimReason, Record, Reply, State, Transition};
-use crate::slots::{Refusal, once_a_minute};
+use crate::slots::{End, Ended, Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::within::END_RECORDED_WITHIN;
 
@@ -157,6 +157,17 @@ impl<St: Store> Engine<St> {
                 !self.runs_again(presented, record) && self.reconciler(presented, record).is_none()
             }
         }
+    }
+
+    /// Returns what a request and its duplicates are told of a record that a claim has met. They may be different
+    /// clients' requests: if the record needs a step that only a request with its own fingerprint may take, that one
+    /// comes again and takes it.
+    pub(super) fn found(&self, presented: &Presented, record: Record) -> Ended {
+        let fingerprint = record.fingerprint;
+        let is_other = fingerprint.compare(&presented.fingerprint) != Match::Same;
+        let is_answer = !is_other || self.is_answered_by(&Presented { fingerprint, ..*presented }, &record);
+        let ended = Ended::from(record);
+        if is_answer || ended.is_in_flight() { ended } else { Ended::new(fingerprint, End::Released) }
     }
 
     pub(super) fn wish(&self, presented: &Presented, deadline: Instant) -> Claim {

@@ -93,7 +93,8 @@ impl<St: Store> Run<St> {
                 _ => {
                     drop(work);
                     self.engine.report_not_rerun(&self.presented, &record);
-                    self.over(*record, reply);
+                    let found = self.engine.found(&self.presented, *record);
+                    self.over(found, reply);
                 }
             },
             Err(Refusal::Unavailable) if self.fails_open() => {

@@ -16,9 +16,9 @@ use tracing::Span;
 use super::body::{BodyMode, Passage, SendBody, Through};
 use super::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::context::IdempotencyContext;
-use super::identify::client;
 use super::marks;
 use super::meaning::needs_no_body;
+use super::options::Options;
 use super::read_on::Connection;
 use super::reasons;
 use super::room::Share;
@@ -64,7 +64,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
         };
         let limit = shared.options.max_request_body;
-        let client = client(&self.parts, scope.as_ref());
+        let Options { sameness, header_name, .. } = &shared.options;
+        let client = sameness.client(&self.parts, scope.as_ref(), header_name);
         let share = Some(Share::new(&shared.room, client));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
         let reject = |rejection| shared.reject::<M, R>(connection, &span, Some(&id), rejection);
@@ -74,7 +75,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
             Collected::Whole { data, trailers } => {
                 let_go_if_reset(&self.parts).await;
-                let fingerprint = shared.options.sameness.fingerprint(&id, &self.parts, &data, scope.is_some());
+                let fingerprint = sameness.fingerprint(&id, &self.parts, &data, scope.is_some(), header_name);
                 self.body = Passage::Whole { data, trailers };
                 self.share = bounds.share;
                 fingerprint

@@ -7,10 +7,11 @@ use std::sync::{Arc, LazyLock};
 
 use ahash::RandomState;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
+use http::header::{CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::canonical_json;
+use super::credentials::Credentials;
 use super::media_type::MediaType;
 use super::multipart;
 use super::target::Target;
@@ -18,9 +19,6 @@ use crate::digest::{Digester, Purpose, purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
 use crate::key::{RecordId, Scope};
 use crate::slots::Client;
-
-/// The headers that say who asks, if no scope does.
-const CREDENTIALS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key"), PROXY_AUTHORIZATION];
 
 static OPTIONS: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 fingerprint options v1"));
 
@@ -98,6 +96,8 @@ pub(super) struct Sameness {
     body: FingerprintBody,
     // It is stored with each fingerprint, so that fingerprints made under different options are never compared.
     digest: [u8; 8],
+    /// Who asks. These options are not in the digest: see there.
+    pub(super) credentials: Credentials,
 }
 
 impl Sameness {
@@ -129,7 +129,15 @@ impl Sameness {
     /// The fingerprint of a request for the record `id`. It covers method, host, path and query as the client sent
     /// them, content type, body, what the options add, and the credentials, unless a scope says who asks. Other headers
     /// stay out, because clients change some of them between two tries. The operation is method, path, query and body.
-    pub(super) fn fingerprint(&self, id: &RecordId, parts: &Parts, body: &Bytes, scoped: bool) -> Fingerprint {
+    /// `key` is the header of the key.
+    pub(super) fn fingerprint(
+        &self,
+        id: &RecordId,
+        parts: &Parts,
+        body: &Bytes,
+        scoped: bool,
+        key: &HeaderName,
+    ) -> Fingerprint {
         let builder = Fingerprint::builder(id).options(self.digest).field("method", parts.method.as_str().as_bytes());
         let mut builder = Target::of(parts).add_to(builder, parts);
         for name in &self.headers {
@@ -138,7 +146,7 @@ impl Sameness {
             });
         }
         builder = self.with_content(builder, parts, body);
-        if scoped { builder.finish() } else { with_credentials(builder, parts).finish() }
+        if scoped { builder.finish() } else { self.credentials.add_to(builder, parts, key).finish() }
     }
 
     /// Adds content type and body. What a body is compared by depends on its type.
@@ -191,23 +199,17 @@ impl Sameness {
 /// The secret of this process under which clients are told apart.
 static CLIENTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// Who sends a request, for the limits of one client: its scope, or its credentials if there is none. All requests
-/// without either come from one client.
-pub(super) fn client(parts: &Parts, scope: Option<&Scope>) -> Client {
-    let mut hasher = CLIENTS.build_hasher();
-    scope.hash(&mut hasher);
-    if scope.is_none() {
-        for name in &CREDENTIALS {
-            fold_lines(parts, name, (), |(), value| (name.as_str(), value).hash(&mut hasher));
+impl Sameness {
+    /// Who sends a request, for the limits of one client: its scope, or its credentials if there is none. All requests
+    /// without either come from one client. `key` is the header of the key.
+    pub(super) fn client(&self, parts: &Parts, scope: Option<&Scope>, key: &HeaderName) -> Client {
+        let mut hasher = CLIENTS.build_hasher();
+        scope.hash(&mut hasher);
+        if scope.is_none() {
+            self.credentials.fold(parts, key, (), |(), name, value| (name, value).hash(&mut hasher));
         }
+        Client::of(hasher.finish())
     }
-    Client::of(hasher.finish())
-}
-
-fn with_credentials(builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
-    CREDENTIALS.iter().fold(builder.with_credentials(), |builder, name| {
-        fold_lines(parts, name, builder, |builder, value| builder.credential(name.as_str(), value))
-    })
 }
 
 /// Folds over the lines of a header field, as HTTP/1.1 would have them: cookies that HTTP/2 has split are joined

@@ -98,10 +98,11 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the function that says to whom a key belongs: the account, tenant or principal, as some layer outside has
     /// established it. The function returns a [`Scope`](crate::Scope), an `Option` of one, or a `Result` of either. If
     /// it returns a rejection, the request is answered with that. Default: no scope. Without one, the request's
-    /// credentials (`Authorization`, `Cookie`, `X-Api-Key`, `Proxy-Authorization`) must be the same in a retry.
+    /// credentials ([`CREDENTIAL_HEADERS`](super::CREDENTIAL_HEADERS)) must be the same in a retry.
     ///
-    /// Set it where clients authenticate otherwise (mTLS, signatures that change with each try), where they refresh
-    /// tokens between tries, and where two clients may choose the same key.
+    /// Set it where clients authenticate otherwise (mTLS that this server ends), where their credentials change between
+    /// tries (refreshed tokens, signatures, assertions that a proxy signs anew for each request), and where two clients
+    /// may choose the same key.
     /// ```
     /// use http::StatusCode;
     /// use http::request::Parts;
@@ -120,6 +121,22 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// ```
     pub fn scope<T: IntoScope>(self, scope: impl Fn(&Parts) -> T + Send + Sync + 'static) -> Self {
         self.with(|options| options.scope = Some(Hook(Arc::new(move |parts| scope(parts).into_scope()))))
+    }
+
+    /// Sets headers that say who asks, besides [`CREDENTIAL_HEADERS`](super::CREDENTIAL_HEADERS). Where no
+    /// [`scope`](Self::scope) says whose a key is, a request with another value is another client's (422
+    /// `credentials-changed`), and so is one that is compared with a record that was made with other names. Default:
+    /// none.
+    pub fn credential_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.with(|options| options.sameness.credentials.of_headers(names))
+    }
+
+    /// Sets which cookies say who asks, by their exact names: those that hold sessions. **The others do not count, so a
+    /// name that is missing lets one client read another's answer.** A request that is compared with a record that was
+    /// made with other names counts as another client's. It has no effect on requests with a [`scope`](Self::scope).
+    /// Default: all cookies but [`IGNORED_COOKIES`](super::IGNORED_COOKIES).
+    pub fn credential_cookies(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.with(|options| options.sameness.credentials.of_cookies(names))
     }
 
     /// Sets what a duplicate gets while the first request still runs. Default: it waits for two seconds.
@@ -182,8 +199,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Sets headers that must be equal in a retry, beside method, host, path, query, content type and body: those that
-    /// say whose data is meant, such as `Stripe-Account` or `X-Tenant-Id`. A request with another value is another
-    /// request (422 `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default:
+    /// say whose data is meant, such as `Stripe-Account`. A request with another value is another request (422
+    /// `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default:
     /// none.
     pub fn fingerprint_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.with(|options| options.sameness.of_headers(names))

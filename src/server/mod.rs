@@ -15,6 +15,7 @@
 //! | `read_on.rs` | reads on the body of a rejected request, so that its connection stays usable |
 //! | `identify.rs` | makes the fingerprint, which says whether two requests are the same |
 //! | `target.rs` | its part for host, path and query |
+//! | `credentials.rs`, `credential_lists.rs` | its part for who asks |
 //! | `media_type.rs` | its part for the content type |
 //! | `multipart.rs` | its part for the body of a form |
 //! | `canonical_json.rs` | its part for a body that is JSON |
@@ -41,6 +42,8 @@ mod committed;
 #[cfg(feature = "postgres")]
 mod complete_in;
 mod context;
+mod credential_lists;
+mod credentials;
 mod exchange;
 mod future;
 mod grpc;
@@ -67,6 +70,7 @@ pub use body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBody};
 #[cfg(any(feature = "sled", feature = "postgres"))]
 pub use committed::Committed;
 pub use context::IdempotencyContext;
+pub use credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 pub use future::ResponseFuture;
 pub use identify::{CustomBody, FingerprintBody};
 pub use kept_headers::KeptHeaders;

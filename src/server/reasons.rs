@@ -75,15 +75,19 @@ pub(super) fn overloaded() -> Rejection {
 
 pub(super) fn of_mismatch(found: Match) -> Rejection {
     match found {
+        // It may be the owner of the key with a renewed token, the owner whose key another client has used first, or
+        // that other client. Each is told what it has to do, and none what was requested under the key.
         Match::OtherCredentials => {
-            let detail = "This key was used for the same request with other credentials. Do not mint a new key: the \
-                operation may have taken place, and a new key would run it again. Repeat the request with the \
-                credentials of the first try.";
+            let detail = "This key was used with other credentials, and nothing was done for this request. If you have \
+                sent this request with this key before, and your credentials have changed since: Do not mint a new key, \
+                because a new key would run it again. Repeat the request with the credentials of that try, or ask the \
+                operator. If you have not, the key is another client's: use a new one.";
             Rejection::new(RejectionKind::CredentialsChanged, detail)
         }
         Match::NotVerifiable => {
             let detail = "This key was used under rules that this server can't apply, so it can't tell whether this is \
-                the same request. Do not mint a new key: the operation may have taken place.";
+                the same request. Nothing was done for it now. If you have sent it with this key before: Do not mint a \
+                new key, because a new key could run it again.";
             Rejection::new(RejectionKind::NotVerifiable, detail)
         }
         Match::Other | Match::Same => {

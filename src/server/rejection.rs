@@ -55,7 +55,7 @@ kinds! {
     Overloaded, "overloaded", SERVICE_UNAVAILABLE, "The server is overloaded";
     ShuttingDown, "shutting-down", SERVICE_UNAVAILABLE, "The server is shutting down";
     KeyReused, "key-reused", UNPROCESSABLE_ENTITY, "The idempotency key was used before";
-    CredentialsChanged, "credentials-changed", UNPROCESSABLE_ENTITY, "The credentials have changed between two tries";
+    CredentialsChanged, "credentials-changed", UNPROCESSABLE_ENTITY, "The idempotency key was used with other credentials";
     NotVerifiable, "not-verifiable", CONFLICT, "The request can't be compared with the recorded one";
     InFlight, "in-flight", CONFLICT, "The request is in flight";
     NotReplayable, "not-replayable", CONFLICT, "The answer can't be replayed";

@@ -24,7 +24,8 @@ impl Phase {
     /// Returns what a request is told that meets a run in this phase and does not wait for it.
     pub(super) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
         match self {
-            Self::Claiming => Ok(End::InFlight),
+            // `InFlight` would say that it is the same request.
+            Self::Claiming => Ok(End::Refused(Refusal::Overloaded)),
             Self::Stalled => Ok(End::Refused(Refusal::Unavailable)),
             Self::Running(fingerprint) => Ended::new(fingerprint, End::InFlight).told(presented),
             Self::Ended(ended) => ended.told(presented),

@@ -3,3 +3,4 @@
 mod failure_table;
 mod guide;
 mod options;
+mod who_asks;

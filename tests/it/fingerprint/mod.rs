@@ -2,4 +2,7 @@
 //! two tries makes no other request (promise 6).
 
 mod another_request;
+mod cookies;
+mod credentials;
 mod same_request;
+mod strangers;

@@ -286,6 +286,21 @@ async fn replay_header_name_is_what_marks_a_replay() {
     assert_eq!((retry.header("x-replayed"), retry.header("idempotent-replayed")), (Some("true"), None));
 }
 
+// Which tokens are recorded, and how they are left out, is in docs/security.md.
+#[tokio::test]
+async fn a_token_in_an_answer_is_recorded_unless_its_header_is_left_out_by_name() {
+    const TOKENS: [HeaderName; 2] = [HeaderName::from_static("x-auth-token"), HeaderName::from_static("refresh-token")];
+    let answer = |_| async { ([("x-auth-token", "1"), ("refresh-token", "2"), ("location", "/1")], "charged") };
+    for (kept, is_replayed) in [(KeptHeaders::default(), true), (KeptHeaders::default().without(TOKENS), false)] {
+        let [first, retry] = Lab::new(layer().kept_headers(kept), answer).two_tries().await;
+        for token in TOKENS {
+            assert!(first.headers.contains_key(&token), "the first answer carries all");
+            assert_eq!(retry.headers.contains_key(&token), is_replayed, "{token}");
+        }
+        assert_eq!((retry.text(), retry.header("location")), ("charged", Some("/1")));
+    }
+}
+
 #[tokio::test]
 async fn kept_headers_says_what_is_replayed() {
     let kept = KeptHeaders::default().with([SET_COOKIE]).without([LOCATION]);

@@ -1,0 +1,245 @@
+//! The part of a fingerprint that says who asks, where no scope does.
+//!
+//! A header that is compared and means nothing costs a retry its answer; one that means something and is not compared
+//! gives one client the answer of another. So the list of headers is long, and values are compared as they are. Three
+//! things make no difference: the case of a scheme's name, the order of cookies with different names, and cookies that
+//! others than the application set.
+
+use http::header::{COOKIE, HeaderName, HeaderValue};
+use http::request::Parts;
+
+use super::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
+use crate::fingerprint::FingerprintBuilder;
+
+/// Identifies a client that has nothing else (RFC 9421). Of others it says nothing, and is new with each try.
+const SIGNATURE: HeaderName = HeaderName::from_static("signature");
+
+/// What the options say of who asks.
+///
+/// They are digested with the credentials and not with the other options: to a client that is not the recorded one,
+/// records that were made under other options must look like those that were made under the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Credentials {
+    /// Headers that count besides the list.
+    headers: Vec<HeaderName>,
+    /// The cookies that count, if the application says which.
+    cookies: Option<Vec<String>>,
+}
+
+impl Credentials {
+    pub(super) fn of_headers(&mut self, names: impl IntoIterator<Item = HeaderName>) {
+        self.headers = names.into_iter().filter(|name| !is_credential(name)).collect();
+        self.headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        self.headers.dedup();
+    }
+
+    pub(super) fn of_cookies(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
+        let mut names: Vec<_> = names.into_iter().map(Into::into).collect();
+        names.sort();
+        names.dedup();
+        self.cookies = Some(names);
+    }
+
+    /// Adds to a fingerprint what the request says of who asks. `key` is the header of the key: it may be written
+    /// otherwise in a retry, and the record's id has it already.
+    pub(super) fn add_to(&self, builder: FingerprintBuilder, parts: &Parts, key: &HeaderName) -> FingerprintBuilder {
+        let builder = self.add_rules(builder.with_credentials());
+        self.fold(parts, key, builder, |builder, name, value| builder.credential(name, value))
+    }
+
+    /// Folds over what the request says of who asks: names, and values without what makes no difference.
+    pub(super) fn fold<T>(
+        &self,
+        parts: &Parts,
+        key: &HeaderName,
+        init: T,
+        mut take: impl FnMut(T, &str, &[u8]) -> T,
+    ) -> T {
+        let counts = |name: &&HeaderName| (is_credential(name) || self.headers.contains(name)) && *name != key;
+        let mut names: Vec<_> = parts.headers.keys().filter(counts).collect();
+        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        let (mut folded, mut has_any) = (init, false);
+        for name in names {
+            if *name == COOKIE {
+                for (_, cookie) in self.cookies(parts) {
+                    folded = take(folded, "cookie", cookie);
+                    has_any = true;
+                }
+                continue;
+            }
+            for value in parts.headers.get_all(name) {
+                folded = fold_value(folded, name, value.as_bytes(), &mut take);
+                has_any = true;
+            }
+        }
+        if has_any {
+            return folded;
+        }
+        let signatures = parts.headers.get_all(SIGNATURE).iter();
+        signatures.fold(folded, |folded, value| take(folded, "signature", value.as_bytes()))
+    }
+
+    /// Adds the options, unless they are the default ones. No header has a name with a blank.
+    fn add_rules(&self, builder: FingerprintBuilder) -> FingerprintBuilder {
+        let names = self.headers.iter();
+        let builder =
+            names.fold(builder, |builder, name| builder.credential("a header that counts", name.as_str().as_bytes()));
+        let Some(cookies) = &self.cookies else { return builder };
+        let builder = builder.credential("only some cookies count", b"");
+        cookies.iter().fold(builder, |builder, name| builder.credential("a cookie that counts", name.as_bytes()))
+    }
+
+    /// Returns the cookies that count, with their names, in the order of their names. Cookies with equal names keep
+    /// their order, because programs disagree which of them they read.
+    fn cookies<'a>(&self, parts: &'a Parts) -> Vec<(&'a [u8], &'a [u8])> {
+        let mut counted = Vec::new();
+        // HTTP/2 may split the field into several (RFC 9113, section 8.2.3).
+        let lines = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        // Some programs read on to the closing quote, beyond a semicolon. What comes after an open one always counts.
+        let mut is_quoted = false;
+        for cookie in lines.flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii) {
+            let was_quoted = is_quoted;
+            is_quoted ^= cookie.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
+            // A cookie without `=` has no name (RFC 6265, section 5.4).
+            let name = cookie.iter().position(|byte| *byte == b'=').map_or(&b""[..], |end| &cookie[..end]);
+            let name = name.trim_ascii_end();
+            if !cookie.is_empty() && (was_quoted || self.is_counted(name)) {
+                counted.push((name, cookie));
+            }
+        }
+        counted.sort_by_key(|(name, _)| *name);
+        counted
+    }
+
+    fn is_counted(&self, cookie: &[u8]) -> bool {
+        match &self.cookies {
+            Some(counted) => counted.iter().any(|name| name.as_bytes() == cookie),
+            None => !std::str::from_utf8(cookie).is_ok_and(|name| is_on(IGNORED_COOKIES, name)),
+        }
+    }
+}
+
+/// Returns whether a header says who asks, whatever the options.
+fn is_credential(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    (is_on(CREDENTIAL_HEADERS, name) || (may_end_an_entry(name) && has_ending(CREDENTIAL_HEADERS, name)))
+        && !is_on(EXEMPT_HEADERS, name)
+        && !has_ending(EXEMPT_HEADERS, name)
+}
+
+/// Returns whether it is worth looking whether a name ends as an entry does. Most names of most requests don't.
+fn may_end_an_entry(name: &str) -> bool {
+    let last = name.rsplit_once('-').map(|(_, last)| last);
+    matches!(
+        last,
+        Some(
+            "apikey"
+                | "assertion"
+                | "auth"
+                | "authorization"
+                | "cert"
+                | "clientcert"
+                | "credential"
+                | "email"
+                | "id"
+                | "info"
+                | "jwt"
+                | "key"
+                | "name"
+                | "password"
+                | "principal"
+                | "secret"
+                | "session"
+                | "token"
+                | "user"
+                | "userid"
+                | "userinfo"
+                | "username"
+        )
+    )
+}
+
+/// Returns whether a name ends as an entry that begins with `*`. Such entries come first in a list.
+fn has_ending(list: &[&str], name: &str) -> bool {
+    list.iter().map_while(|entry| entry.strip_prefix('*')).any(|ending| name.ends_with(ending))
+}
+
+/// Returns whether a name is on a sorted list, or begins as an entry that ends with `*`. No entry begins as another
+/// one with `*`, so only the last entry up to the name can be the one.
+fn is_on(list: &[&str], name: &str) -> bool {
+    let after = list.partition_point(|entry| stem(entry) <= name);
+    let Some(entry) = after.checked_sub(1).and_then(|last| list.get(last)) else { return false };
+    if entry.ends_with('*') { name.starts_with(stem(entry)) } else { *entry == name }
+}
+
+fn stem(entry: &str) -> &str {
+    entry.strip_suffix('*').unwrap_or(entry)
+}
+
+/// Adds a value. Where it begins with the name of an authentication scheme, that is compared without case, and the
+/// blanks after it make no difference (RFC 9110, sections 11.1 and 11.4).
+fn fold_value<T>(init: T, name: &HeaderName, value: &[u8], mut take: impl FnMut(T, &str, &[u8]) -> T) -> T {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let scheme = value.iter().position(is_blank).filter(|_| name.as_str().ends_with("authorization"));
+    match scheme.map(|end| (&value[..end], value[end..].trim_ascii())) {
+        // Without anything after it, it is no scheme but the credentials themselves.
+        Some((scheme, rest)) if !rest.is_empty() => {
+            let folded = take(init, "a scheme", &scheme.to_ascii_lowercase());
+            take(folded, name.as_str(), rest)
+        }
+        _ => take(init, name.as_str(), value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTS: [&[&str]; 3] = [CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES];
+
+    #[test]
+    fn the_lists_can_be_searched() {
+        for list in LISTS {
+            assert!(list.is_sorted_by(|one, other| stem(one) < stem(other)), "sorted, and no entry twice");
+            for entry in list {
+                let inner = entry.strip_prefix('*').unwrap_or(stem(entry));
+                assert!(!inner.is_empty() && !inner.contains('*'), "{entry}");
+                let hides = |other: &&&str| other.ends_with('*') && *other != entry && entry.starts_with(stem(other));
+                assert_eq!(list.iter().find(hides), None, "{entry} is hidden");
+            }
+        }
+        for entry in [CREDENTIAL_HEADERS, EXEMPT_HEADERS].concat() {
+            assert!(HeaderName::from_lowercase(entry.replace('*', "x").as_bytes()).is_ok(), "{entry}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_changes_needs_another_version_of_fingerprints() {
+        // If this fails, raise the `VERSION` in `fingerprint.rs` (once a version is released), and put the new digest
+        // here.
+        let digest = blake3::hash(LISTS.map(|list| list.join("\n")).join("\n\n").as_bytes()).to_hex();
+        assert_eq!(&digest.as_str()[..16], "75993d00197aa7ba");
+    }
+
+    #[test]
+    fn patterns_fit_beginnings_and_endings_of_names() {
+        let is = |name: &str| is_credential(&HeaderName::from_lowercase(name.as_bytes()).unwrap());
+        for (name, expected) in [
+            ("x-acme-token", true),
+            ("x-tokens", false),
+            ("x-ssl-client-dn", true),
+            ("x-ssl-client", false),
+            ("authorization", true),
+            ("authorizations", false),
+            ("x-csrf-token", false),
+            ("csrf-token", false),
+            ("a", false),
+            ("zzz", false),
+            ("idempotency-key", false),
+            ("user-agent", false),
+            ("x-forwarded-for", false),
+        ] {
+            assert_eq!(is(name), expected, "{name}");
+        }
+    }
+}
