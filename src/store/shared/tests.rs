@@ -1,5 +1,7 @@
 //! What only the inside of the store can show, over the database in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 #[cfg(feature = "postgres")]
