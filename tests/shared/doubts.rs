@@ -115,3 +115,20 @@ async fn an_operation_that_was_taken_over_for_nobody_stays_interrupted() {
     let runs: Vec<_> = listed.iter().map(|run| (run.id, run.attempt)).collect();
     assert_eq!(runs, [(id("k"), 2)], "it was taken, and given back");
 }
+
+// A seeded fault: it is answered with what becomes of the first one.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_told_while_another_one_is_under_way_has_an_answer_of_its_own() {
+    let [(here, one), _] = two().await;
+    let claimed = crate::common::lab::hold(&one, "k").await;
+    let held = here.hold(Call::Put);
+    let store = one.clone();
+    let outcome = crate::common::lab::done(claimed, "outcome", LEASE);
+    let completing = tokio::spawn(async move { store.complete(outcome).await });
+    held.until_held(1).await;
+    let releasing = tokio::spawn(async move { one.release(id("k"), claimed.fence).await });
+    held.until_held(2).await;
+    held.release();
+    assert_eq!(completing.await.unwrap().unwrap(), Reply::Taken);
+    assert_eq!(releasing.await.unwrap().unwrap(), Reply::Refused);
+}

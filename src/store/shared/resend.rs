@@ -72,15 +72,13 @@ impl<B: Backend> Sender<B> {
                 others.push((put, row));
             }
         }
-        if !done.is_empty() {
-            if self.is_behind_barrier(server).await {
-                for (put, row) in &mut done {
-                    if let Some(row) = row {
-                        row.state = put.write.state.clone();
-                    }
+        if !done.is_empty() && self.is_behind_barrier(server).await {
+            for (put, row) in &mut done {
+                if let Some(row) = row {
+                    row.state = put.write.state.clone();
                 }
-                others.append(&mut done);
             }
+            others.append(&mut done);
         }
         done.into_iter().for_each(|(put, _)| self.again(put));
         for (put, row) in others {

@@ -1,7 +1,10 @@
 //! What only the inside of the store can show, over the database in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
+#[cfg(feature = "postgres")]
 use bytes::Bytes;
 
 use super::memory_backend::MemoryBackend;
@@ -9,7 +12,9 @@ use super::{Shared, SharedBuilder};
 use crate::clock::{Clock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
-use crate::record::{Applied, Claim, ClaimPolicy, Completion, Hold, Reply, Settlement, Transition};
+use crate::record::{Applied, Claim, ClaimPolicy, Hold, Reply, Transition};
+#[cfg(feature = "postgres")]
+use crate::record::{Completion, Settlement};
 use crate::store::contract::Records as _;
 
 const ID: RecordId = RecordId::from_bytes([7; 32]);
@@ -76,6 +81,30 @@ async fn nothing_is_kept_of_a_run_whose_bound_is_over() {
     assert_eq!(store.shelf.held.len(), 0);
 }
 
+#[cfg(feature = "postgres")]
+fn completion(hold: Hold) -> Completion {
+    let settlement = Settlement::Outcome(Bytes::from_static(b"outcome"));
+    Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: MINUTE }
+}
+
+// A seeded fault: a row that the transaction still has locked counts as not written.
+#[cfg(feature = "postgres")]
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_takes_long_is_waited_for() {
+    use super::{Backend as _, Settled};
+
+    let store = open().await;
+    let backend = store.backend().clone();
+    let (write, settling) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
+    let locked = backend.database().lock("", ID);
+    let mut settled = Box::pin(settling.settled());
+    assert!(tokio::time::timeout(MINUTE / 2, &mut settled).await.is_err(), "the transaction is not over");
+    // It commits as it ends.
+    locked.release();
+    assert!(backend.beside().put(&[write]).await.is_ok());
+    assert_eq!(settled.await, Settled::Committed(Bytes::from_static(b"outcome")));
+}
+
 // A seeded fault: what a transaction has written counts as the process's own write, and is told without a barrier.
 #[cfg(feature = "postgres")]
 #[tokio::test(start_paused = true)]
@@ -86,8 +115,7 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     let store = open().await;
     let backend = store.backend().clone();
     let hold = claimed(&store).await;
-    let settlement = Settlement::Outcome(Bytes::from_static(b"outcome"));
-    let completion = Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: MINUTE };
+    let completion = completion(hold);
     let (write, _, settling) = store.complete_apart(completion, false).unwrap();
     // The transaction is committed, and its standby never gets that. A server that is started again shows it.
     backend.database().replication(Replication::Awaited);

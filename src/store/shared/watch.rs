@@ -4,11 +4,11 @@
 //! 1. A session is over if its row (token, `until`, server) has not changed for 5/4 of that session's lease, by the
 //!    monotonic clock of this process, and a read that was sent later still shows it. No wall clock has a part in this:
 //!    two monotonic clocks may run at rates that differ by up to 5:4.
-//! 2. A session that was ended or declared dead is over at once. One that is absent is watched like any other: its lease
-//!    is not known, and counts as 30 seconds or this process's own, whichever is longer.
+//! 2. A session that was ended or declared dead is over at once. One that is absent is watched like any other. Its lease
+//!    is not known: the longest of 30 seconds, this process's own, and the one that its row had.
 //! 3. Watching starts over when this process held less than half of its lease at a renewal, when another server answers,
-//!    and when two reads of the sessions were more than half a lease apart. An outage must not make living processes
-//!    look dead.
+//!    and when two reads of the sessions were more than half of the shortest lease apart. An outage must not make living
+//!    processes look dead.
 //! 4. A session that is over is still declared dead by a write that expects the token that was watched. The write is the
 //!    proof: tokens never repeat, so no renewal came between. See `takeover.rs`.
 
@@ -26,6 +26,8 @@ use crate::key::RecordId;
 
 /// The lease of a session that is absent is at least this.
 const UNKNOWN_LEASE: Duration = Duration::from_secs(30);
+/// A lease below this one does not count for how often sessions are read.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 /// A session that was not seen to change for so many waits is declared dead, though no run of it is taken over.
 const WAITS: u32 = 10;
 /// How long it is remembered that a session is over, if no row names it.
@@ -62,15 +64,9 @@ enum Sight {
     /// A row names it, and no read has shown it yet.
     Unread,
     /// Its row. The lease is `None` if the row's bytes can't be read: then the session is never over.
-    Row {
-        token: Token,
-        until: Option<Timestamp>,
-        lease: Option<Duration>,
-        server: ServerId,
-    },
-    Absent {
-        server: ServerId,
-    },
+    Row { token: Token, until: Option<Timestamp>, lease: Option<Duration>, server: ServerId },
+    /// Its lease is what is assumed of it.
+    Absent { lease: Duration, server: ServerId },
     /// It was ended, or declared dead.
     Ended,
 }
@@ -82,6 +78,17 @@ pub(super) struct Reading {
     pub(super) sent: Instant,
     /// The sessions that were asked about, each with its row.
     pub(super) rows: Vec<(RecordId, Option<Row>)>,
+}
+
+impl Sight {
+    /// The lease by which the session is judged; `None` if it is not known.
+    fn lease(self) -> Option<Duration> {
+        match self {
+            Self::Row { lease, .. } => lease,
+            Self::Absent { lease, .. } => Some(lease),
+            Self::Unread | Self::Ended => None,
+        }
+    }
 }
 
 impl Watch {
@@ -143,7 +150,8 @@ impl Watch {
     /// before.
     pub(super) fn read(&self, sent: Instant) {
         let mut state = self.state();
-        if state.read.replace(sent).is_some_and(|before| sent.saturating_duration_since(before) > self.lease / 2) {
+        let most = self.shortest_lease(&state) / 2;
+        if state.read.replace(sent).is_some_and(|before| sent.saturating_duration_since(before) > most) {
             state.others.clear();
         }
         state.others.retain(|_, other| !other.is_over || other.named.elapsed() < REMEMBERED);
@@ -155,7 +163,10 @@ impl Watch {
         let (mut state, received) = (self.state(), Instant::now());
         for (id, row) in rows {
             let sight = match &row {
-                None => Sight::Absent { server },
+                None => {
+                    let lease = state.others.get(&id).and_then(|other| other.sight.lease()).unwrap_or_default();
+                    Sight::Absent { lease: lease.max(self.lease).max(UNKNOWN_LEASE), server }
+                }
                 Some(row) if row.kind == Kind::Session => {
                     Sight::Row { token: row.token, until: row.until, lease: lease_of(row), server }
                 }
@@ -169,7 +180,7 @@ impl Watch {
             }
             if other.sight != sight {
                 *other = Other { sight, since: received, is_over, named: other.named };
-            } else if let Some(wait) = self.wait(sight) {
+            } else if let Some(wait) = Self::wait(sight) {
                 other.is_over |= sent >= other.since + wait;
             }
         }
@@ -179,30 +190,34 @@ impl Watch {
     pub(super) fn long_over(&self) -> Vec<RecordId> {
         let is_long = |other: &Other| {
             let is_row = matches!(other.sight, Sight::Row { .. });
-            let wait = self.wait(other.sight).filter(|_| is_row && other.is_over);
+            let wait = Self::wait(other.sight).filter(|_| is_row && other.is_over);
             wait.is_some_and(|wait| other.since.elapsed() >= wait * WAITS)
         };
         self.state().others.iter().filter(|(_, other)| is_long(other)).map(|(id, _)| *id).collect()
     }
 
-    /// Waits until the sessions have to be read again: each sixth of the lease, as soon as a wait is over, and when a
-    /// row names a session that was not read yet.
+    /// Waits until the sessions have to be read again: each sixth of the shortest lease, as soon as a wait is over, and
+    /// when a row names a session that was not read yet.
     pub(super) async fn due(&self) {
-        let soon = Instant::now() + self.lease / 6;
-        let end = |other: &Other| self.wait(other.sight).filter(|_| !other.is_over).map(|wait| other.since + wait);
-        let next = self.state().others.values().filter_map(end).min().map_or(soon, |next| next.min(soon));
+        let end = |other: &Other| Self::wait(other.sight).filter(|_| !other.is_over).map(|wait| other.since + wait);
+        let next = {
+            let state = self.state();
+            let soon = Instant::now() + self.shortest_lease(&state) / 6;
+            state.others.values().filter_map(end).min().map_or(soon, |next| next.min(soon))
+        };
         // Dropped at once, or a session that was read meanwhile would be read again.
         let _ = tokio::time::timeout_at(next, self.unread.notified()).await;
     }
 
     /// How long a session has to stay as it is. `None`: for ever.
-    fn wait(&self, sight: Sight) -> Option<Duration> {
-        let lease = match sight {
-            Sight::Row { lease, .. } => lease?,
-            Sight::Absent { .. } => self.lease.max(UNKNOWN_LEASE),
-            Sight::Unread | Sight::Ended => return None,
-        };
-        Some(lease.saturating_mul(5) / 4)
+    fn wait(sight: Sight) -> Option<Duration> {
+        sight.lease().map(|lease| lease.saturating_mul(5) / 4)
+    }
+
+    /// The shortest lease of the sessions that are not over, this process's own included.
+    fn shortest_lease(&self, state: &State) -> Duration {
+        let rows = state.others.values().filter(|other| !other.is_over && matches!(other.sight, Sight::Row { .. }));
+        rows.filter_map(|other| other.sight.lease()).fold(self.lease, Duration::min).max(SHORTEST_LEASE)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -222,13 +237,15 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(30);
     const SERVER: ServerId = ServerId(1);
-    /// 5/4 of a lease of twelve seconds.
+    /// The lease of the other session, a sixth of it, and 5/4 of it.
+    const SHORT: Duration = Duration::from_secs(12);
+    const STEP: Duration = Duration::from_secs(2);
     const WAIT: Duration = Duration::from_secs(15);
     static OTHER: LazyLock<RecordId> = LazyLock::new(|| RecordId::from_bytes([7; 32]));
 
-    /// The row of a session whose lease is twelve seconds, with this token.
+    /// The row of a session with the short lease, with this token.
     fn row(token: u8) -> Row {
-        let renewal = Session::new(Duration::from_secs(12)).renewal();
+        let renewal = Session::new(SHORT).renewal();
         let write = Write { id: *OTHER, token: Token([token; 16]), expires: NewExpiry::In(LEASE), ..renewal };
         write.over(None, Clocks::default().at(Timestamp::from_millis(1))).unwrap()
     }
@@ -242,12 +259,12 @@ mod tests {
         read_by(watch, SERVER, Some(row(token)));
     }
 
-    /// Reads every five seconds, as a process does, for so long.
+    /// Reads every two seconds, as a process does, until so much time has passed.
     async fn reads(watch: &Watch, token: u8, for_so_long: Duration) {
         let end = Instant::now() + for_so_long;
         while Instant::now() < end {
             read(watch, token);
-            sleep(LEASE / 6).await;
+            tokio::time::sleep_until(end.min(Instant::now() + STEP)).await;
         }
     }
 
@@ -276,22 +293,22 @@ mod tests {
     async fn each_change_begins_a_new_wait_and_so_does_each_other_server() {
         let watch = watching();
         for round in 2..9 {
-            sleep(WAIT - Duration::from_millis(1)).await;
+            reads(&watch, round - 1, WAIT - Duration::from_millis(1)).await;
             read(&watch, round);
             assert!(!watch.is_over(*OTHER), "{round}");
         }
         // A standby that is replaying shows another identity in each answer.
         for server in 10..30 {
-            sleep(LEASE / 6).await;
+            sleep(STEP).await;
             read_by(&watch, ServerId(server), Some(row(9)));
             assert!(!watch.is_over(*OTHER), "{server}");
         }
         // The same token with another `until` was written again.
         let mut again = row(9);
         again.until = Some(Timestamp::from_millis(2));
-        sleep(LEASE / 6).await;
+        sleep(STEP).await;
         read_by(&watch, ServerId(29), Some(again));
-        sleep(WAIT - LEASE / 6).await;
+        sleep(WAIT - STEP).await;
         assert!(!watch.is_over(*OTHER));
     }
 
@@ -308,8 +325,10 @@ mod tests {
     // Seeded fault: two reads that are far apart count like any others.
     #[tokio::test(start_paused = true)]
     async fn watching_starts_over_where_two_reads_are_more_than_half_a_lease_apart() {
-        for (apart, is_over) in [(LEASE / 2, true), (LEASE / 2 + Duration::from_millis(1), false)] {
+        for (apart, is_over) in [(SHORT / 2, true), (SHORT / 2 + Duration::from_millis(1), false)] {
             let watch = watching();
+            reads(&watch, 1, WAIT - SHORT / 2).await;
+            read(&watch, 1);
             advance(apart).await;
             read(&watch, 1);
             assert_eq!(watch.is_over(*OTHER), is_over, "{apart:?}");
@@ -345,6 +364,22 @@ mod tests {
         assert!(watch.is_over(*OTHER));
     }
 
+    // Seeded fault: the lease of a session is forgotten when its row is absent.
+    #[tokio::test(start_paused = true)]
+    async fn a_session_whose_row_vanishes_is_watched_for_a_wait_of_its_own_lease() {
+        let watch = Watch::new(LEASE);
+        let long = Session::new(LEASE * 4).renewal();
+        let long = Write { id: *OTHER, expires: NewExpiry::In(LEASE), ..long };
+        read_by(&watch, SERVER, long.over(None, Clocks::default().at(Timestamp::from_millis(1))));
+        read_by(&watch, SERVER, None);
+        for _ in 0..LEASE.as_secs() {
+            assert!(!watch.is_over(*OTHER));
+            sleep(LEASE / 6).await;
+            read_by(&watch, SERVER, None);
+        }
+        assert!(watch.is_over(*OTHER));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_session_whose_lease_can_t_be_read_is_never_over() {
         let watch = Watch::new(LEASE);
@@ -358,9 +393,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_that_has_not_changed_for_ten_waits_is_long_over_and_one_that_is_gone_is_forgotten() {
         let watch = watching();
-        reads(&watch, 1, WAIT * 10 - LEASE / 6).await;
+        reads(&watch, 1, WAIT * 10 - STEP).await;
         assert_eq!(watch.long_over(), []);
-        reads(&watch, 1, LEASE / 3).await;
+        reads(&watch, 1, STEP * 2).await;
         assert_eq!(watch.long_over(), [*OTHER]);
         watch.ended(*OTHER);
         assert_eq!(watch.long_over(), []);
@@ -371,12 +406,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_are_read_each_sixth_of_the_lease_and_as_soon_as_a_wait_is_over_or_a_row_names_a_new_one() {
+    async fn sessions_are_read_each_sixth_of_the_shortest_lease_and_as_soon_as_a_wait_is_over_or_a_new_one_is_named() {
+        let begin = Instant::now();
+        let alone = Watch::new(LEASE);
+        alone.due().await;
+        assert_eq!(begin.elapsed(), LEASE / 6);
         let begin = Instant::now();
         let watch = watching();
         watch.due().await;
-        assert_eq!(begin.elapsed(), LEASE / 6);
-        reads(&watch, 1, LEASE / 6 * 2 - Duration::from_secs(1)).await;
+        assert_eq!(begin.elapsed(), STEP);
+        reads(&watch, 1, WAIT - STEP - Duration::from_secs(1)).await;
         watch.due().await;
         assert_eq!(begin.elapsed(), WAIT);
         watch.is_over(RecordId::from_bytes([8; 32]));
