@@ -324,11 +324,11 @@ mod tests {
     use bytes::Bytes;
     use tokio::time::{advance, sleep};
 
-    use super::super::exchange::span;
     use super::*;
     use crate::fingerprint::Fingerprint;
     use crate::store::Records as _;
     use crate::store::test::TestStore;
+    use tracing::Span;
 
     // A process that was stopped wakes with both ready: its handler, whose next step may be the charge, and its lease,
     // which is over.
@@ -349,7 +349,7 @@ mod tests {
             ((), End::Outcome(Bytes::new()))
         };
         let presented = Presented { id: session, fingerprint: Fingerprint::of(b"m"), client: None, is_within: false };
-        let running = tokio::spawn(async move { engine.exchange(&span(), presented, work).await });
+        let running = tokio::spawn(async move { engine.exchange(&Span::none(), presented, work).await });
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }

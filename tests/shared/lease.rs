@@ -14,8 +14,8 @@ use tower_idempotency::{IdempotencyContext, IdempotencyLayer};
 
 use crate::world::{LEASE, database, process};
 
-/// Looks, by turns, until when the process believes to have its lease, and since when its row has the token that it has,
-/// for three leases: another process counts from then. Returns how often the row was written.
+/// Looks, by turns, until when the process believes to have its lease, and since when its row has its token, for three
+/// leases: another process counts from then. Returns how often the row was written.
 async fn watch(context: IdempotencyContext, backend: MemoryBackend) -> usize {
     let (begin, mut written, mut last, mut since) = (Instant::now(), 0, None, None);
     while begin.elapsed() < LEASE * 3 {

@@ -16,8 +16,8 @@ fn before_the_expiry_of(row: &Row) -> Clocks {
     Clocks { earliest, ..Clocks::default() }
 }
 
-/// A row whose expiry has passed by the database's clock is there for a process whose clock is earlier, in each call. The
-/// later of the two clocks has no part in it.
+/// A row whose expiry has passed by the database's clock is there for a process whose clock is earlier, in each call.
+/// The later of the two clocks has no part in it.
 pub(super) async fn a_row_is_judged_by_the_earliest_clock<B: Backend>(subject: &Subject<B>) {
     let advice = "compare expiries, and the `until` of runs, with the earlier of the database's time and `Clocks::earliest`: `least` \
                   in SQL";
@@ -66,7 +66,8 @@ pub(super) async fn a_row_is_judged_by_the_earliest_clock<B: Backend>(subject: &
     rule.check(put.as_ref() == Some(&kept), || format!("by a later clock, a claim over a row was answered {put:?}"));
 }
 
-/// `until`, `expires` and fences count from the latest clock; `began`, `since` and the answer's time are the database's.
+/// `until`, `expires` and fences count from the latest clock; `began`, `since` and the answer's time are the
+/// database's.
 pub(super) async fn a_row_is_stamped_by_the_latest_clock<B: Backend>(subject: &Subject<B>) {
     let advice = "add the durations to the later of the database's time and `Clocks::latest`, and take fences from it: `greatest` in \
                   SQL; stamp `began` and `since` with the database's time";

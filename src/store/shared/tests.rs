@@ -95,13 +95,13 @@ async fn a_transaction_that_takes_long_is_waited_for() {
 
     let store = open().await;
     let backend = store.backend().clone();
-    let (write, settling) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
+    let (write, _, settling) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
     let locked = backend.database().lock("", ID);
     let mut settled = Box::pin(settling.settled());
     assert!(tokio::time::timeout(MINUTE / 2, &mut settled).await.is_err(), "the transaction is not over");
     // It commits as it ends.
     locked.release();
-    assert!(backend.beside().put(&[write]).await.is_ok());
+    assert!(backend.beside().put(Clocks::default(), &[write]).await.is_ok());
     assert_eq!(settled.await, Settled::Committed(Bytes::from_static(b"outcome")));
 }
 

@@ -71,7 +71,7 @@ async fn run(client: &Client, statements: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A handler whose transaction consists of these statements. `after` is called with how they ended, and with the client.
+/// A handler whose transaction consists of these statements. `after` is called with how they ended, and the client.
 fn transaction_of(statements: Statements, body: String, ended: Arc<Mutex<Option<Result<(), String>>>>) -> Handler {
     Arc::new(move |context, process: Process| {
         let (ended, body) = (Arc::clone(&ended), body.clone());
