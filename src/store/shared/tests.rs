@@ -91,7 +91,7 @@ fn completion(hold: Hold) -> Completion {
 #[cfg(feature = "postgres")]
 #[tokio::test(start_paused = true)]
 async fn a_transaction_that_takes_long_is_waited_for() {
-    use super::{Backend as _, Settled};
+    use super::{Backend as _, Clocks, Settled};
 
     let store = open().await;
     let backend = store.backend().clone();
