@@ -16,7 +16,6 @@ use crate::common::time::DAY;
 
 const RECORDS: usize = 200;
 const LOCK: &str = "tower-idempotency.lock";
-const MARK: &str = "tower-idempotency.mark";
 
 /// Records outcomes in a new store, and closes it.
 async fn recorded() -> (tempfile::TempDir, PathBuf) {
