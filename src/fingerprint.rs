@@ -6,9 +6,9 @@
 //!   The keys for downstream calls are derived from it. So it survives what may change between two attempts of one
 //!   operation: another host, a refreshed token, other options, another release. 16 bytes of it are kept.
 //! - The *request* digest covers the operation and all else that must be the same in a retry, such as the host.
-//! - The *credentials* digest, present only where no scope is configured, covers who asks. It is apart
-//!   because who asks is compared first: another client learns nothing else. It covers the record's id as well: equal passwords are
-//!   not equal bytes in two records.
+//! - The *credentials* digest, present only where no scope is configured, covers who asks. It is apart because who asks
+//!   is compared first: another client learns nothing else. It covers the record's id as well: equal passwords are not
+//!   equal bytes in two records.
 //!
 //! A fingerprint carries the version of these rules and a digest of the options it was made with. What was recorded
 //! under others can't be compared, and is said to be [`Match::NotVerifiable`].

@@ -17,9 +17,9 @@ mod api;
 #[cfg(all(feature = "postgres", target_os = "linux"))]
 mod atomic;
 mod crash;
-mod evidence;
 mod levers;
 mod operation;
+mod reconciled;
 mod retries;
 #[cfg(all(feature = "postgres", target_os = "linux"))]
 mod shared;

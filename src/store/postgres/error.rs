@@ -39,8 +39,9 @@ pub enum PostgresError {
         /// What went wrong the last time.
         reason: String,
     },
-    /// The database has refused, and will refuse again: the role, its password, its rights, the database's name, TLS, or
-    /// a namespace for which the database's encoding has no letters. It is not tried again. The operator is at fault.
+    /// The database has refused, and will refuse again: the role, its password, its rights, the database's name, TLS,
+    /// or a namespace for which the database's encoding has no letters. It is not tried again. The operator is at
+    /// fault.
     #[error("the database has refused: {reason}")]
     Refused {
         /// What it says.
