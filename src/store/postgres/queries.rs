@@ -188,8 +188,8 @@ const SETUP: &str = "
         (SELECT c.relpersistence = 'u' FROM pg_catalog.pg_class c
             WHERE c.oid = to_regclass('idempotency.record')::oid)";
 
-/// Of the table and of that of its long answers: rows that live and that are dead, rows when it was last looked through,
-/// and whether it was since the database counts; then the size of all, and what the columns of a row take.
+/// Of the table and of that of its long answers: rows that live and that are dead, rows when it was last looked
+/// through, and whether it was since the database counts; then the size of all, and what the columns of a row take.
 const COUNTED: &str = "
     SELECT pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), c.reltuples::int8,
         coalesce(pg_stat_get_last_autovacuum_time(c.oid), pg_stat_get_last_vacuum_time(c.oid),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use tower_idempotency::store::postgres::{PostgresBackend, PostgresBackendBuilder};
-use tower_idempotency::store::shared::{Backend as _, Kind, Write};
+use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
 use super::certificates::{Authority, Certificates};
 use super::lab::{Server, claim, client, id, own_server, until};
@@ -62,7 +62,7 @@ pub(crate) async fn until_heard(hears: &PostgresBackend, tells: &PostgresBackend
     until("a notification", async || {
         let write = Write { kind: Kind::Completed, ..claim(id(COUNT.fetch_add(1, Ordering::Relaxed))) };
         // An error: the server has just been started again.
-        let _ = tells.put(&[write]).await;
+        let _ = tells.put(Clocks::default(), &[write]).await;
         changes.next().now_or_never().flatten().is_some()
     })
     .await;
