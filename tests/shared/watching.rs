@@ -137,3 +137,26 @@ async fn what_a_process_leaves_that_has_ended_is_free_for_others_within_a_sixth_
     assert_eq!(elsewhere.post("k", "a").await.text(), "effect 2");
     run.abort();
 }
+
+// Seeded fault: a process knows a session for its own once the renewal that began it was answered. Then the process
+// watches it, and reads the sessions again and again.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_goes_on_under_another_session_does_not_watch_itself() {
+    let here = database();
+    let there = here.beside();
+    let (_one, _other) = (process(&here).await, process(&there).await);
+    let sessions = || here.database().rows("").into_iter().filter(|row| row.kind == Kind::Session);
+    let before: Vec<_> = sessions().map(|row| row.id).collect();
+    // Another process took both for dead. The answers of the renewals that begin new sessions take their time.
+    let dead: Vec<_> = sessions().map(|row| Row { kind: Kind::Released, ..row }).collect();
+    let held = here.hold_answers(Call::Put);
+    dead.into_iter().for_each(|row| here.database().plant("", row));
+    while !sessions().any(|row| !before.contains(&row.id)) {
+        sleep(SECOND).await;
+    }
+    sleep(LEASE / 2).await;
+    held.release();
+    let read = here.counts().sessions;
+    sleep(LEASE * 4).await;
+    assert!(here.counts().sessions - read <= 30, "every five seconds");
+}

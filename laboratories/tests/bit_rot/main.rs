@@ -189,7 +189,9 @@ fn report(figures: &Figures) {
 
 #[test]
 fn without_the_mark_a_damaged_disk_makes_a_store_forget_keys() {
-    let violations = violations_with(TEST, &[(WITHOUT_MARK, "1"), ("BIT_ROT", "40")]);
+    // What was damaged at random may have been of no account. Then other places are.
+    let round = |_| violations_with(TEST, &[(WITHOUT_MARK, "1"), ("BIT_ROT", "40")]);
+    let violations = (0..4).map(round).find(|violations| *violations > 0).unwrap_or(0);
     println!("bit rot without the mark: violations {violations}");
     assert!(violations > 0);
 }

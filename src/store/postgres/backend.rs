@@ -13,7 +13,7 @@ use super::guarantee::{Setup, guarantee};
 use super::limits::{Counted, Limits};
 use super::listen::News;
 use super::notify::Notifier;
-use super::pool::Pool;
+use super::pool::{Pool, Taken};
 use super::queries::Queries;
 use super::row::answer;
 use super::types::Time;
@@ -75,16 +75,13 @@ impl Backend for PostgresBackend {
         let queries = &self.pool.connector().queries;
         let (columns, system) = if let [write] = writes {
             let parameters = Parameters::of(write)?;
-            let connection = match write.kind {
-                Kind::Session => self.pool.take_to_renew().await?,
-                _ => self.pool.take_to_put().await?,
-            };
+            let connection = self.connection_for(writes).await?;
             let asked = put_alone(queries, &connection, &parameters.alone(&namespace, &times), write.expect).await;
             let system = connection.system;
             (connection.done(asked)?, system)
         } else {
             let arrays = Arrays::of(writes)?;
-            let connection = self.pool.take_to_put().await?;
+            let connection = self.connection_for(writes).await?;
             let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put);
             let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace, &times)).await;
             let system = connection.system;
@@ -177,6 +174,13 @@ impl PostgresBackend {
     /// Tells those who wait for the row of `id` that it was written.
     pub(crate) fn tell_written(&self, id: RecordId) {
         self.notifier.tell(id);
+    }
+
+    /// The connection for a call with these writes. A renewal of the session does not wait for one that large writes
+    /// have.
+    async fn connection_for(&self, writes: &[Write]) -> Result<Taken<'_>, BackendError> {
+        let has_renewal = writes.iter().any(|write| write.kind == Kind::Session);
+        if has_renewal { self.pool.take_to_renew().await } else { self.pool.take_to_put().await }
     }
 
     /// Tells which of the writes were done, as far as anybody may wait for them: nobody waits for a run to begin, or

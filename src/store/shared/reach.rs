@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::backend::{BackendError, Row, ServerId};
-use super::clocks::{Skew, ThreeClocks};
+use super::clocks::{KEPT, Skew, ThreeClocks};
 use super::session::{Floor, Session};
 use super::watch::Watch;
 use crate::clock::Timestamp;
@@ -141,6 +141,19 @@ impl Reach {
         tally.skewed.fetch_add(1, Ordering::Relaxed);
         let Skew { clock, database, wall, kept, are_apart } = *skew;
         let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
+        if clock == KEPT {
+            once_a_minute!(
+                tally.lines.skewed,
+                warn,
+                database,
+                wall,
+                kept,
+                "the clock that this process keeps differs from the others by more than five seconds (milliseconds since \
+                 1970), and nothing is lost by it: it approaches them by a hundredth of the time that passes; a restart of \
+                 the process sets it"
+            );
+            return;
+        }
         let consequence = if are_apart { "no operation begins before they agree" } else { "nothing is lost by it" };
         once_a_minute!(
             tally.lines.skewed,

@@ -59,12 +59,8 @@ impl<B: Backend> Shelf<B> {
     /// the row decides: by an earlier clock than another process's, this one could go on answering for an operation
     /// after its key was claimed anew.
     pub(super) fn recall(&self, id: RecordId) -> Option<Record> {
-        let record = self.cache.get(&id)?;
-        let record = Record::clone(&record).live(self.reach.clocks.latest());
-        if record.is_none() {
-            self.cache.remove(&id);
-        }
-        record
+        // It stays: a clock that was wrong for a moment must not make this process forget what a failover may lose.
+        Record::clone(&*self.cache.get(&id)?).live(self.reach.clocks.latest())
     }
 
     /// Gives a record that was read to whoever answers from it. What is done is told only behind a barrier, and kept.

@@ -100,9 +100,14 @@ impl Session {
 
     /// The write that begins the session, or renews it. It is sent again, as it is, until its answer is known.
     pub(super) fn renewal(&self) -> Write {
-        let state = self.state();
+        let mut state = self.state();
+        let current = state.current;
+        // Before it is sent: a read of the sessions may find it before its answer is here.
+        if !state.own.contains(&current) {
+            Arc::make_mut(&mut state.own).insert(current);
+        }
         Write {
-            id: state.current,
+            id: current,
             expect: state.token.map_or(Expect::Absent, Expect::Token),
             token: super::random_token(),
             fence: NewFence::Keep,
@@ -122,9 +127,6 @@ impl Session {
         if row.is_some_and(|row| row.token == renewal.token) {
             state.token = Some(renewal.token);
             state.until = sent + self.lease;
-            if !state.own.contains(&renewal.id) {
-                Arc::make_mut(&mut state.own).insert(renewal.id);
-            }
             return Renewed::Yes;
         }
         // Only this process writes a session under this id.
@@ -182,7 +184,8 @@ pub(super) fn dead(id: RecordId, expect: Expect) -> Write {
         fence: NewFence::Keep,
         kind: Kind::Released,
         session: None,
-        until: None,
+        // For people, who tell it by that from a released operation.
+        until: Some(Duration::ZERO),
         began: Stamp::Keep,
         since: Stamp::Now,
         expires: NewExpiry::In(KEPT_DEAD.max(GRACE)),

@@ -171,12 +171,16 @@ impl<B: Backend> Shelf<B> {
 
     /// Ends the session, so that nobody waits for its lease. If the database does not answer, the lease runs out.
     pub(super) async fn end(&self) {
-        let mut has_ended = self.renewing.lock().await;
-        if !std::mem::replace(&mut *has_ended, true)
-            && let Some(end) = self.reach.session.end()
-        {
-            let _ = timeout(self.reach.timeout() * 2, self.urgent.put(end, None)).await;
-        }
+        let end = async {
+            // A renewal may be under way, and the database silent.
+            let mut has_ended = self.renewing.lock().await;
+            if !std::mem::replace(&mut *has_ended, true)
+                && let Some(end) = self.reach.session.end()
+            {
+                let _ = self.urgent.put(end, None).await;
+            }
+        };
+        let _ = timeout(self.reach.timeout() * 2, end).await;
     }
 
     /// Keeps the session until the store is closed and nothing is under way.
@@ -215,13 +219,14 @@ impl<B: Backend> Shelf<B> {
 
     /// Reads the sessions of other processes.
     async fn look_at_others(&self) -> Result<(), BackendError> {
-        let (reach, own) = (&self.reach, self.reach.session.own());
+        let reach = &self.reach;
         let (clocks, sent) = (reach.clocks.now(), Instant::now());
         let answer = reach.call(|| self.backend.sessions(clocks)).await;
         let Answer { now, server, rows } = answer.inspect_err(|error| reach.failed(error))?;
         reach.answered(server, now, sent, false, &rows);
         reach.others.read(sent);
         let unlisted = reach.others.unlisted(&rows);
+        let own = reach.session.own();
         let rows = rows.into_iter().filter(|row| !own.contains(&row.id)).map(|row| (row.id, Some(row))).collect();
         reach.others.note(Reading { server, sent, rows });
         if unlisted.is_empty() {

@@ -28,11 +28,15 @@ use crate::slots::Slots;
 use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::error::StoreError;
 
+/// No process waits for longer than that for another one that has died.
+const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
+
 /// Keeps records in a database that several processes share, through a [`Backend`].
 ///
 /// A handle; clones share everything. Each opening is a process of its own for the others: it has a session, which it
-/// renews every third of its lease. A process whose lease is over counts as dead, and its runs as interrupted; what
-/// they produce is recorded all the same, unless somebody has taken the operation over or settled it.
+/// renews every third of its lease. A process whose session has not changed for 5/4 of its lease counts as dead, and
+/// its runs as interrupted. What they produce is recorded all the same, unless another process has taken the operation
+/// over or settled it.
 ///
 /// # Durability
 /// What is answered is as durable as the database makes it: see [`guarantee`](Self::guarantee).
@@ -83,9 +87,10 @@ impl SharedBuilder {
     /// Sets for how long this process holds its session without renewing it, which it does every third of this time.
     /// Other processes watch the session, and count the process as dead when it has not changed for 5/4 of this time.
     /// They take its runs over at most that and a sixth of their own lease after the last renewal: 42.5 seconds by
-    /// default. A shorter lease lets them take over sooner; a
-    /// longer one bears longer outages of the database, and longer pauses of the process. Give all processes the same: one
-    /// with a longer lease than another may take that one for dead when the database refuses writes for a while. At least six times [`call_timeout`](Self::call_timeout). Default: 30 seconds.
+    /// default. A shorter lease lets them take over sooner; a longer one bears longer outages of the database, and
+    /// longer pauses of the process. Give all processes the same: one with a longer lease than another may take that one
+    /// for dead when the database refuses writes for a while. At least six times [`call_timeout`](Self::call_timeout),
+    /// and at most a day. Default: 30 seconds.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -138,16 +143,17 @@ impl SharedBuilder {
     /// called.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the database can't be reached in time, or refuses, if the lease is too short, or if
-    /// the clocks are more than [`clocks_apart`](Self::clocks_apart) apart.
+    /// [`StoreError::Unavailable`] if the database can't be reached in time, or refuses, if the lease is too short or too
+    /// long, or if the clocks are more than [`clocks_apart`](Self::clocks_apart) apart.
     ///
     /// # Cancel safety
     /// If the future is dropped, a session may have begun, which lapses.
     pub async fn open<B: Backend>(self, backend: B) -> Result<Shared<B>, StoreError> {
         let Self { lease, call_timeout, calls, open_within, outcome_cache_bytes, clock, clocks_apart } = self;
-        if lease < call_timeout * 6 {
+        if lease < call_timeout.saturating_mul(6) || lease > LONGEST_LEASE {
             let reason = format!(
-                "a lease of {lease:?} is too short: give at least six times the call timeout, {call_timeout:?}"
+                "a lease of {lease:?} is too short or too long: give at least six times the call timeout, which is \
+                 {call_timeout:?}, and at most a day"
             );
             return Err(StoreError::unavailable(reason));
         }
