@@ -69,7 +69,7 @@ pub trait Store: Records {
 /// more may be given back: a shared store does that as soon as it is granted.
 ///
 /// # Clocks
-/// The store has its own clock. Callers pass durations, and never a point in time.
+/// The store has its own clocks. Callers pass durations, and never a point in time.
 pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// Returns the slots of this process.
     fn slots(&self) -> &Arc<Slots>;
@@ -192,7 +192,7 @@ pub struct InterruptedRun {
     pub attempt: u32,
     /// When the first attempt of the operation began.
     pub began: Timestamp,
-    /// When it was first seen to be interrupted.
+    /// When it was first seen to be interrupted. Over a shared store, if its process died: when the run was claimed.
     pub since: Timestamp,
     /// When the record expires.
     pub expires: Timestamp,

@@ -239,7 +239,6 @@ async fn a_process_that_was_just_opened_deletes_nothing_for_ten_minutes() {
     drop(third);
 }
 
-// Seeded fault: the renewal of a session counts from the database's clock, and past it the row is absent.
 #[tokio::test(start_paused = true)]
 async fn sessions_outlive_a_clock_that_jumps_by_days() {
     let world = World::new().await;

@@ -95,8 +95,7 @@ pub(crate) async fn malformed(ground: &Ground, lengths: Lengths, step: usize) {
 pub(crate) async fn declined(ground: &Ground, lengths: Lengths, step: usize) {
     stream::iter(cuts(lengths, step).enumerate())
         .for_each_concurrent(CLIENTS, |(number, plan)| async move {
-            let source = if number % 2 == 0 { "tok_chargeDeclined" } else { "tok_nobody" };
-            let operation = Operation::new(key("declined", number), source);
+            let operation = Operation::new(key("declined", number), "tok_chargeDeclined");
             ground.must_not_charge(&operation.key);
             ground.operate(&operation, &[(Protocol::Http1, plan)]).await;
         })

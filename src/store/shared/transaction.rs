@@ -60,7 +60,8 @@ pub(crate) enum Settled {
 
 impl<B: Backend> Shared<B> {
     /// Returns the write that completes a run, for a transaction of the application, the latest clock, from which its
-    /// retention counts, and what finds out afterwards whether it was done. Returns `None` if the operation is not the run's any more.
+    /// retention counts, and what finds out afterwards whether it was done. Returns `None` if the operation is not the
+    /// run's any more.
     ///
     /// If the transaction turns out not to have been committed, the key is free, or the run is interrupted.
     pub(crate) fn complete_apart(
