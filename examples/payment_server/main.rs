@@ -44,7 +44,8 @@
 //! ```
 //!
 //! A charge sent to one of them is replayed by the other, if both are called by one name (`-H 'Host: pay.example'`).
-//! When a server dies, the others say `in-flight` until its session is over (17/12 of its `--lease`); then `--on-interrupted` decides.
+//! When a server dies, the others say `in-flight` until its session is over, 17/12 of its `--lease`; then
+//! `--on-interrupted` decides.
 //! Each has a ledger of its own: `GET /v1/charges` of all of them shows all effects, a refund goes to the server of its
 //! charge, and under `reconcile` what a server does not find in its ledger stays unknown: another may have charged it.
 //! `GET /admin/disputed` lists charges that ended after their key had been taken over or freed.

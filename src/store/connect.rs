@@ -44,11 +44,11 @@ impl AnyStore {
     ///   store, a new one is made. Feature `sled`.
     /// - `memory:`: a new [`MemoryStore`](crate::MemoryStore). Feature `memory`.
     /// - `postgres://…` or `postgresql://…`: `PostgresStore` with a lease of 30 seconds and without TLS. The parameter
-    ///   `namespace`, as in `postgres://user:password@host/database?namespace=payments`, names the rows of this service,
-    ///   by default `default`. Feature `postgres`.
+    ///   `namespace`, as in `postgres://user:password@host/database?namespace=payments`, names the rows of this
+    ///   service, by default `default`. Feature `postgres`.
     ///
-    /// A PostgreSQL database must have the table: call [`migrate`](Self::migrate) once, or run `schema.sql`. One that is
-    /// away is tried for 10 seconds. For other settings open the store yourself, and give it to [`new`](Self::new).
+    /// A PostgreSQL database must have the table: call [`migrate`](Self::migrate) once, or run `schema.sql`. One that
+    /// is away is tried for 10 seconds. For other settings open the store yourself, and give it to [`new`](Self::new).
     ///
     /// # Errors
     /// [`ConnectError::Url`] for a URL of another form, which the error does not repeat; [`ConnectError::Feature`] for
