@@ -4,11 +4,11 @@
 //! 1. A session is over if its row (token, `until`, server) has not changed for 5/4 of that session's lease, by the
 //!    monotonic clock of this process, and a read that was sent later still shows it. No wall clock has a part in this:
 //!    two monotonic clocks may run at rates that differ by up to 5:4.
-//! 2. A session that was ended or declared dead is over at once. One that is absent is watched like any other. Its lease
-//!    is not known: the longest of 30 seconds, this process's own, and the one that its row had.
-//! 3. Watching starts over when this process held less than half of its lease at a renewal, when another server answers,
-//!    and when two reads of the sessions were more than half of the shortest lease apart. An outage must not make
-//!    living processes look dead.
+//! 2. A session that was ended or declared dead is over at once. One that is absent is watched like any other. Its
+//!    lease is not known: the longest of 30 seconds, this process's own, and the one that its row had.
+//! 3. Watching starts over when this process held less than half of its lease at a renewal, when another server
+//!    answers, and when two reads of the sessions were more than half of the shortest lease apart. An outage must not
+//!    make living processes look dead.
 //! 4. A session that is over is still declared dead by a write that expects the token that was watched. The write is
 //!    the proof: tokens never repeat, so no renewal came between. See `takeover.rs`.
 
