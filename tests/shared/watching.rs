@@ -160,3 +160,28 @@ async fn a_process_that_goes_on_under_another_session_does_not_watch_itself() {
     sleep(LEASE * 4).await;
     assert!(here.counts().sessions - read <= 30, "every five seconds");
 }
+
+// Seeded fault: watching goes on after a renewal that came late.
+#[tokio::test(start_paused = true)]
+async fn a_database_that_takes_no_writes_for_a_while_makes_no_living_process_look_dead() {
+    let two = Two::with_a_lease_of(LEASE).await;
+    let elsewhere = two.elsewhere();
+    let rows = two.here.database().rows("");
+    let named = rows.iter().find_map(|row| row.session).expect("the run names its session");
+    let lock = |is_of_the_run: bool| {
+        let sessions = rows.iter().filter(|row| row.kind == Kind::Session && (row.id == named) == is_of_the_run);
+        sessions.map(|row| two.here.database().lock("", row.id)).collect::<Vec<_>>()
+    };
+    let (owner, watcher) = (lock(true), lock(false));
+    // Both read all the time.
+    sleep(DEATH + LEASE).await;
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    // The one that watches renews its session first.
+    drop(watcher);
+    sleep(SECOND * 3).await;
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    drop(owner);
+    sleep(SECOND * 3).await;
+    two.gate.open();
+    assert_eq!((two.run.await.unwrap().text(), two.effects.count()), ("effect 1".into(), 1));
+}

@@ -143,8 +143,8 @@ impl SharedBuilder {
     /// called.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the database can't be reached in time, or refuses, if the lease is too short or too
-    /// long, or if the clocks are more than [`clocks_apart`](Self::clocks_apart) apart.
+    /// [`StoreError::Unavailable`] if the database can't be reached in time, or refuses, if the lease is too short or
+    /// too long, or if the clocks are more than [`clocks_apart`](Self::clocks_apart) apart.
     ///
     /// # Cancel safety
     /// If the future is dropped, a session may have begun, which lapses.
