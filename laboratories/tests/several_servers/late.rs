@@ -24,14 +24,11 @@ async fn sees(report: &mut Report, clients: &Clients, number: usize, key: &str, 
 ///
 /// `None` if a charge was over before its server stood still.
 async fn refused_and_accepted(database: &Server, namespace: &str) -> Option<Report> {
-    let fleet = |number| {
-        let policy = if number == 1 { "rerun" } else { "refuse" };
-        format!("--store {} --namespace {namespace} {LEASE} --on-interrupted {policy}", database.url())
-    };
-    let mut fleet = Fleet::start(fleet).await;
+    let arguments = format!("--store {} --namespace {namespace} {LEASE} --on-interrupted refuse", database.url());
+    let mut fleet = Fleet::start(|_| arguments.clone()).await;
     let sql = sql(database).await;
     let mut report = Report::default();
-    // Where somebody takes over who runs it again, or an operator frees the key, there are two effects.
+    // Where an operator frees the key, and a retry runs it again, there are two effects.
     let twice = Clients::new(&fleet.balancer, &History::new(Policy::Rerun));
     let once = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
     let taken = twice.begin(&fleet, 0, "taken", 1).await;
@@ -51,6 +48,7 @@ async fn refused_and_accepted(database: &Server, namespace: &str) -> Option<Repo
         fleet.resume(0);
         return Some(report);
     };
+    forget(fleet.server(2), first, &mut report).await;
     sees(&mut report, &twice, 1, "taken", true).await;
     forget(fleet.server(2), second, &mut report).await;
     sees(&mut report, &twice, 2, "forgotten", true).await;

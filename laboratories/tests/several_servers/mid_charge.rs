@@ -48,11 +48,12 @@ impl Scene {
         let mut fleet = Fleet::start(arguments).await;
         let clients = Clients::new(&fleet.balancer, &History::new(policy));
         let mut report = Report::default();
-        // A server that has been open for less than a lease takes all others for alive.
+        // A server that has been open for less than 5/4 of a lease takes all others for alive.
         let sql = sql(database).await;
         let trusted = format!(
             "SELECT count(*) = {SERVERS} FROM idempotency.record \
-             WHERE namespace = '{namespace}' AND kind = 6 AND clock_timestamp() > began + interval '13 s'"
+             WHERE namespace = '{namespace}' AND kind IN (5, 6) AND until > clock_timestamp() \
+             AND clock_timestamp() > began + interval '18 s'"
         );
         until(&sql, &trusted).await;
 

@@ -62,7 +62,7 @@ async fn a_password_is_bound_to_the_connection() {
     fs::write(&rules, format!("host all payments 127.0.0.0/8 scram-sha-256\n{before}")).unwrap();
     let client = client(&server.url()).await;
     let role = "CREATE ROLE payments LOGIN PASSWORD 's3cr3t'; GRANT USAGE ON SCHEMA idempotency TO payments;
-        GRANT SELECT ON ALL TABLES IN SCHEMA idempotency TO payments";
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA idempotency TO payments";
     client.batch_execute(role).await.unwrap();
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
 
