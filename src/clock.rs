@@ -1,10 +1,10 @@
 //! Time as a parameter. A store asks a [`Clock`]. [`SystemClock`] is the machine's; `ManualClock` (feature `test-util`)
 //! is moved by hand.
 //!
-//! An embedded store reads the wall clock once, when it is opened, and adds the monotonic clock to it from then on. So it
-//! does not notice if the wall clock jumps while the process runs. When it is opened, its time is never earlier than the
-//! latest that it has seen. One case remains: if the wall clock jumps *forward* across a restart, records expire early.
-//! A shared store looks at the wall clock at each call, and compares it with the database's.
+//! An embedded store reads the wall clock once, when it is opened, and adds the monotonic clock to it from then on. So
+//! it does not notice if the wall clock jumps while the process runs. When it is opened, its time is never earlier than
+//! the latest that it has seen. One case remains: if the wall clock jumps *forward* across a restart, records expire
+//! early. A shared store looks at the wall clock at each call, and compares it with the database's.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -176,7 +176,8 @@ impl<St: Store> Engine<St> {
             origin: None,
             policy: self.policy.claim_policy(),
             may_repeat: !self.claims_durably(),
-            // The clocks of the process that ends the run, and of those that judge the bound, may run at different rates.
+            // The clocks of the process that ends the run, and of those that judge the bound, may run at different
+            // rates.
             bound: (self.policy.max_run.saturating_mul(5) / 4).saturating_add(END_RECORDED_WITHIN),
             interrupted_retention: self.policy.interrupted_retention,
             patience: deadline.saturating_duration_since(Instant::now()),

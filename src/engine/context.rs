@@ -84,8 +84,8 @@ impl RunContext {
         }
     }
 
-    /// Returns for how long this process certainly holds its lease: no other takes the operation over before that. `None`
-    /// for a store that this process has alone.
+    /// Returns for how long this process certainly holds its lease: no other takes the operation over before that.
+    /// `None` for a store that this process has alone.
     ///
     /// A store that several processes share renews the lease of each every third of its length. If that fails for so
     /// long that the lease is nearly over, a run is dropped under `Rerun` or with a reconciler, because another process

@@ -55,8 +55,8 @@ pub struct Counts {
     /// when a run ended that had claimed its operation, or because this process still knew the outcome. Until then, a
     /// retry could have run.
     pub lost: u64,
-    /// Answers of a shared database that showed a difference of more than five seconds between its clock, the wall clock
-    /// of this process, and the clock that this process keeps.
+    /// Answers of a shared database that showed a difference of more than five seconds between its clock, the wall
+    /// clock of this process, and the clock that this process keeps.
     pub skewed: u64,
     /// Openings that went on without records that a damaged disk had lost, because `accept_loss_after` says
     /// so: 0 or 1.

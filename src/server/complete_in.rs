@@ -22,8 +22,8 @@ impl IdempotencyContext {
     /// Call this last, just before the commit: while the transaction is open, it has the record locked. A handler whose
     /// transaction has failed, such as by a serialization failure, may try another one. The transaction may have any
     /// isolation level, and is the outermost one: a savepoint, or a nested transaction, is refused. A commit that is
-    /// answered before it is durable (`synchronous_commit` off) becomes one that is not. The answer's body is not longer
-    /// than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
+    /// answered before it is durable (`synchronous_commit` off) becomes one that is not. The answer's body is not
+    /// longer than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
     ///
     /// # Errors
     /// [`CompleteError`]. The whole transaction has to be rolled back; dropping the outermost one does so.

@@ -240,9 +240,9 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Sets the most bytes of all request bodies that this layer reads at once. More are refused (503 `overloaded`). A
     /// quarter is for bodies up to 64 KiB alone, and a quarter for longer ones. Of either kind, one client may have at
-    /// most half of what is free, unless it has no other body; a client is the same as for [`max_runs`](Self::max_runs).
-    /// A body counts from its first byte until its run takes it over, or the request is refused or answered. Default:
-    /// 256 MiB.
+    /// most half of what is free, unless it has no other body; a client is the same as for
+    /// [`max_runs`](Self::max_runs). A body counts from its first byte until its run takes it over, or the request is
+    /// refused or answered. Default: 256 MiB.
     pub fn max_buffered(self, bytes: usize) -> Self {
         self.with(|options| options.max_buffered = bytes)
     }

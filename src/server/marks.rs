@@ -41,8 +41,8 @@ pub(super) fn remove(extensions: &mut Extensions) {
 }
 
 /// Answers a panic that tower-http's `CatchPanicLayer::custom` has caught *inside* the idempotency layer. The answer is
-/// a 500 that is marked [`Unknown`], and the panic's message is logged, at most once a minute. Without this function, the answer of
-/// `CatchPanicLayer` would be recorded as the outcome of a handler that was interrupted half-way.
+/// a 500 that is marked [`Unknown`], and the panic's message is logged, at most once a minute. Without this function,
+/// the answer of `CatchPanicLayer` would be recorded as the outcome of a handler that was interrupted half-way.
 /// ```
 /// use tower_http::catch_panic::CatchPanicLayer;
 /// use tower_idempotency::server::answer_panic;

@@ -43,7 +43,8 @@ impl Lease {
     /// Waits until the lease of `session` is nearly over and was not renewed, or this process has another session.
     pub(crate) async fn nearly_over(&self, session: RecordId) {
         let mut timer = pin!(sleep_until(Instant::now()));
-        // The clock is looked at in each poll. In a process that stood still, another event may come before the timer's.
+        // The clock is looked at in each poll. In a process that stood still, another event may come before the
+        // timer's.
         poll_fn(|cx| {
             let Some(held) = self.held().filter(|held| held.session == session) else { return Poll::Ready(()) };
             let end = held.until.checked_sub(held.margin).unwrap_or(held.until);

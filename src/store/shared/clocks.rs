@@ -3,8 +3,8 @@
 //! Rules:
 //! 1. No decision rests on one clock. A row is judged by the *earliest* and stamped by the *latest* of three: the
 //!    database's, this process's wall clock, and one that this process *keeps*.
-//! 2. The kept clock starts when the store opens, at the earlier of the other two. It goes on by the monotonic clock and
-//!    is never set. While it is outside the range of the other two, it moves toward the nearer one, by at most a
+//! 2. The kept clock starts when the store opens, at the earlier of the other two. It goes on by the monotonic clock
+//!    and is never set. While it is outside the range of the other two, it moves toward the nearer one, by at most a
 //!    hundredth of the time that passes.
 //! 3. What this process only remembers is valid while the latest clock says so.
 //! 4. Nothing is deleted in the first ten minutes after the opening, or after one of the clocks was set.

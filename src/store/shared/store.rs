@@ -88,9 +88,9 @@ impl SharedBuilder {
     /// Other processes watch the session, and count the process as dead when it has not changed for 5/4 of this time.
     /// They take its runs over at most that and a sixth of their own lease after the last renewal: 42.5 seconds by
     /// default. A shorter lease lets them take over sooner; a longer one bears longer outages of the database, and
-    /// longer pauses of the process. Give all processes the same: one with a longer lease than another may take that one
-    /// for dead when the database refuses writes for a while. At least six times [`call_timeout`](Self::call_timeout),
-    /// and at most a day. Default: 30 seconds.
+    /// longer pauses of the process. Give all processes the same: one with a longer lease than another may take that
+    /// one for dead when the database refuses writes for a while. At least six times
+    /// [`call_timeout`](Self::call_timeout), and at most a day. Default: 30 seconds.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
