@@ -94,6 +94,15 @@ async fn interrupted(store: &TestStore) {
     lab.send(alice()).await.assert_refusal(500, "outcome-unknown", false, None);
 }
 
+/// Leaves Alice's operation interrupted that may run again: its process has died.
+async fn died(store: &TestStore) {
+    let (gate, dies) = (Gate::default(), store.beside());
+    let run = gated(patient(&dies).on_interrupted(OnInterrupted::Rerun), &gate).spawn(alice());
+    gate.arrival().await;
+    dies.crash();
+    run.abort();
+}
+
 fn found() -> Reconciler<http::Response<String>> {
     Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) })
 }
@@ -192,7 +201,7 @@ async fn with_the_credentials_of_the_record_the_reason_is_said() {
 async fn an_owner_that_meets_a_stranger_s_claim_is_told_to_come_again_and_not_that_the_outcome_is_unknown() {
     for runs_again in [true, false] {
         let store = TestStore::new().beside();
-        interrupted(&store).await;
+        died(&store).await;
         let layer = IdempotencyLayer::new(store.clone());
         let layer = if runs_again { layer.on_interrupted(OnInterrupted::Rerun) } else { layer.reconcile_with(found()) };
         let lab = Lab::counting(layer);
