@@ -183,5 +183,5 @@ async fn a_database_that_takes_no_writes_for_a_while_makes_no_living_process_loo
     drop(owner);
     sleep(SECOND * 3).await;
     two.gate.open();
-    assert_eq!((two.run.await.unwrap().text(), two.effects.count()), ("effect 1".into(), 1));
+    assert_eq!((two.run.await.unwrap().text(), two.effects.count()), ("effect 1", 1));
 }
