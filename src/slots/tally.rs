@@ -1,5 +1,6 @@
 //! Counts what happens to the runs over one store, and limits how often that is logged.
 
+use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -34,7 +35,7 @@ pub(crate) struct Tally {
 }
 
 /// The kinds of events that a client can cause as often as it likes. Of each, there is at most one line a minute.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Lines {
     // Refusals, by their kind as the server numbers them.
     #[cfg(feature = "server")]
@@ -68,6 +69,13 @@ pub(crate) struct Lines {
     // Questions to the application.
     pub(crate) reconciler_panicked: LogThrottle,
     pub(crate) reconciler_late: LogThrottle,
+}
+
+/// Says nothing of the kinds, whose names would look like events in a log.
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").finish_non_exhaustive()
+    }
 }
 
 /// Counts events, and decides which of them is logged. An event that is logged each time it happens, and happens often,
