@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
-use tower_idempotency::store::shared::{Kind, Row, Shared};
+use tower_idempotency::store::shared::{Kind, Row, Shared, Token};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
 use crate::common::lab::{Answer, Gate, Lab, post};
@@ -147,13 +147,15 @@ async fn a_process_that_goes_on_under_another_session_does_not_watch_itself() {
     let (_one, _other) = (process(&here).await, process(&there).await);
     let sessions = || here.database().rows("").into_iter().filter(|row| row.kind == Kind::Session);
     let before: Vec<_> = sessions().map(|row| row.id).collect();
-    // Another process took both for dead. The answers of the renewals that begin new sessions take their time.
-    let dead: Vec<_> = sessions().map(|row| Row { kind: Kind::Released, ..row }).collect();
+    // Another process took both for dead. The answer of the renewal that begins the new session takes its time.
+    let declared = |row: Row| Row { kind: Kind::Released, token: Token([7; 16]), ..row };
+    let dead: Vec<_> = sessions().map(declared).collect();
     let held = here.hold_answers(Call::Put);
     dead.into_iter().for_each(|row| here.database().plant("", row));
-    while !sessions().any(|row| !before.contains(&row.id)) {
-        sleep(SECOND).await;
-    }
+    held.until_held(1).await;
+    assert!(held.release_one(), "it learns that its session is over");
+    sleep(LEASE).await;
+    assert_eq!(sessions().filter(|row| !before.contains(&row.id)).count(), 2, "both go on under other sessions");
     sleep(LEASE / 2).await;
     held.release();
     let read = here.counts().sessions;
@@ -175,7 +177,7 @@ async fn a_database_that_takes_no_writes_for_a_while_makes_no_living_process_loo
     let (owner, watcher) = (lock(true), lock(false));
     // Both read all the time.
     sleep(DEATH + LEASE).await;
-    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "store-unavailable", "it does not hold its session");
     // The one that watches renews its session first.
     drop(watcher);
     sleep(SECOND * 3).await;
