@@ -50,7 +50,9 @@ impl Fleet {
         let place = |number: usize| {
             let home = directory.path().join(number.to_string());
             std::fs::create_dir(&home).expect("a directory");
-            Place { setup: Setup::new(&home).listening(listen).with(&arguments(number)), server: None }
+            // What is left out of the log above DEBUG is counted, too.
+            let setup = Setup::new(&home).listening(listen).with(&arguments(number));
+            Place { setup: setup.log("info,sled=warn,payment_server=debug,tower_idempotency=debug"), server: None }
         };
         let places = (0..SERVERS).map(place).collect();
         let mut fleet = Self { balancer: Balancer::new(), address, places, logs: Vec::new(), _directory: directory };
