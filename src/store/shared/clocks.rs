@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backend::{Clocks, GRACE};
+use super::judge::Moment;
 use crate::clock::{Clock, Timestamp};
 use crate::store::StoreError;
 
@@ -78,25 +79,32 @@ impl ThreeClocks {
 
     /// The clocks of this process, for a call of the database.
     pub(super) fn now(&self) -> Clocks {
-        let state = self.look();
-        let (wall, kept) = (state.wall, state.kept.unwrap_or(state.wall));
-        let highest = state.database().map_or(wall, |database| wall.min(database.saturating_add(self.apart)));
-        // Once the database has answered, its clock is taken into account by each call itself.
-        Clocks { earliest: timestamp(kept.min(wall)), latest: timestamp(kept.max(highest)) }
+        self.clocks(&self.look())
     }
 
     /// The earliest of the three clocks, as far as the database's is known: what decides whether something that this
     /// process holds is over.
     pub(super) fn earliest(&self) -> Timestamp {
-        let Clocks { earliest, .. } = self.now();
-        self.state().database().map_or(earliest, |database| earliest.min(timestamp(database)))
+        self.known().earliest
     }
 
     /// The latest of the three clocks, as far as the database's is known: what decides whether something that this
     /// process remembers is still valid.
     pub(super) fn latest(&self) -> Timestamp {
-        let Clocks { latest, .. } = self.now();
-        self.state().database().map_or(latest, |database| latest.max(timestamp(database)))
+        self.known().latest
+    }
+
+    /// All three clocks, as far as the database's is known.
+    fn known(&self) -> Moment {
+        let state = self.look();
+        self.clocks(&state).at(timestamp(state.database().unwrap_or(state.wall)))
+    }
+
+    /// The clocks of this process. Each call takes the database's own into account.
+    fn clocks(&self, state: &State) -> Clocks {
+        let (wall, kept) = (state.wall, state.kept.unwrap_or(state.wall));
+        let highest = state.database().map_or(wall, |database| wall.min(database.saturating_add(self.apart)));
+        Clocks { earliest: timestamp(kept.min(wall)), latest: timestamp(kept.max(highest)) }
     }
 
     /// Takes note of the database's time `now`, in the answer to a call that was sent at `sent`. Returns the difference
