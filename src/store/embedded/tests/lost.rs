@@ -1,7 +1,6 @@
 //! What a damaged disk has taken from the end of an engine's log.
 
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::*;
@@ -39,7 +38,7 @@ fn without_two_steps<E: Tested>(directory: &tempfile::TempDir) -> u64 {
 }
 
 fn open<E: Tested>(path: &Path, accepted: Option<u64>) -> Result<StoreState<E>, OpenError> {
-    Setup { accept_loss_after: accepted, ..setup::<E>(&clock()) }.prepare(path)
+    prepared(Setup { accept_loss_after: accepted, ..setup::<E>(&clock()) }, path)
 }
 
 #[test]

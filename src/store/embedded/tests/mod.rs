@@ -6,7 +6,9 @@ mod map_engine;
 mod recovery;
 mod writer;
 
+use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -236,10 +238,22 @@ impl<E: Tested> Still<E> {
     }
 }
 
+/// Opens a store without its threads. sled's threads may hold the file of a store that was dropped a little longer, so
+/// this waits for them.
+fn prepared<E: Tested>(setup: Setup<E>, path: &Path) -> Result<StoreState<E>, OpenError> {
+    let began = Instant::now();
+    loop {
+        match setup.clone().prepare(path) {
+            Err(OpenError::InUse { .. }) if began.elapsed() < Duration::from_secs(10) => thread::yield_now(),
+            opened => return opened,
+        }
+    }
+}
+
 /// Opens a store in a directory of the test's, at the same time as the last.
 fn opened<E: Tested>(directory: &tempfile::TempDir) -> Still<E> {
     let clock = clock();
-    let shared = setup(&clock).prepare(&directory.path().join("s")).unwrap();
+    let shared = prepared(setup(&clock), &directory.path().join("s")).unwrap();
     Still { engine: shared.engine().unwrap(), shared, clock, _directory: tempfile::tempdir().unwrap() }
 }
 

@@ -161,7 +161,7 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
         drop((still, lists));
         let path = directory.path().join("s");
         for _ in 0..2 {
-            let failed = setup::<E>(&clock()).prepare(&path).unwrap_err();
+            let failed = prepared(setup::<E>(&clock()), &path).unwrap_err();
             assert!(matches!(failed, OpenError::Database { .. }), "{failed:?}");
         }
         let engine = E::open(&E::options(), &path, true).unwrap();
@@ -186,7 +186,7 @@ fn an_opening_that_fails_lets_the_engine_go_before_the_directory() {
     engine.close();
     drop(shared);
     assert!(!path.join(OUTLIVED).exists(), "nor does a store that is dropped");
-    let failed = setup::<MapEngine>(&clock()).prepare(&path).unwrap_err();
+    let failed = prepared(setup::<MapEngine>(&clock()), &path).unwrap_err();
     assert!(matches!(failed, OpenError::Format { format: 255, .. }), "{failed:?}");
     assert!(!path.join(OUTLIVED).exists());
 }
