@@ -73,6 +73,14 @@ pub(super) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject:
     let settled = rule.made_by(beside, id, &settle(asked.fence, "what the operator found")).await;
     let late = rule.refused(id, &settle(asked.fence, "too late")).await;
     rule.check(late.as_ref() == Some(&settled), || format!("{settled:?} stands, and {late:?} was answered"));
+
+    let id = fresh_id();
+    let asked = rule.asked(id).await;
+    let over = rule.made(id, &Transition::Inquire { fence: asked.fence, bound: Duration::ZERO }).await;
+    let seen = rule.load_by(beside, id).await;
+    let is_so = seen.as_ref().is_some_and(|seen| (seen.fence, seen.owner) == (over.fence, Owner::Nobody));
+    rule.check(is_so, || format!("another process sees the question that is over, {over:?}, as {seen:?}"));
+    rule.made_by(beside, id, &inquire(over.fence)).await;
 }
 
 /// When another process is gone, its runs are interrupted, under their own fences: they are listed, and taken over, and

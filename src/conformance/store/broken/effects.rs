@@ -81,6 +81,9 @@ impl Memory {
                 let retention = completion.retention.saturating_sub(Duration::from_millis(took));
                 Transition::Complete(Completion { retention, ..completion })
             }
+            (Fault::OwnsQuestionsThatAreOver, Transition::Inquire { fence, bound: Duration::ZERO }, _) => {
+                Transition::Inquire { fence, bound: Duration::from_secs(3_600) }
+            }
             (Fault::CountsFencesPerRecord, transition, _) => {
                 let base = self.base.get(&id).copied().unwrap_or(0);
                 with_fence(transition, |fence| Fence(fence.0 + base))

@@ -39,7 +39,7 @@ faults! {
     "interrupted_operations_are_listed_until_they_are_settled": ListsNoQuestions, IgnoresTheStatus,;
     "the_list_is_paged_without_gaps_or_repeats": BeginsThePageAtThePlace, LeavesOutTies, ListsTheNewestFirst, ListsAllAtOnce,;
     "a_process_has_its_own_runs_however_long_they_take": InterruptsItsOwnSlowRuns,;
-    "nobody_takes_the_run_of_a_living_process": TakesOthersForDead,;
+    "nobody_takes_the_run_of_a_living_process": TakesOthersForDead, OwnsQuestionsThatAreOver,;
     "the_runs_of_a_process_that_is_gone_are_interrupted": TakesTheDeadForAlive,;
     "processes_see_each_others_steps": RemembersWhatItSaw,;
     "what_is_recalled_is_what_is_loaded": RecallsWhatItSaw,;
