@@ -46,12 +46,15 @@ impl<B: Backend> Shelf<B> {
             }
             Expiry::AtLeast(least) => {
                 let least = least.max(GRACE);
-                let earliest = self.reach.clocks.earliest();
-                let left = record.and_then(|record| record.expires).map_or(Duration::ZERO, |expires| {
-                    Duration::from_millis(expires.as_millis().saturating_sub(earliest.as_millis()))
-                });
-                let is_as_it_stands = row.map(|row| row.expires) == record.and_then(|record| record.expires);
-                if left >= least && is_as_it_stands { NewExpiry::Keep } else { NewExpiry::In(left.max(least)) }
+                let clocks = &self.reach.clocks;
+                let expires = record.and_then(|record| record.expires);
+                let left = |from| expires.map_or(Duration::ZERO, |expires| between(from, expires));
+                // The new fence is of the latest clock. The row has to outlive it, or the next one would be smaller.
+                if left(clocks.latest()) >= least && row.map(|row| row.expires) == expires {
+                    NewExpiry::Keep
+                } else {
+                    NewExpiry::In(left(clocks.earliest()).max(least))
+                }
             }
         };
         let is_question = matches!(draft.expiry, Expiry::AtLeast(_));
@@ -78,6 +81,11 @@ fn kept_for(kept: Duration) -> NewExpiry {
     NewExpiry::In(kept.max(GRACE))
 }
 
+/// How long after `from` it is `until`.
+fn between(from: Timestamp, until: Timestamp) -> Duration {
+    Duration::from_millis(until.as_millis().saturating_sub(from.as_millis()))
+}
+
 /// The write that frees the key. The row is kept for as long as a late claim may still arrive.
 pub(super) fn release(id: RecordId, row: Option<&Row>) -> Write {
     Write {
@@ -97,7 +105,6 @@ pub(super) fn release(id: RecordId, row: Option<&Row>) -> Write {
 
 /// The write that leaves a row as it is, under another token: what expects the row as it was is not done any more.
 pub(super) fn as_it_stands(row: &Row, earliest: Timestamp) -> Write {
-    let left = |until: Timestamp| Duration::from_millis(until.as_millis().saturating_sub(earliest.as_millis()));
     Write {
         id: row.id,
         expect: Expect::Token(row.token),
@@ -105,7 +112,7 @@ pub(super) fn as_it_stands(row: &Row, earliest: Timestamp) -> Write {
         fence: NewFence::Keep,
         kind: row.kind,
         session: row.session,
-        until: row.until.map(left),
+        until: row.until.map(|until| between(earliest, until)),
         began: Stamp::Keep,
         since: Stamp::Keep,
         expires: NewExpiry::Keep,
