@@ -36,10 +36,15 @@ impl<St: Store> Engine<St> {
         known: &AtomicBool,
         deadline: Instant,
     ) -> Result<Acquired, Refusal> {
-        if let Some(fence) = again
-            && let Some(acquired) = Box::pin(self.reclaim(presented, fence, ReclaimReason::Verdict, deadline)).await?
-        {
-            return Ok(acquired);
+        if let Some(fence) = again {
+            match Box::pin(self.reclaim(presented, fence, ReclaimReason::Verdict, deadline)).await {
+                Ok(Some(acquired)) => return Ok(acquired),
+                Ok(None) => {}
+                Err(refusal) => {
+                    self.ask_no_more(presented.id, fence).await;
+                    return Err(refusal);
+                }
+            }
         }
         // This is read under the slot, because drain waits for slots that were taken before it began.
         if self.store.slots().is_draining() && !presented.is_within {

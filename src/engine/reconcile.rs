@@ -80,7 +80,7 @@ impl<St: Store> Engine<St> {
     }
 
     /// Lets other processes ask, whose application may know more. They would wait for the question's bound otherwise.
-    async fn ask_no_more(&self, id: RecordId, fence: Fence) {
+    pub(super) async fn ask_no_more(&self, id: RecordId, fence: Fence) {
         if !self.store.is_exclusive() {
             // If the store does not answer, they wait.
             let _ = timeout(STORE_TIMEOUT, self.store.apply(id, no_more(fence))).await;
