@@ -77,7 +77,7 @@ impl<St: Store> Run<St> {
             tokio::pin!(claiming);
             match within(Some(self.deadline), claiming.as_mut()).await {
                 Some(acquired) => acquired,
-                None => return Box::pin(self.stalled(work, reply, claiming)).await,
+                None => return Box::pin(self.stalled(session, work, reply, claiming)).await,
             }
         };
         match acquired {
@@ -99,7 +99,7 @@ impl<St: Store> Run<St> {
             },
             Err(Refusal::Unavailable) if self.fails_open() => {
                 let claiming = std::future::ready(Err(Refusal::Unavailable));
-                Box::pin(self.unprotected(work, reply, claiming)).await;
+                Box::pin(self.unprotected(None, work, reply, claiming)).await;
             }
             Err(refusal) => {
                 drop(work);
@@ -193,6 +193,7 @@ impl<St: Store> Run<St> {
     /// answered, so that a claim that was made can be undone.
     async fn stalled<W: Work<T>, T: Send>(
         self: Box<Self>,
+        session: Option<RecordId>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
         claiming: impl Future<Output = Result<Acquired, Refusal>> + Send,
@@ -206,7 +207,7 @@ impl<St: Store> Run<St> {
             "the store has not answered in {STORE_TIMEOUT:?}"
         );
         if fail_open {
-            return self.unprotected(work, reply, claiming).await;
+            return self.unprotected(session, work, reply, claiming).await;
         }
         drop(work);
         self.slot.enter(Phase::Stalled);
@@ -241,23 +242,8 @@ impl<St: Store> Run<St> {
         let began = Instant::now();
         let working = AssertUnwindSafe(work.start(context)).catch_unwind();
         let working = within(began.checked_add(self.engine.policy.max_run), working);
-        let result = if let Some(session) = session.filter(|_| self.may_be_taken_over()) {
-            // First it is looked whether the run has to stop: what wakes up after its lease takes no further step.
-            match Box::pin(select(Box::pin(self.must_stop(session)), Box::pin(working))).await {
-                Either::Right((result, _)) => result,
-                Either::Left((reason, _)) => {
-                    once_a_minute!(
-                        self.engine.lines().dropped,
-                        error,
-                        record_id = self.presented.id.short(),
-                        reason,
-                        "the handler is dropped, and another process may run it again"
-                    );
-                    return (End::Unknown { status: None }, Verdict::Interrupted);
-                }
-            }
-        } else {
-            working.await
+        let Some(result) = self.unless_stopped(session, working).await else {
+            return (End::Unknown { status: None }, Verdict::Interrupted);
         };
         self.span.record("ran_ms", millis(began.elapsed()));
         let (lines, record_id) = (self.engine.lines(), self.presented.id.short());
@@ -270,6 +256,26 @@ impl<St: Store> Run<St> {
             None => once_a_minute!(lines.too_long, error, record_id, "the handler exceeded max_run"),
         }
         (End::Unknown { status: None }, Verdict::Interrupted)
+    }
+
+    /// Goes on with the work of a run that was claimed in `session`. Returns `None` if it had to stop first, because
+    /// another process may run it again.
+    pub(super) async fn unless_stopped<F: Future>(&self, session: Option<RecordId>, working: F) -> Option<F::Output> {
+        let Some(session) = session.filter(|_| self.may_be_taken_over()) else { return Some(working.await) };
+        // First it is looked whether the run has to stop: what wakes up after its lease takes no further step.
+        match Box::pin(select(Box::pin(self.must_stop(session)), Box::pin(working))).await {
+            Either::Right((result, _)) => Some(result),
+            Either::Left((reason, _)) => {
+                once_a_minute!(
+                    self.engine.lines().dropped,
+                    error,
+                    record_id = self.presented.id.short(),
+                    reason,
+                    "the handler is dropped, and another process may run it again"
+                );
+                None
+            }
+        }
     }
 
     /// Waits until a run has to stop that another process may run again, and returns why.

@@ -14,6 +14,7 @@ use super::engine::{Engine, Presented, STORE_TIMEOUT};
 use super::run::{Run, Work};
 use super::settle::{Later, backoff, may_recover};
 use super::verdict::Verdict;
+use crate::key::RecordId;
 use crate::record::{Applied, Hold, Owner, Record, Reply, State, Transition};
 use crate::slots::{End, Ended, Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
@@ -21,9 +22,10 @@ use crate::store::{Store, StoreError};
 impl<St: Store> Run<St> {
     /// Runs without the store, as `fail_open` allows, and records how it ended: under the claim that is under way, if
     /// the store grants it, else under one that is made when the store is back. Duplicates that come meanwhile share
-    /// the outcome.
+    /// the outcome. `session` is the one that was held before the claim.
     pub(super) async fn unprotected<W: Work<T>, T: Send>(
         self: Box<Self>,
+        session: Option<RecordId>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
         claiming: impl Future<Output = Result<Acquired, Refusal>> + Send,
@@ -36,11 +38,16 @@ impl<St: Store> Run<St> {
             "the store is away and fail_open is set: the handler runs unprotected"
         );
         let (context, over) = RunContext::unprotected(self.presented);
-        // Nobody can take over what has no claim. The claim goes on meanwhile: what is granted is this run's.
+        // No process can take over what has no claim. The claim goes on meanwhile: what is granted is this run's, and
+        // another process may take it over from then on.
         let mut claiming = pin!(claiming);
         let ((end, verdict), claimed) = match select(pin!(self.work(work, context, None)), claiming.as_mut()).await {
             Either::Left((worked, _)) => (worked, None),
-            Either::Right((claimed, working)) => (working.await, Some(claimed)),
+            Either::Right((claimed, working)) => {
+                let session = session.filter(|_| matches!(claimed, Ok(Acquired::Run(..))));
+                let worked = self.unless_stopped(session, working).await;
+                (worked.unwrap_or((End::Unknown { status: None }, Verdict::Interrupted)), Some(claimed))
+            }
         };
         let claiming = async move {
             match claimed {
