@@ -10,6 +10,7 @@ use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
 use crate::common::lab::{Gate, Lab, id, post};
+use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::world::{DEATH, Effects, LEASE, SetClock};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -275,4 +276,57 @@ async fn a_run_ends_though_the_clock_was_past_its_bound_meanwhile() {
     assert_eq!(run.await.unwrap().text(), "effect 1");
     assert_eq!(world.here.counts().gets, gets, "the process still knew its row");
     drop(held);
+}
+
+// Seeded fault: a question keeps the row's expiry, and takes its fence from a clock that is past it.
+#[tokio::test(start_paused = true)]
+async fn fences_grow_though_a_process_that_is_hours_ahead_has_asked() {
+    let world = World::new().await;
+    let of_an_hour = Wish { interrupted_retention: MINUTE * 60, ..wish("k") };
+    let Claimed::Fresh(run) = world.stores[0].claim(of_an_hour).await.unwrap() else { panic!("it is there") };
+    world.stores[0].interrupt(run.id, run.fence).await.unwrap();
+    world.walls[1].step(3 * HOUR);
+    let asked = world.stores[1].inquire(run.id, run.fence).await.unwrap().expect("it is interrupted");
+    assert!(run.fence < asked);
+    for store in &world.stores {
+        store.close().await.unwrap();
+    }
+    // The third process deletes what is past its expiry by the right time.
+    let third = open(&world.here.beside(), &world.database.beside()).await;
+    sleep(MINUTE * 120).await;
+    let again = third.claim(wish("k")).await.unwrap();
+    assert!(!matches!(again, Claimed::Fresh(again) if again.fence <= asked), "{again:?} after {asked:?}");
+}
+
+// Seeded fault: the question stays open until its bound.
+#[tokio::test(start_paused = true)]
+async fn where_an_operation_may_run_again_and_is_refused_another_process_may_ask_at_once() {
+    let world = World::new().await;
+    let server = |number: usize, reconciler: Reconciler<http::Response<String>>| {
+        let layer = IdempotencyLayer::new(world.stores[number].clone()).on_in_flight(OnInFlight::Reject);
+        Lab::counting(layer.reconcile_with(reconciler))
+    };
+    // No run begins while the clocks are so far apart.
+    let database = world.database.clone();
+    let refused = server(
+        0,
+        Reconciler::new(move |_| {
+            let database = database.clone();
+            async move {
+                database.step(8 * 24 * HOUR);
+                sleep(LEASE / 2).await;
+                Reconciled::RunAgain
+            }
+        })
+        .timeout(LEASE),
+    );
+    let knowing =
+        server(1, Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) }));
+    let too_long = IdempotencyLayer::new(world.stores[0].clone()).max_run(SECOND);
+    assert_eq!(world.effects.behind(too_long, &Gate::default()).post("k", "a").await.problem(), "outcome-unknown");
+    assert_eq!(refused.post("k", "a").await.status, 503);
+    world.database.step(-8 * 24 * HOUR);
+    sleep(SECOND).await;
+    assert_eq!(knowing.post("k", "a").await.text(), "found");
+    assert_eq!(refused.effects(), 0);
 }

@@ -11,7 +11,7 @@ use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted
 
 use crate::common::lab::{Gate, Lab, at_once, id, post, settle};
 use crate::common::steps::Wish;
-use crate::world::{Effects, LEASE, builder, database, two};
+use crate::world::{DEATH, Effects, LEASE, builder, database, two};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -325,6 +325,25 @@ async fn an_unprotected_run_has_the_claim_that_is_granted_late() {
     settle().await;
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
+// A seeded fault: nothing stops a run that had no claim when it began.
+#[tokio::test(start_paused = true)]
+async fn an_unprotected_run_whose_claim_is_granted_late_is_dropped_before_others_may_run_it_again() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = IdempotencyLayer::new(one).on_interrupted(OnInterrupted::Rerun).fail_open(true);
+    let held = here.hold_answers(Call::Put);
+    let run = effects.behind(layer, &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    held.release();
+    settle().await;
+    here.cut();
+    let dropped = tokio::time::timeout(LEASE, run).await.expect("it is dropped before its lease is over");
+    assert_eq!((dropped.unwrap().problem(), effects.count()), ("outcome-unknown".to_owned(), 1));
+    tokio::time::sleep(DEATH).await;
+    gate.open();
+    assert_eq!(effects.server(&other, OnInterrupted::Rerun).post("k", "a").await.text(), "effect 2");
 }
 
 #[tokio::test(start_paused = true)]

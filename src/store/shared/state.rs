@@ -248,13 +248,15 @@ impl<B: Backend> Shelf<B> {
             let earliest = self.reach.clocks.earliest();
             // What was asked about and not answered.
             self.held.retain(|_, row| row.until.is_some_and(|until| until > earliest));
-            while self.reach.clocks.may_delete()
-                && let Ok(SWEPT) = self.delete_expired(SWEPT).await
-            {}
+            while let Ok(SWEPT) = self.delete_expired(SWEPT).await {}
         }
     }
 
+    /// Deletes at most so many, and none while the clocks are not to be trusted with that.
     pub(super) async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
+        if !self.reach.clocks.may_delete() {
+            return Ok(0);
+        }
         let clocks = self.reach.clocks.now();
         self.reach.call(|| self.backend.delete_expired(clocks, limit)).await
     }
