@@ -1,7 +1,10 @@
 //! A PostgreSQL server of one's own: in a temporary directory, on a free port, for as long as it is wanted.
 //!
-//! It needs nothing else of this directory: tests and laboratories both use it.
+//! Tests and laboratories both use it.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+
+#[path = "fake_clock.rs"]
+pub mod fake_clock;
 
 use std::fs;
 use std::io::Write as _;
@@ -12,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fake_clock::FakeClock;
 use tempfile::TempDir;
 
 /// How often something is looked at that will come about, and after how long that is given up.
@@ -37,8 +41,8 @@ pub struct Server {
     address: Ipv4Addr,
     port: u16,
     settings: Vec<String>,
-    /// The library that gives its processes a clock of their own, if they have one.
-    clock: Option<PathBuf>,
+    /// The clock of its processes, if they have one of their own.
+    clock: Option<FakeClock>,
     running: Option<Running>,
 }
 
@@ -71,22 +75,16 @@ impl Server {
 
     /// The same, with a [clock of its own](Self::set_clock), which is right at first.
     pub fn with_a_clock(settings: &[&str]) -> Result<Self, String> {
-        let library = faketime()?;
         let mut server = Self::prepared(settings)?;
-        server.clock = Some(library);
-        server.set_clock(0);
+        server.clock = Some(FakeClock::new(&server.directory)?);
         server.initialize();
         server.launch_anywhere();
         Ok(server)
     }
 
-    /// Sets the clock of all its processes so many seconds ahead of the machine's, or behind it. Their monotonic clocks
-    /// are not changed.
+    /// Sets its clock so many seconds ahead of the machine's, or behind it.
     pub fn set_clock(&self, ahead: i64) {
-        // A process never reads half of it.
-        let new = self.directory.join("clock.new");
-        fs::write(&new, format!("{ahead:+}\n")).expect("it can be written");
-        fs::rename(new, self.directory.join("clock")).expect("it can be replaced");
+        self.clock.as_ref().expect("it has a clock of its own").set(ahead);
     }
 
     /// A standby of the server at `primary`, which streams from there. It takes no writes until it is
@@ -141,13 +139,7 @@ impl Server {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).expect("a log");
         let mut command = self.as_user(Command::new("sh"));
         command.args(["-c", GUARD, "guard"]).env("DIRECTORY", &self.directory);
-        if let Some(library) = &self.clock {
-            command.arg("env").arg(format!("LD_PRELOAD={}", library.display()));
-            command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", self.directory.join("clock").display()));
-            command.args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1"]);
-            // What a killed server would leave.
-            command.arg("FAKETIME_DISABLE_SHM=1");
-        }
+        command.args(self.clock.iter().flat_map(FakeClock::wrapper));
         command.arg(self.programs.join("postgres")).arg("-D").arg(self.data());
         command.args(["-p", &self.port.to_string(), "-k", ""]);
         command.args(["-c", &format!("listen_addresses={}", self.address)]);
@@ -366,14 +358,6 @@ fn programs() -> Result<PathBuf, String> {
     let complete =
         |place: &&PathBuf| ["initdb", "postgres", "pg_isready"].iter().all(|name| place.join(name).is_file());
     places.iter().find(complete).cloned().ok_or_else(|| "the programs of a PostgreSQL server are missing".to_owned())
-}
-
-/// The library of faketime, where Debian and others have it.
-fn faketime() -> Result<PathBuf, String> {
-    let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut libraries = places.chain(["/usr/lib".into(), "/usr/lib64".into(), "/usr/local/lib".into()]);
-    let library = |place: PathBuf| Some(place.join("faketime/libfaketime.so.1")).filter(|library| library.is_file());
-    libraries.find_map(library).ok_or_else(|| "the library of faketime is missing".to_owned())
 }
 
 /// Whom to run as: whoever this is, and for root the user `postgres`.

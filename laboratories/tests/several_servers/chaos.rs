@@ -1,5 +1,6 @@
 //! All of it at once, at random: servers that are killed, end in order, or stand still, some for longer than their
-//! lease; a database that is killed or stands still; ways to it that are cut, or swallow what is sent.
+//! lease; a database that is killed or stands still, or whose clock is set; ways to it that are cut, or swallow what is
+//! sent.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use crate::client::Clients;
-use crate::database::{Fault, Server, broken_database, database};
+use crate::database::{Fault, Server, database_with_a_clock};
 use crate::dice::{below, size, time_below};
 use crate::fleet::{Fleet, SERVERS};
 use crate::harness::history::{History, Policy};
@@ -34,9 +35,13 @@ enum Strike {
     Swallow,
     KillDatabase,
     PauseDatabase,
+    SetClock,
 }
 
-const STRIKES: [Strike; 7] = [
+/// How wrong the database's clock is at most: days, as keys are kept for one.
+const WRONG: Duration = Duration::from_secs(6 * 24 * 60 * 60);
+
+const STRIKES: [Strike; 8] = [
     Strike::Kill,
     Strike::End,
     Strike::StandStill,
@@ -44,6 +49,7 @@ const STRIKES: [Strike; 7] = [
     Strike::Swallow,
     Strike::KillDatabase,
     Strike::PauseDatabase,
+    Strike::SetClock,
 ];
 
 struct Scene {
@@ -104,6 +110,10 @@ impl Scene {
                 tokio::time::sleep(time_below(OFTEN * 3)).await;
                 self.database.resume();
             }
+            Strike::SetClock => {
+                let ahead = time_below(2 * WRONG).as_secs();
+                self.database.set_clock(ahead.cast_signed() - WRONG.as_secs().cast_signed());
+            }
         }
         self.struck[kind] += 1;
     }
@@ -157,6 +167,7 @@ async fn run(database: Server, faults: usize) -> Report {
         scene.strike(&clients.history).await;
     }
     scene.heal(Instant::now() + LEASE * 2);
+    scene.database.set_clock(0);
     load.more(LEAST).await;
     load.end().await;
     let mut report = Report::default();
@@ -186,13 +197,13 @@ async fn run(database: Server, faults: usize) -> Report {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_fails_at_once_each_key_is_charged_at_most_once_and_answered_the_same() {
     let name = "all at once";
-    let Some(database) = database(name, &[]).await else { return };
+    let Some(database) = database_with_a_clock(name, None).await else { return };
     run(database, size("FAULTS", 8)).await.assert_kept(name);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn control_where_the_database_compares_nothing_whatever_fails_charges_twice() {
     let name = "all at once, in a database that compares nothing";
-    let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
+    let Some(database) = database_with_a_clock(name, Some(Fault::NoCompare)).await else { return };
     run(database, 1).await.assert_seen(name, "effects under");
 }

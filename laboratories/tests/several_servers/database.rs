@@ -26,6 +26,16 @@ pub(crate) async fn broken_database(promise: &str, settings: &[&str], fault: Fau
     Some(server)
 }
 
+/// A server with the store's table and a clock of its own, in which something may be broken. `None`: not shown here.
+pub(crate) async fn database_with_a_clock(promise: &str, fault: Option<Fault>) -> Option<Server> {
+    let server = Server::with_a_clock(&[]).map_err(|obstacle| skipped(promise, &obstacle)).ok()?;
+    migrate(&server).await;
+    if let Some(fault) = fault {
+        fault.seed(&server).await;
+    }
+    Some(server)
+}
+
 async fn migrate(server: &Server) {
     let backend = PostgresBackend::from_url(&server.url()).expect("a URL");
     backend.migrate().await.expect("it takes the schema");
@@ -98,6 +108,8 @@ pub(crate) enum Fault {
     AnsweredEarly,
     /// A row that this release can't read counts as absent.
     UnknownIsAbsent,
+    /// What has expired is judged by the database's clock alone.
+    OneClock,
 }
 
 impl Fault {
@@ -119,6 +131,7 @@ impl Fault {
                 ("kind = in_kind,", "kind = CASE in_kind WHEN 6 THEN 5::int2 ELSE in_kind END,"),
             ],
             Self::AnsweredEarly => &[("IN ('off', 'local')", "IN ('local')")],
+            Self::OneClock => &[("judged := least(t, earliest);", "judged := t;")],
             Self::UnknownIsAbsent => &[(
                 "CASE WHEN r.expires > judged THEN",
                 "CASE WHEN r.expires > judged AND get_byte(r.state, 0) <> 99 AND r.kind < 99 THEN",

@@ -12,6 +12,7 @@ use crate::balancer::Balancer;
 use crate::dice::loopback;
 use crate::harness::history::History;
 use crate::harness::process::{Output, Server, Setup, eventually, signal};
+use crate::postgres::fake_clock::FakeClock;
 use crate::postgres::state;
 
 /// How many servers there are.
@@ -38,12 +39,23 @@ const LOGS: &str = "SERVER_LOGS";
 /// Where server follows server, with one ledger.
 struct Place {
     setup: Setup,
+    /// The servers' clock, if they have one of their own.
+    clock: Option<FakeClock>,
     server: Option<Server>,
 }
 
 impl Fleet {
     /// Starts the servers with these arguments: those of server `number`.
     pub(crate) async fn start(arguments: impl Fn(usize) -> String) -> Self {
+        Self::launch(arguments, false).await
+    }
+
+    /// The same, each with a [clock of its own](Self::set_clock).
+    pub(crate) async fn with_clocks(arguments: impl Fn(usize) -> String) -> Self {
+        Self::launch(arguments, true).await
+    }
+
+    async fn launch(arguments: impl Fn(usize) -> String, have_clocks: bool) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let address = IpAddr::from(loopback());
         let listen = SocketAddr::from((address, 0));
@@ -52,7 +64,10 @@ impl Fleet {
             std::fs::create_dir(&home).expect("a directory");
             // What is left out of the log above DEBUG is counted, too.
             let setup = Setup::new(&home).listening(listen).with(&arguments(number));
-            Place { setup: setup.log("info,sled=warn,payment_server=debug,tower_idempotency=debug"), server: None }
+            let setup = setup.log("info,sled=warn,payment_server=debug,tower_idempotency=debug");
+            let clock = have_clocks.then(|| FakeClock::new(&home).expect("the database has one"));
+            let setup = setup.under(clock.iter().flat_map(FakeClock::wrapper));
+            Place { setup, clock, server: None }
         };
         let places = (0..SERVERS).map(place).collect();
         let mut fleet = Self { balancer: Balancer::new(), address, places, logs: Vec::new(), _directory: directory };
@@ -96,6 +111,11 @@ impl Fleet {
 
     pub(crate) fn resume(&self, number: usize) {
         signal(self.server(number).id(), "CONT");
+    }
+
+    /// Sets a server's clock so many seconds ahead of the machine's, or behind it.
+    pub(crate) fn set_clock(&self, number: usize, ahead: i64) {
+        self.places[number].clock.as_ref().expect("it has a clock of its own").set(ahead);
     }
 
     /// Starts all servers that are down.

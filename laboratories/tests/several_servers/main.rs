@@ -11,6 +11,7 @@
 //! - [`outages`], [`away`], [`cuts`]: the database is killed, stands still, is away for long; its connections are cut.
 //! - [`failover`]: the primary is lost, and its standby promoted.
 //! - [`rolling`]: the servers are replaced, one after the other.
+//! - [`clocks`]: the database's clock, or a server's, is hours or days wrong.
 //! - [`mixed`]: rows that a later release has written.
 //! - [`chaos`]: whatever can fail, at random and at once.
 //!
@@ -24,6 +25,7 @@
 //! CHARGES=10000 cargo test -p laboratories --features postgres --test several_servers one_charge -- --nocapture
 //! AWAY=60 OUTAGES=20 … away outages
 //! CUT_EVERY=1 CUTS=2000 … cuts
+//! CLOCKS=60 … clocks
 //! ROUNDS=20 … failover
 //! DEPLOYS=10 … rolling
 //! FAULTS=200 … chaos
@@ -41,6 +43,7 @@ mod away;
 mod balancer;
 mod chaos;
 mod client;
+mod clocks;
 mod cuts;
 mod database;
 mod dice;
