@@ -104,6 +104,12 @@ impl Timeline {
     pub(crate) fn now(&self) -> Timestamp {
         self.opened.plus(self.clock.monotonic().saturating_sub(self.started))
     }
+
+    /// Returns when an operation began that begins at `now`. Both clocks may be ahead, for example because the wall
+    /// clock was once, and an effect of the operation must never look earlier than this. So it is the earlier one.
+    pub(crate) fn began(&self, now: Timestamp) -> Timestamp {
+        now.min(self.clock.wall())
+    }
 }
 
 /// A clock that stands still until it is moved.

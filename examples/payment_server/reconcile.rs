@@ -14,12 +14,12 @@ use crate::json::json;
 use crate::ledger::{Entry, Intent, Ledger, LedgerError, Noted, Refund};
 use crate::refunds::Answer;
 
-/// `are_ledgers_apart`: other servers have the same records, and ledgers of their own.
-pub(crate) fn reconciler(ledger: Arc<Ledger>, are_ledgers_apart: bool) -> Reconciler<Response> {
+/// `are_ledgers_apart`: other servers have the same records, and ledgers of their own. The retention is in seconds.
+pub(crate) fn reconciler(ledger: Arc<Ledger>, are_ledgers_apart: bool, retention: u64) -> Reconciler<Response> {
     Reconciler::new(move |run| {
         let ledger = Arc::clone(&ledger);
         async move {
-            match look_up(&ledger, &run).await {
+            match look_up(&ledger, &run, retention).await {
                 Ok(Some(answer)) => Reconciled::Outcome(answer.map(Body::from)),
                 // It may be in the ledger of the server that ran it.
                 Ok(None) if are_ledgers_apart => Reconciled::Unknown,
@@ -35,13 +35,18 @@ pub(crate) fn reconciler(ledger: Arc<Ledger>, are_ledgers_apart: bool) -> Reconc
     })
 }
 
-async fn look_up(ledger: &Ledger, run: &InterruptedRun) -> Result<Option<http::Response<Bytes>>, LedgerError> {
+async fn look_up(
+    ledger: &Ledger,
+    run: &InterruptedRun,
+    retention: u64,
+) -> Result<Option<http::Response<Bytes>>, LedgerError> {
     let began = run.began.as_millis() / 1_000;
+    let is_of_this_run = |moved: Moved<'_>, noted: Option<&Noted>| is_of_run(moved, noted, began, retention);
     let intents = ["charge", "refund"].map(|step| Intent::of(&run.derived_key(step)?));
     let [Some(charged), Some(refunded)] = intents else { return Ok(None) };
     for (id, entry, noted) in ledger.intended(charged).await?.into_iter().rev() {
         let Entry { amount, ref currency, created, .. } = entry;
-        if is_of_this_run(Moved { amount, currency, created }, noted.as_ref(), began)? {
+        if is_of_this_run(Moved { amount, currency, created }, noted.as_ref())? {
             return Ok(Some(json(&Charge::of(id, entry))?));
         }
     }
@@ -49,7 +54,7 @@ async fn look_up(ledger: &Ledger, run: &InterruptedRun) -> Result<Option<http::R
         for refund in entry.refunds.iter().rev().filter(|refund| refund.intent == Some(refunded)) {
             let Refund { amount, created, .. } = *refund;
             let moved = Moved { amount, currency: &entry.currency, created };
-            if is_of_this_run(moved, noted.as_ref(), began)? {
+            if is_of_this_run(moved, noted.as_ref())? {
                 return Ok(Some(json(&Answer::of(id, refund.clone(), &entry))?));
             }
         }
@@ -59,8 +64,8 @@ async fn look_up(ledger: &Ledger, run: &InterruptedRun) -> Result<Option<http::R
 
 /// Whether the run has done this, or another one before the operation began. It is an error if the sum is not the one
 /// that was noted: someone has to look at that.
-fn is_of_this_run(moved: Moved<'_>, noted: Option<&Noted>, began: u64) -> Result<bool, LedgerError> {
-    match found(moved, noted.map(|noted| (noted.amount, noted.currency.as_str())), began) {
+fn is_of_run(moved: Moved<'_>, noted: Option<&Noted>, began: u64, retention: u64) -> Result<bool, LedgerError> {
+    match found(moved, noted.map(|noted| (noted.amount, noted.currency.as_str())), began, retention) {
         Found::OfThisRun => Ok(true),
         Found::OfAnEarlierOperation => Ok(false),
         Found::AnotherSum => Err(LedgerError::Failed("another sum is found under the key of the run".into())),

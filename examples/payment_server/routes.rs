@@ -36,7 +36,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
         Interrupted::Reconcile => {
             // With `--atomic` all servers have one ledger.
             let are_ledgers_apart = args.store.is_shared() && !args.atomic;
-            layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger), are_ledgers_apart))
+            layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger), are_ledgers_apart, args.retention))
         }
     }
 }

@@ -228,15 +228,15 @@ impl<O> Draft<O> {
     }
 
     /// Returns the record that this draft makes of `current`, as the store presented it. `fresh` is a fence that was
-    /// never given before, and `now` is the store's time.
+    /// never given before, `now` is the store's time, and a new operation began at `began`.
     #[must_use]
-    pub fn stamp(self, current: Option<&Record<O>>, fresh: Fence, now: Timestamp) -> Record<O> {
+    pub fn stamp(self, current: Option<&Record<O>>, fresh: Fence, began: Timestamp, now: Timestamp) -> Record<O> {
         let Self { fence, expiry, owned, fingerprint, attempt, origin, state } = self;
         let is_question = matches!(expiry, Expiry::AtLeast(_));
         let before = current.filter(|_| is_question);
         Record {
             fence: fence.unwrap_or(fresh),
-            began: current.map_or(now, |current| current.began),
+            began: current.map_or(began, |current| current.began),
             since: before.map_or(now, |before| before.since),
             expires: match expiry {
                 Expiry::Never => None,

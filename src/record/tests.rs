@@ -21,7 +21,7 @@ fn step(current: &Held, fence: u64, transition: Transition<&'static str>) -> (He
     let (change, reply) = next(Current::from(current.as_ref()), transition);
     let after = match change {
         Change::Nothing => current.clone(),
-        Change::Put(draft) => Some(draft.stamp(current.as_ref(), Fence(fence), NOW)),
+        Change::Put(draft) => Some(draft.stamp(current.as_ref(), Fence(fence), NOW, NOW)),
         Change::Release => None,
     };
     (after, reply)

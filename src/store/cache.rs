@@ -97,7 +97,7 @@ mod tests {
         let (settlement, retention) = (Settlement::Outcome(Bytes::from(vec![0; 300])), Duration::from_secs(1));
         let completion = Completion { hold, fingerprint: Fingerprint::of(b"1"), settlement, retention };
         match next(Current::Absent, Transition::Complete(completion)).0 {
-            Change::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0)),
+            Change::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0), Timestamp::from_millis(0)),
             change => panic!("{change:?}"),
         }
     }

@@ -190,7 +190,10 @@ pub struct InterruptedRun {
     pub fence: Fence,
     /// The number of the interrupted attempt, counted from 1.
     pub attempt: u32,
-    /// When the first attempt of the operation began.
+    /// When the first attempt of the operation began, by the earliest of the store's clocks. It may be later than
+    /// effects of that attempt, if it ran without a claim (`fail_open`) or its claim was lost: see [`derived_key`].
+    ///
+    /// [`derived_key`]: Self::derived_key
     pub began: Timestamp,
     /// When it was first seen to be interrupted. Over a shared store, if its process died: when the run was claimed.
     pub since: Timestamp,

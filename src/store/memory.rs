@@ -227,7 +227,7 @@ impl Table {
             }
             Change::Put(draft) => {
                 let owner = draft.owned.map(|bound| Claimant { process, until: now.plus(bound) });
-                let record = draft.stamp(current.as_ref(), self.next_fence(), now);
+                let record = draft.stamp(current.as_ref(), self.next_fence(), self.time.began(now), now);
                 if !(leaves_no_trace && self.volatile_claims) {
                     let most = if is_claim { self.max_records } else { usize::MAX };
                     self.put(place, Row { record: record.clone(), owner, is_released: false }, most)?;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tower_idempotency::clock::Clock as _;
 use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::internals::{Page, Records as _};
 use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{Kind, Shared, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _, StoreError};
@@ -258,6 +260,26 @@ async fn sessions_outlive_a_clock_that_jumps_by_days() {
         sleep(MINUTE * 30).await;
     }
     assert_eq!(sessions(), before);
+}
+
+// Seeded fault: it begins by the database's clock. A charge of the operation, which is then found, looks as if it had
+// been made before the operation began.
+#[tokio::test(start_paused = true)]
+async fn trap_112_an_operation_begins_by_the_earliest_clock() {
+    for number in 0..4 {
+        let world = World::new().await;
+        let right = world.database.beside();
+        match number {
+            0 => world.database.step(25 * HOUR),
+            1 => world.walls[0].step(25 * HOUR),
+            2 => world.database.step(-25 * HOUR),
+            _ => {}
+        }
+        let Claimed::Fresh(run) = world.stores[0].claim(wish("k")).await.unwrap() else { panic!("it is there") };
+        world.stores[0].interrupt(run.id, run.fence).await.unwrap();
+        let began = world.stores[0].interrupted(Page::first(9)).await.unwrap()[0].began;
+        assert!(began <= right.wall(), "{number}: {began:?}");
+    }
 }
 
 // Seeded fault: the row of a living run is forgotten when its bound is over by the database's clock.

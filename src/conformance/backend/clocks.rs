@@ -66,20 +66,22 @@ pub(super) async fn a_row_is_judged_by_the_earliest_clock<B: Backend>(subject: &
     rule.check(put.as_ref() == Some(&kept), || format!("by a later clock, a claim over a row was answered {put:?}"));
 }
 
-/// `until`, `expires` and fences count from the latest clock; `began`, `since` and the answer's time are the
-/// database's.
-pub(super) async fn a_row_is_stamped_by_the_latest_clock<B: Backend>(subject: &Subject<B>) {
+/// `until`, `expires` and fences count from the latest clock, `began` is the earliest, and `since` and the answer's time
+/// are the database's.
+pub(super) async fn a_row_is_stamped_by_the_latest_clock_and_begins_by_the_earliest<B: Backend>(subject: &Subject<B>) {
     let advice = "add the durations to the later of the database's time and `Clocks::latest`, and take fences from it: `greatest` in \
-                  SQL; stamp `began` and `since` with the database's time";
-    let rule = Rule::new(subject, "a_row_is_stamped_by_the_latest_clock", advice);
+                  SQL; stamp `began` with the earlier of the database's time and `Clocks::earliest`, and `since` with the \
+                  database's";
+    let rule = Rule::new(subject, "a_row_is_stamped_by_the_latest_clock_and_begins_by_the_earliest", advice);
     for ahead in [Duration::ZERO, HOUR * 25] {
         let (before, id) = (rule.now().await, fresh_id());
-        // An hour behind the database's clock, or ahead of it.
-        let latest = match ahead {
-            Duration::ZERO => Timestamp::from_millis(before.as_millis() - 3_600_000),
-            ahead => before.plus(ahead),
+        // The process's clocks are behind the database's, or ahead of it.
+        let an_hour_ago = Timestamp::from_millis(before.as_millis() - 3_600_000);
+        let (earliest, latest) = match ahead {
+            Duration::ZERO => (an_hour_ago, an_hour_ago),
+            ahead => (Clocks::default().earliest, before.plus(ahead)),
         };
-        let clocks = Clocks { latest, ..Clocks::default() };
+        let clocks = Clocks { earliest, latest };
         let first = Write { kind: Kind::Running, until: Some(HOUR), expires: NewExpiry::In(HOUR * 2), ..claim(id) };
         let mut expect = Expect::Absent;
         for what in ["a claim of an absent row", "a write over a row"] {
@@ -98,11 +100,12 @@ pub(super) async fn a_row_is_stamped_by_the_latest_clock<B: Backend>(subject: &S
             rule.check(row.fence.0 >= micros, || {
                 format!("the fence of {what} is {}, and the clock {micros}", row.fence)
             });
-            for (which, time) in [("began", row.began), ("since", row.since)] {
-                rule.check(before <= time && time <= now, || {
-                    format!("{which} of {what} is {time:?}, not the database's")
-                });
-            }
+            let since = row.since;
+            rule.check(before <= since && since <= now, || format!("since of {what} is {since:?}, not the database's"));
+            let (least, most) = (before.min(earliest), now.min(earliest));
+            rule.check(least <= row.began && row.began <= most, || {
+                format!("began of {what} is {:?}, not from {least:?} to {most:?}", row.began)
+            });
             expect = Expect::Token(row.token);
         }
     }

@@ -26,12 +26,12 @@ macro_rules! __backend_rules {
                 a_fence_is_kept_or_exactly_what_is_said
                 fences_are_kept_to_the_digit;
             times:
-                began_and_since_are_stamped_by_the_database
+                began_and_since_are_stamped_where_the_write_says_so
                 until_and_expires_count_from_the_write
                 a_kept_expiry_is_the_rows;
             clocks:
                 a_row_is_judged_by_the_earliest_clock
-                a_row_is_stamped_by_the_latest_clock
+                a_row_is_stamped_by_the_latest_clock_and_begins_by_the_earliest
                 nothing_is_deleted_that_the_earliest_clock_keeps;
             bytes:
                 state_is_kept_to_the_byte

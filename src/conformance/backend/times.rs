@@ -20,10 +20,10 @@ async fn timed<B: Backend>(rule: &Rule<'_, B>, write: &Write) -> (Timestamp, Row
 }
 
 /// `began` and `since` are now where the write says so or the row was absent, and as they were otherwise.
-pub(super) async fn began_and_since_are_stamped_by_the_database<B: Backend>(subject: &Subject<B>) {
-    let advice = "stamp `began` and `since` with the database's time of the write, in whole milliseconds rounded down; \
+pub(super) async fn began_and_since_are_stamped_where_the_write_says_so<B: Backend>(subject: &Subject<B>) {
+    let advice = "stamp `began` and `since` with the time of the write, in whole milliseconds rounded down; \
                   `Stamp::Keep` keeps what a row that is there has";
-    let rule = Rule::new(subject, "began_and_since_are_stamped_by_the_database", advice);
+    let rule = Rule::new(subject, "began_and_since_are_stamped_where_the_write_says_so", advice);
     for began in [Stamp::Keep, Stamp::Now] {
         for since in [Stamp::Keep, Stamp::Now] {
             let id = fresh_id();

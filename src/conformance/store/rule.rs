@@ -218,12 +218,12 @@ impl<St: Store> Rule<'_, St> {
         }
     }
 
-    /// The store's time, as a new operation is stamped with it.
+    /// The store's time, as what changes is stamped with it.
     pub(super) async fn now(&self) -> Timestamp {
         let id = fresh_id();
-        let Record { began, fence, .. } = self.claimed(id).await;
+        let Record { since, fence, .. } = self.claimed(id).await;
         self.taken(id, &Transition::Release(fence)).await;
-        began
+        since
     }
 
     /// Closes the store, and opens it again if the subject can. Otherwise says what is left out.

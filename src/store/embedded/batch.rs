@@ -28,6 +28,8 @@ pub(super) struct Batch<'a, E: StorageEngine> {
     pub(super) shared: &'a StoreState<E>,
     pub(super) engine: &'a E,
     pub(super) now: Timestamp,
+    /// When what begins now began.
+    pub(super) began: Timestamp,
     // The records as the earlier commands left them; `None` for no record.
     pub(super) overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
     pub(super) step: StepUnderWay,
@@ -80,10 +82,12 @@ pub(super) struct Sums {
 
 impl<'a, E: StorageEngine> Batch<'a, E> {
     pub(super) fn new(shared: &'a StoreState<E>, engine: &'a E) -> Self {
+        let now = shared.time.now();
         Self {
             shared,
             engine,
-            now: shared.time.now(),
+            now,
+            began: shared.time.began(now),
             overlay: HashMap::default(),
             step: StepUnderWay::default(),
             sums: Sums::default(),
@@ -132,7 +136,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         let (change, reply) = record::next(Current::from(live.as_ref()), transition);
         let record = match change {
             Change::Nothing => return Ok((Applied { reply, record: live }, None)),
-            Change::Put(draft) => Some(draft.stamp(live.as_ref(), self.shared.next_fence()?, self.now)),
+            Change::Put(draft) => Some(draft.stamp(live.as_ref(), self.shared.next_fence()?, self.began, self.now)),
             Change::Release => None,
         };
         self.write_record(id, old, record.clone(), outcome.clone())?;

@@ -103,7 +103,8 @@ impl<E: StorageEngine> Embedded<E> {
         }
         match record::next(Current::from(current.as_ref()), Transition::Claim(claim)) {
             (Change::Put(draft), reply) => {
-                let record = draft.stamp(current.as_ref(), shared.next_fence()?, shared.time.now());
+                let now = shared.time.now();
+                let record = draft.stamp(current.as_ref(), shared.next_fence()?, shared.time.began(now), now);
                 Ok(Applied { reply, record: Some(record) })
             }
             (_, reply) => Ok(Applied { reply, record: current }),

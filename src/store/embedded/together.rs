@@ -98,7 +98,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         let settlement = Settlement::Outcome(Stored::of(outcome));
         let complete = Transition::Complete(Completion { hold, fingerprint, settlement, retention });
         match record::next(Current::from(live), complete) {
-            (Change::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, self.now)),
+            (Change::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, self.began, self.now)),
             _ => None,
         }
     }

@@ -108,7 +108,7 @@ const INSERT: &str = "
         INSERT INTO idempotency.record AS r
             (namespace, id, token, fence, kind, session, until, began, since, expires, state)
         SELECT $1, $2, $4, coalesce($5, greatest(MICROS, coalesce($6, 0::bigint) + 1::bigint)), $7, $8,
-            c.latest + $9::float8 * interval '1 ms', c.now, c.now, c.latest + $12::float8 * interval '1 ms', $13
+            c.latest + $9::float8 * interval '1 ms', c.earliest, c.now, c.latest + $12::float8 * interval '1 ms', $13
         FROM c
         WHERE NOT EXISTS (SELECT FROM o) AND IS_DURABLE
         ON CONFLICT (namespace, id) DO NOTHING
@@ -128,7 +128,7 @@ const UPDATE: &str = "
         kind = $7,
         session = $8,
         until = greatest(c.now, $15) + $9::float8 * interval '1 ms',
-        began = CASE WHEN $10 THEN c.now ELSE r.began END,
+        began = CASE WHEN $10 THEN least(c.now, $14) ELSE r.began END,
         since = CASE WHEN $11 THEN c.now ELSE r.since END,
         expires = coalesce(greatest(c.now, $15) + $12::float8 * interval '1 ms', r.expires),
         state = $13

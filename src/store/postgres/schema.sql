@@ -46,7 +46,8 @@ CREATE INDEX IF NOT EXISTS record_expires ON idempotency.record ((namespace || '
 
 -- No decision rests on the clock of the database alone. `earliest` and `latest` are the clocks of the process that calls:
 -- a row is judged by the earlier of `earliest` and the database's clock, and `until`, `expires` and fences count from the
--- later of `latest` and the database's clock. `began`, `since` and the time of an answer are the database's.
+-- later of `latest` and the database's clock. `began` is the earlier one: an effect of the operation never looks earlier
+-- than that. `since` and the time of an answer are the database's.
 
 -- A fence: microseconds since 1970, or more.
 CREATE OR REPLACE FUNCTION idempotency.fence_1(at_least bigint, latest timestamptz)
@@ -109,7 +110,7 @@ BEGIN
         (namespace, id, token, fence, kind, session, until, began, since, expires, state)
       SELECT in_namespace, w.id, w.token,
         coalesce(w.exactly, idempotency.fence_1(coalesce(w.above, 0) + 1, latest)),
-        w.kind, w.session, counted + w.until * interval '1 ms', t, t, counted + w.expiry * interval '1 ms', w.state
+        w.kind, w.session, counted + w.until * interval '1 ms', least(t, earliest), t, counted + w.expiry * interval '1 ms', w.state
       FROM w
       -- Where a row stands, to insert would wait for whoever is about to write it.
       WHERE NOT EXISTS (
@@ -140,7 +141,7 @@ BEGIN
       kind = w.kind,
       session = w.session,
       until = counted + w.until * interval '1 ms',
-      began = CASE WHEN r.expires <= judged OR w.began_now AND r.token <> w.token THEN t ELSE r.began END,
+      began = CASE WHEN r.expires <= judged OR w.began_now AND r.token <> w.token THEN judged ELSE r.began END,
       since = CASE WHEN r.expires <= judged OR w.since_now AND r.token <> w.token THEN t ELSE r.since END,
       expires = coalesce(counted + w.expiry * interval '1 ms', r.expires),
       state = w.state
@@ -192,7 +193,7 @@ BEGIN
     INSERT INTO idempotency.record AS r
       (namespace, id, token, fence, kind, session, until, began, since, expires, state)
     SELECT in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1, latest)), in_kind, in_session,
-      counted + until_in * interval '1 ms', t, t, counted + expires_in * interval '1 ms', in_state
+      counted + until_in * interval '1 ms', least(t, earliest), t, counted + expires_in * interval '1 ms', in_state
     -- Where a row stands, to insert would wait for whoever is about to write it.
     WHERE NOT EXISTS (SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = in_id)
     ON CONFLICT (namespace, id) DO NOTHING
@@ -217,7 +218,7 @@ BEGIN
         kind = in_kind,
         session = in_session,
         until = counted + until_in * interval '1 ms',
-        began = CASE WHEN r.expires <= judged OR began_now AND r.token <> in_token THEN t ELSE r.began END,
+        began = CASE WHEN r.expires <= judged OR began_now AND r.token <> in_token THEN judged ELSE r.began END,
         since = CASE WHEN r.expires <= judged OR since_now AND r.token <> in_token THEN t ELSE r.since END,
         expires = coalesce(counted + expires_in * interval '1 ms', r.expires),
         state = in_state

@@ -26,8 +26,8 @@ use crate::record::Fence;
 /// Times are whole milliseconds since the Unix epoch. A database has one clock, which it reads in the step that it
 /// judges, and answers ([`Answer::now`]). No decision rests on that clock alone: each call brings the [`Clocks`] of the
 /// calling process. A row is judged by the *earliest*, the earlier of the database's time and [`Clocks::earliest`]. It
-/// is stamped by the *latest*, the later of the database's time and [`Clocks::latest`]. Durations go in, and times come
-/// out.
+/// is stamped by the *latest*, the later of the database's time and [`Clocks::latest`], but for [`Row::began`], which is
+/// the earliest, and [`Row::since`], which is the database's time. Durations go in, and times come out.
 ///
 /// # Durability
 /// A `put` is answered only after what it wrote would survive what the database is said to survive
@@ -173,7 +173,7 @@ pub struct Row {
     /// Until when a run or a question may take. Of a record that is kept for less than [`GRACE`] and that has no
     /// `session`, this is when it expires. Of a session, it is a note for people: no process judges by it.
     pub until: Option<Timestamp>,
-    /// When the operation began.
+    /// When the operation began, by the earliest time: what it has done since never looks earlier.
     pub began: Timestamp,
     /// When it came to its state.
     pub since: Timestamp,

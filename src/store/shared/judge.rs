@@ -10,9 +10,9 @@ use crate::record::Fence;
 /// The time of a step of the database, by its own clock and those of the process that calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// The database's time: what is answered, and what stamps [`Row::began`] and [`Row::since`].
+    /// The database's time: what is answered, and what stamps [`Row::since`].
     pub now: Timestamp,
-    /// The earliest time: it judges what has expired.
+    /// The earliest time: it judges what has expired, and stamps [`Row::began`].
     pub earliest: Timestamp,
     /// The latest time: [`Row::until`], [`Row::expires`] and new fences count from it.
     pub latest: Timestamp,
@@ -48,7 +48,7 @@ impl Write {
             (None, None, NewFence::Keep) => new_fence(there, Fence(0), latest),
             (None, _, NewFence::Above(floor)) => new_fence(there, floor, latest),
         };
-        let stamp = |stamp, kept: fn(&Row) -> Timestamp| match stamp {
+        let stamp = |stamp, now, kept: fn(&Row) -> Timestamp| match stamp {
             Stamp::Keep => live.map_or(now, kept),
             Stamp::Now => again.map_or(now, kept),
         };
@@ -59,8 +59,8 @@ impl Write {
             kind: self.kind,
             session: self.session,
             until: self.until.map(|until| latest.plus(until)),
-            began: stamp(self.began, |row| row.began),
-            since: stamp(self.since, |row| row.since),
+            began: stamp(self.began, earliest, |row| row.began),
+            since: stamp(self.since, now, |row| row.since),
             expires: match self.expires {
                 NewExpiry::Keep => live.map_or(latest, |row| row.expires),
                 NewExpiry::In(duration) => latest.plus(duration),

@@ -81,8 +81,8 @@ impl Broken {
         let Some(row) = self.there(write.id).filter(|_| is_done) else { return Ok(()) };
         let now = if self.fault == Fault::CountsFromWhenItWasSent { sent_at } else { now };
         let mut made = writes::made(self.fault, write, there.as_ref(), row, now);
-        if self.fault == Fault::BeginsByTheLatestClock {
-            made.began = made.began.max(clocks.latest);
+        if self.fault == Fault::BeginsByItsOwnClock && made.began == clocks.at(now).earliest {
+            made.began = now;
         }
         self.remember(|memory| memory.past.push(made.clone()));
         self.inner.database().plant(self.namespace, made);

@@ -30,11 +30,11 @@ faults! {
     "a_new_fence_is_above_clock_row_and_floor": ForgetsTheFloor, CountsFencesFromOne,;
     "a_fence_is_kept_or_exactly_what_is_said": LowersFences, LowersFencesOfExpiredRows,;
     "fences_are_kept_to_the_digit": WritesFencesWithFourteenDigits, KeepsFencesAsDoubles,;
-    "began_and_since_are_stamped_by_the_database": KeepsSince, StampsByAnotherClock,;
+    "began_and_since_are_stamped_where_the_write_says_so": KeepsSince, StampsByAnotherClock,;
     "until_and_expires_count_from_the_write": CountsInSeconds,;
     "a_kept_expiry_is_the_rows": RenewsAKeptExpiry,;
     "a_row_is_judged_by_the_earliest_clock": JudgesByItsOwnClock, JudgesByTheGivenClock,;
-    "a_row_is_stamped_by_the_latest_clock": StampsByItsOwnClock, BeginsByTheLatestClock,;
+    "a_row_is_stamped_by_the_latest_clock_and_begins_by_the_earliest": StampsByItsOwnClock, BeginsByItsOwnClock,;
     "nothing_is_deleted_that_the_earliest_clock_keeps": SweepsByItsOwnClock,;
     "state_is_kept_to_the_byte": KeepsStateAsText, CutsStateAtOneMebibyte,;
     "ids_and_tokens_are_kept_to_the_byte": ComparesHalfOfTheToken,;

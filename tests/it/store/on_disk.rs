@@ -342,6 +342,28 @@ async fn trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_b
     assert!(store.load(wish("later").id).await.unwrap().is_some());
 }
 
+// Seeded fault: it begins by the store's time, which never goes back. A charge of the operation, which is then found,
+// looks as if it had been made before the operation began.
+#[tokio::test]
+async fn trap_112_after_the_clock_was_days_ahead_an_operation_does_not_begin_in_the_future() {
+    for opened_anew in [false, true] {
+        let place = Place::new();
+        let clock = ManualClock::new(Timestamp::from_millis(10 * 86_400_000));
+        let mut store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+        run(&store, "k", Bytes::from("x")).await;
+        let right = Timestamp::from_millis(5 * 86_400_000);
+        clock.jump(right);
+        if opened_anew {
+            store.close().await.unwrap();
+            store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+        }
+        let hold = claim(&store, "later").await;
+        store.interrupt(hold.id, hold.fence).await.unwrap();
+        let listed = store.interrupted(Page::first(9)).await.unwrap();
+        assert_eq!(listed.iter().map(|run| run.began).collect::<Vec<_>>(), [right], "{opened_anew}");
+    }
+}
+
 #[tokio::test]
 async fn a_full_store_refuses_new_keys_and_finishes_what_has_begun() {
     let place = Place::new();
