@@ -52,12 +52,12 @@ impl<St: Store> Engine<St> {
         }
         for _ in 0..CLAIMS {
             let wish = self.wish(presented, deadline);
-            let leaves_no_trace = wish.may_repeat && self.store.is_exclusive();
+            let may_repeat = wish.may_repeat;
             let claimed = self.store.apply(presented.id, Transition::Claim(wish)).await;
             let Applied { reply, record } = claimed.map_err(|error| self.refusal(presented, &error))?;
             let Some(record) = record else { continue };
             if reply == Reply::Taken {
-                let rerun = if leaves_no_trace { Rerun::Unknown } else { Rerun::No };
+                let rerun = if may_repeat { Rerun::Unknown } else { Rerun::No };
                 return Ok(Acquired::Run(hold(presented, &record), rerun, record.fingerprint));
             }
             known.store(true, Ordering::Relaxed);

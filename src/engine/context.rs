@@ -14,12 +14,13 @@ use crate::record::{Fence, Hold};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rerun {
-    /// There is no trace of an earlier run, though under this policy claims leave one. Two earlier runs leave no trace:
+    /// There is no trace of an earlier run, and the policy is not `Rerun`, under which there may be none. Two earlier runs leave no trace:
     /// one that an operator said to forget, and one that was interrupted longer than `interrupted_retention` ago.
     No,
     /// It ran before and was interrupted, so it may have taken effect.
     Yes,
-    /// Nobody knows: under `Rerun` a claim leaves no trace if the process dies.
+    /// It is not known: under `Rerun`, a run whose outcome is unknown leaves no trace, for example because its handler
+    /// panicked, or because its process died over an embedded store.
     Unknown,
 }
 

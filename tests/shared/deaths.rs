@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::any;
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::store::shared::memory_backend::MemoryDatabase;
-use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Resolution, Unknown};
 
 use crate::common::lab::{Gate, Lab, id, post};
 use crate::world::{DEATH, Effects, LEASE, builder, process, two};
@@ -360,5 +362,18 @@ async fn watching_starts_over_when_the_store_is_opened_after_an_outage_and_with_
         }
         tokio::time::sleep(second * 5 + LEASE / 6).await;
         assert_eq!(elsewhere.post("k", "a").await.problem(), "outcome-unknown", "{what}");
+    }
+}
+
+// Seeded fault: no trace is no run, as under the other policies.
+#[tokio::test(start_paused = true)]
+async fn trap_113_under_rerun_a_run_that_has_freed_its_key_may_have_taken_effect() {
+    let [(_, one), _] = two().await;
+    let layer = IdempotencyLayer::new(one).on_interrupted(OnInterrupted::Rerun);
+    let handler =
+        |context: IdempotencyContext| async move { (Unknown, format!("{} {:?}", context.attempt(), context.rerun())) };
+    let server = Lab::of(Router::new().fallback(any(handler)).layer(layer));
+    for _ in 0..2 {
+        assert_eq!(server.post("k", "a").await.text(), "1 Unknown");
     }
 }
