@@ -66,8 +66,8 @@ pub(super) async fn a_row_is_judged_by_the_earliest_clock<B: Backend>(subject: &
     rule.check(put.as_ref() == Some(&kept), || format!("by a later clock, a claim over a row was answered {put:?}"));
 }
 
-/// `until`, `expires` and fences count from the latest clock, `began` is the earliest, and `since` and the answer's time
-/// are the database's.
+/// `until`, `expires` and fences count from the latest clock, `began` is the earliest, and `since` and the answer's
+/// time are the database's.
 pub(super) async fn a_row_is_stamped_by_the_latest_clock_and_begins_by_the_earliest<B: Backend>(subject: &Subject<B>) {
     let advice = "add the durations to the later of the database's time and `Clocks::latest`, and take fences from it: `greatest` in \
                   SQL; stamp `began` with the earlier of the database's time and `Clocks::earliest`, and `since` with the \
