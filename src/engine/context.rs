@@ -14,8 +14,9 @@ use crate::record::{Fence, Hold};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rerun {
-    /// There is no trace of an earlier run, and the policy is not `Rerun`, under which there may be none. Two earlier runs leave no trace:
-    /// one that an operator said to forget, and one that was interrupted longer than `interrupted_retention` ago.
+    /// There is no trace of an earlier run, and the policy is not `Rerun`, under which there may be none. Two earlier
+    /// runs leave no trace: one that an operator said to forget, and one that was interrupted longer than
+    /// `interrupted_retention` ago.
     No,
     /// It ran before and was interrupted, so it may have taken effect.
     Yes,

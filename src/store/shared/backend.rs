@@ -26,8 +26,8 @@ use crate::record::Fence;
 /// Times are whole milliseconds since the Unix epoch. A database has one clock, which it reads in the step that it
 /// judges, and answers ([`Answer::now`]). No decision rests on that clock alone: each call brings the [`Clocks`] of the
 /// calling process. A row is judged by the *earliest*, the earlier of the database's time and [`Clocks::earliest`]. It
-/// is stamped by the *latest*, the later of the database's time and [`Clocks::latest`], but for [`Row::began`], which is
-/// the earliest, and [`Row::since`], which is the database's time. Durations go in, and times come out.
+/// is stamped by the *latest*, the later of the database's time and [`Clocks::latest`]. Only [`Row::began`] is the
+/// earliest, and [`Row::since`] the database's time. Durations go in, and times come out.
 ///
 /// # Durability
 /// A `put` is answered only after what it wrote would survive what the database is said to survive
