@@ -82,7 +82,7 @@ impl<St: Store> Run<St> {
         };
         match acquired {
             Ok(Acquired::Run(hold, rerun, fingerprint)) => {
-                // The record's counts from now on: the keys that an attempt derives are those of the first one.
+                // The record's counts from now on, as it does when the run is over.
                 self.presented.fingerprint = fingerprint;
                 self.run(hold, rerun, session, work, reply).await;
             }

@@ -213,6 +213,26 @@ async fn a_rerun_knows_that_it_is_one_and_has_a_higher_fence() {
     assert!(second > first);
 }
 
+// A seeded fault: while it runs, they are compared with the message that runs again.
+#[tokio::test]
+async fn duplicates_of_a_rerun_are_compared_with_the_message_that_was_recorded() {
+    let store = TestStore::new();
+    let wish = Wish { policy: ClaimPolicy::Rerun, fingerprint: Fingerprint::of(MESSAGE), ..wish("k") };
+    let Claimed::Fresh(hold) = store.claim(wish).await.unwrap() else { panic!("the key is new") };
+    assert_eq!(store.interrupt(hold.id, hold.fence).await.unwrap(), Reply::Taken);
+    let once = Once::new(store).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
+    // The recorded message says nothing of credentials.
+    let again = Fingerprint::builder(&id("k")).field("message", MESSAGE).with_credentials().finish();
+    let meets = once.clone();
+    let effect = move |_: RunContext| async move {
+        let met = deliver(&meets, &Arc::default(), Ok("other")).await;
+        assert!(matches!(met, Err(OnceError::InFlight)), "{met:?}");
+        Ok::<_, EffectError<&str>>("sent".into())
+    };
+    assert_eq!(once.run(id("k"), again, effect).await.unwrap().bytes, "sent");
+    assert_eq!(deliver(&once, &Arc::default(), Ok("other")).await.unwrap(), ("sent".into(), true));
+}
+
 #[tokio::test]
 async fn an_effect_that_panics_or_hangs_is_interrupted() {
     let once = Once::new(MemoryStore::new()).max_run(Duration::from_millis(1));
