@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_idempotency::internals::{Completion, Page, Records as _, Reply, Resolution, Settlement, State};
-use tower_idempotency::store::shared::memory_backend::{MemoryBackend, Replication};
+use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Replication};
 use tower_idempotency::store::shared::{Kind, Row};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, RecordId};
 
@@ -92,6 +92,46 @@ async fn an_operation_that_was_consumed_stays_so_after_a_failover_that_lost_it()
     tokio::time::sleep(LEASE).await;
     let found = other.load(id("k")).await.unwrap().map(|record| record.state);
     assert!(matches!(found, Some(State::Consumed { status: 200 })), "{found:?}");
+}
+
+// A seeded fault: it is sent once.
+#[tokio::test(start_paused = true)]
+async fn a_disputed_outcome_is_kept_though_the_database_refuses_it_at_first() {
+    let [(here, one), (_, other)] = two().await;
+    let hold = hold(&one, "k").await;
+    here.cut();
+    until_over().await;
+    assert_eq!(other.settle(hold.id, hold.fence, Resolution::Forget).await.unwrap(), Reply::Taken);
+    here.mend();
+    tokio::time::sleep(LEASE).await;
+    let answers = here.hold_answers(Call::Put);
+    let completing = tokio::spawn(async move { one.complete(done(hold, "late", RETENTION)).await });
+    answers.until_held(1).await;
+    // The next write is the disputed outcome.
+    here.fail_next(Call::Put, Fault::Refuse);
+    answers.release();
+    assert_eq!(completing.await.unwrap().unwrap(), Reply::Refused);
+    let disputed = other.disputed(9).await.unwrap();
+    assert_eq!(disputed.iter().map(|outcome| (outcome.id, outcome.fence)).collect::<Vec<_>>(), [(hold.id, hold.fence)]);
+}
+
+// A seeded fault: only an answer that can be stored is not given.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_that_can_not_be_stored_is_not_given_once_the_operation_was_settled_elsewhere() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = IdempotencyLayer::new(one).max_response_body(1);
+    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    here.cut();
+    until_over().await;
+    let listed = other.interrupted(Page::first(9)).await.unwrap()[0];
+    assert_eq!(other.settle(listed.id, listed.fence, Resolution::Forget).await.unwrap(), Reply::Taken);
+    here.mend();
+    tokio::time::sleep(LEASE).await;
+    gate.open();
+    assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
+    assert_eq!((layer.counts().interrupted, layer.counts().disputed), (1, 1));
 }
 
 /// Puts a disputed outcome there that began when the row of `key` did.
