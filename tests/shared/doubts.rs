@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_idempotency::internals::{Records as _, Reply, Transition};
+use tower_idempotency::internals::{ClaimPolicy, Records as _, Reply, Transition};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::shared::memory_backend::{Call, Odds};
+use tower_idempotency::store::shared::memory_backend::{Call, Odds, Replication};
 use tower_idempotency::{Fingerprint, OnInterrupted, RecordId};
 
-use crate::common::lab::{at_once, id, post};
-use crate::common::steps::{Steps as _, Wish, wish};
+use crate::common::lab::{at_once, charge_print, id, post};
+use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::world::{Effects, LEASE, two, until_over};
 
 /// No fault at all.
@@ -114,6 +114,26 @@ async fn an_operation_that_was_taken_over_for_nobody_stays_interrupted() {
     let listed = other.interrupted(tower_idempotency::internals::Page::first(9)).await.unwrap();
     let runs: Vec<_> = listed.iter().map(|run| (run.id, run.attempt)).collect();
     assert_eq!(runs, [(id("k"), 2)], "it was taken, and given back");
+}
+
+// A seeded fault: the record is made anew under the policy of the layer that met the claim.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_a_failover_lost_while_it_was_ended_keeps_the_policy_under_which_it_was_made() {
+    let [(here, one), _] = two().await;
+    here.database().replication(Replication::Behind);
+    let fingerprint = charge_print(&id("k")).with_credentials().finish();
+    let claimed = one.claim(Wish { fingerprint, policy: ClaimPolicy::Refuse, ..wish("k") }).await.unwrap();
+    assert!(matches!(claimed, Claimed::Fresh(_)), "{claimed:?}");
+    let effects = Effects::default();
+    let claims = here.hold_answers(Call::Put);
+    let retry = effects.server(&one, OnInterrupted::Rerun).spawn(post("k", "a"));
+    claims.until_held(1).await;
+    // What is written next ends the first claim, of which no run is left.
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    claims.release();
+    retry.await.unwrap().assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(effects.count(), 0);
 }
 
 // A seeded fault: it is answered with what becomes of the first one.
