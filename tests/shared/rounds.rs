@@ -93,6 +93,31 @@ async fn a_duplicate_elsewhere_learns_of_the_end_where_the_database_says_nothing
     assert!(duplicate.await.unwrap().is_replay());
 }
 
+// A seeded fault: its row is read until its run ends.
+#[tokio::test(start_paused = true)]
+async fn a_run_elsewhere_for_which_no_duplicate_waits_any_more_takes_no_call() {
+    let [(here, one), (there, other)] = two().await;
+    here.database().silence(true);
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let elsewhere = effects.server(&other, OnInterrupted::Refuse);
+    let before = calls(&there).0;
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    assert!(calls(&there).0 > before, "it was waited for");
+    // A read may be due already.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = calls(&there).0;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(calls(&there).0, before);
+    // Who waits from now on learns of the end all the same.
+    let duplicate = elsewhere.spawn(post("k", "a"));
+    settle().await;
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert!(duplicate.await.unwrap().is_replay());
+}
+
 // Seeded faults: each of those who wait reads its row by itself; each has moments of its own at which it reads.
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_for_runs_elsewhere_read_their_rows_together() {
