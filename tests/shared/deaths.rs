@@ -239,10 +239,11 @@ async fn a_process_that_closes_its_store_leaves_no_lease_to_be_waited_for() {
     assert_eq!(server.post("new", "a").await.problem(), "store-unavailable");
 }
 
-// "Drain never ends the claim of a handler that still runs." A seeded fault: the session ends, whatever runs.
+// "Drain never ends the claim of a handler that still runs." Seeded faults: the session ends, whatever runs; it does
+// so when its next renewal is due; it never ends.
 #[tokio::test(start_paused = true)]
 async fn trap_103_a_store_that_is_closed_ends_no_claim_of_a_handler_that_still_runs() {
-    let [(_, one), (_, other)] = two().await;
+    let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     let server = effects.behind(IdempotencyLayer::new(one.clone()), &gate);
     let run = server.spawn(post("k", "a"));
@@ -252,11 +253,17 @@ async fn trap_103_a_store_that_is_closed_ends_no_claim_of_a_handler_that_still_r
     open.open();
     let layer = IdempotencyLayer::new(other).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
     let elsewhere = effects.behind(layer, &open);
-    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    for pause in [Duration::ZERO, LEASE, LEASE] {
+        tokio::time::sleep(pause).await;
+        assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    }
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1", "and its outcome is recorded");
     assert!(elsewhere.post("k", "a").await.is_replay());
     assert_eq!(effects.count(), 1);
+    tokio::time::sleep(LEASE).await;
+    let sessions = here.database().rows("").iter().filter(|row| row.kind == Kind::Session).count();
+    assert_eq!(sessions, 1, "the other's: it ends with the last run");
 }
 
 // "Under `Rerun` and `Reconcile` it drops those futures first; then the session ends." A seeded fault: drain leaves
