@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -18,6 +18,8 @@ use crate::wire::{Protocol, answers};
 /// How often a client comes again that was told so, and after how many times it gives up.
 const PAUSE: Duration = Duration::from_millis(50);
 const TRIES: usize = 1_000;
+/// How long a connection without faults is used again. The server closes one that is idle for 10 seconds.
+const KEPT: Duration = Duration::from_secs(5);
 
 const AMOUNT: &str = "amount=1000";
 const OTHER_AMOUNT: &str = "amount=9000";
@@ -109,8 +111,8 @@ pub(crate) struct Ground {
     chargeless: Mutex<HashSet<String>>,
     /// How keys ended that were refused in the end.
     refused: Mutex<HashMap<String, String>>,
-    /// Connections without faults.
-    good: Mutex<Vec<Connection>>,
+    /// Connections without faults, and when each had its last answer.
+    good: Mutex<Vec<(Connection, Instant)>>,
     wrong: Mutex<Vec<String>>,
     /// Faults that did not come about.
     missed: Mutex<Vec<String>>,
@@ -273,8 +275,8 @@ impl Ground {
     /// What the server says over a connection without faults, which is kept.
     pub(crate) async fn undisturbed(&self, call: &Call) -> Option<Answer> {
         let kept = self.good.lock().unwrap().pop();
-        let mut connection = match kept {
-            Some(connection) => connection,
+        let mut connection = match kept.filter(|(_, since)| since.elapsed() < KEPT) {
+            Some((connection, _)) => connection,
             None => {
                 count(&self.figures.connections);
                 Connection::http1(self.server.address).await.ok()?
@@ -283,7 +285,7 @@ impl Ground {
         let answer = connection.send(call).await.ok()?;
         // A server that did not read all of a request takes no other one.
         if answer.status != 413 {
-            self.good.lock().unwrap().push(connection);
+            self.good.lock().unwrap().push((connection, Instant::now()));
         }
         Some(answer)
     }
