@@ -95,6 +95,14 @@ async fn what_comes_after_an_open_quote_counts() {
     assert!(!is_same(only(), &["sid=\"alice; x=1\""], &["sid=\"alice; x=2\""]).await);
 }
 
+// Seeded fault: what comes after a comma belongs to the cookie before it.
+#[tokio::test]
+async fn fields_that_a_gateway_has_joined_by_a_comma_count() {
+    assert!(!is_same(layer(), &["_ga=1, sid=a"], &["_ga=1, sid=b"]).await);
+    let named = || layer().credential_cookies(["sid"]);
+    assert!(!is_same(named(), &["theme=dark, sid=a"], &["theme=dark, sid=b"]).await);
+}
+
 #[tokio::test]
 async fn the_application_names_the_cookies_that_count() {
     let only = || layer().credential_cookies(["sid", "_ga"]);
