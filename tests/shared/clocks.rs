@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tower_idempotency::clock::Clock as _;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::{Page, Records as _};
+use tower_idempotency::internals::{Completion, Page, Records as _, Settlement};
 use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{Kind, Shared, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _, StoreError};
@@ -318,6 +318,34 @@ async fn fences_grow_though_a_process_that_is_hours_ahead_has_asked() {
     sleep(MINUTE * 120).await;
     let again = third.claim(wish("k")).await.unwrap();
     assert!(!matches!(again, Claimed::Fresh(again) if again.fence <= asked), "{again:?} after {asked:?}");
+}
+
+// Seeded fault: rows are kept for as long as their records, or for ten minutes.
+#[tokio::test(start_paused = true)]
+async fn trap_96_fences_grow_though_the_database_was_a_day_ahead_when_one_was_given() {
+    for releases in [true, false] {
+        let world = World::new().await;
+        world.database.step(25 * HOUR);
+        let Claimed::Fresh(run) = world.stores[0].claim(wish("k")).await.unwrap() else { panic!("it is there") };
+        world.database.step(-25 * HOUR);
+        sleep(SECOND).await;
+        if releases {
+            world.stores[0].release(run.id, run.fence).await.unwrap();
+        } else {
+            let settlement = Settlement::Outcome("done".into());
+            let completion =
+                Completion { hold: run, fingerprint: wish("k").fingerprint, settlement, retention: MINUTE };
+            world.stores[0].complete(completion).await.unwrap();
+        }
+        // Long enough for the row to be deleted, if it were kept for its grace alone.
+        sleep(MINUTE * 40).await;
+        let Claimed::Fresh(again) = world.stores[1].claim(wish("k")).await.unwrap() else { panic!("it is free") };
+        assert!(run.fence < again.fence, "{releases}: {:?} was given after {:?}", again.fence, run.fence);
+        world.stores[1].release(again.id, again.fence).await.unwrap();
+        sleep(MINUTE * 60 * 26).await;
+        let row = world.here.database().rows("").into_iter().find(|row| row.id == run.id);
+        assert_eq!(row, None, "it is deleted in the end; {releases} {:?}", world.database.wall());
+    }
 }
 
 // Seeded fault: the question stays open until its bound.

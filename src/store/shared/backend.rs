@@ -170,8 +170,8 @@ pub struct Row {
     /// The row of the process that owns it, if one does: see [`Kind::Session`]. For a
     /// [disputed](Kind::Disputed) outcome, this is the operation's row.
     pub session: Option<RecordId>,
-    /// Until when a run or a question may take. Of a record that is kept for less than [`GRACE`] and that has no
-    /// `session`, this is when it expires. Of a session, it is a note for people: no process judges by it.
+    /// Until when a run or a question may take. Of a record that has no `session` and is kept for a shorter time than
+    /// its row, this is when it expires. Of a session, it is a note for people: no process judges by it.
     pub until: Option<Timestamp>,
     /// When the operation began, by the earliest time: what it has done since never looks earlier.
     pub began: Timestamp,

@@ -85,7 +85,7 @@ impl<B: Backend> Shelf<B> {
                 Change::Nothing => {
                     return in_time(told_by, self.unchanged(id, &transition, known, reply, record)).await;
                 }
-                Change::Release => (release(id, known.row.as_ref()), None),
+                Change::Release => (release(id, known.row.as_ref(), self.reach.clocks.now()), None),
                 Change::Put(draft) => {
                     let write = self.write(id, &draft, known.row.as_ref(), record.as_ref());
                     (write.ok_or_else(|| StoreError::unavailable("the record can't be encoded"))?, Some(draft))
@@ -154,7 +154,7 @@ impl<B: Backend> Shelf<B> {
     /// it was done; otherwise it never will be.
     async fn stop(&self, claim: &Write, before: Option<&Row>) -> Result<Stands, StoreError> {
         let write = match before.filter(|row| row.kind != Kind::Released) {
-            None => release(claim.id, before),
+            None => release(claim.id, before, self.reach.clocks.now()),
             Some(row) => as_it_stands(row, self.reach.clocks.earliest()),
         };
         let stands = self.puts.insist(write).await.map_err(not_put)?;

@@ -81,7 +81,7 @@ impl<B: Backend> Shared<B> {
         };
         let completed = Write { token: derived(row.token), ..becomes(Transition::Complete(completion))? };
         let end = if is_free {
-            release(id, Some(&row))
+            release(id, Some(&row), shelf.reach.clocks.now())
         } else {
             becomes(Transition::Interrupt { fence, status: None, lost: None })?
         };

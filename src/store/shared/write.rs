@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::backend::{Backend, Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
+use super::backend::{Backend, Clocks, Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
 use super::rows;
 use super::state::Shelf;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Draft, Expiry, Record, State};
+use crate::record::{Draft, Expiry, Fence, Record, State};
 
+/// The longest time that a row is kept for its fence alone, which a clock gave that was ahead.
+const FAR: Duration = Duration::from_secs(366 * 24 * 3_600);
 /// The shortest time that a record is kept: duplicates that wait in other processes have to find it.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -30,6 +32,9 @@ impl<B: Backend> Shelf<B> {
             Some(fence) if row.is_some_and(|row| row.fence == fence) => NewFence::Keep,
             Some(fence) => NewFence::Exactly(fence),
         };
+        let given = row.map_or(Fence(0), |row| row.fence).max(draft.fence.unwrap_or(self.reach.floor.get()));
+        let shortest = outlives(given, self.reach.clocks.now());
+        let kept_for = |kept: Duration| NewExpiry::In(kept.max(shortest));
         let mut until = draft.owned;
         let expires = match draft.expiry {
             // A run that is never ended is interrupted when its bound is over at the latest, and kept from then on.
@@ -41,11 +46,12 @@ impl<B: Backend> Shelf<B> {
             },
             Expiry::In(kept) => {
                 let kept = kept.max(SHORTEST);
-                until = (kept < GRACE).then_some(kept);
+                // The row may be kept for longer than its record.
+                until = (kept < shortest).then_some(kept);
                 kept_for(kept)
             }
             Expiry::AtLeast(least) => {
-                let least = least.max(GRACE);
+                let least = least.max(shortest);
                 let clocks = &self.reach.clocks;
                 let expires = record.and_then(|record| record.expires);
                 let left = |from| expires.map_or(Duration::ZERO, |expires| between(from, expires));
@@ -74,11 +80,12 @@ impl<B: Backend> Shelf<B> {
     }
 }
 
-/// For how long a row is kept whose record is kept for so long. An earlier write of the row may still arrive, or this
-/// one be sent again, and has to find it. So a record that is kept for a shorter time expires at its row's
-/// [`until`](Row::until).
-fn kept_for(kept: Duration) -> NewExpiry {
-    NewExpiry::In(kept.max(GRACE))
+/// For how long a row is kept at least. An earlier write of the row may still arrive, or this one be sent again, and has
+/// to find it. And the key's next fence has to be larger: a clock that was ahead when this one was given may be right by
+/// then, so the row is kept until this process's clocks are past the fence. (The database's own may just have been set.)
+/// A record that is kept for a shorter time expires at its row's [`until`](Row::until).
+fn outlives(fence: Fence, clocks: Clocks) -> Duration {
+    GRACE + between(clocks.latest, Timestamp::from_millis(fence.0 / 1_000)).min(FAR)
 }
 
 /// How long after `from` it is `until`.
@@ -87,7 +94,7 @@ fn between(from: Timestamp, until: Timestamp) -> Duration {
 }
 
 /// The write that frees the key. The row is kept for as long as a late claim may still arrive.
-pub(super) fn release(id: RecordId, row: Option<&Row>) -> Write {
+pub(super) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write {
     Write {
         id,
         expect: row.map_or(Expect::Absent, |row| Expect::Token(row.token)),
@@ -98,7 +105,7 @@ pub(super) fn release(id: RecordId, row: Option<&Row>) -> Write {
         until: None,
         began: Stamp::Keep,
         since: Stamp::Now,
-        expires: NewExpiry::In(GRACE),
+        expires: NewExpiry::In(outlives(row.map_or(Fence(0), |row| row.fence), clocks)),
         state: Bytes::new(),
     }
 }
