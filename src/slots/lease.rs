@@ -6,13 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::key::RecordId;
 
 /// The lease of this process. A store that this process has alone has none.
 #[derive(Debug, Default)]
-pub(crate) struct Lease(Mutex<Option<Held>>);
+pub(crate) struct Lease {
+    held: Mutex<Option<Held>>,
+    /// This process has another session.
+    replaced: Notify,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Held {
@@ -26,7 +31,10 @@ impl Lease {
     /// Takes note that the lease of `session` is held until this moment, at least.
     #[cfg(feature = "shared")]
     pub(crate) fn hold(&self, session: RecordId, until: Instant, margin: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held { session, until, margin });
+        let before = self.held.lock().unwrap_or_else(PoisonError::into_inner).replace(Held { session, until, margin });
+        if before.is_some_and(|before| before.session != session) {
+            self.replaced.notify_waiters();
+        }
     }
 
     /// Returns the session that has the lease. A run that is claimed from now on has this one, or a later one.
@@ -42,10 +50,13 @@ impl Lease {
 
     /// Waits until the lease of `session` is nearly over and was not renewed, or this process has another session.
     pub(crate) async fn nearly_over(&self, session: RecordId) {
-        let mut timer = pin!(sleep_until(Instant::now()));
+        let (mut timer, mut replaced) = (pin!(sleep_until(Instant::now())), pin!(self.replaced.notified()));
         // The clock is looked at in each poll. In a process that stood still, another event may come before the
         // timer's.
         poll_fn(|cx| {
+            while replaced.as_mut().poll(cx).is_ready() {
+                replaced.set(self.replaced.notified());
+            }
             let Some(held) = self.held().filter(|held| held.session == session) else { return Poll::Ready(()) };
             let end = held.until.checked_sub(held.margin).unwrap_or(held.until);
             if end <= Instant::now() {
@@ -60,7 +71,7 @@ impl Lease {
     }
 
     fn held(&self) -> Option<Held> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,8 +108,12 @@ mod tests {
             assert!(over.as_mut().now_or_never().is_none());
             lease.hold(session(1), Instant::now() + SECOND * 30, SECOND * 5);
         }
-        lease.hold(session(2), Instant::now() + SECOND * 30, SECOND * 5);
-        over.await;
+        tokio::time::advance(SECOND).await;
+        assert!(over.as_mut().now_or_never().is_none());
+        let begin = Instant::now();
+        let replaced = async { lease.hold(session(2), Instant::now() + SECOND * 30, SECOND * 5) };
+        futures_util::future::join(over, replaced).await;
+        assert_eq!(begin.elapsed(), Duration::ZERO, "it does not wait for the end of the lease that was replaced");
         assert_eq!(lease.left(session(2)), SECOND * 30, "the run of another session is over at once");
     }
 

@@ -103,6 +103,22 @@ async fn the_run_of_a_session_that_is_absent_is_in_flight_for_a_wait() {
     two.run.abort();
 }
 
+// Seeded faults: it renews every third of its lease, however long that is; a run does not see that its session was
+// replaced.
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_session_was_deleted_is_dropped_before_others_that_do_not_know_its_lease_run_it_again() {
+    let here = database();
+    let one = builder(&here).lease(LEASE * 6).open(here.clone()).await.unwrap();
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = IdempotencyLayer::new(one).on_interrupted(OnInterrupted::Rerun);
+    let run = effects.behind(layer, &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let named = here.database().rows("").iter().find_map(|row| row.session).expect("the run names its session");
+    here.database().delete("", named);
+    let dropped = tokio::time::timeout(LEASE, run).await.expect("others wait for longer than that");
+    assert_eq!((dropped.unwrap().problem(), effects.count()), ("outcome-unknown".to_owned(), 1));
+}
+
 // Seeded fault: such a session is never declared dead.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_died_without_a_run_leaves_no_session_behind() {

@@ -22,6 +22,8 @@ use super::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Row, ServerId, St
 use crate::key::RecordId;
 use crate::record::Fence;
 
+/// The longest time between two renewals.
+const LONGEST_PERIOD: Duration = Duration::from_secs(10);
 /// How long the row of a session is kept that is neither ended nor declared dead: for ever, as far as clocks go.
 const KEPT: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How long the row of a session is kept that was ended or declared dead.
@@ -73,9 +75,10 @@ impl Session {
         self.lease
     }
 
-    /// The time between two renewals.
+    /// The time between two renewals. It is shorter than what others wait that do not know this session's lease, so
+    /// that this process notices first if its session's row was deleted.
     pub(super) fn period(&self) -> Duration {
-        self.lease / 3
+        (self.lease / 3).min(LONGEST_PERIOD)
     }
 
     /// The session under which runs are claimed.
