@@ -34,9 +34,9 @@ const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
 /// Keeps records in a database that several processes share, through a [`Backend`].
 ///
 /// A handle; clones share everything. Each opening is a process of its own for the others: it has a session, which it
-/// renews every third of its lease, and at least every 10 seconds. A process whose session has not changed for 5/4 of its lease counts as dead, and
-/// its runs as interrupted. What they produce is recorded all the same, unless another process has taken the operation
-/// over or settled it.
+/// renews every third of its lease, and at least every 10 seconds. A process whose session has not changed for 5/4 of
+/// its lease counts as dead, and its runs as interrupted. What they produce is recorded all the same, unless another
+/// process has taken the operation over or settled it.
 ///
 /// # Durability
 /// What is answered is as durable as the database makes it: see [`guarantee`](Self::guarantee).

@@ -80,10 +80,10 @@ impl<B: Backend> Shelf<B> {
     }
 }
 
-/// For how long a row is kept at least. An earlier write of the row may still arrive, or this one be sent again, and has
-/// to find it. And the key's next fence has to be larger: a clock that was ahead when this one was given may be right by
-/// then, so the row is kept until this process's clocks are past the fence. (The database's own may just have been set.)
-/// A record that is kept for a shorter time expires at its row's [`until`](Row::until).
+/// For how long a row is kept at least. An earlier write of the row may still arrive, or this one be sent again, and
+/// has to find it. And the key's next fence has to be larger: a clock that was ahead when this one was given may be
+/// right by then, so the row is kept until this process's clocks are past the fence. (The database's own may just have
+/// been set.) A record that is kept for a shorter time expires at its row's [`until`](Row::until).
 fn outlives(fence: Fence, clocks: Clocks) -> Duration {
     GRACE + between(clocks.latest, Timestamp::from_millis(fence.0 / 1_000)).min(FAR)
 }
