@@ -103,6 +103,24 @@ async fn a_role_that_row_level_security_keeps_from_rows_is_refused_at_opening() 
     builder(&lab.url.replace("postgres@", "other@"), "other").open().await.unwrap();
 }
 
+/// A trigger may keep the rows as they are without an error.
+#[tokio::test]
+async fn a_trigger_that_keeps_the_store_from_writing_is_noticed_at_opening() {
+    let Some(server) = own_server("that a trigger is noticed", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    lab.sql("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'").await;
+    for command in ["INSERT", "UPDATE", "DELETE"] {
+        lab.sql(&format!(
+            "CREATE TRIGGER keep BEFORE {command} ON idempotency.record FOR EACH ROW EXECUTE FUNCTION keep()"
+        ))
+        .await;
+        let refused = builder(&lab.url, &lab.namespace).open().await.unwrap_err();
+        assert!(refused.to_string().contains(&format!("may not {command} rows")), "{refused}");
+        lab.sql("DROP TRIGGER keep ON idempotency.record").await;
+    }
+    builder(&lab.url, &lab.namespace).open().await.unwrap();
+}
+
 #[tokio::test]
 async fn opening_leaves_nothing_in_the_table_and_waits_for_one_that_is_locked() {
     let Some(server) = own_server("that opening writes nothing", &[]) else { return };
