@@ -1,7 +1,8 @@
 //! Rows past their expiry: kept for a while, so that fences never shrink.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::shared::{Backend as _, Clocks, NewExpiry, Write};
 
 use super::lab::{Lab, claim, id, lab};
@@ -34,6 +35,18 @@ async fn trap_96_only_rows_past_their_grace_are_deleted_and_at_most_so_many() {
     assert_eq!(lab.backend.delete_expired(Clocks::default(), 100).await.unwrap(), 2);
     assert_eq!(lab.backend.delete_expired(Clocks::default(), 100).await.unwrap(), 0);
     assert_eq!(count(&lab).await, 5, "those that live, and the one in its grace");
+}
+
+#[tokio::test]
+async fn a_row_that_is_past_its_grace_by_the_database_s_clock_alone_is_kept() {
+    let Some(lab) = lab("that rows are deleted by the earliest clock").await else { return };
+    lab.put(claim(id(1))).await;
+    expired_for(&lab, 1, 601).await;
+    let an_hour_ago = SystemTime::UNIX_EPOCH.elapsed().unwrap() - Duration::from_secs(3_600);
+    let earliest = Timestamp::from_millis(u64::try_from(an_hour_ago.as_millis()).unwrap());
+    let clocks = Clocks { earliest, ..Clocks::default() };
+    assert_eq!(lab.backend.delete_expired(clocks, 10).await.unwrap(), 0);
+    assert_eq!(lab.backend.delete_expired(Clocks::default(), 10).await.unwrap(), 1);
 }
 
 #[tokio::test]
