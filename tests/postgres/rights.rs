@@ -92,8 +92,8 @@ async fn a_role_that_row_level_security_keeps_from_rows_is_refused_at_opening() 
     }
     // One that lets the role have the rows of another namespace.
     lab.sql(
-        "CREATE ROLE other LOGIN; GRANT role_0 TO other;
-         ALTER ROLE other NOINHERIT; GRANT USAGE ON SCHEMA idempotency TO other; GRANT SELECT ON idempotency.version TO other;
+        "CREATE ROLE other LOGIN NOINHERIT; GRANT role_0 TO other;
+         GRANT USAGE ON SCHEMA idempotency TO other; GRANT SELECT ON idempotency.version TO other;
          GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency.record TO other;
          CREATE POLICY other ON idempotency.record TO other USING (namespace = 'other') WITH CHECK (namespace = 'other')",
     )
