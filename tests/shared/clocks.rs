@@ -10,8 +10,10 @@ use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{Kind, Shared, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tracing::Level;
 
 use crate::common::lab::{Gate, Lab, id, post};
+use crate::common::log::Log;
 use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::world::{DEATH, Effects, LEASE, SetClock};
 
@@ -184,6 +186,41 @@ async fn clocks_that_differ_are_counted_and_the_store_is_as_healthy_as_it_was() 
     assert!(layer.counts().skewed > 0);
     assert!(matches!(world.stores[0].health(), Health::Good), "{:?}", world.stores[0].health());
     assert_eq!(IdempotencyLayer::new(world.stores[1].clone()).counts().skewed, 0);
+}
+
+// Seeded faults: each answer is a line; a line about the kept clock hides one about the others.
+#[tokio::test(start_paused = true)]
+async fn that_clocks_differ_is_a_line_a_minute_with_both_times_and_says_which_one_is_wrong() {
+    let (database, effects) = (SetClock::default(), Effects::default());
+    let wall = database.beside();
+    let store = open(&MemoryBackend::with_clock(database.clone()), &wall).await;
+    let server = effects.server(&store, OnInterrupted::Refuse);
+    let log = Log::begin(Level::WARN);
+    let lines = async || {
+        for _ in 0..20 {
+            // An answer from memory asks no clock.
+            server.post(&format!("k{}", effects.count()), "a").await;
+        }
+        log.lines().into_iter().filter(|line| line.contains("five seconds")).collect::<Vec<_>>()
+    };
+    assert_eq!(lines().await, [""; 0]);
+    // As after a pause of the process: only the clock that it keeps differs.
+    database.step(HOUR);
+    wall.step(HOUR);
+    let warned = lines().await;
+    let [warned] = &warned[..] else { panic!("one line: {warned:?}") };
+    assert!(warned.starts_with("WARN") && warned.contains("keeps differs from the others"), "{warned}");
+    wall.step(600_000);
+    let errors = lines().await;
+    let [error] = &errors[..] else { panic!("one line: {errors:?}") };
+    for part in ["ERROR", "count=1 ", "clock=\"this process's wall clock\"", "database=179000", "wall=179000"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert_eq!(lines().await, [""; 0], "within the minute");
+    sleep(MINUTE).await;
+    let errors = lines().await;
+    let [error] = &errors[..] else { panic!("one line: {errors:?}") };
+    assert!(error.contains("ERROR") && !error.contains("count=1 "), "{error}");
 }
 
 // Seeded faults: such a store opens; it grants claims; it records no outcome.

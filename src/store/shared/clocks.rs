@@ -61,7 +61,7 @@ struct Read {
 /// A difference between the clocks that is worth a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Skew {
-    /// The clock that is farthest from the two others.
+    /// The clock to be set right. It is the kept one only if the two others agree.
     pub(super) clock: &'static str,
     pub(super) database: Timestamp,
     pub(super) wall: Timestamp,
@@ -128,7 +128,7 @@ impl ThreeClocks {
         let is_skewed =
             [(read.now, wall), (read.now, kept), (wall, kept)].iter().any(|(a, b)| differ(*a, *b, took) > SKEW);
         is_skewed.then(|| Skew {
-            clock: farthest(read.now, wall, kept),
+            clock: if differ(read.now, wall, took) > SKEW { farther(read.now, wall, kept) } else { KEPT },
             database: now,
             wall: timestamp(wall),
             kept: timestamp(kept),
@@ -222,11 +222,9 @@ fn differ(one: Duration, other: Duration, took: Duration) -> Duration {
     one.abs_diff(other).saturating_sub(took)
 }
 
-fn farthest(database: Duration, wall: Duration, kept: Duration) -> &'static str {
-    let names = [(database, "the database's clock"), (wall, "this process's wall clock"), (kept, KEPT)];
-    let distance = |clock: Duration| names.iter().map(|(other, _)| clock.abs_diff(*other)).sum::<Duration>();
-    // Of two that are equally far, the earlier in the list is named.
-    names.iter().rev().max_by_key(|(clock, _)| distance(*clock)).map_or("", |(_, name)| name)
+/// Which of the two is farther from the clock that this process keeps.
+fn farther(database: Duration, wall: Duration, kept: Duration) -> &'static str {
+    if database.abs_diff(kept) >= wall.abs_diff(kept) { "the database's clock" } else { "this process's wall clock" }
 }
 
 fn since_epoch(time: Timestamp) -> Duration {

@@ -143,7 +143,7 @@ impl Reach {
         let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
         if clock == KEPT {
             once_a_minute!(
-                tally.lines.skewed,
+                tally.lines.kept_apart,
                 warn,
                 database,
                 wall,
@@ -163,8 +163,8 @@ impl Reach {
             wall,
             kept,
             consequence,
-            "the clocks differ by more than five seconds (milliseconds since 1970): `clock` is farthest from the others; \
-             set it right"
+            "the clocks differ by more than five seconds (milliseconds since 1970): `clock` is farther from the one that this \
+             process keeps; set it right"
         );
     }
 
