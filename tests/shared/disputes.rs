@@ -134,12 +134,12 @@ async fn a_late_answer_that_can_not_be_stored_is_not_given_once_the_operation_wa
     assert_eq!((layer.counts().interrupted, layer.counts().disputed), (1, 1));
 }
 
-/// Puts a disputed outcome there that began when the row of `key` did.
-fn plant_disputed(backend: &MemoryBackend, key: &str) {
+/// Puts a disputed outcome with this number there that began when the row of `key` did.
+fn plant_disputed(backend: &MemoryBackend, key: &str, number: u8) {
     let rows = backend.database().rows("");
     let row = rows.into_iter().find(|row| row.id == id(key)).expect("it has a row");
-    let disputed = Row { id: RecordId::from_bytes([9; 32]), kind: Kind::Disputed, session: Some(id("k")), ..row };
-    backend.database().plant("", disputed);
+    let id = RecordId::from_bytes([number; 32]);
+    backend.database().plant("", Row { id, kind: Kind::Disputed, session: Some(crate::common::lab::id("k")), ..row });
 }
 
 // A seeded fault: the list ends with the first page on which there are other rows.
@@ -151,10 +151,25 @@ async fn the_list_of_interrupted_operations_goes_on_behind_a_disputed_outcome() 
         assert_eq!(unknown.post(key, "a").await.text(), "perhaps");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    plant_disputed(&here, "between");
+    plant_disputed(&here, "between", 9);
     let listed = one.interrupted(Page::first(3)).await.unwrap();
     let ids: Vec<_> = listed.iter().map(|run| run.id).collect();
     assert_eq!(ids, ["first", "between", "last"].map(id));
+}
+
+// A seeded fault: all of a page are listed.
+#[tokio::test(start_paused = true)]
+async fn no_more_disputed_outcomes_are_listed_than_were_asked_for() {
+    let [(here, one), _] = two().await;
+    let unknown = Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Unknown, "perhaps") });
+    assert_eq!(unknown.post("first", "a").await.text(), "perhaps");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let effects = Effects::default();
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("later", "a").await.text(), "effect 1");
+    // The first page has one of them, and the second page two.
+    (1..=3).for_each(|number| plant_disputed(&here, "later", number));
+    assert_eq!(one.disputed(2).await.unwrap().len(), 2);
+    assert_eq!(one.disputed(9).await.unwrap().len(), 3);
 }
 
 // A seeded fault: the row of a run is kept for as long as one of an operation that is interrupted.
