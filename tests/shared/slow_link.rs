@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
+use tower_idempotency::internals::{Completion, Records as _, Settlement, State};
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::shared::memory_backend::MemoryBackend;
+use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::common::lab::{Gate, Lab, post, settle};
+use crate::common::lab::{Gate, Lab, done, hold, id, post, settle};
+use crate::common::steps::Steps as _;
 use crate::world::{Effects, LEASE, Store, two};
 
 const KIB: usize = 1024;
@@ -147,6 +149,26 @@ async fn a_large_answer_that_has_come_is_not_told_after_its_retention() {
     assert_eq!(server.post("k", "a").await.body[0], b'2', "the retention is over");
     let replay = elsewhere.post("k", "a").await;
     assert_eq!((replay.body[0], replay.is_replay()), (b'2', true));
+}
+
+// Seeded fault: what is kept is told whatever it is.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_was_met_where_a_large_answer_had_been_is_not_told_after_its_end() {
+    const RETENTION: Duration = Duration::from_secs(10);
+    let [(_, one), (there, other)] = two().await;
+    let large = Settlement::Outcome(vec![b'x'; MIB].into());
+    let first = hold(&one, "k").await;
+    one.complete(Completion { settlement: large, ..done(first, "", RETENTION) }).await.unwrap();
+    let gets = there.hold(Call::Get);
+    other.load(id("k")).await.unwrap_err();
+    // The row is read by itself now. Before that is done, the key is claimed anew.
+    sleep(RETENTION).await;
+    let second = hold(&one, "k").await;
+    gets.release();
+    settle().await;
+    one.complete(done(second, "second", LEASE)).await.unwrap();
+    let told = other.load(id("k")).await.unwrap().expect("it is there");
+    assert_eq!(told.state, State::Completed { outcome: "second".into() });
 }
 
 // Seeded fault: a row that does not come in time is asked for as before.
