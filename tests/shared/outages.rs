@@ -165,6 +165,21 @@ async fn an_outcome_that_a_failover_lost_is_put_back_by_a_process_that_knows_it(
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
+// A seeded fault: it is tried once.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_a_failover_lost_is_put_back_though_the_database_refuses_to_be_asked_at_first() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    here.database().replication(Replication::Behind);
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    here.fail_next(Call::Get, Fault::Refuse);
+    tokio::time::sleep(LEASE).await;
+    let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+}
+
 // A seeded fault: what this process knows is told though the database has another outcome.
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_again() {
