@@ -8,7 +8,7 @@ use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::shared::memory_backend::MemoryDatabase;
+use tower_idempotency::store::shared::memory_backend::{Call, MemoryDatabase};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Resolution, Unknown};
 
 use crate::common::lab::{Gate, Lab, id, post};
@@ -329,6 +329,25 @@ async fn a_run_whose_bound_is_over_is_taken_over_though_its_process_lives() {
     tokio::time::sleep(bound * 2).await;
     assert_eq!(elsewhere.post("k", "a").await.problem(), "outcome-unknown");
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown", "it exceeded max_run");
+}
+
+// A seeded fault: its bound is `max_run`.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ended_in_time_keeps_its_right_while_its_end_is_recorded() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate, max_run) = (Effects::default(), Gate::default(), LEASE * 2);
+    let layer = |store| IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun).max_run(max_run);
+    let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    tokio::time::sleep(max_run - Duration::from_secs(1)).await;
+    let end = here.hold(Call::Put);
+    gate.open();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let elsewhere = effects.behind(layer(other).on_in_flight(OnInFlight::Reject), &gate);
+    assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    end.release();
+    assert_eq!(run.await.unwrap().text(), "effect 1");
+    assert_eq!(elsewhere.post("k", "a").await.text(), "effect 1");
 }
 
 // Seeded faults: watching goes on after another server has answered; after an outage.
