@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::Records as _;
+use tower_idempotency::internals::{Completion, Records as _, Reply, Settlement, State};
 use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{
     Answer, Backend, BackendError, BoxStream, Clocks, GRACE, Guarantee, Kind, Row, Shared, Write,
@@ -16,7 +16,8 @@ use tower_idempotency::store::shared::{
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 
-use crate::common::lab::{Gate, Lab, id, post, settle};
+use crate::common::lab::{Gate, Lab, done, hold, id, post, settle};
+use crate::common::steps::{Steps as _, wish};
 use crate::world::{DEATH, Effects, LEASE, builder, database, process};
 
 /// What happens to every call.
@@ -42,10 +43,13 @@ struct Tampered {
 }
 
 impl Tampered {
+    fn new() -> Self {
+        Self { database: database(), tamper: Arc::new(Mutex::new(Tamper::Nothing)), asked: Arc::default() }
+    }
+
     /// A process over such a database, once it trusts the leases of others.
     async fn process() -> (Self, Shared<Self>) {
-        let backend =
-            Self { database: database(), tamper: Arc::new(Mutex::new(Tamper::Nothing)), asked: Arc::default() };
+        let backend = Self::new();
         let store = builder(&backend.database).open(backend.clone()).await.unwrap();
         tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
         (backend, store)
@@ -284,6 +288,30 @@ async fn an_outcome_that_is_too_large_for_the_database_is_consumed() {
     assert!(retry.text().contains("was answered, and that answer was too large"), "{}", retry.text());
     let counts = layer.counts();
     assert_eq!((counts.consumed, counts.unrecorded, counts.runs), (1, 0, 1));
+}
+
+// A seeded fault: each outcome of such a call is consumed.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_goes_together_with_one_that_is_too_large_for_the_database_is_recorded() {
+    let backend = Tampered::new();
+    let store = builder(&backend.database).calls(1).open(backend.clone()).await.unwrap();
+    let (large, small) = (hold(&store, "large").await, hold(&store, "small").await);
+    backend.set(Tamper::TakesNoLargeRows);
+    // While a claim is on its way, the outcomes gather.
+    let held = backend.database.hold(Call::Put);
+    let claiming = store.claim(wish("k"));
+    let too_large = Settlement::Outcome(vec![b'x'; 2_000].into());
+    let too_large = store.complete(Completion { settlement: too_large, ..done(large, "", LEASE) });
+    let let_go = async {
+        settle().await;
+        held.release();
+    };
+    let (_, too_large, fits, ()) =
+        tokio::join!(claiming, too_large, store.complete(done(small, "small", LEASE)), let_go);
+    assert_eq!((too_large.unwrap(), fits.unwrap()), (Reply::Taken, Reply::Taken));
+    let state = async |key| store.load(id(key)).await.unwrap().expect("it is there").state;
+    assert!(matches!(state("large").await, State::Consumed { .. }));
+    assert_eq!(state("small").await, State::Completed { outcome: "small".into() });
 }
 
 #[tokio::test(start_paused = true)]
