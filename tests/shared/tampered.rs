@@ -13,7 +13,7 @@ use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{
     Answer, Backend, BackendError, BoxStream, Clocks, GRACE, Guarantee, Kind, Row, Shared, Write,
 };
-use tower_idempotency::store::{Health, Store as _};
+use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 
 use crate::common::lab::{Gate, Lab, done, hold, id, post, settle};
@@ -151,6 +151,17 @@ async fn a_call_that_finds_no_connection_free_is_no_failure_of_the_database() {
     });
     assert!(answers.iter().all(|answer| answer.text().starts_with("effect")), "{answers:?}");
     assert_eq!(store.health(), Health::Good);
+}
+
+// A seeded fault: the database does not answer, as far as the operator is told.
+#[tokio::test(start_paused = true)]
+async fn a_reading_that_finds_no_connection_free_is_refused_as_overloaded() {
+    let (backend, store) = Tampered::process().await;
+    backend.set(Tamper::Crowds);
+    let listed = IdempotencyLayer::new(store.clone()).interrupted(9).await;
+    assert!(matches!(listed, Err(StoreError::Overloaded { .. })), "{listed:?}");
+    let read = store.load(id("k")).await;
+    assert!(matches!(read, Err(StoreError::Overloaded { .. })), "{read:?}");
 }
 
 // A seeded fault: a panic ends the task that asked.
