@@ -47,6 +47,7 @@ async fn main() -> Result<(), BoxError> {
     let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     for attempt in ["the first try", "its retry"] {
+        client.ready().await?;
         let request = Request::post("/charges").header(HOST, address.to_string()).header("idempotency-key", "order-17");
         let response = client.send_request(request.body(Full::<Bytes>::from("5 EUR"))?).await?;
         let is_replay = response.headers().contains_key("idempotent-replayed");

@@ -62,6 +62,7 @@ pub(crate) struct Lines {
     pub(crate) lost: LogThrottle,
     #[cfg(feature = "shared")]
     pub(crate) skewed: LogThrottle,
+    #[cfg(feature = "shared")]
     pub(crate) kept_apart: LogThrottle,
     #[cfg(feature = "shared")]
     pub(crate) disputed: LogThrottle,

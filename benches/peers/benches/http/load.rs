@@ -117,6 +117,7 @@ impl Connection {
 
     /// Sends a request and reads the whole answer, which must be a 200.
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> HeaderMap {
+        self.0.ready().await.expect("the connection is open");
         let (head, body) = self.0.send_request(request).await.expect("the server answers").into_parts();
         body.collect().await.expect("to the end");
         assert_eq!(head.status, 200);
