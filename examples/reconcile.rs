@@ -7,35 +7,37 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Router, routing::post};
 use tower::ServiceExt as _;
+use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore};
 
-/// A payment provider, which keeps a charge under the key that it comes with.
+/// How long the layer keeps an outcome.
+const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A payment provider, which keeps a charge, and when it was made, under the key that it comes with.
 #[derive(Clone, Default)]
-struct Provider(Arc<Mutex<HashMap<String, String>>>);
+struct Provider(Arc<Mutex<HashMap<String, (String, SystemTime)>>>);
 
 impl Provider {
-    fn charge(&self, key: String, amount: &str) {
+    fn charge(&self, key: String, amount: String) {
         if let Ok(mut charges) = self.0.lock() {
-            charges.entry(key).or_insert_with(|| amount.to_owned());
+            charges.entry(key).or_insert((amount, SystemTime::now()));
         }
     }
 
     /// With a real provider, a call over the network. It has three answers: a charge, no charge, or none at all.
-    async fn look_up(&self, key: String) -> Result<Option<String>, NoAnswer> {
-        let charges = self.0.lock().map_err(|_poisoned| NoAnswer)?;
+    async fn look_up(&self, key: String) -> Result<Option<(String, SystemTime)>, ()> {
+        let charges = self.0.lock().map_err(drop)?;
         Ok(charges.get(&key).cloned())
     }
 }
-
-/// The provider could not say.
-struct NoAnswer;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,21 +49,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             // Every record about which a reconciler is asked has one.
             let Some(key) = run.derived_key("charge") else { return Reconciled::Unknown };
             match asked.look_up(key).await {
-                Ok(Some(amount)) => Reconciled::Outcome(format!("charged {amount}, the provider says").into_response()),
+                // An earlier operation's: the same key and request, before the retention.
+                Ok(Some((_, at))) if Timestamp::from(at).plus(RETENTION / 2) < run.began => Reconciled::Unknown,
+                Ok(Some((amount, _))) => Reconciled::Outcome(format!("charged {amount}").into_response()),
                 // Only because this provider cannot still be charging.
                 Ok(None) => Reconciled::RunAgain,
                 // The retry is refused, and the next one asks again.
-                Err(NoAnswer) => Reconciled::Unknown,
+                Err(()) => Reconciled::Unknown,
             }
         }
     });
     let handler = post(async move |context: IdempotencyContext, amount: String| {
-        provider.charge(context.derived_key("charge"), &amount);
+        provider.charge(context.derived_key("charge"), amount);
         // 502 means that nobody knows, unless the layer's `classify` says otherwise.
         (StatusCode::BAD_GATEWAY, "the provider's answer was lost")
     });
     // The handler extracts a bare `IdempotencyContext`: a request without a key gets 400 here, and not 500 there.
-    let layer = IdempotencyLayer::new(MemoryStore::new()).require_key(true).reconcile_with(reconciler);
+    let layer = IdempotencyLayer::new(MemoryStore::new()).require_key(true).retention(RETENTION);
+    let layer = layer.reconcile_with(reconciler);
     let app: Router = Router::new().route("/charges", handler).route_layer(layer);
 
     for attempt in ["the first try", "its retry", "one more"] {

@@ -339,7 +339,7 @@ mod tests {
     // A process that was stopped wakes with both ready: its handler, whose next step may be the charge, and its lease,
     // which is over.
     #[tokio::test(start_paused = true)]
-    async fn a_run_whose_lease_is_over_takes_no_further_step() {
+    async fn trap_114_a_run_whose_lease_is_over_takes_no_further_step() {
         const LEASE: Duration = Duration::from_secs(30);
         let store = TestStore::new().beside();
         let session = RecordId::from_bytes([1; 32]);

@@ -156,24 +156,35 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the reconciler, which is asked about an interrupted run when its request is sent again. The request is
     /// refused (`outcome-unknown`) if the reconciler does not know. The answer that the reconciler gives is recorded
     /// and replayed like a handler's. Its body is read as a handler's is; an answer whose body fails, or is longer than
-    /// [`max_response_body`](Self::max_response_body), counts as unknown. Default: nobody is asked.
+    /// [`max_response_body`](Self::max_response_body), counts as unknown. Default: there is no reconciler.
+    ///
+    /// The same key and the same request, sent again after the [`retention`](Self::retention), are another operation
+    /// with the same derived key. What the reconciler finds is of this operation if it is no older than
+    /// [`began`](crate::engine::InterruptedRun::began) minus half of the retention.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
+    /// use std::time::{Duration, SystemTime};
+    ///
     /// use axum::response::{IntoResponse as _, Response};
+    /// use tower_idempotency::clock::Timestamp;
     /// use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
     /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
     ///
-    /// # async fn look_up(key: &str) -> Result<Option<String>, std::io::Error> { Ok(None) }
+    /// const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+    ///
+    /// # struct Charge { at: SystemTime, receipt: String }
+    /// # async fn look_up(key: &str) -> Result<Option<Charge>, std::io::Error> { Ok(None) }
     /// let reconciler = Reconciler::<Response>::new(|run: InterruptedRun| async move {
     ///     let Some(key) = run.derived_key("charge") else { return Reconciled::Unknown };
     ///     match look_up(&key).await {
-    ///         Ok(Some(receipt)) => Reconciled::Outcome(receipt.into_response()),
+    ///         Ok(Some(charge)) if Timestamp::from(charge.at).plus(RETENTION / 2) < run.began => Reconciled::Unknown,
+    ///         Ok(Some(charge)) => Reconciled::Outcome(charge.receipt.into_response()),
     ///         Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
     ///         Err(_) => Reconciled::Unknown,
     ///     }
     /// });
-    /// let layer = IdempotencyLayer::new(MemoryStore::new()).reconcile_with(reconciler);
+    /// let layer = IdempotencyLayer::new(MemoryStore::new()).retention(RETENTION).reconcile_with(reconciler);
     /// # let _ = layer;
     /// # }
     /// ```

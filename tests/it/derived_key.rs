@@ -169,7 +169,7 @@ async fn a_derived_key_depends_on_a_body_in_its_compared_form() {
 }
 
 #[tokio::test]
-async fn the_same_key_and_the_same_request_after_the_retention_derive_the_same_key() {
+async fn trap_115_the_same_key_and_the_same_request_after_the_retention_derive_the_same_key() {
     let clock = clock();
     let seen = Arc::<Mutex<Vec<String>>>::default();
     let log = Arc::clone(&seen);

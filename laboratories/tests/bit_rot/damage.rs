@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::harness::disk::Dice;
 use crate::harness::disk::rebuild::Image;
-use crate::harness::work::notes::STORE;
 
 const PAGE: usize = 4096;
 /// How often another place is tried where the damage would change nothing.
@@ -37,34 +36,32 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// Damages one place of a copy of `image`. The first numbers are for each kind of damage in each file; the others
-    /// are random, most of them in the log.
-    pub(crate) fn damage(image: &Image, number: usize, dice: &mut Dice) -> (Self, Image) {
-        let files: Vec<&String> =
-            image.iter().filter(|(_, content)| is_file(content.as_ref())).map(|(path, _)| path).collect();
+    /// The file, without the number in the name of a snapshot.
+    pub(crate) fn file_name(&self) -> String {
+        let name = self.file.rsplit('/').next().unwrap_or_default();
+        name.split_once("snap.").map_or(name, |_| "snap").to_owned()
+    }
+
+    /// Damages one place of `file` in a copy of `image`. Each kind of damage takes its turn.
+    pub(crate) fn damage(image: &Image, file: &str, number: usize, dice: &mut Dice) -> (Self, Image) {
+        let sound = image[file].as_ref().expect("a file");
         for attempt in 0..TRIES {
-            let (file, kind) = if number < files.len() * KINDS.len() && attempt == 0 {
-                (files[number / KINDS.len()].clone(), KINDS[number % KINDS.len()])
-            } else if dice.percent(70) {
-                (format!("{STORE}/db"), dice.pick(&KINDS))
-            } else {
-                (files[dice.below(files.len())].clone(), dice.pick(&KINDS))
-            };
-            let sound = image[&file].as_ref().expect("a file");
+            let kind = if attempt == 0 { KINDS[number % KINDS.len()] } else { dice.pick(&KINDS) };
             let (at, bytes) = damaged(sound, kind, dice);
             if bytes != *sound {
                 let mut image = image.clone();
-                let place = Self { kind, at, length: sound.len(), file: file.clone() };
-                image.insert(file, Some(bytes));
-                return (place, image);
+                image.insert(file.to_owned(), Some(bytes));
+                return (Self { kind, at, length: sound.len(), file: file.to_owned() }, image);
             }
         }
-        panic!("nothing can be damaged")
+        panic!("nothing can be damaged in {file}")
     }
 }
 
-fn is_file(content: Option<&Vec<u8>>) -> bool {
-    content.is_some_and(|bytes| !bytes.is_empty())
+/// The files that have something to damage.
+pub(crate) fn files(image: &Image) -> impl Iterator<Item = &str> {
+    let has_bytes = |content: &Option<Vec<u8>>| content.as_ref().is_some_and(|bytes| !bytes.is_empty());
+    image.iter().filter(move |(_, content)| has_bytes(content)).map(|(path, _)| path.as_str())
 }
 
 /// Returns where the damage is, and the bytes.
