@@ -173,7 +173,7 @@ fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
         Verdict::Met(End::Unknown { .. }) => reasons::outcome_unknown(policy, id),
         Verdict::Met(End::InDoubt) => reasons::in_doubt(id),
         Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
-        Verdict::Mismatch(found) => reasons::of_mismatch(found),
+        Verdict::Mismatch(found) => reasons::of_mismatch(found, id),
         Verdict::RolledBack => reasons::not_committed(),
         Verdict::Interrupted => reasons::interrupted_run(policy, id),
     };

@@ -73,7 +73,7 @@ pub(super) fn overloaded() -> Rejection {
     Rejection::new(RejectionKind::Overloaded, detail).after(2)
 }
 
-pub(super) fn of_mismatch(found: Match) -> Rejection {
+pub(super) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
     match found {
         // It may be the owner of the key with a renewed token, the owner whose key another client has used first, or
         // that other client. Each is told what it has to do, and none what was requested under the key.
@@ -88,7 +88,7 @@ pub(super) fn of_mismatch(found: Match) -> Rejection {
             let detail = "This key was used under rules that this server can't apply, so it can't tell whether this is \
                 the same request. Nothing was done for it now. If you have sent it with this key before: Do not mint a \
                 new key, because a new key could run it again.";
-            Rejection::new(RejectionKind::NotVerifiable, detail)
+            Rejection::new(RejectionKind::NotVerifiable, detail).for_the_operator(id)
         }
         Match::Other | Match::Same => {
             let detail = "This key was used for another request: its method, host, path, query, content type, body, or \

@@ -89,7 +89,8 @@ impl Answer {
         assert_eq!(self.header("retry-after"), retry_after, "{slug}: Retry-After");
         assert!(!self.is_replay(), "{slug}: a refusal is no replay");
         // What only an operator can settle, a damaged record included, for which waiting does not help.
-        let can_be_settled = slug == "outcome-unknown" || (slug == "store-unavailable" && retry_after.is_none());
+        let can_be_settled = matches!(slug, "outcome-unknown" | "not-verifiable")
+            || (slug == "store-unavailable" && retry_after.is_none());
         let named = problem.get("record_id").map(|id| id.as_str().expect("record_id is a text"));
         assert_eq!(named.is_some(), can_be_settled, "{slug}: member record_id");
         let is_short = |id: &str| id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit());

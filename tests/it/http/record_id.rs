@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::json;
 use tower::ServiceExt as _;
+use tower_idempotency::server::FingerprintBody;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Rejection, Scope};
 use tracing::Level;
 
@@ -85,6 +86,20 @@ async fn what_no_operator_can_settle_has_no_record_id() {
     long.post("k", "a").await;
     long.post("k", "a").await.assert_refusal(409, "not-replayable", false, None);
     Lab::counting(layer()).post("a b", "a").await.assert_refusal(400, "key-malformed", false, None);
+}
+
+// Seeded fault: `not-verifiable` names no record.
+#[tokio::test]
+async fn a_request_that_can_t_be_compared_names_its_record_and_a_stranger_s_does_not() {
+    let store = MemoryStore::new();
+    let over = || IdempotencyLayer::new(store.clone());
+    let owner = || with("authorization", "Bearer owner");
+    panicking(over()).send(owner()).await;
+    let changed = Lab::counting(over().fingerprint_body(FingerprintBody::CanonicalJson));
+    let refused = changed.send(owner()).await;
+    refused.assert_refusal(409, "not-verifiable", false, None);
+    assert_eq!(refused.json()["record_id"], id("k").short());
+    assert_eq!(changed.send(with("authorization", "Bearer stranger")).await.json().get("record_id"), None);
 }
 
 #[tokio::test]
