@@ -11,8 +11,6 @@
 pub mod clock;
 #[cfg(any(feature = "sled", feature = "shared"))]
 mod codec;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod digest;
 pub mod engine;
 pub mod failures;
@@ -55,7 +53,7 @@ pub mod internals {
     pub use crate::header::{HeaderError, read_key};
     pub use crate::record::*;
     pub use crate::slots::Slots;
-    pub use crate::store::contract::{Page, Records};
+    pub use crate::store::contract::{Page, Records, Sealed};
 }
 
 #[doc(inline)]

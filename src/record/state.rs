@@ -49,7 +49,6 @@ pub struct Record<O = Bytes> {
 
 /// Where an operation came from, for operators who have to find out what became of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Origin {
     /// The digest of the scope that the key belongs to.
     pub scope: Option<[u8; 32]>,
@@ -121,7 +120,7 @@ pub enum Owner {
 impl<O> State<O> {
     /// Returns whether the operation is done, so that it does not run again.
     #[cfg(feature = "shared")]
-    pub(crate) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Consumed { .. })
     }
 

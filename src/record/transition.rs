@@ -147,7 +147,8 @@ impl<O> Transition<O> {
     }
 
     /// Returns the same transition with its outcome in another form.
-    pub(crate) fn map<P>(self, form: impl FnOnce(O) -> P) -> Transition<P> {
+    #[must_use]
+    pub fn map<P>(self, form: impl FnOnce(O) -> P) -> Transition<P> {
         match self {
             Self::Claim(claim) => Transition::Claim(claim),
             Self::Reclaim(claim, fence, reason) => Transition::Reclaim(claim, fence, reason),
@@ -172,7 +173,8 @@ impl<O> Transition<O> {
     }
 
     /// Returns the outcome that the transition records.
-    pub(crate) fn outcome(&self) -> Option<&O> {
+    #[must_use]
+    pub fn outcome(&self) -> Option<&O> {
         match self {
             Self::Complete(Completion { settlement: Settlement::Outcome(outcome), .. })
             | Self::Resolve(_, Resolution::Outcome(outcome), _) => Some(outcome),

@@ -219,7 +219,8 @@ impl InterruptedRun {
     }
 
     /// Returns what `record` says, if its operation is interrupted.
-    pub(crate) fn of<O>(id: RecordId, record: &Record<O>) -> Option<Self> {
+    #[doc(hidden)]
+    pub fn of<O>(id: RecordId, record: &Record<O>) -> Option<Self> {
         let (&State::Interrupted { policy, status, .. }, Some(expires)) = (&record.state, record.expires) else {
             return None;
         };

@@ -139,7 +139,10 @@ impl TestStore {
         Self::over(MemoryStoreBuilder::default().clock(clock))
     }
 
-    pub(crate) fn over(builder: MemoryStoreBuilder) -> Self {
+    /// Creates an empty store with the settings of `builder`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn over(builder: MemoryStoreBuilder) -> Self {
         let world = World {
             processes: AtomicU64::new(1),
             is_shared: AtomicBool::new(false),

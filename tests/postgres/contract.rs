@@ -2,8 +2,8 @@
 //! by rule.
 
 mod backend {
-    use tower_idempotency::conformance::backend::Subject;
     use tower_idempotency::store::postgres::PostgresBackend;
+    use tower_idempotency_conformance::backend::Subject;
 
     use crate::lab::{Lab, builder, lab};
 
@@ -14,16 +14,16 @@ mod backend {
         Some(Subject::new(backend).beside(beside).another_namespace(another))
     }
 
-    tower_idempotency::backend_conformance!(subject);
+    tower_idempotency_conformance::backend_conformance!(subject);
 }
 
 /// By way of a proxy that holds puts back, and with nothing prepared.
 mod backend_behind_a_proxy {
     use std::sync::Arc;
 
-    use tower_idempotency::conformance::backend::Subject;
     use tower_idempotency::store::postgres::PostgresBackend;
     use tower_idempotency::store::shared::{Backend as _, Clocks};
+    use tower_idempotency_conformance::backend::Subject;
 
     use crate::lab::{Lab, builder, claim, id, is_done, lab, until};
     use crate::proxy::Proxy;
@@ -35,7 +35,7 @@ mod backend_behind_a_proxy {
         Some(Subject::new(backend).beside(beside).held_back_by(move || proxy.hold()))
     }
 
-    tower_idempotency::backend_conformance!(subject);
+    tower_idempotency_conformance::backend_conformance!(subject);
 
     /// Otherwise the rules about late writes would show nothing.
     #[tokio::test]
@@ -62,8 +62,8 @@ mod store {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use tower_idempotency::conformance::store::Subject;
     use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore};
+    use tower_idempotency_conformance::store::Subject;
 
     use crate::lab::lab;
 
@@ -82,5 +82,5 @@ mod store {
         Some(Subject::new(store).beside(beside).reopened_by(reopen).longest_outcome(16 << 20))
     }
 
-    tower_idempotency::store_conformance!(subject);
+    tower_idempotency_conformance::store_conformance!(subject);
 }

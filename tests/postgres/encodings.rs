@@ -1,7 +1,7 @@
 //! Databases of other encodings than UTF-8.
 
-use tower_idempotency::conformance::backend::{Subject, all};
 use tower_idempotency::store::postgres::PostgresError;
+use tower_idempotency_conformance::backend::{Subject, all};
 
 use super::lab::{Lab, Server, builder, claim, client, id, own_server};
 

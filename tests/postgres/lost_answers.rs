@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-
 use tower_idempotency::store::shared::{Backend as _, BackendError, Clocks};
 
 use super::lab::{

@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
-
-use tower_idempotency::conformance::backend::Subject;
 use tower_idempotency::store::postgres::{PostgresBackend, PostgresError};
 use tower_idempotency::store::shared::{Backend as _, Kind, Write};
+use tower_idempotency_conformance::backend::Subject;
 
 use super::lab::{Lab, builder, claim, id, lab, own_server, put, until};
 use super::skipped::skipped;
@@ -117,7 +116,7 @@ async fn subject() -> Option<Subject<PostgresBackend>> {
     Some(subject.another_namespace(open(&format!("{}-another", lab.namespace)).await))
 }
 
-tower_idempotency::backend_conformance!(subject);
+tower_idempotency_conformance::backend_conformance!(subject);
 
 #[tokio::test]
 async fn notifications_that_are_swallowed_are_noticed() {

@@ -3,17 +3,17 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use crate::world::builder;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Records as _, Reply, Transition};
-use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{Answer, Backend, BackendError, Clocks, Guarantee, Row, Write};
 use tower_idempotency::{Fingerprint, RecordId};
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 use super::world::database;
 use crate::common::steps::Wish;
+use crate::world::builder;
 
 /// A database, and the ids of each put that it was sent.
 #[derive(Debug, Clone)]

@@ -6,10 +6,10 @@ use tokio::time::sleep;
 use tower_idempotency::clock::Clock as _;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Completion, Page, Records as _, Settlement};
-use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{Kind, Shared, SharedBuilder};
 use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 use tracing::Level;
 
 use crate::common::lab::{Gate, Lab, id, post};

@@ -8,17 +8,17 @@ use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::shared::memory_backend::{Call, MemoryDatabase};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Resolution, Unknown};
+use tower_idempotency_conformance::memory_backend::{Call, MemoryDatabase};
 
 use crate::common::lab::{Gate, Lab, id, post};
 use crate::world::{DEATH, Effects, LEASE, builder, process, two};
 
-type Store = tower_idempotency::store::shared::Shared<tower_idempotency::store::shared::memory_backend::MemoryBackend>;
+type Store = tower_idempotency::store::shared::Shared<tower_idempotency_conformance::memory_backend::MemoryBackend>;
 
 /// A process whose run stands at the gate and that is cut off from the database; the other process; the run.
 struct Cut {
-    here: tower_idempotency::store::shared::memory_backend::MemoryBackend,
+    here: tower_idempotency_conformance::memory_backend::MemoryBackend,
     gate: Gate,
     effects: Effects,
     one: Lab,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tower_idempotency::internals::{Completion, Page, Records as _, Reply, Resolution, Settlement, State};
-use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Replication};
 use tower_idempotency::store::shared::{Kind, Row};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, RecordId};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
 use crate::common::lab::{Gate, Lab, done, hold, id, post};
 use crate::common::steps::Steps as _;

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use tower_idempotency::internals::{ClaimPolicy, Records as _, Reply, Transition};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::shared::memory_backend::{Call, Odds, Replication};
 use tower_idempotency::{Fingerprint, OnInterrupted, RecordId};
+use tower_idempotency_conformance::memory_backend::{Call, Odds, Replication};
 
 use crate::common::lab::{at_once, charge_print, id, post};
 use crate::common::steps::{Claimed, Steps as _, Wish, wish};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tower_idempotency::internals::ClaimPolicy;
-use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Odds};
 use tower_idempotency::store::shared::{GRACE, Kind};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Odds};
 
 use crate::common::asked::leave_interrupted_under;
 use crate::common::lab::{Gate, Lab, id, post, settle};

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend, Replication};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
 use crate::common::lab::{Gate, Lab, id, post, settle};
 use crate::slow_link::answering;

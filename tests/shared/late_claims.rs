@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tower_idempotency::store::StoreError;
-use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend};
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Row, Token};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend};
 
 use crate::common::lab::{id, settle};
 use crate::common::steps::{Steps as _, wish};

@@ -9,8 +9,8 @@ use http::Request;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::shared::memory_backend::{Call, Fault, MemoryBackend};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend};
 
 use crate::world::{LEASE, database, process};
 

@@ -11,6 +11,7 @@ mod deaths;
 mod disputes;
 mod doubts;
 mod faults;
+mod kept;
 mod large_writes;
 mod late_claims;
 mod lease;

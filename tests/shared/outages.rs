@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tower_idempotency::internals::{Records as _, Reply, Transition};
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::shared::memory_backend::{Call, Fault, Hold, MemoryBackend, Replication};
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, Hold, MemoryBackend, Replication};
 
 use crate::common::lab::{Gate, Lab, at_once, id, post, settle};
 use crate::common::steps::Wish;
@@ -404,7 +404,7 @@ async fn trap_99_what_a_restart_has_made_visible_is_told_only_when_it_is_durable
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_does_not_make_living_processes_look_dead() {
     let clock = crate::world::SetClock::default();
-    let here = tower_idempotency::store::shared::memory_backend::MemoryBackend::with_clock(clock.clone());
+    let here = tower_idempotency_conformance::memory_backend::MemoryBackend::with_clock(clock.clone());
     let there = here.beside();
     let [one, other] = [crate::world::process(&here).await, crate::world::process(&there).await];
     let (effects, gate) = (Effects::default(), Gate::default());

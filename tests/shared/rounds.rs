@@ -8,7 +8,7 @@ use crate::common::lab::{Gate, post, settle};
 use crate::world::{Effects, two};
 
 /// The calls that a process has sent: gets and puts.
-fn calls(backend: &tower_idempotency::store::shared::memory_backend::MemoryBackend) -> (u64, u64) {
+fn calls(backend: &tower_idempotency_conformance::memory_backend::MemoryBackend) -> (u64, u64) {
     let counts = backend.counts();
     (counts.gets, counts.puts)
 }

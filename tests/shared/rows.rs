@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tower_idempotency::engine::Resolved;
 use tower_idempotency::internals::{Page, Records as _};
-use tower_idempotency::store::shared::memory_backend::MemoryBackend;
 use tower_idempotency::store::shared::{
     Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId, Resolution};
+use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
 use crate::common::lab::{Gate, Lab, id, post};
 use crate::world::{DEATH, Effects, LEASE, two};

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tower_idempotency::internals::{Completion, Records as _, Settlement, State};
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 use crate::common::lab::{Gate, Lab, done, hold, id, post, settle};
 use crate::common::steps::Steps as _;

@@ -9,12 +9,12 @@ use futures_util::future::join_all;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Completion, Records as _, Reply, Settlement, State};
-use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{
     Answer, Backend, BackendError, BoxStream, Clocks, GRACE, Guarantee, Kind, Row, Shared, Write,
 };
 use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 use crate::common::lab::{Gate, Lab, done, hold, id, post, settle};
 use crate::common::steps::{Steps as _, wish};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::store::shared::memory_backend::{Call, MemoryBackend};
 use tower_idempotency::store::shared::{Kind, Row, Shared, Token};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 use crate::common::lab::{Answer, Gate, Lab, post};
 use crate::world::{DEATH, Effects, LEASE, builder, database, process};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_idempotency::clock::{Clock, Timestamp};
-use tower_idempotency::store::shared::memory_backend::MemoryBackend;
 use tower_idempotency::store::shared::{Shared, SharedBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
 use crate::common::lab::{Gate, Lab};
 

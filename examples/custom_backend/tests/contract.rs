@@ -4,7 +4,7 @@
 use custom_backend::SqliteBackend;
 
 mod backend {
-    use tower_idempotency::conformance::backend::Subject;
+    use tower_idempotency_conformance::backend::Subject;
 
     use super::*;
 
@@ -16,15 +16,15 @@ mod backend {
         subject.kept(directory)
     }
 
-    tower_idempotency::backend_conformance!(
+    tower_idempotency_conformance::backend_conformance!(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         subject
     );
 }
 
 mod store {
-    use tower_idempotency::conformance::store::Subject;
     use tower_idempotency::store::shared::Shared;
+    use tower_idempotency_conformance::store::Subject;
 
     use super::*;
 
@@ -38,7 +38,7 @@ mod store {
         Subject::new(open().await).beside(open().await).reopened_by(open).kept(directory)
     }
 
-    tower_idempotency::store_conformance!(
+    tower_idempotency_conformance::store_conformance!(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         subject
     );

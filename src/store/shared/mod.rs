@@ -22,7 +22,6 @@
 // - `errors.rs`: what an error of the database means for whoever asked.
 // - `reach.rs`: whether the database can be reached.
 // - `judge.rs`: the same as functions, for a database that leaves the deciding to them.
-// - `memory_backend/`: a database in memory that fails on command, for tests.
 
 mod backend;
 mod clocks;
@@ -35,8 +34,6 @@ mod judge;
 mod known;
 mod large;
 mod listing;
-#[cfg(feature = "conformance")]
-pub mod memory_backend;
 mod news;
 mod puts;
 mod queue;
@@ -50,8 +47,6 @@ mod state;
 mod step;
 mod store;
 mod takeover;
-#[cfg(all(test, feature = "conformance"))]
-mod tests;
 #[cfg(feature = "postgres")]
 mod transaction;
 mod watch;
@@ -67,7 +62,8 @@ pub use judge::Moment;
 pub use listing::Disputed;
 pub use store::{Shared, SharedBuilder};
 #[cfg(feature = "postgres")]
-pub(crate) use transaction::{Settled, Settling};
+#[doc(hidden)]
+pub use transaction::{Settled, Settling};
 
 use crate::key::RecordId;
 

@@ -37,7 +37,6 @@ impl News {
     }
 
     /// How many ids are kept.
-    #[cfg(all(test, feature = "conformance"))]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -201,6 +201,13 @@ impl<B: Backend> Shared<B> {
         &self.shelf.backend
     }
 
+    /// Returns how many ids there are whose changes are awaited, and how many runs of this process.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn kept(&self) -> (usize, usize) {
+        (self.shelf.news.len(), self.shelf.held.len())
+    }
+
     /// Returns what the database promises and what it can lose, as it last said. `None` if it has not said anything.
     #[must_use]
     pub fn guarantee(&self) -> Option<Guarantee> {

@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Finds out how a transaction ended that was to complete a run.
 #[derive(Debug)]
-pub(crate) struct Settling<B: Backend> {
+pub struct Settling<B: Backend> {
     shelf: Arc<Shelf<B>>,
     id: RecordId,
     claimed: Token,
@@ -45,7 +45,7 @@ pub(crate) struct Settling<B: Backend> {
 
 /// How a transaction ended that was to complete a run.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Settled {
+pub enum Settled {
     /// It was committed: this outcome is durable.
     Committed(Bytes),
     /// It was not committed, and never will be.
@@ -64,11 +64,8 @@ impl<B: Backend> Shared<B> {
     /// run's any more.
     ///
     /// If the transaction turns out not to have been committed, the key is free, or the run is interrupted.
-    pub(crate) fn complete_apart(
-        &self,
-        completion: Completion,
-        is_free: bool,
-    ) -> Option<(Write, Timestamp, Settling<B>)> {
+    #[doc(hidden)]
+    pub fn complete_apart(&self, completion: Completion, is_free: bool) -> Option<(Write, Timestamp, Settling<B>)> {
         let shelf = Arc::clone(&self.shelf);
         let id = completion.hold.id;
         let fence = completion.hold.fence;
@@ -98,7 +95,7 @@ impl<B: Backend> Shared<B> {
 
 impl<B: Backend> Settling<B> {
     /// Waits until it is known how the transaction ended, which nobody may try to commit any more.
-    pub(crate) async fn settled(&self) -> Settled {
+    pub async fn settled(&self) -> Settled {
         let Self { shelf, id, claimed, completed, end, is_free } = self;
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tower_idempotency::engine::{ClaimPolicy, Reconciled, Resolved};
 use tower_idempotency::internals::{Page, Records as _};
-
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Resolution, SledStore, Unknown};
 use tracing::Level;

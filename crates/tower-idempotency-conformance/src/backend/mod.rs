@@ -1,0 +1,41 @@
+//! The contract of a [`Backend`]: what a database has to do for a store that several processes share.
+//!
+//! - Each rule gets a subject of its own, and ids of its own. Rows that others leave in the database do no harm.
+//! - Nothing is timed. What has to expire expires within milliseconds, and is polled for. No rule waits for
+//!   [`GRACE`]: that rows past it are deleted is shown only where the subject has a [clock](Subject::clock) to be
+//!   moved.
+//! - What no suite can see from outside is not here: whether an answered write survives a power cut or a failover, and
+//!   whether a put locks rows in the order of their ids when no other put comes at the same moment.
+//!
+//! Let tokio's clock run: a paused one would end the limits of time before a database answers.
+//!
+//! [`Backend`]: tower_idempotency::store::shared::Backend
+//! [`GRACE`]: tower_idempotency::store::shared::GRACE
+
+// What is where:
+// - `subject.rs`: what a rule is tried on; `suite.rs`: the list of the rules, and the macro.
+// - `rule.rs`: the calls that a rule makes; `sample.rs`: writes to try.
+// - `table.rs`, `answers.rs`: when a write is done, and what is answered.
+// - `fences.rs`, `times.rs`, `clocks.rs`, `bytes.rs`: what stands in a row then.
+// - `again.rs`, `late.rs`, `crowd.rs`: writes that are sent twice, late, and many at once.
+// - `sweep.rs`, `listing.rs`, `surroundings.rs`: the other methods; other processes, namespaces and servers.
+
+mod again;
+mod answers;
+mod bytes;
+mod clocks;
+mod crowd;
+mod fences;
+mod late;
+mod listing;
+mod rule;
+mod sample;
+mod subject;
+mod suite;
+mod surroundings;
+mod sweep;
+mod table;
+mod times;
+
+pub use subject::Subject;
+pub use suite::{RULES, all, rule};

@@ -1,0 +1,72 @@
+//! Writes to try.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tower_idempotency::store::shared::{Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
+use tower_idempotency::{Fence, RecordId};
+
+use crate::fresh::{fresh_id, random};
+
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+/// The shortest expiry: past at the next millisecond.
+pub(super) const AT_ONCE: Duration = Duration::from_millis(1);
+
+pub(super) fn fresh_token() -> Token {
+    Token(random())
+}
+
+/// The write by which a run claims an absent row.
+pub(super) fn claim(id: RecordId) -> Write {
+    Write {
+        id,
+        expect: Expect::Absent,
+        token: fresh_token(),
+        fence: NewFence::Above(Fence(0)),
+        kind: Kind::Running,
+        session: None,
+        until: Some(HOUR),
+        began: Stamp::Now,
+        since: Stamp::Now,
+        expires: NewExpiry::In(HOUR),
+        state: Bytes::from_static(b"claimed"),
+    }
+}
+
+/// The write by which the run that has `row` completes it.
+pub(super) fn complete(row: &Row) -> Write {
+    Write {
+        id: row.id,
+        expect: Expect::Token(row.token),
+        token: fresh_token(),
+        fence: NewFence::Keep,
+        kind: Kind::Completed,
+        session: None,
+        until: None,
+        began: Stamp::Keep,
+        since: Stamp::Now,
+        expires: NewExpiry::Keep,
+        state: Bytes::from_static(b"completed"),
+    }
+}
+
+pub(super) fn session(id: RecordId, lease: Duration) -> Write {
+    Write { kind: Kind::Session, until: Some(lease), state: Bytes::from_static(b"a session"), ..claim(id) }
+}
+
+/// What a store writes where `row` stands, each with a token of its own.
+pub(super) fn verbs(row: &Row) -> Vec<(&'static str, Write)> {
+    let new_fence = NewFence::Above(row.fence);
+    let verb = |kind, state| Write { kind, state: Bytes::from_static(state), ..complete(row) };
+    vec![
+        ("complete", verb(Kind::Completed, b"completed")),
+        ("consume", verb(Kind::Consumed, b"consumed")),
+        ("release", Write { expires: NewExpiry::In(HOUR / 6), ..verb(Kind::Released, b"") }),
+        ("interrupt", verb(Kind::Interrupted, b"interrupted")),
+        ("take over", Write { fence: new_fence, until: Some(HOUR), ..verb(Kind::Running, b"taken over") }),
+        ("ask about", Write { fence: new_fence, session: Some(fresh_id()), ..verb(Kind::Interrupted, b"asked") }),
+        ("settle", Write { fence: new_fence, ..verb(Kind::Completed, b"settled") }),
+        ("renew", Write { since: Stamp::Keep, until: Some(HOUR), ..verb(Kind::Session, b"renewed") }),
+        ("give a fence to", Write { fence: NewFence::Exactly(Fence(row.fence.0 + 7)), ..verb(Kind::Disputed, b"") }),
+    ]
+}

@@ -1,0 +1,56 @@
+//! What a process asks of the database, and what can happen to that on the way.
+
+/// What a backend is asked, to say which call shall fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Call {
+    /// [`Backend::get`](tower_idempotency::store::shared::Backend::get).
+    Get,
+    /// [`Backend::put`](tower_idempotency::store::shared::Backend::put).
+    Put,
+    /// [`Backend::sessions`](tower_idempotency::store::shared::Backend::sessions).
+    Sessions,
+    /// [`Backend::list`](tower_idempotency::store::shared::Backend::list).
+    List,
+    /// [`Backend::delete_expired`](tower_idempotency::store::shared::Backend::delete_expired).
+    DeleteExpired,
+    /// [`Backend::guarantee`](tower_idempotency::store::shared::Backend::guarantee).
+    Guarantee,
+}
+
+/// What happens to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It is refused and not done: [`BackendError::Nothing`](tower_idempotency::store::shared::BackendError::Nothing).
+    Refuse,
+    /// It never arrives: [`BackendError::Uncertain`](tower_idempotency::store::shared::BackendError::Uncertain).
+    LoseCall,
+    /// It is done: [`BackendError::Uncertain`](tower_idempotency::store::shared::BackendError::Uncertain).
+    LoseAnswer,
+    /// It is on its way when it is given up, and done at the next [`deliver_late`](super::MemoryBackend::deliver_late):
+    /// [`BackendError::Uncertain`](tower_idempotency::store::shared::BackendError::Uncertain).
+    Late,
+    /// It is done and answered, and done once more at the next [`deliver_late`](super::MemoryBackend::deliver_late).
+    Double,
+}
+
+/// How many calls a process has sent, those that failed included: its round trips.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Calls of `get`.
+    pub gets: u64,
+    /// Calls of `put`.
+    pub puts: u64,
+    /// Calls of `sessions`.
+    pub sessions: u64,
+    /// Calls of `list`.
+    pub lists: u64,
+    /// Calls of `delete_expired`.
+    pub sweeps: u64,
+    /// Writes in all those puts, done or not.
+    pub writes: u64,
+    /// Bytes of state in all those writes.
+    pub bytes: u64,
+}

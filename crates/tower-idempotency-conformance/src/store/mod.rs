@@ -1,0 +1,47 @@
+//! The contract of a [`Store`]: what the engine relies on, whatever keeps the records. The trait is sealed, so these
+//! rules are for the stores of [`tower_idempotency`], and for [`Shared`] over a database of your own: over a
+//! [`Backend`] that keeps [its contract](super::backend).
+//!
+//! - Each rule gets a subject of its own, and ids of its own. Records that others leave in the database do no harm.
+//! - Nothing is timed. What has to expire expires within a second, and is polled for, unless the subject has a
+//!   [clock](Subject::clock) to be moved. A store that has just been opened takes other processes for alive for a third
+//!   of a lease, and two rules wait for that.
+//! - What no suite can see from outside is not here: whether an answer survives a power cut or a failover, and what
+//!   becomes of a transition whose answer is lost.
+//!
+//! Tokio's clock may be paused if the store waits for nothing but timers.
+//!
+//! [`Backend`]: tower_idempotency::store::shared::Backend
+//! [`Shared`]: tower_idempotency::store::shared::Shared
+//! [`Store`]: tower_idempotency::store::Store
+
+// What is where:
+// - `subject.rs`: what a rule is tried on; `suite.rs`: the list of the rules, and the macro.
+// - `rule.rs`: the calls that a rule makes; `sample.rs`: transitions to try.
+// - `table.rs`: which transition is taken, and what it leaves.
+// - `again.rs`, `late.rs`, `crowd.rs`, `drops.rs`: what is sent twice, late, many at once, and what nobody waits for.
+// - `bytes.rs`, `fences.rs`, `times.rs`, `owners.rs`: what stands in a record then.
+// - `sweep.rs`, `listing.rs`, `hints.rs`, `closing.rs`: the other methods.
+// - `limits.rs`: what is refused because there is no room, or no time.
+
+mod again;
+mod bytes;
+mod closing;
+mod crowd;
+mod drops;
+mod fences;
+mod hints;
+mod late;
+mod limits;
+mod listing;
+mod owners;
+mod rule;
+mod sample;
+mod subject;
+mod suite;
+mod sweep;
+mod table;
+mod times;
+
+pub use subject::Subject;
+pub use suite::{RULES, all, rule};

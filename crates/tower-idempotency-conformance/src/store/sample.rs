@@ -1,0 +1,133 @@
+//! Transitions to try.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tower_idempotency::internals::{
+    Claim, ClaimPolicy, Completion, Fence, Hold, ReclaimReason, Record, Resolution, Settlement, Transition,
+};
+use tower_idempotency::{Fingerprint, RecordId};
+
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+/// The shortest time for which every store keeps a record.
+pub(super) const SHORT: Duration = Duration::from_secs(1);
+
+/// The wish to run an operation, with time for everything.
+pub(super) fn wish() -> Claim {
+    Claim {
+        fingerprint: Fingerprint::of(b"a request"),
+        origin: None,
+        policy: ClaimPolicy::Refuse,
+        may_repeat: false,
+        bound: HOUR,
+        interrupted_retention: HOUR,
+        patience: HOUR,
+    }
+}
+
+/// The wish to run an operation that may be repeated.
+pub(super) fn repeatable() -> Claim {
+    Claim { policy: ClaimPolicy::Rerun, ..wish() }
+}
+
+pub(super) fn claim() -> Transition {
+    Transition::Claim(wish())
+}
+
+/// Takes an interrupted operation over because the application said that it may run again.
+pub(super) fn reclaim(fence: Fence) -> Transition {
+    Transition::Reclaim(wish(), fence, ReclaimReason::Verdict)
+}
+
+/// Takes an interrupted operation over because the process's policy is to run it again.
+pub(super) fn rerun(fence: Fence) -> Transition {
+    Transition::Reclaim(repeatable(), fence, ReclaimReason::Policy)
+}
+
+pub(super) fn inquire(fence: Fence) -> Transition {
+    Transition::Inquire { fence, bound: HOUR }
+}
+
+/// How a run ends, by its right.
+pub(super) type Ending = fn(Hold) -> Transition;
+
+/// The right of the run that has `record`.
+pub(super) fn hold(id: RecordId, record: &Record) -> Hold {
+    Hold { id, fence: record.fence, attempt: record.attempt }
+}
+
+/// How the run with this right ended.
+pub(super) fn end(hold: Hold, settlement: Settlement) -> Transition {
+    let fingerprint = Fingerprint::of(b"a request");
+    Transition::Complete(Completion { hold, fingerprint, settlement, retention: HOUR })
+}
+
+pub(super) fn complete(hold: Hold, outcome: impl Into<Bytes>) -> Transition {
+    end(hold, Settlement::Outcome(outcome.into()))
+}
+
+pub(super) fn consume(hold: Hold, status: u16) -> Transition {
+    end(hold, Settlement::Consumed { status })
+}
+
+pub(super) fn interrupt(fence: Fence) -> Transition {
+    Transition::Interrupt { fence, status: None, lost: None }
+}
+
+/// An interruption whose client was told that nobody knows.
+pub(super) fn answer(fence: Fence, status: u16) -> Transition {
+    Transition::Interrupt { fence, status: Some(status), lost: None }
+}
+
+pub(super) fn settle(fence: Fence, outcome: impl Into<Bytes>) -> Transition {
+    Transition::Resolve(fence, Resolution::Outcome(outcome.into()), HOUR)
+}
+
+pub(super) fn forget(fence: Fence) -> Transition {
+    Transition::Resolve(fence, Resolution::Forget, HOUR)
+}
+
+/// The same transition, whose record is kept for [`SHORT`].
+pub(super) fn shortly(transition: Transition) -> Transition {
+    match transition {
+        Transition::Claim(claim) => Transition::Claim(Claim { interrupted_retention: SHORT, ..claim }),
+        Transition::Reclaim(claim, fence, reason) => {
+            Transition::Reclaim(Claim { interrupted_retention: SHORT, ..claim }, fence, reason)
+        }
+        Transition::Complete(completion) => Transition::Complete(Completion { retention: SHORT, ..completion }),
+        Transition::Resolve(fence, resolution, _) => Transition::Resolve(fence, resolution, SHORT),
+        other => other,
+    }
+}
+
+/// What a transition does, in words.
+pub(super) fn verb(transition: &Transition) -> &'static str {
+    match transition {
+        Transition::Claim(_) => "claim",
+        Transition::Reclaim(..) => "take over",
+        Transition::Inquire { .. } => "ask about",
+        Transition::Complete(Completion { settlement: Settlement::Outcome(_), .. }) => "complete",
+        Transition::Complete(_) => "consume",
+        Transition::Release(_) => "release",
+        Transition::Interrupt { .. } => "interrupt",
+        Transition::Resolve(_, Resolution::Outcome(_), _) => "settle",
+        Transition::Resolve(..) => "forget",
+    }
+}
+
+/// All that names a fence. The right of a run is that of its first attempt.
+pub(super) fn all_under(id: RecordId, fence: Fence) -> Vec<Transition> {
+    let hold = Hold { id, fence, attempt: 1 };
+    vec![
+        reclaim(fence),
+        rerun(fence),
+        inquire(fence),
+        complete(hold, "completed"),
+        consume(hold, 599),
+        Transition::Release(fence),
+        interrupt(fence),
+        answer(fence, 502),
+        settle(fence, "settled"),
+        forget(fence),
+    ]
+}

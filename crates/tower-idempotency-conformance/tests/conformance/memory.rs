@@ -1,0 +1,51 @@
+//! The database in memory keeps the contract: by the machine's clock, and by one moved by hand.
+
+use std::time::Duration;
+
+use tower_idempotency::clock::{ManualClock, Timestamp};
+use tower_idempotency_conformance::backend::Subject;
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
+
+/// A database with all that the suite can make use of.
+pub(crate) fn whole() -> Subject<MemoryBackend> {
+    let clock = ManualClock::new(Timestamp::from_millis(1_790_000_000_000));
+    let backend = MemoryBackend::with_clock(clock.clone());
+    let (held, database) = (backend.clone(), backend.database().clone());
+    beside(backend)
+        .clock(move |by: Duration| clock.advance(by))
+        .held_back_by(move || {
+            let hold = held.hold(Call::Put);
+            move || hold.release()
+        })
+        .restarted_by(move || {
+            database.restart();
+            std::future::ready(())
+        })
+}
+
+fn beside(backend: MemoryBackend) -> Subject<MemoryBackend> {
+    let (beside, another) = (backend.beside(), backend.namespace("another"));
+    Subject::new(backend).beside(beside).another_namespace(another)
+}
+
+mod by_hand {
+    async fn subject() -> super::Subject<super::MemoryBackend> {
+        super::whole()
+    }
+
+    tower_idempotency_conformance::backend_conformance!(subject);
+}
+
+mod by_the_machine_s_clock {
+    async fn subject() -> super::Subject<super::MemoryBackend> {
+        super::beside(super::MemoryBackend::new())
+    }
+
+    tower_idempotency_conformance::backend_conformance!(subject);
+}
+
+/// A backend alone, with nothing that the suite could make use of, is enough.
+#[tokio::test]
+async fn the_whole_suite_runs_in_one_call_on_a_backend_alone() {
+    tower_idempotency_conformance::backend::all(async || Subject::new(MemoryBackend::new())).await;
+}

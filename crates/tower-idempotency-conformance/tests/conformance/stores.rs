@@ -1,0 +1,152 @@
+//! Each store keeps the contract of stores: in memory, in sled, over a database that several processes share, and
+//! behind `AnyStore`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower_idempotency::AnyStore;
+use tower_idempotency::clock::{Clock, ManualClock, Timestamp};
+use tower_idempotency::store::shared::Shared;
+use tower_idempotency::store::{MemoryStore, Store};
+use tower_idempotency::test_util::TestStore;
+use tower_idempotency_conformance::memory_backend::MemoryBackend;
+use tower_idempotency_conformance::store::{Subject, all};
+
+const LONGEST: usize = 16 << 20;
+const MOST: usize = 2_000;
+
+fn by_hand() -> ManualClock {
+    ManualClock::new(Timestamp::from_millis(1_790_000_000_000))
+}
+
+fn with_clock<St: Store>(store: St, clock: ManualClock) -> Subject<St> {
+    Subject::new(store).clock(move |by: Duration| clock.advance(by)).longest_outcome(LONGEST)
+}
+
+mod memory {
+    use super::*;
+
+    async fn subject() -> Subject<MemoryStore> {
+        let clock = by_hand();
+        let store = MemoryStore::builder().clock(clock.clone()).max_records(MOST).build();
+        with_clock(store, clock).most_records(MOST)
+    }
+
+    tower_idempotency_conformance::store_conformance!(subject);
+}
+
+/// The store of tests of handlers behaves as one on disk.
+mod test_store {
+    use super::*;
+
+    async fn subject() -> Subject<TestStore> {
+        let clock = by_hand();
+        let store = TestStore::with_clock(clock.clone());
+        let disk = store.clone();
+        with_clock(store, clock).reopened_by(move || std::future::ready(disk.reopen()))
+    }
+
+    tower_idempotency_conformance::store_conformance!(subject);
+}
+
+mod sled {
+    use tower_idempotency::store::SledStore;
+
+    use super::*;
+
+    async fn subject() -> Subject<SledStore> {
+        let (clock, directory) = (by_hand(), tempfile::tempdir().unwrap());
+        let (path, time) = (directory.path().to_owned(), clock.clone());
+        let open = move || {
+            let builder =
+                SledStore::builder().clock(time.clone()).max_records(MOST as u64).outcome_cache_bytes(1 << 20);
+            builder.open(&path).unwrap()
+        };
+        let subject = with_clock(open(), clock).most_records(MOST);
+        subject.reopened_by(move || std::future::ready(open())).kept(directory)
+    }
+
+    tower_idempotency_conformance::store_conformance!(subject);
+}
+
+/// Tokio's clock.
+#[derive(Debug)]
+struct TokioClock(Instant);
+
+impl Default for TokioClock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for TokioClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(1_790_000_000_000).plus(self.0.elapsed())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A process over the database. With a short lease it soon trusts the leases of others.
+async fn shared(backend: MemoryBackend) -> Shared<MemoryBackend> {
+    Shared::<MemoryBackend>::builder()
+        .clock(backend.database().clock())
+        .lease(Duration::from_secs(12))
+        .open(backend)
+        .await
+        .unwrap()
+}
+
+async fn two_processes(backend: MemoryBackend) -> Subject<Shared<MemoryBackend>> {
+    let (beside, again) = (backend.beside(), backend.clone());
+    let subject = Subject::new(shared(backend).await).beside(shared(beside).await).longest_outcome(LONGEST);
+    subject.reopened_by(move || shared(again.beside()))
+}
+
+mod shared_by_the_machine_s_clock {
+    use super::*;
+
+    async fn subject() -> Subject<Shared<MemoryBackend>> {
+        two_processes(MemoryBackend::new()).await
+    }
+
+    tower_idempotency_conformance::store_conformance!(subject);
+}
+
+/// Time passes as soon as nobody has anything else to do.
+mod shared_by_a_paused_clock {
+    use super::*;
+
+    async fn subject() -> Subject<Shared<MemoryBackend>> {
+        two_processes(MemoryBackend::with_clock(TokioClock::default())).await
+    }
+
+    tower_idempotency_conformance::store_conformance!(
+        #[tokio::test(start_paused = true)]
+        subject
+    );
+}
+
+mod any_store {
+    use super::*;
+
+    async fn subject() -> Subject<AnyStore> {
+        let backend = MemoryBackend::new();
+        let (beside, again) = (backend.beside(), backend.clone());
+        let subject = Subject::new(AnyStore::new(shared(backend).await)).beside(AnyStore::new(shared(beside).await));
+        subject.reopened_by(move || {
+            let again = again.beside();
+            async { AnyStore::new(shared(again).await) }
+        })
+    }
+
+    tower_idempotency_conformance::store_conformance!(subject);
+}
+
+/// A store alone, with nothing that the suite could make use of, is enough.
+#[tokio::test(start_paused = true)]
+async fn the_whole_suite_runs_in_one_call_on_a_store_alone() {
+    all(async || Subject::new(shared(MemoryBackend::with_clock(TokioClock::default())).await)).await;
+}

@@ -1,0 +1,127 @@
+//! What a store keeps in memory, and how it finds out what became of a transaction that was to write its record.
+
+use std::time::Duration;
+
+#[cfg(feature = "postgres")]
+use bytes::Bytes;
+
+use tower_idempotency::clock::{Clock, Timestamp};
+use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Records as _, Reply, Transition};
+#[cfg(feature = "postgres")]
+use tower_idempotency::internals::{Completion, Settlement};
+#[cfg(feature = "postgres")]
+use tower_idempotency::store::shared::{Backend as _, Clocks, Settled};
+use tower_idempotency::store::shared::{Shared, SharedBuilder};
+use tower_idempotency::{Fingerprint, RecordId};
+use tower_idempotency_conformance::memory_backend::MemoryBackend;
+#[cfg(feature = "postgres")]
+use tower_idempotency_conformance::memory_backend::Replication;
+
+const ID: RecordId = RecordId::from_bytes([7; 32]);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Tokio's clock.
+#[derive(Debug)]
+struct TokioClock(tokio::time::Instant);
+
+impl Clock for TokioClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(1_790_000_000_000).plus(self.0.elapsed())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+async fn open() -> Shared<MemoryBackend> {
+    let backend = MemoryBackend::with_clock(TokioClock(tokio::time::Instant::now()));
+    SharedBuilder::default().clock(backend.database().clock()).open(backend).await.unwrap()
+}
+
+/// A run of this process whose bound is a minute.
+async fn claimed(store: &Shared<MemoryBackend>) -> Hold {
+    let fingerprint = Fingerprint::of(b"m");
+    let claim = Claim {
+        policy: ClaimPolicy::Refuse,
+        fingerprint,
+        origin: None,
+        may_repeat: false,
+        bound: MINUTE,
+        interrupted_retention: MINUTE,
+        patience: MINUTE,
+    };
+    let Applied { reply, record } = store.apply(ID, Transition::Claim(claim)).await.unwrap();
+    assert_eq!(reply, Reply::Taken);
+    let record = record.unwrap();
+    Hold { id: ID, fence: record.fence, attempt: record.attempt }
+}
+
+// A seeded fault: the ids of which no news came are kept.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_ids_for_which_nobody_listens_any_more() {
+    let store = open().await;
+    let listens = store.changed(ID);
+    for number in 0..100 {
+        drop(store.changed(RecordId::from_bytes([number; 32])));
+    }
+    assert_eq!(store.kept().0, 100);
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(store.kept().0, 1, "that of the one who listens");
+    drop(listens);
+}
+
+// A seeded fault: the rows of runs whose bound is over are kept.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_a_run_whose_bound_is_over() {
+    let store = open().await;
+    claimed(&store).await;
+    assert_eq!(store.kept().1, 1);
+    tokio::time::sleep(MINUTE * 60).await;
+    assert_eq!(store.kept().1, 0);
+}
+
+#[cfg(feature = "postgres")]
+fn completion(hold: Hold) -> Completion {
+    let settlement = Settlement::Outcome(Bytes::from_static(b"outcome"));
+    Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: MINUTE }
+}
+
+// A seeded fault: a row that the transaction still has locked counts as not written.
+#[cfg(feature = "postgres")]
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_takes_long_is_waited_for() {
+    let store = open().await;
+    let backend = store.backend().clone();
+    let (write, _, settling) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
+    let locked = backend.database().lock("", ID);
+    let mut settled = Box::pin(settling.settled());
+    assert!(tokio::time::timeout(MINUTE / 2, &mut settled).await.is_err(), "the transaction is not over");
+    // It commits as it ends.
+    locked.release();
+    assert!(backend.beside().put(Clocks::default(), &[write]).await.is_ok());
+    assert_eq!(settled.await, Settled::Committed(Bytes::from_static(b"outcome")));
+}
+
+// A seeded fault: what a transaction has written counts as the process's own write, and is told without a barrier.
+#[cfg(feature = "postgres")]
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
+    let store = open().await;
+    let backend = store.backend().clone();
+    let hold = claimed(&store).await;
+    let completion = completion(hold);
+    let (write, _, settling) = store.complete_apart(completion, false).unwrap();
+    // The transaction is committed, and its standby never gets that. A server that is started again shows it.
+    backend.database().replication(Replication::Awaited);
+    let transaction = backend.beside();
+    let committing = tokio::spawn(async move { transaction.put(Clocks::default(), &[write]).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    backend.database().restart();
+    assert!(committing.await.unwrap().is_err(), "its answer is lost");
+    let mut settled = Box::pin(settling.settled());
+    assert!(tokio::time::timeout(MINUTE / 12, &mut settled).await.is_err(), "it is not durable");
+    backend.database().fail_over();
+    backend.database().replication(Replication::InStep);
+    assert_eq!(settled.await, Settled::RolledBack { is_free: false });
+}
