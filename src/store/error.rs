@@ -9,8 +9,8 @@ use crate::key::RecordId;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// A fault of a store.
-#[derive(Debug, thiserror::Error)]
+/// A fault of a store. `Debug` writes what `Display` does, and the source.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// A limit that the operator set is reached; claims are refused. Nothing was done.
@@ -167,6 +167,12 @@ pub enum OpenError {
     },
 }
 
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        in_words("StoreError", self, f)
+    }
+}
+
 impl fmt::Debug for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         in_words("OpenError", self, f)
@@ -194,5 +200,7 @@ mod tests {
         let error = OpenError::Io { action: "writing", path: "a/b".into(), source };
         let printed = format!("{error:?}");
         assert!(printed.contains(&error.to_string()) && printed.ends_with("writable: no space)"), "{printed}");
+        let error = StoreError::unavailable("it was closed");
+        assert_eq!(format!("{error:?}"), format!("StoreError({error})"));
     }
 }
