@@ -47,6 +47,8 @@ mod state;
 mod step;
 mod store;
 mod takeover;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "postgres")]
 mod transaction;
 mod watch;

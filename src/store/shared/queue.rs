@@ -256,35 +256,3 @@ fn together(waiting: &mut VecDeque<Put>) -> Vec<Put> {
     *waiting = left;
     batch
 }
-
-#[cfg(test)]
-mod tests {
-    use backon::{BackoffBuilder as _, ExponentialBuilder};
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::key::RecordId;
-    use crate::store::shared::resend::never_done;
-
-    fn put(id: u8, bytes: usize) -> Put {
-        let write = Write { state: Bytes::from(vec![0; bytes]), ..never_done(RecordId::from_bytes([id; 32])) };
-        let (reply, pauses) = (oneshot::channel().0, ExponentialBuilder::default().build());
-        let waiting = Waiting::new(&Arc::default());
-        Put { write, deadline: None, reply, may_be_done: false, sent: None, busy: 0, pauses, _waiting: waiting }
-    }
-
-    // An earlier write of an id may not fit into what is left of a batch, and a later one may.
-    #[test]
-    fn a_later_write_of_an_id_never_overtakes_an_earlier_one() {
-        let full = TOGETHER_BYTES / LARGE - 1;
-        let begin = (0..full).map(|id| put(u8::try_from(id).unwrap(), LARGE)).chain([put(97, LARGE / 2)]);
-        let mut waiting: VecDeque<Put> = begin.chain([put(99, LARGE), put(99, 1), put(98, 1)]).collect();
-        let mut next = || -> Vec<_> {
-            let batch = together(&mut waiting);
-            batch.iter().map(|put| (put.write.id.as_bytes()[0], put.bytes())).skip(full).collect()
-        };
-        assert_eq!(next(), [(97, LARGE / 2), (98, 1)]);
-        let mut next = || together(&mut waiting).iter().map(Put::bytes).collect::<Vec<_>>();
-        assert_eq!([next(), next(), next()], [vec![LARGE], vec![1], vec![]]);
-    }
-}

@@ -1,0 +1,8 @@
+//! The way to the database, call by call: a backend that answers by a script.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod gets;
+mod puts;
+mod queue;
+mod reach;
+mod script;
