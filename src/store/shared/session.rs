@@ -209,25 +209,3 @@ impl Floor {
         self.0.fetch_max(fence.0, std::sync::atomic::Ordering::Relaxed);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_s_row_says_how_long_its_lease_is() {
-        for lease in [Duration::from_millis(1), Duration::from_secs(30), Duration::from_secs(86_400 * 400)] {
-            let row = renewed_by(&Session::new(lease));
-            assert_eq!(lease_of(&row), Some(lease));
-            let cut = Row { state: row.state.slice(..8), ..row.clone() };
-            let later = [&[VERSION + 1], &row.state[1..]].concat().into();
-            assert_eq!([lease_of(&cut), lease_of(&Row { state: later, ..row })], [None, None]);
-        }
-    }
-
-    /// The row that a renewal makes.
-    fn renewed_by(session: &Session) -> Row {
-        let moment = super::super::backend::Clocks::default().at(crate::clock::Timestamp::from_millis(1));
-        session.renewal().over(None, moment).unwrap()
-    }
-}

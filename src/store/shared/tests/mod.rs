@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod gets;
+mod large;
 mod puts;
 mod queue;
 mod reach;
 mod script;
+mod session;

@@ -1,0 +1,108 @@
+//! Rows that take long, by what the database answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::runtime::Handle;
+use tokio::time::{advance, sleep};
+
+use super::super::backend::{BackendError, Row, Token};
+use super::super::gets::Gets;
+use super::script::{Reply, Script, error, id, made_by, reach, write};
+use crate::store::StoreError;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn gets(script: &Script) -> Gets {
+    Gets::start(Arc::new(script.clone()), reach(), &Handle::current())
+}
+
+/// The row that the script shows, as it was met.
+fn met(number: u8) -> Row {
+    Row { token: Token([0xee; 16]), ..made_by(&write(number, 0)) }
+}
+
+fn slow(reply: Reply) -> Reply {
+    Reply::After(SECOND, Box::new(reply))
+}
+
+// Seeded faults: what was read before the row changed is told; it is read for ever.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_not_the_one_that_was_met_is_read_once_more() {
+    let script = Script::of([Reply::Others, Reply::Others]);
+    let known = gets(&script).get_large(&met(1)).await.unwrap();
+    assert_eq!(known.row.unwrap().token, Token([0xdd; 16]), "it has changed since");
+    assert_eq!(script.gets.lock().unwrap().len(), 2);
+    let same = Script::default();
+    assert_eq!(gets(&same).get_large(&met(1)).await.unwrap().row, Some(met(1)));
+    assert_eq!(same.gets.lock().unwrap().len(), 1);
+}
+
+// Seeded faults: two are read at a time; a row is read for each who asks.
+#[tokio::test(start_paused = true)]
+async fn large_rows_are_read_one_at_a_time_and_once_for_all_who_ask() {
+    let script = Script::of((0..2).map(|_| slow(Reply::Done)));
+    let gets = gets(&script);
+    let (one, two) = (met(1), met(2));
+    let all = async { tokio::join!(gets.get_large(&one), gets.get_large(&one), gets.get_large(&two)) };
+    let mut all = Box::pin(all);
+    assert!((&mut all).now_or_never().is_none());
+    sleep(SECOND / 2).await;
+    assert_eq!(*script.gets.lock().unwrap(), [[id(1)]]);
+    let (one, again, two) = all.await;
+    assert!(one.is_ok() && again.is_ok() && two.is_ok());
+    assert_eq!(*script.gets.lock().unwrap(), [[id(1)], [id(2)]]);
+}
+
+// Seeded faults: what was read is dropped with its requester; it is kept for ever; it is told though it is not completed.
+#[tokio::test(start_paused = true)]
+async fn a_row_whose_requester_has_gone_is_kept_for_the_next_for_a_minute() {
+    for (kept_for, calls) in [(59, 1), (61, 2)] {
+        let script = Script::of([slow(Reply::Done)]);
+        let gets = gets(&script);
+        let row = met(1);
+        let mut gone = Box::pin(gets.get_large(&row));
+        assert!((&mut gone).now_or_never().is_none());
+        drop(gone);
+        sleep(2 * SECOND).await;
+        advance((kept_for - 1) * SECOND).await;
+        sleep(SECOND / 1_000).await;
+        assert_eq!(gets.get(id(1)).await.unwrap().row.map(|row| row.id), Some(id(1)));
+        assert_eq!(script.gets.lock().unwrap().len(), calls, "after {kept_for} s");
+        // It was taken: the next one reads.
+        gets.get(id(1)).await.unwrap();
+        assert_eq!(script.gets.lock().unwrap().len(), calls + 1);
+    }
+}
+
+// Seeded faults: an error is kept for a minute; it is told to the next who asks.
+#[tokio::test(start_paused = true)]
+async fn an_error_is_told_to_those_who_wait_and_to_no_later_one() {
+    let script = Script::of([slow(error(BackendError::Nothing))]);
+    let gets = gets(&script);
+    let row = met(1);
+    let mut gone = Box::pin(gets.get_large(&row));
+    assert!((&mut gone).now_or_never().is_none());
+    drop(gone);
+    sleep(2 * SECOND).await;
+    assert!(gets.get(id(1)).await.is_ok());
+    let refused = Script::of([error(BackendError::Nothing)]);
+    let told = self::gets(&refused).get_large(&met(1)).await.unwrap_err();
+    assert!(matches!(told, StoreError::Unavailable { .. }), "{told:?}");
+}
+
+// Seeded fault: a request waits for as long as the row takes.
+#[tokio::test(start_paused = true)]
+async fn a_request_for_a_row_that_is_under_way_waits_no_longer_than_for_a_small_one() {
+    let script = Script::of([Reply::After(20 * SECOND, Box::new(Reply::Done))]);
+    let gets = gets(&script);
+    let row = met(1);
+    let mut first = Box::pin(gets.get_large(&row));
+    assert!((&mut first).now_or_never().is_none());
+    let began = tokio::time::Instant::now();
+    let told = gets.get(id(1)).await.unwrap_err();
+    assert!(matches!(told, StoreError::Unavailable { .. }), "{told:?}");
+    assert_eq!(began.elapsed(), 2 * SECOND);
+    assert!(first.await.is_ok());
+}

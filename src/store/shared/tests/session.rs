@@ -1,0 +1,142 @@
+//! The rules at the head of `session.rs`.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, advance};
+
+use super::super::backend::{Clocks, Expect, GRACE, Kind, NewExpiry, Row, ServerId, Token, Write};
+use super::super::session::{Renewed, Session, dead, lease_of};
+use super::script::{START, id};
+
+const LEASE: Duration = Duration::from_secs(30);
+
+/// The row that a renewal makes of the one that is there.
+fn made(renewal: &Write, there: Option<&Row>) -> Row {
+    renewal.over(there, Clocks::default().at(START)).unwrap()
+}
+
+/// A session that was begun now, and its row.
+fn begun() -> (Session, Row) {
+    let session = Session::new(LEASE);
+    let renewal = session.renewal();
+    let row = made(&renewal, None);
+    assert_eq!(session.renewed(&renewal, Some(&row), Instant::now()), Renewed::Yes);
+    (session, row)
+}
+
+#[test]
+fn a_session_s_row_says_how_long_its_lease_is() {
+    for lease in [Duration::from_millis(1), LEASE, Duration::from_secs(86_400 * 400)] {
+        let row = made(&Session::new(lease).renewal(), None);
+        assert_eq!((lease_of(&row), row.until), (Some(lease), Some(START.plus(lease))));
+        let cut = Row { state: row.state.slice(..8), ..row.clone() };
+        let later = [&[2], &row.state[1..]].concat().into();
+        assert_eq!([lease_of(&cut), lease_of(&Row { state: later, ..row })], [None, None]);
+    }
+}
+
+// Seeded faults: a session is held before the database has answered; its lease counts from the answer; it is held with
+// less than half of it.
+#[tokio::test(start_paused = true)]
+async fn a_lease_counts_from_the_first_copy_that_was_sent_and_a_claim_needs_half_of_it() {
+    let session = Session::new(LEASE);
+    let renewal = session.renewal();
+    assert!(!session.holds_half(), "the database has not answered");
+    let sent = Instant::now();
+    advance(LEASE / 4).await;
+    assert_eq!(session.renewed(&renewal, Some(&made(&renewal, None)), sent), Renewed::Yes);
+    assert!(session.holds_half());
+    advance(LEASE / 4).await;
+    assert!(session.holds_half(), "half of it is left");
+    advance(Duration::from_millis(1)).await;
+    assert!(!session.holds_half());
+}
+
+// Seeded faults: a renewal has the token of the one before; it expects no row; it is of another session.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_replaces_the_one_before_under_a_token_of_its_own() {
+    let (session, row) = begun();
+    let renewal = session.renewal();
+    assert_eq!((renewal.id, renewal.expect, renewal.kind), (row.id, Expect::Token(row.token), Kind::Session));
+    assert_ne!(renewal.token, row.token);
+    let later = made(&renewal, Some(&row));
+    assert_eq!(session.renewed(&renewal, Some(&later), Instant::now()), Renewed::Yes);
+    assert_eq!(session.renewal().expect, Expect::Token(renewal.token));
+}
+
+// Seeded faults: the session is given up, or counts as renewed; the next renewal expects the old token again.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_has_another_token_of_this_process_is_renewed_anew() {
+    let (session, row) = begun();
+    advance(LEASE * 3 / 4).await;
+    let renewal = session.renewal();
+    let other = Row { token: Token([9; 16]), ..row };
+    assert_eq!(session.renewed(&renewal, Some(&other), Instant::now()), Renewed::Again);
+    assert!(!session.holds_half(), "nothing was renewed");
+    assert_eq!((session.renewal().id, session.renewal().expect), (other.id, Expect::Token(other.token)));
+}
+
+// Seeded faults: a dead session is held on, or renewed; its runs are another's; the new one expects a row.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_declared_dead_is_not_renewed_and_its_runs_stay_this_process_s() {
+    for is_gone in [true, false] {
+        let (session, row) = begun();
+        let renewal = session.renewal();
+        let marked = made(&dead(row.id, Expect::Token(row.token)), Some(&row));
+        let there = if is_gone { None } else { Some(&marked) };
+        assert_eq!(session.renewed(&renewal, there, Instant::now()), Renewed::Dead);
+        assert!(!session.holds_half(), "no claim begins under it");
+        let next = session.renewal();
+        assert_ne!(next.id, row.id);
+        assert_eq!((next.expect, session.id()), (Expect::Absent, next.id));
+        assert!(session.own().contains(&row.id) && session.own().contains(&next.id));
+        assert!(session.end().is_none(), "the new one has no row");
+    }
+}
+
+// Seeded fault: a session is this process's own only once the database has answered.
+#[test]
+fn a_session_is_this_process_s_before_its_row_is_sent() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let session = Session::new(LEASE);
+        assert!(session.own().is_empty());
+        let renewal = session.renewal();
+        assert!(session.own().contains(&renewal.id));
+    });
+}
+
+// Seeded faults: it is renewed each third of a long lease; each ten seconds of a short one.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_renewed_each_third_of_its_lease_and_each_ten_seconds() {
+    let period = |lease: u64| Session::new(Duration::from_secs(lease)).period();
+    assert_eq!([period(12), period(30), period(300)], [4, 10, 10].map(Duration::from_secs));
+}
+
+// Seeded faults: another server is behind the barrier of the one before; an answer that wrote nothing is a barrier; the
+// first server counts as another one.
+#[tokio::test(start_paused = true)]
+async fn a_server_is_behind_a_barrier_once_it_has_answered_a_write_and_no_other_is() {
+    let session = Session::new(LEASE);
+    let [one, two] = [ServerId(1), ServerId(2)];
+    assert!(!session.answered(one, false), "it took no other's place");
+    assert!(!session.is_behind_barrier(one));
+    assert!(!session.answered(one, true));
+    assert!(session.is_behind_barrier(one) && !session.is_behind_barrier(two));
+    assert!(session.answered(two, false), "it took the place of the first");
+    assert!(!session.is_behind_barrier(two));
+    assert!(!session.answered(two, true));
+    assert!(session.is_behind_barrier(two) && !session.is_behind_barrier(one));
+    assert!(session.answered(one, false));
+}
+
+// Seeded faults: a session is ended whatever its token; its row goes at once, or stays for ever.
+#[tokio::test(start_paused = true)]
+async fn a_session_is_ended_by_its_own_token_and_its_row_is_kept_for_an_hour() {
+    let (session, row) = begun();
+    let end = session.end().unwrap();
+    assert_eq!((end.id, end.expect, end.kind), (row.id, Expect::Token(row.token), Kind::Released));
+    assert_eq!(end.expires, NewExpiry::In(Duration::from_secs(3_600).max(GRACE)));
+    assert!(Session::new(LEASE).end().is_none(), "it was never begun");
+    assert_eq!(dead(id(1), Expect::Absent).expect, Expect::Absent);
+}
