@@ -4,7 +4,7 @@
 //! store knows that the row is large before it reads it. Rules:
 //! 1. Large rows are read one at a time, each by itself. The reading goes on if its requester goes away. Clients that
 //!    were refused meanwhile ask again, and find the row under way.
-//! 2. If no request waits for the row when it arrives, it is kept for a minute, or until a request takes it.
+//! 2. A row that was read is kept for a minute, or until a request takes it.
 //! 3. A row that was read before it was asked for counts only if it is completed. Then it does not change before it
 //!    expires. It counts while the latest clock says that it has not. An answer from it needs a barrier, as from every
 //!    row.
@@ -104,7 +104,7 @@ async fn run<B: Backend>(
             }
         };
         let Some(place) = rows.get(&id).map(|place| place.clone()) else { continue };
-        let is_kept = told.is_ok() && place.receiver_count() == 0 && kept_bytes(&rows) < KEPT_BYTES;
+        let is_kept = told.is_ok() && kept_bytes(&rows) < KEPT_BYTES;
         place.send_replace(Some(told));
         let (rows, own) = (Arc::clone(&rows), place.subscribe());
         let forget = move || rows.remove_if(&id, |_, place| place.subscribe().same_channel(&own));

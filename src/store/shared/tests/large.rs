@@ -39,6 +39,21 @@ async fn a_row_that_is_not_the_one_that_was_met_is_read_once_more() {
     assert_eq!(same.gets.lock().unwrap().len(), 1);
 }
 
+// Seeded fault: the row that is kept is taken for the one that is read anew.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_kept_and_not_the_one_that_was_met_is_read_anew() {
+    let script = Script::of([slow(Reply::Done), Reply::Others]);
+    let gets = gets(&script);
+    let row = met(1);
+    let mut gone = Box::pin(gets.get_large(&row));
+    assert!((&mut gone).now_or_never().is_none());
+    drop(gone);
+    sleep(2 * SECOND).await;
+    let changed = Row { token: Token([0xdd; 16]), ..met(1) };
+    assert_eq!(gets.get_large(&changed).await.unwrap().row, Some(changed));
+    assert_eq!(script.gets.lock().unwrap().len(), 2);
+}
+
 // Seeded faults: two are read at a time; a row is read for each who asks.
 #[tokio::test(start_paused = true)]
 async fn large_rows_are_read_one_at_a_time_and_once_for_all_who_ask() {
@@ -55,7 +70,7 @@ async fn large_rows_are_read_one_at_a_time_and_once_for_all_who_ask() {
     assert_eq!(*script.gets.lock().unwrap(), [[id(1)], [id(2)]]);
 }
 
-// Seeded faults: what was read is dropped with its requester; it is kept for ever; it is told though it is not completed.
+// Seeded faults: what was read is dropped with its requester; it is kept for ever.
 #[tokio::test(start_paused = true)]
 async fn a_row_whose_requester_has_gone_is_kept_for_the_next_for_a_minute() {
     for (kept_for, calls) in [(59, 1), (61, 2)] {
