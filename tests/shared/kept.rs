@@ -4,18 +4,19 @@ use std::time::Duration;
 
 #[cfg(feature = "postgres")]
 use bytes::Bytes;
-
+use tokio::runtime::Runtime;
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Records as _, Reply, Transition};
 #[cfg(feature = "postgres")]
 use tower_idempotency::internals::{Completion, Settlement};
+use tower_idempotency::store::StoreError;
 #[cfg(feature = "postgres")]
 use tower_idempotency::store::shared::{Backend as _, Clocks, Settled};
 use tower_idempotency::store::shared::{Shared, SharedBuilder};
 use tower_idempotency::{Fingerprint, RecordId};
-use tower_idempotency_conformance::memory_backend::MemoryBackend;
 #[cfg(feature = "postgres")]
 use tower_idempotency_conformance::memory_backend::Replication;
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 const ID: RecordId = RecordId::from_bytes([7; 32]);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -39,19 +40,22 @@ async fn open() -> Shared<MemoryBackend> {
     SharedBuilder::default().clock(backend.database().clock()).open(backend).await.unwrap()
 }
 
-/// A run of this process whose bound is a minute.
-async fn claimed(store: &Shared<MemoryBackend>) -> Hold {
-    let fingerprint = Fingerprint::of(b"m");
-    let claim = Claim {
+/// A claim of a run whose bound is a minute.
+fn claim() -> Transition {
+    Transition::Claim(Claim {
         policy: ClaimPolicy::Refuse,
-        fingerprint,
+        fingerprint: Fingerprint::of(b"m"),
         origin: None,
         may_repeat: false,
         bound: MINUTE,
         interrupted_retention: MINUTE,
         patience: MINUTE,
-    };
-    let Applied { reply, record } = store.apply(ID, Transition::Claim(claim)).await.unwrap();
+    })
+}
+
+/// A run of this process.
+async fn claimed(store: &Shared<MemoryBackend>) -> Hold {
+    let Applied { reply, record } = store.apply(ID, claim()).await.unwrap();
     assert_eq!(reply, Reply::Taken);
     let record = record.unwrap();
     Hold { id: ID, fence: record.fence, attempt: record.attempt }
@@ -79,6 +83,20 @@ async fn nothing_is_kept_of_a_run_whose_bound_is_over() {
     assert_eq!(store.kept().1, 1);
     tokio::time::sleep(MINUTE * 60).await;
     assert_eq!(store.kept().1, 0);
+}
+
+// A seeded fault: the claim counts as not made, and a handler may run without one.
+#[test]
+fn a_claim_that_was_sent_when_the_runtime_ended_may_have_been_made() {
+    let runtime = Runtime::new().unwrap();
+    let store = runtime.block_on(open());
+    let held = store.backend().hold(Call::Put);
+    let handle = runtime.handle().clone();
+    let claiming = std::thread::spawn(move || handle.block_on(store.apply(ID, claim())));
+    runtime.block_on(held.until_held(1));
+    drop(runtime);
+    let claimed = claiming.join().unwrap();
+    assert!(matches!(claimed, Err(StoreError::Uncertain { .. })), "{claimed:?}");
 }
 
 #[cfg(feature = "postgres")]
