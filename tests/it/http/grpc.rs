@@ -18,6 +18,8 @@ use tonic::transport::{Channel, Server, server::TcpIncoming};
 use tonic::{Code, Response, Status};
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
 
+use crate::common::lab::{Lab, layer, with};
+
 async fn server(charges: &Charges) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -69,6 +71,15 @@ async fn a_failed_status_is_an_outcome_and_a_refusal_is_a_status() {
     assert_eq!(reused.code(), Code::InvalidArgument);
     assert!(reused.message().starts_with("key-reused: "), "{reused:?}");
     assert_eq!(charges.effects(), 1);
+}
+
+// gRPC over HTTP/2, "Responses": a client takes another status for a proxy's. Seeded fault: it is the rejection's.
+#[tokio::test]
+async fn the_head_of_a_refused_call_has_the_status_200() {
+    let lab = Lab::counting(layer());
+    assert_eq!(lab.post("k", "a").await.status, 200);
+    let refused = lab.send(with("content-type", "application/grpc")).await;
+    assert_eq!((refused.status.as_u16(), refused.header("grpc-status")), (200, Some("3")));
 }
 
 /// One call past tonic's client: the bytes and trailers as they are on the wire.
