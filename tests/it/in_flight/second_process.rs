@@ -5,7 +5,7 @@ use tower_idempotency::Resolution;
 use tower_idempotency::engine::{Reconciled, Resolved};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, Release};
 
 use crate::common::asked::{Asked, asking, found, leave_interrupted};
 use crate::common::lab::{Gate, Lab, gated, id, post, settle};
@@ -223,4 +223,29 @@ async fn a_duplicate_of_a_run_elsewhere_waits_no_longer_than_the_policy_says() {
     let began = tokio::time::Instant::now();
     elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
     assert_eq!(began.elapsed().as_secs(), 2);
+}
+
+// Seeded fault: it waits for as long as the policy says.
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_of_a_run_elsewhere_that_frees_its_key_does_not_wait_any_longer() {
+    let (gate, store) = (Gate::default(), TestStore::new());
+    let waits_at = gate.clone();
+    let here = Lab::new(IdempotencyLayer::new(store.beside()), move |_| {
+        let gate = waits_at.clone();
+        async move {
+            gate.pass().await;
+            Release
+        }
+    });
+    let elsewhere = Lab::counting(IdempotencyLayer::new(store.beside()));
+    let run = here.spawn(post("k", "a"));
+    gate.arrival().await;
+    let duplicate = elsewhere.spawn(post("k", "a"));
+    settle().await;
+    assert!(!duplicate.is_finished());
+    gate.open();
+    assert_eq!(run.await.unwrap().status, 503);
+    settle().await;
+    assert!(duplicate.is_finished(), "the key is free");
+    assert_eq!((duplicate.await.unwrap().problem().as_str(), elsewhere.effects()), ("in-flight", 0));
 }
