@@ -43,6 +43,27 @@ async fn a_redelivered_message_has_one_effect_and_the_same_outcome() {
     assert_eq!(effects.load(Ordering::SeqCst), 1);
 }
 
+// Seeded fault: the record has the bytes that the effect returned.
+#[tokio::test]
+async fn a_recorded_outcome_that_was_a_small_part_of_a_large_buffer_does_not_keep_the_buffer() {
+    struct Buffer(Arc<[u8]>);
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    let buffer: Arc<[u8]> = vec![b'x'; 1024 * 1024].into();
+    let (once, whole) = (Once::new(MemoryStore::new()), Bytes::from_owner(Buffer(Arc::clone(&buffer))));
+    let effect = |_| async move { Ok::<_, EffectError<&str>>(whole.slice(..4)) };
+    let outcome = once.run(id("k"), Fingerprint::of(MESSAGE), effect).await.unwrap();
+    assert_eq!(outcome.bytes, "xxxx");
+    drop(outcome);
+    assert_eq!(Arc::strong_count(&buffer), 1);
+    assert_eq!(deliver(&once, &Arc::default(), Ok("other")).await.unwrap(), ("xxxx".into(), true));
+}
+
 #[tokio::test]
 async fn another_message_under_the_same_id_is_refused() {
     let (once, effects) = (Once::new(MemoryStore::new()), Arc::default());
