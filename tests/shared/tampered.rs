@@ -17,7 +17,7 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 use crate::common::lab::{Gate, Lab, done, hold, id, post, settle};
-use crate::common::steps::{Steps as _, wish};
+use crate::common::steps::{Claimed, Steps as _, wish};
 use crate::world::{DEATH, Effects, LEASE, builder, database, process};
 
 /// What happens to every call.
@@ -32,6 +32,8 @@ enum Tamper {
     PanicsAfterAPut,
     /// The database takes no large rows.
     TakesNoLargeRows,
+    /// Something else has the row of the key `locked`.
+    HasOneLocked,
 }
 
 #[derive(Debug, Clone)]
@@ -62,7 +64,7 @@ impl Tampered {
     fn tamper(&self) -> Result<(), BackendError> {
         let tamper = *self.tamper.lock().unwrap();
         match tamper {
-            Tamper::Nothing | Tamper::PanicsAfterAPut | Tamper::TakesNoLargeRows => Ok(()),
+            Tamper::Nothing | Tamper::PanicsAfterAPut | Tamper::TakesNoLargeRows | Tamper::HasOneLocked => Ok(()),
             Tamper::Crowds => Err(BackendError::Crowded("the test said so".into())),
             Tamper::Panics => std::panic::resume_unwind(Box::new("on purpose")),
         }
@@ -89,6 +91,9 @@ impl Backend for Tampered {
         let is_large = |write: &Write| write.state.len() > 1_024;
         if *self.tamper.lock().unwrap() == Tamper::TakesNoLargeRows && writes.iter().any(is_large) {
             return Err(BackendError::Never("it is too large".into()));
+        }
+        if *self.tamper.lock().unwrap() == Tamper::HasOneLocked && writes.iter().any(|write| write.id == id("locked")) {
+            return Err(BackendError::Busy("one of them is locked".into()));
         }
         let answer = self.database.put(clocks, writes).await;
         if *self.tamper.lock().unwrap() == Tamper::PanicsAfterAPut {
@@ -323,6 +328,31 @@ async fn an_outcome_that_goes_together_with_one_that_is_too_large_for_the_databa
     let state = async |key| store.load(id(key)).await.unwrap().expect("it is there").state;
     assert!(matches!(state("large").await, State::Consumed { .. }));
     assert_eq!(state("small").await, State::Completed { outcome: "small".into() });
+}
+
+// A seeded fault: all writes of such a call are sent again later.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_goes_together_with_one_whose_row_is_locked_does_not_wait_for_it() {
+    let backend = Tampered::new();
+    let store = builder(&backend.database).calls(1).open(backend.clone()).await.unwrap();
+    let claiming = |key: &'static str| {
+        let store = store.clone();
+        tokio::spawn(async move { store.claim(wish(key)).await })
+    };
+    backend.set(Tamper::HasOneLocked);
+    // While a claim is on its way, the others gather.
+    let held = backend.database.hold(Call::Put);
+    let first = claiming("first");
+    settle().await;
+    let (locked, free) = (claiming("locked"), claiming("free"));
+    settle().await;
+    held.release();
+    settle().await;
+    assert_eq!([first.is_finished(), free.is_finished(), locked.is_finished()], [true, true, false]);
+    backend.set(Tamper::Nothing);
+    for claimed in [first, free, locked] {
+        assert!(matches!(claimed.await.unwrap().unwrap(), Claimed::Fresh(_)));
+    }
 }
 
 #[tokio::test(start_paused = true)]
