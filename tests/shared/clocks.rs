@@ -103,6 +103,25 @@ async fn no_clock_makes_the_run_of_a_living_process_run_again() {
     }
 }
 
+// Seeded fault: the bound of a run is `max_run`, and the time within which its end is recorded.
+#[tokio::test(start_paused = true)]
+async fn a_run_keeps_its_right_for_max_run_though_the_clocks_that_judge_it_go_faster_by_a_quarter() {
+    const MAX_RUN: Duration = Duration::from_secs(3_600);
+    let world = World::new().await;
+    let gate = Gate::default();
+    let layer = |store| IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject).max_run(MAX_RUN);
+    let run = world.effects.behind(layer(world.stores[0].clone()), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    sleep(MAX_RUN - MINUTE).await;
+    // The database's machine and that of a third process have gained a quarter of an hour.
+    world.database.step(HOUR / 4);
+    let third = open(&world.here.beside(), &world.database).await;
+    sleep(LEASE * 5 / 4 + SECOND * 3).await;
+    assert_eq!(world.effects.behind(layer(third), &gate).post("k", "a").await.problem(), "in-flight");
+    gate.open();
+    assert_eq!((run.await.unwrap().text(), world.effects.count()), ("effect 1", 1));
+}
+
 // Seeded fault: a session is over when its row's `until` is past by the database's clock.
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_back_keeps_no_key_of_a_dead_process_in_flight() {
