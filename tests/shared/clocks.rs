@@ -138,6 +138,25 @@ async fn a_clock_that_is_set_back_keeps_no_key_of_a_dead_process_in_flight() {
     run.abort();
 }
 
+// "Declare the session dead before taking over." Seeded fault: not where the run's bound is over by the latest clock.
+#[tokio::test(start_paused = true)]
+async fn a_process_is_declared_dead_before_its_run_is_taken_over_though_one_clock_is_past_the_run_s_bound() {
+    let world = World::new().await;
+    let [one, other] = world.stores.clone();
+    let gate = Gate::default();
+    let layer = |store| IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+    let run = world.effects.behind(layer(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    world.here.cut();
+    world.database.step(25 * HOUR);
+    sleep(DEATH).await;
+    gate.open();
+    assert_eq!(world.effects.behind(layer(other), &gate).post("k", "a").await.text(), "effect 2");
+    let rows = world.here.database().rows("");
+    assert_eq!(rows.iter().filter(|row| row.kind == Kind::Released).count(), 1);
+    run.abort();
+}
+
 // Seeded fault: rows are stamped by the database's clock alone.
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_is_recorded_while_the_database_is_a_day_behind_is_kept() {
