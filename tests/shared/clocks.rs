@@ -433,6 +433,22 @@ async fn trap_96_fences_grow_though_the_database_was_a_day_ahead_when_one_was_gi
     }
 }
 
+// Seeded fault: the row of a claim is kept by the fence that was there before it, and not by the one that it is given.
+#[tokio::test(start_paused = true)]
+async fn fences_grow_though_a_claim_that_was_never_ended_had_one_of_a_clock_that_was_a_day_ahead() {
+    let world = World::new().await;
+    world.database.step(25 * HOUR);
+    let Claimed::Fresh(ahead) = world.stores[0].claim(wish("ahead")).await.unwrap() else { panic!("it is there") };
+    world.database.step(-25 * HOUR);
+    let short = Wish { bound: MINUTE, interrupted_retention: MINUTE, ..wish("k") };
+    let Claimed::Fresh(run) = world.stores[0].claim(short).await.unwrap() else { panic!("it is there") };
+    assert!(ahead.fence < run.fence, "the process has seen a larger one");
+    // Long enough for the row to be deleted, if it were kept for its bound, its retention and its grace alone.
+    sleep(MINUTE * 40).await;
+    let again = world.stores[1].claim(wish("k")).await.unwrap();
+    assert!(!matches!(again, Claimed::Fresh(again) if again.fence <= run.fence), "{again:?} after {run:?}");
+}
+
 // Seeded fault: the question stays open until its bound.
 #[tokio::test(start_paused = true)]
 async fn where_an_operation_may_run_again_and_is_refused_another_process_may_ask_at_once() {
