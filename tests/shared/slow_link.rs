@@ -134,6 +134,21 @@ async fn a_large_answer_that_comes_when_nobody_waits_for_it_is_replayed_to_the_n
     assert_eq!(there.counts().gets, gets, "it is not read again");
 }
 
+// Seeded fault: that it could not be read is kept as well.
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_was_lost_on_its_way_after_its_requester_had_gone_is_read_again_for_the_next_retry() {
+    let [(_, one), (there, other)] = two().await;
+    let elsewhere = answering(&other, 4 * MIB);
+    assert_eq!(answering(&one, 4 * MIB).post("k", "a").await.status, 200);
+    let held = there.hold(Call::Get);
+    assert_eq!(elsewhere.post("k", "a").await.status, 503);
+    held.until_held(1).await;
+    held.lose();
+    settle().await;
+    held.release();
+    assert!(elsewhere.post("k", "a").await.is_replay());
+}
+
 // Seeded fault: what is kept is told though the row has changed.
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_has_come_is_not_told_after_its_retention() {
