@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tower_idempotency::internals::{Completion, Records as _, Settlement, State};
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
-use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend, Replication};
 
 use crate::common::lab::{Gate, Lab, done, hold, id, post, settle};
 use crate::common::steps::Steps as _;
@@ -147,6 +147,25 @@ async fn a_large_answer_that_was_lost_on_its_way_after_its_requester_had_gone_is
     settle().await;
     held.release();
     assert!(elsewhere.post("k", "a").await.is_replay());
+}
+
+// Seeded fault: where the row is another one than the one that was kept, the kept one is read once more.
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_has_come_and_was_put_back_after_a_failover_is_replayed() {
+    let [(here, one), (there, other)] = two().await;
+    let elsewhere = answering(&other, 256 * KIB);
+    here.database().replication(Replication::Behind);
+    assert_eq!(answering(&one, 256 * KIB).post("k", "a").await.status, 200);
+    let held = there.hold(Call::Get);
+    assert_eq!(elsewhere.post("k", "a").await.status, 503);
+    held.until_held(1).await;
+    held.release();
+    settle().await;
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    sleep(LEASE).await;
+    let replay = elsewhere.post("k", "a").await;
+    assert!(replay.is_replay(), "{replay:.200?}");
 }
 
 // Seeded fault: what is kept is told though the row has changed.
