@@ -6,6 +6,7 @@
 mod common;
 
 mod batches;
+mod bounds;
 mod clocks;
 mod deaths;
 mod disputes;

@@ -1,0 +1,118 @@
+//! The bound of a run, where its process lives.
+
+use std::time::Duration;
+
+use tower_idempotency::store::shared::memory_backend::Call;
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+
+use crate::common::lab::{Gate, post};
+use crate::world::{Effects, builder, database, two};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A run ends, and its client is answered, while the database is away for so long.
+async fn an_outage_after_the_effect(outage: Duration, max_run: Duration) -> usize {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = |store| {
+        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+        layer.on_in_flight(OnInFlight::Reject).max_run(max_run)
+    };
+    let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let elsewhere = effects.behind(layer(other), &gate);
+    here.database().stop();
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
+    tokio::time::sleep(outage).await;
+    // Its owner is not the first to come back.
+    let slow = here.hold(Call::Put);
+    here.database().start();
+    let mut slow = Some(slow);
+    for round in 0..300 {
+        if round == 60 {
+            slow.take();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let _ = elsewhere.post("k", "a").await;
+    }
+    effects.count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_during_an_outage_of_a_minute_does_not_run_again_where_its_process_lives() {
+    assert_eq!(an_outage_after_the_effect(60 * SECOND, SECOND).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_during_an_outage_of_two_minutes_does_not_run_again_where_its_process_lives() {
+    assert_eq!(an_outage_after_the_effect(120 * SECOND, SECOND).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_during_an_outage_of_a_quarter_of_an_hour_does_not_run_again_by_default() {
+    assert_eq!(an_outage_after_the_effect(15 * 60 * SECOND, 600 * SECOND).await, 1);
+}
+
+/// One process can't reach the database for two minutes of its lease of ten.
+#[tokio::test(start_paused = true)]
+async fn no_other_process_takes_a_run_over_while_its_process_holds_its_lease() {
+    let here = database();
+    let there = here.beside();
+    let lease = 600 * SECOND;
+    let one = builder(&here).lease(lease).open(here.clone()).await.unwrap();
+    let other = builder(&there).lease(lease).open(there.clone()).await.unwrap();
+    tokio::time::sleep(lease * 3).await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = |store| {
+        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+        layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
+    };
+    let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let elsewhere = effects.behind(layer(other), &gate);
+    let held = here.hold(Call::Put);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
+    for _ in 0..120 {
+        tokio::time::sleep(SECOND).await;
+        let _ = elsewhere.post("k", "a").await;
+    }
+    held.release();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(effects.count(), 1);
+}
+
+/// Nothing delays the owner; retries come at once.
+#[tokio::test(start_paused = true)]
+async fn none_of_a_hundred_keys_runs_again_after_an_outage_of_a_hundred_seconds() {
+    for (seconds, expected) in [(60, 100), (100, 100)] {
+        let [(here, one), (_, other)] = two().await;
+        let (effects, gate) = (Effects::default(), Gate::default());
+        let layer = |store| {
+            let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+            layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
+        };
+        let server = effects.behind(layer(one), &gate);
+        let mut runs = Vec::new();
+        for number in 0..100 {
+            runs.push(server.spawn(post(&format!("k{number}"), "a")));
+            gate.arrival().await;
+        }
+        let elsewhere = effects.behind(layer(other), &gate);
+        here.database().stop();
+        gate.open();
+        for run in runs {
+            assert!(run.await.unwrap().status.is_success());
+        }
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        here.database().start();
+        for _ in 0..300 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            for number in 0..100 {
+                let _ = elsewhere.post(&format!("k{number}"), "a").await;
+            }
+        }
+        assert_eq!(effects.count(), expected, "{seconds} s");
+    }
+}
