@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tower_idempotency::store::shared::memory_backend::Call;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency_conformance::memory_backend::Call;
 
 use crate::common::lab::{Gate, post};
 use crate::world::{Effects, builder, database, two};

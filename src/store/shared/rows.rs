@@ -147,12 +147,19 @@ impl View<'_> {
         match row.session {
             None => Owner::Nobody,
             Some(session) if self.own.contains(&session) => Owner::Here,
-            // Its bound is over.
-            Some(_) if row.until.is_none_or(|until| until <= self.earliest) => Owner::Nobody,
-            Some(session) if self.others.is_some_and(|others| others.is_over(session)) => Owner::Nobody,
+            // The question about it has taken its time.
+            Some(_) if row.kind != Kind::Running && row.until.is_none_or(|until| until <= self.earliest) => {
+                Owner::Nobody
+            }
+            Some(session) if self.others.is_some_and(|others| is_over(others, session, row.until)) => Owner::Nobody,
             Some(_) => Owner::Elsewhere,
         }
     }
+}
+
+/// Whether a run is over: its session is, or its bound, and its process says that the run is.
+pub(super) fn is_over(others: &Watch, session: RecordId, bound: Option<Timestamp>) -> bool {
+    others.is_over(session) || bound.is_none_or(|bound| others.has_ended(session, bound))
 }
 
 /// When the record of a row expires that is not running. The row itself is kept for longer, if that is soon.

@@ -8,7 +8,9 @@
 //! 3. A session that was declared dead is never renewed. This process goes on under a new one; the runs of the old one
 //!    may still end.
 //! 4. Sessions do not expire by a clock. A row is kept until its session is ended or declared dead.
-//! 5. What was read is durable if a write that began later was answered as durable by the same server. So one write
+//! 5. The bound of a run ends it only once its session says so: each renewal says before which time all bounds are over
+//!    without a run. A run that has ended may not be recorded yet, however long ago its bound was over.
+//! 6. What was read is durable if a write that began later was answered as durable by the same server. So one write
 //!    is needed for each server, the barrier, before completed records that others wrote are told.
 
 use std::collections::HashSet;
@@ -19,6 +21,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token, Write};
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
 
@@ -28,9 +31,17 @@ const LONGEST_PERIOD: Duration = Duration::from_secs(10);
 const KEPT: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How long the row of a session is kept that was ended or declared dead.
 const KEPT_DEAD: Duration = Duration::from_secs(3_600);
-/// The version of what a session's row has as its state: this byte, and the lease in milliseconds as eight bytes, the
-/// lowest first.
+/// The version of what a session's row has as its state: this byte, the lease in milliseconds, and the time before which
+/// bounds are over without a run, in milliseconds since 1970. Each number has eight bytes, the lowest first.
 const VERSION: u8 = 1;
+
+/// What a session's row says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) lease: Duration,
+    /// A run of its process whose bound ends before this time is over: none is under way, and no end of one.
+    pub(super) over_before: Timestamp,
+}
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -101,8 +112,9 @@ impl Session {
         self.state().barrier == Some(server)
     }
 
-    /// The write that begins the session, or renews it. It is sent again, as it is, until its answer is known.
-    pub(super) fn renewal(&self) -> Write {
+    /// The write that begins the session, or renews it. It is sent again, as it is, until its answer is known. A run of
+    /// this process whose bound ends before `over_before` is over.
+    pub(super) fn renewal(&self, over_before: Timestamp) -> Write {
         let mut state = self.state();
         let current = state.current;
         // Before it is sent: a read of the sessions may find it before its answer is here.
@@ -120,7 +132,7 @@ impl Session {
             began: Stamp::Keep,
             since: Stamp::Keep,
             expires: NewExpiry::In(KEPT),
-            state: state_of(self.lease),
+            state: Said { lease: self.lease, over_before }.bytes(),
         }
     }
 
@@ -165,17 +177,20 @@ impl Session {
     }
 }
 
-/// What a session's row has as its state.
-fn state_of(lease: Duration) -> Bytes {
-    let milliseconds = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-    [&[VERSION], milliseconds.to_le_bytes().as_slice()].concat().into()
-}
+impl Said {
+    fn bytes(self) -> Bytes {
+        let lease = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
+        [&[VERSION], lease.to_le_bytes().as_slice(), &self.over_before.as_millis().to_le_bytes()].concat().into()
+    }
 
-/// The lease of the session that has this row; `None` if its bytes can't be read.
-pub(super) fn lease_of(row: &Row) -> Option<Duration> {
-    let (version, milliseconds) = row.state.split_first()?;
-    let milliseconds = milliseconds.try_into().ok().filter(|_| *version == VERSION)?;
-    Some(Duration::from_millis(u64::from_le_bytes(milliseconds)))
+    /// What the row of a session says; `None` if its bytes can't be read.
+    pub(super) fn by(row: &Row) -> Option<Self> {
+        let (version, numbers) = row.state.split_first()?;
+        let [lease, over_before] =
+            [numbers.get(..8)?, numbers.get(8..)?].map(|bytes| bytes.try_into().map(u64::from_le_bytes));
+        let (lease, over_before) = (Duration::from_millis(lease.ok()?), Timestamp::from_millis(over_before.ok()?));
+        (*version == VERSION).then_some(Self { lease, over_before })
+    }
 }
 
 /// The write that marks the session `id` as dead, if its row is as expected.

@@ -24,6 +24,7 @@ use super::puts::{Puts, Stands};
 use super::reach::Reach;
 use super::session::Renewed;
 use super::watch::Reading;
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::panics::panic_message;
 use crate::slots::Slots;
@@ -146,7 +147,7 @@ impl<B: Backend> Shelf<B> {
                 // The database was away, for others too.
                 self.reach.others.start_over();
             }
-            let renewal = session.renewal();
+            let renewal = session.renewal(self.over_before());
             let Stands { row, sent, .. } = self.urgent.put(renewal.clone(), None).await.map_err(not_put)?;
             match session.renewed(&renewal, row.as_ref(), sent) {
                 Renewed::Yes => {
@@ -162,6 +163,13 @@ impl<B: Backend> Shelf<B> {
                 ),
             }
         }
+    }
+
+    /// The time before which the bounds of all runs of this process are over, and none of them is under way, nor its
+    /// end. A claim that is being made now has a later bound.
+    fn over_before(&self) -> Timestamp {
+        let bounds = self.held.iter().filter_map(|row| row.until);
+        bounds.fold(self.reach.clocks.earliest(), Timestamp::min)
     }
 
     /// Whether no run is under way, and no end of one.
@@ -246,8 +254,9 @@ impl<B: Backend> Shelf<B> {
             sleep(SWEEP_EVERY).await;
             self.news.forget_unheard();
             let earliest = self.reach.clocks.earliest();
-            // What was asked about and not answered.
-            self.held.retain(|_, row| row.until.is_some_and(|until| until > earliest));
+            // What was asked about and not answered, or ended without a word to the store.
+            self.held
+                .retain(|id, row| row.until.is_some_and(|until| until > earliest) || self.slots.look(id).is_some());
             while let Ok(SWEPT) = self.delete_expired(SWEPT).await {}
         }
     }

@@ -31,11 +31,15 @@ impl<B: Backend> Shelf<B> {
         if self.reach.session.own().contains(&session) {
             return Ok(true);
         }
-        // The run's own bound is over.
-        if row.and_then(|row| row.until).is_none_or(|until| until <= self.reach.clocks.earliest()) {
+        let others = &self.reach.others;
+        if !self.reach.session.holds_half() {
+            return Ok(false);
+        }
+        // The run's own bound is over, and its process says that the run is.
+        if row.and_then(|row| row.until).is_none_or(|until| others.has_ended(session, until)) {
             return Ok(true);
         }
-        if !self.reach.session.holds_half() || !self.reach.others.is_over(session) {
+        if !others.is_over(session) {
             return Ok(false);
         }
         self.declare_dead(session).await

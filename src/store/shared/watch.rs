@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::backend::{Expect, Kind, Row, ServerId, Token};
-use super::session::lease_of;
+use super::session::Said;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 
@@ -63,8 +63,8 @@ struct Other {
 enum Sight {
     /// A row names it, and no read has shown it yet.
     Unread,
-    /// Its row. The lease is `None` if the row's bytes can't be read: then the session is never over.
-    Row { token: Token, until: Option<Timestamp>, lease: Option<Duration>, server: ServerId },
+    /// Its row. If its bytes can't be read, the session is never over.
+    Row { token: Token, until: Option<Timestamp>, said: Option<Said>, server: ServerId },
     /// Its lease is what is assumed of it.
     Absent { lease: Duration, server: ServerId },
     /// It was ended, or declared dead.
@@ -84,7 +84,7 @@ impl Sight {
     /// The lease by which the session is judged; `None` if it is not known.
     fn lease(self) -> Option<Duration> {
         match self {
-            Self::Row { lease, .. } => lease,
+            Self::Row { said, .. } => said.map(|said| said.lease),
             Self::Absent { lease, .. } => Some(lease),
             Self::Unread | Self::Ended => None,
         }
@@ -107,6 +107,15 @@ impl Watch {
         });
         other.named = now;
         other.is_over
+    }
+
+    /// Whether the session has said that its run whose bound ends then is over.
+    pub(super) fn has_ended(&self, session: RecordId, bound: Timestamp) -> bool {
+        let said = match self.state().others.get(&session).map(|other| other.sight) {
+            Some(Sight::Row { said, .. }) => said,
+            _ => None,
+        };
+        said.is_some_and(|said| bound < said.over_before)
     }
 
     /// What to expect of the row of a session that is over, in order to declare it dead; `None` if it is not over, or
@@ -168,7 +177,7 @@ impl Watch {
                     Sight::Absent { lease: lease.max(self.lease).max(UNKNOWN_LEASE), server }
                 }
                 Some(row) if row.kind == Kind::Session => {
-                    Sight::Row { token: row.token, until: row.until, lease: lease_of(row), server }
+                    Sight::Row { token: row.token, until: row.until, said: Said::by(row), server }
                 }
                 Some(_) => Sight::Ended,
             };

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, advance};
 
 use super::super::backend::{Clocks, Expect, GRACE, Kind, NewExpiry, Row, ServerId, Token, Write};
-use super::super::session::{Renewed, Session, dead, lease_of};
+use super::super::session::{Renewed, Said, Session, dead};
 use super::script::{START, id};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -18,20 +19,24 @@ fn made(renewal: &Write, there: Option<&Row>) -> Row {
 /// A session that was begun now, and its row.
 fn begun() -> (Session, Row) {
     let session = Session::new(LEASE);
-    let renewal = session.renewal();
+    let renewal = session.renewal(START);
     let row = made(&renewal, None);
     assert_eq!(session.renewed(&renewal, Some(&row), Instant::now()), Renewed::Yes);
     (session, row)
 }
 
 #[test]
-fn a_session_s_row_says_how_long_its_lease_is() {
+fn a_session_s_row_says_how_long_its_lease_is_and_which_bounds_are_over() {
     for lease in [Duration::from_millis(1), LEASE, Duration::from_secs(86_400 * 400)] {
-        let row = made(&Session::new(lease).renewal(), None);
-        assert_eq!((lease_of(&row), row.until), (Some(lease), Some(START.plus(lease))));
-        let cut = Row { state: row.state.slice(..8), ..row.clone() };
-        let later = [&[2], &row.state[1..]].concat().into();
-        assert_eq!([lease_of(&cut), lease_of(&Row { state: later, ..row })], [None, None]);
+        let row = made(&Session::new(lease).renewal(START), None);
+        assert_eq!(Said::by(&row), Some(Said { lease, over_before: START }));
+        assert_eq!(row.until, Some(START.plus(lease)));
+        let cut = Row { state: row.state.slice(..16), ..row.clone() };
+        let long = Row { state: [&row.state[..], &[0]].concat().into(), ..row.clone() };
+        let later = Row { state: [&[2], &row.state[1..]].concat().into(), ..row.clone() };
+        for row in [cut, long, later, Row { state: Bytes::new(), ..row }] {
+            assert_eq!(Said::by(&row), None);
+        }
     }
 }
 
@@ -40,7 +45,7 @@ fn a_session_s_row_says_how_long_its_lease_is() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_counts_from_the_first_copy_that_was_sent_and_a_claim_needs_half_of_it() {
     let session = Session::new(LEASE);
-    let renewal = session.renewal();
+    let renewal = session.renewal(START);
     assert!(!session.holds_half(), "the database has not answered");
     let sent = Instant::now();
     advance(LEASE / 4).await;
@@ -56,12 +61,12 @@ async fn a_lease_counts_from_the_first_copy_that_was_sent_and_a_claim_needs_half
 #[tokio::test(start_paused = true)]
 async fn a_renewal_replaces_the_one_before_under_a_token_of_its_own() {
     let (session, row) = begun();
-    let renewal = session.renewal();
+    let renewal = session.renewal(START);
     assert_eq!((renewal.id, renewal.expect, renewal.kind), (row.id, Expect::Token(row.token), Kind::Session));
     assert_ne!(renewal.token, row.token);
     let later = made(&renewal, Some(&row));
     assert_eq!(session.renewed(&renewal, Some(&later), Instant::now()), Renewed::Yes);
-    assert_eq!(session.renewal().expect, Expect::Token(renewal.token));
+    assert_eq!(session.renewal(START).expect, Expect::Token(renewal.token));
 }
 
 // Seeded faults: the session is given up, or counts as renewed; the next renewal expects the old token again.
@@ -69,11 +74,11 @@ async fn a_renewal_replaces_the_one_before_under_a_token_of_its_own() {
 async fn a_session_that_has_another_token_of_this_process_is_renewed_anew() {
     let (session, row) = begun();
     advance(LEASE * 3 / 4).await;
-    let renewal = session.renewal();
+    let renewal = session.renewal(START);
     let other = Row { token: Token([9; 16]), ..row };
     assert_eq!(session.renewed(&renewal, Some(&other), Instant::now()), Renewed::Again);
     assert!(!session.holds_half(), "nothing was renewed");
-    assert_eq!((session.renewal().id, session.renewal().expect), (other.id, Expect::Token(other.token)));
+    assert_eq!((session.renewal(START).id, session.renewal(START).expect), (other.id, Expect::Token(other.token)));
 }
 
 // Seeded faults: a dead session is held on, or renewed; its runs are another's; the new one expects a row.
@@ -81,12 +86,12 @@ async fn a_session_that_has_another_token_of_this_process_is_renewed_anew() {
 async fn a_session_that_was_declared_dead_is_not_renewed_and_its_runs_stay_this_process_s() {
     for is_gone in [true, false] {
         let (session, row) = begun();
-        let renewal = session.renewal();
+        let renewal = session.renewal(START);
         let marked = made(&dead(row.id, Expect::Token(row.token)), Some(&row));
         let there = if is_gone { None } else { Some(&marked) };
         assert_eq!(session.renewed(&renewal, there, Instant::now()), Renewed::Dead);
         assert!(!session.holds_half(), "no claim begins under it");
-        let next = session.renewal();
+        let next = session.renewal(START);
         assert_ne!(next.id, row.id);
         assert_eq!((next.expect, session.id()), (Expect::Absent, next.id));
         assert!(session.own().contains(&row.id) && session.own().contains(&next.id));
@@ -101,7 +106,7 @@ fn a_session_is_this_process_s_before_its_row_is_sent() {
     runtime.block_on(async {
         let session = Session::new(LEASE);
         assert!(session.own().is_empty());
-        let renewal = session.renewal();
+        let renewal = session.renewal(START);
         assert!(session.own().contains(&renewal.id));
     });
 }

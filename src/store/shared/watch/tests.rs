@@ -18,7 +18,7 @@ static OTHER: LazyLock<RecordId> = LazyLock::new(|| RecordId::from_bytes([7; 32]
 
 /// The row of a session with the short lease, with this token.
 fn row(token: u8) -> Row {
-    let renewal = Session::new(SHORT).renewal();
+    let renewal = Session::new(SHORT).renewal(Timestamp::from_millis(1));
     let write = Write { id: *OTHER, token: Token([token; 16]), expires: NewExpiry::In(LEASE), ..renewal };
     write.over(None, Clocks::default().at(Timestamp::from_millis(1))).unwrap()
 }
@@ -141,7 +141,7 @@ async fn an_absent_session_is_watched_for_a_wait_and_an_ended_one_is_over_at_onc
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_row_vanishes_is_watched_for_a_wait_of_its_own_lease() {
     let watch = Watch::new(LEASE);
-    let long = Session::new(LEASE * 4).renewal();
+    let long = Session::new(LEASE * 4).renewal(Timestamp::from_millis(1));
     let long = Write { id: *OTHER, expires: NewExpiry::In(LEASE), ..long };
     read_by(&watch, SERVER, long.over(None, Clocks::default().at(Timestamp::from_millis(1))));
     read_by(&watch, SERVER, None);
