@@ -1,10 +1,11 @@
 //! One run, detached from its requester: claim, work, record.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either, select};
@@ -240,8 +241,13 @@ impl<St: Store> Run<St> {
         self.engine.count(|tally| &tally.runs);
         self.slot.enter(Phase::Running(self.presented.fingerprint));
         let began = Instant::now();
-        let working = AssertUnwindSafe(work.start(context)).catch_unwind();
-        let working = within(began.checked_add(self.engine.policy.max_run), working);
+        let deadline = began.checked_add(self.engine.policy.max_run);
+        let mut working = pin!(within(deadline, AssertUnwindSafe(work.start(context)).catch_unwind()));
+        // First it is looked whether its time is over: what wakes up after that takes no further step.
+        let working = poll_fn(|cx| match deadline {
+            Some(deadline) if deadline <= Instant::now() => Poll::Ready(None),
+            _ => working.as_mut().poll(cx),
+        });
         let Some(result) = self.unless_stopped(session, working).await else {
             return (End::Unknown { status: None }, Verdict::Interrupted);
         };
@@ -336,21 +342,30 @@ mod tests {
     use crate::store::test::TestStore;
     use tracing::Span;
 
-    // A process that was stopped wakes with both ready: its handler, whose next step may be the charge, and its lease,
-    // which is over.
+    // A process that was stopped wakes with both ready: its handler, whose next step may be the charge, and what ends
+    // the run.
     #[tokio::test(start_paused = true)]
-    async fn trap_114_a_run_whose_lease_is_over_takes_no_further_step() {
-        const LEASE: Duration = Duration::from_secs(30);
+    async fn trap_114_a_run_whose_lease_or_time_is_over_takes_no_further_step() {
+        const SHORT: Duration = Duration::from_secs(30);
+        const LONG: Duration = Duration::from_secs(3_600);
+        for (lease, max_run) in [(SHORT, LONG), (LONG, SHORT)] {
+            assert!(!charges_after_standing_still(lease, max_run, SHORT * 2).await);
+        }
+        assert!(charges_after_standing_still(LONG, LONG, SHORT * 2).await);
+    }
+
+    /// Whether a handler takes its next step after its process has stood still for so long.
+    async fn charges_after_standing_still(lease: Duration, max_run: Duration, still: Duration) -> bool {
         let store = TestStore::new().beside();
         let session = RecordId::from_bytes([1; 32]);
-        store.slots().lease.hold(session, Instant::now() + LEASE, LEASE / 6);
-        let mut policy = Policy::default();
+        store.slots().lease.hold(session, Instant::now() + lease, lease / 6);
+        let mut policy = Policy { max_run, ..Policy::default() };
         policy.set_on_interrupted(OnInterrupted::Rerun);
         let engine = Arc::new(Engine { store: Arc::new(store), policy, wrap_run: None });
         let charged = Arc::new(AtomicBool::new(false));
         let charges = Arc::clone(&charged);
         let work = move |_| async move {
-            sleep(LEASE).await;
+            sleep(still / 2).await;
             charges.store(true, Ordering::SeqCst);
             ((), End::Outcome(Bytes::new()))
         };
@@ -359,8 +374,9 @@ mod tests {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        advance(LEASE * 2).await;
-        assert!(matches!(running.await, Ok(Verdict::Interrupted)));
-        assert!(!charged.load(Ordering::SeqCst));
+        advance(still).await;
+        let verdict = running.await.unwrap();
+        assert_eq!(charged.load(Ordering::SeqCst), matches!(verdict, Verdict::Answered(())));
+        charged.load(Ordering::SeqCst)
     }
 }

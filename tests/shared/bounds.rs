@@ -5,8 +5,9 @@ use std::time::Duration;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::Call;
 
-use crate::common::lab::{Gate, post};
-use crate::world::{Effects, builder, database, two};
+use crate::common::lab::{Gate, id, post};
+use crate::common::steps::{Steps as _, Wish, wish};
+use crate::world::{Effects, LEASE, builder, database, two};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -115,4 +116,19 @@ async fn none_of_a_hundred_keys_runs_again_after_an_outage_of_a_hundred_seconds(
         }
         assert_eq!(effects.count(), expected, "{seconds} s");
     }
+}
+
+/// Seeded fault: a session never says that a bound is over.
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_a_run_is_interrupted_after_its_bound_though_its_process_lives() {
+    let [(_, one), (_, other)] = two().await;
+    let bound = 300 * SECOND;
+    one.claim(Wish { bound, ..wish("k") }).await.unwrap();
+    let elsewhere = IdempotencyLayer::new(other).on_in_flight(OnInFlight::Reject);
+    tokio::time::sleep(bound - SECOND).await;
+    assert!(elsewhere.interrupted(9).await.unwrap().is_empty());
+    // Its process renews its session each third of the lease, and the other one reads the sessions as often.
+    tokio::time::sleep(SECOND + LEASE).await;
+    let interrupted = elsewhere.interrupted(9).await.unwrap();
+    assert_eq!(interrupted.iter().map(|run| run.id).collect::<Vec<_>>(), [id("k")]);
 }

@@ -158,7 +158,7 @@ impl View<'_> {
 }
 
 /// Whether a run is over: its session is, or its bound, and its process says that the run is.
-pub(super) fn is_over(others: &Watch, session: RecordId, bound: Option<Timestamp>) -> bool {
+fn is_over(others: &Watch, session: RecordId, bound: Option<Timestamp>) -> bool {
     others.is_over(session) || bound.is_none_or(|bound| others.has_ended(session, bound))
 }
 

@@ -32,14 +32,11 @@ impl<B: Backend> Shelf<B> {
             return Ok(true);
         }
         let others = &self.reach.others;
-        if !self.reach.session.holds_half() {
-            return Ok(false);
-        }
         // The run's own bound is over, and its process says that the run is.
         if row.and_then(|row| row.until).is_none_or(|until| others.has_ended(session, until)) {
             return Ok(true);
         }
-        if !others.is_over(session) {
+        if !self.reach.session.holds_half() || !others.is_over(session) {
             return Ok(false);
         }
         self.declare_dead(session).await
