@@ -29,8 +29,11 @@ const PART_BYTES: u64 = 8 * 1024 * 1024;
 #[derive(Debug, Clone)]
 struct ByBytes;
 
-impl Weighter<RecordId, Arc<Record>> for ByBytes {
-    fn weight(&self, _: &RecordId, record: &Arc<Record>) -> u64 {
+/// A record, and whether a transaction of the application wrote it with its effects.
+type Entry = (Arc<Record>, bool);
+
+impl Weighter<RecordId, Entry> for ByBytes {
+    fn weight(&self, _: &RecordId, (record, _): &Entry) -> u64 {
         let outcome = match &record.state {
             State::Completed { outcome } => outcome.len() as u64,
             State::Running { .. } | State::Interrupted { .. } | State::Consumed { .. } => 0,
@@ -41,7 +44,7 @@ impl Weighter<RecordId, Arc<Record>> for ByBytes {
 
 /// A cache that is bounded by bytes.
 #[derive(Debug)]
-pub(crate) struct Cache(Sharded<RecordId, Arc<Record>, ByBytes>);
+pub(crate) struct Cache(Sharded<RecordId, Entry, ByBytes>);
 
 impl Cache {
     pub(crate) fn new(bytes: u64) -> Self {
@@ -59,17 +62,23 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
-        self.0.get(id)
+        self.0.get(id).map(|(record, _)| record)
     }
 
-    /// Returns all that is there.
+    /// Returns all that is there, each with whether a transaction of the application wrote it.
     #[cfg(feature = "shared")]
-    pub(crate) fn all(&self) -> Vec<(RecordId, Arc<Record>)> {
+    pub(crate) fn all(&self) -> Vec<(RecordId, Entry)> {
         self.0.iter().collect()
     }
 
     pub(crate) fn put(&self, id: RecordId, record: Record) {
-        self.0.insert(id, Arc::new(record));
+        self.0.insert(id, (Arc::new(record), false));
+    }
+
+    /// Puts in a record that a transaction of the application wrote with its effects, if `is_of_transaction`.
+    #[cfg(feature = "shared")]
+    pub(crate) fn put_of(&self, id: RecordId, record: Record, is_of_transaction: bool) {
+        self.0.insert(id, (Arc::new(record), is_of_transaction));
     }
 
     pub(crate) fn remove(&self, id: &RecordId) {

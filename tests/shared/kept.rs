@@ -143,3 +143,23 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     backend.database().replication(Replication::InStep);
     assert_eq!(settled.await, Settled::RolledBack { is_free: false });
 }
+
+// Seeded faults: the record is put back without its effects; the process that knows it goes on telling it.
+#[cfg(feature = "postgres")]
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_wrote_is_not_put_back_after_a_failover_has_lost_it_with_its_effects() {
+    let store = open().await;
+    let backend = store.backend().clone();
+    backend.database().replication(Replication::Behind);
+    let (write, _, settling) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
+    backend.beside().put(Clocks::default(), &[write]).await.unwrap();
+    assert_eq!(settling.settled().await, Settled::Committed(Bytes::from_static(b"outcome")));
+    assert!(store.load(ID).await.unwrap().is_some());
+    backend.database().fail_over();
+    backend.database().replication(Replication::InStep);
+    // The process notices that another server answers.
+    store.load(RecordId::from_bytes([8; 32])).await.unwrap();
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(store.load(ID).await.unwrap(), None);
+    assert!(backend.get(Clocks::default(), &[ID]).await.unwrap().rows[0].is_none());
+}

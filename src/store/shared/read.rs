@@ -4,7 +4,7 @@ use super::backend::{Backend, Row, ServerId};
 use super::gets::Known;
 use super::large::is_left_out;
 use super::reach::Reach;
-use super::rows::{Held, View};
+use super::rows::{Held, View, is_of_transaction};
 use super::state::Shelf;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -77,7 +77,8 @@ impl<B: Backend> Shelf<B> {
             {
                 self.barrier(server).await?;
             }
-            self.cache.put(id, record.clone());
+            let is_of_transaction = known.row.as_ref().is_some_and(is_of_transaction);
+            self.cache.put_of(id, record.clone(), is_of_transaction);
         }
         Ok(Some(record))
     }

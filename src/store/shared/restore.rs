@@ -1,5 +1,8 @@
 //! Puts back the outcomes that a failover has lost and this process knows.
 //!
+//! What a transaction of the application wrote is not put back: it was lost with its effects, so the operation may run
+//! again, and this process forgets the record.
+//!
 //! A completed record neither changes nor goes before it expires. So where it is missing in a server that took the
 //! place of another one, it was lost. Where another one stands, the operation has run again, and the outcome is
 //! disputed.
@@ -28,12 +31,15 @@ impl<B: Backend> Shelf<B> {
         loop {
             self.reach.replaced.notified().await;
             let known = futures_util::stream::iter(self.cache.all());
-            known.for_each_concurrent(AT_A_TIME, |(id, record)| self.restore(id, record)).await;
+            known.for_each_concurrent(AT_A_TIME, |(id, (record, of))| self.restore(id, record, of)).await;
         }
     }
 
     /// Completes the operation once more, as its run did.
-    async fn restore(&self, id: RecordId, record: Arc<Record>) {
+    async fn restore(&self, id: RecordId, record: Arc<Record>, is_of_transaction: bool) {
+        if is_of_transaction {
+            return self.cache.remove(&id);
+        }
         let complete = || async {
             let Some(completion) = self.completion(id, &record) else { return Ok(()) };
             let Applied { reply, record } = self.step(id, Transition::Complete(completion)).await?;

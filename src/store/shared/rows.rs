@@ -1,7 +1,8 @@
 //! Rows as records: what a row's bytes say, and what this process makes of a row that it reads.
 //!
 //! The bytes are a version, the record without its first four fields (which are columns) as postcard writes it, and a
-//! checksum over the row's id and the bytes before it: see [`codec`](crate::codec).
+//! checksum over the row's id and the bytes before it: see [`codec`](crate::codec). The version has one bit more where a
+//! transaction of the application wrote the row.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -18,6 +19,9 @@ use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::record::{ClaimPolicy, Draft, Origin, Owner, Record, State};
 use crate::store::StoreError;
+
+/// The version of a row that a transaction of the application wrote.
+const OF_TRANSACTION: u8 = VERSION | 0x80;
 
 /// The part of a record that a row holds as bytes.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,16 +46,31 @@ pub(super) fn encode(id: &RecordId, draft: &Draft<Bytes>) -> Option<Bytes> {
 
 /// Returns the bytes of `rest`, which stand under `id`.
 pub(super) fn seal(id: &RecordId, rest: &Rest) -> Option<Bytes> {
-    let mut bytes = postcard::to_extend(rest, vec![VERSION]).ok()?;
+    postcard::to_extend(rest, vec![VERSION]).ok().map(|bytes| checked(id, bytes))
+}
+
+fn checked(id: &RecordId, mut bytes: Vec<u8>) -> Bytes {
     let checksum = codec::checksum(id.as_bytes(), &bytes);
     bytes.extend_from_slice(&checksum);
-    Some(bytes.into())
+    bytes.into()
+}
+
+/// Returns the same bytes, marked as written by a transaction of the application.
+#[cfg(feature = "postgres")]
+pub(super) fn of_transaction(id: &RecordId, bytes: &[u8]) -> Option<Bytes> {
+    let (content, _) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
+    Some(checked(id, [&[OF_TRANSACTION], content.get(1..)?].concat()))
+}
+
+/// Whether a transaction of the application wrote the row with its effects.
+pub(super) fn is_of_transaction(row: &Row) -> bool {
+    row.state.first() == Some(&OF_TRANSACTION)
 }
 
 /// Returns what the bytes of a row say.
 pub(super) fn open(id: &RecordId, bytes: &[u8]) -> Result<Rest, CodecError> {
     // A later release may have other bytes altogether behind the first.
-    if let Some(version) = bytes.first().filter(|version| **version != VERSION) {
+    if let Some(version) = bytes.first().filter(|version| ![VERSION, OF_TRANSACTION].contains(version)) {
         return Err(CodecError::Version(*version));
     }
     let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;

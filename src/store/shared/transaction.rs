@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use super::backend::{Backend, Token, Write};
 use super::gets::Known;
 use super::puts::{NotPut, Stands};
+use super::rows::of_transaction;
 use super::state::Shelf;
 use super::store::Shared;
 use super::write::release;
@@ -76,7 +77,9 @@ impl<B: Backend> Shared<B> {
             let Change::Put(draft) = change else { return None };
             shelf.write(id, &draft, Some(&row), Some(&record))
         };
-        let completed = Write { token: derived(row.token), ..becomes(Transition::Complete(completion))? };
+        let completed = becomes(Transition::Complete(completion))?;
+        let state = of_transaction(&id, &completed.state)?;
+        let completed = Write { token: derived(row.token), state, ..completed };
         let end = if is_free {
             release(id, Some(&row), shelf.reach.clocks.now())
         } else {
