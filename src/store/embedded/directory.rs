@@ -33,6 +33,15 @@ impl Lock {
         drop(self.file().take());
     }
 
+    /// Gives the lock up if `is_closed` says that nothing holds the engine's files any more. The question locks them for a
+    /// moment, so it is not asked once the lock is given up: the next opening may be under way.
+    pub(super) fn give_up_if(&self, is_closed: impl FnOnce() -> bool) {
+        let mut file = self.file();
+        if file.is_some() && is_closed() {
+            drop(file.take());
+        }
+    }
+
     pub(super) fn is_given_up(&self) -> bool {
         self.file().is_none()
     }
@@ -180,4 +189,42 @@ pub(crate) fn broken(path: &Path, reason: &str) -> OpenError {
 
 pub(crate) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
     move |source| OpenError::Io { action, path: path.into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    // Seeded faults: it is asked after the lock was given up; the lock is given up while it is asked. The question locks
+    // the engine's files, and an opening that came then found them in use.
+    #[test]
+    fn whether_the_engine_is_closed_is_not_asked_once_another_opening_may_be_under_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = acquire(directory.path()).unwrap();
+        let ((asks, asked), (answers, answered)) = (mpsc::channel(), mpsc::channel::<()>());
+        let asking = lock.clone();
+        let question = thread::spawn(move || {
+            asking.give_up_if(|| {
+                asks.send(()).unwrap();
+                answered.recv().is_err()
+            });
+        });
+        asked.recv().unwrap();
+        let giving_up = lock.clone();
+        let (gives, given) = mpsc::channel();
+        let given_up = thread::spawn(move || {
+            giving_up.give_up();
+            gives.send(()).unwrap();
+        });
+        assert!(given.recv_timeout(Duration::from_millis(50)).is_err(), "not while it is asked");
+        drop(answers);
+        question.join().unwrap();
+        given_up.join().unwrap();
+        lock.give_up_if(|| unreachable!("it is not asked any more"));
+        assert!(acquire(directory.path()).is_ok());
+    }
 }

@@ -21,7 +21,7 @@ use super::read;
 use super::records::outcome_bytes;
 use super::repair::repair;
 use super::space::{Limits, Space};
-use super::state::{BOOT_SHIFT, MAX_BOOT, READERS, StoreState};
+use super::state::{BOOT_SHIFT, MAX_BOOT, READERS, StoreState, release_apart};
 use super::storage_engine::{ReadError, StorageEngine, scan};
 use super::store::Embedded;
 use super::totals::Totals;
@@ -126,7 +126,14 @@ impl<E: StorageEngine> Setup<E> {
             directory::sync(path)?;
             self.start(path, engine, &lock, Known { is_complete, was_used, mark })
         };
-        guarded(path, || watchdog::nudging(engine, start))
+        let kept = engine.clone();
+        let opened = guarded(path, || watchdog::nudging(engine, start));
+        match &opened {
+            Ok(_) => kept.close(),
+            // It is the last handle.
+            Err(_) => release_apart(kept),
+        }
+        opened
     }
 
     /// Takes a new boot number and marks the last process's runs as interrupted, durably.

@@ -1,9 +1,11 @@
 //! The state that the handles, the writer and the watchdog share.
 
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -23,6 +25,8 @@ use crate::store::{Health, StoreError};
 /// The reason that a store gives if its engine has panicked.
 pub(crate) const PANICKED: &str = "the database panicked";
 
+/// How long the engine's last handle is waited for where an opening fails, or a store is dropped without `close`.
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a write may take before the store is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
 /// How long a write may take before new keys are refused until it is over.
@@ -216,16 +220,30 @@ impl<E: StorageEngine> StoreState<E> {
 }
 
 impl<E: StorageEngine> Drop for StoreState<E> {
-    /// Closes the engine, because the last handle is gone and nobody called `close`.
+    /// Closes the engine, because the last handle is gone and `close` was not called.
     fn drop(&mut self) {
         let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(engine) = engine {
-            self.let_go(engine);
+            release_apart(engine);
         }
         // Otherwise the watchdog gives the lock up, once the engine is closed.
-        if E::is_closed(&self.path) {
-            self.lock.give_up();
-        }
+        self.lock.give_up_if(|| E::is_closed(&self.path));
+    }
+}
+
+/// Releases a handle of the engine, which may be the last one, on a thread of its own, and waits for that for at most
+/// [`RELEASED_WITHIN`]. The last handle waits for the engine's own threads. One of them may have panicked on a damaged
+/// file, and sled waits for it for ever.
+pub(super) fn release_apart<E: StorageEngine>(engine: E) {
+    let (releases, released) = mpsc::channel::<Infallible>();
+    let release = move || {
+        // The last handle may write once more, and panics if that fails.
+        let _ = catch_unwind(AssertUnwindSafe(|| engine.close()));
+        drop(releases);
+    };
+    if thread::Builder::new().name("idempotency-release".to_owned()).spawn(release).is_ok() {
+        // An error: it has been released, or the time is over.
+        let _ = released.recv_timeout(RELEASED_WITHIN);
     }
 }
 

@@ -32,8 +32,8 @@ pub(super) fn run<E: StorageEngine>(shared: &Weak<StoreState<E>>, path: &Path, l
         E::tend(&mut watch);
         if let Some(shared) = shared.upgrade() {
             given_up = given_up || shared.closed.load(Ordering::SeqCst) || look(&shared, &mut reported);
-        } else if E::is_closed(path) {
-            lock.give_up();
+        } else {
+            lock.give_up_if(|| E::is_closed(path));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::atomic::Ordering;
 
+use super::map_engine::DAMAGED;
 use super::*;
 use crate::store::embedded::directory::MARK_FILE;
 use crate::store::embedded::mark::{self, Found};
@@ -151,4 +152,21 @@ async fn a_store_that_is_closed_or_dropped_is_marked_to_its_last_step() {
             );
         }
     });
+}
+
+// Seen with sled: a zeroed page made its flusher panic, for which its last handle waits for ever. Seeded fault: the last
+// handle is dropped where the opening fails.
+#[tokio::test]
+async fn an_opening_that_panics_on_a_damaged_file_returns_though_a_thread_of_the_engine_has_panicked_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    setup::<MapEngine>(&clock()).open(&path).unwrap().close().await.unwrap();
+    fs::write(path.join(DAMAGED), []).unwrap();
+    let (told, opened) = std::sync::mpsc::channel();
+    let opening = path.clone();
+    std::thread::spawn(move || {
+        told.send(setup::<MapEngine>(&clock()).open_within(&opening, Duration::from_secs(30)).map(drop))
+    });
+    let opened = opened.recv_timeout(Duration::from_secs(60)).expect("it returns");
+    assert!(matches!(opened, Err(OpenError::Database { .. })), "{opened:?}");
 }

@@ -23,7 +23,7 @@ pub(super) struct MapEngine {
     map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
     writes_fail: Arc<AtomicBool>,
     last_was_atomic: Arc<AtomicBool>,
-    _last: Arc<Last>,
+    last: Arc<Last>,
 }
 
 /// A value that is dropped with the last handle.
@@ -53,10 +53,18 @@ fn open() -> MutexGuard<'static, Vec<PathBuf>> {
 /// A file that says that a handle is lent. It has a byte for each time that somebody asked.
 pub(super) const LENT: &str = "lent";
 
+/// A file that says that the engine panics when it is read, and that its last handle is never released, because one of
+/// its threads has panicked too.
+pub(super) const DAMAGED: &str = "damaged";
+
 /// A file that says that the engine outlived the directory's lock.
 pub(super) const OUTLIVED: &str = "outlived";
 
 impl MapEngine {
+    fn is_damaged(&self) -> bool {
+        self.file.with_file_name(DAMAGED).exists()
+    }
+
     /// Makes its writes fail from now on.
     pub(super) fn fail_writes(&self) {
         self.writes_fail.store(true, Ordering::SeqCst);
@@ -96,7 +104,7 @@ impl StorageEngine for MapEngine {
             map: Arc::new(Mutex::new(map)),
             writes_fail: Arc::default(),
             last_was_atomic: Arc::default(),
-            _last: Arc::new(Last(path.into())),
+            last: Arc::new(Last(path.into())),
         })
     }
 
@@ -105,10 +113,12 @@ impl StorageEngine for MapEngine {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        assert!(!self.is_damaged(), "on purpose");
         Ok(self.map.lock().unwrap().get(key).cloned())
     }
 
     fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), ReadError>> {
+        assert!(!self.is_damaged(), "on purpose");
         let map = self.map.lock().unwrap();
         let entries: Vec<_> = map.range(from..).map(|(key, value)| Ok((key.clone(), value.clone()))).collect();
         entries.into_iter()
@@ -146,7 +156,11 @@ impl StorageEngine for MapEngine {
 
     fn tend((): &mut ()) {}
 
-    fn close(self) {}
+    fn close(self) {
+        while self.is_damaged() && Arc::strong_count(&self.last) == 1 {
+            thread::park();
+        }
+    }
 
     fn is_closed(path: &Path) -> bool {
         if let Ok(mut lent) = OpenOptions::new().append(true).open(path.join(LENT)) {
