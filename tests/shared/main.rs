@@ -12,6 +12,7 @@ mod deaths;
 mod disputes;
 mod doubts;
 mod faults;
+mod forgotten;
 mod kept;
 mod large_writes;
 mod late_claims;
