@@ -32,7 +32,9 @@ impl RunContext {
     /// Whatever the run returns afterwards, the transaction decides. If it was committed, the requester gets this
     /// outcome. If it was not, the key is free under `Rerun`, and the run counts as interrupted under every other
     /// policy, because nobody knows what else it has done. Call this last, just before the commit: while the
-    /// transaction is open, it has the record locked. A run whose transaction has failed may try another one.
+    /// transaction is open, it has the record locked. A run whose transaction has failed may try another one. Do not
+    /// set `synchronous_commit` to `off` or `local` in the transaction: a crash can lose it after its outcome was
+    /// answered.
     ///
     /// # Errors
     /// [`CompleteError`]. The transaction has to be rolled back; dropping it does so.

@@ -103,8 +103,10 @@ impl Credentials {
             // A cookie without `=` has no name (RFC 6265, section 5.4).
             let name = cookie.iter().position(|byte| *byte == b'=').map_or(&b""[..], |end| &cookie[..end]);
             let name = name.trim_ascii_end();
-            // No value has a comma (RFC 6265, section 4.1.1), but some gateways join fields by one.
-            if !cookie.is_empty() && (was_quoted || cookie.contains(&b',') || self.is_counted(name)) {
+            // No value has one of these (RFC 6265, section 4.1.1), but some programs take the next cookie to begin
+            // there, and some gateways join fields by a comma.
+            let may_be_two = cookie.iter().any(|byte| matches!(byte, b',' | b' ' | b'\t' | b'\\'));
+            if !cookie.is_empty() && (was_quoted || may_be_two || self.is_counted(name)) {
                 counted.push((name, cookie));
             }
         }

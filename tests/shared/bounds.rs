@@ -86,7 +86,7 @@ async fn no_other_process_takes_a_run_over_while_its_process_holds_its_lease() {
 
 /// Nothing delays the owner; retries come at once.
 #[tokio::test(start_paused = true)]
-async fn none_of_a_hundred_keys_runs_again_after_an_outage_of_a_hundred_seconds() {
+async fn trap_117_none_of_a_hundred_keys_runs_again_after_an_outage_of_a_hundred_seconds() {
     for (seconds, expected) in [(60, 100), (100, 100)] {
         let [(here, one), (_, other)] = two().await;
         let (effects, gate) = (Effects::default(), Gate::default());

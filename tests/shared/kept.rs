@@ -147,7 +147,7 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
 // Seeded faults: the record is put back without its effects; the process that knows it goes on telling it.
 #[cfg(feature = "postgres")]
 #[tokio::test(start_paused = true)]
-async fn what_a_transaction_wrote_is_not_put_back_after_a_failover_has_lost_it_with_its_effects() {
+async fn trap_118_what_a_transaction_wrote_is_not_put_back_after_a_failover_has_lost_it_with_its_effects() {
     let store = open().await;
     let backend = store.backend().clone();
     backend.database().replication(Replication::Behind);

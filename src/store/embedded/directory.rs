@@ -33,8 +33,8 @@ impl Lock {
         drop(self.file().take());
     }
 
-    /// Gives the lock up if `is_closed` says that nothing holds the engine's files any more. The question locks them for a
-    /// moment, so it is not asked once the lock is given up: the next opening may be under way.
+    /// Gives the lock up if `is_closed` says that nothing holds the engine's files any more. The question locks them
+    /// for a moment, so it is not asked once the lock is given up: the next opening may be under way.
     pub(super) fn give_up_if(&self, is_closed: impl FnOnce() -> bool) {
         let mut file = self.file();
         if file.is_some() && is_closed() {
@@ -199,8 +199,8 @@ mod tests {
 
     use super::*;
 
-    // Seeded faults: it is asked after the lock was given up; the lock is given up while it is asked. The question locks
-    // the engine's files, and an opening that came then found them in use.
+    // Seeded faults: it is asked after the lock was given up; the lock is given up while it is asked. The question
+    // locks the engine's files, and an opening that came then found them in use.
     #[test]
     fn whether_the_engine_is_closed_is_not_asked_once_another_opening_may_be_under_way() {
         let directory = tempfile::tempdir().unwrap();

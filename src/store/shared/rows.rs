@@ -1,8 +1,8 @@
 //! Rows as records: what a row's bytes say, and what this process makes of a row that it reads.
 //!
 //! The bytes are a version, the record without its first four fields (which are columns) as postcard writes it, and a
-//! checksum over the row's id and the bytes before it: see [`codec`](crate::codec). The version has one bit more where a
-//! transaction of the application wrote the row.
+//! checksum over the row's id and the bytes before it: see [`codec`](crate::codec). The version has one bit more where
+//! a transaction of the application wrote the row.
 
 use std::collections::HashSet;
 use std::convert::Infallible;

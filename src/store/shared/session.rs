@@ -31,8 +31,8 @@ const LONGEST_PERIOD: Duration = Duration::from_secs(10);
 const KEPT: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How long the row of a session is kept that was ended or declared dead.
 const KEPT_DEAD: Duration = Duration::from_secs(3_600);
-/// The version of what a session's row has as its state: this byte, the lease in milliseconds, and the time before which
-/// bounds are over without a run, in milliseconds since 1970. Each number has eight bytes, the lowest first.
+/// The version of what a session's row has as its state: this byte, the lease in milliseconds, and the time before
+/// which bounds are over without a run, in milliseconds since 1970. Each number has eight bytes, the lowest first.
 const VERSION: u8 = 1;
 
 /// What a session's row says.

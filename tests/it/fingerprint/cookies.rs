@@ -95,10 +95,16 @@ async fn what_comes_after_an_open_quote_counts() {
     assert!(!is_same(only(), &["sid=\"alice; x=1\""], &["sid=\"alice; x=2\""]).await);
 }
 
-// Seeded fault: what comes after a comma belongs to the cookie before it.
+// Seeded fault: what comes after a comma, a blank, a tab or a backslash belongs to the cookie before it.
 #[tokio::test]
-async fn fields_that_a_gateway_has_joined_by_a_comma_count() {
+async fn cookies_that_are_joined_by_something_else_than_a_semicolon_count() {
     assert!(!is_same(layer(), &["_ga=1, sid=a"], &["_ga=1, sid=b"]).await);
+    assert!(!is_same(layer(), &["_ga=1 sid=a"], &["_ga=1 sid=b"]).await, "by a blank");
+    assert!(!is_same(layer(), &["_ga=1\tsid=a"], &["_ga=1\tsid=b"]).await, "by a tab");
+    assert!(
+        !is_same(layer(), &["_gid=\"\\\"; _ga=sid=a"], &["_gid=\"\\\"; _ga=sid=b"]).await,
+        "after a quote that is escaped"
+    );
     let named = || layer().credential_cookies(["sid"]);
     assert!(!is_same(named(), &["theme=dark, sid=a"], &["theme=dark, sid=b"]).await);
 }

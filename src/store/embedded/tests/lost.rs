@@ -154,10 +154,10 @@ async fn a_store_that_is_closed_or_dropped_is_marked_to_its_last_step() {
     });
 }
 
-// Seen with sled: a zeroed page made its flusher panic, for which its last handle waits for ever. Seeded fault: the last
-// handle is dropped where the opening fails.
+// Seen with sled: a zeroed page made its flusher panic, for which its last handle waits for ever. Seeded fault: the
+// last handle is dropped where the opening fails.
 #[tokio::test]
-async fn an_opening_that_panics_on_a_damaged_file_returns_though_a_thread_of_the_engine_has_panicked_too() {
+async fn trap_119_an_opening_that_panics_on_a_damaged_file_returns_though_a_thread_of_the_engine_has_panicked_too() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     setup::<MapEngine>(&clock()).open(&path).unwrap().close().await.unwrap();

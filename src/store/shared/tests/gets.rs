@@ -36,8 +36,8 @@ async fn reads_at_once_go_together_and_each_row_is_read_once() {
     }
 }
 
-// Seeded faults: a read is sent again; an answer that lacks a row is taken for one; a crowded call says that the database
-// is away.
+// Seeded faults: a read is sent again; an answer that lacks a row is taken for one; a crowded call says that the
+// database is away.
 #[tokio::test(start_paused = true)]
 async fn a_read_that_fails_is_not_sent_again_and_says_why() {
     for (reply, is_crowded) in [

@@ -39,8 +39,8 @@ async fn a_write_of_which_nothing_was_done_is_not_sent_again() {
     assert_eq!([script.sizes(), never.sizes()], [[1], [1]]);
 }
 
-// Seeded faults: a write whose answer was lost is given up; it is given up when the database refuses its second copy; the
-// time that is told is that of the last copy.
+// Seeded faults: a write whose answer was lost is given up; it is given up when the database refuses its second copy;
+// the time that is told is that of the last copy.
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_was_lost_is_sent_until_its_answer_is_known_and_counts_from_its_first_copy() {
     let lost = || error(BackendError::Uncertain);
