@@ -1,5 +1,6 @@
 //! Effect and record in one transaction of the application: both take place, or neither does.
 
+mod failover;
 mod kills;
 mod nested;
 mod open;
