@@ -132,3 +132,27 @@ async fn a_claim_without_a_run_is_interrupted_after_its_bound_though_its_process
     let interrupted = elsewhere.interrupted(9).await.unwrap();
     assert_eq!(interrupted.iter().map(|run| run.id).collect::<Vec<_>>(), [id("k")]);
 }
+
+// Seeded fault: a run is forgotten by the store whose row something else has locked while its end is recorded.
+#[tokio::test(start_paused = true)]
+async fn what_ended_while_its_row_was_locked_beyond_its_bound_does_not_run_again_where_its_process_lives() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = |store| {
+        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+        layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
+    };
+    let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let elsewhere = effects.behind(layer(other), &gate);
+    let locked = here.database().lock("", id("k"));
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
+    tokio::time::sleep(200 * SECOND).await;
+    locked.release();
+    for _ in 0..600 {
+        let _ = elsewhere.post("k", "a").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(effects.count(), 1);
+}

@@ -151,7 +151,7 @@ async fn trap_118_what_a_transaction_wrote_is_not_put_back_after_a_failover_has_
     let store = open().await;
     let backend = store.backend().clone();
     backend.database().replication(Replication::Behind);
-    let (write, _, settling) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
+    let (write, _, settling) = store.complete_apart(completion(claimed(&store).await), true).unwrap();
     backend.beside().put(Clocks::default(), &[write]).await.unwrap();
     assert_eq!(settling.settled().await, Settled::Committed(Bytes::from_static(b"outcome")));
     assert!(store.load(ID).await.unwrap().is_some());

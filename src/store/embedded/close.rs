@@ -67,7 +67,9 @@ async fn drop_apart<E: StorageEngine>(
 /// Waits until no other handle is held. The engine's own threads may hold one a little longer, and the application
 /// holds a lent one for as long as it likes.
 async fn wait_for_others<E: StorageEngine>(shared: &StoreState<E>, deadline: Instant) -> Result<(), StoreError> {
-    let closed = || async { E::is_closed(&shared.path).then_some(()).ok_or(()) };
+    // Another call may have given the directory up, and another opening may have it.
+    let is_closed = || shared.lock.is_given_up() || E::is_closed(&shared.path);
+    let closed = || async { is_closed().then_some(()).ok_or(()) };
     let pauses = ConstantBuilder::default().with_delay(PAUSE).without_max_times();
     match timeout_at(deadline, closed.retry(pauses).sleep(tokio::time::sleep)).await {
         Ok(Ok(())) => Ok(()),

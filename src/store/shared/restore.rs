@@ -1,7 +1,7 @@
 //! Puts back the outcomes that a failover has lost and this process knows.
 //!
-//! What a transaction of the application wrote is not put back: it was lost with its effects, so the operation may run
-//! again, and this process forgets the record.
+//! What a transaction of the application wrote under `Rerun` is not put back: it was lost with its effects, so the
+//! operation may run again, and this process forgets the record.
 //!
 //! A completed record neither changes nor goes before it expires. So where it is missing in a server that took the
 //! place of another one, it was lost. Where another one stands, the operation has run again, and the outcome is
@@ -30,16 +30,15 @@ impl<B: Backend> Shelf<B> {
     pub(super) async fn keep_restoring(self: Arc<Self>) {
         loop {
             self.reach.replaced.notified().await;
-            let known = futures_util::stream::iter(self.cache.all());
-            known.for_each_concurrent(AT_A_TIME, |(id, (record, of))| self.restore(id, record, of)).await;
+            let (lost, known): (Vec<_>, Vec<_>) = self.cache.all().into_iter().partition(|(_, (_, is_of))| *is_of);
+            lost.iter().for_each(|(id, _)| self.cache.remove(id));
+            let known = futures_util::stream::iter(known);
+            known.for_each_concurrent(AT_A_TIME, |(id, (record, _))| self.restore(id, record)).await;
         }
     }
 
     /// Completes the operation once more, as its run did.
-    async fn restore(&self, id: RecordId, record: Arc<Record>, is_of_transaction: bool) {
-        if is_of_transaction {
-            return self.cache.remove(&id);
-        }
+    async fn restore(&self, id: RecordId, record: Arc<Record>) {
         let complete = || async {
             let Some(completion) = self.completion(id, &record) else { return Ok(()) };
             let Applied { reply, record } = self.step(id, Transition::Complete(completion)).await?;

@@ -78,7 +78,7 @@ impl<B: Backend> Shelf<B> {
             let (write, draft) = match change {
                 Change::Nothing if reply == Reply::Refused && known.row.is_some() && known.server.is_none() => {
                     // This process remembers an older row.
-                    self.held.remove(&id);
+                    self.let_go(known.row.as_ref());
                     known = self.read(id).await?;
                     continue;
                 }
@@ -140,10 +140,10 @@ impl<B: Backend> Shelf<B> {
                 }
                 return Ok(self.done(id, done, draft, reply));
             }
-            self.held.remove(&id);
             if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
                 return Err(StoreError::unavailable("something else has the row locked"));
             }
+            self.let_go(row.as_ref());
             known = Known { row, earliest, server: Some(answer.server) };
         }
         Err(StoreError::unavailable("the row changes all the time"))
@@ -194,6 +194,20 @@ impl<B: Backend> Shelf<B> {
         self.held.get(&id).map(|row| row.clone())
     }
 
+    /// Forgets the run of this process whose row is this one now, or that was before it. A later run of the key stays:
+    /// while it does, no other process takes it for over.
+    fn let_go(&self, row: Option<&Row>) {
+        let Some(row) = row else { return };
+        let is_own_run =
+            row.kind == Kind::Running && row.session.is_some_and(|id| self.reach.session.own().contains(&id));
+        if is_own_run && self.held.get(&row.id).is_some_and(|held| held.fence <= row.fence) {
+            // Under another token.
+            self.held.insert(row.id, row.clone());
+        } else {
+            self.held.remove_if(&row.id, |_, held| held.fence <= row.fence);
+        }
+    }
+
     /// Answers a transition that changes nothing.
     async fn unchanged(
         &self,
@@ -203,7 +217,7 @@ impl<B: Backend> Shelf<B> {
         reply: Reply,
         record: Option<Record>,
     ) -> Result<Applied, StoreError> {
-        self.held.remove(&id);
+        self.let_go(known.row.as_ref());
         if let (Reply::Refused, Transition::Complete(completion)) = (reply, transition) {
             self.dispute(completion).await;
         }
@@ -214,7 +228,7 @@ impl<B: Backend> Shelf<B> {
     /// What was written is what stands there now.
     fn done(&self, id: RecordId, row: &Row, draft: Option<Draft<Bytes>>, reply: Reply) -> Applied {
         let Some(draft) = draft else {
-            self.held.remove(&id);
+            self.let_go(Some(row));
             return Applied { reply, record: None };
         };
         let Draft { owned, fingerprint, attempt, origin, state, .. } = draft;
@@ -222,7 +236,7 @@ impl<B: Backend> Shelf<B> {
         if owner == Owner::Here {
             self.held.insert(id, row.clone());
         } else {
-            self.held.remove(&id);
+            self.let_go(Some(row));
         }
         let expires = if matches!(state, State::Running { .. }) { None } else { Some(expiry(row)) };
         let Row { fence, began, since, .. } = *row;

@@ -78,7 +78,8 @@ impl<B: Backend> Shared<B> {
             shelf.write(id, &draft, Some(&row), Some(&record))
         };
         let completed = becomes(Transition::Complete(completion))?;
-        let state = of_transaction(&id, &completed.state)?;
+        // Under another policy the run may have done something else, which was not lost.
+        let state = if is_free { of_transaction(&id, &completed.state)? } else { completed.state };
         let completed = Write { token: derived(row.token), state, ..completed };
         let end = if is_free {
             release(id, Some(&row), shelf.reach.clocks.now())
