@@ -22,6 +22,10 @@ const LEASE: &str = "--lease 6";
 const AT_ONCE: usize = 400;
 /// How long lies between two kills.
 const KILL_EVERY: Duration = Duration::from_secs(1);
+/// After so many kills, the servers are left alone for as long as they need to find out which sessions are over. Few
+/// live for that long otherwise, and on a busy machine a key waited for one of them beyond its time.
+const KILLS_IN_A_ROW: usize = 30;
+const LEFT_ALONE: Duration = Duration::from_secs(15);
 
 fn charges() -> usize {
     size("CHARGES", 1_000)
@@ -52,6 +56,9 @@ async fn run(charges: usize, arguments: &str, history: History, kills: bool) -> 
             history.crashed();
             killed += 1;
             fleet.start_again(number).await;
+            if killed % KILLS_IN_A_ROW == 0 {
+                tokio::time::sleep(LEFT_ALONE).await;
+            }
         }
     }
     sent.await.expect("no client panics");
