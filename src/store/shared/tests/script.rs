@@ -57,12 +57,15 @@ pub(super) enum Reply {
 
 type Replies = Mutex<VecDeque<Reply>>;
 
+/// When a put was sent, and its writes.
+type Sent = (Instant, Vec<Write>);
+
 /// A backend that answers by a script. When that is at its end, it does what it is asked.
 #[derive(Clone, Default)]
 pub(super) struct Script {
     replies: Arc<Replies>,
     /// The writes of each put, and the ids of each get, with when each was sent.
-    pub(super) puts: Arc<Mutex<Vec<(Instant, Vec<Write>)>>>,
+    pub(super) puts: Arc<Mutex<Vec<Sent>>>,
     pub(super) gets: Arc<Mutex<Vec<Vec<RecordId>>>>,
 }
 
