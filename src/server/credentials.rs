@@ -95,10 +95,12 @@ impl Credentials {
         let mut counted = Vec::new();
         // HTTP/2 may split the field into several (RFC 9113, section 8.2.3).
         let lines = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-        // Some programs read on to the closing quote, beyond a semicolon. What comes after an open one always counts.
-        let mut is_quoted = false;
+        // Some programs read on to the closing quote, beyond a semicolon. What comes after an open one always counts,
+        // and so does what comes after a backslash, with which some escape a quote.
+        let (mut is_quoted, mut is_escaped) = (false, false);
         for cookie in lines.flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii) {
-            let was_quoted = is_quoted;
+            let was_quoted = is_quoted || is_escaped;
+            is_escaped |= cookie.contains(&b'\\');
             is_quoted ^= cookie.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
             // A cookie without `=` has no name (RFC 6265, section 5.4).
             let name = cookie.iter().position(|byte| *byte == b'=').map_or(&b""[..], |end| &cookie[..end]);
