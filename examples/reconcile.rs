@@ -1,8 +1,7 @@
 //! A charge whose outcome was lost is found out instead of refused: `cargo run --example reconcile`.
 //!
-//! The first run charges at a provider and loses the provider's answer. Nobody here knows whether the charge took
-//! place, but the provider does: it is asked by the key that the run derived for it. So the retry is answered, and
-//! nothing is charged twice.
+//! The first run charges at a provider and loses its answer. The provider knows whether the charge took place: the
+//! reconciler asks it by the key that the run derived for it. The retry is answered, and nothing is charged twice.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::collections::HashMap;
@@ -61,12 +60,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let handler = post(async move |context: IdempotencyContext, amount: String| {
         provider.charge(context.derived_key("charge"), amount);
-        // 502 means that nobody knows, unless the layer's `classify` says otherwise.
+        // The layer takes a 502 for an unknown outcome, unless its `classify` says otherwise.
         (StatusCode::BAD_GATEWAY, "the provider's answer was lost")
     });
-    // The handler extracts a bare `IdempotencyContext`: a request without a key gets 400 here, and not 500 there.
-    let layer = IdempotencyLayer::new(MemoryStore::new()).require_key(true).retention(RETENTION);
-    let layer = layer.reconcile_with(reconciler);
+    // Without this, the extractor `IdempotencyContext` would answer 500 to a request that has no key.
+    let layer =
+        IdempotencyLayer::new(MemoryStore::new()).require_key(true).retention(RETENTION).reconcile_with(reconciler);
     let app: Router = Router::new().route("/charges", handler).route_layer(layer);
 
     for attempt in ["the first try", "its retry", "one more"] {
