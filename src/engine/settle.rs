@@ -218,8 +218,8 @@ impl<St: Store> Engine<St> {
         let pauses = backoff(Duration::from_millis(200));
         match self.tell_again(later.id, &transition, error, pauses, at_most).await {
             // The store has no record that could be interrupted: only this process keeps the operation from running
-            // again. One that several processes share would have made a record that was lost: it refuses if the key was
-            // freed since.
+            // again. One that several processes share would have made a record that was lost: without one, it refuses
+            // only if the key was freed since, or the record would have expired.
             Ok(Applied { reply: Reply::Refused, record: None })
                 if matches!(transition, Transition::Interrupt { .. }) && self.store.is_exclusive() => {}
             // If this was refused, the store knows another end, and that one counts.
