@@ -12,8 +12,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Router, routing::post};
 use bytes::Bytes;
 use tower::ServiceExt as _;
-use tower_idempotency::engine::CommitError;
 use tower_idempotency::server::Committed;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, TransactionTree};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted, SledStore, sled};
 
@@ -31,7 +31,7 @@ async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Co
         balances.insert("ann", &[left])?;
         Ok(http::Response::new(Bytes::from(format!("paid; coins left: {left}"))))
     };
-    let committed = context.commit_in(&bank.store, [&bank.balances], take).await;
+    let committed = context.complete_in_trees(&bank.store, [&bank.balances], take).await;
     committed.map_err(|error| match error {
         // An outcome: it is recorded, and a retry gets it too.
         CommitError::Aborted(reason) => (StatusCode::CONFLICT, reason).into_response(),

@@ -1,7 +1,7 @@
 //! The guide: how to use the layer, how to run it, and what to expect of it.
 //!
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]
-//! - To decide: [`promises`], [`policies`], [`same_request`], [`unknown_answers`], [`handlers`]
+//! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
 //! - To run: [`operators`], [`security`], [`mod@sled`], [`mod@shared`], [`performance`]
 //! - To trust: [`testing`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
@@ -57,6 +57,13 @@ pub mod promises {}
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/policies.md")]
 pub mod policies {}
+
+/// Effect and record in one transaction: of sled, of PostgreSQL, or of a database of your own.
+///
+#[cfg(any(not(doctest), all(feature = "axum", feature = "sled", feature = "postgres")))]
+#[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/exactly-once.md")]
+pub mod exactly_once {}
 
 /// What of a request is compared with the first one that had its key.
 ///

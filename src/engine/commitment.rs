@@ -36,7 +36,7 @@ pub(super) struct Commitment {
     pub(super) session: Option<RecordId>,
     /// Whether the key is free if the application has not committed the run's transaction; otherwise the run is
     /// interrupted then.
-    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "every transaction is the store's own"))]
+    #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "every transaction is the store's own"))]
     pub(super) may_rerun: bool,
     turn: u64,
     stage: Mutex<Stage>,
@@ -71,7 +71,7 @@ pub(super) enum CommitResult {
     Committed(Bytes),
     /// The application has not committed it, and the store has ended the run: the key is free, or nobody knows what
     /// else the run has done.
-    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "every transaction is the store's own"))]
+    #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "every transaction is the store's own"))]
     RolledBack {
         /// Whether the key is free.
         is_free: bool,
@@ -200,13 +200,13 @@ impl Commitment {
     }
 
     /// Whether the run is over, or being settled.
-    #[cfg(any(feature = "server", feature = "sled", feature = "postgres"))]
+    #[cfg(any(feature = "server", feature = "sled", feature = "shared"))]
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
 
     /// Waits until the run that has sent a transaction is over, or being settled.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "shared")]
     pub(super) async fn ended(&self) {
         loop {
             let moved = self.moved.notified();
@@ -220,7 +220,7 @@ impl Commitment {
     }
 
     /// Whether a transaction was sent, and the run goes on.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "shared")]
     pub(super) fn is_sent(&self) -> bool {
         !self.is_over() && matches!(*self.stage(), Stage::Sent { .. })
     }
@@ -249,7 +249,7 @@ impl Commitment {
 
 /// A transaction that the writer has not answered. If it never does, nobody knows.
 #[cfg_attr(
-    not(any(feature = "sled", feature = "postgres", idempotency_laboratory)),
+    not(any(feature = "sled", feature = "shared", idempotency_laboratory)),
     allow(dead_code, reason = "nobody sends any")
 )]
 #[derive(Debug)]
@@ -258,7 +258,7 @@ pub(super) struct Pending {
 }
 
 #[cfg_attr(
-    not(any(feature = "sled", feature = "postgres", idempotency_laboratory)),
+    not(any(feature = "sled", feature = "shared", idempotency_laboratory)),
     allow(dead_code, reason = "nobody sends any")
 )]
 impl Pending {

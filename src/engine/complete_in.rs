@@ -1,25 +1,22 @@
-//! Effect and record in one transaction of PostgreSQL: the functions that a run calls.
+//! Effect and record in one transaction of the application: the functions that a run calls.
 //!
 //! The application begins the transaction and commits it. Once the run is over, the store looks whether the record is
 //! there, and that decides how the run has ended.
 
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
-use tokio_postgres::Transaction;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
 
 use super::commitment::{CommitResult, Commitment, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::slots::once_a_minute;
-use crate::store::Records as _;
-use crate::store::postgres::{CompleteError, PostgresBackend, PostgresStore, TransactionRecord};
-use crate::store::shared::{Settled, Settling};
+use crate::store::shared::{RecordInTransaction, RunRecord, Settled, Settling, Shared};
+use crate::store::{CommitError, Records as _};
 
 /// How long a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
@@ -32,48 +29,48 @@ impl RunContext {
     /// Whatever the run returns afterwards, the transaction decides. If it was committed, the requester gets this
     /// outcome. If it was not, the key is free under `Rerun`, and the run counts as interrupted under every other
     /// policy, because nobody knows what else it has done. Call this last, just before the commit: while the
-    /// transaction is open, it has the record locked. A run whose transaction has failed may try another one. Do not
-    /// set `synchronous_commit` to `off` or `local` in the transaction: a crash can lose it after its outcome was
-    /// answered.
+    /// transaction is open, it has the record locked. A run whose transaction has failed may try another one.
     ///
     /// # Errors
-    /// [`CompleteError`]. The transaction has to be rolled back; dropping it does so.
+    /// [`CommitError`]. The transaction has to be rolled back.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the record may be written. It takes effect only if the transaction is committed.
-    pub async fn complete_in(
+    /// The run counts as one with a transaction when this is *called*. If the future is dropped, the record may be
+    /// written. It takes effect only if the transaction is committed.
+    pub fn complete_in<B: RecordInTransaction>(
         &self,
-        store: &PostgresStore,
-        transaction: &Transaction<'_>,
+        store: &Shared<B>,
+        transaction: B::Transaction<'_>,
         outcome: Bytes,
-    ) -> Result<(), CompleteError> {
-        let record = self.record_for(store, outcome)?;
-        match transaction.query_typed(record.sql(), &[(&record.bytes(), Type::BYTEA)]).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(match error.code().map(SqlState::code) {
-                Some(TransactionRecord::SUPERSEDED) => CompleteError::Superseded,
-                Some(TransactionRecord::NESTED) => CompleteError::Nested,
-                _ => CompleteError::Database(error),
-            }),
-        }
+    ) -> impl Future<Output = Result<(), CommitError<B::Error>>> + Send {
+        let record = self.record_for(store, outcome);
+        // A transaction of a client that blocks may not be sent to other threads.
+        let written = record.map(|record| store.backend().write_in(transaction, record));
+        async move { written?.await }
     }
 
-    /// Returns the record of the run's outcome, for a transaction of a client other than `tokio-postgres`. From now on
-    /// the transaction decides how the run ends: see [`complete_in`](Self::complete_in).
+    /// Returns the record of the run's outcome, for a transaction that the application gives to the database itself:
+    /// [`RecordInTransaction::write_in`], or what the backend offers for other clients. From now on the transaction
+    /// decides how the run ends: see [`complete_in`](Self::complete_in).
     ///
     /// # Errors
-    /// [`CompleteError`], but not as `Database`. What the run returns counts then.
-    pub fn record_for(&self, store: &PostgresStore, outcome: Bytes) -> Result<TransactionRecord, CompleteError> {
-        let commitment = self.commitment().ok_or(CompleteError::Unprotected)?;
+    /// [`CommitError::Unprotected`], [`CommitError::Foreign`], [`CommitError::Over`] and [`CommitError::Superseded`].
+    /// What the run returns counts then.
+    pub fn record_for<B: RecordInTransaction>(
+        &self,
+        store: &Shared<B>,
+        outcome: Bytes,
+    ) -> Result<RunRecord, CommitError<B::Error>> {
+        let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
         if !Arc::ptr_eq(&commitment.slots, store.slots()) {
-            return Err(CompleteError::Foreign);
+            return Err(CommitError::Foreign);
         }
         let Commitment { hold, fingerprint, retention, may_rerun, .. } = **commitment;
         let completion = Completion { hold, fingerprint, settlement: Settlement::Outcome(outcome), retention };
         if commitment.is_over() {
-            return Err(CompleteError::Over);
+            return Err(CommitError::Over);
         }
-        let (record, settling) = store.record_apart(completion, may_rerun)?;
+        let (record, settling) = store.complete_apart(completion, may_rerun).ok_or(CommitError::Superseded)?;
         match Pending::begin(commitment) {
             Some(pending) => {
                 let settled = settle(store.clone(), settling, Arc::clone(commitment), pending);
@@ -81,16 +78,16 @@ impl RunContext {
             }
             // The run tries another transaction.
             None if commitment.is_sent() => {}
-            None => return Err(CompleteError::Over),
+            None => return Err(CommitError::Over),
         }
         Ok(record)
     }
 }
 
 /// Finds out how the run's transaction ended, once the run is over.
-async fn settle(
-    store: PostgresStore,
-    settling: Settling<PostgresBackend>,
+async fn settle<B: RecordInTransaction>(
+    store: Shared<B>,
+    settling: Settling<B>,
     commitment: Arc<Commitment>,
     pending: Pending,
 ) {
@@ -112,7 +109,7 @@ async fn settle(
     };
     let result = match settled {
         Settled::Committed(outcome) => {
-            store.backend().tell_written(commitment.hold.id);
+            store.backend().committed(commitment.hold.id);
             CommitResult::Committed(outcome)
         }
         Settled::RolledBack { is_free } => CommitResult::RolledBack { is_free },

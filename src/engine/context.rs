@@ -69,7 +69,7 @@ impl RunContext {
         (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown, protection }, Over(over))
     }
 
-    #[cfg(any(feature = "sled", feature = "postgres", idempotency_laboratory))]
+    #[cfg(any(feature = "sled", feature = "shared", idempotency_laboratory))]
     pub(super) fn commitment(&self) -> Option<&Arc<Commitment>> {
         match &self.protection {
             Protection::Store(commitment) => Some(commitment),

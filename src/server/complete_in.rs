@@ -1,12 +1,14 @@
-//! Completes a handler's run in a transaction of PostgreSQL.
+//! Completes a handler's run in a transaction of the application.
+
+use std::future::Future;
 
 use bytes::Bytes;
 use http::Response;
-use tokio_postgres::Transaction;
 
 use super::committed::Committed;
 use super::context::IdempotencyContext;
-use crate::store::postgres::{CompleteError, PostgresStore, TransactionRecord};
+use crate::store::shared::{RecordInTransaction, RunRecord, Shared};
+use crate::store::{CommitError, TransactionError};
 
 impl IdempotencyContext {
     /// Writes the record of the handler's answer in a transaction of the application. The application commits it, and
@@ -21,84 +23,52 @@ impl IdempotencyContext {
     ///
     /// Call this last, just before the commit: while the transaction is open, it has the record locked. A handler whose
     /// transaction has failed, such as by a serialization failure, may try another one. The transaction may have any
-    /// isolation level, and is the outermost one: a savepoint, or a nested transaction, is refused. A commit that is
-    /// answered before it is durable (`synchronous_commit` off) becomes one that is not. The answer's body is not
-    /// longer than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
+    /// isolation level, and is the outermost one: a savepoint, or a nested transaction, is refused. The answer's body
+    /// is not longer than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
+    ///
+    /// What a transaction is depends on the database: for PostgreSQL it is a reference to `tokio-postgres`'s, and
+    /// [`record_for`](Self::record_for) is for other clients. [`guide::exactly_once`](mod@crate::guide::exactly_once)
+    /// has an example of each.
     ///
     /// # Errors
-    /// [`CompleteError`]. The whole transaction has to be rolled back; dropping the outermost one does so.
+    /// [`CommitError`]. The whole transaction has to be rolled back; dropping the outermost one usually does so.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the record may be written. It takes effect only if the transaction is committed.
-    ///
-    /// ```
-    /// use bytes::Bytes;
-    /// use http::Response;
-    /// use tower_idempotency::IdempotencyContext;
-    /// use tower_idempotency::server::Committed;
-    /// use tower_idempotency::store::postgres::{PostgresStore, tokio_postgres::Client};
-    ///
-    /// type Failure = Box<dyn std::error::Error + Send + Sync>;
-    ///
-    /// // With `OnInterrupted::Rerun` on the layer, and any client of the application's own.
-    /// async fn charge(
-    ///     context: IdempotencyContext,
-    ///     store: PostgresStore,
-    ///     client: &mut Client,
-    /// ) -> Result<Committed, Failure> {
-    ///     let transaction = client.transaction().await?;
-    ///     transaction.execute("INSERT INTO charge (amount) VALUES (1000)", &[]).await?;
-    ///     let answer = Response::new(Bytes::from("charged"));
-    ///     let committed = context.complete_in(&store, &transaction, &answer).await?;
-    ///     transaction.commit().await?;
-    ///     Ok(committed)
-    /// }
-    /// ```
-    pub async fn complete_in(
+    /// The transaction decides from when this method is *called*. If the future is dropped, the record may be written.
+    /// It takes effect only if the transaction is committed.
+    pub fn complete_in<B: RecordInTransaction>(
         &self,
-        store: &PostgresStore,
-        transaction: &Transaction<'_>,
+        store: &Shared<B>,
+        transaction: B::Transaction<'_>,
         answer: &Response<Bytes>,
-    ) -> Result<Committed, CompleteError> {
-        let outcome = self.outcome_of(answer)?;
-        self.run.complete_in(store, transaction, outcome.clone()).await?;
-        Ok(Committed { outcome })
+    ) -> impl Future<Output = Result<Committed, CommitError<B::Error>>> + Send {
+        let outcome = self.outcome_of(answer);
+        let written = outcome.map(|outcome| (self.run.complete_in(store, transaction, outcome.clone()), outcome));
+        async move {
+            let (written, outcome) = written?;
+            written.await?;
+            Ok(Committed { outcome })
+        }
     }
 
-    /// Returns the record of the handler's answer, for a transaction of a client other than `tokio-postgres`, and what
-    /// the handler returns after the commit. From now on the transaction decides what the client gets: see
+    /// Returns the record of the handler's answer, for a transaction that the handler gives to the database itself, and
+    /// what the handler returns after the commit. From now on the transaction decides what the client gets: see
     /// [`complete_in`](Self::complete_in).
     ///
-    /// The query fails with [`SUPERSEDED`](TransactionRecord::SUPERSEDED) or [`NESTED`](TransactionRecord::NESTED). The
-    /// whole transaction has to be rolled back then.
-    ///
-    /// With sqlx, where `connection` is the outermost transaction's:
-    ///
-    /// ```text
-    /// let (record, committed) = context.record_for(&store, &answer)?;
-    /// sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *connection).await?;
-    /// ```
-    ///
-    /// With diesel:
-    ///
-    /// ```text
-    /// diesel::sql_query(record.sql()).bind::<diesel::sql_types::Binary, _>(record.bytes()).execute(connection)?;
-    /// ```
-    ///
     /// # Errors
-    /// [`CompleteError`], but not as `Database`. What the handler returns counts then.
-    pub fn record_for(
+    /// [`CommitError::Unprotected`], [`CommitError::Foreign`], [`CommitError::Over`], [`CommitError::Superseded`], and
+    /// [`CommitError::Refused`] if the answer is too long. What the handler returns counts then.
+    pub fn record_for<B: RecordInTransaction>(
         &self,
-        store: &PostgresStore,
+        store: &Shared<B>,
         answer: &Response<Bytes>,
-    ) -> Result<(TransactionRecord, Committed), CompleteError> {
+    ) -> Result<(RunRecord, Committed), CommitError<B::Error>> {
         let outcome = self.outcome_of(answer)?;
         let record = self.run.record_for(store, outcome.clone())?;
         Ok((record, Committed { outcome }))
     }
 
-    fn outcome_of(&self, answer: &Response<Bytes>) -> Result<Bytes, CompleteError> {
-        let too_long = || CompleteError::Unrecordable("its body is longer than max_response_body".to_owned());
-        self.recorder.record(answer).ok_or_else(too_long)
+    fn outcome_of<E>(&self, answer: &Response<Bytes>) -> Result<Bytes, CommitError<E>> {
+        self.recorder.record(answer).ok_or(CommitError::Refused(TransactionError::Unrecordable))
     }
 }

@@ -20,7 +20,7 @@
 //! | `multipart.rs` | its part for the body of a form |
 //! | `canonical_json.rs` | its part for a body that is JSON |
 //! | `context.rs` | what a handler can ask about its own run |
-//! | `commit.rs`, `complete_in.rs` | how a handler commits its effect and its answer in one transaction |
+//! | `complete_in.rs`, `complete_in_trees.rs` | how a handler commits its effect and its answer in one transaction |
 //! | `committed.rs` | what such a handler returns |
 //! | `marks.rs` | what a handler can say of its own answer |
 //! | `meaning.rs` | decides what an answer means for the key |
@@ -35,12 +35,12 @@
 mod body;
 mod canonical_json;
 mod collect;
-#[cfg(feature = "sled")]
-mod commit;
-#[cfg(any(feature = "sled", feature = "postgres"))]
+#[cfg(any(feature = "sled", feature = "shared"))]
 mod committed;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "shared")]
 mod complete_in;
+#[cfg(feature = "sled")]
+mod complete_in_trees;
 mod context;
 mod credential_lists;
 mod credentials;
@@ -67,7 +67,7 @@ mod snapshot;
 mod target;
 
 pub use body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBody};
-#[cfg(any(feature = "sled", feature = "postgres"))]
+#[cfg(any(feature = "sled", feature = "shared"))]
 pub use committed::Committed;
 pub use context::IdempotencyContext;
 pub use credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};

@@ -56,7 +56,7 @@ pub(crate) struct Lines {
     pub(crate) superseded: LogThrottle,
     pub(crate) unprotected: LogThrottle,
     pub(crate) outdone: LogThrottle,
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "shared")]
     pub(crate) doubtful: LogThrottle,
     #[cfg(feature = "shared")]
     pub(crate) lost: LogThrottle,

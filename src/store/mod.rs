@@ -15,7 +15,7 @@
 
 // The files:
 // - `contract.rs`: the trait that all stores implement, and the types it returns.
-// - `error.rs`: the faults of a store.
+// - `error.rs`: the faults of a store; `transaction.rs`: why a transaction with a record was not committed.
 // - `memory.rs`, `test.rs`: the stores in memory. The second wraps the first, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`: sled as an embedded engine, and the store that applications open.
@@ -40,17 +40,21 @@ pub mod shared;
 mod sled_engine;
 #[cfg(feature = "test-util")]
 pub(crate) mod test;
+#[cfg(any(feature = "sled", feature = "shared"))]
+mod transaction;
 
 pub use connect::ConnectError;
 pub use contract::{Health, InterruptedRun, Store};
 pub(crate) use contract::{Page, Records};
 #[cfg(feature = "sled")]
-pub use embedded::{Abort, TransactionError};
+pub use embedded::Abort;
 pub use erased::AnyStore;
 pub use error::{OpenError, StoreError};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "sled")]
-pub(crate) use sled_engine::transaction;
+pub(crate) use sled_engine::transaction as effect_of;
 #[cfg(feature = "sled")]
 pub use sled_engine::{SledStore, SledStoreBuilder, TransactionTree};
+#[cfg(any(feature = "sled", feature = "shared"))]
+pub use transaction::{CommitError, TransactionError};

@@ -14,8 +14,9 @@ use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tower_idempotency::engine::{CommitError, EffectError, OnceError, Outcome, RunContext};
+use tower_idempotency::engine::{EffectError, OnceError, Outcome, RunContext};
 use tower_idempotency::server::Committed;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, OpenError, SledStoreBuilder, Store, TransactionError, TransactionTree};
 use tower_idempotency::{
     Fingerprint, IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Once, SledStore,
@@ -141,7 +142,7 @@ pub fn commit_with(
     then: impl Fn(&TransactionTree<'_>) -> Result<(), Abort<&'static str>> + Send + 'static,
 ) -> Committing<Committed> {
     let key = context.key().as_str().to_owned();
-    Box::pin(context.commit_in(store, [&charges(store)], move |[charges]| {
+    Box::pin(context.complete_in_trees(store, [&charges(store)], move |[charges]| {
         charge(&charges, &key)?;
         then(&charges)?;
         Ok(receipt(&key))
@@ -167,7 +168,7 @@ pub fn commit_outcome(
     key: &'static str,
     after: impl Fn() + Send + 'static,
 ) -> Committing<Bytes> {
-    Box::pin(context.commit_in(store, [&charges(store)], move |[charges]| {
+    Box::pin(context.complete_in_trees(store, [&charges(store)], move |[charges]| {
         after();
         charge(&charges, key)?;
         Ok(Bytes::from(format!("charged {key}")))

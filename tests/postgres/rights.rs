@@ -148,6 +148,6 @@ async fn a_role_that_only_completes_in_its_transactions_needs_no_right_to_insert
     .await;
     let app = client(&lab.url.replace("postgres@", "app@")).await;
     // Of no run: it is looked for.
-    let completed = app.execute("SELECT idempotency.complete_in_1($1)", &[&[0_u8; 76].as_slice()]).await;
+    let completed = app.execute("SELECT idempotency.record_run_1($1)", &[&[0_u8; 76].as_slice()]).await;
     assert_eq!(completed.unwrap_err().code().unwrap().code(), TransactionRecord::SUPERSEDED);
 }

@@ -122,7 +122,7 @@ async fn a_server_that_is_killed_between_charges_and_their_records_leaves_neithe
     let locked = records.query("SELECT FROM idempotency.record WHERE kind = 1 FOR UPDATE", &[]).await.unwrap();
     assert_eq!(locked.len(), KEYS);
     ledger.commit().await.unwrap();
-    let waiting = "pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%complete_in%'";
+    let waiting = "pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%record_run%'";
     until("all wait for their record", async || (count(&look, waiting).await == KEYS).then_some(())).await;
     let elsewhere: Vec<_> = calls
         .iter()

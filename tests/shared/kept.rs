@@ -2,19 +2,15 @@
 
 use std::time::Duration;
 
-#[cfg(feature = "postgres")]
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Records as _, Reply, Transition};
-#[cfg(feature = "postgres")]
 use tower_idempotency::internals::{Completion, Settlement};
 use tower_idempotency::store::StoreError;
-#[cfg(feature = "postgres")]
 use tower_idempotency::store::shared::{Backend as _, Clocks, Settled};
 use tower_idempotency::store::shared::{Shared, SharedBuilder};
 use tower_idempotency::{Fingerprint, RecordId};
-#[cfg(feature = "postgres")]
 use tower_idempotency_conformance::memory_backend::Replication;
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
@@ -99,41 +95,38 @@ fn a_claim_that_was_sent_when_the_runtime_ended_may_have_been_made() {
     assert!(matches!(claimed, Err(StoreError::Uncertain { .. })), "{claimed:?}");
 }
 
-#[cfg(feature = "postgres")]
 fn completion(hold: Hold) -> Completion {
     let settlement = Settlement::Outcome(Bytes::from_static(b"outcome"));
     Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: MINUTE }
 }
 
 // A seeded fault: a row that the transaction still has locked counts as not written.
-#[cfg(feature = "postgres")]
 #[tokio::test(start_paused = true)]
 async fn a_transaction_that_takes_long_is_waited_for() {
     let store = open().await;
     let backend = store.backend().clone();
-    let (write, _, settling) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
+    let (record, settling) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
     let locked = backend.database().lock("", ID);
     let mut settled = Box::pin(settling.settled());
     assert!(tokio::time::timeout(MINUTE / 2, &mut settled).await.is_err(), "the transaction is not over");
     // It commits as it ends.
     locked.release();
-    assert!(backend.beside().put(Clocks::default(), &[write]).await.is_ok());
+    assert!(backend.beside().put(Clocks::default(), &[record.write().clone()]).await.is_ok());
     assert_eq!(settled.await, Settled::Committed(Bytes::from_static(b"outcome")));
 }
 
 // A seeded fault: what a transaction has written counts as the process's own write, and is told without a barrier.
-#[cfg(feature = "postgres")]
 #[tokio::test(start_paused = true)]
 async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     let store = open().await;
     let backend = store.backend().clone();
     let hold = claimed(&store).await;
     let completion = completion(hold);
-    let (write, _, settling) = store.complete_apart(completion, false).unwrap();
+    let (record, settling) = store.complete_apart(completion, false).unwrap();
     // The transaction is committed, and its standby never gets that. A server that is started again shows it.
     backend.database().replication(Replication::Awaited);
     let transaction = backend.beside();
-    let committing = tokio::spawn(async move { transaction.put(Clocks::default(), &[write]).await });
+    let committing = tokio::spawn(async move { transaction.put(Clocks::default(), &[record.write().clone()]).await });
     tokio::time::sleep(Duration::from_millis(1)).await;
     backend.database().restart();
     assert!(committing.await.unwrap().is_err(), "its answer is lost");
@@ -145,14 +138,13 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
 }
 
 // Seeded faults: the record is put back without its effects; the process that knows it goes on telling it.
-#[cfg(feature = "postgres")]
 #[tokio::test(start_paused = true)]
 async fn trap_118_what_a_transaction_wrote_is_not_put_back_after_a_failover_has_lost_it_with_its_effects() {
     let store = open().await;
     let backend = store.backend().clone();
     backend.database().replication(Replication::Behind);
-    let (write, _, settling) = store.complete_apart(completion(claimed(&store).await), true).unwrap();
-    backend.beside().put(Clocks::default(), &[write]).await.unwrap();
+    let (record, settling) = store.complete_apart(completion(claimed(&store).await), true).unwrap();
+    backend.beside().put(Clocks::default(), &[record.write().clone()]).await.unwrap();
     assert_eq!(settling.settled().await, Settled::Committed(Bytes::from_static(b"outcome")));
     assert!(store.load(ID).await.unwrap().is_some());
     backend.database().fail_over();

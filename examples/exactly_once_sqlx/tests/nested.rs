@@ -37,6 +37,7 @@ async fn pay(
 ) -> Result<Committed, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let (record, committed) = context.record_for(&store, &Response::new(Bytes::from("paid"))).unwrap();
+    let record = store.backend().query(&record).unwrap();
     let mut nested = transaction.begin().await?;
     sqlx::query("INSERT INTO payment VALUES (1)").execute(&mut *nested).await?;
     if place == Place::Nested {

@@ -4,7 +4,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde::Serialize;
 use sled::Tree;
-use tower_idempotency::engine::CommitError;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, StoreError, TransactionTree};
 use tower_idempotency::{IdempotencyContext, SledStore};
 
@@ -93,7 +93,7 @@ impl TreeLedger {
     {
         let trees = [&self.trees.charges, &self.trees.intents];
         match context.filter(|_| self.is_atomic) {
-            Some(context) => Ok(context.commit_in(&self.store, trees, closure).await?.into_response()),
+            Some(context) => Ok(context.complete_in_trees(&self.store, trees, closure).await?.into_response()),
             None => Ok(self.store.transaction(trees, closure).await?.map(Into::into)),
         }
     }

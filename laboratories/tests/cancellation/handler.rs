@@ -210,7 +210,7 @@ async fn commit(
 ) -> Result<Response<Body>, BoxError> {
     let (store, effects) = home.sled.as_ref().zip(home.effects()).ok_or("only this store commits")?;
     let (row, key) = (format!("{key}, effect {number}"), key.to_owned());
-    let committed = context.commit_in(store, [&effects], move |[effects]| {
+    let committed = context.complete_in_trees(store, [&effects], move |[effects]| {
         effects.insert(row.as_bytes(), key.as_bytes())?;
         Ok::<_, Abort<Infallible>>(Response::new(format!("run {number}").into()))
     });

@@ -89,7 +89,7 @@ impl Key {
         match self.act {
             Act::Commits => {
                 let (row, name, answer) = (format!("{}-{number}", self.name), self.name.clone(), text.clone());
-                let committed = context.commit_in(&store, [&effects], move |[effects]| {
+                let committed = context.complete_in_trees(&store, [&effects], move |[effects]| {
                     effects.insert(row.as_bytes(), name.as_bytes())?;
                     Ok::<_, Abort<Infallible>>(Response::new(answer.clone().into()))
                 });

@@ -88,7 +88,7 @@ pub(super) use space::Limits;
 pub(super) use state::PANICKED;
 pub(super) use storage_engine::{Own, ReadError, StorageEngine};
 pub(super) use store::Embedded;
-pub use transact::{Abort, CommitError, TransactionError};
+pub use transact::Abort;
 pub(super) use transact::{AppValue, Transacted, quietly};
 pub(crate) use transact::{Purpose, Reason, Transact};
 pub(super) use writes::{ENTRY_BYTES, Writes};

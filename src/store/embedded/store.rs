@@ -12,13 +12,13 @@ use super::command::{Command, ReplyTo, Submitted};
 use super::queue::Sender;
 use super::state::StoreState;
 use super::storage_engine::StorageEngine;
-use super::transact::{CommitError, Purpose, Transact};
+use super::transact::{Purpose, Transact};
 use super::{close, read};
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
 use crate::slots::Slots;
-use crate::store::StoreError;
 use crate::store::contract::{Health, InterruptedRun, Page};
+use crate::store::{CommitError, StoreError};
 use crate::within::STORE_ANSWERS_WITHIN;
 
 /// A store over an embedded engine. A value is a handle, and clones share the open store.

@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use super::batch::Batch;
 use super::storage_engine::StorageEngine;
-use super::transact::{CommitError, Purpose, Transact, Transacted, TransactionError, quietly};
+use super::transact::{Purpose, Transact, Transacted, quietly};
 use super::writes::Writes;
 use crate::codec::Stored;
 use crate::record::{self, Change, Completion, Current, Record, Reply, Settlement, State, Transition};
-use crate::store::StoreError;
+use crate::store::{CommitError, StoreError, TransactionError};
 
 impl<E: StorageEngine> Batch<'_, E> {
     /// Runs a transaction, and answers once this batch is durable.

@@ -171,11 +171,6 @@ impl Backend for PostgresBackend {
 }
 
 impl PostgresBackend {
-    /// Tells those who wait for the row of `id` that it was written.
-    pub(crate) fn tell_written(&self, id: RecordId) {
-        self.notifier.tell(id);
-    }
-
     /// The connection for a call with these writes. A renewal of the session does not wait for one that large writes
     /// have.
     async fn connection_for(&self, writes: &[Write]) -> Result<Taken<'_>, BackendError> {

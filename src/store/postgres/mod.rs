@@ -48,4 +48,4 @@ pub use error::PostgresError;
 pub use rustls;
 /// The client, for its [`Config`](tokio_postgres::Config).
 pub use tokio_postgres;
-pub use transaction::{CompleteError, TransactionRecord};
+pub use transaction::TransactionRecord;

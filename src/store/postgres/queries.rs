@@ -44,7 +44,7 @@ pub(super) struct Queries {
     pub(super) counted: Query,
     pub(super) notify: Query,
     /// For the application's own client, which needs no types.
-    pub(super) complete_in: Arc<str>,
+    pub(super) record: Arc<str>,
 }
 
 /// The time, and the earlier of it and of the parameter of this number, by which rows are judged.
@@ -263,7 +263,7 @@ impl Queries {
                 "SELECT pg_notify(channel, payload) FROM unnest($1, $2) AS w(channel, payload)",
                 &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
             ),
-            complete_in: schema.sql("SELECT idempotency.complete_in_1($1)").into(),
+            record: schema.sql("SELECT idempotency.record_run_1($1)").into(),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::types::Uuid;
 use crate::store::shared::Token;
 
 /// The rights on the schema and on what is in it that the role has not: each with what it is a right on.
-/// `complete_in_1` is the application's.
+/// `record_run_1` is the application's.
 const MISSING: &str = "
     SELECT current_user::text, w.may, w.kind, w.name
     FROM pg_catalog.pg_namespace n

@@ -248,7 +248,7 @@ END $$;
 -- `record`: the run's fence (8 bytes), for how many milliseconds it is kept (8), the latest clock of its process in
 -- milliseconds since 1970 (8), its token (16), its id (32), the length
 -- of the namespace (4), the namespace in UTF-8, the state. Numbers have their highest byte first.
-CREATE OR REPLACE FUNCTION idempotency.complete_in_1(record bytea) RETURNS void LANGUAGE plpgsql VOLATILE
+CREATE OR REPLACE FUNCTION idempotency.record_run_1(record bytea) RETURNS void LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 AS $$

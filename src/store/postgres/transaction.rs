@@ -3,14 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::PostgresStore;
-use super::write::Parameters;
-use crate::clock::Timestamp;
-use crate::record::{Completion, Fence};
-use crate::store::shared::{BackendError, Settling, Write};
+use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
-/// The record of a run, for a transaction of any client: see
-/// [`IdempotencyContext::record_for`](crate::IdempotencyContext::record_for).
+use super::PostgresBackend;
+use super::write::{LARGEST, Parameters};
+use crate::key::RecordId;
+use crate::store::shared::{RecordInTransaction, RunRecord};
+use crate::store::{CommitError, TransactionError};
+
+/// The query that writes the record of a run, for a transaction of any client: see [`PostgresBackend::query`].
 ///
 /// The transaction runs [`sql`](Self::sql), a query with one parameter of type `bytea`, which is
 /// [`bytes`](Self::bytes). It fails with SQLSTATE [`SUPERSEDED`](Self::SUPERSEDED) if the operation is not this run's
@@ -51,22 +54,6 @@ impl TransactionRecord {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
-
-    fn new(store: &PostgresStore, fence: Fence, write: &Write, latest: Timestamp) -> Result<Self, BackendError> {
-        let backend = store.backend();
-        let namespace = backend.namespace.as_bytes();
-        let Parameters { id, token, expires, state, .. } = Parameters::of(write)?;
-        let mut bytes = Vec::with_capacity(76 + namespace.len() + state.len());
-        bytes.extend_from_slice(&fence.0.to_be_bytes());
-        bytes.extend_from_slice(&expires.unwrap_or_default().to_be_bytes());
-        bytes.extend_from_slice(&latest.as_millis().to_be_bytes());
-        bytes.extend_from_slice(&token.0.0);
-        bytes.extend_from_slice(id);
-        bytes.extend_from_slice(&u32::try_from(namespace.len()).unwrap_or(u32::MAX).to_be_bytes());
-        bytes.extend_from_slice(namespace);
-        bytes.extend_from_slice(state);
-        Ok(Self { sql: Arc::clone(&backend.pool.connector().queries.complete_in), bytes })
-    }
 }
 
 impl fmt::Debug for TransactionRecord {
@@ -76,46 +63,65 @@ impl fmt::Debug for TransactionRecord {
     }
 }
 
-/// Why a run's record is not in the application's transaction. Roll the whole transaction back: nothing was done then.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CompleteError {
-    /// The run is not protected by a store: `fail_open` let it go ahead.
-    #[error("the run goes ahead without a store, and has no record to complete")]
-    Unprotected,
-    /// The record of the run is kept in another store.
-    #[error("the run belongs to another store; complete it in the store of its layer")]
-    Foreign,
-    /// The run is over: it was settled without this transaction.
-    #[error("this run is over; complete it before the handler answers")]
-    Over,
-    /// Another process has taken the operation over, or somebody has settled it, or a transaction of this run was
-    /// committed already.
-    #[error("the operation is not this run's any more, or it is completed already")]
-    Superseded,
-    /// The call came within a savepoint: see [`TransactionRecord::NESTED`]. The program is at fault.
-    #[error(
-        "the record was to be written within a savepoint; write it in the outermost transaction, and roll that back now"
-    )]
-    Nested,
-    /// The outcome can't be recorded.
-    #[error("the outcome can't be recorded: {0}")]
-    Unrecordable(String),
-    /// The database refused, or can't be reached.
-    #[error("the transaction failed")]
-    Database(#[source] tokio_postgres::Error),
+impl PostgresBackend {
+    /// Returns the query that writes `record`, for a transaction of a client other than `tokio-postgres`.
+    ///
+    /// With sqlx, where `connection` is the outermost transaction's:
+    ///
+    /// ```text
+    /// let (record, committed) = context.record_for(&store, &answer)?;
+    /// let record = store.backend().query(&record)?;
+    /// sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *connection).await?;
+    /// ```
+    ///
+    /// With diesel:
+    ///
+    /// ```text
+    /// diesel::sql_query(record.sql()).bind::<diesel::sql_types::Binary, _>(record.bytes()).execute(connection)?;
+    /// ```
+    ///
+    /// # Errors
+    /// [`TransactionError::TooLarge`]. The transaction has to be rolled back.
+    pub fn query(&self, record: &RunRecord) -> Result<TransactionRecord, TransactionError> {
+        let (write, namespace) = (record.write(), self.namespace.as_bytes());
+        let parameters = Parameters::of(write);
+        let Parameters { id, token, expires, state, .. } = parameters.map_err(|_| TransactionError::TooLarge {
+            what: "record",
+            bytes: write.state.len(),
+            limit: LARGEST,
+        })?;
+        let mut bytes = Vec::with_capacity(76 + namespace.len() + state.len());
+        bytes.extend_from_slice(&record.fence().0.to_be_bytes());
+        bytes.extend_from_slice(&expires.unwrap_or_default().to_be_bytes());
+        bytes.extend_from_slice(&record.clocks().latest.as_millis().to_be_bytes());
+        bytes.extend_from_slice(&token.0.0);
+        bytes.extend_from_slice(id);
+        bytes.extend_from_slice(&u32::try_from(namespace.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(namespace);
+        bytes.extend_from_slice(state);
+        Ok(TransactionRecord { sql: Arc::clone(&self.pool.connector().queries.record), bytes })
+    }
 }
 
-impl PostgresStore {
-    /// Returns the record of a run, and what finds out whether it was committed.
-    pub(crate) fn record_apart(
+impl RecordInTransaction for PostgresBackend {
+    type Transaction<'t> = &'t Transaction<'t>;
+    type Error = tokio_postgres::Error;
+
+    async fn write_in(
         &self,
-        completion: Completion,
-        is_free: bool,
-    ) -> Result<(TransactionRecord, Settling<super::PostgresBackend>), CompleteError> {
-        let fence = completion.hold.fence;
-        let (write, latest, settling) = self.complete_apart(completion, is_free).ok_or(CompleteError::Superseded)?;
-        let record = TransactionRecord::new(self, fence, &write, latest);
-        Ok((record.map_err(|error| CompleteError::Unrecordable(error.to_string()))?, settling))
+        transaction: Self::Transaction<'_>,
+        record: RunRecord,
+    ) -> Result<(), CommitError<Self::Error>> {
+        let record = self.query(&record)?;
+        let written = transaction.query_typed(record.sql(), &[(&record.bytes(), Type::BYTEA)]).await;
+        written.map(drop).map_err(|error| match error.code().map(SqlState::code) {
+            Some(TransactionRecord::SUPERSEDED) => CommitError::Superseded,
+            Some(TransactionRecord::NESTED) => CommitError::Nested,
+            _ => CommitError::Aborted(error),
+        })
+    }
+
+    fn committed(&self, id: RecordId) {
+        self.notifier.tell(id);
     }
 }

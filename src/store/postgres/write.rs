@@ -11,7 +11,7 @@ use crate::store::shared::{BackendError, Expect, NewExpiry, NewFence, Stamp, Wri
 
 /// The largest state: an outcome of 16 MiB, and what a record has beside it. The database would take more, and several
 /// times as much memory.
-const LARGEST: usize = (16 << 20) + (1 << 20);
+pub(super) const LARGEST: usize = (16 << 20) + (1 << 20);
 /// The longest duration: so many years are written as whole milliseconds without loss.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 

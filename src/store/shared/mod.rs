@@ -6,7 +6,8 @@
 // - `state.rs`: what its handles share, and its tasks.
 // - `step.rs`: one transition: read, decide, compare and set. `read.rs` and `write.rs` are its ways in and out;
 //   `takeover.rs` has what comes with taking an operation over.
-// - `transaction.rs`: a record that a transaction of the application writes.
+// - `run_record.rs`: what a database has to do so that a transaction of the application writes a record;
+//   `transaction.rs`: how the store prepares it, and finds out whether it was written.
 // - `restore.rs`: what a failover has lost and this process knows.
 // - `listing.rs`: what operators have to see to.
 // - `rows.rs`: rows as records.
@@ -42,6 +43,7 @@ mod read;
 mod resend;
 mod restore;
 mod rows;
+mod run_record;
 mod session;
 mod state;
 mod step;
@@ -49,7 +51,6 @@ mod store;
 mod takeover;
 #[cfg(test)]
 mod tests;
-#[cfg(feature = "postgres")]
 mod transaction;
 mod watch;
 mod write;
@@ -62,8 +63,8 @@ pub use backend::{
 pub use futures_util::stream::BoxStream;
 pub use judge::Moment;
 pub use listing::Disputed;
+pub use run_record::{RecordInTransaction, RunRecord};
 pub use store::{Shared, SharedBuilder};
-#[cfg(feature = "postgres")]
 #[doc(hidden)]
 pub use transaction::{Settled, Settling};
 

@@ -56,7 +56,6 @@ fn checked(id: &RecordId, mut bytes: Vec<u8>) -> Bytes {
 }
 
 /// Returns the same bytes, marked as written by a transaction of the application.
-#[cfg(feature = "postgres")]
 pub(super) fn of_transaction(id: &RecordId, bytes: &[u8]) -> Option<Bytes> {
     let (content, _) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
     Some(checked(id, [&[OF_TRANSACTION], content.get(1..)?].concat()))

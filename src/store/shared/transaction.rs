@@ -21,10 +21,10 @@ use super::backend::{Backend, Token, Write};
 use super::gets::Known;
 use super::puts::{NotPut, Stands};
 use super::rows::of_transaction;
+use super::run_record::RunRecord;
 use super::state::Shelf;
 use super::store::Shared;
 use super::write::release;
-use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Change, Completion, Current, Record, State, Transition, next};
 
@@ -60,13 +60,12 @@ pub enum Settled {
 }
 
 impl<B: Backend> Shared<B> {
-    /// Returns the write that completes a run, for a transaction of the application, the latest clock, from which its
-    /// retention counts, and what finds out afterwards whether it was done. Returns `None` if the operation is not the
-    /// run's any more.
+    /// Returns the record of a run, for a transaction of the application, and what finds out afterwards whether it was
+    /// written. Returns `None` if the operation is not the run's any more.
     ///
     /// If the transaction turns out not to have been committed, the key is free, or the run is interrupted.
     #[doc(hidden)]
-    pub fn complete_apart(&self, completion: Completion, is_free: bool) -> Option<(Write, Timestamp, Settling<B>)> {
+    pub fn complete_apart(&self, completion: Completion, is_free: bool) -> Option<(RunRecord, Settling<B>)> {
         let shelf = Arc::clone(&self.shelf);
         let id = completion.hold.id;
         let fence = completion.hold.fence;
@@ -86,9 +85,9 @@ impl<B: Backend> Shared<B> {
         } else {
             becomes(Transition::Interrupt { fence, status: None, lost: None })?
         };
-        let settling = Settling { id, claimed: row.token, completed: completed.token, end, is_free, shelf };
-        let latest = settling.shelf.reach.clocks.latest();
-        Some((completed, latest, settling))
+        let record = RunRecord { write: completed, fence, clocks: shelf.reach.clocks.now() };
+        let settling = Settling { id, claimed: row.token, completed: record.write.token, end, is_free, shelf };
+        Some((record, settling))
     }
 
     /// Returns the runtime of the store's tasks.

@@ -12,10 +12,8 @@ use sled::transaction::{
 };
 use sled::{IVec, Tree};
 
-use crate::store::StoreError;
-use crate::store::embedded::{
-    Abort, AppValue, CommitError, ENTRY_BYTES, Own, PANICKED, Reason, Transacted, TransactionError, Writes, quietly,
-};
+use crate::store::embedded::{Abort, AppValue, ENTRY_BYTES, Own, PANICKED, Reason, Transacted, Writes, quietly};
+use crate::store::{CommitError, StoreError, TransactionError};
 
 /// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and a
 /// page over 128 KiB goes to a file that it never syncs.

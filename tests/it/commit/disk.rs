@@ -9,7 +9,8 @@ use std::process::Command;
 
 use futures_util::future::join_all;
 use tokio::runtime::Runtime;
-use tower_idempotency::engine::{CommitError, EffectError};
+use tower_idempotency::engine::EffectError;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
 
@@ -57,7 +58,7 @@ fn charging(layer: IdempotencyLayer<SledStore>) -> Lab {
         let (store, key) = (store.clone(), context.key().as_str().to_owned());
         async move {
             let body = vec![b'x'; LONG];
-            let committed = context.commit_in(&store, [&charged.unwrap()], move |[charges]| {
+            let committed = context.complete_in_trees(&store, [&charged.unwrap()], move |[charges]| {
                 charge(&charges, &key)?;
                 Ok::<_, Abort<&str>>(receipt(&key).map(|_| body.clone().into()))
             });

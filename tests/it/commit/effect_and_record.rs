@@ -10,8 +10,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::StatusCode;
 use http_body_util::Full;
-use tower_idempotency::engine::{CommitError, EffectError, Reconciled, Rerun, RunContext};
+use tower_idempotency::engine::{EffectError, Reconciled, Rerun, RunContext};
 use tower_idempotency::store::Abort;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::{OnInterrupted, Once, Release, SledStore};
 
 use crate::common::asked::Asked;
@@ -67,7 +68,7 @@ async fn an_answer_of_a_hundred_kilobytes_is_committed_with_its_effect() {
     let (store, body) = (home.store.clone(), long.clone());
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
         let body = body.clone();
-        let committed = context.commit_in(&store, [&tree_of(&store)], move |[charges]| {
+        let committed = context.complete_in_trees(&store, [&tree_of(&store)], move |[charges]| {
             charge(&charges, "k")?;
             Ok::<_, Abort<&str>>(receipt("k").map(|_| body.clone()))
         });
@@ -135,7 +136,7 @@ async fn a_transaction_sees_what_it_wrote_in_all_its_trees_and_others_see_it_onl
         let (store, key) = (home.store.clone(), if gives_up { "no" } else { "yes" });
         let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
             let [one, two] = accounts(&store);
-            let committed = context.commit_in(&store, [&one, &two], move |[one, two]| {
+            let committed = context.complete_in_trees(&store, [&one, &two], move |[one, two]| {
                 assert_eq!(one.get("stock")?.unwrap(), "old");
                 assert_eq!(one.insert("stock", "new")?.unwrap(), "old");
                 assert_eq!((one.get("stock")?.unwrap(), two.get("stock")?), ("new".into(), None));

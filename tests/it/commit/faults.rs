@@ -11,8 +11,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, Notify};
 use tokio::time::Instant;
 use tower_idempotency::Resolution;
-use tower_idempotency::engine::{CommitError, Resolved};
+use tower_idempotency::engine::Resolved;
 use tower_idempotency::internals::Reply;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
 
@@ -219,7 +220,7 @@ async fn a_store_that_is_closed_while_runs_commit_answers_nobody_falsely() {
             async move {
                 at_once.wait().await;
                 let key = context.key().as_str().to_owned();
-                let committed = context.commit_in(&store, [&charges], move |[charges]| {
+                let committed = context.complete_in_trees(&store, [&charges], move |[charges]| {
                     charge(&charges, &key)?;
                     Ok::<_, Abort<&str>>(receipt(&key))
                 });

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tower_idempotency::engine::CommitError;
 use tower_idempotency::server::Committed;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, TransactionError, TransactionTree};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{AnyStore, IdempotencyContext, OnInterrupted, Once, SledStore};
@@ -43,7 +43,7 @@ impl Fault {
 
     fn attempt(self, context: &IdempotencyContext, store: &SledStore) -> Committing<Committed> {
         let with = |other: sled::Tree| -> Committing<Committed> {
-            Box::pin(context.commit_in(store, [&tree_of(store), &other], |[charges, _]| {
+            Box::pin(context.complete_in_trees(store, [&tree_of(store), &other], |[charges, _]| {
                 charge(&charges, "k")?;
                 Ok(receipt("k"))
             }))
@@ -232,7 +232,7 @@ async fn an_answer_that_is_longer_than_what_is_recorded_is_not_committed() {
     let home = Home::new();
     let store = home.store.clone();
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun).max_response_body(100), move |context| {
-        let committed = context.commit_in(&store, [&tree_of(&store)], move |[charges]| {
+        let committed = context.complete_in_trees(&store, [&tree_of(&store)], move |[charges]| {
             charges.insert("k", "charged")?;
             Ok::<_, Abort<()>>(receipt("k").map(|_| Bytes::from(vec![b'x'; 101])))
         });
@@ -249,7 +249,7 @@ async fn what_is_too_long_for_one_step_of_sleds_is_not_committed() {
     for (values, outcome_bytes, fits) in [(20, 10, true), (0, 100_000, true), (40, 10, false), (0, 200_000, false)] {
         let (store, key) = (home.store.clone(), format!("{values} {outcome_bytes}"));
         let told = deliver(&once, &key, move |context| async move {
-            let committed = context.commit_in(&store, [&tree_of(&store)], move |[charges]| {
+            let committed = context.complete_in_trees(&store, [&tree_of(&store)], move |[charges]| {
                 for number in 0_u32..values {
                     charges.insert(&number.to_be_bytes(), vec![1; 4_000])?;
                 }

@@ -8,9 +8,10 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::engine::{CommitError, OnceError, RunContext};
+use tower_idempotency::engine::{OnceError, RunContext};
 use tower_idempotency::internals::{Completion, Hold, Page, Records as _, Reply, Settlement, State};
 use tower_idempotency::store::Abort;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 
@@ -144,7 +145,7 @@ fn commit_long(
     length: usize,
     gives_up: bool,
 ) -> Committing<Bytes> {
-    Box::pin(context.commit_in(store, [&tree_of(store)], move |[charges]| {
+    Box::pin(context.complete_in_trees(store, [&tree_of(store)], move |[charges]| {
         charge(&charges, key)?;
         // How many were charged before, as this transaction sees them.
         let sum = charge(&charges, "sum")?;
@@ -293,7 +294,7 @@ async fn no_key_or_value_that_a_transaction_takes_ends_in_a_file_that_sled_never
         let home = Home::new();
         let (once, store) = (Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun), home.store.clone());
         let outcome = deliver(&once, "k", move |context| async move {
-            let committed = context.commit_in(&store, [&tree_of(&store)], move |[charges]| {
+            let committed = context.complete_in_trees(&store, [&tree_of(&store)], move |[charges]| {
                 for number in 0_u32..count {
                     let mut key = vec![7; key_bytes];
                     key[key_bytes - 4..].copy_from_slice(&number.to_be_bytes());
@@ -320,7 +321,7 @@ async fn a_committed_outcome_keeps_no_more_memory_than_its_length() {
     let large = Bytes::from(vec![7; 1 << 20]);
     let within = large.as_ptr_range();
     let outcome = deliver(&once, "k", move |context| async move {
-        let committed = context.commit_in(&store, [], move |[]| Ok::<_, Abort<()>>(large.slice(..3)));
+        let committed = context.complete_in_trees(&store, [], move |[]| Ok::<_, Abort<()>>(large.slice(..3)));
         Ok(committed.await.expect("it can be committed"))
     });
     assert_eq!(outcome.await.unwrap().bytes.len(), 3);

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use tower_idempotency::engine::CommitError;
 use tower_idempotency::internals::{Reply, Resolution};
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError, TransactionTree};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
 

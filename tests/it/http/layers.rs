@@ -157,8 +157,9 @@ impl Handler {
             let context = request.extensions().get::<IdempotencyContext>().unwrap().clone();
             let committed = Bytes::from(answer.clone());
             // Sent when it is called, whatever becomes of this future.
-            let committing = context
-                .commit_in(store, [], move |[]| Ok::<_, Abort<std::io::Error>>(http::Response::new(committed.clone())));
+            let committing = context.complete_in_trees(store, [], move |[]| {
+                Ok::<_, Abort<std::io::Error>>(http::Response::new(committed.clone()))
+            });
             drop(committing);
         }
         match self.mishap {

@@ -10,8 +10,9 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 use tower_idempotency::Resolution;
-use tower_idempotency::engine::{CommitError, Counts, EffectError, OnceError, RunContext};
+use tower_idempotency::engine::{Counts, EffectError, OnceError, RunContext};
 use tower_idempotency::internals::{Fence, Page, Records as _};
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionTree};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{

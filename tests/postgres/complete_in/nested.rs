@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use http::StatusCode;
+use tower_idempotency::store::CommitError;
+use tower_idempotency::store::postgres::TransactionRecord;
 use tower_idempotency::store::postgres::tokio_postgres::{Client, Error};
-use tower_idempotency::store::postgres::{CompleteError, TransactionRecord};
 
 use super::process::{CHARGE, Handler, Process, TABLE, answer, charge, charges, handler};
 use crate::lab::{Lab, own_server};
@@ -77,6 +78,7 @@ fn transaction_of(statements: Statements, body: String, ended: Arc<Mutex<Option<
         let (ended, body) = (Arc::clone(&ended), body.clone());
         Box::pin(async move {
             let (record, committed) = context.record_for(&process.store, &answer(&body)).unwrap();
+            let record = process.store.backend().query(&record).unwrap();
             let bytes = record.bytes().iter().fold(String::new(), |mut hex, byte| {
                 write!(hex, "{byte:02x}").unwrap();
                 hex
@@ -186,7 +188,7 @@ async fn a_program_that_keeps_the_record_in_a_nested_transaction_fails_at_its_fi
                 transaction.commit().await.unwrap();
                 Ok("a charge without its record".to_owned())
             }
-            Err(CompleteError::Nested) => Err("roll back all of it".to_owned()),
+            Err(CommitError::Nested) => Err("roll back all of it".to_owned()),
             Err(error) => panic!("{error:?}"),
         }
     });

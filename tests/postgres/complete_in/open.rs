@@ -16,6 +16,7 @@ async fn leave_open(context: &IdempotencyContext, process: &Process) {
     client.batch_execute("BEGIN").await.unwrap();
     client.execute(CHARGE, &[&context.key().as_str(), &process.namespace]).await.unwrap();
     let (record, _committed) = context.record_for(&process.store, &answer("charged")).unwrap();
+    let record = process.store.backend().query(&record).unwrap();
     client.execute(record.sql(), &[&record.bytes()]).await.unwrap();
 }
 
@@ -37,7 +38,7 @@ async fn nobody_is_answered_while_the_transaction_is_open() {
         });
         until("the run", async || process.runs() > runs).await;
         let open = "SELECT count(*) > 0 FROM pg_stat_activity \
-            WHERE pid = $1 AND state = 'idle in transaction' AND query LIKE '%complete_in%'";
+            WHERE pid = $1 AND state = 'idle in transaction' AND query LIKE '%record_run%'";
         until("the record", async || lab.client.query_one(open, &[&process_id]).await.unwrap().get(0)).await;
         // The row is locked, and nobody waits for that.
         let layer = other.layer().on_in_flight(OnInFlight::Reject);

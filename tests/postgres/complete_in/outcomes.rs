@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::join_all;
 use http::StatusCode;
 use tower_idempotency::OnInterrupted;
-use tower_idempotency::store::postgres::CompleteError;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::postgres::tokio_postgres::IsolationLevel;
 
 use super::process::{CHARGE, Handler, Process, answer, charge, charges, handler, start};
@@ -85,7 +85,7 @@ async fn a_run_whose_transaction_failed_may_commit_another_one() {
     });
     assert_eq!(process.send("k", &twice).await, (StatusCode::OK, "second".to_owned(), false));
     let third = third.lock().unwrap().take().unwrap();
-    assert!(matches!(third, Err(CompleteError::Superseded)), "{third:?}");
+    assert!(matches!(third, Err(CommitError::Superseded)), "{third:?}");
     assert_eq!(charges(&lab, "k").await, 1);
 }
 
@@ -134,5 +134,5 @@ async fn what_can_t_be_completed_is_refused_and_the_handler_s_answer_counts() {
     });
     assert_eq!(process.send("over", &keeps).await.1, "done");
     let context = kept.lock().unwrap().take().unwrap();
-    assert!(matches!(context.record_for(&process.store, &answer("no")), Err(CompleteError::Over)));
+    assert!(matches!(context.record_for(&process.store, &answer("no")), Err(CommitError::Over)));
 }

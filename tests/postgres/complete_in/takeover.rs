@@ -30,6 +30,7 @@ impl Late {
             let late = late.clone();
             let going = tokio::spawn(async move {
                 let (record, _committed) = context.record_for(&process.store, &answer("late")).unwrap();
+                let record = process.store.backend().query(&record).unwrap();
                 let mut client = process.client.lock().await;
                 let transaction = client.transaction().await.unwrap();
                 transaction.execute(CHARGE, &[&context.key().as_str(), &process.namespace]).await.unwrap();

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tower_idempotency::engine::{
-    CommitError, EffectError, InterruptedRun, OnceError, Reconciled, Reconciler, Resolved, RunContext,
-};
+use tower_idempotency::engine::{EffectError, InterruptedRun, OnceError, Reconciled, Reconciler, Resolved, RunContext};
 use tower_idempotency::internals::{Completion, Fence, Records as _, Reply, Resolution, Settlement, State};
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, StoreError, TransactionTree};
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 
@@ -108,7 +107,7 @@ impl Operations {
             committed.insert(&key.to_be_bytes(), &(count + 1).to_be_bytes())?;
             if gives_up { Err(Abort::Because(())) } else { Ok(outcome.clone()) }
         };
-        match context.commit_in(&self.store, [&self.tree(COMMITTED)?], effect).await {
+        match context.complete_in_trees(&self.store, [&self.tree(COMMITTED)?], effect).await {
             Ok(outcome) => Ok(outcome),
             Err(CommitError::Aborted(())) => Err(EffectError::NotStarted(Failure)),
             Err(_) => Err(EffectError::Unknown(Failure)),

@@ -11,9 +11,10 @@ use std::thread;
 
 use bytes::Bytes;
 
+use crate::store::CommitError;
 use crate::store::embedded::directory;
 use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
-use crate::store::embedded::transact::{AppValue, CommitError, Transacted};
+use crate::store::embedded::transact::{AppValue, Transacted};
 use crate::store::embedded::writes::Writes;
 use crate::store::{OpenError, StoreError};
 

@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
+use crate::store::CommitError;
 use crate::store::embedded::queue::queue;
 use crate::store::embedded::sweep::{Slice, sweep};
-use crate::store::embedded::transact::CommitError;
 use crate::store::embedded::writer::{self, Asked, SWEPT_IDLE, beside, sweep_asked};
 use crate::store::embedded::writes::ENTRY_BYTES;
 

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use super::commitment::{CommitResult, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
-use crate::store::embedded::{CommitError, Purpose, Reason, Transact};
-use crate::store::{Abort, Records as _, SledStore, StoreError, TransactionTree, transaction};
+use crate::store::embedded::{Purpose, Reason, Transact};
+use crate::store::{Abort, CommitError, Records as _, SledStore, StoreError, TransactionTree, effect_of};
 use crate::within::COMMIT_ANSWERED_WITHIN;
 
 /// How long a transaction that belongs to no run may wait for the writer.
@@ -36,7 +36,7 @@ impl RunContext {
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the transaction still
     /// settles the run.
-    pub fn commit_in<const N: usize, E, F>(
+    pub fn complete_in_trees<const N: usize, E, F>(
         &self,
         store: &SledStore,
         trees: [&sled::Tree; N],
@@ -92,7 +92,7 @@ impl RunContext {
 
 impl SledStore {
     /// Writes to trees of the application in one transaction, durably, for effects that belong to no run. The effect of
-    /// a run should be written with the record of its outcome, by [`RunContext::commit_in`].
+    /// a run should be written with the record of its outcome, by [`RunContext::complete_in_trees`].
     ///
     /// `closure` is given the trees, which must have been opened from [`db`](Self::db). It runs on the store's writer
     /// thread, where every other request waits for it, so it should only read and write these trees; the database may
@@ -151,7 +151,7 @@ where
         settle(&result);
         let _ = reply.send(result);
     });
-    store.transact(Transact { purpose, effect: transaction(trees, closure), answer });
+    store.transact(Transact { purpose, effect: effect_of(trees, closure), answer });
     sent
 }
 

@@ -8,8 +8,7 @@ use http::Response;
 
 use super::committed::Committed;
 use super::context::IdempotencyContext;
-use crate::engine::CommitError;
-use crate::store::{Abort, SledStore, TransactionError, TransactionTree};
+use crate::store::{Abort, CommitError, SledStore, TransactionError, TransactionTree};
 
 impl IdempotencyContext {
     /// Writes the handler's effect and the record of its answer in one transaction, durably. With
@@ -22,8 +21,9 @@ impl IdempotencyContext {
     /// transaction writes, the answer included, is at most 128 KiB, and the answer is not longer than
     /// [`max_response_body`](crate::IdempotencyLayer::max_response_body).
     ///
-    /// The example shows only the call. `examples/atomic.rs` and [`guide::policies`](mod@crate::guide::policies) show
-    /// it in an axum handler, which takes the store and the tree from its state, and turns the error into a response.
+    /// The example shows only the call. `examples/atomic.rs` and
+    /// [`guide::exactly_once`](mod@crate::guide::exactly_once) show it in an axum handler, which takes the store and
+    /// the tree from its state, and turns the error into a response.
     ///
     /// Whatever the handler returns afterwards, the client gets this answer, as it was recorded: headers that are not
     /// [kept](super::KeptHeaders) are not in the first answer either. A handler that returns [`Committed`] cannot
@@ -42,7 +42,7 @@ impl IdempotencyContext {
     ///
     /// use bytes::Bytes;
     /// use http::Response;
-    /// use tower_idempotency::engine::CommitError;
+    /// use tower_idempotency::store::CommitError;
     /// use tower_idempotency::server::Committed;
     /// use tower_idempotency::{IdempotencyContext, SledStore, sled};
     ///
@@ -54,14 +54,14 @@ impl IdempotencyContext {
     ///     charges: sled::Tree,
     /// ) -> Result<Committed, CommitError<Infallible>> {
     ///     let id = context.derived_key("charge");
-    ///     let committed = context.commit_in(&store, [&charges], move |[charges]| {
+    ///     let committed = context.complete_in_trees(&store, [&charges], move |[charges]| {
     ///         charges.insert(id.as_bytes(), b"10 euros")?;
     ///         Ok(Response::new(Bytes::from("charged")))
     ///     });
     ///     committed.await
     /// }
     /// ```
-    pub fn commit_in<const N: usize, E, F>(
+    pub fn complete_in_trees<const N: usize, E, F>(
         &self,
         store: &SledStore,
         trees: [&sled::Tree; N],

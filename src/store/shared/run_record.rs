@@ -1,0 +1,102 @@
+//! What a database has to offer so that a transaction of the application writes the record of a run.
+
+use std::error::Error;
+use std::future::Future;
+
+use super::backend::{Backend, Clocks, Row, Write};
+use super::judge::Moment;
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::record::Fence;
+use crate::store::CommitError;
+
+/// A database whose transactions can hold the record of a run next to the effects of the application: *exactly once*.
+///
+/// [`IdempotencyContext::complete_in`] is for every store over such a database. See
+/// [`guide::exactly_once`](mod@crate::guide::exactly_once).
+///
+/// [`IdempotencyContext::complete_in`]:
+///     https://docs.rs/tower-idempotency/latest/tower_idempotency/struct.IdempotencyContext.html#method.complete_in
+///
+/// # Rules
+/// 1. The record and the effects of a transaction are durable together, or neither is there.
+/// 2. The transaction writes what [`RunRecord::over`] makes of the row that is there, past its expiry or not. If that
+///    is `None`, it fails with [`CommitError::Superseded`]. A database that judges in its own language does the same:
+///    it writes the row only if it has the fence of the record and is still [`Running`](super::Kind::Running).
+/// 3. From then on until the transaction has ended, a [`put`](Backend::put) on this row waits, or answers that the row
+///    is busy. A `put` that was done before makes the transaction fail.
+/// 4. A transaction that was answered as committed is as durable as a `put` that was answered.
+/// 5. If a savepoint can undo the record without the effects, the record is refused within one, with
+///    [`CommitError::Nested`].
+pub trait RecordInTransaction: Backend {
+    /// A transaction of the application, such as a reference to the client's.
+    type Transaction<'t>;
+    /// The error of such a transaction.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Writes `record` in `transaction`. The application commits the transaction afterwards.
+    ///
+    /// # Errors
+    /// [`CommitError::Superseded`], [`CommitError::Nested`], [`CommitError::Refused`] if the record is too large, and
+    /// [`CommitError::Aborted`] with the database's error. The application rolls the transaction back.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the record may be written. It takes effect only if the transaction is committed.
+    fn write_in(
+        &self,
+        transaction: Self::Transaction<'_>,
+        record: RunRecord,
+    ) -> impl Future<Output = Result<(), CommitError<Self::Error>>> + Send;
+
+    /// Takes note that a transaction with the record of `id` was committed, so that [`changes`](Backend::changes) may
+    /// tell other processes. They find out by reading, too. By default this does nothing.
+    fn committed(&self, id: RecordId) {
+        let _ = id;
+    }
+}
+
+/// The record of a run, for a transaction of the application.
+#[derive(Debug, Clone)]
+#[must_use = "the transaction has to write it"]
+pub struct RunRecord {
+    pub(super) write: Write,
+    pub(super) fence: Fence,
+    pub(super) clocks: Clocks,
+}
+
+impl RunRecord {
+    /// Returns the id of the row.
+    #[must_use]
+    pub fn id(&self) -> RecordId {
+        self.write.id
+    }
+
+    /// Returns the fence of the run. The row of the run has it.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// Returns the row as it is to be written: its token, its state, and how long it is kept.
+    #[must_use]
+    pub fn write(&self) -> &Write {
+        &self.write
+    }
+
+    /// Returns the clocks of the process: see [`Backend`], *Time*.
+    #[must_use]
+    pub fn clocks(&self) -> Clocks {
+        self.clocks
+    }
+
+    /// Returns the row that the transaction writes, at the database's time `now`, over the row that is `there`, past
+    /// its expiry or not. `None` if the operation is not the run's any more, or is completed already: the transaction
+    /// has to be rolled back.
+    #[must_use]
+    pub fn over(&self, there: Option<&Row>, now: Timestamp) -> Option<Row> {
+        let there = there.filter(|row| row.token != self.write.token)?;
+        let Moment { now, latest, .. } = self.clocks.at(now);
+        // Another run that has claimed the operation, expired or not, has another fence and another token.
+        self.write.over(Some(there), Moment { now, earliest: Timestamp::from_millis(0), latest })
+    }
+}
