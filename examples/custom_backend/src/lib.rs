@@ -19,6 +19,7 @@
 //!   `spawn_blocking` then. Dropped before that, it has done nothing; after it, the transaction goes on to its end.
 //!   There is one writer anyway, so one connection is enough.
 //! - **A namespace** is a file.
+//! - **Exactly once.** A transaction is a closure. The backend runs it, writes the record after it, and commits both.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,8 +29,10 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Result as Sqlite, TransactionBehavior, params};
 use tokio::sync::Mutex;
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::shared::{
-    Answer, Backend, BackendError, Clocks, GRACE, Guarantee, Kind, Row, ServerId, Token, Write,
+    Answer, Backend, BackendError, Clocks, GRACE, Guarantee, Kind, RecordInTransaction, Row, RunRecord, ServerId,
+    Token, Write,
 };
 use tower_idempotency::{Fence, RecordId};
 
@@ -156,6 +159,30 @@ impl Backend for SqliteBackend {
             FROM pragma_journal_mode, pragma_synchronous";
         let setup = self.blocking(move |connection| connection.query_row(query, [], |columns| columns.get(0))).await?;
         Ok(Guarantee { setup, loses: vec!["everything, if the disk is lost".to_owned()] })
+    }
+}
+
+/// The effects of an operation. If they return an error, the transaction is rolled back.
+pub type Effect = Box<dyn FnOnce(&rusqlite::Transaction<'_>) -> Sqlite<()> + Send>;
+
+impl RecordInTransaction for SqliteBackend {
+    type Transaction<'t> = Effect;
+    type Error = BackendError;
+
+    async fn write_in(
+        &self,
+        effect: Self::Transaction<'_>,
+        record: RunRecord,
+    ) -> Result<(), CommitError<BackendError>> {
+        let committed = self.blocking(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            effect(&transaction)?;
+            let row = record.over(there(&transaction, record.id())?.as_ref(), now());
+            let Some(row) = row else { return Ok(false) };
+            save(&transaction, &row)?;
+            transaction.commit().map(|()| true)
+        });
+        if committed.await.map_err(CommitError::Aborted)? { Ok(()) } else { Err(CommitError::Superseded) }
     }
 }
 

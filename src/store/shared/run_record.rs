@@ -29,16 +29,18 @@ use crate::store::CommitError;
 /// 5. If a savepoint can undo the record without the effects, the record is refused within one, with
 ///    [`CommitError::Nested`].
 pub trait RecordInTransaction: Backend {
-    /// A transaction of the application, such as a reference to the client's.
+    /// A transaction of the application: a reference to the client's, or a closure with the effects. A type without a
+    /// lifetime is written as `Self::Transaction<'_>` in [`write_in`](Self::write_in) all the same.
     type Transaction<'t>;
     /// The error of such a transaction.
     type Error: Error + Send + Sync + 'static;
 
-    /// Writes `record` in `transaction`. The application commits the transaction afterwards.
+    /// Writes `record` in `transaction`. The application commits it afterwards; if a transaction is a closure that this
+    /// method runs, this method does.
     ///
     /// # Errors
     /// [`CommitError::Superseded`], [`CommitError::Nested`], [`CommitError::Refused`] if the record is too large, and
-    /// [`CommitError::Aborted`] with the database's error. The application rolls the transaction back.
+    /// [`CommitError::Aborted`] with the database's error. The transaction has to be rolled back.
     ///
     /// # Cancel safety
     /// If the future is dropped, the record may be written. It takes effect only if the transaction is committed.
