@@ -60,7 +60,7 @@ pub mod policies {}
 
 /// Effect and record in one transaction: of sled, of PostgreSQL, or of a database of your own.
 ///
-#[cfg(any(not(doctest), all(feature = "axum", feature = "sled", feature = "postgres")))]
+#[cfg(any(not(doctest), all(feature = "axum", feature = "sled")))]
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/exactly-once.md")]
 pub mod exactly_once {}
@@ -108,7 +108,7 @@ pub mod sled {}
 
 /// Several servers over one PostgreSQL database, or over a database of your own.
 ///
-#[cfg(any(not(doctest), all(feature = "server", feature = "postgres")))]
+#[cfg(any(not(doctest), feature = "server"))]
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/shared.md")]
 pub mod shared {}

@@ -2,8 +2,8 @@
 //! through which a scheduler explores interleavings.
 //!
 //! All of it is compiled only with `--cfg idempotency_laboratory`. No feature sets that, so no dependency can switch it
-//! on; the package under `laboratories/library` does, for the programs of the laboratories alone. Without it nothing is
-//! ever broken, and the hooks are empty.
+//! on; `.ci/controls` does, for the programs of the laboratories alone. Without it nothing is ever broken, and the
+//! hooks are empty.
 //!
 //! Broken here is only what can't be broken from outside. What the disk or the clock can do to a store, the
 //! laboratories do there, to the crate as everybody else has it.

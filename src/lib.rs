@@ -1,7 +1,7 @@
 // The README is the front page; `docs/journey.md` leads through the files. The examples of the README need three
 // features: without them they are shown, but not compiled.
 #![doc = include_str!("guide/links.md")]
-#![cfg_attr(any(not(doctest), all(feature = "axum", feature = "sled", feature = "postgres")), doc = include_str!("../README.md"))]
+#![cfg_attr(any(not(doctest), all(feature = "axum", feature = "sled")), doc = include_str!("../README.md"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(all(feature = "server", feature = "sled", feature = "memory")),
@@ -54,6 +54,7 @@ pub mod internals {
     pub use crate::record::*;
     pub use crate::slots::Slots;
     pub use crate::store::contract::{Page, Records, Sealed};
+    pub use crate::store::in_words;
 }
 
 #[doc(inline)]

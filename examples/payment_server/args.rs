@@ -22,7 +22,7 @@ pub(crate) struct Args {
     pub(crate) data: PathBuf,
     /// Where idempotency records are: `sled`, `sled:PATH`, `memory` or `postgres://USER@HOST/DATABASE`.
     ///
-    /// Servers share a PostgreSQL database; it needs the feature `postgres`. `memory` forgets everything, charges
+    /// Servers share a PostgreSQL database. `memory` forgets everything, charges
     /// included, when the server ends.
     #[arg(long, value_name = "URL", default_value = "sled")]
     pub(crate) store: Place,

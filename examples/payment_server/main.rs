@@ -35,11 +35,11 @@
 //! 6. The same with `--atomic`: charge and record are one transaction, so the retry after `tok_crash` is answered with
 //!    the one charge. What left no record did not take place, so it is `rerun` unless told otherwise.
 //!
-//! 7. Several servers over one database, each with a `--data` of its own, built with `--features postgres`:
+//! 7. Several servers over one database, each with a `--data` of its own:
 //!
 //! ```text
-//! cargo run --features postgres --example payment_server -- --store postgres://USER@HOST/DATABASE --data ./one
-//! cargo run --features postgres --example payment_server -- --store postgres://USER@HOST/DATABASE --data ./other \
+//! cargo run --example payment_server -- --store postgres://USER@HOST/DATABASE --data ./one
+//! cargo run --example payment_server -- --store postgres://USER@HOST/DATABASE --data ./other \
 //!     --listen 127.0.0.1:4243
 //! ```
 //!
@@ -77,7 +77,6 @@ mod refunds;
 mod rejections;
 mod routes;
 mod server;
-#[cfg(feature = "postgres")]
 mod shared;
 mod sources;
 mod stop;

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore};
+use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 use crate::admin::{LISTED, store_error};
 use crate::args::Args;

@@ -10,7 +10,6 @@ use tower_idempotency::{AnyStore, MemoryStore, SledStore};
 
 use crate::args::{Args, Place};
 use crate::ledger::Ledger;
-#[cfg(feature = "postgres")]
 use crate::shared;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -73,7 +72,6 @@ fn apart(records: AnyStore, database: SledStore) -> Result<Stores, Failure> {
     Ok(Stores { records, ledger, database: AnyStore::new(database), admin: Router::new(), directory: None })
 }
 
-#[cfg(feature = "postgres")]
 async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
     let store = shared::open(url, args).await?;
     let (records, admin) = (AnyStore::new(store.clone()), shared::admin(store.clone()));
@@ -85,9 +83,4 @@ async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
     // The charges are this server's own: those of all servers can be counted.
     let stores = apart(records, sled(args, &args.data)?)?;
     Ok(Stores { admin, ..stores })
-}
-
-#[cfg(not(feature = "postgres"))]
-async fn postgres(_: &str, _: &Args) -> Result<Stores, Failure> {
-    Err("--store postgres://… needs the feature: cargo run --example payment_server --features postgres -- …".into())
 }

@@ -15,7 +15,8 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 pub enum ConnectError {
     /// The URL names no store. The operator is at fault.
     #[error(
-        "the store's URL can't be read; expected `sled:PATH`, `memory:` or `postgres://user:password@host/database`"
+        "the store's URL can't be read; expected `sled:PATH` or `memory:`; for `postgres://user:password@host/database` \
+         call `connect` of the crate tower-idempotency-postgres"
     )]
     Url,
     /// The store is not in this build of the program. Its author is at fault.
@@ -24,8 +25,8 @@ pub enum ConnectError {
         /// The feature of this crate that has the store.
         feature: &'static str,
     },
-    /// The store could not be opened: [`OpenError`](super::OpenError) of sled; `PostgresError`, or
-    /// [`StoreError`](super::StoreError), of PostgreSQL.
+    /// The store could not be opened: [`OpenError`](super::OpenError) of sled; an error of the database, or
+    /// [`StoreError`](super::StoreError), of a shared store.
     #[error(transparent)]
     Open(Source),
 }
@@ -43,21 +44,16 @@ impl AnyStore {
     /// - `sled:PATH`: [`SledStore`](crate::SledStore) in the directory `PATH`, which is not decoded. If there is no
     ///   store, a new one is made. Feature `sled`.
     /// - `memory:`: a new [`MemoryStore`](crate::MemoryStore). Feature `memory`.
-    /// - `postgres://…` or `postgresql://…`: `PostgresStore` with a lease of 30 seconds and without TLS. The parameter
-    ///   `namespace`, as in `postgres://user:password@host/database?namespace=payments`, names the rows of this
-    ///   service, by default `default`. Feature `postgres`.
     ///
-    /// A PostgreSQL database must have the table: call [`migrate`](Self::migrate) once, or run `schema.sql`. One that
-    /// is away is tried for 10 seconds. For other settings open the store yourself, and give it to [`new`](Self::new).
+    /// A shared store is opened by the crate of its database, such as `tower_idempotency_postgres::connect`. Give it to
+    /// [`new`](Self::new), as any store that you open with other settings.
     ///
     /// # Errors
     /// [`ConnectError::Url`] for a URL of another form, which the error does not repeat; [`ConnectError::Feature`] for
-    /// a store whose feature is off; [`ConnectError::Open`] for what the store itself says. It names `migrate()` where
-    /// a table is missing.
+    /// a store whose feature is off; [`ConnectError::Open`] for what the store itself says.
     ///
     /// # Cancel safety
-    /// If the future is dropped, a store in a directory may still be opened, and is closed at once; in a database a
-    /// session may have begun, which lapses.
+    /// If the future is dropped, a store in a directory may still be opened, and is closed at once.
     ///
     /// ```
     /// # #[cfg(feature = "memory")]
@@ -79,31 +75,6 @@ impl AnyStore {
             ("sled", path) => sled(path.into()).await.map_err(ConnectError::Open),
             #[cfg(feature = "memory")]
             ("memory", _) => Ok(Self::new(super::MemoryStore::new())),
-            #[cfg(feature = "postgres")]
-            ("postgres", _) => postgres(url).await.map_err(ConnectError::Open),
-            (feature, _) => Err(ConnectError::Feature { feature }),
-        }
-    }
-
-    /// Makes what the store that `url` names needs, where it is missing: the table of a PostgreSQL database, as
-    /// `PostgresBackendBuilder::migrate()` does. The other stores need nothing. Several processes may do so at once.
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect). Nothing was changed then.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, all or nothing was made.
-    pub async fn migrate(url: &str) -> Result<(), ConnectError> {
-        match feature_of(url)? {
-            #[cfg(feature = "sled")]
-            ("sled", _) => Ok(()),
-            #[cfg(feature = "memory")]
-            ("memory", _) => Ok(()),
-            #[cfg(feature = "postgres")]
-            ("postgres", _) => {
-                let database = database(url).map_err(|error| ConnectError::Open(error.into()))?;
-                database.migrate().await.map_err(|error| ConnectError::Open(error.into()))
-            }
             (feature, _) => Err(ConnectError::Feature { feature }),
         }
     }
@@ -116,7 +87,6 @@ fn feature_of(url: &str) -> Result<(&'static str, &str), ConnectError> {
         // As a URL it would have a host, and be another path than it looks like.
         "sled" if !rest.is_empty() && !rest.starts_with("//") => Ok(("sled", rest)),
         "memory" if rest.is_empty() => Ok(("memory", rest)),
-        "postgres" | "postgresql" if rest.starts_with("//") => Ok(("postgres", rest)),
         _ => Err(ConnectError::Url),
     }
 }
@@ -126,35 +96,4 @@ async fn sled(directory: std::path::PathBuf) -> Result<AnyStore, Source> {
     // The disk may take a while.
     let opening = tokio::task::spawn_blocking(|| super::SledStore::open(directory));
     Ok(AnyStore::new(opening.await??))
-}
-
-#[cfg(feature = "postgres")]
-async fn postgres(url: &str) -> Result<AnyStore, Source> {
-    let database = database(url)?.open().await?;
-    Ok(AnyStore::new(super::postgres::PostgresStore::open(database).await?))
-}
-
-/// The database of a URL, whose parameter `namespace` is this crate's own.
-#[cfg(feature = "postgres")]
-fn database(url: &str) -> Result<super::postgres::PostgresBackendBuilder, super::postgres::PostgresError> {
-    use super::postgres::{PostgresBackend, PostgresError};
-
-    let (url, query) = url.split_once('?').unwrap_or((url, ""));
-    let (namespaces, others): (Vec<_>, Vec<_>) = query
-        .split('&')
-        .filter(|parameter| !parameter.is_empty())
-        .partition(|parameter| parameter.starts_with("namespace="));
-    let builder = match others.as_slice() {
-        [] => PostgresBackend::from_url(url),
-        others => PostgresBackend::from_url(&format!("{url}?{}", others.join("&"))),
-    }?;
-    match namespaces.as_slice() {
-        [] => Ok(builder),
-        [namespace] => {
-            let encoded = namespace.trim_start_matches("namespace=");
-            let namespace = percent_encoding::percent_decode_str(encoded).decode_utf8();
-            builder.namespace(namespace.map_err(|_| PostgresError::Url)?)
-        }
-        _ => Err(PostgresError::Option { option: "the namespace", reason: "given twice" }),
-    }
 }

@@ -180,7 +180,7 @@ impl fmt::Debug for OpenError {
 }
 
 /// Writes an error as `Debug`, which is what a `main` that returns it prints: its name, its text, and its sources'.
-pub(crate) fn in_words(name: &str, error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub fn in_words(name: &str, error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{name}({error}")?;
     let mut source = error.source();
     while let Some(error) = source {

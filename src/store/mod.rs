@@ -4,12 +4,12 @@
 //! |---|---|---|---|
 //! | [`SledStore`] | `sled` | crashes and power cuts | one machine; the default |
 //! | [`MemoryStore`] | `memory` | nothing | tests, and applications that accept to lose all records at a restart |
-//! | [`PostgresStore`] | `postgres` | what the database survives | several servers that share a PostgreSQL database |
+//! | [`PostgresStore`] | the crate `tower-idempotency-postgres` | what the database survives | several servers that share a PostgreSQL database |
 //! | [`Shared`] | `shared` | what the database survives | several servers that share a database of your own |
 //! | [`AnyStore`] | | what the store inside survives | programs that choose a store at run time |
 //! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
 //!
-//! [`PostgresStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/store/postgres/type.PostgresStore.html
+//! [`PostgresStore`]: https://docs.rs/tower-idempotency-postgres
 //! [`Shared`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/store/shared/struct.Shared.html
 //! [`TestStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html
 
@@ -19,7 +19,7 @@
 // - `memory.rs`, `test.rs`: the stores in memory. The second wraps the first, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`: sled as an embedded engine, and the store that applications open.
-// - `shared/`: the protocol over any database that compares and sets; `postgres/`: PostgreSQL as such a database.
+// - `shared/`: the protocol over any database that compares and sets.
 // - `erased.rs`: any of the stores, chosen at run time; `connect.rs`: by a URL.
 
 #[cfg(any(feature = "sled", feature = "shared"))]
@@ -32,8 +32,6 @@ mod erased;
 mod error;
 #[cfg(feature = "memory")]
 mod memory;
-#[cfg(feature = "postgres")]
-pub mod postgres;
 #[cfg(feature = "shared")]
 pub mod shared;
 #[cfg(feature = "sled")]
@@ -49,6 +47,8 @@ pub(crate) use contract::{Page, Records};
 #[cfg(feature = "sled")]
 pub use embedded::Abort;
 pub use erased::AnyStore;
+#[doc(hidden)]
+pub use error::in_words;
 pub use error::{OpenError, StoreError};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryStore, MemoryStoreBuilder};

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
-use tower_idempotency::store::postgres::tokio_postgres::{NoTls, connect};
+use tower_idempotency_postgres::tokio_postgres::{NoTls, connect};
 
 use super::server::Server;
 use super::skipped;

@@ -176,7 +176,7 @@ fn server(mut child: Process, stdout: BufReader<ChildStdout>, log: Output, first
 /// The example: where it is a program of the package under test, as in the laboratories, that one; else the one that
 /// stands beside the directory of the test programs.
 fn program() -> PathBuf {
-    let own = option_env!("CARGO_BIN_EXE_payment_server").or(option_env!("CARGO_BIN_EXE_payment_server_laboratory"));
+    let own = option_env!("CARGO_BIN_EXE_payment_server");
     if let Some(own) = own {
         return own.into();
     }

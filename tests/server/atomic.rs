@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tower_idempotency::store::postgres::tokio_postgres::{Client, NoTls, connect};
+use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 
 use super::postgres;
 use super::shared::{shared_database, two, until};

@@ -9,19 +9,19 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-#[cfg(all(feature = "postgres", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 #[path = "../common/postgres.rs"]
 mod postgres;
 
 mod api;
-#[cfg(all(feature = "postgres", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 mod atomic;
 mod crash;
 mod levers;
 mod operation;
 mod reconciled;
 mod retries;
-#[cfg(all(feature = "postgres", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 mod shared;
 mod standing_still;
 mod stores;

@@ -62,17 +62,6 @@ async fn atomic_needs_charges_and_records_in_one_database() {
     }
 }
 
-#[cfg(not(feature = "postgres"))]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_postgresql_says_which_feature_to_build_it_with() {
-    let directory = tempdir().unwrap();
-    for option in ["--lease 30", "--atomic"] {
-        let setup = Setup::new(&directory).with(&format!("--store postgres://u:s3cr3t@h/d {option}"));
-        let said = refusal(&setup, 1).await;
-        assert!(said.contains("--features postgres") && !said.contains("s3cr3t"), "{said}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn records_may_be_in_another_directory_than_the_charges() {
     let directory = tempdir().unwrap();

@@ -12,8 +12,8 @@ use axum::routing::post;
 use bytes::Bytes;
 use sqlx::PgPool;
 use tower_idempotency::server::Committed;
-use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
+use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 /// Any error of an operation that failed as a whole.
 pub type Failure = Box<dyn Error + Send + Sync>;

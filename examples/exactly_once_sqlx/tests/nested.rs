@@ -16,8 +16,8 @@ use bytes::Bytes;
 use sqlx::{Acquire as _, PgPool};
 use tower::ServiceExt as _;
 use tower_idempotency::server::Committed;
-use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore, TransactionRecord};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
+use tower_idempotency_postgres::{PostgresBackend, PostgresStore, TransactionRecord};
 
 use server::Server;
 

@@ -12,9 +12,9 @@ use axum::routing::post;
 use bytes::Bytes;
 use deadpool_postgres::{Config, Pool, Runtime};
 use tower_idempotency::server::Committed;
-use tower_idempotency::store::postgres::tokio_postgres::NoTls;
-use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
+use tower_idempotency_postgres::tokio_postgres::NoTls;
+use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 /// Any error of an operation that failed as a whole.
 pub type Failure = Box<dyn Error + Send + Sync>;

@@ -1,20 +1,17 @@
 //! A ledger of either kind.
 
 use axum::response::Response;
-#[cfg(feature = "postgres")]
-use tower_idempotency::store::postgres::PostgresStore;
 use tower_idempotency::{IdempotencyContext, SledStore};
+use tower_idempotency_postgres::PostgresStore;
 
 use super::entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund};
 use super::error::LedgerError;
-#[cfg(feature = "postgres")]
 use super::table::TableLedger;
 use super::trees::TreeLedger;
 use crate::account::Account;
 
 pub(crate) enum Ledger {
     Trees(TreeLedger),
-    #[cfg(feature = "postgres")]
     Table(Box<TableLedger>),
 }
 
@@ -26,7 +23,6 @@ impl Ledger {
     }
 
     /// That of all servers of a namespace. What has a key is committed together with its record.
-    #[cfg(feature = "postgres")]
     pub(crate) async fn table(url: &str, store: PostgresStore, namespace: &str) -> Result<Self, LedgerError> {
         TableLedger::open(url, store, namespace).await.map(|ledger| Self::Table(Box::new(ledger)))
     }
@@ -40,7 +36,6 @@ impl Ledger {
     ) -> Result<(ChargeId, Response), LedgerError> {
         match self {
             Self::Trees(ledger) => ledger.charge(context, account, entry).await,
-            #[cfg(feature = "postgres")]
             Self::Table(ledger) => ledger.charge(context, account, entry).await,
         }
     }
@@ -56,7 +51,6 @@ impl Ledger {
     ) -> Result<Result<Response, NotRefunded>, LedgerError> {
         match self {
             Self::Trees(ledger) => ledger.refund(context, account, id, amount, refund).await,
-            #[cfg(feature = "postgres")]
             Self::Table(ledger) => ledger.refund(context, account, id, amount, refund).await,
         }
     }
@@ -67,7 +61,6 @@ impl Ledger {
         match self {
             Self::Trees(ledger) => ledger.intended(intent).await,
             // Charge and record are one transaction there, and the note would be a part of it.
-            #[cfg(feature = "postgres")]
             Self::Table(ledger) => {
                 let charges = ledger.intended(intent).await?.into_iter();
                 Ok(charges.map(|(id, entry)| (id, entry, None)).collect())
@@ -78,7 +71,6 @@ impl Ledger {
     pub(crate) async fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
         match self {
             Self::Trees(ledger) => ledger.get(account, id).await,
-            #[cfg(feature = "postgres")]
             Self::Table(ledger) => ledger.get(account, id).await,
         }
     }
@@ -91,7 +83,6 @@ impl Ledger {
     ) -> Result<(Vec<(ChargeId, Entry)>, bool), LedgerError> {
         match self {
             Self::Trees(ledger) => ledger.list(account, limit).await,
-            #[cfg(feature = "postgres")]
             Self::Table(ledger) => ledger.list(account, limit).await,
         }
     }

@@ -13,9 +13,7 @@ mod either;
 mod entry;
 mod error;
 mod ids;
-#[cfg(feature = "postgres")]
 mod pool;
-#[cfg(feature = "postgres")]
 mod table;
 mod trees;
 

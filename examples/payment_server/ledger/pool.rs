@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use tower_idempotency::store::postgres::tokio_postgres::config::TargetSessionAttrs;
-use tower_idempotency::store::postgres::tokio_postgres::{Client, Config, NoTls};
+use tower_idempotency_postgres::tokio_postgres::config::TargetSessionAttrs;
+use tower_idempotency_postgres::tokio_postgres::{Client, Config, NoTls};
 
 use super::error::LedgerError;
 

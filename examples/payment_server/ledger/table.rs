@@ -9,9 +9,9 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use tokio::time::timeout;
 use tower_idempotency::IdempotencyContext;
-use tower_idempotency::store::postgres::PostgresStore;
-use tower_idempotency::store::postgres::tokio_postgres::types::ToSql;
-use tower_idempotency::store::postgres::tokio_postgres::{Client, Error, Row, Transaction};
+use tower_idempotency_postgres::PostgresStore;
+use tower_idempotency_postgres::tokio_postgres::types::ToSql;
+use tower_idempotency_postgres::tokio_postgres::{Client, Error, Row, Transaction};
 
 use super::entry::{ChargeId, Entry, Intent, NotRefunded, Refund};
 use super::error::LedgerError;

@@ -15,6 +15,8 @@
 //!
 //! `tests/interleavings.rs` says how to run it, and how a schedule that failed is run again.
 
+#![cfg(idempotency_laboratory)]
+
 pub mod bounded;
 pub mod explore;
 #[path = "../../tests/harness/history.rs"]

@@ -4,15 +4,17 @@
 //! gone through. The long form; its last line has the figures:
 //!
 //! ```text
-//! SCHEDULES=100000 cargo test --release --package interleavings -- --nocapture
+//! SCHEDULES=100000 .ci/controls --release --package interleavings -- --nocapture
 //! ```
 //!
 //! `SCHEDULES` is the number of each scenario's random schedules. One that fails is printed with its scenario, and goes
 //! the same way again by
 //!
 //! ```text
-//! SCENARIO='duplicates' SCHEDULE=4711.0.0.2.1.… cargo test --package interleavings -- --nocapture
+//! SCENARIO='duplicates' SCHEDULE=4711.0.0.2.1.… .ci/controls --package interleavings -- --nocapture
 //! ```
+
+#![cfg(idempotency_laboratory)]
 
 #[path = "../../tests/harness/child.rs"]
 mod child;

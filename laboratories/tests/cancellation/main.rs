@@ -10,8 +10,7 @@
 //! CANCELLATIONS=20 cargo test -p laboratories --test cancellation -- --nocapture
 //! ```
 //!
-//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test
-//! cancellation`.
+//! Its controls break the crate inside: `.ci/controls -p laboratories --test cancellation`.
 
 #[path = "../harness/mod.rs"]
 mod harness;

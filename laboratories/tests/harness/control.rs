@@ -1,9 +1,9 @@
 //! The control of a laboratory: the same test once more, in a process in which something is broken. It must see it.
 //!
 //! What the disk or the clock can break is broken there, under the crate as everybody has it, and these controls stand
-//! in the laboratory's own program. What can only be broken inside the crate needs the library that has the switch for
-//! it (`laboratories/library`): these controls are compiled with the cfg `idempotency_laboratory`, in the package
-//! `laboratories/controls`, and there the laboratory itself is run by its controls alone.
+//! in the laboratory's own program. What can only be broken inside the crate needs a crate that has the switch for it:
+//! these controls are compiled with the cfg `idempotency_laboratory`, by `.ci/controls`, and there the laboratory
+//! itself is run by its controls alone.
 
 use std::io::Read;
 use std::process::{Command, Stdio};

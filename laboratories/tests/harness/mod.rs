@@ -2,7 +2,7 @@
 //! that fail on command, and controls, in which the laboratory must see what is broken on purpose.
 //!
 //! It is a module of each and no library, as each is compiled twice: with the crate as everybody has it, and for its
-//! controls with the one that has the switches (`laboratories/controls`).
+//! controls with the one that has the switches (`.ci/controls`).
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each laboratory uses a part of it")]
 
 pub mod child;

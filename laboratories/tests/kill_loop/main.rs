@@ -14,7 +14,7 @@
 //!
 //! `KILL_LANES=refuse,rerun` takes some of the policies only.
 //!
-//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test kill_loop`.
+//! Its controls break the crate inside: `.ci/controls -p laboratories --test kill_loop`.
 
 #[path = "../harness/mod.rs"]
 mod harness;

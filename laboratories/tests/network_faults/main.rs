@@ -11,8 +11,7 @@
 //!
 //! It says its seed, which `NETWORK_FAULTS_SEED` takes.
 //!
-//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test
-//! network_faults`.
+//! Its controls break the crate inside: `.ci/controls -p laboratories --test network_faults`.
 
 #[path = "../harness/mod.rs"]
 mod harness;

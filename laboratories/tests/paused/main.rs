@@ -11,7 +11,7 @@
 //! PAUSES=100 cargo test -p laboratories --test paused -- --nocapture
 //! ```
 //!
-//! Its controls break the crate inside, and stand in a package of their own: `cargo test -p controls --test paused`.
+//! Its controls break the crate inside: `.ci/controls -p laboratories --test paused`.
 #![cfg(target_os = "linux")]
 
 #[path = "../harness/mod.rs"]

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use tower_idempotency::store::postgres::PostgresBackend;
-use tower_idempotency::store::postgres::tokio_postgres::{Client, NoTls, connect};
+use tower_idempotency_postgres::PostgresBackend;
+use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 
 use crate::harness::skipped;
 pub(crate) use crate::postgres::Server;

@@ -22,7 +22,7 @@
 //! The long forms; the last line of each run has the figures:
 //!
 //! ```text
-//! CHARGES=10000 cargo test -p laboratories --features postgres --test several_servers one_charge -- --nocapture
+//! CHARGES=10000 cargo test -p laboratories --test several_servers one_charge -- --nocapture
 //! AWAY=60 OUTAGES=20 … away outages
 //! CUT_EVERY=1 CUTS=2000 … cuts
 //! CLOCKS=60 … clocks

@@ -2,7 +2,7 @@
 //! are.
 
 use futures_util::future::join_all;
-use tower_idempotency::store::postgres::tokio_postgres::Client;
+use tower_idempotency_postgres::tokio_postgres::Client;
 
 use crate::client::{Clients, SLOW, VISA, charge};
 use crate::database::{Fault, Server, broken_database, database, rows, sql};

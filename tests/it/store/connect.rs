@@ -80,17 +80,6 @@ async fn a_url_of_another_form_is_refused_says_which_ones_there_are_and_shows_no
     }
 }
 
-#[cfg(not(feature = "postgres"))]
-#[tokio::test]
-async fn a_store_that_is_not_in_this_build_is_refused_and_its_feature_is_named() {
-    for scheme in ["postgres", "postgresql"] {
-        let error = AnyStore::connect(&format!("{scheme}://u:{SECRET}@localhost/d")).await.unwrap_err();
-        assert!(matches!(error, ConnectError::Feature { feature: "postgres" }), "{error:?}");
-        let said = format!("{error} {error:?}");
-        assert!(said.contains("feature `postgres`") && !said.contains(SECRET), "{said}");
-    }
-}
-
 #[tokio::test]
 async fn a_store_may_be_opened_by_a_task_of_its_own() {
     let directory = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sqlx::PgPool;
-use tower_idempotency::store::postgres::tokio_postgres::{Config, NoTls};
+use tower_idempotency_postgres::tokio_postgres::{Config, NoTls};
 
 use crate::common::exchange::KEY;
 use crate::contenders::client;

@@ -8,8 +8,8 @@ use cratestack_sqlx::SqlxIdempotencyStore;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tower_idempotency::OnInterrupted;
-use tower_idempotency::store::postgres::tokio_postgres::{Client, NoTls, connect};
-use tower_idempotency::store::postgres::{PostgresBackend, PostgresStore};
+use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
+use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 use crate::by_hand;
 use crate::common::exchange::{SMALL, bare, protected};

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tower_idempotency::store::postgres::PostgresBackend;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
 use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_postgres::PostgresBackend;
 
 use super::contenders::{CONNECTIONS, backend};
 use crate::common::estimate::{Estimate, pairs};

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower_idempotency::OnInterrupted;
-use tower_idempotency::store::postgres::PostgresStore;
+use tower_idempotency_postgres::PostgresStore;
 
 use super::contenders::{Contender, store};
 use crate::common::estimate::{Estimate, micros, pairs, quantile};

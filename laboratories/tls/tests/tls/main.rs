@@ -8,7 +8,7 @@
 //! ```
 #![cfg(target_os = "linux")]
 
-#[path = "../../../../tests/postgres/lab.rs"]
+#[path = "../../../../crates/tower-idempotency-postgres/tests/postgres/lab.rs"]
 #[allow(dead_code, reason = "this program uses a part of it")]
 mod lab;
 #[path = "../../../../tests/common/postgres.rs"]

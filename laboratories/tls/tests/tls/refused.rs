@@ -1,7 +1,7 @@
 //! To another server there is no connection, and none without encryption.
 
 use futures_util::future::join_all;
-use tower_idempotency::store::postgres::{PostgresBackendBuilder, PostgresError};
+use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresError};
 
 use super::certificates::Authority;
 use super::setup::{encrypting_server, let_in, server_and_certificates, to};

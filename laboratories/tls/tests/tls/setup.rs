@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use tower_idempotency::store::postgres::{PostgresBackend, PostgresBackendBuilder};
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
+use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
 
 use super::certificates::{Authority, Certificates};
 use super::lab::{Server, claim, client, id, own_server, until};

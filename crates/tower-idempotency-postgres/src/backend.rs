@@ -1,0 +1,225 @@
+//! The calls.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::join3;
+use futures_util::stream::BoxStream;
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+use super::connect::Connection;
+use super::guarantee::{Setup, guarantee};
+use super::limits::{Counted, Limits};
+use super::listen::News;
+use super::notify::Notifier;
+use super::pool::{Pool, Taken};
+use super::queries::Queries;
+use super::row::answer;
+use super::types::Time;
+use super::write::{Arrays, Parameters, millis};
+use tower_idempotency::RecordId;
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::store::shared::{
+    Answer, Backend, BackendError, Clocks, Expect, GRACE, Guarantee, Kind, Row, Write,
+};
+
+/// A PostgreSQL database, 13 or later.
+///
+/// Its table must be there: [`PostgresBackendBuilder::migrate`](super::PostgresBackendBuilder::migrate) makes it.
+pub struct PostgresBackend {
+    pub(super) pool: Pool,
+    pub(super) namespace: String,
+    pub(super) limits: Limits,
+    pub(super) notifier: Notifier,
+    pub(super) news: Arc<News>,
+    // They end with the backend.
+    pub(super) _tasks: [Task; 2],
+}
+
+/// A task that is ended when this is dropped.
+pub(super) struct Task(pub(super) tokio::task::JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl fmt::Debug for PostgresBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBackend").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Backend for PostgresBackend {
+    async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let connection = self.pool.take_to_read().await?;
+        let prepared = connection.prepared.as_ref().map(|prepared| &prepared.get);
+        let query = &self.pool.connector().queries.get;
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.namespace, &bytes, &Time(clocks.earliest)];
+        let found = query.ask(&connection.client, prepared, &parameters);
+        // A row alone may be a large one.
+        let found = if ids.len() == 1 { patiently(&connection.client, found).await } else { found.await };
+        let system = connection.system;
+        let mut found = answer(&connection.done(found)?, system)?;
+        // Without ids there is a row with the time alone.
+        found.rows.truncate(ids.len());
+        Ok(found)
+    }
+
+    async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        if writes.is_empty() {
+            return self.get(clocks, &[]).await;
+        }
+        let (namespace, times) = (self.namespace.as_str(), [Time(clocks.earliest), Time(clocks.latest)]);
+        let queries = &self.pool.connector().queries;
+        let (columns, system) = if let [write] = writes {
+            let parameters = Parameters::of(write)?;
+            let connection = self.connection_for(writes).await?;
+            let asked = put_alone(queries, &connection, &parameters.alone(&namespace, &times), write.expect).await;
+            let system = connection.system;
+            (connection.done(asked)?, system)
+        } else {
+            let arrays = Arrays::of(writes)?;
+            let connection = self.connection_for(writes).await?;
+            let prepared = connection.prepared.as_ref().map(|prepared| &prepared.put);
+            let asked = queries.put.ask(&connection.client, prepared, &arrays.together(&namespace, &times)).await;
+            let system = connection.system;
+            (connection.done(asked)?, system)
+        };
+        let mut answer = answer(&columns, system)?;
+        for (write, row) in writes.iter().zip(&mut answer.rows) {
+            if let Some(done) = row.as_mut().filter(|row| row.token == write.token) {
+                // It was not sent back.
+                done.state = write.state.clone();
+            }
+        }
+        self.tell(writes, &answer.rows);
+        Ok(answer)
+    }
+
+    async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
+        let connection = self.pool.take().await?;
+        let query = &self.pool.connector().queries.sessions;
+        let found = query.ask(&connection.client, None, &[&self.namespace, &Time(clocks.earliest)]).await;
+        let system = connection.system;
+        let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
+        Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
+    }
+
+    async fn list(
+        &self,
+        clocks: Clocks,
+        alive: &[RecordId],
+        after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
+        // No row is at the epoch, or before it.
+        let (began, id) = match &after {
+            Some((began, id)) => (*began, id.as_bytes().as_slice()),
+            None => (Timestamp::from_millis(0), [].as_slice()),
+        };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let alive: Vec<&[u8]> = alive.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let connection = self.pool.take_to_read().await?;
+        let query = &self.pool.connector().queries.list;
+        let (began, earliest) = (Time(began), Time(clocks.earliest));
+        let found =
+            query.ask(&connection.client, None, &[&self.namespace, &began, &id, &limit, &alive, &earliest]).await;
+        let system = connection.system;
+        let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
+        Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
+    }
+
+    async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let connection = self.pool.take().await?;
+        let query = &self.pool.connector().queries.delete_expired;
+        let deleted = query
+            .ask(&connection.client, None, &[&self.namespace, &millis(GRACE), &limit, &Time(clocks.earliest)])
+            .await;
+        let deleted = deleted.and_then(|rows| rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0)));
+        Ok(usize::try_from(connection.done(deleted)?).unwrap_or(0))
+    }
+
+    fn changes(&self) -> BoxStream<'static, RecordId> {
+        self.news.stream()
+    }
+
+    async fn guarantee(&self) -> Result<Guarantee, BackendError> {
+        let connection = self.pool.take().await?;
+        let asked = self.pool.connector().queries.setup.ask(&connection.client, None, &[]).await;
+        let setup = asked.and_then(|rows| rows.first().map(Setup::read).transpose());
+        let setup = connection.done(setup)?;
+        let connection = self.pool.take().await?;
+        let query = &self.pool.connector().queries.counted;
+        let counted = query.ask(&connection.client, None, &[&self.pool.connector().schema()]).await;
+        let counted = counted.and_then(|rows| rows.first().map(Counted::read).transpose());
+        if let Some(counted) = connection.done(counted)? {
+            self.limits.note(&counted);
+        }
+        Ok(setup.map_or_else(
+            || Guarantee { setup: String::new(), loses: Vec::new() },
+            |setup| guarantee(&setup, self.news.arrival()),
+        ))
+    }
+
+    /// As of the last [`guarantee`](Self::guarantee).
+    fn full(&self) -> Option<&'static str> {
+        self.limits.reached()
+    }
+}
+
+impl PostgresBackend {
+    /// The connection for a call with these writes. A renewal of the session does not wait for one that large writes
+    /// have.
+    async fn connection_for(&self, writes: &[Write]) -> Result<Taken<'_>, BackendError> {
+        let has_renewal = writes.iter().any(|write| write.kind == Kind::Session);
+        if has_renewal { self.pool.take_to_renew().await } else { self.pool.take_to_put().await }
+    }
+
+    /// Tells which of the writes were done, as far as anybody may wait for them: nobody waits for a run to begin, or
+    /// for a session.
+    fn tell(&self, writes: &[Write], rows: &[Option<Row>]) {
+        for (write, row) in writes.iter().zip(rows) {
+            let done = row.as_ref().is_some_and(|row| row.token == write.token);
+            if done && !matches!(write.kind, Kind::Running | Kind::Session) {
+                self.notifier.tell(write.id);
+            }
+        }
+    }
+}
+
+/// Reads, in one round trip, what may take long on its way. With the usual time limit, the server cancels a statement
+/// whose answer takes longer than that on a slow link.
+async fn patiently<T>(
+    client: &Client,
+    reading: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, tokio_postgres::Error> {
+    // They are sent in this order.
+    let begin = client.batch_execute("BEGIN READ ONLY; SET LOCAL statement_timeout = '5min'");
+    let (begun, read, ended) = join3(begin, reading, client.batch_execute("COMMIT")).await;
+    begun?;
+    let read = read?;
+    ended.map(|()| read)
+}
+
+/// Sends one write: by a plain statement first, where statements are prepared.
+async fn put_alone(
+    queries: &Queries,
+    connection: &Connection,
+    parameters: &[&(dyn ToSql + Sync)],
+    expect: Expect,
+) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
+    let Connection { client, prepared, .. } = connection;
+    if let Some(prepared) = prepared {
+        let plain = if expect == Expect::Absent { &prepared.insert } else { &prepared.update };
+        let rows = client.query(plain, parameters).await?;
+        if !rows.is_empty() {
+            return Ok(rows);
+        }
+    }
+    queries.put_one.ask(client, prepared.as_ref().map(|prepared| &prepared.put_one), parameters).await
+}

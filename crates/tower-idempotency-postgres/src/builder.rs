@@ -1,0 +1,258 @@
+//! What can be chosen about a database.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::Config;
+#[cfg(feature = "rustls")]
+use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, TargetSessionAttrs};
+
+use super::error::PostgresError;
+use super::schema::Schema;
+use super::tls::Tls;
+
+/// The longest namespace, in bytes.
+const NAMESPACE: usize = 255;
+
+/// Connects to a PostgreSQL database: see [`PostgresBackend::builder`](super::PostgresBackend::builder).
+///
+/// Releases 13 to 18 were tested.
+///
+/// # Logs
+/// The client writes the parameters of its queries to the log target `tokio_postgres` at DEBUG, answers that are
+/// recorded among them. Do not switch that on in production.
+#[derive(Clone)]
+#[must_use = "it does nothing until it is opened"]
+pub struct PostgresBackendBuilder {
+    pub(super) config: Config,
+    pub(super) tls: Tls,
+    pub(super) schema: Schema,
+    pub(super) namespace: String,
+    pub(super) connections: usize,
+    pub(super) statement_timeout: Duration,
+    pub(super) wait_for_connection: Duration,
+    pub(super) tried_for: Duration,
+    pub(super) pooler: bool,
+    pub(super) max_records: u64,
+    pub(super) max_bytes: u64,
+}
+
+/// Leaves out the password.
+impl fmt::Debug for PostgresBackendBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBackendBuilder")
+            .field("hosts", &self.config.get_hosts())
+            .field("database", &self.config.get_dbname())
+            .field("user", &self.config.get_user())
+            .field("schema", &self.schema.to_string())
+            .field("namespace", &self.namespace)
+            .field("connections", &self.connections)
+            .field("pooler", &self.pooler)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PostgresBackendBuilder {
+    pub(super) fn from_url(url: &str) -> Result<Self, PostgresError> {
+        let refused = || match unknown_mode(url) {
+            true => PostgresError::Option {
+                option: "sslmode of the database's URL",
+                reason: "one that this client does not have: give `sslmode=require` and a TLS configuration by `tls`, \
+                         which verifies the server's certificate and name",
+            },
+            false => PostgresError::Url,
+        };
+        let config: Config = url.parse().map_err(|_| refused())?;
+        // A password with an `@` in it that was not encoded ends up in the host's name, and would be logged with it.
+        let strange =
+            |host: &Host| matches!(host, Host::Tcp(name) if name.contains(['@', ':', '/']) && !is_address(name));
+        if config.get_hosts().iter().any(strange) {
+            return Err(PostgresError::Url);
+        }
+        Ok(Self::new(config))
+    }
+
+    pub(super) fn new(mut config: Config) -> Self {
+        if config.get_application_name().is_none() {
+            config.application_name("tower-idempotency");
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            // A connection whose server is gone without a word is given up.
+            config.tcp_user_timeout(Duration::from_secs(10));
+        }
+        if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            // A standby may lack what was written, also where its address was the primary's a moment ago.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        Self {
+            config,
+            tls: Tls::default(),
+            schema: Schema::default(),
+            namespace: "default".to_owned(),
+            connections: 6,
+            statement_timeout: Duration::from_millis(1500),
+            wait_for_connection: Duration::from_millis(1500),
+            tried_for: Duration::from_secs(10),
+            pooler: false,
+            max_records: 10_000_000,
+            max_bytes: 64 << 30,
+        }
+    }
+}
+
+/// Whether a URL asks for one of libpq's modes that verify.
+fn unknown_mode(url: &str) -> bool {
+    ["sslmode=verify-ca", "sslmode=verify-full"].iter().any(|mode| url.contains(mode))
+}
+
+/// IPv6 has colons.
+fn is_address(name: &str) -> bool {
+    name.parse::<std::net::IpAddr>().is_ok()
+}
+
+impl PostgresBackendBuilder {
+    /// Sets the namespace of this service's rows, in a table that it may share with others. The rows of two namespaces
+    /// never meet. The name has at most 255 bytes. Default: `default`.
+    ///
+    /// # Errors
+    /// [`PostgresError::Option`] for a name that is empty, too long or has a zero byte.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Result<Self, PostgresError> {
+        let wrong = |reason| Err(PostgresError::Option { option: "the namespace", reason });
+        self.namespace = namespace.into();
+        match self.namespace.len() {
+            0 => wrong("empty"),
+            1..=NAMESPACE if self.namespace.contains('\0') => wrong("a text with a zero byte"),
+            1..=NAMESPACE => Ok(self),
+            _ => wrong("longer than 255 bytes"),
+        }
+    }
+
+    /// Sets the schema of the database in which the table is. The name has lower-case letters, digits and underscores.
+    /// Default: `idempotency`.
+    ///
+    /// # Errors
+    /// [`PostgresError::Option`] for another name.
+    pub fn schema(mut self, name: &str) -> Result<Self, PostgresError> {
+        self.schema = Schema::new(name)?;
+        Ok(self)
+    }
+
+    /// Sets how many connections calls share, at least 1. If there are more, one of them is for reading alone. The
+    /// store uses two more, to send notifications of the rows that were written and to receive them, and one to renew
+    /// the session while all are busy. While a standby is lost, it keeps up to twice as many for calls: those on which
+    /// commits wait for the standby. Default: 6, which is enough for
+    /// [`calls`](tower_idempotency::store::shared::SharedBuilder::calls) by default, a renewal of the session and a
+    /// read.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// Sets how long the database may take for a statement. This bounds how late a write may arrive, so set it below
+    /// the time after which the caller gives up. Default: 1.5 seconds.
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a call waits for a new connection to be made. It waits a third of that for one that is free.
+    /// Default: 1.5 seconds.
+    pub fn wait_for_connection(mut self, wait: Duration) -> Self {
+        self.wait_for_connection = wait;
+        self
+    }
+
+    /// Sets for how long a database that is away is tried at the start. Default: 10 seconds.
+    pub fn tried_for(mut self, duration: Duration) -> Self {
+        self.tried_for = duration;
+        self
+    }
+
+    /// Sets that the connections go through a pooler in transaction mode, such as PgBouncer. Then no statement is
+    /// prepared, and nothing is set for a connection.
+    ///
+    /// Also set a timeout for the role: `ALTER ROLE … SET statement_timeout = '1500ms'`. Over a slow link, set as much
+    /// more as the largest outcome takes: without prepared statements, the time that it is on its way counts.
+    ///
+    /// The pooler swallows notifications, so those who wait for a run on another server find its end by polling.
+    pub fn behind_pooler(mut self) -> Self {
+        self.pooler = true;
+        self
+    }
+
+    /// Sets how many rows the table may have before new keys are refused, so that what clients send does not fill the
+    /// database's disk. The rows of all namespaces in the table count, expired ones that are not deleted yet included.
+    /// Runs that are under way still record how they end, and retries get their answers.
+    ///
+    /// The number is the database's own estimate, which the store looks at when it is opened and every 30 seconds: the
+    /// table may grow beyond the limit by as much as comes meanwhile, and new keys are taken again up to 30 seconds
+    /// after rows were deleted. After a crash of the database the estimate is that of the last `VACUUM` or `ANALYZE`,
+    /// until the next one. Default: 10 million.
+    pub fn max_records(mut self, records: u64) -> Self {
+        self.max_records = records;
+        self
+    }
+
+    /// Sets how many bytes the rows of the table may take on the database's disk, indexes and long answers included,
+    /// before new keys are refused: see [`max_records`](Self::max_records). Space that deleted rows have left in the
+    /// files, and that the next ones will use, does not count after a `VACUUM`. Default: 64 GiB.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Sets the TLS configuration, which says which certificates are trusted. A server that does not encrypt is
+    /// refused, unless the URL says `sslmode=disable`, or the server is reached by a Unix socket.
+    ///
+    /// The configuration needs a provider of cryptography, which this crate does not bring. It was tested with `ring`.
+    #[cfg(feature = "rustls")]
+    pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
+        let is_local = self.config.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)));
+        // The default is to go on in plain where the server, or somebody between, says that it does not encrypt.
+        if self.config.get_ssl_mode() == SslMode::Prefer && !is_local {
+            self.config.ssl_mode(SslMode::Require);
+        }
+        self.tls = Tls::rustls(config);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_stands_in_an_error_or_a_debug_output() {
+        let secret = "s3cr3t";
+        let fine = PostgresBackendBuilder::from_url(&format!("postgres://u:{secret}@localhost/d")).unwrap();
+        assert!(!format!("{fine:?}").contains(secret));
+        for url in [
+            format!("postgres://u:x@{secret}@localhost/d"),
+            format!("postgres://u:{secret}@localhost:port/d"),
+            format!("host=localhost password={secret} {secret}=1"),
+            format!("host=localhost password=x {secret}"),
+            format!("postgres://u:x/{secret}@{secret}:{secret}/d"),
+        ] {
+            let error = PostgresBackendBuilder::from_url(&url).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains(secret), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_mode_that_this_client_does_not_have_is_named() {
+        for url in ["postgres://u@localhost/d?sslmode=verify-full", "host=localhost sslmode=verify-ca"] {
+            let error = PostgresBackendBuilder::from_url(url).unwrap_err();
+            assert!(error.to_string().contains("sslmode=require"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_one_to_255_bytes() {
+        let builder = || PostgresBackendBuilder::new(Config::new());
+        assert!(builder().namespace("payments").is_ok());
+        for wrong in [String::new(), "a\0b".to_owned(), "n".repeat(256)] {
+            assert!(builder().namespace(wrong).is_err());
+        }
+    }
+}

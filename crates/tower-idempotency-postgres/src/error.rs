@@ -1,0 +1,277 @@
+//! What an error says of what was done.
+
+use std::error::Error as _;
+use std::time::Duration;
+use std::{fmt, io};
+
+use tokio_postgres::error::Severity;
+use tokio_postgres::{Config, Error};
+
+use super::hosts::place;
+use tower_idempotency::internals::in_words;
+use tower_idempotency::store::shared::BackendError;
+
+/// A database could not be used at start. Its rows are as they were.
+///
+/// No variant has a password in it, nor the URL. `Debug` writes what `Display` does.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// The URL can't be read. The operator is at fault.
+    #[error(
+        "the database's URL can't be read; expected postgres://user:password@host:port/database, with all characters but \
+         letters and digits percent-encoded in its parts"
+    )]
+    Url,
+    /// An option has a value that it can't have.
+    #[error("{option} is {reason}")]
+    Option {
+        /// Which option.
+        option: &'static str,
+        /// What is wrong with its value.
+        reason: &'static str,
+    },
+    /// The database can't be reached. The reason names its host and port.
+    #[error("the database is away: it was tried for {} s: {reason}", waited.as_secs())]
+    Away {
+        /// For how long it was tried.
+        waited: Duration,
+        /// What went wrong the last time.
+        reason: String,
+    },
+    /// The database has refused, and will refuse again: the role, its password, its rights, the database's name, TLS,
+    /// or a namespace for which the database's encoding has no letters. It is not tried again. The operator is at
+    /// fault.
+    #[error("the database has refused: {reason}")]
+    Refused {
+        /// What it says.
+        reason: String,
+    },
+    /// The tables and functions are missing, or those of an older release.
+    #[error(
+        "the schema {schema} of the database has {}; run `PostgresBackendBuilder::migrate()` once, or its schema.sql by hand",
+        match found { None => "no table of this crate".to_owned(), Some(found) => format!("version {found}, and {needed} is needed") }
+    )]
+    Schema {
+        /// Where they were looked for.
+        schema: String,
+        /// Their version, if they are there.
+        found: Option<i32>,
+        /// The version that is needed.
+        needed: i32,
+    },
+}
+
+impl fmt::Debug for PostgresError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        in_words("PostgresError", self, f)
+    }
+}
+
+/// An error of a call, in words: what the database says, without details that name values of a row.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Said(pub(super) String);
+
+/// An error in words.
+pub(super) fn words(error: &Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        let hint = if is_schema_missing(said.code().code()) {
+            "; are the table and the functions there? `PostgresBackendBuilder::migrate()` makes them"
+        } else {
+            ""
+        };
+        return format!("{}: {} ({}){hint}", said.severity(), said.message(), said.code().code());
+    }
+    let hint = if is_about_tls(error) { "; give a TLS configuration by `PostgresBackendBuilder::tls`" } else { "" };
+    match error.source() {
+        Some(source) if source.is::<io::Error>() => format!("{error}: {source}"),
+        Some(source) => format!("{error}: {source}{hint}"),
+        None => error.to_string(),
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotConnected {
+    #[error("{}", words(.0))]
+    Refused(#[from] Error),
+    #[error("the server does not answer within {} ms", .0.as_millis())]
+    Late(Duration),
+    #[error(
+        "a pooler stands before the database and does not keep what is set for a connection; say `behind_pooler()`, or \
+         connect to the database itself"
+    )]
+    Pooler,
+    /// The role lacks a right.
+    #[error("{0}")]
+    Rights(String),
+    /// The same, with the host and its port.
+    #[error("{place}: {why}")]
+    At { place: String, why: Box<Self> },
+}
+
+impl NotConnected {
+    /// Whether another try would end like this one: the role, its password, its rights, the namespace or the database
+    /// is wrong, or the way there.
+    pub(super) fn is_for_good(&self) -> bool {
+        match self {
+            Self::Refused(error) => match error.code() {
+                // Data and constraints; authorization; the schema or the database is missing; access, names and syntax;
+                // limits.
+                Some(code) => {
+                    matches!(code.code().get(..2), Some("22" | "23" | "28" | "3D" | "3F" | "42" | "54"))
+                }
+                None => is_about_tls(error) || is_about_configuration(error),
+            },
+            Self::Late(_) => false,
+            Self::Pooler | Self::Rights(_) => true,
+            Self::At { why, .. } => why.is_for_good(),
+        }
+    }
+
+    /// The same, of the host of `config`.
+    pub(super) fn at(self, config: &Config) -> Self {
+        Self::At { place: place(config), why: Box::new(self) }
+    }
+
+    /// What an error at connecting says: a pooler refuses to set something for a connection.
+    pub(super) fn of(error: Error) -> Self {
+        let is_pooler = error.as_db_error().is_some_and(|said| said.message().contains("startup parameter"));
+        if is_pooler { Self::Pooler } else { Self::Refused(error) }
+    }
+}
+
+// The client says what kind of error it is only in words. `tests/postgres/opening.rs` would notice others.
+
+/// Whether a connection can't be encrypted as it should: there is no TLS here or there, or the certificate is wrong. A
+/// connection that ended meanwhile is another matter.
+fn is_about_tls(error: &Error) -> bool {
+    let has_ended = |source: &(dyn std::error::Error + 'static)| {
+        source.downcast_ref().is_some_and(|error: &io::Error| error.kind() != io::ErrorKind::InvalidData)
+    };
+    error.to_string().starts_with("error performing TLS handshake") && !error.source().is_some_and(has_ended)
+}
+
+/// Whether the configuration lacks something that the server asks for, such as a password.
+fn is_about_configuration(error: &Error) -> bool {
+    let words = error.to_string();
+    words.starts_with("invalid configuration") || words.starts_with("authentication error")
+}
+
+/// No table, no function, no schema.
+pub(super) fn is_schema_missing(code: &str) -> bool {
+    matches!(code, "42P01" | "42883" | "3F000")
+}
+
+/// Nothing was sent that could write.
+pub(super) fn nothing(reason: impl Into<String>) -> BackendError {
+    BackendError::Nothing(Box::new(Said(reason.into())))
+}
+
+/// Nothing was sent: too many calls of this process are under way.
+pub(super) fn crowded(reason: impl Into<String>) -> BackendError {
+    BackendError::Crowded(Box::new(Said(reason.into())))
+}
+
+/// The database does not take such a row.
+pub(super) fn never(reason: impl Into<String>) -> BackendError {
+    BackendError::Never(Box::new(Said(reason.into())))
+}
+
+/// It may have been done.
+pub(super) fn uncertain(reason: impl Into<String>) -> BackendError {
+    BackendError::Uncertain(Box::new(Said(reason.into())))
+}
+
+/// What an error of a statement says of what was done.
+pub(super) fn of_a_statement(error: &Error) -> BackendError {
+    let words = words(error);
+    let said = error.as_db_error();
+    match said.map_or(Extent::Uncertain, |said| Extent::of(said.code().code(), said.parsed_severity())) {
+        Extent::Nothing => nothing(words),
+        Extent::Busy => BackendError::Busy(Box::new(Said(words))),
+        Extent::Never => never(words),
+        Extent::Uncertain => uncertain(words),
+    }
+}
+
+/// Whether the connection is as good as before: the statement was refused, and the server remains what it was.
+pub(super) fn leaves_the_connection_sound(error: &Error) -> bool {
+    error.code().is_some_and(|code| {
+        let code = code.code();
+        matches!(code, "55P03" | "40001" | "40P01") || matches!(&code[..2], "22" | "23" | "54")
+    })
+}
+
+/// What may have been done by a statement that failed.
+#[derive(Debug, PartialEq, Eq)]
+enum Extent {
+    Nothing,
+    Busy,
+    Never,
+    Uncertain,
+}
+
+impl Extent {
+    /// By the SQLSTATE and the severity. A statement that ends with an ERROR was rolled back, and its connection goes
+    /// on; what ends the connection is uncertain, whatever its code. To send again is harmless.
+    fn of(code: &str, severity: Option<Severity>) -> Self {
+        // A server that panics, as its disk is full, may have written the commit just before.
+        if matches!(severity, Some(Severity::Fatal | Severity::Panic)) {
+            return Self::Uncertain;
+        }
+        match code {
+            // No lock, a conflict, a deadlock.
+            "55P03" | "40001" | "40P01" => Self::Busy,
+            "40003" => Self::Uncertain,
+            // A standby, a server that starts; a statement that was planned for another schema, or prepared on another
+            // connection.
+            "25006" | "57P03" | "0A000" | "26000" => Self::Nothing,
+            _ => match code.get(..2) {
+                // Resources; access, names and syntax; the schema or the database is missing; authorization.
+                Some("53" | "42" | "3F" | "3D" | "28") => Self::Nothing,
+                // Data, constraints, limits.
+                Some("22" | "23" | "54") => Self::Never,
+                // The connection is what failed.
+                Some("08") => Self::Uncertain,
+                _ if severity == Some(Severity::Error) => Self::Nothing,
+                _ => Self::Uncertain,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Extent, Severity};
+
+    #[test]
+    fn a_code_says_what_may_have_been_done() {
+        for code in ["55P03", "40001", "40P01"] {
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Busy, "{code}");
+        }
+        for code in ["53100", "53300", "25006", "57P03", "42P01", "42501", "3F000", "28P01"] {
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Nothing, "{code}");
+        }
+        for code in ["22003", "22008", "23502", "54000"] {
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Never, "{code}");
+        }
+        // A statement that took too long, a trigger, a damaged page: rolled back, unless the connection ended with it.
+        for code in ["57014", "58030", "P0001", "XX001", ""] {
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Nothing, "{code}");
+            for severity in [Some(Severity::Fatal), Some(Severity::Panic), None] {
+                assert_eq!(Extent::of(code, severity), Extent::Uncertain, "{code}");
+            }
+        }
+        // A disk that is full when the log of commits goes on to its next file, after the one with this commit.
+        for code in ["53100", "57P01", "57P02", "42501", "55P03"] {
+            for severity in [Severity::Fatal, Severity::Panic] {
+                assert_eq!(Extent::of(code, Some(severity)), Extent::Uncertain, "{code}");
+            }
+        }
+        for code in ["08006", "40003"] {
+            assert_eq!(Extent::of(code, Some(Severity::Error)), Extent::Uncertain, "{code}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the database can lose, as it is set up.
+
+use tokio_postgres::{Error, Row};
+
+use super::listen::Arrival;
+use tower_idempotency::store::shared::Guarantee;
+
+/// How the database is set up.
+#[derive(Debug, Clone)]
+pub(super) struct Setup {
+    version: String,
+    standby: bool,
+    fsync: bool,
+    full_page_writes: bool,
+    synchronous_commit: String,
+    standbys: String,
+    unlogged: bool,
+}
+
+impl Setup {
+    pub(super) fn read(row: &Row) -> Result<Self, Error> {
+        Ok(Self {
+            version: row.try_get(0)?,
+            standby: row.try_get(1)?,
+            fsync: row.try_get(2)?,
+            full_page_writes: row.try_get(3)?,
+            synchronous_commit: row.try_get(4)?,
+            standbys: row.try_get(5)?,
+            unlogged: row.try_get::<_, Option<bool>>(6)?.unwrap_or(false),
+        })
+    }
+
+    /// What puts commit with: never less than `on`.
+    fn commits(&self) -> &str {
+        match self.synchronous_commit.as_str() {
+            "off" | "local" => "on",
+            commits => commits,
+        }
+    }
+}
+
+pub(super) fn guarantee(setup: &Setup, notifications: Arrival) -> Guarantee {
+    let on_off = |on| if on { "on" } else { "off" };
+    let text = format!(
+        "PostgreSQL {}, {}; fsync {}, full_page_writes {}, synchronous_commit {} for puts, synchronous_standby_names '{}'; \
+         notifications {notifications}",
+        setup.version,
+        if setup.standby { "standby" } else { "primary" },
+        on_off(setup.fsync),
+        on_off(setup.full_page_writes),
+        setup.commits(),
+        setup.standbys,
+    );
+    let mut loses: Vec<&str> = Vec::new();
+    if setup.standby {
+        loses.push("It is a standby, and takes no writes.");
+    }
+    if setup.unlogged {
+        loses.push("All of it, when the server crashes: the table is unlogged.");
+    }
+    if !setup.fsync {
+        loses
+            .push("What was answered, and the database as a whole, when the machine or its power fails: fsync is off.");
+    }
+    if !setup.full_page_writes {
+        loses.push("The database may be damaged when the power fails: full_page_writes is off, which only some file systems allow for.");
+    }
+    if setup.standbys.is_empty() {
+        loses.push(
+            "What was answered last, when another server takes over or this one's disk is lost: no standby is waited for \
+             (synchronous_standby_names is empty).",
+        );
+    } else if setup.commits() == "remote_write" {
+        loses.push(
+            "What was answered last, when this server is lost and a standby's machine fails at the same time: a standby \
+             has it in memory when it is answered (synchronous_commit is remote_write).",
+        );
+    }
+    Guarantee { setup: text, loses: loses.into_iter().map(str::to_owned).collect() }
+}

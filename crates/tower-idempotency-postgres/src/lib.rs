@@ -1,0 +1,72 @@
+//! PostgreSQL, 13 or later, for [`tower_idempotency`]: a store that several servers share, and effect and record in one
+//! transaction.
+//!
+//! [`connect`] opens a [`PostgresStore`] by its URL, and [`PostgresBackend`] with other settings. The guide has a page
+//! on [several servers](mod@tower_idempotency::guide::shared), and one on
+//! [exactly once](mod@tower_idempotency::guide::exactly_once). Feature `rustls`: connections over TLS.
+//!
+//! ```no_run
+//! use tower_idempotency::IdempotencyLayer;
+//!
+//! # async fn layer() -> Result<(), Box<dyn std::error::Error>> {
+//! let url = "postgres://payments:secret@localhost/payments?namespace=payments";
+//! tower_idempotency_postgres::migrate(url).await?; // makes what is missing; several servers may do it at once
+//! let layer = IdempotencyLayer::new(tower_idempotency_postgres::connect(url).await?);
+//! # let _ = layer;
+//! # Ok(())
+//! # }
+//! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// PostgresBackend compares and sets rows of one table. The protocol is not here: it is in `store::shared` of
+// tower-idempotency, for every database alike.
+//
+// What is where:
+// - `url.rs`: a store by its URL.
+// - `schema.sql`: the table, its indexes and the functions that write it.
+// - `schema.rs`: where they are, whether they are there, and `migrate`.
+// - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend; `rights.rs`: whether the role may do all.
+// - `connect.rs`: one connection; `hosts.rs`: to which of several hosts; `tls.rs`: whether it is encrypted; `pool.rs`:
+//   the few that calls share; `place.rs`: what a call holds that has one.
+// - `backend.rs`: the calls; `queries.rs`: what they send.
+// - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
+// - `transaction.rs`: the record of a run, for a transaction of the application.
+// - `notify.rs`, `listen.rs`: which rows were written, told and heard.
+// - `guarantee.rs`: what the database can lose as it is set up; `limits.rs`: whether the table is full.
+// - `error.rs`: what an error says of what was done.
+
+mod backend;
+mod builder;
+mod connect;
+mod error;
+mod guarantee;
+mod hosts;
+mod limits;
+mod listen;
+mod notify;
+mod open;
+mod place;
+mod pool;
+mod queries;
+mod rights;
+mod row;
+mod schema;
+mod tls;
+mod transaction;
+mod types;
+mod url;
+mod write;
+
+/// A store whose records are in PostgreSQL, for several processes.
+pub type PostgresStore = tower_idempotency::store::shared::Shared<PostgresBackend>;
+
+pub use backend::PostgresBackend;
+pub use builder::PostgresBackendBuilder;
+pub use error::PostgresError;
+/// The TLS library, for its [`ClientConfig`](rustls::ClientConfig).
+#[cfg(feature = "rustls")]
+pub use rustls;
+/// The client, for its [`Config`](tokio_postgres::Config).
+pub use tokio_postgres;
+pub use transaction::TransactionRecord;
+pub use url::{connect, migrate};

@@ -1,0 +1,154 @@
+//! Tells which rows were written: after the commit, on a connection of its own, several at a time.
+//!
+//! `NOTIFY` takes a lock of the whole database when it commits; so no put waits for it. What can't be told is dropped:
+//! those who wait find out by reading.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::connect::{Connection, Connector, Use};
+use super::error::NotConnected;
+use tower_idempotency::RecordId;
+
+/// For how long ids are gathered.
+const GATHER: Duration = Duration::from_millis(10);
+/// How many ids wait to be told, at most.
+const WAITING: usize = 16_384;
+/// How many ids a notification has: 64 digits each, within the 7,999 bytes that it may have.
+const IDS: usize = 124;
+/// For how long the database may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// After a failure, nothing is told for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a listener is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// This row was written.
+    Written(RecordId),
+    /// Whether notifications arrive: the listener that asked knows the number.
+    Ping(u64),
+}
+
+/// Where ids are left to be told.
+#[derive(Debug, Clone)]
+pub(super) struct Notifier(mpsc::Sender<Told>);
+
+impl Notifier {
+    /// A notifier, and the task that it needs.
+    pub(super) fn new(connector: Arc<Connector>, channel: String) -> (Self, impl Future<Output = ()> + Send) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Self(sender), tell(connector, channel, receiver))
+    }
+
+    pub(super) fn tell(&self, id: RecordId) {
+        // Too many wait already: those who wait for this one poll.
+        let _ = self.0.try_send(Told::Written(id));
+    }
+
+    pub(super) fn ping(&self, number: u64) {
+        let _ = self.0.try_send(Told::Ping(number));
+    }
+}
+
+async fn tell(connector: Arc<Connector>, channel: String, mut receiver: mpsc::Receiver<Told>) {
+    let mut connection = None;
+    let mut gathered = Vec::new();
+    while receiver.recv_many(&mut gathered, WAITING).await > 0 {
+        sleep(GATHER).await;
+        while let Ok(told) = receiver.try_recv() {
+            gathered.push(told);
+        }
+        let notifications = notifications(&channel, &gathered);
+        gathered.clear();
+        let sent = timeout(PATIENCE, send(&connector, connection.take(), &notifications)).await;
+        match sent.unwrap_or_else(|_| Err("it does not answer in time".to_owned())) {
+            Ok(open) => connection = Some(open),
+            Err(reason) => {
+                tracing::debug!(target: "tower_idempotency", reason, "the database was not told what was written");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Sends on the connection that there is, or on a new one.
+async fn send(
+    connector: &Connector,
+    connection: Option<Connection>,
+    (channels, payloads): &(Vec<String>, Vec<String>),
+) -> Result<Connection, String> {
+    let open = async {
+        let connection = match connection.filter(|connection| !connection.client.is_closed()) {
+            Some(connection) => connection,
+            None => connector.connect(Use::News, None).await?,
+        };
+        connector.queries.notify.ask(&connection.client, None, &[channels, payloads]).await?;
+        Ok(connection)
+    };
+    open.await.map_err(|error: NotConnected| error.to_string())
+}
+
+/// What is told, on which channel, in as few payloads as hold it. Each id is there once.
+fn notifications(channel: &str, told: &[Told]) -> (Vec<String>, Vec<String>) {
+    let mut ids = Vec::new();
+    let (mut channels, mut payloads) = (Vec::new(), Vec::new());
+    for told in told {
+        match told {
+            Told::Written(id) => ids.push(*id),
+            Told::Ping(number) => {
+                channels.push(ping_channel(channel, *number));
+                payloads.push(format!("ping {number:x}"));
+            }
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    payloads.extend(ids.chunks(IDS).map(|ids| ids.iter().map(RecordId::to_string).collect()));
+    channels.resize(payloads.len(), channel.to_owned());
+    (channels, payloads)
+}
+
+/// Where a ping is told and heard: nobody else listens there.
+pub(super) fn ping_channel(channel: &str, number: u64) -> String {
+    format!("{channel}_{number:x}")
+}
+
+/// What a payload tells. Nothing, if it is not of this crate.
+pub(super) fn read(payload: &str) -> Vec<Told> {
+    if let Some(number) = payload.strip_prefix("ping ") {
+        return u64::from_str_radix(number, 16).map(Told::Ping).into_iter().collect();
+    }
+    let ids = payload.as_bytes().chunks(64).map(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    ids.map_while(|id| id.map(Told::Written)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_what_is_read_and_fits() {
+        let id = |number: u16| RecordId::from_bytes([number.to_le_bytes(); 16].concat().try_into().unwrap_or([0; 32]));
+        let ids: Vec<_> = (0..300).map(id).collect();
+        let mut told: Vec<_> = ids.iter().chain(&ids).copied().map(Told::Written).collect();
+        told.push(Told::Ping(7));
+        let (channels, payloads) = notifications("channel", &told);
+        assert_eq!(channels, ["channel_7", "channel", "channel", "channel"]);
+        assert_eq!(payloads.len(), 4);
+        assert!(payloads.iter().all(|payload| payload.len() < 8000));
+        let read: Vec<_> = payloads.iter().flat_map(|payload| read(payload)).collect();
+        assert_eq!(read.len(), 301);
+        assert!(told.iter().all(|told| read.contains(told)));
+    }
+
+    #[test]
+    fn a_payload_of_somebody_else_tells_nothing() {
+        for payload in ["", "ping", "ping x", "hello", "zz"] {
+            assert_eq!(read(payload), []);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! How a database becomes a backend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_postgres::Config;
+
+use super::backend::{PostgresBackend, Task};
+use super::builder::PostgresBackendBuilder;
+use super::connect::{Connector, Use};
+use super::error::{NotConnected, PostgresError, words};
+use super::limits::Limits;
+use super::listen::{News, channel, listen};
+use super::notify::Notifier;
+use super::pool::Pool;
+use super::rights;
+
+/// How long lies between two tries.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl PostgresBackend {
+    /// Connects to the database of `url`, such as `postgres://user:password@host/database`.
+    ///
+    /// # Errors
+    /// [`PostgresError::Url`], which does not repeat the URL.
+    pub fn from_url(url: &str) -> Result<PostgresBackendBuilder, PostgresError> {
+        PostgresBackendBuilder::from_url(url)
+    }
+
+    /// Connects as `config` says, to a server that takes writes. Where `config` has several hosts, each is tried. One
+    /// that does not answer has only its share of the
+    /// [time for a connection](PostgresBackendBuilder::wait_for_connection).
+    pub fn builder(config: Config) -> PostgresBackendBuilder {
+        PostgresBackendBuilder::new(config)
+    }
+}
+
+impl PostgresBackendBuilder {
+    /// Opens the backend: connects, checks that the table is there, and tries what the store does with it in a
+    /// transaction that is rolled back. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`PostgresError::Away`] for a database that can't be reached for [as long as it is tried](Self::tried_for),
+    /// [`PostgresError::Schema`] for one without the table, and [`PostgresError::Refused`] at once for one that will
+    /// refuse again. That error names a right that the role lacks, and the `GRANT` to run.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nothing was written.
+    pub async fn open(self) -> Result<PostgresBackend, PostgresError> {
+        let connector = Arc::new(Connector::new(&self));
+        let deadline = Instant::now() + self.tried_for;
+        let found = self.tried(&connector, deadline, || async {
+            let connection = connector.connect(Use::News, None).await?;
+            rights::check(&connection.client, &self.schema).await?;
+            Ok(self.schema.version(&connection.client).await?)
+        });
+        self.schema.check(found.await?)?;
+        // A connection for calls prepares the statements, so this also shows that the functions are there.
+        let first = self.tried(&connector, deadline, || async {
+            let connection = connector.connect(Use::Calls, None).await?;
+            rights::try_out(&connection.client, &self.schema, &self.namespace).await?;
+            Ok(connection)
+        });
+        let pool = Pool::new(Arc::clone(&connector), first.await?, self.connections, self.wait_for_connection);
+
+        let channel = channel(&self.schema.to_string(), &self.namespace);
+        let news = Arc::new(News::new());
+        let (notifier, telling) = Notifier::new(Arc::clone(&connector), channel.clone());
+        let listening = listen(connector, channel, notifier.clone(), Arc::clone(&news));
+        Ok(PostgresBackend {
+            pool,
+            namespace: self.namespace,
+            limits: Limits::new(self.max_records, self.max_bytes),
+            notifier,
+            news,
+            _tasks: [Task(tokio::spawn(telling)), Task(tokio::spawn(listening))],
+        })
+    }
+
+    /// Makes the table, its indexes and its functions, or what is missing of them, and the schema that they are in.
+    /// Several processes may do so at once: one does, and the others wait for it. Where all is there, nothing is
+    /// locked.
+    ///
+    /// The role needs the right to make tables. The same SQL is in the crate's `src/schema.sql`.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open). Nothing was changed then.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, all or nothing was made.
+    pub async fn migrate(&self) -> Result<(), PostgresError> {
+        let (connector, deadline) = (Connector::new(self), Instant::now() + self.tried_for);
+        let connection = self.tried(&connector, deadline, || connector.connect(Use::Migration, None)).await?;
+        self.schema.migrate(&connection.client).await.map_err(|error| PostgresError::Refused { reason: words(&error) })
+    }
+
+    /// Tries something until `deadline`, unless it is refused for good.
+    async fn tried<T, F: Future<Output = Result<T, NotConnected>>>(
+        &self,
+        connector: &Connector,
+        deadline: Instant,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, PostgresError> {
+        let mut reason = format!("{}: it does not answer", connector.places());
+        loop {
+            match timeout_at(deadline, attempt()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) if error.is_for_good() => {
+                    return Err(PostgresError::Refused { reason: error.to_string() });
+                }
+                Ok(Err(error)) => reason = error.to_string(),
+                Err(_) => return Err(PostgresError::Away { waited: self.tried_for, reason }),
+            }
+            if Instant::now() + PAUSE >= deadline {
+                return Err(PostgresError::Away { waited: self.tried_for, reason });
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Whether connections are encrypted.
+
+/// With TLS or without.
+#[derive(Clone, Default)]
+pub(super) enum Tls {
+    #[default]
+    Without,
+    #[cfg(feature = "rustls")]
+    Rustls(tokio_postgres_rustls::MakeRustlsConnect),
+}
+
+#[cfg(feature = "rustls")]
+impl Tls {
+    pub(super) fn rustls(config: rustls::ClientConfig) -> Self {
+        Self::Rustls(tokio_postgres_rustls::MakeRustlsConnect::new(config))
+    }
+}

@@ -1,0 +1,62 @@
+//! A store by its URL.
+
+use tower_idempotency::store::ConnectError;
+
+use super::builder::PostgresBackendBuilder;
+use super::error::PostgresError;
+use super::{PostgresBackend, PostgresStore};
+
+/// Opens the store of `url`, with a lease of 30 seconds and without TLS. Call it within a tokio runtime, in which the
+/// store's tasks run then.
+///
+/// `url` is that of a database, as `tokio-postgres` reads it. The parameter `namespace`, as in
+/// `postgres://user:password@host/database?namespace=payments`, names the rows of this service; by default it is
+/// `default`. The database must have the table: call [`migrate`] once, or run `schema.sql`. A database that can't be
+/// reached is tried for 10 seconds. For other settings, use [`PostgresBackend`] and
+/// [`SharedBuilder`](tower_idempotency::store::shared::SharedBuilder).
+///
+/// # Errors
+/// [`ConnectError::Open`] with a [`PostgresError`], which names `migrate` where a table is missing, or with a
+/// [`StoreError`](tower_idempotency::store::StoreError).
+///
+/// # Cancel safety
+/// If the future is dropped, a session may have begun, which lapses.
+pub async fn connect(url: &str) -> Result<PostgresStore, ConnectError> {
+    let database = builder(url).map_err(|error| ConnectError::Open(error.into()))?;
+    let database = database.open().await.map_err(|error| ConnectError::Open(error.into()))?;
+    PostgresStore::open(database).await.map_err(|error| ConnectError::Open(error.into()))
+}
+
+/// Makes the table in the database of `url`, and its functions, where they are missing. Several processes may do so at
+/// once.
+///
+/// # Errors
+/// [`PostgresError`]. Nothing was changed then.
+///
+/// # Cancel safety
+/// If the future is dropped, all or nothing was made.
+pub async fn migrate(url: &str) -> Result<(), PostgresError> {
+    builder(url)?.migrate().await
+}
+
+/// The database of a URL, whose parameter `namespace` is this crate's own.
+fn builder(url: &str) -> Result<PostgresBackendBuilder, PostgresError> {
+    let (url, query) = url.split_once('?').unwrap_or((url, ""));
+    let (namespaces, others): (Vec<_>, Vec<_>) = query
+        .split('&')
+        .filter(|parameter| !parameter.is_empty())
+        .partition(|parameter| parameter.starts_with("namespace="));
+    let builder = match others.as_slice() {
+        [] => PostgresBackend::from_url(url),
+        others => PostgresBackend::from_url(&format!("{url}?{}", others.join("&"))),
+    }?;
+    match namespaces.as_slice() {
+        [] => Ok(builder),
+        [namespace] => {
+            let encoded = namespace.trim_start_matches("namespace=");
+            let namespace = percent_encoding::percent_decode_str(encoded).decode_utf8();
+            builder.namespace(namespace.map_err(|_| PostgresError::Url)?)
+        }
+        _ => Err(PostgresError::Option { option: "the namespace", reason: "given twice" }),
+    }
+}

@@ -1,0 +1,86 @@
+//! PostgreSQL keeps the contract of a database that several processes share, and the store over it that of stores, rule
+//! by rule.
+
+mod backend {
+    use tower_idempotency_conformance::backend::Subject;
+    use tower_idempotency_postgres::PostgresBackend;
+
+    use crate::lab::{Lab, builder, lab};
+
+    async fn subject() -> Option<Subject<PostgresBackend>> {
+        let Lab { url, namespace, backend, .. } = lab("the contract").await?;
+        let beside = builder(&url, &namespace).open().await.unwrap();
+        let another = builder(&url, &format!("{namespace}-another")).open().await.unwrap();
+        Some(Subject::new(backend).beside(beside).another_namespace(another))
+    }
+
+    tower_idempotency_conformance::backend_conformance!(subject);
+}
+
+/// By way of a proxy that holds puts back, and with nothing prepared.
+mod backend_behind_a_proxy {
+    use std::sync::Arc;
+
+    use tower_idempotency::store::shared::{Backend as _, Clocks};
+    use tower_idempotency_conformance::backend::Subject;
+    use tower_idempotency_postgres::PostgresBackend;
+
+    use crate::lab::{Lab, builder, claim, id, is_done, lab, until};
+    use crate::proxy::Proxy;
+
+    async fn subject() -> Option<Subject<PostgresBackend>> {
+        let Lab { url, namespace, backend: beside, .. } = lab("the contract behind a proxy").await?;
+        let proxy = Arc::new(Proxy::to(&url).await);
+        let backend = builder(proxy.url(), &namespace).behind_pooler().open().await.unwrap();
+        Some(Subject::new(backend).beside(beside).held_back_by(move || proxy.hold()))
+    }
+
+    tower_idempotency_conformance::backend_conformance!(subject);
+
+    /// Otherwise the rules about late writes would show nothing.
+    #[tokio::test]
+    async fn the_proxy_holds_puts_back_and_nothing_else() {
+        let Some(lab) = lab("that the proxy holds puts back").await else { return };
+        let proxy = Proxy::to(&lab.url).await;
+        let backend = builder(proxy.url(), &lab.namespace).behind_pooler().open().await.unwrap();
+        let let_go = proxy.hold();
+        let write = claim(id(1));
+        let put = backend.put(Clocks::default(), std::slice::from_ref(&write));
+        let meanwhile = async {
+            until("the put is held back", async || proxy.waiting() == 1).await;
+            assert_eq!(backend.get(Clocks::default(), &[id(1)]).await.unwrap().rows, [None]);
+            assert_eq!(lab.get(id(1)).await, None);
+            lab.put(claim(id(2))).await.unwrap();
+            let_go();
+        };
+        let (answer, ()) = tokio::join!(put, meanwhile);
+        assert!(is_done(answer.unwrap().rows[0].as_ref(), &write));
+    }
+}
+
+mod store {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tower_idempotency_conformance::store::Subject;
+    use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
+
+    use crate::lab::lab;
+
+    /// A process on a machine that is slow under test.
+    async fn open(backend: PostgresBackend) -> PostgresStore {
+        PostgresStore::builder().call_timeout(Duration::from_secs(5)).open(backend).await.unwrap()
+    }
+
+    async fn subject() -> Option<Subject<PostgresStore>> {
+        let lab = Arc::new(lab("the contract of a store").await?);
+        let (store, beside) = (open(lab.another().await).await, open(lab.another().await).await);
+        let reopen = move || {
+            let lab = Arc::clone(&lab);
+            async move { open(lab.another().await).await }
+        };
+        Some(Subject::new(store).beside(beside).reopened_by(reopen).longest_outcome(16 << 20))
+    }
+
+    tower_idempotency_conformance::store_conformance!(subject);
+}

@@ -1,0 +1,99 @@
+//! A table that is full takes no new keys, and everything else.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::sync::Semaphore;
+use tower_idempotency::IdempotencyLayer;
+use tower_idempotency::store::shared::{Backend as _, Clocks, Write};
+use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresStore};
+
+use super::app::App;
+use super::lab::{Lab, builder, claim, complete, id, own_server, until};
+
+/// An application whose store has these limits.
+async fn app(lab: &Lab, limits: impl Fn(PostgresBackendBuilder) -> PostgresBackendBuilder) -> (App, PostgresStore) {
+    let backend = limits(builder(&lab.url, &lab.namespace)).open().await.unwrap();
+    let store = PostgresStore::open(backend).await.unwrap();
+    let layer = IdempotencyLayer::new(store.clone());
+    (App { layer, runs: Arc::default(), permits: Arc::new(Semaphore::new(0)) }, store)
+}
+
+/// Has the database count, and the store look at it. The store does so every 30 seconds by itself.
+async fn until_full(lab: &Lab, store: &PostgresStore, limit: Option<&str>) {
+    until("the limit", async || {
+        lab.client.batch_execute("VACUUM ANALYZE idempotency.record").await.unwrap();
+        store.backend().guarantee().await.unwrap();
+        store.backend().full() == limit
+    })
+    .await;
+}
+
+async fn is_full(app: &App, key: &'static str) -> bool {
+    let runs = app.runs.load(Ordering::SeqCst);
+    let (status, body, _) = app.send(key).await;
+    let is_full = status == StatusCode::SERVICE_UNAVAILABLE && body.contains("store-full");
+    assert!(is_full == (app.runs.load(Ordering::SeqCst) == runs), "{status}: {body}");
+    is_full
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_with_as_many_rows_as_it_may_have_refuses_new_keys_and_nothing_else() {
+    let Some(server) = own_server("a limit of rows", &[]) else { return };
+    let (lab, other) = (Lab::new(&server.url()).await, Lab::new(&server.url()).await);
+    let (one, store) = app(&lab, |builder| builder.max_records(10)).await;
+    one.permits.add_permits(1);
+    assert_eq!(one.send("done").await, (StatusCode::OK, "run 0".to_owned(), false));
+    // A run that began before, and ends when there is no room any more.
+    let running = tokio::spawn({
+        let one = one.clone();
+        async move { one.send("runs").await }
+    });
+    until("the run", async || one.runs.load(Ordering::SeqCst) == 2).await;
+    assert_eq!(store.backend().full(), None);
+    // Those of another namespace count as well.
+    let rows: Vec<_> = (0..10).map(|number| claim(id(number))).collect();
+    other.backend.put(Clocks::default(), &rows).await.unwrap();
+    until_full(&lab, &store, Some("max_records")).await;
+    assert!(is_full(&one, "new").await);
+    assert_eq!(one.send("done").await, (StatusCode::OK, "run 0".to_owned(), true));
+    // Elsewhere too, where nothing of it is in memory.
+    let (another, _) = app(&lab, |builder| builder.max_records(10)).await;
+    assert_eq!(another.send("done").await, (StatusCode::OK, "run 0".to_owned(), true));
+    assert!(is_full(&another, "new").await);
+    one.permits.add_permits(1);
+    assert_eq!(running.await.unwrap(), (StatusCode::OK, "run 1".to_owned(), false));
+    until("its outcome", async || another.send("runs").await == (StatusCode::OK, "run 1".to_owned(), true)).await;
+    // There is room again.
+    other.sql("DELETE FROM idempotency.record WHERE namespace = '$'").await;
+    until_full(&lab, &store, None).await;
+    one.permits.add_permits(1);
+    assert!(!is_full(&one, "new").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_answers_count_until_they_are_deleted_though_the_files_stay_as_large() {
+    const MIB: usize = 1 << 20;
+    let Some(server) = own_server("a limit of bytes", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let (one, store) = app(&lab, |builder| builder.max_bytes(4 * MIB as u64)).await;
+    for number in 0..12 {
+        let write = claim(id(number));
+        let mut answer = vec![0; MIB / 2];
+        getrandom::fill(&mut answer).unwrap();
+        lab.put(write.clone()).await.unwrap();
+        lab.put(Write { state: Bytes::from(answer), ..complete(id(number), write.token) }).await.unwrap();
+    }
+    until_full(&lab, &store, Some("max_bytes")).await;
+    assert!(is_full(&one, "new").await);
+    // The last one keeps the files from being cut off.
+    let last = id(11).to_string();
+    lab.sql(&format!("DELETE FROM idempotency.record WHERE namespace = '$' AND kind = 3 AND id <> '\\x{last}'")).await;
+    until_full(&lab, &store, None).await;
+    let size = "SELECT pg_total_relation_size('idempotency.record')";
+    assert!(lab.client.query_one(size, &[]).await.unwrap().get::<_, i64>(0) > 4 * MIB as i64);
+    one.permits.add_permits(1);
+    assert!(!is_full(&one, "new").await);
+}

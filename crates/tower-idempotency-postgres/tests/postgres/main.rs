@@ -1,0 +1,44 @@
+//! PostgreSQL as a backend: what is its own. What every backend must do is the conformance suite's.
+//!
+//! The tests start servers of their own. Most share one, and each has a namespace in it; those that stop, kill or set
+//! up a server have their own.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
+#[path = "../../../../tests/common/postgres.rs"]
+mod server;
+#[path = "../../../../tests/common/skipped.rs"]
+#[allow(unreachable_pub, reason = "other test programs have it in a module of its own")]
+mod skipped;
+
+mod app;
+mod clock;
+mod compare_and_set;
+mod complete_in;
+mod connect;
+mod contract;
+mod demoted;
+mod encodings;
+mod expiry;
+mod full;
+mod guarantee;
+mod lab;
+mod limits;
+mod list;
+mod locks;
+mod lost_answers;
+mod migrate;
+mod news;
+mod opening;
+mod plans;
+mod pooler;
+mod processes;
+mod proxy;
+mod rights;
+mod roles;
+mod slow_link;
