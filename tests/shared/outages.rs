@@ -3,9 +3,10 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tower_idempotency::internals::{Records as _, Reply, Transition};
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::store::{Health, Store as _};
+use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, Hold, MemoryBackend, Replication};
 
@@ -519,4 +520,23 @@ async fn fail_open_runs_nothing_whose_record_was_met() {
     barrier.release();
     tokio::time::sleep(LEASE).await;
     assert_eq!((server.post("k", "a").await.text(), effects.count()), ("effect 1", 1));
+}
+
+// A seeded fault: the answer comes at the moment at which the requester gives up, and takes the store for away.
+#[tokio::test(start_paused = true)]
+async fn what_a_claim_has_met_is_told_before_its_requester_gives_up() {
+    let [(_, one), (there, other)] = two().await;
+    assert_eq!(Effects::default().server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    there.database().restart();
+    let patience = Duration::from_secs(5);
+    let claim = Wish { patience, ..Wish::new(id("k"), Fingerprint::of(b"a")) }.claim();
+    let claiming = other.apply(id("k"), Transition::Claim(claim));
+    let mut claiming = Box::pin(timeout(patience.saturating_sub(Duration::from_millis(1)), claiming));
+    let held = there.hold(Call::Put);
+    is_held_up(&mut claiming, &held).await;
+    held.release();
+    // The write that has to be durable before the answer is held up.
+    let _barrier = there.hold(Call::Put);
+    let told = claiming.await.expect("its requester still waits");
+    assert!(matches!(told, Err(StoreError::Overloaded { .. })), "{told:?}");
 }
