@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::store::shared::{Kind, Row, Shared, Token};
-use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 use crate::common::lab::{Answer, Gate, Lab, post};
@@ -80,6 +80,25 @@ async fn a_session_that_is_renewed_before_it_is_declared_dead_keeps_its_run() {
     two.here.mend();
     sleep(SECOND * 3).await;
     assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    held.release();
+    two.gate.open();
+    assert_eq!((two.run.await.unwrap().text(), two.effects.count()), ("effect 1", 1));
+}
+
+// Seeded fault: an operator settles a run without a write that expects the token that was watched.
+#[tokio::test(start_paused = true)]
+async fn no_operator_settles_the_run_of_a_session_that_is_renewed_before_it_is_declared_dead() {
+    let two = Two::with_a_lease_of(LEASE).await;
+    let operator = IdempotencyLayer::new(two.other.clone());
+    two.here.cut();
+    sleep(DEATH).await;
+    let listed = operator.interrupted(9).await.unwrap()[0];
+    // The other process sees no renewal from here on.
+    let held = two.there.hold(Call::Sessions);
+    two.here.mend();
+    sleep(SECOND * 3).await;
+    let settled = operator.resolve(listed.id, listed.fence, Resolution::Forget).await.unwrap();
+    assert_eq!(settled, Resolved::Stale);
     held.release();
     two.gate.open();
     assert_eq!((two.run.await.unwrap().text(), two.effects.count()), ("effect 1", 1));
