@@ -9,7 +9,7 @@ use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Resolution, Unknown};
-use tower_idempotency_conformance::memory_backend::{Call, MemoryDatabase};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryDatabase};
 
 use crate::common::lab::{Gate, Lab, id, post};
 use crate::world::{DEATH, Effects, LEASE, builder, process, two};
@@ -264,6 +264,32 @@ async fn trap_103_a_store_that_is_closed_ends_no_claim_of_a_handler_that_still_r
     tokio::time::sleep(LEASE).await;
     let sessions = here.database().rows("").iter().filter(|row| row.kind == Kind::Session).count();
     assert_eq!(sessions, 1, "the other's: it ends with the last run");
+}
+
+// A seeded fault: the session ends with the last run, before its end is recorded.
+#[tokio::test(start_paused = true)]
+async fn trap_103_a_store_that_is_closed_ends_no_claim_of_a_run_whose_end_is_not_recorded_yet() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer =
+        |store| IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
+    let run = effects.behind(layer(one.clone()), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let locked = here.database().lock("", id("k"));
+    // The end may be recorded, so it is sent again until something is known of it.
+    here.fail_next(Call::Put, Fault::LoseCall);
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
+    one.close().await.unwrap();
+    let elsewhere = effects.behind(layer(other), &gate);
+    for _ in 0..3 {
+        tokio::time::sleep(LEASE).await;
+        assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
+    }
+    locked.release();
+    tokio::time::sleep(LEASE).await;
+    let replay = elsewhere.post("k", "a").await;
+    assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
 // "Under `Rerun` and `Reconcile` it drops those futures first; then the session ends." A seeded fault: drain leaves
