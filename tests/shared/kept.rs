@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use tokio::runtime::Runtime;
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Records as _, Reply, Transition};
 use tower_idempotency::internals::{Completion, Settlement};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Settled};
-use tower_idempotency::store::shared::{Shared, SharedBuilder};
+use tower_idempotency::store::shared::{Kind, Shared, SharedBuilder};
 use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_conformance::memory_backend::Replication;
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
@@ -93,6 +94,32 @@ fn a_claim_that_was_sent_when_the_runtime_ended_may_have_been_made() {
     drop(runtime);
     let claimed = claiming.join().unwrap();
     assert!(matches!(claimed, Err(StoreError::Uncertain { .. })), "{claimed:?}");
+}
+
+// A seeded fault: only a claim of the store's own runtime is given back.
+#[test]
+fn a_claim_of_another_runtime_that_is_dropped_is_given_back() {
+    let (own, other) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+    let store = own.block_on(open());
+    let held = store.backend().hold(Call::Put);
+    other.block_on(async {
+        let claiming = Box::pin(store.apply(ID, claim()));
+        let Either::Right((_, dropped)) = select(claiming, Box::pin(held.until_held(1))).await else {
+            panic!("it is held up")
+        };
+        drop(dropped);
+    });
+    held.release();
+    let is_free = async {
+        loop {
+            let changed = store.changed(ID);
+            if store.backend().database().rows("").iter().any(|row| row.id == ID && row.kind == Kind::Released) {
+                return;
+            }
+            changed.await;
+        }
+    };
+    own.block_on(async { tokio::time::timeout(MINUTE, is_free).await }).expect("it is given back");
 }
 
 fn completion(hold: Hold) -> Completion {
