@@ -142,6 +142,19 @@ async fn a_transaction_that_takes_long_is_waited_for() {
     assert_eq!(settled.await, Settled::Committed(Bytes::from_static(b"outcome")));
 }
 
+// A seeded fault: the key counts as free, whatever has become of the operation.
+#[cfg(feature = "postgres")]
+#[tokio::test(start_paused = true)]
+async fn a_transaction_whose_operation_was_ended_meanwhile_leaves_no_free_key() {
+    let store = open().await;
+    let hold = claimed(&store).await;
+    let (_, _, settling) = store.complete_apart(completion(hold), true).unwrap();
+    let interrupt = Transition::Interrupt { fence: hold.fence, status: None, lost: None };
+    assert_eq!(store.apply(ID, interrupt).await.unwrap().reply, Reply::Taken);
+    assert_eq!(settling.settled().await, Settled::RolledBack { is_free: false });
+    assert!(store.load(ID).await.unwrap().is_some());
+}
+
 // A seeded fault: what a transaction has written counts as the process's own write, and is told without a barrier.
 #[tokio::test(start_paused = true)]
 async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
