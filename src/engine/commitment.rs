@@ -282,3 +282,31 @@ impl Drop for Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Fence;
+    use crate::slots::{End, Ended, Entered};
+
+    // A seeded fault: every late answer of the writer frees the key.
+    #[tokio::test(start_paused = true)]
+    async fn a_doubt_is_forgotten_once_the_writer_knows_and_not_before() {
+        let (slots, fingerprint, retention) = (Arc::<Slots>::default(), Fingerprint::of(b"m"), Duration::MAX);
+        for (number, answer, is_known) in [(1, CommitResult::Doubt, false), (2, CommitResult::Nothing, true)] {
+            let id = RecordId::from_bytes([number; 32]);
+            let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
+            let hold = Hold { id, fence: Fence(1), attempt: 1 };
+            let (turn, slots) = (slot.turn(), Arc::clone(&slots));
+            let commitment =
+                Arc::new(Commitment::new(hold, fingerprint, retention, Arc::clone(&slots), None, true, turn));
+            let pending = Pending::begin(&commitment).expect("it is the first");
+            assert!(matches!(commitment.close().await, CommitResult::Doubt));
+            // As the run does that has sent it.
+            slot.remember(Ended::new(fingerprint, End::InDoubt), retention);
+            commitment.remembered();
+            pending.answered(answer);
+            assert_eq!(slots.look(&id).is_none(), is_known, "{number}");
+        }
+    }
+}
