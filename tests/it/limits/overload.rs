@@ -10,7 +10,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 use tower_idempotency::Resolution;
-use tower_idempotency::engine::{Counts, EffectError, OnceError, RunContext};
+use tower_idempotency::engine::{Counts, EffectError, OnceError, Resolved, RunContext};
 use tower_idempotency::internals::{Fence, Page, Records as _};
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionTree};
@@ -107,6 +107,19 @@ async fn at_max_runs_an_operation_whose_outcome_is_unknown_is_still_said_to_be_s
     full.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     full.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
     full.post("new", "a").await.assert_refusal(503, "overloaded", true, Some("2"));
+}
+
+// A seeded fault: an operator needs a place among the runs.
+#[tokio::test]
+async fn at_max_runs_an_operator_settles_what_was_interrupted() {
+    let store = MemoryStore::new();
+    let panics = Lab::new(IdempotencyLayer::new(store.clone()), |_| async { panic!("on purpose") as &str });
+    assert_eq!(panics.post("k", "a").await.problem(), "outcome-unknown");
+    let full = IdempotencyLayer::new(store).max_runs(0);
+    let listed = full.interrupted(9).await.unwrap()[0];
+    let settled = full.resolve(listed.id, listed.fence, Resolution::Forget).await;
+    assert_eq!(settled.unwrap(), Resolved::Settled);
+    assert!(full.interrupted(9).await.unwrap().is_empty());
 }
 
 fn counted(counts: &Counts) -> u64 {
