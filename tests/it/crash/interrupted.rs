@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{Request, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
@@ -230,6 +231,16 @@ async fn a_body_that_fails_half_way_leaves_an_unknown_outcome() {
     assert!(error.contains("disk gone"), "{error}");
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     assert_eq!(lab.effects(), 1);
+}
+
+// A seeded fault: such a body seems to be at its end, and a server sends an empty answer that is complete.
+#[tokio::test]
+async fn a_body_that_fails_at_once_does_not_seem_to_be_an_empty_one() {
+    let lab = Lab::new(layer(), |_| async { frames([Err("disk gone")]) });
+    let body = lab.app.clone().oneshot(post("k", "a")).await.unwrap().into_body();
+    assert!(!body.is_end_stream());
+    assert!(body.collect().await.unwrap_err().to_string().contains("disk gone"));
+    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
 }
 
 #[tokio::test]
