@@ -15,7 +15,7 @@ use http_body_util::Full;
 use tower_idempotency::engine::{
     EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, Resolved, RunContext,
 };
-use tower_idempotency::internals::{Fence, Page, Records as _, Resolution};
+use tower_idempotency::internals::{ClaimPolicy, Fence, Page, Records as _, Resolution};
 use tower_idempotency::server::{KeptHeaders, Meaning};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, TestStore};
@@ -23,7 +23,7 @@ use tower_idempotency::{
     Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release, SledStore,
 };
 
-use crate::common::asked::{Asked, asking, found, leave_interrupted};
+use crate::common::asked::{Asked, asking, found, leave_interrupted, leave_interrupted_under};
 use crate::common::lab::{Answer, Gate, Lab, charge_print, id, keyed, on_disk, post};
 use crate::common::time::{DAY, HOUR, NOON};
 
@@ -368,6 +368,21 @@ async fn only_what_says_that_nothing_happened_frees_the_key() {
 async fn the_layer_says_that_it_asks() {
     let layer = asking(MemoryStore::new(), Asked::default().says([found("charged")]));
     assert!(format!("{layer:?}").contains("reconcile: Some(set)"));
+}
+
+// A seeded fault: a layer that asks goes on asking, whatever is set after that.
+#[tokio::test]
+async fn of_what_a_retry_gets_after_an_interrupted_run_the_last_setting_counts() {
+    for (asks_at_last, told) in [(true, "charged"), (false, "effect 1")] {
+        let (store, asked) = (TestStore::new(), Asked::default());
+        leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
+        let asks = |layer: IdempotencyLayer<TestStore>| layer.reconcile_with(asked.says([found("charged")]));
+        let runs_again = |layer: IdempotencyLayer<TestStore>| layer.on_interrupted(OnInterrupted::Rerun);
+        let layer = IdempotencyLayer::new(store);
+        let layer = if asks_at_last { asks(runs_again(layer)) } else { runs_again(asks(layer)) };
+        assert_eq!(Lab::counting(layer).post("k", "a").await.text(), told);
+        assert_eq!(asked.times(), usize::from(asks_at_last));
+    }
 }
 
 #[tokio::test]
