@@ -139,6 +139,12 @@ impl Database {
         self.standby[usize::from(key)].as_ref()
     }
 
+    /// Whether there is such a row, or may be once what was written is shown or lost.
+    pub(crate) fn has(&self, is_such: impl Fn(&Row) -> bool) -> bool {
+        let behind = self.behind.iter().map(|entry| &entry.row);
+        self.rows.iter().chain(&self.standby).chain(behind).flatten().any(is_such)
+    }
+
     fn is_locked(&self, key: Option<u8>) -> bool {
         key.is_some() && self.behind.iter().any(|entry| !entry.is_seen && entry.key == key)
     }

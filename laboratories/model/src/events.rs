@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use crate::database::Put;
 use crate::fault::Fault;
-use crate::process::{By, Effect, Job, Phase, Writing};
+use crate::process::{By, Effect, Job, Phase, Process, Writing};
 use crate::promises;
 use crate::rows::{Run, TOLD_BY_HAND};
 use crate::sights::{Sight, Sights};
@@ -46,7 +46,9 @@ pub enum Event {
     Crash(usize),
     /// The lease of a process that lives is over.
     Lapse(usize),
-    /// It renews its session after all.
+    /// A renewal of its session is made, and is on its way.
+    Say(usize),
+    /// It arrives. Where the lease was over: the process renews its session after all.
     Renew(usize),
     /// It learns that it was marked dead, and has another session.
     Learn(usize),
@@ -105,7 +107,7 @@ impl Event {
 }
 
 impl World {
-    fn events_of_process(&self, process: usize, events: &mut Vec<Event>) {
+    fn events_of_process(&self, protocol: &Protocol, process: usize, events: &mut Vec<Event>) {
         let budget = self.budget;
         let own = &self.processes[process];
         // Processes are alike: the first of those that did nothing yet is the next.
@@ -157,6 +159,10 @@ impl World {
         match status {
             Status::Lapsed => events.push(Event::Renew(process)),
             Status::Dead => events.push(Event::Learn(process)),
+            Status::Alive if own.renewal.is_some() => events.push(Event::Renew(process)),
+            Status::Alive if budget.renewals > 0 && self.has_news(protocol, process) => {
+                events.push(Event::Say(process));
+            }
             Status::Alive | Status::Ended => {}
         }
     }
@@ -338,7 +344,7 @@ impl World {
                 let own = &self.processes[usize::from(by)];
                 let put = own.writes().find(|put| put.number == number).copied()?;
                 let (span, right) = (own.clocks.span(), own.clocks.right());
-                self.network.push(Put { span, right, ..put });
+                self.network.push(Put { age: 0, span, right, ..put });
             }
             Event::Replicate => self.replicate(protocol),
             Event::Restart => {
@@ -400,10 +406,13 @@ impl World {
                 let session = self.session(process);
                 *self.status(session) = Status::Lapsed;
             }
+            Event::Say(process) => {
+                self.budget.renewals -= 1;
+                self.make_renewal(protocol, process);
+            }
             Event::Renew(process) => {
-                self.saw(Sight::RenewedLate);
-                let session = self.session(process);
-                *self.status(session) = Status::Alive;
+                self.make_renewal(protocol, process);
+                self.renewed(process);
             }
             Event::Learn(process) => self.learn(protocol, process),
             Event::ByHand { key, forget } => {
@@ -416,6 +425,7 @@ impl World {
             Event::Tick => {
                 self.budget.ticks -= 1;
                 self.network.iter_mut().for_each(|put| put.age += 1);
+                self.processes.iter_mut().for_each(Process::wait);
                 self.database.pass();
             }
             Event::SetClock(Clock::Database, units) => {
@@ -451,7 +461,7 @@ impl Model for Protocol {
     fn actions(&self, world: &World, events: &mut Vec<Event>) {
         for process in 0..self.processes {
             if world.processes[process].is_alive {
-                world.events_of_process(process, events);
+                world.events_of_process(self, process, events);
             }
         }
         let mut named = None;

@@ -11,6 +11,7 @@
 //!   it: what the process holds or reads, what the protocol decides, the write, and its answer.
 //! - `database.rs` has the rows, which of them are durable, and what a failover and a restart make of that; `rows.rs`
 //!   one row, and what a write makes of it.
+//! - `sessions.rs` has what a session says of the runs of its process, with renewals that may arrive late.
 //! - `clocks.rs` has the true time, which the protocol does not know and by which promises are judged, and how far each
 //!   clock is from it.
 //! - `leases.rs` is a model of its own: one session in time, its renewals, and another process that watches whether it
@@ -27,17 +28,25 @@
 //! together: all ahead when it judges, or all behind when it stamps. The clock that it keeps is wrong only if the other
 //! two were wrong when the store was opened: both ahead, or one behind.
 //!
-//! Excused too is a claim without a run, which a refused claim may leave: if a second copy of it arrives just after the
+//! A run of a living process, or its end that is not recorded yet, is never taken over, however long its bound is over.
+//! Others believe what its session says, and the session knows the runs of its process.
+//!
+//! Excused is a claim without a run, which a refused claim may leave: if a second copy of it arrives just after the
 //! answer that refused it has expired, or after a failover has taken back the claim that refused it. The key is in
-//! flight until the bound, and interrupted then; there is no second effect.
+//! flight until the bound is over and the process has renewed its session after that, and interrupted then; there is no
+//! second effect. One run of that process that is stuck beyond its own bound keeps such a claim in flight for as long.
 //!
 //! Not modelled are: batches and the queue of puts, a full queue and the breaker; `fail_open`; `complete_in`; drain
 //! beyond its effect on sessions; attaching, watchers and news; damaged rows and unknown formats; the cached outcome
 //! that is put back after a failover; what the kept clock is slewed by; the ten minutes after a clock was set in which
 //! nothing is swept; a process that does not know the database's latest time; the claim in doubt whose way is barred
 //! (here a claim for which nobody waits is sent until its end is known, and given back); listing; digits, bytes and
-//! SQL. Reads are done at once. A write is late by five minutes at most. No process is started again under its name:
-//! another one takes its place.
+//! SQL; what others have read of a session, which is as good as a renewal that arrives late; a session's row that a
+//! failover takes back, which says no more than the later one; a dropped run whose end is not recorded within its
+//! bound, which the store forgets. Not explored is a late copy of a write that stamps its row anew by a clock that was
+//! set back meanwhile, which shortens the retention and the bound; and an answer that is lost for the whole retention.
+//! Reads are done at once. A write is late by five minutes at most, and a claim whose answer takes ten is given back.
+//! No process is started again under its name: another one takes its place.
 
 mod clocks;
 mod database;
@@ -47,6 +56,7 @@ mod leases;
 mod process;
 mod promises;
 mod rows;
+mod sessions;
 mod sights;
 mod step;
 mod world;

@@ -7,7 +7,7 @@ use tower_idempotency::{Fence, RecordId};
 
 use crate::clocks::Clocks;
 use crate::database::Put;
-use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, RETENTION, Row, Run, Session};
+use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, PATIENCE, RETENTION, Row, Run, Session};
 
 /// A process that shares the database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,6 +17,10 @@ pub(crate) struct Process {
     pub(crate) is_closed: bool,
     /// How many sessions it had before this one.
     pub(crate) sessions: u8,
+    /// What its session says: a run of this process whose bound ends before this time is over. 0: nothing of any row.
+    pub(crate) over_before: u64,
+    /// What the renewal says that is on its way.
+    pub(crate) renewal: Option<u64>,
     /// How many writes it has sent, and how many runs it has begun.
     pub(crate) sent: u8,
     pub(crate) runs: u8,
@@ -190,6 +194,8 @@ impl Process {
             is_alive: true,
             is_closed: false,
             sessions: 0,
+            over_before: 0,
+            renewal: None,
             sent: 0,
             runs: 0,
             floor,
@@ -213,6 +219,15 @@ impl Process {
             Phase::Idle | Phase::Asked { .. } | Phase::Knows { .. } => false,
         };
         is_under_way || self.orphans.iter().any(|writing| writing.put.key == Some(key))
+    }
+
+    /// Some time passes. Only a claim minds for how long it is not answered.
+    pub(crate) fn wait(&mut self) {
+        let awaited = self.desks.iter_mut().filter_map(|desk| match &mut desk.phase {
+            Phase::Writing(writing) if writing.job.is_claim() => Some(&mut writing.put),
+            _ => None,
+        });
+        awaited.for_each(|put| put.age = PATIENCE.min(put.age + 1));
     }
 
     /// The writes whose answers it does not know.

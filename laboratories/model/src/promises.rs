@@ -66,6 +66,8 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "an outcome in memory is not told any more": NotTold,
         "all clocks are wrong together": WrongTogether,
         "what was not claimed as repeatable is not run again": NotRunAgain,
+        "a claim without a run is over once its session says so": ClaimEndedByItsSession,
+        "a run of a living process outlasts its bound": OutlastsItsBound,
     });
     all
 }

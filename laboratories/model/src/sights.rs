@@ -41,6 +41,8 @@ pub(crate) enum Sight {
     NotTold,
     WrongTogether,
     NotRunAgain,
+    ClaimEndedByItsSession,
+    OutlastsItsBound,
 }
 
 /// Several of them.

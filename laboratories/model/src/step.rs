@@ -7,7 +7,7 @@ use tower_idempotency::internals::{Change, Current, Draft, Expiry, Owner, Record
 use crate::database::{Put, Taken};
 use crate::fault::Fault;
 use crate::process::{By, Effect, Job, Phase, Read, Writing};
-use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, UNKNOWN, Write};
+use crate::rows::{FINGERPRINT, Given, Kept, PATIENCE, RETENTION, Row, Run, Session, UNKNOWN, Write};
 use crate::sights::Sight;
 use crate::world::{Policy, Protocol, Status, World};
 
@@ -31,6 +31,16 @@ pub(crate) enum Known {
     Read(Option<Row>),
 }
 
+impl Known {
+    fn row(self) -> Option<Row> {
+        match self {
+            Self::Nothing => None,
+            Self::Held(row) => Some(row),
+            Self::Read(row) => row,
+        }
+    }
+}
+
 impl World {
     /// Takes a step, beginning with what the process remembers or reads.
     pub(crate) fn take(&mut self, protocol: &Protocol, at: At, job: Job) {
@@ -43,15 +53,11 @@ impl World {
     }
 
     fn step(&mut self, protocol: &Protocol, at: At, job: Job, known: Known) {
-        let row = match known {
-            Known::Nothing => None,
-            Known::Held(row) => Some(row),
-            Known::Read(row) => {
-                let floor = &mut self.processes[at.process].floor;
-                *floor = row.map_or(*floor, |row| row.fence.max(*floor));
-                row
-            }
-        };
+        let row = known.row();
+        if let (Known::Read(_), Some(row)) = (known, row) {
+            let floor = &mut self.processes[at.process].floor;
+            *floor = row.fence.max(*floor);
+        }
         let record = row.as_ref().and_then(|row| self.present(protocol, at.process, row));
         let current = match row {
             Some(Row { kept: Kept::Released, fence, .. }) => Current::Released(Fence(fence)),
@@ -61,7 +67,7 @@ impl World {
         let write = match change {
             Change::Nothing if reply == Reply::Refused && matches!(known, Known::Held(_)) => {
                 // It remembers an older row.
-                self.processes[at.process].desks[usize::from(at.key)].held = None;
+                self.let_go(at, row.as_ref());
                 return self.step(protocol, at, job, Known::Read(self.read(protocol, at)));
             }
             Change::Nothing => return self.unchanged(protocol, at, job, known, reply, record),
@@ -79,9 +85,9 @@ impl World {
         if job.takes_over() {
             self.bury(protocol, at, row.as_ref());
         }
-        let is_bound_over = self.is_bound_over(at.process, at.key);
+        let is_bound_over = |session: Session| self.is_bound_over(usize::from(session.process), at.key);
         let takes = row.filter(|_| job.takes_over());
-        let takes = takes.map(|row| Taken { fence: row.fence, is_bound_over });
+        let takes = takes.map(|row| Taken { fence: row.fence, is_bound_over: row.session.is_some_and(is_bound_over) });
         self.send(protocol, at, job, write, takes);
     }
 
@@ -93,8 +99,10 @@ impl World {
             None => Owner::Nobody,
             Some(session) if is_own(session) => Owner::Here,
             Some(_) if protocol.fault == Some(Fault::LivingTakenForDead) => Owner::Nobody,
-            Some(session) if self.is_alive(session) && row.until > now.as_millis() => Owner::Elsewhere,
-            Some(_) => Owner::Nobody,
+            // The question about it has taken its time.
+            Some(_) if row.kept != Kept::Running && row.until <= now.as_millis() => Owner::Nobody,
+            Some(session) if !self.is_alive(session) || self.has_ended(row) => Owner::Nobody,
+            Some(_) => Owner::Elsewhere,
         };
         row.record(owner, now)
     }
@@ -150,6 +158,10 @@ impl World {
     fn bury(&mut self, protocol: &Protocol, at: At, row: Option<&Row>) {
         let Some(session) = row.filter(|row| row.kept == Kept::Running).and_then(|row| row.session) else { return };
         if usize::from(session.process) == at.process || protocol.fault == Some(Fault::TakeoverBuriesNobody) {
+            return;
+        }
+        // The run's own bound is over, and its process says that the run is.
+        if row.is_some_and(|row| self.has_ended(row)) {
             return;
         }
         let status = self.status(session);
@@ -213,7 +225,7 @@ impl World {
             }
             None if released => self.end(protocol, at, writing.job, Reply::Taken, None),
             row => {
-                process.desks[usize::from(key)].held = None;
+                self.let_go(at, row.as_ref());
                 self.step(protocol, at, writing.job, Known::Read(row));
             }
         }
@@ -223,14 +235,17 @@ impl World {
     fn done(&mut self, protocol: &Protocol, at: At, Writing { put, job }: Writing, row: Row) {
         let process = &mut self.processes[at.process];
         let desk = &mut process.desks[usize::from(at.key)];
-        desk.held = row.session.map(|_| row);
         if let Kept::Completed(run) = row.kept {
             desk.cache = Some((run, row.expires));
         }
+        match row.session {
+            Some(_) => desk.held = Some(row),
+            None => self.let_go(at, Some(&row)),
+        }
         if job.is_claim() {
-            let is_of_session = row.session.is_some_and(|session| session.number == process.sessions);
+            let is_of_session = row.session == Some(self.session(at.process));
             let is_unwanted = at.is_orphan && protocol.fault != Some(Fault::UnwantedClaimKept);
-            if is_unwanted || !is_of_session {
+            if is_unwanted || !is_of_session || put.age >= PATIENCE {
                 self.saw(Sight::ClaimTakenBack);
                 let job = match job {
                     Job::Claim => Job::Release { fence: row.fence },
@@ -257,7 +272,7 @@ impl World {
         reply: Reply,
         record: Option<Record<Run>>,
     ) {
-        self.processes[at.process].desks[usize::from(at.key)].held = None;
+        self.let_go(at, known.row().as_ref());
         let found = record.as_ref().and_then(|record| match record.state {
             State::Completed { outcome } => Some(outcome),
             _ => None,
@@ -378,6 +393,7 @@ impl World {
                 }
                 Policy::Ask => self.take(protocol, at, Job::Ask { fence }),
             },
+            State::Running { .. } if self.is_bound_over(at.process, at.key) => self.saw(Sight::OutlastsItsBound),
             // In flight elsewhere, or told.
             _ => {}
         }

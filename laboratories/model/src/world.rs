@@ -55,6 +55,8 @@ pub struct Budget {
     pub walls: u8,
     /// Processes that open the store now, and not at the beginning.
     pub opened: u8,
+    /// Renewals of sessions that say something new.
+    pub renewals: u8,
 }
 
 /// The protocol that is explored.
@@ -231,10 +233,7 @@ impl World {
         let is_repeatable = self.truths[usize::from(at.key)].policy == Some(ClaimPolicy::Rerun);
         let row = self.database.there(at.key).filter(|row| row.fence == fence && is_repeatable);
         row.is_some_and(|row| match (row.kept, row.session) {
-            (Kept::Running, Some(session)) => {
-                let is_dead = matches!(self.status_of(session), Status::Lapsed | Status::Dead);
-                is_dead || self.is_bound_over(at.process, at.key)
-            }
+            (Kept::Running, Some(session)) => matches!(self.status_of(session), Status::Lapsed | Status::Dead),
             (kept, _) => matches!(kept, Kept::Interrupted { .. }),
         })
     }
@@ -427,8 +426,10 @@ impl World {
         }
         let asks = matches!(put.write.kept, Kept::Interrupted { .. });
         if let (Some(takes), Some(run)) = (put.takes, before.run()) {
-            let is_believed = |session| matches!(self.status_of(session), Status::Alive | Status::Lapsed);
-            if before.kept == Kept::Running && before.session.is_some_and(is_believed) && !takes.is_bound_over {
+            let is_believed = |session: &Session| matches!(self.status_of(*session), Status::Alive | Status::Lapsed);
+            if let Some(session) = before.session.filter(is_believed).filter(|_| before.kept == Kept::Running)
+                && (self.has_run(session, key, before.fence) || !takes.is_bound_over)
+            {
                 self.saw(Sight::TakenAlive);
             }
             if !asks {
@@ -449,8 +450,12 @@ impl World {
     fn written_over_nothing(&mut self, put: &Put, expired: Option<Row>) {
         let Some(key) = put.key else { return };
         let is_claim = put.write.kept == Kept::Running;
-        if expired.is_some() && is_claim {
+        if let Some(row) = expired.filter(|_| is_claim) {
             self.saw(Sight::ClaimedOverExpired);
+            // Where its run did not hear that, it says so once more.
+            if matches!(row.kept, Kept::Completed(_)) {
+                self.truth(key).taken.push(row.fence);
+            }
         }
         // What was released outlasts all copies of its claim.
         let is_awaited = self.processes[usize::from(put.by)].writes().any(|own| own.is(put));
@@ -526,6 +531,7 @@ impl World {
                 let session = self.session(process);
                 *self.status(session) = Status::Ended;
             }
+            self.tidy_session(process);
             if !self.processes[process].is_alive {
                 let sessions = self.processes[process].sessions;
                 let gone = Process::new(self.truths.len(), 0);
@@ -548,14 +554,23 @@ impl World {
         record.is_interrupted().then_some(record.owner)
     }
 
+    /// Whether the process of this session has this run, or its end, which is not recorded yet. A claim that is given
+    /// back is no run.
+    pub(crate) fn has_run(&self, session: Session, key: u8, fence: u64) -> bool {
+        let process = &self.processes[usize::from(session.process)];
+        let phase = &process.desks[usize::from(key)].phase;
+        let is_under_way = matches!(phase, Phase::Running { fence: own, .. } if *own == fence);
+        let has_begun = fence <= self.truths[usize::from(key)].last_granted;
+        is_under_way || has_begun && process.writes().any(|put| put.key == Some(key) && put.ends == Some(fence))
+    }
+
     /// Whether a process that is alive has this run, or is about its key, if its session is believed to be alive.
     pub(crate) fn has_its_run(&self, key: u8) -> bool {
         let Some(&Row { kept: Kept::Running, session: Some(session), fence, .. }) = self.database.there(key) else {
             return true;
         };
         let process = &self.processes[usize::from(session.process)];
-        let is_over = (0..self.processes.len()).any(|process| self.is_bound_over(process, key));
-        is_over || !self.is_alive(session) || process.is_about(key, fence)
+        !self.is_alive(session) || process.is_about(key, fence)
     }
 }
 

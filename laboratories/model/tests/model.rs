@@ -29,6 +29,7 @@ const NOTHING: Budget = Budget {
     clocks: 0,
     walls: 0,
     opened: 0,
+    renewals: 0,
 };
 const TWO_REQUESTS: Budget = Budget { requests: 2, ..NOTHING };
 const TWO_PROCESSES: Protocol = Protocol {
@@ -60,6 +61,14 @@ const GOALS: &[&str] = &["an outcome is told", "it is told again", "it is told f
 /// What is seen in every scene where the application is asked.
 const GOALS_OF_ASKING: &[&str] =
     &["the application knows the outcome", "the application says that it may run again", "a run is taken over"];
+
+/// What is seen where sessions say which bounds are over.
+const GOALS_OF_BOUNDS: &[&str] = &[
+    "a run of a living process outlasts its bound",
+    "a claim without a run is over once its session says so",
+    "a completion finds its claim lost",
+    "an outcome is disputed",
+];
 
 const LOST_AND_LATE_WRITES: Scene = Scene {
     name: "answers are lost, writes arrive again",
@@ -131,44 +140,76 @@ const LOST_WHILE_STANDING_STILL: Scene = Scene {
 };
 const TIME: Scene = Scene {
     name: "time passes, writes arrive again",
-    protocol: Protocol { budget: Budget { ticks: 5, late: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
+    protocol: Protocol { budget: Budget { ticks: 5, late: 1, renewals: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
     goals: &[
         "an expired row is claimed over",
         "a row is swept",
         "a claim comes after its release",
         "an outcome in memory is not told any more",
+        "a run of a living process outlasts its bound",
     ],
-    goals_of_takeover: &["a run is taken over", "a completion finds its claim lost"],
+    goals_of_takeover: &[],
     goals_of_asking: &[],
+};
+const BOUND: Scene = Scene {
+    name: "time passes, answers are lost, sessions are renewed",
+    protocol: Protocol { budget: Budget { ticks: 3, lost: 1, renewals: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
+    goals: GOALS_OF_BOUNDS,
+    goals_of_takeover: &["a run is taken over"],
+    goals_of_asking: &[],
+};
+const BOUND_AND_RESTART: Scene = Scene {
+    name: "time passes, the database is started again, sessions are renewed",
+    protocol: Protocol {
+        replication: Replication::Awaited,
+        budget: Budget { ticks: 3, restarts: 1, renewals: 1, ..TWO_REQUESTS },
+        ..TWO_PROCESSES
+    },
+    ..BOUND
+};
+const BOUND_AND_FAILOVER: Scene = Scene {
+    name: "time passes, failover to a standby that is behind, sessions are renewed",
+    protocol: Protocol {
+        replication: Replication::Behind,
+        budget: Budget { ticks: 3, failovers: 1, renewals: 1, ..TWO_REQUESTS },
+        ..TWO_PROCESSES
+    },
+    ..BOUND
 };
 const CLOCK: Scene = Scene {
     name: "time passes, the database's clock is set",
-    protocol: Protocol { budget: Budget { ticks: 4, clocks: 2, ..TWO_REQUESTS }, ..TWO_PROCESSES },
+    protocol: Protocol { budget: Budget { ticks: 4, clocks: 2, renewals: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
     goals: &[
         "an expired row is claimed over",
         "a row is swept",
         "a fence is above the clock",
         "a record outlasts a database's clock that is ahead",
+        "a run of a living process outlasts its bound",
     ],
-    goals_of_takeover: &["a run is taken over", "an outcome is disputed"],
+    goals_of_takeover: &[],
     goals_of_asking: &[],
 };
 const WALL_CLOCKS: Scene = Scene {
     name: "time passes, wall clocks are set",
-    protocol: Protocol { budget: Budget { ticks: 3, walls: 2, ..TWO_REQUESTS }, ..TWO_PROCESSES },
+    protocol: Protocol { budget: Budget { ticks: 3, walls: 2, renewals: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
     goals: &[
         "an expired row is claimed over",
         "a fence is above the clock",
         "an outcome in memory is not told any more",
+        "a run of a living process outlasts its bound",
     ],
-    goals_of_takeover: &["a run is taken over", "an outcome is disputed"],
+    goals_of_takeover: &[],
     goals_of_asking: &[],
 };
 const WRONG_TOGETHER: Scene = Scene {
     name: "time passes, clocks are wrong together, a process opens",
     protocol: Protocol { budget: Budget { ticks: 3, clocks: 1, walls: 1, opened: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
-    goals: &["a record outlasts a database's clock that is ahead", "all clocks are wrong together"],
-    goals_of_takeover: &["a run is taken over"],
+    goals: &[
+        "a record outlasts a database's clock that is ahead",
+        "all clocks are wrong together",
+        "a run of a living process outlasts its bound",
+    ],
+    goals_of_takeover: &[],
     goals_of_asking: &[],
 };
 const USED_AGAIN: Scene = Scene {
@@ -279,6 +320,13 @@ fn the_promises_are_kept_when_rows_expire_and_are_swept() {
 }
 
 #[test]
+fn no_bound_ends_a_run_whose_process_lives() {
+    is_played(BOUND);
+    is_played(BOUND_AND_RESTART);
+    is_played(BOUND_AND_FAILOVER);
+}
+
+#[test]
 fn the_promises_are_kept_when_one_clock_is_wrong() {
     is_played(CLOCK);
     is_played(CLOCK_BEHIND);
@@ -329,6 +377,9 @@ fn all_that_must_be_seen_now_and_then_is_looked_for() {
         LOST_BY_A_FAILOVER,
         LOST_WHILE_STANDING_STILL,
         TIME,
+        BOUND,
+        BOUND_AND_RESTART,
+        BOUND_AND_FAILOVER,
         CLOCK,
         CLOCK_BEHIND,
         WALL_CLOCKS,
@@ -373,9 +424,7 @@ const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
     (Fault::FloorForgotten, CLOCK_BEHIND, Policy::Refuse, "fences grow"),
     (Fault::LooksBeforeItFences, SLOW, Policy::Ask, "one effect per key"),
     (Fault::JudgedByTheDatabase, CLOCK, Policy::Refuse, "one effect per key"),
-    (Fault::JudgedByTheDatabase, CLOCK, Policy::Rerun, "who is taken over was marked dead"),
     (Fault::StampedByTheDatabase, CLOCK, Policy::Refuse, "one effect per key"),
-    (Fault::StampedByTheDatabase, CLOCK, Policy::Rerun, "who is taken over was marked dead"),
     (Fault::KeptAnchoredAtTheDatabase, WRONG_TOGETHER, Policy::Refuse, "one effect per key"),
     (Fault::CacheByTheEarliest, USED_AGAIN, Policy::Refuse, EARLIER),
     (Fault::TakesAnEarlierEffect, USED_AGAIN, Policy::Ask, EARLIER),
