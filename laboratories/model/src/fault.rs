@@ -57,4 +57,8 @@ pub enum Fault {
     SweepByTheDatabase,
     /// A process whose policy is to run again runs whatever was interrupted again.
     ReclaimWhateverWasClaimed,
+    /// The bound of a run is judged by the clocks of whoever looks, whatever the run's session says.
+    BoundJudgedByTheObserver,
+    /// What a session says of bounds forgets the runs of its process.
+    SaysWithoutItsRuns,
 }

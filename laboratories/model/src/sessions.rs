@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use crate::fault::Fault;
 use crate::process::Phase;
 use crate::rows::{Kept, Row, Session};
 use crate::sights::Sight;
@@ -15,14 +16,17 @@ impl World {
     /// end. What was asked about and not answered, or ended without a word, is forgotten once its bound is over.
     fn over_before(&self, protocol: &Protocol, process: usize) -> u64 {
         let earliest = self.times(protocol, process).earliest.as_millis();
-        let desks = self.processes[process].desks.iter();
+        let desks = self.processes[process].desks.iter().filter(|_| protocol.fault != Some(Fault::SaysWithoutItsRuns));
         let held = desks.filter_map(|desk| desk.held.filter(|row| desk.phase != Phase::Idle || row.until > earliest));
         held.map(|row| row.until).fold(earliest, u64::min)
     }
 
-    /// Whether the bound of this row is over in the eyes of others: the session that it names has said so.
-    pub(crate) fn has_ended(&self, row: &Row) -> bool {
+    /// Whether the bound of this row is over in the eyes of a process: the session that it names has said so.
+    pub(crate) fn has_ended(&self, protocol: &Protocol, process: usize, row: &Row) -> bool {
         let Some(session) = row.session else { return false };
+        if protocol.fault == Some(Fault::BoundJudgedByTheObserver) {
+            return row.until <= self.times(protocol, process).earliest.as_millis();
+        }
         let owner = &self.processes[usize::from(session.process)];
         session.number == owner.sessions && row.until < owner.over_before
     }

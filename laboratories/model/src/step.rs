@@ -101,7 +101,7 @@ impl World {
             Some(_) if protocol.fault == Some(Fault::LivingTakenForDead) => Owner::Nobody,
             // The question about it has taken its time.
             Some(_) if row.kept != Kept::Running && row.until <= now.as_millis() => Owner::Nobody,
-            Some(session) if !self.is_alive(session) || self.has_ended(row) => Owner::Nobody,
+            Some(session) if !self.is_alive(session) || self.has_ended(protocol, process, row) => Owner::Nobody,
             Some(_) => Owner::Elsewhere,
         };
         row.record(owner, now)
@@ -161,7 +161,7 @@ impl World {
             return;
         }
         // The run's own bound is over, and its process says that the run is.
-        if row.is_some_and(|row| self.has_ended(row)) {
+        if row.is_some_and(|row| self.has_ended(protocol, at.process, row)) {
             return;
         }
         let status = self.status(session);

@@ -430,6 +430,10 @@ const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
     (Fault::TakesAnEarlierEffect, USED_AGAIN, Policy::Ask, EARLIER),
     (Fault::SweepByTheDatabase, CLOCK, Policy::Refuse, "one effect per key"),
     (Fault::ReclaimWhateverWasClaimed, DEPLOYED, Policy::Rerun, "one effect per key"),
+    (Fault::BoundJudgedByTheObserver, BOUND, Policy::Rerun, "one effect per key"),
+    (Fault::BoundJudgedByTheObserver, BOUND, Policy::Ask, "who is taken over was marked dead"),
+    (Fault::SaysWithoutItsRuns, BOUND, Policy::Rerun, "one effect per key"),
+    (Fault::SaysWithoutItsRuns, BOUND, Policy::Ask, "who is taken over was marked dead"),
 ];
 
 #[test]
