@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use tower_idempotency::store::shared::SharedBuilder;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
-use tower_idempotency_conformance::memory_backend::Call;
+use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend};
 
 use crate::common::lab::{Gate, id, post};
 use crate::common::steps::{Steps as _, Wish, wish};
-use crate::world::{Effects, LEASE, builder, database, two};
+use crate::world::{Effects, LEASE, SetClock, builder, database, two};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -144,6 +145,41 @@ async fn what_ended_while_its_row_was_locked_beyond_its_bound_does_not_run_again
     };
     let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
+    let elsewhere = effects.behind(layer(other), &gate);
+    let locked = here.database().lock("", id("k"));
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
+    tokio::time::sleep(200 * SECOND).await;
+    locked.release();
+    for _ in 0..600 {
+        let _ = elsewhere.post("k", "a").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(effects.count(), 1);
+}
+
+/// The database's clock is an hour ahead when an operation is claimed, and is set right. A second copy of the claim,
+/// which was on its way meanwhile, comes after that and stamps the row anew.
+// Seeded fault: what a session says rests on the bounds of its runs as they were answered first.
+#[tokio::test(start_paused = true)]
+async fn a_late_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
+    let clock = SetClock::default();
+    let here = MemoryBackend::with_clock(clock.clone());
+    let there = here.beside();
+    let open = |backend: MemoryBackend| SharedBuilder::default().clock(clock.beside()).open(backend);
+    let (one, other) = (open(here.clone()).await.unwrap(), open(there.clone()).await.unwrap());
+    tokio::time::sleep(LEASE * 5 / 4 + SECOND * 3).await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = |store| {
+        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+        layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
+    };
+    clock.step(3_600_000);
+    here.fail_next(Call::Put, Fault::Double);
+    let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    clock.step(-3_600_000);
+    assert_eq!(here.deliver_late(), 1);
     let elsewhere = effects.behind(layer(other), &gate);
     let locked = here.database().lock("", id("k"));
     gate.open();

@@ -168,7 +168,9 @@ impl<B: Backend> Shelf<B> {
     /// The time before which the bounds of all runs of this process are over, and none of them is under way, nor its
     /// end. A claim that is being made now has a later bound.
     fn over_before(&self) -> Timestamp {
-        let bounds = self.held.iter().filter_map(|row| row.until);
+        // A copy of the claim that comes late stamps its row anew, by clocks that may have been set back meanwhile. No
+        // copy's bound ends before the operation began.
+        let bounds = self.held.iter().filter_map(|row| row.until.map(|until| until.min(row.began)));
         bounds.fold(self.reach.clocks.earliest(), Timestamp::min)
     }
 
