@@ -47,7 +47,8 @@ CREATE INDEX IF NOT EXISTS record_expires ON idempotency.record ((namespace || '
 -- No decision rests on the clock of the database alone. `earliest` and `latest` are the clocks of the process that calls:
 -- a row is judged by the earlier of `earliest` and the database's clock, and `until`, `expires` and fences count from the
 -- later of `latest` and the database's clock. `began` is the earlier one: an effect of the operation never looks earlier
--- than that. `since` and the time of an answer are the database's.
+-- than that. `since` and the time of an answer are the database's. A write that comes again, whose token the row has
+-- already, lowers neither `until` nor `expires`: these clocks may have been set back since its first copy was answered.
 
 -- A fence: microseconds since 1970, or more.
 CREATE OR REPLACE FUNCTION idempotency.fence_1(at_least bigint, latest timestamptz)
@@ -140,10 +141,14 @@ BEGIN
                    ELSE idempotency.fence_1(greatest(r.fence, w.above) + 1, latest) END,
       kind = w.kind,
       session = w.session,
-      until = counted + w.until * interval '1 ms',
+      until = greatest(counted + w.until * interval '1 ms',
+        CASE WHEN r.expires > judged AND r.token = w.token THEN r.until END),
       began = CASE WHEN r.expires <= judged OR w.began_now AND r.token <> w.token THEN judged ELSE r.began END,
       since = CASE WHEN r.expires <= judged OR w.since_now AND r.token <> w.token THEN t ELSE r.since END,
-      expires = coalesce(counted + w.expiry * interval '1 ms', r.expires),
+      expires = coalesce(
+        greatest(counted + w.expiry * interval '1 ms',
+          CASE WHEN r.expires > judged AND r.token = w.token THEN r.expires END),
+        r.expires),
       state = w.state
     FROM l JOIN w ON w.id = l.id WHERE r.namespace = l.namespace AND r.id = l.id;
   END IF;
@@ -217,10 +222,14 @@ BEGIN
                      ELSE idempotency.fence_1(greatest(r.fence, above) + 1, latest) END,
         kind = in_kind,
         session = in_session,
-        until = counted + until_in * interval '1 ms',
+        until = greatest(counted + until_in * interval '1 ms',
+          CASE WHEN r.expires > judged AND r.token = in_token THEN r.until END),
         began = CASE WHEN r.expires <= judged OR began_now AND r.token <> in_token THEN judged ELSE r.began END,
         since = CASE WHEN r.expires <= judged OR since_now AND r.token <> in_token THEN t ELSE r.since END,
-        expires = coalesce(counted + expires_in * interval '1 ms', r.expires),
+        expires = coalesce(
+          greatest(counted + expires_in * interval '1 ms',
+            CASE WHEN r.expires > judged AND r.token = in_token THEN r.expires END),
+          r.expires),
         state = in_state
       WHERE r.namespace = in_namespace AND r.id = in_id
       RETURNING r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state

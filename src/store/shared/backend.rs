@@ -61,9 +61,11 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// expected token and not the write's was *busy*: something else has it locked. So was a row that is absent though
     /// [`Expect::Absent`] was expected. The write may be sent again then.
     ///
-    /// A write that is sent again counts from then: its `until` and its `expires` do, and not its fence and its stamps.
-    /// A write's own token in a row past its expiry makes no difference: the row is absent. No writes at all may be
-    /// put, to ask for the time.
+    /// Where the row has the write's own token, the write comes again: its fence and its stamps are kept, and its
+    /// `until` and its `expires` count from now. But the row keeps the later of its own time and the new one. The
+    /// clocks may have been set back since an earlier copy was answered, and the process goes by that answer. A
+    /// write's own token in a row past its expiry makes no difference: the row is absent. No writes at all may be put,
+    /// to ask for the time.
     ///
     /// Of a row that the write did not make, a [`state`](Row::state) of more than 16 KiB should be left out of the
     /// answer, which then has an empty one: many claims that meet large rows would take too long on a slow link. The
@@ -223,7 +225,8 @@ pub struct Write {
     pub kind: Kind,
     /// The row's session: see [`Row::session`].
     pub session: Option<RecordId>,
-    /// How long from the latest time [`Row::until`] is.
+    /// How long from the latest time [`Row::until`] is. If the write's own token stands there already, a later time of
+    /// the row is kept.
     pub until: Option<Duration>,
     /// What becomes of [`Row::began`]. An absent row begins now, whatever this says.
     pub began: Stamp,
@@ -274,8 +277,8 @@ pub enum Stamp {
 pub enum NewExpiry {
     /// Keeps the row's value. An absent row is written with [`In`](Self::In) only.
     Keep,
-    /// Writes the time that is this long from the latest time. A row that expires before the answer is made is answered
-    /// as absent.
+    /// Writes the time that is this long from the latest time. If the write's own token stands there already, a later
+    /// expiry of the row is kept. A row that expires before the answer is made is answered as absent.
     In(Duration),
 }
 

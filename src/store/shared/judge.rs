@@ -52,18 +52,24 @@ impl Write {
             Stamp::Keep => live.map_or(now, kept),
             Stamp::Now => again.map_or(now, kept),
         };
+        // A copy that comes late may be stamped by clocks that were set back meanwhile. The process goes by an answer to
+        // an earlier one.
+        let counted = |duration, kept: Option<Timestamp>| {
+            let counted = latest.plus(duration);
+            kept.map_or(counted, |kept| counted.max(kept))
+        };
         Some(Row {
             id: self.id,
             token: self.token,
             fence,
             kind: self.kind,
             session: self.session,
-            until: self.until.map(|until| latest.plus(until)),
+            until: self.until.map(|until| counted(until, again.and_then(|row| row.until))),
             began: stamp(self.began, earliest, |row| row.began),
             since: stamp(self.since, now, |row| row.since),
             expires: match self.expires {
                 NewExpiry::Keep => live.map_or(latest, |row| row.expires),
-                NewExpiry::In(duration) => latest.plus(duration),
+                NewExpiry::In(duration) => counted(duration, again.map(|row| row.expires)),
             },
             state: self.state.clone(),
         })

@@ -1,24 +1,32 @@
 //! A write that is sent again, because nobody knows whether it was done.
 
 use tower_idempotency::Fence;
-use tower_idempotency::store::shared::{Backend, Expect, NewExpiry, NewFence, Row, Write};
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::store::shared::{Backend, Clocks, Expect, NewExpiry, NewFence, Row, Write};
 
 use super::rule::Rule;
-use super::sample::{AT_ONCE, claim, complete, verbs};
+use super::sample::{AT_ONCE, HOUR, claim, complete, verbs};
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
-/// A row, and the writes that were just done to it: the claim alone, or the claim and another.
-async fn just_written<B: Backend>(rule: &Rule<'_, B>) -> Vec<(String, Write, Row)> {
-    let id = fresh_id();
-    let write = claim(id);
-    let mut written = vec![("claim".to_owned(), write.clone(), rule.done(&write).await)];
-    let count = verbs(&written[0].2).len();
+/// Writes to send, each of a row of its own: a claim, and each that may follow one.
+async fn to_write<B: Backend>(rule: &Rule<'_, B>) -> Vec<(String, Write)> {
+    let mut writes = vec![("claim".to_owned(), claim(fresh_id()))];
+    let count = verbs(&rule.done(&claim(fresh_id())).await).len();
     for at in 0..count {
         let row = rule.done(&claim(fresh_id())).await;
         let (verb, write) = verbs(&row).swap_remove(at);
+        writes.push((verb.to_owned(), write));
+    }
+    writes
+}
+
+/// The same writes, and the rows that they have just made.
+async fn just_written<B: Backend>(rule: &Rule<'_, B>) -> Vec<(String, Write, Row)> {
+    let mut written = Vec::new();
+    for (verb, write) in to_write(rule).await {
         let row = rule.done(&write).await;
-        written.push((verb.to_owned(), write, row));
+        written.push((verb, write, row));
     }
     written
 }
@@ -87,6 +95,38 @@ pub(super) async fn sent_again_is_a_write_that_counts_from_now<B: Backend>(subje
                     row.expires, again.expires
                 )
             }),
+        }
+    }
+}
+
+/// Sent again after the clocks were set back, a write leaves `until` and `expires` no earlier than they are: the process
+/// goes by an answer to an earlier copy.
+pub(super) async fn sent_again_lowers_neither_until_nor_expires<B: Backend>(subject: &Subject<B>) {
+    let advice = "where the row has the write's own token, keep the later of the row's `until` and the new one, and so for \
+                  `expires`: `greatest` in SQL";
+    let rule = Rule::new(subject, "sent_again_lowers_neither_until_nor_expires", advice);
+    let now = rule.now().await;
+    let an_hour_ago = Timestamp::from_millis(now.as_millis() - 3_600_000);
+    let ahead = Clocks { latest: now.plus(HOUR * 25), ..Clocks::default() };
+    let behind = Clocks { earliest: an_hour_ago, latest: an_hour_ago };
+    // A database may have another statement for several writes than for one.
+    for at_a_time in [1, usize::MAX] {
+        let named = to_write(&rule).await;
+        let writes: Vec<Write> = named.iter().map(|(_, write)| write.clone()).collect();
+        for (writes, named) in writes.chunks(at_a_time).zip(named.chunks(at_a_time)) {
+            let mut copies = Vec::new();
+            for clocks in [ahead, behind] {
+                copies.push(rule.done_at(clocks, writes).await);
+            }
+            for ((verb, _), (first, again)) in named.iter().zip(copies[0].iter().zip(&copies[1])) {
+                rule.check(first.until <= again.until && first.expires <= again.expires, || {
+                    format!(
+                        "to {verb}, sent again after the clocks were set back, changed until and expires from {:?} to {:?}",
+                        (first.until, first.expires),
+                        (again.until, again.expires)
+                    )
+                });
+            }
         }
     }
 }

@@ -94,6 +94,14 @@ impl<B: Backend> Rule<'_, B> {
         row.unwrap_or_else(|| self.fail("no row was answered"))
     }
 
+    /// Puts writes that have to be done, by other clocks than the database's alone.
+    pub(super) async fn done_at(&self, clocks: Clocks, writes: &[Write]) -> Vec<Row> {
+        let rows = self.answered("put", self.subject.backend.put(clocks, writes).await).rows;
+        let done = writes.iter().zip(&rows).filter(|(write, row)| is_done(row.as_ref(), write)).count();
+        self.check(done == writes.len(), || format!("{done} of {} writes were done: {rows:?}", writes.len()));
+        rows.into_iter().flatten().collect()
+    }
+
     /// Puts a write that must not be done.
     pub(super) async fn refused(&self, write: &Write) -> Option<Row> {
         let row = self.write(write).await;

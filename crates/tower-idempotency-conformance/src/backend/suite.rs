@@ -41,7 +41,8 @@ macro_rules! __backend_rules {
             again:
                 sent_again_is_done_whatever_is_expected
                 sent_again_keeps_fence_and_stamps
-                sent_again_is_a_write_that_counts_from_now;
+                sent_again_is_a_write_that_counts_from_now
+                sent_again_lowers_neither_until_nor_expires;
             late:
                 a_write_held_back_is_refused_after_a_later_one
                 a_write_held_back_counts_from_when_it_is_done

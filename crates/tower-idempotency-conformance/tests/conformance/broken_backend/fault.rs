@@ -42,6 +42,7 @@ faults! {
     "sent_again_is_done_whatever_is_expected": DoesNotKnowItsOwnToken,;
     "sent_again_keeps_fence_and_stamps": GivesAResendANewFence, StampsAResend,;
     "sent_again_is_a_write_that_counts_from_now": RecognisesAResendWithoutAWrite,;
+    "sent_again_lowers_neither_until_nor_expires": LowersUntilOfAResend, LowersExpiresOfAResend,;
     "a_write_held_back_is_refused_after_a_later_one": LooksBeforeItWrites, ComparesTheFence,;
     "a_write_held_back_counts_from_when_it_is_done": CountsFromWhenItWasSent,;
     "an_earlier_write_sent_again_is_refused": KnowsOldTokens,;

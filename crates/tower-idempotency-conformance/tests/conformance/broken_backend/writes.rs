@@ -49,6 +49,12 @@ pub(super) fn made(fault: Fault, write: &Write, there: Option<&Row>, mut row: Ro
     match (fault, write.fence) {
         (Fault::GivesAResendANewFence, _) if again.is_some() => row.fence = Fence(last + 1),
         (Fault::StampsAResend, _) if again.is_some() => (row.began, row.since) = (now, now),
+        (Fault::LowersUntilOfAResend, _) if again.is_some() => row.until = write.until.map(|until| now.plus(until)),
+        (Fault::LowersExpiresOfAResend, _) if again.is_some() => {
+            if let NewExpiry::In(duration) = write.expires {
+                row.expires = now.plus(duration);
+            }
+        }
         (Fault::BeginsBeforeItsClaim, _) => row.began = there.map_or(row.began, |there| there.began),
         (Fault::DeletesReleasedRows, _) if write.kind == Kind::Released => row.expires = now,
         (Fault::TakesUnknownKindsForReleased, _) if matches!(write.kind, Kind::Unknown(_)) => row.kind = Kind::Released,
