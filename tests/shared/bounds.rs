@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tower_idempotency::store::shared::SharedBuilder;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
-use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
-use crate::common::lab::{Gate, id, post};
+use crate::common::lab::{Gate, id, post, settle};
 use crate::common::steps::{Steps as _, Wish, wish};
 use crate::world::{Effects, LEASE, SetClock, builder, database, two};
 
@@ -159,8 +159,8 @@ async fn what_ended_while_its_row_was_locked_beyond_its_bound_does_not_run_again
 }
 
 /// The database's clock is an hour ahead when an operation is claimed, and is set right. A second copy of the claim,
-/// which was on its way meanwhile, comes after that and stamps the row anew.
-// Seeded fault: what a session says rests on the bounds of its runs as they were answered first.
+/// which was on its way meanwhile, comes after that.
+// Seeded fault: a copy of a write lowers the bound of its row.
 #[tokio::test(start_paused = true)]
 async fn a_late_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
     let clock = SetClock::default();
@@ -178,8 +178,46 @@ async fn a_late_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
     here.fail_next(Call::Put, Fault::Double);
     let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
+    let bound = || here.database().rows("").into_iter().find(|row| row.id == id("k")).and_then(|row| row.until);
+    let answered = bound();
     clock.step(-3_600_000);
     assert_eq!(here.deliver_late(), 1);
+    assert_eq!(bound(), answered, "its process goes by the answer");
+    let elsewhere = effects.behind(layer(other), &gate);
+    let locked = here.database().lock("", id("k"));
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
+    tokio::time::sleep(200 * SECOND).await;
+    locked.release();
+    for _ in 0..600 {
+        let _ = elsewhere.post("k", "a").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(effects.count(), 1);
+}
+
+/// The database answers before its standby has got what was written. A claim is sent twice, as its first answer was
+/// lost, and a failover loses the second copy, which was answered.
+// Seeded fault: what a session says rests on the bounds of its runs as they were answered.
+#[tokio::test(start_paused = true)]
+async fn a_failover_that_loses_a_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = |store| {
+        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+        layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
+    };
+    let bound = || here.database().rows("").into_iter().find(|row| row.id == id("k")).and_then(|row| row.until);
+    here.database().replication(Replication::Behind);
+    here.fail_next(Call::Put, Fault::LoseAnswer);
+    let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
+    settle().await;
+    here.database().replicate();
+    let first = bound();
+    gate.arrival().await;
+    assert!(first.is_some() && first < bound(), "it was sent twice");
+    here.database().fail_over();
+    assert_eq!(bound(), first, "the second copy is lost");
     let elsewhere = effects.behind(layer(other), &gate);
     let locked = here.database().lock("", id("k"));
     gate.open();

@@ -168,9 +168,11 @@ impl Database {
         }
         let before = self.read(key, moment.earliest);
         let is_again = before.is_some_and(|before| before.token == row.token);
-        if is_again && fault == Some(Fault::ResendWithoutWrite) {
-            return Done::Known;
-        }
+        let row = match fault {
+            Some(Fault::ResendWithoutWrite) if is_again => return Done::Known,
+            Some(Fault::CopyLowers) if is_again => write.stamped_anew(row, moment),
+            _ => row,
+        };
         if before.is_none_or(|before| before.fence != row.fence) {
             self.time += 1;
         }
@@ -244,6 +246,7 @@ const BARRIER: Row = Row {
     kept: crate::rows::Kept::Released,
     session: None,
     until: 0,
+    began: 0,
     expires: u64::MAX,
     policy: UNKNOWN,
 };

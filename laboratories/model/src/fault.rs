@@ -61,4 +61,6 @@ pub enum Fault {
     BoundJudgedByTheObserver,
     /// What a session says of bounds forgets the runs of its process.
     SaysWithoutItsRuns,
+    /// A write that arrives once more lowers the bound and the expiry of its row.
+    CopyLowers,
 }

@@ -55,6 +55,7 @@ pub(crate) struct Row {
     pub(crate) kept: Kept,
     pub(crate) session: Option<Session>,
     pub(crate) until: u64,
+    pub(crate) began: u64,
     pub(crate) expires: u64,
     /// The policy under which the run was claimed that is under way or was interrupted.
     pub(crate) policy: ClaimPolicy,
@@ -108,9 +109,19 @@ impl Write {
             kept: self.kept,
             session: self.session,
             until: row.until.map_or(0, Timestamp::as_millis),
+            began: row.began.as_millis(),
             expires: row.expires.as_millis(),
             policy: self.policy,
         })
+    }
+}
+
+impl Write {
+    /// Its row, stamped anew, whatever it was.
+    pub(crate) fn stamped_anew(&self, row: Row, moment: Moment) -> Row {
+        let first = Self { expect: None, ..*self };
+        let Some(Row { until, expires, .. }) = first.over(None, moment) else { return row };
+        Row { until, expires: if self.expires.is_none() { row.expires } else { expires }, ..row }
     }
 }
 
@@ -136,7 +147,7 @@ impl Row {
             kind: self.kept.kind(),
             session: None,
             until: self.session.map(|_| at(self.until)),
-            began: at(0),
+            began: at(self.began),
             since: at(0),
             expires: at(self.expires),
             state: Default::default(),

@@ -18,7 +18,8 @@ impl World {
         let earliest = self.times(protocol, process).earliest.as_millis();
         let desks = self.processes[process].desks.iter().filter(|_| protocol.fault != Some(Fault::SaysWithoutItsRuns));
         let held = desks.filter_map(|desk| desk.held.filter(|row| desk.phase != Phase::Idle || row.until > earliest));
-        held.map(|row| row.until).fold(earliest, u64::min)
+        // A failover may lose the copy of the claim that was answered, and leave the one before, whose bound is earlier.
+        held.map(|row| row.until.min(row.began)).fold(earliest, u64::min)
     }
 
     /// Whether the bound of this row is over in the eyes of a process: the session that it names has said so.

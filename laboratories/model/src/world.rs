@@ -483,11 +483,13 @@ impl World {
         let (Some(key), Some(row)) = (put.key, row) else { return };
         let stamped = put.right.with(self.database.ahead, put.age).may_stamp_by(self.database.time());
         let truth = self.truth(key);
-        if row.kept == Kept::Running {
+        let is_again = before.is_some_and(|before| before.token == row.token);
+        // The first copy's bound counts: a failover may leave that one.
+        if row.kept == Kept::Running && !is_again {
             truth.bound = stamped + BOUND.as_millis() as u64;
             truth.policy = Some(row.policy).filter(|policy| *policy != UNKNOWN);
         }
-        if before.is_none_or(|before| before.token != row.token) && matches!(row.kept, Kept::Completed(_)) {
+        if !is_again && matches!(row.kept, Kept::Completed(_)) {
             truth.kept_until = Some(stamped + RETENTION.as_millis() as u64);
         }
     }

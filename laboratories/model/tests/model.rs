@@ -189,6 +189,20 @@ const CLOCK: Scene = Scene {
     goals_of_takeover: &[],
     goals_of_asking: &[],
 };
+const COPIES: Scene = Scene {
+    name: "time passes, writes arrive again, the database's clock is set",
+    protocol: Protocol {
+        budget: Budget { requests: 2, ticks: 4, clocks: 2, late: 1, renewals: 1, ..NOTHING },
+        ..TWO_PROCESSES
+    },
+    goals: &[
+        "a record outlasts a database's clock that is ahead",
+        "a run of a living process outlasts its bound",
+        "a claim comes after its release",
+    ],
+    goals_of_takeover: &[],
+    goals_of_asking: &[],
+};
 const WALL_CLOCKS: Scene = Scene {
     name: "time passes, wall clocks are set",
     protocol: Protocol { budget: Budget { ticks: 3, walls: 2, renewals: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
@@ -334,6 +348,11 @@ fn the_promises_are_kept_when_one_clock_is_wrong() {
 }
 
 #[test]
+fn the_promises_are_kept_when_writes_arrive_again_after_a_clock_was_set_back() {
+    is_played(COPIES);
+}
+
+#[test]
 fn the_promises_are_kept_unless_all_clocks_of_a_process_are_wrong_together() {
     is_played(WRONG_TOGETHER);
 }
@@ -381,6 +400,7 @@ fn all_that_must_be_seen_now_and_then_is_looked_for() {
         BOUND_AND_RESTART,
         BOUND_AND_FAILOVER,
         CLOCK,
+        COPIES,
         CLOCK_BEHIND,
         WALL_CLOCKS,
         WRONG_TOGETHER,
@@ -434,6 +454,7 @@ const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
     (Fault::BoundJudgedByTheObserver, BOUND, Policy::Ask, "who is taken over was marked dead"),
     (Fault::SaysWithoutItsRuns, BOUND, Policy::Rerun, "one effect per key"),
     (Fault::SaysWithoutItsRuns, BOUND, Policy::Ask, "who is taken over was marked dead"),
+    (Fault::CopyLowers, COPIES, Policy::Refuse, "one effect per key"),
 ];
 
 #[test]

@@ -168,8 +168,8 @@ impl<B: Backend> Shelf<B> {
     /// The time before which the bounds of all runs of this process are over, and none of them is under way, nor its
     /// end. A claim that is being made now has a later bound.
     fn over_before(&self) -> Timestamp {
-        // A copy of the claim that comes late stamps its row anew, by clocks that may have been set back meanwhile. No
-        // copy's bound ends before the operation began.
+        // The row may have an earlier bound than its answer said, if a failover has lost the copy of the claim that was
+        // answered, and not the one before. No copy's bound ends before the operation began, which no copy stamps anew.
         let bounds = self.held.iter().filter_map(|row| row.until.map(|until| until.min(row.began)));
         bounds.fold(self.reach.clocks.earliest(), Timestamp::min)
     }
