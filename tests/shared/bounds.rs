@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use tower_idempotency::internals::{Completion, Records as _, Settlement};
 use tower_idempotency::store::shared::SharedBuilder;
-use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
 use crate::common::lab::{Gate, id, post, settle};
-use crate::common::steps::{Steps as _, Wish, wish};
+use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::world::{Effects, LEASE, SetClock, builder, database, two};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -194,6 +196,26 @@ async fn a_late_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(effects.count(), 1);
+}
+
+/// The run has no slot any more. A first copy of its outcome is lost, and its row is locked until after its bound.
+// Seeded fault: a row is forgotten after its bound while the end of its run is on its way.
+#[tokio::test(start_paused = true)]
+async fn a_run_without_a_slot_whose_end_is_on_its_way_beyond_its_bound_is_not_interrupted() {
+    let [(here, one), (_, other)] = two().await;
+    let bound = 100 * SECOND;
+    let Ok(Claimed::Fresh(hold)) = one.claim(Wish { bound, ..wish("k") }).await else { panic!("the key is not free") };
+    let locked = here.database().lock("", id("k"));
+    here.fail_next(Call::Put, Fault::LoseCall);
+    let settlement = Settlement::Outcome(Bytes::from_static(b"done"));
+    let completion = Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: 3_600 * SECOND };
+    drop(one.complete(completion));
+    tokio::time::sleep(bound + LEASE * 2).await;
+    let elsewhere = IdempotencyLayer::new(other.clone());
+    assert!(elsewhere.interrupted(9).await.unwrap().is_empty(), "its process lives, and its end is on its way");
+    locked.release();
+    tokio::time::sleep(5 * SECOND).await;
+    assert!(other.load(id("k")).await.unwrap().is_some_and(|record| record.state.is_done()));
 }
 
 /// The database answers before its standby has got what was written. A claim is sent twice, as its first answer was

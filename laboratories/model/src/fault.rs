@@ -61,6 +61,8 @@ pub enum Fault {
     BoundJudgedByTheObserver,
     /// What a session says of bounds forgets the runs of its process.
     SaysWithoutItsRuns,
+    /// A run that was dropped is forgotten after its bound while its end is on its way.
+    ForgetsWhatIsDropped,
     /// A write that arrives once more lowers the bound and the expiry of its row.
     CopyLowers,
 }

@@ -42,11 +42,9 @@
 //! nothing is swept; a process that does not know the database's latest time; the claim in doubt whose way is barred
 //! (here a claim for which nobody waits is sent until its end is known, and given back); listing; digits, bytes and
 //! SQL; what others have read of a session, which is as good as a renewal that arrives late; a session's row that a
-//! failover takes back, which says no more than the later one; a dropped run whose end is not recorded within its
-//! bound, which the store forgets. Not explored is an answer that is lost for the whole retention, or before a failover
-//! that loses what was answered after it. Reads are done at once. A write is late by five minutes at most, and a claim
-//! whose answer takes ten is given back.
-//! No process is started again under its name: another one takes its place.
+//! failover takes back, which says no more than the later one. Not explored is an answer that is lost for the whole
+//! retention, or before a failover that loses what was answered after it. Reads are done at once. A write is late by
+//! five minutes at most, and a claim whose answer takes ten is given back. No process is started again under its name: another one takes its place.
 
 mod clocks;
 mod database;

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::fault::Fault;
-use crate::process::Phase;
+use crate::process::{Desk, Phase};
 use crate::rows::{Kept, Row, Session};
 use crate::sights::Sight;
 use crate::step::At;
@@ -16,8 +16,12 @@ impl World {
     /// end. What was asked about and not answered, or ended without a word, is forgotten once its bound is over.
     fn over_before(&self, protocol: &Protocol, process: usize) -> u64 {
         let earliest = self.times(protocol, process).earliest.as_millis();
-        let desks = self.processes[process].desks.iter().filter(|_| protocol.fault != Some(Fault::SaysWithoutItsRuns));
-        let held = desks.filter_map(|desk| desk.held.filter(|row| desk.phase != Phase::Idle || row.until > earliest));
+        let own = &self.processes[process];
+        let ends = |key| own.orphans.iter().any(|writing| writing.put.key == Some(key) && writing.put.ends.is_some());
+        let ends = |key| protocol.fault != Some(Fault::ForgetsWhatIsDropped) && ends(key);
+        let desks = (0_u8..).zip(&own.desks).filter(|_| protocol.fault != Some(Fault::SaysWithoutItsRuns));
+        let is_kept = |key, desk: &Desk, row: &Row| desk.phase != Phase::Idle || row.until > earliest || ends(key);
+        let held = desks.filter_map(|(key, desk)| desk.held.filter(|row| is_kept(key, desk, row)));
         // A failover may lose the copy of the claim that was answered, and leave the one before, whose bound is earlier.
         held.map(|row| row.until.min(row.began)).fold(earliest, u64::min)
     }

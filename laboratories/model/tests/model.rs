@@ -176,6 +176,13 @@ const BOUND_AND_FAILOVER: Scene = Scene {
     },
     ..BOUND
 };
+const BOUND_AND_DROP: Scene = Scene {
+    name: "time passes, futures are dropped, sessions are renewed",
+    protocol: Protocol { budget: Budget { ticks: 3, drops: 1, renewals: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
+    goals: &["a run of a living process outlasts its bound", "a claim is taken back"],
+    goals_of_takeover: &["a run is taken over"],
+    goals_of_asking: &[],
+};
 const CLOCK: Scene = Scene {
     name: "time passes, the database's clock is set",
     protocol: Protocol { budget: Budget { ticks: 4, clocks: 2, renewals: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
@@ -338,6 +345,7 @@ fn no_bound_ends_a_run_whose_process_lives() {
     is_played(BOUND);
     is_played(BOUND_AND_RESTART);
     is_played(BOUND_AND_FAILOVER);
+    is_played(BOUND_AND_DROP);
 }
 
 #[test]
@@ -399,6 +407,7 @@ fn all_that_must_be_seen_now_and_then_is_looked_for() {
         BOUND,
         BOUND_AND_RESTART,
         BOUND_AND_FAILOVER,
+        BOUND_AND_DROP,
         CLOCK,
         COPIES,
         CLOCK_BEHIND,
@@ -454,6 +463,7 @@ const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
     (Fault::BoundJudgedByTheObserver, BOUND, Policy::Ask, "who is taken over was marked dead"),
     (Fault::SaysWithoutItsRuns, BOUND, Policy::Rerun, "one effect per key"),
     (Fault::SaysWithoutItsRuns, BOUND, Policy::Ask, "who is taken over was marked dead"),
+    (Fault::ForgetsWhatIsDropped, BOUND_AND_DROP, Policy::Ask, "who is taken over was marked dead"),
     (Fault::CopyLowers, COPIES, Policy::Refuse, "one effect per key"),
 ];
 

@@ -70,6 +70,11 @@ impl Endings {
         duty.0.send_replace(Some(applied.map_err(failed)));
     }
 
+    /// Whether an end of this operation's run is under way.
+    pub(super) fn has(&self, id: RecordId) -> bool {
+        self.0.contains_key(&id)
+    }
+
     /// Whether no end is under way.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
