@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::internals::{Completion, Records as _, Settlement};
+use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::SharedBuilder;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
-use crate::common::lab::{Gate, id, post, settle};
+use crate::common::lab::{Gate, at_once, id, post, settle};
 use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::world::{Effects, LEASE, SetClock, builder, database, two};
 
@@ -216,6 +217,24 @@ async fn a_run_without_a_slot_whose_end_is_on_its_way_beyond_its_bound_is_not_in
     locked.release();
     tokio::time::sleep(5 * SECOND).await;
     assert!(other.load(id("k")).await.unwrap().is_some_and(|record| record.state.is_done()));
+}
+
+/// The task that claims stands still, and those of its store do not: the session says that bounds are over, and does
+/// not know of the claim.
+// Seeded fault: the answer to a claim is taken however long ago the bound was over.
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_taken_after_its_bound_is_given_back() {
+    let [(_, one), (_, other)] = two().await;
+    let claim = Wish { bound: 100 * SECOND, patience: 5 * SECOND, ..wish("k") };
+    let mut claiming = Box::pin(one.claim(claim));
+    assert!(at_once(&mut claiming).is_none());
+    tokio::time::sleep(claim.bound + LEASE * 2).await;
+    let elsewhere = IdempotencyLayer::new(other.clone());
+    let interrupted = elsewhere.interrupted(9).await.unwrap();
+    assert_eq!(interrupted.len(), 1, "its session says that its bound is over");
+    let late = claiming.await;
+    assert!(matches!(late, Err(StoreError::Overloaded { .. })), "{late:?}");
+    assert!(matches!(other.claim(claim).await, Ok(Claimed::Fresh(_))), "it was given back");
 }
 
 /// The database answers before its standby has got what was written. A claim is sent twice, as its first answer was

@@ -21,8 +21,8 @@ pub(crate) const RETENTION: Duration = Duration::from_secs(600);
 pub(crate) const BOUND: Duration = Duration::from_secs(900);
 pub(crate) const INTERRUPTED_RETENTION: Duration = Duration::from_secs(3_000);
 
-/// For how many units of time a request waits for its claim at most. It is shorter than the bound.
-pub(crate) const PATIENCE: u8 = 2;
+/// For how many units of time a claim may be without an answer: its bound. One that is answered later is given back.
+pub(crate) const PATIENCE: u8 = 3;
 
 /// The policy under which a row was claimed that no run has.
 pub(crate) const UNKNOWN: ClaimPolicy = ClaimPolicy::Unknown;

@@ -9,7 +9,8 @@
 //!    may still end.
 //! 4. Sessions do not expire by a clock. A row is kept until its session is ended or declared dead.
 //! 5. The bound of a run ends it only once its session says so: each renewal says before which time all bounds are over
-//!    without a run. A run that has ended may not be recorded yet, however long ago its bound was over.
+//!    without a run. A run that has ended may not be recorded yet, however long ago its bound was over. A claim whose
+//!    answer is taken after its bound is given back: the session may have said already that the bound is over.
 //! 6. What was read is durable if a write that began later was answered as durable by the same server. So one write
 //!    is needed for each server, the barrier, before completed records that others wrote are told.
 

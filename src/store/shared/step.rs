@@ -127,18 +127,24 @@ impl<B: Backend> Shelf<B> {
                 Err(error) => return Err(not_put(error)),
             };
             if let Some(done) = row.as_ref().filter(|row| row.token == token) {
+                // From now on the session does not say that this bound is over. It may have said so before, if this task
+                // stood still with the answer for longer than the bound.
+                let applied = self.done(id, done, draft, reply);
                 let session = &self.reach.session;
+                let is_held = done.session == Some(session.id()) && session.holds_half();
+                let is_late =
+                    transition.claim().is_some() && done.until.is_some_and(|until| until < self.reach.clocks.latest());
                 if let Some(taken_back) = taken_back(&transition)
-                    && (done.session != Some(session.id()) || !session.holds_half())
+                    && (!is_held || is_late)
                 {
-                    self.done(id, done, draft, reply);
                     Box::pin(self.give_back(id, taken_back(done.fence))).await;
-                    return Err(StoreError::unavailable("this process does not hold its session any more"));
+                    let lost = || StoreError::unavailable("this process does not hold its session any more");
+                    return Err(if is_held { late() } else { lost() });
                 }
                 if was_lost {
                     self.report_lost(id);
                 }
-                return Ok(self.done(id, done, draft, reply));
+                return Ok(applied);
             }
             if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
                 return Err(StoreError::unavailable("something else has the row locked"));
