@@ -143,7 +143,6 @@ async fn a_transaction_that_takes_long_is_waited_for() {
 }
 
 // A seeded fault: the key counts as free, whatever has become of the operation.
-#[cfg(feature = "postgres")]
 #[tokio::test(start_paused = true)]
 async fn a_transaction_whose_operation_was_ended_meanwhile_leaves_no_free_key() {
     let store = open().await;
