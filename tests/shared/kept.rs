@@ -147,7 +147,7 @@ async fn a_transaction_that_takes_long_is_waited_for() {
 async fn a_transaction_whose_operation_was_ended_meanwhile_leaves_no_free_key() {
     let store = open().await;
     let hold = claimed(&store).await;
-    let (_, _, settling) = store.complete_apart(completion(hold), true).unwrap();
+    let (_record, settling) = store.complete_apart(completion(hold), true).unwrap();
     let interrupt = Transition::Interrupt { fence: hold.fence, status: None, lost: None };
     assert_eq!(store.apply(ID, interrupt).await.unwrap().reply, Reply::Taken);
     assert_eq!(settling.settled().await, Settled::RolledBack { is_free: false });

@@ -44,7 +44,8 @@
 //! SQL; what others have read of a session, which is as good as a renewal that arrives late; a session's row that a
 //! failover takes back, which says no more than the later one. Not explored is an answer that is lost for the whole
 //! retention, or before a failover that loses what was answered after it. Reads are done at once. A write is late by
-//! five minutes at most, and a claim that is answered after its bound is given back. No process is started again under its name: another one takes its place.
+//! five minutes at most, and a claim that is answered after its bound is given back. No process is
+//! started again under its name: another one takes its place.
 
 mod clocks;
 mod database;

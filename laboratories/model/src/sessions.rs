@@ -22,7 +22,8 @@ impl World {
         let desks = (0_u8..).zip(&own.desks).filter(|_| protocol.fault != Some(Fault::SaysWithoutItsRuns));
         let is_kept = |key, desk: &Desk, row: &Row| desk.phase != Phase::Idle || row.until > earliest || ends(key);
         let held = desks.filter_map(|(key, desk)| desk.held.filter(|row| is_kept(key, desk, row)));
-        // A failover may lose the copy of the claim that was answered, and leave the one before, whose bound is earlier.
+        // A failover may lose the copy of the claim that was answered, and leave the one before, whose bound is
+        // earlier.
         held.map(|row| row.until.min(row.began)).fold(earliest, u64::min)
     }
 

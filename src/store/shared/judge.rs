@@ -52,8 +52,8 @@ impl Write {
             Stamp::Keep => live.map_or(now, kept),
             Stamp::Now => again.map_or(now, kept),
         };
-        // A copy that comes late may be stamped by clocks that were set back meanwhile. The process goes by an answer to
-        // an earlier one.
+        // A copy that comes late may be stamped by clocks that were set back meanwhile. The process goes by the answer
+        // to an earlier one.
         let counted = |duration, kept: Option<Timestamp>| {
             let counted = latest.plus(duration);
             kept.map_or(counted, |kept| counted.max(kept))

@@ -256,8 +256,8 @@ impl<B: Backend> Shelf<B> {
             sleep(SWEEP_EVERY).await;
             self.news.forget_unheard();
             let earliest = self.reach.clocks.earliest();
-            // What was asked about and not answered, or ended without a word to the store. A run that was dropped has no
-            // slot, and its end may still be on its way.
+            // What was asked about and not answered, or ended without a word to the store. A run that was dropped has
+            // no slot, and its end may still be on its way.
             self.held.retain(|id, row| {
                 let is_within_bound = row.until.is_some_and(|until| until > earliest);
                 is_within_bound || self.slots.look(id).is_some() || self.endings.has(*id)

@@ -127,8 +127,8 @@ impl<B: Backend> Shelf<B> {
                 Err(error) => return Err(not_put(error)),
             };
             if let Some(done) = row.as_ref().filter(|row| row.token == token) {
-                // From now on the session does not say that this bound is over. It may have said so before, if this task
-                // stood still with the answer for longer than the bound.
+                // From now on the session does not say that this bound is over. It may have said so before, if this
+                // task stood still with the answer for longer than the bound.
                 let applied = self.done(id, done, draft, reply);
                 let session = &self.reach.session;
                 let is_held = done.session == Some(session.id()) && session.holds_half();

@@ -99,8 +99,8 @@ pub(super) async fn sent_again_is_a_write_that_counts_from_now<B: Backend>(subje
     }
 }
 
-/// Sent again after the clocks were set back, a write leaves `until` and `expires` no earlier than they are: the process
-/// goes by an answer to an earlier copy.
+/// Sent again after the clocks were set back, a write leaves `until` and `expires` no earlier than they are: the
+/// process goes by the answer to an earlier copy.
 pub(super) async fn sent_again_lowers_neither_until_nor_expires<B: Backend>(subject: &Subject<B>) {
     let advice = "where the row has the write's own token, keep the later of the row's `until` and the new one, and so for \
                   `expires`: `greatest` in SQL";
