@@ -195,3 +195,69 @@ async fn sessions_are_read_each_sixth_of_the_shortest_lease_and_as_soon_as_a_wai
     watch.due().await;
     assert_eq!(begin.elapsed(), WAIT, "at once");
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_a_session_that_is_alive_says_how_often_sessions_are_read_and_a_new_one_is_read_at_once() {
+    let took = async |watch: &Watch| {
+        let begin = Instant::now();
+        watch.due().await;
+        begin.elapsed()
+    };
+    let watch = watching();
+    reads(&watch, 1, WAIT).await;
+    read(&watch, 1);
+    assert!(watch.is_over(*OTHER));
+    assert_eq!(took(&watch).await, LEASE / 6);
+    let watch = Watch::new(SHORTEST_LEASE / 10);
+    assert!(took(&watch).await >= SHORTEST_LEASE / 6);
+    watch.is_over(*OTHER);
+    assert_eq!(took(&watch).await, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absent_session_is_watched_for_a_wait_of_the_longest_lease_that_it_may_have_had() {
+    for (own, lease) in [(SHORT, UNKNOWN_LEASE), (LEASE * 2, LEASE * 2)] {
+        let (watch, end) = (Watch::new(own), Instant::now() + lease * 5 / 4);
+        while Instant::now() < end {
+            read_by(&watch, SERVER, None);
+            assert!(!watch.is_over(*OTHER), "{own:?}");
+            tokio::time::sleep_until(end.min(Instant::now() + STEP)).await;
+        }
+        read_by(&watch, SERVER, None);
+        assert!(watch.is_over(*OTHER), "{own:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_an_absent_session_nor_one_that_was_not_read_since_is_long_over() {
+    let watch = watching();
+    sleep(WAIT * WAITS).await;
+    assert_eq!(watch.long_over(), []);
+    let watch = Watch::new(LEASE);
+    for _ in 0..8 * WAITS {
+        read_by(&watch, SERVER, None);
+        sleep(LEASE / 6).await;
+    }
+    assert!(watch.is_over(*OTHER));
+    assert_eq!(watch.long_over(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_over_is_remembered_for_an_hour_after_a_row_last_named_it() {
+    let hour = REMEMBERED.as_secs() / 5;
+    let (named, absent) = (watching(), Watch::new(LEASE));
+    named.ended(*OTHER);
+    absent.is_over(*OTHER);
+    for at in 0..hour * 2 {
+        named.read(Instant::now());
+        if at % (hour / 2) == 0 {
+            assert!(named.is_over(*OTHER));
+        }
+        absent.read(Instant::now());
+        let rows: Vec<_> = absent.unlisted(&[]).into_iter().map(|id| (id, None)).collect();
+        absent.note(Reading { server: SERVER, sent: Instant::now(), rows });
+        sleep(LEASE / 6).await;
+    }
+    assert!(named.state().others.contains_key(&*OTHER));
+    assert!(absent.state().others.is_empty());
+}
