@@ -195,3 +195,42 @@ async fn the_machine_s_own_clock_is_no_step() {
     let opened = three.state().settled_since;
     assert_eq!(three.look().settled_since, opened);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_kept_clock_does_not_go_back_beyond_the_others() {
+    let world = World::opened(0, 0);
+    world.database.ahead(-5_000);
+    world.wall.ahead(-5_000);
+    world.ask();
+    tokio::time::advance(Duration::from_secs(1_000)).await;
+    assert_eq!(world.ahead(), (-5_000, -5_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_answers_that_were_under_way_together_the_one_counts_that_says_more() {
+    for is_overtaken in [false, true] {
+        let world = World::opened(0, 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let slow = (world.database.wall(), Instant::now());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let quick = (world.database.wall(), Instant::now());
+        tokio::time::advance(Duration::from_secs(9)).await;
+        for (now, sent) in if is_overtaken { [quick, slow] } else { [slow, quick] } {
+            world.three.answered(now, sent);
+        }
+        assert_eq!(world.ahead(), (-9_000, 0), "{is_overtaken}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_call_takes_does_not_count_as_a_difference_between_clocks() {
+    let (week, second) = (HOUR * 24 * 7, 1_000);
+    for (ahead, is_apart) in [(5 * second - week, false), (-5 * second - week, true)] {
+        let world = World::opened(0, 0);
+        world.database.ahead(ahead);
+        let (now, sent) = (world.database.wall(), Instant::now());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        world.three.answered(now, sent);
+        assert_eq!(world.three.are_apart(), is_apart, "{ahead}");
+    }
+}
