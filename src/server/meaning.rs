@@ -317,6 +317,16 @@ mod tests {
     }
 
     #[test]
+    fn the_grpc_status_in_the_trailers_counts_before_the_one_in_the_headers() {
+        for (header, trailer, is_unknown) in [("0", "2", true), ("2", "0", false)] {
+            let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static(trailer))]);
+            let body = Collected::Whole { data: Bytes::new(), trailers: Some(trailers) };
+            let ended = end(ok().header(GRPC_STATUS, header), &body);
+            assert_eq!(matches!(ended, End::Unknown { status: Some(200) }), is_unknown, "{header}, {trailer}");
+        }
+    }
+
+    #[test]
     fn the_classifier_is_asked_first_and_the_policy_has_the_default() {
         let rerun = OnInterrupted::Rerun;
         let by = |judge: Judge<'_>, status: u16| judge.of_answer(&parts(ok().status(status)), Some(&whole()));
