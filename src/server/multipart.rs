@@ -62,6 +62,7 @@ mod tests {
             "no boundary",
             "--x\r\nnot closed",
             "--x\r\na\r\n--x",
+            "--x\r\na\r\n--x\r\nb",
             "--x--",
             // The line end cannot belong to both.
             "--x\r\n--x--",
