@@ -190,7 +190,7 @@ async fn trap_118_what_a_transaction_wrote_is_not_put_back_after_a_failover_has_
     backend.database().replication(Replication::InStep);
     // The process notices that another server answers.
     store.load(RecordId::from_bytes([8; 32])).await.unwrap();
-    tokio::time::sleep(MINUTE).await;
+    tokio::time::sleep(MINUTE / 2).await;
     assert_eq!(store.load(ID).await.unwrap(), None);
     assert!(backend.get(Clocks::default(), &[ID]).await.unwrap().rows[0].is_none());
 }
