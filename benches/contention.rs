@@ -4,9 +4,6 @@
 //! keys of their own, all under way. In process, in memory, so that no disk decides.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::post;
-use common::estimate::{Estimate, pairs};
-use common::exchange::request;
-use common::report::Report;
 use futures_util::future::poll_fn;
-use tokio::sync::Semaphore;
+use testkit::Gate;
+use testkit::bench::estimate::{Estimate, pairs};
+use testkit::bench::exchange::request;
+use testkit::bench::report::Report;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight};
@@ -32,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An app whose handler waits until it is let through.
 struct Gated {
     app: Router,
-    gate: Arc<Semaphore>,
+    gate: Gate,
     /// How many handlers have begun, and how many futures have had to wait.
     begun: Arc<AtomicUsize>,
     waiting: Arc<AtomicUsize>,
@@ -41,12 +38,12 @@ struct Gated {
 
 impl Gated {
     fn new(on_in_flight: OnInFlight) -> Self {
-        let gate = Arc::new(Semaphore::new(0));
+        let gate = Gate::default();
         let begun = Arc::new(AtomicUsize::new(0));
-        let (let_through, count) = (Arc::clone(&gate), Arc::clone(&begun));
+        let (let_through, count) = (gate.clone(), Arc::clone(&begun));
         let charge = async move || {
             count.fetch_add(1, Ordering::SeqCst);
-            let _ = let_through.acquire().await;
+            let_through.pass().await;
             "charged"
         };
         let layer = IdempotencyLayer::new(MemoryStore::new()).on_in_flight(on_in_flight);
@@ -143,7 +140,7 @@ async fn crowd(policy: OnInFlight, waits: bool) -> Crowd {
         while gated.waiting.load(Ordering::SeqCst) < DUPLICATES {
             tokio::task::yield_now().await;
         }
-        gated.gate.add_permits(1);
+        gated.gate.open();
         let first = first.await.unwrap();
         answers.extend(duplicates.join_all().await);
         millis += millis_since(sent);
@@ -155,7 +152,7 @@ async fn crowd(policy: OnInFlight, waits: bool) -> Crowd {
         }
         millis += millis_since(sent);
         assert!(answers.iter().all(|(status, _)| *status == 409));
-        gated.gate.add_permits(1);
+        gated.gate.open();
         assert_eq!(first.await.unwrap().0, 200);
     }
     let wakes = answers.iter().map(|(_, wakes)| *wakes);
@@ -169,7 +166,7 @@ async fn everybody() -> [f64; 2] {
     gated.until(KEYS).await;
     let under_way = millis_since(began);
     let began = Instant::now();
-    gated.gate.add_permits(KEYS);
+    gated.gate.open();
     let answers = running.join_all().await;
     assert!(answers.iter().all(|(status, _)| *status == 200));
     [under_way, millis_since(began)]

@@ -4,14 +4,11 @@
 //! body alone; in turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::hint::black_box;
 use std::time::Instant;
 
-use common::estimate::{Pairs, pairs};
-use common::report::Report;
+use testkit::bench::estimate::{Pairs, pairs};
+use testkit::bench::report::Report;
 use tower_idempotency::{Fingerprint, RecordId};
 
 /// How long a body is; a round hashes about so much.

@@ -1,23 +1,20 @@
 //! What does the first request with a key pay for being run once, and recorded?
 //!
 //! `cargo bench --bench first`. In process: claim, run, record, per policy and store, beside what somebody would write
-//! by hand with as many durable writes (`common/minimum.rs`). Both sides in turns, in one run.
+//! by hand with as many durable writes (`testkit::bench::minimum`). Both sides in turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
-
-#[path = "common/mod.rs"]
-mod common;
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use axum::Router;
-use common::estimate::{Estimate, Pairs, pairs};
-use common::exchange::{SMALL, protected};
-use common::load::{Round, round};
-use common::minimum::{Minimum, Writes, durable, volatile};
-use common::report::Report;
 use tempfile::TempDir;
+use testkit::bench::estimate::{Estimate, Pairs, pairs};
+use testkit::bench::exchange::{SMALL, protected};
+use testkit::bench::load::{Round, round};
+use testkit::bench::minimum::{Minimum, Writes, durable, volatile};
+use testkit::bench::report::Report;
 use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
 
 /// How many at once, and how many a round has.

@@ -5,21 +5,18 @@
 //! anew. Counts of another compiler or processor are shown, and not compared.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::ExitCode;
 
 use axum::Router;
-use common::callgrind::{NO_VALGRIND, NoValgrind, counted, instructions, skip};
-use common::exchange::{SMALL, bare, protected, request};
-use common::load::key;
-use common::report::{compiler, processor};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
+use testkit::bench::callgrind::{NO_VALGRIND, NoValgrind, counted, instructions, skip};
+use testkit::bench::exchange::{SMALL, bare, protected, request};
+use testkit::bench::load::key;
+use testkit::bench::report::{compiler, processor};
 use tower::ServiceExt as _;
 use tower_idempotency::{Fingerprint, MemoryStore, OnInterrupted, RecordId};
 

@@ -4,9 +4,6 @@
 //! by the allocator. Nobody listens to tracing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::convert::Infallible;
 use std::future::ready;
 use std::hint::black_box;
@@ -14,13 +11,13 @@ use std::hint::black_box;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::any;
-use common::callgrind::{NO_VALGRIND, counted, instructions, skip};
-use common::estimate::Estimate;
-use common::exchange::KEY;
-use common::report::Report;
 use futures_util::FutureExt as _;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Request, Response};
+use testkit::bench::callgrind::{NO_VALGRIND, counted, instructions, skip};
+use testkit::bench::estimate::Estimate;
+use testkit::bench::exchange::KEY;
+use testkit::bench::report::Report;
 use tower::layer::util::Identity;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_idempotency::{IdempotencyLayer, MemoryStore};

@@ -4,19 +4,16 @@
 //! after the store was opened again, over a sled read of the same chunks by hand. Both sides in turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
 use axum::Router;
 use bytes::{Bytes, BytesMut};
-use common::estimate::{Pairs, pairs};
-use common::exchange::{bare, protected, send};
-use common::report::Report;
 use http_body_util::BodyExt as _;
+use testkit::bench::estimate::{Pairs, pairs};
+use testkit::bench::exchange::{bare, protected, send};
+use testkit::bench::report::Report;
 use tower_idempotency::store::Store;
 use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use testkit::bench::estimate::Estimate;
+use testkit::bench::exchange::{SMALL, protected};
+use testkit::bench::report::Report;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{OnInterrupted, SledStore};
 
-use crate::common::estimate::Estimate;
-use crate::common::exchange::{SMALL, protected};
-use crate::common::report::Report;
 use crate::filled::{directory, send_all};
 use crate::memory::size;
 

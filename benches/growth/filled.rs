@@ -5,11 +5,10 @@ use std::time::Instant;
 
 use axum::Router;
 use tempfile::TempDir;
+use testkit::bench::exchange::{SMALL, protected, send};
+use testkit::bench::load::key;
 use tokio::task::JoinSet;
 use tower_idempotency::{OnInterrupted, SledStore};
-
-use crate::common::exchange::{SMALL, protected, send};
-use crate::common::load::key;
 
 /// How many at once, while a store is filled and while it is measured.
 const FILLERS: usize = 512;
@@ -113,5 +112,5 @@ pub(crate) async fn send_all(app: &Router, clients: usize, numbers: Vec<u64>) {
 }
 
 pub(crate) fn random(bound: u64) -> u64 {
-    getrandom::u64().unwrap() % bound
+    testkit::dice::seed() % bound
 }

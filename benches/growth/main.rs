@@ -5,16 +5,14 @@
 //! under the churn of three days, and requests while expired records are swept, with a clock moved by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod churn;
 mod filled;
 mod memory;
 mod sweeping;
 
-use common::estimate::{Estimate, Pairs, pairs};
-use common::report::Report;
+use testkit::bench::estimate::{Estimate, Pairs, pairs};
+use testkit::bench::report::Report;
+
 use filled::{Filled, Kind};
 
 const FEW: usize = 10_000;

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use testkit::bench::estimate::Estimate;
+use testkit::bench::exchange::{SMALL, protected, send};
+use testkit::bench::report::Report;
 use tower_idempotency::{OnInterrupted, SledStore};
 
 use crate::MANY;
-use crate::common::estimate::Estimate;
-use crate::common::exchange::{SMALL, protected, send};
-use crate::common::report::Report;
 use crate::filled::{directory, send_all};
 
 /// The argument with which the bench starts itself.

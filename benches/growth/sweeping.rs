@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use testkit::bench::estimate::{Estimate, Pairs, pairs};
+use testkit::bench::exchange::{SMALL, bare, layer};
+use testkit::bench::load::round;
+use testkit::bench::report::Report;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{OnInterrupted, SledStore};
 
-use crate::common::estimate::{Estimate, Pairs, pairs};
-use crate::common::exchange::{SMALL, bare, layer};
-use crate::common::load::round;
-use crate::common::report::Report;
 use crate::filled::{directory, send_all};
 
 const CLIENTS: usize = 64;

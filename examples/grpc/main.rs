@@ -9,8 +9,11 @@
 //! clients send, is no part of what a request is. A server stream is recorded if it ends within `outcome_body_timeout`
 //! and `max_response_body`; a longer one is passed on and not replayed.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod charges;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use charges::{CHARGE, Charges};

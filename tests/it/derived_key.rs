@@ -11,16 +11,16 @@ use axum::routing::any;
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::Full;
+use testkit::Gate;
+use testkit::lab::asked::{Asked, asking};
+use testkit::lab::time::{DAY, clock};
+use testkit::lab::{Lab, keyed, layer, post, with};
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{
     FingerprintBody, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Scope, Unknown,
 };
-
-use crate::common::asked::{Asked, asking};
-use crate::common::lab::{Gate, Lab, keyed, layer, post, with};
-use crate::common::time::{DAY, clock};
 
 /// A service that removes duplicates: it makes one charge for each key.
 #[derive(Clone, Default)]

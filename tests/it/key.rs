@@ -7,10 +7,9 @@ use axum::routing::any;
 use bytes::Bytes;
 use http::header::HeaderName;
 use http::{Method, Request};
+use testkit::lab::{Lab, keyed, layer, with};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
-
-use crate::common::lab::{Lab, keyed, layer, with};
 
 // Row: not covered (default: POST and PATCH are), or no key where none is required → passed through untouched.
 

@@ -6,9 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking")]
 #![allow(deprecated, reason = "tower-http discourages its check of a bearer token, and people use it")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod commit;
 mod crash;
 mod derived_key;

@@ -6,16 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use testkit::lab::id;
+use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
+use testkit::lab::time::HOUR;
 use tokio::time::timeout;
 use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Rerun, Resolved, RunContext};
 use tower_idempotency::internals::{ClaimPolicy, Reply, Resolution};
 use tower_idempotency::store::{InterruptedRun, Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, MemoryStore, OnInFlight, OnInterrupted, Once};
-
-use crate::common::lab::id;
-use crate::common::steps::{Claimed, Steps as _, Wish, wish};
-use crate::common::time::HOUR;
 
 type Failure = OnceError<&'static str>;
 

@@ -8,13 +8,12 @@ use axum::routing::post as route;
 use axum::{Extension, Json, Router};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
+use testkit::lab::asked::{Asked, asking};
+use testkit::lab::{Lab, id, layer, post};
 use tower_idempotency::engine::Reconciled;
 use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, RecordId};
-
-use crate::common::asked::{Asked, asking};
-use crate::common::lab::{Lab, id, layer, post};
 
 tokio::task_local! { static TENANT: &'static str; }
 

@@ -3,9 +3,8 @@
 
 use axum::body::Body;
 use http::StatusCode;
+use testkit::lab::{Lab, keyed, layer, post, with};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, Scope};
-
-use crate::common::lab::{Lab, keyed, layer, post, with};
 
 // Row: scope function fails → its rejection; there is no empty scope.
 

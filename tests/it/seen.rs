@@ -4,12 +4,12 @@
 use axum::body::Body;
 use axum::routing::post as route;
 use http::{Request, StatusCode};
+use testkit::Gate;
+use testkit::lab::{Lab, at_once, id, keyed, post};
+use testkit::log::{Log, logged};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, Key, MemoryStore, RecordId, Rejection, RejectionKind, Scope};
 use tracing::{Instrument as _, Level};
-
-use crate::common::lab::{Gate, Lab, at_once, id, keyed, post};
-use crate::common::log::{Log, logged};
 
 #[tokio::test]
 async fn each_refusal_is_counted_by_its_kind() {

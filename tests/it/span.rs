@@ -6,6 +6,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
+use testkit::Answer;
+use testkit::lab::{Lab, effect, frames, id, keyed, layer, patient, post, with};
+use testkit::log::{Log, in_spans, logged};
 use tower_idempotency::engine::{EffectError, Resolved};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
@@ -13,9 +16,6 @@ use tower_idempotency::{
     Scope,
 };
 use tracing::Level;
-
-use crate::common::lab::{Answer, Lab, effect, frames, id, keyed, layer, patient, post, with};
-use crate::common::log::{Log, in_spans, logged};
 
 /// Each rejection that a layer can give, in an order of its own; the answers to what is not rejected are left out.
 async fn rejections() -> Vec<Answer> {

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::json;
 use tempfile::tempdir;
-
-use crate::common::lab::Answer;
-use crate::common::process::{Call, Connection, Server, Setup};
+use testkit::payment_server::{Server, Setup};
+use testkit::{Answer, Call, Connection};
 
 fn charge(body: &str) -> Call {
     Call::post("/v1/charges", body)

@@ -7,14 +7,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 use tempfile::tempdir;
+use testkit::postgres::{self, own_server, shared_server};
+use testkit::{Call, Connection};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 
-use super::postgres;
-use super::shared::{shared_database, two, until};
-use crate::common::process::{Call, Connection};
-use crate::common::skipped;
+use super::shared::{two, until};
 
 /// A connection of the test's own.
 async fn client(database: &postgres::Server) -> Client {
@@ -35,7 +34,7 @@ fn refund(charge: &Value, key: &str, amount: &str) -> Call {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_charge_of_one_server_is_in_the_ledger_of_all_and_of_no_other_namespace() {
-    let Some(database) = shared_database("one ledger for all servers") else { return };
+    let Some(database) = shared_server("one ledger for all servers") else { return };
     let directory = tempdir().unwrap();
     let servers = two(&directory, database, "--atomic --namespace atomic").map(|setup| setup.start());
     let call = Call::charge("charge", "tok_visa");
@@ -73,7 +72,7 @@ async fn a_charge_of_one_server_is_in_the_ledger_of_all_and_of_no_other_namespac
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_after_a_crash_is_answered_with_the_one_charge() {
-    let Some(database) = shared_database("a crash after charge and record") else { return };
+    let Some(database) = shared_server("a crash after charge and record") else { return };
     for policy in ["", "--on-interrupted refuse", "--on-interrupted reconcile"] {
         let directory = tempdir().unwrap();
         let namespace = format!("crash{}", policy.replace(' ', "-"));
@@ -96,8 +95,7 @@ async fn a_retry_after_a_crash_is_answered_with_the_one_charge() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_between_charges_and_their_records_leaves_neither() {
     const KEYS: usize = 4;
-    let database = postgres::Server::start().map_err(|obstacle| skipped("a server killed in mid-charge", &obstacle));
-    let Ok(database) = database else { return };
+    let Some(database) = own_server("a server killed in mid-charge", &[]) else { return };
     let directory = tempdir().unwrap();
     let setups = two(&directory, &database, "--atomic --lease 10");
     // Both at once: each finds no tables.
@@ -154,7 +152,7 @@ async fn a_server_that_is_killed_between_charges_and_their_records_leaves_neithe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refund_goes_to_any_server_and_takes_place_once() {
-    let Some(database) = shared_database("refunds in a ledger of all servers") else { return };
+    let Some(database) = shared_server("refunds in a ledger of all servers") else { return };
     let directory = tempdir().unwrap();
     let [one, other] = two(&directory, database, "--atomic --namespace refunds").map(|setup| setup.start());
     let charge = one.send(&Call::charge("charge", "tok_visa")).await.json();
@@ -183,8 +181,7 @@ async fn a_refund_goes_to_any_server_and_takes_place_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_dies_while_it_charges_costs_nobody_a_second_charge() {
     const KEYS: usize = 30;
-    let database = postgres::Server::start().map_err(|obstacle| skipped("a database that dies", &obstacle));
-    let Ok(mut database) = database else { return };
+    let Some(mut database) = own_server("a database that dies", &[]) else { return };
     let directory = tempdir().unwrap();
     let servers = two(&directory, &database, "--atomic --lease 12").map(|setup| Arc::new(setup.start()));
     let some = Arc::new(Notify::new());

@@ -1,9 +1,9 @@
 //! A crash between the charge and its answer is never papered over.
 
 use tempfile::{TempDir, tempdir};
-
-use crate::common::lab::Answer;
-use crate::common::process::{Call, Connection, Server, Setup, eventually};
+use testkit::payment_server::{Server, Setup};
+use testkit::process::eventually;
+use testkit::{Answer, Call, Connection};
 
 /// Charges with `tok_crash`, sees the process end, and starts another on the same data.
 async fn crash(directory: &TempDir, policy: &str) -> Server {

@@ -1,8 +1,8 @@
 //! What can go wrong, by source.
 
 use tempfile::tempdir;
-
-use crate::common::process::{Call, Setup};
+use testkit::Call;
+use testkit::payment_server::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declined_charge_is_recorded_and_replayed() {

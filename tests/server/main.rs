@@ -7,19 +7,12 @@
     reason = "a test fails by panicking, and prints its figures"
 )]
 
-#[path = "../common/mod.rs"]
-mod common;
-#[cfg(target_os = "linux")]
-#[path = "../common/postgres.rs"]
-mod postgres;
-
 mod api;
 #[cfg(target_os = "linux")]
 mod atomic;
 mod crash;
 mod levers;
 mod operation;
-mod reconciled;
 mod retries;
 #[cfg(target_os = "linux")]
 mod shared;

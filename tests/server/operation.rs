@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::tempdir;
-
-use crate::common::process::{Call, Connection, Setup};
+use testkit::payment_server::Setup;
+use testkit::{Call, Connection};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_where_it_listens_and_what_to_try() {

@@ -1,10 +1,9 @@
 //! A key is charged once, whatever its client does.
 
 use tempfile::tempdir;
+use testkit::payment_server::{Server, Setup};
+use testkit::{Answer, Call, Connection};
 use tokio::task::JoinSet;
-
-use crate::common::lab::Answer;
-use crate::common::process::{Call, Connection, Server, Setup};
 
 /// The id of the charge that an answer shows.
 fn charge_of(answer: &Answer) -> String {

@@ -1,23 +1,16 @@
 //! Servers that share a PostgreSQL database, each with a ledger of its own: one charge per key in all of them together.
 //! `atomic.rs` has those with one ledger.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
+use testkit::Call;
+use testkit::payment_server::{Server, Setup};
+use testkit::postgres::{self, own_server, shared_server};
+use testkit::process::{eventually, signal};
 
-use super::postgres;
 use super::stores::refusal;
-use crate::common::process::{Call, Server, Setup, eventually, signal};
-use crate::common::skipped;
-
-/// The database that most tests share; each has a namespace in it.
-pub(crate) fn shared_database(promise: &str) -> Option<&'static postgres::Server> {
-    static DATABASE: OnceLock<Result<postgres::Server, String>> = OnceLock::new();
-    let database = DATABASE.get_or_init(postgres::Server::start);
-    database.as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
-}
 
 /// How to start the servers `one` and `other`.
 pub(crate) fn two(directory: &TempDir, database: &postgres::Server, arguments: &str) -> [Setup; 2] {
@@ -47,7 +40,7 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_on_the_other_server_is_answered_the_same_and_nothing_is_charged_twice() {
-    let Some(database) = shared_database("a retry on another payment server") else { return };
+    let Some(database) = shared_server("a retry on another payment server") else { return };
     let directory = tempdir().unwrap();
     let servers = two(&directory, database, "--namespace retry --lease 60").map(|setup| setup.start());
     for (first, second) in [(0, 1), (1, 0)] {
@@ -74,7 +67,7 @@ async fn a_retry_on_the_other_server_is_answered_the_same_and_nothing_is_charged
 // "A store opened twice: each takes the other's living runs for dead." Here the other may be another server.
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_67_a_server_that_starts_leaves_the_charge_alone_that_another_is_making() {
-    let Some(database) = shared_database("a server that starts beside a living one") else { return };
+    let Some(database) = shared_server("a server that starts beside a living one") else { return };
     let directory = tempdir().unwrap();
     let arguments = "--namespace start --lease 600 --on-interrupted reconcile --on-in-flight reject";
     let [one, other] = two(&directory, database, arguments);
@@ -103,14 +96,14 @@ async fn trap_67_a_server_that_starts_leaves_the_charge_alone_that_another_is_ma
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_reconcile_a_ledger_answers_for_what_is_in_it_and_not_for_what_others_charged() {
-    let Some(database) = shared_database("reconcile with several ledgers") else { return };
+    let Some(database) = shared_server("reconcile with several ledgers") else { return };
     let directory = tempdir().unwrap();
     // Nobody waits: whoever waited for a run would be told of its end, and the ledger would not be asked.
     let arguments = "--namespace reconcile --lease 10 --on-interrupted reconcile --on-in-flight reject";
     let [setup, other] = two(&directory, database, arguments);
     let (mut one, other) = (setup.start(), other.start());
     let call = Call::charge("crash", "tok_crash");
-    let mut connection = crate::common::process::Connection::http1(one.address).await.unwrap();
+    let mut connection = testkit::Connection::http1(one.address).await.unwrap();
     assert!(connection.send(&call).await.is_err(), "it ends before it answers");
     assert_eq!(one.exit().await.code(), Some(70));
     // Once the lease is over. In this ledger nothing is found, which does not mean that nothing was charged.
@@ -126,7 +119,7 @@ async fn under_reconcile_a_ledger_answers_for_what_is_in_it_and_not_for_what_oth
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_charge_that_ends_after_an_operator_freed_its_key_is_listed_as_disputed() {
-    let Some(database) = shared_database("disputed charges") else { return };
+    let Some(database) = shared_server("disputed charges") else { return };
     let directory = tempdir().unwrap();
     let [one, other] = two(&directory, database, "--namespace disputed --lease 10").map(|setup| setup.start());
     let call = Call::charge("disputed", "tok_slow");
@@ -152,8 +145,7 @@ async fn a_charge_that_ends_after_an_operator_freed_its_key_is_listed_as_dispute
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_says_while_the_database_is_away_and_no_server_has_to_be_started_again() {
-    let database = postgres::Server::start().map_err(|obstacle| skipped("a database that is away", &obstacle));
-    let Ok(mut database) = database else { return };
+    let Some(mut database) = own_server("a database that is away", &[]) else { return };
     let directory = tempdir().unwrap();
     let [setup, _] = two(&directory, &database, "--lease 12");
     let server = setup.start();
@@ -177,7 +169,7 @@ async fn health_says_while_the_database_is_away_and_no_server_has_to_be_started_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_password_is_logged() {
-    let Some(database) = shared_database("that a password is not logged") else { return };
+    let Some(database) = shared_server("that a password is not logged") else { return };
     let directory = tempdir().unwrap();
     let url = database.url().replace("postgres@", "postgres:s3cr3t@");
     let setup = Setup::new(&directory).log("trace").with(&format!("--store {url} --namespace password"));

@@ -1,34 +1,42 @@
 //! Clients that stand still, and outputs that take nothing: the server goes on, and stops in time.
 
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tempfile::tempdir;
-
-use crate::common::process::{Call, Connection, Setup, eventually, signal};
+use testkit::client::Raw;
+use testkit::payment_server::Setup;
+use testkit::process::{eventually, signal};
+use testkit::{Call, Connection};
+use tokio::time::timeout;
 
 /// How an HTTP/2 connection begins, with empty settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
 /// Connections that will never send another byte, with so much of a request.
-fn standing_still(address: SocketAddr) -> Vec<TcpStream> {
+async fn standing_still(address: SocketAddr) -> Vec<Raw> {
     let half_a_body = b"POST /v1/charges HTTP/1.1\r\nhost: pay.example\r\nidempotency-key: half\r\n\
         content-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\namount=10";
     let whole = b"GET /healthz HTTP/1.1\r\nhost: pay.example\r\n\r\n";
-    let begin = |bytes: &&[u8]| {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(bytes).unwrap();
+    let kinds: [&[u8]; 5] = [b"", b"POST /v1/charges HT", half_a_body, PREFACE, whole];
+    let mut clients = Vec::new();
+    for bytes in kinds.iter().cycle().take(100) {
+        let mut client = begun(address, bytes).await;
         if bytes.starts_with(b"GET") {
             // An idle connection: its request was answered.
-            assert!(stream.read(&mut [0; 64]).unwrap() > 0);
+            assert!(client.answer().await.is_some());
         }
-        stream
-    };
-    let kinds: [&[u8]; 5] = [b"", b"POST /v1/charges HT", half_a_body, PREFACE, whole];
-    kinds.iter().cycle().take(100).map(begin).collect()
+        clients.push(client);
+    }
+    clients
+}
+
+async fn begun(address: SocketAddr, bytes: &[u8]) -> Raw {
+    let mut client = Raw::connect(address).await.unwrap();
+    client.say(bytes).await.unwrap();
+    client
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +46,7 @@ async fn trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_stil
     let mut server = setup.start();
     let call = Call::charge("before", "tok_visa");
     server.send(&call).await;
-    let streams = standing_still(server.address);
+    let streams = standing_still(server.address).await;
     // One that doesn't stand still, but whose charge takes a while.
     let slow = Call::charge("slow", "tok_slow");
     drop(server.charging_slowly(&slow).await);
@@ -60,16 +68,14 @@ async fn a_client_that_sends_no_request_is_let_go_after_a_while() {
     let directory = tempdir().unwrap();
     let server = Setup::new(&directory).start();
     let half: [&[u8]; 4] = [b"", b"PRI * HT", PREFACE, b"POST /v1/charges HT"];
-    let begin = |bytes: &&[u8]| {
-        let mut stream = TcpStream::connect(server.address).unwrap();
-        stream.write_all(bytes).unwrap();
-        stream
-    };
-    for mut stream in half.iter().map(begin).collect::<Vec<_>>() {
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        // What HTTP/2 says at its beginning, or why a head is refused; and then the end.
-        let ended = tokio::task::spawn_blocking(move || stream.read_to_end(&mut Vec::new())).await.unwrap();
-        assert!(!matches!(&ended, Err(error) if error.kind() == ErrorKind::WouldBlock), "it is never let go");
+    let mut clients = Vec::new();
+    for bytes in half {
+        clients.push(begun(server.address, bytes).await);
+    }
+    for client in clients {
+        // What HTTP/2 says at its beginning, or why a head is refused; and then the end, which may be a reset.
+        let ended = timeout(Duration::from_secs(60), client.rest()).await;
+        assert!(ended.is_ok(), "it is never let go");
     }
     server.stop().await;
 }
@@ -90,7 +96,7 @@ impl Mute {
         Self { child: command.spawn().unwrap(), address }
     }
 
-    async fn charge(&self, call: &Call) -> crate::common::lab::Answer {
+    async fn charge(&self, call: &Call) -> testkit::Answer {
         let connect = || TcpStream::connect(self.address).ok();
         eventually("it listens", connect).await;
         Connection::http1(self.address).await.unwrap().send(call).await.unwrap()

@@ -1,8 +1,8 @@
 //! Where records are is the operator's choice, by URL; what can't be is refused at the start and says why.
 
 use tempfile::tempdir;
-
-use crate::common::process::{Call, Setup};
+use testkit::Call;
+use testkit::payment_server::Setup;
 
 /// What a server says that does not start.
 pub(crate) async fn refusal(setup: &Setup, code: i32) -> String {

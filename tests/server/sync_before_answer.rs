@@ -13,10 +13,10 @@ use std::path::Path;
 use std::process::Command;
 
 use tempfile::tempdir;
+use testkit::payment_server::Setup;
+use testkit::process::eventually;
+use testkit::{Call, Connection, skipped};
 use tokio::task::JoinSet;
-
-use crate::common::process::{Call, Connection, Setup, eventually};
-use crate::common::skipped;
 
 /// One system call: from which line of the log to which.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
+use testkit::lab::steps::Wish;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Records as _, Reply, Transition};
 use tower_idempotency::store::shared::{Answer, Backend, BackendError, Clocks, Guarantee, Row, Write};
@@ -12,7 +13,6 @@ use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 use super::world::database;
-use crate::common::steps::Wish;
 use crate::world::builder;
 
 /// A database, and the ids of each put that it was sent.

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use testkit::Gate;
+use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
+use testkit::lab::{at_once, id, post, settle};
 use tower_idempotency::internals::{Completion, Records as _, Settlement};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::SharedBuilder;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
-use crate::common::lab::{Gate, at_once, id, post, settle};
-use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::world::{Effects, LEASE, SetClock, builder, database, two};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use testkit::Gate;
+use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
+use testkit::lab::{Lab, id, post};
+use testkit::log::Log;
 use tokio::time::sleep;
 use tower_idempotency::clock::Clock as _;
 use tower_idempotency::engine::{Reconciled, Reconciler};
@@ -12,9 +16,6 @@ use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 use tracing::Level;
 
-use crate::common::lab::{Gate, Lab, id, post};
-use crate::common::log::Log;
-use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::world::{DEATH, Effects, LEASE, SetClock};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
+use testkit::Gate;
+use testkit::lab::{Lab, id, post};
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::Store as _;
@@ -11,7 +13,6 @@ use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Resolution, Unknown};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryDatabase};
 
-use crate::common::lab::{Gate, Lab, id, post};
 use crate::world::{DEATH, Effects, LEASE, builder, process, two};
 
 type Store = tower_idempotency::store::shared::Shared<tower_idempotency_conformance::memory_backend::MemoryBackend>;
@@ -23,7 +24,7 @@ struct Cut {
     effects: Effects,
     one: Lab,
     other: Store,
-    run: tokio::task::JoinHandle<crate::common::lab::Answer>,
+    run: tokio::task::JoinHandle<testkit::Answer>,
 }
 
 async fn cut(policy: OnInterrupted) -> Cut {

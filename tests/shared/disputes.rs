@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use testkit::Gate;
+use testkit::lab::steps::Steps as _;
+use testkit::lab::{Lab, done, hold, id, post};
 use tower_idempotency::internals::{Completion, Page, Records as _, Reply, Resolution, Settlement, State};
 use tower_idempotency::store::shared::{Kind, Row};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, RecordId};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
-use crate::common::lab::{Gate, Lab, done, hold, id, post};
-use crate::common::steps::Steps as _;
 use crate::world::{Effects, LEASE, Store, process, two, until_over};
 
 /// The retention of the outcomes that are disputed here.
@@ -139,7 +140,7 @@ fn plant_disputed(backend: &MemoryBackend, key: &str, number: u8) {
     let rows = backend.database().rows("");
     let row = rows.into_iter().find(|row| row.id == id(key)).expect("it has a row");
     let id = RecordId::from_bytes([number; 32]);
-    backend.database().plant("", Row { id, kind: Kind::Disputed, session: Some(crate::common::lab::id("k")), ..row });
+    backend.database().plant("", Row { id, kind: Kind::Disputed, session: Some(testkit::lab::id("k")), ..row });
 }
 
 // A seeded fault: the list ends with the first page on which there are other rows.

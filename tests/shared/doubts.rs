@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
+use testkit::lab::{at_once, charge_print, id, post};
 use tower_idempotency::internals::{ClaimPolicy, Records as _, Reply, Transition};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{Fingerprint, OnInterrupted, RecordId};
 use tower_idempotency_conformance::memory_backend::{Call, Odds, Replication};
 
-use crate::common::lab::{at_once, charge_print, id, post};
-use crate::common::steps::{Claimed, Steps as _, Wish, wish};
 use crate::world::{Effects, LEASE, two, until_over};
 
 /// No fault at all.
@@ -93,7 +93,7 @@ async fn a_second_retry_is_not_told_either_what_may_not_be_durable() {
 #[tokio::test(start_paused = true)]
 async fn a_step_is_not_refused_by_a_row_that_another_process_has_changed_since() {
     let [(_, one), (_, other)] = two().await;
-    let claimed = crate::common::lab::hold(&one, "k").await;
+    let claimed = testkit::lab::hold(&one, "k").await;
     assert_eq!(one.interrupt(id("k"), claimed.fence).await.unwrap(), Reply::Taken);
     // It asks, and its question ends by itself.
     let first = one.inquire(id("k"), claimed.fence).await.unwrap().expect("it may ask");
@@ -107,7 +107,7 @@ async fn a_step_is_not_refused_by_a_row_that_another_process_has_changed_since()
 #[tokio::test(start_paused = true)]
 async fn an_operation_that_was_taken_over_for_nobody_stays_interrupted() {
     let [(_, one), (_, other)] = two().await;
-    let claimed = crate::common::lab::hold(&one, "k").await;
+    let claimed = testkit::lab::hold(&one, "k").await;
     assert_eq!(one.interrupt(id("k"), claimed.fence).await.unwrap(), Reply::Taken);
     drop(other.reclaim(wish("k"), claimed.fence));
     tokio::time::sleep(LEASE).await;
@@ -140,10 +140,10 @@ async fn a_claim_that_a_failover_lost_while_it_was_ended_keeps_the_policy_under_
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_told_while_another_one_is_under_way_has_an_answer_of_its_own() {
     let [(here, one), _] = two().await;
-    let claimed = crate::common::lab::hold(&one, "k").await;
+    let claimed = testkit::lab::hold(&one, "k").await;
     let held = here.hold(Call::Put);
     let store = one.clone();
-    let outcome = crate::common::lab::done(claimed, "outcome", LEASE);
+    let outcome = testkit::lab::done(claimed, "outcome", LEASE);
     let completing = tokio::spawn(async move { store.complete(outcome).await });
     held.until_held(1).await;
     let releasing = tokio::spawn(async move { one.release(id("k"), claimed.fence).await });

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use testkit::Gate;
+use testkit::lab::asked::leave_interrupted_under;
+use testkit::lab::{Lab, id, post, settle};
 use tokio::time::{Instant, sleep};
 use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::shared::{GRACE, Kind};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Odds};
 
-use crate::common::asked::leave_interrupted_under;
-use crate::common::lab::{Gate, Lab, id, post, settle};
 use crate::world::{Effects, LEASE, two};
 
 // Seeded faults: a write whose answer was lost is sent again with another token; it counts as not done once a copy of

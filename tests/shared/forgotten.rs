@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use axum::response::Response;
+use testkit::Gate;
+use testkit::lab::post;
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, Resolution};
 
-use crate::common::lab::{Gate, post};
 use crate::world::{DEATH, Effects, two};
 
 // The handler is dropped before the lease ends, and its process tells the store so when the store is back.

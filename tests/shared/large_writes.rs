@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use testkit::Gate;
+use testkit::lab::{Lab, id, post, settle};
 use tokio::time::sleep;
 use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
-use crate::common::lab::{Gate, Lab, id, post, settle};
 use crate::slow_link::answering;
 use crate::world::{LEASE, Store, two};
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use testkit::lab::steps::{Steps as _, wish};
+use testkit::lab::{id, settle};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Row, Token};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend};
 
-use crate::common::lab::{id, settle};
-use crate::common::steps::{Steps as _, wish};
 use crate::world::{LEASE, Store, database, process};
 
 /// The row of the only process's session.
@@ -25,7 +25,7 @@ fn written(backend: &MemoryBackend) -> Vec<Kind> {
 }
 
 /// Claims the key `k` in a task.
-fn claiming(store: &Store) -> tokio::task::JoinHandle<Result<crate::common::steps::Claimed, StoreError>> {
+fn claiming(store: &Store) -> tokio::task::JoinHandle<Result<testkit::lab::steps::Claimed, StoreError>> {
     let store = store.clone();
     tokio::spawn(async move { store.claim(wish("k")).await })
 }

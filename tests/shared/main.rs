@@ -2,9 +2,6 @@
 //! late answers, of processes that die or stand still, and of a database that is away, replaced or set back.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod batches;
 mod bounds;
 mod clocks;

@@ -3,6 +3,9 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use testkit::Gate;
+use testkit::lab::steps::Wish;
+use testkit::lab::{Lab, at_once, id, post, settle};
 use tokio::time::timeout;
 use tower_idempotency::internals::{Records as _, Reply, Transition};
 use tower_idempotency::store::shared::Kind;
@@ -10,8 +13,6 @@ use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, Hold, MemoryBackend, Replication};
 
-use crate::common::lab::{Gate, Lab, at_once, id, post, settle};
-use crate::common::steps::Wish;
 use crate::world::{DEATH, Effects, LEASE, builder, database, two};
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use testkit::Gate;
+use testkit::lab::{post, settle};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::common::lab::{Gate, post, settle};
 use crate::world::{Effects, two};
 
 /// The calls that a process has sent: gets and puts.

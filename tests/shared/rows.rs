@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use testkit::Gate;
+use testkit::lab::{Lab, id, post};
 use tower_idempotency::engine::Resolved;
 use tower_idempotency::internals::{Page, Records as _};
 use tower_idempotency::store::shared::{
@@ -11,7 +13,6 @@ use tower_idempotency::store::shared::{
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId, Resolution};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
-use crate::common::lab::{Gate, Lab, id, post};
 use crate::world::{DEATH, Effects, LEASE, two};
 
 /// Writes over the row of `id` what `change` makes of it.

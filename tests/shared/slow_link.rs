@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use testkit::Gate;
+use testkit::lab::steps::Steps as _;
+use testkit::lab::{Lab, done, hold, id, post, settle};
 use tokio::time::{Instant, sleep};
 use tower_idempotency::internals::{Completion, Records as _, Settlement, State};
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend, Replication};
 
-use crate::common::lab::{Gate, Lab, done, hold, id, post, settle};
-use crate::common::steps::Steps as _;
 use crate::world::{Effects, LEASE, Store, two};
 
 const KIB: usize = 1024;

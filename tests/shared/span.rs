@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use testkit::Gate;
+use testkit::lab::post;
+use testkit::log::{in_spans, logged};
 use tower_idempotency::{IdempotencyLayer, OnInFlight};
 
-use crate::common::lab::{Gate, post};
-use crate::common::log::{in_spans, logged};
 use crate::world::{Effects, database, process};
 
 #[test]

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use testkit::Gate;
+use testkit::lab::steps::{Claimed, Steps as _, wish};
+use testkit::lab::{Lab, done, hold, id, post, settle};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Completion, Records as _, Reply, Settlement, State};
@@ -16,8 +19,6 @@ use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
-use crate::common::lab::{Gate, Lab, done, hold, id, post, settle};
-use crate::common::steps::{Claimed, Steps as _, wish};
 use crate::world::{DEATH, Effects, LEASE, builder, database, process};
 
 /// What happens to every call.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use testkit::lab::{Lab, post};
+use testkit::{Answer, Gate};
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::store::shared::{Kind, Row, Shared, Token};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
-use crate::common::lab::{Answer, Gate, Lab, post};
 use crate::world::{DEATH, Effects, LEASE, builder, database, process};
 
 const SECOND: Duration = Duration::from_secs(1);

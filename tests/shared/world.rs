@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use testkit::Gate;
+use testkit::lab::Lab;
 use tokio::time::Instant;
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::store::shared::{Shared, SharedBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
-
-use crate::common::lab::{Gate, Lab};
 
 /// A store as most of these tests have it.
 pub(crate) type Store = Shared<MemoryBackend>;

@@ -4,9 +4,6 @@
 //! Takes the newest figures of each bench from the target directory, keeps them under `benches/figures/`, draws them
 //! there, and puts the tables into `benches/README.md`, between its marks. What was not measured anew stays as it was.
 
-#[path = "../../common/estimate.rs"]
-#[allow(dead_code, unreachable_pub, reason = "only what an estimate is, and how it is written")]
-mod estimate;
 mod plot;
 mod report;
 mod table;
@@ -14,6 +11,8 @@ mod table;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
+
+use testkit::bench::report::directory;
 
 use report::Report;
 
@@ -23,11 +22,9 @@ const BENCHES: [&str; 8] = ["passthrough", "replay", "first", "http", "growth", 
 fn main() -> Result<(), Box<dyn Error>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let benches = here.parent().ok_or("the package has moved")?;
-    let root = benches.parent().ok_or("the package has moved")?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
     let mut reports = Vec::new();
     for bench in BENCHES {
-        let (name, measured) = (format!("{bench}.json"), target.join("bench").join(format!("{bench}.json")));
+        let (name, measured) = (format!("{bench}.json"), directory().join(format!("{bench}.json")));
         if measured.exists() {
             fs::copy(measured, here.join(&name))?;
         }

@@ -1,10 +1,9 @@
-//! What a bench leaves behind: the JSON of `benches/common/report.rs`.
+//! What a bench leaves behind: the JSON of `testkit::bench::report`.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-
-use crate::estimate::Estimate;
+use testkit::bench::estimate::Estimate;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Report {

@@ -2,15 +2,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "../../../tests/common/exactly_once.rs"]
-mod exactly_once;
-#[path = "../../../tests/common/postgres.rs"]
-mod server;
-#[path = "../../../tests/common/skipped.rs"]
-#[allow(unreachable_pub, reason = "other test programs have it in a module of its own")]
-mod skipped;
-
 use exactly_once_sqlx::Bank;
+use testkit::exactly_once;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payment_takes_place_once_though_the_server_is_killed() {

@@ -2,24 +2,17 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "../../../tests/common/postgres.rs"]
-mod server;
-#[path = "../../../tests/common/skipped.rs"]
-#[allow(unreachable_pub, reason = "other test programs have it in a module of its own")]
-mod skipped;
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use axum::routing::post;
 use bytes::Bytes;
 use sqlx::{Acquire as _, PgPool};
+use testkit::postgres::own_server;
 use tower::ServiceExt as _;
 use tower_idempotency::server::Committed;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore, TransactionRecord};
-
-use server::Server;
 
 /// Where the record is written.
 #[derive(Clone, Copy, PartialEq)]
@@ -70,10 +63,7 @@ fn app(store: &PostgresStore, pool: &PgPool, place: Place) -> Router {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_in_a_nested_transaction_is_refused_and_after_it_is_not() {
-    let server = match Server::start() {
-        Ok(server) => server,
-        Err(obstacle) => return skipped::skipped("sqlx's nested transactions", &obstacle),
-    };
+    let Some(server) = own_server("sqlx's nested transactions", &[]) else { return };
     let database = PostgresBackend::from_url(&server.url()).unwrap();
     database.migrate().await.unwrap();
     let store = PostgresStore::open(database.open().await.unwrap()).await.unwrap();

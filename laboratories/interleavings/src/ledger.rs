@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use testkit::history::{History, Told};
 
-use crate::history::{History, Told};
 use crate::plan::{Ending, Fate, Knows, Plan};
 
 /// Shared by all who write in it.

@@ -19,9 +19,6 @@
 
 pub mod bounded;
 pub mod explore;
-#[path = "../../tests/harness/history.rs"]
-pub mod history;
-mod lab;
 pub mod ledger;
 pub mod life;
 pub mod machine;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use shuttle::future::JoinHandle;
+use testkit::history::{Policy, Told};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{Resolved, RunContext};
 use tower_idempotency::internals::Resolution;
@@ -13,7 +14,6 @@ use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::test_util::{ManualClock, Stall, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint, MemoryStore, OnInterrupted, Once};
 
-use crate::history::{Policy, Told};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::plan::{Act, Client, KEYS, Kind, LONG, Plan, REQUESTS};

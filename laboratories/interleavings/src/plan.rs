@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use shuttle::rand::Rng as _;
+use testkit::history::Policy;
 use tower_idempotency::OnInFlight;
 use tower_idempotency::test_util::StoreCall;
-
-use crate::history::Policy;
 
 pub const KEYS: [&str; 2] = ["k", "l"];
 pub const REQUESTS: [&str; 2] = ["a", "b"];

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use testkit::history::Policy::{Atomic, Reconcile, Refuse, Rerun};
 use tower_idempotency::OnInFlight;
 use tower_idempotency::test_util::StoreCall;
 
-use crate::history::Policy::{Atomic, Reconcile, Refuse, Rerun};
 use crate::plan::{Act, Client, Draw, Ending, Fate, KEYS, Kind, Knows, LONG, MAX_RUN, Plan, REQUESTS};
 
 /// A kind of plans.

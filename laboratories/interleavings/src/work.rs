@@ -1,6 +1,7 @@
 //! What the application does: the work of a run, and what it says of one that was interrupted.
 
 use bytes::Bytes;
+use testkit::history::Told;
 use tokio::sync::oneshot;
 use tower_idempotency::engine::{
     EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, RunContext, SentApart,
@@ -8,7 +9,6 @@ use tower_idempotency::engine::{
 use tower_idempotency::internals::{Applied, Records as _, Reply, Transition};
 use tower_idempotency::{AnyStore, Key, RecordId};
 
-use crate::history::Told;
 use crate::ledger::Ledger;
 use crate::plan::{Ending, Fate, KEYS, Knows};
 use crate::runs::{self, breathe};

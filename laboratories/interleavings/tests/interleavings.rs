@@ -16,17 +16,12 @@
 
 #![cfg(idempotency_laboratory)]
 
-#[path = "../../tests/harness/child.rs"]
-mod child;
-#[path = "../../tests/harness/control.rs"]
-#[allow(dead_code, reason = "each test program uses a part of it")]
-mod control;
-
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use interleavings::explore::{self, Explored};
 use interleavings::scenarios::{AT_RANDOM, EXHAUSTIVELY, Scenario};
+use testkit::control;
 
 /// Of each scenario, unless told otherwise.
 const SCHEDULES: usize = 300;

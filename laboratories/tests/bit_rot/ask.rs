@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use laboratories::work::notes::{Note, STORE, Said};
+use laboratories::work::operations::Operations;
+use laboratories::work::truth::Truth;
 use serde::{Deserialize, Serialize};
+use testkit::process::ended;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::store::OpenError;
 
-use crate::harness::child::ended;
-use crate::harness::work::notes::{Note, STORE, Said};
-use crate::harness::work::operations::Operations;
-use crate::harness::work::truth::Truth;
 use crate::{Part, program};
 
 /// How long opening and asking may take, with a machine that is busy otherwise.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::harness::disk::Dice;
-use crate::harness::disk::rebuild::Image;
+use laboratories::disk::rebuild::Image;
+use testkit::Dice;
 
 const PAGE: usize = 4096;
 /// How often another place is tried where the damage would change nothing.

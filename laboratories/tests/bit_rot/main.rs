@@ -18,9 +18,6 @@
 //! The control has no mark that says anything: the one of the store's first opening is put in its place.
 #![cfg(target_os = "linux")]
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod ask;
 mod damage;
 mod work;
@@ -31,11 +28,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
+use testkit::Dice;
+use testkit::control::violations_with;
 
 use ask::Came;
 use damage::Place;
-use harness::control::violations_with;
-use harness::disk::Dice;
 use work::Source;
 
 const TEST: &str = "a_damaged_disk_makes_no_store_forget_a_key_in_silence";
@@ -132,7 +129,7 @@ fn a_damaged_disk_makes_no_store_forget_a_key_in_silence() {
     }
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let places = usize::try_from(number("BIT_ROT").unwrap_or(12)).unwrap();
-    let seed = number("BIT_ROT_SEED").unwrap_or_else(|| getrandom::u64().unwrap());
+    let seed = number("BIT_ROT_SEED").unwrap_or_else(testkit::dice::seed);
     println!("BIT_ROT_SEED={seed}");
     let (next, figures) = (AtomicUsize::new(0), Mutex::new(Figures::default()));
     // As many of a kill as of a clean close.

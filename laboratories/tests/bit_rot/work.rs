@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
+use laboratories::disk::quick_directory;
+use laboratories::disk::rebuild::{Image, read_image, write_image};
+use laboratories::work::key::RETENTION;
+use laboratories::work::notes::{STORE, Said};
+use laboratories::work::operations::Operations;
+use laboratories::work::truth::Truth;
 use serde::{Deserialize, Serialize};
+use testkit::Dice;
+use testkit::process::ended;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 
 use crate::ask::{self, Came, Told};
-use crate::harness::child::ended;
-use crate::harness::disk::rebuild::{Image, read_image, write_image};
-use crate::harness::disk::{Dice, quick_directory};
-use crate::harness::work::key::RETENTION;
-use crate::harness::work::notes::{STORE, Said};
-use crate::harness::work::operations::Operations;
-use crate::harness::work::truth::Truth;
 use crate::{Part, program};
 
 const START: u64 = 1_000_000_000;

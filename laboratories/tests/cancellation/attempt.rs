@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
+use testkit::history::{History, Told};
+use testkit::lab::post;
 use tokio::task::{JoinHandle, yield_now};
 use tower::{Service as _, ServiceExt as _};
 use tower_idempotency::test_util::Stall;
 
 use crate::case::{Before, Case, End, Meanwhile, Shape};
 use crate::handler::{Handler, Layer, Phase, Policy, chunks, told};
-use crate::harness::history::{History, Told};
-use crate::harness::lab::post;
 use crate::home::Home;
 use crate::point::Point;
 

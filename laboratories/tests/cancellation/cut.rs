@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Response;
+use testkit::dice::below;
+use testkit::history::{self, History, Told};
+use testkit::lab::post;
 use tokio::task::{JoinHandle, yield_now};
 use tower::{Service as _, ServiceExt as _};
-use tower_idempotency::Resolution;
 use tower_idempotency::engine::Resolved;
 use tower_idempotency::test_util::{Stall, StoreCall};
+use tower_idempotency::{Key, RecordId, Resolution};
 
 use crate::handler::{Act, Handler, Layer, Phase, Policy, told};
-use crate::harness::history::{self, History, Told};
-use crate::harness::lab::{id, post};
 use crate::home::{Home, Kind};
 use crate::point::Point;
 
@@ -152,7 +153,7 @@ impl Lab {
     pub(crate) async fn run_all(&mut self) {
         // Each takes three at least, unless it stands still at its first.
         let most = if self.group.stall.is_some() { MOST_POLLS } else { 3 * MOST_POLLS };
-        let bell = Point::passing(usize::try_from(getrandom::u64().unwrap()).unwrap() % most);
+        let bell = Point::passing(below(most));
         bell.begin();
         for _ in 0..MOST_POLLS {
             let cut = self.cut("running", Point::passing(usize::MAX));
@@ -272,7 +273,8 @@ impl Lab {
     async fn settle_by_hand(&self, cut: &Cut, committed: &[String]) -> Result<Told, String> {
         let layer = self.layer(cut);
         let listed = layer.interrupted(LISTED).await.map_err(|error| error.to_string())?;
-        let Some(listed) = listed.iter().find(|listed| listed.id == id(&cut.key)) else {
+        let Some(listed) = listed.iter().find(|listed| listed.id == RecordId::new(None, &Key::new(&cut.key).unwrap()))
+        else {
             return Err(format!("{}: refused, and nobody can free it", cut.key));
         };
         let took_place = cut.handler.effects() > 0 || committed.contains(&cut.key);

@@ -8,6 +8,8 @@ use axum::body::Body;
 use axum::response::IntoResponse as _;
 use futures_util::StreamExt as _;
 use http::{HeaderName, Request, Response, header};
+use testkit::history::{History, Told};
+use testkit::{Answer, Gate};
 use tokio::task::yield_now;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, service_fn};
@@ -15,8 +17,6 @@ use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::store::Abort;
 use tower_idempotency::{AnyStore, IdempotencyContext, IdempotencyLayer, OnInterrupted, Release};
 
-use crate::harness::history::{History, Told};
-use crate::harness::lab::{Answer, Gate};
 use crate::home::Home;
 use crate::point::{Point, Run};
 

@@ -12,9 +12,6 @@
 //!
 //! Its controls break the crate inside: `.ci/controls -p laboratories --test cancellation`.
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod attempt;
 mod case;
 mod cut;
@@ -28,10 +25,11 @@ use attempt::{Attempt, Fate, is};
 use case::{CASES, Case, under};
 use cut::{Group, Lab};
 use handler::{Phase, Policy};
-use harness::control::is_control;
-use harness::history::{self, History};
 use home::{Home, Kind};
 use point::Point;
+use testkit::control::is_control;
+use testkit::history;
+use testkit::history::History;
 use tokio::runtime::{Builder, Runtime};
 
 /// No request takes more.
@@ -211,7 +209,7 @@ fn report(name: &str, figures: &cut::Figures) {
 
 #[cfg(idempotency_laboratory)]
 mod control_of_the_cancellations {
-    use crate::harness::control::violations_when_broken;
+    use testkit::control::violations_when_broken;
 
     #[test]
     fn without_detached_runs_a_dropped_request_is_seen_to_change_something() {

@@ -11,15 +11,14 @@
 //!
 //! The control gives the store a clock whose monotonic time is the wall clock's.
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod model;
 mod world;
 
 use std::time::Duration;
 
-use harness::control::violations_with;
+use testkit::control::violations_with;
+use testkit::dice::below;
+
 use model::Life;
 use world::{CLOCK, FOLLOWS, Figures, Kind, Policy, World};
 
@@ -144,11 +143,6 @@ async fn walk(mut world: World<'_>, kind: Kind, steps: usize) {
         }
     }
     world.end();
-}
-
-fn below(most: usize) -> usize {
-    let random = getrandom::u64().expect("random numbers");
-    usize::try_from(random % most as u64).expect("a small number")
 }
 
 #[test]

@@ -10,6 +10,9 @@ use axum::response::IntoResponse as _;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tempfile::TempDir;
+use testkit::history::{History, Told};
+use testkit::lab::post;
+use testkit::{Answer, Gate, history};
 use tokio::task::JoinHandle;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
@@ -18,8 +21,6 @@ use tower_idempotency::internals::Records as _;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore};
 
-use crate::harness::history::{self, History, Told};
-use crate::harness::lab::{Answer, Gate, post};
 use crate::model::{Life, State, Time, millis};
 
 /// The first moment.

@@ -1,7 +1,8 @@
 //! Which keys the scenario asks for.
 
-use crate::harness::history::Policy;
-use crate::harness::work::key::{self, Kind};
+use laboratories::work::key;
+use laboratories::work::key::Kind;
+use testkit::history::Policy;
 
 /// Some keys of each sort. The first of all are what earlier processes did.
 pub(crate) struct Cast(pub(crate) u64);

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use laboratories::disk::quick_directory;
+use laboratories::work::notes;
+use laboratories::work::notes::{Found, Note, Said};
+use laboratories::work::retry::judge;
+use testkit::lab::{Lab, post};
+use testkit::{Gate, skipped};
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, SledStore};
 
-use crate::harness::lab::{Gate, Lab, post};
-use crate::harness::work::notes::{self, Found, Note, Said};
-use crate::harness::work::retry::judge;
-use crate::harness::{disk::quick_directory, skipped};
 use crate::points::{known, wrong_in};
 use crate::process::live;
 use crate::scenario::{Act, FILLER, plan_in};

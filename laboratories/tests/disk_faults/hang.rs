@@ -1,8 +1,10 @@
 //! A disk that hangs. It takes the watchdog's minute, so it belongs to the long form.
 
-use crate::harness::disk::quick_directory;
-use crate::harness::work::notes::{self, Found, Note};
-use crate::harness::work::retry::judge;
+use laboratories::disk::quick_directory;
+use laboratories::work::notes;
+use laboratories::work::notes::{Found, Note};
+use laboratories::work::retry::judge;
+
 use crate::points::{From, known, strike, wrong_in};
 use crate::process::live;
 use crate::scenario::{Act, plan_in};

@@ -16,9 +16,6 @@
 //! The control has a disk that leaves out the same writes and syncs and tells nobody.
 #![cfg(target_os = "linux")]
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod cast;
 mod full;
 mod hang;
@@ -28,9 +25,10 @@ mod scenario;
 
 use std::sync::Mutex;
 
-use harness::control::violations_with;
-use harness::disk::LIE;
-use harness::work::notes::{Found, Note};
+use laboratories::disk::LIE;
+use laboratories::work::notes::{Found, Note};
+use testkit::control::violations_with;
+
 use points::{Came, From, MODES, Point, strike};
 
 const TEST: &str = "a_disk_that_fails_at_any_point_makes_nothing_false";

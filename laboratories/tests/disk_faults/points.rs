@@ -2,12 +2,15 @@
 
 use std::sync::OnceLock;
 
-use crate::harness::disk::log;
-use crate::harness::disk::rebuild::{Disk, Image, Luck, read_image, write_image};
-use crate::harness::disk::{Counts, Dice, counts, quick_directory};
-use crate::harness::work::notes::{self, Found, Note};
-use crate::harness::work::retry::{Known, judge, judge_image};
-use crate::harness::work::standing::{Histories, Standings};
+use laboratories::disk::log;
+use laboratories::disk::rebuild::{Disk, Image, Luck, read_image, write_image};
+use laboratories::disk::{Counts, counts, quick_directory};
+use laboratories::work::notes;
+use laboratories::work::notes::{Found, Note};
+use laboratories::work::retry::{Known, judge, judge_image};
+use laboratories::work::standing::{Histories, Standings};
+use testkit::Dice;
+
 use crate::process::live;
 use crate::scenario::{Act, START, plan_in};
 

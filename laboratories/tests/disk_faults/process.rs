@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use laboratories::disk::this_program;
+use testkit::process::ended;
+
 use crate::TEST;
-use crate::harness::child::ended;
-use crate::harness::disk::this_program;
 use crate::scenario::{PLAN, Plan};
 
 /// Lets a process of the scenario live to its end, which comes soon.

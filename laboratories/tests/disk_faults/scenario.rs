@@ -7,18 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use laboratories::disk::counts;
+use laboratories::work::key;
+use laboratories::work::key::{Kind, RETENTION};
+use laboratories::work::notes::{Found, Note, Notes, STORE, Said};
+use laboratories::work::operations::Operations;
+use laboratories::work::truth::Truth;
 use serde::{Deserialize, Serialize};
+use testkit::history::Policy;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::store::{Health, Store as _};
 
 use crate::cast::Cast;
-use crate::harness::disk::counts;
-use crate::harness::history::Policy;
-use crate::harness::work::key::{self, Kind, RETENTION};
-use crate::harness::work::notes::{Found, Note, Notes, STORE, Said};
-use crate::harness::work::operations::Operations;
-use crate::harness::work::truth::Truth;
 
 /// The variable that holds the plan of such a process.
 pub(crate) const PLAN: &str = "DISK_FAULTS_PLAN";

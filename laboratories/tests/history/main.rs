@@ -1,8 +1,5 @@
 //! The checker that judges all laboratories, judged: it finds each kind of bad history, and passes the good ones.
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod figures;
 mod rule_1;
 mod rule_2;
@@ -11,9 +8,9 @@ mod rule_4;
 mod rule_5;
 
 use bytes::Bytes;
-use harness::history::{History, Policy, Sent, Told};
-use harness::lab::Answer;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use testkit::Answer;
+use testkit::history::{History, Policy, Sent, Told};
 
 const ALL: [Policy; 4] = [Policy::Refuse, Policy::Rerun, Policy::Reconcile, Policy::Atomic];
 /// Those that promise at most one effect.

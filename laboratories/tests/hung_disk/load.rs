@@ -5,12 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use testkit::{Call, Connection};
 use tokio::task::JoinSet;
 
 /// Connections for new keys, whose answers may take a while, and for the others.
@@ -111,8 +106,8 @@ impl Figures {
 /// The connections.
 #[derive(Clone)]
 pub(crate) struct Clients {
-    for_keys: Arc<Vec<SendRequest<Full<Bytes>>>>,
-    for_others: Arc<Vec<SendRequest<Full<Bytes>>>>,
+    for_keys: Arc<Vec<Connection>>,
+    for_others: Arc<Vec<Connection>>,
     keys: Arc<AtomicUsize>,
     /// The key of a charge that this server has in memory.
     remembered: String,
@@ -123,10 +118,7 @@ impl Clients {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let mut connections = Vec::new();
         for _ in 0..FOR_KEYS + FOR_OTHERS {
-            let stream = TokioIo::new(TcpStream::connect(address).await.expect("the server listens"));
-            let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("it speaks HTTP/2");
-            tokio::spawn(async move { drop(connection.await) });
-            connections.push(sender);
+            connections.push(Connection::http2(address).await.expect("the server listens"));
         }
         let for_others = Arc::new(connections.split_off(FOR_KEYS));
         Self {
@@ -171,7 +163,7 @@ impl Clients {
 
     /// A charge with this key.
     pub(crate) async fn send_key(&self, key: &str) -> Came {
-        self.ask(&self.for_keys, charge(Some(key))).await
+        self.ask(&self.for_keys, charge(key)).await
     }
 
     /// The same, with another server.
@@ -181,15 +173,15 @@ impl Clients {
 
     /// A charge with this key, on one of the other connections.
     pub(crate) async fn send_other(&self, key: &str) -> Came {
-        self.ask(&self.for_others, charge(Some(key))).await
+        self.ask(&self.for_others, charge(key)).await
     }
 
     pub(crate) async fn send(&self, kind: Kind) -> Came {
         let request = match kind {
-            Kind::NewKey | Kind::Remembered => charge(Some(&self.remembered)),
+            Kind::NewKey | Kind::Remembered => charge(&self.remembered),
             // It charges nothing: its fields are missing.
-            Kind::NoKey => charge_without_fields(),
-            Kind::Health => get("/healthz"),
+            Kind::NoKey => Call::post("/v1/charges", ""),
+            Kind::Health => Call::get("/healthz"),
         };
         let mut came = self.ask(&self.for_others, request).await;
         if kind == Kind::NoKey && came.status == Some(400) {
@@ -198,49 +190,21 @@ impl Clients {
         came
     }
 
-    async fn ask(&self, of: &[SendRequest<Full<Bytes>>], request: Request<Full<Bytes>>) -> Came {
+    async fn ask(&self, of: &[Connection], call: Call) -> Came {
         let began = Instant::now();
-        let mut sender = of[self.sent.fetch_add(1, Ordering::Relaxed) % of.len()].clone();
-        let answered = async {
-            sender.ready().await.ok()?;
-            let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
-            let body = body.collect().await.ok()?.to_bytes();
-            let is_replay = parts.headers.contains_key("idempotent-replayed");
-            Some((parts.status.as_u16(), is_replay, problem(&body)))
-        };
-        let answer = tokio::time::timeout(Duration::from_secs(100), answered).await.ok().flatten();
+        let mut connection = of[self.sent.fetch_add(1, Ordering::Relaxed) % of.len()].beside();
+        let answer = tokio::time::timeout(Duration::from_secs(100), connection.send(&call)).await;
         let took = began.elapsed();
         match answer {
-            Some((status, is_replay, problem)) => Came { status: Some(status), is_replay, problem, took },
-            None => Came { status: None, is_replay: false, problem: String::new(), took },
+            Ok(Ok(answer)) => {
+                let (status, problem) = answer.refusal();
+                Came { status: Some(status), is_replay: answer.is_replay(), problem, took }
+            }
+            _ => Came { status: None, is_replay: false, problem: String::new(), took },
         }
     }
 }
 
-/// The end of the problem's type.
-fn problem(body: &[u8]) -> String {
-    let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let uri = problem["type"].as_str().unwrap_or_default();
-    uri.rsplit(['#', '/']).next().unwrap_or_default().to_owned()
-}
-
-fn charge_without_fields() -> Request<Full<Bytes>> {
-    Request::post("http://pay.example/v1/charges")
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(Full::default())
-        .expect("a valid request")
-}
-
-fn charge(key: Option<&str>) -> Request<Full<Bytes>> {
-    let request =
-        Request::post("http://pay.example/v1/charges").header("content-type", "application/x-www-form-urlencoded");
-    let request = match key {
-        Some(key) => request.header("idempotency-key", key),
-        None => request,
-    };
-    request.body(Full::from("amount=1000&currency=eur&source=tok_visa")).expect("a valid request")
-}
-
-fn get(path: &str) -> Request<Full<Bytes>> {
-    Request::get(format!("http://pay.example{path}")).body(Full::default()).expect("a valid request")
+fn charge(key: &str) -> Call {
+    Call::charge(key, "tok_visa")
 }

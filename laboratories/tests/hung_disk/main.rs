@@ -17,9 +17,6 @@
 //! ```
 #![cfg(target_os = "linux")]
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod load;
 
 use std::ffi::OsString;
@@ -27,9 +24,9 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use harness::disk::{counts, preload, quick_directory};
-use harness::process::Setup;
+use laboratories::disk::{counts, preload, quick_directory};
 use load::{Came, Clients, Kind, Latencies};
+use testkit::payment_server::Setup;
 use tower_idempotency::SledStore;
 
 /// Charges of an earlier process, which are on disk alone.

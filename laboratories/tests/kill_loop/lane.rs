@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::history::{History, Policy};
-use crate::harness::process::{Output, Server, Setup, eventually};
+use testkit::dice::below;
+use testkit::history::{History, Policy};
+use testkit::payment_server::{Server, Setup};
+use testkit::process::{Output, eventually};
+
 use crate::ledger::{Ledger, named};
-use crate::load::{Ended, Intent, Load, Moment, random, random_time, until_killed};
+use crate::load::{Ended, Intent, Load, Moment, random_time, until_killed};
 use crate::policies::Treatment;
 use crate::settle::{Settled, retry};
 use crate::tally::Tally;
@@ -112,7 +115,7 @@ impl Lane {
             self.kill_retries().await?;
             self.kill_at_a_start().await;
             while self.kills < end {
-                match random(3) {
+                match below(3) {
                     0 => self.kill_at_a_start().await,
                     _ => self.kill_under_load(some_moment()).await?,
                 }
@@ -137,7 +140,7 @@ impl Lane {
 
     /// Several in a row, before or while they open, or right after.
     async fn kill_at_a_start(&mut self) {
-        for _ in 0..=random(3) {
+        for _ in 0..=below(3) {
             let launched = self.setup.launch();
             let log = launched.log.clone();
             tokio::time::sleep(random_time(self.opening.mul_f64(1.2))).await;
@@ -156,7 +159,7 @@ impl Lane {
     /// Cuts something short, and then its retries. Again, if that was missed and nobody has seen it so far.
     async fn kill_retries(&mut self) -> Result<(), Broken> {
         for _ in 0..MISSES {
-            self.kill_under_load(Moment::Answers(1 + random(MOST_ANSWERS))).await?;
+            self.kill_under_load(Moment::Answers(1 + below(MOST_ANSWERS))).await?;
             self.kill_under_load(Moment::Time(random_time(EARLY))).await?;
             let reconciled = self.treatment.policy != Policy::Reconcile || self.tally.reconciling.get() > 0;
             if reconciled && self.tally.retrying.get() > 0 {
@@ -169,7 +172,7 @@ impl Lane {
     async fn kill_under_load(&mut self, moment: Moment) -> Result<(), Broken> {
         let mut server = self.open("").await?;
         let retries = self.some_retries();
-        let load = Load { retries, duplicates: true, slow: random(40) == 0, ..self.load() };
+        let load = Load { retries, duplicates: true, slow: below(40) == 0, ..self.load() };
         let ended = until_killed(&mut server, load, moment).await;
         self.keep(&ended);
         self.ended(&server, &ended).await;
@@ -185,7 +188,7 @@ impl Lane {
         while retries.len() < RETRIES && !(cut.is_empty() && done.is_empty()) {
             for (intents, was_interrupted) in [(&mut cut, true), (&mut done, false)] {
                 if !intents.is_empty() {
-                    retries.push((intents.swap_remove(random(intents.len())).clone(), was_interrupted));
+                    retries.push((intents.swap_remove(below(intents.len())).clone(), was_interrupted));
                 }
             }
         }
@@ -227,7 +230,7 @@ impl Lane {
         let records = self.records;
         // Until shortly before it begins.
         tokio::time::sleep(SWEEP_EVERY - BEFORE_SWEEP).await;
-        let moment = Moment::Later(BEFORE_SWEEP, 1 + random(MOST_SWEEPING));
+        let moment = Moment::Later(BEFORE_SWEEP, 1 + below(MOST_SWEEPING));
         let ended = until_killed(&mut server, self.load(), moment).await;
         self.keep(&ended);
         self.ended(&server, &ended).await;
@@ -381,9 +384,9 @@ impl Lane {
 }
 
 fn some_moment() -> Moment {
-    match random(4) {
+    match below(4) {
         0 => Moment::Time(random_time(MOST_TIME)),
-        _ => Moment::Answers(1 + random(MOST_ANSWERS)),
+        _ => Moment::Answers(1 + below(MOST_ANSWERS)),
     }
 }
 

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 
 use serde::Deserialize;
-
-use crate::harness::process::Server;
+use testkit::payment_server::Server;
 
 #[derive(Debug, Deserialize)]
 struct List {

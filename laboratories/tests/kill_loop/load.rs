@@ -5,27 +5,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use testkit::dice::below;
+use testkit::history::{History, Told};
+use testkit::payment_server::Server;
+use testkit::{Answer, Call, Connection};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::harness::history::{History, Told};
-use crate::harness::lab::Answer;
-use crate::harness::process::{Call, Connection, Server};
 use crate::policies::Treatment;
 
 pub(crate) const CLIENTS: usize = 32;
 /// No answer for so long: the server is stuck, and not only slow.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
-/// A number below `bound`.
-pub(crate) fn random(bound: usize) -> usize {
-    let number = getrandom::u64().unwrap() % u64::try_from(bound).unwrap();
-    usize::try_from(number).unwrap()
-}
-
 /// A time below `bound`.
 pub(crate) fn random_time(bound: Duration) -> Duration {
-    bound.mul_f64(f64::from(u16::try_from(random(65_536)).unwrap()) / 65_536.0)
+    bound.mul_f64(f64::from(u16::try_from(below(65_536)).unwrap()) / 65_536.0)
 }
 
 /// A key, and what is to be charged with it.
@@ -170,7 +165,7 @@ impl Work {
         }
         let mut fresh = self.fresh.lock().unwrap();
         if self.load.duplicates
-            && random(8) == 0
+            && below(8) == 0
             && let Some(other) = fresh.last()
         {
             return (other.clone(), false);

@@ -3,7 +3,7 @@
 //!
 //! Real processes, real sockets, 32 clients, SIGKILL: under load, while the store is opened (several times in a row),
 //! while expired records are swept, while what was interrupted is run again or reconciled. Each policy has a data
-//! directory of its own, on which server follows server. Judged by `harness/history.rs`; the effects are read from
+//! directory of its own, on which server follows server. Judged by `testkit::history`; the effects are read from
 //! the server's ledger.
 //!
 //! The long form; its last line has the figures:
@@ -16,9 +16,6 @@
 //!
 //! Its controls break the crate inside: `.ci/controls -p laboratories --test kill_loop`.
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod lane;
 mod ledger;
 mod load;
@@ -29,10 +26,10 @@ mod tally;
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::control;
 use lane::Lane;
 use tally::Tally;
 use tempfile::tempdir;
+use testkit::control;
 use tokio::task::JoinSet;
 
 /// The long form says how far it has come.
@@ -84,7 +81,7 @@ async fn tell(tally: Arc<Tally>) {
 
 #[cfg(idempotency_laboratory)]
 mod control_of_the_kill_loop {
-    use crate::harness::control::violations_when_broken;
+    use testkit::control::violations_when_broken;
 
     const TEST: &str = "a_server_that_is_killed_at_random_keeps_its_word";
     /// At most; a control ends soon after it has seen a violation. sled writes by itself, a moment later, what it was

@@ -1,7 +1,7 @@
 //! Which policies there are, and how the example server is told.
 
-use crate::harness::history::Policy;
-use crate::harness::process;
+use testkit::history::Policy;
+use testkit::payment_server;
 
 /// How the server treats what was interrupted, and what that promises.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,7 @@ const ALL: [Treatment; 5] = [
 
 /// What this build of the server offers, and `KILL_LANES` takes.
 pub(crate) fn offered() -> Vec<Treatment> {
-    let help = process::help();
+    let help = payment_server::help();
     let taken = std::env::var("KILL_LANES").ok();
     let is_taken =
         |treatment: &Treatment| taken.as_ref().is_none_or(|taken| taken.split(',').any(|name| name == treatment.name));

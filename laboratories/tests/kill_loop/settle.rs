@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use testkit::dice::below;
+use testkit::history::{History, Told};
+use testkit::payment_server::Server;
+use testkit::{Answer, Call, Connection};
 use tokio::task::JoinSet;
 
-use crate::harness::history::{History, Told};
-use crate::harness::lab::Answer;
-use crate::harness::process::{Call, Connection, Server};
-use crate::load::{CLIENTS, Intent, random};
+use crate::load::{CLIENTS, Intent};
 use crate::policies::Treatment;
 
 /// How long keys may say "come again" before they count as stuck, and how long to wait in between.
@@ -51,7 +52,7 @@ pub(crate) async fn retry(
 ) -> Vec<Settled> {
     let mut shares = vec![Vec::new(); CLIENTS];
     for intent in intents {
-        shares[random(CLIENTS)].push(intent);
+        shares[below(CLIENTS)].push(intent);
     }
     let mut clients = JoinSet::new();
     let until = Instant::now() + PATIENCE;
@@ -81,7 +82,7 @@ impl Client {
     async fn settle(&mut self, intent: Intent) -> Settled {
         loop {
             let settled = Settled::of(intent.clone(), self.send(&intent).await);
-            if matches!(settled.told, Told::Outcome { .. }) && random(16) == 0 {
+            if matches!(settled.told, Told::Outcome { .. }) && below(16) == 0 {
                 self.ask_as_another(&intent).await;
             }
             if !settled.is_stuck(self.treatment) || Instant::now() > self.until {

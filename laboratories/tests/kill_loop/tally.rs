@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use crate::harness::control;
+use testkit::control;
 
 /// What all lanes together have come to.
 #[derive(Debug, Default)]

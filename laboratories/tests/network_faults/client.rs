@@ -3,14 +3,12 @@
 use std::future::pending;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use testkit::client::Raw;
+use testkit::proxy::{Flow, Link, Traffic, Way};
+use testkit::{Answer, Call, Connection};
 use tokio::time::timeout;
 
-use crate::harness::lab::Answer;
-use crate::harness::process::{Call, Connection};
-use crate::harness::proxy::{Flow, Link, Traffic, Way};
-use crate::wire::{Protocol, answers};
+use crate::wire::Protocol;
 
 /// After how long a client is taken to hang.
 const HANGS: Duration = Duration::from_secs(60);
@@ -42,27 +40,8 @@ async fn exchange(link: &Link, call: &Call, protocol: Protocol) -> Option<Answer
 
 /// Sends bytes, and reads answers until there are so many, or no more will come.
 pub(crate) async fn all_over_one(link: &Link, bytes: &[u8], count: usize) -> Vec<Answer> {
-    let Ok(mut stream) = TcpStream::connect(link.address).await else { return Vec::new() };
-    let (mut from, mut to) = stream.split();
-    let mut received = Vec::new();
-    let send = async {
-        // Errors: the connection is broken, which is seen by who reads.
-        let _ = to.write_all(bytes).await;
-        pending::<()>().await;
-    };
-    let read = async {
-        // A reset is an end.
-        while let Ok(1..) = from.read_buf(&mut received).await {
-            if answers(&received).len() == count {
-                break;
-            }
-        }
-    };
-    tokio::select! {
-        () = send => {}
-        () = read => {}
-    }
-    answers(&received)
+    let Ok(client) = Raw::connect(link.address).await else { return Vec::new() };
+    client.answers(bytes, count).await
 }
 
 async fn lost(link: &Link, call: &Call, protocol: Protocol) {

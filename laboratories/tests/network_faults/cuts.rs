@@ -2,10 +2,10 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use testkit::proxy::{End, Plan, Traffic, Until, Way};
 
 use crate::client::{all_over_one, ask};
 use crate::ground::{Arrived, Ground, Operation, told};
-use crate::harness::proxy::{End, Plan, Traffic, Until, Way};
 use crate::wire::Protocol;
 
 /// How many clients are at work at once.

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use testkit::client::answers;
+use testkit::history::{History, Policy, Sent, Told};
+use testkit::payment_server::{Server, Setup};
+use testkit::proxy::{Link, Plan, Traffic};
+use testkit::{Answer, Call, Connection};
 
 use crate::client::ask;
-use crate::harness::history::{History, Policy, Sent, Told};
-use crate::harness::lab::Answer;
-use crate::harness::process::{Call, Connection, Server, Setup};
-use crate::harness::proxy::{Link, Plan, Traffic};
-use crate::wire::{Protocol, answers};
+use crate::wire::Protocol;
 
 /// How often a client comes again that was told so, and after how many times it gives up.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -1,11 +1,11 @@
 //! Connections that end while their charge is being made, which takes two seconds.
 
 use futures_util::future::join_all;
+use testkit::Gate;
+use testkit::proxy::{End, Plan, Until, Way};
 
 use crate::cuts::{Lengths, key};
 use crate::ground::{Arrived, Ground, Operation, edit};
-use crate::harness::lab::Gate;
-use crate::harness::proxy::{End, Plan, Until, Way};
 use crate::wire::Protocol;
 
 const SOURCE: &str = "tok_slow";

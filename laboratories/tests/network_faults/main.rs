@@ -13,9 +13,6 @@
 //!
 //! Its controls break the crate inside: `.ci/controls -p laboratories --test network_faults`.
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod client;
 mod cuts;
 mod ground;
@@ -28,9 +25,10 @@ mod wire;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use testkit::Dice;
+use testkit::control::is_control;
+
 use ground::{Figures, Ground};
-use harness::control::is_control;
-use random::Dice;
 use wire::Protocol;
 
 const KEYS: &str = "NETWORK_FAULTS";
@@ -53,7 +51,7 @@ fn number(variable: &str) -> Option<u64> {
 #[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same() {
-    let seed = number(SEED).unwrap_or_else(|| getrandom::u64().unwrap());
+    let seed = number(SEED).unwrap_or_else(testkit::dice::seed);
     println!("network faults: {SEED}={seed}");
     let (short, brief) = (Extent { plain: 1, others: 11, keys: 50 }, Extent { plain: 7, others: 37, keys: 50 });
     let (refuse, rerun) = match number(KEYS) {
@@ -63,7 +61,7 @@ async fn a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_th
     };
     // Nothing crashes here, so that under neither there is anything to be run again.
     let grounds = [Ground::new("--on-interrupted refuse"), Ground::new("--on-interrupted rerun --on-in-flight reject")];
-    let (mut dice, mut others) = (Dice(seed), Dice(!seed));
+    let (mut dice, mut others) = (Dice::new(seed), Dice::new(!seed));
     tokio::join!(all(&grounds[0], refuse, &mut dice), all(&grounds[1], rerun, &mut others));
 
     let mut violations = Vec::new();
@@ -121,7 +119,7 @@ async fn all(ground: &Ground, extent: Extent, dice: &mut Dice) {
 
 #[cfg(idempotency_laboratory)]
 mod control_of_the_network_faults {
-    use crate::harness::control::violations_when_broken;
+    use testkit::control::violations_when_broken;
 
     fn without(protection: &str) {
         let laboratory = "a_charge_over_a_broken_network_is_one_charge_and_every_retry_is_told_the_same";

@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
+use testkit::Gate;
+use testkit::proxy::{End, Link, Plan, Until, Way};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-
-use crate::harness::lab::Gate;
-use crate::harness::proxy::{End, Link, Plan, Until, Way};
 
 const HELLO: &[u8] = b"hello, network";
 

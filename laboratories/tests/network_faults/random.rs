@@ -2,79 +2,57 @@
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
+use testkit::proxy::{End, Plan, Until, Way};
+use testkit::{Dice, Gate};
 
 use crate::cuts::{CLIENTS, Lengths, key};
 use crate::ground::{Arrived, Ground, Operation};
-use crate::harness::lab::Gate;
-use crate::harness::proxy::{End, Plan, Until, Way};
 use crate::wire::Protocol;
 
-/// `SplitMix64`: the same seed, the same plans.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+/// Something that befalls a connection. Only who may wait for the others is held back until they are done.
+fn plan(dice: &mut Dice, lengths: Lengths, done: Option<&Gate>) -> Plan {
+    let way = dice.pick(&[Way::Request, Way::Response]);
+    let byte = dice.below(lengths.of(way) + 1);
+    let end = dice.pick(&[End::Fin, End::Rst, End::Half]);
+    let mut plan = match (dice.below(6), done) {
+        (0, _) => Plan::pass(),
+        (1, _) => Plan::pass().swallow(way, byte.min(lengths.of(way) - 1)),
+        (2, Some(done)) => Plan::pass().hold(way, byte, Until::Told(done.clone())),
+        (3, Some(done)) => Plan::pass().cut_when(way, byte, Until::Told(done.clone()), end),
+        _ => Plan::pass().cut(way, byte, end),
+    };
+    if dice.below(4) == 0 {
+        let when = [Until::Over, Until::Read(Way::Request, 1), Until::Read(Way::Request, lengths.request)];
+        plan = plan.again(dice.pick(&when));
     }
-
-    /// A number below `limit`.
-    fn below(&mut self, limit: usize) -> usize {
-        let limit = u64::try_from(limit).expect("a small number");
-        usize::try_from(self.roll() % limit).expect("below a small number")
+    if dice.below(8) == 0 {
+        plan = plan.in_chunks(1 + dice.below(16));
     }
+    plan
+}
 
-    fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())].clone()
+fn tries(dice: &mut Dice, lengths: &[Lengths; 3], done: Option<&Gate>) -> Vec<(Protocol, Plan)> {
+    let mut one = || {
+        let protocol = dice.below(3);
+        let plan = plan(dice, lengths[protocol], done);
+        ([Protocol::Http1, Protocol::Chunked, Protocol::Http2][protocol], plan)
+    };
+    let mut tries = vec![one()];
+    while tries.len() < 3 && one().1.cuts() {
+        tries.push(one());
     }
-
-    /// Something that befalls a connection. Only who may wait for the others is held back until they are done.
-    fn plan(&mut self, lengths: Lengths, done: Option<&Gate>) -> Plan {
-        let way = self.one_of(&[Way::Request, Way::Response]);
-        let byte = self.below(lengths.of(way) + 1);
-        let end = self.one_of(&[End::Fin, End::Rst, End::Half]);
-        let mut plan = match (self.below(6), done) {
-            (0, _) => Plan::pass(),
-            (1, _) => Plan::pass().swallow(way, byte.min(lengths.of(way) - 1)),
-            (2, Some(done)) => Plan::pass().hold(way, byte, Until::Told(done.clone())),
-            (3, Some(done)) => Plan::pass().cut_when(way, byte, Until::Told(done.clone()), end),
-            _ => Plan::pass().cut(way, byte, end),
-        };
-        if self.below(4) == 0 {
-            let when = [Until::Over, Until::Read(Way::Request, 1), Until::Read(Way::Request, lengths.request)];
-            plan = plan.again(self.one_of(&when));
-        }
-        if self.below(8) == 0 {
-            plan = plan.in_chunks(1 + self.below(16));
-        }
-        plan
-    }
-
-    fn tries(&mut self, lengths: &[Lengths; 3], done: Option<&Gate>) -> Vec<(Protocol, Plan)> {
-        let mut one = || {
-            let protocol = self.below(3);
-            let plan = self.plan(lengths[protocol], done);
-            ([Protocol::Http1, Protocol::Chunked, Protocol::Http2][protocol], plan)
-        };
-        let mut tries = vec![one()];
-        while tries.len() < 3 && one().1.cuts() {
-            tries.push(one());
-        }
-        tries
-    }
+    tries
 }
 
 /// So many keys.
 pub(crate) async fn plans(ground: &Ground, lengths: [Lengths; 3], dice: &mut Dice, keys: usize) {
     let rounds = (0..keys).map(|number| {
         let done = Gate::default();
-        let mut clients = vec![dice.tries(&lengths, None)];
+        let mut clients = vec![tries(dice, &lengths, None)];
         for _ in 0..dice.below(3) {
-            clients.push(dice.tries(&lengths, Some(&done)));
+            clients.push(tries(dice, &lengths, Some(&done)));
         }
-        let source = dice.one_of(&["tok_visa", "tok_visa", "tok_visa", "tok_chargeDeclined"]);
+        let source = dice.pick(&["tok_visa", "tok_visa", "tok_visa", "tok_chargeDeclined"]);
         (Operation::new(key("random", number), source), clients, done)
     });
     let rounds: Vec<_> = rounds.collect();

@@ -3,12 +3,12 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use testkit::Answer;
+use testkit::proxy::{End, Plan, Way};
 
 use crate::client::ask;
 use crate::cuts::{CLIENTS, Lengths, key};
 use crate::ground::{Arrived, Ground, Operation, count};
-use crate::harness::lab::Answer;
-use crate::harness::proxy::{End, Plan, Way};
 use crate::wire::Protocol;
 
 /// How often a good connection is tried.

@@ -3,12 +3,12 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use testkit::Gate;
+use testkit::proxy::{End, Plan, Until, Way};
 
 use crate::client::ask;
 use crate::cuts::{CLIENTS, Lengths, key};
 use crate::ground::{Arrived, Ground, Operation, edit, told};
-use crate::harness::lab::Gate;
-use crate::harness::proxy::{End, Plan, Until, Way};
 use crate::wire::Protocol;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Http1, Protocol::Chunked, Protocol::Http2];

@@ -1,10 +1,7 @@
 //! Requests and answers as they are on the wire.
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-
-use crate::harness::lab::Answer;
-use crate::harness::process::Call;
+use testkit::Call;
+use testkit::client::answers;
 
 /// How a request is put into bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,32 +91,4 @@ fn http2_frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame> {
         Some((*stream != [0; 4]).then_some(frame))
     });
     frames.flatten()
-}
-
-/// The whole answers that a server has given over an HTTP/1.1 connection.
-pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer> {
-    let mut answers = Vec::new();
-    while let Some((answer, rest)) = first_answer(bytes) {
-        answers.push(answer);
-        bytes = rest;
-    }
-    answers
-}
-
-fn first_answer(bytes: &[u8]) -> Option<(Answer, &[u8])> {
-    const END: &[u8] = b"\r\n\r\n";
-    let end = bytes.windows(END.len()).position(|part| part == END)?;
-    let head = std::str::from_utf8(&bytes[..end]).expect("the example's headers are text");
-    let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1));
-    let status = status.and_then(|status| status.parse::<StatusCode>().ok()).expect("a status line");
-    let mut headers = HeaderMap::new();
-    for line in lines {
-        let (name, value) = line.split_once(": ").expect("a header");
-        let name: HeaderName = name.parse().expect("a header's name");
-        headers.append(name, HeaderValue::from_str(value).expect("a header's value"));
-    }
-    let length = headers.get("content-length").expect("the example declares its lengths").to_str().ok()?;
-    let (body, rest) = bytes[end + END.len()..].split_at_checked(length.parse().expect("a length"))?;
-    Some((Answer { status, headers, body: Bytes::copy_from_slice(body), trailers: None }, rest))
 }

@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use http_body_util::channel::Channel;
+use testkit::history::{History, Told};
 use tokio::time::{sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, service_fn};
@@ -22,7 +23,6 @@ use tower_idempotency::internals::Fence;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
 
-use crate::harness::history::{History, Told};
 use crate::late::Policy;
 use crate::sent::{App, send};
 

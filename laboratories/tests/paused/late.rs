@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::response::IntoResponse as _;
 use futures_util::future::join_all;
 use http::{Request, Response};
+use testkit::history::{History, Told};
 use tokio::time::sleep;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, service_fn};
@@ -19,7 +20,6 @@ use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Release};
 
-use crate::harness::history::{History, Told};
 use crate::sent::{App, send};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -14,9 +14,6 @@
 //! Its controls break the crate inside: `.ci/controls -p laboratories --test paused`.
 #![cfg(target_os = "linux")]
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod handlers;
 mod late;
 mod sent;
@@ -24,8 +21,8 @@ mod stopped;
 mod writer;
 
 use futures_util::future::join_all;
-use harness::control::is_control;
-use harness::history::{History, Policy};
+use testkit::control::is_control;
+use testkit::history::{History, Policy};
 
 /// In mid-run it is stopped; every fourth time for longer than its store is waited for.
 #[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
@@ -112,7 +109,7 @@ async fn a_writer_thread_that_was_held_up_makes_no_second_effect_and_leaves_no_k
 
 #[cfg(idempotency_laboratory)]
 mod control_of_the_pauses {
-    use crate::harness::control::violations_when_broken;
+    use testkit::control::violations_when_broken;
 
     #[test]
     fn without_records_what_comes_late_is_seen_to_make_a_second_effect() {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, Response};
+use testkit::Answer;
+use testkit::history::{History, Told};
+use testkit::lab::post;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
-
-use crate::harness::history::{History, Told};
-use crate::harness::lab::{Answer, post};
 
 pub(crate) type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 

@@ -7,17 +7,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use testkit::dice::below;
+use testkit::history::{History, Told};
+use testkit::payment_server::{Server, Setup};
+use testkit::process::{eventually, signal};
+use testkit::{Call, Connection};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-
-use crate::harness::history::{History, Told};
-use crate::harness::process::{Call, Connection, Server, Setup, eventually, signal};
 
 const CLIENTS: usize = 8;
 /// How often each gives up while the server is stopped.
 const GIVE_UPS: usize = 2;
 /// The server is stopped after a random number of answers, at most this one.
-const MOST_ANSWERS: u64 = 100;
+const MOST_ANSWERS: usize = 100;
 /// Longer than the store is waited for.
 const LONG: Duration = Duration::from_secs(6);
 /// How long a client waits that is told to come again.
@@ -76,7 +78,7 @@ impl Lab {
             clients.spawn(client.charge());
         }
         self.server.charge_begun("tok_slow", begun + 1).await;
-        let until = usize::try_from(getrandom::u64().expect("random numbers") % MOST_ANSWERS).expect("a small one");
+        let until = below(MOST_ANSWERS);
         eventually("enough answers", || (shared.answers.load(Ordering::SeqCst) >= until).then_some(())).await;
 
         self.stop().await;

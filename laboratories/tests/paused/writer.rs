@@ -13,6 +13,9 @@ use axum::response::IntoResponse as _;
 use futures_util::future::join_all;
 use futures_util::{FutureExt as _, poll};
 use http::{Request, Response, StatusCode};
+use testkit::Gate;
+use testkit::control::is_control;
+use testkit::history::{History, Told};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower::util::BoxCloneSyncService;
@@ -20,9 +23,6 @@ use tower::{ServiceBuilder, service_fn};
 use tower_idempotency::store::Abort;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted, Release, SledStore};
 
-use crate::harness::control::is_control;
-use crate::harness::history::{History, Told};
-use crate::harness::lab::Gate;
 use crate::sent::{App, send};
 
 const SECOND: Duration = Duration::from_secs(1);

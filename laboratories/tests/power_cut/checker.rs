@@ -1,10 +1,9 @@
 //! The rebuilding itself, on histories made by hand.
 
 use bytes::Bytes;
-
-use crate::harness::disk::Dice;
-use crate::harness::disk::log::Event;
-use crate::harness::disk::rebuild::{Disk, Image, Luck};
+use laboratories::disk::log::Event;
+use laboratories::disk::rebuild::{Disk, Image, Luck};
+use testkit::Dice;
 
 fn write(offset: u64, byte: u8, length: usize) -> Event {
     Event::Write { path: "d/f".into(), offset, data: Bytes::from(vec![byte; length]) }

@@ -3,7 +3,7 @@
 //!
 //! A workload runs in processes of its own, under a preloaded library that records every change of the store's
 //! directory, every sync, and what clients were told, in one order. Its end, and a random choice of moments before it,
-//! is taken for a power cut: `harness/disk/rebuild.rs` says what is left then. One of these moments begins the next
+//! is taken for a power cut: `src/disk/rebuild.rs` says what is left then. One of these moments begins the next
 //! recording, so that what a power cut left is worked on, and cut again. What has to hold is in `standing.rs` and in
 //! the history checker; and `order.rs` looks, without any luck, for space that was used again too early.
 //!
@@ -19,9 +19,6 @@
 //! The control has a disk on which `fdatasync` succeeds and does nothing.
 #![cfg(target_os = "linux")]
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod checker;
 mod order;
 mod recording;
@@ -31,13 +28,15 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use harness::control::violations_with;
-use harness::disk::log::Event;
-use harness::disk::rebuild::{Disk, Image, Luck, write_image};
-use harness::disk::{Dice, LIE};
-use harness::work::notes::{FILE, Note};
-use harness::work::retry::{Known, judge_image};
-use harness::work::standing::Histories;
+use laboratories::disk::LIE;
+use laboratories::disk::log::Event;
+use laboratories::disk::rebuild::{Disk, Image, Luck, write_image};
+use laboratories::work::notes::{FILE, Note};
+use laboratories::work::retry::{Known, judge_image};
+use laboratories::work::standing::Histories;
+use testkit::Dice;
+use testkit::control::violations_with;
+
 use order::Order;
 use recording::{Recording, Size};
 
@@ -82,7 +81,7 @@ fn what_was_said_before_a_power_cut_holds_after_it() {
     }
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let cuts = number("POWER_CUTS").unwrap_or(60);
-    let seed = number("POWER_CUT_SEED").unwrap_or_else(|| getrandom::u64().unwrap());
+    let seed = number("POWER_CUT_SEED").unwrap_or_else(testkit::dice::seed);
     println!("POWER_CUT_SEED={seed}");
     let scale = if cuts < MANY as u64 { SHORT } else { LONG };
     let chains = usize::try_from(cuts).unwrap().div_ceil(scale.cuts * GENERATIONS);

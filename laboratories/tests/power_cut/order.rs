@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::harness::disk::log::Event;
+use laboratories::disk::log::Event;
 
 /// sled's unit of space.
 const SEGMENT: u64 = 8 * 1024 * 1024;

@@ -4,13 +4,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use laboratories::disk::log;
+use laboratories::disk::log::Event;
+use laboratories::disk::rebuild::{Disk, Image, read_image, write_image};
+use laboratories::disk::this_program;
+use laboratories::work::notes;
+use laboratories::work::notes::{Note, STORE};
+use laboratories::work::standing::{Standing, Standings};
+use testkit::Dice;
+use testkit::process::ended;
+
 use crate::TEST;
-use crate::harness::child::ended;
-use crate::harness::disk::log::{self, Event};
-use crate::harness::disk::rebuild::{Disk, Image, read_image, write_image};
-use crate::harness::disk::{Dice, this_program};
-use crate::harness::work::notes::{self, Note, STORE};
-use crate::harness::work::standing::{Standing, Standings};
 use crate::workload::{PLAN, Plan};
 
 /// When the first clock of all starts.

@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use laboratories::work::key;
+use laboratories::work::key::{Kind, RETENTION, ROUND};
+use laboratories::work::notes::{Note, Notes, STORE, Said};
+use laboratories::work::operations::Operations;
+use laboratories::work::truth::Truth;
 use serde::{Deserialize, Serialize};
+use testkit::Dice;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::{RecordId, SledStore};
-
-use crate::harness::disk::Dice;
-use crate::harness::work::key::{self, Kind, RETENTION, ROUND};
-use crate::harness::work::notes::{Note, Notes, STORE, Said};
-use crate::harness::work::operations::Operations;
-use crate::harness::work::truth::Truth;
 
 /// The variable that holds the plan of such a process.
 pub(crate) const PLAN: &str = "POWER_CUT_PLAN";

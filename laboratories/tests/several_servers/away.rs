@@ -4,13 +4,13 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use testkit::history::{History, Policy, Told};
 use tokio::task::JoinHandle;
 
 use crate::client::{Clients, SLOW};
 use crate::database::{Server, database};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy, Told};
 use crate::load::Load;
 use crate::outages::{judge, memory_is_bounded, probe, recover};
 use crate::report::Report;

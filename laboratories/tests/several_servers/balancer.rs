@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use testkit::{Answer, Call, Connection};
 use tokio::sync::Semaphore;
 
 use crate::dice::below;
-use crate::harness::lab::Answer;
-use crate::harness::process::{Call, Connection};
 
 /// How many requests are under way at once.
 const AT_ONCE: usize = 48;

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use testkit::history::{History, Policy};
 
 use crate::client::Clients;
 use crate::database::{Fault, Server, database_with_a_clock};
 use crate::dice::{below, size, time_below};
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
 use crate::wire::Wire;

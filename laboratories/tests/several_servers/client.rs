@@ -6,15 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use testkit::history::{History, Told};
+use testkit::{Answer, Call};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::balancer::{Balancer, PATIENCE};
 use crate::dice::{below, time_below};
 use crate::fleet::Fleet;
-use crate::harness::history::{History, Told};
-use crate::harness::lab::Answer;
-use crate::harness::process::Call;
 
 /// The longest time between two tries.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -2,12 +2,12 @@
 //! remembers nothing, and no other clock is wrong.
 
 use futures_util::future::join_all;
+use testkit::history::{History, Policy};
 
 use crate::client::Clients;
 use crate::database::{Fault, Server, database_with_a_clock};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy};
 use crate::load::{Load, ask_for};
 use crate::outages::judge;
 use crate::report::Report;

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use testkit::history::{History, Policy, Told};
+use testkit::proxy::{End, Way};
 
 use crate::client::{Clients, VISA};
 use crate::database::{Fault, Server, broken_database, database};
 use crate::dice::{below, size, time_below};
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy, Told};
-use crate::harness::proxy::{End, Way};
 use crate::load::Load;
 use crate::outages::judge;
 use crate::put::{COMPLETED, RUNNING};

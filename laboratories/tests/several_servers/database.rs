@@ -3,18 +3,18 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) use testkit::postgres::Server;
+use testkit::postgres::own_server;
+use testkit::skipped;
 use tower_idempotency_postgres::PostgresBackend;
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
-
-use crate::harness::skipped;
-pub(crate) use crate::postgres::Server;
 
 /// After how long something is given up that has to come about.
 const GIVE_UP: Duration = Duration::from_secs(120);
 
 /// A server with the store's table. `None`: not shown here.
 pub(crate) async fn database(promise: &str, settings: &[&str]) -> Option<Server> {
-    let server = Server::with(settings).map_err(|obstacle| skipped(promise, &obstacle)).ok()?;
+    let server = own_server(promise, settings)?;
     migrate(&server).await;
     Some(server)
 }

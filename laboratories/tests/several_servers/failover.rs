@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use testkit::history::{History, Policy};
+
 use crate::client::Clients;
 use crate::database::{Server, database, sql, until};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy};
 use crate::load::{Load, ask_for};
 use crate::outages::recover;
 use crate::report::Report;

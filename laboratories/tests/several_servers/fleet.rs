@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::dice::loopback;
+use testkit::history::History;
+use testkit::payment_server::{Server, Setup};
+use testkit::postgres::{FakeClock, state};
+use testkit::process::{Output, eventually, signal};
 
 use crate::balancer::Balancer;
-use crate::dice::loopback;
-use crate::harness::history::History;
-use crate::harness::process::{Output, Server, Setup, eventually, signal};
-use crate::postgres::fake_clock::FakeClock;
-use crate::postgres::state;
 
 /// How many servers there are.
 pub(crate) const SERVERS: usize = 3;

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 
+use testkit::history::{History, Policy, Told};
+
 use crate::client::{Clients, SLOW};
 use crate::database::{Fault, Server, alive, broken_database, database, lapse, rows, sql};
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy, Told};
 use crate::operator::{forget, listed, settle};
 use crate::report::{Report, in_time};
 

@@ -3,7 +3,7 @@
 //!
 //! Real processes, real sockets, a real database, which this program starts for itself. Each server has a ledger of its
 //! own; the effects are counted over all of them, and judged together with what clients were told by
-//! `harness/history.rs`. The runs:
+//! `testkit::history`. The runs:
 //!
 //! - [`one_charge`]: copies of each request, at random servers, some at once; also while servers are killed.
 //! - [`mid_charge`]: a server is killed in the midst of a charge; what is said before its lease is over, and after it.
@@ -33,11 +33,6 @@
 //!
 //! With `SERVER_LOGS=DIRECTORY`, what the servers have logged is kept there.
 #![cfg(target_os = "linux")]
-
-#[path = "../harness/mod.rs"]
-mod harness;
-#[path = "../../../tests/common/postgres.rs"]
-mod postgres;
 
 mod away;
 mod balancer;

@@ -3,12 +3,12 @@
 //! says.
 
 use futures_util::future::join_all;
+use testkit::history::{History, Policy, Told};
+use testkit::process::eventually;
 
 use crate::client::{Clients, SLOW};
 use crate::database::{Fault, Server, alive, broken_database, database, sql, until};
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy, Told};
-use crate::harness::process::eventually;
 use crate::operator::{forget, listed, settle};
 use crate::report::{Report, in_time};
 use crate::wire::Wire;

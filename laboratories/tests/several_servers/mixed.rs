@@ -2,13 +2,13 @@
 //! are.
 
 use futures_util::future::join_all;
+use testkit::Call;
+use testkit::history::{History, Policy, Told};
 use tower_idempotency_postgres::tokio_postgres::Client;
 
 use crate::client::{Clients, SLOW, VISA, charge};
 use crate::database::{Fault, Server, broken_database, database, rows, sql};
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy, Told};
-use crate::harness::process::Call;
 use crate::report::Report;
 
 /// How a later release might have left a row: its bytes in another version, whatever follows, or of a kind unheard of.

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use testkit::history::{History, Policy};
 use tokio::time::MissedTickBehavior;
 
 use crate::client::Clients;
 use crate::database::{Fault, broken_database, database};
 use crate::dice::{below, size};
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy};
 use crate::report::Report;
 
 /// How long a server's runs count as alive that was killed. Another one finds out once it has lived for as long itself,

@@ -1,6 +1,8 @@
 //! An operator, who looks at what was interrupted and settles it.
 
-use crate::harness::process::{Call, Server};
+use testkit::Call;
+use testkit::payment_server::Server;
+
 use crate::report::Report;
 
 /// An operation that is listed as interrupted: its id, and its fence.

@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use testkit::history::{History, Policy, Told};
 
 use crate::client::{Clients, VISA};
 use crate::database::{Fault, Server, broken_database, database};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy, Told};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
 

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use testkit::history::{History, Policy, Told};
+use testkit::process::eventually;
 use tokio::task::JoinSet;
 
 use crate::client::{Clients, SLOW, VISA, charge};
 use crate::database::{Server, database, is, sql};
 use crate::dice::{below, size};
 use crate::fleet::{Fleet, SERVERS};
-use crate::harness::history::{History, Policy, Told};
-use crate::harness::process::eventually;
 use crate::report::{Report, in_time};
 
 /// Far longer than duplicates wait: who had to wait for a lease would be told that the key is in flight, and fail.

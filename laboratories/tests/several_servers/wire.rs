@@ -1,17 +1,12 @@
-//! A server's way to the database, over which all its connections go. It can be cut at any byte of a put, closed, or
-//! swallow what is sent.
+//! A server's way to the database, over which all its connections go. It can be cut at any byte of a put.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use testkit::proxy::{End, Fate, Pass, Proxy, Way};
 
-use crate::dice::loopback;
-use crate::harness::proxy::{End, Way};
 use crate::put::{Put, is_answered};
 
 /// What is to become of a put.
@@ -27,28 +22,14 @@ pub(crate) struct Cut {
     pub(crate) end: End,
 }
 
-/// How the way is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Open,
-    /// Connections end, and so do new ones.
-    Closed,
-    /// Connections stand, and nothing comes over them. When the way is open again, they end.
-    Silent,
-}
-
 /// A way. It is closed when this is dropped.
 pub(crate) struct Wire {
-    address: SocketAddr,
+    proxy: Proxy,
     shared: Arc<Shared>,
-    listening: JoinHandle<()>,
 }
 
+#[derive(Default)]
 struct Shared {
-    database: SocketAddr,
-    state: watch::Sender<State>,
-    /// How often all connections were cut.
-    cut_all: watch::Sender<usize>,
     planned: Mutex<Option<Cut>>,
     /// How many puts were cut as planned.
     done: AtomicUsize,
@@ -59,45 +40,13 @@ struct Shared {
 
 impl Wire {
     pub(crate) async fn to(database: SocketAddr) -> Self {
-        let listener = TcpListener::bind((loopback(), 0)).await.expect("loopback has a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let shared = Arc::new(Shared {
-            database,
-            state: watch::Sender::new(State::Open),
-            cut_all: watch::Sender::new(0),
-            planned: Mutex::default(),
-            done: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
-            lengths: Mutex::default(),
-        });
-        let listening = tokio::spawn(listen(listener, Arc::clone(&shared)));
-        Self { address, shared, listening }
-    }
-
-    /// Where it begins.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("postgres://postgres@{}/postgres", self.address)
-    }
-
-    pub(crate) fn open(&self) {
-        self.shared.state.send_replace(State::Open);
-    }
-
-    pub(crate) fn close(&self) {
-        self.shared.state.send_replace(State::Closed);
-    }
-
-    pub(crate) fn silence(&self) {
-        self.shared.state.send_replace(State::Silent);
-    }
-
-    /// Resets all connections there are.
-    pub(crate) fn cut_all(&self) {
-        self.shared.cut_all.send_modify(|times| *times += 1);
+        let shared = Arc::<Shared>::default();
+        let wire = Arc::clone(&shared);
+        let fate = move |_| {
+            wire.connections.fetch_add(1, Ordering::SeqCst);
+            Some(Carried { shared: Arc::clone(&wire), awaited: Mutex::default() })
+        };
+        Self { proxy: Proxy::to(database, fate).await, shared }
     }
 
     pub(crate) fn plan(&self, cut: Cut) {
@@ -120,98 +69,52 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.close();
-        self.listening.abort();
+impl Deref for Wire {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        &self.proxy
     }
 }
 
-async fn listen(listener: TcpListener, shared: Arc<Shared>) {
-    loop {
-        let (client, _) = listener.accept().await.expect("it listens");
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            if *shared.state.borrow() == State::Closed {
-                return;
-            }
-            shared.connections.fetch_add(1, Ordering::SeqCst);
-            // No database: no connection.
-            let Ok(database) = TcpStream::connect(shared.database).await else { return };
-            let end = carry(client, database, &shared).await;
-            drop(end);
-        });
-    }
+/// A connection.
+struct Carried {
+    shared: Arc<Shared>,
+    /// The put whose answer is awaited, as planned, and how much of that has come.
+    awaited: Mutex<Option<(Cut, usize)>>,
 }
 
-/// Carries a connection until it ends, or is to end.
-async fn carry(mut client: TcpStream, mut database: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    client.set_nodelay(true)?;
-    database.set_nodelay(true)?;
-    let (mut state, mut cut_all) = (shared.state.subscribe(), shared.cut_all.subscribe());
-    let (mut from_client, mut from_database) = (vec![0; 65_536], vec![0; 65_536]);
-    // The put whose answer is awaited, as planned, and how much of that has come.
-    let mut awaited: Option<(Cut, usize)> = None;
-    let mut was_silent = false;
-    loop {
-        let now = *state.borrow_and_update();
-        if now == State::Closed || (was_silent && now == State::Open) {
-            return end(client, database, End::Rst).await;
+impl Fate for Carried {
+    async fn read(&self, way: Way, bytes: &[u8]) -> Pass {
+        if bytes.is_empty() {
+            return Pass::On;
         }
-        was_silent = now == State::Silent;
-        let is_open = now == State::Open;
-        tokio::select! {
-            _ = state.changed() => {}
-            _ = cut_all.changed() => return end(client, database, End::Rst).await,
-            read = client.read(&mut from_client), if is_open => {
-                let bytes = &from_client[..read?];
-                if bytes.is_empty() {
-                    return end(client, database, End::Fin).await;
-                }
-                let cut = shared.planned_for(bytes);
-                if let Some(Cut { way: Way::Request, after, end: how, .. }) = cut {
-                    database.write_all(&bytes[..after.min(bytes.len())]).await?;
-                    shared.done.fetch_add(1, Ordering::SeqCst);
-                    return end(client, database, how).await;
-                }
-                awaited = cut.map(|cut| (cut, 0));
-                database.write_all(bytes).await?;
+        let mut awaited = self.awaited.lock().unwrap();
+        let (after, end) = match way {
+            Way::Request => {
+                let cut = self.shared.planned_for(bytes);
+                let Some(Cut { way: Way::Request, after, end, .. }) = cut else {
+                    *awaited = cut.map(|cut| (cut, 0));
+                    return Pass::On;
+                };
+                (after, end)
             }
-            read = database.read(&mut from_database), if is_open => {
-                let bytes = &from_database[..read?];
-                if bytes.is_empty() {
-                    return end(client, database, End::Fin).await;
-                }
-                if let Some((cut, come)) = &mut awaited {
-                    let left = cut.after - *come;
-                    *come += bytes.len();
-                    shared.lengths.lock().unwrap()[1] = *come;
-                    if left <= bytes.len() {
-                        client.write_all(&bytes[..left]).await?;
-                        shared.done.fetch_add(1, Ordering::SeqCst);
-                        return end(client, database, cut.end).await;
-                    }
+            Way::Response => {
+                let Some((cut, come)) = &mut *awaited else { return Pass::On };
+                let left = cut.after - *come;
+                *come += bytes.len();
+                self.shared.lengths.lock().unwrap()[1] = *come;
+                if left > bytes.len() {
                     if is_answered(bytes) {
-                        awaited = None;
+                        *awaited = None;
                     }
+                    return Pass::On;
                 }
-                client.write_all(bytes).await?;
+                (left, cut.end)
             }
-        }
-    }
-}
-
-async fn end(mut client: TcpStream, mut database: TcpStream, how: End) -> std::io::Result<()> {
-    match how {
-        End::Rst => {
-            client.set_zero_linger()?;
-            database.set_zero_linger()
-        }
-        End::Fin | End::Half => {
-            // Errors: it has ended already.
-            let _ = tokio::join!(client.shutdown(), database.shutdown());
-            Ok(())
-        }
+        };
+        self.shared.done.fetch_add(1, Ordering::SeqCst);
+        Pass::Cut(after, end)
     }
 }
 

@@ -8,16 +8,15 @@ use std::path::Path;
 use std::process::Command;
 
 use futures_util::future::join_all;
+use testkit::lab::Lab;
+use testkit::lab::charges::{
+    OWN, charge, charged, charges as tree_of, commit_outcome, deliver, layer, receipt, replaying, serve,
+};
 use tokio::runtime::Runtime;
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
-
-use crate::common::charges::{
-    OWN, charge, charged, charges as tree_of, commit_outcome, deliver, layer, receipt, replaying, serve,
-};
-use crate::common::lab::Lab;
 
 /// Where the child's store is.
 const PLACE: &str = "TOWER_IDEMPOTENCY_PLACE";

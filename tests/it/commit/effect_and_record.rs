@@ -10,17 +10,18 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::StatusCode;
 use http_body_util::Full;
+use testkit::Gate;
+use testkit::lab::asked::Asked;
+use testkit::lab::charges::{
+    Home, Left, OWN, assert_receipt, charge, charged, charges as tree_of, charging, commit, commit_behind,
+    commit_outcome, deliver, layer, policies, receipt, replaying, serve, take, unmarked,
+};
+use testkit::lab::{post, settle};
 use tower_idempotency::engine::{EffectError, Reconciled, Rerun, RunContext};
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::Abort;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::{OnInterrupted, Once, Release, SledStore};
-
-use crate::common::asked::Asked;
-use crate::common::charges::{
-    Door, Home, Left, OWN, assert_receipt, charge, charged, charges as tree_of, charging, commit, commit_behind,
-    commit_outcome, deliver, layer, policies, receipt, replaying, serve, take, unmarked,
-};
-use crate::common::lab::{post, settle};
 
 #[tokio::test]
 async fn effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the_marked_replay() {
@@ -180,8 +181,8 @@ impl Then {
 async fn whatever_a_handler_does_after_its_commit_everybody_gets_the_committed_answer() {
     let all = [Then::Panics, Then::Succeeds, Then::Fails, Then::Releases, Then::Hangs];
     for (policy, then) in policies().into_iter().flat_map(|policy| all.map(|then| (policy, then))) {
-        let (home, door) = (Home::new(), Door::default());
-        let (store, pass) = (home.store.clone(), door.pass());
+        let (home, gate) = (Home::new(), Gate::default());
+        let (store, pass) = (home.store.clone(), gate.on_a_thread());
         let mut layer = layer(store.clone(), policy);
         if let Then::Hangs = then {
             layer = layer.max_run(Duration::from_millis(20));
@@ -195,10 +196,10 @@ async fn whatever_a_handler_does_after_its_commit_everybody_gets_the_committed_a
             }
         });
         let first = lab.spawn(post("k", "a"));
-        door.arrival().await;
+        gate.arrival().await;
         let duplicates: Vec<_> = (0..5).map(|_| lab.spawn(post("k", "a"))).collect();
         settle().await;
-        door.open();
+        gate.open();
         assert_receipt(&first.await.unwrap(), "k", false);
         join_all(duplicates).await.into_iter().for_each(|answer| assert_receipt(&answer.unwrap(), "k", true));
         assert_receipt(&lab.post("k", "a").await, "k", true);
@@ -229,20 +230,20 @@ async fn a_commit_that_nobody_awaits_is_a_commit_all_the_same() {
 #[tokio::test]
 async fn a_client_that_goes_away_during_the_commit_changes_nothing() {
     for policy in policies() {
-        let (home, door) = (Home::new(), Door::default());
-        let (store, pass) = (home.store.clone(), door.pass());
+        let (home, gate) = (Home::new(), Gate::default());
+        let (store, pass) = (home.store.clone(), gate.on_a_thread());
         let lab = serve(layer(store.clone(), policy), move |context| {
             let pass = pass.clone();
             let committed = commit_behind(&context, &store, pass);
             async move { committed.await.expect("it can be committed") }
         });
         let first = lab.spawn(post("k", "a"));
-        door.arrival().await;
+        gate.arrival().await;
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
         let retry = lab.spawn(post("k", "a"));
         settle().await;
-        door.open();
+        gate.open();
         assert_receipt(&retry.await.unwrap(), "k", true);
         assert_eq!(charged(&home.store, "k"), 1);
     }

@@ -7,6 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, select};
+use testkit::Gate;
+use testkit::lab::charges::{
+    Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with, layer, policies,
+    receipt, replaying, serve, take,
+};
+use testkit::lab::steps::{Claimed, Steps as _, wish};
+use testkit::lab::{Lab, post};
 use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, Notify};
 use tokio::time::Instant;
@@ -17,13 +24,6 @@ use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
 
-use crate::common::charges::{
-    Door, Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with, layer,
-    policies, receipt, replaying, serve, take,
-};
-use crate::common::lab::{Lab, post};
-use crate::common::steps::{Claimed, Steps as _, wish};
-
 #[tokio::test]
 async fn a_handler_that_exceeds_max_run_while_its_commit_is_with_the_writer_is_answered_by_the_commit() {
     for policy in policies() {
@@ -31,13 +31,13 @@ async fn a_handler_that_exceeds_max_run_while_its_commit_is_with_the_writer_is_a
         let store = home.store.clone();
         let layer = layer(store.clone(), policy).max_run(Duration::from_millis(20));
         let lab = serve(layer, move |context| {
-            // The transaction waits until the handler is gone: its door is opened when it is dropped.
-            let door = Door::default();
-            let pass = door.pass();
+            // The transaction waits until the handler is gone: its gate is opened when it is dropped.
+            let gate = Gate::default();
+            let pass = gate.on_a_thread();
             let committed = commit_behind(&context, &store, pass);
             async move {
                 let committed = committed.await;
-                drop(door);
+                drop(gate);
                 committed.expect("nobody awaits it any more")
             }
         });
@@ -115,9 +115,9 @@ enum Ends {
     GivenUp,
 }
 
-/// An application whose transactions wait at the door, and end so.
-fn behind(door: &Door, layer: IdempotencyLayer<SledStore>, ends: Ends) -> Lab {
-    let (store, pass) = (layer.store().clone(), door.pass());
+/// An application whose transactions wait at the gate, and end so.
+fn behind(gate: &Gate, layer: IdempotencyLayer<SledStore>, ends: Ends) -> Lab {
+    let (store, pass) = (layer.store().clone(), gate.on_a_thread());
     serve(layer, move |context| {
         let pass = pass.clone();
         let committed = commit_with(&context, &store, move |_| {
@@ -165,22 +165,22 @@ fn cases() -> impl Iterator<Item = (OnInterrupted, Ends)> {
 #[tokio::test]
 async fn a_run_that_is_dropped_during_its_commit_leaves_a_key_that_is_refused_until_the_writer_has_answered() {
     for (policy, ends) in cases() {
-        let (home, door, dropped) = (Home::new(), Door::default(), Arc::new(Notify::new()));
+        let (home, gate, dropped) = (Home::new(), Gate::default(), Arc::new(Notify::new()));
         let drops = Arc::clone(&dropped);
         let layer = layer(home.store.clone(), policy).wrap_run(move |run| {
             let drops = Arc::clone(&drops);
             async move { drop(select(run, Box::pin(drops.notified())).await) }
         });
-        let lab = behind(&door, layer, ends);
+        let lab = behind(&gate, layer, ends);
         let first = lab.spawn(post("k", "a"));
-        door.arrival().await;
+        gate.arrival().await;
         dropped.notify_one();
         assert_eq!(first.await.unwrap().refusal(), (500, "outcome-unknown".to_owned()));
         for _ in 0..3 {
             assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
         }
         lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
-        door.open();
+        gate.open();
         drop(lab);
         assert_settled(home, policy, ends).await;
     }
@@ -190,17 +190,17 @@ async fn a_run_that_is_dropped_during_its_commit_leaves_a_key_that_is_refused_un
 fn a_runtime_that_is_dropped_during_a_commit_leaves_no_stuck_key_and_one_effect() {
     for (policy, ends) in cases() {
         let (first, second) = (Runtime::new().unwrap(), Runtime::new().unwrap());
-        let (home, door) = (Home::new(), Door::default());
-        let lab = behind(&door, layer(home.store.clone(), policy), ends);
+        let (home, gate) = (Home::new(), Gate::default());
+        let lab = behind(&gate, layer(home.store.clone(), policy), ends);
         first.spawn({
             let lab = lab.clone();
             async move { lab.post("k", "a").await }
         });
-        second.block_on(door.arrival());
+        second.block_on(gate.arrival());
         drop(first);
         second.block_on(async {
             assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
-            door.open();
+            gate.open();
             drop(lab);
             assert_settled(home, policy, ends).await;
         });
@@ -253,13 +253,13 @@ async fn a_store_that_is_closed_while_runs_commit_answers_nobody_falsely() {
 
 #[tokio::test]
 async fn a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_up() {
-    let (home, door, dropped, contexts) = (Home::new(), Door::default(), Arc::new(Notify::new()), Left::default());
+    let (home, gate, dropped, contexts) = (Home::new(), Gate::default(), Arc::new(Notify::new()), Left::default());
     let drops = Arc::clone(&dropped);
     let layer = layer(home.store.clone(), OnInterrupted::Rerun).wrap_run(move |run| {
         let drops = Arc::clone(&drops);
         async move { drop(select(run, Box::pin(drops.notified())).await) }
     });
-    let (store, pass, left) = (home.store.clone(), door.pass(), Arc::clone(&contexts));
+    let (store, pass, left) = (home.store.clone(), gate.on_a_thread(), Arc::clone(&contexts));
     let lab = serve(layer, move |context| {
         let pass = pass.clone();
         drop(commit_with(&context, &store, move |_| {
@@ -270,10 +270,10 @@ async fn a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_
         pending::<&str>()
     });
     let first = lab.spawn(post("k", "a"));
-    door.arrival().await;
+    gate.arrival().await;
     dropped.notify_one();
     assert_eq!(first.await.unwrap().refusal(), (500, "outcome-unknown".to_owned()));
-    door.open();
+    gate.open();
     // The transaction came before.
     home.store.sync().await.unwrap();
     let late = commit(&take(&contexts)[0], &home.store).await;
@@ -286,8 +286,8 @@ async fn a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_
 
 #[tokio::test(start_paused = true)]
 async fn a_transaction_that_the_writer_does_not_answer_is_given_up_as_any_other_verb_is() {
-    let (home, door, told) = (Home::new(), Door::default(), Left::default());
-    let (store, pass, left) = (home.store.clone(), door.pass(), Arc::clone(&told));
+    let (home, gate, told) = (Home::new(), Gate::default(), Left::default());
+    let (store, pass, left) = (home.store.clone(), gate.on_a_thread(), Arc::clone(&told));
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
         let (pass, left) = (pass.clone(), Arc::clone(&left));
         let committed = commit_behind(&context, &store, pass);
@@ -306,8 +306,8 @@ async fn a_transaction_that_the_writer_does_not_answer_is_given_up_as_any_other_
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_was_given_up_and_came_about_after_all_is_replayed() {
-    let (home, door) = (Home::new(), Door::default());
-    let (store, pass) = (home.store.clone(), door.pass());
+    let (home, gate) = (Home::new(), Gate::default());
+    let (store, pass) = (home.store.clone(), gate.on_a_thread());
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
         let committed = commit_behind(&context, &store, pass.clone());
         async move { committed.await.map_err(|_| OWN) }
@@ -315,7 +315,7 @@ async fn a_commit_that_was_given_up_and_came_about_after_all_is_replayed() {
     assert_eq!(lab.post("k", "a").await.refusal(), (503, "outcome-unknown".to_owned()));
     // From here on time passes as ever: the store is as good as before, and does what it was asked for.
     tokio::time::resume();
-    door.open();
+    gate.open();
     home.store.sync().await.unwrap();
     assert_eq!((home.charged("k"), home.store.health()), (1, Health::Good));
     assert_receipt(&lab.post("k", "a").await, "k", true);

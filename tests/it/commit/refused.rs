@@ -4,17 +4,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use testkit::Gate;
+use testkit::lab::charges::{
+    Committing, Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with,
+    deliver, layer, policies, receipt, replaying, serve, take, unmarked,
+};
+use testkit::lab::{post, settle, tree};
+use tower_idempotency::store::CommitError;
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, TransactionError, TransactionTree};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{AnyStore, IdempotencyContext, OnInterrupted, Once, SledStore};
-
-use crate::common::charges::{
-    Committing, Door, Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with,
-    deliver, layer, policies, receipt, replaying, serve, take, unmarked,
-};
-use crate::common::lab::{post, settle, tree};
 
 /// Why a transaction writes nothing.
 #[derive(Debug, Clone, Copy)]
@@ -138,11 +139,11 @@ async fn after_a_transaction_that_was_given_up_another_may_succeed() {
 #[tokio::test]
 async fn a_run_commits_once_whether_the_first_is_done_or_under_way() {
     for under_way in [false, true] {
-        let (home, door) = (Home::new(), Door::default());
+        let (home, gate) = (Home::new(), Gate::default());
         if !under_way {
-            door.open();
+            gate.open();
         }
-        let (store, pass) = (home.store.clone(), door.pass());
+        let (store, pass) = (home.store.clone(), gate.on_a_thread());
         let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
             let (store, pass) = (store.clone(), pass.clone());
             async move {
@@ -158,9 +159,9 @@ async fn a_run_commits_once_whether_the_first_is_done_or_under_way() {
         });
         let first = lab.spawn(post("k", "a"));
         if under_way {
-            door.arrival().await;
+            gate.arrival().await;
             settle().await;
-            door.open();
+            gate.open();
         }
         assert_receipt(&first.await.unwrap(), "k", false);
         assert_eq!(home.charged("k"), 1);

@@ -5,6 +5,15 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use testkit::lab::charges::{
+    Commit, Committing, Delivered, Home, assert_receipt, blobs, busy, charge, charged, charges as tree_of, charging,
+    deliver, policies, replaying,
+};
+use testkit::lab::listed::{assert_summed, listed};
+use testkit::lab::steps::{Claimed, Steps as _, wish};
+use testkit::lab::time::DAY;
+use testkit::lab::{Lab, done, hold, id, tree};
+use testkit::{Answer, Gate};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tower_idempotency::clock::Timestamp;
@@ -14,15 +23,6 @@ use tower_idempotency::store::Abort;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{OnInterrupted, Once, SledStore};
-
-use crate::common::charges::{
-    Commit, Committing, Delivered, Door, Home, assert_receipt, blobs, busy, charge, charged, charges as tree_of,
-    charging, deliver, policies, replaying,
-};
-use crate::common::lab::{Answer, Gate, Lab, done, hold, id, tree};
-use crate::common::listed::{assert_summed, listed};
-use crate::common::steps::{Claimed, Steps as _, wish};
-use crate::common::time::DAY;
 
 const LONG: usize = 60_000;
 /// The most bytes of an outcome that stands in its record, and those of a chunk of a longer one.
@@ -160,7 +160,7 @@ fn complete(hold: Hold, length: usize) -> Completion {
 
 #[tokio::test]
 async fn in_one_batch_with_other_verbs_before_between_and_after_each_does_its_own() {
-    let (home, door) = (Home::new(), Door::default());
+    let (home, gate) = (Home::new(), Gate::default());
     let store = home.store.clone();
     let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
     let refusing = Once::new(store.clone());
@@ -168,7 +168,7 @@ async fn in_one_batch_with_other_verbs_before_between_and_after_each_does_its_ow
         [hold(&store, "before").await, hold(&store, "released").await, hold(&store, "after").await];
     let (begun, contexts) = Begun::new(&once, &["short", "poor", "long", "longer"]).await;
     let (durable, held) = Begun::new(&refusing, &["durable", "interrupted"]).await;
-    let writer = busy(&store, &door).await;
+    let writer = busy(&store, &gate).await;
     // From here on, all of this is one batch.
     let claimed = store.claim(wish("claimed"));
     let completed = store.complete(complete(before, 100_000));
@@ -183,7 +183,7 @@ async fn in_one_batch_with_other_verbs_before_between_and_after_each_does_its_ow
     let committed = commit_long(&held[0], &store, "durable", 50_000, false);
     let late = store.complete(complete(after, 5_000));
     let swept = store.sweep(10);
-    door.open();
+    gate.open();
     let outcome = |sum: u8, length: usize| Bytes::from(vec![sum; length]);
     assert!(matches!(claimed.await, Ok(Claimed::Fresh(_))));
     assert_eq!([completed.await, late.await, interrupt.await, release.await].map(Result::unwrap), [Reply::Taken; 4]);
@@ -233,13 +233,13 @@ async fn a_commit_over_a_record_that_has_expired_leaves_nothing_of_it_behind() {
         let once = Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun).retention(DAY);
         for (round, length) in [(1, 50_000), (2, 10), (3, LONG), (4, 90_000)] {
             let (begun, contexts) = Begun::new(&once, &["k"]).await;
-            let door = Door::default();
-            let writer = busy(&home.store, &door).await;
+            let gate = Gate::default();
+            let writer = busy(&home.store, &gate).await;
             let sweep = || swept_along.then(|| home.store.sweep(10));
             let before = sweep();
             let committed = commit_long(&contexts[0], &home.store, "k", length, false);
             let after = sweep();
-            door.open();
+            gate.open();
             committed.await.unwrap();
             for sweep in [before, after].into_iter().flatten() {
                 sweep.await.unwrap();

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use testkit::lab::steps::{Claimed, Steps as _, wish};
+use testkit::lab::{Lab, done, hold, on_disk};
+use tower_idempotency::store::CommitError;
 use tower_idempotency::internals::{Reply, Resolution};
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError, TransactionTree};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
-
-use crate::common::lab::{Lab, done, hold, on_disk};
-use crate::common::steps::{Claimed, Steps as _, wish};
 
 /// A store, and two trees of the application.
 fn opened() -> (tempfile::TempDir, SledStore, [sled::Tree; 2]) {

@@ -3,16 +3,15 @@
 
 use std::time::Duration;
 
+use testkit::Gate;
+use testkit::lab::asked::{Asked, asking, leave_interrupted_under};
+use testkit::lab::{Lab, effect, gated, id, on_disk, post};
+use testkit::log::Log;
 use tower_idempotency::engine::{ClaimPolicy, Reconciled, Resolved};
 use tower_idempotency::internals::{Page, Records as _};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Resolution, SledStore, Unknown};
 use tracing::Level;
-
-use crate::common::asked::{Asked, asking, leave_interrupted_under};
-use crate::common::lab::{Gate, effect};
-use crate::common::lab::{Lab, gated, id, on_disk, post};
-use crate::common::log::Log;
 
 const NOT_REPEATABLE: [ClaimPolicy; 3] = [ClaimPolicy::Unknown, ClaimPolicy::Refuse, ClaimPolicy::Ask];
 

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use testkit::Gate;
+use testkit::lab::time::SECOND;
+use testkit::lab::{Lab, at_once, gated, layer, post, settle};
 use tower_http::timeout::TimeoutLayer;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
-
-use crate::common::lab::{Gate, Lab, at_once, gated, layer, post, settle};
-use crate::common::time::SECOND;
 
 // Row: client goes away → the run goes on and is recorded.
 

@@ -12,6 +12,11 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use testkit::lab::asked::leave_interrupted_under;
+use testkit::lab::steps::{Steps as _, wish};
+use testkit::lab::time::{HOUR, SECOND};
+use testkit::lab::{Lab, done, effect, frames, gated, hold, id, layer, on_disk, post, rerun, settle};
+use testkit::{Answer, Gate};
 use tokio::sync::Semaphore;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_idempotency::Resolution;
@@ -20,13 +25,6 @@ use tower_idempotency::internals::{ClaimPolicy, Reply, State};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
-
-use crate::common::asked::leave_interrupted_under;
-use crate::common::lab::{
-    Answer, Gate, Lab, done, effect, frames, gated, hold, id, layer, on_disk, post, rerun, settle,
-};
-use crate::common::steps::{Steps as _, wish};
-use crate::common::time::{HOUR, SECOND};
 
 // Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed, and
 // runs again if it was claimed under `Rerun` too. (`Reconcile`: a later issue.)

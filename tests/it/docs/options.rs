@@ -6,13 +6,13 @@ use std::future::pending;
 use axum::body::Body;
 use bytes::Bytes;
 use http::Request;
+use testkit::Answer;
+use testkit::lab::time::{DAY, SECOND};
+use testkit::lab::{Lab, at_once, layer, post};
 use tower::{BoxError, ServiceExt as _};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
-
-use crate::common::lab::{Answer, Lab, at_once, layer, post};
-use crate::common::time::{DAY, SECOND};
 
 const PAGE: &str = include_str!("../../../docs/options.md");
 

@@ -8,13 +8,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::post as route;
 use bytes::Bytes;
+use testkit::Gate;
+use testkit::lab::time::HOUR;
+use testkit::lab::{Lab, at_once, charge_print, foreign, frames, gated, id, keyed, layer, patient, plant, post};
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, Once, RecordId, Scope};
-
-use crate::common::lab::{
-    Gate, Lab, at_once, charge_print, foreign, frames, gated, id, keyed, layer, patient, plant, post,
-};
-use crate::common::time::HOUR;
 
 // Row: known key, other request → 422 `key-reused`.
 

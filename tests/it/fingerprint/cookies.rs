@@ -2,10 +2,9 @@
 
 use axum::body::Body;
 use http::{HeaderValue, Request};
+use testkit::lab::{Lab, layer, post};
 use tower_idempotency::server::IGNORED_COOKIES;
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
-
-use crate::common::lab::{Lab, layer, post};
 
 /// The request `post("k", "a")` with these `Cookie` fields.
 fn with(fields: &[&str]) -> Request<Body> {

@@ -3,10 +3,9 @@
 use axum::body::Body;
 use http::header::HeaderName;
 use http::{HeaderValue, Request};
+use testkit::lab::{Lab, layer, post};
 use tower_idempotency::server::{CREDENTIAL_HEADERS, EXEMPT_HEADERS};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, Scope};
-
-use crate::common::lab::{Lab, layer, post};
 
 /// The request `post("k", "a")` with these headers besides.
 fn with(headers: &[(&str, &str)]) -> Request<Body> {

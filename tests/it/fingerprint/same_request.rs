@@ -3,9 +3,8 @@
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Version};
+use testkit::lab::{Lab, keyed, layer, post};
 use tower_idempotency::{FingerprintBody, IdempotencyLayer, MemoryStore};
-
-use crate::common::lab::{Lab, keyed, layer, post};
 
 const ACCOUNT: HeaderName = HeaderName::from_static("stripe-account");
 const STORE: HeaderName = HeaderName::from_static("x-store-id");

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use http::header::HeaderName;
 use http::{HeaderValue, Request};
+use testkit::lab::time::{HOUR, SECOND};
+use testkit::lab::{Lab, gated, keyed, post, settle};
+use testkit::{Answer, Gate};
 use tokio::time::Instant;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{FingerprintBody, IdempotencyLayer, OnInFlight, OnInterrupted, Release};
-
-use crate::common::lab::{Answer, Gate, Lab, gated, keyed, post, settle};
-use crate::common::time::{HOUR, SECOND};
 
 type Layer = IdempotencyLayer<TestStore>;
 

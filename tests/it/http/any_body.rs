@@ -13,6 +13,7 @@ use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::combinators::{MapErr, UnsyncBoxBody};
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use testkit::lab::layer;
 use tower::util::MapResponseLayer;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -25,8 +26,6 @@ use tower_http::timeout::{
     RequestBodyDeadlineLayer, RequestBodyTimeoutLayer, ResponseBodyDeadlineLayer, ResponseBodyTimeoutLayer,
 };
 use tower_http::trace::TraceLayer;
-
-use crate::common::lab::layer;
 
 const LONG: Duration = Duration::from_secs(60);
 const MOST: usize = 1_000;

@@ -1,5 +1,5 @@
 //! The compile matrix, running: every place where people put a layer, over a socket, with HTTP/1.1 and HTTP/2. tonic is
-//! in `grpc.rs`.
+//! in `examples/grpc`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,16 +12,17 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response as AxumResponse;
 use axum::routing::{MethodRouter, post};
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HOST};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::CONTENT_ENCODING;
+use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use testkit::lab::layer;
+use testkit::{Answer, Call, Connection};
+use tokio::net::TcpListener;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::compression::CompressionLayer;
@@ -32,8 +33,6 @@ use tower_http::validate_request::ValidateRequestHeaderLayer;
 use tower_idempotency::server::{AnyBody, BodyMode, IdempotencyService, KeepBody, ReplayBody};
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
-
-use crate::common::lab::layer;
 
 #[derive(Clone, Default)]
 struct Effects(Arc<AtomicUsize>);
@@ -48,12 +47,6 @@ impl Effects {
         let effects = self.clone();
         post(async move || effects.one())
     }
-}
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
 }
 
 /// Serves each connection with `service`, at the address that it returns.
@@ -81,27 +74,11 @@ where
 
 /// Sends one request on a connection of its own.
 async fn send(address: std::net::SocketAddr, h2: bool, key: Option<&str>) -> Answer {
-    let stream = TcpStream::connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let io = TokioIo::new(stream);
-    let uri = if h2 { format!("http://{address}/charges") } else { "/charges".to_owned() };
-    let mut request = Request::post(uri).header(AUTHORIZATION, "Bearer token").header(ACCEPT_ENCODING, "gzip");
-    if let Some(key) = key {
-        request = request.header("idempotency-key", key);
-    }
-    let body = Full::<Bytes>::from("amount=1");
-    let response = if h2 {
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-        tokio::spawn(connection);
-        sender.send_request(request.body(body).unwrap()).await.unwrap()
-    } else {
-        let (mut sender, connection) = http1::handshake(io).await.unwrap();
-        tokio::spawn(connection);
-        let request = request.header(HOST, address.to_string());
-        sender.send_request(request.body(body).unwrap()).await.unwrap()
-    };
-    let (parts, body) = response.into_parts();
-    Answer { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
+    let call = Call::post("/charges", "amount=1").header("authorization", "Bearer token");
+    let call = call.header("accept-encoding", "gzip");
+    let call = key.into_iter().fold(call, |call, key| call.header("idempotency-key", key));
+    let connection = if h2 { Connection::http2(address).await } else { Connection::http1(address).await };
+    connection.unwrap().send(&call).await.unwrap()
 }
 
 /// With both versions of HTTP: a retry is replayed, and a request without a key passes.

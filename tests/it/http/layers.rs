@@ -12,6 +12,9 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
+use testkit::lab::asked::{Asked, found};
+use testkit::lab::{Shedding, post};
+use testkit::{Answer, Gate};
 use tower::util::BoxCloneService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -22,9 +25,6 @@ use tower_idempotency::store::Abort;
 use tower_idempotency::{
     AnyStore, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore,
 };
-
-use crate::common::asked::{Asked, found};
-use crate::common::lab::{Answer, Gate, Shedding, post};
 
 type Stack = BoxCloneService<Request<Body>, Response, BoxError>;
 

@@ -2,7 +2,6 @@
 
 mod any_body;
 mod body_types;
-mod grpc;
 mod layers;
 mod problems;
 mod record_id;

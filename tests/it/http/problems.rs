@@ -10,12 +10,12 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use serde_json::json;
+use testkit::Answer;
+use testkit::lab::{Lab, layer, post};
 use tower::ServiceExt as _;
 use tower_http::cors::CorsLayer;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, RejectionKind, Scope};
-
-use crate::common::lab::{Answer, Lab, layer, post};
 
 #[tokio::test]
 async fn a_refusal_carries_its_rejection_for_layers_outside() {

@@ -4,13 +4,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::json;
+use testkit::lab::{Lab, at_once, id, layer, patient, post, rerun, with};
+use testkit::log::Log;
+use testkit::{Answer, Gate};
 use tower::ServiceExt as _;
 use tower_idempotency::server::FingerprintBody;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Rejection, Scope};
 use tracing::Level;
-
-use crate::common::lab::{Answer, Gate, Lab, at_once, id, layer, patient, post, rerun, with};
-use crate::common::log::Log;
 
 /// A lab whose handlers panic.
 fn panicking(layer: IdempotencyLayer<MemoryStore>) -> Lab {

@@ -12,12 +12,12 @@ use axum::routing::post as route;
 use bytes::Bytes;
 use http::{Request, StatusCode, Version};
 use http_body::Frame;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use testkit::Answer;
+use testkit::client::Raw;
+use testkit::lab::{Lab, frames, keyed, post};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, Scope};
-
-use crate::common::lab::{Lab, frames, keyed, post};
 
 /// A server on a socket, which says of each request when its head has come in.
 struct Server {
@@ -55,50 +55,14 @@ impl Server {
         Self { address, heads, begun, layer, effects }
     }
 
-    async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Connection(BufReader::new(stream))
+    async fn connect(&self) -> Raw {
+        Raw::connect(self.address).await.unwrap()
     }
 }
 
-/// A client that sends what it is told, and reads what comes.
-struct Connection(BufReader<TcpStream>);
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    closes: bool,
-    body: String,
-}
-
-impl Connection {
-    async fn send(&mut self, text: &[u8]) -> std::io::Result<()> {
-        self.0.get_mut().write_all(text).await?;
-        self.0.get_mut().flush().await
-    }
-
-    /// The next answer; `None` if the connection is closed before its end.
-    async fn answer(&mut self) -> Option<Answer> {
-        let mut status = None;
-        let (mut length, mut closes) = (0, false);
-        loop {
-            let mut line = String::new();
-            if self.0.read_line(&mut line).await.ok()? == 0 {
-                return None;
-            }
-            let line = line.trim_end().to_ascii_lowercase();
-            match line.split_once(": ") {
-                Some(("content-length", value)) => length = value.parse().ok()?,
-                Some(("connection", value)) => closes = value == "close",
-                _ if line.is_empty() => break,
-                _ => status = status.or_else(|| line.split(' ').nth(1)?.parse().ok()),
-            }
-        }
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await.ok()?;
-        Some(Answer { status: status?, closes, body: String::from_utf8(body).ok()? })
-    }
+/// The status of an answer, and whether its connection is closed.
+fn told(answer: &Answer) -> (u16, bool) {
+    (answer.status.as_u16(), answer.header("connection") == Some("close"))
 }
 
 /// A body in the form in which it is sent, and the header that announces it.
@@ -138,19 +102,19 @@ async fn trap_85_after_a_refusal_before_the_body_the_next_request_on_the_connect
         for (fields, status) in REFUSED {
             let length = [101, 1_024, 16 * 1_024, 64 * 1_024][round % 4];
             let (announced, body) = framed(&vec![b'x'; length], round % 8 >= 4);
-            connection.send(head(fields, &announced).as_bytes()).await.unwrap();
+            connection.say(head(fields, &announced).as_bytes()).await.unwrap();
             // The head has come in, and is refused for itself, before there is a body.
             server.heads.recv().await.unwrap();
-            connection.send(&body).await.unwrap();
+            connection.say(&body).await.unwrap();
             let refused = connection.answer().await.expect("the refusal is seen");
-            assert_eq!((refused.status, refused.closes), (status, false), "{fields:?} {length}");
+            assert_eq!(told(&refused), (status, false), "{fields:?} {length}");
             pairs += 1;
             let good = format!("{}good", head(&format!("idempotency-key: good-{pairs}\r\n"), "content-length: 4"));
-            let answer = match connection.send(good.as_bytes()).await {
+            let answer = match connection.say(good.as_bytes()).await {
                 Ok(()) => connection.answer().await,
                 Err(_) => None,
             };
-            if answer.is_some_and(|answer| answer.body == "charged 4") {
+            if answer.is_some_and(|answer| answer.text() == "charged 4") {
                 server.heads.recv().await.unwrap();
             } else {
                 lost += 1;
@@ -170,9 +134,9 @@ async fn a_body_that_declares_more_than_is_read_on_is_refused_at_once_and_the_co
     {
         let mut connection = server.connect().await;
         // Nothing of the body is ever sent.
-        connection.send(head(fields, &format!("content-length: {length}")).as_bytes()).await.unwrap();
+        connection.say(head(fields, &format!("content-length: {length}")).as_bytes()).await.unwrap();
         let refused = connection.answer().await.unwrap();
-        assert_eq!((refused.status, refused.closes), (status, true));
+        assert_eq!(told(&refused), (status, true));
         assert!(connection.answer().await.is_none(), "and it is closed");
     }
 }
@@ -181,14 +145,14 @@ async fn a_body_that_declares_more_than_is_read_on_is_refused_at_once_and_the_co
 async fn a_body_that_goes_on_beyond_what_is_read_on_is_told_to_close() {
     let server = Server::start(layer()).await;
     let mut connection = server.connect().await;
-    connection.send(head("idempotency-key: a b\r\n", "transfer-encoding: chunked").as_bytes()).await.unwrap();
+    connection.say(head("idempotency-key: a b\r\n", "transfer-encoding: chunked").as_bytes()).await.unwrap();
     for _ in 0..5 {
         let chunk = [&b"4000\r\n"[..], &[b'x'; 16 * 1_024], b"\r\n"].concat();
         // The last ones may find the connection closed.
-        let _ = connection.send(&chunk).await;
+        let _ = connection.say(&chunk).await;
     }
     let refused = connection.answer().await.unwrap();
-    assert_eq!((refused.status, refused.closes), (400, true));
+    assert_eq!(told(&refused), (400, true));
 }
 
 #[tokio::test]
@@ -197,19 +161,19 @@ async fn a_client_that_waits_to_be_asked_for_its_body_is_refused_without_being_a
     for expect in ["100-continue", "100-Continue"] {
         let mut connection = server.connect().await;
         let fields = format!("idempotency-key: a b\r\nexpect: {expect}\r\n");
-        connection.send(head(&fields, "content-length: 10").as_bytes()).await.unwrap();
+        connection.say(head(&fields, "content-length: 10").as_bytes()).await.unwrap();
         let refused = connection.answer().await.unwrap();
-        assert_eq!((refused.status, refused.closes), (400, true), "and no 100 before");
+        assert_eq!(told(&refused), (400, true), "and no 100 before");
     }
     // Who is not refused is asked.
     let mut connection = server.connect().await;
     connection
-        .send(head("idempotency-key: a\r\nexpect: 100-continue\r\n", "content-length: 4").as_bytes())
+        .say(head("idempotency-key: a\r\nexpect: 100-continue\r\n", "content-length: 4").as_bytes())
         .await
         .unwrap();
     assert_eq!(connection.answer().await.unwrap().status, 100);
-    connection.send(b"good").await.unwrap();
-    assert_eq!(connection.answer().await.unwrap().body, "charged 4");
+    connection.say(b"good").await.unwrap();
+    assert_eq!(connection.answer().await.unwrap().text(), "charged 4");
 }
 
 /// A body of which nothing ever comes.

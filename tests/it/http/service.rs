@@ -10,10 +10,9 @@ use axum::body::Body;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 use http::{Request, StatusCode};
+use testkit::lab::post;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
-
-use crate::common::lab::post;
 
 #[derive(Clone)]
 struct NeverReady;

@@ -7,10 +7,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::post as route;
+use testkit::lab::{Lab, layer, post};
 use tower::ServiceExt as _;
 use tower_idempotency::{IdempotencyContext, Release};
-
-use crate::common::lab::{Lab, layer, post};
 
 /// The same head, sent elsewhere.
 fn copy(request: Request, target: &'static str) -> Request {

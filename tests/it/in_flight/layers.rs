@@ -7,10 +7,9 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post as route;
 use axum::{Router, middleware};
 use http::StatusCode;
+use testkit::lab::time::HOUR;
+use testkit::lab::{Lab, keyed, layer};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, Release};
-
-use crate::common::lab::{Lab, keyed, layer};
-use crate::common::time::HOUR;
 
 // DESIGN.md, section 3, rule 3: a second layer inside an exchange of the same store passes through (trap 76).
 

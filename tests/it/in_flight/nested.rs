@@ -11,13 +11,13 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post as route};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use testkit::lab::{Lab, keyed, layer, post};
+use testkit::{Answer, Gate};
 use tower::ServiceExt as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
     IdempotencyContext, IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Release, Scope, Unknown,
 };
-
-use crate::common::lab::{Answer, Gate, Lab, keyed, layer, post};
 
 /// A router whose batch endpoint sends sub-requests through the same router, with heads that are copies of its own.
 #[derive(Clone)]

@@ -2,13 +2,13 @@
 //! 1).
 
 use futures_util::future::join_all;
+use testkit::Gate;
+use testkit::lab::steps::{Claimed, Steps as _, wish};
+use testkit::lab::time::HOUR;
+use testkit::lab::{Lab, gated, on_disk, post};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, SledStore};
-
-use crate::common::lab::{Gate, Lab, gated, on_disk, post};
-use crate::common::steps::{Claimed, Steps as _, wish};
-use crate::common::time::HOUR;
 
 async fn one_of_many_claims<St: Store + Clone>(store: St) {
     let claims = (0..32).map(|_| {

@@ -1,14 +1,14 @@
 //! A second process over the same records, played by the test store: what this process's engine makes of it. A run
 //! elsewhere is in flight while its process lives; its duplicates wait for its end.
 
+use testkit::Gate;
+use testkit::lab::asked::{Asked, asking, found, leave_interrupted};
+use testkit::lab::{Lab, gated, id, post, settle};
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::{Reconciled, Resolved};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Release};
-
-use crate::common::asked::{Asked, asking, found, leave_interrupted};
-use crate::common::lab::{Gate, Lab, gated, id, post, settle};
 
 const POLICIES: [OnInterrupted; 2] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
 

@@ -3,10 +3,10 @@
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::join_all;
 use http::StatusCode;
+use testkit::lab::{Lab, at_once, patient, post, settle};
+use testkit::{Answer, Gate};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, Release};
-
-use crate::common::lab::{Answer, Gate, Lab, at_once, patient, post, settle};
 
 // DESIGN.md, section 3, rule 8: if the run ends released: 409 `in-flight` with `Retry-After: 1`; consumed:
 // `not-replayable`; interrupted: that row. A waiter never claims.

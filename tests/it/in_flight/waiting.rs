@@ -11,15 +11,15 @@ use axum::response::IntoResponse as _;
 use futures_util::future::join_all;
 use futures_util::{FutureExt as _, poll};
 use http::{Request, StatusCode};
+use testkit::lab::time::{HOUR, SECOND};
+use testkit::lab::{Lab, at_once, gated, id, keyed, layer, numbered, patient, post, settle};
+use testkit::{Answer, Gate};
 use tower::limit::ConcurrencyLimitLayer;
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_idempotency::engine::{EffectError, OnceError};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, Once};
-
-use crate::common::lab::{Answer, Gate, Lab, at_once, gated, id, keyed, layer, numbered, patient, post, settle};
-use crate::common::time::{HOUR, SECOND};
 
 // Row: same request, still running → `Wait(2 s)` (default): the answer, or 409 `in-flight` + `Retry-After: 1`.
 

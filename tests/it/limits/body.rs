@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
+use testkit::Gate;
+use testkit::lab::{Lab, frames, layer, post};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
-
-use crate::common::lab::{Gate, Lab, frames, layer, post};
 
 // Row: body over `max_request_body` (1 MiB) → 413 `body-too-large`, before any claim.
 

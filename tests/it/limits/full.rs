@@ -1,11 +1,11 @@
 //! A full store refuses new keys before anything runs, and never a completion, nor does it forget what it holds.
 
 use futures_util::FutureExt as _;
+use testkit::Gate;
+use testkit::lab::steps::{Steps as _, wish};
+use testkit::lab::{Lab, on_disk, post};
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
-
-use crate::common::lab::{Gate, Lab, on_disk, post};
-use crate::common::steps::{Steps as _, wish};
 
 // Row: store full, over quota → 503 `store-full`, before the handler; never opened by `fail_open`.
 

@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use futures_util::future::join_all;
 use http::Response;
 use http_body_util::Full;
+use testkit::lab::Lab;
+use testkit::lab::asked::leave_interrupted;
+use testkit::lab::time::{HOUR, SECOND};
+use testkit::log::Log;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
 use tracing::Level;
-
-use crate::common::asked::leave_interrupted;
-use crate::common::lab::Lab;
-use crate::common::log::Log;
-use crate::common::time::{HOUR, SECOND};
 
 type Reply = Reconciled<Response<Full<bytes::Bytes>>>;
 

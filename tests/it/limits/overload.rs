@@ -8,6 +8,10 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use http::StatusCode;
 use http_body::Frame;
 use http_body_util::StreamBody;
+use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
+use testkit::lab::time::HOUR;
+use testkit::lab::{Lab, gated, hold, id, on_disk, post, settle};
+use testkit::{Answer, Gate};
 use tokio::sync::mpsc;
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::{Counts, EffectError, OnceError, Resolved, RunContext};
@@ -18,10 +22,6 @@ use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
     Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, RejectionKind, SledStore,
 };
-
-use crate::common::lab::{Answer, Gate, Lab, gated, hold, id, on_disk, post, settle};
-use crate::common::steps::{Claimed, Steps as _, Wish, wish};
-use crate::common::time::HOUR;
 
 pub(super) const KIB: usize = 1024;
 

@@ -8,13 +8,14 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::post as route;
 use bytes::Bytes;
+use testkit::lab::time::HOUR;
+use testkit::lab::{Lab, gated, id, keyed, settle};
+use testkit::{Answer, Gate};
 use tower::ServiceExt as _;
 use tower_idempotency::engine::{EffectError, RunContext};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, Once, Scope};
 
 use super::overload::{KIB, Upload, overloaded};
-use crate::common::lab::{Answer, Gate, Lab, gated, id, keyed, settle};
-use crate::common::time::HOUR;
 
 type Sent = tokio::task::JoinHandle<Answer>;
 
@@ -143,8 +144,7 @@ async fn a_scope_says_who_a_client_is_and_credentials_do_not_then() {
 async fn requests_without_credentials_are_one_client() {
     let gate = Gate::default();
     let lab = gated(max_runs(8), &gate);
-    let anonymous: Vec<_> =
-        (0..8).map(|number| lab.spawn(crate::common::lab::post(&format!("k{number}"), "a"))).collect();
+    let anonymous: Vec<_> = (0..8).map(|number| lab.spawn(testkit::lab::post(&format!("k{number}"), "a"))).collect();
     settle().await;
     assert_eq!(anonymous.iter().filter(|sent| !sent.is_finished()).count(), 4);
     assert_eq!(send(&lab, "alice", 8).await.len(), 2);

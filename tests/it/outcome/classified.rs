@@ -9,12 +9,12 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use http::response::Parts;
 use http::{HeaderMap, Request, StatusCode};
+use testkit::lab::{Lab, Shedding, at_once, layer, numbered, post, rerun};
+use testkit::{Answer, Gate};
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_idempotency::server::Meaning;
 use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Release};
-
-use crate::common::lab::{Answer, Gate, Lab, Shedding, at_once, layer, numbered, post, rerun};
 
 /// How often the handler runs when a request is sent twice that it answers with `status`.
 async fn runs_of_two_tries(layer: IdempotencyLayer<MemoryStore>, status: u16) -> usize {

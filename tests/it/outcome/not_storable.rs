@@ -8,11 +8,11 @@ use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::channel::Channel;
+use testkit::lab::time::SECOND;
+use testkit::lab::{Lab, frames, layer, post, rerun};
+use testkit::{Answer, Gate};
 use tower::ServiceExt as _;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted};
-
-use crate::common::lab::{Answer, Gate, Lab, frames, layer, post, rerun};
-use crate::common::time::SECOND;
 
 // Row: same request, done, outcome not storable → 409 `not-replayable`, original status as a member.
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use futures_util::poll;
 use http::StatusCode;
+use testkit::Answer;
+use testkit::lab::time::{HOUR, SECOND};
+use testkit::lab::{Lab, effect, id, post, settle};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Release};
-
-use crate::common::lab::{Answer, Lab, effect, id, post, settle};
-use crate::common::time::{HOUR, SECOND};
 
 #[tokio::test]
 async fn trap_13_no_byte_of_the_answer_is_sent_before_its_record_is_durable() {

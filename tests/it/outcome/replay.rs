@@ -13,12 +13,11 @@ use http::header::{HeaderName, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use testkit::client::Raw;
+use testkit::lab::{Lab, frames, keyed, layer};
 use tower_http::compression::CompressionLayer;
 use tower_idempotency::server::KeptHeaders;
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
-
-use crate::common::lab::{Lab, frames, keyed, layer};
 
 // Row: new key → claim → run detached → record → answer. Row: same request, done → replay.
 
@@ -48,11 +47,9 @@ async fn wire(app: Router, requests: &[String]) -> Vec<String> {
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
     let mut answers = Vec::new();
     for request in requests {
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answers.push(answer);
+        let mut client = Raw::connect(address).await.unwrap();
+        client.say(request.as_bytes()).await.unwrap();
+        answers.push(String::from_utf8(client.rest().await.unwrap()).unwrap());
     }
     server.abort();
     answers

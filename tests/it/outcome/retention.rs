@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
+use testkit::Gate;
+use testkit::lab::asked::leave_interrupted_under;
+use testkit::lab::time::{DAY, HOUR, NOON, SECOND, clock};
+use testkit::lab::{Lab, gated, on_disk, post, settle};
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
-
-use crate::common::asked::leave_interrupted_under;
-use crate::common::lab::{Gate, Lab, gated, on_disk, post, settle};
-use crate::common::time::{DAY, HOUR, NOON, SECOND, clock};
 
 fn in_memory(clock: impl Clock) -> MemoryStore {
     MemoryStore::builder().clock(clock).build()

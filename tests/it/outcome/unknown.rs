@@ -12,6 +12,11 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use testkit::Gate;
+use testkit::lab::asked::{Asked, asking, found};
+use testkit::lab::steps::Steps as _;
+use testkit::lab::{Lab, frames, keyed, layer, on_disk, post, rerun, settle};
+use testkit::log::Log;
 use tower_idempotency::engine::{EffectError, Resolved};
 use tower_idempotency::internals::{Page, Records as _, Resolution};
 use tower_idempotency::server::Meaning;
@@ -21,11 +26,6 @@ use tower_idempotency::{
     Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, SledStore, Unknown,
 };
 use tracing::Level;
-
-use crate::common::asked::{Asked, asking, found};
-use crate::common::lab::{Gate, Lab, frames, keyed, layer, on_disk, post, rerun, settle};
-use crate::common::log::Log;
-use crate::common::steps::Steps as _;
 
 /// The card network did not answer.
 fn timed_out() -> Response {

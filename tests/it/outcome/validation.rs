@@ -5,9 +5,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use http::{Request, StatusCode};
+use testkit::lab::{Lab, keyed, layer};
 use tower_idempotency::Release;
-
-use crate::common::lab::{Lab, keyed, layer};
 
 struct Invalid(String);
 

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
+use testkit::Gate;
+use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrupted, patient};
+use testkit::lab::time::{DAY, NOON, SECOND};
+use testkit::lab::{Lab, id, on_disk, post, settle};
 use tokio::task::JoinHandle;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler, Reconciliation};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
-
-use crate::common::asked::{Asked, Verdict, asking, counted, found, leave_interrupted, patient};
-use crate::common::lab::{Gate, Lab, id, on_disk, post, settle};
-use crate::common::time::{DAY, NOON, SECOND};
 
 const ONE_OF_EACH: [&str; 3] = ["found", "to-run-again", "unknown"];
 

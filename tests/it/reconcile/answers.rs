@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use http::Response;
+use testkit::lab::asked::{counted, leave_interrupted};
+use testkit::lab::{Lab, frames};
 use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::test_util::TestStore;
-
-use crate::common::asked::{counted, leave_interrupted};
-use crate::common::lab::{Lab, frames};
 
 /// A layer that records answers of at most ten bytes, and whose application found one with this body.
 fn finding(store: TestStore, asked: &Arc<AtomicUsize>, body: fn() -> Body) -> IdempotencyLayer<TestStore> {

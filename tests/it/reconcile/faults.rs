@@ -1,15 +1,15 @@
 //! Questions about operations that were interrupted, and what can go wrong with them: the store fails before, while and
 //! after the application is asked; clients, processes and runtimes go away meanwhile.
 
+use testkit::Gate;
+use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrupted};
+use testkit::lab::time::{DAY, NOON, SECOND};
+use testkit::lab::{Lab, id, on_disk, post, settle};
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
 use tower_idempotency::internals::{Page, Records as _, State};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, Stall, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, SledStore};
-
-use crate::common::asked::{Asked, Verdict, asking, counted, found, leave_interrupted};
-use crate::common::lab::{Gate, Lab, id, on_disk, post, settle};
-use crate::common::time::{DAY, NOON, SECOND};
 
 /// What the store does when it is asked next.
 #[derive(Clone, Copy, Debug, PartialEq)]

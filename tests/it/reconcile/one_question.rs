@@ -7,6 +7,11 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Response;
 use http_body_util::Full;
+use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrupted, patient};
+use testkit::lab::steps::{Steps as _, wish};
+use testkit::lab::time::SECOND;
+use testkit::lab::{Lab, id, on_disk, post, settle};
+use testkit::{Answer, Gate};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
@@ -14,11 +19,6 @@ use tower_idempotency::internals::{Records as _, Reply, Resolution::Forget};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{MemoryStore, SledStore};
-
-use crate::common::asked::{Asked, Verdict, asking, counted, found, leave_interrupted, patient};
-use crate::common::lab::{Answer, Gate, Lab, id, on_disk, post, settle};
-use crate::common::steps::{Steps as _, wish};
-use crate::common::time::SECOND;
 
 /// Half of them come before the application is asked, half meanwhile.
 async fn twenty_retries(lab: &Lab, gate: &Gate) -> Vec<JoinHandle<Answer>> {

@@ -2,12 +2,11 @@
 
 use http::Response;
 use http_body_util::Full;
+use testkit::lab::asked::{asking, leave_interrupted};
+use testkit::lab::time::SECOND;
+use testkit::lab::{Lab, post, settle};
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-
-use crate::common::asked::{asking, leave_interrupted};
-use crate::common::lab::{Lab, post, settle};
-use crate::common::time::SECOND;
 
 // A seeded fault: the run has what the question left of the time for its claim, which is nothing.
 #[tokio::test(start_paused = true)]

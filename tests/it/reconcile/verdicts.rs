@@ -12,6 +12,10 @@ use http::header::{CONTENT_LENGTH, SET_COOKIE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use testkit::lab::asked::{Asked, asking, found, leave_interrupted};
+use testkit::lab::time::{DAY, HOUR, NOON};
+use testkit::lab::{Lab, charge_print, id, keyed, on_disk, post};
+use testkit::{Answer, Gate};
 use tower_idempotency::engine::{
     EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, Resolved, RunContext,
 };
@@ -22,10 +26,6 @@ use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{
     Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release, SledStore,
 };
-
-use crate::common::asked::{Asked, asking, found, leave_interrupted, leave_interrupted_under};
-use crate::common::lab::{Answer, Gate, Lab, charge_print, id, keyed, on_disk, post};
-use crate::common::time::{DAY, HOUR, NOON};
 
 // "Here is the outcome."
 

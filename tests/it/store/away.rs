@@ -1,14 +1,13 @@
 //! In doubt, refuse: while the store is away, slow or silent, nothing runs (promise 7).
 
+use testkit::lab::asked::leave_interrupted_under;
+use testkit::lab::time::HOUR;
+use testkit::lab::{Lab, effect, frames, id, no_run_is_left, post, settle};
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::Resolved;
 use tower_idempotency::internals::{ClaimPolicy, Records as _};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
-
-use crate::common::asked::leave_interrupted_under;
-use crate::common::lab::{Lab, effect, frames, id, no_run_is_left, post, settle};
-use crate::common::time::HOUR;
 
 // Row: store away, poisoned or timed out at the claim → 503 `store-unavailable` + `Retry-After`.
 

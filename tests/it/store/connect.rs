@@ -1,10 +1,9 @@
 //! A store that is chosen by its URL.
 
+use testkit::lab::{Lab, id};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::{ConnectError, OpenError, Store as _};
 use tower_idempotency::{AnyStore, IdempotencyLayer};
-
-use crate::common::lab::{Lab, id};
 
 const SECRET: &str = "s3cr3t";
 

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use testkit::lab::id;
+use testkit::lab::steps::{Claimed, Steps as _, Wish};
+use testkit::lab::time::HOUR;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
     Applied, Completion, Fence, Hold, Page, Record, Records as _, Reply, Resolution, Settlement, State, Transition,
@@ -10,10 +13,6 @@ use tower_idempotency::internals::{
 use tower_idempotency::store::{MemoryStore, SledStore};
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint};
-
-use crate::common::lab::id;
-use crate::common::steps::{Claimed, Steps as _, Wish};
-use crate::common::time::HOUR;
 
 fn wish(name: &str) -> Wish {
     Wish { interrupted_retention: HOUR * 2, ..Wish::new(id(name), Fingerprint::of(name.as_bytes())) }

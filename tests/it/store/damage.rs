@@ -1,9 +1,8 @@
 //! What was damaged on disk is refused, counted and hides nothing else: no bytes are an answer that are not those of a
 //! record.
 
+use testkit::lab::{Lab, id, on_disk, tree};
 use tower_idempotency::{IdempotencyLayer, SledStore};
-
-use crate::common::lab::{Lab, id, on_disk, tree};
 
 const SMALL: usize = 10;
 const LARGE: usize = 10_000;

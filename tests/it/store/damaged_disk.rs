@@ -4,15 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use testkit::lab::steps::Steps as _;
+use testkit::lab::time::DAY;
+use testkit::lab::{Lab, done, hold, id};
+use testkit::log::Log;
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{IdempotencyLayer, SledStore};
 use tracing::Level;
-
-use crate::common::lab::{Lab, done, hold, id};
-use crate::common::log::Log;
-use crate::common::steps::Steps as _;
-use crate::common::time::DAY;
 
 const RECORDS: usize = 200;
 const LOCK: &str = "tower-idempotency.lock";

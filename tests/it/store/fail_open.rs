@@ -3,11 +3,11 @@
 
 use axum::Router;
 use axum::routing::post as route;
+use testkit::Gate;
+use testkit::lab::time::HOUR;
+use testkit::lab::{Lab, effect, gated, post, settle};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight};
-
-use crate::common::lab::{Gate, Lab, effect, gated, post, settle};
-use crate::common::time::HOUR;
 
 // … with `fail_open` and no slot or remembered outcome for the key: runs unprotected, counted, logged.
 

@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use testkit::lab::listed::{assert_summed, listed};
+use testkit::lab::steps::{Claimed, Steps as _, wish};
+use testkit::lab::time::DAY;
+use testkit::lab::{done, hold, id, on_disk, tree};
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Page, Record, Records as _, State};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::test_util::ManualClock;
-
-use crate::common::lab::{done, hold, id, on_disk, tree};
-use crate::common::listed::{assert_summed, listed};
-use crate::common::steps::{Claimed, Steps as _, wish};
-use crate::common::time::DAY;
 
 const NOON: Timestamp = Timestamp::from_millis(1_000_000);
 

@@ -4,13 +4,12 @@
 use std::fs;
 use std::path::Path;
 
+use testkit::lab::steps::Steps as _;
+use testkit::lab::time::DAY;
+use testkit::lab::{done, hold, id};
 use tower_idempotency::SledStore;
 use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::store::OpenError;
-
-use crate::common::lab::{done, hold, id};
-use crate::common::steps::Steps as _;
-use crate::common::time::DAY;
 
 const SEGMENT: usize = 8 * 1024 * 1024;
 

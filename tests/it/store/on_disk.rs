@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use testkit::lab::steps::{Claimed, Steps as _, Wish};
+use testkit::lab::time::DAY;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Completion, Hold, Page, Records as _, Reply, Settlement, State};
 use tower_idempotency::store::{Health, OpenError, SledStore, Store as _, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
-
-use crate::common::steps::{Claimed, Steps as _, Wish};
-use crate::common::time::DAY;
 
 struct Place {
     _parent: tempfile::TempDir,

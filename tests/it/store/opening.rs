@@ -4,13 +4,12 @@
 use std::fs;
 use std::path::Path;
 
+use testkit::lab::steps::Steps as _;
+use testkit::lab::time::HOUR;
+use testkit::lab::{Lab, done, hold, id, on_disk};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{IdempotencyLayer, SledStore};
-
-use crate::common::lab::{Lab, done, hold, id, on_disk};
-use crate::common::steps::Steps as _;
-use crate::common::time::HOUR;
 
 const LOCK: &str = "tower-idempotency.lock";
 

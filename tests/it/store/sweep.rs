@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use testkit::lab::steps::Steps as _;
+use testkit::lab::time::{HOUR, NOON, SECOND, clock};
+use testkit::lab::{Lab, done, hold, id, on_disk, tree};
 use tower_idempotency::internals::{Page, Records as _, Reply, State};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, SledStore};
-
-use crate::common::lab::{Lab, done, hold, id, on_disk, tree};
-use crate::common::steps::Steps as _;
-use crate::common::time::{HOUR, NOON, SECOND, clock};
 
 async fn complete<St: Store>(store: &St, key: &str, retention: Duration) {
     let hold = hold(store, key).await;

@@ -21,12 +21,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use ruts::store::Ttl;
 use ruts::store::moka::MokaStore;
 use ruts::{CookieOptions, Session, SessionLayer};
+use testkit::bench::exchange::{KEY, SMALL, bare, protected};
+use testkit::bench::minimum::{Minimum, Writes, durable};
 use tower_cookies::CookieManagerLayer;
 use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
 use uuid::Uuid;
-
-use crate::common::exchange::{KEY, SMALL, bare, protected};
-use crate::common::minimum::{Minimum, Writes, durable};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// More than any run here has.

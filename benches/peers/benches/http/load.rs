@@ -6,15 +6,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Request};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use testkit::Connection;
+use testkit::bench::exchange::KEY;
+use testkit::bench::load::{Round, key};
 use tokio::task::JoinSet;
-
-use crate::common::exchange::KEY;
-use crate::common::load::{Round, key};
 
 const CHARGE: &str = "amount=100&currency=eur&source=tok_visa";
 /// How many sessions a connection spreads its requests over, where the server wants one: its cost grows with what is in
@@ -45,16 +42,16 @@ pub(crate) fn generate(plan: &Plan) {
 async fn run(plan: &Plan) -> Round {
     let mut connections = Vec::new();
     for number in 0..plan.connections {
-        let mut connection = Connection::open(plan.address).await;
+        let mut connection = Connection::http1(plan.address).await.expect("the server listens");
         let mut cookies = Vec::new();
         for _ in 0..if plan.session { SESSIONS } else { 0 } {
-            cookies.push(connection.log_in().await);
+            cookies.push(log_in(&mut connection).await);
         }
         // The key that is sent again and again, for the first time.
         let same = key(u64::MAX / 2 + number as u64);
         if plan.keys == "same" {
             for cookie in cookies.iter().map(Some).chain(cookies.is_empty().then_some(None)) {
-                connection.exchange(request(Some(&same), cookie)).await;
+                exchange(&mut connection, request(Some(&same), cookie)).await;
             }
         }
         connections.push((connection, cookies, same));
@@ -75,7 +72,7 @@ async fn run(plan: &Plan) -> Round {
                     _ => request(Some(&key(first + number as u64)), cookie),
                 };
                 let began = Instant::now();
-                let headers = connection.exchange(request).await;
+                let headers = exchange(&mut connection, request).await;
                 if let Some(is_replay) = is_replay {
                     assert_eq!(headers.contains_key("idempotent-replayed"), is_replay);
                 }
@@ -96,31 +93,17 @@ fn request(key: Option<&str>, cookie: Option<&HeaderValue>) -> Request<Full<Byte
     builder.body(Full::new(Bytes::from_static(CHARGE.as_bytes()))).expect("a request")
 }
 
-struct Connection(SendRequest<Full<Bytes>>);
+/// A new session's cookie.
+async fn log_in(connection: &mut Connection) -> HeaderValue {
+    let request = Request::post("/login").header(HOST, "pay.example").body(Full::default()).expect("a request");
+    let headers = exchange(connection, request).await;
+    let cookie = headers[SET_COOKIE].to_str().expect("text").split(';').next().expect("its value");
+    cookie.parse().expect("a value again")
+}
 
-impl Connection {
-    async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the server listens");
-        stream.set_nodelay(true).expect("an option of every socket");
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("it speaks HTTP/1.1");
-        tokio::spawn(connection);
-        Self(sender)
-    }
-
-    /// A new session's cookie.
-    async fn log_in(&mut self) -> HeaderValue {
-        let request = Request::post("/login").header(HOST, "pay.example").body(Full::default()).expect("a request");
-        let headers = self.exchange(request).await;
-        let cookie = headers[SET_COOKIE].to_str().expect("text").split(';').next().expect("its value");
-        cookie.parse().expect("a value again")
-    }
-
-    /// Sends a request and reads the whole answer, which must be a 200.
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> HeaderMap {
-        self.0.ready().await.expect("the connection is open");
-        let (head, body) = self.0.send_request(request).await.expect("the server answers").into_parts();
-        body.collect().await.expect("to the end");
-        assert_eq!(head.status, 200);
-        head.headers
-    }
+/// Sends a request and reads the whole answer, which must be a 200.
+async fn exchange(connection: &mut Connection, request: Request<Full<Bytes>>) -> HeaderMap {
+    let answer = connection.exchange(request).await.expect("the server answers");
+    assert_eq!(answer.status, 200);
+    answer.headers
 }

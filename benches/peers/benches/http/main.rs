@@ -4,18 +4,16 @@
 //! load each in a process of their own, HTTP/1.1 with keep-alive over loopback. Both sides of a ratio in turns, in one
 //! run.
 
-#[path = "../../../common/mod.rs"]
-mod common;
-
 mod contenders;
 mod load;
 mod process;
 
 use std::path::Path;
 
-use common::estimate::{Pairs, pairs};
-use common::load::Round;
-use common::report::Report;
+use testkit::bench::estimate::{Pairs, pairs};
+use testkit::bench::load::Round;
+use testkit::bench::report::Report;
+
 use load::Plan;
 use process::Server;
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
+use testkit::bench::load::Round;
 
-use crate::common::load::Round;
 use crate::load::Plan;
 
 /// The arguments by which a process knows what it is.

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sqlx::PgPool;
+use testkit::bench::exchange::KEY;
 use tower_idempotency_postgres::tokio_postgres::{Config, NoTls};
 
-use crate::common::exchange::KEY;
 use crate::contenders::client;
 
 /// The digest of a request, which a claim has.

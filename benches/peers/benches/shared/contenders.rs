@@ -7,12 +7,12 @@ use axum::Router;
 use cratestack_sqlx::SqlxIdempotencyStore;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use testkit::bench::exchange::{SMALL, bare, protected};
 use tower_idempotency::OnInterrupted;
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 use crate::by_hand;
-use crate::common::exchange::{SMALL, bare, protected};
 
 /// How many connections a contender has: what the store uses by default.
 pub(crate) const CONNECTIONS: usize = 4;

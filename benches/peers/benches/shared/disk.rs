@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::Instant;
 
-use crate::common::estimate::{Estimate, micros};
-use crate::common::report::Report;
+use testkit::bench::estimate::{Estimate, micros};
+use testkit::bench::report::Report;
 
 const SYNCS: usize = 200;
 

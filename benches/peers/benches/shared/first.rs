@@ -1,11 +1,11 @@
 //! First requests, beside what people would use instead.
 
 use axum::Router;
+use testkit::bench::estimate::{Pairs, pairs};
+use testkit::bench::load::{Round, round};
+use testkit::bench::report::Report;
 
 use super::contenders::Contender;
-use crate::common::estimate::{Pairs, pairs};
-use crate::common::load::{Round, round};
-use crate::common::report::Report;
 
 /// How many at once, how many requests a round has, and who takes part.
 const LOADS: [(usize, usize, &[Contender]); 2] = [

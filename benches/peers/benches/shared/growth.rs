@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::routing::post;
+use testkit::bench::estimate::{Pairs, micros, pairs};
+use testkit::bench::exchange::{layer, send};
+use testkit::bench::load::key;
+use testkit::bench::report::Report;
 use tower_idempotency::OnInterrupted;
 
 use super::contenders::{client, store};
-use crate::common::estimate::{Pairs, micros, pairs};
-use crate::common::exchange::{layer, send};
-use crate::common::load::key;
-use crate::common::report::Report;
 
 const FEW: i64 = 10_000;
 const MANY: i64 = 1_000_000;

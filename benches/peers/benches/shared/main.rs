@@ -5,11 +5,6 @@
 //! is to be on a disk. The server answers a commit when it is durable, for all contenders. Requests go through the
 //! layer in process; all contenders take turns, in one run.
 
-#[path = "../../../common/mod.rs"]
-mod common;
-#[path = "../../../../tests/common/postgres.rs"]
-mod server;
-
 mod by_hand;
 mod contenders;
 mod disk;
@@ -20,9 +15,9 @@ mod puts;
 mod trips;
 mod waiting;
 
-use common::callgrind::skip;
-use common::report::Report;
-use server::Server;
+use testkit::bench::callgrind::skip;
+use testkit::bench::report::Report;
+use testkit::postgres::Server;
 
 /// Memory and log as for a server of this size. What decides over durability is as PostgreSQL has it: `fsync`,
 /// `synchronous_commit` and `full_page_writes` are on.

@@ -1,17 +1,15 @@
 //! A way to the database that counts round trips: whenever a client has sent all of something and waits for the answer.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use testkit::proxy::{Fate, Pass, Way};
 
-/// The way, for as long as the runtime lives.
-#[derive(Debug, Clone)]
+/// The way, and what it has counted.
+#[derive(Debug)]
 pub(crate) struct Proxy {
-    address: SocketAddr,
+    way: testkit::proxy::Proxy,
     counts: Arc<Counts>,
 }
 
@@ -24,23 +22,14 @@ struct Counts {
 impl Proxy {
     /// A way to the server at this address.
     pub(crate) async fn to(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let (address, counts) = (listener.local_addr().expect("it has one"), Arc::<Counts>::default());
+        let counts = Arc::<Counts>::default();
         let counted = Arc::clone(&counts);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(server).await else { return };
-                let _ = (client.set_nodelay(true), server.set_nodelay(true));
-                let ((from, mut back), (mut answers, to)) = (client.into_split(), server.into_split());
-                tokio::spawn(forward(from, to, Arc::clone(&counted)));
-                tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
-            }
-        });
-        Self { address, counts }
+        let fate = move |_| Some(Counting { counts: Arc::clone(&counted), messages: Mutex::default() });
+        Self { way: testkit::proxy::Proxy::to(server, fate).await, counts }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("postgres://postgres@{}/postgres", self.address)
+        self.way.url()
     }
 
     /// The round trips so far for which somebody waits. Nobody does on connections that listen for notifications or
@@ -55,14 +44,19 @@ impl Proxy {
     }
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, counts: Arc<Counts>) {
-    let (mut messages, mut chunk) = (Messages::default(), vec![0; 1 << 16]);
-    while let Ok(length @ 1..) = from.read(&mut chunk).await {
+/// A connection.
+struct Counting {
+    counts: Arc<Counts>,
+    messages: Mutex<Messages>,
+}
+
+impl Fate for Counting {
+    async fn read(&self, way: Way, bytes: &[u8]) -> Pass {
         // Before it is sent: whoever has the answer finds it counted.
-        messages.count(&chunk[..length], &counts);
-        if to.write_all(&chunk[..length]).await.is_err() {
-            return;
+        if way == Way::Request {
+            self.messages.lock().expect("counting does not panic").count(bytes, &self.counts);
         }
+        Pass::On
     }
 }
 

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use testkit::bench::estimate::{Estimate, pairs};
+use testkit::bench::report::Report;
+use tower_idempotency_postgres::PostgresBackend;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
 use tower_idempotency::{Fence, RecordId};
 use tower_idempotency_postgres::PostgresBackend;
 
 use super::contenders::{CONNECTIONS, backend};
-use crate::common::estimate::{Estimate, pairs};
-use crate::common::report::Report;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// How many writes a call has, how many calls there are at once, and how many one after the other in a round.

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use testkit::bench::estimate::{Estimate, pairs};
+use testkit::bench::exchange::send;
+use testkit::bench::load::key;
+use testkit::bench::report::Report;
 use tokio::time::sleep;
 
 use super::contenders::Contender;
 use super::proxy::Proxy;
 use super::waiting::Charge;
-use crate::common::estimate::{Estimate, pairs};
-use crate::common::exchange::send;
-use crate::common::load::key;
-use crate::common::report::Report;
 
 const MOST_FIRST: f64 = 2.0;
 const MOST_REPLAY: f64 = 1.0;

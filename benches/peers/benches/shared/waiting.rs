@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::post;
+use testkit::bench::estimate::{Estimate, micros, pairs, quantile};
+use testkit::bench::exchange::{layer, send};
+use testkit::bench::load::{key, round};
+use testkit::bench::report::Report;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -11,10 +15,6 @@ use tower_idempotency::OnInterrupted;
 use tower_idempotency_postgres::PostgresStore;
 
 use super::contenders::{Contender, store};
-use crate::common::estimate::{Estimate, micros, pairs, quantile};
-use crate::common::exchange::{layer, send};
-use crate::common::load::{key, round};
-use crate::common::report::Report;
 
 const MOST_P50: f64 = 15.0;
 const MOST_P99: f64 = 50.0;
@@ -115,7 +115,7 @@ async fn delays([here, there]: &[PostgresStore; 2], serial: &mut u64) -> (Estima
             *serial += 1;
             let charge = Charge::begin(here, *serial).await;
             let duplicate = charge.duplicate(there);
-            let more = getrandom::u64().expect("random bytes") % MORE;
+            let more = testkit::dice::seed() % MORE;
             sleep(Duration::from_millis(WAITS + more)).await;
             let owner = charge.end().await;
             let told = duplicate.await.expect("it is answered");

@@ -8,33 +8,33 @@ use axum::body::Body;
 use axum::routing::post;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use tokio::sync::Semaphore;
+use testkit::Gate;
 use tower::ServiceExt as _;
 use tower_idempotency::IdempotencyLayer;
 use tower_idempotency_postgres::PostgresStore;
 
 use super::lab::Lab;
 
-/// An app whose handler waits for a permit, for each of its runs.
+/// An app whose handler stands at a gate in each of its runs.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) layer: IdempotencyLayer<PostgresStore>,
     pub(crate) runs: Arc<AtomicUsize>,
-    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) gate: Gate,
 }
 
 impl App {
     pub(crate) async fn new(lab: &Lab) -> Self {
         let store = PostgresStore::open(lab.another().await).await.unwrap();
-        Self { layer: IdempotencyLayer::new(store), runs: Arc::default(), permits: Arc::new(Semaphore::new(0)) }
+        Self { layer: IdempotencyLayer::new(store), runs: Arc::default(), gate: Gate::default() }
     }
 
     /// The status, the body, and whether it is a replay.
     pub(crate) async fn send(&self, key: &'static str) -> (StatusCode, String, bool) {
-        let Self { layer, runs, permits } = self.clone();
+        let Self { layer, runs, gate } = self.clone();
         let run = move || async move {
             let run = runs.fetch_add(1, Ordering::SeqCst);
-            permits.acquire().await.unwrap().forget();
+            gate.pass().await;
             format!("run {run}")
         };
         let request = Request::post("/").header("idempotency-key", key).body(Body::empty()).unwrap();

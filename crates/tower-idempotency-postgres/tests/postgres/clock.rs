@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::routing::post;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use tokio::sync::Semaphore;
+use testkit::{Gate, skipped};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 use tower_idempotency::internals::Records as _;
@@ -21,7 +21,6 @@ use tower_idempotency_postgres::PostgresStore;
 
 use super::complete_in::process as in_one;
 use super::lab::{Lab, Server, builder, until};
-use super::skipped::skipped;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -32,12 +31,12 @@ fn server(promise: &str) -> Option<Server> {
     Server::with_a_clock(&[]).map_err(|obstacle| skipped(promise, &obstacle)).ok()
 }
 
-/// A process whose handler counts its runs, and waits for a permit in each.
+/// A process whose handler counts its runs, and stands at a gate in each.
 #[derive(Clone)]
 struct Process {
     store: PostgresStore,
     runs: Arc<AtomicUsize>,
-    permits: Arc<Semaphore>,
+    gate: Gate,
 }
 
 impl Process {
@@ -45,7 +44,7 @@ impl Process {
     async fn new(url: &str, namespace: &str, runs: &Arc<AtomicUsize>) -> Self {
         let backend = builder(url, namespace).open().await.unwrap();
         let store = SharedBuilder::default().call_timeout(Duration::from_secs(1)).lease(LEASE).open(backend).await;
-        Self { store: store.unwrap(), runs: Arc::clone(runs), permits: Arc::new(Semaphore::new(0)) }
+        Self { store: store.unwrap(), runs: Arc::clone(runs), gate: Gate::default() }
     }
 
     async fn at(lab: &Lab, runs: &Arc<AtomicUsize>) -> Self {
@@ -54,10 +53,10 @@ impl Process {
 
     /// Sends a request with this key. Says the status, the body, and whether it was replayed.
     async fn send(&self, key: &str) -> (StatusCode, String, bool) {
-        let Self { store, runs, permits } = self.clone();
+        let Self { store, runs, gate } = self.clone();
         let run = move || async move {
             let run = runs.fetch_add(1, Ordering::SeqCst);
-            permits.acquire().await.unwrap().forget();
+            gate.pass().await;
             format!("run {run}")
         };
         let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
@@ -72,7 +71,7 @@ impl Process {
     async fn told(&self, key: &str) -> (StatusCode, String, bool) {
         let begin = Instant::now();
         loop {
-            // A second run would wait for its permit.
+            // A second run would stand at the gate.
             let answer = timeout(Duration::from_secs(60), self.send(key)).await.expect("it is not run again");
             if answer.0 != StatusCode::SERVICE_UNAVAILABLE {
                 return answer;
@@ -103,7 +102,7 @@ async fn no_key_runs_again_while_or_after_the_database_is_a_day_ahead() {
     let (lab, runs) = (Lab::new(&server.url()).await, Arc::default());
     let one = Process::at(&lab, &runs).await;
     let keys: Vec<String> = (0..20).map(|number| format!("order-{number}")).collect();
-    one.permits.add_permits(keys.len());
+    one.gate.admit(keys.len());
     let mut answers = Vec::new();
     for key in &keys {
         answers.push((StatusCode::OK, one.told(key).await.1, true));
@@ -130,7 +129,7 @@ async fn what_is_recorded_while_the_database_is_a_day_behind_is_kept() {
     let one = Process::at(&lab, &runs).await;
     let in_transaction = in_one::Process::new(&lab).await;
     set(&server, &lab, -25 * HOUR).await;
-    one.permits.add_permits(1);
+    one.gate.admit(1);
     let (status, body, _) = one.told("order").await;
     assert_eq!(status, StatusCode::OK, "{body}");
     // With its record in a transaction of the application.
@@ -175,7 +174,7 @@ async fn a_living_run_is_not_run_again_though_the_database_s_clock_is_set() {
             renewals.len() > 6
         })
         .await;
-        one.permits.add_permits(1);
+        one.gate.admit(1);
         let (status, body, _) = sent.await.unwrap();
         assert_eq!(status, StatusCode::OK, "{key}: {body}");
         assert_eq!(other.told(&key).await, (StatusCode::OK, body, true), "{key}");
@@ -205,7 +204,7 @@ async fn the_keys_of_a_server_that_died_are_free_soon_though_the_database_s_cloc
     end.send(()).unwrap();
     dies.join().unwrap();
     set(&server, &lab, -10 * MINUTE).await;
-    other.permits.add_permits(1);
+    other.gate.admit(1);
     until("the second run", async || other.told("order").await.0 == StatusCode::OK).await;
     assert_eq!(runs.load(Ordering::SeqCst), 2);
 }

@@ -31,7 +31,7 @@ mod backend_behind_a_proxy {
     async fn subject() -> Option<Subject<PostgresBackend>> {
         let Lab { url, namespace, backend: beside, .. } = lab("the contract behind a proxy").await?;
         let proxy = Arc::new(Proxy::to(&url).await);
-        let backend = builder(proxy.url(), &namespace).behind_pooler().open().await.unwrap();
+        let backend = builder(&proxy.url(), &namespace).behind_pooler().open().await.unwrap();
         Some(Subject::new(backend).beside(beside).held_back_by(move || proxy.hold()))
     }
 
@@ -42,7 +42,7 @@ mod backend_behind_a_proxy {
     async fn the_proxy_holds_puts_back_and_nothing_else() {
         let Some(lab) = lab("that the proxy holds puts back").await else { return };
         let proxy = Proxy::to(&lab.url).await;
-        let backend = builder(proxy.url(), &lab.namespace).behind_pooler().open().await.unwrap();
+        let backend = builder(&proxy.url(), &lab.namespace).behind_pooler().open().await.unwrap();
         let let_go = proxy.hold();
         let write = claim(id(1));
         let put = backend.put(Clocks::default(), std::slice::from_ref(&write));

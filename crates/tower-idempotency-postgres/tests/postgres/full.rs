@@ -19,7 +19,7 @@ async fn trap_106_an_outcome_for_which_a_database_has_no_room_is_recorded_as_soo
     for (key, why) in [("disk", "disk_full"), ("memory", "out_of_memory")] {
         lab.client.batch_execute(&FULL.replace("WHY", why)).await.unwrap();
         let before = one.runs.load(Ordering::SeqCst);
-        one.permits.add_permits(1);
+        one.gate.admit(1);
         let (_, answer, _) = one.send(key).await;
         assert_eq!(answer, format!("run {before}"));
         assert_ne!(other.send(key).await.1, answer, "it is not recorded");

@@ -1,32 +1,19 @@
 //! A database for a test, and writes for it.
 
-use std::sync::OnceLock;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
-use tower_idempotency::store::shared::{
-    Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
-};
-use tower_idempotency::{Fence, RecordId};
+use testkit::postgres::shared_server;
+pub(crate) use testkit::postgres::{Server, own_server};
+pub(crate) use testkit::process::until;
+pub(crate) use testkit::rows::{claim, complete, id, is_done, put, put_all, token};
+use tower_idempotency::RecordId;
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
-
-pub(crate) use super::server::Server;
-use super::skipped::skipped;
+use tower_idempotency::store::shared::{Backend as _, Clocks, Row, Write};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
-
-/// A server of the test's own.
-pub(crate) fn own_server(promise: &str, settings: &[&str]) -> Option<Server> {
-    Server::with(settings).map_err(|obstacle| skipped(promise, &obstacle)).ok()
-}
-
-/// The server that most tests share.
-fn shared_server(promise: &str) -> Option<&'static Server> {
-    static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
-    SERVER.get_or_init(Server::start).as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
-}
 
 /// A backend with a namespace that no other test has, and a client beside it. `None`: not shown here.
 pub(crate) async fn lab(promise: &str) -> Option<Lab> {
@@ -71,6 +58,11 @@ impl Lab {
     }
 }
 
+/// Where the server of this URL listens.
+pub(crate) fn address(url: &str) -> SocketAddr {
+    url.split(['@', '/']).find_map(|part| part.parse().ok()).unwrap()
+}
+
 pub(crate) fn builder(url: &str, namespace: &str) -> PostgresBackendBuilder {
     // Machines under test are slow.
     let builder = PostgresBackend::from_url(url).unwrap().namespace(namespace).unwrap();
@@ -84,81 +76,6 @@ pub(crate) async fn client(url: &str) -> Client {
         let _ = connection.await;
     });
     client
-}
-
-pub(crate) async fn put(backend: &PostgresBackend, write: Write) -> Option<Row> {
-    put_all(backend, &[write]).await.pop().unwrap()
-}
-
-/// Puts, and does so again where another write of a row was not over within the second that a put waits for it: on a
-/// machine that stands still, that comes about. A deadlock is an error.
-pub(crate) async fn put_all(backend: &PostgresBackend, writes: &[Write]) -> Vec<Option<Row>> {
-    let begin = Instant::now();
-    loop {
-        match backend.put(Clocks::default(), writes).await {
-            Err(BackendError::Busy(error))
-                if error.to_string().contains("55P03") && begin.elapsed() < Duration::from_secs(60) => {}
-            answer => return answer.unwrap().rows,
-        }
-    }
-}
-
-/// The id of a number.
-pub(crate) fn id(number: u64) -> RecordId {
-    let mut bytes = [7; 32];
-    bytes[..8].copy_from_slice(&number.to_be_bytes());
-    RecordId::from_bytes(bytes)
-}
-
-/// A token that no other write has.
-pub(crate) fn token() -> Token {
-    let mut token = [0; 16];
-    getrandom::fill(&mut token).unwrap();
-    Token(token)
-}
-
-/// A claim.
-pub(crate) fn claim(id: RecordId) -> Write {
-    Write {
-        id,
-        expect: Expect::Absent,
-        token: token(),
-        fence: NewFence::Above(Fence(0)),
-        kind: Kind::Running,
-        session: None,
-        until: Some(HOUR),
-        began: Stamp::Now,
-        since: Stamp::Now,
-        expires: NewExpiry::In(HOUR),
-        state: Bytes::from_static(b"claimed"),
-    }
-}
-
-/// An outcome, where the row has the token.
-pub(crate) fn complete(id: RecordId, expect: Token) -> Write {
-    Write {
-        expect: Expect::Token(expect),
-        fence: NewFence::Keep,
-        kind: Kind::Completed,
-        until: None,
-        began: Stamp::Keep,
-        state: Bytes::from_static(b"completed"),
-        ..claim(id)
-    }
-}
-
-/// Whether the row carries the write's token.
-pub(crate) fn is_done(row: Option<&Row>, write: &Write) -> bool {
-    row.is_some_and(|row| row.token == write.token)
-}
-
-/// Waits until something has come about, which is looked at again and again.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let begin = Instant::now();
-    while !holds().await {
-        assert!(begin.elapsed() < Duration::from_secs(60), "it did not come about: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 /// Waits until a statement of the backend waits for something, such as `Lock`.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::StatusCode;
-use tokio::sync::Semaphore;
+use testkit::Gate;
 use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Write};
 use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresStore};
@@ -18,7 +18,7 @@ async fn app(lab: &Lab, limits: impl Fn(PostgresBackendBuilder) -> PostgresBacke
     let backend = limits(builder(&lab.url, &lab.namespace)).open().await.unwrap();
     let store = PostgresStore::open(backend).await.unwrap();
     let layer = IdempotencyLayer::new(store.clone());
-    (App { layer, runs: Arc::default(), permits: Arc::new(Semaphore::new(0)) }, store)
+    (App { layer, runs: Arc::default(), gate: Gate::default() }, store)
 }
 
 /// Has the database count, and the store look at it. The store does so every 30 seconds by itself.
@@ -44,7 +44,7 @@ async fn a_table_with_as_many_rows_as_it_may_have_refuses_new_keys_and_nothing_e
     let Some(server) = own_server("a limit of rows", &[]) else { return };
     let (lab, other) = (Lab::new(&server.url()).await, Lab::new(&server.url()).await);
     let (one, store) = app(&lab, |builder| builder.max_records(10)).await;
-    one.permits.add_permits(1);
+    one.gate.admit(1);
     assert_eq!(one.send("done").await, (StatusCode::OK, "run 0".to_owned(), false));
     // A run that began before, and ends when there is no room any more.
     let running = tokio::spawn({
@@ -63,13 +63,13 @@ async fn a_table_with_as_many_rows_as_it_may_have_refuses_new_keys_and_nothing_e
     let (another, _) = app(&lab, |builder| builder.max_records(10)).await;
     assert_eq!(another.send("done").await, (StatusCode::OK, "run 0".to_owned(), true));
     assert!(is_full(&another, "new").await);
-    one.permits.add_permits(1);
+    one.gate.admit(1);
     assert_eq!(running.await.unwrap(), (StatusCode::OK, "run 1".to_owned(), false));
     until("its outcome", async || another.send("runs").await == (StatusCode::OK, "run 1".to_owned(), true)).await;
     // There is room again.
     other.sql("DELETE FROM idempotency.record WHERE namespace = '$'").await;
     until_full(&lab, &store, None).await;
-    one.permits.add_permits(1);
+    one.gate.admit(1);
     assert!(!is_full(&one, "new").await);
 }
 
@@ -94,6 +94,6 @@ async fn long_answers_count_until_they_are_deleted_though_the_files_stay_as_larg
     until_full(&lab, &store, None).await;
     let size = "SELECT pg_total_relation_size('idempotency.record')";
     assert!(lab.client.query_one(size, &[]).await.unwrap().get::<_, i64>(0) > 4 * MIB as i64);
-    one.permits.add_permits(1);
+    one.gate.admit(1);
     assert!(!is_full(&one, "new").await);
 }

@@ -10,12 +10,6 @@
     reason = "a test fails by panicking, and prints its figures"
 )]
 
-#[path = "../../../../tests/common/postgres.rs"]
-mod server;
-#[path = "../../../../tests/common/skipped.rs"]
-#[allow(unreachable_pub, reason = "other test programs have it in a module of its own")]
-mod skipped;
-
 mod app;
 mod clock;
 mod compare_and_set;

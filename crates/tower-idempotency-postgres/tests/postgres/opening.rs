@@ -4,8 +4,8 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
-use tokio::net::TcpStream;
+use testkit::proxy::Proxy;
+use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 use tracing_subscriber::fmt::MakeWriter;
@@ -48,25 +48,11 @@ async fn a_database_that_comes_up_meanwhile_is_opened() {
 async fn each_connection_of_an_opening_is_tried_again() {
     let Some(server) = own_server("that each connection is tried again", &[]) else { return };
     let (lab, to) = (Lab::new(&server.url()).await, server.address());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let way = tokio::spawn(async move {
-        for number in 0.. {
-            let (mut client, _) = listener.accept().await.unwrap();
-            // The first one looks at the table. Those for calls are closed, twice.
-            if number != 1 && number != 2 {
-                tokio::spawn(async move {
-                    let mut server = TcpStream::connect(to).await.unwrap();
-                    let _ = copy_bidirectional(&mut client, &mut server).await;
-                });
-            }
-        }
-    });
-    let url = format!("postgres://postgres@{address}/postgres");
-    let backend = builder(&url, &lab.namespace).tried_for(Duration::from_secs(60)).open().await.unwrap();
+    // The first one looks at the table. Those for calls are closed, twice.
+    let way = Proxy::to(to, |number| (number != 1 && number != 2).then_some(())).await;
+    let backend = builder(&way.url(), &lab.namespace).tried_for(Duration::from_secs(60)).open().await.unwrap();
     let row = lab.put(claim(id(1))).await;
     assert_eq!(backend.get(Clocks::default(), &[id(1)]).await.unwrap().rows, [row]);
-    way.abort();
 }
 
 /// As a machine whose power has failed, or whose database hangs: a connection is accepted, or is not even refused.

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
+use testkit::skipped;
+use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 use tower_idempotency::store::shared::{Backend as _, Kind, Write};
 use tower_idempotency_conformance::backend::Subject;
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 
-use super::lab::{Lab, builder, claim, id, lab, own_server, put, until};
-use super::skipped::skipped;
+use super::lab::{Lab, address, builder, claim, id, lab, own_server, put, until};
 
 /// Ends the pooler when the standard input ends, which it does when the test's process ends in any way.
 const GUARD: &str = r#"
@@ -96,15 +97,14 @@ impl Drop for Pooler {
     }
 }
 
-/// Where the server of `lab` listens.
-fn address(lab: &Lab) -> SocketAddr {
-    lab.url.split(['@', '/']).find_map(|part| part.parse().ok()).unwrap()
-}
-
 /// The pooler that most tests share, before the server that most tests share.
 fn shared_pooler(lab: &Lab, promise: &str) -> Option<&'static Pooler> {
     static POOLER: OnceLock<Result<Pooler, String>> = OnceLock::new();
-    POOLER.get_or_init(|| Pooler::start(address(lab), "")).as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
+    POOLER
+        .get_or_init(|| Pooler::start(address(&lab.url), ""))
+        .as_ref()
+        .map_err(|obstacle| skipped(promise, obstacle))
+        .ok()
 }
 
 async fn subject() -> Option<Subject<PostgresBackend>> {
@@ -160,7 +160,7 @@ async fn a_pooler_that_nobody_has_told_of_is_named() {
     let promise = "that an untold pooler is named";
     let Some(lab) = lab(promise).await else { return };
     for settings in ["ignore_startup_parameters = options", ""] {
-        let pooler = match Pooler::start(address(&lab), settings) {
+        let pooler = match Pooler::start(address(&lab.url), settings) {
             Ok(pooler) => pooler,
             Err(obstacle) => return skipped(promise, &obstacle),
         };

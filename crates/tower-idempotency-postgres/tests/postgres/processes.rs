@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
+use testkit::Gate;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome};
 use tower_idempotency::store::shared::{Shared, SharedBuilder};
 use tower_idempotency::{Fingerprint, OnInFlight, Once};
@@ -17,29 +17,23 @@ use super::lab::{Lab, builder, id, lab, own_server};
 type Consumer = Once<Shared<PostgresBackend>>;
 
 /// Counts effects, each of which stands at a gate before it takes place.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Work {
     effects: Arc<AtomicUsize>,
-    began: Arc<Semaphore>,
-    gate: Arc<Semaphore>,
-}
-
-impl Default for Work {
-    fn default() -> Self {
-        Self { effects: Arc::default(), began: Arc::new(Semaphore::new(0)), gate: Arc::new(Semaphore::new(0)) }
-    }
+    gate: Gate,
 }
 
 impl Work {
     fn opened() -> Self {
-        Self { gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)), ..Self::default() }
+        let work = Self::default();
+        work.gate.open();
+        work
     }
 
     async fn run(&self, consumer: &Consumer, number: u64) -> Result<Outcome, OnceError<std::io::Error>> {
-        let Self { effects, began, gate } = self.clone();
+        let Self { effects, gate } = self.clone();
         let effect = move |_| async move {
-            began.add_permits(1);
-            let _through = gate.acquire().await;
+            gate.pass().await;
             let number = effects.fetch_add(1, Ordering::SeqCst) + 1;
             Ok::<_, EffectError<std::io::Error>>(Bytes::from(format!("effect {number}")))
         };
@@ -83,12 +77,12 @@ async fn a_duplicate_elsewhere_waits_for_the_run_and_is_given_its_outcome() {
         let work = work.clone();
         async move { work.run(&one, 1).await }
     });
-    let _began = work.began.acquire().await.unwrap();
+    work.gate.arrival().await;
     let duplicate = tokio::spawn({
         let work = work.clone();
         async move { work.run(&other, 1).await }
     });
-    work.gate.add_permits(1);
+    work.gate.open();
     assert!(!run.await.unwrap().unwrap().replayed);
     let replay = duplicate.await.unwrap().unwrap();
     assert_eq!((&replay.bytes[..], replay.replayed, work.count()), (&b"effect 1"[..], true, 1));

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
-use tokio::net::{TcpListener, TcpStream};
+use testkit::proxy::{Fate, Pass, Way};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+
+use super::lab::address;
 
 /// Stands between a backend and the server. It ends when it is dropped.
 ///
@@ -15,34 +15,41 @@ use tokio::task::{AbortHandle, JoinSet};
 /// [`behind_pooler`]: tower_idempotency_postgres::PostgresBackendBuilder::behind_pooler
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    url: String,
+    way: testkit::proxy::Proxy,
     is_held: watch::Sender<bool>,
     waiting: Arc<AtomicUsize>,
-    task: AbortHandle,
+}
+
+/// A connection on which puts wait while they are held back.
+struct Holding {
+    is_held: watch::Receiver<bool>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Fate for Holding {
+    async fn read(&self, way: Way, bytes: &[u8]) -> Pass {
+        if way == Way::Request && bytes.windows(4).any(|word| word == b"put_") {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            // An error: the proxy is gone.
+            let _ = self.is_held.clone().wait_for(|is_held| !is_held).await;
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        Pass::On
+    }
 }
 
 impl Proxy {
     /// A way to the server of `url`.
     pub(crate) async fn to(url: &str) -> Self {
-        let (before, rest) = url.split_once('@').unwrap();
-        let (server, after) = rest.split_once('/').unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("{before}@{}/{after}", listener.local_addr().unwrap());
-        let is_held = watch::Sender::new(false);
+        let (is_held, held) = watch::channel(false);
         let waiting: Arc<AtomicUsize> = Arc::default();
-        let (server, held, waits) = (server.to_owned(), is_held.subscribe(), Arc::clone(&waiting));
-        let task = tokio::spawn(async move {
-            // What is in it ends with it.
-            let mut ways = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                ways.spawn(pass_on(client, server.clone(), held.clone(), Arc::clone(&waits)));
-            }
-        });
-        Self { url, is_held, waiting, task: task.abort_handle() }
+        let waits = Arc::clone(&waiting);
+        let fate = move |_| Some(Holding { is_held: held.clone(), waiting: Arc::clone(&waits) });
+        Self { way: testkit::proxy::Proxy::to(address(url), fate).await, is_held, waiting }
     }
 
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    pub(crate) fn url(&self) -> String {
+        self.way.url()
     }
 
     /// From now on no put arrives, until what this returns is called.
@@ -58,41 +65,4 @@ impl Proxy {
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Passes on what both say. An error: one of them has gone.
-async fn pass_on(
-    client: TcpStream,
-    server: String,
-    mut held: watch::Receiver<bool>,
-    waiting: Arc<AtomicUsize>,
-) -> std::io::Result<()> {
-    let server = TcpStream::connect(server).await?;
-    server.set_nodelay(true)?;
-    client.set_nodelay(true)?;
-    let ((mut asks, mut is_answered), (mut answers, mut is_asked)) = (client.into_split(), server.into_split());
-    let there = async {
-        let mut bytes = vec![0; 1 << 16];
-        loop {
-            let count = asks.read(&mut bytes).await?;
-            if count == 0 {
-                return is_asked.shutdown().await;
-            }
-            if bytes[..count].windows(4).any(|word| word == b"put_") {
-                waiting.fetch_add(1, Ordering::SeqCst);
-                // An error: the proxy is gone.
-                let _ = held.wait_for(|is_held| !is_held).await;
-                waiting.fetch_sub(1, Ordering::SeqCst);
-            }
-            is_asked.write_all(&bytes[..count]).await?;
-        }
-    };
-    let back = async { copy(&mut answers, &mut is_answered).await.map(drop) };
-    tokio::try_join!(there, back).map(drop)
 }

@@ -9,27 +9,23 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use testkit::proxy::{End, Fate, Pass, Proxy, Way};
 use tokio::sync::Mutex;
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome};
 use tower_idempotency::store::shared::SharedBuilder;
 use tower_idempotency::{Fingerprint, OnInFlight, Once};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
-use super::lab::{Lab, id, lab};
+use super::lab::{Lab, address, id, lab};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// Stands between a backend and the server, and carries so many bytes a second each way.
 struct Throttle {
-    url: String,
+    way: Proxy,
     sent: Arc<AtomicU64>,
-    task: AbortHandle,
 }
 
 /// One direction, which all connections share.
@@ -43,61 +39,44 @@ impl Lane {
     fn new(bytes_per_second: u64) -> Arc<Self> {
         Arc::new(Self { bytes_per_second, free: Mutex::new(tokio::time::Instant::now()), carried: Arc::default() })
     }
+}
 
-    /// Passes on what one side says. Connections that have something to say take turns.
-    async fn pass_on(self: Arc<Self>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
-        let mut bytes = vec![0; 8 * KIB];
-        loop {
-            let count = from.read(&mut bytes).await?;
-            if count == 0 {
-                return to.shutdown().await;
-            }
-            let takes = Duration::from_nanos(count as u64 * 1_000_000_000 / self.bytes_per_second);
-            let mut free = self.free.lock().await;
-            *free = (*free).max(tokio::time::Instant::now()) + takes;
-            sleep_until(*free).await;
-            drop(free);
-            self.carried.fetch_add(count as u64, Ordering::Relaxed);
-            to.write_all(&bytes[..count]).await?;
-        }
+/// A connection. Those that have something to say take turns.
+struct Slow {
+    there: Arc<Lane>,
+    back: Arc<Lane>,
+}
+
+impl Fate for Slow {
+    async fn before(&self, _: Way) -> Result<usize, End> {
+        Ok(8 * KIB)
+    }
+
+    async fn read(&self, way: Way, bytes: &[u8]) -> Pass {
+        let lane = if way == Way::Request { &self.there } else { &self.back };
+        let count = bytes.len() as u64;
+        let takes = Duration::from_nanos(count * 1_000_000_000 / lane.bytes_per_second);
+        let mut free = lane.free.lock().await;
+        *free = (*free).max(tokio::time::Instant::now()) + takes;
+        sleep_until(*free).await;
+        drop(free);
+        lane.carried.fetch_add(count, Ordering::Relaxed);
+        Pass::On
     }
 }
 
 impl Throttle {
     async fn to(url: &str, megabits: u64) -> Self {
-        let (before, rest) = url.split_once('@').unwrap();
-        let (server, after) = rest.split_once('/').unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("{before}@{}/{after}", listener.local_addr().unwrap());
         let [there, back] = [(); 2].map(|()| Lane::new(megabits * 1_000_000 / 8));
-        let (server, sent) = (server.to_owned(), Arc::clone(&there.carried));
-        let task = tokio::spawn(async move {
-            let mut ways = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                let (server, there, back) = (server.clone(), Arc::clone(&there), Arc::clone(&back));
-                ways.spawn(async move {
-                    let server = TcpStream::connect(server).await?;
-                    server.set_nodelay(true)?;
-                    client.set_nodelay(true)?;
-                    let ((asks, answered), (answers, asked)) = (client.into_split(), server.into_split());
-                    // One that has gone takes the other with it, as a reset does.
-                    tokio::try_join!(there.pass_on(asks, asked), back.pass_on(answers, answered)).map(drop)
-                });
-            }
-        });
-        Self { url, sent, task: task.abort_handle() }
+        let sent = Arc::clone(&there.carried);
+        let fate = move |_| Some(Slow { there: Arc::clone(&there), back: Arc::clone(&back) });
+        Self { way: Proxy::to(address(url), fate).await, sent }
     }
 
     /// A process that reaches the rows of `lab` over it, with the settings that a user has by default.
     async fn process(&self, lab: &Lab) -> PostgresStore {
-        let backend = PostgresBackend::from_url(&self.url).unwrap().namespace(&lab.namespace).unwrap();
+        let backend = PostgresBackend::from_url(&self.way.url()).unwrap().namespace(&lab.namespace).unwrap();
         SharedBuilder::default().open(backend.open().await.unwrap()).await.unwrap()
-    }
-}
-
-impl Drop for Throttle {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

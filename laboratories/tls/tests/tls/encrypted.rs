@@ -3,11 +3,12 @@
 use std::fs;
 
 use bytes::Bytes;
+use testkit::process::until;
+use testkit::rows::{claim, id, put};
 use tower_idempotency::store::shared::{Backend as _, Clocks, Write};
 
 use super::certificates::Authority;
-use super::lab::{claim, client, id, put, until};
-use super::setup::{connections, data_directory, encrypting_server, let_in, to, until_heard, with};
+use super::setup::{client, connections, data_directory, encrypting_server, let_in, to, until_heard, with};
 use super::wire::{ASKS_FOR_TLS, Wire};
 
 #[tokio::test]

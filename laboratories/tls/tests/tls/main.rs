@@ -8,15 +8,6 @@
 //! ```
 #![cfg(target_os = "linux")]
 
-#[path = "../../../../crates/tower-idempotency-postgres/tests/postgres/lab.rs"]
-#[allow(dead_code, reason = "this program uses a part of it")]
-mod lab;
-#[path = "../../../../tests/common/postgres.rs"]
-mod server;
-#[path = "../../../../tests/common/skipped.rs"]
-#[allow(unreachable_pub, reason = "other test programs have it in a module of its own")]
-mod skipped;
-
 mod certificates;
 mod encrypted;
 mod refused;

@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
+use testkit::postgres::{Server, own_server};
+use testkit::process::until;
+use testkit::rows::{claim, id};
+use testkit::skipped;
+use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
+use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
 
 use super::certificates::{Authority, Certificates};
-use super::lab::{Server, claim, client, id, own_server, until};
-use super::skipped::skipped;
 
 /// What a server's log says of each connection that it has let in.
 const LET_IN: &str = "connection authorized";
@@ -36,6 +40,13 @@ pub(crate) async fn encrypting_server(promise: &str) -> Option<(Server, Certific
     })
     .await;
     Some((server, certificates))
+}
+
+/// A connection of the test's own, which is not encrypted.
+pub(crate) async fn client(url: &str) -> Client {
+    let (client, connection) = connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 pub(crate) async fn data_directory(server: &Server) -> PathBuf {

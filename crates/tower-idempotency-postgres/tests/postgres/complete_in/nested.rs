@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use http::StatusCode;
+use testkit::Dice;
+use tower_idempotency_postgres::tokio_postgres::{Client, Error};
 use tower_idempotency::store::CommitError;
 use tower_idempotency_postgres::TransactionRecord;
-use tower_idempotency_postgres::tokio_postgres::{Client, Error};
 
 use super::process::{CHARGE, Handler, Process, TABLE, answer, charge, charges, handler};
 use crate::lab::{Lab, own_server};
@@ -123,10 +124,9 @@ async fn a_record_in_the_outermost_transaction_is_written_wherever_savepoints_ar
     let process = Process::new(&lab).await;
     // What is kept outside of its row, and can't be compressed.
     let mut large = String::new();
-    let mut state = 1_u64;
+    let mut dice = Dice::new(1);
     for _ in 0..10_000 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        write!(large, "{:x}", state >> 20).unwrap();
+        write!(large, "{:x}", dice.roll() >> 20).unwrap();
     }
     for triggers in [false, true] {
         if triggers {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::sync::Semaphore;
+use testkit::Gate;
 use tower_idempotency::{IdempotencyContext, OnInFlight};
 
 use super::process::{CHARGE, Handler, Process, TABLE, answer, charges, handler, start};
@@ -81,14 +81,14 @@ async fn a_commit_that_waits_for_its_standby_is_waited_for() {
     let lab = Lab::new(&server.url()).await;
     lab.client.batch_execute(TABLE).await.unwrap();
     let process = Process::new(&lab).await;
-    let gate = Arc::new(Semaphore::new(0));
+    let gate = Gate::default();
     let gives_up: Handler = Arc::new({
-        let gate = Arc::clone(&gate);
+        let gate = gate.clone();
         move |context, process: Process| {
-            let gate = Arc::clone(&gate);
+            let gate = gate.clone();
             Box::pin(async move {
                 leave_open(&context, &process).await;
-                gate.acquire().await.unwrap().forget();
+                gate.pass().await;
                 // It is committed, and not answered; the handler does not wait for it.
                 let client = process.client.lock().await;
                 let given_up = tokio::time::timeout(Duration::from_millis(300), client.batch_execute("COMMIT")).await;
@@ -104,7 +104,7 @@ async fn a_commit_that_waits_for_its_standby_is_waited_for() {
     until("the run", async || process.runs() == 1).await;
     // The claim is there; the commit is not.
     ask_for_a_standby(&lab.client, &lab.url).await;
-    gate.add_permits(1);
+    gate.admit(1);
     let watch = client(&lab.url).await;
     let waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = 'COMMIT'";
     until("the commit", async || watch.query_one(waiting, &[]).await.unwrap().get(0)).await;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::sync::Semaphore;
+use testkit::Gate;
 use tower_idempotency::OnInFlight;
 use tower_idempotency_postgres::TransactionRecord;
 
@@ -14,14 +14,14 @@ use crate::lab::until;
 /// A transaction that goes on though its handler is dropped, and whose record was prepared in time.
 #[derive(Clone)]
 struct Late {
-    gate: Arc<Semaphore>,
+    gate: Gate,
     /// The SQLSTATE with which it ended; "committed" if it was.
     end: Arc<Mutex<Option<String>>>,
 }
 
 impl Late {
     fn new() -> Self {
-        Self { gate: Arc::new(Semaphore::new(0)), end: Arc::default() }
+        Self { gate: Gate::default(), end: Arc::default() }
     }
 
     fn handler(&self) -> Handler {
@@ -34,7 +34,7 @@ impl Late {
                 let mut client = process.client.lock().await;
                 let transaction = client.transaction().await.unwrap();
                 transaction.execute(CHARGE, &[&context.key().as_str(), &process.namespace]).await.unwrap();
-                late.gate.acquire().await.unwrap().forget();
+                late.gate.pass().await;
                 let completed = transaction.execute(record.sql(), &[&record.bytes()]).await;
                 // The server rolls back, whatever is sent.
                 let committed = transaction.commit().await;
@@ -51,7 +51,7 @@ impl Late {
 
     /// Lets it go on, and waits for how it ends.
     async fn end(&self) -> String {
-        self.gate.add_permits(1);
+        self.gate.admit(1);
         until("the late transaction's end", async || self.end.lock().unwrap().is_some()).await;
         self.end.lock().unwrap().take().unwrap()
     }
@@ -73,13 +73,13 @@ async fn a_transaction_that_comes_after_a_takeover_fails_with_all_its_effects() 
     )
     .await;
     // The other one's run stands before its charge.
-    let (other, gate) = (Process::new(&lab).await, Arc::new(Semaphore::new(0)));
+    let (other, gate) = (Process::new(&lab).await, Gate::default());
     let waits: Handler = Arc::new({
-        let gate = Arc::clone(&gate);
+        let gate = gate.clone();
         move |context, process| {
-            let gate = Arc::clone(&gate);
+            let gate = gate.clone();
             Box::pin(async move {
-                gate.acquire().await.unwrap().forget();
+                gate.pass().await;
                 charge(context, process).await
             })
         }
@@ -98,7 +98,7 @@ async fn a_transaction_that_comes_after_a_takeover_fails_with_all_its_effects() 
     });
     until("a takeover", async || other.runs() == 1).await;
     assert_eq!(late.end().await, TransactionRecord::SUPERSEDED);
-    gate.add_permits(1);
+    gate.admit(1);
     assert_eq!(second.await.unwrap(), "charged");
     let (status, body, _) = first.await.unwrap();
     assert_ne!(status, StatusCode::OK, "{body}");

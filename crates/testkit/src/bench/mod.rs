@@ -1,0 +1,8 @@
+//! What the benches share: estimates, goals, and the figures that a bench leaves behind.
+
+pub mod callgrind;
+pub mod estimate;
+pub mod exchange;
+pub mod load;
+pub mod minimum;
+pub mod report;

@@ -1,0 +1,76 @@
+//! The control of a laboratory: the same test once more, in a process in which something is broken. It must see it.
+//!
+//! What the disk or the clock can break is broken there, under the crate as everybody has it, and these controls stand
+//! in the laboratory's own program. What can only be broken inside the crate needs a crate that has the switch for it:
+//! these controls are compiled with the cfg `idempotency_laboratory`, by `.ci/controls`, and there the laboratory
+//! itself is run by its controls alone.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::process::ended;
+
+/// The switch of `src/laboratory.rs`, which an ordinary program does not have.
+const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
+/// After how long the child is killed.
+const BOUND: Duration = Duration::from_secs(240);
+
+/// Whether this process is a control: a protection is broken in it.
+pub fn is_control() -> bool {
+    std::env::var_os(SWITCH).is_some()
+}
+
+/// Runs `test`, a test of this program, in a child process with `protection` broken inside the crate, and gives the
+/// number of violations, as [`violations_with`] does.
+pub fn violations_when_broken(test: &str, protection: &str, extra_env: &[(&str, &str)]) -> usize {
+    violations_with(test, &[extra_env, &[(SWITCH, protection)]].concat())
+}
+
+/// Runs `test`, a test of this program, in a child process whose environment has `broken` too, and gives the number of
+/// violations that its figure, the last line of that kind, reports.
+///
+/// # Panics
+///
+/// If the child reports no figure, does not end in time, or succeeds although it reports violations.
+pub fn violations_with(test: &str, broken: &[(&str, &str)]) -> usize {
+    let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
+    // Where only controls run a laboratory, the runner has been told to leave it out.
+    command.args(["--include-ignored", "--exact", test, "--nocapture", "--test-threads=1"]);
+    // A long form passes its counts on, unless `broken` says otherwise.
+    command.env_remove("RUST_BACKTRACE").envs(broken.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("this program can be started again");
+    let stdout = read(child.stdout.take().expect("it is piped"));
+    let stderr = read(child.stderr.take().expect("it is piped"));
+    let ended = ended(&mut child, BOUND);
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    let status = ended.unwrap_or_else(|| panic!("{test} with {broken:?} did not end:\n{stdout}\n{stderr}"));
+    let Some(violations) = figure(&stdout) else {
+        panic!("{test} with {broken:?} reported no figure: {status}\n{stdout}\n{stderr}");
+    };
+    let said = format!("{test} with {broken:?} reported {violations} violations, and ended with {status}");
+    assert_eq!(status.success(), violations == 0, "{said}:\n{stdout}\n{stderr}");
+    violations
+}
+
+/// The N of the last line that ends in `violations N`.
+fn figure(output: &str) -> Option<usize> {
+    let number = |line: &str| line.rsplit_once("violations ").and_then(|(_, number)| number.trim().parse().ok());
+    output.lines().rev().find_map(number)
+}
+
+/// Reads on, so that the child never waits for a full pipe.
+fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read until then is what can be shown.
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+fn text(reader: JoinHandle<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&reader.join().expect("reading does not panic")).into_owned()
+}

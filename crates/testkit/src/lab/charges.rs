@@ -1,0 +1,256 @@
+//! A store with a tree of the application's, and handlers that charge in the transaction of their answer.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::IntoResponse;
+use axum::routing::any;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Response, StatusCode};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tower_idempotency::engine::{EffectError, OnceError, Outcome, RunContext};
+use tower_idempotency::server::Committed;
+use tower_idempotency::store::CommitError;
+use tower_idempotency::store::{Abort, OpenError, SledStoreBuilder, Store, TransactionError, TransactionTree};
+use tower_idempotency::{
+    Fingerprint, IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Once, SledStore,
+};
+
+use super::app::{Lab, id};
+use crate::{Answer, Gate};
+
+/// What a transaction of these tests is answered.
+pub type Commit<T> = Result<T, CommitError<&'static str>>;
+/// A transaction that was sent, and its answer.
+pub type Committing<T> = BoxFuture<'static, Commit<T>>;
+/// What a message of these tests is answered.
+pub type Delivered = Result<Outcome, OnceError<&'static str>>;
+
+/// What a handler answers that did not commit.
+pub const OWN: (StatusCode, &str) = (StatusCode::PAYMENT_REQUIRED, "the handler's own");
+
+/// What handlers leave behind for the test.
+pub type Left<T> = Arc<Mutex<Vec<T>>>;
+
+pub fn take<T>(left: &Left<T>) -> Vec<T> {
+    std::mem::take(&mut *left.lock().expect("no handler panics with it"))
+}
+
+/// How long a test waits for what will come about, such as a directory that is free, and how often it looks.
+const GIVE_UP: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A store in a directory of its own.
+pub struct Home {
+    directory: TempDir,
+    builder: SledStoreBuilder,
+    pub store: SledStore,
+}
+
+#[allow(clippy::new_without_default, reason = "it makes a directory")]
+impl Home {
+    pub fn new() -> Self {
+        Self::with(SledStore::builder())
+    }
+
+    pub fn with(builder: SledStoreBuilder) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = builder.clone().open(place(&directory)).expect("a new store");
+        // Made beforehand: to make a tree waits for a transaction under way.
+        store.db().unwrap().open_tree("charges").unwrap();
+        Self { directory, builder, store }
+    }
+
+    /// Closed, for whoever holds it, and opened again.
+    pub async fn reopened(self) -> Self {
+        self.store.close().await.expect("nobody holds a tree");
+        let store = self.builder.clone().open(place(&self.directory)).expect("it was closed");
+        Self { store, ..self }
+    }
+
+    /// Let go without a word, and opened again. Nobody else may hold the store.
+    pub async fn dropped(self) -> Self {
+        let Self { directory, builder, store } = self;
+        drop(store);
+        let opening = async {
+            loop {
+                match builder.clone().open(place(&directory)) {
+                    Ok(store) => return store,
+                    Err(OpenError::InUse { .. }) => tokio::time::sleep(LOOK).await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let store = timeout(GIVE_UP, opening).await.expect("somebody holds the store");
+        Self { directory, builder, store }
+    }
+
+    /// How often `key` was charged.
+    pub fn charged(&self, key: &str) -> u64 {
+        charged(&self.store, key)
+    }
+
+    pub fn path(&self) -> PathBuf {
+        place(&self.directory)
+    }
+}
+
+fn place(directory: &TempDir) -> PathBuf {
+    directory.path().join("payments.db")
+}
+
+/// The application's tree.
+pub fn charges(store: &SledStore) -> sled::Tree {
+    store.db().expect("the store is open").open_tree("charges").expect("it is there")
+}
+
+/// How often `key` was charged.
+pub fn charged(store: &SledStore, key: &str) -> u64 {
+    charges(store).get(key).expect("the database works").map_or(0, |count| number(&count))
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes.try_into().expect("a count has eight bytes"))
+}
+
+/// An effect that shows how often it took place: it counts under `key`.
+pub fn charge(charges: &TransactionTree<'_>, key: &str) -> Result<u64, TransactionError> {
+    let count = charges.get(key)?.map_or(0, |count| number(&count)) + 1;
+    charges.insert(key, count.to_be_bytes().to_vec())?;
+    Ok(count)
+}
+
+/// The answer of a charge: with a header that is replayed, and one that is not.
+pub fn receipt(key: &str) -> Response<Bytes> {
+    let response = Response::builder().status(201).header("location", format!("/charges/{key}"));
+    response.header("set-cookie", "session=1").body(Bytes::from(format!("charged {key}"))).expect("a valid answer")
+}
+
+/// Charges and answers in one transaction.
+pub fn commit(context: &IdempotencyContext, store: &SledStore) -> Committing<Committed> {
+    commit_with(context, store, |_| Ok(()))
+}
+
+/// Likewise, after what `then` does with the tree.
+pub fn commit_with(
+    context: &IdempotencyContext,
+    store: &SledStore,
+    then: impl Fn(&TransactionTree<'_>) -> Result<(), Abort<&'static str>> + Send + 'static,
+) -> Committing<Committed> {
+    let key = context.key().as_str().to_owned();
+    Box::pin(context.complete_in_trees(store, [&charges(store)], move |[charges]| {
+        charge(&charges, &key)?;
+        then(&charges)?;
+        Ok(receipt(&key))
+    }))
+}
+
+/// Likewise, with a transaction that waits at a gate.
+pub fn commit_behind(
+    context: &IdempotencyContext,
+    store: &SledStore,
+    pass: impl Fn() + Send + 'static,
+) -> Committing<Committed> {
+    commit_with(context, store, move |_| {
+        pass();
+        Ok(())
+    })
+}
+
+/// Charges `key` and answers in one transaction, `after` having returned on the writer's thread.
+pub fn commit_outcome(
+    context: &RunContext,
+    store: &SledStore,
+    key: &'static str,
+    after: impl Fn() + Send + 'static,
+) -> Committing<Bytes> {
+    Box::pin(context.complete_in_trees(store, [&charges(store)], move |[charges]| {
+        after();
+        charge(&charges, key)?;
+        Ok(Bytes::from(format!("charged {key}")))
+    }))
+}
+
+/// A layer that waits for a run as long as it takes.
+pub fn layer<St: Store>(store: St, policy: OnInterrupted) -> IdempotencyLayer<St> {
+    IdempotencyLayer::new(store).on_interrupted(policy).on_in_flight(OnInFlight::Wait(GIVE_UP))
+}
+
+/// The policies of these tests. Under the first a claim is durable, under the second the slot is the claim.
+pub const fn policies() -> [OnInterrupted; 2] {
+    [OnInterrupted::Refuse, OnInterrupted::Rerun]
+}
+
+/// A handler that is given its context, behind `layer`.
+pub fn serve<St, F, Fut, R>(layer: IdempotencyLayer<St>, handler: F) -> Lab
+where
+    St: Store,
+    F: Fn(IdempotencyContext) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = R> + Send + 'static,
+    R: IntoResponse + 'static,
+{
+    let handler = move |context: IdempotencyContext| handler(context);
+    Lab::of(Router::new().fallback(any(handler)).layer(layer))
+}
+
+/// A handler that charges, and answers with what it committed.
+pub fn charging(store: &SledStore, policy: OnInterrupted) -> Lab {
+    let store = store.clone();
+    serve(layer(store.clone(), policy), move |context| {
+        let committed = commit(&context, &store);
+        async move { committed.await.expect("it can be committed") }
+    })
+}
+
+/// An application that nobody may call any more: it answers with what was recorded.
+pub fn replaying(store: &SledStore, policy: OnInterrupted) -> Lab {
+    serve(layer(store.clone(), policy), |_| async { "it ran again" })
+}
+
+/// Delivers a message by which `key` is charged as `effect` says.
+pub async fn deliver<F, Fut>(once: &Once<SledStore>, key: &str, effect: F) -> Delivered
+where
+    F: FnOnce(RunContext) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Bytes, EffectError<&'static str>>> + Send + 'static,
+{
+    once.run(id(key), Fingerprint::of(b"m"), effect).await
+}
+
+/// An answer without the mark of a replay.
+pub fn unmarked(mut answer: Answer) -> Answer {
+    answer.headers.remove("idempotent-replayed");
+    answer
+}
+
+/// Asserts that `answer` is the receipt of `key`, and whether it is a replay.
+#[track_caller]
+pub fn assert_receipt(answer: &Answer, key: &str, is_replay: bool) {
+    assert_eq!((answer.status.as_u16(), answer.text()), (201, format!("charged {key}").as_str()));
+    assert_eq!(answer.header("location"), Some(format!("/charges/{key}").as_str()));
+    assert_eq!(answer.header("set-cookie"), None, "what is not kept is in no answer");
+    assert_eq!(answer.is_replay(), is_replay);
+}
+
+/// Keeps the writer busy with a transaction of its own, until `gate` is opened: what is sent meanwhile is one batch.
+pub async fn busy(store: &SledStore, gate: &Gate) -> JoinHandle<Delivered> {
+    let (once, store, pass) =
+        (Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun), store.clone(), gate.on_a_thread());
+    let run = tokio::spawn(async move {
+        deliver(&once, "busy", move |context| async move {
+            commit_outcome(&context, &store, "busy", pass).await.map_err(|_| EffectError::Unknown("not committed"))
+        })
+        .await
+    });
+    gate.arrival().await;
+    run
+}
+
+/// The files in which sled keeps what it never syncs.
+pub fn blobs(store: &Path) -> usize {
+    store.join("blobs").read_dir().map_or(0, Iterator::count)
+}

@@ -1,0 +1,13 @@
+//! A layer around a handler, in process, and what a test does to its store.
+
+mod app;
+pub mod asked;
+pub mod charges;
+pub mod listed;
+pub mod steps;
+pub mod time;
+
+pub use app::{
+    Lab, Shedding, at_once, charge_print, done, effect, foreign, frames, gated, hold, id, keyed, layer, no_run_is_left,
+    numbered, on_disk, patient, plant, post, rerun, settle, tree, with,
+};

@@ -1,0 +1,9 @@
+//! PostgreSQL servers of one's own.
+
+mod fake_clock;
+mod server;
+mod shared;
+
+pub use fake_clock::FakeClock;
+pub use server::{Server, state};
+pub use shared::{own_server, shared_server};

@@ -1,0 +1,106 @@
+//! Child processes: what they write, and how they end.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How often something is looked at that will come about, and after how long that is given up.
+pub(crate) const LOOK: Duration = Duration::from_millis(10);
+pub(crate) const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// A process, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().expect("its own child");
+        self.0.wait().expect("its own child");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Errors: it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How it ended. `None`: it did not in time, and was killed.
+pub fn ended(child: &mut Child, bound: Duration) -> Option<ExitStatus> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("its own child") {
+            return Some(status);
+        }
+        if began.elapsed() > bound {
+            child.kill().expect("its own child");
+            child.wait().expect("its own child");
+            return None;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What a process has written so far.
+#[derive(Debug, Clone, Default)]
+pub struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    is_whole: Arc<AtomicBool>,
+}
+
+impl Output {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+
+    /// All that the process, which has ended, has written.
+    pub async fn whole(&self) -> String {
+        eventually("the end of the output", || self.is_whole.load(Ordering::SeqCst).then(|| self.text())).await
+    }
+}
+
+/// Reads on, so that the process never waits for a full pipe.
+pub(crate) fn drain(mut pipe: impl Read + Send + 'static) -> Output {
+    let output = Output::default();
+    let kept = output.clone();
+    std::thread::spawn(move || {
+        let mut chunk = [0; 8192];
+        while let Ok(read @ 1..) = pipe.read(&mut chunk) {
+            kept.bytes.lock().unwrap().extend_from_slice(&chunk[..read]);
+        }
+        kept.is_whole.store(true, Ordering::SeqCst);
+    });
+    output
+}
+
+/// Looks until there is something.
+pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < GIVE_UP, "it never came about: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until something has come about, which is looked at again and again.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds().await {
+        assert!(begin.elapsed() < GIVE_UP, "it did not come about: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Sends a process a signal, through the shell's own `kill`: a small system has no program of that name.
+pub fn signal(process: u32, name: &str) {
+    let kill = format!(r#"kill -{name} "$0""#);
+    let status = Command::new("sh").args(["-c", &kill, &process.to_string()]).status();
+    assert!(status.expect("there is a shell").success());
+}

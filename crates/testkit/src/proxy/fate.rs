@@ -1,0 +1,62 @@
+//! What becomes of a connection.
+
+use std::net::SocketAddr;
+
+/// A direction of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Request,
+    Response,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// An orderly end, towards both sides.
+    Fin,
+    /// A reset, towards both sides.
+    Rst,
+    /// An orderly end, but only towards whom the bytes go to: the other direction stays.
+    Half,
+}
+
+/// What becomes of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    On,
+    Lost,
+    /// So many of them pass, and then the connection ends.
+    Cut(usize, End),
+}
+
+/// What becomes of a connection, as its bytes come. Without anything said, all of them pass.
+pub trait Fate: Send + Sync + 'static {
+    /// Before more is read in a direction: how much is read at most. An error: the connection ends.
+    fn before(&self, _way: Way) -> impl Future<Output = Result<usize, End>> + Send {
+        async { Ok(usize::MAX) }
+    }
+
+    /// What was read is to be passed on; nothing at the end. What follows it waits until this returns.
+    fn read(&self, _way: Way, _bytes: &[u8]) -> impl Future<Output = Pass> + Send {
+        async { Pass::On }
+    }
+
+    /// So many bytes were passed on.
+    fn passed(&self, _way: Way, _count: usize) {}
+
+    /// Whether the other side is told that no more comes in this direction.
+    fn tells_the_end(&self, _way: Way) -> bool {
+        true
+    }
+
+    /// What is done beside the connection.
+    fn beside(&self, _server: SocketAddr) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// The connection has ended on both sides.
+    fn over(&self) {}
+}
+
+/// Everything arrives.
+impl Fate for () {}

@@ -1,0 +1,368 @@
+//! A directory as a power cut would have left it.
+//!
+//! What is durable: the bytes and lengths that were there when a sync of the file began that has returned since; the
+//! names that were there when a sync of their directory began that has. Of the rest, by chance:
+//! - each unsynced block is as it was at some moment since it was last synced; one block of a write says nothing of the
+//!   next. Blocks have 4 KiB, as in the page cache, or 512 bytes, which is what a disk writes in one chunk;
+//! - each unsynced truncation took place or did not;
+//! - each unsynced change of a name took place or did not, or, as journals do it, the first few of them did. A file's
+//!   name is not made durable by a sync of the file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use testkit::Dice;
+
+use super::log::Event;
+
+/// Files, by their path; `None` for a directory.
+pub type Image = BTreeMap<String, Option<Vec<u8>>>;
+
+/// Reads a directory.
+pub fn read_image(directory: &Path) -> Image {
+    let mut image = Image::new();
+    let mut unread = vec![String::new()];
+    while let Some(path) = unread.pop() {
+        for entry in fs::read_dir(directory.join(&path)).expect("a directory") {
+            let entry = entry.expect("it can be read");
+            let name = entry.file_name().into_string().expect("names of the laboratory are text");
+            let below = if path.is_empty() { name } else { format!("{path}/{name}") };
+            let is_directory = entry.file_type().expect("it has one").is_dir();
+            image.insert(below.clone(), (!is_directory).then(|| fs::read(entry.path()).expect("a file")));
+            if is_directory {
+                unread.push(below);
+            }
+        }
+    }
+    image
+}
+
+/// Writes a directory.
+pub fn write_image(image: &Image, directory: &Path) {
+    // Parents come first, as they sort.
+    for (path, content) in image {
+        let path = directory.join(path);
+        match content {
+            Some(bytes) => fs::write(path, bytes).expect("there is room"),
+            None => fs::create_dir(path).expect("its parent is there"),
+        }
+    }
+}
+
+/// What survives of what was not synced.
+#[derive(Debug, Clone, Copy)]
+pub struct Luck {
+    /// The bytes that are written in one chunk.
+    block: usize,
+    /// How many of a hundred unsynced blocks have changed at all.
+    blocks: u64,
+    /// Whether names change in order.
+    journal: bool,
+    /// How many of a hundred changes of names took place, where they don't.
+    names: u64,
+}
+
+impl Luck {
+    pub fn draw(dice: &mut Dice) -> Self {
+        let of = |dice: &mut Dice| [0, 10, 50, 90, 100][dice.below(5)];
+        let block = if dice.percent(25) { 512 } else { 4096 };
+        Self { block, blocks: of(dice), journal: dice.percent(50), names: of(dice) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node {
+    Directory,
+    File(usize),
+}
+
+type Names = BTreeMap<String, Node>;
+
+/// A change of a directory's names, by the number of its event.
+#[derive(Debug, Clone)]
+struct NameChange {
+    at: usize,
+    gone: Option<String>,
+    new: Option<(String, Node)>,
+}
+
+impl NameChange {
+    fn directory(&self) -> &str {
+        let path = self.gone.as_ref().or(self.new.as_ref().map(|(path, _)| path));
+        parent(path.expect("it changes some name"))
+    }
+
+    fn apply(&self, names: &mut Names) {
+        if let Some(gone) = &self.gone {
+            names.remove(gone);
+        }
+        if let Some((path, node)) = &self.new {
+            names.insert(path.clone(), *node);
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write { offset: usize, data: Bytes },
+    Truncate(usize),
+}
+
+impl Change {
+    /// How much it says. sled overwrites free space when it opens, which says nothing.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Write { data, .. } if data.windows(2).any(|pair| pair[0] != pair[1]) => data.len(),
+            Self::Write { .. } | Self::Truncate(_) => 0,
+        }
+    }
+
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write { offset, data } => overwrite(bytes, *offset, data),
+            Self::Truncate(length) => bytes.resize(*length, 0),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Content {
+    durable: Vec<u8>,
+    /// By the numbers of their events.
+    unsynced: Vec<(usize, Change)>,
+}
+
+/// A disk to which events happen.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    /// As processes see them.
+    names: Names,
+    durable: Names,
+    unsynced: Vec<NameChange>,
+    files: Vec<Content>,
+    /// Syncs under way: of what, and since when.
+    syncs: HashMap<u64, (Synced, usize)>,
+    events: usize,
+    /// The most bytes of one file that were unsynced at a time.
+    pub widest: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Synced {
+    File(usize),
+    Directory(String),
+}
+
+impl Disk {
+    /// A disk on which all of `image` is durable.
+    pub fn holding(image: &Image) -> Self {
+        let mut disk = Self::default();
+        for (path, content) in image {
+            let node = match content {
+                None => Node::Directory,
+                Some(bytes) => disk.add_file(bytes.clone()),
+            };
+            disk.names.insert(path.clone(), node);
+        }
+        disk.durable = disk.names.clone();
+        disk
+    }
+
+    fn add_file(&mut self, durable: Vec<u8>) -> Node {
+        self.files.push(Content { durable, unsynced: Vec::new() });
+        Node::File(self.files.len() - 1)
+    }
+
+    /// Lets one more event happen.
+    pub fn happens(&mut self, event: &Event) {
+        let at = self.events;
+        self.events += 1;
+        match event {
+            Event::Process => self.syncs.clear(),
+            Event::Create(path) => {
+                let node = self.add_file(Vec::new());
+                self.rename(at, None, Some((path.clone(), node)));
+            }
+            Event::MakeDirectory(path) => self.rename(at, None, Some((path.clone(), Node::Directory))),
+            Event::Rename { from, to } => {
+                let node = self.names[from];
+                self.rename(at, Some(from.clone()), Some((to.clone(), node)));
+            }
+            Event::Remove(path) => self.rename(at, Some(path.clone()), None),
+            Event::Write { path, offset, data } => {
+                let offset = usize::try_from(*offset).expect("it fits memory");
+                self.change(at, path, Change::Write { offset, data: data.clone() });
+            }
+            Event::Truncate { path, length } => {
+                self.change(at, path, Change::Truncate(usize::try_from(*length).expect("it fits memory")));
+            }
+            Event::SyncBegins { path, number } => {
+                let synced = match self.file(path) {
+                    Some(file) => Synced::File(file),
+                    None => Synced::Directory(path.clone()),
+                };
+                self.syncs.insert(*number, (synced, at));
+            }
+            Event::SyncEnds { number } => {
+                let (synced, began) = self.syncs.remove(number).expect("it has begun");
+                self.sync(&synced, began);
+            }
+        }
+    }
+
+    fn file(&self, path: &str) -> Option<usize> {
+        match self.names.get(path) {
+            Some(Node::File(file)) => Some(*file),
+            Some(Node::Directory) => None,
+            None => {
+                assert!(path.is_empty() || path.ends_with(" (deleted)"), "{path} is not known: the log has a gap");
+                None
+            }
+        }
+    }
+
+    fn rename(&mut self, at: usize, gone: Option<String>, new: Option<(String, Node)>) {
+        let change = NameChange { at, gone, new };
+        change.apply(&mut self.names);
+        self.unsynced.push(change);
+    }
+
+    fn change(&mut self, at: usize, path: &str, change: Change) {
+        // What is written to a removed file is nobody's concern.
+        if let Some(file) = self.file(path) {
+            self.files[file].unsynced.push((at, change));
+        }
+    }
+
+    fn sync(&mut self, synced: &Synced, began: usize) {
+        match synced {
+            Synced::File(file) => {
+                let Content { durable, unsynced } = &mut self.files[*file];
+                self.widest = self.widest.max(unsynced.iter().map(|(_, change)| change.bytes()).sum());
+                let covered = unsynced.partition_point(|(at, _)| *at < began);
+                unsynced.drain(..covered).for_each(|(_, change)| change.apply(durable));
+            }
+            Synced::Directory(path) => {
+                let covered = |change: &NameChange| change.at < began && change.directory() == path;
+                self.unsynced
+                    .iter()
+                    .filter(|change| covered(change))
+                    .for_each(|change| change.apply(&mut self.durable));
+                self.unsynced.retain(|change| !covered(change));
+            }
+        }
+    }
+
+    /// What processes see now.
+    pub fn whole(&self) -> Image {
+        let content = |file: usize| {
+            let Content { durable, unsynced } = &self.files[file];
+            let mut bytes = durable.clone();
+            unsynced.iter().for_each(|(_, change)| change.apply(&mut bytes));
+            bytes
+        };
+        image(&self.names, content)
+    }
+
+    /// How many blocks of 4 KiB have changed since they were synced.
+    pub fn unsynced_blocks(&self) -> usize {
+        self.files.iter().map(|file| versions(&file.unsynced, 4096).len()).sum()
+    }
+
+    /// How many changes of names are not synced.
+    pub fn unsynced_names(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    /// What is there after the power was cut now.
+    pub fn cut(&self, luck: Luck, dice: &mut Dice) -> Image {
+        let mut names = self.durable.clone();
+        let first = dice.below(self.unsynced.len() + 1);
+        for (number, change) in self.unsynced.iter().enumerate() {
+            if if luck.journal { number < first } else { dice.percent(luck.names) } {
+                change.apply(&mut names);
+            }
+        }
+        image(&names, |file| survivor(&self.files[file], luck, dice))
+    }
+}
+
+fn image(names: &Names, mut content: impl FnMut(usize) -> Vec<u8>) -> Image {
+    let mut image = Image::new();
+    for (path, node) in names {
+        let above = parent(path);
+        if above.is_empty() || image.contains_key(above) {
+            let content = match node {
+                Node::Directory => None,
+                Node::File(file) => Some(content(*file)),
+            };
+            image.insert(path.clone(), content);
+        }
+    }
+    image
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+/// For each block that was changed, by which of the changes.
+fn versions(unsynced: &[(usize, Change)], block: usize) -> BTreeMap<usize, Vec<usize>> {
+    let mut versions = BTreeMap::<usize, Vec<usize>>::new();
+    for (number, (_, change)) in unsynced.iter().enumerate() {
+        if let Change::Write { offset, data } = change {
+            for index in offset / block..(offset + data.len()).div_ceil(block) {
+                versions.entry(index).or_default().push(number);
+            }
+        }
+    }
+    versions
+}
+
+fn survivor(content: &Content, luck: Luck, dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = content.durable.clone();
+    let block = luck.block;
+    // The last change of each block that reached the disk.
+    let mut last = HashMap::new();
+    for (index, changes) in versions(&content.unsynced, block) {
+        if dice.percent(luck.blocks) {
+            let newest = changes.len() - 1;
+            last.insert(index, changes[if dice.percent(50) { newest } else { dice.below(changes.len()) }]);
+        }
+    }
+    let mut longest = bytes.len();
+    for (number, (_, change)) in content.unsynced.iter().enumerate() {
+        match change {
+            Change::Truncate(length) if dice.percent(50) => {
+                bytes.resize(*length, 0);
+                longest = *length;
+            }
+            Change::Truncate(_) => {}
+            Change::Write { offset, data } => {
+                longest = longest.max(offset + data.len());
+                for index in offset / block..(offset + data.len()).div_ceil(block) {
+                    if last.get(&index).is_some_and(|last| *last >= number) {
+                        let from = offset.max(&(index * block)) - offset;
+                        let to = (offset + data.len()).min((index + 1) * block) - offset;
+                        overwrite(&mut bytes, offset + from, &data[from..to]);
+                    }
+                }
+            }
+        }
+    }
+    // A file can have got its new length and not its new bytes.
+    if dice.percent(25) {
+        bytes.resize(longest, 0);
+    }
+    bytes
+}
+
+fn overwrite(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    let end = offset + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(data);
+}

@@ -1,0 +1,108 @@
+//! The operations of the workload. Each is a number, from which everything else follows, so that whoever retries it
+//! does the same as who sent it first.
+
+use bytes::Bytes;
+use testkit::Dice;
+use testkit::history::Policy;
+use tower_idempotency::{Fingerprint, Key, RecordId};
+
+/// How long outcomes are kept, and how far the clock moves in one round, in milliseconds: a window slides over the
+/// keys.
+pub const RETENTION: u64 = 10_000;
+pub const ROUND: u64 = 1_000;
+
+/// What the handler of an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The effect, and answers.
+    Done,
+    /// As that, with an entry in the application's own tree, synced before it answers.
+    Ledger,
+    /// In every other run nothing, and says so.
+    Released,
+    /// The effect, and fails: nobody knows.
+    Cut,
+    /// In every other run nothing, and fails: nobody knows. The operator finds out, or the application.
+    Forgotten,
+    /// The effect, and what it answers can't be stored.
+    Consumed,
+}
+
+impl Kind {
+    /// Whether the key may be free after a run that nobody was told the end of.
+    pub fn frees(self) -> bool {
+        self == Self::Released
+    }
+}
+
+fn dice(key: u64, of: u64) -> Dice {
+    Dice::of(&[key, of])
+}
+
+pub fn policy(key: u64) -> Policy {
+    match dice(key, 1).below(100) {
+        0..=39 => Policy::Refuse,
+        40..=54 => Policy::Reconcile,
+        55..=79 => Policy::Rerun,
+        _ => Policy::Atomic,
+    }
+}
+
+/// Whether a run's claim is durable before its handler starts, and a run that was interrupted is found again.
+pub fn claims(key: u64) -> bool {
+    matches!(policy(key), Policy::Refuse | Policy::Reconcile)
+}
+
+pub fn kind(key: u64) -> Kind {
+    let policy = policy(key);
+    match dice(key, 2).below(100) {
+        0..=5 => Kind::Released,
+        6..=11 if policy != Policy::Atomic => Kind::Ledger,
+        12..=15 if policy != Policy::Atomic => Kind::Cut,
+        16..=18 if claims(key) => Kind::Forgotten,
+        19..=20 if policy == Policy::Refuse => Kind::Consumed,
+        _ => Kind::Done,
+    }
+}
+
+/// Whether this run of a kind that does so every other time does it this time.
+pub fn turns(key: u64, fence: u64) -> bool {
+    Dice::of(&[key, fence, 3]).percent(50)
+}
+
+/// What a run answers: of the same length in every run, and of other bytes.
+pub fn outcome(key: u64, fence: u64) -> Bytes {
+    let mut size = dice(key, 4);
+    let most = match size.below(1_000) {
+        // Now and then some long ones come together: many of sled's segments between two syncs.
+        _ if key / 16 % 128 == 20 => 1 << 20,
+        0..=599 => 200,
+        600..=799 => 3_000,
+        800..=949 => 16_000,
+        950..=997 => 100_000,
+        _ => 1 << 20,
+    };
+    // As much as a transaction takes.
+    let most = if policy(key) == Policy::Atomic { most.min(100_000) } else { most };
+    let length = 16 + size.below(most - 16);
+    let mut bytes = [key.to_be_bytes(), fence.to_be_bytes()].concat();
+    let mut content = Dice::of(&[key, fence]);
+    while bytes.len() < length {
+        bytes.extend_from_slice(&content.roll().to_be_bytes());
+    }
+    bytes.truncate(length);
+    bytes.into()
+}
+
+/// What stands for an outcome in the notes.
+pub fn digest(bytes: &[u8]) -> String {
+    format!("{} bytes {}", bytes.len(), &blake3::hash(bytes).to_hex()[..16])
+}
+
+pub fn id(key: u64) -> RecordId {
+    RecordId::new(None, &Key::new(&format!("key-{key}")).expect("a valid key"))
+}
+
+pub fn fingerprint(key: u64, other: bool) -> Fingerprint {
+    Fingerprint::of(format!("request {key}{}", if other { " another" } else { "" }).as_bytes())
+}

@@ -1,0 +1,267 @@
+//! The operations over a store, through the public API: a consumer that refuses what was interrupted, one that reruns
+//! it, and one that asks what became of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use testkit::history::Policy;
+use testkit::lab::steps::{Claimed, Steps as _, Wish};
+use tower_idempotency::engine::{
+    CommitError, EffectError, InterruptedRun, OnceError, Reconciled, Reconciler, Resolved, RunContext,
+};
+use tower_idempotency::internals::{Completion, Fence, Records as _, Reply, Resolution, Settlement, State};
+use tower_idempotency::store::{Abort, StoreError, TransactionTree};
+use tower_idempotency::{OnInterrupted, Once, SledStore};
+
+use super::key::{self, Kind, RETENTION};
+use super::notes::{Note, Said};
+use super::truth::Truth;
+
+const KEPT: std::time::Duration = std::time::Duration::from_millis(RETENTION);
+/// The application's own trees: what it syncs itself, and what is committed together with the record.
+const LEDGER: &str = "ledger";
+const COMMITTED: &str = "committed";
+
+/// Who is told what handlers do.
+pub type Witness = Arc<dyn Fn(Note) + Send + Sync>;
+
+#[derive(Clone)]
+pub struct Operations {
+    pub store: SledStore,
+    refuse: Once<SledStore>,
+    rerun: Once<SledStore>,
+    reconcile: Once<SledStore>,
+    /// Without whims every handler takes effect and answers, and the application says what it knows.
+    whims: bool,
+    witness: Witness,
+}
+
+/// A handler's own error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Failure;
+
+impl Operations {
+    /// `truth` is learnt from what is told to `witness`.
+    pub fn over(store: SledStore, whims: bool, truth: Truth, witness: Witness) -> Self {
+        let witness: Witness = {
+            let truth = truth.clone();
+            Arc::new(move |note: Note| {
+                truth.hears(&note);
+                witness(note);
+            })
+        };
+        let once = || Once::new(store.clone()).retention(KEPT);
+        let (refuse, rerun) = (once(), once().on_interrupted(OnInterrupted::Rerun));
+        let reconcile = once().reconcile_with(reconciler(whims, truth, witness.clone()));
+        Self { store, refuse, rerun, reconcile, whims, witness }
+    }
+
+    fn once(&self, key: u64) -> &Once<SledStore> {
+        match key::policy(key) {
+            Policy::Refuse => &self.refuse,
+            Policy::Reconcile => &self.reconcile,
+            Policy::Rerun | Policy::Atomic => &self.rerun,
+        }
+    }
+
+    /// Sends the request of `key`, or another one with it.
+    pub async fn ask(&self, key: u64, other: bool) -> Said {
+        if self.whims && key::kind(key) == Kind::Consumed && !other {
+            return self.consume(key).await;
+        }
+        let operations = self.clone();
+        let handler = move |context| async move { operations.handle(key, context).await };
+        let result = self.once(key).run(key::id(key), key::fingerprint(key, other), handler).await;
+        match result {
+            Ok(outcome) => Said::Outcome(key::digest(&outcome.bytes)),
+            Err(OnceError::Effect(EffectError::NotStarted(Failure))) => Said::Freed,
+            Err(OnceError::Effect(EffectError::Unknown(Failure))) if !key::claims(key) => Said::Freed,
+            Err(error) => Said::Refused(name(&error).to_owned()),
+        }
+    }
+
+    async fn handle(self, key: u64, context: RunContext) -> Result<Bytes, EffectError<Failure>> {
+        self.tell(Note::Began(key));
+        tokio::task::yield_now().await;
+        let fence = context.fence().0;
+        let turns = self.whims && key::turns(key, fence);
+        if key::policy(key) == Policy::Atomic {
+            return self.commit(key, &context, turns && key::kind(key) == Kind::Released).await;
+        }
+        match key::kind(key) {
+            Kind::Released if turns => return Err(EffectError::NotStarted(Failure)),
+            Kind::Forgotten if turns => return Err(EffectError::Unknown(Failure)),
+            _ => self.tell(Note::Effect(key)),
+        }
+        if key::kind(key) == Kind::Ledger && !self.enter(key, fence).await {
+            return Err(EffectError::Unknown(Failure));
+        }
+        let cut = key::kind(key) == Kind::Cut && self.whims && (turns || key::claims(key));
+        if cut { Err(EffectError::Unknown(Failure)) } else { Ok(key::outcome(key, fence)) }
+    }
+
+    /// The effect and the record of its outcome, in one transaction: it counts how often it took place.
+    async fn commit(&self, key: u64, context: &RunContext, gives_up: bool) -> Result<Bytes, EffectError<Failure>> {
+        let outcome = key::outcome(key, context.fence().0);
+        let effect = move |[committed]: [TransactionTree<'_>; 1]| {
+            let count = committed.get(key.to_be_bytes())?.map_or(0, |count| number(&count));
+            committed.insert(&key.to_be_bytes(), &(count + 1).to_be_bytes())?;
+            if gives_up { Err(Abort::Because(())) } else { Ok(outcome.clone()) }
+        };
+        match context.complete_in_trees(&self.store, [&self.tree(COMMITTED)?], effect).await {
+            Ok(outcome) => Ok(outcome),
+            Err(CommitError::Aborted(())) => Err(EffectError::NotStarted(Failure)),
+            Err(_) => Err(EffectError::Unknown(Failure)),
+        }
+    }
+
+    /// How often the effect of a key took place that is committed together with its record.
+    pub fn committed(&self, key: u64) -> u64 {
+        let committed = self.tree(COMMITTED).expect("sled works");
+        committed.get(key.to_be_bytes()).expect("sled works").map_or(0, |count| number(&count))
+    }
+
+    /// Writes into the application's own tree; whether that is durable.
+    async fn enter(&self, key: u64, value: u64) -> bool {
+        let Ok(ledger) = self.tree(LEDGER) else { return false };
+        // As `SledStore::db` asks for: alone.
+        let mut batch = sled::Batch::default();
+        batch.insert(&key.to_be_bytes(), &value.to_be_bytes());
+        let synced = ledger.apply_batch(batch).is_ok() && self.store.sync().await.is_ok();
+        if synced {
+            self.tell(Note::Synced { key, value });
+        }
+        synced
+    }
+
+    /// What stands in the application's own tree.
+    pub fn entry(&self, key: u64) -> Option<u64> {
+        let ledger = self.tree(LEDGER).expect("sled works");
+        ledger.get(key.to_be_bytes()).expect("sled works").map(|value| number(&value))
+    }
+
+    fn tree(&self, name: &str) -> Result<sled::Tree, Failure> {
+        let db = self.store.db().map_err(|_| Failure)?;
+        db.open_tree(name).map_err(|_| Failure)
+    }
+
+    /// An operation whose answer can't be stored, which only the layer knows: what it asks of the store.
+    async fn consume(&self, key: u64) -> Said {
+        let fingerprint = key::fingerprint(key, false);
+        let wish = Wish::new(key::id(key), fingerprint);
+        let away = |error| {
+            let name = if let StoreError::Full { .. } = error { "store-full" } else { "store-unavailable" };
+            Said::Refused(name.to_owned())
+        };
+        let hold = match self.store.claim(wish).await {
+            Ok(Claimed::Fresh(hold)) => hold,
+            Ok(Claimed::Held(record)) => {
+                return match record.state {
+                    State::Consumed { .. } => consumed(),
+                    // Somebody has settled it.
+                    State::Completed { outcome, .. } => Said::Outcome(key::digest(&outcome)),
+                    _ => Said::Refused("outcome-unknown".to_owned()),
+                };
+            }
+            Err(error) => return away(error),
+        };
+        self.tell(Note::Began(key));
+        self.tell(Note::Effect(key));
+        let settlement = Settlement::Consumed { status: 200 };
+        let completed = self.store.complete(Completion { hold, fingerprint, settlement, retention: KEPT }).await;
+        completed.map_or_else(away, |_| consumed())
+    }
+
+    /// A claim whose process ends before its run does.
+    pub async fn leave_running(&self, key: u64) {
+        let wish = Wish::new(key::id(key), key::fingerprint(key, false));
+        self.tell(Note::Sent { ticket: u64::MAX, key, other: false });
+        let claimed = self.store.claim(wish).await.expect("the store works");
+        assert!(matches!(claimed, Claimed::Fresh(_)), "{claimed:?}");
+        self.tell(Note::Began(key));
+    }
+
+    /// Settles an operation that was interrupted: by an outcome, where its effect took place.
+    pub async fn settle(&self, key: u64, fence: Fence, took_place: bool) {
+        let bytes = key::outcome(key, fence.0);
+        let outcome = took_place.then(|| key::digest(&bytes));
+        let resolution = if took_place { Resolution::Outcome(bytes) } else { Resolution::Forget };
+        self.tell(Note::Settling { key, outcome: outcome.clone() });
+        if let Ok(settled) = self.refuse.resolve(key::id(key), fence, resolution).await {
+            assert_eq!(settled, Resolved::Settled, "{key}: nobody else settles it");
+            self.tell(Note::Settled { key, outcome });
+        }
+    }
+
+    /// Asks about all that was interrupted, whatever its policy was.
+    pub async fn reconcile_all(&self) {
+        // What can't be listed is asked about later.
+        let _ = self.reconcile.reconcile_all().await;
+    }
+
+    /// What was interrupted, as an operator sees it.
+    pub async fn interrupted(&self) -> Result<Vec<InterruptedRun>, StoreError> {
+        self.refuse.interrupted(usize::MAX).await
+    }
+
+    /// Deletes what is past its time, as the store does by itself when it has nothing else to do.
+    pub async fn sweep(&self) -> Result<(), StoreError> {
+        // Bounded: where errors are ignored on purpose, it finds the same records for ever.
+        for _ in 0..100 {
+            if self.store.sweep(1_000).await? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many answers this process gave that it could not record.
+    pub fn unrecorded(&self) -> u64 {
+        self.refuse.counts().unrecorded
+    }
+
+    fn tell(&self, note: Note) {
+        (self.witness)(note);
+    }
+}
+
+/// The application, which looks up what it is asked about. It is like an operator who settles it.
+fn reconciler(whims: bool, truth: Truth, witness: Witness) -> Reconciler<Bytes> {
+    Reconciler::new(move |run: InterruptedRun| {
+        let (id, fence) = (run.id, run.fence.0);
+        let knows = truth.of(id).filter(|(key, _)| !(whims && key::turns(*key, fence)));
+        let verdict = match knows {
+            Some((key, true)) => {
+                let outcome = key::outcome(key, fence);
+                witness(Note::Settling { key, outcome: Some(key::digest(&outcome)) });
+                Reconciled::Outcome(outcome)
+            }
+            Some((_, false)) => Reconciled::RunAgain,
+            None => Reconciled::Unknown,
+        };
+        std::future::ready(verdict)
+    })
+}
+
+fn consumed() -> Said {
+    Said::Refused("not-replayable".to_owned())
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes.try_into().expect("eight bytes"))
+}
+
+/// The problem's name, as the layer would give it.
+fn name<E>(error: &OnceError<E>) -> &'static str {
+    match error {
+        OnceError::OutcomeUnknown | OnceError::Interrupted | OnceError::Effect(_) => "outcome-unknown",
+        OnceError::InFlight => "in-flight",
+        OnceError::NotReplayable => "not-replayable",
+        OnceError::Mismatch(_) => "key-reused",
+        OnceError::Full => "store-full",
+        OnceError::Overloaded => "overloaded",
+        OnceError::ShuttingDown => "shutting-down",
+        OnceError::Corrupt => "corrupt",
+        _ => "store-unavailable",
+    }
+}
