@@ -13,7 +13,7 @@ use crate::slots::{End, Ended, Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::within::END_RECORDED_WITHIN;
 
-/// How many times an operation is claimed if its record vanishes each time before it is read.
+/// The number of times an operation is claimed if its record vanishes each time before it is read.
 const CLAIMS: usize = 3;
 
 /// The result of asking the store for an operation.
@@ -164,7 +164,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Returns what a request and its duplicates are told of a record that a claim has met. They may be different
+    /// Returns the answers to a request and to its duplicates for a record that a claim has met. They may be different
     /// clients' requests: if the record needs a step that only a request with its own fingerprint may take, that one
     /// comes again and takes it.
     pub(super) fn found(&self, presented: &Presented, record: Record) -> Ended {

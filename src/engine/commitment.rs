@@ -1,4 +1,4 @@
-//! How a run's transaction stands, between the handler that sends it, the writer that answers, and the run that
+//! The state of a run's transaction, shared by the handler that sends it, the writer that answers, and the run that
 //! settles.
 //!
 //! A transaction in the store's own database is answered by the store's writer. One that the application commits itself
@@ -6,8 +6,8 @@
 //!
 //! Rules:
 //! 1. One transaction at a time, and none after one that was committed.
-//! 2. Whoever settles the run closes it first: what is sent later is refused, what was sent is waited for.
-//! 3. A run that is dropped in between keeps its slot taken until the writer has answered: nobody is answered from
+//! 2. The run is closed before it is settled: what is sent later is refused, what was sent is waited for.
+//! 3. A run that is dropped in between keeps its slot taken until the writer has answered: no request is answered from
 //!    what can be seen in the store and is perhaps not durable.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ use crate::record::Hold;
 use crate::slots::{Slot, Slots};
 use crate::within::COMMIT_ANSWERED_WITHIN;
 
-/// What a run's transaction needs, and where it stands.
+/// A run's transaction: its data and its stage.
 #[derive(Debug)]
 pub(super) struct Commitment {
     pub(super) hold: Hold,
@@ -34,7 +34,7 @@ pub(super) struct Commitment {
     pub(super) slots: Arc<Slots>,
     /// The session of this process when the run was claimed; `None` where there are none.
     pub(super) session: Option<RecordId>,
-    /// Whether the key is free if the application has not committed the run's transaction; otherwise the run is
+    /// `true` if the key is free when the application has not committed the run's transaction; otherwise the run is
     /// interrupted then.
     #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "every transaction is the store's own"))]
     pub(super) may_rerun: bool,
@@ -52,9 +52,9 @@ enum Stage {
     Sent { is_orphaned: bool },
     /// It is durable; this is its outcome.
     Committed(Bytes),
-    /// Nobody knows whether it is durable.
+    /// It is unknown whether it is durable.
     Doubtful,
-    /// Nobody knew, and then the writer answered after all.
+    /// It was unknown, and then the writer answered after all.
     Late,
     /// It was not committed, and the store has ended the run.
     RolledBack { is_free: bool },
@@ -62,21 +62,21 @@ enum Stage {
     Closed,
 }
 
-/// How a transaction ended.
+/// The end of a transaction.
 #[derive(Debug)]
 pub(super) enum CommitResult {
     /// There was none, or it did nothing. What the run returns counts.
     Nothing,
     /// Effect and record are durable. This is the outcome.
     Committed(Bytes),
-    /// The application has not committed it, and the store has ended the run: the key is free, or nobody knows what
-    /// else the run has done.
+    /// The application has not committed it, and the store has ended the run: the key is free, or the run's other
+    /// effects are unknown.
     #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "every transaction is the store's own"))]
     RolledBack {
-        /// Whether the key is free.
+        /// `true` if the key is free.
         is_free: bool,
     },
-    /// Nobody knows whether it is durable.
+    /// It is unknown whether it is durable.
     Doubt,
 }
 
@@ -110,7 +110,7 @@ impl Commitment {
         point();
         let mut stage = self.stage();
         if matches!(*stage, Stage::Doubtful) {
-            // Nobody waits any more, but the store knows now.
+            // No caller waits any more, but the store knows now.
             if !matches!(answer, CommitResult::Doubt) {
                 *stage = Stage::Late;
                 drop(stage);
@@ -136,7 +136,7 @@ impl Commitment {
         self.moved.notify_waiters();
     }
 
-    /// Nobody waits for the writer any more.
+    /// Stops waiting for the writer: the transaction's end is unknown from now on.
     pub(super) fn give_up(&self) {
         let mut stage = self.stage();
         if let Stage::Sent { .. } = *stage {
@@ -199,7 +199,7 @@ impl Commitment {
         }
     }
 
-    /// Whether the run is over, or being settled.
+    /// Returns whether the run is over, or being settled.
     #[cfg(any(feature = "server", feature = "sled", feature = "shared"))]
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
@@ -219,7 +219,7 @@ impl Commitment {
         }
     }
 
-    /// Whether a transaction was sent, and the run goes on.
+    /// Returns whether a transaction was sent, and the run goes on.
     #[cfg(feature = "shared")]
     pub(super) fn is_sent(&self) -> bool {
         !self.is_over() && matches!(*self.stage(), Stage::Sent { .. })
@@ -247,10 +247,10 @@ impl Commitment {
     }
 }
 
-/// A transaction that the writer has not answered. If it never does, nobody knows.
+/// A transaction that the writer has not answered. If the writer never answers, its end is unknown.
 #[cfg_attr(
     not(any(feature = "sled", feature = "shared", idempotency_laboratory)),
-    allow(dead_code, reason = "nobody sends any")
+    allow(dead_code, reason = "no enabled feature sends one")
 )]
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -259,7 +259,7 @@ pub(super) struct Pending {
 
 #[cfg_attr(
     not(any(feature = "sled", feature = "shared", idempotency_laboratory)),
-    allow(dead_code, reason = "nobody sends any")
+    allow(dead_code, reason = "no enabled feature sends one")
 )]
 impl Pending {
     /// Begins a transaction; none, if there was one, or the run is over.

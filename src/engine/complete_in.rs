@@ -18,7 +18,7 @@ use crate::slots::once_a_minute;
 use crate::store::shared::{RecordInTransaction, RunRecord, Settled, Settling, Shared};
 use crate::store::{CommitError, Records as _};
 
-/// How long a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
+/// The time that a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 impl RunContext {
@@ -28,8 +28,8 @@ impl RunContext {
     ///
     /// Whatever the run returns afterwards, the transaction decides. If it was committed, the requester gets this
     /// outcome. If it was not, the key is free under `Rerun`, and the run counts as interrupted under every other
-    /// policy, because nobody knows what else it has done. Call this last, just before the commit: while the
-    /// transaction is open, it has the record locked. A run whose transaction has failed may try another one.
+    /// policy, because its other effects are unknown. Call this last, just before the commit: while the transaction is
+    /// open, it has the record locked. A run whose transaction has failed may try another one.
     ///
     /// # Errors
     /// [`CommitError`]. The transaction has to be rolled back.
@@ -55,7 +55,7 @@ impl RunContext {
     ///
     /// # Errors
     /// [`CommitError::Unprotected`], [`CommitError::Foreign`], [`CommitError::Over`] and [`CommitError::Superseded`].
-    /// What the run returns counts then.
+    /// After an error, the value that the run returns counts.
     pub fn record_for<B: RecordInTransaction>(
         &self,
         store: &Shared<B>,

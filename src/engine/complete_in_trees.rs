@@ -15,7 +15,7 @@ use crate::store::embedded::{Purpose, Reason, Transact};
 use crate::store::{Abort, CommitError, Records as _, SledStore, StoreError, TransactionTree, effect_of};
 use crate::within::COMMIT_ANSWERED_WITHIN;
 
-/// How long a transaction that belongs to no run may wait for the writer.
+/// The time that a transaction that belongs to no run may wait for the writer.
 const BEGUN_WITHIN: Duration = Duration::from_secs(30);
 
 impl RunContext {

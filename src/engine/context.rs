@@ -10,7 +10,7 @@ use crate::fingerprint::Operation;
 use crate::key::RecordId;
 use crate::record::{Fence, Hold};
 
-/// Whether the operation may have run before.
+/// Says whether the operation may have run before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rerun {
@@ -92,7 +92,8 @@ impl RunContext {
     /// A store that several processes share renews the lease of each every third of its length. If that fails for so
     /// long that the lease is nearly over, a run is dropped under `Rerun` or with a reconciler, because another process
     /// may take it over; under `Refuse` it goes on. A handler can look before an effect that it can't take back. A
-    /// process that stands still does not notice it: hand the [`fence`](Self::fence) to what the operation changes.
+    /// paused process does not notice that its lease has ended: hand the [`fence`](Self::fence) to what the operation
+    /// changes.
     #[must_use]
     pub fn lease_left(&self) -> Option<Duration> {
         match &self.protection {

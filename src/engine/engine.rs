@@ -14,7 +14,7 @@ use crate::laboratory::{self, Protection};
 use crate::slots::{Client, Lines, Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
 
-/// How long the store may take to answer before the requester gets `store-unavailable`.
+/// The time in which the store must answer; after it, the requester gets `store-unavailable`.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A function that wraps a run's future before it is spawned.
@@ -40,7 +40,7 @@ pub(crate) struct Presented {
     pub(crate) fingerprint: Fingerprint,
     /// The client in whose share of `max_runs` the run counts, if it counts in one.
     pub(crate) client: Option<Client>,
-    /// Whether the request is sent by a run that is still under way. It belongs to that run then, even while the
+    /// `true` if the request is sent by a run that is still under way. It belongs to that run then, even while the
     /// process shuts down.
     pub(crate) is_within: bool,
 }

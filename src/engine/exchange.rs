@@ -29,7 +29,7 @@ pub(crate) fn span() -> Span {
 
 impl<St: Store> Engine<St> {
     /// Brings a request to its verdict. `work` is called at most once, and only if this request runs. A run records its
-    /// verdict in `span` by itself; any other verdict is recorded by the caller, once it knows what the client is told.
+    /// verdict in `span` by itself; any other verdict is recorded by the caller, once it knows the client's answer.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for a run that has begun: it was spawned, and it records its outcome.

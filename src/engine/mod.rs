@@ -9,8 +9,8 @@
 //!    refused. If the policy says so, the application is asked about an interrupted run first (`reconcile.rs`).
 //! 4. The work runs; its panics are caught and its time is limited (`run.rs`). It may write its effect and the record
 //!    of its outcome in one transaction (`complete_in.rs`, `complete_in_trees.rs`).
-//! 5. The end of the run is recorded before any client is told (`settle.rs`); then the slot is freed. If the store is
-//!    away and `fail_open` is set, the run goes ahead, and its end is recorded later (`unprotected.rs`).
+//! 5. The end of the run is recorded before any client is answered (`settle.rs`); then the slot is freed. If the store
+//!    is away and `fail_open` is set, the run goes ahead, and its end is recorded later (`unprotected.rs`).
 //!
 //! The ways in which an operation can end are listed in one place, `slots::End`.
 //!

@@ -25,8 +25,9 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 ///
 /// `Once` is a handle, and its clones share everything. All layers and consumers over one store share its ids, its
 /// interrupted operations and its counts. Put the consumer's name into the [`Scope`](crate::Scope) of its ids;
-/// otherwise the second consumer of a message is answered with the first one's outcome. Beside layers, a consumer needs
-/// a store of its own if operators settle operations with outcomes: what is recorded for a layer is an HTTP response.
+/// otherwise the second consumer of a message is answered with the first one's outcome. A consumer needs a store of its
+/// own, apart from the layers', if operators settle operations with outcomes: what is recorded for a layer is an HTTP
+/// response.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -48,13 +49,13 @@ pub struct Once<St> {
     engine: Arc<Engine<St>>,
 }
 
-/// How an effect failed.
+/// The failure of an effect.
 #[derive(Debug, thiserror::Error)]
 pub enum EffectError<E> {
     /// The effect did not take place; it may be tried again under the same key.
     #[error("the effect did not take place")]
     NotStarted(#[source] E),
-    /// Nobody knows whether the effect took place. `?` converts an error into this.
+    /// It is unknown whether the effect took place. `?` converts an error into this.
     #[error("it is not known whether the effect took place")]
     Unknown(#[source] E),
 }
@@ -65,17 +66,17 @@ impl<E> From<E> for EffectError<E> {
     }
 }
 
-/// What an effect produced, now or earlier.
+/// The result of an effect, from this run or an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
     /// The bytes of the outcome.
     pub bytes: Bytes,
-    /// Whether an earlier run produced them.
+    /// `true` if an earlier run produced them.
     pub replayed: bool,
 }
 
-/// Why a message has no outcome. The table says what to do with it.
+/// The reason why a message has no outcome. The table says what to do with it.
 ///
 /// | do | with |
 /// |---|---|
@@ -92,8 +93,8 @@ pub enum OnceError<E> {
     /// The effect itself failed, as it says.
     #[error(transparent)]
     Effect(EffectError<E>),
-    /// The effect panicked or exceeded `max_run`, or its transaction may or may not be durable: nobody knows whether it
-    /// took place.
+    /// The effect panicked or exceeded `max_run`, or its transaction may or may not be durable: it is unknown whether
+    /// it took place.
     #[error("the effect was interrupted; it is not known whether it took place")]
     Interrupted,
     /// An earlier run was interrupted, and the policy is to refuse.
@@ -153,7 +154,7 @@ impl<St: Store> Once<St> {
     }
 
     /// Sets the reconciler, which is asked about an interrupted run when its message comes again. The message is
-    /// refused if the reconciler does not know. Default: nobody is asked.
+    /// refused if the reconciler does not know. Default: no reconciler.
     #[must_use]
     pub fn reconcile_with(self, reconciler: Reconciler) -> Self {
         self.with(|policy| policy.reconcile_with(reconciler))
@@ -251,7 +252,7 @@ impl<St: Store> Once<St> {
     /// New ids stay refused for as long as the store is open.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nobody waits any more, and new ids are refused all the same.
+    /// If the future is dropped, the wait ends, and new ids are refused all the same.
     pub async fn drain(&self, timeout: Duration) -> Drained {
         self.engine.drain(timeout).await
     }
@@ -287,8 +288,8 @@ impl<St: Store> Once<St> {
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it.
     ///
     /// # Errors
-    /// [`StoreError`] if the store is away, or the operation's last run is over and this process has yet to tell the
-    /// store how it ended ([`Unavailable`](StoreError::Unavailable): try again once the store works). The error is
+    /// [`StoreError`] if the store is away, or the operation's last run is over and this process has yet to record its
+    /// end in the store ([`Unavailable`](StoreError::Unavailable): try again once the store works). The error is
     /// [`Uncertain`](StoreError::Uncertain) if there is no answer after 5 s at most: the step may still take place, and
     /// until the store has said whether it did, messages of the operation are refused.
     ///

@@ -17,9 +17,9 @@ use crate::record::{Applied, Fence, Reply, Resolution, Transition};
 use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 
-/// How many operations are settled at a time.
+/// The number of operations that are settled at a time.
 const AT_A_TIME: usize = 64;
-/// How much of the time of a drain at most is for the ends of runs that are dropped.
+/// The longest part of a drain that is left for the ends of runs that are dropped.
 const LAST: Duration = STORE_TIMEOUT;
 
 /// The counts of this process since the store was opened, over all layers on it.
@@ -30,9 +30,9 @@ pub struct Counts {
     pub runs: u64,
     /// Requests that were answered with the outcome of an earlier one.
     pub replays: u64,
-    /// Runs of which nobody knows how they ended: panics, errors, timeouts, and answers that mean so.
+    /// Runs whose end is unknown: panics, errors, timeouts, and answers that mean so.
     pub interrupted: u64,
-    /// Those of the interrupted runs whose handler answered, and whose answer means that nobody knows.
+    /// Those of the interrupted runs whose handler answered, and whose answer means that the effect is unknown.
     pub unknown: u64,
     /// Answers that were given although their record could not be written: after a restart, their retries are refused.
     pub unrecorded: u64,
@@ -45,11 +45,11 @@ pub struct Counts {
     /// Retries under [`OnInterrupted::Rerun`](crate::OnInterrupted::Rerun) that were refused with `outcome-unknown`
     /// because the interrupted run had been claimed under another policy.
     pub not_rerun: u64,
-    /// Outcomes that came after another process had taken the operation over, or somebody had settled it. They are kept
-    /// in the shared store for 30 days, and count for nothing.
+    /// Outcomes that came after another process had taken the operation over, or an operator or the reconciler had
+    /// settled it. They are kept in the shared store for 30 days, and count for nothing.
     pub disputed: u64,
     /// Outcomes that a shared store's database refuses for good, because they are too large for example. Their
-    /// operations are done, and retries are told `not-replayable`.
+    /// operations are done, and retries are refused as `not-replayable`.
     pub consumed: u64,
     /// Records that were written anew in a shared store because a failover had lost them, or because they had expired:
     /// when a run ended that had claimed its operation, or because this process still knew the outcome. Until then, a
@@ -100,9 +100,9 @@ pub enum Resolved {
 }
 
 impl<St: Store> Engine<St> {
-    /// Refuses new keys from now on, waits for the runs under way and for the outcomes that the store is still being
-    /// told, for at most `limit`, and returns what is left. Shortly before, runs are dropped that another process may
-    /// run again, so that it need not wait for the lease of this one.
+    /// Refuses new keys from now on, waits at most `limit` for the runs under way and for the outcomes that are still
+    /// being recorded, and returns what is left. Shortly before, runs are dropped that another process may run again,
+    /// so that it need not wait for the lease of this one.
     pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         let slots = self.store.slots();
         let drained = slots.drained();
@@ -192,7 +192,7 @@ impl<St: Store> Engine<St> {
         futures_util::stream::iter(decided).map(one).buffered(AT_A_TIME).collect()
     }
 
-    /// Settles an operation and frees its slot. Returns also what requests that met the slot are told. If the store
+    /// Settles an operation and frees its slot. Also returns the answer to requests that met the slot. If the store
     /// does not confirm that the step is durable, though it may already be readable there, the slot is freed only when
     /// the store does confirm it, or after an outcome's retention.
     pub(super) async fn settle_interrupted(
@@ -216,7 +216,7 @@ impl<St: Store> Engine<St> {
         };
         let refused = Ended::from(Refusal::Unavailable);
         let (settled, ended) = match told {
-            // A request that met the slot meanwhile is answered from the record, or told to come again.
+            // A request that met the slot meanwhile is answered from the record, or asked to retry.
             Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
             Err(error @ StoreError::Uncertain { .. }) => {
                 let ((later, _), engine) = (self.remember(slot, refused.clone()), Arc::clone(self));

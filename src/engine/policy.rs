@@ -1,11 +1,11 @@
-//! What the operator decides about runs.
+//! The operator's choices about runs.
 
 use std::time::Duration;
 
 use super::reconciler::Reconciler;
 use crate::record::ClaimPolicy;
 
-/// What a duplicate gets while the first request still runs.
+/// The answer to a duplicate while the first request still runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnInFlight {
@@ -15,8 +15,8 @@ pub enum OnInFlight {
     Reject,
 }
 
-/// What a retry gets when the run before it was interrupted: the run ended without saying how, or its answer said that
-/// nobody knows whether it took effect.
+/// The answer to a retry when the run before it was interrupted: the run ended without saying how, or its answer said
+/// that its effect is unknown.
 ///
 /// A third way is to ask the application, which may be able to find out:
 /// [`IdempotencyLayer::reconcile_with`](crate::IdempotencyLayer::reconcile_with) and
@@ -30,8 +30,8 @@ pub enum OnInFlight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnInterrupted {
-    /// The retry is refused with `outcome-unknown`, until somebody who knows settles the operation with `resolve`. This
-    /// is for effects elsewhere, such as cards and e-mail.
+    /// The retry is refused with `outcome-unknown`, until an operator settles the operation with `resolve`. This is for
+    /// effects elsewhere, such as cards and e-mail.
     Refuse,
     /// The retry runs. **If the first run had taken effect before it was interrupted, that is a second effect.** This
     /// is only for effects that are safe to repeat, or that the handler deduplicates by the derived key.

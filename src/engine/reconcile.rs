@@ -25,20 +25,20 @@ use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
 use crate::slots::{End, Ended, Entered, Phase, Refusal, Slot};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 
-/// How many operations are asked about at a time, and how many are listed at a time.
+/// The number of operations that are asked about at a time, and the number that are listed at a time.
 const AT_A_TIME: usize = 16;
 const PAGE: usize = 1_024;
 
-/// How many interrupted operations came to which end when the application was asked about them.
+/// The numbers of interrupted operations that came to each end when the application was asked about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Reconciliation {
-    /// How many have an outcome now.
+    /// Operations that have an outcome now.
     pub settled: usize,
-    /// How many may run again, and will when a retry comes. They stay interrupted until then.
+    /// Operations that may run again, and will when a retry comes. They stay interrupted until then.
     pub run_again: usize,
-    /// How many are still unknown, because nobody knows yet, the store failed, or the process is shutting down. They
-    /// stay interrupted.
+    /// Operations whose end is still unknown, because the application does not know yet, the store failed, or the
+    /// process is shutting down. They stay interrupted.
     pub unknown: usize,
 }
 
@@ -52,7 +52,7 @@ impl<St: Store> Engine<St> {
         Some((reconciler.clone(), InterruptedRun::of(presented.id, record)?))
     }
 
-    /// Takes a new fence and asks. An error means that nobody was asked, and is the end to tell the requester.
+    /// Takes a new fence and asks. An error means that the application was not asked, and is the requester's answer.
     async fn consult(
         &self,
         reconciler: &Reconciler,
@@ -163,7 +163,7 @@ impl<St: Store> Engine<St> {
                     Ok(Reply::Refused) | Err(_) => Reconciled::Unknown,
                 });
             }
-            // There is no request to run. The record stays, so that the retry's run is told of the interrupted one.
+            // There is no request to run. The record stays, so that the retry's run learns of the interrupted one.
             Ok((fence, Reconciled::RunAgain)) => {
                 self.ask_no_more(id, fence).await;
                 (End::Released, Some(Reconciled::RunAgain))
@@ -177,7 +177,7 @@ impl<St: Store> Engine<St> {
     }
 }
 
-/// Lets other processes ask if the asker is dropped before it was told anything.
+/// Lets other processes ask if the asker is dropped before it has an answer.
 struct Asking<'a, St: Store> {
     engine: &'a Engine<St>,
     id: RecordId,
@@ -195,7 +195,7 @@ impl<St: Store> Drop for Asking<'_, St> {
     fn drop(&mut self) {
         let store = &self.engine.store;
         if !self.is_over && !store.is_exclusive() {
-            // The transition takes effect when it is called; nobody is left to wait for it.
+            // The transition takes effect when it is called; no caller is left to wait for it.
             drop(store.apply(self.id, no_more(self.fence)));
         }
     }

@@ -15,7 +15,7 @@ use crate::panics::panic_message;
 use crate::slots::{Lines, LogThrottle, once_a_minute};
 use crate::store::InterruptedRun;
 
-/// What the application knows about an interrupted operation.
+/// The application's answer about an interrupted operation.
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -24,13 +24,13 @@ pub enum Reconciled<O = Bytes> {
     Outcome(O),
     /// The operation did not take place, or may take place again: the next retry runs it.
     RunAgain,
-    /// Nobody knows yet. Retries are refused; the next one asks again.
+    /// It is unknown so far. Retries are refused; the next one asks again.
     Unknown,
 }
 
 type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Send + Sync;
 
-/// How the application is asked about interrupted operations.
+/// Asks the application about interrupted operations.
 ///
 /// The function must only *find out*: it looks the operation up by its derived key, in the service where the effect
 /// took place. Its future is detached from the request that asks, and runs at most once at a time for an operation. If

@@ -50,7 +50,7 @@ pub(super) struct Run<St: Store> {
     pub(super) engine: Arc<Engine<St>>,
     pub(super) slot: Slot,
     pub(super) presented: Presented,
-    /// Whether a record of the operation was read. If so, it does not run unprotected.
+    /// `true` if a record of the operation was read. If so, it does not run unprotected.
     pub(super) known: Arc<AtomicBool>,
     /// The time by which the store has to answer.
     pub(super) deadline: Instant,
@@ -140,7 +140,7 @@ impl<St: Store> Run<St> {
                 if let Err(error) = told {
                     return Box::pin(self.unrecorded(commitment.hold, end, error, verdict, reply)).await;
                 }
-                // First the waiters are told and the slot is freed; then the requester is answered.
+                // First the waiters are answered and the slot is freed; then the requester is answered.
                 self.end(end);
                 let _ = reply.send(verdict);
             }
@@ -184,13 +184,13 @@ impl<St: Store> Run<St> {
         let _ = reply.send(verdict);
     }
 
-    /// Tells the duplicates how the run ended, and frees the slot.
+    /// Passes the run's end to the duplicates, and frees the slot.
     pub(super) fn end(self: Box<Self>, end: End) {
         let Self { slot, presented, .. } = *self;
         slot.end(Ended::new(presented.fingerprint, end));
     }
 
-    /// Handles a claim that takes too long. The requester is told so now; the slot is kept until the store has
+    /// Handles a claim that takes too long. The requester is answered now; the slot is kept until the store has
     /// answered, so that a claim that was made can be undone.
     async fn stalled<W: Work<T>, T: Send>(
         self: Box<Self>,
@@ -231,7 +231,7 @@ impl<St: Store> Run<St> {
         !self.engine.store.is_exclusive() && (*on_interrupted == OnInterrupted::Rerun || reconciler.is_some())
     }
 
-    /// Calls the work, and returns how it ended, in whatever way, and what its requester is told.
+    /// Calls the work, and returns how it ended, in whatever way, and its requester's answer.
     pub(super) async fn work<W: Work<T>, T: Send>(
         &self,
         work: W,
@@ -320,7 +320,7 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
         engine.count(|tally| &tally.interrupted);
         self.commitment.abandon(slot);
         let hold = &self.commitment.hold;
-        // The transition takes effect when it is called; nobody is left to wait for it.
+        // The transition takes effect when it is called; no caller is left to wait for it.
         drop(
             engine
                 .store
@@ -354,7 +354,7 @@ mod tests {
         assert!(charges_after_standing_still(LONG, LONG, SHORT * 2).await);
     }
 
-    /// Whether a handler takes its next step after its process has stood still for so long.
+    /// Returns whether a handler takes its next step after its process was paused for `still`.
     async fn charges_after_standing_still(lease: Duration, max_run: Duration, still: Duration) -> bool {
         let store = TestStore::new().beside();
         let session = RecordId::from_bytes([1; 32]);

@@ -1,4 +1,4 @@
-//! Records how a run ended, before any client is told.
+//! Records how a run ended, before any client is answered.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use crate::record::{
 use crate::slots::{End, Ended, Refusal, Retrying, Slot, once_a_minute};
 use crate::store::{Health, Store, StoreError};
 
-/// How many times a write that failed is tried while its requester waits.
+/// The number of times a write that failed is tried while its requester waits.
 const TRIES: usize = 3;
-/// How often it is looked whether a database that was away is back.
+/// The pause between two looks whether a database that was away is back.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl<St: Store> Run<St> {
@@ -33,7 +33,7 @@ impl<St: Store> Run<St> {
     }
 
     /// Ends a run whose operation was taken over by another process, or settled, while it ran. The record that is there
-    /// now counts, and nobody knows what else this run has done.
+    /// now counts, and this run's other effects are unknown.
     pub(super) fn superseded<T>(self: Box<Self>, record: Option<Record>, reply: oneshot::Sender<Verdict<T>>) {
         once_a_minute!(
             self.engine.lines().superseded,
@@ -92,7 +92,7 @@ impl<St: Store> Run<St> {
 }
 
 impl<St: Store> Engine<St> {
-    /// Returns the end that is recorded: if nobody knows how a run ended and the policy is `Rerun`, the key is
+    /// Returns the end that is recorded: if it is unknown how a run ended and the policy is `Rerun`, the key is
     /// released.
     pub(super) fn judged(&self, presented: &Presented, end: End) -> End {
         let End::Unknown { status } = end else { return end };
@@ -114,11 +114,11 @@ impl<St: Store> Engine<St> {
             warn,
             record_id = presented.id.short(),
             status,
-            "a handler's answer means that nobody knows whether the operation took effect"
+            "a handler's answer leaves it unknown whether the operation took effect"
         );
     }
 
-    /// Tells the store how an operation ended, and tries a few more times while the requester waits.
+    /// Records an operation's end in the store, and tries a few more times while the requester waits.
     pub(super) async fn tell(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         match self.store.apply(id, transition.clone()).await {
             Err(error) => {
@@ -129,7 +129,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Tells the store again what it failed to take, after each of these pauses, for at most `at_most`.
+    /// Sends the store again what it failed to take, after each of these pauses, for at most `at_most`.
     async fn tell_again(
         &self,
         id: RecordId,
@@ -159,7 +159,7 @@ impl<St: Store> Engine<St> {
         Err(error)
     }
 
-    /// Waits before the store is told again: for this long, or until a database that is away is back.
+    /// Waits before the next try: for this long, or until a database that is away is back.
     async fn pause(&self, pause: Duration) {
         let is_away = || matches!(self.store.health(), Health::Away { .. });
         if !is_away() {
@@ -171,7 +171,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Returns what the store is told about a run that ended in this way.
+    /// Returns the transition that records a run that ended in this way.
     pub(super) fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
         let (fingerprint, policy) = (presented.fingerprint, self.policy.claim_policy());
         let settlement = match end {
@@ -180,7 +180,7 @@ impl<St: Store> Engine<St> {
             End::Consumed { status } => Settlement::Consumed { status: *status },
             End::Released => return Transition::Release(hold.fence),
             End::Unknown { status } => return self.interruption(fingerprint, policy, hold, *status),
-            // No work ends in these ways. If one did, nobody would know what it has done.
+            // No work ends in these ways. If one did, its effects would be unknown.
             End::InDoubt | End::InFlight | End::Refused(_) => {
                 return self.interruption(fingerprint, policy, hold, None);
             }
@@ -189,8 +189,7 @@ impl<St: Store> Engine<St> {
         Transition::Complete(Completion { hold: *hold, fingerprint, settlement, retention })
     }
 
-    /// Returns what the store is told about a run that was claimed under this policy and of which nobody knows how it
-    /// ended.
+    /// Returns the transition that records a run that was claimed under this policy and whose end is unknown.
     pub(super) fn interruption(
         &self,
         fingerprint: Fingerprint,
@@ -211,8 +210,8 @@ impl<St: Store> Engine<St> {
         (Later { id, turn, _retrying: retrying }, slot.remember(ended, self.policy.retention))
     }
 
-    /// Tells the store again until it knows the end, or can no longer learn it, or the end is about to be forgotten,
-    /// because a newer run may begin then.
+    /// Sends the transition again until the store knows the end, or can no longer learn it, or the end is about to be
+    /// forgotten, because a newer run may begin then.
     pub(super) async fn tell_later(&self, transition: Transition, error: StoreError, later: Later) {
         let at_most = self.policy.retention.saturating_sub(STORE_TIMEOUT);
         let pauses = backoff(Duration::from_millis(200));
@@ -249,7 +248,7 @@ pub(super) fn may_recover(store: &impl Store) -> bool {
     !matches!(store.health(), Health::Poisoned { .. } | Health::Closed)
 }
 
-/// Returns whether the record is what the store was told to write.
+/// Returns whether the record is the one that the transition writes.
 fn was_done(record: Option<&Record>, transition: &Transition) -> bool {
     let held = record.map(|record| &record.state);
     match transition {
@@ -263,7 +262,7 @@ fn was_done(record: Option<&Record>, transition: &Transition) -> bool {
     }
 }
 
-/// An operation whose end the store still has to be told. Drain waits for it.
+/// An operation whose end is not in the store yet. Drain waits for it.
 pub(super) struct Later {
     id: RecordId,
     turn: u64,

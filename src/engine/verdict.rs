@@ -17,7 +17,7 @@ pub(crate) enum Verdict<T> {
     RolledBack,
     /// The request's own run panicked, or took too long.
     Interrupted,
-    /// How the operation ended or stands. Every request that presents its fingerprint is told the same.
+    /// The operation's state or end. Every request that presents its fingerprint gets the same.
     Met(End),
     /// The key belongs to another request.
     Mismatch(Match),

@@ -33,7 +33,7 @@ impl<St: Store> Engine<St> {
         waiter.join(&presented.fingerprint, patience).await
     }
 
-    /// Reads the record whenever it has changed, or after a pause, until the run has ended or nobody waits.
+    /// Reads the record whenever it has changed, or after a pause, until the run has ended or no request waits.
     async fn look_for_end(self: Arc<Self>, watch: Watch, presented: Presented) {
         let pauses = ExponentialBuilder::default().with_min_delay(SHORTEST).with_max_delay(LONGEST).with_jitter();
         for pause in pauses.without_max_times().build() {
@@ -49,7 +49,7 @@ impl<St: Store> Engine<St> {
                     if ended.is_in_flight() {
                         continue;
                     }
-                    // The operation runs again, or the application is asked: for whoever comes again. A waiter never
+                    // The operation runs again, or the application is asked, when another request comes. A waiter never
                     // claims.
                     return watch.end(if is_answer { ended } else { Ended::new(fingerprint, End::Released) });
                 }
