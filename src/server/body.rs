@@ -1,8 +1,8 @@
 //! The body types that go through the layer.
 //!
 //! A layer is in one of two modes. As it is made, axum's body goes in and comes out, and no type changes
-//! ([`KeepBody`]). In the other, a body of any type `B` comes out as [`ReplayBody<B>`], which is `B` itself where
-//! nothing was done to it ([`AnyBody`]).
+//! ([`KeepBody`]). In the other, a body of any type `B` comes out as [`ReplayBody<B>`], which is `B` itself if the
+//! layer left it alone ([`AnyBody`]).
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ pub trait SendBody: Body<Data: Send, Error: Send + 'static> + Send + 'static {}
 
 impl<B: Body<Data: Send, Error: Send + 'static> + Send + 'static> SendBody for B {}
 
-/// Which body types go through a layer, and as which types they come out: [`KeepBody`] or [`AnyBody`].
+/// The body types that go through a layer, and the types as which they come out: [`KeepBody`] or [`AnyBody`].
 #[diagnostic::on_unimplemented(
     message = "an idempotency layer in the mode `{Self}` does not carry the body `{B}`",
     note = "call `.any_body()` on the layer: it then carries every body whose data and errors are `Send`",
@@ -60,7 +60,7 @@ impl Sealed for AnyBody {}
 /// As which type a body `B` comes out of a layer in the mode `M`.
 pub(super) type Through<M, B> = <M as BodyMode<B>>::Through;
 
-/// What the layer did with a body.
+/// Describes what the layer did with a body.
 #[non_exhaustive]
 pub enum Passage<B: Body> {
     /// It was not touched.
@@ -74,9 +74,9 @@ pub enum Passage<B: Body> {
     },
     /// It was read in part.
     Resumed {
-        /// What was read.
+        /// The bytes that were read.
         head: Bytes,
-        /// What is left of the body, or how it failed.
+        /// The rest of the body, or the error with which it failed.
         rest: Result<Pin<Box<B>>, B::Error>,
     },
 }
@@ -103,7 +103,7 @@ pin_project_lite::pin_project! {
 }
 
 pin_project_lite::pin_project! {
-    /// What is read after the recorded bytes.
+    /// The part that is read after the recorded bytes.
     #[project = RestProjected]
     enum Rest<B> {
         Nothing,

@@ -17,8 +17,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 /// The name of a number's only member, if the feature `arbitrary_precision` of `serde_json` is on.
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// Returns the canonical form of `body`, or `None` if no form stands for this value alone: the body is not JSON, an
-/// object has a member twice, or no double holds the value of a number.
+/// Returns the canonical form of `body`, or `None` if no form is this value's alone: the body is not JSON, an object
+/// has a member twice, or no double holds the value of a number.
 pub(super) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     let mut deserializer = serde_json::Deserializer::from_str(text);

@@ -39,7 +39,7 @@ impl<B: Body> From<Collected<B>> for Passage<B> {
     }
 }
 
-/// Why a body is not read to its end.
+/// The reason why a body is not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
     /// It has more bytes than the limit.

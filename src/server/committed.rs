@@ -1,4 +1,4 @@
-//! What a handler returns that has committed its answer.
+//! The return value of a handler that has committed its answer.
 
 use bytes::Bytes;
 use http::Response;

@@ -18,7 +18,7 @@ impl IdempotencyContext {
     /// Whatever the handler returns afterwards, the transaction decides. If it was committed, the client gets this
     /// answer, as it was recorded: headers that are not [kept](super::KeptHeaders) are not in the first answer either.
     /// If it was not, the client gets 503 and the key is free under `Rerun`; under every other policy the run counts as
-    /// interrupted, because nobody knows what else it has done. So a refusal that is to be recorded, such as a declined
+    /// interrupted, because its other effects are unknown. So a refusal that is to be recorded, such as a declined
     /// card, needs a transaction too.
     ///
     /// Call this last, just before the commit: while the transaction is open, it has the record locked. A handler whose
@@ -26,7 +26,7 @@ impl IdempotencyContext {
     /// isolation level, and is the outermost one: a savepoint, or a nested transaction, is refused. The answer's body
     /// is not longer than [`max_response_body`](crate::IdempotencyLayer::max_response_body).
     ///
-    /// What a transaction is depends on the database: for PostgreSQL it is a reference to `tokio-postgres`'s, and
+    /// The type of a transaction depends on the database: for PostgreSQL it is a reference to `tokio-postgres`'s, and
     /// [`record_for`](Self::record_for) is for other clients. [`guide::exactly_once`](mod@crate::guide::exactly_once)
     /// has an example of each.
     ///

@@ -1,4 +1,4 @@
-//! What a handler can ask about its own run.
+//! The facts that a handler can ask about its own run.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::key::{Key, RecordId};
 use crate::record::Fence;
 use crate::slots::Slots;
 
-/// What a handler can ask about its own run: the key, the attempt, the fence, and keys for what it calls in turn.
+/// Answers a handler's questions about its own run: the key, the attempt, the fence, and keys for what it calls in
+/// turn.
 ///
 /// It is a request extension, by which another layer over the same store, further inside, knows that the request is in
 /// an exchange already. In axum (feature `axum`) it is an extractor too: `Option<IdempotencyContext>` is `None` for
@@ -24,7 +25,7 @@ use crate::slots::Slots;
 /// key of its own, it is an exchange of its own; without a key it has no context. It belongs to the handler's run, so
 /// that it is let through while the process shuts down. The marks of its answer say nothing of the handler's own
 /// effect. If the layer is on a nested router, leave axum's `OriginalUri` out of the copy: it says where the handler's
-/// request was sent, and with it nobody can tell which of two parameters of the nested path was meant.
+/// request was sent, and with it the layer cannot know which of two parameters of the nested path was meant.
 pub struct IdempotencyContext {
     key: Key,
     pub(super) run: RunContext,
@@ -82,8 +83,8 @@ impl IdempotencyContext {
         self.all().filter(|context| Arc::ptr_eq(&context.slots, slots) && !context.run.is_over())
     }
 
-    /// Whether the request with this context is one that a handler, or what it calls, has sent: its head is a copy, or
-    /// it has another key than the exchange.
+    /// Returns whether the request with this context is one that a handler, or what it calls, has sent: its head is a
+    /// copy, or it has another key than the exchange.
     pub(super) fn is_of_sub_request(&self, key: &Key) -> bool {
         self.copied || self.key != *key
     }
@@ -96,7 +97,7 @@ impl IdempotencyContext {
         }
     }
 
-    /// Whether the request of this exchange, or of one around it, said that its client had sent it to `uri`.
+    /// Returns whether the request of this exchange, or of one around it, said that its client had sent it to `uri`.
     pub(super) fn has_seen(&self, uri: &Uri) -> bool {
         self.all().any(|context| context.seen == *uri)
     }
@@ -126,21 +127,21 @@ impl IdempotencyContext {
         self.run.fence()
     }
 
-    /// Whether the run is protected: its claim is recorded, or its store makes up for that. False for a run that
-    /// [`fail_open`](crate::IdempotencyLayer::fail_open) lets go ahead while the store can't be reached; a retry of its
-    /// request may run again.
+    /// Returns whether the run is protected: its claim is recorded, or its store makes up for that. False for a run
+    /// that [`fail_open`](crate::IdempotencyLayer::fail_open) lets go ahead while the store can't be reached; a retry
+    /// of its request may run again.
     #[must_use]
     pub fn is_protected(&self) -> bool {
         self.fence() != Fence(0)
     }
 
-    /// How long other processes still take this one for alive: see [`RunContext::lease_left`].
+    /// Returns how long other processes still take this one for alive: see [`RunContext::lease_left`].
     #[must_use]
     pub fn lease_left(&self) -> Option<Duration> {
         self.run.lease_left()
     }
 
-    /// Whether the operation may have run before.
+    /// Returns whether the operation may have run before.
     #[must_use]
     pub fn rerun(&self) -> Rerun {
         self.run.rerun()

@@ -7,7 +7,7 @@
 /// [`scope`](crate::IdempotencyLayer::scope) says whose a key is, a request that differs from the recorded one in one
 /// of them is another client's. [`credential_headers`](crate::IdempotencyLayer::credential_headers) adds to them.
 ///
-/// The names are in lower case. `*`, at the beginning or the end of a name, stands for any characters. The names in
+/// The names are in lower case. `*`, at the beginning or the end of a name, matches any characters. The names in
 /// [`EXEMPT_HEADERS`] are excepted.
 ///
 /// Values are compared byte by byte, except that the name of an authentication scheme (such as `Bearer`) in a header
@@ -221,8 +221,8 @@ pub const EXEMPT_HEADERS: &[&str] = &[
 ];
 
 /// Cookies that say nothing of who asks, unless [`credential_cookies`](crate::IdempotencyLayer::credential_cookies)
-/// names them: load balancers, firewalls, analytics and consent banners set them, and renew them between two tries.
-/// `*` at the end stands for any characters.
+/// names them: load balancers, firewalls, analytics and consent banners set them, and renew them between two tries. `*`
+/// at the end matches any characters.
 pub const IGNORED_COOKIES: &[&str] = &[
     "AKA_A2",
     "AMCVS_*",

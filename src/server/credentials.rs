@@ -14,7 +14,7 @@ use crate::fingerprint::FingerprintBuilder;
 /// Identifies a client that has nothing else (RFC 9421). Of others it says nothing, and is new with each try.
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 
-/// What the options say of who asks.
+/// The options that say how a client is recognized.
 ///
 /// They are digested with the credentials and not with the other options: to a client that is not the recorded one,
 /// records that were made under other options must look like those that were made under the same.

@@ -40,7 +40,7 @@ pub(super) struct Exchange<S, St, B: SendBody> {
     pub(super) share: Option<Share>,
 }
 
-/// What a run gives its requester.
+/// The answer of a run to its requester.
 type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
 impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
@@ -57,7 +57,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let (id, scope) = match shared.options.record_id(&self.parts, &self.key) {
             Ok(found) => found,
             Err(rejection) => {
-                // Nobody waits while the service holds something, such as the permit of an inner concurrency limit.
+                // No request waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
                 let rejection = shared.reject::<M, R>(connection, &span, None, rejection);
                 return Ok(connection.read_on(Box::pin(body), rejection).await);
@@ -144,7 +144,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
 
 /// Yields once after a body that declared no length, so that hyper can drop the request if its HTTP/2 stream was reset.
 ///
-/// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` would tell them apart,
+/// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` could distinguish them,
 /// but many bodies that a layer outside has made don't implement it, and can't be rejected for that. hyper looks for a
 /// reset whenever this future is not ready, and drops this future if there was one.
 async fn let_go_if_reset(parts: &Parts) {

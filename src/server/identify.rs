@@ -22,7 +22,7 @@ use crate::slots::Client;
 
 static OPTIONS: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 fingerprint options v1"));
 
-/// What of a request's body must be the same in a retry.
+/// The part of a request's body that must be the same in a retry.
 ///
 /// Unless a function of the application compares it, the parts of a `multipart/form-data` body are compared without the
 /// boundary between them, which browsers draw anew for each try, if the body divides without doubt.
@@ -36,7 +36,7 @@ pub enum FingerprintBody {
     /// which numbers are written make no difference. A body is compared by its bytes if it is not JSON, if an object in
     /// it has a member twice, or if a double doesn't hold the value of a number in it.
     CanonicalJson,
-    /// What a function of the application makes of it: see [`custom`](Self::custom).
+    /// The bytes that a function of the application makes of it: see [`custom`](Self::custom).
     Custom(CustomBody),
 }
 
@@ -50,10 +50,10 @@ pub struct CustomBody {
 }
 
 impl FingerprintBody {
-    /// Compares what `digest` makes of head and body, beside the rest of the request. A form's boundary is left out of
-    /// the compared `Content-Type`, and is in the body as it was sent. The function must return the same bytes for all
-    /// tries of one operation, and other bytes for any other operation. A body for which it returns `None` is compared
-    /// as [`Bytes`](Self::Bytes) has it.
+    /// Compares what `digest` makes of head and body, in addition to the rest of the request. A form's boundary is left
+    /// out of the compared `Content-Type`, and is in the body as it was sent. The function must return the same bytes
+    /// for all tries of one operation, and other bytes for any other operation. A body for which it returns `None` is
+    /// compared as [`Bytes`](Self::Bytes) has it.
     ///
     /// `version` names the function: change it whenever what the function returns changes. Records made under another
     /// version can't be compared, and their retries are refused (409 `not-verifiable`) instead of being taken for other
@@ -89,14 +89,14 @@ impl fmt::Debug for CustomBody {
     }
 }
 
-/// What the options say of when two requests are the same.
+/// The options that say when two requests are the same.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sameness {
     headers: Vec<HeaderName>,
     body: FingerprintBody,
     // It is stored with each fingerprint, so that fingerprints made under different options are never compared.
     digest: [u8; 8],
-    /// Who asks. These options are not in the digest: see there.
+    /// The options that say who asks. They are not in the digest: see there.
     pub(super) credentials: Credentials,
 }
 
@@ -196,12 +196,12 @@ impl Sameness {
     }
 }
 
-/// The secret of this process under which clients are told apart.
+/// The secret of this process with which clients are distinguished.
 static CLIENTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Sameness {
-    /// Who sends a request, for the limits of one client: its scope, or its credentials if there is none. All requests
-    /// without either come from one client. `key` is the header of the key.
+    /// Returns the client that sends a request, for the limits of one client: its scope, or its credentials if there is
+    /// none. All requests without either come from one client. `key` is the header of the key.
     pub(super) fn client(&self, parts: &Parts, scope: Option<&Scope>, key: &HeaderName) -> Client {
         let mut hasher = CLIENTS.build_hasher();
         scope.hash(&mut hasher);

@@ -5,7 +5,7 @@ use http::header::{
     VIA, WWW_AUTHENTICATE,
 };
 
-/// Header names that are left out of a record, beside those that the answer's `Connection` names.
+/// Header names that are left out of a record, in addition to those that the answer's `Connection` names.
 const LEFT_OUT: [HeaderName; 30] = [
     // These are hop-by-hop (RFC 9110, section 7.6.1). `Trailer` is still kept if there are trailers.
     CONNECTION,
@@ -46,7 +46,7 @@ const LEFT_OUT: [HeaderName; 30] = [
 /// Beginnings of header names that are left out of a record.
 const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-", "x-ratelimit-", "x-b3-"];
 
-/// Which headers of an answer are recorded and replayed. The first answer carries all of them in any case.
+/// Selects the headers of an answer that are recorded and replayed. The first answer carries all of them in any case.
 ///
 /// By default all headers are kept except hop-by-hop headers and those that `Connection` names, `Date`,
 /// `Content-Length` (it is made anew), `Age`, `Via`, `Server-Timing`, `Set-Cookie`, `Clear-Site-Data`,

@@ -199,20 +199,19 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Sets the function that decides what an unmarked answer means, and what an error of the inner service means: that
-    /// it is a final outcome, that nothing happened, or that nobody knows. An answer is unmarked if the handler has not
-    /// marked it as [`Keep`](super::Keep), [`Release`](super::Release) or [`Unknown`](super::Unknown). A closure
-    /// `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning), or an `Option` of
-    /// one, is enough. Default: [`Meaning::of_answer`](super::Meaning::of_answer), and
+    /// it is a final outcome, that nothing happened, or that the effect is unknown. An answer is unmarked if the
+    /// handler has not marked it as [`Keep`](super::Keep), [`Release`](super::Release) or [`Unknown`](super::Unknown).
+    /// A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning), or an
+    /// `Option` of one, is enough. Default: [`Meaning::of_answer`](super::Meaning::of_answer), and
     /// [`Meaning::of_answer_under_rerun`](super::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
     /// are unknown.
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|options| options.classify = Some(Hook(Arc::new(classify))))
     }
 
-    /// Sets headers that must be equal in a retry, beside method, host, path, query, content type and body: those that
-    /// say whose data is meant, such as `Stripe-Account`. A request with another value is another request (422
-    /// `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default:
-    /// none.
+    /// Sets headers that must be equal in a retry, in addition to method, host, path, query, content type and body:
+    /// those that say whose data is meant, such as `Stripe-Account`. A request with another value is another request
+    /// (422 `key-reused`). Records made with other names can't be compared (409 `not-verifiable`). Default: none.
     pub fn fingerprint_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.with(|options| options.sameness.of_headers(names))
     }

@@ -25,11 +25,11 @@ pub struct Release;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep;
 
-/// Marks an answer as "nobody knows whether it took effect", for example because the handler's call to the card network
-/// timed out. The client gets the answer as it is; the operation is interrupted, and a retry gets what
-/// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Put the mark into the answer's extensions, or, in
-/// axum, into what the handler returns: `(StatusCode::BAD_GATEWAY, Unknown, "the card network did not answer")`. Alone
-/// it is an answer too: 504.
+/// Marks an answer as one that leaves unknown whether the operation took effect, for example because the handler's call
+/// to the card network timed out. The client gets the answer as it is; the operation is interrupted, and a retry gets
+/// what [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Put the mark into the answer's extensions,
+/// or, in axum, into what the handler returns: `(StatusCode::BAD_GATEWAY, Unknown, "the card network did not answer")`.
+/// Alone it is an answer too: 504.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown;
 
@@ -53,7 +53,7 @@ pub(super) fn remove(extensions: &mut Extensions) {
 pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<String> {
     let panic = panic_message(&*panic);
     once_a_minute!(PANICS, error, panic, "the handler panicked");
-    let body = "The request was interrupted; nobody knows whether it took effect.";
+    let body = "The request was interrupted; it is unknown whether it took effect.";
     let mut response = http::Response::new(body.to_owned());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -1,4 +1,4 @@
-//! What a handler's answer, or its error, means for the key: the one place that decides it.
+//! The meaning of a handler's answer, or of its error, for the key: the one place that decides it.
 //!
 //! The rules, which [`Judge`] keeps:
 //! 1. The handler's mark wins: [`Unknown`], [`Keep`], [`Release`]. Of several marks the first in this order counts, so
@@ -24,7 +24,7 @@ use super::rejection::Rejection;
 use super::snapshot::Recorder;
 use crate::engine::{End, OnInterrupted};
 
-/// What an answer, or an error of the inner service, says about the effect.
+/// The meaning of an answer, or of an error of the inner service: what it says about the effect.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,7 +33,7 @@ pub enum Meaning {
     Final,
     /// Nothing happened: the key is freed, and a retry runs.
     NotStarted,
-    /// Nobody knows: the operation is interrupted, and a retry gets what the policy says.
+    /// The effect is unknown: the operation is interrupted, and a retry gets what the policy says.
     Unknown,
 }
 
@@ -78,16 +78,16 @@ pub enum Meaning {
     note = "it returns a `Meaning` or an `Option<Meaning>`"
 )]
 pub trait Classify: Send + Sync + 'static {
-    /// What an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or `None` if
-    /// it has none or is passed on before it is complete. This is called at most once for an answer, and not if the
-    /// handler has marked it; a panic counts as the handler's. Default: `None`.
+    /// Returns what an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or
+    /// `None` if it has none or is passed on before it is complete. This is called at most once for an answer, and not
+    /// if the handler has marked it; a panic counts as the handler's. Default: `None`.
     fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Option<Meaning> {
         let _ = (parts, trailers);
         None
     }
 
-    /// What an error of the inner service means; `error` is of that service's error type. An error can't be replayed,
-    /// so [`Meaning::Final`] counts as unknown. Default: unknown.
+    /// Returns what an error of the inner service means; `error` is of that service's error type. An error can't be
+    /// replayed, so [`Meaning::Final`] counts as unknown. Default: unknown.
     fn error(&self, error: &dyn Any) -> Meaning {
         let _ = error;
         Meaning::Unknown
@@ -105,8 +105,8 @@ where
 }
 
 impl Meaning {
-    /// What an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun). 408, 502 and 504 are
-    /// unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which stand in the trailers, or in the
+    /// Returns what an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun). 408, 502 and 504
+    /// are unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which are in the trailers, or in the
     /// head of an answer without a body. So is a rejection by another idempotency layer that the handler passes on.
     /// Everything else is final.
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
@@ -120,8 +120,8 @@ impl Meaning {
         if is_unknown { Self::Unknown } else { Self::Final }
     }
 
-    /// What an answer means by default under [`Rerun`](OnInterrupted::Rerun). 401, 403, 408, 429 and 5xx are not
-    /// started, so that a retry runs. Everything else means what [`of_answer`](Self::of_answer) says.
+    /// Returns what an answer means by default under [`Rerun`](OnInterrupted::Rerun). 401, 403, 408, 429 and 5xx are
+    /// not started, so that a retry runs. Everything else means what [`of_answer`](Self::of_answer) says.
     pub fn of_answer_under_rerun(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const TRANSIENT: [StatusCode; 4] = [
             StatusCode::UNAUTHORIZED,
@@ -135,7 +135,7 @@ impl Meaning {
         Self::of_answer(parts, trailers)
     }
 
-    /// What the handler's marks say, if there are any.
+    /// Returns what the handler's marks say, if there are any.
     fn of_marks(marks: &Extensions) -> Option<Self> {
         if marks.is_empty() {
             None
@@ -157,7 +157,7 @@ pub(super) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// How a run ends whose handler failed.
+    /// Returns the end of a run whose handler failed.
     pub(super) fn of_error(&self, error: &dyn Any) -> End {
         match self.classify.map(|classify| classify.error(error)) {
             Some(Meaning::NotStarted) => End::Released,
@@ -165,8 +165,8 @@ impl Judge<'_> {
         }
     }
 
-    /// How a run ends whose handler has answered. `body` is what was collected of the answer's body, or `None` if it
-    /// was not read.
+    /// Returns the end of a run whose handler has answered. `body` is what was collected of the answer's body, or
+    /// `None` if it was not read.
     pub(super) fn of_answer<B: Body>(&self, parts: &Parts, body: Option<&Collected<B>>) -> End {
         let status = parts.status.as_u16();
         let (whole, trailers) = match body {
@@ -187,7 +187,7 @@ impl Judge<'_> {
         }
     }
 
-    /// What an answer without a mark means.
+    /// Returns what an answer without a mark means.
     fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
         let classified = self.classify.and_then(|classify| classify.answer(parts, trailers));
         classified.unwrap_or_else(|| match self.on_interrupted {
@@ -203,13 +203,13 @@ fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<
     trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| parts.headers.get(&GRPC_STATUS))
 }
 
-/// Whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has no
-/// status.
+/// Returns whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has
+/// no status.
 fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
     is_shorter(&parts.headers, length) || is_grpc_without_status(parts, trailers)
 }
 
-/// Whether a complete answer is gRPC's and has no status. Its client takes that for `UNKNOWN`.
+/// Returns whether a complete answer is gRPC's and has no status. Its client takes that for `UNKNOWN`.
 fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
     let Some(media_type) = parts.headers.get(CONTENT_TYPE) else { return false };
     let rest = media_type.as_bytes().strip_prefix(b"application/grpc");
@@ -218,14 +218,14 @@ fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
         && grpc_status(parts, trailers).is_none()
 }
 
-/// Whether an answer is judged by its head alone, so that its body need not be read: it is marked as one that is not
-/// recorded, or is a stream.
+/// Returns whether an answer is judged by its head alone, so that its body need not be read: it is marked as one that
+/// is not recorded, or is a stream.
 pub(super) fn needs_no_body(parts: &Parts) -> bool {
     let mark = Meaning::of_marks(&parts.extensions);
     matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) || is_stream(parts)
 }
 
-/// Whether an answer goes on for as long as somebody reads it.
+/// Returns whether an answer goes on for as long as the client reads it.
 fn is_stream(parts: &Parts) -> bool {
     const NAME: &[u8] = b"text/event-stream";
     let event_stream =
@@ -255,7 +255,7 @@ mod tests {
         Judge { classify, on_interrupted, recorder: &OPTIONS.recorder }
     }
 
-    /// How a run ends by default that was answered so.
+    /// Returns how a run that was answered so ends by default.
     fn end(answer: Builder, body: &Read) -> End {
         judge(REFUSE, None).of_answer(&parts(answer), Some(body))
     }
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_mark_wins_over_all_else_and_unknown_over_the_other_marks() {
-        let never = |_: &Parts, _: Option<&HeaderMap>| -> Meaning { panic!("nobody asks the classifier") };
+        let never = |_: &Parts, _: Option<&HeaderMap>| -> Meaning { panic!("the classifier is not called") };
         let marked = |answer| judge(OnInterrupted::Rerun, Some(&never)).of_answer(&parts(answer), Some(&whole()));
         assert!(matches!(marked(ok().status(504).extension(Keep)), End::Outcome(_)));
         assert!(matches!(marked(ok().extension(Release)), End::Released));

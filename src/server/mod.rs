@@ -27,7 +27,7 @@
 //! | `snapshot.rs` | turns an answer into the bytes of an outcome, and back |
 //! | `kept_headers.rs` | says which headers of an answer are recorded |
 //! | `body.rs` | the body types that go through the layer |
-//! | `reasons.rs` | each reason to reject a request, and what the client is told |
+//! | `reasons.rs` | each reason to reject a request, and the text of the rejection |
 //! | `rejection.rs` | what a rejection is, and how it reads as an answer |
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `operations.rs` | what operators do with a layer |

@@ -27,7 +27,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.drain(timeout).await
     }
 
-    /// Returns the interrupted operations of all layers and consumers over this store. Nobody knows whether they took
+    /// Returns the interrupted operations of all layers and consumers over this store. It is unknown whether they took
     /// effect: their runs were interrupted, or their answers said so. The oldest come first, and there are at most
     /// `limit`. An embedded store orders them by when they were interrupted, and a shared store by when they began.
     ///
@@ -56,9 +56,9 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.interrupted(Page::after(last, limit)).await
     }
 
-    /// Returns the interrupted operations whose handlers gave an answer with `status` that means that nobody knows, for
-    /// example during an outage of a downstream service. They come in the order of [`interrupted`](Self::interrupted),
-    /// and there are at most `limit`.
+    /// Returns the interrupted operations whose handlers gave an answer with `status` that means that the effect is
+    /// unknown, for example during an outage of a downstream service. They come in the order of
+    /// [`interrupted`](Self::interrupted), and there are at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`] if the store is away, or a record is damaged.
@@ -78,7 +78,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     ///
     /// # Errors
     /// [`StoreError`] if the store is away, the answer cannot be stored, or the operation's last run is over and this
-    /// process has yet to tell the store how it ended ([`Unavailable`](StoreError::Unavailable): try again once the
+    /// process has yet to record its end in the store ([`Unavailable`](StoreError::Unavailable): try again once the
     /// store works). The error is [`Uncertain`](StoreError::Uncertain) if there is no answer after 5 s at most: the
     /// step may still take place, and until the store has said whether it did, requests for the operation are refused.
     ///

@@ -1,4 +1,4 @@
-//! What can be set on the layer, and what it is by default.
+//! The options of the layer, and their defaults.
 
 use std::fmt;
 use std::ops::Deref;

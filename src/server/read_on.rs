@@ -1,7 +1,7 @@
 //! Reads the body of a request that is refused, so that its connection stays usable.
 //!
-//! An HTTP/1.1 server that answers before it has read a request's body has to close the connection, and a client that
-//! is not told so loses its next request on it. So these rules apply:
+//! An HTTP/1.1 server that answers before it has read a request's body has to close the connection. If the answer does
+//! not say so, the client loses its next request on that connection. So these rules apply:
 //! 1. The rest of the body is read, up to 64 KiB and for at most one second, and the connection stays usable.
 //! 2. If that is not enough, or the body declares more, the answer says `Connection: close` (RFC 9112, section 9.6).
 //! 3. A client that sent `Expect: 100-continue` waits before it sends its body (RFC 9110, section 10.1.1). Unless it
@@ -30,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The facts that decide how a rejection reaches the client of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Connection {
-    /// Whether the request is a gRPC call.
+    /// `true` if the request is a gRPC call.
     pub(super) is_grpc: bool,
     // Whether the connection closes after an answer that came before its request was read.
     closes: bool,

@@ -1,4 +1,4 @@
-//! The reasons for which a request is rejected, and what the client is told.
+//! The reasons for which a request is rejected, and the text that the client gets.
 //!
 //! The engine refuses ([`Refusal`]) without knowing HTTP. A [`Rejection`] is the answer to the HTTP client, for a
 //! refusal of the engine or for a reason outside the engine.
@@ -30,7 +30,7 @@ pub(super) fn body_over_outer_limit() -> Rejection {
     Rejection::new(RejectionKind::BodyTooLarge, "The body is longer than this server takes. Nothing was done.")
 }
 
-/// Rejects a body that broke off. As a rule the connection is broken too, and nobody reads this.
+/// Rejects a body that broke off. As a rule the connection is broken too, and no client reads this.
 pub(super) fn body_incomplete() -> Rejection {
     let detail = "The request body could not be read to its end. Nothing was done.";
     Rejection::new(RejectionKind::BodyIncomplete, detail).same_key()
@@ -76,7 +76,7 @@ pub(super) fn overloaded() -> Rejection {
 pub(super) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
     match found {
         // It may be the owner of the key with a renewed token, the owner whose key another client has used first, or
-        // that other client. Each is told what it has to do, and none what was requested under the key.
+        // that other client. The answer says what each has to do, and not what was requested under the key.
         Match::OtherCredentials => {
             let detail = "This key was used with other credentials, and nothing was done for this request. If you have \
                 sent this request with this key before, and your credentials have changed since: Do not mint a new key, \
@@ -113,23 +113,23 @@ pub(super) fn not_replayable(status: u16) -> Rejection {
     Rejection { original_status, ..Rejection::new(RejectionKind::NotReplayable, detail) }
 }
 
-/// Rejects a retry of a request of which nobody knows whether it took effect.
+/// Rejects a retry of a request if it is unknown whether the request took effect.
 pub(super) fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
     if policy.reconciler.is_some() {
         let detail = "It is not known yet whether the request with this key took effect. Try again later with the same \
             key. A new key would run it again.";
         return Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id).same_key();
     }
-    let detail = "Nobody knows whether the request with this key took effect. It is not run again. A new key would run \
-        it again; find out first, or ask the operator, who can settle it.";
+    let detail = "It is unknown whether the request with this key took effect. It is not run again. A new key would \
+        run it again; find out first, or ask the operator, who can settle it.";
     Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id)
 }
 
 /// Rejects a request whose own run has sent a transaction that may or may not be durable. The store is poisoned; after
 /// a restart it knows.
 pub(super) fn in_doubt(id: &RecordId) -> Rejection {
-    let detail = "The store failed while the request was being committed, and nobody knows whether it took effect. Try \
-        again later with the same key. A new key could run it again.";
+    let detail = "The store failed while the request was being committed, and it is unknown whether it took effect. \
+        Try again later with the same key. A new key could run it again.";
     let in_doubt = Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id).same_key();
     Rejection { status: StatusCode::SERVICE_UNAVAILABLE, ..in_doubt }
 }
@@ -142,7 +142,7 @@ pub(super) fn not_committed() -> Rejection {
 
 /// Rejects a request whose own run was interrupted.
 pub(super) fn interrupted_run(policy: &Policy, id: &RecordId) -> Rejection {
-    let unknown = "The request was interrupted, and nobody knows whether it took effect.";
+    let unknown = "The request was interrupted, and it is unknown whether it took effect.";
     let then = match policy.on_interrupted {
         OnInterrupted::Rerun => "With the same key it is run again.",
         OnInterrupted::Refuse if policy.reconciler.is_some() => "With the same key it is found out.",

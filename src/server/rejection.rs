@@ -1,6 +1,6 @@
 //! A rejection: the kinds there are, and how one reads as an answer (RFC 9457).
 //!
-//! When a request is rejected, and with which words, is said in `reasons.rs`.
+//! The module `reasons.rs` decides when a request is rejected, and with which words.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::slots::REFUSALS;
 /// default.
 macro_rules! kinds {
     ($($kind:ident, $slug:literal, $status:ident, $title:literal;)*) => {
-        /// Which rejection it is. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
+        /// The kind of a rejection. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
         /// [`problem`](crate::problem).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -97,9 +97,9 @@ pub struct Rejection {
     pub status: StatusCode,
     /// The kind in a few words, which don't change.
     pub title: &'static str,
-    /// What happened this time, and what to do.
+    /// A text that says what happened this time, and what to do.
     pub detail: String,
-    /// Whether the same request with the same key may be answered otherwise later. If not, the detail says whether a
+    /// `true` if the same request with the same key may be answered otherwise later. If not, the detail says whether a
     /// new key is safe.
     pub retry_with_same_key: bool,
     /// After which time to try again. `Retry-After` says it in whole seconds, rounded up, and at least 1.
@@ -128,8 +128,8 @@ struct Problem<'a> {
 }
 
 impl Rejection {
-    /// Where the problem types are described, unless
-    /// [`problem_base`](crate::IdempotencyLayer::problem_base) says otherwise.
+    /// The base of the problem types' addresses, unless [`problem_base`](crate::IdempotencyLayer::problem_base) sets
+    /// another one.
     pub const PROBLEM_BASE: &'static str =
         "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 

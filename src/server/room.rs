@@ -45,8 +45,8 @@ impl Room {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bytes that are free for a body of `length` bytes, beside those that are taken. `None` if more are taken than
-    /// there are.
+    /// Returns the bytes that are free for a body of `length` bytes, in addition to those that are taken. `None` if
+    /// more are taken than there are.
     fn free(&self, mut taken: Load, length: usize) -> Option<usize> {
         let of_its_kind = (self.most - self.most / 4).checked_sub(*taken.of(length))?;
         Some(of_its_kind.min(self.most.checked_sub(taken.sum())?))

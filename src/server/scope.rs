@@ -1,10 +1,10 @@
-//! What the function may return that says whose a key is.
+//! The return types of the function that says whose a key is.
 
 use super::rejection::Rejection;
 use crate::key::Scope;
 
-/// What the function of [`scope`](crate::IdempotencyLayer::scope) returns: a [`Scope`], an `Option<Scope>`, or a
-/// `Result` of one of them whose error is a [`Rejection`].
+/// A value that the function of [`scope`](crate::IdempotencyLayer::scope) may return: a [`Scope`], an `Option<Scope>`,
+/// or a `Result` of one of them whose error is a [`Rejection`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say whose a key is",
     label = "a `scope` function can't return this",

@@ -33,7 +33,7 @@ pub struct IdempotencyService<S, St, M = KeepBody> {
     mode: PhantomData<fn() -> M>,
 }
 
-/// What is to be done with a request.
+/// The next step for a request.
 enum Way {
     Pass,
     Exchange(Key),
@@ -62,16 +62,16 @@ impl<S, St, M> IdempotencyService<S, St, M> {
 }
 
 impl<St: Store> LayerState<St> {
-    /// Whether a request passes because its method is not covered, or because it has no key and needs none. Most
-    /// requests do. The head alone says so, without an allocation.
+    /// Returns whether a request passes because its method is not covered, or because it has no key and needs none.
+    /// Most requests do. The head alone says so, without an allocation.
     fn passes<B>(&self, request: &Request<B>) -> bool {
         let options = &self.options;
         let is_covered = options.methods.iter().any(|covered| covered == request.method());
         !is_covered || !(options.require_key || has(request.headers(), &options.header_name))
     }
 
-    /// What is to be done with a request that does not simply [pass](Self::passes). A request that is not covered loses
-    /// a context that was copied into it.
+    /// Returns the next step for a request that does not simply [pass](Self::passes). A request that is not covered
+    /// loses a context that was copied into it.
     fn way(&self, parts: &mut Parts) -> Way {
         if self.options.covers.as_ref().is_some_and(|covers| !covers(parts)) {
             IdempotencyContext::remove_copy(&mut parts.extensions);
@@ -86,9 +86,9 @@ impl<St: Store> LayerState<St> {
         }
     }
 
-    /// Whether the request is within an exchange over this store for the same operation. It is when there is a layer on
-    /// a nested router and another one on the outer router. When a handler sends a request that belongs to another
-    /// operation, that request is an exchange of its own, even if its head is a copy of the handler's.
+    /// Returns whether the request is within an exchange over this store for the same operation. It is when there is a
+    /// layer on a nested router and another one on the outer router. When a handler sends a request that belongs to
+    /// another operation, that request is an exchange of its own, even if its head is a copy of the handler's.
     fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
         let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
@@ -156,7 +156,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
     }
 }
 
-/// Whether there is a header field with this name.
+/// Returns whether there is a header field with this name.
 #[inline]
 fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     if headers.keys_len() <= FEW_HEADERS {

@@ -1,4 +1,5 @@
-//! What all services of a layer share, and the answers that the layer gives by itself: rejections and replays.
+//! The state that all services of a layer share, and the answers that the layer gives by itself: rejections and
+//! replays.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

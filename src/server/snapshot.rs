@@ -17,7 +17,7 @@ use super::kept_headers::KeptHeaders;
 
 const VERSION: u8 = 1;
 
-/// How many bytes the head and the trailers of most answers take.
+/// The number of bytes that the head and the trailers of most answers take.
 const USUAL: usize = 256;
 
 // `serde_bytes` takes the bytes as a whole, while serde would take a slice byte by byte. Both are written alike.

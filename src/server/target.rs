@@ -9,11 +9,11 @@ use http::uri::{Authority, Scheme, Uri};
 use super::context::IdempotencyContext;
 use crate::fingerprint::FingerprintBuilder;
 
-/// Where the client sent the request, and, if that is in doubt, the other place where the client may have sent it.
+/// The place where the client sent the request, and, if that is in doubt, the other place where it may have sent it.
 ///
 /// A nested router strips its prefix from the URI and leaves the client's URI in an extension. If a handler sends a
 /// request whose head is a copy of its own request's head, the extension is still there, but it is stale: it says where
-/// the handler's request was sent. Two signs tell whether the extension is stale: an enclosing exchange has seen a
+/// the handler's request was sent. Two signs show whether the extension is stale: an enclosing exchange has seen a
 /// stale URI before, and a URI from which a prefix was stripped ends with the rest of it. If the two signs disagree,
 /// both URIs count, so that two requests are never taken for one.
 pub(super) struct Target<'a> {
@@ -100,7 +100,7 @@ fn nested_path(_: &Parts) -> Option<&str> {
 /// Returns the hosts that a request names: HTTP/2 has the host in the URI, HTTP/1.1 in a header.
 ///
 /// A retry may use the other version of HTTP, so a host that is named twice counts once. If two hosts are named, both
-/// count, because nobody knows which one the application reads.
+/// count, because it is unknown which one the application reads.
 fn hosts<'a>(parts: &'a Parts, authority: Option<&'a Authority>) -> impl Iterator<Item = &'a [u8]> {
     let named = authority.map(|authority| {
         let name = authority.as_str();

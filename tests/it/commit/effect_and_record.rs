@@ -18,8 +18,8 @@ use testkit::lab::charges::{
 };
 use testkit::lab::{post, settle};
 use tower_idempotency::engine::{EffectError, Reconciled, Rerun, RunContext};
-use tower_idempotency::store::CommitError;
 use tower_idempotency::store::Abort;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::{OnInterrupted, Once, Release, SledStore};
 

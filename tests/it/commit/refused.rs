@@ -10,8 +10,8 @@ use testkit::lab::charges::{
     deliver, layer, policies, receipt, replaying, serve, take, unmarked,
 };
 use testkit::lab::{post, settle, tree};
-use tower_idempotency::store::CommitError;
 use tower_idempotency::server::Committed;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, TransactionError, TransactionTree};
 use tower_idempotency::test_util::{StoreCall, TestStore};

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use http::StatusCode;
 use testkit::Dice;
-use tower_idempotency_postgres::tokio_postgres::{Client, Error};
 use tower_idempotency::store::CommitError;
 use tower_idempotency_postgres::TransactionRecord;
+use tower_idempotency_postgres::tokio_postgres::{Client, Error};
 
 use super::process::{CHARGE, Handler, Process, TABLE, answer, charge, charges, handler};
 use crate::lab::{Lab, own_server};
