@@ -1,4 +1,4 @@
-//! How many runs each client has under way, so that none takes all the room for runs.
+//! The number of runs that each client has under way, bounded so that none takes all the room for runs.
 //!
 //! A client may have at most half of what is free for it: as many runs as are still free. One alone has half of them;
 //! two that want all of it come to have a third each, and a third stays free for others. A client is remembered only
@@ -8,8 +8,8 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-/// Who sends a request, as far as limits are concerned: a hash under a secret of this process. Two clients that have
-/// the same hash by chance share what one has.
+/// The sender of a request, as far as limits are concerned: a hash under a secret of this process. Two clients that
+/// have the same hash by chance share what one has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Client(u64);
 
@@ -21,7 +21,7 @@ impl Client {
     }
 }
 
-/// How many runs each client has under way.
+/// The number of runs that each client has under way.
 #[derive(Debug, Default)]
 pub(super) struct Clients(DashMap<Client, usize, RandomState>);
 

@@ -23,8 +23,8 @@ pub(crate) struct Watch {
 }
 
 impl Slots {
-    /// Returns a waiter for the run that another process has under `id`, for a request with this `fingerprint`. Returns
-    /// also the duty to look for the end of the run, unless somebody has it already.
+    /// Returns a waiter for the run that another process has under `id`, for a request with this `fingerprint`. Also
+    /// returns the duty to look for the end of the run, unless another request has it already.
     pub(crate) fn watch(self: &Arc<Self>, id: RecordId, fingerprint: Fingerprint) -> (Waiter, Option<Watch>) {
         match self.elsewhere.entry(id) {
             Entry::Occupied(place) => (self.waiter(place.get()), None),
@@ -47,13 +47,13 @@ impl Watch {
         self.slots.ticks.after(pause)
     }
 
-    /// Returns whether somebody waits. If not, the duty is over.
+    /// Returns whether a request waits. If not, the duty is over.
     pub(crate) fn is_wanted(&self) -> bool {
         // The place itself has one receiver. A waiter that comes at this moment is seen, as it comes under the lock.
         self.slots.elsewhere.remove_if(&self.id, |_, _| self.phase.receiver_count() == 1).is_none()
     }
 
-    /// Tells those who wait how the run ended.
+    /// Passes the run's end to the waiters.
     pub(crate) fn end(self, ended: impl Into<Ended>) {
         self.phase.send_replace(Phase::Ended(ended.into()));
     }

@@ -23,7 +23,7 @@ pub(crate) struct Lease {
 struct Held {
     session: RecordId,
     until: Instant,
-    /// How long before its end a run that others may take over has to stop.
+    /// The time before the lease's end at which a run that others may take over has to stop.
     margin: Duration,
 }
 
@@ -51,8 +51,7 @@ impl Lease {
     /// Waits until the lease of `session` is nearly over and was not renewed, or this process has another session.
     pub(crate) async fn nearly_over(&self, session: RecordId) {
         let (mut timer, mut replaced) = (pin!(sleep_until(Instant::now())), pin!(self.replaced.notified()));
-        // The clock is looked at in each poll. In a process that stood still, another event may come before the
-        // timer's.
+        // Each poll looks at the clock. In a process that was paused, another event may come before the timer's.
         poll_fn(|cx| {
             while replaced.as_mut().poll(cx).is_ready() {
                 replaced.set(self.replaced.notified());
@@ -125,7 +124,7 @@ mod tests {
         assert_eq!([1, 2].map(|number| lease.left(session(number))), [Duration::ZERO, SECOND * 60]);
     }
 
-    // A process that stood still is polled before its timers are looked at, if another thread wakes the run.
+    // A process that was paused is polled before its timers are looked at, if another thread wakes the run.
     #[tokio::test(start_paused = true)]
     async fn that_a_lease_is_over_is_seen_at_each_poll_and_not_only_when_a_timer_fires() {
         let lease = held();

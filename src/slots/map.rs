@@ -32,7 +32,7 @@ pub struct Slots {
     pub(crate) lease: Lease,
     pub(super) live: AtomicUsize,
     pub(super) clients: Clients,
-    // How many ends the store is still being told.
+    // The number of ends that are still being recorded.
     retrying: AtomicUsize,
     pub(super) turns: AtomicU64,
     idle: Notify,
@@ -89,13 +89,13 @@ impl Slots {
         }
     }
 
-    /// Counts an end that the store is still being told, for which drain waits.
+    /// Counts an end that is still being recorded, for which drain waits.
     pub(crate) fn retrying(self: &Arc<Self>) -> Retrying {
         self.retrying.fetch_add(1, Ordering::SeqCst);
         Retrying(Arc::clone(self))
     }
 
-    /// Refuses new runs from now on, and waits until no run is left and the store is not being told any end.
+    /// Refuses new runs from now on, and waits until no run is left and no end is being recorded.
     pub(crate) async fn drained(&self) {
         self.draining.store(true, Ordering::SeqCst);
         loop {
@@ -110,7 +110,7 @@ impl Slots {
         }
     }
 
-    /// Tells the runs to stop that another process may run again.
+    /// Stops the runs that another process may run again.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
     }
@@ -142,7 +142,7 @@ impl Slots {
     }
 }
 
-/// Held while the store is being told how a run ended.
+/// Held while the store records how a run ended.
 #[derive(Debug)]
 pub(crate) struct Retrying(Arc<Slots>);
 

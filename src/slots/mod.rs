@@ -1,19 +1,18 @@
 //! Slots: the places of runs in this process, where their duplicates wait for them.
 //!
 //! Rules:
-//! 1. There is at most one slot per record id. Its holder claims, runs and records; nobody else touches the record.
+//! 1. There is at most one slot per record id. Its holder claims, runs and records; no other task touches the record.
 //! 2. A slot is freed only after the end of its run is durable and readable. Until then a duplicate meets the slot;
 //!    afterwards it finds the record.
-//! 3. A slot always ends: dropping a [`Slot`] tells its waiters, whatever became of the run.
+//! 3. A slot always ends: dropping a [`Slot`] notifies its waiters, whatever became of the run.
 //! 4. A waiter is bound to the run, not to the key. It gets that run's [`End`] and never claims.
-//! 5. Waiters are counted, per slot and in all. A slot has one notification, and nobody polls.
+//! 5. Waiters are counted, per slot and in all. A slot has one notification, and no waiter polls.
 //!
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
 //!
-//! `map.rs` has all slots, and `slot.rs` the right to one. `clients.rs` bounds the runs of each client. `phase.rs` says
-//! where a run stands and how it ended, and `wait.rs` is the duplicate's side. `remembered.rs` keeps the ends of runs
-//! that the store could not be told. `ticks.rs` says when those who wait for other processes' runs read. `tally.rs`
-//! counts.
+//! `map.rs` has all slots, and `slot.rs` the right to one. `clients.rs` bounds the runs of each client. `phase.rs` has
+//! the phases of a run and its ends, and `wait.rs` is the duplicate's side. `remembered.rs` keeps the ends of runs that
+//! the store did not record. `ticks.rs` says when the waiters for other processes' runs read. `tally.rs` counts.
 
 mod clients;
 mod elsewhere;

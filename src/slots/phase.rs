@@ -1,12 +1,12 @@
-//! Where a run stands, and the one list of how an operation ends. The list serves for what a run produced, for what is
-//! recorded, and for what duplicates are told.
+//! The phases of a run, and the one list of how an operation ends. The list serves for what a run produced, for what is
+//! recorded, and for the answers to duplicates.
 
 use bytes::Bytes;
 
 use crate::fingerprint::{Fingerprint, Match};
 use crate::record::{Owner, Record, State};
 
-/// Where a run stands.
+/// The phase of a run.
 #[derive(Debug, Clone)]
 pub(crate) enum Phase {
     /// The run has asked the store for the operation and has no answer yet. The fingerprint of the operation's own
@@ -21,7 +21,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// Returns what a request is told that meets a run in this phase and does not wait for it.
+    /// Returns the answer to a request that meets a run in this phase and does not wait for it.
     pub(super) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
         match self {
             // `InFlight` would say that it is the same request.
@@ -33,7 +33,7 @@ impl Phase {
     }
 }
 
-/// How an operation ended, as far as this process knows.
+/// The end of an operation, as far as this process knows.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
     /// It ended with an outcome that is replayed from now on.
@@ -42,9 +42,9 @@ pub(crate) enum End {
     Consumed { status: u16 },
     /// It ended without an effect: the key is free.
     Released,
-    /// Nobody knows whether it took effect. `status` is what the client got, if the answer said so.
+    /// It is unknown whether it took effect. `status` is what the client got, if the answer said so.
     Unknown { status: Option<u16> },
-    /// It ended with a transaction; nobody knows whether that is durable until the store is opened again.
+    /// It ended with a transaction; whether that is durable is unknown until the store is opened again.
     InDoubt,
     /// It has not ended: its run goes on, here or in another process.
     InFlight,
@@ -52,7 +52,7 @@ pub(crate) enum End {
     Refused(Refusal),
 }
 
-/// Why a request gets neither a run nor a recorded outcome. Nothing ran.
+/// The reason why a request gets neither a run nor a recorded outcome. Nothing ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The store can't be reached, is poisoned or takes too long.
@@ -67,10 +67,10 @@ pub(crate) enum Refusal {
     ShuttingDown,
 }
 
-/// An end, with the fingerprint of the operation's request. Only a request with the same fingerprint is told the end.
+/// An end, with the fingerprint of the operation's request. Only a request with the same fingerprint gets the end.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
-    /// `None` if it is not known because nothing ran. Such an end may be told to any request.
+    /// `None` if it is not known because nothing ran. Any request may get such an end.
     fingerprint: Option<Fingerprint>,
     end: End,
 }
@@ -80,7 +80,7 @@ impl Ended {
         Self { fingerprint: Some(fingerprint), end }
     }
 
-    /// Returns what a request with the fingerprint `presented` is told.
+    /// Returns the answer to a request with the fingerprint `presented`.
     pub(crate) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
         match self.fingerprint.as_ref().map(|fingerprint| fingerprint.compare(presented)) {
             None | Some(Match::Same) => Ok(self.end),
@@ -98,7 +98,7 @@ impl Ended {
         if let End::Outcome(outcome) = &self.end { outcome.len() } else { 0 }
     }
 
-    /// Returns the same end without its outcome; nobody knows how it ended then.
+    /// Returns the same end without its outcome, so that it counts as unknown.
     pub(super) fn emptied(self) -> Self {
         Self { end: End::Unknown { status: None }, ..self }
     }

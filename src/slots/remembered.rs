@@ -1,4 +1,4 @@
-//! Runs that are over and whose end only this process knows, because the store could not be told. Their duplicates are
+//! Runs that are over and whose end only this process knows, because the store did not record it. Their duplicates are
 //! answered from here.
 //!
 //! They are bounded. Outcomes are kept up to a number of bytes; beyond it, only the fact that the run is over is kept,
@@ -19,10 +19,10 @@ use super::phase::Phase;
 use crate::key::RecordId;
 use crate::laboratory::point;
 
-/// How many bytes of outcomes are kept, and how many are kept when new runs are refused.
+/// The most bytes of outcomes that are kept, and the number from which new runs are refused.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 const REFUSE_FROM_BYTES: usize = MAX_BYTES / 4 * 3;
-/// How many ends are remembered when new runs are refused. The runs under way may still add theirs.
+/// The number of ends that are remembered when new runs are refused. The runs under way may still add theirs.
 const REFUSE_FROM: usize = 16_384;
 /// The shortest time between two searches for ends whose retention is over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -143,8 +143,7 @@ impl Remembered {
         is_crowded()
     }
 
-    /// Returns whether there is room for an end that need not be remembered: whoever comes later finds at least half of
-    /// the room.
+    /// Returns whether there is room for an end that need not be remembered: later ends find at least half of the room.
     pub(crate) fn has_plenty_of_room(&self) -> bool {
         self.len() < REFUSE_FROM / 2 && self.bytes.load(Ordering::Relaxed) < REFUSE_FROM_BYTES / 2
     }

@@ -1,4 +1,4 @@
-//! One slot: a run takes it, tells its duplicates through it how the run stands, and frees it.
+//! One slot: a run takes it, shows its duplicates through it which phase it is in, and frees it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ pub(crate) struct Slot {
     turn: u64,
     client: Option<Client>,
     phase: watch::Sender<Phase>,
-    // `Some` while the store is being told how the run ended: how long the end is remembered.
+    // `Some` while the store records how the run ended: how long the end is remembered.
     settling: Option<Duration>,
 }
 
@@ -74,9 +74,9 @@ impl Slot {
         self.turn
     }
 
-    /// Says that the store is being told from now on how the run ended. If the slot is dropped before the store has
-    /// answered, the end can perhaps be read in the store but may not be durable, and no request may be answered from
-    /// it. The slot is then not freed for as long as an outcome is kept.
+    /// Marks the run's end as being recorded from now on. If the slot is dropped before the store has answered, the end
+    /// can perhaps be read in the store but may not be durable, and no request may be answered from it. The slot is
+    /// then not freed for as long as an outcome is kept.
     pub(crate) fn settles(&mut self, retention: Duration) {
         self.settling = Some(retention);
         if laboratory::is_broken(Protection::Slot) {
@@ -89,18 +89,18 @@ impl Slot {
         self.phase.subscribe()
     }
 
-    /// Tells the duplicates where the run stands.
+    /// Shows the duplicates the run's phase.
     pub(crate) fn enter(&self, phase: Phase) {
         laboratory::point();
         self.phase.send_replace(phase);
     }
 
-    /// Tells the duplicates how the run ended, and frees the slot.
+    /// Passes the run's end to the duplicates, and frees the slot.
     pub(crate) fn end(self, ended: impl Into<Ended>) {
         self.enter(Phase::Ended(ended.into()));
     }
 
-    /// Goes on telling how the run ended, for `retention` or until `Remembered::forget`.
+    /// Keeps the run's end for later duplicates, for `retention` or until `Remembered::forget`.
     pub(crate) fn keep_ended(&self, retention: Duration) {
         self.keep(0, retention);
     }
@@ -109,9 +109,9 @@ impl Slot {
         self.slots.remembered.keep(self.id, self.turn, self.phase.subscribe(), bytes, retention);
     }
 
-    /// Tells the duplicates how the run ended, and goes on telling those that come later, for `retention`, because the
+    /// Passes the run's end to the duplicates, and keeps it for those that come later, for `retention`, because the
     /// store does not know it. `Remembered::forget` frees the slot. If there is no room for the outcome, duplicates are
-    /// told that it is unknown. Returns whether there is room.
+    /// answered that it is unknown. Returns whether there is room.
     pub(crate) fn remember(self, ended: impl Into<Ended>, retention: Duration) -> bool {
         let ended = ended.into();
         let bytes = ended.bytes();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many kinds of refusals there can be.
+/// The largest possible number of kinds of refusals.
 pub(crate) const REFUSALS: usize = 20;
 /// The time between two log lines.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ pub(crate) struct Lines {
     #[cfg(feature = "server")]
     pub(crate) refused: [LogThrottle; REFUSALS],
     pub(crate) overloaded: LogThrottle,
-    // Faults of the store, by what the requester is told of them.
+    // Faults of the store, by the requester's answer.
     pub(crate) unavailable: LogThrottle,
     pub(crate) full: LogThrottle,
     pub(crate) corrupt: LogThrottle,

@@ -1,4 +1,4 @@
-//! When those who wait for runs of other processes read.
+//! The times at which the waiters for other processes' runs read.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Ticks(Instant);
 
-/// How long lies between two of them.
+/// The time between two of them.
 const TICK: Duration = Duration::from_millis(25);
 
 impl Default for Ticks {

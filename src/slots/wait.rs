@@ -10,9 +10,9 @@ use super::phase::{End, Phase};
 use crate::fingerprint::{Fingerprint, Match};
 use crate::laboratory::point;
 
-/// How many duplicates may wait for one run.
+/// The number of duplicates that may wait for one run.
 const MAX_WAITERS_PER_KEY: usize = 1_024;
-/// How many duplicates may wait in one process, over all runs.
+/// The number of duplicates that may wait in one process, over all runs.
 const MAX_WAITERS: usize = 16_384;
 
 /// A duplicate that has met a run, and may wait for it.
@@ -39,7 +39,7 @@ impl Waiter {
         let Some(_seat) = Seat::take(&here, &all) else {
             return phase.borrow().clone().told(presented);
         };
-        // Until the claim is answered, nobody knows the fingerprint of the run's request. This wait is bounded by the
+        // Until the claim is answered, the fingerprint of the run's request is unknown. This wait is bounded by the
         // claim's own timeout, and not by the client's patience.
         match reach(&mut phase, |phase| !matches!(phase, Phase::Claiming)).await.told(presented) {
             Ok(End::InFlight) if !patience.is_zero() => {}
