@@ -62,9 +62,9 @@ pub enum Change<O> {
 pub struct Draft<O> {
     /// The fence of the record; `None` for a new one.
     pub fence: Option<Fence>,
-    /// How long the record is kept.
+    /// The time for which the record is kept.
     pub expiry: Expiry,
-    /// How long at most this process is the owner; `None` if nobody is.
+    /// The longest time for which this process is the owner; `None` if no process is.
     pub owned: Option<Duration>,
     /// As in [`Record`].
     pub fingerprint: Fingerprint,
@@ -76,7 +76,7 @@ pub struct Draft<O> {
     pub state: State<O>,
 }
 
-/// How long a record is kept.
+/// The time for which a record is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub enum Expiry {
@@ -100,10 +100,10 @@ pub enum Reply {
 /// The result of a transition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied<O = Bytes> {
-    /// Whether the transition was taken.
+    /// The answer: whether the transition was taken.
     pub reply: Reply,
-    /// The record as it stands now, or `None` if there is none. For a claim that leaves no trace, the record as it
-    /// would stand.
+    /// The record as it is now, or `None` if there is none. For a claim that leaves no trace, the record that it would
+    /// write.
     pub record: Option<Record<O>>,
 }
 

@@ -28,17 +28,17 @@ impl fmt::Display for Fence {
 pub struct Record<O = Bytes> {
     /// The latest fence that was given for the operation.
     pub fence: Fence,
-    /// When the first attempt of the operation began.
+    /// The time at which the first attempt of the operation began.
     pub began: Timestamp,
-    /// When the operation entered its state.
+    /// The time at which the operation entered its state.
     pub since: Timestamp,
-    /// When the record expires; `None` while the operation is running.
+    /// The time at which the record expires; `None` while the operation is running.
     pub expires: Option<Timestamp>,
     /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
-    /// How often the operation was claimed and not released, counted from 1.
+    /// The number of times that the operation was claimed and not released, counted from 1.
     pub attempt: u32,
-    /// Where the operation came from, as far as that is recorded.
+    /// The origin of the operation, as far as that is recorded.
     pub origin: Option<Box<Origin>>,
     /// The state of the operation.
     pub state: State<O>,
@@ -47,7 +47,7 @@ pub struct Record<O = Bytes> {
     pub owner: Owner,
 }
 
-/// Where an operation came from, for operators who have to find out what became of it.
+/// The origin of an operation, for operators who have to find out what became of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// The digest of the scope that the key belongs to.
@@ -65,17 +65,17 @@ pub enum State<O = Bytes> {
     Running {
         /// The policy under which the run was claimed.
         policy: ClaimPolicy,
-        /// How long the record is kept if the run is interrupted.
+        /// The time for which the record is kept if the run is interrupted.
         interrupted_retention: Duration,
     },
-    /// Nobody knows whether the effect took place: the run ended without saying how, or its handler's answer says that
-    /// nobody knows.
+    /// It is unknown whether the effect took place: the run ended without saying how, or its handler's answer says that
+    /// it is unknown.
     Interrupted {
         /// The policy under which the interrupted run was claimed.
         policy: ClaimPolicy,
         /// The fence of the interrupted run, with which it may still say how it ended.
         run: Fence,
-        /// The status that the client got, if the handler answered that nobody knows.
+        /// The status that the client got, if the handler answered that the effect is unknown.
         status: Option<u16>,
     },
     /// The operation is done, and its outcome is recorded.
@@ -105,10 +105,10 @@ pub enum ClaimPolicy {
     Rerun,
 }
 
-/// Who sees to an operation: who runs it, or asks the application about it.
+/// The process that sees to an operation: the one that runs it, or asks the application about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Owner {
-    /// Nobody, or a process that is gone.
+    /// No process, or one that is gone.
     #[default]
     Nobody,
     /// This process.

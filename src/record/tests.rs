@@ -106,7 +106,7 @@ fn a_running_record_is_settled_and_taken_over_by_nobody() {
     }
 }
 
-// "A late outcome is never thrown away": the run was thought dead, and somebody has even been asked about it.
+// "A late outcome is never thrown away": the run was thought dead, and the reconciler has even been asked about it.
 #[test]
 fn a_run_that_was_thought_dead_still_says_how_it_ended() {
     let asked = taken(&interrupted(), 2, inquire(1));

@@ -22,21 +22,22 @@ pub enum Transition<O = Bytes> {
     Inquire {
         /// The fence of the record.
         fence: Fence,
-        /// How long the question may take; until then, others are told that the operation is in flight.
+        /// The longest time that the question may take; until then, other requests are answered that the operation is
+        /// in flight.
         bound: Duration,
     },
     /// Records how a run ended.
     Complete(Completion<O>),
     /// Records that a run had no effect: the key is free.
     Release(Fence),
-    /// Records that nobody knows how a run ended.
+    /// Records that it is unknown how a run ended.
     Interrupt {
         /// The fence of the run.
         fence: Fence,
-        /// The status that the client got, if the answer said that nobody knows.
+        /// The status that the client got, if the answer said that the effect is unknown.
         status: Option<u16>,
-        /// What is recorded if the run's claim was lost. `None` if no claim can be lost: then a run that has no record
-        /// needs none.
+        /// The record that is written if the run's claim was lost. `None` if no claim can be lost: then a run that has
+        /// no record needs none.
         lost: Option<Lost>,
     },
     /// Settles an interrupted operation, if its record is still interrupted under this fence. An outcome is kept for
@@ -44,7 +45,7 @@ pub enum Transition<O = Bytes> {
     Resolve(Fence, Resolution<O>, Duration),
 }
 
-/// Why an interrupted operation may run again.
+/// The reason why an interrupted operation may run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReclaimReason {
     /// The policy of the process says so. It counts only for a run that was claimed under [`ClaimPolicy::Rerun`]: any
@@ -63,7 +64,7 @@ pub struct Lost {
     pub attempt: u32,
     /// The policy under which the run was claimed.
     pub policy: ClaimPolicy,
-    /// How long the record is kept, from now.
+    /// The time for which the record is kept, from now.
     pub retention: Duration,
 }
 
@@ -72,16 +73,17 @@ pub struct Lost {
 pub struct Claim {
     /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
-    /// Where the operation comes from.
+    /// The origin of the operation.
     pub origin: Option<Box<Origin>>,
-    /// What is done about the operation if its run is interrupted.
+    /// The policy that applies if the operation's run is interrupted.
     pub policy: ClaimPolicy,
     /// Whether the operation may run again if this process dies before it is completed. If so, an exclusive store need
     /// not keep any trace of the claim: the slot in this process is the claim.
     pub may_repeat: bool,
-    /// How long the run may take. In a store that several processes share, the run counts as interrupted afterwards.
+    /// The longest time that the run may take. In a store that several processes share, the run counts as interrupted
+    /// afterwards.
     pub bound: Duration,
-    /// How long the record is kept if the run is interrupted.
+    /// The time for which the record is kept if the run is interrupted.
     pub interrupted_retention: Duration,
     /// How long the requester waits. A store that comes to the claim later refuses it, so that nothing is claimed for a
     /// requester who was already told no.
@@ -106,13 +108,13 @@ pub struct Completion<O = Bytes> {
     pub hold: Hold,
     /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
-    /// How the run ended.
+    /// The end of the run.
     pub settlement: Settlement<O>,
-    /// How long the end is kept, from now.
+    /// The time for which the end is kept, from now.
     pub retention: Duration,
 }
 
-/// How a run ended, if that has to be kept.
+/// The end of a run, if that has to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement<O = Bytes> {
     /// The run ended with an outcome that is replayed from now on.
@@ -124,14 +126,14 @@ pub enum Settlement<O = Bytes> {
     },
 }
 
-/// What an operator says about an interrupted operation. `O` is an answer for a layer, and bytes for a consumer.
+/// An operator's verdict on an interrupted operation. `O` is an answer for a layer, and bytes for a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resolution<O = Bytes> {
     /// The operation took place. Retries get this outcome, for as long as they would get any other.
     Outcome(O),
-    /// The operation did not take place, or may take place again. The key is free, and the next run is not told of an
-    /// earlier one.
+    /// The operation did not take place, or may take place again. The key is free, and the next run does not learn of
+    /// an earlier one.
     Forget,
 }
 
