@@ -112,7 +112,7 @@ impl Timeline {
     }
 }
 
-/// A clock that stands still until it is moved.
+/// A clock that does not move until it is moved.
 #[cfg(feature = "test-util")]
 #[derive(Debug, Clone)]
 pub struct ManualClock {

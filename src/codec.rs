@@ -38,7 +38,7 @@ pub(crate) const CHECKSUM_BYTES: usize = 8;
 /// The longest outcome that is kept within its record, in bytes.
 pub(crate) const MAX_INLINE: usize = 3 * 1024;
 
-/// How an outcome is stored in a record's bytes.
+/// The form in which an outcome is stored in a record's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stored {
     /// The outcome's bytes are here.
@@ -114,8 +114,8 @@ pub(crate) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record<Stored>, Code
         return Err(CodecError::Checksum);
     }
     let Ok((record, [])) = postcard::take_from_bytes::<Record<Stored>>(record) else { return Err(CodecError::Content) };
-    // A record of an earlier boot number is marked as interrupted before anybody reads it, so a running one belongs to
-    // this process.
+    // A record of an earlier boot number is marked as interrupted before it is read, so a running one belongs to this
+    // process.
     let owner = if matches!(record.state, State::Running { .. }) { Owner::Here } else { Owner::Nobody };
     Ok(Record { owner, ..record })
 }

@@ -8,7 +8,7 @@ use blake3::Hasher;
 /// Up to this number of bytes, parts are gathered before they are hashed: BLAKE3 hashes several blocks at a time if
 /// they come as a whole, and copying is quicker than hashing. Beyond it, gathering gains nothing.
 const GATHERED: usize = 64 * 1024;
-/// How many bytes the small parts of most requests take.
+/// The number of bytes that the small parts of most requests take.
 const USUAL: usize = 512;
 /// The most bytes of a [`prefix`].
 const MAX_PREFIX: usize = 10;

@@ -1,11 +1,11 @@
-//! What could go wrong at each step of a request, and what the system then does. Every step has a table with every
-//! fault, and each row names the tests that show it.
+//! The faults that can happen at each step of a request, and what the system then does. Every step has a table with
+//! every fault, and each row names the tests that show it.
 //!
 //! The faults are always in the same order:
 //! - *message lost*: a message to the next party (the server, the store, the handler) does not arrive;
 //! - *answer lost*: the message arrives, but its answer does not;
 //! - *process killed*: the process ends by SIGKILL, by a panic that aborts, or by `exit`, in the middle of the step;
-//! - *thread paused*: the process or a thread stands still for longer than any timeout (an embedded store has no leases
+//! - *thread paused*: the process or a thread is paused for longer than any timeout (an embedded store has no leases
 //!   that could run out meanwhile);
 //! - *disk full*, *disk error*: a write or sync fails with ENOSPC or EIO;
 //! - *power cut*: only what was synced is there after the restart;
@@ -103,14 +103,14 @@
 //! # 7. Effect and record in one transaction
 //! | fault | what happens | test |
 //! |---|---|---|
-//! | message lost | nothing was done, and the handler is told so | `a_store_that_is_closed_while_runs_commit_answers_nobody_falsely` |
-//! | answer lost | the transaction settles the run, even if nobody awaits its result | `a_commit_that_nobody_awaits_is_a_commit_all_the_same` |
+//! | message lost | nothing was done, and the handler gets an error that says so | `a_store_that_is_closed_while_runs_commit_answers_nobody_falsely` |
+//! | answer lost | the transaction settles the run, even if its result is not awaited | `a_commit_that_nobody_awaits_is_a_commit_all_the_same` |
 //! | process killed | effect and record are both there, or neither | `in_one_transaction_a_retry_after_a_crash_is_answered_with_the_one_charge` |
 //! | thread paused | the run waits; after a minute the store is poisoned, and the outcome is unknown | `a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_minute` |
 //! | disk full | the client gets 503 `outcome-unknown`, never the handler's answer; after a restart effect and record are both there, or neither | `a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known` |
 //! | disk error | the same as *disk full* | `a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known` |
 //! | power cut | effect and record are both there, or neither | `what_was_said_before_a_power_cut_holds_after_it` |
-//! | store away | nothing was done, and the handler is told so | `a_store_that_is_closed_while_runs_commit_answers_nobody_falsely` |
+//! | store away | nothing was done, and the handler gets an error that says so | `a_store_that_is_closed_while_runs_commit_answers_nobody_falsely` |
 //! | clock jump | the same as for any record | `trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record` |
 //! | duplicate | the transaction of a superseded run is aborted | `a_run_whose_operation_was_taken_from_it_commits_nothing` |
 //!
@@ -204,10 +204,10 @@
 //! | message lost | new keys are refused; keys that have a record are answered | `drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left` |
 //! | answer lost | drain waits for a run even if its client is gone | `sigterm_lets_a_charge_finish_whose_client_is_gone` |
 //! | process killed | the same as at any other time | `a_server_that_is_killed_at_random_keeps_its_word` |
-//! | thread paused | drain waits until its deadline; runs that are left are interrupted; connections that stand still are cut | `trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left`, `trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_still` |
+//! | thread paused | drain waits until its deadline; runs that are left are interrupted; connections that make no progress are cut | `trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left`, `trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_still` |
 //! | disk full | closing returns an error; the records are unchanged; a log that cannot be written does not end the process | `a_disk_that_fails_at_any_point_makes_nothing_false`, `trap_90_nothing_that_is_printed_ends_the_server` |
 //! | disk error | closing returns an error; the records are unchanged; a log that cannot be written does not end the process | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | everything that was answered was durable before | `what_was_said_before_a_power_cut_holds_after_it` |
-//! | store away | a run whose transaction the closed store refuses is told so; drain waits for outcomes that the store is still being told, and counts what is left | `a_store_that_is_closed_while_runs_commit_answers_nobody_falsely`, `trap_88_drain_waits_for_outcomes_that_the_store_is_still_being_told` |
+//! | store away | a run whose transaction the closed store refuses gets that error; drain waits for outcomes that are still being recorded, and counts what is left | `a_store_that_is_closed_while_runs_commit_answers_nobody_falsely`, `trap_88_drain_waits_for_outcomes_that_the_store_is_still_being_told` |
 //! | clock jump | deadlines are measured by the steady clock | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
 //! | duplicate | duplicates are refused, or answered from the record; they never run | `while_draining_nobody_is_asked_and_nothing_is_lost` |

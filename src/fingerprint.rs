@@ -1,4 +1,4 @@
-//! What a request was, digested: the [`Fingerprint`] that is stored with a claim and compared with every retry.
+//! The digest of a request: the [`Fingerprint`] that is stored with a claim and compared with every retry.
 //!
 //! Three parts, each of them BLAKE3 over labelled, length-prefixed fields, so that no two lists of fields give the same
 //! bytes:
@@ -40,7 +40,7 @@ static DERIVED_KEY: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 d
 /// The credentials of a request that has none, in every record.
 static NO_CREDENTIALS: LazyLock<[u8; 32]> = LazyLock::new(|| Digester::new(&CREDENTIALS).finish());
 
-/// A request's digest, as stored beside its outcome.
+/// A request's digest, as stored with its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint {
     version: u8,
@@ -50,7 +50,7 @@ pub struct Fingerprint {
     credentials: Option<[u8; 32]>,
 }
 
-/// What is to be done: the first 16 bytes of the operation digest.
+/// The digest of what is to be done: the first 16 bytes of the operation digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Operation([u8; 16]);
 
@@ -64,7 +64,7 @@ impl Operation {
     }
 }
 
-/// How a presented request compares with a recorded one.
+/// The result of comparing a presented request with a recorded one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Match {

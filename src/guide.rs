@@ -24,7 +24,7 @@ pub mod try_it {}
 #[doc = include_str!("../docs/answers.md")]
 pub mod answers {}
 
-/// Which layers go outside and which inside, with `ServiceBuilder` and with axum's `Router`.
+/// The order of layers: which go outside and which inside, with `ServiceBuilder` and with axum's `Router`.
 ///
 #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]
 #[doc = include_str!("guide/links.md")]
@@ -45,13 +45,13 @@ pub mod options {}
 #[doc = include_str!("../docs/stacks.md")]
 pub mod stacks {}
 
-/// What the layer promises, and what it does not.
+/// The promises of the layer, and their limits.
 ///
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/promises.md")]
 pub mod promises {}
 
-/// What the retry of an interrupted run gets: a rejection, another run, or what the application knows.
+/// The retry of an interrupted run: a rejection, another run, or the application's answer.
 ///
 #[cfg(any(not(doctest), all(feature = "axum", feature = "sled", feature = "memory")))]
 #[doc = include_str!("guide/links.md")]
@@ -65,21 +65,21 @@ pub mod policies {}
 #[doc = include_str!("../docs/exactly-once.md")]
 pub mod exactly_once {}
 
-/// What of a request is compared with the first one that had its key.
+/// The parts of a request that are compared with the first one that had its key.
 ///
 #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/same-request.md")]
 pub mod same_request {}
 
-/// How a handler says that it does not know whether it took effect.
+/// Answers of a handler that does not know whether it took effect.
 ///
 #[cfg(any(not(doctest), feature = "axum"))]
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/unknown-answers.md")]
 pub mod unknown_answers {}
 
-/// What a handler can ask about its run, and say about its answer.
+/// The handler's side: what it can ask about its run, and say about its answer.
 ///
 #[cfg(any(not(doctest), feature = "axum"))]
 #[doc = include_str!("guide/links.md")]
@@ -100,7 +100,7 @@ pub mod operators {}
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
 
-/// How the sled store makes sled durable, your own trees beside the records, and what is on disk.
+/// The sled store: how it makes sled durable, your own trees in the same database, and what is on disk.
 ///
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/sled.md")]
@@ -113,13 +113,13 @@ pub mod sled {}
 #[doc = include_str!("../docs/shared.md")]
 pub mod shared {}
 
-/// What the layer costs, measured, beside other crates.
+/// The costs of the layer, measured, and compared with other crates.
 ///
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/performance.md")]
 pub mod performance {}
 
-/// How to test what your handler does when a process crashes or a store fails.
+/// Tests of what your handler does when a process crashes or a store fails.
 ///
 #[cfg(any(not(doctest), all(feature = "axum", feature = "test-util")))]
 #[doc = include_str!("guide/links.md")]

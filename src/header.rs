@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::key::{Key, KeyError};
 
-/// Why the header has no valid key. The client is at fault.
+/// The reason why the header has no valid key. The client is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {

@@ -1,8 +1,8 @@
-//! What names an operation: a [`Key`] chosen by the client, a [`Scope`] chosen by the server, and the [`RecordId`]
+//! The names of an operation: a [`Key`] chosen by the client, a [`Scope`] chosen by the server, and the [`RecordId`]
 //! that both are digested into.
 //!
-//! A key is a secret: whoever knows it, and can send the same request, reads the answer. So a key has no `Display`,
-//! its `Debug` shows its length only, and it reaches a store, a log line or a metric only as a [`RecordId`].
+//! A key is a secret: a client that knows it, and can send the same request, reads the answer. So a key has no
+//! `Display`, its `Debug` shows its length only, and it reaches a store, a log line or a metric only as a [`RecordId`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use crate::digest::{Prefix, Purpose, digest_of, purpose};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key(Box<str>);
 
-/// Why a text is not a key. The sender is at fault.
+/// The reason why a text is not a key. The sender is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -77,7 +77,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Who a key belongs to: a tenant, an account, a principal. The same key in two scopes names two operations.
+/// The owner of a key: a tenant, an account, a principal. The same key in two scopes names two operations.
 ///
 /// Build it from what stays the same between two tries of one client (the account's id), never from what does not
 /// (an access token that is refreshed: the retry would be a second charge).
@@ -87,8 +87,8 @@ pub struct Scope {
     parts: Vec<u8>,
 }
 
-/// A part of a [`Scope`] is empty: nobody has said whose the key is. In a scope of that name, all strangers would share
-/// their keys.
+/// A part of a [`Scope`] is empty: the application has not said whose the key is. In a scope of that name, all
+/// strangers would share their keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a part of the scope is empty; name the account, the tenant or the principal that the key belongs to")]
 #[non_exhaustive]

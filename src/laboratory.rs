@@ -18,7 +18,7 @@ const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
 pub(crate) enum Protection {
     /// A claim is written before the handler starts, where the policy needs it.
     DurableClaim,
-    /// What is answered was handed to the operating system before.
+    /// An answer was handed to the operating system before it is given.
     Flush,
     /// A run is detached from its requester.
     Detached,
@@ -26,7 +26,7 @@ pub(crate) enum Protection {
     Record,
     /// The slot is held until the record is durable.
     Slot,
-    /// What sled frees while it may still read it is kept.
+    /// Memory that sled frees while it may still read it is kept.
     Pins,
 }
 
@@ -44,7 +44,7 @@ impl Protection {
     }
 }
 
-/// Whether a protection is broken in this process.
+/// Returns whether a protection is broken in this process.
 #[cfg(idempotency_laboratory)]
 pub(crate) fn is_broken(protection: Protection) -> bool {
     static BROKEN: std::sync::OnceLock<Option<std::ffi::OsString>> = std::sync::OnceLock::new();
@@ -58,7 +58,7 @@ pub(crate) fn is_broken(protection: Protection) -> bool {
     broken.as_ref().is_some_and(|name| name == protection.name())
 }
 
-/// Whether a protection is broken in this process: never.
+/// Returns whether a protection is broken in this process: never.
 #[cfg(not(idempotency_laboratory))]
 pub(crate) const fn is_broken(_: Protection) -> bool {
     false
@@ -70,7 +70,7 @@ mod explore {
 
     use futures_util::future::BoxFuture;
 
-    /// What a scheduler of its own does instead of the machine's.
+    /// The actions of a scheduler that replaces the machine's.
     #[derive(Debug, Clone, Copy)]
     pub struct Scheduler {
         /// Called where another thread may come between.

@@ -45,8 +45,8 @@ pub mod test_util {
 #[cfg(feature = "sled")]
 pub use sled;
 
-/// What the packages of this repository need to see of the inside: the tests, the laboratories, the model. It belongs
-/// to no release: it changes without notice.
+/// The internals that the packages of this repository need: the tests, the laboratories, the model. They belong to no
+/// release: they change without notice.
 #[doc(hidden)]
 pub mod internals {
     #[cfg(feature = "server")]

@@ -1,8 +1,8 @@
-//! What the `type` of a rejection means, what happened, and what the client can do. Each problem type has a section.
+//! The problem types of rejections: what happened, and what the client can do. Each problem type has a section.
 //!
 //! A rejection is `application/problem+json` (RFC 9457) with the members `type`, `title`, `status`, `detail` and
-//! `retry_with_same_key`. The last one says whether the same request with the same key may get another answer later.
-//! What an operator can settle has a `record_id` too: eight hex digits to quote when you ask the operator.
+//! `retry_with_same_key`. The last one says whether the same request with the same key may get another answer later. A
+//! problem that an operator can settle has a `record_id` too: eight hex digits to quote when you ask the operator.
 //! Unless a section says otherwise, nothing ran.
 //!
 //! ## key-missing

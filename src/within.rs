@@ -13,14 +13,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 const SOONER: Duration = Duration::from_secs(5);
 
-/// How long a store's write may take before it counts as failed: after some I/O errors an engine may wait for ever.
+/// The time that a store's write may take before it counts as failed: after some I/O errors an engine may wait for
+/// ever.
 pub(crate) const WRITE_STUCK_AFTER: Duration = Duration::from_secs(60);
-/// How long the handle of a store waits for the answer to a command.
+/// The time that the handle of a store waits for the answer to a command.
 pub(crate) const STORE_ANSWERS_WITHIN: Duration = WRITE_STUCK_AFTER.saturating_add(SOONER);
-/// How long a run waits for the answer to its transaction.
+/// The time that a run waits for the answer to its transaction.
 pub(crate) const COMMIT_ANSWERED_WITHIN: Duration = STORE_ANSWERS_WITHIN.saturating_add(SOONER);
-/// How long a run may take beyond `max_run` to record how it ended. It may have to wait for its transaction, and to try
-/// again.
+/// The time that a run may take beyond `max_run` to record how it ended. It may have to wait for its transaction, and
+/// to try again.
 pub(crate) const END_RECORDED_WITHIN: Duration = COMMIT_ANSWERED_WITHIN.saturating_add(Duration::from_secs(20));
 
 pin_project_lite::pin_project! {
