@@ -77,16 +77,16 @@ pub struct Claim {
     pub origin: Option<Box<Origin>>,
     /// The policy that applies if the operation's run is interrupted.
     pub policy: ClaimPolicy,
-    /// Whether the operation may run again if this process dies before it is completed. If so, an exclusive store need
-    /// not keep any trace of the claim: the slot in this process is the claim.
+    /// `true` if the operation may run again when this process dies before it is completed. If so, an exclusive store
+    /// need not keep any trace of the claim: the slot in this process is the claim.
     pub may_repeat: bool,
     /// The longest time that the run may take. In a store that several processes share, the run counts as interrupted
     /// afterwards.
     pub bound: Duration,
     /// The time for which the record is kept if the run is interrupted.
     pub interrupted_retention: Duration,
-    /// How long the requester waits. A store that comes to the claim later refuses it, so that nothing is claimed for a
-    /// requester who was already told no.
+    /// The time that the requester waits. A store that comes to the claim later refuses it, so that nothing is claimed
+    /// for a requester whose request was already refused.
     pub patience: Duration,
 }
 
