@@ -23,7 +23,7 @@ pub(super) fn first_unreadable(segment: &[u8], segment_bytes: usize, number: u64
     None
 }
 
-/// What the header of a message says.
+/// The contents of a message's header.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parts {
     checksum: u32,

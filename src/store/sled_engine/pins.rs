@@ -1,14 +1,14 @@
 //! Keeps sled from freeing memory that it still reads.
 //!
 //! sled 0.34 frees a log buffer by epochs (`pagecache/iobuf.rs`, `maybe_seal_and_write_iobuf`), but reads the pointer
-//! to the newest buffer without a pin and increments its count a moment later (`IoBufs::current_iobuf`). If a thread
-//! stands still between the two, and its buffer is swapped out meanwhile, it counts and writes in freed memory. So:
+//! to the newest buffer without a pin and increments its count a moment later (`IoBufs::current_iobuf`). If a thread is
+//! paused between the two, and its buffer is swapped out meanwhile, it counts and writes in freed memory. So:
 //! 1. A caller of sled's `flush()`, and a thread that drops sled's handles, holds a pin of sled's own collector; see
 //!    [`pinned`].
 //! 2. sled's flusher is a thread of sled's own and cannot be given a pin. The thread that watches over the store holds
 //!    two in its place, in turn, as long as there is a flusher, also before the store is open and after it is closed;
 //!    see [`Keeper`]. A buffer that is swapped out is freed an eighth of a second later at the earliest, and about half
-//!    a second later as a rule. The flusher is exposed only if it stands still for longer between two instructions.
+//!    a second later as a rule. The flusher is exposed only if it is paused for longer between two instructions.
 //! 3. Nothing here calls `flush_async`, which runs on a thread of sled's.
 //!
 //! Memory that is freed later takes space, some 40 MiB in a store that writes as fast as it can, and costs time because

@@ -5,7 +5,7 @@
 //! segment before it, as a rule. sled begins to look for the log's end where the last header leads to, or where the
 //! snapshot ends, by its name, if that is later. And when it opens a database, it overwrites the segments of which
 //! nothing is needed any more, including that one. This does no harm as long as the snapshot is there that the same
-//! opening wrote. But sled does not make that snapshot's name durable. If a power cut takes it away, or somebody
+//! opening wrote. But sled does not make that snapshot's name durable. If a power cut takes it away, or an operator
 //! removes the file, sled finds no end, or a wrong one, **takes the database for an empty or an older one, and
 //! overwrites the rest.**
 //!
@@ -13,7 +13,7 @@
 //! that segment itself, durably. It is the last segment that sled reaches: all segments before it, from the start of
 //! the search, can be read to their ends.
 //!
-//! Where a disk has damaged the log, sled's search ends too, and sled overwrites what follows. So it is noted before
+//! If a disk has damaged the log, sled's search ends there too, and sled overwrites what follows. So it is noted before
 //! whether the log goes on after its end. That alone is no proof of damage: a power cut may take a part of the log that
 //! was not synced and leave a later one.
 
@@ -28,7 +28,7 @@ use crate::store::embedded::directory::{broken, io_error};
 /// In a header, sled stores numbers with these bits inverted, and the checksum with all its bits inverted.
 const INVERTED: i64 = i64::MAX;
 
-/// Where in the log a segment begins, and how far the log was written by then.
+/// The place in the log where a segment begins, and the end of the log when it began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
     begins: i64,
@@ -42,11 +42,11 @@ struct Log {
     /// The headers of the segments, in their order in the file; `None` if one was overwritten, never written, or is
     /// damaged.
     headers: Vec<Option<Header>>,
-    /// How far into the log the snapshot goes.
+    /// The position in the log up to which the snapshot goes.
     snapshot: Option<i64>,
 }
 
-/// Where sled begins to look for the end of the log.
+/// The place where sled begins to look for the end of the log.
 #[derive(Debug, PartialEq, Eq)]
 enum Start {
     /// It begins in this segment.

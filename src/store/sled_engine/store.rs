@@ -104,7 +104,7 @@ impl SledStore {
     /// is closed or poisoned.
     ///
     /// # Cancel safety
-    /// The sync takes place even if nobody awaits its answer.
+    /// The sync takes place even if its answer is not awaited.
     pub fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         self.0.sync()
     }
