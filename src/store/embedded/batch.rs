@@ -28,12 +28,12 @@ pub(super) struct Batch<'a, E: StorageEngine> {
     pub(super) shared: &'a StoreState<E>,
     pub(super) engine: &'a E,
     pub(super) now: Timestamp,
-    /// When what begins now began.
+    /// The time of the beginning, for what begins in this batch.
     pub(super) began: Timestamp,
     // The records as the earlier commands left them; `None` for no record.
     pub(super) overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
     pub(super) step: StepUnderWay,
-    /// By how much the batch has changed the totals.
+    /// The changes of the totals by the batch.
     pub(super) sums: Sums,
     /// The number of the last step that was written.
     pub(super) number: u64,
@@ -43,7 +43,7 @@ pub(super) struct Batch<'a, E: StorageEngine> {
     pub(super) early: Result<bool, String>,
     // The bytes that were written since the last sync.
     pub(super) unsynced: usize,
-    /// How many records were listed as expiring, and how many chunks were written.
+    /// The number of records that were listed as expiring, and the number of chunks that were written.
     pub(super) listed: usize,
     pub(super) chunks: usize,
     /// The sweeps that were asked for. They come last; see [`sweep_asked`](super::writer::sweep_asked).
@@ -54,18 +54,18 @@ pub(super) struct Batch<'a, E: StorageEngine> {
     answers: Vec<Acknowledge<'a>>,
 }
 
-/// What was decided and is written together.
+/// Changes that were decided and are written together.
 #[derive(Default)]
 pub(super) struct StepUnderWay {
     pub(super) writes: Writes,
-    /// Whether there is anything to write.
+    /// `true` if there is anything to write.
     pub(super) is_written: bool,
     pub(super) listings: Listings,
     /// The chunks of long outcomes, and the tombstones that lead to them until their records do.
     pub(super) ahead: Vec<(Vec<u8>, Bytes)>,
     /// The numbers of the listing entries that were erased.
     pub(super) leaving: Vec<u64>,
-    /// Whether everything, chunks included, is written in one transaction; and whose runs end once it is written.
+    /// `true` if everything, chunks included, is written in one transaction; then the runs that end once it is written.
     pub(super) is_transaction: bool,
     pub(super) ended: Vec<RecordId>,
 }

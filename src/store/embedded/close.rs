@@ -15,9 +15,9 @@ use super::state::StoreState;
 use super::storage_engine::StorageEngine;
 use crate::store::StoreError;
 
-/// How long closing may take.
+/// The time that closing may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long closing pauses before it checks again whether all handles are gone.
+/// The pause before closing checks again whether all handles are gone.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) async fn close<E: StorageEngine>(

@@ -11,7 +11,7 @@ use crate::key::RecordId;
 use crate::record::{Applied, Transition};
 use crate::store::StoreError;
 
-/// The bytes that a command writes beside its outcome: its record, and its share of the entries that list it.
+/// The bytes that a command writes in addition to its outcome: its record, and its share of the entries that list it.
 const VERB_BYTES: usize = 256;
 
 /// The sender for a command's answer.
@@ -33,7 +33,7 @@ impl Submitted {
         Self { id, transition, reply, deadline }
     }
 
-    /// Refuses the transition if nobody waits for it any more.
+    /// Refuses the transition if its requester has stopped waiting.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(StoreError::unavailable("the store came to the claim too late; nothing was claimed"));

@@ -1,4 +1,4 @@
-//! How much is written together: the commands that are queued, and those that other runs are about to send.
+//! Bounds what is written together: the commands that are queued, and those that other runs are about to send.
 //!
 //! A batch costs a sync, however little is in it. While other runs are under way, their commands often come a moment
 //! after the first. A batch that waits for them holds many more, and all of them are answered sooner. PostgreSQL calls
@@ -16,12 +16,12 @@ use super::storage_engine::StorageEngine;
 
 /// The most commands in one batch.
 const MAX_VERBS: usize = 512;
-/// How many bytes of outcomes a batch has when it takes no more commands.
+/// The number of bytes of outcomes from which a batch takes no more commands.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// How long a batch waits for the next command; it waits again after each one. Timers are coarse: a wait in which no
-/// command comes takes some 70 µs, which is less than a sync on most disks.
+/// The time that a batch waits for the next command; it waits again after each one. Timers are coarse: a wait in which
+/// no command comes takes some 70 µs, which is less than a sync on most disks.
 const NEXT_COMMAND_DELAY: Duration = Duration::from_micros(20);
-/// How long a batch waits in all.
+/// The time that a batch waits in all.
 const COMMIT_DELAY: Duration = Duration::from_micros(200);
 /// The most siblings that a batch waits for. This many commands are worth a sync, and the others come while it is made.
 const MAX_COMMIT_SIBLINGS: usize = 32;
@@ -56,7 +56,7 @@ impl CommitDelay {
     }
 }
 
-/// What a batch has taken so far.
+/// The load that a batch has taken so far.
 #[derive(Default)]
 pub(super) struct Load {
     commands: usize,

@@ -28,7 +28,7 @@ pub(super) struct Mark {
     pub(super) time: Timestamp,
 }
 
-/// What there is in place of a mark.
+/// The mark, or what there is in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     Whole(Mark),
@@ -36,7 +36,7 @@ pub(super) enum Found {
     Damaged,
 }
 
-/// What to do about the mark when a store is opened.
+/// The finding about the mark when a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Checked {
     /// It is as it should be.
@@ -100,8 +100,8 @@ pub(super) fn check(
             let missing = mark.step - last.step;
             (Some(missing), format!("the last {missing} batches of writes are missing, until {}", utc(mark.time)))
         }
-        Found::Missing => (None, format!("{MARK_FILE} is missing, so nobody knows how much is")),
-        Found::Damaged => (None, format!("{MARK_FILE} is damaged, so nobody knows how much is missing")),
+        Found::Missing => (None, format!("{MARK_FILE} is missing, so it is unknown how much else is")),
+        Found::Damaged => (None, format!("{MARK_FILE} is damaged, so it is unknown how much is missing")),
     };
     let since = last.time;
     let damage = damage.map_or_else(String::new, |damage| format!("; {damage}"));

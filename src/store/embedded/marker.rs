@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use super::mark::Mark;
 use crate::store::OpenError;
 
-/// How often the thread looks, and so how old a step can be that no mark covers.
+/// The interval at which the thread looks, and so the greatest age of a step that no mark covers.
 const EVERY: Duration = Duration::from_secs(1);
 /// The least time between two log lines about marks that cannot be written.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// What is durable, and what the mark says.
+/// The last durable step, and the step of the mark.
 #[derive(Debug)]
 pub(super) struct Marker {
     path: PathBuf,
@@ -30,7 +30,7 @@ pub(super) struct Marker {
     ends: Condvar,
 }
 
-/// How often in a row no mark could be written, and when that was logged last.
+/// The number of times in a row that no mark could be written, and the last time that this was logged.
 #[derive(Debug, Default)]
 struct Failures {
     count: u64,

@@ -1,11 +1,11 @@
-//! What every embedded engine needs to keep a store's promises.
+//! The parts that every embedded engine needs to keep a store's promises.
 //!
 //! One thread, the writer, owns all writes. It takes the queued commands, decides them in order, writes the whole batch
 //! in bounded steps, **makes it durable, and only then answers.** Reads do not pass through it. Any I/O error, of a
 //! write, a sync or a read, poisons the store, and so does a write that never returns. A sync that failed is not tried
 //! again: the kernel may have dropped the pages and would report success. To recover, restart the process.
 //!
-//! What an engine has to do:
+//! The engine's part:
 //! - `storage_engine.rs`: the trait [`StorageEngine`]. An engine holds an ordered map of bytes, and writes steps of it
 //!   durably.
 //!
@@ -34,7 +34,7 @@
 //!   engine from its opening to its last handle, and nudges it if a batch, or the opening, takes long.
 //! - `marker.rs`: writes the mark once a second, so that no batch waits for it.
 //!
-//! What is written:
+//! The stored bytes:
 //! - `keys.rs`: the layout: all kinds of keys. No value is over 4 KiB, so longer outcomes are kept in chunks.
 //! - `records.rs`: writes and removes the keys that go with a record.
 //! - `listing.rs`: entries that list many records: those that expire at one time, and runs.

@@ -36,9 +36,10 @@ use crate::store::cache::Cache;
 const FORMAT: u8 = 1;
 /// The most runs of an earlier process that are marked as interrupted in one batch.
 const INTERRUPTED_PER_BATCH: usize = 512;
-/// How many boot numbers are left out after a loss, so that no fence comes back: more openings are hardly lost.
+/// The number of boot numbers that are left out after a loss, so that no fence comes back: more openings are hardly
+/// lost.
 const MOST_BOOTS_LOST: u64 = 1 << 12;
-/// How often an opening checks whether another process has closed a directory.
+/// The interval at which an opening checks whether another process has closed a directory.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The settings of a store.
@@ -48,18 +49,18 @@ pub(crate) struct Setup<E: StorageEngine> {
     pub(crate) outcome_cache_bytes: u64,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Whether a store is made if there is none.
+    /// `true` if a store is made when there is none.
     pub(crate) create: bool,
     /// The step after which a loss is accepted.
     pub(crate) accept_loss_after: Option<u64>,
 }
 
-/// What was known of a directory before its engine was opened.
+/// The facts about a directory that are known before its engine is opened.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    /// Whether the lock file says that an opening was complete.
+    /// `true` if the lock file says that an opening was complete.
     is_complete: bool,
-    /// Whether something may have been recorded.
+    /// `true` if something may have been recorded.
     was_used: bool,
     mark: Found,
 }

@@ -1,5 +1,5 @@
-//! What memory knows without a read: which records there may be, and which runs are under way. Most requests ask for a
-//! new key, and they are answered at once.
+//! The facts that memory knows without a read: which records there may be, and which runs are under way. Most requests
+//! ask for a new key, and they are answered at once.
 //!
 //! A read may wait for the batch that is being written, and it blocks its thread meanwhile. So a few bytes of every
 //! record id are kept and counted: if none is found, there certainly is no record; if one is found, the store is read.
@@ -22,19 +22,19 @@ use crate::record::{Fence, Record};
 /// The most records that memory is reserved for when a store is opened.
 const MOST_AT_FIRST: usize = 1 << 20;
 
-/// How many records have each tag, which is a part of an id. It takes some 20 bytes for each record.
+/// The number of records that have each tag, which is a part of an id. It takes some 20 bytes for each record.
 #[derive(Debug)]
 pub(super) struct Present {
     tags: DashMap<u32, u32, RandomState>,
 }
 
-/// What the listing entries say.
+/// The contents of the listing entries.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) present: Present,
     /// The sum of the entries' numbers.
     pub(super) numbers: u64,
-    /// Whether the entries are undamaged and complete.
+    /// `true` if the entries are undamaged and complete.
     pub(super) is_whole: bool,
     pub(super) late: Vec<LateRecord>,
 }
@@ -45,7 +45,7 @@ pub(super) struct Listed {
 pub(super) struct LateRecord {
     pub(super) id: RecordId,
     pub(super) fence: Fence,
-    /// Whether the totals count the record, because it was there before, as a run that the step completed.
+    /// `true` if the totals count the record, because it was there before, as a run that the step completed.
     pub(super) is_counted: bool,
 }
 

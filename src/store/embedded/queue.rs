@@ -58,7 +58,7 @@ impl<T> Queue<T> {
 }
 
 impl<T> Sender<T> {
-    /// Puts `item` in, or returns it if the queue is closed and nobody will take it.
+    /// Puts `item` in, or returns it if the queue is closed and has no receiver any more.
     pub(super) fn send(&self, item: T) -> Result<(), T> {
         let mut state = self.0.state();
         if state.is_closed {

@@ -17,8 +17,8 @@ use crate::store::StoreError;
 /// The bytes that a record adds to an entry that lists it.
 const LISTED_BYTES: usize = 40;
 
-/// How long the key of a damaged record is refused if nothing says until when. It is as long as that of an interrupted
-/// one by default.
+/// The time for which the key of a damaged record is refused if the record does not say until when. It is as long as
+/// that of an interrupted one by default.
 const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 impl<E: StorageEngine> Batch<'_, E> {

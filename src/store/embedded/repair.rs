@@ -11,7 +11,7 @@ use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;
 
-/// How many records, or entries, are written in one batch.
+/// The number of records, or entries, that are written in one batch.
 const PER_BATCH: usize = 512;
 
 /// Reads every record and lists it; runs are marked as interrupted. If the process ends meanwhile, the next opening

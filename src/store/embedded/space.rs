@@ -17,8 +17,8 @@ const MOST: u64 = 1 << 30;
 /// By default, one part in this many of the disk is left free.
 const PARTS: u64 = 10;
 
-/// Whether the disk has too little free space. The writer checks this, because it stands still anyway when the disk
-/// does.
+/// Knows whether the disk has too little free space. The writer checks this, because it waits for the disk anyway when
+/// the disk hangs.
 #[derive(Debug, Default)]
 pub(super) struct Space {
     is_low: AtomicBool,

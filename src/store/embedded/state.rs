@@ -25,18 +25,19 @@ use crate::store::{Health, StoreError};
 /// The reason that a store gives if its engine has panicked.
 pub(crate) const PANICKED: &str = "the database panicked";
 
-/// How long the engine's last handle is waited for where an opening fails, or a store is dropped without `close`.
+/// The time for which the engine's last handle is waited for when an opening fails, or a store is dropped without
+/// `close`.
 const RELEASED_WITHIN: Duration = Duration::from_secs(5);
-/// How long a write may take before the store is reported as slow.
+/// The time that a write may take before the store is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
-/// How long a write may take before new keys are refused until it is over.
+/// The time that a write may take before new keys are refused until it is over.
 const LATE: Duration = Duration::from_millis(2_500);
-/// How many commands may wait for the writer before new keys are refused.
+/// The number of commands that may wait for the writer before new keys are refused.
 const MOST_WAITING: usize = 4_096;
-/// How many threads may read at a time.
+/// The number of threads that may read at a time.
 pub(super) const READERS: u32 = 4;
-/// How many bits the fences of one boot have: there are 2^40. The boot number has the 23 bits above, so that a fence
-/// fits a signed 64-bit column.
+/// The number of bits of the fences of one boot: there are 2^40 fences. The boot number has the 23 bits above, so that
+/// a fence fits a signed 64-bit column.
 pub(super) const BOOT_SHIFT: u32 = 40;
 pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
 
@@ -63,7 +64,7 @@ pub(super) struct StoreState<E: StorageEngine> {
     /// The number of the last durable step.
     pub(super) step: AtomicU64,
     pub(super) marker: Arc<Marker>,
-    /// When the batch under way began.
+    /// The time at which the batch under way began.
     pub(super) batch: Mutex<Option<Instant>>,
     /// The free space of the disk.
     pub(super) space: Space,
@@ -109,8 +110,8 @@ impl<E: StorageEngine> StoreState<E> {
         }
     }
 
-    /// Returns what the caller is told of a failed read. If the operating system or the engine refused the read, the
-    /// store is poisoned, as by a failed write.
+    /// Returns the caller's error for a failed read. If the operating system or the engine refused the read, the store
+    /// is poisoned, as by a failed write.
     pub(super) fn read_failed(&self, error: ReadError, id: RecordId) -> StoreError {
         match error {
             ReadError::Corrupt(reason) => StoreError::Corrupt { id, reason },

@@ -15,9 +15,9 @@ use crate::key::RecordId;
 use crate::record::Record;
 use crate::store::StoreError;
 
-/// How many chunks of long outcomes are written between two syncs: 128 KB.
+/// The number of chunks of long outcomes that are written between two syncs: 128 KB.
 const CHUNKS_AT_ONCE: usize = 32;
-/// The most bytes that one command writes beside its chunks: a record with its outcome, and its listing.
+/// The most bytes that one command writes in addition to its chunks: a record with its outcome, and its listing.
 const MAX_VERB: usize = 8 * 1024;
 
 const READ_FAILED: &str = "a read failed meanwhile";
@@ -43,8 +43,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// Prepares for a transaction, which is written at once and whose size nobody knows before. What was decided
-    /// earlier is written, and made durable if it is much, because what a transaction writes beside its effect and its
+    /// Prepares for a transaction, which is written at once and whose size is unknown before. What was decided earlier
+    /// is written, and made durable if it is much, because what a transaction writes in addition to its effect and its
     /// outcome comes on top of [`MAX_STEP`](StorageEngine::MAX_STEP).
     pub(super) fn make_way(&mut self) -> Result<(), StoreError> {
         self.write_decided();
@@ -80,7 +80,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         Ok((batch.take_writes(), batch))
     }
 
-    /// Takes over what a batch beside this one has written.
+    /// Takes over what a batch made by [`beside`](Self::beside) has written.
     pub(super) fn merge(&mut self, beside: Self) {
         self.overlay.extend(beside.overlay);
         (self.sums, self.number) = (beside.sums, beside.number);
@@ -154,7 +154,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.engine.sync()?;
             self.unsynced = 0;
         }
-        // A step is written key by key only while nobody reads; see `StorageEngine::write`.
+        // A step is written key by key only while no thread reads; see `StorageEngine::write`.
         let alone = self.shared.readers.try_acquire_many(READERS);
         if alone.is_err() {
             self.step.writes.require_atomic();

@@ -1,4 +1,4 @@
-//! What an embedded engine has to do for a store: hold an ordered map of bytes that is written in steps.
+//! The contract of an embedded engine: it holds an ordered map of bytes that is written in steps.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -21,8 +21,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     type Options: Clone + Debug + Send + Sync + 'static;
     /// A key or a value, in the form in which it is read.
     type Value: AsRef<[u8]>;
-    /// What an application writes together with a record. The application's own values in it are wrapped in
-    /// [`AppValue`](super::transact::AppValue).
+    /// A transaction that an application writes together with a record. The application's own values in it are wrapped
+    /// in [`AppValue`](super::transact::AppValue).
     type Transaction: Send + 'static;
     /// The state that a thread keeps to tend the engine; see [`tend`](Self::tend).
     type Watch: Default;
@@ -42,8 +42,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Self::Value, Self::Value), ReadError>>;
 
     /// Writes a step. If it is atomic, all of it is recovered or nothing; if not, any prefix of it [in
-    /// order](Writes::in_order). Nobody reads through the store while a step that is not atomic is written,
-    /// because a read may make an engine write too.
+    /// order](Writes::in_order). No thread reads through the store while a step that is not atomic is written, because
+    /// a read may make an engine write too.
     fn write(&self, step: Writes) -> Result<(), String>;
 
     /// Makes durable everything that was written before this call.
@@ -69,7 +69,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     fn is_closed(path: &Path) -> bool;
 }
 
-/// Why a read failed.
+/// The reason why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The engine failed.

@@ -22,9 +22,9 @@ pub(super) struct Slice {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Swept {
     pub(super) records: usize,
-    /// How many items were looked at, whether their records were deleted or not.
+    /// The number of items that were looked at, whether their records were deleted or not.
     pub(super) seen: usize,
-    /// Whether there may be more to sweep at once.
+    /// `true` if there may be more to sweep at once.
     pub(super) more: bool,
 }
 

@@ -69,8 +69,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.ran(ran, 0)
     }
 
-    /// Notes the result of a transaction that wrote `own` bytes beside its effect. If the database has failed, so has
-    /// the batch.
+    /// Notes the result of a transaction that wrote `own` bytes in addition to its effect. If the database has failed,
+    /// so has the batch.
     fn ran(&mut self, ran: Transacted<(Bytes, usize)>, own: usize) -> Transacted<Bytes> {
         match &ran {
             Ok((_, effect)) => {

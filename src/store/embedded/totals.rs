@@ -3,7 +3,7 @@
 /// The totals, which are written with each step, after its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Totals {
-    /// How many records there are.
+    /// The number of records.
     pub(super) count: u64,
     /// The latest time that the store has seen, in milliseconds.
     pub(super) seen: u64,

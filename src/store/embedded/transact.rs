@@ -11,7 +11,7 @@ use crate::record::Completion;
 use crate::slots::{LogThrottle, once_a_minute};
 use crate::store::{CommitError, TransactionError};
 
-/// Why a closure gives its transaction up. Nothing was done.
+/// The reason why a closure gives its transaction up. Nothing was done.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Abort<E> {
@@ -33,7 +33,7 @@ pub(crate) type Reason = Box<dyn Any + Send>;
 /// The result of a transaction, as the writer knows it.
 pub(crate) type Transacted<T> = Result<T, CommitError<Reason>>;
 
-/// What a transaction is for.
+/// The purpose of a transaction.
 pub(crate) enum Purpose {
     /// The transaction completes a run.
     Run(Completion<()>),

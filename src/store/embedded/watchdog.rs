@@ -14,9 +14,9 @@ use super::state::{SLOW, StoreState};
 use super::storage_engine::StorageEngine;
 use crate::within::WRITE_STUCK_AFTER;
 
-/// How often the watchdog looks and tends the engine, which may rely on it; see [`StorageEngine::tend`].
+/// The interval at which the watchdog looks and tends the engine, which may rely on it; see [`StorageEngine::tend`].
 const LOOK_EVERY: Duration = Duration::from_millis(125);
-/// How long a write may take before the engine is nudged.
+/// The time that a write may take before the engine is nudged.
 const NUDGED_AFTER: Duration = Duration::from_secs(1);
 
 /// Looks again and again, until the store is gone, closed or poisoned, and tends the engine until all its handles are

@@ -18,13 +18,13 @@ use super::sweep::{Slice, sweep};
 /// The least that is swept along with a batch of requests. It is little, so that requests are not held up. If the batch
 /// lists more records as expiring, that many are swept, so that sweeping keeps up with writing.
 const SWEPT_BESIDE: Slice = Slice { records: 16, chunks: 16 };
-/// How many chunks are swept for each chunk that the batch writes. Sweeping a chunk is quick.
+/// The number of chunks that are swept for each chunk that the batch writes. Sweeping a chunk is quick.
 const CHUNKS_PER_WRITTEN: usize = 2;
-/// How much is swept in a batch of its own while no command waits. A command that comes then waits for its end.
+/// The part that is swept in a batch of its own while no command waits. A command that comes then waits for its end.
 pub(super) const SWEPT_IDLE: Slice = Slice { records: 128, chunks: 64 };
-/// How often the thread looks for expired records.
+/// The interval at which the thread looks for expired records.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often the thread looks at the free space of the disk while it has nothing to write.
+/// The interval at which the thread looks at the free space of the disk while it has nothing to write.
 const LOOK_EVERY: Duration = Duration::from_millis(125);
 
 /// A sweep that was asked for. It is done slice by slice, in one batch after the other.
@@ -90,7 +90,7 @@ impl<E: StorageEngine> Writer<'_, E> {
         let mut batch = Batch::new(self.shared, engine);
         // An engine may panic on some internal failures.
         match catch_unwind(AssertUnwindSafe(|| self.decide(&mut batch, queue, &mut load))) {
-            // A failure poisons the store and is told to all senders.
+            // A failure poisons the store, and all senders get its error.
             Ok(()) => drop(batch.commit()),
             // The store is poisoned before the batch is dropped with the answers that it had decided, so a sender that
             // misses its answer finds the store poisoned. Only the answer of the command under way was dropped by the

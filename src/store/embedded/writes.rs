@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::keys;
 
-/// The bytes that a key takes beside its own and its value's, for the headers of an engine's messages and pages.
+/// The bytes that a key takes in addition to its own and its value's, for the headers of an engine's messages and
+/// pages.
 pub(crate) const ENTRY_BYTES: usize = 64;
 
 /// The most keys that are written one by one. Among more keys, saving one write to the log makes no difference.

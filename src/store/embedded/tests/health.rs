@@ -119,18 +119,18 @@ fn while_the_writer_is_behind_new_keys_are_refused_at_once() {
         assert!(matches!(after(0, 4_096), Err(StoreError::Overloaded { .. })));
         still.shared.set_batch(None);
         assert!(still.shared.check_load(0).is_ok());
-        // After a write that never returned, the client is not told to come back in a moment.
+        // After a write that never returned, the answer does not ask the client to come back in a moment.
         still.shared.poison("a write has not returned".to_owned());
         assert!(matches!(after(61_000, 5_000), Err(StoreError::Unavailable { .. })));
     });
 }
 
-/// Waits until somebody has asked twice whether the engine in this directory, of which a handle is lent, is closed.
+/// Waits until the store has asked twice whether the engine in this directory, of which a handle is lent, is closed.
 async fn is_asked_twice(path: &Path) {
     let asked = || fs::metadata(path.join(LENT)).unwrap().len();
     let (before, began) = (asked(), Instant::now());
     while asked() < before + 2 {
-        assert!(began.elapsed() < Duration::from_secs(60), "nobody asks");
+        assert!(began.elapsed() < Duration::from_secs(60), "the store does not ask");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What a damaged disk has taken from the end of an engine's log.
+//! Losses from the end of an engine's log that a damaged disk has caused.
 
 use std::fs;
 use std::sync::atomic::Ordering;

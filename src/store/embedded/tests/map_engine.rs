@@ -51,7 +51,7 @@ fn open() -> MutexGuard<'static, Vec<PathBuf>> {
     OPEN.lock().unwrap()
 }
 
-/// A file that says that a handle is lent. It has a byte for each time that somebody asked.
+/// A file that says that a handle is lent. It has a byte for each time that the store asked.
 pub(super) const LENT: &str = "lent";
 
 /// A file that says that the engine panics when it is read, and that its last handle is never released, because one of

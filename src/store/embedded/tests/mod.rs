@@ -1,4 +1,4 @@
-//! What the store of every embedded engine promises, tested on sled and on the smallest engine.
+//! The promises of every embedded engine's store, tested on sled and on the smallest engine.
 
 mod health;
 mod lost;
@@ -125,7 +125,7 @@ fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
     Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
 }
 
-/// Makes a transaction for this purpose, whose answer nobody awaits.
+/// Makes a transaction for this purpose, whose answer is not awaited.
 fn transact<E: StorageEngine>(purpose: Purpose, effect: E::Transaction) -> Command<E> {
     Command::Transact(Box::new(Transact { purpose, effect, answer: Box::new(drop) }))
 }

@@ -1,4 +1,4 @@
-//! What an opening finds after a crash, whatever part of a step has reached the disk.
+//! The findings of an opening after a crash, whatever part of a step has reached the disk.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use crate::store::embedded::present::Present;
 use crate::store::embedded::storage_engine::{scan, scan_keys};
 use crate::store::embedded::totals::Totals;
 
-/// The changes of the step that is interrupted, beside what was there before.
+/// The changes of the step that is interrupted, compared with what was there before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     /// One run ends, one begins, and one is completed whose claim left no trace.

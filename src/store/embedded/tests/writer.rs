@@ -1,4 +1,4 @@
-//! How the writer handles its commands: in bounded steps, in slices, in time.
+//! The writer's handling of its commands: in bounded steps, in slices, in time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
