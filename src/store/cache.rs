@@ -14,7 +14,7 @@ use quick_cache::{OptionsBuilder, Weighter};
 use crate::key::RecordId;
 use crate::record::{Record, State};
 
-/// The bytes that an entry takes beside its outcome.
+/// The bytes that an entry takes in addition to its outcome.
 const ENTRY_BYTES: u64 = 256;
 /// The share of the cache for entries that were asked for again. The rest is for the newest ones, because most retries
 /// come soon, and once.

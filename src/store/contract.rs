@@ -1,4 +1,4 @@
-//! What a store promises, and what it reports beside records: its health, and the interrupted operations.
+//! The promises of a store, and its reports other than records: its health, and the interrupted operations.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -64,9 +64,9 @@ pub trait Store: Records {
 /// # Cancellation
 /// A transition takes effect once `apply` was *called*: by the time that its future is ready, and also if the future is
 /// dropped, polled or not, which undoes nothing that ends a run or settles an operation. A shared store may go on only
-/// while the future is polled, or once it was dropped: so nobody keeps one without polling it. (A run that is dropped
-/// reports that from its destructor, where nothing can be awaited.) A claim or a question for which nobody waits any
-/// more may be given back: a shared store does that as soon as it is granted.
+/// while the future is polled, or once it was dropped: so no caller keeps one without polling it. (A run that is
+/// dropped reports that from its destructor, where nothing can be awaited.) A claim or a question whose caller has gone
+/// may be given back: a shared store does that as soon as it is granted.
 ///
 /// # Clocks
 /// The store has its own clocks. Callers pass durations, and never a point in time.
@@ -74,12 +74,12 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// Returns the slots of this process.
     fn slots(&self) -> &Arc<Slots>;
 
-    /// Returns whether this process alone has the records. If so, its slots exclude all others, and a slot may stand
-    /// for a claim that [may be repeated](crate::internals::Claim::may_repeat).
+    /// Returns whether this process alone has the records. If so, its slots exclude all others, and a slot may take the
+    /// place of a claim that [may be repeated](crate::internals::Claim::may_repeat).
     fn is_exclusive(&self) -> bool;
 
     /// Returns the record of `id` if this process knows it without asking: it is completed, and durable. An exclusive
-    /// store says nothing here, as its [`load`](Self::load) asks nobody else.
+    /// store returns `None`, as its [`load`](Self::load) asks no other process.
     fn recall(&self, id: RecordId) -> Option<Record>;
 
     /// Returns the record of `id`. It may show what is not durable yet. So a caller may answer from it only if it
@@ -93,8 +93,8 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// Returns a page of the interrupted operations, the oldest first.
     fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send;
 
-    /// Deletes at most `limit` records that are past their expiry, and returns how many. Stores sweep by themselves;
-    /// nobody has to call this.
+    /// Deletes at most `limit` records that are past their expiry, and returns how many. Stores sweep by themselves; no
+    /// caller has to call this.
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
     /// Returns a future that is ready when another process has changed the record of `id` since this call, as far as
@@ -106,15 +106,15 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
 /// by when they began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct After {
-    /// When the operation was interrupted.
+    /// The time at which the operation was interrupted.
     pub since: Timestamp,
-    /// When the operation began.
+    /// The time at which the operation began.
     pub began: Timestamp,
     /// The operation's id.
     pub id: RecordId,
 }
 
-/// Which interrupted operations to list.
+/// A page of the interrupted operations that are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// Only operations after this one, which is the last of the page before; `None` to start from the oldest.
@@ -158,12 +158,12 @@ pub enum Health {
     Good,
     /// The store works, but a write has been under way for this long.
     Slow {
-        /// How long the write has taken so far.
+        /// The time that the write has taken so far.
         since: Duration,
     },
     /// The database can't be reached, or refuses. New keys are refused until it answers again.
     Away {
-        /// How long so far.
+        /// The time so far.
         since: Duration,
         /// The last error.
         reason: String,
@@ -178,7 +178,7 @@ pub enum Health {
     Closed,
 }
 
-/// An operation of which nobody knows whether it took effect.
+/// An operation of which it is unknown whether it took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InterruptedRun {
@@ -190,18 +190,20 @@ pub struct InterruptedRun {
     pub fence: Fence,
     /// The number of the interrupted attempt, counted from 1.
     pub attempt: u32,
-    /// When the first attempt of the operation began, by the earliest of the store's clocks. It may be later than
-    /// effects of that attempt, if it ran without a claim (`fail_open`) or its claim was lost: see [`derived_key`].
+    /// The time at which the first attempt of the operation began, by the earliest of the store's clocks. It may be
+    /// later than effects of that attempt, if it ran without a claim (`fail_open`) or its claim was lost: see
+    /// [`derived_key`].
     ///
     /// [`derived_key`]: Self::derived_key
     pub began: Timestamp,
-    /// When it was first seen to be interrupted. Over a shared store, if its process died: when the run was claimed.
+    /// The time at which it was first seen to be interrupted. Over a shared store, if its process died: when the run
+    /// was claimed.
     pub since: Timestamp,
-    /// When the record expires.
+    /// The time at which the record expires.
     pub expires: Timestamp,
     /// The policy under which the run was claimed. Only after [`ClaimPolicy::Rerun`] does a retry run again by itself.
     pub policy: ClaimPolicy,
-    /// The HTTP status that the client got, if the handler answered that nobody knows; `None` if the run was
+    /// The HTTP status that the client got, if the handler answered that the effect is unknown; `None` if the run was
     /// interrupted without an answer.
     pub status: Option<u16>,
     pub(crate) operation: Option<Operation>,

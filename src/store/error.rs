@@ -28,7 +28,7 @@ pub enum StoreError {
     /// The store can't be reached, was closed or is poisoned. Nothing was done.
     #[error("the store is not available: {reason}")]
     Unavailable {
-        /// Why the store is not available.
+        /// The reason why the store is not available.
         reason: String,
         /// The error of the store's backend.
         #[source]
@@ -50,7 +50,7 @@ pub enum StoreError {
     Corrupt {
         /// The id of the record.
         id: RecordId,
-        /// What is wrong with the record.
+        /// The fault of the record.
         reason: String,
     },
 }
@@ -87,7 +87,7 @@ pub enum OpenError {
         /// One of the foreign files.
         found: String,
     },
-    /// The directory holds a store's files, but not the lock file. Somebody has restored or copied a part of it.
+    /// The directory holds a store's files, but not the lock file. A part of it was restored or copied.
     #[error(
         "{} holds a store's files without the lock file `tower-idempotency.lock`; restore the whole directory from the \
          backup. If the backup has no such file, make it: its content is `complete` and a line end. Do not start with \
@@ -106,7 +106,7 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
-    /// What was recorded last is missing, because the disk is damaged, for example. Every opening is refused, until
+    /// The last records are missing, because the disk is damaged, for example. Every opening is refused, until
     /// `accept_loss_after` names this loss.
     #[error(
         "the store in {} has lost records: {reason}; restore the directory from a backup. To go on without them, open \
@@ -117,11 +117,11 @@ pub enum OpenError {
         path: PathBuf,
         /// The number of the last batch that is there, by which the loss is accepted.
         last: u64,
-        /// How many batches are missing, if that is known.
+        /// The number of batches that are missing, if that is known.
         missing: Option<u64>,
-        /// When the last batch that is there was made. What is missing was recorded later.
+        /// The time at which the last batch that is there was made. What is missing was recorded later.
         since: Timestamp,
-        /// What is missing, and where the damage is, if that is known.
+        /// The loss: what is missing, and where the damage is, if that is known.
         reason: String,
     },
     /// The store was written by a later release of this crate.
@@ -162,7 +162,7 @@ pub enum OpenError {
     Database {
         /// The directory.
         path: PathBuf,
-        /// What is wrong with the database.
+        /// The fault of the database.
         reason: String,
     },
 }

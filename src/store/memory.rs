@@ -23,9 +23,10 @@ use crate::laboratory::point;
 use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State, Transition};
 use crate::slots::Slots;
 
-/// The bytes that a record takes beside its outcome: its map entry, its expiry entry, and their share of empty places.
+/// The bytes that a record takes in addition to its outcome: its map entry, its expiry entry, and their share of empty
+/// places.
 const RECORD_BYTES: usize = 320;
-/// How many expired records each claim deletes, so that sweeping keeps up with claiming.
+/// The number of expired records that each claim deletes, so that sweeping keeps up with claiming.
 const SWEPT_PER_CLAIM: usize = 2;
 
 /// Keeps records in memory. It is for tests, and for applications that accept that **a restart forgets every key**, so
@@ -134,7 +135,7 @@ struct Row {
     is_released: bool,
 }
 
-/// Which process owns a record, and until when at most.
+/// The process that owns a record, and the latest end of its ownership.
 #[derive(Debug, Clone, Copy)]
 struct Claimant {
     process: u64,

@@ -1,4 +1,4 @@
-//! Where records are kept: the contract of a store, and the stores that keep it.
+//! The places where records are kept: the contract of a store, and the stores that keep it.
 //!
 //! | store | feature | survives | for |
 //! |---|---|---|---|

@@ -82,7 +82,7 @@ struct Process {
     held_answers: Gates,
 }
 
-/// What all openings share beside the records.
+/// The state that all openings share, other than the records.
 #[derive(Debug)]
 struct World {
     processes: AtomicU64,
@@ -91,7 +91,7 @@ struct World {
     changed: broadcast::Sender<(u64, RecordId)>,
 }
 
-/// How many changes are kept for a listener.
+/// The number of changes that are kept for a listener.
 const CHANGES: usize = 1_024;
 
 type Gates = Mutex<HashMap<StoreCall, Arc<Semaphore>>>;
@@ -186,8 +186,8 @@ impl TestStore {
         self.opened()
     }
 
-    /// Opens the same records as another process beside this one, which goes on, like servers that share a database.
-    /// From now on every claim leaves a trace, because a slot excludes nobody in another process.
+    /// Opens the same records as another process next to this one, which goes on, like servers that share a database.
+    /// From now on every claim leaves a trace, because a slot excludes no other process.
     #[must_use]
     pub fn beside(&self) -> Self {
         self.world.is_shared.store(true, Ordering::SeqCst);
@@ -260,7 +260,7 @@ impl TestStore {
         };
         let applied = now(self.memory.apply(id, transition))?;
         if applied.reply == Reply::Taken {
-            // An error here means that nobody listens.
+            // An error here means that there is no listener.
             let _ = self.world.changed.send((self.process.number, id));
         }
         Ok(applied)

@@ -1,4 +1,4 @@
-//! Why a transaction with a run's record was not committed.
+//! The reasons why a transaction with a run's record was not committed.
 
 use super::StoreError;
 
@@ -10,11 +10,11 @@ pub enum TransactionError {
     /// bytes for each key. Use a digest as the key; divide the value, or the transaction; keep large answers elsewhere.
     #[error("a {what} has {bytes} bytes; at most {limit} can be made durable")]
     TooLarge {
-        /// What is too large: a key, a value, or the transaction.
+        /// The part that is too large: a key, a value, or the transaction.
         what: &'static str,
-        /// How many bytes it has.
+        /// The number of bytes that it has.
         bytes: usize,
-        /// How many bytes it may have.
+        /// The number of bytes that it may have.
         limit: usize,
     },
     /// The database cannot be read. The store is poisoned.
@@ -25,8 +25,8 @@ pub enum TransactionError {
     Unrecordable,
 }
 
-/// Why a transaction was not committed. Unless a variant says otherwise, nothing was done, and another transaction may
-/// be tried.
+/// The reason why a transaction was not committed. Unless a variant says otherwise, nothing was done, and another
+/// transaction may be tried.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError<E> {
@@ -64,7 +64,7 @@ pub enum CommitError<E> {
     #[error("the run goes ahead without a store, and has no record to commit")]
     Unprotected,
     /// The store failed. If the error is [`Uncertain`](StoreError::Uncertain), the transaction may have been done;
-    /// whatever the run returns then, its requester is told that the outcome is unknown.
+    /// whatever the run returns then, its requester is answered that the outcome is unknown.
     #[error("the store failed")]
     Store(#[source] StoreError),
 }
