@@ -180,7 +180,7 @@ impl PostgresBackend {
         if has_renewal { self.pool.take_to_renew().await } else { self.pool.take_to_put().await }
     }
 
-    /// Tells which of the writes were done, as far as anybody may wait for them: nobody waits for a run to begin, or
+    /// Announces which of the writes were done, if another process may wait for them: none waits for a run to begin, or
     /// for a session.
     fn tell(&self, writes: &[Write], rows: &[Option<Row>]) {
         for (write, row) in writes.iter().zip(rows) {

@@ -1,4 +1,4 @@
-//! What can be chosen about a database.
+//! The settings of a database.
 
 use std::fmt;
 use std::time::Duration;
@@ -101,7 +101,7 @@ impl PostgresBackendBuilder {
     }
 }
 
-/// Whether a URL asks for one of libpq's modes that verify.
+/// Returns whether a URL asks for one of libpq's modes that verify.
 fn unknown_mode(url: &str) -> bool {
     ["sslmode=verify-ca", "sslmode=verify-full"].iter().any(|mode| url.contains(mode))
 }
@@ -209,7 +209,7 @@ impl PostgresBackendBuilder {
     #[cfg(feature = "rustls")]
     pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
         let is_local = self.config.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)));
-        // The default is to go on in plain where the server, or somebody between, says that it does not encrypt.
+        // The default is to go on in plain if the server, or an attacker on the way, says that it does not encrypt.
         if self.config.get_ssl_mode() == SslMode::Prefer && !is_local {
             self.config.ssl_mode(SslMode::Require);
         }

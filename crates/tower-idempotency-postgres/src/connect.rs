@@ -23,9 +23,9 @@ use super::tls::Tls;
 pub(super) struct Connector {
     /// One for each host.
     configs: Vec<Config>,
-    /// Which of them was connected to last.
+    /// The index of the host that was connected to last.
     last: AtomicUsize,
-    /// How long one of several hosts may take, so that the next one is tried.
+    /// The time that one of several hosts may take before the next one is tried.
     patience: Duration,
     tls: Tls,
     schema: String,
@@ -35,12 +35,12 @@ pub(super) struct Connector {
     statement_timeout: Duration,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     /// Calls, with statements that are prepared.
     Calls,
-    /// To tell and to hear which rows were written.
+    /// Sends and receives notifications of which rows were written.
     News,
     /// To make the tables: may take long.
     Migration,
@@ -50,13 +50,13 @@ pub(super) enum Use {
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) prepared: Option<Prepared>,
-    /// How many calls it has had.
+    /// The number of calls that it has had.
     calls: AtomicU32,
     /// The same for each connection to a server: which database cluster it is.
     pub(super) system: u64,
     /// The server has said that it did not wait for its standbys, though it answered that it has committed.
     unconfirmed: Arc<AtomicBool>,
-    /// What the call holds that has the connection.
+    /// The place of the call that has the connection.
     pub(super) place: Option<Place>,
     task: Option<JoinHandle<()>>,
 }
@@ -73,7 +73,7 @@ pub(super) struct Prepared {
 impl Drop for Connection {
     fn drop(&mut self) {
         match (self.task.take(), self.place.take()) {
-            // Nobody waits for the call any more, but the server does: for its standby, or for a lock.
+            // The call's requester has gone, but the server still works on it: it waits for its standby, or for a lock.
             (Some(task), Some(place)) if place.is_kept => place.keep_until_over(task),
             (Some(task), _) => task.abort(),
             (None, _) => {}
@@ -94,7 +94,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether a commit was answered without its standbys, since this was asked last.
+    /// Returns whether a commit was answered without its standbys, since this was asked last.
     pub(super) fn take_unconfirmed(&self) -> bool {
         self.unconfirmed.swap(false, Ordering::Relaxed)
     }
@@ -127,7 +127,7 @@ impl Connector {
         &self.schema
     }
 
-    /// Whether the connections go through a pooler in transaction mode, as far as it was told.
+    /// Returns whether the connections go through a pooler in transaction mode, as the builder says.
     pub(super) fn is_pooled(&self) -> bool {
         self.pooler
     }
@@ -207,8 +207,8 @@ impl Connector {
         Ok(connection)
     }
 
-    /// Whether the connection has what was set for it. A pooler may drop that without a word, and give the next
-    /// transaction another connection: then statements that are prepared are missing, or are somebody else's.
+    /// Returns whether the connection has what was set for it. A pooler may drop that without a word, and give the next
+    /// transaction another connection: then statements that are prepared are missing, or are another client's.
     async fn is_set(&self, client: &Client) -> Result<bool, Error> {
         if self.pooler {
             return Ok(true);
@@ -259,7 +259,7 @@ impl Connector {
     }
 }
 
-/// Which cluster this is; 0 where the role may not know.
+/// Returns the identifier of the database cluster; 0 if the role may not read it.
 async fn system(client: &Client) -> Result<u64, Error> {
     match client.query_typed_one("SELECT system_identifier FROM pg_catalog.pg_control_system()", &[]).await {
         Ok(row) => Ok(row.try_get::<_, i64>(0)?.cast_unsigned()),
@@ -286,7 +286,7 @@ async fn drive<S, T>(
                 unconfirmed.store(true, Ordering::Relaxed);
             }
             Ok(AsyncMessage::Notification(notification)) => {
-                // Nobody listens any more: the connection ends soon.
+                // The listener has gone: the connection ends soon.
                 let _ = notifications.as_ref().is_some_and(|listener| listener.send(notification).is_err());
             }
             Ok(_) => {}

@@ -1,4 +1,4 @@
-//! What an error says of what was done.
+//! The errors of the database, and what they say of what was done.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -26,17 +26,17 @@ pub enum PostgresError {
     /// An option has a value that it can't have.
     #[error("{option} is {reason}")]
     Option {
-        /// Which option.
+        /// The option.
         option: &'static str,
-        /// What is wrong with its value.
+        /// The fault of its value.
         reason: &'static str,
     },
     /// The database can't be reached. The reason names its host and port.
     #[error("the database is away: it was tried for {} s: {reason}", waited.as_secs())]
     Away {
-        /// For how long it was tried.
+        /// The time for which it was tried.
         waited: Duration,
-        /// What went wrong the last time.
+        /// The reason of the last failure.
         reason: String,
     },
     /// The database has refused, and will refuse again: the role, its password, its rights, the database's name, TLS,
@@ -44,7 +44,7 @@ pub enum PostgresError {
     /// fault.
     #[error("the database has refused: {reason}")]
     Refused {
-        /// What it says.
+        /// The message of the error.
         reason: String,
     },
     /// The tables and functions are missing, or those of an older release.
@@ -53,7 +53,7 @@ pub enum PostgresError {
         match found { None => "no table of this crate".to_owned(), Some(found) => format!("version {found}, and {needed} is needed") }
     )]
     Schema {
-        /// Where they were looked for.
+        /// The schema in which they were looked for.
         schema: String,
         /// Their version, if they are there.
         found: Option<i32>,
@@ -91,7 +91,7 @@ pub(super) fn words(error: &Error) -> String {
     }
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotConnected {
     #[error("{}", words(.0))]
@@ -99,7 +99,7 @@ pub(super) enum NotConnected {
     #[error("the server does not answer within {} ms", .0.as_millis())]
     Late(Duration),
     #[error(
-        "a pooler stands before the database and does not keep what is set for a connection; say `behind_pooler()`, or \
+        "a pooler is in front of the database and does not keep what is set for a connection; say `behind_pooler()`, or \
          connect to the database itself"
     )]
     Pooler,
@@ -112,8 +112,8 @@ pub(super) enum NotConnected {
 }
 
 impl NotConnected {
-    /// Whether another try would end like this one: the role, its password, its rights, the namespace or the database
-    /// is wrong, or the way there.
+    /// Returns whether another try would end like this one: the role, its password, its rights, the namespace or the
+    /// database is wrong, or the way there.
     pub(super) fn is_for_good(&self) -> bool {
         match self {
             Self::Refused(error) => match error.code() {
@@ -135,7 +135,7 @@ impl NotConnected {
         Self::At { place: place(config), why: Box::new(self) }
     }
 
-    /// What an error at connecting says: a pooler refuses to set something for a connection.
+    /// Returns the meaning of an error at connecting: a pooler refuses to set something for a connection.
     pub(super) fn of(error: Error) -> Self {
         let is_pooler = error.as_db_error().is_some_and(|said| said.message().contains("startup parameter"));
         if is_pooler { Self::Pooler } else { Self::Refused(error) }
@@ -144,8 +144,8 @@ impl NotConnected {
 
 // The client says what kind of error it is only in words. `tests/postgres/opening.rs` would notice others.
 
-/// Whether a connection can't be encrypted as it should: there is no TLS here or there, or the certificate is wrong. A
-/// connection that ended meanwhile is another matter.
+/// Returns whether a connection can't be encrypted as it should: there is no TLS here or there, or the certificate is
+/// wrong. A connection that ended meanwhile is another matter.
 fn is_about_tls(error: &Error) -> bool {
     let has_ended = |source: &(dyn std::error::Error + 'static)| {
         source.downcast_ref().is_some_and(|error: &io::Error| error.kind() != io::ErrorKind::InvalidData)
@@ -153,7 +153,7 @@ fn is_about_tls(error: &Error) -> bool {
     error.to_string().starts_with("error performing TLS handshake") && !error.source().is_some_and(has_ended)
 }
 
-/// Whether the configuration lacks something that the server asks for, such as a password.
+/// Returns whether the configuration lacks something that the server asks for, such as a password.
 fn is_about_configuration(error: &Error) -> bool {
     let words = error.to_string();
     words.starts_with("invalid configuration") || words.starts_with("authentication error")
@@ -184,7 +184,7 @@ pub(super) fn uncertain(reason: impl Into<String>) -> BackendError {
     BackendError::Uncertain(Box::new(Said(reason.into())))
 }
 
-/// What an error of a statement says of what was done.
+/// Returns what an error of a statement says of what was done.
 pub(super) fn of_a_statement(error: &Error) -> BackendError {
     let words = words(error);
     let said = error.as_db_error();
@@ -196,7 +196,7 @@ pub(super) fn of_a_statement(error: &Error) -> BackendError {
     }
 }
 
-/// Whether the connection is as good as before: the statement was refused, and the server remains what it was.
+/// Returns whether the connection is as good as before: the statement was refused, and the server remains what it was.
 pub(super) fn leaves_the_connection_sound(error: &Error) -> bool {
     error.code().is_some_and(|code| {
         let code = code.code();
@@ -204,7 +204,7 @@ pub(super) fn leaves_the_connection_sound(error: &Error) -> bool {
     })
 }
 
-/// What may have been done by a statement that failed.
+/// The possible effect of a statement that failed.
 #[derive(Debug, PartialEq, Eq)]
 enum Extent {
     Nothing,

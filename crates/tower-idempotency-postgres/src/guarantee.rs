@@ -1,11 +1,11 @@
-//! What the database can lose, as it is set up.
+//! The losses that are possible with the database as it is set up.
 
 use tokio_postgres::{Error, Row};
 
 use super::listen::Arrival;
 use tower_idempotency::store::shared::Guarantee;
 
-/// How the database is set up.
+/// The settings of the database.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     version: String,
@@ -30,7 +30,7 @@ impl Setup {
         })
     }
 
-    /// What puts commit with: never less than `on`.
+    /// Returns the value of `synchronous_commit` with which puts commit: never less than `on`.
     fn commits(&self) -> &str {
         match self.synchronous_commit.as_str() {
             "off" | "local" => "on",

@@ -11,7 +11,7 @@ pub(super) fn each(config: &Config) -> Vec<Config> {
     (0..hosts).map(|index| alone(config, index)).collect()
 }
 
-/// Where the only host of a configuration is: its name and its port.
+/// Returns the place of the only host of a configuration: its name and its port.
 pub(super) fn place(config: &Config) -> String {
     use tokio_postgres::config::Host;
     let port = config.get_ports().first().unwrap_or(&5432);

@@ -31,7 +31,7 @@
 // - `backend.rs`: the calls; `queries.rs`: what they send.
 // - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
 // - `transaction.rs`: the record of a run, for a transaction of the application.
-// - `notify.rs`, `listen.rs`: which rows were written, told and heard.
+// - `notify.rs`, `listen.rs`: send and receive notifications of which rows were written.
 // - `guarantee.rs`: what the database can lose as it is set up; `limits.rs`: whether the table is full.
 // - `error.rs`: what an error says of what was done.
 

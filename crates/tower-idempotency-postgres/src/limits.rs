@@ -1,4 +1,4 @@
-//! How full the table is: what clients send must not fill the disk of a database that others use too.
+//! The fill level of the table: what clients send must not fill the disk of a database that others use too.
 //!
 //! Rows and bytes are estimates, which cost the database nothing: it counts the rows that statements have inserted and
 //! deleted. The files do not shrink when rows are deleted, so their size alone would refuse new keys for ever. What
@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio_postgres::{Error, Row};
 
-/// What a row takes in the heap beside its columns, and in the indexes.
+/// The bytes that a row takes in the heap in addition to its columns, and in the indexes.
 const BESIDE: u64 = 28;
 const INDEXES: u64 = 150;
-/// What the columns of a row take, if that was never counted.
+/// The bytes that the columns of a row take, if that was never counted.
 const UNKNOWN_WIDTH: u64 = 1_000;
-/// What a chunk of a long answer takes, with its place in an index.
+/// The bytes that a chunk of a long answer takes, with its place in an index.
 const CHUNK: u64 = 2_080;
 
 const NAMES: [&str; 2] = ["max_records", "max_bytes"];
@@ -55,7 +55,7 @@ impl Limits {
     }
 }
 
-/// What the database has counted of the table, and of the table in which it keeps the chunks of long answers.
+/// The database's counts of the table, and of the table in which it keeps the chunks of long answers.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Counted {
     rows: Tuples,
@@ -71,14 +71,14 @@ struct Tuples {
     live: u64,
     /// Deleted, and still there.
     dead: u64,
-    /// When the table was last looked through.
+    /// The number that were there when the table was last looked through.
     then: u64,
     /// It was looked through since the counting began, which begins anew after a crash.
     is_counted: bool,
 }
 
 impl Tuples {
-    /// How many there are. If the counting has begun anew, there are as many as there were before, or more.
+    /// Returns how many there are. If the counting has begun anew, there are as many as there were before, or more.
     fn live(&self) -> u64 {
         if self.is_counted { self.live } else { self.live.max(self.then) }
     }

@@ -16,19 +16,19 @@ use super::error::NotConnected;
 use super::notify::{Notifier, Told, ping_channel, read};
 use tower_idempotency::RecordId;
 
-/// How many ids a listener may be behind.
+/// The number of ids that a listener may be behind.
 const BEHIND: usize = 16_384;
-/// For how long a connection may take.
+/// The time that a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What was heard, for all who listen.
+/// The notifications, for all listeners.
 #[derive(Debug)]
 pub(super) struct News {
     heard: broadcast::Sender<RecordId>,
     arrival: AtomicU8,
 }
 
-/// Whether notifications arrive.
+/// Says whether notifications arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// Not known yet.
@@ -54,7 +54,7 @@ impl News {
         Self { heard: broadcast::channel(BEHIND).0, arrival: AtomicU8::new(Arrival::Unknown as u8) }
     }
 
-    /// What is heard from now on.
+    /// Returns the notifications that arrive from now on.
     pub(super) fn stream(&self) -> BoxStream<'static, RecordId> {
         let next = async |mut heard: broadcast::Receiver<RecordId>| loop {
             match heard.recv().await {
@@ -103,8 +103,8 @@ pub(super) async fn listen(connector: Arc<Connector>, channel: String, notifier:
     let mut number = u64::from_le_bytes(ping_seed());
     loop {
         number = number.wrapping_add(1);
-        // A pooler in transaction mode leaves the server's connection listening for whoever has it next. So nothing but
-        // the ping is listened for until that has come.
+        // A pooler in transaction mode leaves the server's connection listening for the next client that has it. So
+        // nothing but the ping is listened for until that has come.
         let ping = format!("LISTEN {}", ping_channel(&channel, number));
         let (at_once, then) = if connector.is_pooled() {
             (ping, Some(format!("LISTEN {channel}")))
@@ -154,7 +154,7 @@ async fn hear(mut notifications: Notifications, ping: u64, news: &News, mut then
         let Some(notification) = next else { return };
         for told in read(notification.payload()) {
             match told {
-                // Nobody listens: nobody waits.
+                // Without a listener, no request waits.
                 Told::Written(id) => drop(news.heard.send(id)),
                 Told::Ping(number) if number == ping => {
                     waits_for_ping = false;

@@ -1,7 +1,7 @@
-//! Tells which rows were written: after the commit, on a connection of its own, several at a time.
+//! Sends notifications of which rows were written: after the commit, on a connection of its own, several at a time.
 //!
-//! `NOTIFY` takes a lock of the whole database when it commits; so no put waits for it. What can't be told is dropped:
-//! those who wait find out by reading.
+//! `NOTIFY` takes a lock of the whole database when it commits; so no put waits for it. A notification that can't be
+//! sent is dropped: the waiters find out by reading.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use super::connect::{Connection, Connector, Use};
 use super::error::NotConnected;
 use tower_idempotency::RecordId;
 
-/// For how long ids are gathered.
+/// The time for which ids are gathered.
 const GATHER: Duration = Duration::from_millis(10);
-/// How many ids wait to be told, at most.
+/// The most ids that wait to be sent.
 const WAITING: usize = 16_384;
-/// How many ids a notification has: 64 digits each, within the 7,999 bytes that it may have.
+/// The number of ids that a notification has: 64 digits each, within the 7,999 bytes that it may have.
 const IDS: usize = 124;
-/// For how long the database may take.
+/// The time that the database may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// After a failure, nothing is told for so long.
+/// The pause after a failure, in which nothing is sent.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a listener is told.
+/// A notification for listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     /// This row was written.
     Written(RecordId),
-    /// Whether notifications arrive: the listener that asked knows the number.
+    /// A ping with the number of the listener that asked for it. It shows whether notifications arrive.
     Ping(u64),
 }
 
-/// Where ids are left to be told.
+/// The queue of ids that are to be sent.
 #[derive(Debug, Clone)]
 pub(super) struct Notifier(mpsc::Sender<Told>);
 
@@ -68,7 +68,7 @@ async fn tell(connector: Arc<Connector>, channel: String, mut receiver: mpsc::Re
         match sent.unwrap_or_else(|_| Err("it does not answer in time".to_owned())) {
             Ok(open) => connection = Some(open),
             Err(reason) => {
-                tracing::debug!(target: "tower_idempotency", reason, "the database was not told what was written");
+                tracing::debug!(target: "tower_idempotency", reason, "notifications of what was written were not sent");
                 sleep(PAUSE).await;
             }
         }
@@ -92,7 +92,7 @@ async fn send(
     open.await.map_err(|error: NotConnected| error.to_string())
 }
 
-/// What is told, on which channel, in as few payloads as hold it. Each id is there once.
+/// Returns the notifications to send: their channels, and as few payloads as hold them. Each id is there once.
 fn notifications(channel: &str, told: &[Told]) -> (Vec<String>, Vec<String>) {
     let mut ids = Vec::new();
     let (mut channels, mut payloads) = (Vec::new(), Vec::new());
@@ -112,12 +112,12 @@ fn notifications(channel: &str, told: &[Told]) -> (Vec<String>, Vec<String>) {
     (channels, payloads)
 }
 
-/// Where a ping is told and heard: nobody else listens there.
+/// Returns the channel of a ping: no other process listens there.
 pub(super) fn ping_channel(channel: &str, number: u64) -> String {
     format!("{channel}_{number:x}")
 }
 
-/// What a payload tells. Nothing, if it is not of this crate.
+/// Returns the contents of a payload. Nothing, if it is not of this crate.
 pub(super) fn read(payload: &str) -> Vec<Told> {
     if let Some(number) = payload.strip_prefix("ping ") {
         return u64::from_str_radix(number, 16).map(Told::Ping).into_iter().collect();

@@ -1,4 +1,4 @@
-//! How a database becomes a backend.
+//! Opens a database as a backend.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::notify::Notifier;
 use super::pool::Pool;
 use super::rights;
 
-/// How long lies between two tries.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl PostgresBackend {

@@ -1,4 +1,4 @@
-//! What a call holds while it has a connection, and what becomes of that if the call is dropped.
+//! The permits that a call holds while it has a connection, and their end if the call is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// For how long the connection of a call that was dropped is kept.
+/// The time for which the connection of a call that was dropped is kept.
 const KEPT: Duration = Duration::from_secs(3_600);
 
 /// The right of a call to have a connection.
@@ -17,7 +17,7 @@ pub(super) struct Place {
     /// For calls that were dropped.
     pub(super) dropped: Arc<Semaphore>,
     pub(super) runtime: Handle,
-    /// Whether the connection is kept if the call is dropped.
+    /// `true` if the connection is kept when the call is dropped.
     pub(super) is_kept: bool,
 }
 

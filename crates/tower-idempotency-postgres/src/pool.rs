@@ -3,11 +3,11 @@
 //! Rules:
 //! 1. A call that has no connection in time is refused as crowded: the database may be well.
 //! 2. There is always a connection for reading, if there may be more than one: puts may all wait for a standby.
-//! 3. The session is renewed on a connection beside those, if all are busy: large rows may have them for long.
+//! 3. The session is renewed on an extra connection, if all are busy: large rows may have them for long.
 //! 4. The connection of a call that was dropped is kept until the server has ended the call, or for an hour. Closing it
 //!    would not end the call, so a server whose standby is lost would have more and more of them. As many such
-//!    connections as there are for calls are kept beside those; beyond that, they count as those. A call that only
-//!    reads waits for no standby, and may be answered with a large row: its connection is closed at once.
+//!    connections as there are for calls are kept in addition to those; beyond that, they count as those. A call that
+//!    only reads waits for no standby, and may be answered with a large row: its connection is closed at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use tower_idempotency::store::shared::BackendError;
 pub(super) struct Pool {
     connector: Arc<Connector>,
     calls: Arc<Semaphore>,
-    /// How many of them may be puts.
+    /// The number of them that may be puts.
     puts: Arc<Semaphore>,
     /// For renewals of the session.
     renewal: Arc<Semaphore>,
@@ -44,7 +44,8 @@ pub(super) struct Taken<'a> {
 }
 
 impl Pool {
-    /// At most `connections`, `first` among them, and as many beside them, for a while. Call it within a tokio runtime.
+    /// Makes a pool of at most `connections`, `first` among them, and as many more for a while. Call it within a tokio
+    /// runtime.
     pub(super) fn new(connector: Arc<Connector>, first: Connection, connections: usize, wait: Duration) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let (calls, puts) = (semaphore(connections), semaphore((connections - 1).max(1)));

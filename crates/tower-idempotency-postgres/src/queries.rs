@@ -1,4 +1,4 @@
-//! What is sent to the database.
+//! The statements that are sent to the database.
 
 use std::sync::Arc;
 
@@ -94,9 +94,9 @@ impl Query {
 }
 
 // One write by a plain statement, which takes two thirds of the server's time for `put_one_1`: a claim of an absent
-// row, and a change of the row with a token. Without an answer, that function says how the row stands: it was written
-// while the statement ran, is locked, has expired, or has the write's own token already; or the connection's commits
-// are answered before they are durable. The parameters are the function's.
+// row, and a change of the row with a token. Without an answer, that function says why: the row was written while the
+// statement ran, is locked, has expired, or has the write's own token already; or the connection's commits are answered
+// before they are durable. The parameters are the function's.
 
 /// Answers with the row that it has made, or with the one that is there.
 const INSERT: &str = "
@@ -144,7 +144,7 @@ const UPDATE: &str = "
 /// A fence by the latest clock. (`extract` has another type in PostgreSQL 13.)
 const MICROS: &str = "(extract(epoch FROM greatest(clock_timestamp(), $15))::float8 * 1000000::float8)::bigint";
 
-/// Whether a commit is answered when it is durable.
+/// True if a commit is answered when it is durable.
 const IS_DURABLE: &str = "current_setting('synchronous_commit') NOT IN ('off', 'local')";
 
 // As in `schema.sql`, ids come out of a materialized list, and `IS TRUE` keeps other indexes than the primary key's

@@ -1,4 +1,4 @@
-//! What the role may do with the table: a right that is missing is found at opening, not by a handler's run.
+//! The rights of the role on the table: a right that is missing is found at opening, not by a handler's run.
 
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
@@ -31,7 +31,8 @@ const MISSING: &str = "
     ) w(may, kind, name)
     WHERE n.nspname::text = $1";
 
-/// A row of nobody's, written and deleted again in a transaction that is rolled back. `$3` is its token.
+/// A row that belongs to no operation, written and deleted again in a transaction that is rolled back. `$3` is its
+/// token.
 const TRIED: [(&str, &str); 4] = [
     (
         "INSERT",

@@ -9,7 +9,8 @@ use tower_idempotency::Fence;
 use tower_idempotency::RecordId;
 use tower_idempotency::store::shared::{Answer, BackendError, Kind, Row, ServerId};
 
-/// What was read: every query for rows has the same columns, and at least one row, which has the time.
+/// Returns the answer with the rows read: every query for rows has the same columns, and at least one row, which has
+/// the time.
 pub(super) fn answer(columns: &[Columns], system: u64) -> Result<Answer<Vec<Option<Row>>>, Unreadable> {
     let first = columns.first().ok_or(Unreadable::Empty)?;
     let Time(now) = first.try_get(0)?;

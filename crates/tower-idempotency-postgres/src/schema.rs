@@ -11,7 +11,7 @@ use super::error::{PostgresError, is_schema_missing};
 /// their names.
 pub(super) const NEEDED: i32 = 1;
 
-/// What makes version 1.
+/// The statements that make version 1.
 const SQL: &str = include_str!("schema.sql");
 /// The schema's name in that.
 const DEFAULT: &str = "idempotency";

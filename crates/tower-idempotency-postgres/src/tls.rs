@@ -1,4 +1,4 @@
-//! Whether connections are encrypted.
+//! The encryption of connections.
 
 /// With TLS or without.
 #[derive(Clone, Default)]

@@ -26,8 +26,8 @@ pub struct TransactionRecord {
 }
 
 impl TransactionRecord {
-    /// The SQLSTATE of a transaction that comes too late: another process has taken the operation over, or somebody has
-    /// settled it.
+    /// The SQLSTATE of a transaction that comes too late: another process has taken the operation over, or it was
+    /// settled.
     ///
     /// Roll the whole transaction back: nothing of it may take effect. A program that catches this error in a savepoint
     /// and commits what came before it makes a second effect, which no database can prevent. Such a program fails with

@@ -9,8 +9,8 @@ use super::types::{Time, Uuid};
 use tower_idempotency::Fence;
 use tower_idempotency::store::shared::{BackendError, Expect, NewExpiry, NewFence, Stamp, Write};
 
-/// The largest state: an outcome of 16 MiB, and what a record has beside it. The database would take more, and several
-/// times as much memory.
+/// The largest state: an outcome of 16 MiB, and what a record has in addition to it. The database would take more, and
+/// several times as much memory.
 pub(super) const LARGEST: usize = (16 << 20) + (1 << 20);
 /// The longest duration: so many years are written as whole milliseconds without loss.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
