@@ -1,4 +1,4 @@
-//! What nobody else has.
+//! Random ids and bytes, which no other test has.
 
 use tower_idempotency::RecordId;
 

@@ -1,4 +1,4 @@
-//! What a rule of either half is written with.
+//! The tools with which the rules of either half are written.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -11,7 +11,7 @@ pub(super) struct Rule<'a, S> {
     advice: &'static str,
 }
 
-/// After which nothing is waited for any more: what is awaited takes milliseconds.
+/// The longest wait for an answer: what is awaited takes milliseconds.
 pub(super) const BOUND: Duration = Duration::from_secs(60);
 /// Longer than any rule takes on a slow database.
 const RULE_BOUND: Duration = Duration::from_secs(600);
@@ -39,7 +39,7 @@ impl<'a, S: Sync> Rule<'a, S> {
         eprintln!("conformance: `{}` is not shown in full, as the subject has no {missing}", self.name);
     }
 
-    /// What `future` gives, unless it takes so long that it never ends.
+    /// Returns the output of `future`, unless it takes so long that it never ends.
     pub(super) async fn within<T>(&self, future: impl Future<Output = T>) -> T {
         match tokio::time::timeout(BOUND, future).await {
             Ok(output) => output,

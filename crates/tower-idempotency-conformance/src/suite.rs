@@ -1,4 +1,4 @@
-//! What is made of the list of the rules of either half.
+//! The macro that expands the list of the rules of either half.
 
 /// Makes of a list of rules, by the files that have them, what is named first.
 #[doc(hidden)]

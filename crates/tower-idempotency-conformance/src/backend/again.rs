@@ -1,4 +1,4 @@
-//! A write that is sent again, because nobody knows whether it was done.
+//! A write that is sent again, because it is unknown whether it was done.
 
 use tower_idempotency::Fence;
 use tower_idempotency::clock::Timestamp;
@@ -31,7 +31,7 @@ async fn just_written<B: Backend>(rule: &Rule<'_, B>) -> Vec<(String, Write, Row
     written
 }
 
-/// A write whose own token stands there is done, though what it expects is not there any more.
+/// A write is done if the row has its own token already, though what it expects is not there any more.
 pub(super) async fn sent_again_is_done_whatever_is_expected<B: Backend>(subject: &Subject<B>) {
     let advice = "let a write match also where the row has the write's own token: its first answer was lost";
     let rule = Rule::new(subject, "sent_again_is_done_whatever_is_expected", advice);
@@ -48,7 +48,7 @@ pub(super) async fn sent_again_is_done_whatever_is_expected<B: Backend>(subject:
 
 /// Sent again, a write keeps the fence that it got, and the stamps.
 pub(super) async fn sent_again_keeps_fence_and_stamps<B: Backend>(subject: &Subject<B>) {
-    let advice = "where the row has the write's own token, keep `fence`, `began` and `since` as they stand: the run goes by the \
+    let advice = "where the row has the write's own token, keep `fence`, `began` and `since` as they are: the run goes by the \
                   fence of the first answer";
     let rule = Rule::new(subject, "sent_again_keeps_fence_and_stamps", advice);
     for (verb, write, row) in just_written(&rule).await {
@@ -71,7 +71,7 @@ pub(super) async fn sent_again_keeps_fence_and_stamps<B: Backend>(subject: &Subj
 /// the database may not have kept.
 pub(super) async fn sent_again_is_a_write_that_counts_from_now<B: Backend>(subject: &Subject<B>) {
     let advice = "where the row has the write's own token, write the row all the same, with `until` and `expires` from now: the \
-                  first write may be lost in a failover, and the answer must stand for one that is not";
+                  first write may be lost in a failover, and the answer must be about one that is not";
     let rule = Rule::new(subject, "sent_again_is_a_write_that_counts_from_now", advice);
     for (verb, write, row) in just_written(&rule).await {
         rule.pass(AT_ONCE * 3).await;

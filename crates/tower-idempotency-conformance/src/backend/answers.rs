@@ -1,4 +1,4 @@
-//! What is answered.
+//! The answers to writes.
 
 use bytes::Bytes;
 use tower_idempotency::store::shared::{Backend, Expect, Kind, Write};
@@ -11,7 +11,7 @@ use crate::fresh::{fresh_id, fresh_ids};
 /// A write that is refused leaves the row as it is, in every field, and is answered that row.
 pub(super) async fn a_refused_write_changes_nothing<B: Backend>(subject: &Subject<B>) {
     let advice = "change nothing at all where neither what is expected nor the write's own token is there, and read the row \
-                  as it stands then";
+                  as it is then";
     let rule = Rule::new(subject, "a_refused_write_changes_nothing", advice);
     let (id, of) = (fresh_id(), fresh_id());
     rule.done(&session(of, HOUR)).await;
@@ -21,9 +21,7 @@ pub(super) async fn a_refused_write_changes_nothing<B: Backend>(subject: &Subjec
         for kind in [Kind::Running, Kind::Completed, Kind::Released, Kind::Session] {
             let refused = Write { expect, kind, token: fresh_token(), state: Bytes::from_static(b"no"), ..claim(id) };
             let answered = rule.refused(&refused).await;
-            rule.check(answered.as_ref() == Some(&row), || {
-                format!("{row:?} stood there, and {answered:?} was answered")
-            });
+            rule.check(answered.as_ref() == Some(&row), || format!("{row:?} was there, and {answered:?} was answered"));
             let stands = rule.get(id).await;
             rule.check(stands.as_ref() == Some(&row), || format!("{row:?} has become {stands:?}"));
         }

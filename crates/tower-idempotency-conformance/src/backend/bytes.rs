@@ -1,4 +1,4 @@
-//! What means nothing to the database, and must come back as it was.
+//! Bytes that mean nothing to the database, and must come back as they were.
 
 use bytes::Bytes;
 use tower_idempotency::RecordId;

@@ -11,11 +11,11 @@ use super::sample::{AT_ONCE, HOUR, claim, complete};
 use super::subject::Subject;
 use crate::fresh::{fresh_id, fresh_ids};
 
-/// How many of all those puts may find a row locked for too long. Where puts lock in the order of their writes, one of
-/// the two does in nearly each round of claims.
+/// The number of all those puts that may find a row locked for too long. If puts lock in the order of their writes, one
+/// of the two does in nearly each round of claims.
 const LOCKED: u32 = 2;
 
-/// A thousand claims of one id at once, by two processes if there are two: one is granted, and all are told which.
+/// A thousand claims of one id at once, by two processes if there are two: one is granted, and all answers have it.
 pub(super) async fn one_of_a_thousand_claims_is_granted<B: Backend>(subject: &Subject<B>) {
     let advice = "let one atomic step find that the row is absent and write it, also where the row is past its expiry; and let \
                   calls wait for a connection rather than fail";
@@ -34,7 +34,7 @@ pub(super) async fn one_of_a_thousand_claims_is_granted<B: Backend>(subject: &Su
         let granted = claims.iter().zip(&rows).filter(|(write, row)| is_done(row.as_ref(), write)).count();
         rule.check(granted == 1, || format!("{granted} of a thousand claims of one id were granted"));
         let first = &rows[0];
-        rule.check(rows.iter().all(|row| row == first), || "they were told different rows".to_owned());
+        rule.check(rows.iter().all(|row| row == first), || "their answers have different rows".to_owned());
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn batches_in_opposite_order_both_end<B: Backend>(subject: &Sub
         for ((ahead, back), (first, second)) in ahead.iter().zip(&back).zip(first.iter().zip(&second)) {
             let granted = u8::from(is_done(first.as_ref(), ahead)) + u8::from(is_done(second.as_ref(), back));
             rule.check(granted == 1, || format!("{granted} of two writes that expect the same were done"));
-            rule.check(first == second, || format!("one was told {first:?}, the other {second:?}"));
+            rule.check(first == second, || format!("one was answered {first:?}, the other {second:?}"));
         }
         there = first;
         ids.reverse();

@@ -1,4 +1,4 @@
-//! Writes that arrive late, and calls that nobody waits for.
+//! Writes that arrive late, and calls that are dropped.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::fresh::fresh_id;
 /// Each write, held back while each other is done that expects the same: it is refused when it arrives.
 pub(super) async fn a_write_held_back_is_refused_after_a_later_one<B: Backend>(subject: &Subject<B>) {
     let advice = "compare when the write is executed, in the same step, and with the token: neither a look before it nor the \
-                  fence tells that somebody came in between";
+                  fence shows that another write came in between";
     let rule = Rule::new(subject, "a_write_held_back_is_refused_after_a_later_one", advice);
     let hook = subject.beside.as_ref().zip(subject.hold.as_ref());
     if hook.is_none() {
@@ -104,7 +104,7 @@ pub(super) async fn an_earlier_write_sent_again_is_refused<B: Backend>(subject: 
 /// Calls are dropped, some at once and some under way: the backend can be used as before, and each write, sent again,
 /// is done once.
 pub(super) async fn a_dropped_call_leaves_the_backend_usable<B: Backend>(subject: &Subject<B>) {
-    let advice = "give up a connection whose answer nobody read, or read it before the next use; hold no lock that a dropped \
+    let advice = "give up a connection whose answer was not read, or read it before the next use; hold no lock that a dropped \
                   future would leave locked";
     let rule = Rule::new(subject, "a_dropped_call_leaves_the_backend_usable", advice);
     let backend = &subject.backend;

@@ -18,13 +18,13 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(2);
 /// A rule of the contract, as it is tried on a backend.
 pub(super) type Rule<'a, B> = crate::rule::Rule<'a, Subject<B>>;
 
-/// Which failures of a put are borne, and followed by another try.
+/// The failures of a put that are borne, and followed by another try.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Bears<'a> {
     /// All that say nothing against the write.
     Any,
-    /// Only [`Busy`](BackendError::Busy), and as often as this number says. A machine may stand still while another
-    /// call has a row locked.
+    /// Only [`Busy`](BackendError::Busy), and as often as this number says. A machine may pause while another call has
+    /// a row locked.
     Busy(&'a AtomicU32),
 }
 
@@ -150,7 +150,7 @@ impl<B: Backend> Rule<'_, B> {
         }
         let give_up = Instant::now() + BOUND;
         while self.now().await < end {
-            self.check(Instant::now() < give_up, || "the database's clock stands still".to_owned());
+            self.check(Instant::now() < give_up, || "the database's clock does not move".to_owned());
             tokio::time::sleep(BETWEEN_TRIES).await;
         }
     }
@@ -173,7 +173,7 @@ pub(super) fn is_done(row: Option<&Row>, write: &Write) -> bool {
     row.is_some_and(|row| row.token == write.token)
 }
 
-/// Whether something else had the row locked: nothing was done, though what is expected is there.
+/// Returns whether something else had the row locked: nothing was done, though what is expected is there.
 fn is_busy(row: Option<&Row>, write: &Write) -> bool {
     match (write.expect, row) {
         _ if is_done(row, write) => false,

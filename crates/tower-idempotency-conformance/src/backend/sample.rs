@@ -54,7 +54,7 @@ pub(super) fn session(id: RecordId, lease: Duration) -> Write {
     Write { kind: Kind::Session, until: Some(lease), state: Bytes::from_static(b"a session"), ..claim(id) }
 }
 
-/// What a store writes where `row` stands, each with a token of its own.
+/// Returns the writes of a store that finds `row`, each with a token of its own.
 pub(super) fn verbs(row: &Row) -> Vec<(&'static str, Write)> {
     let new_fence = NewFence::Above(row.fence);
     let verb = |kind, state| Write { kind, state: Bytes::from_static(state), ..complete(row) };

@@ -1,4 +1,4 @@
-//! What the rules are tried on.
+//! The subject that the rules are tried on.
 
 use std::any::Any;
 use std::fmt;
@@ -61,8 +61,8 @@ impl<B: Backend> Subject<B> {
     }
 
     /// Holds back the puts of the backend that the subject was made with, as a proxy between it and the database does:
-    /// from when `hold` is called until what it gives back is called, none arrives. Those of the one
-    /// [`beside`](Self::beside) it arrive meanwhile. Without both, the suite makes the calls in another order instead.
+    /// from when `hold` is called until what it returns is called, none arrives. Those of the [other
+    /// process](Self::beside) arrive meanwhile. Without both, the suite makes the calls in another order instead.
     #[must_use]
     pub fn held_back_by<R>(mut self, hold: impl Fn() -> R + Send + Sync + 'static) -> Self
     where

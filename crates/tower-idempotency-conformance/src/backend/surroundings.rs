@@ -37,7 +37,7 @@ pub(super) async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
     rule.check(!listed.iter().any(|row| row.id == id), || "a row of another namespace is listed".to_owned());
 }
 
-/// What one process has written the other reads, and can write over, as soon as it was answered.
+/// Each process reads the other's writes, and can write over them, as soon as they were answered.
 pub(super) async fn processes_see_each_others_writes<B: Backend>(subject: &Subject<B>) {
     let advice = "read from the server that takes the writes, and cache nothing";
     let rule = Rule::new(subject, "processes_see_each_others_writes", advice);
@@ -58,7 +58,7 @@ pub(super) async fn processes_see_each_others_writes<B: Backend>(subject: &Subje
 
 /// The stream of changes has no end, and ids of this namespace only. It may be empty.
 pub(super) async fn changes_do_not_end<B: Backend>(subject: &Subject<B>) {
-    let advice = "end the stream never: one without anything to tell is `futures_util::stream::pending()`, and a connection \
+    let advice = "never end the stream: one without any changes is `futures_util::stream::pending()`, and a connection \
                   that broke is opened again behind it";
     let rule = Rule::new(subject, "changes_do_not_end", advice);
     let mut changes = subject.backend.changes();
@@ -74,7 +74,7 @@ pub(super) async fn changes_do_not_end<B: Backend>(subject: &Subject<B>) {
             match change {
                 None => rule.fail("the stream of changes has ended"),
                 Some(id) if subject.beside.is_none() && !own.contains(&id) => {
-                    rule.fail(format_args!("a change of {id} was told, and nobody in this namespace wrote it"))
+                    rule.fail(format_args!("a change of {id} came, and no process in this namespace wrote it"))
                 }
                 Some(_) => {}
             }
@@ -98,7 +98,7 @@ pub(super) async fn the_server_is_another_one_after_its_start_only<B: Backend>(s
     rule.check(others.iter().all(|other| *other == server), || format!("{server:?} has answered, and {others:?}"));
     let Some(restart) = &subject.restart else { return rule.leave_out("`restarted_by`") };
     restart().await;
-    // A connection from before may tell of its end first.
+    // A connection from before may first report its end.
     let row = rule.within(rule.settled(&subject.backend, std::slice::from_ref(&write), Bears::Any)).await.remove(0);
     let fence = put.rows[0].as_ref().map(|row| row.fence);
     rule.check(row.as_ref().map(|row| row.fence) == fence, || format!("a row was lost at the restart: {row:?}"));

@@ -1,4 +1,4 @@
-//! What is deleted, and what is not.
+//! The rows that are deleted, and those that are not.
 
 use tower_idempotency::Fence;
 use tower_idempotency::store::shared::{Backend, Clocks, Expect, GRACE, NewExpiry, NewFence, Row, Write};

@@ -1,4 +1,4 @@
-//! When a write is done.
+//! The cases in which a write is done.
 
 use tower_idempotency::store::shared::{Backend, Expect, Kind, NewExpiry, NewFence, Token, Write};
 use tower_idempotency::{Fence, RecordId};
@@ -42,8 +42,8 @@ impl There {
     }
 }
 
-/// What is expected × what is there × whether it has the write's own token: the write is done in exactly the cases that
-/// [`Backend::put`] names.
+/// The cases: the expectation × the row × whether the row has the write's own token. The write is done in exactly the
+/// cases that [`Backend::put`] names.
 pub(super) async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(subject: &Subject<B>) {
     let advice = "compare in the same step in which you write: absent means no row, or one past its expiry; a row that is \
                   there matches by the expected token or by the write's own, and by nothing else";

@@ -76,7 +76,7 @@ pub(super) async fn until_and_expires_count_from_the_write<B: Backend>(subject: 
 
 /// A write that keeps the expiry leaves it where it is.
 pub(super) async fn a_kept_expiry_is_the_rows<B: Backend>(subject: &Subject<B>) {
-    let advice = "`NewExpiry::Keep` leaves the row's expiry as it stands, however late the write is";
+    let advice = "`NewExpiry::Keep` leaves the row's expiry as it is, however late the write is";
     let rule = Rule::new(subject, "a_kept_expiry_is_the_rows", advice);
     let mut row = rule.done(&claim(fresh_id())).await;
     let expires = row.expires;

@@ -103,7 +103,7 @@ impl MemoryBackend {
         self.way.fail_at_random(None);
     }
 
-    /// How many calls are late: see [`Fault::Late`] and [`Fault::Double`].
+    /// Returns how many calls are late: see [`Fault::Late`] and [`Fault::Double`].
     #[must_use]
     pub fn late(&self) -> usize {
         self.way.late()
@@ -124,7 +124,7 @@ impl MemoryBackend {
         self.way.hold_answers(call)
     }
 
-    /// Cuts the way: calls are refused, and who waits for an answer is told [`Uncertain`](BackendError::Uncertain).
+    /// Cuts the way: calls are refused, and those that wait for an answer get [`Uncertain`](BackendError::Uncertain).
     /// Calls that are held up stay so, and arrive when they are let go on.
     pub fn cut(&self) {
         self.way.cut(true);
@@ -202,7 +202,7 @@ impl Backend for MemoryBackend {
         self.way.send(Call::DeleteExpired, delete).await
     }
 
-    /// Some are missing if nobody listens for long.
+    /// Some are missing if the stream is not polled for long.
     fn changes(&self) -> BoxStream<'static, RecordId> {
         let own = Arc::clone(&self.namespace);
         let changes = stream::unfold(self.database.changes(), |mut changes| async move {

@@ -1,6 +1,6 @@
-//! What a process asks of the database, and what can happen to that on the way.
+//! The calls that a process sends to the database, and the faults that can happen to them on the way.
 
-/// What a backend is asked, to say which call shall fail.
+/// The kind of a call to a backend, to say which call shall fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
@@ -18,7 +18,7 @@ pub enum Call {
     Guarantee,
 }
 
-/// What happens to a call.
+/// The fault that happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
@@ -35,7 +35,7 @@ pub enum Fault {
     Double,
 }
 
-/// How many calls a process has sent, those that failed included: its round trips.
+/// The numbers of calls that a process has sent, those that failed included: its round trips.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {

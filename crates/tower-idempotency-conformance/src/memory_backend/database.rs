@@ -68,13 +68,13 @@ impl MemoryDatabase {
         self.state().is_away = false;
     }
 
-    /// It is started again: another [`ServerId`]. What was done is seen from now on, awaited or not; who awaits it is
-    /// told [`Uncertain`](BackendError::Uncertain). Locks are gone.
+    /// The database is started again: another [`ServerId`]. What was done is seen from now on, awaited or not; calls
+    /// that await it get [`Uncertain`](BackendError::Uncertain). Locks are gone.
     pub fn restart(&self) {
         self.state().restart();
     }
 
-    /// The standby takes over, with what it has got: another [`ServerId`]. The rest is lost; who awaits it is told
+    /// The standby takes over, with what it has got: another [`ServerId`]. The rest is lost; calls that await it get
     /// [`Uncertain`](BackendError::Uncertain). Locks are gone.
     pub fn fail_over(&self) {
         self.state().fail_over();
@@ -117,13 +117,13 @@ impl MemoryDatabase {
         self.state().change((namespace.into(), row.id), Some(row));
     }
 
-    /// Keeps to itself what is written, from now on, or tells it again:
+    /// Withholds notifications of what is written, from now on, or sends them again:
     /// [`changes`](tower_idempotency::store::shared::Backend::changes) are missing.
     pub fn silence(&self, is_silent: bool) {
         self.state().is_silent = is_silent;
     }
 
-    /// Which start of which server answers.
+    /// Returns the number of the server that answers, which each start changes.
     #[must_use]
     pub fn server(&self) -> ServerId {
         ServerId(self.state().server)
@@ -141,7 +141,7 @@ impl MemoryDatabase {
         self.state().written.clone()
     }
 
-    /// How many [were done](Self::written).
+    /// Returns how many [were done](Self::written).
     #[must_use]
     pub fn writes(&self) -> usize {
         self.state().written.len()

@@ -20,7 +20,7 @@ pub struct Hold {
     queue: Arc<Queue>,
 }
 
-/// What is held up.
+/// The calls, or answers, that are held up.
 pub(super) struct Queue {
     call: Call,
     // `None`: nothing is held up any more.
@@ -72,7 +72,7 @@ impl Hold {
         Self { queue }
     }
 
-    /// How many are held up now.
+    /// Returns how many are held up now.
     #[must_use]
     pub fn held(&self) -> usize {
         lock(&self.queue.acts).as_ref().map_or(0, VecDeque::len)
@@ -103,7 +103,7 @@ impl Hold {
         })
     }
 
-    /// Loses those that are held up now: who waits for them is told [`BackendError::Uncertain`].
+    /// Loses those that are held up now: their callers get [`BackendError::Uncertain`].
     pub fn lose(&self) {
         let lost = lock(&self.queue.acts).as_mut().map(std::mem::take);
         drop(lost);
@@ -122,7 +122,7 @@ impl Drop for Hold {
     }
 }
 
-/// Where the answer of a call goes; nowhere, if nobody is to learn it.
+/// The destination of a call's answer; nowhere, if no caller is to get it.
 pub(super) struct Reply<T> {
     to: Option<oneshot::Sender<Result<T, BackendError>>>,
     held_by: Option<Arc<Queue>>,
@@ -139,7 +139,7 @@ impl<T: Send + 'static> Reply<T> {
 
     pub(super) fn send(self, answer: Result<T, BackendError>) {
         let Some(to) = self.to else { return };
-        // An error within: nobody waits any more.
+        // An error within: the caller waits no more.
         Queue::hold_up(self.held_by.as_ref(), Box::new(move || drop(to.send(answer))));
     }
 }

@@ -3,7 +3,7 @@
 use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant, sleep_until};
 
-/// What a call, or a row, has beside its state.
+/// The bytes that a call, or a row, has in addition to its state.
 pub(super) const BESIDE: usize = 200;
 /// Calls that share the link go on by turns, so many bytes at a time.
 const TURN: usize = 16 * 1024;
@@ -19,7 +19,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct Lane {
     bytes_per_second: u64,
-    /// From when on it carries the next bytes.
+    /// The time from which it carries the next bytes.
     free: Mutex<Instant>,
 }
 

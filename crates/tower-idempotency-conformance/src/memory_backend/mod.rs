@@ -2,11 +2,11 @@
 //! fails on command: for tests.
 //!
 //! A [`MemoryBackend`] is one process's way to a [`MemoryDatabase`]; [`beside`](MemoryBackend::beside) gives another's.
-//! What fails is either the way or the database:
+//! Either the way or the database fails:
 //!
 //! | what | how |
 //! |---|---|
-//! | a call is held up, and arrives later, though nobody waits for it any more | [`MemoryBackend::hold`] |
+//! | a call is held up, and arrives later, though its caller has gone | [`MemoryBackend::hold`] |
 //! | its answer is held up | [`MemoryBackend::hold_answers`] |
 //! | it is refused, lost, done without an answer, done twice, done much later | [`MemoryBackend::fail_next`], [`MemoryBackend::deliver_late`] |
 //! | the way carries only so many bytes a second | [`MemoryBackend::link`] |
@@ -17,10 +17,10 @@
 //! | its standby takes over, which has not got everything | [`MemoryDatabase::replication`], [`MemoryDatabase::fail_over`] |
 //! | an application's transaction has a row locked | [`MemoryDatabase::lock`] |
 //! | its clock is set | [`ManualClock::jump`](tower_idempotency::clock::ManualClock::jump) |
-//! | it doesn't tell what was written | [`MemoryDatabase::silence`] |
+//! | it sends no notifications of what was written | [`MemoryDatabase::silence`] |
 //!
 //! It needs no runtime but for random delays and links, and does nothing by itself, so that a test under tokio's paused
-//! clock can tell the order of everything.
+//! clock knows the order of everything.
 
 // What is where:
 // - `backend.rs`: the trait's methods, each sent over the way to the database.

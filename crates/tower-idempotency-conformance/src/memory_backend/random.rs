@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::call::Fault;
 
-/// How often each fault happens to a call, of a thousand; together at most a thousand.
+/// The frequency of each fault, in a thousand calls; together at most a thousand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Odds {
     /// [`Fault::Refuse`].
@@ -37,7 +37,7 @@ pub(super) struct Random {
     odds: Odds,
 }
 
-/// What happens to a call.
+/// The faults and delays of one call.
 #[derive(Debug, Default)]
 pub(super) struct Drawn {
     pub(super) fault: Option<Fault>,

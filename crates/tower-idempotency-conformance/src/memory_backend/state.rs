@@ -1,4 +1,4 @@
-//! What the database does in one step of its own, at a time that it is told.
+//! The database's state, and its single steps, each at a time that the caller gives.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -12,7 +12,7 @@ use tower_idempotency::{Fence, RecordId};
 use super::hold::Reply;
 use super::table::{Key, Table};
 
-/// What is answered to a get or a put.
+/// The answer to a get or a put.
 pub(super) type Rows = Answer<Vec<Option<Row>>>;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct State {
     pub(super) changed: broadcast::Sender<Key>,
 }
 
-/// When the standby gets what is written, and what waits for it.
+/// Says when the standby gets what is written, and what waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Replication {
@@ -58,7 +58,7 @@ pub struct Written {
     pub token: Token,
     /// The fence that the row has by it.
     pub fence: Fence,
-    /// What the row is by it.
+    /// The kind that the row has by it.
     pub kind: Kind,
 }
 
@@ -79,7 +79,7 @@ impl fmt::Debug for Awaiting {
 
 /// The most bytes of a state in the answer to a put that did not make the row.
 pub(super) const ANSWERED: usize = 16 * 1024;
-/// How many changes are kept for who listens.
+/// The number of changes that are kept for a listener.
 const CHANGES: usize = 1_024;
 
 impl Default for State {
@@ -198,7 +198,7 @@ impl State {
     fn apply(&mut self, made: Vec<(Key, Row)>) {
         for (key, row) in made {
             if !self.is_silent {
-                // An error within: nobody listens.
+                // An error within: there is no listener.
                 let _ = self.changed.send(key.clone());
             }
             self.change(key, Some(row));

@@ -9,11 +9,11 @@ use super::sample::{Ending, claim, complete, consume, forget, hold, inquire, int
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
-/// What ends a run is taken as often as it is sent, one after the other and at once, and changes nothing the second
-/// time: the first outcome stays.
+/// A transition that ends a run is taken as often as it is sent, one after the other and at once, and changes nothing
+/// the second time: the first outcome stays.
 pub(super) async fn an_ending_sent_again_gets_the_same_reply<St: Store>(subject: &Subject<St>) {
-    let advice = "answer an ending that stands there already with `Taken` and the record as it stands: the first answer may be \
-                  lost, and whoever ran must not be told that somebody else did";
+    let advice = "answer an ending that is there already with `Taken` and the record as it is: the first answer may be \
+                  lost, and the run must not be answered that another one ended it";
     let rule = Rule::new(subject, "an_ending_sent_again_gets_the_same_reply", advice);
     let long = vec![7; 5_000];
     let endings: [Ending; 4] = [
@@ -49,7 +49,8 @@ pub(super) async fn an_ending_sent_again_gets_the_same_reply<St: Store>(subject:
     }
 }
 
-/// What claims, takes over, asks or settles is taken once: sent again it is refused, and of two at once one is taken.
+/// A transition that claims, takes over, asks or settles is taken once: sent again it is refused, and of two at once
+/// one is taken.
 pub(super) async fn what_takes_an_operation_is_taken_once<St: Store>(subject: &Subject<St>) {
     let advice =
         "refuse a transition whose fence is not the record's any more, and give each that is taken a fence of its own";

@@ -1,4 +1,4 @@
-//! What means nothing to the store, and must come back as it was.
+//! Bytes that mean nothing to the store, and must come back as they were.
 
 use bytes::Bytes;
 use tower_idempotency::internals::{Claim, ClaimPolicy, Origin, Record, State, Transition};
@@ -73,7 +73,7 @@ pub(super) async fn outcomes_are_kept_to_the_byte<St: Store>(subject: &Subject<S
     stand_everywhere(&rule, &records).await;
 }
 
-/// Whatever a record says beside its outcome is kept: fingerprint, origin, attempts, statuses.
+/// Whatever a record says in addition to its outcome is kept: fingerprint, origin, attempts, statuses.
 pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>) {
     use ClaimPolicy::{Ask, Refuse, Rerun, Unknown};
     let advice = "keep the whole record, as wide as its types are";
@@ -89,7 +89,7 @@ pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>)
         let statuses = [0, 100, 200, 599, 256, u16::MAX];
         for (status, policy) in statuses.into_iter().zip([Unknown, Refuse, Ask, Rerun].into_iter().cycle()) {
             let id = fresh_id();
-            let fingerprint = Fingerprint::builder(&id).field("body", &random::<32>()).credential("who", b"somebody");
+            let fingerprint = Fingerprint::builder(&id).field("body", &random::<32>()).credential("who", b"a client");
             let wish = Claim { fingerprint: fingerprint.finish(), policy, ..wish.clone() };
             let run = rule.made(id, &Transition::Claim(wish.clone())).await;
             says(&rule, &run, &wish, 1);

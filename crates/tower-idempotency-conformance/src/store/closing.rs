@@ -64,7 +64,8 @@ pub(super) async fn a_closed_store_takes_no_claim_and_loses_no_ending<St: Store>
     }
 }
 
-/// What was answered is there when the store is opened again, in every field: what is done, and what is interrupted.
+/// Whatever was answered is there when the store is opened again, in every field: what is done, and what is
+/// interrupted.
 pub(super) async fn what_was_answered_survives_a_reopening<St: Store>(subject: &Subject<St>) {
     let advice = "answer only what is written to last, and read back all of it";
     let rule = Rule::new(subject, "what_was_answered_survives_a_reopening", advice);

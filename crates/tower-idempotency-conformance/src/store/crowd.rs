@@ -25,15 +25,17 @@ async fn one_of<St: Store>(rule: &Rule<'_, St>, count: usize, id: RecordId, tran
     };
     for Applied { record, .. } in &applied {
         let fence = record.as_ref().map(|record| record.fence);
-        rule.check(fence == Some(first.fence), || format!("one was granted as {first:?}, another was told {record:?}"));
+        rule.check(fence == Some(first.fence), || {
+            format!("one was granted as {first:?}, another was answered {record:?}")
+        });
     }
     let stands = rule.load(id).await.map(|record| record.fence);
-    rule.check(stands == Some(first.fence), || format!("fence {} was granted, and {stands:?} stands", first.fence));
+    rule.check(stands == Some(first.fence), || format!("fence {} was granted, and {stands:?} is there", first.fence));
     first
 }
 
-/// A thousand claims of one id at once, of a key that is new and of one that was freed: one is granted, and all are
-/// told which.
+/// A thousand claims of one id at once, of a key that is new and of one that was freed: one is granted, and all answers
+/// have it.
 pub(super) async fn one_of_a_thousand_claims_is_granted<St: Store>(subject: &Subject<St>) {
     let advice = "find that there is no record, and write one, in the same atomic step";
     let rule = Rule::new(subject, "one_of_a_thousand_claims_is_granted", advice);

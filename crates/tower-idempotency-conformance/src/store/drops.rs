@@ -1,4 +1,4 @@
-//! Futures that nobody waits for.
+//! Futures that are dropped.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use super::sample::{Ending, complete, consume, forget, hold, interrupt, settle, 
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
-/// What ends a run or settles an operation is done though its future is dropped: never polled, polled once, or
-/// somewhere on its way.
+/// A transition that ends a run or settles an operation is done though its future is dropped: never polled, polled
+/// once, or somewhere on its way.
 pub(super) async fn a_dropped_future_undoes_nothing<St: Store>(subject: &Subject<St>) {
     let advice = "begin the step when `apply` is called, not when its future is polled, and on a task or a thread of the \
                   store's own: a destructor can't wait";

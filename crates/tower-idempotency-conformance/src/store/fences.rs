@@ -9,7 +9,7 @@ use super::sample::{SHORT, claim, complete, forget, hold, inquire, interrupt, re
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
-/// How an operation's record comes to be absent.
+/// The ways in which an operation's record comes to be absent.
 #[derive(Debug, Clone, Copy)]
 enum End {
     Released,

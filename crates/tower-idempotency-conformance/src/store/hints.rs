@@ -1,4 +1,4 @@
-//! What a store says without asking, and what it hears of changes.
+//! The records that a store knows without asking, and the changes that it hears of.
 
 use futures_util::FutureExt as _;
 use tower_idempotency::RecordId;
@@ -10,7 +10,7 @@ use super::sample::{SHORT, claim, complete, consume, forget, hold, interrupt, re
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
-/// What is recalled is what would be loaded, and is done; an exclusive store recalls nothing.
+/// A recalled record is the one that would be loaded, and is done; an exclusive store recalls nothing.
 pub(super) async fn what_is_recalled_is_what_is_loaded<St: Store>(subject: &Subject<St>) {
     let advice = "recall only what is completed or consumed, durable and not past its expiry, and nothing if the store is \
                   exclusive";
@@ -56,11 +56,10 @@ async fn recalls<St: Store>(rule: &Rule<'_, St>, id: RecordId) {
     }
 }
 
-/// A change is told to whoever waits for that record, and not to others; an exclusive store has nothing to tell.
-/// Changes may be missed, so that none has to be told.
+/// A change is announced to those who wait for that record, and not to others; an exclusive store has nothing to
+/// announce. Changes may be missed, so none has to be announced.
 pub(super) async fn a_change_is_told_of_its_own_record_alone<St: Store>(subject: &Subject<St>) {
-    let advice =
-        "wake those who wait for the id that has changed, and nobody else: each who is woken asks the database";
+    let advice = "wake those who wait for the id that has changed, and no others: each that is woken asks the database";
     let rule = Rule::new(subject, "a_change_is_told_of_its_own_record_alone", advice);
     let store = &subject.store;
     let (changed, quiet) = (fresh_id(), fresh_id());
@@ -71,10 +70,10 @@ pub(super) async fn a_change_is_told_of_its_own_record_alone<St: Store>(subject:
         // The news has time to come.
         rule.tick().await;
         let is_told = (&mut others_news).now_or_never().is_some();
-        rule.check(!is_told, || "a record was told to have changed, and another had".to_owned());
+        rule.check(!is_told, || "a change of a record was announced, and another had changed".to_owned());
         let is_told = (&mut news).now_or_never().is_some();
         rule.check(!(is_told && store.is_exclusive()), || {
-            "another process's change was told, and there is none".to_owned()
+            "another process's change was announced, and there is no other process".to_owned()
         });
         if is_told {
             news = store.changed(changed);

@@ -8,9 +8,10 @@ use super::sample::{claim, complete, forget, hold, inquire, interrupt, reclaim, 
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
-/// A run that was thought dead still says how it ended, until somebody takes the operation over or settles it.
+/// A run that was thought dead still says how it ended, until another run takes the operation over or an operator
+/// settles it.
 pub(super) async fn a_late_outcome_is_recorded_until_somebody_took_over<St: Store>(subject: &Subject<St>) {
-    let advice = "accept the completion of an interrupted run by its own fence, also while somebody asks about it; refuse it \
+    let advice = "accept the completion of an interrupted run by its own fence, also while another process asks about it; refuse it \
                   once the operation was taken over or settled";
     let rule = Rule::new(subject, "a_late_outcome_is_recorded_until_somebody_took_over", advice);
     for questions in 0..3 {

@@ -1,4 +1,4 @@
-//! What is refused because there is no room, or no time.
+//! Transitions that are refused because there is no room, or no time.
 
 use std::time::Duration;
 

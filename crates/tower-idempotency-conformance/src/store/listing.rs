@@ -15,13 +15,13 @@ use crate::fresh::{fresh_id, fresh_ids};
 
 type Step = fn(Hold, Fence) -> Transition;
 
-/// What becomes of a run, what becomes of the operation then, and whether it is listed.
+/// The cases: how a run ends, what happens to the operation then, and whether it is listed.
 const LIVES: [(&str, Ending, Option<Step>, bool); 12] = [
     ("completed", |hold| complete(hold, "done"), None, false),
     ("consumed", |hold| consume(hold, 201), None, false),
     ("released", |hold| Transition::Release(hold.fence), None, false),
     ("interrupted", |hold| interrupt(hold.fence), None, true),
-    ("answered that nobody knows", answered, None, true),
+    ("answered that the effect is unknown", answered, None, true),
     ("asked about", |hold| interrupt(hold.fence), Some(|_, fence| inquire(fence)), true),
     ("answered, and asked about", answered, Some(|_, fence| inquire(fence)), true),
     ("taken over", |hold| interrupt(hold.fence), Some(|_, fence| reclaim(fence)), false),

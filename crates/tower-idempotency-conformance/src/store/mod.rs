@@ -19,8 +19,8 @@
 // - `subject.rs`: what a rule is tried on; `suite.rs`: the list of the rules, and the macro.
 // - `rule.rs`: the calls that a rule makes; `sample.rs`: transitions to try.
 // - `table.rs`: which transition is taken, and what it leaves.
-// - `again.rs`, `late.rs`, `crowd.rs`, `drops.rs`: what is sent twice, late, many at once, and what nobody waits for.
-// - `bytes.rs`, `fences.rs`, `times.rs`, `owners.rs`: what stands in a record then.
+// - `again.rs`, `late.rs`, `crowd.rs`, `drops.rs`: what is sent twice, late, many at once, and then dropped.
+// - `bytes.rs`, `fences.rs`, `times.rs`, `owners.rs`: what is in a record then.
 // - `sweep.rs`, `listing.rs`, `hints.rs`, `closing.rs`: the other methods.
 // - `limits.rs`: what is refused because there is no room, or no time.
 

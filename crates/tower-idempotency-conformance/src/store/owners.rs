@@ -1,4 +1,4 @@
-//! Whose an operation is: this process's, another's, or nobody's.
+//! The owner of an operation: this process, another, or none.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ pub(super) async fn a_process_has_its_own_runs_however_long_they_take<St: Store>
     }
 }
 
-/// The run of another process that is alive is seen as its own, and only that process ends it. What it asks about is
-/// taken over by nobody else, and settled by an operator wherever he is.
+/// The run of another process that is alive is seen as its own, and only that process ends it. An operation that it
+/// asks about is taken over by no other process, and settled by an operator at any process.
 pub(super) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject: &Subject<St>) {
     let advice = "say in `owner` that another living process has the operation, and let `next` decide over that";
     let rule = Rule::new(subject, "nobody_takes_the_run_of_a_living_process", advice);
@@ -73,7 +73,7 @@ pub(super) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject:
     }
     let settled = rule.made_by(beside, id, &settle(asked.fence, "what the operator found")).await;
     let late = rule.refused(id, &settle(asked.fence, "too late")).await;
-    rule.check(late.as_ref() == Some(&settled), || format!("{settled:?} stands, and {late:?} was answered"));
+    rule.check(late.as_ref() == Some(&settled), || format!("{settled:?} is there, and {late:?} was answered"));
 
     let id = fresh_id();
     let asked = rule.asked(id).await;
@@ -84,11 +84,11 @@ pub(super) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject:
     rule.made_by(beside, id, &inquire(over.fence)).await;
 }
 
-/// When another process is gone, its runs are interrupted, under their own fences: they are listed, and taken over, and
-/// what they produce is recorded until then.
+/// The runs of another process are interrupted when it is gone, under their own fences: they are listed, and taken
+/// over, and what they produce is recorded until then.
 pub(super) async fn the_runs_of_a_process_that_is_gone_are_interrupted<St: Store>(subject: &Subject<St>) {
     let advice = "present a run as interrupted once its process's lease is over or given back, and let its own fence complete it \
-                  until somebody else takes it";
+                  until another process takes it";
     let rule = Rule::new(subject, "the_runs_of_a_process_that_is_gone_are_interrupted", advice);
     let Some(beside) = &subject.beside else { return rule.leave_out("`beside`") };
     let ids = [0; 3].map(|_| fresh_id());
@@ -128,7 +128,7 @@ pub(super) async fn the_runs_of_a_process_that_is_gone_are_interrupted<St: Store
     rule.made(asked, &inquire(runs[2].fence)).await;
 }
 
-/// What one process was answered the other loads, and can go on from.
+/// Each process loads what the other was answered, and can go on from it.
 pub(super) async fn processes_see_each_others_steps<St: Store>(subject: &Subject<St>) {
     let advice = "remember of a record only what can't change any more, or ask whether it has changed";
     let rule = Rule::new(subject, "processes_see_each_others_steps", advice);

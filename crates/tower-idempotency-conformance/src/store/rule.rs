@@ -214,7 +214,7 @@ impl<St: Store> Rule<'_, St> {
         let give_up = Instant::now() + BOUND;
         self.pass(Duration::from_millis(5));
         while self.now().await <= before {
-            self.check(Instant::now() < give_up, || "the store's clock stands still".to_owned());
+            self.check(Instant::now() < give_up, || "the store's clock does not move".to_owned());
             sleep(BETWEEN_TRIES).await;
         }
     }
@@ -240,8 +240,8 @@ impl<St: Store> Rule<'_, St> {
     }
 }
 
-/// A record without what makes no difference: of an operation that nobody runs, only another process's question counts,
-/// and a store need not remember its own.
+/// A record without what makes no difference: of an operation that no process runs, only another process's question
+/// counts, and a store need not remember its own.
 fn judged(record: Record) -> Record {
     match (&record.state, record.owner) {
         (State::Interrupted { .. }, Owner::Here) => Record { owner: Owner::Nobody, ..record },

@@ -48,7 +48,7 @@ pub(super) fn inquire(fence: Fence) -> Transition {
     Transition::Inquire { fence, bound: HOUR }
 }
 
-/// How a run ends, by its right.
+/// The end of a run, by its right.
 pub(super) type Ending = fn(Hold) -> Transition;
 
 /// The right of the run that has `record`.
@@ -56,7 +56,7 @@ pub(super) fn hold(id: RecordId, record: &Record) -> Hold {
     Hold { id, fence: record.fence, attempt: record.attempt }
 }
 
-/// How the run with this right ended.
+/// Returns the transition that ends the run with this right.
 pub(super) fn end(hold: Hold, settlement: Settlement) -> Transition {
     let fingerprint = Fingerprint::of(b"a request");
     Transition::Complete(Completion { hold, fingerprint, settlement, retention: HOUR })
@@ -74,7 +74,7 @@ pub(super) fn interrupt(fence: Fence) -> Transition {
     Transition::Interrupt { fence, status: None, lost: None }
 }
 
-/// An interruption whose client was told that nobody knows.
+/// An interruption whose client was answered that the effect is unknown.
 pub(super) fn answer(fence: Fence, status: u16) -> Transition {
     Transition::Interrupt { fence, status: Some(status), lost: None }
 }
@@ -100,7 +100,7 @@ pub(super) fn shortly(transition: Transition) -> Transition {
     }
 }
 
-/// What a transition does, in words.
+/// Returns what a transition does, in words.
 pub(super) fn verb(transition: &Transition) -> &'static str {
     match transition {
         Transition::Claim(_) => "claim",

@@ -1,4 +1,4 @@
-//! What the rules are tried on.
+//! The subject that the rules are tried on.
 
 use std::any::Any;
 use std::fmt;
@@ -41,7 +41,7 @@ impl<St: Store> Subject<St> {
         self
     }
 
-    /// Lets so much time pass by the store's clock, which otherwise stands still. Without it the suite waits for a
+    /// Lets so much time pass by the store's clock, which otherwise does not move. Without it the suite waits for a
     /// second or two to pass by themselves.
     #[must_use]
     pub fn clock(mut self, pass: impl Fn(Duration) + Send + Sync + 'static) -> Self {
@@ -59,7 +59,7 @@ impl<St: Store> Subject<St> {
         self
     }
 
-    /// How many records the store takes before it is full. At least 1,000, which other rules need.
+    /// Sets how many records the store takes before it is full. At least 1,000, which other rules need.
     #[must_use]
     pub fn most_records(mut self, records: usize) -> Self {
         self.most_records = Some(records);

@@ -1,4 +1,4 @@
-//! What is swept, and what is not.
+//! The records that are swept, and those that are not.
 
 use futures_util::future::join_all;
 use tower_idempotency::internals::{Fence, Record};

@@ -1,4 +1,4 @@
-//! Which transition is taken, and what it leaves.
+//! The cases in which a transition is taken, and what it leaves.
 
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
@@ -54,7 +54,7 @@ impl There {
             Self::Running => "it runs",
             Self::Interrupted => "it was interrupted",
             Self::Repeatable => "it was interrupted and may be repeated",
-            Self::Answered => "its client was told that nobody knows",
+            Self::Answered => "its client was answered that the effect is unknown",
             Self::Asked => "it is asked about",
             Self::TakenOver => "it runs for the second time",
             Self::Completed => "it has an outcome",
@@ -128,7 +128,7 @@ impl Trial {
         format!("to {} where {}: {transition:?} over {before:?}", verb(transition), there.words())
     }
 
-    /// What the protocol says.
+    /// Returns what the protocol says.
     fn should<St: Store>(&self, store: &St) -> (Change<bytes::Bytes>, Reply) {
         // A trace keeps the fence of the run that was released or forgotten.
         let is_trace = matches!(self.there, There::Released | There::Forgotten) && !store.is_exclusive();
@@ -170,7 +170,7 @@ async fn trials<St: Store>(rule: &Rule<'_, St>) -> Vec<Trial> {
     trials
 }
 
-/// What is there × each transition × each fence: the transition is taken in exactly the cases that
+/// The cases: the record × the transition × the fence. The transition is taken in exactly the cases that
 /// [`internals::next`](crate::internals::next) says, and the record is what it says.
 pub(super) async fn each_transition_does_what_the_protocol_says<St: Store>(subject: &Subject<St>) {
     let advice = "let `next` decide, in the atomic step that writes, over the record as this process sees it in that step; and \
@@ -194,7 +194,7 @@ pub(super) async fn each_transition_does_what_the_protocol_says<St: Store>(subje
     }
 }
 
-/// Whether a record is what the protocol wanted written, apart from its times. A new fence is above all before.
+/// Returns whether a record is what the protocol wanted written, apart from its times. A new fence is above all before.
 fn is_draft(record: &Record, draft: &Draft<bytes::Bytes>, fences: &[Fence]) -> bool {
     let Draft { fence, owned, fingerprint, attempt, origin, state, .. } = draft;
     let is_fence = match fence {
@@ -211,7 +211,7 @@ fn is_draft(record: &Record, draft: &Draft<bytes::Bytes>, fences: &[Fence]) -> b
 /// A transition that is refused, or was taken before, leaves the record as it is, in every field, and is answered that
 /// record.
 pub(super) async fn a_refused_transition_changes_nothing<St: Store>(subject: &Subject<St>) {
-    let advice = "write nothing where `next` says `Change::Nothing`, and answer the record as it stands";
+    let advice = "write nothing where `next` says `Change::Nothing`, and answer the record as it is";
     let rule = Rule::new(subject, "a_refused_transition_changes_nothing", advice);
     let mut count = 0;
     for trial in trials(&rule).await {
