@@ -20,7 +20,6 @@ use testkit::lab::{post, settle};
 use tower_idempotency::engine::{EffectError, Reconciled, Rerun, RunContext};
 use tower_idempotency::store::Abort;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::CommitError;
 use tower_idempotency::{OnInterrupted, Once, Release, SledStore};
 
 #[tokio::test]

@@ -12,7 +12,6 @@ use testkit::lab::charges::{
 use testkit::lab::{post, settle, tree};
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, TransactionError, TransactionTree};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{AnyStore, IdempotencyContext, OnInterrupted, Once, SledStore};

@@ -7,7 +7,6 @@ use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::{Lab, done, hold, on_disk};
 use tower_idempotency::internals::{Reply, Resolution};
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError, TransactionTree};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
 

@@ -12,7 +12,7 @@ use http::header::{CONTENT_LENGTH, SET_COOKIE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use testkit::lab::asked::{Asked, asking, found, leave_interrupted};
+use testkit::lab::asked::{Asked, asking, found, leave_interrupted, leave_interrupted_under};
 use testkit::lab::time::{DAY, HOUR, NOON};
 use testkit::lab::{Lab, charge_print, id, keyed, on_disk, post};
 use testkit::{Answer, Gate};

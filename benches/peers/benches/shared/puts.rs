@@ -9,7 +9,6 @@ use testkit::bench::report::Report;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
 use tower_idempotency::{Fence, RecordId};
 use tower_idempotency_postgres::PostgresBackend;
-use tower_idempotency_postgres::PostgresBackend;
 
 use super::contenders::{CONNECTIONS, backend};
 

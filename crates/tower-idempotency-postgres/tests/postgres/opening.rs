@@ -7,7 +7,6 @@ use std::time::Duration;
 use testkit::proxy::Proxy;
 use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
-use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::lab::{Lab, builder, claim, client, id, own_server, until};

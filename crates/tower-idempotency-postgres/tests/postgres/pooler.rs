@@ -16,7 +16,6 @@ use testkit::skipped;
 use tower_idempotency::store::shared::{Backend as _, Kind, Write};
 use tower_idempotency_conformance::backend::Subject;
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
-use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 
 use super::lab::{Lab, address, builder, claim, id, lab, own_server, put, until};
 

@@ -13,7 +13,6 @@ use testkit::skipped;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
-use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
 
 use super::certificates::{Authority, Certificates};
 
