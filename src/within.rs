@@ -13,6 +13,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 const SOONER: Duration = Duration::from_secs(5);
 
+/// The time in which the store must answer; after it, the requester gets `store-unavailable`, or the answer of its run
+/// although the store may not have recorded it.
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time that a store's write may take before it counts as failed: after some I/O errors an engine may wait for
 /// ever.
 pub(crate) const WRITE_STUCK_AFTER: Duration = Duration::from_secs(60);

@@ -14,9 +14,6 @@ use crate::laboratory::{self, Protection};
 use crate::slots::{Client, Lines, Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
 
-/// The time in which the store must answer; after it, the requester gets `store-unavailable`.
-pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A function that wraps a run's future before it is spawned.
 pub(crate) type WrapRun = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
 

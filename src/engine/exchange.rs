@@ -10,13 +10,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
-use super::engine::{Engine, Presented, STORE_TIMEOUT, millis};
+use super::engine::{Engine, Presented, millis};
 use super::policy::OnInFlight;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
 use crate::laboratory::{self, Protection};
 use crate::slots::{End, Ended, Entered, Phase};
 use crate::store::{Store, StoreError};
+use crate::within::STORE_TIMEOUT;
 use crate::within::within;
 
 /// Creates the span of one exchange. Fields that are not known yet are recorded later.

@@ -10,12 +10,14 @@ use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::engine::{Engine, STORE_TIMEOUT};
+use super::engine::Engine;
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
 use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot};
+use crate::store::recording::Pending;
 use crate::store::{InterruptedRun, Page, Store, StoreError};
+use crate::within::STORE_TIMEOUT;
 
 /// The number of operations that are settled at a time.
 const AT_A_TIME: usize = 64;
@@ -203,27 +205,32 @@ impl<St: Store> Engine<St> {
     ) -> (Result<Reply, StoreError>, Ended) {
         slot.settles(self.policy.retention);
         let transition = Transition::Resolve(fence, resolution, self.policy.retention);
-        let told = {
-            let telling = self.tell(slot.id(), transition.clone());
-            tokio::pin!(telling);
-            match timeout(STORE_TIMEOUT, telling.as_mut()).await {
-                Ok(told) => told,
+        let recorded = {
+            let recording = self.record(slot.id(), transition);
+            tokio::pin!(recording);
+            match timeout(STORE_TIMEOUT, recording.as_mut()).await {
+                Ok(recorded) => recorded,
                 Err(_) => {
                     slot.enter(Phase::Stalled);
-                    telling.await
+                    recording.await
                 }
             }
         };
         let refused = Ended::from(Refusal::Unavailable);
-        let (settled, ended) = match told {
+        let (settled, ended) = match recorded {
             // A request that met the slot meanwhile is answered from the record, or asked to retry.
             Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
-            Err(error @ StoreError::Uncertain { .. }) => {
+            Err(Pending { error: StoreError::Uncertain { .. }, answer }) => {
                 let ((later, _), engine) = (self.remember(slot, refused.clone()), Arc::clone(self));
-                laboratory::spawn(async move { engine.tell_later(transition, error, later).await });
+                laboratory::spawn(async move {
+                    // If this was refused, the store knows another end, and that one counts.
+                    if answer.await.is_some() {
+                        engine.forget(&later);
+                    }
+                });
                 return (Err(not_answered()), refused);
             }
-            Err(error) => (Err(error), refused),
+            Err(Pending { error, .. }) => (Err(error), refused),
         };
         slot.end(ended.clone());
         (settled, ended)

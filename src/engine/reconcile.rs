@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::engine::{Engine, Presented, STORE_TIMEOUT};
+use super::engine::{Engine, Presented};
 use super::reconciler::{Reconciled, Reconciler};
 use super::run::{Run, Work};
 use super::verdict::Verdict;
@@ -24,6 +24,7 @@ use crate::key::RecordId;
 use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
 use crate::slots::{End, Ended, Entered, Phase, Refusal, Slot};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
+use crate::within::STORE_TIMEOUT;
 
 /// The number of operations that are asked about at a time, and the number that are listed at a time.
 const AT_A_TIME: usize = 16;

@@ -16,7 +16,7 @@ use tracing::Span;
 use super::claim::Acquired;
 use super::commitment::{CommitResult, Commitment};
 use super::context::{Rerun, RunContext};
-use super::engine::{Engine, Presented, STORE_TIMEOUT, millis};
+use super::engine::{Engine, Presented, millis};
 use super::policy::{OnInterrupted, Policy};
 use super::verdict::Verdict;
 use crate::key::RecordId;
@@ -24,6 +24,7 @@ use crate::panics::panic_message;
 use crate::record::{Applied, Fence, Hold, Reply};
 use crate::slots::{End, Ended, Phase, Refusal, Slot, once_a_minute};
 use crate::store::Store;
+use crate::within::STORE_TIMEOUT;
 use crate::within::within;
 
 /// The work of a run. It is called once, and only for the request that runs. It returns what it produced and how it
@@ -130,15 +131,15 @@ impl<St: Store> Run<St> {
             CommitResult::Nothing => {
                 guard.over();
                 let end = self.engine.judged(&self.presented, end);
-                let told = self.settle(&commitment.hold, &end).await;
-                if let (Ok(Applied { reply: Reply::Refused, record }), End::Outcome(_) | End::Consumed { .. }) =
-                    (&told, &end)
-                {
-                    return self.superseded(record.clone(), reply);
-                }
-                self.says(&verdict);
-                if let Err(error) = told {
-                    return Box::pin(self.unrecorded(commitment.hold, end, error, verdict, reply)).await;
+                match (self.settle(&commitment.hold, &end).await, &end) {
+                    (Ok(Applied { reply: Reply::Refused, record }), End::Outcome(_) | End::Consumed { .. }) => {
+                        return self.superseded(record, reply);
+                    }
+                    (Ok(_), _) => self.says(&verdict),
+                    (Err(pending), _) => {
+                        self.says(&verdict);
+                        return Box::pin(self.unrecorded(commitment.hold, end, pending, verdict, reply)).await;
+                    }
                 }
                 // First the waiters are answered and the slot is freed; then the requester is answered.
                 self.end(end);

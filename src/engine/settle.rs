@@ -2,34 +2,27 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::context::Rerun;
-use super::engine::{Engine, Presented, STORE_TIMEOUT, source};
+use super::engine::{Engine, Presented, source};
 use super::policy::OnInterrupted;
 use super::run::Run;
 use super::verdict::Verdict;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::record::{
-    Applied, ClaimPolicy, Completion, Hold, Lost, Record, Reply, Resolution, Settlement, State, Transition,
-};
+use crate::record::{Applied, ClaimPolicy, Completion, Hold, Lost, Record, Reply, Settlement, Transition};
 use crate::slots::{End, Ended, Refusal, Retrying, Slot, once_a_minute};
-use crate::store::{Health, Store, StoreError};
-
-/// The number of times a write that failed is tried while its requester waits.
-const TRIES: usize = 3;
-/// The pause between two looks whether a database that was away is back.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::store::Store;
+use crate::store::recording::{self, Pending};
+use crate::within::STORE_TIMEOUT;
 
 impl<St: Store> Run<St> {
     /// Records how the run ended.
-    pub(super) async fn settle(&mut self, hold: &Hold, end: &End) -> Result<Applied, StoreError> {
+    pub(super) async fn settle(&mut self, hold: &Hold, end: &End) -> Result<Applied, Pending> {
         self.slot.settles(self.engine.policy.retention);
-        self.engine.tell(self.presented.id, self.engine.ending(&self.presented, hold, end)).await
+        self.engine.record(self.presented.id, self.engine.ending(&self.presented, hold, end)).await
     }
 
     /// Ends a run whose operation was taken over by another process, or settled, while it ran. The record that is there
@@ -56,14 +49,15 @@ impl<St: Store> Run<St> {
         self: Box<Self>,
         hold: Hold,
         end: End,
-        error: StoreError,
+        pending: Pending,
         verdict: Verdict<T>,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
         let Self { engine, slot, presented, .. } = *self;
         engine.count(|tally| &tally.unrecorded);
         once_a_minute!(
-            engine.lines().unrecorded, error, record_id = presented.id.short(), %error, source = source(&error),
+            engine.lines().unrecorded, error, record_id = presented.id.short(), error = %pending.error,
+            source = source(&pending.error),
             "answered without a record: retries get the answer until this process ends, and are refused afterwards"
         );
         let ended = match &end {
@@ -72,8 +66,14 @@ impl<St: Store> Run<St> {
         };
         let (later, is_whole) = engine.remember(slot, ended);
         let _ = reply.send(verdict);
-        let end = if is_whole { end } else { End::Unknown { status: None } };
-        engine.tell_later(engine.ending(&presented, &hold, &end), error, later).await;
+        let recorded = if is_whole {
+            Err(pending)
+        } else {
+            // There is no room for the outcome: the store learns only that the run is over.
+            drop(pending);
+            engine.record(later.id, engine.ending(&presented, &hold, &End::Unknown { status: None })).await
+        };
+        engine.recorded(recorded, later).await;
     }
 
     /// Gives back a claim under which nothing ran, and then frees the slot. Whether an earlier attempt took effect is
@@ -82,12 +82,12 @@ impl<St: Store> Run<St> {
         let Self { engine, slot, presented, .. } = *self;
         let end = if rerun == Rerun::Yes { End::Unknown { status: None } } else { End::Released };
         let transition = engine.ending(&presented, hold, &end);
-        let Err(error) = engine.tell(presented.id, transition.clone()).await else {
+        let Err(pending) = engine.record(presented.id, transition).await else {
             return slot.end(Refusal::Unavailable);
         };
-        engine.refusal(&presented, &error);
+        engine.refusal(&presented, &pending.error);
         let (later, _) = engine.remember(slot, Refusal::Unavailable.into());
-        engine.tell_later(transition, error, later).await;
+        engine.recorded(Err(pending), later).await;
     }
 }
 
@@ -118,57 +118,15 @@ impl<St: Store> Engine<St> {
         );
     }
 
-    /// Records an operation's end in the store, and tries a few more times while the requester waits.
-    pub(super) async fn tell(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
-        match self.store.apply(id, transition.clone()).await {
-            Err(error) => {
-                let pauses = backoff(Duration::from_millis(20)).take(TRIES - 1);
-                Box::pin(self.tell_again(id, &transition, error, pauses, Duration::MAX)).await
-            }
-            told => told,
-        }
+    /// Passes the store a transition that ends a run or settles an operation. The store goes on until the end is about
+    /// to be forgotten here, because a newer run may begin then.
+    pub(super) async fn record(&self, id: RecordId, transition: Transition) -> Result<Applied, Pending> {
+        recording::record(&self.store, id, transition, self.retries_for()).await
     }
 
-    /// Sends the store again what it failed to take, after each of these pauses, for at most `at_most`.
-    async fn tell_again(
-        &self,
-        id: RecordId,
-        transition: &Transition,
-        mut error: StoreError,
-        pauses: impl Iterator<Item = Duration>,
-        at_most: Duration,
-    ) -> Result<Applied, StoreError> {
-        let began = Instant::now();
-        let mut may_be_done = false;
-        for pause in pauses {
-            may_be_done |= matches!(error, StoreError::Uncertain { .. });
-            if !may_recover(&*self.store) || began.elapsed().saturating_add(pause) >= at_most {
-                break;
-            }
-            self.pause(pause).await;
-            match self.store.apply(id, transition.clone()).await {
-                // An earlier try may have been done, whatever this one returned.
-                Err(again) if may_be_done => error = StoreError::uncertain(again.to_string()),
-                Err(again) => error = again,
-                Ok(Applied { record, .. }) if may_be_done && was_done(record.as_ref(), transition) => {
-                    return Ok(Applied { reply: Reply::Taken, record });
-                }
-                told => return told,
-            }
-        }
-        Err(error)
-    }
-
-    /// Waits before the next try: for this long, or until a database that is away is back.
-    async fn pause(&self, pause: Duration) {
-        let is_away = || matches!(self.store.health(), Health::Away { .. });
-        if !is_away() {
-            return tokio::time::sleep(pause).await;
-        }
-        let end = Instant::now() + pause;
-        while is_away() && Instant::now() < end {
-            tokio::time::sleep_until(end.min(Instant::now() + LOOK)).await;
-        }
+    /// Returns how long an end is passed to the store that this process remembers.
+    pub(super) fn retries_for(&self) -> Duration {
+        self.policy.retention.saturating_sub(STORE_TIMEOUT)
     }
 
     /// Returns the transition that records a run that ended in this way.
@@ -210,55 +168,26 @@ impl<St: Store> Engine<St> {
         (Later { id, turn, _retrying: retrying }, slot.remember(ended, self.policy.retention))
     }
 
-    /// Sends the transition again until the store knows the end, or can no longer learn it, or the end is about to be
-    /// forgotten, because a newer run may begin then.
-    pub(super) async fn tell_later(&self, transition: Transition, error: StoreError, later: Later) {
-        let at_most = self.policy.retention.saturating_sub(STORE_TIMEOUT);
-        let pauses = backoff(Duration::from_millis(200));
-        match self.tell_again(later.id, &transition, error, pauses, at_most).await {
+    /// Waits until the store knows how a run ended, and frees its slot.
+    pub(super) async fn recorded(&self, recorded: Result<Applied, Pending>, later: Later) {
+        let applied = match recorded {
+            Ok(applied) => Some(applied),
+            Err(pending) => pending.answer.await,
+        };
+        match applied {
             // The store has no record that could be interrupted: only this process keeps the operation from running
             // again. One that several processes share would have made a record that was lost: without one, it refuses
             // only if the key was freed since, or the record would have expired.
-            Ok(Applied { reply: Reply::Refused, record: None })
-                if matches!(transition, Transition::Interrupt { .. }) && self.store.is_exclusive() => {}
+            Some(Applied { reply: Reply::Refused, record: None }) if self.store.is_exclusive() => {}
             // If this was refused, the store knows another end, and that one counts.
-            Ok(_) => self.forget(&later),
-            Err(_) => {}
+            Some(_) => self.forget(&later),
+            None => {}
         }
     }
 
     /// Frees a slot whose end was remembered, because the store knows it now, or knows another one.
     pub(super) fn forget(&self, later: &Later) {
         self.store.slots().remembered.forget(&later.id, later.turn);
-    }
-}
-
-/// Returns the pauses before a failed write is tried again. The first is about `first` long, and there is no last one.
-pub(super) fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(first)
-        .with_max_delay(Duration::from_secs(30))
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
-/// Returns whether a store that failed may work again within this process.
-pub(super) fn may_recover(store: &impl Store) -> bool {
-    !matches!(store.health(), Health::Poisoned { .. } | Health::Closed)
-}
-
-/// Returns whether the record is the one that the transition writes.
-fn was_done(record: Option<&Record>, transition: &Transition) -> bool {
-    let held = record.map(|record| &record.state);
-    match transition {
-        Transition::Resolve(_, Resolution::Forget, _) => record.is_none(),
-        Transition::Complete(Completion { settlement: Settlement::Consumed { status }, .. }) => {
-            held == Some(&State::Consumed { status: *status })
-        }
-        transition => {
-            matches!((held, transition.outcome()), (Some(State::Completed { outcome: held }), Some(told)) if held == told)
-        }
     }
 }
 
@@ -293,14 +222,16 @@ mod tests {
         let hold = Hold { id, fence: Fence(1), attempt: 1 };
         let (later, _) = engine.remember(slot, Ended::new(fingerprint, End::Unknown { status: None }));
         let transition = engine.interruption(fingerprint, ClaimPolicy::Rerun, &hold, None);
-        engine.tell_later(transition, StoreError::unavailable("it was away"), later).await;
+        let recorded = engine.record(id, transition).await;
+        engine.recorded(recorded, later).await;
         let told = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
         assert!(matches!(told, Ok(End::Unknown { .. })), "{told:?}");
         // The store has an answer to everything else: that one counts.
         let id = RecordId::from_bytes([2; 32]);
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
         let (later, _) = engine.remember(slot, Refusal::Unavailable.into());
-        engine.tell_later(Transition::Release(Fence(1)), StoreError::unavailable("it was away"), later).await;
+        let recorded = engine.record(id, Transition::Release(Fence(1))).await;
+        engine.recorded(recorded, later).await;
         assert!(slots.look(&id).is_none());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
@@ -10,14 +9,16 @@ use tokio::time::Instant;
 
 use super::claim::{Acquired, hold};
 use super::context::RunContext;
-use super::engine::{Engine, Presented, STORE_TIMEOUT};
+use super::engine::{Engine, Presented};
 use super::run::{Run, Work};
-use super::settle::{Later, backoff, may_recover};
+use super::settle::Later;
 use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::record::{Applied, Hold, Owner, Record, Reply, State, Transition};
 use crate::slots::{End, Ended, Refusal, once_a_minute};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store::recording::until_answered;
+use crate::within::STORE_TIMEOUT;
 
 impl<St: Store> Run<St> {
     /// Runs without the store, as `fail_open` allows, and records how it ended: under the claim that is under way, if
@@ -82,7 +83,7 @@ impl<St: Store> Run<St> {
             (Ok(Acquired::Run(hold, ..)), _) => {
                 let transition = self.engine.ending(&self.presented, &hold, &end);
                 // If the store does not take it, the run is interrupted, as far as others know.
-                let _ = self.engine.tell(hold.id, transition).await;
+                let _ = self.engine.record(hold.id, transition).await;
                 self.end(end);
             }
             (Ok(Acquired::Found(_)) | Err(_), _) => self.end(end),
@@ -103,27 +104,21 @@ impl<St: Store> Engine<St> {
             },
         };
         let transition = self.ending(presented, &hold, end);
-        match self.tell(presented.id, transition.clone()).await {
-            Ok(Applied { reply: Reply::Taken, .. }) => self.forget(&later),
+        match self.record(presented.id, transition).await {
             Ok(Applied { reply: Reply::Refused, .. }) => self.outdone(presented, &later),
-            Err(error) => self.tell_later(transition, error, later).await,
+            recorded => self.recorded(recorded, later).await,
         }
     }
 
     /// Claims an operation that has run already. Returns the record that is there if it is another's, and `None` if the
     /// store does not answer.
     async fn claim_late(&self, presented: &Presented) -> Option<Result<Hold, Box<Record>>> {
-        let began = Instant::now();
-        let at_most = self.policy.retention.saturating_sub(STORE_TIMEOUT);
-        for pause in std::iter::once(Duration::ZERO).chain(backoff(Duration::from_millis(200))) {
-            if !may_recover(&*self.store) || began.elapsed().saturating_add(pause) >= at_most {
-                return None;
-            }
-            tokio::time::sleep(pause).await;
-            let claim = Transition::Claim(self.wish(presented, Instant::now() + STORE_TIMEOUT));
-            let claimed: Result<Applied, StoreError> = self.store.apply(presented.id, claim).await;
-            // Otherwise its record has expired meanwhile, or the store is still away.
-            if let Ok(Applied { reply, record: Some(record) }) = claimed {
+        let claim = || Transition::Claim(self.wish(presented, Instant::now() + STORE_TIMEOUT));
+        loop {
+            let Applied { reply, record } =
+                until_answered(&*self.store, presented.id, claim, self.retries_for()).await?;
+            // Without a record, the one that the claim met has expired meanwhile.
+            if let Some(record) = record {
                 // This process remembers the operation, so that no other run of it is there: the claim that seemed to
                 // have failed was made.
                 let is_own = matches!(record.state, State::Running { .. }) && record.owner == Owner::Here;
@@ -131,7 +126,6 @@ impl<St: Store> Engine<St> {
                 return Some(if is_held { Ok(hold(presented, &record)) } else { Err(Box::new(record)) });
             }
         }
-        None
     }
 
     /// The store has another record of the operation, which counts. What the unprotected run has done comes on top.

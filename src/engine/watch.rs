@@ -6,11 +6,12 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::{timeout, timeout_at};
 
-use super::engine::{Engine, Presented, STORE_TIMEOUT};
+use super::engine::{Engine, Presented};
 use crate::fingerprint::Match;
 use crate::laboratory;
 use crate::slots::{End, Ended, Watch};
 use crate::store::Store;
+use crate::within::STORE_TIMEOUT;
 
 /// The shortest and the longest pause before the record is read, where the store says nothing of it.
 const SHORTEST: Duration = Duration::from_millis(25);

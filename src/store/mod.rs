@@ -16,6 +16,7 @@
 // The files:
 // - `contract.rs`: the trait that all stores implement, and the types it returns.
 // - `error.rs`: the faults of a store; `transaction.rs`: why a transaction with a record was not committed.
+// - `recording.rs`: passes the end of a run to a store until the store has answered.
 // - `memory.rs`, `test.rs`: the stores in memory. The second wraps the first, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`: sled as an embedded engine, and the store that applications open.
@@ -32,6 +33,7 @@ mod erased;
 mod error;
 #[cfg(feature = "memory")]
 mod memory;
+pub(crate) mod recording;
 #[cfg(feature = "shared")]
 pub mod shared;
 #[cfg(feature = "sled")]

@@ -77,6 +77,8 @@ struct Process {
     number: u64,
     crashed: AtomicBool,
     faults: Mutex<HashMap<StoreCall, VecDeque<Fault>>>,
+    // The answers that were lost. As over a database, a transition that is passed again gets the answer of the first.
+    lost: Mutex<HashMap<RecordId, (Transition, Applied)>>,
     // A gate's semaphore is closed when its calls, or their answers, may go on, in the order in which they came.
     stalls: Gates,
     held_answers: Gates,
@@ -211,10 +213,10 @@ impl TestStore {
     }
 
     /// Does `call`, with the faults that were ordered. It is done when this function is called, or, if it is stalled,
-    /// when the stall ends.
+    /// when the stall ends. `call` is passed whether its answer will be lost.
     fn call<F, T>(&self, verb: StoreCall, call: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
     where
-        F: FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Self, bool) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
         let (gate, held) = (closed_for(&self.process.stalls, verb), closed_for(&self.process.held_answers, verb));
@@ -239,19 +241,38 @@ impl TestStore {
         }
     }
 
-    fn act<T>(&self, verb: StoreCall, call: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn act<T>(
+        &self,
+        verb: StoreCall,
+        call: impl FnOnce(&Self, bool) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         if self.process.crashed.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable("the process crashed"));
         }
         let fault = lock(&self.process.faults).get_mut(&verb).and_then(|faults| faults.pop_front());
         match fault {
             Some(Fault::Fail) => Err(StoreError::unavailable("the test said so")),
-            Some(Fault::LoseAnswer) => call(self).and_then(|_| Err(uncertain())),
-            None => call(self),
+            Some(Fault::LoseAnswer) => call(self, true).and_then(|_| Err(uncertain())),
+            None => call(self, false),
         }
     }
 
-    fn take(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    fn take(&self, id: RecordId, transition: Transition, is_lost: bool) -> Result<Applied, StoreError> {
+        let before = lock(&self.process.lost).get(&id).filter(|(lost, _)| *lost == transition).cloned();
+        let applied = match before {
+            Some((_, applied)) => applied,
+            None => self.take_first(id, transition.clone())?,
+        };
+        let mut lost = lock(&self.process.lost);
+        if is_lost {
+            lost.insert(id, (transition, applied.clone()))
+        } else {
+            lost.remove(&id)
+        };
+        Ok(applied)
+    }
+
+    fn take_first(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         let transition = match transition {
             Transition::Claim(claim) if self.world.is_shared.load(Ordering::SeqCst) => {
                 Transition::Claim(Claim { may_repeat: false, ..claim })
@@ -304,7 +325,7 @@ impl Records for TestStore {
     }
 
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
-        self.call(StoreCall::Load, move |store| now(store.memory.load(id)))
+        self.call(StoreCall::Load, move |store, _| now(store.memory.load(id)))
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
@@ -314,18 +335,18 @@ impl Records for TestStore {
         let is_held_up = closed_for(&self.process.stalls, verb).is_some();
         let patience = transition.claim().map(|claim| claim.patience).filter(|_| is_held_up);
         let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
-        self.call(verb, move |store| match deadline {
+        self.call(verb, move |store, is_lost| match deadline {
             Some(deadline) if deadline <= Instant::now() => Err(StoreError::unavailable("the claim came too late")),
-            _ => store.take(id, transition),
+            _ => store.take(id, transition, is_lost),
         })
     }
 
     fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
-        self.call(StoreCall::Interrupted, move |store| now(store.memory.interrupted(page)))
+        self.call(StoreCall::Interrupted, move |store, _| now(store.memory.interrupted(page)))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        self.call(StoreCall::Sweep, move |store| now(store.memory.sweep(limit)))
+        self.call(StoreCall::Sweep, move |store, _| now(store.memory.sweep(limit)))
     }
 
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {

@@ -32,7 +32,7 @@ pub struct PostgresBackendBuilder {
     pub(super) connections: usize,
     pub(super) statement_timeout: Duration,
     pub(super) wait_for_connection: Duration,
-    pub(super) tried_for: Duration,
+    pub(super) open_within: Duration,
     pub(super) pooler: bool,
     pub(super) max_records: u64,
     pub(super) max_bytes: u64,
@@ -93,7 +93,7 @@ impl PostgresBackendBuilder {
             connections: 6,
             statement_timeout: Duration::from_millis(1500),
             wait_for_connection: Duration::from_millis(1500),
-            tried_for: Duration::from_secs(10),
+            open_within: Duration::from_secs(10),
             pooler: false,
             max_records: 10_000_000,
             max_bytes: 64 << 30,
@@ -164,8 +164,8 @@ impl PostgresBackendBuilder {
     }
 
     /// Sets for how long a database that is away is tried at the start. Default: 10 seconds.
-    pub fn tried_for(mut self, duration: Duration) -> Self {
-        self.tried_for = duration;
+    pub fn open_within(mut self, timeout: Duration) -> Self {
+        self.open_within = timeout;
         self
     }
 

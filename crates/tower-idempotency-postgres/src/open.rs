@@ -41,7 +41,7 @@ impl PostgresBackendBuilder {
     /// transaction that is rolled back. Call it within a tokio runtime.
     ///
     /// # Errors
-    /// [`PostgresError::Away`] for a database that can't be reached for [as long as it is tried](Self::tried_for),
+    /// [`PostgresError::Away`] for a database that can't be reached for [as long as it is tried](Self::open_within),
     /// [`PostgresError::Schema`] for one without the table, and [`PostgresError::Refused`] at once for one that will
     /// refuse again. That error names a right that the role lacks, and the `GRANT` to run.
     ///
@@ -49,7 +49,7 @@ impl PostgresBackendBuilder {
     /// If the future is dropped, nothing was written.
     pub async fn open(self) -> Result<PostgresBackend, PostgresError> {
         let connector = Arc::new(Connector::new(&self));
-        let deadline = Instant::now() + self.tried_for;
+        let deadline = Instant::now() + self.open_within;
         let found = self.tried(&connector, deadline, || async {
             let connection = connector.connect(Use::News, None).await?;
             rights::check(&connection.client, &self.schema).await?;
@@ -90,7 +90,7 @@ impl PostgresBackendBuilder {
     /// # Cancel safety
     /// If the future is dropped, all or nothing was made.
     pub async fn migrate(&self) -> Result<(), PostgresError> {
-        let (connector, deadline) = (Connector::new(self), Instant::now() + self.tried_for);
+        let (connector, deadline) = (Connector::new(self), Instant::now() + self.open_within);
         let connection = self.tried(&connector, deadline, || connector.connect(Use::Migration, None)).await?;
         self.schema.migrate(&connection.client).await.map_err(|error| PostgresError::Refused { reason: words(&error) })
     }
@@ -110,10 +110,10 @@ impl PostgresBackendBuilder {
                     return Err(PostgresError::Refused { reason: error.to_string() });
                 }
                 Ok(Err(error)) => reason = error.to_string(),
-                Err(_) => return Err(PostgresError::Away { waited: self.tried_for, reason }),
+                Err(_) => return Err(PostgresError::Away { waited: self.open_within, reason }),
             }
             if Instant::now() + PAUSE >= deadline {
-                return Err(PostgresError::Away { waited: self.tried_for, reason });
+                return Err(PostgresError::Away { waited: self.open_within, reason });
             }
             sleep(PAUSE).await;
         }

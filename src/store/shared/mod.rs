@@ -19,7 +19,7 @@
 // - `puts.rs`, `gets.rs`: writes and reads on their way to the database. `queue.rs`: which writes go next, and how many
 //   at once; `resend.rs`: large writes that are sent again; `large.rs`: rows that take long; `known.rs`: what is known
 //   of a row.
-// - `endings.rs`: ends of runs on their way.
+// - `ends.rs`: ends of runs on their way.
 // - `errors.rs`: what an error of the database means for whoever asked.
 // - `reach.rs`: whether the database can be reached.
 // - `judge.rs`: the same as functions, for a database that leaves the deciding to them.
@@ -28,7 +28,7 @@ mod backend;
 mod clocks;
 mod damaged;
 mod driven;
-mod endings;
+mod ends;
 mod errors;
 mod gets;
 mod judge;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::backend::{Answer, Backend, BackendError, Guarantee, Row};
 use super::damaged::Damaged;
-use super::endings::Endings;
+use super::ends::Ends;
 use super::errors::{away, not_put};
 use super::gets::Gets;
 use super::news::News;
@@ -57,7 +57,7 @@ pub(super) struct Shelf<B> {
     pub(super) cache: Cache,
     /// Where the changes of rows are told to those who listen.
     pub(super) news: News,
-    pub(super) endings: Endings,
+    pub(super) ends: Arc<Ends>,
     pub(super) damaged: Damaged,
     pub(super) is_closed: AtomicBool,
     pub(super) guarantee: std::sync::Mutex<Option<Guarantee>>,
@@ -91,7 +91,7 @@ impl<B: Backend> Shelf<B> {
             held: DashMap::default(),
             cache: Cache::new(cache_bytes),
             news: News::default(),
-            endings: Endings::default(),
+            ends: Arc::default(),
             damaged: Damaged::default(),
             is_closed: AtomicBool::new(false),
             guarantee: std::sync::Mutex::default(),
@@ -176,7 +176,7 @@ impl<B: Backend> Shelf<B> {
 
     /// Whether no run is under way, and no end of one.
     pub(super) fn is_idle(&self) -> bool {
-        self.slots.live() == 0 && self.endings.is_empty()
+        self.slots.live() == 0 && self.ends.is_empty()
     }
 
     /// Ends the session, so that nobody waits for its lease. If the database does not answer, the lease runs out.
@@ -260,7 +260,7 @@ impl<B: Backend> Shelf<B> {
             // no slot, and its end may still be on its way.
             self.held.retain(|id, row| {
                 let is_within_bound = row.until.is_some_and(|until| until > earliest);
-                is_within_bound || self.slots.look(id).is_some() || self.endings.has(*id)
+                is_within_bound || self.slots.look(id).is_some() || self.ends.has(*id)
             });
             while let Ok(SWEPT) = self.delete_expired(SWEPT).await {}
         }

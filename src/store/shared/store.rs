@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Either, ready};
+use futures_util::future::{BoxFuture, ready};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -303,15 +303,12 @@ impl<B: Backend> Records for Shared<B> {
         let step = match &transition {
             // Runs that go on may say how they ended after the store was closed, too.
             Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. } => {
-                let (awaited, duty) = shelf.endings.begin(id, &transition);
-                let told = duty.map(|duty| {
-                    let ending = async move {
-                        let applied = step(&shelf, id, transition).await;
-                        shelf.endings.finish(id, &duty, applied);
-                    };
-                    Driven::new(&self.runtime, ending, |()| ready(()).boxed())
-                });
-                Ok(Either::Left(awaited.wait(told)))
+                let under_way = shelf.ends.begin(id);
+                let ending = async move {
+                    let _under_way = under_way;
+                    step(&shelf, id, transition).await
+                };
+                Ok(Driven::new(&self.runtime, ending, |_| ready(()).boxed()))
             }
             _ => self.admit(&transition).map(|()| {
                 let taken_back = taken_back(&transition);
@@ -335,11 +332,10 @@ impl<B: Backend> Records for Shared<B> {
                     }
                     _ => ready(()).boxed(),
                 };
-                let claiming = Driven::new(&self.runtime, claiming, unwanted);
-                Either::Right(async move { claiming.await? })
+                Driven::new(&self.runtime, claiming, unwanted)
             }),
         };
-        async move { step?.await }
+        async move { step?.await? }
     }
 
     async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {

@@ -3,4 +3,5 @@
 mod failure_table;
 mod guide;
 mod options;
+mod time_limits;
 mod who_asks;

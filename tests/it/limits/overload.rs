@@ -271,7 +271,9 @@ async fn outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again() {
         let requests: Vec<_> = (0..70).map(|number| under_way.spawn(post(&format!("k{number}"), "a"))).collect();
         settle().await;
         assert_eq!(layer.counts().live, 70);
-        (0..1_000).for_each(|_| store.fail_next(StoreCall::Complete));
+        for verb in [StoreCall::Complete, StoreCall::Interrupt] {
+            (0..1_000).for_each(|_| store.fail_next(verb));
+        }
         gate.open();
         for request in requests {
             assert_eq!(request.await.unwrap().status, StatusCode::OK, "who ran gets the answer");

@@ -51,7 +51,7 @@ async fn a_namespace_for_which_the_database_has_no_letters_is_refused_at_once() 
     let url = database(&server, "LATIN1").await;
     let lab = Lab::new(&url).await;
     let hours = std::time::Duration::from_secs(36_000);
-    let opening = builder(&url, "\u{65e5}\u{672c}").tried_for(hours).open();
+    let opening = builder(&url, "\u{65e5}\u{672c}").open_within(hours).open();
     let refused = tokio::time::timeout(std::time::Duration::from_secs(60), opening).await.unwrap().unwrap_err();
     assert!(matches!(refused, PostgresError::Refused { .. }), "{refused:?}");
     assert!(refused.to_string().contains("22P05"), "{refused}");

@@ -18,7 +18,7 @@ async fn a_database_that_is_away_is_tried_for_a_while_and_then_said_to_be() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let url = format!("postgres://u:{SECRET}@127.0.0.1:{port}/d");
-    let open = || PostgresBackend::from_url(&url).unwrap().tried_for(Duration::from_millis(300)).open();
+    let open = || PostgresBackend::from_url(&url).unwrap().open_within(Duration::from_millis(300)).open();
     // It accepts, and never answers.
     let error = open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }), "{error:?}");
@@ -37,7 +37,7 @@ async fn a_database_that_comes_up_meanwhile_is_opened() {
     let Some(mut server) = own_server("a database that comes up", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
     server.stop();
-    let opening = tokio::spawn(builder(&lab.url, "late").tried_for(Duration::from_secs(120)).open());
+    let opening = tokio::spawn(builder(&lab.url, "late").open_within(Duration::from_secs(120)).open());
     server.start_again();
     opening.await.unwrap().unwrap();
 }
@@ -49,7 +49,7 @@ async fn each_connection_of_an_opening_is_tried_again() {
     let (lab, to) = (Lab::new(&server.url()).await, server.address());
     // The first one looks at the table. Those for calls are closed, twice.
     let way = Proxy::to(to, |number| (number != 1 && number != 2).then_some(())).await;
-    let backend = builder(&way.url(), &lab.namespace).tried_for(Duration::from_secs(60)).open().await.unwrap();
+    let backend = builder(&way.url(), &lab.namespace).open_within(Duration::from_secs(60)).open().await.unwrap();
     let row = lab.put(claim(id(1))).await;
     assert_eq!(backend.get(Clocks::default(), &[id(1)]).await.unwrap().rows, [row]);
 }
@@ -61,7 +61,7 @@ async fn a_host_that_does_not_answer_keeps_no_other_from_being_tried() {
     let hung = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("postgres://postgres@{},{}/postgres", hung.local_addr().unwrap(), server.address());
     let builder = PostgresBackend::from_url(&url).unwrap().wait_for_connection(Duration::from_secs(20));
-    let builder = builder.tried_for(Duration::from_secs(60));
+    let builder = builder.open_within(Duration::from_secs(60));
     builder.migrate().await.unwrap();
     let backend = builder.open().await.unwrap();
     assert_eq!(backend.get(Clocks::default(), &[]).await.unwrap().rows, []);
@@ -82,7 +82,7 @@ async fn a_standby_is_never_read() {
     for _ in 0..6 {
         assert!(lab.backend.get(Clocks::default(), &[id(1)]).await.is_err(), "it may lack what was written elsewhere");
     }
-    let error = builder(&lab.url, "late").tried_for(Duration::from_secs(5)).open().await.unwrap_err();
+    let error = builder(&lab.url, "late").open_within(Duration::from_secs(5)).open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }) && error.to_string().contains("writes"), "{error}");
     client.batch_execute("SELECT pg_promote()").await.unwrap();
     assert_eq!(lab.get(id(1)).await, row);
@@ -103,7 +103,7 @@ async fn a_refusal_that_is_final_is_told_at_once() {
     .await;
     let url = |role: &str| lab.url.replace("postgres@", &format!("{role}@"));
     let open = async |url: String| {
-        let opening = PostgresBackend::from_url(&url).unwrap().tried_for(Duration::from_secs(36_000)).open();
+        let opening = PostgresBackend::from_url(&url).unwrap().open_within(Duration::from_secs(36_000)).open();
         tokio::time::timeout(Duration::from_secs(120), opening).await.expect("it is not tried again")
     };
     until("the new rules", async || open(url("barred")).await.is_err()).await;
@@ -133,7 +133,7 @@ async fn a_host_that_refuses_does_not_end_the_tries_for_one_that_is_away() {
     let away = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     for hosts in [format!("{away},{}", server.address()), format!("{},{away}", server.address())] {
         let url = format!("postgres://nobody@{hosts}/postgres");
-        let open = PostgresBackend::from_url(&url).unwrap().tried_for(Duration::from_millis(500)).open();
+        let open = PostgresBackend::from_url(&url).unwrap().open_within(Duration::from_millis(500)).open();
         let error = open.await.unwrap_err();
         assert!(matches!(error, PostgresError::Away { .. }), "{error:?}");
         assert!(error.to_string().contains(&away.to_string()), "{error}");

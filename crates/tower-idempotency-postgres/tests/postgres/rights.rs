@@ -128,7 +128,7 @@ async fn opening_leaves_nothing_in_the_table_and_waits_for_one_that_is_locked() 
     let rows = "SELECT count(*) FROM idempotency.record";
     assert_eq!(lab.client.query_one(rows, &[]).await.unwrap().get::<_, i64>(0), 0);
     lab.sql("BEGIN; LOCK TABLE idempotency.record IN ACCESS EXCLUSIVE MODE").await;
-    let builder = builder(&lab.url, &lab.namespace).tried_for(std::time::Duration::from_secs(120));
+    let builder = builder(&lab.url, &lab.namespace).open_within(std::time::Duration::from_secs(120));
     let opening = tokio::spawn(builder.open());
     super::lab::until_waiting(&super::lab::client(&lab.url).await, "Lock").await;
     lab.sql("COMMIT").await;

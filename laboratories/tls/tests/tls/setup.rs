@@ -61,7 +61,7 @@ pub(crate) fn to(address: SocketAddr, host: &str, more: &str) -> PostgresBackend
 /// The server of this URL, which is not tried for long.
 pub(crate) fn with(url: &str) -> PostgresBackendBuilder {
     // Machines under test are slow.
-    let builder = PostgresBackend::from_url(url).unwrap().tried_for(Duration::from_secs(3));
+    let builder = PostgresBackend::from_url(url).unwrap().open_within(Duration::from_secs(3));
     builder.wait_for_connection(Duration::from_secs(30)).statement_timeout(Duration::from_secs(30))
 }
 

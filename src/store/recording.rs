@@ -1,0 +1,145 @@
+//! Passes the end of a run to a store until the store has answered. No other module passes a transition again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::contract::{Health, Store};
+use super::error::StoreError;
+use crate::key::RecordId;
+use crate::record::{Applied, Transition};
+use crate::within::{STORE_TIMEOUT, within};
+
+/// The number of tries while a requester waits.
+const TRIES: usize = 3;
+/// The first pause between two tries, while a requester waits and afterwards, and the longest.
+const SOON: Duration = Duration::from_millis(20);
+const LATER: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pause between two looks whether a database that was away is back.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A transition of which it is not known yet whether the store has recorded or refused it.
+pub(crate) struct Pending {
+    /// The last error. [`StoreError::Uncertain`] if the transition may have been done.
+    pub(crate) error: StoreError,
+    /// Goes on, and resolves to the store's answer. `None` if this process can't learn it: the store was poisoned or
+    /// closed, or the time is over. If this is dropped, the transition is not passed again.
+    pub(crate) answer: BoxFuture<'static, Option<Applied>>,
+}
+
+/// Passes a transition that ends a run, or settles an operation. Over a store that several processes share it waits for
+/// at most [`STORE_TIMEOUT`]. What is unknown then can be waited for, for `at_most` this long.
+pub(crate) async fn record<St: Store>(
+    store: &Arc<St>,
+    id: RecordId,
+    transition: Transition,
+    at_most: Duration,
+) -> Result<Applied, Pending> {
+    let (error, under_way) = if store.is_exclusive() {
+        match tries(&**store, id, &transition).await {
+            Ok(applied) => return Ok(applied),
+            Err(error) => (error, None),
+        }
+    } else {
+        let (shared, ending) = (Arc::clone(store), transition.clone());
+        let mut trying = Box::pin(async move { tries(&*shared, id, &ending).await });
+        match within(Some(Instant::now() + STORE_TIMEOUT), trying.as_mut()).await {
+            Some(Ok(applied)) => return Ok(applied),
+            Some(Err(error)) => (error, None),
+            None => (StoreError::uncertain("the database has not answered yet"), Some(trying)),
+        }
+    };
+    let store = Arc::clone(store);
+    let answer = async move {
+        if let Some(trying) = under_way
+            && let Ok(applied) = trying.await
+        {
+            return Some(applied);
+        }
+        until_answered(&*store, id, || transition.clone(), at_most).await
+    };
+    Err(Pending { error, answer: Box::pin(answer) })
+}
+
+/// Passes a transition a few times.
+async fn tries<St: Store>(store: &St, id: RecordId, transition: &Transition) -> Result<Applied, StoreError> {
+    match store.apply(id, transition.clone()).await {
+        Err(error) => Box::pin(try_again(store, id, transition, error)).await,
+        applied => applied,
+    }
+}
+
+async fn try_again<St: Store>(
+    store: &St,
+    id: RecordId,
+    transition: &Transition,
+    mut error: StoreError,
+) -> Result<Applied, StoreError> {
+    for pause in backoff(SOON).take(TRIES - 1) {
+        if !may_recover(store) {
+            break;
+        }
+        wait(store, pause).await;
+        match store.apply(id, transition.clone()).await {
+            // An earlier try may have been done, whatever this one returned.
+            Err(again) if matches!(error, StoreError::Uncertain { .. }) => {
+                error = StoreError::uncertain(again.to_string());
+            }
+            Err(again) => error = again,
+            applied => return applied,
+        }
+    }
+    Err(error)
+}
+
+/// Passes the transition that `transition` returns until the store answers. Returns `None` if the store can't answer
+/// any more, or has not done so in `at_most` this long.
+pub(crate) async fn until_answered<St: Store>(
+    store: &St,
+    id: RecordId,
+    transition: impl Fn() -> Transition,
+    at_most: Duration,
+) -> Option<Applied> {
+    let began = Instant::now();
+    for pause in backoff(LATER) {
+        if !may_recover(store) || began.elapsed().saturating_add(pause) >= at_most {
+            return None;
+        }
+        wait(store, pause).await;
+        if let Ok(applied) = store.apply(id, transition()).await {
+            return Some(applied);
+        }
+    }
+    None
+}
+
+/// Waits before the next try: for this long, or until a database that is away is back.
+async fn wait<St: Store>(store: &St, pause: Duration) {
+    let is_away = || matches!(store.health(), Health::Away { .. });
+    if !is_away() {
+        return sleep(pause).await;
+    }
+    let end = Instant::now() + pause;
+    while is_away() && Instant::now() < end {
+        sleep_until(end.min(Instant::now() + LOOK)).await;
+    }
+}
+
+/// Returns whether a store that failed may work again within this process.
+fn may_recover<St: Store>(store: &St) -> bool {
+    !matches!(store.health(), Health::Poisoned { .. } | Health::Closed)
+}
+
+/// Returns the pauses before a failed write is tried again. There is no last one.
+fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(first)
+        .with_max_delay(LONGEST_PAUSE)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

@@ -1,0 +1,45 @@
+//! The ends of runs that are on their way to the database.
+
+use std::sync::Arc;
+
+use ahash::RandomState;
+use dashmap::DashMap;
+
+use crate::key::RecordId;
+
+/// The number of ends that are under way, for each operation that has one.
+#[derive(Debug, Default)]
+pub(super) struct Ends(DashMap<RecordId, usize, RandomState>);
+
+/// An end that is under way until this is dropped.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    ends: Arc<Ends>,
+    id: RecordId,
+}
+
+impl Ends {
+    pub(super) fn begin(self: &Arc<Self>, id: RecordId) -> UnderWay {
+        *self.0.entry(id).or_default() += 1;
+        UnderWay { ends: Arc::clone(self), id }
+    }
+
+    /// Returns whether an end of this operation's run is under way.
+    pub(super) fn has(&self, id: RecordId) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    /// Returns whether no end is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.ends.0.remove_if_mut(&self.id, |_, count| {
+            *count -= 1;
+            *count == 0
+        });
+    }
+}
