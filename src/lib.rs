@@ -53,7 +53,7 @@ pub mod internals {
     pub use crate::header::{HeaderError, read_key};
     pub use crate::record::*;
     pub use crate::slots::Slots;
-    pub use crate::store::contract::{Page, Records, Sealed};
+    pub use crate::store::contract::{Records, Sealed};
     pub use crate::store::in_words;
 }
 

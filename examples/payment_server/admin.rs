@@ -11,7 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
 use serde_json::{Value, json};
 use tower_idempotency::engine::Resolved;
-use tower_idempotency::store::StoreError;
+use tower_idempotency::store::{Page, StoreError};
 use tower_idempotency::{AnyStore, Fence, IdempotencyLayer, Resolution};
 
 use crate::errors::ApiError;
@@ -33,11 +33,11 @@ pub(crate) async fn only_this_machine(
 
 /// `GET /admin/interrupted`, and `GET /admin/interrupted?status=504` for those that were answered so
 pub(crate) async fn list(State(layer): Layer, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
-    let interrupted = match status_of(&query_of(query)?)? {
-        Some(status) => layer.interrupted_with_status(status, LISTED).await,
-        None => layer.interrupted(LISTED).await,
+    let page = match status_of(&query_of(query)?)? {
+        Some(status) => Page::first(LISTED).answered_with(status),
+        None => Page::first(LISTED),
     };
-    let interrupted = interrupted.map_err(store_error)?;
+    let interrupted = layer.interrupted(page).await.map_err(store_error)?;
     let lines = interrupted.iter().map(|record| {
         json!({
             "id": record.id.to_string(),
@@ -82,7 +82,7 @@ pub(crate) async fn answer(
 pub(crate) async fn forget_all(State(layer): Layer, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
     let status = status_of(&query_of(query)?)?;
     let status = status.ok_or_else(|| ApiError::invalid("status", "status must say which ones are meant"))?;
-    let answered = layer.interrupted_with_status(status, LISTED).await.map_err(store_error)?;
+    let answered = layer.interrupted(Page::first(LISTED).answered_with(status)).await.map_err(store_error)?;
     let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Forget))).await;
     let (forgotten, left): (Vec<_>, Vec<_>) =
         settled.into_iter().partition(|(_, settled)| matches!(settled, Ok(Resolved::Settled)));

@@ -257,32 +257,16 @@ impl<St: Store> Once<St> {
         self.engine.drain(timeout).await
     }
 
-    /// Returns the interrupted operations of all layers and consumers over this store, the oldest first, and at most
-    /// `limit`. An embedded store orders them by when they were interrupted, and a shared store by when they began.
+    /// Returns a page of the interrupted operations of all layers and consumers over this store. An embedded store
+    /// orders them by when they were interrupted, and a shared store by when they began.
     ///
     /// # Errors
     /// [`StoreError`] if the store is away, or a record is damaged.
     ///
     /// # Cancel safety
     /// This method only reads.
-    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.engine.interrupted(Page::first(limit)).await
-    }
-
-    /// Returns the interrupted operations that come after `last`, at most `limit`: the next page of
-    /// [`interrupted`](Self::interrupted).
-    ///
-    /// # Errors
-    /// As [`interrupted`](Self::interrupted).
-    ///
-    /// # Cancel safety
-    /// This method only reads.
-    pub async fn interrupted_after(
-        &self,
-        last: &InterruptedRun,
-        limit: usize,
-    ) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.engine.interrupted(Page::after(last, limit)).await
+    pub async fn interrupted(&self, page: impl Into<Page>) -> Result<Vec<InterruptedRun>, StoreError> {
+        self.engine.interrupted(page.into()).await
     }
 
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::layer::IdempotencyLayer;
 use crate::engine::{Counts, Drained, Reconciliation, Resolved};
@@ -27,50 +27,28 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.drain(timeout).await
     }
 
-    /// Returns the interrupted operations of all layers and consumers over this store. It is unknown whether they took
-    /// effect: their runs were interrupted, or their answers said so. The oldest come first, and there are at most
-    /// `limit`. An embedded store orders them by when they were interrupted, and a shared store by when they began.
+    /// Returns a page of the interrupted operations of all layers and consumers over this store. It is unknown whether
+    /// they took effect: their runs were interrupted, or their answers said so. An embedded store orders them by when
+    /// they were interrupted, and a shared store by when they began.
+    /// ```
+    /// # use tower_idempotency::{MemoryStore, IdempotencyLayer, store::{Page, StoreError}};
+    /// # async fn list(layer: IdempotencyLayer<MemoryStore>) -> Result<(), StoreError> {
+    /// let mut page = layer.interrupted(100).await?;
+    /// while let Some(last) = page.last() {
+    ///     // …
+    ///     page = layer.interrupted(Page::after(last, 100)).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`StoreError`] if the store is away, or a record is damaged.
     ///
     /// # Cancel safety
     /// This method only reads.
-    pub async fn interrupted(&self, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.shared.engine.interrupted(Page::first(limit)).await
-    }
-
-    /// Returns the interrupted operations that come after `last`, at most `limit`: the next page of
-    /// [`interrupted`](Self::interrupted).
-    ///
-    /// # Errors
-    /// As [`interrupted`](Self::interrupted).
-    ///
-    /// # Cancel safety
-    /// This method only reads.
-    pub async fn interrupted_after(
-        &self,
-        last: &InterruptedRun,
-        limit: usize,
-    ) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.shared.engine.interrupted(Page::after(last, limit)).await
-    }
-
-    /// Returns the interrupted operations whose handlers gave an answer with `status` that means that the effect is
-    /// unknown, for example during an outage of a downstream service. They come in the order of
-    /// [`interrupted`](Self::interrupted), and there are at most `limit`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store is away, or a record is damaged.
-    ///
-    /// # Cancel safety
-    /// This method only reads.
-    pub async fn interrupted_with_status(
-        &self,
-        status: StatusCode,
-        limit: usize,
-    ) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.shared.engine.interrupted(Page { status: Some(status.as_u16()), ..Page::first(limit) }).await
+    pub async fn interrupted(&self, page: impl Into<Page>) -> Result<Vec<InterruptedRun>, StoreError> {
+        self.shared.engine.interrupted(page.into()).await
     }
 
     /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. The result is
@@ -97,10 +75,10 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// order.
     /// ```
     /// # use http::StatusCode;
-    /// # use tower_idempotency::{MemoryStore, IdempotencyLayer, Resolution, store::StoreError};
+    /// # use tower_idempotency::{MemoryStore, IdempotencyLayer, Resolution, store::{Page, StoreError}};
     /// # async fn after_an_outage(layer: IdempotencyLayer<MemoryStore>) -> Result<(), StoreError> {
     /// // The card network says that it did nothing of what it answered 502 to.
-    /// let answered = layer.interrupted_with_status(StatusCode::BAD_GATEWAY, 1_000).await?;
+    /// let answered = layer.interrupted(Page::first(1_000).answered_with(StatusCode::BAD_GATEWAY)).await?;
     /// let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Forget))).await;
     /// # let _ = settled;
     /// # Ok(())

@@ -105,6 +105,7 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
 /// The last operation of a page. An embedded store orders operations by when they were interrupted, and a shared store
 /// by when they began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct After {
     /// The time at which the operation was interrupted.
     pub since: Timestamp,
@@ -114,29 +115,37 @@ pub struct After {
     pub id: RecordId,
 }
 
-/// A page of the interrupted operations that are listed.
+/// A page of the interrupted operations, the oldest first. A number `n` stands for `Page::first(n)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
 pub struct Page {
     /// Only operations after this one, which is the last of the page before; `None` to start from the oldest.
+    #[doc(hidden)]
     pub after: Option<After>,
     /// The most operations to list.
+    #[doc(hidden)]
     pub limit: usize,
     /// Only operations whose clients were answered with this status; `None` for all.
+    #[doc(hidden)]
     pub status: Option<u16>,
 }
 
 impl Page {
     /// Returns the page of the oldest operations, at most `limit`.
-    #[must_use]
     pub fn first(limit: usize) -> Self {
         Self { after: None, limit, status: None }
     }
 
-    /// Returns the page after `last`, of at most `limit` operations.
-    #[must_use]
+    /// Returns the page after `last`, the last operation of the page before, of at most `limit` operations.
     pub fn after(last: &InterruptedRun, limit: usize) -> Self {
         let InterruptedRun { since, began, id, .. } = *last;
         Self { after: Some(After { since, began, id }), ..Self::first(limit) }
+    }
+
+    /// Selects the operations whose handlers gave an answer with this HTTP status that means that the effect is
+    /// unknown, for example during an outage of a downstream service.
+    pub fn answered_with(self, status: impl Into<u16>) -> Self {
+        Self { status: Some(status.into()), ..self }
     }
 
     /// Returns whether an operation belongs to this page, or to a later one.
@@ -147,6 +156,12 @@ impl Page {
     /// Returns whether an operation has the status that this page asks for.
     pub(crate) fn has_status(&self, record: &InterruptedRun) -> bool {
         self.status.is_none() || self.status == record.status
+    }
+}
+
+impl From<usize> for Page {
+    fn from(limit: usize) -> Self {
+        Self::first(limit)
     }
 }
 

@@ -44,8 +44,8 @@ pub(crate) mod test;
 mod transaction;
 
 pub use connect::ConnectError;
-pub use contract::{Health, InterruptedRun, Store};
-pub(crate) use contract::{Page, Records};
+pub(crate) use contract::Records;
+pub use contract::{Health, InterruptedRun, Page, Store};
 #[cfg(feature = "sled")]
 pub use embedded::Abort;
 pub use erased::AnyStore;

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use testkit::Gate;
 use testkit::lab::{Lab, id, post};
 use tower_idempotency::engine::Resolved;
-use tower_idempotency::internals::{Page, Records as _};
+use tower_idempotency::internals::Records as _;
+use tower_idempotency::store::Page;
 use tower_idempotency::store::shared::{
     Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };

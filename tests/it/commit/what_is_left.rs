@@ -18,9 +18,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{OnceError, RunContext};
-use tower_idempotency::internals::{Completion, Hold, Page, Records as _, Reply, Settlement, State};
-use tower_idempotency::store::Abort;
+use tower_idempotency::internals::{Completion, Hold, Records as _, Reply, Settlement, State};
 use tower_idempotency::store::CommitError;
+use tower_idempotency::store::{Abort, Page};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 

@@ -15,9 +15,9 @@ use testkit::{Answer, Gate};
 use tokio::sync::mpsc;
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::{Counts, EffectError, OnceError, Resolved, RunContext};
-use tower_idempotency::internals::{Fence, Page, Records as _};
-use tower_idempotency::store::CommitError;
+use tower_idempotency::internals::{Fence, Records as _};
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionTree};
+use tower_idempotency::store::{CommitError, Page};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
     Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, RejectionKind, SledStore,

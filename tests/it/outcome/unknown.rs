@@ -18,9 +18,9 @@ use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, frames, keyed, layer, on_disk, post, rerun, settle};
 use testkit::log::Log;
 use tower_idempotency::engine::{EffectError, Resolved};
-use tower_idempotency::internals::{Page, Records as _, Resolution};
+use tower_idempotency::internals::{Records as _, Resolution};
 use tower_idempotency::server::Meaning;
-use tower_idempotency::store::{InterruptedRun, Store};
+use tower_idempotency::store::{InterruptedRun, Page, Store};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{
     Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, SledStore, Unknown,
@@ -257,14 +257,14 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
     let statuses: Vec<_> = (0..300).map(|number| if number % 3 == 0 { 502 } else { 504 }).collect();
     outage(layer.clone(), &statuses).await;
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 301);
-    let bad = layer.interrupted_with_status(StatusCode::BAD_GATEWAY, 1_000).await.unwrap();
+    let bad = layer.interrupted(Page::first(1_000).answered_with(StatusCode::BAD_GATEWAY)).await.unwrap();
     assert_eq!(bad.len(), 100);
-    assert_eq!(layer.interrupted_with_status(StatusCode::GATEWAY_TIMEOUT, 7).await.unwrap().len(), 7);
-    assert_eq!(layer.interrupted_with_status(StatusCode::OK, 7).await.unwrap().len(), 0);
+    assert_eq!(layer.interrupted(Page::first(7).answered_with(StatusCode::GATEWAY_TIMEOUT)).await.unwrap().len(), 7);
+    assert_eq!(layer.interrupted(Page::first(7).answered_with(StatusCode::OK)).await.unwrap().len(), 0);
 
     // Page by page.
     let mut all = layer.interrupted(100).await.unwrap();
-    while let next = layer.interrupted_after(all.last().unwrap(), 100).await.unwrap()
+    while let next = layer.interrupted(Page::after(all.last().unwrap(), 100)).await.unwrap()
         && !next.is_empty()
     {
         all.extend(next);
@@ -276,7 +276,7 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
     assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 201);
     // What is settled already, or can't be recorded, is said of each.
-    let late = layer.interrupted_with_status(StatusCode::GATEWAY_TIMEOUT, 1).await.unwrap()[0];
+    let late = layer.interrupted(Page::first(1).answered_with(StatusCode::GATEWAY_TIMEOUT)).await.unwrap()[0];
     let long = http::Response::new(Bytes::from(vec![0; 2 << 20]));
     let decisions = [(bad[0], Resolution::Forget), (late, Resolution::Outcome(long))];
     let settled: Vec<_> = layer.resolve_all(decisions).await.into_iter().map(|(_, settled)| settled).collect();

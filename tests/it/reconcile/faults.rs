@@ -6,8 +6,8 @@ use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrup
 use testkit::lab::time::{DAY, NOON, SECOND};
 use testkit::lab::{Lab, id, on_disk, post, settle};
 use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
-use tower_idempotency::internals::{Page, Records as _, State};
-use tower_idempotency::store::Store;
+use tower_idempotency::internals::{Records as _, State};
+use tower_idempotency::store::{Page, Store};
 use tower_idempotency::test_util::{ManualClock, Stall, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, SledStore};
 

@@ -19,9 +19,9 @@ use testkit::{Answer, Gate};
 use tower_idempotency::engine::{
     EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, Resolved, RunContext,
 };
-use tower_idempotency::internals::{ClaimPolicy, Fence, Page, Records as _, Resolution};
+use tower_idempotency::internals::{ClaimPolicy, Fence, Records as _, Resolution};
 use tower_idempotency::server::{KeptHeaders, Meaning};
-use tower_idempotency::store::Store;
+use tower_idempotency::store::{Page, Store};
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{
     Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release, SledStore,

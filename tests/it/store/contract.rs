@@ -8,9 +8,9 @@ use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use testkit::lab::time::HOUR;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Applied, Completion, Fence, Hold, Page, Record, Records as _, Reply, Resolution, Settlement, State, Transition,
+    Applied, Completion, Fence, Hold, Record, Records as _, Reply, Resolution, Settlement, State, Transition,
 };
-use tower_idempotency::store::{MemoryStore, SledStore};
+use tower_idempotency::store::{MemoryStore, Page, SledStore};
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint};
 

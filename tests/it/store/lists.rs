@@ -9,8 +9,8 @@ use testkit::lab::time::DAY;
 use testkit::lab::{done, hold, id, on_disk, tree};
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Page, Record, Records as _, State};
-use tower_idempotency::store::StoreError;
+use tower_idempotency::internals::{Record, Records as _, State};
+use tower_idempotency::store::{Page, StoreError};
 use tower_idempotency::test_util::ManualClock;
 
 const NOON: Timestamp = Timestamp::from_millis(1_000_000);

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use testkit::lab::time::DAY;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Completion, Hold, Page, Records as _, Reply, Settlement, State};
-use tower_idempotency::store::{Health, OpenError, SledStore, Store as _, StoreError};
+use tower_idempotency::internals::{Completion, Hold, Records as _, Reply, Settlement, State};
+use tower_idempotency::store::{Health, OpenError, Page, SledStore, Store as _, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use testkit::lab::steps::Steps as _;
 use testkit::lab::time::{HOUR, NOON, SECOND, clock};
 use testkit::lab::{Lab, done, hold, id, on_disk, tree};
-use tower_idempotency::internals::{Page, Records as _, Reply, State};
-use tower_idempotency::store::Store;
+use tower_idempotency::internals::{Records as _, Reply, State};
+use tower_idempotency::store::{Page, Store};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, SledStore};
 

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use tower_idempotency::RecordId;
 use tower_idempotency::internals::{Fence, Hold, Transition};
 use tower_idempotency::store::Store;
-use tower_idempotency::{engine::InterruptedRun, internals::Page};
+use tower_idempotency::store::{InterruptedRun, Page};
 
 use super::rule::Rule;
 use super::sample::{

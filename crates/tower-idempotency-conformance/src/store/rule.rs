@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Applied, Owner, Record, Reply, State, Transition};
+use tower_idempotency::store::{InterruptedRun, Page};
 use tower_idempotency::store::{Store, StoreError};
-use tower_idempotency::{engine::InterruptedRun, internals::Page};
 
 use super::sample::{claim, inquire, interrupt, reclaim, verb};
 use super::subject::Subject;

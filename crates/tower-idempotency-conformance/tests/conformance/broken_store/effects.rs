@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Applied, ClaimPolicy, Completion, Fence, Hold, Record, Reply, State, Transition};
-use tower_idempotency::{internals::Page, store::InterruptedRun};
+use tower_idempotency::store::{InterruptedRun, Page};
 
 use super::fault::Fault;
 
