@@ -1,9 +1,8 @@
-//! The control of a laboratory: the same test once more, in a process in which something is broken. It must see it.
+//! The control of a laboratory: the same test, in a process in which a protection is broken. The test must report it.
 //!
-//! What the disk or the clock can break is broken there, under the crate as everybody has it, and these controls stand
-//! in the laboratory's own program. What can only be broken inside the crate needs a crate that has the switch for it:
-//! these controls are compiled with the cfg `idempotency_laboratory`, by `.ci/controls`, and there the laboratory
-//! itself is run by its controls alone.
+//! A control that breaks the disk or the clock uses the crate as it is published, and is a test of the laboratory's own
+//! program. A control that breaks the crate inside needs a build with the switch for it: `.ci/controls` compiles these
+//! with the cfg `idempotency_laboratory`, and there the laboratory itself runs only as the child of its controls.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -17,7 +16,7 @@ const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
 /// After how long the child is killed.
 const BOUND: Duration = Duration::from_secs(240);
 
-/// Whether this process is a control: a protection is broken in it.
+/// Returns whether this process is a control: a protection is broken in it.
 pub fn is_control() -> bool {
     std::env::var_os(SWITCH).is_some()
 }
@@ -36,7 +35,7 @@ pub fn violations_when_broken(test: &str, protection: &str, extra_env: &[(&str, 
 /// If the child reports no figure, does not end in time, or succeeds although it reports violations.
 pub fn violations_with(test: &str, broken: &[(&str, &str)]) -> usize {
     let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
-    // Where only controls run a laboratory, the runner has been told to leave it out.
+    // `--include-ignored`: the laboratory is ignored in builds where only its controls run it.
     command.args(["--include-ignored", "--exact", test, "--nocapture", "--test-threads=1"]);
     // A long form passes its counts on, unless `broken` says otherwise.
     command.env_remove("RUST_BACKTRACE").envs(broken.iter().copied());

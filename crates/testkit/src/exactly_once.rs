@@ -14,7 +14,7 @@ use crate::postgres::own_server;
 
 const PAYMENTS: usize = 60;
 
-/// Sends a payment until it is told how it ended.
+/// Sends a payment until an answer says how it ended.
 async fn pay(app: Router, key: String) -> String {
     let begin = Instant::now();
     loop {

@@ -1,17 +1,17 @@
-//! The one checker that judges all laboratories: what clients sent and were told, and which effects took place.
+//! The checker of all laboratories. It compares requests and their answers with the effects that took place.
 //!
 //! The rules, by the numbers that violations carry:
 //!
 //! 1. At most one effect per key under `Refuse`, `Reconcile` and `Atomic`.
-//! 2. Exactly one effect per key of which a client was told a success; under `Rerun`, at least one.
+//! 2. Exactly one effect per key for which a client got a success; under `Rerun`, at least one.
 //! 3. All outcomes given for a key are identical.
 //! 4. No outcome before its record was durable: once a recorded outcome was given, every request sent after that answer
 //!    gets that outcome, or "come again", or nothing, across crashes too. An unrecorded one binds until the next crash.
 //! 5. Another request with the same key never gets an outcome.
 //!
-//! An answer after which the key is free (a handler's `Release`, a 5xx under `Rerun`) is no outcome: say
-//! [`Told::Refused`], by a name of your own. Effects may be told late, in any order, as from a ledger that is read at
-//! the end; but before violations are asked for.
+//! An answer after which the key is free (a handler's `Release`, a 5xx under `Rerun`) is no outcome: record it as
+//! [`Told::Refused`], with a name of your own. Effects may be recorded late and in any order, for example from a ledger
+//! that is read at the end, but before the violations are read.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,7 +23,7 @@ use crate::Answer;
 /// Refusals that say nothing of the outcome: the client is to come again.
 const COME_AGAIN: [&str; 5] = ["in-flight", "store-unavailable", "store-full", "overloaded", "shutting-down"];
 
-/// What becomes of runs that were interrupted.
+/// The policy for interrupted runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     Refuse,
@@ -33,7 +33,7 @@ pub enum Policy {
     Atomic,
 }
 
-/// What a client was told.
+/// The answer that a client got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// An outcome: status and body as one byte string; `success` if it says that the effect took place; `recorded` =
@@ -46,7 +46,7 @@ pub enum Told {
 }
 
 impl Told {
-    /// Whether it is a refusal after which a client sends the same again.
+    /// Returns whether it is a refusal after which a client sends the same request again.
     pub fn says_to_come_again(&self) -> bool {
         matches!(self, Self::Refused(slug) if COME_AGAIN.contains(&&**slug))
     }
@@ -90,7 +90,7 @@ pub struct Sent {
     life: u64,
 }
 
-/// What clients and handlers have seen. Clones share it.
+/// The requests, answers and effects of a laboratory. Clones share it.
 #[derive(Clone, Debug)]
 pub struct History {
     policy: Policy,
@@ -113,7 +113,7 @@ struct Past {
     acknowledged: usize,
 }
 
-/// What is known of one key.
+/// The history of one key.
 #[derive(Debug, Default)]
 struct OfKey {
     /// The request that came first.
@@ -137,7 +137,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Whether an answer that was given in `life` still has to be this one.
+    /// Returns whether an answer in `life` still has to be this one.
     fn binds(&self, life: u64) -> bool {
         self.recorded || self.life == life
     }
@@ -158,7 +158,7 @@ impl History {
         Sent { key: key.to_owned(), request: request.to_owned(), at, life }
     }
 
-    /// What came of it. A ticket that is never answered counts as [`Told::Nothing`].
+    /// Records the answer to a request. A ticket that is never answered counts as [`Told::Nothing`].
     pub fn answered(&self, sent: Sent, told: Told) {
         let mut events = self.lock();
         let (at, life) = (events.tick(), events.life);
@@ -287,7 +287,7 @@ impl OfKey {
         let success = self.outcomes.iter().find(|outcome| outcome.success);
         if self.owner.is_none() && effects > 0 {
             wrong.push(format!(
-                "rule 1: {effects} effects of a key that nobody sent, or that was settled and forgotten"
+                "rule 1: {effects} effects of a key that no client sent, or that was settled and forgotten"
             ));
         }
         if effects > 1 && policy != Policy::Rerun {

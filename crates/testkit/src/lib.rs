@@ -5,8 +5,8 @@
 //! - The network: [`client`] is the one HTTP client, [`proxy`] the one TCP proxy.
 //! - Order and chance: a [`Gate`] holds something back until the test lets it go on, [`Dice`] are the one generator of
 //!   random numbers.
-//! - Judgements: [`history`] compares what clients were told with what took place; a [`control`] is a test once more in
-//!   a process in which something is broken.
+//! - Checks: [`history`] compares the answers with the effects that took place; a [`control`] repeats a test in a
+//!   process in which a protection is broken.
 //! - `lab`: a layer around a handler, in process, and a store's transitions. `bench`: estimates and figures.
 //!
 //! The laboratories compile some of their programs against a library of their own (`laboratories/library`). What those

@@ -139,8 +139,8 @@ fn server(mut child: Process, stdout: BufReader<ChildStdout>, log: Output, first
     Ok(Server { child, address, output: drain(stdout), log })
 }
 
-/// The example: where it is a program of the package under test, as in the laboratories, that one; else the one that
-/// stands beside the directory of the test programs.
+/// The example server's program: that of the package under test, if it has one, as the laboratories do; else the one
+/// next to the directory of the test programs.
 fn program() -> PathBuf {
     if let Some(own) = std::env::var_os("CARGO_BIN_EXE_payment_server") {
         return own.into();

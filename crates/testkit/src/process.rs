@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How often something is looked at that will come about, and after how long that is given up.
+/// The interval of a poll; `GIVE_UP` is its bound.
 pub(crate) const LOOK: Duration = Duration::from_millis(10);
 pub(crate) const GIVE_UP: Duration = Duration::from_secs(60);
 
@@ -29,7 +29,7 @@ impl Drop for Process {
     }
 }
 
-/// How it ended. `None`: it did not in time, and was killed.
+/// Waits for the child's end. `None` if it did not end within `bound`; it is killed then.
 pub fn ended(child: &mut Child, bound: Duration) -> Option<ExitStatus> {
     let began = Instant::now();
     loop {
@@ -45,7 +45,7 @@ pub fn ended(child: &mut Child, bound: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// What a process has written so far.
+/// The output of a process so far.
 #[derive(Debug, Clone, Default)]
 pub struct Output {
     bytes: Arc<Mutex<Vec<u8>>>,

@@ -14,8 +14,8 @@ pub async fn put(backend: &impl Backend, write: Write) -> Option<Row> {
     put_all(backend, &[write]).await.pop().unwrap()
 }
 
-/// Puts, and does so again where another write of a row was not over within the second that a put waits for it: on a
-/// machine that stands still, that comes about. A deadlock is an error.
+/// Puts the writes, and repeats the put if another write of a row takes longer than the second that a put waits for it,
+/// as on a stalled machine. A deadlock is an error.
 pub async fn put_all(backend: &impl Backend, writes: &[Write]) -> Vec<Option<Row>> {
     let begin = Instant::now();
     loop {

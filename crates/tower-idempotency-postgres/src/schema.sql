@@ -56,7 +56,7 @@ RETURNS bigint LANGUAGE sql VOLATILE AS $$
   SELECT greatest((extract(epoch FROM greatest(clock_timestamp(), latest)) * 1000000)::bigint, at_least)
 $$;
 
--- Several writes: each is done, or its row left alone, and the rows are read as they stand then, in the order of `ids`.
+-- Several writes: each is done, or its row left alone. Returns the rows as they are then, in the order of `ids`.
 --
 -- Each statement has a snapshot of its own: what has made one of them do nothing is seen by the next. A write that is not
 -- done locks nothing and takes no transaction id.
@@ -113,7 +113,7 @@ BEGIN
         coalesce(w.exactly, idempotency.fence_1(coalesce(w.above, 0) + 1, latest)),
         w.kind, w.session, counted + w.until * interval '1 ms', least(t, earliest), t, counted + w.expiry * interval '1 ms', w.state
       FROM w
-      -- Where a row stands, to insert would wait for whoever is about to write it.
+      -- If there is a row, an insert would wait for the transaction that is about to write it.
       WHERE NOT EXISTS (
         SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = w.id OFFSET 0)
       ORDER BY w.id
@@ -199,7 +199,7 @@ BEGIN
       (namespace, id, token, fence, kind, session, until, began, since, expires, state)
     SELECT in_namespace, in_id, in_token, coalesce(exactly, idempotency.fence_1(coalesce(above, 0) + 1, latest)), in_kind, in_session,
       counted + until_in * interval '1 ms', least(t, earliest), t, counted + expires_in * interval '1 ms', in_state
-    -- Where a row stands, to insert would wait for whoever is about to write it.
+    -- If there is a row, an insert would wait for the transaction that is about to write it.
     WHERE NOT EXISTS (SELECT FROM idempotency.record r WHERE r.namespace = in_namespace AND r.id = in_id)
     ON CONFLICT (namespace, id) DO NOTHING
     RETURNING r.id, r.token, r.fence, r.kind, r.session, r.until, r.began, r.since, r.expires, r.state
@@ -281,8 +281,8 @@ BEGIN
     SET token = new_token, kind = 3, session = NULL, until = NULL, since = t, expires = counted + kept * interval '1 ms',
       state = substring(record FROM 77 + name_length)
     WHERE r.namespace = run_namespace AND r.id = run_id AND r.fence = run_fence
-      -- So that no index but the primary key fits. Whether the row has expired does not matter: nobody else has claimed
-      -- it, or it had another fence.
+      -- So that no index but the primary key fits. Whether the row has expired does not matter: with this fence, it has
+      -- not been claimed again.
       AND r.kind + 0 = 1
     RETURNING r.xmin INTO written_by;
   IF NOT FOUND THEN

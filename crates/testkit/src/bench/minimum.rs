@@ -1,6 +1,6 @@
-//! The least that somebody who writes the same promise by hand would need: sled, one thread that writes what is queued
-//! as one batch, flushes and syncs it, and answers; and a handler that waits for it once or twice. No layer, no
-//! fingerprint, no duplicates, no expiry, no interrupted runs.
+//! The least code that keeps the same promise by hand: sled, one thread that writes all queued records as one batch,
+//! flushes and syncs it, and answers; and a handler that waits for it once or twice. No layer, no fingerprint, no
+//! duplicates, no expiry, no interrupted runs.
 
 use std::fs::File;
 use std::path::Path;
@@ -20,9 +20,9 @@ use super::exchange::KEY;
 
 const MAX_BATCH: usize = 512;
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
-/// What a claim's record takes: digests, fence, times.
+/// The size of a claim's record: digests, fence, times.
 const CLAIM: [u8; 128] = [1; 128];
-/// What an outcome's record takes beside the answer.
+/// The size of an outcome's record without the answer.
 const HEAD: [u8; 160] = [2; 160];
 
 /// How often the handler waits for the disk.

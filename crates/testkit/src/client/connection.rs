@@ -56,7 +56,7 @@ impl Connection {
         Self { sender, driver: Arc::new(driver) }
     }
 
-    /// A request beside those that are under way, over the same connection, which has to be one of HTTP/2.
+    /// Another sender over the same connection, for a concurrent request. The connection must be HTTP/2.
     pub fn beside(&self) -> Self {
         let Sender::Two(sender) = &self.sender else { panic!("HTTP/1.1 takes one request after the other") };
         Self { sender: Sender::Two(sender.clone()), driver: Arc::clone(&self.driver) }

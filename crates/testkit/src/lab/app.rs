@@ -198,7 +198,7 @@ pub fn keyed(method: &str, uri: &str, key: &str) -> http::request::Builder {
     Request::builder().method(method).uri(uri).header("host", "pay.example").header("idempotency-key", key)
 }
 
-/// A body whose frames come one by one, and whose length nobody knows before; `Err` breaks it off.
+/// A body whose frames come one by one, without a known length; `Err` breaks it off.
 pub fn frames(frames: impl IntoIterator<Item = Result<&'static str, &'static str>>) -> Body {
     let frames: Vec<_> = frames.into_iter().map(|frame| frame.map_err(std::io::Error::other)).collect();
     Body::from_stream(futures_util::stream::iter(frames))
@@ -251,7 +251,7 @@ pub fn tree(store: &SledStore) -> sled::Tree {
     store.db().expect("it is open").open_tree("tower-idempotency").expect("it is there")
 }
 
-/// Claims `key`, which nobody has.
+/// Claims `key`, which is free.
 pub async fn hold<St: Store>(store: &St, key: &str) -> Hold {
     match store.claim(wish(key)).await.expect("the store works") {
         Claimed::Fresh(hold) => hold,
@@ -259,7 +259,7 @@ pub async fn hold<St: Store>(store: &St, key: &str) -> Hold {
     }
 }
 
-/// A lab whose handlers answer `effect N` from behind `gate`, which others may stand at too.
+/// A lab whose handlers wait at `gate`, which others may share, and answer `effect N`.
 pub fn gated<St: Store>(layer: IdempotencyLayer<St>, gate: &Gate) -> Lab {
     let gate = gate.clone();
     Lab::new(layer, move |number| {
@@ -277,7 +277,7 @@ pub fn charge_print(id: &RecordId) -> FingerprintBuilder {
     print.field("target", b"/charges").field("body", b"a")
 }
 
-/// A fingerprint as another release would have stored it, or a layer with other options: version and options stand
+/// A fingerprint as another release, or a layer with other options, would have stored it: version and options come
 /// first.
 pub fn foreign(fingerprint: Fingerprint, version: u8, options: [u8; 8]) -> Fingerprint {
     let mut stored = postcard::to_allocvec(&fingerprint).expect("it can be stored");

@@ -16,10 +16,10 @@ use super::steps::{Claimed, Steps as _, Wish, wish};
 use super::time::SECOND;
 use crate::Gate;
 
-/// What an application says of a layer's operation.
+/// The application's answer about an operation of a layer.
 pub type Verdict = Reconciled<Response<Full<Bytes>>>;
 
-/// What it was asked so far. Clones share it.
+/// The questions that the application got so far. Clones share them.
 #[derive(Clone, Default)]
 pub struct Asked {
     questions: Arc<Mutex<Vec<InterruptedRun>>>,
@@ -77,7 +77,7 @@ pub fn patient<St: Store>(store: St, reconciler: Reconciler<Response<Full<Bytes>
     asking(store, reconciler).on_in_flight(OnInFlight::Wait(SECOND * 60))
 }
 
-/// How many were settled, are to run again, and are unknown still.
+/// The numbers of operations that were settled, that run again, and that are still unknown.
 pub fn counted(sum: Reconciliation) -> (usize, usize, usize) {
     let Reconciliation { settled, run_again, unknown, .. } = sum;
     (settled, run_again, unknown)

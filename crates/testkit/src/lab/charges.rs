@@ -24,17 +24,17 @@ use tower_idempotency::{
 use super::app::{Lab, id};
 use crate::{Answer, Gate};
 
-/// What a transaction of these tests is answered.
+/// The result of a transaction of these tests.
 pub type Commit<T> = Result<T, CommitError<&'static str>>;
 /// A transaction that was sent, and its answer.
 pub type Committing<T> = BoxFuture<'static, Commit<T>>;
-/// What a message of these tests is answered.
+/// The result of a message of these tests.
 pub type Delivered = Result<Outcome, OnceError<&'static str>>;
 
-/// What a handler answers that did not commit.
+/// The answer of a handler that did not commit.
 pub const OWN: (StatusCode, &str) = (StatusCode::PAYMENT_REQUIRED, "the handler's own");
 
-/// What handlers leave behind for the test.
+/// Values that handlers leave for the test.
 pub type Left<T> = Arc<Mutex<Vec<T>>>;
 
 pub fn take<T>(left: &Left<T>) -> Vec<T> {
@@ -66,14 +66,14 @@ impl Home {
         Self { directory, builder, store }
     }
 
-    /// Closed, for whoever holds it, and opened again.
+    /// Closes the store for all handles and opens it again.
     pub async fn reopened(self) -> Self {
-        self.store.close().await.expect("nobody holds a tree");
+        self.store.close().await.expect("no tree is held");
         let store = self.builder.clone().open(place(&self.directory)).expect("it was closed");
         Self { store, ..self }
     }
 
-    /// Let go without a word, and opened again. Nobody else may hold the store.
+    /// Drops the store without closing it, and opens it again. There may be no other handle.
     pub async fn dropped(self) -> Self {
         let Self { directory, builder, store } = self;
         drop(store);
@@ -86,7 +86,7 @@ impl Home {
                 }
             }
         };
-        let store = timeout(GIVE_UP, opening).await.expect("somebody holds the store");
+        let store = timeout(GIVE_UP, opening).await.expect("another handle holds the store");
         Self { directory, builder, store }
     }
 
@@ -207,7 +207,7 @@ pub fn charging(store: &SledStore, policy: OnInterrupted) -> Lab {
     })
 }
 
-/// An application that nobody may call any more: it answers with what was recorded.
+/// An application whose handler must not run any more: it replays what was recorded.
 pub fn replaying(store: &SledStore, policy: OnInterrupted) -> Lab {
     serve(layer(store.clone(), policy), |_| async { "it ran again" })
 }

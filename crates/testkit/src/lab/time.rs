@@ -12,7 +12,7 @@ pub const DAY: Duration = Duration::from_secs(86_400);
 /// When most tests with a clock begin.
 pub const NOON: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-/// A clock that stands at [`NOON`].
+/// A clock that shows [`NOON`].
 pub fn clock() -> ManualClock {
     ManualClock::new(NOON)
 }

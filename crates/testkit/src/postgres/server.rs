@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::fake_clock::FakeClock;
 use crate::dice::loopback;
 
-/// How often something is looked at that will come about, and after how long that is given up.
+/// The interval of a poll; `GIVE_UP` is its bound.
 const LOOK: Duration = Duration::from_millis(20);
 const GIVE_UP: Duration = Duration::from_secs(120);
 
@@ -48,7 +48,7 @@ struct Running {
     pid: u32,
 }
 
-/// Who the server runs as: it refuses to run as root.
+/// The user that the server runs as. PostgreSQL refuses to run as root.
 #[derive(Debug, Clone, Copy)]
 struct User {
     uid: u32,
@@ -106,7 +106,7 @@ impl Server {
     }
 
     fn launch_anywhere(&mut self) {
-        // Somebody else may take the port before the server does.
+        // Another process may take the port before the server does.
         let started = (0..5).any(|_| {
             self.port = free_port(self.address);
             self.launch()
@@ -130,7 +130,7 @@ impl Server {
         run(copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-D"]).arg(self.data()));
     }
 
-    /// Whether it takes connections now.
+    /// Returns whether the server accepts connections now.
     fn launch(&mut self) -> bool {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).expect("a log");
         let mut command = self.as_user(Command::new("sh"));
@@ -171,7 +171,7 @@ impl Server {
         command.status().is_ok_and(|status| status.success())
     }
 
-    /// Whether the process is gone, or dead and waits for its guard.
+    /// Returns whether the process is gone, or is dead and waits for its guard.
     fn has_ended(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
         stat.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
@@ -182,7 +182,7 @@ impl Server {
         format!("postgres://postgres@{}/postgres", self.address())
     }
 
-    /// Where it listens, also while it is down.
+    /// The address of the server, also while it is down.
     pub fn address(&self) -> SocketAddr {
         (self.address, self.port).into()
     }
@@ -192,7 +192,7 @@ impl Server {
         self.running.as_ref().expect("it runs").pid
     }
 
-    /// What it has logged.
+    /// The server's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
@@ -243,10 +243,10 @@ impl Server {
         signal("STOP", &[self.pid()]);
         let begin = Instant::now();
         while !stands_still(self.pid()) {
-            assert!(begin.elapsed() < GIVE_UP, "the server does not stand still: {}", self.log());
+            assert!(begin.elapsed() < GIVE_UP, "the server does not stop: {}", self.log());
             std::thread::sleep(LOOK);
         }
-        // While children end, the list of them may lack others: proc(5). Those that stand still don't end.
+        // While children end, the list of them may lack others: proc(5). Stopped children don't end.
         let mut stopped = Vec::new();
         loop {
             let found = self.processes();
@@ -320,14 +320,14 @@ pub fn state(pid: u32) -> Option<char> {
     status.lines().find_map(|line| line.strip_prefix("State:"))?.trim_start().chars().next()
 }
 
-/// Whether a process has stopped, or ended.
+/// Returns whether a process has stopped, or ended.
 fn stands_still(pid: u32) -> bool {
     state(pid).is_none_or(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
 }
 
 /// Runs a program to its end.
 fn run(command: &mut Command) {
-    let output = command.output().expect("it stands beside the server");
+    let output = command.output().expect("it is in the server's directory");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -335,7 +335,7 @@ fn free_port(address: Ipv4Addr) -> u16 {
     TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).expect("a port is free").port()
 }
 
-/// Where the server's programs are: on the path, or where Debian has them; the latest there.
+/// The directory of the server's programs: on the path, or the latest version in Debian's place.
 fn programs() -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -350,7 +350,7 @@ fn programs() -> Result<PathBuf, String> {
     places.iter().find(complete).cloned().ok_or_else(|| "the programs of a PostgreSQL server are missing".to_owned())
 }
 
-/// Whom to run as: whoever this is, and for root the user `postgres`.
+/// The user to run as: `None` for the current one, and the user `postgres` for root.
 fn unprivileged() -> Result<Option<User>, String> {
     let me = fs::metadata("/proc/self").map_err(|error| error.to_string())?.uid();
     if me != 0 {

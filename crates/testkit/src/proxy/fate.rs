@@ -44,12 +44,12 @@ pub trait Fate: Send + Sync + 'static {
     /// So many bytes were passed on.
     fn passed(&self, _way: Way, _count: usize) {}
 
-    /// Whether the other side is told that no more comes in this direction.
+    /// Returns whether the end of this direction is passed on to the other side.
     fn tells_the_end(&self, _way: Way) -> bool {
         true
     }
 
-    /// What is done beside the connection.
+    /// Runs while the connection is open.
     fn beside(&self, _server: SocketAddr) -> impl Future<Output = ()> + Send {
         async {}
     }

@@ -118,7 +118,7 @@ impl Plan {
         [&self.request, &self.response].into_iter().flatten().any(|fault| is_cut(&fault))
     }
 
-    /// Which direction never arrives although the connection stands.
+    /// The direction whose bytes never arrive although the connection stays open.
     pub fn swallows(&self) -> Option<Way> {
         let is_swallowed = |fault: &Option<Fault>| matches!(fault, Some(Fault { then: Then::Swallow, .. }));
         let swallowed = |way, fault| is_swallowed(fault).then_some(way);

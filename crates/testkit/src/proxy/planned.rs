@@ -95,7 +95,7 @@ impl Fate for Planned {
         self.traffic.send_modify(|traffic| traffic.of_mut(way).forwarded += count);
     }
 
-    /// A client whose answer is swallowed is not told that there will be none.
+    /// If an answer is swallowed, its client's connection stays open.
     fn tells_the_end(&self, way: Way) -> bool {
         way == Way::Request || self.plan.swallows() != Some(way)
     }

@@ -53,12 +53,12 @@ impl Proxy {
         format!("postgres://postgres@{}/postgres", self.address)
     }
 
-    /// Connections end, and so do new ones.
+    /// Ends all connections, new ones included.
     pub fn close(&self) {
         self.state.send_modify(|state| state.is_closed = true);
     }
 
-    /// Connections stand, and nothing comes over them. They end when the way is open again.
+    /// Keeps connections open without passing anything on. They end when the way is open again.
     pub fn silence(&self) {
         self.state.send_modify(|state| state.is_silent = true);
     }

@@ -37,7 +37,7 @@ async fn put(backend: &MemoryBackend, write: Write) -> Result<Option<Row>, Backe
     backend.put(Clocks::default(), &[write]).await.map(|mut answer| answer.rows.remove(0))
 }
 
-/// The token of the row that stands there.
+/// The current token of the row.
 async fn token(backend: &MemoryBackend) -> Option<u8> {
     backend.get(Clocks::default(), &[ID]).await.unwrap().rows[0].as_ref().map(|row| row.token.0[0])
 }
@@ -141,7 +141,8 @@ async fn a_failover_loses_what_the_standby_has_not_got() {
     assert_eq!(token(&backend).await, Some(2));
 }
 
-/// What is awaited is neither seen nor answered; a restart shows it though it may still be lost: what a barrier is for.
+/// A write that waits for the standby is neither visible nor answered. A restart shows it, although it may still be
+/// lost. That is why a read needs a barrier.
 #[tokio::test(start_paused = true)]
 async fn what_awaits_the_standby_is_hidden_until_a_restart_shows_it() {
     let backend = MemoryBackend::new();
@@ -196,7 +197,7 @@ async fn changes_are_told_to_all_of_the_namespace_unless_the_database_is_silent(
     assert_eq!((own.next().now_or_never(), other.next().now_or_never()), (None, None));
 }
 
-/// How many of a thousand claims were answered how, and how often the row was written.
+/// The number of each kind of answer to a thousand claims, and the number of writes of the row.
 async fn storm(seed: u64) -> [usize; 4] {
     let backend = MemoryBackend::new();
     backend.fail_at_random(seed, Odds { delay: Duration::from_secs(5), ..Odds::default() });

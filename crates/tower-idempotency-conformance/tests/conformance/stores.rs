@@ -115,7 +115,7 @@ mod shared_by_the_machine_s_clock {
     tower_idempotency_conformance::store_conformance!(subject);
 }
 
-/// Time passes as soon as nobody has anything else to do.
+/// Tokio's paused clock: time advances when all tasks are idle.
 mod shared_by_a_paused_clock {
     use super::*;
 

@@ -15,7 +15,7 @@ use tower_idempotency_postgres::PostgresStore;
 
 use super::lab::Lab;
 
-/// An app whose handler stands at a gate in each of its runs.
+/// An app whose handler waits at a gate in each of its runs.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) layer: IdempotencyLayer<PostgresStore>,

@@ -31,7 +31,7 @@ fn server(promise: &str) -> Option<Server> {
     Server::with_a_clock(&[]).map_err(|obstacle| skipped(promise, &obstacle)).ok()
 }
 
-/// A process whose handler counts its runs, and stands at a gate in each.
+/// A process whose handler counts its runs, and waits at a gate in each.
 #[derive(Clone)]
 struct Process {
     store: PostgresStore,
@@ -71,7 +71,7 @@ impl Process {
     async fn told(&self, key: &str) -> (StatusCode, String, bool) {
         let begin = Instant::now();
         loop {
-            // A second run would stand at the gate.
+            // A second run would wait at the gate.
             let answer = timeout(Duration::from_secs(60), self.send(key)).await.expect("it is not run again");
             if answer.0 != StatusCode::SERVICE_UNAVAILABLE {
                 return answer;

@@ -9,17 +9,20 @@ use tower_idempotency::store::shared::{
 
 use super::lab::{HOUR, Lab, claim, complete, id, is_done, lab, until};
 
-/// The number of the row of a write and of the one beside it.
+/// The first number for the rows of second writes.
 const BESIDE: u64 = 1 << 32;
 
-/// Puts a write alone, or beside another one: then it goes another way.
+/// Puts a write alone, or together with another one, which takes another path in the backend.
 async fn put(lab: &Lab, alone: bool, write: Write) -> Option<Row> {
     if alone {
         return lab.put(write).await;
     }
     let beside = claim(id(BESIDE + rand()));
     let answer = lab.backend.put(Clocks::default(), &[beside.clone(), write]).await.unwrap();
-    assert!(is_done(answer.rows[0].as_ref(), &beside), "the one beside it is done, whatever becomes of the other");
+    assert!(
+        is_done(answer.rows[0].as_ref(), &beside),
+        "the write next to it is done, whatever the result of the other"
+    );
     answer.rows[1].clone()
 }
 

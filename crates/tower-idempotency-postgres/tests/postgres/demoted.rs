@@ -25,7 +25,8 @@ async fn run(store: &PostgresStore, id: RecordId) {
     store.apply(id, Transition::Complete(completion)).await.unwrap();
 }
 
-/// It may show what it never answered, and what the other has not got. Only who can write there may tell it as done.
+/// A demoted server may show writes that it never answered, and writes that the new primary lacks. A process may answer
+/// from a row only if it can write to that server.
 #[tokio::test]
 async fn what_a_server_shows_that_takes_no_writes_is_not_told_as_done() {
     let Some(mut server) = own_server("that a demoted server is not believed", &[]) else { return };

@@ -51,7 +51,7 @@ async fn a_row_that_is_past_its_grace_by_the_database_s_clock_alone_is_kept() {
 
 #[tokio::test]
 async fn a_locked_row_is_not_waited_for() {
-    let Some(lab) = lab("that deleting waits for nobody").await else { return };
+    let Some(lab) = lab("that deleting waits for no lock").await else { return };
     lab.put(claim(id(1))).await;
     expired_for(&lab, 1, 601).await;
     lab.sql("BEGIN; SELECT FROM idempotency.record WHERE namespace = '$' FOR KEY SHARE").await;

@@ -15,7 +15,7 @@ use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A backend with a namespace that no other test has, and a client beside it. `None`: not shown here.
+/// A backend with a namespace of its own, and a client of the same server. `None` if there is no server here.
 pub(crate) async fn lab(promise: &str) -> Option<Lab> {
     let server = shared_server(promise)?;
     Some(Lab::new(&server.url()).await)

@@ -48,7 +48,7 @@ async fn a_row_that_an_application_has_locked_is_busy_and_not_waited_for() {
 /// A transaction that records its outcome with its effects may take long, and so may a commit that waits for a standby.
 #[tokio::test]
 async fn a_claim_of_a_row_that_is_being_written_is_answered_by_the_row_as_it_was() {
-    let Some(lab) = lab("that a duplicate waits for nobody's transaction").await else { return };
+    let Some(lab) = lab("that a duplicate waits for no transaction").await else { return };
     let row = lab.put(claim(id(1))).await.unwrap();
     lab.sql("BEGIN; UPDATE idempotency.record SET state = 'x' WHERE namespace = '$'").await;
     assert_eq!(lab.put(claim(id(1))).await.unwrap(), row);
@@ -114,7 +114,7 @@ async fn batches_with_the_same_rows_in_opposite_order_never_deadlock() {
         let now = lab.backend.get(Clocks::default(), &ids).await.unwrap().rows;
         for (index, row) in now.iter().enumerate() {
             let one = is_done(row.as_ref(), &forward[index]);
-            assert!(one || is_done(row.as_ref(), &backward[63 - index]), "nobody locks for longer than a put");
+            assert!(one || is_done(row.as_ref(), &backward[63 - index]), "no row is locked for longer than a put");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answers that don't come: nobody knows then, until the write is sent again.
+//! Answers that don't come: it is unknown whether the write was done, until it is sent again.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -52,14 +52,14 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     let write = claim(id(1));
     let (answer, ()) = tokio::join!(lab.backend.put(Clocks::default(), std::slice::from_ref(&write)), async {
         until_waiting(&lab.client, "SyncRep").await;
-        assert_eq!(lab.get(id(1)).await, None, "nobody sees what is not answered");
+        assert_eq!(lab.get(id(1)).await, None, "a write without an answer is not visible");
         server.kill();
     });
     assert!(matches!(answer, Err(BackendError::Uncertain(_))), "{answer:?}");
     server.start_again();
     // A connection that was idle meanwhile may only now be found to have ended.
     until("an answer of the new server", async || lab.backend.get(Clocks::default(), &[]).await.is_ok()).await;
-    // It is there now, though nobody was told; and it was never waited for.
+    // It is there now, although it was never answered, and the standby was never waited for.
     let found = lab.get(id(1)).await.unwrap();
     assert_eq!(found.token, write.token);
     let client = super::lab::client(&lab.url).await;
@@ -75,7 +75,7 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     assert_eq!((row.token, row.fence, row.began), (found.token, found.fence, found.began));
 }
 
-/// The server's other processes end with it, and it recovers: what nobody was answered is visible then.
+/// The server's other processes end with it, and it recovers: writes without an answer are visible then.
 #[tokio::test]
 async fn a_server_that_has_lost_one_of_its_processes_is_another_one() {
     let Some(server) = own_server("a server that loses a process", &[]) else { return };
@@ -181,7 +181,7 @@ async fn a_call_may_be_dropped_at_any_time() {
 
 #[tokio::test]
 async fn a_server_that_stands_still_is_given_up_and_found_again() {
-    let Some(server) = own_server("a server that stands still", &[]) else { return };
+    let Some(server) = own_server("a server that is stopped", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
     let row = lab.put(claim(id(1))).await.unwrap();
     server.pause();
@@ -191,7 +191,7 @@ async fn a_server_that_stands_still_is_given_up_and_found_again() {
         lab.backend.put(Clocks::default(), std::slice::from_ref(&write)),
     )
     .await;
-    assert!(answer.is_err(), "nobody answers");
+    assert!(answer.is_err(), "the server does not answer");
     server.resume();
     // The row is busy while the server does what was sent first.
     until("the outcome", async || is_done(lab.put(write.clone()).await.as_ref(), &write)).await;

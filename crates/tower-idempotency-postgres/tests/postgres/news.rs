@@ -1,4 +1,4 @@
-//! Rows that were written are heard of.
+//! Listeners learn of the rows that were written.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
 use super::lab::{Lab, claim, complete, id, lab, own_server, until};
 
-/// Writes until the listener hears: a listener that connects misses what was told before.
+/// Writes until the listener gets a notification: those before it has connected are lost.
 async fn hears(lab: &Lab, listener: &impl tower_idempotency::store::shared::Backend, first: u64) {
     let mut changes = listener.changes();
     for number in first.. {

@@ -1,4 +1,4 @@
-//! Opening: databases that are away or let nobody in, and passwords.
+//! Opening: databases that are away or refuse every client, and passwords.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ async fn a_database_that_is_away_is_tried_for_a_while_and_then_said_to_be() {
     let error = open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }), "{error:?}");
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
-    // Nobody is there.
+    // Nothing listens there.
     drop(listener);
     let error = open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }), "{error:?}");

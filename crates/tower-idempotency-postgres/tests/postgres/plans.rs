@@ -38,7 +38,7 @@ async fn grows(what: &str, before: &str) {
             writes += 2 * i64::try_from(ids.len()).unwrap();
         }
     }
-    // A server's process tells what it has read when it ends.
+    // A server process publishes its statistics when it ends.
     drop(backend);
     let client = client(&url).await;
     let numbers = "SELECT t.n_tup_ins + t.n_tup_upd, t.seq_tup_read, p.idx_blks_hit + p.idx_blks_read, e.idx_tup_read, o.idx_tup_read, \

@@ -129,10 +129,10 @@ async fn notifications_that_are_swallowed_are_noticed() {
         .await;
 }
 
-/// The server's connection on which a process has said that it listens is another one's in the next moment.
+/// PgBouncer may give the connection on which one process has sent `LISTEN` to another process in the next moment.
 #[tokio::test]
 async fn what_a_pooler_swallows_reaches_nobody_else() {
-    let promise = "that nobody is told what a pooler swallows";
+    let promise = "that no other process gets what a pooler swallows";
     let Some(server) = own_server(promise, &[]) else { return };
     let pooler = match Pooler::start(server.address(), "") {
         Ok(pooler) => pooler,

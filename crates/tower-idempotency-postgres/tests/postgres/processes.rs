@@ -16,7 +16,7 @@ use super::lab::{Lab, builder, id, lab, own_server};
 
 type Consumer = Once<Shared<PostgresBackend>>;
 
-/// Counts effects, each of which stands at a gate before it takes place.
+/// Counts effects, each of which waits at a gate before it takes place.
 #[derive(Clone, Default)]
 struct Work {
     effects: Arc<AtomicUsize>,

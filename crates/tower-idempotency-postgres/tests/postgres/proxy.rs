@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use super::lab::address;
 
-/// Stands between a backend and the server. It ends when it is dropped.
+/// A proxy between a backend and the server. It ends when it is dropped.
 ///
-/// It knows a put by the name of its function, which only a backend [`behind_pooler`] sends with every call.
+/// It recognises a put by the name of its function, which only a backend [`behind_pooler`] sends with every call.
 ///
 /// [`behind_pooler`]: tower_idempotency_postgres::PostgresBackendBuilder::behind_pooler
 #[derive(Debug)]

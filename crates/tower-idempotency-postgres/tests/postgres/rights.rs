@@ -67,8 +67,7 @@ async fn a_role_without_any_right_needs_what_it_is_told_once() {
     opens_as(&lab, "my-role", 1).await;
 }
 
-/// A role with all rights, from which row-level security keeps what it lacks a policy for: an update does nothing then,
-/// and says so to nobody.
+/// A role with all rights, but without a policy under row-level security: its updates do nothing and return no error.
 #[tokio::test]
 async fn a_role_that_row_level_security_keeps_from_rows_is_refused_at_opening() {
     let Some(server) = own_server("that row-level security is noticed", &[]) else { return };

@@ -105,7 +105,7 @@ const SHADOWS: &str = "
 
 #[tokio::test]
 async fn operators_and_functions_that_others_have_made_are_not_used() {
-    let Some(server) = own_server("that nobody's operators are used", &[]) else { return };
+    let Some(server) = own_server("that operators of other roles are not used", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
     lab.client.batch_execute(SHADOWS).await.unwrap();
     for (first, pooled) in [(0_u64, false), (100, true)] {
@@ -135,7 +135,7 @@ async fn operators_and_functions_that_others_have_made_are_not_used() {
         );
         assert_eq!(backend.delete_expired(Clocks::default(), 10).await.unwrap(), 0);
         backend.guarantee().await.unwrap();
-        // What is told is heard, if the ping is.
+        // If the ping arrives, notifications do.
         until("a ping", async || backend.guarantee().await.unwrap().setup.contains("notifications arrive")).await;
     }
 }

@@ -22,7 +22,7 @@ use super::lab::{Lab, address, id, lab};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Stands between a backend and the server, and carries so many bytes a second each way.
+/// A proxy between a backend and the server that carries a given number of bytes a second each way.
 struct Throttle {
     way: Proxy,
     sent: Arc<AtomicU64>,

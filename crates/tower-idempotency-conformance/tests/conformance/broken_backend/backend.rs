@@ -24,7 +24,7 @@ pub(super) struct Broken {
     memory: Arc<Mutex<Memory>>,
 }
 
-/// What a fault has to remember.
+/// The memory of a fault between calls.
 #[derive(Debug, Default)]
 struct Memory {
     past: Vec<Row>,

@@ -32,7 +32,7 @@ fn subject(fault: Fault) -> Subject<Broken> {
     Subject::new(backend).beside(beside).another_namespace(another).clock(pass).held_back_by(hold).restarted_by(restart)
 }
 
-/// What a rule says of a fault; `None` if it holds.
+/// The failure that a rule reports for a fault; `None` if the rule holds.
 async fn verdict(fault: Fault, rule: &str) -> Option<String> {
     let subject = subject(fault);
     let panic = AssertUnwindSafe(suite::rule(rule, subject)).catch_unwind().await.err()?;

@@ -1,4 +1,4 @@
-//! What a fault makes of a write, of the row that the write makes, and of rows that are read.
+//! Changes that a fault makes to a write, to the row that the write makes, and to rows that are read.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub(super) fn sent(fault: Fault, write: &Write, there: Option<&Row>, past: &[Row
     Some(write)
 }
 
-/// What stands after a write that was done over `there`.
+/// The row after a write over `there`.
 pub(super) fn made(fault: Fault, write: &Write, there: Option<&Row>, mut row: Row, now: Timestamp) -> Row {
     let live = there.filter(|row| !row.is_absent(now));
     let again = live.filter(|there| there.token == write.token);
@@ -91,7 +91,8 @@ pub(super) fn read(fault: Fault, mut row: Row) -> Row {
     row
 }
 
-/// What is listed of the rows that should be, which come in their order. `written` has the ids in the order of writing.
+/// The rows that the fault lists. `rows` are those that it should list, in order; `written` has the ids in the order of
+/// writing.
 pub(super) fn listed(
     fault: Fault,
     mut rows: Vec<Row>,

@@ -1,4 +1,4 @@
-//! What a fault makes of a transition, of its answer, and of the records that are read.
+//! Changes that a fault makes to a transition, to its answer, and to the records that are read.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use tower_idempotency::store::{InterruptedRun, Page};
 
 use super::fault::Fault;
 
-/// What a fault has to remember.
+/// The memory of a fault between calls.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) is_full: bool,
     /// The runs that were granted.
     pub(super) runs: HashMap<RecordId, Fence>,
-    /// What was loaded first, and what last.
+    /// The record as it was loaded first; `saw_last` has it as it was loaded last.
     saw_first: HashMap<RecordId, Option<Record>>,
     pub(super) saw_last: HashMap<RecordId, Record>,
-    /// What was recorded last.
+    /// The last record that was written.
     made: HashMap<RecordId, Record>,
-    /// What is false of a record from now on.
+    /// False values that the fault has given to a record.
     false_since: HashMap<RecordId, Timestamp>,
     false_expiry: HashMap<RecordId, Option<Timestamp>>,
     false_outcome: HashMap<RecordId, Bytes>,
@@ -32,7 +32,7 @@ pub(super) struct Memory {
     base: HashMap<RecordId, u64>,
 }
 
-/// Whether a step is refused that is right.
+/// Returns whether the fault refuses a correct step.
 pub(super) fn is_refused(fault: Fault, transition: &Transition, before: Option<&Record>) -> bool {
     let state = before.map(|before| &before.state);
     let is_done = matches!(state, Some(State::Completed { .. } | State::Consumed { .. }));

@@ -26,12 +26,12 @@ fn subject(fault: Fault, is_alone: bool) -> Subject<Broken> {
     subject.clock(move |by: Duration| clock.advance(by)).reopened_by(move || std::future::ready(disk.reopened()))
 }
 
-/// Whether a fault shows itself only where a claim or a release leaves no trace.
+/// Returns whether a fault has an effect only if a claim or a release leaves no trace.
 fn needs_one_process(fault: Fault) -> bool {
     matches!(fault, Fault::NeedsAClaimToComplete | Fault::HasNoLimit | Fault::RefusesEndingsWhenFull)
 }
 
-/// What a rule says of a fault; `None` if it holds.
+/// The failure that a rule reports for a fault; `None` if the rule holds.
 async fn verdict(fault: Fault, name: &str, is_alone: bool) -> Option<String> {
     let panic = AssertUnwindSafe(rule(name, subject(fault, is_alone))).catch_unwind().await.err()?;
     Some(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without words".to_owned()))

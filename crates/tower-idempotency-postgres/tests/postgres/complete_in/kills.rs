@@ -45,7 +45,7 @@ async fn exactly_once_while_the_server_is_killed_under_load() {
                     process.reconnect(&url).await;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                panic!("nobody is told");
+                panic!("no process gives an answer");
             })
         })
         .collect();

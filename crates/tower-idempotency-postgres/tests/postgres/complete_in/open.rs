@@ -40,12 +40,12 @@ async fn nobody_is_answered_while_the_transaction_is_open() {
         let open = "SELECT count(*) > 0 FROM pg_stat_activity \
             WHERE pid = $1 AND state = 'idle in transaction' AND query LIKE '%record_run%'";
         until("the record", async || lab.client.query_one(open, &[&process_id]).await.unwrap().get(0)).await;
-        // The row is locked, and nobody waits for that.
+        // The row is locked, and a duplicate does not wait for the lock.
         let layer = other.layer().on_in_flight(OnInFlight::Reject);
         let (status, body, _) = other.send_by(layer, key, &opens).await;
         assert_eq!(status, StatusCode::CONFLICT, "{body}");
         assert!(body.contains("in-flight"), "{body}");
-        assert!(!sent.is_finished(), "nobody knows how it ends");
+        assert!(!sent.is_finished(), "its end is not known yet");
         process.client.lock().await.batch_execute(end).await.unwrap();
         let (status, body, _) = sent.await.unwrap();
         assert_eq!(status.as_u16(), expected, "{body}");
@@ -54,7 +54,7 @@ async fn nobody_is_answered_while_the_transaction_is_open() {
     }
 }
 
-// Longer than anybody waits for it.
+// It stays open for longer than the store waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_stays_open_leaves_its_client_in_doubt_until_it_ends() {
     let Some((lab, process)) = start("a transaction that stays open").await else { return };
@@ -109,11 +109,11 @@ async fn a_commit_that_waits_for_its_standby_is_waited_for() {
     let waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = 'COMMIT'";
     until("the commit", async || watch.query_one(waiting, &[]).await.unwrap().get(0)).await;
     until("the handler's end", async || process.client.try_lock().is_ok()).await;
-    assert_eq!(charges(&lab, "k").await, 0, "nobody sees it");
+    assert_eq!(charges(&lab, "k").await, 0, "the charge is not visible yet");
     ask_for_no_standby(&lab.client).await;
     let (status, body, _) = sent.await.unwrap();
     if status != StatusCode::OK {
-        // It took so long that the client was told that nobody knows. A retry is told.
+        // It took so long that the client got `outcome-unknown`. A retry gets the answer.
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
         until("the answer", async || process.send("k", &gives_up).await.0 == StatusCode::OK).await;
     }

@@ -1,4 +1,4 @@
-//! What clients are told.
+//! The answers that clients get.
 
 use std::sync::{Arc, Mutex};
 
@@ -44,7 +44,7 @@ async fn what_is_not_committed_did_not_take_place_and_a_retry_runs() {
     let other = Process::new(&lab).await;
     assert_eq!(other.send("k", &handler(charge)).await, (StatusCode::OK, "charged".to_owned(), false));
     assert_eq!(charges(&lab, "k").await, 1);
-    // Nobody knows what else the run has done.
+    // The run may have done something else.
     let refusing = process.layer().on_interrupted(OnInterrupted::Refuse);
     let (status, body, _) = process.send_by(refusing.clone(), "other", &forgets).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");

@@ -72,7 +72,7 @@ async fn a_transaction_that_comes_after_a_takeover_fails_with_all_its_effects() 
              AND id = (SELECT session FROM idempotency.record WHERE namespace = '$' AND kind = 1)",
     )
     .await;
-    // The other one's run stands before its charge.
+    // The other process's run waits before its charge.
     let (other, gate) = (Process::new(&lab).await, Gate::default());
     let waits: Handler = Arc::new({
         let gate = gate.clone();
