@@ -1,4 +1,4 @@
-# The things one does here. Each calls cargo or `.ci/run`, and has no logic of its own.
+# Everyday commands. Each calls cargo or `.ci/run`, and has no logic of its own.
 
 _list:
     @just --list --unsorted

@@ -6,7 +6,7 @@
 //! hooks are empty.
 //!
 //! Broken here is only what can't be broken from outside. What the disk or the clock can do to a store, the
-//! laboratories do there, to the crate as everybody else has it.
+//! laboratories do there, to the crate as users have it.
 
 /// The variable of the environment that names the protection to break, for the whole process.
 #[cfg(idempotency_laboratory)]

@@ -177,7 +177,7 @@ impl Server {
         stat.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
     }
 
-    /// Without a password: everybody on this machine is let in.
+    /// Without a password: any user of this machine can connect.
     pub fn url(&self) -> String {
         format!("postgres://postgres@{}/postgres", self.address())
     }
