@@ -1,7 +1,7 @@
 //! A scheduler that takes an execution through *all* schedules with at most so many preemptions.
 //!
-//! Where a task waits for something or gives way, every choice of the next one is tried; one that gave way has its turn
-//! when nobody else can go on. To come before that, or to take the turn from a task that could go on, costs a
+//! Where a task waits for something or yields, every choice of the next one is tried; one that yielded has its turn
+//! when no other task can go on. To come before that, or to take the turn from a task that could go on, costs a
 //! preemption. Most races need one or two.
 
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Bounded {
             None => all().filter(|task| !self.yielded.contains(task)).collect(),
         };
         if choices.is_empty() {
-            // All have given way: in turn, so that nobody is passed over.
+            // All have yielded: in turn, so that none is passed over.
             self.yielded.clear();
             choices.extend(all().find(|task| Some(*task) > current).or(all().next()));
         }

@@ -87,22 +87,22 @@ fn run(scheduler: impl Scheduler + 'static, scenario: Scenario) -> Explored {
     runs::forget();
     let result = catch_unwind(AssertUnwindSafe(|| {
         runner.run(move || {
-            counted.lock().expect("nobody panics under it").schedules += 1;
+            counted.lock().expect("no holder panics").schedules += 1;
             let plan = (scenario.plan)();
             let ledger = live(plan.clone());
             let violations = ledger.violations(&plan);
             assert!(violations.is_empty(), "{}\nin {plan:?}", violations.join("\n"));
-            let mut counted = counted.lock().expect("nobody panics under it");
+            let mut counted = counted.lock().expect("no holder panics");
             for what in ledger.seen() {
                 *counted.seen.entry(what).or_default() += 1;
             }
         })
     }));
     runs::forget();
-    let mut explored = std::mem::take(&mut *explored.lock().expect("nobody panics under it"));
+    let mut explored = std::mem::take(&mut *explored.lock().expect("no holder panics"));
     if let Err(panic) = result {
         explored.violations = lines(scenario.name, &*panic);
-        explored.trails.push((scenario.name, trail.lock().expect("nobody panics under it").clone()));
+        explored.trails.push((scenario.name, trail.lock().expect("no holder panics").clone()));
     }
     explored
 }

@@ -104,7 +104,7 @@ impl Ledger {
         if let (true, Told::Outcome { bytes, .. }) = (pages.commits, &told)
             && !pages.durable.contains(bytes)
         {
-            pages.wrong.push(format!("{bytes:?} is told, and nobody said that it is durable"));
+            pages.wrong.push(format!("{bytes:?} was answered, and was not reported as durable"));
         }
         pages.events.push(Event::Answered { ticket, told, replayed });
     }

@@ -192,11 +192,11 @@ impl Life {
 
     fn stall(&self) {
         let stalls = self.plan.stalls.iter().map(|verb| self.test().stall(*verb)).collect();
-        *self.stalls.lock().expect("nobody panics under it") = stalls;
+        *self.stalls.lock().expect("no holder panics") = stalls;
     }
 
     fn go_on(&self) {
-        let stalls = std::mem::take(&mut *self.stalls.lock().expect("nobody panics under it"));
+        let stalls = std::mem::take(&mut *self.stalls.lock().expect("no holder panics"));
         drop(stalls);
         self.machine.go_on();
     }
@@ -223,11 +223,11 @@ impl Life {
             Some((_, outcome)) => Resolution::Outcome(outcome.clone()),
             None => Resolution::Forget,
         };
-        // It takes him a while.
+        // The operator takes a while.
         wait(2).await;
         let ticket = found.map(|(request, outcome)| (self.ledger.sent(key, request), outcome));
         let resolving = self.once.resolve(listed.id, listed.fence, resolution);
-        // Who goes away leaves it to its task.
+        // If the operator goes away, the task of the call goes on.
         let settled = if stays { Some(resolving.await) } else { resolving.now_or_never() };
         let is_done = matches!(settled, Some(Ok(Resolved::Settled)));
         self.ledger.see(if is_done { "resolved" } else { "not resolved" });
@@ -288,19 +288,19 @@ impl Life {
             let (life, said) = (self.clone(), answer.clone());
             let asking = self.spawn(async move {
                 let told = life.ask(&life.once, key, request).await;
-                *said.lock().expect("nobody panics under it") = told;
+                *said.lock().expect("no holder panics") = told;
             });
             self.join(vec![asking]).await;
             // One that ends may still be in its slot, and is met there.
             self.runs_end().await;
-            if let Told::Outcome { .. } = *answer.lock().expect("nobody panics under it") {
+            if let Told::Outcome { .. } = *answer.lock().expect("no holder panics") {
                 break;
             }
         }
-        answer.lock().expect("nobody panics under it").clone()
+        answer.lock().expect("no holder panics").clone()
     }
 
-    /// Nobody is left: no run, no slot, no waiter.
+    /// Checks that nothing is left: no run, no slot, no waiter.
     async fn rest(&self) {
         let left = self.once.drain(LONG).await.runs;
         let counts = self.once.counts();

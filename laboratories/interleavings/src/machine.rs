@@ -29,7 +29,7 @@ impl Machine {
 
     /// Lets time pass: timers fire.
     pub fn pass(&self, time: Duration) {
-        let _turn = self.turn.lock().expect("nobody panics under it");
+        let _turn = self.turn.lock().expect("no holder panics");
         self.runtime.block_on(async {
             tokio::time::advance(time).await;
             turn().await;
@@ -38,7 +38,7 @@ impl Machine {
 
     /// Lets go on what was spawned.
     pub fn go_on(&self) {
-        let _turn = self.turn.lock().expect("nobody panics under it");
+        let _turn = self.turn.lock().expect("no holder panics");
         self.runtime.block_on(turn());
     }
 }

@@ -120,7 +120,7 @@ pub enum Act {
     LoseAnswer(StoreCall),
     /// The process is shutting down.
     Drain,
-    /// An operator settles what was interrupted; or goes away before he is answered.
+    /// An operator settles what was interrupted, or goes away before the answer.
     Resolve { stays: bool },
     /// The application is asked about all that was interrupted.
     ReconcileAll,
@@ -232,13 +232,13 @@ impl Plan {
         }
     }
 
-    /// Whether a key may be refused as unknown until somebody settles it.
+    /// Returns whether a key may be refused as unknown until an operator settles it.
     pub fn may_stay_unknown(&self) -> bool {
         (self.policy == Policy::Refuse && self.may_refuse("outcome-unknown")) || self.may_linger()
     }
 
-    /// Whether a slot may be held for ever: its run was dropped while the store was told of its end, or nobody knows
-    /// how it ended.
+    /// Returns whether a slot may be held for ever: its run was dropped while its end was being recorded, or its end is
+    /// unknown.
     pub fn may_linger(&self) -> bool {
         (!self.cuts.is_empty() && self.store_fails()) || self.loses()
     }

@@ -131,7 +131,7 @@ fn faults() -> Plan {
     Plan { store: Kind::Test, on_in_flight, faults, acts, endings, cuts, ..any() }
 }
 
-/// Somebody settles what was interrupted, while it is tried again.
+/// An operator settles an interrupted operation while it is retried.
 fn settling() -> Plan {
     let before = Some(Draw.pick(&[Ending::Unknown { effect: true }, Ending::Unknown { effect: false }, Ending::Panic]));
     let act = || Draw.pick(&[Act::Resolve { stays: true }, Act::Resolve { stays: false }, Act::ReconcileAll]);

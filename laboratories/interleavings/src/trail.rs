@@ -63,14 +63,14 @@ impl<S> Recorded<S> {
     }
 
     fn step(&self, step: Option<usize>) {
-        self.trail.lock().expect("nobody panics under it").steps.push(step);
+        self.trail.lock().expect("no holder panics").steps.push(step);
     }
 }
 
 impl<S: Scheduler> Scheduler for Recorded<S> {
     fn new_execution(&mut self) -> Option<Schedule> {
         let schedule = self.scheduler.new_execution()?;
-        let mut trail = self.trail.lock().expect("nobody panics under it");
+        let mut trail = self.trail.lock().expect("no holder panics");
         trail.seed = schedule.seed;
         trail.steps.clear();
         Some(schedule)

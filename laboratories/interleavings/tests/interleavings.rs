@@ -1,4 +1,4 @@
-//! Whatever the order in which threads come between each other: one run, one answer for all, and nobody waits for ever.
+//! In every order of the threads' steps: one run, one answer for all requests, and no request waits for ever.
 //!
 //! A schedule is one order of steps. Some are drawn at random; for the smallest cases, all with few preemptions are
 //! gone through. The long form; its last line has the figures:
@@ -93,12 +93,12 @@ fn side_by_side<T: Sync>(all: &[T], look: impl Fn(&T) -> Explored + Sync) -> Exp
             scope.spawn(|| {
                 while let Some(one) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let explored = look(one);
-                    sum.lock().expect("nobody panics under it").add(explored);
+                    sum.lock().expect("no holder panics").add(explored);
                 }
             });
         }
     });
-    sum.into_inner().expect("nobody panics under it")
+    sum.into_inner().expect("no holder panics")
 }
 
 fn report(explored: Explored) {

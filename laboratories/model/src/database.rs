@@ -22,7 +22,7 @@ pub enum Replication {
 /// A write on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Put {
-    /// Who sent it, and how many he had sent before: a name that no other has.
+    /// The sender, and with `number` the count of its earlier writes: a unique name.
     pub(crate) by: u8,
     pub(crate) number: u8,
     /// The key whose row it is. `None`: a row of the sender's own.
@@ -210,7 +210,7 @@ impl Database {
         Some(entry)
     }
 
-    /// Another start: what was written is seen, and nobody is answered. Returns what is seen only now.
+    /// A restart: all writes become visible, and none is answered. Returns those that become visible now.
     pub(crate) fn restart(&mut self) -> Vec<Entry> {
         self.server += 1;
         let mut shown = Vec::new();

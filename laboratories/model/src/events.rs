@@ -36,7 +36,7 @@ pub enum Event {
     Look(usize, u8),
     /// It answers.
     Answer(usize, u8),
-    /// Nobody waits any more for a claim or a question that is on its way.
+    /// The requester of a claim or a question that is on its way goes away.
     Abandon(usize, u8),
     /// A run is dropped.
     Drop(usize, u8),
@@ -88,7 +88,7 @@ pub enum Ending {
 const STEP: i8 = 3;
 
 impl Event {
-    /// Whether it happens by itself, sooner or later: what is not, is an accident, or somebody's wish.
+    /// Returns whether it happens by itself, sooner or later. Other events are faults, or requests.
     pub(crate) fn is_due(self) -> bool {
         match self {
             Self::Arrive { again, lost, .. } => !again && !lost,

@@ -35,9 +35,9 @@ pub enum Fault {
     ClaimLeavesNoTrace,
     /// A run's outcome is refused because its run was thought dead.
     LateOutcomeRefused,
-    /// Who takes a run over does not say that its process is dead, which may renew its session then.
+    /// A takeover does not declare the process dead, so the process may renew its session.
     TakeoverBuriesNobody,
-    /// A claim is kept for which nobody waits any more.
+    /// A claim without a waiter is kept.
     UnwantedClaimKept,
     /// A process does not mind the fences that it has seen.
     FloorForgotten,
@@ -55,9 +55,9 @@ pub enum Fault {
     CacheByTheEarliest,
     /// A row is deleted once it is past its grace by the database's clock alone.
     SweepByTheDatabase,
-    /// A process whose policy is to run again runs whatever was interrupted again.
+    /// A process under `Rerun` runs every interrupted operation again.
     ReclaimWhateverWasClaimed,
-    /// The bound of a run is judged by the clocks of whoever looks, whatever the run's session says.
+    /// The bound of a run is judged by the clocks of the observer, whatever the run's session says.
     BoundJudgedByTheObserver,
     /// What a session says of bounds forgets the runs of its process.
     SaysWithoutItsRuns,

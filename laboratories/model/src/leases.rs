@@ -103,7 +103,7 @@ pub enum LeaseFault {
     DeclaredToAnotherServer,
     /// Handlers go on when their lease has ended.
     HandlersGoOn,
-    /// A handler takes its next step before anybody looks whether it has to be dropped.
+    /// A handler takes its next step before the process checks whether it has to be dropped.
     HandlerPolledFirst,
 }
 

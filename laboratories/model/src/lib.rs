@@ -6,7 +6,7 @@
 //! `src/store/shared` and calls the crate's own functions where they decide: `record::next`, `Clocks::at`,
 //! `Write::over`, and the expiry and the grace of `Row`.
 //!
-//! - `world.rs` has all there is, whatever anybody knows of it; `events.rs` what may happen, and how often.
+//! - `world.rs` has the whole state, with the truth that no process sees; `events.rs` what may happen, and how often.
 //! - `process.rs` has what a process is about and remembers; `step.rs` one step of it, as `store/shared/step.rs` takes
 //!   it: what the process holds or reads, what the protocol decides, the write, and its answer.
 //! - `database.rs` has the rows, which of them are durable, and what a failover and a restart make of that; `rows.rs`
@@ -40,7 +40,7 @@
 //! beyond its effect on sessions; attaching, watchers and news; damaged rows and unknown formats; the cached outcome
 //! that is put back after a failover; what the kept clock is slewed by; the ten minutes after a clock was set in which
 //! nothing is swept; a process that does not know the database's latest time; the claim in doubt whose way is barred
-//! (here a claim for which nobody waits is sent until its end is known, and given back); listing; digits, bytes and
+//! (here a claim without a waiter is sent until its end is known, and given back); listing; digits, bytes and
 //! SQL; what others have read of a session, which is as good as a renewal that arrives late; a session's row that a
 //! failover takes back, which says no more than the later one. Not explored is an answer that is lost for the whole
 //! retention, or before a failover that loses what was answered after it. Reads are done at once. A write is late by

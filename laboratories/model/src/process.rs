@@ -31,7 +31,7 @@ pub(crate) struct Process {
     pub(crate) clocks: Clocks,
     /// What it is about, by key.
     pub(crate) desks: Vec<Desk>,
-    /// The writes for which nobody waits. The store's own task sees to them.
+    /// The writes without a waiter. The store's own task completes them.
     pub(crate) orphans: Vec<Writing>,
 }
 
@@ -119,14 +119,14 @@ pub(crate) enum Job {
     },
 }
 
-/// Whose word it is that nobody knows how a run ended.
+/// The source of the statement that the end of a run is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum By {
     /// The run's own. It is recorded though the claim was lost.
     Itself,
     /// That of a request, which found a run of this process that ended without a word.
     Finder,
-    /// That of whoever takes back a claim under which nothing ran.
+    /// The step that gives back a claim under which nothing ran.
     Nobody,
 }
 

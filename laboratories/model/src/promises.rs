@@ -19,7 +19,7 @@ macro_rules! sometimes {
     };
 }
 
-/// By its name in DESIGN.md, section 1, or SHARED-STORES.md.
+/// The properties, by their names in DESIGN.md, section 1 or section 9.
 pub(crate) fn all() -> Vec<Property<Protocol>> {
     let mut all = vec![
         Property::always("one effect per key", one_effect),
@@ -33,7 +33,7 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "fences grow": FenceShrank,
         "a late outcome is never thrown away": ThrownAway,
         "what is completed does not change": CompletedChanged,
-        "nobody ends another's run": EndedAnothers,
+        "no process ends another's run": EndedAnothers,
         "who is taken over was marked dead": TakenAlive,
         "no answer of an earlier operation is told after a later one was claimed": EarlierAnswer,
     });
@@ -83,12 +83,12 @@ fn every_claim_has_its_run(_: &Protocol, world: &World) -> bool {
     (0_u8..).zip(&world.truths).all(|(key, truth)| truth.is_lost || truth.has_vanished || world.has_its_run(key))
 }
 
-/// Where nothing is under way, a retry runs or is answered, or somebody can settle the operation.
+/// If nothing is under way, a retry runs or is answered, or an operator can settle the operation.
 fn every_end_is_good(protocol: &Protocol, world: &World) -> bool {
     let of_operator = |key| At { process: protocol.processes, key, is_orphan: false };
     let is_good = |key| match world.read(protocol, of_operator(key)).map(|row| row.kept) {
         None | Some(Kept::Released | Kept::Completed(_)) => true,
-        // Whoever asks about it has a bound.
+        // A question about it has a bound.
         Some(Kept::Interrupted { .. }) => true,
         Some(Kept::Running) => world.seen_from_outside(protocol, key).is_some(),
     };
@@ -96,7 +96,7 @@ fn every_end_is_good(protocol: &Protocol, world: &World) -> bool {
     !world.is_quiet() || operations.all(|(key, truth)| truth.is_lost || truth.has_vanished || is_good(key))
 }
 
-/// Nothing is stuck: what is under way goes on, without an accident, and without anybody's wish.
+/// Nothing is stuck: what is under way goes on, without a fault and without a request.
 fn something_is_due(protocol: &Protocol, world: &World) -> bool {
     let mut events = Vec::new();
     protocol.actions(world, &mut events);

@@ -16,7 +16,7 @@ use crate::world::{Policy, Protocol, Status, World};
 pub(crate) struct At {
     pub(crate) process: usize,
     pub(crate) key: u8,
-    /// Whether nobody waits for it.
+    /// Whether it has no waiter.
     pub(crate) is_orphan: bool,
 }
 
@@ -334,7 +334,7 @@ impl World {
         self.told(protocol, at.key, run);
     }
 
-    /// What the step came to, for whoever asked for it.
+    /// Gives the result of the step to its requester.
     fn end(&mut self, protocol: &Protocol, at: At, job: Job, reply: Reply, record: Option<Record<Run>>) {
         if !at.is_orphan {
             self.processes[at.process].desks[usize::from(at.key)].phase = Phase::Idle;

@@ -1,4 +1,4 @@
-//! All there is, and what is true of it, whatever anybody knows.
+//! The whole state of the model, with the truth that no process sees.
 
 use tower_idempotency::internals::{ClaimPolicy, Owner};
 use tower_idempotency::store::shared::Moment;
@@ -123,9 +123,9 @@ pub(crate) struct Truth {
     pub(crate) heard: u64,
     /// How many more than one may be: by the policy, by an operator, after its retention, or because of a loss.
     pub(crate) allowed: u8,
-    /// What was told of it, since it was last forgotten.
+    /// The outcome that was answered, since it was last forgotten.
     pub(crate) told: Option<Run>,
-    /// Runs that somebody took over, or whose operation somebody settled.
+    /// Runs that were taken over, or whose operation was settled.
     taken: Vec<u64>,
     last_granted: u64,
     /// A failover has lost what was answered.
@@ -228,7 +228,7 @@ impl World {
         self.may_judge_by(process) >= self.truths[usize::from(key)].bound
     }
 
-    /// Whether the run of this fence has ended without a word, or said that nobody knows, and may be repeated.
+    /// Whether the run of this fence has ended without an end, or as unknown, and may be repeated.
     pub(crate) fn is_over(&self, at: At, fence: u64) -> bool {
         let is_repeatable = self.truths[usize::from(at.key)].policy == Some(ClaimPolicy::Rerun);
         let row = self.database.there(at.key).filter(|row| row.fence == fence && is_repeatable);
@@ -516,7 +516,7 @@ impl World {
         is_idle && self.network.is_empty() && self.calls.is_empty() && self.database.behind.is_empty()
     }
 
-    /// What nobody can see any more makes no other state.
+    /// Removes what can have no effect any more, so that it makes no other state.
     pub(crate) fn tidy(&mut self, protocol: &Protocol) {
         // What is durable makes no difference any more.
         if protocol.replication == Replication::InStep || self.budget.failovers == 0 && self.budget.restarts == 0 {
@@ -549,7 +549,7 @@ impl World {
         self.calls.sort_unstable_by_key(|call| (call.key, call.run));
     }
 
-    /// How somebody sees a row who has no part in anything.
+    /// The owner of a row, as an operator sees it, who takes no part in any run.
     pub(crate) fn seen_from_outside(&self, protocol: &Protocol, key: u8) -> Option<Owner> {
         let row = self.read(protocol, At { process: protocol.processes, key, is_orphan: false })?;
         let record = self.present(&Protocol { fault: None, ..*protocol }, protocol.processes, &row)?;

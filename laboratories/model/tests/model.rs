@@ -443,7 +443,7 @@ const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
     (Fault::DrainEndsLivingClaim, CLOSED, Policy::Rerun, "one effect per key"),
     (Fault::DropOverwritesCompletion, DROPPED, Policy::Refuse, "what is completed does not change"),
     (Fault::CompletionOverAbsentRefused, LOST_BY_A_FAILOVER, Policy::Refuse, "a late outcome is never thrown away"),
-    (Fault::CompletionOverwritesClaim, DROPPED, Policy::Rerun, "nobody ends another's run"),
+    (Fault::CompletionOverwritesClaim, DROPPED, Policy::Rerun, "no process ends another's run"),
     (Fault::ReclaimKeepsFence, DROPPED, Policy::Rerun, "fences grow"),
     (Fault::LivingTakenForDead, SLOW, Policy::Rerun, "one effect per key"),
     (Fault::ClaimLeavesNoTrace, SLOW, Policy::Refuse, "one effect per key"),

@@ -230,7 +230,7 @@ impl Disk {
     }
 
     fn change(&mut self, at: usize, path: &str, change: Change) {
-        // What is written to a removed file is nobody's concern.
+        // Writes to a removed file do not matter.
         if let Some(file) = self.file(path) {
             self.files[file].unsynced.push((at, change));
         }

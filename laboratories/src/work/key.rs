@@ -1,5 +1,5 @@
-//! The operations of the workload. Each is a number, from which everything else follows, so that whoever retries it
-//! does the same as who sent it first.
+//! The operations of the workload. Each is a number, from which everything else follows, so that a retry does the same
+//! as the first request.
 
 use bytes::Bytes;
 use testkit::Dice;
@@ -20,16 +20,16 @@ pub enum Kind {
     Ledger,
     /// In every other run nothing, and says so.
     Released,
-    /// The effect, and fails: nobody knows.
+    /// The effect, and fails: its end is unknown.
     Cut,
-    /// In every other run nothing, and fails: nobody knows. The operator finds out, or the application.
+    /// In every other run nothing, and fails: its end is unknown. The operator finds out, or the application.
     Forgotten,
     /// The effect, and what it answers can't be stored.
     Consumed,
 }
 
 impl Kind {
-    /// Whether the key may be free after a run that nobody was told the end of.
+    /// Returns whether the key may be free after a run without an answer.
     pub fn frees(self) -> bool {
         self == Self::Released
     }

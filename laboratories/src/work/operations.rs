@@ -156,7 +156,7 @@ impl Operations {
             Ok(Claimed::Held(record)) => {
                 return match record.state {
                     State::Consumed { .. } => consumed(),
-                    // Somebody has settled it.
+                    // It was settled meanwhile.
                     State::Completed { outcome, .. } => Said::Outcome(key::digest(&outcome)),
                     _ => Said::Refused("outcome-unknown".to_owned()),
                 };
@@ -186,7 +186,7 @@ impl Operations {
         let resolution = if took_place { Resolution::Outcome(bytes) } else { Resolution::Forget };
         self.tell(Note::Settling { key, outcome: outcome.clone() });
         if let Ok(settled) = self.refuse.resolve(key::id(key), fence, resolution).await {
-            assert_eq!(settled, Resolved::Settled, "{key}: nobody else settles it");
+            assert_eq!(settled, Resolved::Settled, "{key}: nothing else settles it");
             self.tell(Note::Settled { key, outcome });
         }
     }

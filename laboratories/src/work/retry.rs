@@ -22,7 +22,7 @@ use super::operations::Operations;
 use super::standing::{Histories, OfKey, Standing, Standings, may_be_consumed};
 use super::truth::Truth;
 
-/// A key that nobody has sent before.
+/// A key that was not sent before.
 const NEW: u64 = u64::MAX;
 /// How long opening may take, with a machine that is busy otherwise.
 const OPENS_WITHIN: Duration = Duration::from_secs(60);

@@ -7,10 +7,10 @@ use testkit::history::{History, Policy, Sent, Told};
 use super::key::{self, Kind, RETENTION};
 use super::notes::{Note, Said};
 
-/// Where a key stands, as far as somebody was told.
+/// The state of a key, as far as its answers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Nobody sent it, or its last run was said to be nothing.
+    /// Not sent yet, or its last run was answered as released.
     Free,
     /// Sent, and not answered.
     Sent,
@@ -113,7 +113,7 @@ impl OfKey {
             Said::Outcome(_) if recorded => self.standing = Standing::Answered,
             Said::Outcome(_) => self.standing = Standing::Unrecorded,
             Said::Freed if recorded => (self.standing, self.since) = (Standing::Free, None),
-            // What the record says of it is anybody's guess.
+            // Its record may say either.
             Said::Freed => self.standing = Standing::Sent,
             Said::Refused(name) if name == "outcome-unknown" && key::claims(key) => {
                 (self.standing, self.since) = (Standing::Interrupted, None);

@@ -26,12 +26,12 @@ impl Truth {
         self.all().insert(key::id(key), (key, took_place));
     }
 
-    /// The operation of a record, and whether its effect took place, if anybody knows.
+    /// The operation of a record, and whether its effect took place, if that is known.
     pub fn of(&self, id: RecordId) -> Option<(u64, bool)> {
         self.all().get(&id).copied()
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<RecordId, (u64, bool)>> {
-        self.0.lock().expect("nobody panics under it")
+        self.0.lock().expect("no holder panics")
     }
 }

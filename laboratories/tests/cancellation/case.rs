@@ -18,7 +18,7 @@ pub(crate) struct Case {
     pub(crate) meanwhile: Meanwhile,
     pub(crate) options: fn(Layer) -> Layer,
     pub(crate) policies: &'static [Policy],
-    /// What the request is told when nobody drops it: `outcome`, `nothing`, or a refusal. Shows that the case is what
+    /// The answer to the request if it is not dropped: `outcome`, `nothing`, or a refusal. Shows that the case is what
     /// it says.
     pub(crate) undisturbed: [&'static str; 2],
     /// What retries are told in the end, under `Refuse` and under the other two.
@@ -306,7 +306,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 impl Case {
-    /// Whether it can be had there. Where time is the machine's, nobody waits for five seconds to pass.
+    /// Returns whether the case is possible there. On the machine's own clock, no test waits for five seconds to pass.
     pub(crate) fn fits(&self, kind: Kind, policy: Policy, has_own_time: bool) -> bool {
         let needs_faults =
             !matches!(self.meanwhile, Meanwhile::Nothing | Meanwhile::Gate | Meanwhile::Duplicate | Meanwhile::Drain);

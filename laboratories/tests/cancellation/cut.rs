@@ -275,7 +275,7 @@ impl Lab {
         let listed = layer.interrupted(LISTED).await.map_err(|error| error.to_string())?;
         let Some(listed) = listed.iter().find(|listed| listed.id == RecordId::new(None, &Key::new(&cut.key).unwrap()))
         else {
-            return Err(format!("{}: refused, and nobody can free it", cut.key));
+            return Err(format!("{}: refused, and it can't be freed", cut.key));
         };
         let took_place = cut.handler.effects() > 0 || committed.contains(&cut.key);
         let answer = if took_place { Resolution::Outcome(Response::new("by hand".into())) } else { Resolution::Forget };

@@ -1,5 +1,5 @@
-//! A wall clock that jumps: while the store is open nobody notices; across a restart a jump backward is not noticed
-//! either, and one forward expires records early, by as much as it jumped, and nothing else.
+//! A wall clock that jumps. While the store is open, that has no effect. Across a restart, a jump backward has none
+//! either, and one forward expires records early, by as much as it jumped, and does nothing else.
 //!
 //! Every request is held against a model of the store's time ([`model`]), and against the history of its key.
 //!

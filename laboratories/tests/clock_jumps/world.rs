@@ -138,7 +138,7 @@ impl<'a> World<'a> {
         Self { policy, clock, time, any, sled, keys, runs, history, figures, expired: 0, swept: 0 }
     }
 
-    /// A key that nobody has seen.
+    /// A key that was never used.
     pub(crate) fn key(&mut self, life: Life) -> usize {
         let name = format!("key-{}-{life:?}", self.keys.len());
         self.keys.push(Key { name, life, state: State::Absent, generation: 0, running: None });

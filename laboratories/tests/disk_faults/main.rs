@@ -13,7 +13,7 @@
 //!
 //! The short form takes some of them, and every one while the store is opened.
 //!
-//! The control has a disk that leaves out the same writes and syncs and tells nobody.
+//! The control has a disk that leaves out the same writes and syncs without an error.
 #![cfg(target_os = "linux")]
 
 mod cast;
@@ -141,6 +141,6 @@ fn report(figures: &Figures) {
 #[test]
 fn where_nobody_is_told_of_failures_a_disk_loses_answers() {
     let violations = violations_with(TEST, &[(LIE, "faults"), ("DISK_FAULTS", "some")]);
-    println!("disk faults of which nobody is told: violations {violations}");
+    println!("disk faults without an error: violations {violations}");
     assert!(violations > 0);
 }

@@ -155,7 +155,7 @@ impl Scenario {
     async fn hang(&self, mut cast: Cast) {
         let Some(operations) = self.open() else { return };
         match self.see_it_hang(&operations, &cast.of_each_sort()).await {
-            // One of sled's own, in the background: nobody waits for it.
+            // One of sled's own, in the background, without a waiter.
             None => {}
             Some((Some(_), Some(Health::Poisoned { reason }))) if !reason.is_empty() => {
                 self.found(Found::Poisoned(reason));

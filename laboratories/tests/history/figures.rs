@@ -21,7 +21,7 @@ fn a_forgotten_key_leaves_its_violations_and_its_place_in_the_figures() {
     assert_breaks(2, &history);
     assert_eq!((history.keys(), history.acknowledged()), (1, 1));
     history.effect(KEY);
-    assert_eq!(history.violations().len(), 2, "an effect that comes later is none that anybody asked for");
+    assert_eq!(history.violations().len(), 2, "no request asked for an effect that comes later");
 }
 
 #[test]

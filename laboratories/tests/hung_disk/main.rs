@@ -4,7 +4,7 @@
 //! Asked of it:
 //! 1. Requests without a key, replays from memory and the health endpoint are answered all the while.
 //! 2. Every request with a new key is answered: with a charge, or with a refusal that says to come again.
-//! 3. A replay that has to be read from the disk is answered too: refused, while nobody knows.
+//! 3. A replay that has to be read from the disk is answered too: it is refused until the disk answers.
 //! 4. What was refused did not take place, and left no record: the store holds as many records as there were charges.
 //! 5. The process takes little more memory than before.
 //! 6. When the disk is back, a new key is served, and what was refused is charged when it is sent again.

@@ -156,7 +156,7 @@ impl Lane {
         }
     }
 
-    /// Cuts something short, and then its retries. Again, if that was missed and nobody has seen it so far.
+    /// Interrupts a request, and then its retries. Repeats it if the moment was missed and was never met so far.
     async fn kill_retries(&mut self) -> Result<(), Broken> {
         for _ in 0..MISSES {
             self.kill_under_load(Moment::Answers(1 + below(MOST_ANSWERS))).await?;
@@ -206,7 +206,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Kills a server that sweeps, and opens the next. Again, if that was missed and nobody has seen it so far.
+    /// Kills a server that sweeps, and opens the next. Repeats it if the moment was missed and was never met so far.
     async fn open_after_sweep(&mut self) -> Result<Server, Broken> {
         for _ in 0..MISSES {
             if !self.treatment.sweeps {

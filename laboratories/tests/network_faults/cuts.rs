@@ -32,13 +32,13 @@ pub(crate) fn key(phase: &str, number: usize) -> String {
     format!("{phase:-<12}{number:07}")
 }
 
-/// Measures an exchange that nobody disturbs.
+/// Measures an undisturbed exchange.
 pub(crate) async fn lengths(ground: &Ground, protocol: Protocol) -> Lengths {
     let operation = Operation::new(key(&format!("{protocol:?}"), 9_999_999), "tok_visa");
     let sent = ground.sent(&operation);
     let link = ground.link(&Plan::pass()).await;
     let answer = ask(&link, &operation.call, protocol).await;
-    assert_eq!(answer.as_ref().expect("nobody disturbs it").status, 200);
+    assert_eq!(answer.as_ref().expect("it is undisturbed").status, 200);
     ground.history.answered(sent, told(answer.as_ref()));
     let Traffic { request, response, .. } = &*link.traffic();
     // Over HTTP/2 either side says more than that.

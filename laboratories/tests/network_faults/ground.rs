@@ -309,7 +309,7 @@ impl Ground {
         for charge in self.server.charges().await {
             match charge["description"].as_str() {
                 Some(key) if asked.contains(key) => self.history.effect(key),
-                _ => wrong.push(format!("a charge that nobody asked for: {charge}")),
+                _ => wrong.push(format!("a charge that no request asked for: {charge}")),
             }
         }
         wrong.extend(self.history.violations());

@@ -19,7 +19,7 @@ pub(crate) async fn cut_in_flight(ground: &Ground, [http1, chunked, http2]: [Len
     for end in [End::Fin, End::Rst, End::Half] {
         plans.push((Protocol::Http1, cut(http1, end)));
         plans.push((Protocol::Chunked, cut(chunked, end)));
-        // When an HTTP/2 client has sent its last byte nobody knows; the server has sent its settings by then.
+        // It is unknown when an HTTP/2 client has sent its last byte; the server has sent its settings by then.
         plans.push((Protocol::Http2, Plan::pass().cut_when(Way::Response, 0, told(), end)));
         plans.push((Protocol::Http1, cut(http1, end).again(told())));
         plans.push((Protocol::Http1, edit(cut(http1, end).again(told()))));

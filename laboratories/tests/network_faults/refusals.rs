@@ -1,5 +1,5 @@
-//! Requests that are refused, or answered with an error, over connections that are cut: nobody is charged, and no
-//! refusal spoils a key.
+//! Requests that are refused, or answered with an error, over connections that are cut: there is no charge, and
+//! no refusal spoils a key.
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -40,7 +40,7 @@ async fn refused(ground: &Ground, operation: &Operation, plan: &Plan, refusal: (
     }
 }
 
-/// What is refused before any claim leaves the key to whoever comes next.
+/// A request that is refused before any claim leaves the key to the next one.
 pub(crate) async fn too_large(ground: &Ground) {
     const LIMIT: usize = 1024 * 1024;
     let lengths = Lengths { request: LIMIT, response: 1_000 };
@@ -73,7 +73,7 @@ pub(crate) async fn another_request(ground: &Ground, lengths: Lengths, step: usi
         .await;
 }
 
-/// Requests that nobody may run.
+/// Requests that must not run.
 pub(crate) async fn malformed(ground: &Ground, lengths: Lengths, step: usize) {
     stream::iter(cuts(lengths, step).enumerate())
         .for_each_concurrent(CLIENTS, |(number, plan)| async move {

@@ -18,7 +18,7 @@ fn sample(length: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..length).step_by(length / count).chain([length - 1])
 }
 
-/// Plans that need nobody to carry them on, for a request of so many bytes.
+/// Plans that need no further step of the test, for a request of so many bytes.
 pub(crate) fn plans(lengths: Lengths) -> Vec<Plan> {
     let Lengths { request, response } = lengths;
     let along = || Until::Read(Way::Request, 1);

@@ -22,7 +22,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a client has taken its request back. It may have run all the same, but nobody will say so.
+    /// Returns whether a client has cancelled its request. It may have run all the same, without an answer.
     pub(crate) fn is_taken_back(self, bytes: &[u8]) -> bool {
         self == Self::Http2
             && bytes.get(PREFACE..).is_some_and(|frames| http2_frames(frames).any(|frame| frame.is_reset))

@@ -53,7 +53,7 @@ pub(crate) const FIRSTS: [First; 5] = [
 ];
 pub(crate) const POLICIES: [Policy; 3] = [Policy::Refuse, Policy::Rerun, Policy::Reconcile];
 
-/// Where the effects go: it lets nobody change it under an older fence than it has seen.
+/// The ledger of the effects. It refuses every change under an older fence than the latest.
 #[derive(Debug, Default)]
 struct Ledger {
     fence: u64,

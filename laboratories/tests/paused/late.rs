@@ -27,7 +27,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const PATIENCES: [Duration; 3] = [SECOND, Duration::from_secs(4), Duration::from_secs(30)];
 /// How often they come, at most.
 const TRIES: usize = 300;
-/// Within the store's time-out, past it, and past anybody's patience.
+/// Within the store's timeout, past it, and past the patience of every requester.
 const DELAYS: [Duration; 3] = [SECOND, Duration::from_secs(6), Duration::from_secs(100)];
 
 /// What a retry gets when a run was interrupted.
@@ -90,7 +90,7 @@ impl Case {
         cases
     }
 
-    /// Whether nobody will ever say what happened.
+    /// Returns whether the end stays unknown for ever.
     fn ends_unknown(&self) -> bool {
         self.policy == Policy::Refuse && self.first == First::Panics
     }

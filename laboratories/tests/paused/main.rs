@@ -62,7 +62,7 @@ async fn a_store_that_answers_late_makes_no_second_effect_and_leaves_no_key_stuc
     let (mut put_off, mut violations) = (0, Vec::new());
     for (number, case) in late::Case::all().into_iter().enumerate() {
         let (times, wrong) = late::hold_up(case, number, &history).await;
-        assert!(times > 0 || !wrong.is_empty() || is_control(), "nobody noticed: {case:?}");
+        assert!(times > 0 || !wrong.is_empty() || is_control(), "nothing was noticed: {case:?}");
         put_off += times;
         violations.extend(wrong);
     }
@@ -82,7 +82,7 @@ async fn a_handler_or_body_that_stands_still_makes_no_second_effect_and_leaves_n
                 continue;
             }
             let (times, wrong) = handlers::stand_still(&handlers::Key::new(first, policy, &history)).await;
-            assert!(times > 0 || !wrong.is_empty() || is_control(), "nobody noticed: {first:?} {policy:?}");
+            assert!(times > 0 || !wrong.is_empty() || is_control(), "nothing was noticed: {first:?} {policy:?}");
             put_off += times;
             violations.extend(wrong);
         }

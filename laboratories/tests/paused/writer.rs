@@ -1,6 +1,6 @@
 //! sled's writer thread, held up: an application's own transaction has the database's lock, for as long as the test
-//! wants. Whoever needs the database waits for it too, so that here only keys are asked for whose slot is taken, or
-//! whose outcome is in memory.
+//! wants. Every read of the database waits for it too, so these tests send only keys whose slot is taken, or whose
+//! outcome is in memory.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl Held {
         Self { release, thread }
     }
 
-    /// Gives it up. Otherwise it gave itself up, since somebody of this thread was waiting for it.
+    /// Releases the lock. Returns false if it was released before, because this thread waited for it.
     fn release(self) -> bool {
         let _ = self.release.send(());
         self.thread.join().expect("the transaction does not panic")

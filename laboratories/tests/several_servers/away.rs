@@ -41,7 +41,7 @@ impl Scene {
             format!("--store {url} --namespace {policy} --lease {lease} --on-interrupted {policy}")
         };
         let fleet = Fleet::start(arguments).await;
-        // Under no policy is there a second effect: nobody dies.
+        // No policy allows a second effect, because no server dies.
         let clients = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
         let load = Load::start(&clients);
         load.more(20).await;

@@ -70,7 +70,7 @@ impl Balancer {
     }
 
     /// Sends a request with a key to one server after the other, until one takes it: a server that is gone, or leaves,
-    /// gives it back. Without a key nobody could tell whether that is safe.
+    /// gives it back. Without a key, that would not be safe.
     pub(crate) async fn send_on(&self, call: &Call) -> Option<Answer> {
         let mut left: Vec<usize> = (0..self.0.servers.lock().unwrap().len()).collect();
         loop {

@@ -174,7 +174,7 @@ async fn run(database: Server, faults: usize) -> Report {
     let refused = scene.agree(&clients, &mut report).await;
     scene.fleet.count_effects(&clients.history).await;
     report.figure(clients.figures());
-    // Who is answered without a record, by a server that then dies, may find that nobody knows any more.
+    // After an answer without a record from a server that then dies, a retry may get `outcome-unknown`.
     let unrecorded = scene.fleet.logged("answered without a record");
     let (forgotten, wrong): (Vec<_>, Vec<_>) =
         clients.history.violations().into_iter().partition(|line| line.contains("rule 4: outcome-unknown"));
@@ -183,7 +183,7 @@ async fn run(database: Server, faults: usize) -> Report {
     let is_explained = forgotten.len() <= unrecorded;
     report.expect(is_explained, || format!("{forgotten:?} are forgotten, and {unrecorded} were not recorded"));
     let disputed = scene.fleet.logged("its outcome is disputed");
-    report.expect(disputed == 0, || format!("{disputed} outcomes are disputed, and nobody takes anything over"));
+    report.expect(disputed == 0, || format!("{disputed} outcomes are disputed, and no operation was taken over"));
     let struck: Vec<String> =
         STRIKES.iter().zip(scene.struck).map(|(strike, times)| format!("{strike:?} {times}")).collect();
     report.figure(format!(

@@ -36,7 +36,7 @@ enum Loss {
     Killed,
     /// The same, after nothing has got to its standby for a while.
     KilledAhead,
-    /// The same, and all payment servers with it: nobody remembers what the standby lacks.
+    /// The same, and all payment servers with it: no process remembers what the standby lacks.
     AllKilledAhead,
     /// It stands still for ever, and takes connections.
     Hangs,

@@ -33,7 +33,7 @@ pub(crate) struct Fleet {
     _directory: TempDir,
 }
 
-/// A directory for the servers' logs, if somebody wants to read them.
+/// The variable that names a directory for the servers' logs, if they are to be kept.
 const LOGS: &str = "SERVER_LOGS";
 
 /// Where server follows server, with one ledger.
@@ -172,8 +172,8 @@ impl Fleet {
         })
     }
 
-    /// How many operations a server lists as interrupted. It is asked for as long as there are fewer than expected: a
-    /// server that has just started takes nobody for dead.
+    /// The number of operations that a server lists as interrupted. Polls as long as there are fewer than expected,
+    /// because a server that has just started takes no other for dead.
     pub(crate) async fn interrupted(&self, number: usize, expected: usize) -> usize {
         let began = Instant::now();
         loop {

@@ -1,6 +1,6 @@
-//! A server that stands still past its lease, with charges under way. Others take some of its operations over, or an
-//! operator settles them. When it wakes, what it has to say of those is refused and kept as disputed; what nobody took
-//! is accepted.
+//! A server that is stopped past its lease, with charges under way. Others take some of its operations over, or an
+//! operator settles them. When it wakes, its outcomes of those are refused and kept as disputed; its other outcomes are
+//! accepted.
 
 use std::collections::BTreeSet;
 
@@ -72,7 +72,7 @@ async fn refused_and_accepted(database: &Server, namespace: &str) -> Option<Repo
         // It serves on.
         sees(&mut report, &once, number, &format!("new-{number}"), true).await;
     }
-    // Nothing was overwritten: of the rows that stood there, one is another now, that of the run that nobody took.
+    // Nothing was overwritten: of the earlier rows, only that of the run that was not taken over has changed.
     let after: BTreeSet<String> = rows(&sql, namespace).await.into_iter().collect();
     let changed = before.iter().filter(|row| !after.contains(*row)).count();
     report.expect(changed == 1, || format!("{changed} rows were changed by what came late"));

@@ -2,13 +2,13 @@
 //! charged once and answered the same, whatever becomes of the servers, of the database, and of what is between them.
 //!
 //! Real processes, real sockets, a real database, which this program starts for itself. Each server has a ledger of its
-//! own; the effects are counted over all of them, and judged together with what clients were told by
-//! `testkit::history`. The runs:
+//! own; the effects are counted over all of them, and `testkit::history` compares them with the answers that clients
+//! got. The runs:
 //!
 //! - [`one_charge`]: copies of each request, at random servers, some at once; also while servers are killed.
 //! - [`mid_charge`]: a server is killed in the midst of a charge; what is said before its lease is over, and after it.
-//! - [`late`]: a server stands still past its lease; what it says when it wakes.
-//! - [`outages`], [`away`], [`cuts`]: the database is killed, stands still, is away for long; its connections are cut.
+//! - [`late`]: a server is stopped past its lease, and goes on later.
+//! - [`outages`], [`away`], [`cuts`]: the database is killed, is stopped, is away for long; its connections are cut.
 //! - [`failover`]: the primary is lost, and its standby promoted.
 //! - [`rolling`]: the servers are replaced, one after the other.
 //! - [`clocks`]: the database's clock, or a server's, is hours or days wrong.

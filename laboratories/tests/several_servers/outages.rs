@@ -47,7 +47,7 @@ pub(crate) async fn judge(fleet: &mut Fleet, clients: &Clients, report: &mut Rep
 async fn gone(database: &mut Server, rounds: usize, how: How) -> Report {
     let arguments = format!("--store {} --lease 12 --on-interrupted {}", database.url(), how.policy());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
-    // Under no policy is there a second effect: nobody dies.
+    // No policy allows a second effect, because no server dies.
     let clients = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
     let clients = if how == How::KilledWithServers { clients.impatient() } else { clients };
     let load = Load::start(&clients);
@@ -79,7 +79,7 @@ async fn gone(database: &mut Server, rounds: usize, how: How) -> Report {
     }
     let keys = load.end().await;
     if how == How::KilledWithServers {
-        // A server that died may have left what nobody knows: what counts is what was charged.
+        // A server that died may have left unknown ends: only the charges count.
         ask_for(&clients, &keys).await;
         let twice = fleet.effects().await.into_values().filter(|effects| *effects > 1).count();
         report.expect(twice == 0, || format!("{twice} keys were charged twice"));
@@ -104,7 +104,7 @@ pub(crate) fn memory_is_bounded(fleet: &Fleet, before: [usize; SERVERS], report:
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     Killed,
-    /// And all servers with it, so that nobody remembers what it has lost.
+    /// And all servers with it, so that no process remembers what it has lost.
     KilledWithServers,
     Paused(Duration),
 }

@@ -71,7 +71,7 @@ impl Filled {
         let entered = Arc::new(Mutex::new(Instant::now()));
         let noted = Arc::clone(&entered);
         let charge = async move || {
-            *noted.lock().expect("nobody panics") = Instant::now();
+            *noted.lock().expect("no holder panics") = Instant::now();
             "charged"
         };
         let app = Router::new().route("/charges", post(charge)).layer(layer(store, OnInterrupted::Refuse));
@@ -92,7 +92,7 @@ impl Filled {
             let began = Instant::now();
             send(&self.app, Some(&key)).await;
             let ended = Instant::now();
-            let entered = *self.entered.lock().expect("nobody panics");
+            let entered = *self.entered.lock().expect("no holder panics");
             sums[0] += micros(entered - began);
             sums[1] += micros(ended - began);
         }

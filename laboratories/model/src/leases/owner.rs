@@ -135,7 +135,7 @@ impl Moment {
 
     pub(super) fn answered(&mut self, leases: &Leases, Answer { to, token }: Answer) {
         let owner = &mut self.owner;
-        // Nobody waits any more for the answer to an earlier renewal.
+        // The answer to an earlier renewal is not used.
         let Some(call) = owner.call.filter(|call| call.token == to.token) else { return };
         owner.call = None;
         let Some(token) = token else {

@@ -35,7 +35,7 @@ async fn each_connection_is_encrypted_and_notifications_arrive() {
 
 #[tokio::test]
 async fn what_is_on_the_wire_is_not_what_is_stored() {
-    let promise = "that nobody between can read what is stored";
+    let promise = "that the network cannot read what is stored";
     let Some((server, certificates)) = encrypting_server(promise).await else { return };
     for (mode, is_encrypted) in [("", true), ("sslmode=disable", false)] {
         let wire = Wire::to(server.address()).await;

@@ -12,7 +12,7 @@ async fn a_server_that_is_not_the_right_one_is_refused() {
     let Some((server, certificates)) = encrypting_server("that another server is refused").await else { return };
     let before = let_in(&server);
     let cases = [
-        // By somebody who calls himself the same.
+        // Signed by another authority of the same name.
         ("localhost", Authority::Another, "BadSignature"),
         ("db.example", Authority::Its, "not valid for name"),
         ("127.0.0.1", Authority::Its, "not valid for name"),

@@ -1,4 +1,4 @@
-//! A way to the server on which somebody listens.
+//! A connection to the server that is wiretapped.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -51,7 +51,7 @@ impl Wire {
         self.heard.lock().unwrap().iter().map(|heard| heard.by_client.lock().unwrap().clone()).collect()
     }
 
-    /// Whether somebody has said this in plain.
+    /// Returns whether this text was sent unencrypted.
     pub(crate) fn has_heard(&self, text: &str) -> bool {
         let has =
             |bytes: &Mutex<Vec<u8>>| bytes.lock().unwrap().windows(text.len()).any(|part| part == text.as_bytes());
