@@ -1,7 +1,7 @@
 //! What does the first request with a key pay for being run once, and recorded?
 //!
-//! `cargo bench --bench first`. In process: claim, run, record, per policy and store, beside what somebody would write
-//! by hand with as many durable writes (`testkit::bench::minimum`). Both sides in turns, in one run.
+//! `cargo bench --bench first`. In process: claim, run, record, per policy and store, compared with as many durable
+//! writes by hand (`testkit::bench::minimum`). Both sides in turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! What does a request that the layer does not cover pay for it?
 //!
 //! `cargo bench --bench passthrough`. Counted, not timed: instructions by callgrind (Debian's `valgrind`), allocations
-//! by the allocator. Nobody listens to tracing.
+//! by the allocator. There is no subscriber of tracing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::convert::Infallible;

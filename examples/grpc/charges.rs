@@ -25,7 +25,7 @@ pub(crate) struct Charges {
 }
 
 impl Charges {
-    /// How often somebody was charged.
+    /// The number of charges.
     pub(crate) fn effects(&self) -> usize {
         self.effects.load(Ordering::SeqCst)
     }

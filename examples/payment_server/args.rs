@@ -63,7 +63,7 @@ pub(crate) enum Place {
     SledAt(PathBuf),
     Memory,
     Postgres(String),
-    /// Not understood. It is refused where nobody repeats it: it may be a URL with a password.
+    /// Not understood. The error does not repeat it, because it may be a URL with a password.
     Unknown,
 }
 

@@ -17,7 +17,7 @@
 //! 3. What can go wrong, by `source`: `tok_visa` charges; `tok_chargeDeclined` is declined (402); `tok_slow` takes two
 //!    seconds; `tok_error` charges and answers 500; `tok_unavailable` answers 503 before charging, so that a retry
 //!    runs; `tok_panic` charges and panics; `tok_crash` charges and ends the process with code 70.
-//! 4. After `tok_crash`, start it again and retry: 409 `outcome-unknown`. Nobody but you knows whether the charge took
+//! 4. After `tok_crash`, start it again and retry: 409 `outcome-unknown`. Only you can find out whether the charge took
 //!    place. See what is open, look it up in `GET /v1/charges`, and settle it, one way or the other:
 //!
 //! ```text
@@ -94,7 +94,7 @@ async fn main() {
     // sled says much, and at trace all that it stores.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
     let ansi = std::io::stderr().is_terminal();
-    // A line that can't be written is no reason to stop, nor to wait: a pipe that nobody reads is full after a while.
+    // A line that can't be written is no reason to stop or to wait: a pipe without a reader is full after a while.
     let (lines, written) = tracing_appender::non_blocking(std::io::stderr());
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(ansi);
     lines.log_internal_errors(false).init();

@@ -94,7 +94,7 @@ fn announce(address: SocketAddr) {
          -d amount=1000 -d currency=eur -d source=tok_visa"
     );
     let again = "# again: the same charge, and idempotent-replayed: true";
-    // Nobody has to read it: a server that can't print serves all the same.
+    // Errors: a server that can't print serves all the same.
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "listening on http://{address}\n{charge}\n{charge}  {again}");
     let _ = stdout.flush();

@@ -131,7 +131,7 @@ async fn a_server_that_is_killed_between_charges_and_their_records_leaves_neithe
         .collect();
     one.kill();
     records.rollback().await.unwrap();
-    assert!(join_all(sent).await.into_iter().all(|answered| !answered.unwrap()), "nobody was answered");
+    assert!(join_all(sent).await.into_iter().all(|answered| !answered.unwrap()), "no client was answered");
 
     // The other server runs them again when the lease is over.
     let answers: Vec<_> = join_all(elsewhere).await.into_iter().map(Result::unwrap).collect();

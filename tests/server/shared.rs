@@ -98,7 +98,7 @@ async fn trap_67_a_server_that_starts_leaves_the_charge_alone_that_another_is_ma
 async fn under_reconcile_a_ledger_answers_for_what_is_in_it_and_not_for_what_others_charged() {
     let Some(database) = shared_server("reconcile with several ledgers") else { return };
     let directory = tempdir().unwrap();
-    // Nobody waits: whoever waited for a run would be told of its end, and the ledger would not be asked.
+    // Duplicates do not wait: a waiter would get the run's end, and the ledger would not be asked.
     let arguments = "--namespace reconcile --lease 10 --on-interrupted reconcile --on-in-flight reject";
     let [setup, other] = two(&directory, database, arguments);
     let (mut one, other) = (setup.start(), other.start());

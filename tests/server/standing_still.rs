@@ -80,7 +80,7 @@ async fn a_client_that_sends_no_request_is_let_go_after_a_while() {
     server.stop().await;
 }
 
-/// A server whose output nobody can read. It is asked for where it listens at the port it was given.
+/// A server whose output can't be read. The test finds it at the port that it gave it.
 struct Mute {
     child: Child,
     address: SocketAddr,

@@ -153,7 +153,7 @@ async fn where_one_process_does_not_know_another_may_ask_at_once() {
     assert_eq!(ignorant.post("k", "a").await.text(), "found");
 }
 
-// A seeded fault: a question for which nobody waits stays open until its bound.
+// A seeded fault: a question without a waiter stays open until its bound.
 #[tokio::test(start_paused = true)]
 async fn a_question_that_nobody_asks_any_more_keeps_no_other_from_asking() {
     let cut = cut(OnInterrupted::Refuse).await;
@@ -327,7 +327,7 @@ async fn trap_103_drain_drops_handlers_that_others_may_run_again_and_leaves_the_
     }
 }
 
-// A seeded fault: nobody drops the handler.
+// A seeded fault: the handler is not dropped.
 #[tokio::test(start_paused = true)]
 async fn trap_03_a_handler_that_others_may_run_again_is_dropped_before_its_lease_ends_and_one_that_is_refused_goes_on()
 {

@@ -47,7 +47,7 @@ async fn each_disputed_outcome_of_an_operation_is_listed() {
     assert_eq!(listed, fences.map(|fence| (id("k"), fence)));
 }
 
-// A seeded fault: it is kept for as long as an outcome that nobody disputes.
+// A seeded fault: it is kept for as long as an undisputed outcome.
 #[tokio::test(start_paused = true)]
 async fn a_disputed_outcome_is_kept_for_thirty_days_whatever_the_retention() {
     let (_, third) = completed_after_they_were_settled().await;

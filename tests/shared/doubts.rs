@@ -1,4 +1,4 @@
-//! Writes of which nobody knows yet whether they were done, and what is told meanwhile.
+//! Writes whose result is not known yet, and the answers meanwhile.
 
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ async fn a_step_is_not_refused_by_a_row_that_another_process_has_changed_since()
     // It asks, and its question ends by itself.
     let first = one.inquire(id("k"), claimed.fence).await.unwrap().expect("it may ask");
     tokio::time::sleep(Duration::from_millis(1_100)).await;
-    let second = other.inquire(id("k"), first).await.unwrap().expect("nobody asks any more");
+    let second = other.inquire(id("k"), first).await.unwrap().expect("the first question is over");
     let forget = tower_idempotency::internals::Resolution::Forget;
     assert_eq!(one.settle(id("k"), second, forget).await.unwrap(), Reply::Taken);
 }

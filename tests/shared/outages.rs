@@ -85,7 +85,7 @@ async fn what_ends_while_the_database_is_away_is_recorded_when_it_is_back() {
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
-// A seeded fault: nobody looks whether the database is back, and the pauses grow to half a minute and more.
+// A seeded fault: the store does not check whether the database is back, and the pauses grow to half a minute and more.
 #[tokio::test(start_paused = true)]
 async fn what_ends_during_a_long_outage_is_recorded_seconds_after_it() {
     let [(here, one), _] = two().await;
@@ -168,7 +168,7 @@ async fn a_lost_outcome_is_put_back(then: impl FnOnce(&MemoryBackend)) {
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
-// A seeded fault: nobody puts back what a failover has lost.
+// A seeded fault: the store does not put back what a failover has lost.
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_a_failover_lost_is_put_back_by_a_process_that_knows_it() {
     a_lost_outcome_is_put_back(|_| {}).await;
@@ -465,7 +465,7 @@ async fn is_held_up<F: Future>(future: &mut Pin<Box<F>>, held: &Hold) {
     assert_eq!(held.held(), 1);
 }
 
-// A seeded fault: a look-up holds the session's lock in the task of whoever looks.
+// A seeded fault: a look-up holds the session's lock in the caller's task.
 #[tokio::test(start_paused = true)]
 async fn a_look_up_that_nobody_goes_on_with_costs_no_process_its_session() {
     let [(_, one), (there, other)] = two().await;
@@ -482,7 +482,7 @@ async fn a_look_up_that_nobody_goes_on_with_costs_no_process_its_session() {
     assert!(look_up.await.unwrap().is_some());
 }
 
-// A seeded fault: what was met is told behind a write for which whoever claims holds the session's lock.
+// A seeded fault: a claim that met a record waits for a write with the session's lock held in the caller's task.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_nobody_goes_on_with_costs_no_process_its_session() {
     let [(_, one), (there, other)] = two().await;

@@ -86,7 +86,7 @@ async fn a_damaged_row_of_a_dead_process_is_listed_and_settled_by_its_columns() 
     let told = Resolution::Outcome(http::Response::new("told".into()));
     operator.resolve(listed.id, listed.fence, told).await.map(|_| ()).unwrap();
     assert!(operator.interrupted(9).await.unwrap().is_empty());
-    // Nobody knows any more what the request was.
+    // The record no longer says what the request was.
     let refused = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((refused.problem().as_str(), effects.count()), ("not-verifiable", 1));
     run.abort();
@@ -115,7 +115,7 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
             }
             ids
         };
-        assert_eq!(listed().await, [id("before"), id("after")], "nobody has met it");
+        assert_eq!(listed().await, [id("before"), id("after")], "no request has met it");
         let server = effects.server(&other, OnInterrupted::Refuse);
         server.post("k", "a").await.assert_refusal(503, "store-unavailable", false, None);
         assert_eq!(operator.counts().corrupt, 1);
@@ -125,7 +125,7 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
         let resolution = if forgets { Resolution::Forget } else { told };
         assert_eq!(operator.resolve(run.id, run.fence, resolution).await.unwrap(), Resolved::Settled);
         assert_eq!(listed().await, [id("before"), id("after")]);
-        // Nobody knows any more what the request was.
+        // The record no longer says what the request was.
         let expected = if forgets { "effect 2" } else { "not-verifiable" };
         let retry = server.post("k", "a").await;
         assert_eq!(if forgets { retry.text().to_owned() } else { retry.problem() }, expected);

@@ -83,8 +83,8 @@ async fn on_a_slow_link_no_new_key_is_refused_and_large_answers_are_recorded_onc
     }
 }
 
-// Seeded faults: a row is read again and again, and each time for no longer than a small one; what was read is lost if
-// nobody waits for it any more.
+// Seeded faults: a row is read again and again, and each time for no longer than a small one; the result is lost if its
+// waiter has gone.
 #[tokio::test(start_paused = true)]
 async fn on_a_slow_link_a_large_answer_is_replayed_elsewhere_and_meanwhile_no_new_key_is_refused() {
     for megabits in LINKS {
@@ -123,7 +123,7 @@ async fn gave_up(there: &MemoryBackend, elsewhere: &Lab) {
     there.link(None);
 }
 
-// Seeded fault: what was read is lost if nobody waits for it when it comes.
+// Seeded fault: the result of a read is lost if it has no waiter when it comes.
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_comes_when_nobody_waits_for_it_is_replayed_to_the_next_retry() {
     let [(_, one), (there, other)] = two().await;

@@ -252,7 +252,7 @@ async fn a_row_that_many_ask_for_is_read_once() {
     assert!(asked <= 3, "{asked}");
 }
 
-// A seeded fault: what nobody waits for any more is read all the same.
+// A seeded fault: a row without a waiter is read all the same.
 #[tokio::test(start_paused = true)]
 async fn what_nobody_waits_for_any_more_is_not_read() {
     let (backend, store) = Tampered::process().await;

@@ -20,7 +20,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(30);
 /// and a moment.
 pub(crate) const DEATH: Duration = Duration::from_millis(42_500 + 100);
 
-/// Tokio's clock, on which time passes as soon as nobody has anything else to do.
+/// Tokio's paused clock: time advances when all tasks are idle.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokioClock(Instant);
 

@@ -15,8 +15,8 @@ use super::error::LedgerError;
 const CONNECTIONS: usize = 8;
 /// How long a request waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The database gives up what takes longer. A server that stands still within a transaction has locked the record
-/// meanwhile, and nobody else can take the operation over.
+/// The database ends statements and transactions that take longer. A server that stalls within a transaction has locked
+/// the record, and no other server can take the operation over meanwhile.
 const LIMITS: &str = " -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s";
 
 pub(super) struct Pool {

@@ -20,7 +20,7 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
 
 /// Where the child's store is.
 const PLACE: &str = "TOWER_IDEMPOTENCY_PLACE";
-/// What the child says of a key that was answered with its receipt, and of one of which nobody knows.
+/// The child's words for a key that was answered with its receipt, and for one whose end is unknown.
 const DONE: &str = "done ";
 const DOUBT: &str = "doubt ";
 /// How far a file may grow, in blocks of 512 bytes (or 1,024, as some shells have it): another write is refused each

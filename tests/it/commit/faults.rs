@@ -1,6 +1,6 @@
 //! Effect and record in one transaction when runs take too long, are dropped or superseded, when the store is closed
-//! meanwhile, and when the disk refuses a write: at most one effect, no key that is stuck, and nobody is answered from
-//! what is not durable.
+//! meanwhile, and when the disk refuses a write: at most one effect, no key that is stuck, and no answer from what
+//! is not durable.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ async fn a_handler_that_exceeds_max_run_while_its_commit_is_with_the_writer_is_a
             async move {
                 let committed = committed.await;
                 drop(gate);
-                committed.expect("nobody awaits it any more")
+                committed.expect("it has no waiter any more")
             }
         });
         assert_receipt(&lab.post("k", "a").await, "k", false);
@@ -100,7 +100,7 @@ async fn a_run_whose_operation_was_taken_from_it_commits_nothing() {
                 OWN
             }
         });
-        // Where somebody has taken it over, nobody knows; the outcome of a run that was only thought dead counts.
+        // If it was taken over, its end is unknown; the outcome of a run that was only thought dead counts.
         let told = lab.post("k", "a").await.status;
         assert_eq!(told, if is_recorded { OWN.0 } else { http::StatusCode::INTERNAL_SERVER_ERROR });
         assert!(matches!(take(&errors)[..], [CommitError::Superseded]));
@@ -279,7 +279,7 @@ async fn a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_
     let late = commit(&take(&contexts)[0], &home.store).await;
     assert!(
         matches!(late, Err(CommitError::Over)),
-        "its slot is free, and nobody guards what it would write: {late:?}"
+        "its slot is free, and does not guard what it would write: {late:?}"
     );
     assert_eq!(home.charged("k"), 0);
 }

@@ -1,5 +1,5 @@
-//! Another request with the same key gets nobody's answer: it is refused, even while the first still runs (promise 6);
-//! what was recorded by rules that are not known is refused too, never run.
+//! Another request with the same key gets no recorded answer: it is refused, even while the first still runs (promise
+//! 6). A record by unknown rules is refused too, and never run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -93,7 +93,7 @@ async fn what_clients_renew_with_each_try_and_does_not_say_who_they_are_makes_no
     }
 }
 
-// A client that has nothing but its signature is nobody else; of others the signature says nothing.
+// A signature identifies a client that has no other credentials; for other clients it does not count.
 #[tokio::test]
 async fn a_signature_separates_clients_that_have_nothing_else() {
     let signed = |signature| [("signature", signature), ("user-agent", "1")];

@@ -1,5 +1,5 @@
-//! A layer within another over the same store passes: one exchange, one record, and nobody waits for himself (promise
-//! 1).
+//! A layer within another over the same store passes requests through: one exchange, one record, and no request waits
+//! for itself (promise 1).
 
 use axum::body::Body;
 use axum::extract::{OriginalUri, Request};

@@ -84,7 +84,7 @@ async fn trap_80_a_sub_request_with_a_key_of_its_own_is_an_exchange_of_its_own()
     assert_eq!(send(&lab, "batch-1", "/charges sub-1\n/charges sub-2").await, "effect 1, effect 2");
     assert_eq!(send(&lab, "batch-2", "/charges sub-1\n/charges sub-3").await, "effect 1 again, effect 3");
     assert_eq!(send(&lab, "batch-1", "/charges sub-1\n/charges sub-2").await, "effect 1, effect 2", "a replay");
-    // From outside, too: the same operation, whoever sends it.
+    // From outside, too: it is the same operation.
     assert_eq!(lab.post("sub-2", "a").await.text(), "effect 2");
     assert_eq!(layer.store().len(), 5);
 }

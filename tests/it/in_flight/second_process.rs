@@ -55,7 +55,7 @@ async fn a_run_that_was_thought_dead_is_refused_elsewhere_until_its_late_outcome
     assert_eq!((here.effects(), elsewhere.effects()), (1, 0));
 }
 
-// "Where somebody took over or settled it, it is refused, and the client is told outcome-unknown."
+// If the operation was taken over or settled, the outcome is refused, and the client gets `outcome-unknown`.
 #[tokio::test]
 async fn a_run_that_was_taken_over_tells_its_client_that_nobody_knows_and_everybody_the_outcome_that_counts() {
     let gate = Gate::default();
@@ -104,7 +104,7 @@ async fn what_an_operator_elsewhere_forgot_is_not_recorded_when_its_run_ends_aft
     assert_eq!(elsewhere.post("k", "a").await.text(), "elsewhere 1");
 }
 
-// The retry of a late outcome whose answer was lost, after somebody was asked about its run.
+// The retry of a late outcome whose answer was lost, after a question about its run.
 #[tokio::test(start_paused = true)]
 async fn trap_102_a_late_outcome_that_is_told_twice_after_a_question_is_known_for_its_own() {
     let gate = Gate::default();

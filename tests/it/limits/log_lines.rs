@@ -123,7 +123,7 @@ async fn rejections_of_a_kind_are_a_line_a_minute_and_each_is_shown_at_debug() {
     for refused in ["refused: key-reused", "refused: key-malformed"] {
         assert_eq!(lines.iter().filter(|line| line.contains(refused)).count(), 10, "{lines:#?}");
     }
-    // Whoever wants to see none at all sees none at DEBUG.
+    // With `rejection_level(Level::TRACE)`, there are none at DEBUG.
     let lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()).rejection_level(Level::TRACE));
     for _ in 0..10 {
         lab.post("not a key", "a").await;

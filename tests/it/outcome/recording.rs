@@ -92,7 +92,7 @@ async fn trap_71_a_record_that_can_be_seen_but_is_not_known_to_be_durable_is_not
     assert!(matches!(seen.state, State::Completed { .. }), "{seen:?}");
     loading.release();
     settle().await;
-    assert_eq!((first.is_finished(), duplicate.is_finished()), (false, false), "nobody was told");
+    assert_eq!((first.is_finished(), duplicate.is_finished()), (false, false), "no client was answered");
     assert!(!first.await.unwrap().is_replay());
     assert!(duplicate.await.unwrap().is_replay());
     assert_eq!(lab.effects(), 1);
@@ -110,7 +110,7 @@ async fn trap_71_no_duplicate_is_answered_before_the_record_is_durable() {
         }
         settle().await;
     }
-    // The power fails now: nobody was told anything that the disk doesn't know.
+    // The power fails now: no client got an answer that is not on the disk.
     let reopened = Lab::counting(IdempotencyLayer::new(store.reopen()));
     assert_eq!(reopened.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
     assert_eq!((lab.effects(), reopened.effects()), (1, 0));

@@ -1,5 +1,5 @@
-//! An outcome is kept from the end of its run for as long as was said, by a clock that nobody sets, and never answers
-//! after that.
+//! An outcome is kept from the end of its run for its retention, by a clock that can't be set, and never replayed after
+//! that.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Answers that mean "nobody knows": marks, classification, and what becomes of them.
+//! Answers that mean *unknown*: marks, classification, and their effect on the key.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Answers that a reconciler gives and that cannot be recorded: nobody knows more than before.
+//! Answers of a reconciler that cannot be recorded: the operation stays unknown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -90,7 +90,7 @@ async fn a_question_that_the_store_fails_before_is_not_asked_and_a_later_retry_a
         let mut after = scene.left().await;
         let newest = std::mem::replace(&mut after.fence, before.fence);
         assert_eq!(after, before, "{fault:?}");
-        assert_eq!(newest > before.fence, fault != Fault::Fails, "{fault:?}: one that nobody was asked under");
+        assert_eq!(newest > before.fence, fault != Fault::Fails, "{fault:?}: a fence without a question");
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged", "{fault:?}");
         assert!(scene.asked.questions()[0].fence > newest);
         assert_eq!(scene.happened(), (1, 0), "{fault:?}");
@@ -230,7 +230,7 @@ async fn operations_that_cannot_be_listed_are_a_fault() {
     assert_eq!(scene.happened(), (0, 0));
 }
 
-// Somebody goes away.
+// A requester goes away.
 
 #[tokio::test]
 async fn a_question_whose_client_goes_away_is_seen_through_and_done_what_it_comes_to() {
@@ -368,7 +368,7 @@ async fn fail_open_does_not_run_unprotected_while_the_store_works() {
     }
 }
 
-/// The store fails to record what was found: "come again", not "nobody knows".
+/// The store fails to record what was found: the answer is `store-unavailable`, not `outcome-unknown`.
 #[tokio::test]
 async fn a_verdict_that_the_store_fails_to_record_is_refused_as_unavailable() {
     let (store, asked) = (TestStore::new(), Asked::default());

@@ -96,7 +96,7 @@ async fn trap_74_a_verdict_after_its_time_out_counts_for_nothing() {
         let left = store.load(id("k")).await.unwrap();
         gate.open();
         settle().await;
-        assert_eq!(store.load(id("k")).await.unwrap(), left, "nobody acts on it");
+        assert_eq!(store.load(id("k")).await.unwrap(), left, "its answer is not used");
         assert_eq!((layer.counts().live, layer.interrupted(9).await.unwrap().len()), (0, 1));
         assert_eq!((lab.post("k", "a").await.text(), asked.times(), lab.effects()), ("in time", 2, 0));
     }

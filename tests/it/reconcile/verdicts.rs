@@ -109,7 +109,7 @@ async fn deliver<St: Store>(
     once.run(id("k"), Fingerprint::of(b"m"), effect).await
 }
 
-/// Delivers it for the first time; nobody knows what came of it.
+/// Delivers it for the first time; its end is unknown.
 async fn deliver_first<St: Store>(store: St, log: &Log) {
     let cut = deliver(&Once::new(store), log, Err(EffectError::Unknown("no answer"))).await;
     assert!(matches!(cut, Err(OnceError::Effect(EffectError::Unknown("no answer")))), "{cut:?}");
@@ -283,7 +283,7 @@ async fn questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_i
 
 // Who is asked about.
 
-/// The same request from somebody else.
+/// The same request from another client.
 fn as_mallory() -> http::Request<Body> {
     keyed("POST", "/charges", "k").header("authorization", "Bearer mallory").body("a".into()).unwrap()
 }

@@ -233,7 +233,7 @@ async fn trap_74_a_question_takes_a_new_fence_and_changes_nothing_else() {
         let first = store.inquire(hold.id, hold.fence).await.unwrap().unwrap();
         let second = store.inquire(hold.id, first).await.unwrap().unwrap();
         assert!(hold.fence < first && first < second);
-        assert_eq!(store.inquire(hold.id, first).await.unwrap(), None, "somebody else asks now");
+        assert_eq!(store.inquire(hold.id, first).await.unwrap(), None, "another question is open now");
         let asked = store.interrupted(Page::first(9)).await.unwrap();
         assert_eq!((asked.len(), asked[0].fence), (1, second));
         assert_eq!(

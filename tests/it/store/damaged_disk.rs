@@ -88,7 +88,7 @@ async fn an_older_database_under_a_newer_mark_is_not_opened() {
     let held = hold(&store, "later").await;
     store.complete(done(held, "recorded", DAY)).await.unwrap();
     store.close().await.unwrap();
-    // Somebody restores the database alone.
+    // The database alone is restored.
     fs::write(db, older).unwrap();
     for entry in fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.file_name().unwrap().to_string_lossy().starts_with("snap.") && !snapshots.contains(&entry) {

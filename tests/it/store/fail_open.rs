@@ -68,7 +68,7 @@ async fn fail_open_runs_unprotected_when_the_claim_times_out_and_records_the_out
     assert_eq!(layer.counts().unprotected, 1);
 }
 
-// A seeded fault: the claim of which nobody learned is taken for one under which nothing ran.
+// A seeded fault: a claim whose answer was lost is taken for one under which nothing ran.
 #[tokio::test]
 async fn a_run_that_fail_open_let_go_ahead_under_a_claim_of_which_nobody_learned_is_not_run_again() {
     let store = TestStore::new();
@@ -113,7 +113,7 @@ async fn fail_open_never_runs_what_this_process_remembers() {
 async fn fail_open_starts_nothing_once_the_process_is_shutting_down() {
     let store = TestStore::new();
     let (lab, layer) = open(&store);
-    assert!(layer.drain(HOUR).await.is_complete(), "no run is left, and nobody waits for one that begins now");
+    assert!(layer.drain(HOUR).await.is_complete(), "no run is left, and drain does not wait for one that begins now");
     store.crash();
     assert_eq!(lab.post("k", "a").await.status, 503);
     assert_eq!(lab.effects(), 0);

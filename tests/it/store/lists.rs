@@ -40,7 +40,7 @@ async fn runs_that_were_claimed_together_end_apart_and_only_those_that_have_not_
     store.close().await.unwrap();
 
     let store = SledStore::open(directory.path()).unwrap();
-    assert_eq!(tree(&store).scan_prefix("n").count(), 0, "nobody is running");
+    assert_eq!(tree(&store).scan_prefix("n").count(), 0, "no run is under way");
     let mut interrupted: Vec<_> =
         store.interrupted(Page::first(1_000)).await.unwrap().iter().map(|record| record.id).collect();
     let mut expected: Vec<_> = running.iter().map(|name| id(name)).collect();

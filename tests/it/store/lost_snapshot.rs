@@ -1,5 +1,5 @@
-//! sled's snapshot is gone, by a power cut during an opening or by somebody's hand: nothing is lost, or the opening
-//! says so.
+//! sled's snapshot is gone, by a power cut during an opening or deleted by hand: nothing is lost, or the opening says
+//! so.
 
 use std::fs;
 use std::path::Path;

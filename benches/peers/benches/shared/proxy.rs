@@ -32,8 +32,8 @@ impl Proxy {
         self.way.url()
     }
 
-    /// The round trips so far for which somebody waits. Nobody does on connections that listen for notifications or
-    /// send them, and where nothing is asked: so sqlx tries each connection when it is given back.
+    /// The round trips so far that a request waits for. Those on connections that listen for notifications or send them
+    /// do not count, nor do those without a query: sqlx tests each connection in this way when it is given back.
     pub(crate) fn trips(&self) -> u64 {
         self.counts.trips.load(Ordering::SeqCst)
     }
@@ -52,7 +52,7 @@ struct Counting {
 
 impl Fate for Counting {
     async fn read(&self, way: Way, bytes: &[u8]) -> Pass {
-        // Before it is sent: whoever has the answer finds it counted.
+        // Before it is sent: when a client has the answer, it is counted.
         if way == Way::Request {
             self.messages.lock().expect("counting does not panic").count(bytes, &self.counts);
         }
