@@ -1,6 +1,6 @@
-//! How fast is a request told from another?
+//! What does it cost to compare two requests?
 //!
-//! `cargo bench --bench fingerprint`. The fingerprint of a request by the length of its body, beside BLAKE3 over the
+//! `cargo bench --bench fingerprint`. The fingerprint of a request by the length of its body, against BLAKE3 over the
 //! body alone; in turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 

@@ -22,7 +22,7 @@ const BODIES: [(&str, usize, u32, u32); 3] =
     [("200 B", 200, 5_000, 2_000), ("16 KiB", 16 << 10, 5_000, 500), ("1 MiB", 1 << 20, 1_000, 24)];
 /// Of an outcome on disk, as the store cuts it.
 const CHUNK: usize = 4_000;
-/// What an outcome is beside the answer's body: its status and headers.
+/// The size of an outcome without the answer's body: its status and headers.
 const HEAD: usize = 100;
 
 const MOST_HOT: f64 = 2.0;

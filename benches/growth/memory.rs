@@ -14,7 +14,7 @@ use crate::filled::{directory, send_all};
 /// The argument with which the bench starts itself.
 const CHILD: &str = "--memory";
 const MOST_RESIDENT: f64 = 400.0;
-/// What the store is told to keep in memory by default: sled's pages, and recent outcomes.
+/// What the store keeps in memory by default: sled's pages, and recent outcomes.
 const CACHES: f64 = ((64 + 16) << 20) as f64;
 
 /// How many records this process is to hold, if it was started for that.

@@ -58,7 +58,7 @@ pub(crate) struct Args {
 /// Where records are.
 #[derive(Clone)]
 pub(crate) enum Place {
-    /// Beside the charges.
+    /// In the directory of the charges.
     Sled,
     SledAt(PathBuf),
     Memory,

@@ -1,6 +1,6 @@
 //! Connections: accepted, bounded in time, and ended before the store is closed.
 //!
-//! A client that stands still, in the middle of a head or with nothing to say, holds its connection. While the server
+//! A client that stalls, in the middle of a head or with nothing to say, holds its connection. While the server
 //! runs, such a one is closed after a while; when the server stops, after [`PATIENCE`].
 
 use std::io;
@@ -28,7 +28,7 @@ const HEAD: Duration = Duration::from_secs(10);
 const MOST_BUFFERED: usize = 64 * 1024;
 /// The most connections at a time. Others wait until one has ended.
 const MOST: usize = 8_192;
-/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
+/// The interval of pings to an HTTP/2 client, and the longest time until its answer.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// How long connections go on, when the server stops, that no run holds.
@@ -100,7 +100,7 @@ impl Connections {
         });
     }
 
-    /// Lets each finish what is under way. Those that stand still are cut; and when no run is left, which `idle` says,
+    /// Lets each finish what is under way. Those that stall are cut; and when no run is left, which `idle` says,
     /// all are.
     pub(crate) async fn end<T>(self, idle: impl Future<Output = T>) {
         let Self { mut open, graceful } = self;

@@ -33,7 +33,7 @@
 //!    derived for it, and answers the retry with it. What was not charged runs again. At the start it does so for all
 //!    that the last process left.
 //! 6. The same with `--atomic`: charge and record are one transaction, so the retry after `tok_crash` is answered with
-//!    the one charge. What left no record did not take place, so it is `rerun` unless told otherwise.
+//!    the one charge. What left no record did not take place, so the default is `rerun`.
 //!
 //! 7. Several servers over one database, each with a `--data` of its own:
 //!
@@ -57,7 +57,7 @@
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
 //! Each answer repeats the request's `Idempotency-Key`, and has a `Request-Id` of its own, a replay too.
 //! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes what is under way, cuts
-//! connections that stand still, and exits with 0. `GET /healthz` says whether it can do its work.
+//! connections that stall, and exits with 0. `GET /healthz` says whether it can do its work.
 //! `RUST_LOG=payment_server=debug` shows how the layer is set.
 
 mod account;

@@ -10,7 +10,7 @@ use crate::ledger::random;
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// Repeats the request's `Idempotency-Key`, and gives each answer a `Request-Id` of its own. It stands outside the
+/// Repeats the request's `Idempotency-Key`, and gives each answer a `Request-Id` of its own. It is outside the
 /// layer, so that rejections have both, and a replay has the id of its own request and not that of the first.
 pub(crate) async fn name(request: Request, next: Next) -> Response {
     let key = request.headers().get(KEY).cloned();

@@ -44,7 +44,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
 /// The longest time in which nothing of a request's body comes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// `beside` is what operators are shown of the store beside what each store has.
+/// `beside` has the operators' routes that only some stores have.
 pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>, needed: Needed, beside: Router) -> Router {
     let payments = Router::new()
         .route("/v1/charges", post(charges::create).get(charges::list))
@@ -52,7 +52,7 @@ pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>, neede
         .route("/v1/refunds", post(refunds::create))
         .layer(layer.clone())
         .with_state(ledger);
-    // Beside the layer, not under it: an operator's call is not an operation of a client.
+    // Outside the layer: an operator's call is not an operation of a client.
     let admin = Router::new()
         .route("/admin/interrupted", get(admin::list))
         .route("/admin/interrupted/forget", post(admin::forget_all))

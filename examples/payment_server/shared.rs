@@ -33,7 +33,7 @@ pub(crate) fn namespace(args: &Args) -> &str {
     args.namespace.as_deref().unwrap_or(NAMESPACE)
 }
 
-/// What this store has to show beside what each store has.
+/// The operators' routes that only this store has.
 pub(crate) fn admin(store: PostgresStore) -> Router {
     Router::new().route("/admin/disputed", get(disputed)).with_state(store)
 }

@@ -1,4 +1,4 @@
-//! The store that was asked for, and the ledger beside it.
+//! The store that the arguments name, and its ledger.
 
 use std::error::Error;
 use std::path::Path;

@@ -46,7 +46,7 @@ impl Provider {
         self.0.lock().unwrap().iter().map(|(_, order)| order.clone()).collect()
     }
 
-    /// An application that charges what it is sent, and stands at `gate` then.
+    /// An application that charges what it is sent, and waits at `gate` then.
     fn behind<St: Store>(&self, layer: IdempotencyLayer<St>, gate: &Gate) -> Lab {
         let (provider, gate) = (self.clone(), gate.clone());
         let handler = move |context: IdempotencyContext, order: Bytes| async move {

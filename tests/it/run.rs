@@ -1,5 +1,4 @@
-//! What a handler is told about its run and what goes along with it: key, fence, attempt and derived keys, and what
-//! `wrap_run` carries over.
+//! The context of a handler's run (key, fence, attempt and derived keys), and what `wrap_run` carries over.
 
 use std::sync::{Arc, Mutex};
 
@@ -54,7 +53,7 @@ async fn a_run_that_wrap_run_drops_while_it_is_recorded_is_not_answered_from_wha
     }
     drop_all.notify_one();
     first.await.unwrap().assert_refusal(500, "outcome-unknown", false, None);
-    // The record is there now, but this process was never told that it is durable.
+    // The record is there now, but this process got no answer that it is durable.
     stall.release();
     while !matches!(store.load(id("k")).await.unwrap().unwrap().state, State::Completed { .. }) {
         tokio::task::yield_now().await;
@@ -76,7 +75,7 @@ fn told(context: &IdempotencyContext) -> Value {
     })
 }
 
-/// A handler that tells what it is told; its first attempt at key `interrupted` is interrupted.
+/// A handler that answers with its context; its first attempt at key `interrupted` is interrupted.
 fn telling<St: tower_idempotency::store::Store>(layer: IdempotencyLayer<St>, seen: &Arc<Mutex<Vec<Value>>>) -> Lab {
     let seen = Arc::clone(seen);
     let handler = move |context: IdempotencyContext| async move {

@@ -1,4 +1,4 @@
-//! The span of an exchange: each of its fields has one value, and its outcome is what the client was told.
+//! The span of an exchange: each of its fields has one value, and its outcome is what the client got.
 
 use std::time::Duration;
 

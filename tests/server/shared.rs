@@ -78,7 +78,7 @@ async fn trap_67_a_server_that_starts_leaves_the_charge_alone_that_another_is_ma
         answer = &mut charging => panic!("answered too early: {answer:?}"),
         () = one.charge_begun("tok_slow", 1) => {}
     }
-    // It stands still for as long as the other takes to start.
+    // It stalls for as long as the other takes to start.
     signal(one.id(), "STOP");
     let other = other.start();
     let none = || other.log.text().contains("no interrupted operations").then_some(());

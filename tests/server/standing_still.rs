@@ -1,4 +1,4 @@
-//! Clients that stand still, and outputs that take nothing: the server goes on, and stops in time.
+//! Clients that stall, and outputs that take nothing: the server goes on, and stops in time.
 
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -47,7 +47,7 @@ async fn trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_stil
     let call = Call::charge("before", "tok_visa");
     server.send(&call).await;
     let streams = standing_still(server.address).await;
-    // One that doesn't stand still, but whose charge takes a while.
+    // One that doesn't stall, but whose charge takes a while.
     let slow = Call::charge("slow", "tok_slow");
     drop(server.charging_slowly(&slow).await);
     server.terminate();

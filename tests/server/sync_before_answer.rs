@@ -75,8 +75,8 @@ enum Writes {
     One,
 }
 
-/// What is wrong: charges that were answered before their record was durable. A charge's id stands in its record and in
-/// its answer, and nowhere else: the ledger keeps it as 16 bytes.
+/// What is wrong: charges that were answered before their record was durable. A charge's id is in its record and in its
+/// answer, and nowhere else: the ledger keeps it as 16 bytes.
 fn answered_too_early(log: &str, charges: &[String], writes: Writes) -> Vec<String> {
     let calls = parse(log);
     let syncs: Vec<_> = calls.iter().filter(|call| call.name == "fdatasync" && call.is_on_database()).collect();

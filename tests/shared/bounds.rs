@@ -220,7 +220,7 @@ async fn a_run_without_a_slot_whose_end_is_on_its_way_beyond_its_bound_is_not_in
     assert!(other.load(id("k")).await.unwrap().is_some_and(|record| record.state.is_done()));
 }
 
-/// The task that claims stands still, and those of its store do not: the session says that bounds are over, and does
+/// The task that claims stalls, and those of its store do not: the session says that bounds are over, and does
 /// not know of the claim.
 // Seeded fault: the answer to a claim is taken however long ago the bound was over.
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Processes that die, or stand still for longer than their lease.
+//! Processes that die, or stall for longer than their lease.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::world::{DEATH, Effects, LEASE, builder, process, two};
 
 type Store = tower_idempotency::store::shared::Shared<tower_idempotency_conformance::memory_backend::MemoryBackend>;
 
-/// A process whose run stands at the gate and that is cut off from the database; the other process; the run.
+/// A process whose run waits at the gate and that is cut off from the database; the other process; the run.
 struct Cut {
     here: tower_idempotency_conformance::memory_backend::MemoryBackend,
     gate: Gate,
@@ -38,7 +38,7 @@ async fn cut(policy: OnInterrupted) -> Cut {
 }
 
 impl Cut {
-    /// A server of the other process that asks, and is told that the run may run again.
+    /// A server of the other process with a reconciler that says `RunAgain`.
     fn again(&self) -> Lab {
         let (layer, gate) = (IdempotencyLayer::new(self.other.clone()), Gate::default());
         gate.open();
@@ -90,7 +90,7 @@ async fn the_run_of_a_dead_process_that_may_run_again_is_taken_over_and_its_late
     assert_eq!(cut.effects.count(), 2);
 }
 
-// A seeded fault: who waits when the lease ends is told what the record says, whatever the policy.
+// A seeded fault: a waiter gets what the record says when the lease ends, whatever the policy.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_the_run_of_a_dead_process_is_told_to_come_again_if_it_runs_again_or_is_asked_about() {
     for runs_again in [true, false] {

@@ -65,7 +65,7 @@ async fn claims_are_refused_at_once_while_very_many_writes_have_no_answer() {
     assert!(one.claim(wish("k")).await.is_ok());
 }
 
-// A seeded fault: what another process wrote is remembered before the write behind which it may be told.
+// A seeded fault: another process's record is kept in memory before the barrier of its replay.
 #[tokio::test(start_paused = true)]
 async fn a_second_retry_is_not_told_either_what_may_not_be_durable() {
     let [(_, one), (there, other)] = two().await;
@@ -77,7 +77,7 @@ async fn a_second_retry_is_not_told_either_what_may_not_be_durable() {
     let first = elsewhere.spawn(post("k", "a"));
     claim.until_held(1).await;
     claim.release();
-    // The write behind which the record is told is held up.
+    // The barrier before the replay is held up.
     let barrier = there.hold(Call::Put);
     let refused = first.await.unwrap();
     assert!(!refused.status.is_success(), "{refused:?}");

@@ -117,7 +117,7 @@ fn written(backend: &MemoryBackend, key: &str) -> Vec<Kind> {
     written.into_iter().filter(|write| write.id == id(key)).map(|write| write.kind).collect()
 }
 
-// A seeded fault: a claim whose answer was lost is sent again, and granted, after its requester was told no.
+// A seeded fault: a claim whose answer was lost is sent again, and granted, after its request was refused.
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_is_lost_is_not_granted_after_its_requester_was_told_no() {
     for odds in [Odds { lose_call: 1_000, ..NONE }, Odds { late: 1_000, ..NONE }, Odds { lose_answer: 1_000, ..NONE }] {
@@ -148,7 +148,7 @@ async fn an_operation_is_not_taken_over_after_the_requester_was_told_no() {
     let held = there.hold(Call::Put);
     let retry = effects.server(&other, OnInterrupted::Rerun).spawn(post("k", "a"));
     held.until_held(1).await;
-    // The claim is told what there is; the next write is to take it over.
+    // The claim gets the record; the next write is the takeover.
     there.fail_next(Call::Put, Fault::Late);
     assert!(held.release_one());
     settle().await;
@@ -234,7 +234,7 @@ const SHORT: Duration = Duration::from_secs(1);
 const NONE: Odds =
     Odds { refuse: 0, lose_call: 0, lose_answer: 0, late: 0, double: 0, deliver: 0, delay: Duration::ZERO };
 
-/// Sends requests of a few keys from two processes whose calls suffer faults at random, and checks what was told.
+/// Sends requests of a few keys from two processes whose calls suffer faults at random, and checks the answers.
 async fn storm(seed: u64, policy: OnInterrupted) -> usize {
     const KEYS: usize = 12;
     const ROUNDS: usize = 12;

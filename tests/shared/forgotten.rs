@@ -11,7 +11,7 @@ use tower_idempotency::{IdempotencyLayer, OnInFlight, Resolution};
 
 use crate::world::{DEATH, Effects, two};
 
-// The handler is dropped before the lease ends, and its process tells the store so when the store is back.
+// The handler is dropped before the lease ends, and its process records that when the store is back.
 #[tokio::test(start_paused = true)]
 async fn what_an_operator_has_forgotten_runs_again_also_where_its_run_was_dropped() {
     let [(here, one), (_, other)] = two().await;

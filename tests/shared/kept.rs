@@ -154,7 +154,7 @@ async fn a_transaction_whose_operation_was_ended_meanwhile_leaves_no_free_key() 
     assert!(store.load(ID).await.unwrap().is_some());
 }
 
-// A seeded fault: what a transaction has written counts as the process's own write, and is told without a barrier.
+// A seeded fault: a transaction's record counts as the process's own write, and is replayed without a barrier.
 #[tokio::test(start_paused = true)]
 async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     let store = open().await;

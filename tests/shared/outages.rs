@@ -180,7 +180,7 @@ async fn an_outcome_that_a_failover_lost_is_put_back_though_the_database_refuses
     a_lost_outcome_is_put_back(|here| here.fail_next(Call::Get, Fault::Refuse)).await;
 }
 
-// A seeded fault: what this process knows is told though the database has another outcome.
+// A seeded fault: this process replays its outcome although the database has another one.
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_again() {
     let [(here, one), (_, other)] = two().await;
@@ -376,7 +376,7 @@ async fn what_another_process_has_recorded_meanwhile_counts_and_not_what_fail_op
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 2", true, 2));
 }
 
-// A seeded fault: what a server shows that was started again is told without a barrier.
+// A seeded fault: a row that a restarted server shows is replayed without a barrier.
 #[tokio::test(start_paused = true)]
 async fn trap_99_what_a_restart_has_made_visible_is_told_only_when_it_is_durable() {
     let [(here, one), (there, other)] = two().await;
@@ -472,7 +472,7 @@ async fn a_look_up_that_nobody_goes_on_with_costs_no_process_its_session() {
     let effects = Effects::default();
     assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
     there.database().restart();
-    // What a server shows that was started again is told only behind a write, which is held up.
+    // A row of a restarted server is replayed only after a write, the barrier, which is held up.
     let held = there.hold(Call::Put);
     let mut look_up = Box::pin(other.load(id("k")));
     is_held_up(&mut look_up, &held).await;
@@ -491,7 +491,7 @@ async fn a_claim_that_nobody_goes_on_with_costs_no_process_its_session() {
     there.database().restart();
     let claim = Wish::new(id("k"), Fingerprint::of(b"a")).claim();
     let mut claiming = Box::pin(other.apply(id("k"), Transition::Claim(claim)));
-    // The claim itself; then the write behind which it is told what a server shows that was started again.
+    // The claim itself; then the barrier before the row of the restarted server is used.
     for _ in 0..2 {
         let held = there.hold(Call::Put);
         is_held_up(&mut claiming, &held).await;
@@ -515,7 +515,7 @@ async fn fail_open_runs_nothing_whose_record_was_met() {
     let retry = server.spawn(post("k", "a"));
     settle().await;
     claim.release();
-    // The write behind which the record is told is held up.
+    // The barrier before the replay is held up.
     let barrier = there.hold(Call::Put);
     assert_eq!(retry.await.unwrap().problem(), "overloaded");
     barrier.release();

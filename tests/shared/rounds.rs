@@ -54,7 +54,7 @@ async fn a_duplicate_of_a_run_elsewhere_takes_one_call_and_one_when_it_is_told_o
     assert_eq!(effects.count(), 1);
 }
 
-// A duplicate that met another one's slot was told that its run is in flight: seen with a PostgreSQL under load, where
+// A duplicate that met another one's slot got `in-flight`: seen with a PostgreSQL under load, where
 // `what_one_process_has_done_the_others_replay` failed. On one thread that moment does not come.
 #[tokio::test(start_paused = true)]
 async fn however_many_duplicates_come_elsewhere_each_waits_for_the_end() {

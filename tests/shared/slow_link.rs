@@ -169,7 +169,7 @@ async fn a_large_answer_that_has_come_and_was_put_back_after_a_failover_is_repla
     assert!(replay.is_replay(), "{replay:.200?}");
 }
 
-// Seeded fault: what is kept is told though the row has changed.
+// Seeded fault: a kept answer is replayed although the row has changed.
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_has_come_is_not_told_after_its_retention() {
     let [(_, one), (there, other)] = two().await;
@@ -186,7 +186,7 @@ async fn a_large_answer_that_has_come_is_not_told_after_its_retention() {
     assert_eq!((replay.body[0], replay.is_replay()), (b'2', true));
 }
 
-// Seeded fault: what is kept is told whatever it is.
+// Seeded fault: a kept row is used whatever its state is.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_was_met_where_a_large_answer_had_been_is_not_told_after_its_end() {
     const RETENTION: Duration = Duration::from_secs(10);

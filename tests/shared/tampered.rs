@@ -159,7 +159,7 @@ async fn a_call_that_finds_no_connection_free_is_no_failure_of_the_database() {
     assert_eq!(store.health(), Health::Good);
 }
 
-// A seeded fault: the database does not answer, as far as the operator is told.
+// A seeded fault: the error says that the database does not answer.
 #[tokio::test(start_paused = true)]
 async fn a_reading_that_finds_no_connection_free_is_refused_as_overloaded() {
     let (backend, store) = Tampered::process().await;

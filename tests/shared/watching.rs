@@ -14,7 +14,7 @@ use crate::world::{DEATH, Effects, LEASE, builder, database, process};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A process with this lease, whose run stands at a gate; another process with the usual one.
+/// A process with this lease, whose run waits at a gate; another process with the usual one.
 struct Two {
     here: MemoryBackend,
     there: MemoryBackend,

@@ -86,7 +86,7 @@ impl Effects {
         self.behind(IdempotencyLayer::new(store.clone()).on_interrupted(policy), &gate)
     }
 
-    /// A server whose handlers take effect, and then stand at `gate`.
+    /// A server whose handlers take effect, and then wait at `gate`.
     pub(crate) fn behind(&self, layer: IdempotencyLayer<Shared<MemoryBackend>>, gate: &Gate) -> Lab {
         let (effects, gate) = (Arc::clone(&self.0), gate.clone());
         Lab::new(layer, move |_| {

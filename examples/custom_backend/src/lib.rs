@@ -4,7 +4,7 @@
 //! processes do, and one line that makes a test of each rule of the contract.
 //!
 //! What SQLite is good for here: several processes on one machine that share a file, such as a service that is started
-//! anew while the old one still runs, or workers beside a server. What it is not good for: more than one machine, as
+//! anew while the old one still runs, or workers next to a server. What it is not good for: more than one machine, as
 //! its locks do not work over network file systems; and many writes at once, as one writer at a time has the whole
 //! file.
 //!
@@ -148,7 +148,7 @@ impl Backend for SqliteBackend {
         self.blocking(move |connection| connection.execute(delete, params![past, limit])).await
     }
 
-    /// SQLite tells no other process; those who wait read again.
+    /// SQLite notifies no other process; waiters read again.
     fn changes(&self) -> BoxStream<'static, RecordId> {
         stream::pending().boxed()
     }

@@ -18,7 +18,7 @@ use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 /// Any error of an operation that failed as a whole.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// The payments' table, and the store of their records beside it.
+/// The payments' table, and the store of their records next to it.
 #[derive(Debug, Clone)]
 pub struct Bank {
     store: PostgresStore,
@@ -62,6 +62,6 @@ impl Bank {
 }
 
 async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Committed, (StatusCode, String)> {
-    // The transaction decides what the client is told. Before there is one, 503 frees the key under `Rerun`.
+    // The transaction decides what the client gets. Before there is one, 503 frees the key under `Rerun`.
     bank.pay(&context).await.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
 }

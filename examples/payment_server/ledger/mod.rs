@@ -1,6 +1,6 @@
 //! The charges: the stand-in for what a real server could not take back, such as a card network or an e-mail.
 //!
-//! Every charge has a fresh id, so that a second effect shows. Beside each charge the ledger notes by which intent it
+//! Every charge has a fresh id, so that a second effect shows. With each charge the ledger notes by which intent it
 //! was made, so that a charge whose answer was never recorded can be found.
 
 // - `entry.rs`: what is entered: charges, with their refunds; `ids.rs`: by which names.

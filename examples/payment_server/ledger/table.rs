@@ -1,4 +1,4 @@
-//! A ledger in a table of PostgreSQL, beside the records: all servers of a namespace have it in common.
+//! A ledger in a table of PostgreSQL, next to the records: all servers of a namespace have it in common.
 //!
 //! Charge and record are one transaction of this server's own, in which
 //! [`complete_in`](IdempotencyContext::complete_in) writes the record. What has no key is committed alone.

@@ -111,7 +111,7 @@ fn config() -> Config {
     let mut config = Config::new();
     config.stack_size = STACK;
     config.max_steps = MaxSteps::FailAfter(MOST_STEPS);
-    // The trail is kept by ourselves, beside the scenario's name.
+    // We keep the trail ourselves, with the scenario's name.
     config.failure_persistence = FailurePersistence::None;
     config.silence_warnings = true;
     config

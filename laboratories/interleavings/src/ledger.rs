@@ -1,4 +1,4 @@
-//! What was sent, told and done in one execution, and what is wrong with it.
+//! The requests, answers and effects of one execution, and what is wrong with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -238,7 +238,7 @@ impl Pages {
         wrong
     }
 
-    /// What is wrong with refusals: there is no cause for them, or another request has the key, and one is not told so.
+    /// The wrong refusals: those without a cause, and those that do not say that another request has the key.
     fn refused(&self, plan: &Plan) -> Vec<String> {
         let mut wrong = Vec::new();
         for (key, request, slug) in self.refusals() {

@@ -5,7 +5,7 @@
 //!   happens is for the schedule to say. [`scenarios`] lists what plans there are.
 //! - [`life`] is one such execution, from an empty store to a store at rest. [`work`] is what the application does in
 //!   it.
-//! - [`ledger`] writes down what was sent, told and done, and judges it: by the rules of all laboratories, and some of
+//! - [`ledger`] records requests, answers and effects, and checks them: by the rules of all laboratories, and some of
 //!   its own.
 //! - [`explore`] takes executions through many schedules: random ones, and by [`bounded`] all with few preemptions. Of
 //!   one that fails, the [`trail`] is kept.

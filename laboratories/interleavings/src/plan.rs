@@ -89,7 +89,7 @@ impl Fate {
     }
 }
 
-/// One who asks, and asks again whatever it is told.
+/// A client that sends its request, and repeats it after every answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     pub key: &'static str,
@@ -205,7 +205,7 @@ impl Plan {
         fails || self.max_run() < LONG
     }
 
-    /// Whether one who waits may be told to come again, whatever it asks: the run ends without an effect, or not in
+    /// Returns whether a waiter may get `in-flight`, whatever its request: the run ends without an effect, or not in
     /// time.
     pub fn may_wait_in_vain(&self) -> bool {
         let not_started = self.aborts() || self.endings().any(|ending| ending == Ending::NotStarted);

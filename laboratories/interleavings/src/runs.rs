@@ -40,7 +40,7 @@ pub fn count(cuts: Vec<(usize, usize)>) {
     RUNS.with_borrow_mut(|runs| (runs.begun, runs.cuts) = (0, cuts));
 }
 
-/// Something that goes on beside the runs, and ends.
+/// A task that goes on next to the runs, and ends.
 pub fn also(task: JoinHandle<()>) {
     RUNS.with_borrow_mut(|runs| runs.handles.push(task));
 }

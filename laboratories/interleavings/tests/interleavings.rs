@@ -23,7 +23,7 @@ use interleavings::explore::{self, Explored};
 use interleavings::scenarios::{AT_RANDOM, EXHAUSTIVELY, Scenario};
 use testkit::control;
 
-/// Of each scenario, unless told otherwise.
+/// The number for each scenario, unless the environment has another.
 const SCHEDULES: usize = 300;
 const PREEMPTIONS: usize = 1;
 /// From so many schedules on, one more; and no more than so many, or `SCHEDULES`, where all are gone through.

@@ -40,7 +40,7 @@ pub enum Event {
     Abandon(usize, u8),
     /// A run is dropped.
     Drop(usize, u8),
-    /// A process is told to stop.
+    /// A process begins to shut down.
     Close(usize),
     /// A process dies.
     Crash(usize),
@@ -333,7 +333,7 @@ impl World {
                     self.network.remove(arrived);
                 }
                 if self.arrive(protocol, &put, lost) {
-                    // Its row is locked: it comes again, and is told only once.
+                    // Its row is locked: it arrives again, and is answered only once.
                     if again || lost {
                         return None;
                     }

@@ -11,15 +11,15 @@ pub enum Fault {
     SweepWithoutGrace,
     /// A write that is sent again is known for done without being written again.
     ResendWithoutWrite,
-    /// What can be read is told as done.
+    /// A row that can be read counts as durable.
     ReplayWithoutBarrier,
     /// Who takes over compares the fence of the row, whatever became of it since.
     TakeoverComparesFence,
     /// A question takes the run's right to say how it ended.
     InquiryDisarms,
-    /// What an operator settles stands under the run's own fence.
+    /// An operator's outcome is recorded under the run's own fence.
     ResolutionKeepsFence,
-    /// A process that is told to stop ends its session, whatever still runs.
+    /// A process that shuts down ends its session, whatever still runs.
     DrainEndsLivingClaim,
     /// What is dropped is interrupted, though it is recorded already.
     DropOverwritesCompletion,
@@ -51,7 +51,7 @@ pub enum Fault {
     StampedByTheDatabase,
     /// The clock that a process keeps begins at the database's time.
     KeptAnchoredAtTheDatabase,
-    /// A process tells an outcome from memory as long as the earliest of its clocks says that the record is kept.
+    /// A process replays an outcome from memory as long as the earliest of its clocks says that the record is kept.
     CacheByTheEarliest,
     /// A row is deleted once it is past its grace by the database's clock alone.
     SweepByTheDatabase,

@@ -7,8 +7,8 @@
 //! from when it sent a token first.
 //!
 //! Time is counted in the time that a call may take, and only as far as it is still to come or just past, so that it
-//! may pass for ever. What a process has to do by a moment is done before time goes on, unless the process stands
-//! still. A call is carried out and answered within its time, unless it is lost or late. The monotonic clock of one
+//! may pass for ever. What a process has to do by a moment is done before time goes on, unless the process
+//! stalls. A call is carried out and answered within its time, unless it is lost or late. The monotonic clock of one
 //! process may advance by four where that of the other advances by five.
 //!
 //! The observer's reads and the renewals of its own session take no time, which is as early as an observation may begin
@@ -70,7 +70,7 @@ pub struct Accidents {
     pub clocks: u8,
     /// Times at which it is set further ahead than a session's row is kept, until it is set back.
     pub years: u8,
-    /// Times at which the owner stands still, until it does not.
+    /// Times at which the owner stalls, until it does not.
     pub pauses: u8,
     /// Observers that open the store anew.
     pub opened: u8,
@@ -222,7 +222,7 @@ pub enum LeaseEvent {
     SetClock(i8),
     /// The database's clock is set further ahead than the row is kept, or back.
     SetClockByYears(bool),
-    /// The owner stands still, or not any more.
+    /// The owner stalls, or not any more.
     StandStill(bool),
 }
 

@@ -1,6 +1,6 @@
 //! The protocol, explored: `record::next`, the function that every store calls, and the compare-and-set of a shared
-//! database, under processes that die, stand still, are told to stop and drop futures, a network that delays, repeats
-//! and loses, a database that fails over and is started again, and clocks that are set ahead and back.
+//! database, under processes that die, stall, shut down and drop futures, a network that delays, repeats and
+//! loses, a database that fails over and is started again, and clocks that are set ahead and back.
 //!
 //! Several processes and an operator share one database, which does nothing but compare and set. The model stands for
 //! `src/store/shared` and calls the crate's own functions where they decide: `record::next`, `Clocks::at`,

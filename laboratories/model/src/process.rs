@@ -13,7 +13,7 @@ use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, PATIENCE, RETENTION
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Process {
     pub(crate) is_alive: bool,
-    /// It was told to stop: nothing begins.
+    /// It shuts down: nothing begins.
     pub(crate) is_closed: bool,
     /// How many sessions it had before this one.
     pub(crate) sessions: u8,
@@ -41,7 +41,7 @@ pub(crate) struct Desk {
     pub(crate) phase: Phase,
     /// The row that names a session of this process, as it wrote it.
     pub(crate) held: Option<Row>,
-    /// A completed record, and until when it is told.
+    /// A completed record, and until when it is replayed.
     pub(crate) cache: Option<(Run, u64)>,
 }
 
@@ -49,9 +49,9 @@ pub(crate) struct Desk {
 pub(crate) enum Phase {
     #[default]
     Idle,
-    /// It waits for what became of its write.
+    /// It waits for the result of its write.
     Writing(Writing),
-    /// It has read what is done, and writes something before it tells it.
+    /// It has read an outcome, and writes a barrier before it answers with it.
     Behind { put: Put, server: u8, told: Read },
     /// Its handler runs, under this session.
     Running { fence: u64, run: Run, session: Session, effect: Effect },
@@ -61,12 +61,12 @@ pub(crate) enum Phase {
     Knows { fence: u64, found: Option<Run> },
 }
 
-/// What is told behind a barrier.
+/// An answer that waits for a barrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Read {
-    /// What another run came to.
+    /// The outcome of another run.
     Replay(Run),
-    /// What the own run came to, which is recorded already.
+    /// The outcome of the own run, which is recorded already.
     Own { fence: u64, run: Run },
 }
 

@@ -47,7 +47,7 @@ pub(crate) enum Kept {
     Released,
 }
 
-/// A row, as it stands. Times are milliseconds.
+/// The current row. Times are milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Row {
     pub(crate) token: Token,

@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// Whether a renewal would say something new now of a row that stands there.
+    /// Whether a renewal would say something new now of the current row.
     pub(crate) fn has_news(&self, protocol: &Protocol, process: usize) -> bool {
         let over_before = self.over_before(protocol, process);
         self.says_something(process, self.processes[process].over_before..over_before)

@@ -189,7 +189,7 @@ impl World {
         self.network.push(put);
     }
 
-    /// The answer to a write: the row as it stands. `is_done`: the row carries its token, or is known to have.
+    /// The answer to a write: the current row. `is_done`: the row carries its token, or is known to have.
     pub(crate) fn answered(&mut self, protocol: &Protocol, put: &Put) {
         let process = &mut self.processes[usize::from(put.by)];
         let is_it = |writing: &Writing| writing.put.is(put);
@@ -288,7 +288,7 @@ impl World {
             (Job::Claim | Job::Reclaim { .. } | Job::Resolve { .. }, _) if at.process < protocol.processes => {
                 Read::Replay(outcome)
             }
-            // A client is told to come again, or that the outcome is unknown.
+            // The client gets `in-flight` or `outcome-unknown`.
             _ => return self.end(protocol, at, job, reply, record),
         };
         let server = self.database.server;
@@ -320,7 +320,7 @@ impl World {
         self.processes[at.process].barrier = self.database.server;
         match told {
             _ if server == self.database.server => self.tell(protocol, at, told),
-            // Another server was asked: the client is told to come again, and the end of a run is told again.
+            // Another server answered: the client gets `in-flight`, and the end of a run is recorded again.
             Read::Replay(_) => {}
             Read::Own { fence, run } => self.take(protocol, at, Job::Complete { fence, run }),
         }
@@ -372,7 +372,7 @@ impl World {
                 _ => self.saw(Sight::SettledByHand),
             },
             (Job::Interrupt { by: By::Finder, .. }, _) => self.found(protocol, at, record),
-            // Told already what there is, or to come again.
+            // The requester is answered already.
             _ => {}
         }
     }
@@ -394,7 +394,7 @@ impl World {
                 Policy::Ask => self.take(protocol, at, Job::Ask { fence }),
             },
             State::Running { .. } if self.is_bound_over(at.process, at.key) => self.saw(Sight::OutlastsItsBound),
-            // In flight elsewhere, or told.
+            // In flight elsewhere, or answered.
             _ => {}
         }
     }

@@ -29,9 +29,9 @@ pub struct Budget {
     pub requests: u8,
     /// Processes that die.
     pub crashes: u8,
-    /// Processes that are taken for dead and live on: they stood still, or were cut off.
+    /// Processes that are taken for dead and live on: they stalled, or were cut off.
     pub lapses: u8,
-    /// Processes that are told to stop, and finish what they are about.
+    /// Processes that shut down, and finish their runs.
     pub closes: u8,
     /// Futures that are dropped: of a request whose claim is on its way, or of a run.
     pub drops: u8,
@@ -265,7 +265,7 @@ impl World {
         self.truth(key).last_granted = fence;
     }
 
-    /// A client is told an outcome that was read or written.
+    /// A client gets an outcome that was read or written.
     pub(crate) fn told(&mut self, protocol: &Protocol, key: u8, run: Run) {
         let is_told = |row: &Row| row.kept == Kept::Completed(run);
         let stored = match protocol.replication {
@@ -280,7 +280,7 @@ impl World {
         self.heard_by_client(key, run);
     }
 
-    /// A client is told an outcome.
+    /// A client gets an outcome.
     pub(crate) fn heard_by_client(&mut self, key: u8, run: Run) {
         let truth = self.truth(key);
         let is_other = truth.told.is_some_and(|told| told != run) && !truth.is_lost && !truth.is_premature;

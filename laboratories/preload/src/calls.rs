@@ -1,4 +1,4 @@
-//! The functions of the C library that this one stands before.
+//! The functions of the C library that this one replaces.
 //!
 //! Each does its work by a bare system call. So nothing here calls itself: what the parts of this library that come
 //! from Rust's own do to files would end up here again.

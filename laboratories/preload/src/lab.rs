@@ -35,7 +35,7 @@ impl Lab {
         Turn { log: self.log.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Where the file of a descriptor stands now, below the directory; `None`: somewhere else.
+    /// The current path of a descriptor's file, below the directory; `None` if it is somewhere else.
     pub(crate) fn place_of(&self, descriptor: c_int) -> Option<Vec<u8>> {
         let link = format!("/proc/self/fd/{descriptor}\0");
         let mut path = [0_u8; libc::PATH_MAX as usize];

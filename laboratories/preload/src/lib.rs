@@ -1,6 +1,6 @@
-//! A library to be loaded before the C library (`LD_PRELOAD`), by the disk laboratories of this project. It stands
-//! where the functions are by which a Rust program changes files, and does their work by bare system calls; on the way
-//! it looks at those that change a given directory, or files below it.
+//! A library to be loaded before the C library (`LD_PRELOAD`), by the disk laboratories of this project. It replaces
+//! the functions by which a Rust program changes files, and does their work by bare system calls. It records those that
+//! change a given directory, or files below it.
 //!
 //! By variables of the environment, all of them absent in any other process:
 //!

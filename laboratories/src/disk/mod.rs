@@ -7,7 +7,7 @@ use std::process::Command;
 pub mod log;
 pub mod rebuild;
 
-/// The preloaded library, which cargo builds beside the test programs.
+/// The preloaded library, which cargo builds next to the test programs.
 pub fn preload() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows where it is");
     let library = test.with_file_name("libdisk_preload.so");

@@ -1,5 +1,5 @@
 //! What the workload says of itself. Its notes go to a file in the recorded directory, one line each in one write: so
-//! they stand in the same log as the writes and the syncs, and in their order.
+//! they are in the same log as the writes and the syncs, in order.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::disk::log::Event;
 use serde::{Deserialize, Serialize};
 
-/// The file, beside the store's directory.
+/// The file, next to the store's directory.
 pub const FILE: &str = "notes";
 pub const STORE: &str = "store";
 

@@ -20,7 +20,7 @@ const KEPT: std::time::Duration = std::time::Duration::from_millis(RETENTION);
 const LEDGER: &str = "ledger";
 const COMMITTED: &str = "committed";
 
-/// Who is told what handlers do.
+/// The receiver of notes about what handlers do.
 pub type Witness = Arc<dyn Fn(Note) + Send + Sync>;
 
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub struct Operations {
 struct Failure;
 
 impl Operations {
-    /// `truth` is learnt from what is told to `witness`.
+    /// `truth` is learnt from the notes for `witness`.
     pub fn over(store: SledStore, whims: bool, truth: Truth, witness: Witness) -> Self {
         let witness: Witness = {
             let truth = truth.clone();
@@ -132,7 +132,7 @@ impl Operations {
         synced
     }
 
-    /// What stands in the application's own tree.
+    /// The entry in the application's own tree.
     pub fn entry(&self, key: u64) -> Option<u64> {
         let ledger = self.tree(LEDGER).expect("sled works");
         ledger.get(key.to_be_bytes()).expect("sled works").map(|value| number(&value))

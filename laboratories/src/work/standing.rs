@@ -1,4 +1,4 @@
-//! What is known of each key when the power is cut, from the notes up to then, and so what a retry may be told.
+//! The state of each key at a power cut, from the notes up to then, and so the answers that a retry may get.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ impl OfKey {
         key::policy(key) == Policy::Reconcile && !self.took_place
     }
 
-    /// Whether a retry may be told that it was interrupted.
+    /// Returns whether a retry may get `outcome-unknown`.
     pub fn may_be_interrupted(&self, key: u64) -> bool {
         match self.standing {
             // The application knows, now that it is asked.
@@ -254,7 +254,7 @@ impl Histories {
     }
 }
 
-/// Whether `key` may be told that its answer can't be replayed.
+/// Returns whether a retry of `key` may get `not-replayable`.
 pub fn may_be_consumed(key: u64) -> bool {
     key::kind(key) == Kind::Consumed
 }

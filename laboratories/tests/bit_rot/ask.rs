@@ -33,7 +33,7 @@ pub(crate) struct Plan {
     keys: Vec<u64>,
 }
 
-/// What a client was told that asked for a key again.
+/// The answer to a retry.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Told {
     pub(crate) said: Said,

@@ -1,8 +1,8 @@
 //! A damaged disk makes no store forget a key in silence: a flipped bit, a page of zeros, a truncated file or
 //! two pages that are exchanged, in each file of a store, after a kill and after a clean close.
 //!
-//! A workload runs in a process of its own, and notes what it was told and when. Its directory is copied, one place of
-//! the copy is damaged, and another process opens it and asks for every key again: sled may panic on such files, or
+//! A workload runs in a process of its own, and notes its answers and their times. Its directory is copied, one place
+//! of the copy is damaged, and another process opens it and asks for every key again: sled may panic on such files, or
 //! never return. What has to hold: an acknowledged key is replayed or refused, or opening is refused. After a kill, a
 //! key may run again if its answer was given about a second before the kill, because the store's mark is written once a
 //! second.

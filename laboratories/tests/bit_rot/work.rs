@@ -39,7 +39,7 @@ const BOUND: Duration = Duration::from_secs(180);
 /// time that a busy machine takes to write one.
 const ABOUT_A_SECOND: u64 = 3_000;
 
-/// The names beside the store's directory.
+/// The names next to the store's directory.
 const TOLD: &str = "told";
 const FIRST_MARK: &str = "first-mark";
 const MARK: &str = "store/tower-idempotency.mark";

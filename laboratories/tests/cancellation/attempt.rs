@@ -1,4 +1,4 @@
-//! One request whose future is dropped, and what its retries are told.
+//! One request whose future is dropped, and the answers to its retries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,7 +235,7 @@ impl End {
     }
 }
 
-/// Whether `told` is what is called so.
+/// Returns whether `told` is the answer of this name.
 pub(crate) fn is(name: &str, told: &Told) -> bool {
     match told {
         Told::Outcome { .. } => name == "outcome",

@@ -21,7 +21,7 @@ pub(crate) struct Case {
     /// The answer to the request if it is not dropped: `outcome`, `nothing`, or a refusal. Shows that the case is what
     /// it says.
     pub(crate) undisturbed: [&'static str; 2],
-    /// What retries are told in the end, under `Refuse` and under the other two.
+    /// The last answer to retries, under `Refuse` and under the other two.
     pub(crate) end: [End; 2],
     pub(crate) after_restart: Option<End>,
     /// Where the drop has to come at least once.
@@ -79,7 +79,7 @@ pub(crate) enum Meanwhile {
 /// What is true in the end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End {
-    /// What a retry is told: `outcome`, or a refusal.
+    /// The answer to a retry: `outcome`, or a refusal.
     pub(crate) told: &'static str,
     /// How often the handler was called.
     pub(crate) runs: usize,
@@ -328,7 +328,7 @@ impl Case {
         drained || !matches!(self.meanwhile, Meanwhile::Nothing | Meanwhile::Gate | Meanwhile::Duplicate)
     }
 
-    /// What each request for the key is told in the end, and how often the handler was called.
+    /// The last answer to each request for the key, and the number of calls of the handler.
     pub(crate) fn ends(&self, policy: Policy, restarted: bool) -> Vec<(Shape, End)> {
         let end = under(policy, self.end);
         let end = self.after_restart.filter(|_| restarted).unwrap_or(end);

@@ -1,4 +1,4 @@
-//! Runs that are interrupted, by a runtime that goes or a hook that drops them, and what their retries are told.
+//! Runs that are interrupted, by a runtime that ends or a hook that drops them, and the answers to their retries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -151,7 +151,7 @@ impl Lab {
 
     /// Sends all requests at once, and returns while their runs go on, after a random number of their polls.
     pub(crate) async fn run_all(&mut self) {
-        // Each takes three at least, unless it stands still at its first.
+        // Each takes three at least, unless it stalls at its first.
         let most = if self.group.stall.is_some() { MOST_POLLS } else { 3 * MOST_POLLS };
         let bell = Point::passing(below(most));
         bell.begin();
@@ -173,7 +173,8 @@ impl Lab {
         self.cuts.iter_mut().for_each(|cut| cut.phase = cut.handler.phase(&cut.point, 0));
     }
 
-    /// Drops one run after the other, each after one poll more, until one is over before that. Who asked is told.
+    /// Drops one run after the other, each after one poll more, until one is over before that. Requesters get an
+    /// answer.
     pub(crate) async fn drop_all(&mut self, figures: &mut Figures) {
         loop {
             let polls = self.cuts.len();
@@ -241,7 +242,7 @@ impl Lab {
         }
     }
 
-    /// Whether the store was told of its outcome, or of nothing at all.
+    /// Whether its outcome was sent to the store, or nothing at all.
     fn is_recorded(&self, cut: &Cut) -> bool {
         match cut.phase {
             Phase::Asking | Phase::Over => true,

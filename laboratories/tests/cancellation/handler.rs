@@ -70,7 +70,7 @@ impl Policy {
     pub(crate) const ALL: [Self; 3] = [Self::Refuse, Self::Rerun, Self::Reconcile];
 }
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// There is none.
@@ -120,7 +120,7 @@ impl Handler {
         self.calls.effects.load(Ordering::SeqCst)
     }
 
-    /// Where the run at `point` stands, if `before` calls had begun before it.
+    /// The progress of the run at `point`, if `before` calls had begun before it.
     pub(crate) fn phase(&self, point: &Point, before: usize) -> Phase {
         match (point.run(), self.begun(), self.ended()) {
             (Run::None, ..) => Phase::Asking,
@@ -187,7 +187,7 @@ async fn give(act: Act, number: usize) -> Result<Response<Body>, BoxError> {
     Ok(match act {
         Act::Chunks => chunks(&["run ", &number.to_string(), ", chunk by chunk"]).into_response(),
         Act::Release => (Release, [(NO_OUTCOME, "released")], text).into_response(),
-        // Without the panic's message, which would stand in the log hundreds of times.
+        // Without the panic's message, which would be in the log hundreds of times.
         Act::Panic | Act::LatePanic => std::panic::resume_unwind(Box::new("on purpose")),
         Act::Fail => return Err("on purpose".into()),
         Act::Hang => std::future::pending().await,
@@ -226,7 +226,7 @@ pub(crate) fn chunks(chunks: &[&str]) -> Body {
     }))
 }
 
-/// What an answer tells its client; it is read to its end.
+/// Reads an answer to its end, and returns what it says to its client.
 pub(crate) async fn told(answered: Result<Response<Body>, BoxError>) -> Told {
     let Ok(response) = answered else { return Told::Nothing };
     let answer = Answer::of(response).await;

@@ -25,7 +25,7 @@ use world::{CLOCK, FOLLOWS, Figures, Kind, Policy, World};
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: u64 = 86_400_000;
 
-/// Where the wall clock is set, from where it stands.
+/// The direction of a jump of the wall clock.
 #[derive(Debug, Clone, Copy)]
 enum Jump {
     Forward,

@@ -1,4 +1,4 @@
-//! A store whose clock is moved by hand, keys over it, and what each request is told, held against the model.
+//! A store whose clock is moved by hand, its keys, and the answer to each request, compared with the model.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -193,7 +193,7 @@ impl<'a> World<'a> {
         self.figures.restarts += 1;
     }
 
-    /// Sends the request, and holds what it is told against what is known.
+    /// Sends the request, and compares its answer with the model.
     pub(crate) async fn request(&mut self, key: usize) {
         self.forget_expired(key);
         let Key { state, life, .. } = self.keys[key];

@@ -34,7 +34,7 @@ use points::{Came, From, MODES, Point, strike};
 const TEST: &str = "a_disk_that_fails_at_any_point_makes_nothing_false";
 /// Processes at a time: most of them wait.
 const PROCESSES: usize = 4;
-/// Points of the short form, beside those of opening.
+/// Points of the short form, besides those of opening.
 const SAMPLES: u64 = 6;
 const SHOWN: usize = 20;
 

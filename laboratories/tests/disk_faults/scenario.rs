@@ -48,7 +48,7 @@ pub(crate) enum Act {
 /// What one process does, and where.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// Where the store's directory stands.
+    /// The path of the store's directory.
     pub(crate) data: PathBuf,
     pub(crate) notes: PathBuf,
     /// Where the preloaded library counts.
@@ -257,7 +257,7 @@ impl Scenario {
         self.agree(operations, refused || !recorded, &format!("{key}, told {said:?}, recorded: {recorded}"));
     }
 
-    /// Who is told that the store failed finds it poisoned, with a reason.
+    /// After an error of the store, it is poisoned, with a reason.
     fn agree(&self, operations: &Operations, failed: bool, what: &str) {
         match operations.store.health() {
             Health::Poisoned { reason } if !reason.is_empty() => self.found(Found::Poisoned(reason)),
@@ -318,7 +318,7 @@ pub(crate) fn fill(directory: &Path, left: u64) {
     filler.set_len(length.saturating_sub(left)).expect("less needs no room");
 }
 
-/// A plan for a process whose files stand in `directory`.
+/// A plan for a process whose files are in `directory`.
 pub(crate) fn plan_in(directory: &Path, act: Act, patience: u64) -> Plan {
     let (data, notes) = (directory.join("data"), directory.join("said"));
     for directory in [&data, &notes] {

@@ -1,4 +1,4 @@
-//! One effect for each success that a client was told.
+//! One effect for each success that a client got.
 
 use crate::*;
 

@@ -64,7 +64,7 @@ pub(crate) struct Lane {
     reported: HashSet<String>,
 }
 
-/// A life that was killed while records were swept: what can be told from the next one's number of records.
+/// A life that was killed while records were swept: what the next one's number of records shows.
 struct Sweeping {
     records: usize,
     ended: Ended,

@@ -1,4 +1,4 @@
-//! Which policies there are, and how the example server is told.
+//! The policies, and the arguments of the example server for them.
 
 use testkit::history::Policy;
 use testkit::payment_server;

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Settled {
     pub(crate) intent: Intent,
     pub(crate) told: Told,
-    /// The id of the charge which the client was told of.
+    /// The id of the charge in the client's answer.
     pub(crate) charge: Option<String>,
 }
 

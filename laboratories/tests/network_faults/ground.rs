@@ -16,7 +16,7 @@ use testkit::{Answer, Call, Connection};
 use crate::client::ask;
 use crate::wire::Protocol;
 
-/// How often a client comes again that was told so, and after how many times it gives up.
+/// The pause of a client before another try, and the number of tries.
 const PAUSE: Duration = Duration::from_millis(50);
 const TRIES: usize = 1_000;
 /// How long a connection without faults is used again. The server closes one that is idle for 10 seconds.
@@ -156,7 +156,7 @@ impl Ground {
         self.history.sent(&operation.key, operation.name)
     }
 
-    /// One try over one connection, until that has ended, which the history is told.
+    /// One try over one connection, until that has ended. Its answer goes into the history.
     pub(crate) async fn attempt(&self, operation: &Operation, protocol: Protocol, plan: &Plan) -> Tried {
         let sent = self.sent(operation);
         let link = self.link(plan).await;
@@ -236,7 +236,7 @@ impl Ground {
         arrived
     }
 
-    /// The same, and then over good connections, to get the outcome, or to see that it stands.
+    /// The same, and then over good connections, to get the outcome, or to see that it has not changed.
     pub(crate) async fn operate(&self, operation: &Operation, tries: &[(Protocol, Plan)]) {
         let arrived = self.try_all(operation, tries).await;
         self.conclude(operation, arrived, &tries).await;

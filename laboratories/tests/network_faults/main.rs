@@ -1,5 +1,5 @@
 //! A network that cuts, holds back, swallows and repeats changes nothing: one charge per key, and every client that
-//! comes again is told the same.
+//! comes again gets the same answer.
 //!
 //! The real server behind a proxy of our own, under both policies. The short form cuts every byte of one request and
 //! one answer, and some of all else. The long form cuts every byte of everything, and lets so many keys go through

@@ -1,6 +1,6 @@
-//! Handlers and bodies that stand still: for minutes, past `max_run`, for ever. What they do late changes nothing.
+//! Handlers and bodies that stall: for minutes, past `max_run`, for ever. What they do late changes nothing.
 //!
-//! Time is the test's own, and stands still while anything moves.
+//! Time is the test's own: it does not advance while a task can go on.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -181,7 +181,7 @@ impl Key {
     }
 }
 
-/// Lets clients come and go while a handler stands still; says how often they were put off, and what went wrong.
+/// Lets clients come and go while a handler stalls; says how often they were put off, and what went wrong.
 pub(crate) async fn stand_still(key: &Key) -> (usize, Vec<String>) {
     let store = TestStore::new();
     let clients = join_all(PATIENCES.map(|patience| key.insist(&store, patience)));
@@ -206,7 +206,7 @@ pub(crate) async fn stand_still(key: &Key) -> (usize, Vec<String>) {
     (put_off.into_iter().sum(), wrong)
 }
 
-/// An upload that stands still holds no key: others with the same key run meanwhile. After a while it is refused.
+/// An upload that stalls holds no key: others with the same key run meanwhile. After a while it is refused.
 pub(crate) async fn endless_upload(history: &History) -> Vec<String> {
     let (store, key) = (TestStore::new(), Key::new(First::Dawdles(SECOND), Policy::Refuse, history));
     let key = Key { name: "upload".to_owned(), ..key };

@@ -1,7 +1,7 @@
 //! A store that answers late, by its gates: its clients give up and come again while it is held up, and what it does
 //! when it goes on changes nothing.
 //!
-//! Time is the test's own, and stands still while anything moves.
+//! Time is the test's own: it does not advance while a task can go on.
 
 use std::convert::Infallible;
 use std::sync::Arc;

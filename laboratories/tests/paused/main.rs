@@ -1,4 +1,4 @@
-//! Threads and processes that stand still for a while, and go on late: one effect for each key, and one outcome.
+//! Threads and processes that stall for a while, and go on late: one effect for each key, and one outcome.
 //!
 //! - [`stopped`]: the real server, by SIGSTOP and SIGCONT;
 //! - [`late`]: the store, at each of its verbs;

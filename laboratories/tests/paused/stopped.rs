@@ -22,7 +22,7 @@ const GIVE_UPS: usize = 2;
 const MOST_ANSWERS: usize = 100;
 /// Longer than the store is waited for.
 const LONG: Duration = Duration::from_secs(6);
-/// How long a client waits that is told to come again.
+/// The pause of a client before another try.
 const COME_AGAIN: Duration = Duration::from_millis(20);
 /// After which time a client gives its key up, which is a failure.
 const GIVE_UP: Duration = Duration::from_secs(60);

@@ -2,10 +2,10 @@
 //! survived, and of the rest whatever chance left.
 //!
 //! A workload runs in processes of its own, under a preloaded library that records every change of the store's
-//! directory, every sync, and what clients were told, in one order. Its end, and a random choice of moments before it,
-//! is taken for a power cut: `src/disk/rebuild.rs` says what is left then. One of these moments begins the next
-//! recording, so that what a power cut left is worked on, and cut again. What has to hold is in `standing.rs` and in
-//! the history checker; and `order.rs` looks, without any luck, for space that was used again too early.
+//! directory, every sync, and the answers that clients got, in one order. Its end, and a random choice of moments
+//! before it, is taken for a power cut: `src/disk/rebuild.rs` says what is left then. One of these moments begins the
+//! next recording, so that what a power cut left is worked on, and cut again. What has to hold is in `standing.rs` and
+//! in the history checker; and `order.rs` looks, without any luck, for space that was used again too early.
 //!
 //! The long form; its last line has the figures:
 //!

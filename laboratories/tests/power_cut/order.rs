@@ -1,7 +1,7 @@
 //! The order in which sled uses its space again, as a recording shows it.
 //!
 //! Before sled uses a segment again, it moves what is still needed there to the end of its log, and then begins two
-//! more segments. What it moved stands in none of these two. So where nothing but these two is unsynced when the space
+//! more segments. What it moved is in none of these two. So where nothing but these two is unsynced when the space
 //! is written to again, no power cut finds the old place overwritten and the new one empty; sled itself takes no care
 //! of that.
 

@@ -155,7 +155,7 @@ impl Workload {
 
     async fn client(&self, operations: &Operations, key: u64) {
         let whim = self.dice.lock().unwrap().below(100);
-        // Only where a run never frees its key: its end and the next one's beginning would be told in any order.
+        // Only where a run never frees its key: its end and the next one's beginning would be noted in any order.
         let is_plain = matches!(key::kind(key), Kind::Done | Kind::Ledger);
         match whim {
             0..=9 if is_plain => drop(tokio::join!(self.ask(operations, key, false), self.ask(operations, key, false))),

@@ -1,4 +1,4 @@
-//! What stands before the servers: it sends each request to one of them, whichever.
+//! The balancer in front of the servers: it sends each request to any one of them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! All of it at once, at random: servers that are killed, end in order, or stand still, some for longer than their
-//! lease; a database that is killed or stands still, or whose clock is set; ways to it that are cut, or swallow what is
+//! All of it at once, at random: servers that are killed, end in order, or stall, some for longer than their
+//! lease; a database that is killed or stalls, or whose clock is set; ways to it that are cut, or swallow what is
 //! sent.
 
 use std::collections::BTreeSet;
@@ -21,8 +21,7 @@ const LEASE: Duration = Duration::from_secs(12);
 const OFTEN: Duration = Duration::from_millis(1_200);
 /// How many keys are settled at least.
 const LEAST: usize = 60;
-/// After how long servers that list something else than what clients are told are wrong: leases have to be over, and
-/// trusted again.
+/// The time within which the servers' lists must agree with the answers: leases have to be over, and trusted again.
 const AGREED_WITHIN: Duration = Duration::from_secs(90);
 
 /// What fails.
@@ -56,7 +55,7 @@ struct Scene {
     database: Server,
     wires: Vec<Wire>,
     fleet: Fleet,
-    /// Servers that stand still, and until when.
+    /// Servers that stall, and until when.
     paused: Vec<(usize, Instant)>,
     /// Ways that swallow, and until when.
     silent: Vec<(usize, Instant)>,
@@ -74,7 +73,7 @@ impl Scene {
         Self { database, wires, fleet, paused: Vec::new(), silent: Vec::new(), struck: [0; STRIKES.len()] }
     }
 
-    /// One fault, which may be none: what stands still can't end.
+    /// One fault, which may be none: what stalls can't end.
     async fn strike(&mut self, history: &History) {
         let (kind, number) = (below(STRIKES.len()), below(SERVERS));
         let stands = self.paused.iter().any(|(paused, _)| *paused == number);

@@ -1,4 +1,4 @@
-//! A client with an operation: it sends it, and comes again while it is told to.
+//! A client with an operation: it sends the request, and repeats it while the answers ask for that.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -111,7 +111,7 @@ impl Clients {
         *self.tally.refused.lock().unwrap().entry(slug.to_owned()).or_default() += 1;
     }
 
-    /// Sends a charge to any server, again and again, until it is told something else than to come again.
+    /// Sends a charge to any server, again and again, until the answer does not ask for another try.
     pub(crate) async fn until_settled(&self, key: &str) -> Told {
         self.insist(None, key, VISA).await
     }

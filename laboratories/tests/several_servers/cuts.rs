@@ -1,5 +1,5 @@
 //! The connections to the database are cut at every byte of a claim, of an outcome, and of their answers; then at
-//! random, under load: no second effect, and every retry is told the same.
+//! random, under load: no second effect, and every retry gets the same answer.
 
 use std::time::Duration;
 

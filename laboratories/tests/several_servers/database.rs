@@ -100,7 +100,7 @@ pub(crate) async fn rows(client: &Client, namespace: &str) -> Vec<String> {
 /// What is broken in a database, in the functions by which the store writes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
-    /// A write is done, whatever stands in its row.
+    /// A write is done without comparing its row.
     NoCompare,
     /// The sessions of living processes look as if they had ended, once they are renewed.
     LeasesLookOver,
@@ -113,7 +113,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// What stands in the functions, and what it becomes: what is not found in one stands in the other.
+    /// The texts in the functions, and their replacements. Each text is in one of the functions.
     fn changes(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::NoCompare => &[

@@ -38,7 +38,7 @@ enum Loss {
     KilledAhead,
     /// The same, and all payment servers with it: no process remembers what the standby lacks.
     AllKilledAhead,
-    /// It stands still for ever, and takes connections.
+    /// It stalls for ever, and takes connections.
     Hangs,
 }
 

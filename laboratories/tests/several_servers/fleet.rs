@@ -140,14 +140,14 @@ impl Fleet {
         effects
     }
 
-    /// Tells the history of all charges in all ledgers.
+    /// Adds all charges of all ledgers to the history.
     pub(crate) async fn count_effects(&mut self, history: &History) {
         for (key, effects) in self.effects().await {
             (0..effects).for_each(|_| history.effect(&key));
         }
     }
 
-    /// How often a word stands in the logs of all servers that there have been.
+    /// Counts a word in the logs of all servers so far.
     pub(crate) fn logged(&self, word: &str) -> usize {
         self.logs.iter().map(|(_, log)| log.text().matches(word).count()).sum()
     }

@@ -121,7 +121,7 @@ async fn run_again(database: &Server, namespace: &str) -> Option<Report> {
     fleet.resume(0);
     let told = taken.await.expect("no client panics");
     report.expect(told == Told::refused("outcome-unknown"), || format!("taken: its late run is told {told:?}"));
-    // Whatever it is told, the next one settles it.
+    // Whatever its answer, the next request settles it.
     left.await.expect("no client panics");
     for number in 0..SERVERS {
         for key in ["left", "taken"] {

@@ -30,7 +30,7 @@ pub(crate) struct Load {
 type Way = fn(Clients, String) -> BoxFuture<'static, ()>;
 
 impl Load {
-    /// Each sends a charge once, and again while it is told to.
+    /// Each client sends a charge once, and again while the answers ask for that.
     pub(crate) fn start(clients: &Clients) -> Self {
         let once = |clients: Clients, key: String| async move { drop(clients.until_settled(&key).await) }.boxed();
         Self::on(clients, once)

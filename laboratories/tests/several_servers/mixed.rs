@@ -92,7 +92,7 @@ async fn run(database: &Server, policy: &str) -> Report {
     report.expect(rows(&sql, policy).await == before, || format!("{policy}: rows were overwritten"));
     let effects = fleet.effects().await;
     report.expect(effects == charged, || format!("{policy}: {effects:?} are charged after {charged:?}"));
-    // What this release has written itself is served beside them.
+    // The records of this release are served all the same.
     clients.ask_all(SERVERS, "new").await;
     history.effect("new");
     report.judge(&clients);

@@ -1,4 +1,4 @@
-//! A database that is killed and started again, or stands still, under load: no second effect, 503 meanwhile, and no
+//! A database that is killed and started again, or stalls, under load: no second effect, 503 meanwhile, and no
 //! server has to be started again.
 
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ pub(crate) async fn judge(fleet: &mut Fleet, clients: &Clients, report: &mut Rep
     report.figure(format!("answers without a record at first {}", fleet.logged("answered without a record")));
 }
 
-/// Kills the database under load, or makes it stand still, and brings it back.
+/// Kills the database under load, or makes it stall, and brings it back.
 async fn gone(database: &mut Server, rounds: usize, how: How) -> Report {
     let arguments = format!("--store {} --lease 12 --on-interrupted {}", database.url(), how.policy());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;

@@ -1,4 +1,4 @@
-//! The messages by which a server of PostgreSQL is told to put one row, as far as this program reads them.
+//! The messages to PostgreSQL that put one row, as far as this program reads them.
 
 /// The parameters of `put_one_1`, the namespace included, and which of them is the row's kind.
 const PARAMETERS: u16 = 15;

@@ -39,7 +39,7 @@ impl Report {
         }
     }
 
-    /// What clients were told, judged by the checker. All effects must be known.
+    /// The answers that clients got, judged by the checker. All effects must be known.
     pub(crate) fn judge(&mut self, clients: &Clients) {
         self.figure(clients.figures());
         self.violations.extend(clients.history.violations());

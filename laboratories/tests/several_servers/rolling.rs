@@ -1,4 +1,4 @@
-//! A rolling deploy under load: server after server is told to end, ends, and is replaced. No request with a key fails,
+//! A rolling deploy under load: server after server shuts down and is replaced. No request with a key fails,
 //! and none has to wait for a lease.
 
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::dice::{below, size};
 use crate::fleet::{Fleet, SERVERS};
 use crate::report::{Report, in_time};
 
-/// Far longer than duplicates wait: who had to wait for a lease would be told that the key is in flight, and fail.
+/// Far longer than duplicates wait: a request that had to wait for a lease would get `in-flight`, and fail.
 const LEASE: &str = "--lease 60 --on-interrupted refuse";
 const CLIENTS: usize = 24;
 /// How many requests are answered between two replacements.
 const BETWEEN: usize = 100;
-/// So many milliseconds are long for a machine to stand still: two thirds of what a statement may take.
+/// A stall of the machine is long from so many milliseconds on: two thirds of what a statement may take.
 const STILL: u64 = 1_000;
 
 /// How a server ends.
@@ -37,7 +37,7 @@ async fn load(clients: Clients, name: usize, enough: Arc<AtomicBool>, failed: Ar
     while !enough.load(Ordering::SeqCst) {
         let key = format!("client-{name}-charge-{number}");
         number += 1;
-        // Some are under way whenever a server is told to end.
+        // Some are under way whenever a server shuts down.
         let source = if below(8) == 0 { SLOW } else { VISA };
         let call = charge(&key, source);
         let copies = (0..2).map(|_| clients.sends(&key, source, clients.balancer.send_on(&call)));
@@ -47,7 +47,7 @@ async fn load(clients: Clients, name: usize, enough: Arc<AtomicBool>, failed: Ar
     }
 }
 
-/// Looks whether the machine stands still: for how long at most, in milliseconds.
+/// Measures the longest stall of the machine, in milliseconds.
 fn watch() -> (JoinSet<()>, Arc<AtomicU64>) {
     let (mut task, longest) = (JoinSet::new(), Arc::new(AtomicU64::new(0)));
     let seen = Arc::clone(&longest);
@@ -64,8 +64,8 @@ fn watch() -> (JoinSet<()>, Arc<AtomicU64>) {
 
 /// Duplicates wait for so many seconds.
 ///
-/// `None` if something failed, and the machine stood still for so long that the database ends statements which take a
-/// moment. Such a request is told that the store is unavailable, and nothing has come of it.
+/// `None` if something failed, and the machine stalled for so long that the database ends statements which take a
+/// moment. Such a request gets `store-unavailable`, and has no effect.
 async fn deploy(database: &Server, namespace: &str, rounds: usize, end: End, patience: usize) -> Option<Report> {
     let store = database.url();
     let arguments = format!("--store {store} --namespace {namespace} {LEASE} --on-in-flight wait:{patience}");

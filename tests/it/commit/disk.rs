@@ -1,5 +1,5 @@
-//! Effect and record in one transaction when the disk refuses a write: who was answered is right, who could not be is
-//! told so and never gets the handler's own answer, and nothing runs again before the restart that knows.
+//! Effect and record in one transaction when the disk refuses a write: every answer with a receipt is right, the other
+//! clients get an error and never the handler's own answer, and nothing runs again before a restart shows the end.
 //!
 //! The charges are made in a child process whose files may not grow past a bound: the write that would do so fails, as
 //! on a disk that is full, and the store is poisoned in the middle of a batch. The parent then opens what is left.
@@ -187,7 +187,7 @@ fn a_transaction_that_meets_a_database_which_has_failed_poisons_the_store() {
             let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
             let health = store.clone();
             let delivered = deliver(&once, "k", move |context| async move {
-                // The application's own writes fill the disk, of which the store is told nothing.
+                // The application's own writes, past the store, fill the disk.
                 let (db, _made) = (store.db().unwrap(), tree_of(&store));
                 let mut number = 0_u32..;
                 let mut fits =

@@ -25,7 +25,7 @@ use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 
 const LONG: usize = 60_000;
-/// The most bytes of an outcome that stands in its record, and those of a chunk of a longer one.
+/// The most bytes of an outcome that is kept in its record, and those of a chunk of a longer one.
 const INLINE: usize = 3 * 1024;
 const CHUNK: usize = 4_000;
 

@@ -20,7 +20,7 @@ const FAULTS: [&str; 10] = [
 struct Cell {
     step: String,
     fault: String,
-    /// The names between backticks, or what stands there instead.
+    /// The names between backticks, or the text in their place.
     tests: Result<Vec<String>, String>,
 }
 
@@ -49,7 +49,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The functions under a directory that stand right below a test's attribute.
+/// The functions under a directory that follow a test's attribute.
 fn tests_under(directory: &Path, found: &mut HashSet<String>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

@@ -16,7 +16,7 @@ fn with(headers: &[(&str, &str)]) -> Request<Body> {
     request
 }
 
-/// What the second of two requests is told: `replayed`, or the refusal's name.
+/// The answer to the second of two requests: `replayed`, or the refusal's name.
 async fn second(layer: IdempotencyLayer<MemoryStore>, first: &[(&str, &str)], retry: &[(&str, &str)]) -> String {
     let lab = Lab::counting(layer);
     assert_eq!(lab.send(with(first)).await.text(), "effect 1");
@@ -45,7 +45,7 @@ async fn every_header_on_the_list_separates_two_clients() {
     }
 }
 
-// Each was once answered with another client's answer. Here they stand by their names, so that they stay on the list.
+// Each was once answered with another client's answer. They are listed here by name, so that they stay on the list.
 #[tokio::test]
 async fn the_headers_by_which_gateways_and_apis_name_a_client_separate_two_clients() {
     let names = "
@@ -143,7 +143,7 @@ async fn the_name_of_a_scheme_is_compared_without_case_and_nothing_else_is() {
     assert_eq!(second(layer(), &[("x-token", "A b")], &[("x-token", "a b")]).await, "credentials-changed");
 }
 
-// A scheme is digested apart from its token: no other header stands in for it.
+// A scheme is digested apart from its token: no other header replaces it.
 #[tokio::test]
 async fn a_scheme_is_not_taken_for_a_header() {
     let one = [("x-authorization", "bearer 1")];

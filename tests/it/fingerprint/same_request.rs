@@ -18,7 +18,7 @@ fn typed(content_type: &str, body: &str) -> Request<Body> {
     keyed("POST", "/charges", "k").header("content-type", content_type).body(Body::from(body.to_owned())).unwrap()
 }
 
-/// What the second of two requests is told: `replayed`, or the refusal's name.
+/// The answer to the second of two requests: `replayed`, or the refusal's name.
 async fn second(layer: IdempotencyLayer<MemoryStore>, requests: [Request<Body>; 2]) -> String {
     let lab = Lab::counting(layer);
     let [first, second] = requests;
@@ -67,7 +67,7 @@ async fn trap_89_a_form_with_another_boundary_is_the_same_and_with_another_part_
         assert_eq!(second(layer(), forms).await, "replayed");
         assert_eq!(second(layer(), [form("A", "10"), form("A", "1000")]).await, "key-reused");
         assert_eq!(second(layer(), [form("A", "10"), form("B", "1000")]).await, "key-reused");
-        // Another's boundary stands in the body: it is no form.
+        // The body has another boundary: it is no form.
         let strange =
             |boundary| typed(&format!("multipart/form-data; boundary={boundary}"), "--A\r\n\r\n10\r\n--A--\r\n");
         assert_eq!(second(layer(), [strange("A"), strange("B")]).await, "key-reused");
@@ -228,7 +228,7 @@ async fn a_host_is_compared_without_case_final_dot_and_default_port() {
     for host in ["pay.example:8443", "shop.example", "example", "pay.example..evil"] {
         assert_eq!(second(layer(), [to("pay.example"), to(host)]).await, "key-reused", "{host}");
     }
-    // Over HTTP/2 it stands in the URI, with its scheme.
+    // Over HTTP/2 it is in the URI, with its scheme.
     let over_2 = |uri: &str| {
         let request = Request::post(uri).version(Version::HTTP_2).header("idempotency-key", "k");
         request.body(Body::from("a")).unwrap()

@@ -229,9 +229,9 @@ async fn an_owner_that_meets_a_stranger_s_claim_is_told_to_come_again_and_not_th
     owner.await.unwrap().assert_refusal(409, "outcome-unknown", false, None);
 }
 
-// While it is not known whose the operation is, a request beyond the bound is told neither that it is its own nor that
-// it is another's. It would look for the end of the run in another process otherwise, as if the run was its own, and
-// the owner would be told that its credentials have changed.
+// While it is not known whose the operation is, the answer to a request beyond the bound says neither that it is its
+// own nor that it is another's. Otherwise it would look for the end of the run in another process, as if the run was
+// its own, and the owner would get `credentials-changed`.
 #[tokio::test]
 async fn strangers_that_take_all_places_to_wait_do_not_make_the_owner_a_stranger() {
     let store = TestStore::new();

@@ -178,7 +178,7 @@ async fn from_fn_outside_and_inside_by_router_layers() {
     check(app.layer(from_fn(pass)).layer(layer()).layer(from_fn(pass)), &effects).await;
 }
 
-/// Compression stands between them and the layer, so that the others are given another body than axum's.
+/// Compression is between them and the layer, so that the others are given another body than axum's.
 #[tokio::test]
 async fn tower_http_layers_outside() {
     let effects = Effects::default();

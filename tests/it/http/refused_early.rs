@@ -165,7 +165,7 @@ async fn a_client_that_waits_to_be_asked_for_its_body_is_refused_without_being_a
         let refused = connection.answer().await.unwrap();
         assert_eq!(told(&refused), (400, true), "and no 100 before");
     }
-    // Who is not refused is asked.
+    // A request that is not refused gets 100.
     let mut connection = server.connect().await;
     connection
         .say(head("idempotency-key: a\r\nexpect: 100-continue\r\n", "content-length: 4").as_bytes())
@@ -188,7 +188,7 @@ impl http_body::Body for Silent {
     }
 }
 
-/// A body that is not to be asked for.
+/// A body that must not be read.
 struct Forbidden;
 
 impl http_body::Body for Forbidden {

@@ -12,7 +12,7 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted, Release};
 
 const POLICIES: [OnInterrupted; 2] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
 
-/// A process whose handler stands at `gate`, and another one.
+/// A process whose handler waits at `gate`, and another one.
 fn two(policy: &OnInterrupted, gate: &Gate) -> ([TestStore; 2], [Lab; 2]) {
     let store = TestStore::new();
     let stores = [store.beside(), store.beside()];
@@ -178,7 +178,7 @@ async fn a_store_says_what_other_processes_have_changed() {
     assert!(futures_util::poll!(other).is_pending());
 }
 
-// A seeded fault: those who wait are told of changes, and do not read.
+// A seeded fault: waiters are notified of changes, and do not read.
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_of_a_run_elsewhere_waits_for_its_end_and_is_given_its_outcome() {
     let gate = Gate::default();

@@ -1,4 +1,4 @@
-//! Waiters are bound to the run, not to the key: what they are told when it ends without an outcome. None of them runs.
+//! Waiters are bound to the run, not to the key: their answers if it ends without an outcome. None of them runs.
 
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::join_all;

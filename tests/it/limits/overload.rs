@@ -338,7 +338,7 @@ async fn settling_by_hand_what_this_process_knows_says_so() {
     );
 }
 
-/// Runs `act` on a thread of its own, where a runtime that stands still is noticed.
+/// Runs `act` on a thread of its own, where a runtime that stalls is noticed.
 fn without_standing_still(act: impl AsyncFnOnce() + Send + 'static) {
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -349,7 +349,7 @@ fn without_standing_still(act: impl AsyncFnOnce() + Send + 'static) {
     finished.recv_timeout(Duration::from_secs(60)).expect("the runtime stands still, or the test failed");
 }
 
-/// A store whose writer stands still in the middle of a batch, with its lock held, until the sender is used.
+/// A store whose writer stalls in the middle of a batch, with its lock held, until the sender is used.
 fn blocked(store: &SledStore) -> std::sync::mpsc::Sender<()> {
     let tree = store.db().unwrap().open_tree("elsewhere").unwrap();
     let ((go_on, gate), (began, begun)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel());

@@ -1,4 +1,4 @@
-//! What was interrupted is asked about, once, and settled as the application says (promise 5).
+//! The application is asked about each interrupted operation once, and its answer settles the operation (promise 5).
 
 mod all;
 mod answers;

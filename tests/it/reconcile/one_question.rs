@@ -1,5 +1,5 @@
-//! However many ask at once, the application is asked one question about an operation, and only what it says to that
-//! question counts.
+//! However many requests come at once, the application gets one question about an operation, and only its answer to
+//! that question counts.
 
 use std::future::pending;
 

@@ -1,5 +1,4 @@
-//! What a reconciler promises: the application is asked about operations that were interrupted, and what it
-//! says is done.
+//! The promises of a reconciler: the application is asked about interrupted operations, and its answer takes effect.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

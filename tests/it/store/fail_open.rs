@@ -1,5 +1,5 @@
-//! `fail_open` runs a request without protection while the store is away, and counts it; never beside a run, nor what
-//! is known.
+//! `fail_open` runs a request without protection while the store is away, and counts it; never while
+//! another run is under way, and never if the end is known.
 
 use axum::Router;
 use axum::routing::post as route;

@@ -31,7 +31,7 @@ impl Place {
 
     /// The database past the store, which is closed.
     fn database(&self) -> sled::Db {
-        // What sled is told when it makes one belongs to the format.
+        // The settings of a new database belong to the format.
         sled::Config::new().path(&self.path).segment_size(8 * 1024 * 1024).open().unwrap()
     }
 

@@ -1,4 +1,4 @@
-//! What does an exchange cost over real sockets, beside what people would use instead?
+//! What does an exchange cost over real sockets, against other crates?
 //!
 //! `cargo bench -p peers`, or `cargo bench -p peers -- "ours, sled"` for the lines with such a contender. Servers and
 //! load each in a process of their own, HTTP/1.1 with keep-alive over loopback. Both sides of a ratio in turns, in one
@@ -21,7 +21,7 @@ const LEAST_NO_KEY: f64 = 0.98;
 const LEAST_REPLAY: f64 = 0.95;
 const LEAST_IN_MEMORY: f64 = 0.92;
 const LEAST_DURABLE: f64 = 0.9;
-/// How long a first request takes on one connection, beside the minimum.
+/// The longest first request on one connection, as a multiple of the minimum.
 const MOST_ALONE: f64 = 1.2;
 /// What the hand-written minimum reaches of the bare server at 64 connections where the goals were set, and how near it
 /// must come for the run to count.

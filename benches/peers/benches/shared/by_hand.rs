@@ -17,7 +17,7 @@ use crate::contenders::client;
 
 /// The digest of a request, which a claim has.
 const DIGEST: [u8; 32] = [1; 32];
-/// What an outcome's record takes beside the answer: its status and headers.
+/// The size of an outcome's record without the answer: its status and headers.
 const HEAD: [u8; 100] = [2; 100];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS minimum (key text PRIMARY KEY, request bytea NOT NULL, answer bytea)";

@@ -78,7 +78,7 @@ async fn sqlx_pool(url: &str) -> PgPool {
     options.connect(&format!("{url}?sslmode=disable")).await.expect("the database answers")
 }
 
-/// A connection beside the contenders'.
+/// A connection of the bench's own.
 pub(crate) async fn client(url: &str) -> Client {
     let (client, connection) = connect(url, NoTls).await.expect("the database answers");
     tokio::spawn(connection);

@@ -1,4 +1,4 @@
-//! First requests, beside what people would use instead.
+//! First requests, against other crates and code by hand.
 
 use axum::Router;
 use testkit::bench::estimate::{Pairs, pairs};

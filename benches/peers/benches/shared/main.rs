@@ -1,4 +1,4 @@
-//! What does a shared store cost over PostgreSQL, beside what one would write by hand?
+//! What does a shared store cost over PostgreSQL, against code by hand?
 //!
 //! `cargo bench -p peers --bench shared`, or with words behind `--` for parts of it: `trips`, `first`, `waiting`,
 //! `growth`, `puts`. It starts a PostgreSQL server of its own, in the directory for temporary files (`TMPDIR`), which

@@ -27,7 +27,7 @@ const MORE: u64 = 30;
 /// How many others have runs of their own, where the database is busy.
 const OTHERS: usize = 16;
 
-/// A run that stands at a gate.
+/// A run that waits at a gate.
 pub(crate) struct Charge {
     key: String,
     gate: watch::Sender<bool>,

@@ -65,7 +65,7 @@ pub(crate) fn with(url: &str) -> PostgresBackendBuilder {
     builder.wait_for_connection(Duration::from_secs(30)).statement_timeout(Duration::from_secs(30))
 }
 
-/// Waits until `hears` is told that `tells` has written something.
+/// Waits until `hears` gets a notification of a write of `tells`.
 pub(crate) async fn until_heard(hears: &PostgresBackend, tells: &PostgresBackend) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut changes = hears.changes();
