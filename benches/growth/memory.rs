@@ -17,7 +17,7 @@ const MOST_RESIDENT: f64 = 400.0;
 /// What the store keeps in memory by default: sled's pages, and recent outcomes.
 const CACHES: f64 = ((64 + 16) << 20) as f64;
 
-/// How many records this process is to hold, if it was started for that.
+/// Returns how many records this process is to hold, if it was started for that.
 pub(crate) fn counted() -> Option<usize> {
     std::env::args().skip_while(|argument| argument != CHILD).nth(1)?.parse().ok()
 }

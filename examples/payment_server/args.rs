@@ -68,7 +68,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// Whether several servers may have their records there.
+    /// Returns whether several servers may have their records there.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Self::Postgres(_))
     }

@@ -62,8 +62,8 @@ async fn look_up(
     Ok(None)
 }
 
-/// Whether the run has done this, or another one before the operation began. It is an error if the sum is not the one
-/// that was noted: someone has to look at that.
+/// Returns whether the run has done this, or another one before the operation began. It is an error if the sum is not
+/// the one that was noted: someone has to look at that.
 fn is_of_run(moved: Moved<'_>, noted: Option<&Noted>, began: u64, retention: u64) -> Result<bool, LedgerError> {
     match found(moved, noted.map(|noted| (noted.amount, noted.currency.as_str())), began, retention) {
         Found::OfThisRun => Ok(true),

@@ -18,7 +18,7 @@ pub(crate) fn two(directory: &TempDir, database: &postgres::Server, arguments: &
     ["one", "other"].map(|name| Setup::new(directory.path().join(name)).with(&store))
 }
 
-/// How many charges there are in the ledgers together.
+/// Returns how many charges there are in the ledgers together.
 async fn charges(servers: [&Server; 2]) -> usize {
     servers[0].charges().await.len() + servers[1].charges().await.len()
 }

@@ -176,7 +176,7 @@ async fn over_64_connections_every_answer_follows_its_sync() {
     every_answer_follows_its_sync(64, 4, Writes::One).await;
 }
 
-/// How many syncs there were between the answers to charges that came one after the other.
+/// Returns how many syncs there were between the answers to charges that came one after the other.
 fn syncs_per_charge(log: &str, charges: &[String]) -> Vec<usize> {
     let calls = parse(log);
     let answered = charges.iter().map(|charge| {

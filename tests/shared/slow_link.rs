@@ -36,7 +36,7 @@ pub(crate) fn answering(store: &Store, size: usize) -> Lab {
     Lab::new(layer, move |_| async move { vec![b'x'; size] })
 }
 
-/// How many of the rows are completed.
+/// Returns how many of the rows are completed.
 fn completed(backend: &MemoryBackend) -> usize {
     backend.database().rows("").iter().filter(|row| row.kind == Kind::Completed && row.state.len() > KIB).count()
 }

@@ -189,7 +189,7 @@ impl History {
         unsettled.map(|(key, _)| key.clone()).collect()
     }
 
-    /// How many keys were sent.
+    /// Returns how many keys were sent.
     pub fn keys(&self) -> usize {
         let events = self.lock();
         events.past.keys + events.keys.values().filter(|of_key| of_key.owner.is_some()).count()

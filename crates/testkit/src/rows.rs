@@ -71,7 +71,7 @@ pub fn complete(id: RecordId, expect: Token) -> Write {
     }
 }
 
-/// Whether the row carries the write's token.
+/// Returns whether the row carries the write's token.
 pub fn is_done(row: Option<&Row>, write: &Write) -> bool {
     row.is_some_and(|row| row.token == write.token)
 }

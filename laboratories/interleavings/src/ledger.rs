@@ -278,7 +278,7 @@ impl Pages {
         sent.next().expect("what is answered was sent")
     }
 
-    /// Whether outcomes were waited for, or found.
+    /// Returns whether outcomes were waited for, or found.
     fn shown(&self) -> impl Iterator<Item = &'static str> {
         let effect =
             |key: &str| self.events.iter().position(|event| matches!(event, Event::Effect { key: of } if *of == key));

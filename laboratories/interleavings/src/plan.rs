@@ -169,7 +169,7 @@ impl Plan {
         fails || !self.faults.is_empty() || !self.stalls.is_empty()
     }
 
-    /// Whether something goes on only after a while.
+    /// Returns whether something goes on only after a while.
     pub fn takes_time(&self) -> bool {
         let hangs = self.endings().any(|ending| ending == Ending::Hang);
         hangs || self.store_fails() || self.knows.iter().any(|knows| matches!(knows, Knows::Hangs))
@@ -191,7 +191,7 @@ impl Plan {
         self.acts(|act| matches!(act, Act::Resolve { .. } | Act::ReconcileAll))
     }
 
-    /// Whether a run ends without an effect because its transaction does.
+    /// Returns whether a run ends without an effect because its transaction does.
     fn aborts(&self) -> bool {
         self.fates.contains(&Fate::Aborted)
     }
@@ -213,7 +213,7 @@ impl Plan {
         released || self.takes_time() || self.acts(|act| matches!(act, Act::Pass(_)))
     }
 
-    /// Whether a client may be refused so.
+    /// Returns whether a client may be refused so.
     pub fn may_refuse(&self, slug: &str) -> bool {
         match slug {
             "in-flight" => self.on_in_flight == OnInFlight::Reject || self.may_wait_in_vain(),
@@ -243,12 +243,12 @@ impl Plan {
         (!self.cuts.is_empty() && self.store_fails()) || self.loses()
     }
 
-    /// Whether a transaction is never answered: its key is refused until the process ends.
+    /// Returns whether a transaction is never answered: its key is refused until the process ends.
     fn loses(&self) -> bool {
         self.fates.iter().any(|fate| matches!(fate, Fate::Lost { .. }))
     }
 
-    /// Whether the store may hold a claim under which nothing ran.
+    /// Returns whether the store may hold a claim under which nothing ran.
     fn loses_claims(&self) -> bool {
         let faults = self.faults.iter().chain(self.acts.iter().map(|(_, act)| act));
         faults.copied().any(|act| matches!(act, Act::LoseAnswer(StoreCall::Claim | StoreCall::Reclaim)))

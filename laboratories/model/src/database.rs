@@ -139,7 +139,7 @@ impl Database {
         self.standby[usize::from(key)].as_ref()
     }
 
-    /// Whether there is such a row, or may be once what was written is shown or lost.
+    /// Returns whether there is such a row, or may be once what was written is shown or lost.
     pub(crate) fn has(&self, is_such: impl Fn(&Row) -> bool) -> bool {
         let behind = self.behind.iter().map(|entry| &entry.row);
         self.rows.iter().chain(&self.standby).chain(behind).flatten().any(is_such)
@@ -233,7 +233,7 @@ impl Database {
         self.rows.clone_from(&self.standby);
     }
 
-    /// Whether a write waits to be answered.
+    /// Returns whether a write waits to be answered.
     pub(crate) fn awaits(&self, put: &Put) -> bool {
         self.behind.iter().any(|entry| entry.is_awaited && entry.put.is_some_and(|own| own.is(put)))
     }

@@ -227,12 +227,12 @@ pub enum LeaseEvent {
 }
 
 impl Leases {
-    /// How often a process renews its session.
+    /// Returns how often a process renews its session.
     fn period(lease: i8) -> i8 {
         lease / 3
     }
 
-    /// How often it reads those of others, and how long before the end of its lease it drops a handler.
+    /// Returns how often it reads those of others, and how long before the end of its lease it drops a handler.
     fn sixth(lease: i8) -> i8 {
         lease / 6
     }
@@ -275,7 +275,7 @@ impl Row {
 }
 
 impl Moment {
-    /// Whether something has to be done before time goes on.
+    /// Returns whether something has to be done before time goes on.
     fn is_something_due(&self, leases: &Leases) -> bool {
         let Database { is_away, refuses, .. } = self.database;
         let owner = self.owner.must_send() || self.owner.must_drop(leases);
@@ -284,7 +284,7 @@ impl Moment {
         owner || observer || self.is_answer_due()
     }
 
-    /// Whether a call's time is over, and it is still to be carried out or answered within that.
+    /// Returns whether a call's time is over, and it is still to be carried out or answered within that.
     fn is_answer_due(&self) -> bool {
         let is_due = |call: &Renewal| call.age > 0 && !call.is_late;
         let renewals = self.calls.iter().any(is_due) || self.answers.iter().any(|answer| is_due(&answer.to));

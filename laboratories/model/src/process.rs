@@ -177,12 +177,12 @@ impl Job {
         }
     }
 
-    /// Whether it takes the operation from a run.
+    /// Returns whether it takes the operation from a run.
     pub(crate) fn takes_over(self) -> bool {
         matches!(self, Self::Reclaim { .. } | Self::Ask { .. } | Self::Resolve { .. })
     }
 
-    /// Whether it begins a run.
+    /// Returns whether it begins a run.
     pub(crate) fn is_claim(self) -> bool {
         matches!(self, Self::Claim | Self::Reclaim { .. })
     }
@@ -206,12 +206,12 @@ impl Process {
         }
     }
 
-    /// Whether it is about nothing.
+    /// Returns whether it is about nothing.
     pub(crate) fn is_idle(&self) -> bool {
         self.orphans.is_empty() && self.desks.iter().all(|desk| desk.phase == Phase::Idle)
     }
 
-    /// Whether something of this process is under way for a key, or this run is.
+    /// Returns whether something of this process is under way for a key, or this run is.
     pub(crate) fn is_about(&self, key: u8, fence: u64) -> bool {
         let is_under_way = match self.desks[usize::from(key)].phase {
             Phase::Running { fence: own, .. } => own == fence,

@@ -27,7 +27,7 @@ impl World {
         held.map(|row| row.until.min(row.began)).fold(earliest, u64::min)
     }
 
-    /// Whether the bound of this row is over in the eyes of a process: the session that it names has said so.
+    /// Returns whether the bound of this row is over in the eyes of a process: the session that it names has said so.
     pub(crate) fn has_ended(&self, protocol: &Protocol, process: usize, row: &Row) -> bool {
         let Some(session) = row.session else { return false };
         if protocol.fault == Some(Fault::BoundJudgedByTheObserver) {
@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// Whether a renewal would say something new now of the current row.
+    /// Returns whether a renewal would say something new now of the current row.
     pub(crate) fn has_news(&self, protocol: &Protocol, process: usize) -> bool {
         let over_before = self.over_before(protocol, process);
         self.says_something(process, self.processes[process].over_before..over_before)

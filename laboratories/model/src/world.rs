@@ -223,12 +223,12 @@ impl World {
         self.processes[process].clocks.right().with(self.database.ahead, 0).may_judge_by(self.database.time())
     }
 
-    /// Whether the bound of the latest run is over, or all clocks of this process say so.
+    /// Returns whether the bound of the latest run is over, or all clocks of this process say so.
     pub(crate) fn is_bound_over(&self, process: usize, key: u8) -> bool {
         self.may_judge_by(process) >= self.truths[usize::from(key)].bound
     }
 
-    /// Whether the run of this fence has ended without an end, or as unknown, and may be repeated.
+    /// Returns whether the run of this fence has ended without an end, or as unknown, and may be repeated.
     pub(crate) fn is_over(&self, at: At, fence: u64) -> bool {
         let is_repeatable = self.truths[usize::from(at.key)].policy == Some(ClaimPolicy::Rerun);
         let row = self.database.there(at.key).filter(|row| row.fence == fence && is_repeatable);
@@ -505,12 +505,12 @@ impl World {
         }
     }
 
-    /// Whether a process may tell what it remembers, or all its clocks are behind.
+    /// Returns whether a process may tell what it remembers, or all its clocks are behind.
     pub(crate) fn is_behind(&self, process: usize) -> bool {
         self.processes[process].clocks.right().with(self.database.ahead, 0).latest < 0
     }
 
-    /// Whether nothing is under way.
+    /// Returns whether nothing is under way.
     pub(crate) fn is_quiet(&self) -> bool {
         let is_idle = self.processes.iter().all(|process| !process.is_alive || process.is_idle());
         is_idle && self.network.is_empty() && self.calls.is_empty() && self.database.behind.is_empty()
@@ -556,8 +556,8 @@ impl World {
         record.is_interrupted().then_some(record.owner)
     }
 
-    /// Whether the process of this session has this run, or its end, which is not recorded yet. A claim that is given
-    /// back is no run.
+    /// Returns whether the process of this session has this run, or its end, which is not recorded yet. A claim that is
+    /// given back is no run.
     pub(crate) fn has_run(&self, session: Session, key: u8, fence: u64) -> bool {
         let process = &self.processes[usize::from(session.process)];
         let phase = &process.desks[usize::from(key)].phase;
@@ -566,7 +566,8 @@ impl World {
         is_under_way || has_begun && process.writes().any(|put| put.key == Some(key) && put.ends == Some(fence))
     }
 
-    /// Whether a process that is alive has this run, or is about its key, if its session is believed to be alive.
+    /// Returns whether a process that is alive has this run, or is about its key, if its session is believed to be
+    /// alive.
     pub(crate) fn has_its_run(&self, key: u8) -> bool {
         let Some(&Row { kept: Kept::Running, session: Some(session), fence, .. }) = self.database.there(key) else {
             return true;
@@ -576,7 +577,7 @@ impl World {
     }
 }
 
-/// Whether a handler runs.
+/// Returns whether a handler runs.
 pub(crate) fn is_running(phase: &Phase) -> bool {
     matches!(phase, Phase::Running { .. })
 }

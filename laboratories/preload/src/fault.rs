@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether who made the call may find out only later that nothing was done.
+    /// Returns whether who made the call may find out only later that nothing was done.
     fn can_be_left_out(self) -> bool {
         matches!(self, Self::Write | Self::Sync)
     }
@@ -98,7 +98,7 @@ impl Faults {
         Self { fault, lie, counts: Mutex::default(), file }
     }
 
-    /// Whether `fdatasync` does nothing.
+    /// Returns whether `fdatasync` does nothing.
     pub(crate) fn ignore_fdatasync(&self) -> bool {
         self.lie == Some(Lie::Fdatasync)
     }

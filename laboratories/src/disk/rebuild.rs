@@ -266,12 +266,12 @@ impl Disk {
         image(&self.names, content)
     }
 
-    /// How many blocks of 4 KiB have changed since they were synced.
+    /// Returns how many blocks of 4 KiB have changed since they were synced.
     pub fn unsynced_blocks(&self) -> usize {
         self.files.iter().map(|file| versions(&file.unsynced, 4096).len()).sum()
     }
 
-    /// How many changes of names are not synced.
+    /// Returns how many changes of names are not synced.
     pub fn unsynced_names(&self) -> usize {
         self.unsynced.len()
     }

@@ -48,7 +48,7 @@ pub fn policy(key: u64) -> Policy {
     }
 }
 
-/// Whether a run's claim is durable before its handler starts, and a run that was interrupted is found again.
+/// Returns whether a run's claim is durable before its handler starts, and a run that was interrupted is found again.
 pub fn claims(key: u64) -> bool {
     matches!(policy(key), Policy::Refuse | Policy::Reconcile)
 }
@@ -65,7 +65,7 @@ pub fn kind(key: u64) -> Kind {
     }
 }
 
-/// Whether this run of a kind that does so every other time does it this time.
+/// Returns whether this run of a kind that does so every other time does it this time.
 pub fn turns(key: u64, fence: u64) -> bool {
     Dice::of(&[key, fence, 3]).percent(50)
 }

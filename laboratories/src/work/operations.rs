@@ -113,7 +113,7 @@ impl Operations {
         }
     }
 
-    /// How often the effect of a key took place that is committed together with its record.
+    /// Returns how often the effect of a key took place that is committed together with its record.
     pub fn committed(&self, key: u64) -> u64 {
         let committed = self.tree(COMMITTED).expect("sled works");
         committed.get(key.to_be_bytes()).expect("sled works").map_or(0, |count| number(&count))
@@ -213,7 +213,7 @@ impl Operations {
         Ok(())
     }
 
-    /// How many answers this process gave that it could not record.
+    /// Returns how many answers this process gave that it could not record.
     pub fn unrecorded(&self) -> u64 {
         self.refuse.counts().unrecorded
     }

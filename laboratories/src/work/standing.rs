@@ -45,7 +45,7 @@ impl OfKey {
         Self { standing: Standing::Free, since: None, heard: now, took_place: false, entry: None }
     }
 
-    /// Whether the time of what is known of it is not over.
+    /// Returns whether the time of what is known of it is not over.
     fn is_live(&self, now: u64) -> bool {
         match (self.since, self.standing) {
             (Some(since), _) => since + RETENTION > now,
@@ -54,7 +54,7 @@ impl OfKey {
         }
     }
 
-    /// Whether a retry may run, after a power cut.
+    /// Returns whether a retry may run, after a power cut.
     pub fn may_run(&self, key: u64) -> bool {
         match self.standing {
             Standing::Free | Standing::Sent | Standing::Settling { forget: true } => true,
@@ -65,7 +65,7 @@ impl OfKey {
         }
     }
 
-    /// Whether the application, when it is asked, says that it may run.
+    /// Returns whether the application, when it is asked, says that it may run.
     fn may_be_found_not_to_have_run(&self, key: u64) -> bool {
         key::policy(key) == Policy::Reconcile && !self.took_place
     }

@@ -322,7 +322,7 @@ impl Case {
             && (!takes_time || has_own_time)
     }
 
-    /// Whether it leaves a store behind in which others would not find what they expect.
+    /// Returns whether it leaves a store behind in which others would not find what they expect.
     pub(crate) fn spoils_its_store(&self) -> bool {
         let drained = matches!(self.before, Before::Drained | Before::AnsweredAndDrained);
         drained || !matches!(self.meanwhile, Meanwhile::Nothing | Meanwhile::Gate | Meanwhile::Duplicate)

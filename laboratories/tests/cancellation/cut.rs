@@ -232,7 +232,7 @@ impl Lab {
         figures.violations.extend(self.history.violations());
     }
 
-    /// Whether this process may refuse the key from now on.
+    /// Returns whether this process may refuse the key from now on.
     fn may_be_unknown(&self, cut: &Cut) -> bool {
         match cut.phase {
             Phase::Asking | Phase::Over => false,
@@ -242,7 +242,7 @@ impl Lab {
         }
     }
 
-    /// Whether its outcome was sent to the store, or nothing at all.
+    /// Returns whether its outcome was sent to the store, or nothing at all.
     fn is_recorded(&self, cut: &Cut) -> bool {
         match cut.phase {
             Phase::Asking | Phase::Over => true,

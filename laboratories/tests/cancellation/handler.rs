@@ -52,7 +52,7 @@ pub(crate) enum Act {
 }
 
 impl Act {
-    /// Whether it has an effect of which the store knows nothing.
+    /// Returns whether it has an effect of which the store knows nothing.
     fn has_effect(self) -> bool {
         matches!(self, Self::Answer | Self::AtGate | Self::Chunks | Self::LatePanic | Self::Stream | Self::Long)
     }
@@ -105,12 +105,12 @@ impl Handler {
         Self { key, script, history, calls, gate }
     }
 
-    /// How often it was called.
+    /// Returns how often it was called.
     pub(crate) fn begun(&self) -> usize {
         self.calls.begun.load(Ordering::SeqCst)
     }
 
-    /// How often it did all that it had to do.
+    /// Returns how often it did all that it had to do.
     pub(crate) fn ended(&self) -> usize {
         self.calls.ended.load(Ordering::SeqCst)
     }

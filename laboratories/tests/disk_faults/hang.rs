@@ -34,7 +34,7 @@ fn a_sync_that_never_returns_shows_in_the_health_and_every_request_is_answered()
     assert!(violations.is_empty() && poisoned > 0);
 }
 
-/// Whether the store is poisoned when the `n`-th sync hangs, and what is wrong then.
+/// Returns whether the store is poisoned when the `n`-th sync hangs, and what is wrong then.
 fn hang(n: u64) -> (bool, Vec<String>) {
     let directory = quick_directory();
     let plan = plan_in(directory.path(), Act::Hang, 100);

@@ -36,7 +36,7 @@ pub(crate) const MODES: [Mode; 5] = [
 ];
 
 impl Mode {
-    /// How many points there are, of so many calls.
+    /// Returns how many points there are, of so many calls.
     pub(crate) fn reaches(&self, calls: [u64; 3]) -> u64 {
         let kinds = ["write", "entry", "sync"];
         kinds

@@ -326,7 +326,7 @@ impl Lane {
         self.expired = self.expired.saturating_sub(most);
     }
 
-    /// Whether a server was killed after it saw what was interrupted, and before all of that was reconciled.
+    /// Returns whether a server was killed after it saw what was interrupted, and before all of that was reconciled.
     fn was_reconciling(&self, log: &str) -> bool {
         let (seen, done) = ("interrupted operations wait to be settled", "reconciled settled=");
         self.treatment.policy == Policy::Reconcile && log.contains(seen) && !log.contains(done)
@@ -390,7 +390,7 @@ fn some_moment() -> Moment {
     }
 }
 
-/// How many records the store had when it was opened, as it says itself.
+/// Returns how many records the store had when it was opened, as it says itself.
 async fn records(log: &Output) -> usize {
     let said = || {
         let log = log.text();

@@ -33,7 +33,7 @@ impl Settled {
         Self { intent, told, charge }
     }
 
-    /// Whether the key stays refused though it need not.
+    /// Returns whether the key stays refused though it need not.
     pub(crate) fn is_stuck(&self, treatment: Treatment) -> bool {
         match &self.told {
             Told::Outcome { .. } => false,

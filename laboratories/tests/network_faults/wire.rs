@@ -14,7 +14,7 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// Whether `bytes`, which a client sent over a connection of its own, hold all of `call`.
+    /// Returns whether `bytes`, which a client sent over a connection of its own, hold all of `call`.
     pub(crate) fn has_request(self, bytes: &[u8], call: &Call) -> bool {
         match self {
             Self::Http1 | Self::Chunked => bytes.len() >= self.request(call).len(),
@@ -28,7 +28,7 @@ impl Protocol {
             && bytes.get(PREFACE..).is_some_and(|frames| http2_frames(frames).any(|frame| frame.is_reset))
     }
 
-    /// Whether `bytes`, which a server sent, begin an answer.
+    /// Returns whether `bytes`, which a server sent, begin an answer.
     pub(crate) fn has_answer_begun(self, bytes: &[u8]) -> bool {
         match self {
             Self::Http1 | Self::Chunked => !bytes.is_empty(),
@@ -36,7 +36,7 @@ impl Protocol {
         }
     }
 
-    /// Whether `bytes`, which a server sent, hold an answer to its end.
+    /// Returns whether `bytes`, which a server sent, hold an answer to its end.
     pub(crate) fn has_answer(self, bytes: &[u8]) -> bool {
         match self {
             Self::Http1 | Self::Chunked => !answers(bytes).is_empty(),

@@ -95,7 +95,7 @@ impl Case {
         self.policy == Policy::Refuse && self.first == First::Panics
     }
 
-    /// How often the handler is called.
+    /// Returns how often the handler is called.
     fn runs(&self) -> usize {
         match self.first {
             First::Charges | First::ChargesAndPanics => 1,

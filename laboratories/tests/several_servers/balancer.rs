@@ -58,7 +58,7 @@ impl Balancer {
         self.0.requests.load(Ordering::Relaxed)
     }
 
-    /// How often a request went to a second server, or a third, because the one before gave it back.
+    /// Returns how often a request went to a second server, or a third, because the one before gave it back.
     pub(crate) fn passed_on(&self) -> usize {
         self.0.passed_on.load(Ordering::Relaxed)
     }

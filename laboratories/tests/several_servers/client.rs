@@ -172,7 +172,7 @@ impl Clients {
         self.tally.stuck.lock().unwrap().clone()
     }
 
-    /// How often a refusal was given.
+    /// Returns how often a refusal was given.
     pub(crate) fn refused(&self, slug: &str) -> usize {
         self.tally.refused.lock().unwrap().get(slug).copied().unwrap_or_default()
     }

@@ -71,7 +71,7 @@ pub(crate) async fn is(client: &Client, query: &str) -> bool {
     client.query_one(query, &[]).await.expect("the query is sound").get(0)
 }
 
-/// How many runs there are whose sessions were renewed so lately that their leases last, as the database says.
+/// Returns how many runs there are whose sessions were renewed so lately that their leases last, as the database says.
 pub(crate) async fn alive(client: &Client, namespace: &str) -> usize {
     let query = "SELECT count(*) FROM idempotency.record r JOIN idempotency.record s ON s.namespace = r.namespace \
         AND s.id = r.session WHERE r.namespace = $1 AND r.kind = 1 AND s.kind IN (5, 6) AND s.until > clock_timestamp()";

@@ -127,7 +127,7 @@ impl Fleet {
         }
     }
 
-    /// How many charges there are of each key, in all ledgers. Starts the servers that are down.
+    /// Returns how many charges there are of each key, in all ledgers. Starts the servers that are down.
     pub(crate) async fn effects(&mut self) -> BTreeMap<String, usize> {
         self.start_all().await;
         let mut effects = BTreeMap::new();

@@ -35,7 +35,7 @@ impl Put {
     }
 }
 
-/// Whether the server is ready for the next query after these bytes.
+/// Returns whether the server is ready for the next query after these bytes.
 pub(crate) fn is_answered(bytes: &[u8]) -> bool {
     bytes.len() >= 6 && bytes[..bytes.len() - 1].ends_with(b"Z\0\0\0\x05")
 }

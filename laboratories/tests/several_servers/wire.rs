@@ -53,12 +53,12 @@ impl Wire {
         *self.shared.planned.lock().unwrap() = Some(cut);
     }
 
-    /// How many puts were cut as planned.
+    /// Returns how many puts were cut as planned.
     pub(crate) fn done(&self) -> usize {
         self.shared.done.load(Ordering::SeqCst)
     }
 
-    /// How many connections there have been.
+    /// Returns how many connections there have been.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }

@@ -15,7 +15,7 @@ fn with(fields: &[&str]) -> Request<Body> {
     request
 }
 
-/// Whether the second of two requests is taken for the same client's.
+/// Returns whether the second of two requests is taken for the same client's.
 async fn is_same(layer: IdempotencyLayer<MemoryStore>, first: &[&str], retry: &[&str]) -> bool {
     let lab = Lab::counting(layer);
     assert_eq!(lab.send(with(first)).await.text(), "effect 1");

@@ -80,7 +80,7 @@ impl Guard {
         }
     }
 
-    /// Whether another request has the only place, when the first comes.
+    /// Returns whether another request has the only place, when the first comes.
     fn is_busy(self) -> bool {
         matches!(self, Self::LoadShed | Self::LoadShedClassified | Self::ConcurrencyLimit)
     }

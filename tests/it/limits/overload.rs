@@ -49,7 +49,7 @@ impl Upload {
         Self { bytes, answer: lab.spawn(request(body)) }
     }
 
-    /// Whether it was answered already.
+    /// Returns whether it was answered already.
     pub(super) fn is_over(&self) -> bool {
         self.answer.is_finished()
     }

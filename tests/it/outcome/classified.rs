@@ -16,7 +16,7 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_idempotency::server::Meaning;
 use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Release};
 
-/// How often the handler runs when a request is sent twice that it answers with `status`.
+/// Returns how often the handler runs when a request is sent twice that it answers with `status`.
 async fn runs_of_two_tries(layer: IdempotencyLayer<MemoryStore>, status: u16) -> usize {
     let status = StatusCode::from_u16(status).unwrap();
     let lab = Lab::new(layer, move |n| async move { (status, n.to_string()) });

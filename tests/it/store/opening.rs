@@ -84,7 +84,7 @@ async fn a_healthy_store_without_the_mark_is_opened_as_it_is_and_marked() {
     assert!(fs::metadata(path.join(LOCK)).unwrap().len() > 0);
 }
 
-/// Whether something in `path` was set aside.
+/// Returns whether something in `path` was set aside.
 fn has_set_aside(path: &Path) -> bool {
     fs::read_dir(path).unwrap().any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("unfinished."))
 }

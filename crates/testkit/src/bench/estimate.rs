@@ -48,7 +48,7 @@ fn digits(value: f64) -> String {
     format!("{value:.*}", usize::try_from(3 - before).unwrap_or(0).min(4))
 }
 
-/// How many of so many sorted values lie outside the interval, on each side.
+/// Returns how many of so many sorted values lie outside the interval, on each side.
 fn left_out(count: usize) -> usize {
     let half = 0.5_f64.powi(i32::try_from(count).expect("a few values"));
     let (mut below, mut term) = (0.0, half);
@@ -90,12 +90,12 @@ impl Pairs {
     }
 }
 
-/// How many pairs are measured: `BENCH_PAIRS` for a quick look, whose figures are not kept.
+/// Returns how many pairs are measured: `BENCH_PAIRS` for a quick look, whose figures are not kept.
 pub fn pairs() -> usize {
     std::env::var("BENCH_PAIRS").map_or(PAIRS, |pairs| pairs.parse().expect("BENCH_PAIRS is a number"))
 }
 
-/// Whether enough is measured for the figures to be kept.
+/// Returns whether enough is measured for the figures to be kept.
 pub fn is_whole() -> bool {
     pairs() >= PAIRS
 }

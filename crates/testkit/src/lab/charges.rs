@@ -90,7 +90,7 @@ impl Home {
         Self { directory, builder, store }
     }
 
-    /// How often `key` was charged.
+    /// Returns how often `key` was charged.
     pub fn charged(&self, key: &str) -> u64 {
         charged(&self.store, key)
     }
@@ -109,7 +109,7 @@ pub fn charges(store: &SledStore) -> sled::Tree {
     store.db().expect("the store is open").open_tree("charges").expect("it is there")
 }
 
-/// How often `key` was charged.
+/// Returns how often `key` was charged.
 pub fn charged(store: &SledStore, key: &str) -> u64 {
     charges(store).get(key).expect("the database works").map_or(0, |count| number(&count))
 }

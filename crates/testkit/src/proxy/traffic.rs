@@ -33,7 +33,7 @@ impl fmt::Debug for Flow {
 }
 
 impl Flow {
-    /// Whether so many bytes have come, or no more will come.
+    /// Returns whether so many bytes have come, or no more will come.
     pub(super) fn has(&self, count: usize) -> bool {
         self.read.len() >= count || self.ended
     }

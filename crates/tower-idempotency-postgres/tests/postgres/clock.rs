@@ -82,7 +82,7 @@ impl Process {
     }
 }
 
-/// How many seconds the database's clock is ahead.
+/// Returns how many seconds the database's clock is ahead.
 async fn ahead(lab: &Lab) -> i64 {
     let now = lab.client.query_one("SELECT extract(epoch FROM clock_timestamp())::int8", &[]).await.unwrap();
     let machine = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();

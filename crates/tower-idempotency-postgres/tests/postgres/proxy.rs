@@ -61,7 +61,7 @@ impl Proxy {
         }
     }
 
-    /// How many puts are held back.
+    /// Returns how many puts are held back.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }

@@ -59,7 +59,7 @@ impl Observer {
         self.declares.is_some_and(|declaration| declaration.age > 0)
     }
 
-    /// Whether it is time to read: every sixth of a lease, and right when a wait ends.
+    /// Returns whether it is time to read: every sixth of a lease, and right when a wait ends.
     pub(super) fn must_read(&self, leases: &Leases) -> bool {
         let has_just_waited = self.has_waited(leases) && self.read > 0;
         self.declares.is_none() && (self.due <= 0 || has_just_waited)

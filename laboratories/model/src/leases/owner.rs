@@ -82,7 +82,7 @@ impl Owner {
         self.has_handler && !self.stands_still && self.is_over(leases)
     }
 
-    /// Whether its handler may take a step. What it does before others may run it again
+    /// Returns whether its handler may take a step. What it does before others may run it again
     /// makes no difference.
     pub(super) fn may_work(&self, leases: &Leases) -> bool {
         let is_polled = !self.is_over(leases) || leases.fault == Some(LeaseFault::HandlerPolledFirst);

@@ -78,7 +78,7 @@ pub(crate) async fn until_heard(hears: &PostgresBackend, tells: &PostgresBackend
     .await;
 }
 
-/// How many connections of backends a server has, and how many of them are encrypted.
+/// Returns how many connections of backends a server has, and how many of them are encrypted.
 pub(crate) async fn connections(server: &Server) -> (i64, i64) {
     let sql = "SELECT count(*), count(*) FILTER (WHERE ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
         WHERE application_name = 'tower-idempotency'";
