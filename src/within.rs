@@ -1,7 +1,7 @@
 //! The time limits of a write that hangs, and a time limit that costs nothing if there is nothing to wait for.
 //!
-//! Several parties wait for one write, each a little longer than the one before, so that the one that knows most about
-//! it reports first.
+//! Several parties wait for one write, each a little longer than the one before, so that the one with the most precise
+//! error reports first.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -113,7 +113,7 @@ pub enum Owner {
     Nobody,
     /// This process.
     Here,
-    /// Another process, which is alive as far as the store knows.
+    /// Another process, which is alive as far as the store can see.
     Elsewhere,
 }
 

@@ -16,9 +16,9 @@ use crate::slots::Slots;
 /// Answers a handler's questions about its own run: the key, the attempt, the fence, and keys for what it calls in
 /// turn.
 ///
-/// It is a request extension, by which another layer over the same store, further inside, knows that the request is in
-/// an exchange already. In axum (feature `axum`) it is an extractor too: `Option<IdempotencyContext>` is `None` for
-/// requests without a key; the bare extractor answers 500 for them and says what is missing.
+/// It is a request extension, by which another layer over the same store, further inside, recognises that the request
+/// is in an exchange already. In axum (feature `axum`) it is an extractor too: `Option<IdempotencyContext>` is `None`
+/// for requests without a key; the bare extractor answers 500 for them and says what is missing.
 ///
 /// # Requests that a handler sends
 /// A handler may copy its own request's head into a new request and send that through a layer. If the new request has a

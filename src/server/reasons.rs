@@ -125,8 +125,8 @@ pub(super) fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
     Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id)
 }
 
-/// Rejects a request whose own run has sent a transaction that may or may not be durable. The store is poisoned; after
-/// a restart it knows.
+/// Rejects a request whose own run has sent a transaction that may or may not be durable. The store is poisoned; a
+/// restart shows the end.
 pub(super) fn in_doubt(id: &RecordId) -> Rejection {
     let detail = "The store failed while the request was being committed, and it is unknown whether it took effect. \
         Try again later with the same key. A new key could run it again.";

@@ -23,7 +23,7 @@ use crate::laboratory::point;
 pub struct Slots {
     // Ids are digests of keys that clients choose. Without a secret of its own, the map's hash could be attacked.
     pub(super) places: DashMap<RecordId, Place, RandomState>,
-    // The runs that are over and whose end only this process knows.
+    // The runs that are over and whose end is not recorded.
     pub(crate) remembered: Remembered,
     // The runs of other processes for which duplicates wait here.
     pub(super) elsewhere: DashMap<RecordId, Place, RandomState>,

@@ -33,7 +33,7 @@ impl Phase {
     }
 }
 
-/// The end of an operation, as far as this process knows.
+/// The end of an operation, as far as this process has learnt it.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
     /// It ended with an outcome that is replayed from now on.

@@ -1,4 +1,4 @@
-//! Runs that are over and whose end only this process knows, because the store did not record it. Their duplicates are
+//! Runs that are over and whose end is only in this process, because the store did not record it. Their duplicates are
 //! answered from here.
 //!
 //! They are bounded. Outcomes are kept up to a number of bytes; beyond it, only the fact that the run is over is kept,
@@ -105,7 +105,7 @@ impl Remembered {
         Some(left.phase)
     }
 
-    /// Frees a slot whose end was remembered, because the store knows it now. Does nothing if the entry belongs to
+    /// Frees a slot whose end was remembered, because it is in the store now. Does nothing if the entry belongs to
     /// another turn.
     pub(crate) fn forget(&self, id: &RecordId, turn: u64) {
         point();

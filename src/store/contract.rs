@@ -21,8 +21,8 @@ pub trait Sealed {}
 /// `PostgresStore` and every other `Shared` store over a database of your own, or [`AnyStore`](crate::AnyStore), which
 /// is chosen at run time. The trait is sealed.
 ///
-/// A value is a handle to an *opened* store, and clones share everything. The store knows the runs of this process, so
-/// that two layers over one store know each other's runs.
+/// A value is a handle to an *opened* store, and clones share everything. The store has the runs of this process, so
+/// that two layers over one store share them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
     note = "the stores are `SledStore`, `MemoryStore`, `PostgresStore`, `Shared` over a backend of your own, and `AnyStore` \
@@ -53,12 +53,12 @@ pub trait Store: Records {
 ///    [`Corrupt`](StoreError::Corrupt) mean that nothing was done, and nothing will be done later.
 ///    [`Uncertain`](StoreError::Uncertain) means that the transition may have been done, and that this process will not
 ///    learn it, because the store was poisoned or closed meanwhile. A store whose network may lose an answer sends the
-///    transition again until it knows.
+///    transition again until it gets an answer.
 /// 4. Limits refuse claims, never a transition that ends a run. The same is true of a store that is behind, and of one
 ///    that comes to a claim after the claim's `patience`.
 /// 5. A fence never repeats and never shrinks, across restarts too, whether records were released, swept or expired.
 /// 6. A record past its expiry counts as absent, whether it was swept or not.
-/// 7. A run whose process is gone, as far as the store knows, is presented as interrupted; a process's own run never
+/// 7. A run whose process is gone, as far as the store can see, is presented as interrupted; a process's own run never
 ///    is. If another living process has the run, the record's [`owner`](Record::owner) says so.
 ///
 /// # Cancellation
@@ -78,7 +78,7 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// place of a claim that [may be repeated](crate::internals::Claim::may_repeat).
     fn is_exclusive(&self) -> bool;
 
-    /// Returns the record of `id` if this process knows it without asking: it is completed, and durable. An exclusive
+    /// Returns the record of `id` if this process has it in memory: it is completed, and durable. An exclusive
     /// store returns `None`, as its [`load`](Self::load) asks no other process.
     fn recall(&self, id: RecordId) -> Option<Record>;
 

@@ -19,7 +19,7 @@
 //!
 //! Reads:
 //! - `read.rs`: reads from the cache or from the engine, and lists interrupted operations.
-//! - `present.rs`: what memory knows without a read: which records there may be, and which runs are under way.
+//! - `present.rs`: what memory holds without a read: which records there may be, and which runs are under way.
 //!
 //! The writer:
 //! - `writer.rs`: the writer's thread, which makes one batch after the other.

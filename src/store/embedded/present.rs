@@ -1,4 +1,4 @@
-//! The facts that memory knows without a read: which records there may be, and which runs are under way. Most requests
+//! The facts that memory holds without a read: which records there may be, and which runs are under way. Most requests
 //! ask for a new key, and they are answered at once.
 //!
 //! A read may wait for the batch that is being written, and it blocks its thread meanwhile. So a few bytes of every
@@ -123,7 +123,7 @@ fn tag(id: &RecordId) -> u32 {
     u32::from_be_bytes([first, second, third, fourth])
 }
 
-/// The runs under way whose claims are on disk. The writer knows them without a read, and knows when all runs of an
+/// The runs under way whose claims are on disk. The writer finds them here without a read, and sees when all runs of an
 /// entry have ended, so that the entry can be removed. Runs of an earlier process were marked as interrupted before the
 /// store was open.
 #[derive(Debug, Default)]

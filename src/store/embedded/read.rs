@@ -30,7 +30,7 @@ pub(super) async fn load<E: StorageEngine>(
     }
 }
 
-/// Returns what memory knows of `id`, or `None` if it has to be read.
+/// Returns the record of `id` as memory has it, or `None` if it has to be read.
 fn known<E: StorageEngine>(shared: &StoreState<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
     // A record in the cache is durable, so even a poisoned store answers from it.
     if let Some(record) = shared.cache.get(&id) {

@@ -30,7 +30,7 @@ impl<E> From<TransactionError> for Abort<E> {
 /// A closure's reason to abort. Only the closure and the caller that awaits its answer know the type.
 pub(crate) type Reason = Box<dyn Any + Send>;
 
-/// The result of a transaction, as the writer knows it.
+/// The result of a transaction, with the reason of an abort in a box.
 pub(crate) type Transacted<T> = Result<T, CommitError<Reason>>;
 
 /// The purpose of a transaction.

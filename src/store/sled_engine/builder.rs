@@ -58,7 +58,7 @@ impl SledStoreBuilder {
         self
     }
 
-    /// Sets whether a store is made if there is none. A new store knows no key, so every retry of an earlier request
+    /// Sets whether a store is made if there is none. A new store has no keys, so every retry of an earlier request
     /// runs again. With `false`, opening fails with [`OpenError::NotFound`](crate::store::OpenError::NotFound), for
     /// example if a container was started without its volume. Default: `true`.
     pub fn create(mut self, create: bool) -> Self {

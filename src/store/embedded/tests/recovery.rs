@@ -72,7 +72,7 @@ fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
     Some(found)
 }
 
-/// Checks that memory knows everything that is stored. Returns how many records that are.
+/// Checks that memory has an entry for everything that is stored. Returns the number of records.
 fn assert_known<E: Tested>(still: &Still<E>) -> usize {
     let ids: Vec<_> =
         scan_keys(&still.engine, keys::RECORDS).map(|key| keys::id_of(key.unwrap().as_ref()).unwrap()).collect();
