@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::OriginalUri;
 use axum::routing::post as route;
 use bytes::Bytes;
 use testkit::Gate;
@@ -123,6 +124,23 @@ async fn trap_27_another_query_is_another_request() {
         lab.send(to(other)).await.assert_refusal(422, "key-reused", false, None);
     }
     assert!(lab.send(to("/charges?amount=1")).await.is_replay());
+}
+
+// Seeded faults: the original URI is taken for the request's own if the query differs, or if the path is `/`.
+#[tokio::test]
+async fn requests_with_a_copy_of_one_original_uri_are_told_apart_by_where_they_go() {
+    let to = |uri: &str, original: &str| {
+        let original = OriginalUri(original.parse().unwrap());
+        keyed("POST", uri, "k").extension(original).body(Body::from("a")).unwrap()
+    };
+    for (original, uri, other) in
+        [("/shop/pay?for=1", "/pay?for=2", "/pay?for=3"), ("/pay", "/pay?for=1", "/pay"), ("/pay/", "/", "/pay/")]
+    {
+        let lab = Lab::counting(layer());
+        assert_eq!(lab.send(to(uri, original)).await.text(), "effect 1");
+        lab.send(to(other, original)).await.assert_refusal(422, "key-reused", false, None);
+        assert!(lab.send(to(uri, original)).await.is_replay(), "{uri}");
+    }
 }
 
 #[tokio::test]
