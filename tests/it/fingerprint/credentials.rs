@@ -103,6 +103,8 @@ async fn a_signature_separates_clients_that_have_nothing_else() {
     let known = |signature| [("signature", signature), ("authorization", "Bearer alice")];
     assert_eq!(second(layer(), &known("sig1=:a:"), &known("sig1=:b:")).await, "replayed");
     assert_eq!(second(layer(), &known("sig1=:a:"), &signed("sig1=:a:")).await, "credentials-changed");
+    let with_cookie = |signature| [("signature", signature), ("cookie", "sid=alice")];
+    assert_eq!(second(layer(), &with_cookie("sig1=:a:"), &with_cookie("sig1=:b:")).await, "replayed");
 }
 
 #[tokio::test]
@@ -135,6 +137,7 @@ async fn the_name_of_a_scheme_is_compared_without_case_and_nothing_else_is() {
             // Without a scheme, all of it is a secret.
             ("SeCret", "secret"),
             ("Bearer", "bearer"),
+            ("SeCret ", "secret "),
         ] {
             assert_eq!(same(one, other).await, "credentials-changed", "{name}: {one} {other}");
         }
