@@ -235,6 +235,14 @@ async fn a_host_is_compared_without_case_final_dot_and_default_port() {
     };
     assert_eq!(second(layer(), [to("pay.example"), over_2("https://pay.example:443/charges")]).await, "replayed");
     assert_eq!(second(layer(), [to("pay.example"), over_2("https://pay.example:80/charges")]).await, "key-reused");
+    // It counts once if the request also has it in a header, and twice if the header has another one.
+    let with_header = |host: &str| {
+        let mut request = over_2("https://pay.example/charges");
+        request.headers_mut().insert("host", host.parse().unwrap());
+        request
+    };
+    assert_eq!(second(layer(), [to("pay.example"), with_header("Pay.Example")]).await, "replayed");
+    assert_eq!(second(layer(), [to("pay.example"), with_header("shop.example")]).await, "key-reused");
 }
 
 #[tokio::test]
