@@ -11,6 +11,7 @@ use axum::routing::post as route;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, found};
@@ -204,10 +205,12 @@ async fn an_answer_whose_body_breaks_is_unknown_unless_its_handler_said_otherwis
         let send = || async {
             let response = tower::ServiceExt::oneshot(lab.app.clone(), post("k", "a")).await.unwrap();
             let (parts, body) = response.into_parts();
-            (parts.status, body.collect().await.map(|body| body.to_bytes()).ok())
+            let length = body.size_hint().exact();
+            (parts.status, length, body.collect().await.map(|body| body.to_bytes()).ok())
         };
-        assert_eq!(send().await, (StatusCode::OK, None), "the client sees the failure");
-        let (_, body) = send().await;
+        // HTTP/1.1 would announce a length, and what was read before the failure would look whole.
+        assert_eq!(send().await, (StatusCode::OK, None, None), "the client sees the failure");
+        let (_, _, body) = send().await;
         assert_eq!(body.is_some_and(|body| String::from_utf8_lossy(&body).contains(problem)), !problem.is_empty());
         assert_eq!(lab.effects(), runs);
     }
