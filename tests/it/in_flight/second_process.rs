@@ -2,12 +2,13 @@
 //! elsewhere is in flight while its process lives; its duplicates wait for its end.
 
 use testkit::Gate;
-use testkit::lab::asked::{Asked, asking, found, leave_interrupted};
+use testkit::lab::asked::{Asked, asking, found, leave_interrupted, leave_interrupted_under};
+use testkit::lab::time::{NOON, SECOND};
 use testkit::lab::{Lab, gated, id, post, settle};
 use tower_idempotency::Resolution;
-use tower_idempotency::engine::{Reconciled, Resolved};
+use tower_idempotency::engine::{ClaimPolicy, Reconciled, Resolved};
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::test_util::{StoreCall, TestStore};
+use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Release};
 
 const POLICIES: [OnInterrupted; 2] = [OnInterrupted::Refuse, OnInterrupted::Rerun];
@@ -136,6 +137,63 @@ async fn of_two_askers_one_asks_and_the_other_is_told_that_it_is_in_flight() {
     assert_eq!(first.await.unwrap().text(), "charged");
     assert_eq!(elsewhere.post("k", "a").await.text(), "charged");
     assert_eq!((asked.times(), elsewhere.effects()), (1, 0));
+}
+
+// A seeded fault: the question stays open until its bound.
+#[tokio::test(start_paused = true)]
+async fn where_the_store_fails_to_take_over_what_may_run_again_another_process_may_ask_at_once() {
+    let store = TestStore::new();
+    let (stores, asked) = ([store.beside(), store.beside()], Asked::default());
+    leave_interrupted(&store, "k").await;
+    store.crash();
+    let [here, elsewhere] =
+        stores.each_ref().map(|store| Lab::counting(asking(store.clone(), asked.says([Reconciled::RunAgain]))));
+    stores[0].fail_next(StoreCall::Reclaim);
+    here.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!(elsewhere.post("k", "a").await.text(), "effect 1");
+    assert_eq!((asked.times(), here.effects()), (2, 0));
+}
+
+// A seeded fault: the bound of a question covers the question alone.
+#[tokio::test(start_paused = true)]
+async fn while_what_the_application_said_is_being_recorded_no_other_process_asks() {
+    let clock = ManualClock::new(NOON);
+    let store = TestStore::with_clock(clock.clone());
+    let (stores, asked) = ([store.beside(), store.beside()], Asked::default());
+    leave_interrupted(&store, "k").await;
+    store.crash();
+    let [here, elsewhere] = stores.each_ref().map(|store| {
+        let reconciler = asked.says([found("charged"), found("asked again")]).timeout(SECOND);
+        Lab::counting(asking(store.clone(), reconciler))
+    });
+    let recording = stores[0].stall(StoreCall::Resolve);
+    let first = here.spawn(post("k", "a"));
+    settle().await;
+    clock.advance(SECOND * 10);
+    elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+    recording.release();
+    assert_eq!(first.await.unwrap().text(), "charged");
+    assert_eq!((elsewhere.post("k", "a").await.text(), asked.times()), ("charged", 1));
+}
+
+// A seeded fault: whatever is found after a take-over was refused counts as claimed under another policy.
+#[tokio::test(start_paused = true)]
+async fn what_another_process_asks_about_before_it_is_taken_over_does_not_count_as_claimed_under_another_policy() {
+    let store = TestStore::new();
+    let stores = [store.beside(), store.beside()];
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
+    store.crash();
+    let layer = IdempotencyLayer::new(stores[0].clone()).on_interrupted(OnInterrupted::Rerun);
+    let here = Lab::counting(layer.clone());
+    let elsewhere = Lab::counting(asking(stores[1].clone(), Asked::default().says([Reconciled::Unknown])));
+    let taking_over = stores[0].stall(StoreCall::Reclaim);
+    let retry = here.spawn(post("k", "a"));
+    settle().await;
+    elsewhere.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
+    taking_over.release();
+    assert_eq!(retry.await.unwrap().problem(), "outcome-unknown");
+    assert_eq!((here.effects(), layer.counts().not_rerun), (0, 0));
+    assert_eq!(here.post("k", "a").await.text(), "effect 1");
 }
 
 #[tokio::test]
