@@ -7,7 +7,7 @@ use testkit::Gate;
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, effect, gated, post, settle};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, Release};
 
 // … with `fail_open` and no slot or remembered outcome for the key: runs unprotected, counted, logged.
 
@@ -52,6 +52,34 @@ async fn a_handler_can_ask_whether_its_run_is_protected() {
     assert_eq!(lab.post("k1", "a").await.text(), "true");
     store.crash();
     assert_eq!(lab.post("k2", "a").await.text(), "false");
+}
+
+// A seeded fault: this process remembers that the key was freed, and refuses its retries until the store is back.
+#[tokio::test]
+async fn a_key_that_an_unprotected_run_has_freed_is_free_at_once() {
+    let store = TestStore::new();
+    let layer = IdempotencyLayer::new(store.clone()).fail_open(true);
+    let lab = Lab::new(layer, |number| async move { (Release, format!("effect {number}")) });
+    store.crash();
+    for expected in ["effect 1", "effect 2"] {
+        assert_eq!(lab.post("k", "a").await.text(), expected);
+        settle().await;
+    }
+}
+
+// A seeded fault: the outcomes of unprotected runs take all the room, and then new keys are refused.
+#[tokio::test]
+async fn fail_open_goes_on_however_many_outcomes_the_store_was_not_told() {
+    const LENGTH: usize = 1 << 20;
+    let store = TestStore::new();
+    let layer = IdempotencyLayer::new(store.clone()).fail_open(true);
+    let lab = Lab::new(layer.clone(), |_| async { "x".repeat(LENGTH) });
+    store.crash();
+    for number in 0..60 {
+        assert_eq!(lab.post(&format!("k{number}"), "a").await.body.len(), LENGTH, "{number}");
+    }
+    assert!(lab.post("k0", "a").await.is_replay(), "what came first is remembered");
+    assert_eq!(layer.counts().unprotected, 60);
 }
 
 #[tokio::test(start_paused = true)]
