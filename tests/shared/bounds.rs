@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use testkit::Gate;
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
-use testkit::lab::{at_once, id, post, settle};
+use testkit::lab::{at_once, charge_print, id, post, settle};
 use tower_idempotency::internals::{Completion, Records as _, Settlement};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::SharedBuilder;
@@ -15,6 +15,26 @@ use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, 
 use crate::world::{Effects, LEASE, SetClock, builder, database, two};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+// A seeded fault: it is recorded anew under the policy of the layer that finds it, which lets it run again.
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_claim_is_lost_when_it_is_found_to_be_over_keeps_the_policy_of_its_claim() {
+    let [(here, one), _] = two().await;
+    let wish = wish("k");
+    let wish = Wish { fingerprint: charge_print(&wish.id).with_credentials().finish(), ..wish };
+    // No slot stands for it.
+    assert!(matches!(one.claim(wish).await.unwrap(), Claimed::Fresh(_)));
+    let effects = Effects::default();
+    let puts = here.hold(Call::Put);
+    let retry = effects.server(&one, OnInterrupted::Rerun).spawn(post("k", "a"));
+    puts.until_held(1).await;
+    puts.release_one();
+    puts.until_held(1).await;
+    here.database().delete("", id("k"));
+    puts.release();
+    retry.await.unwrap().assert_refusal(409, "outcome-unknown", false, None);
+    assert_eq!(effects.count(), 0);
+}
 
 /// A run ends, and its client is answered, while the database is away for so long.
 async fn an_outage_after_the_effect(outage: Duration, max_run: Duration) -> usize {
