@@ -166,11 +166,16 @@ impl<St: Store> Engine<St> {
 
     /// Returns the answers to a request and to its duplicates for a record that a claim has met. They may be different
     /// clients' requests: if the record needs a step that only a request with its own fingerprint may take, that one
-    /// comes again and takes it.
+    /// comes again and takes it. So does this request, if it was to take the operation over and another process took a
+    /// step first.
     pub(super) fn found(&self, presented: &Presented, record: Record) -> Ended {
         let fingerprint = record.fingerprint;
         let is_other = fingerprint.compare(&presented.fingerprint) != Match::Same;
-        let is_answer = !is_other || self.is_answered_by(&Presented { fingerprint, ..*presented }, &record);
+        let is_answer = if is_other {
+            self.is_answered_by(&Presented { fingerprint, ..*presented }, &record)
+        } else {
+            !self.runs_again(presented, &record)
+        };
         let ended = Ended::from(record);
         if is_answer || ended.is_in_flight() { ended } else { Ended::new(fingerprint, End::Released) }
     }

@@ -176,9 +176,9 @@ async fn while_what_the_application_said_is_being_recorded_no_other_process_asks
     assert_eq!((elsewhere.post("k", "a").await.text(), asked.times()), ("charged", 1));
 }
 
-// A seeded fault: whatever is found after a take-over was refused counts as claimed under another policy.
+// Its client was told that it does not run again. A seeded fault: it counts as claimed under another policy.
 #[tokio::test(start_paused = true)]
-async fn what_another_process_asks_about_before_it_is_taken_over_does_not_count_as_claimed_under_another_policy() {
+async fn what_another_process_asks_about_before_it_is_taken_over_runs_when_its_retry_comes_again() {
     let store = TestStore::new();
     let stores = [store.beside(), store.beside()];
     leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
@@ -191,7 +191,7 @@ async fn what_another_process_asks_about_before_it_is_taken_over_does_not_count_
     settle().await;
     elsewhere.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
     taking_over.release();
-    assert_eq!(retry.await.unwrap().problem(), "outcome-unknown");
+    retry.await.unwrap().assert_refusal(409, "in-flight", true, Some("1"));
     assert_eq!((here.effects(), layer.counts().not_rerun), (0, 0));
     assert_eq!(here.post("k", "a").await.text(), "effect 1");
 }
