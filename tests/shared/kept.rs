@@ -7,7 +7,7 @@ use futures_util::future::{Either, select};
 use tokio::runtime::Runtime;
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Records as _, Reply, Transition};
-use tower_idempotency::internals::{Completion, Settlement};
+use tower_idempotency::internals::{Completion, Settlement, State};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Settled};
 use tower_idempotency::store::shared::{Kind, Shared, SharedBuilder};
@@ -154,7 +154,50 @@ async fn a_transaction_whose_operation_was_ended_meanwhile_leaves_no_free_key() 
     assert!(store.load(ID).await.unwrap().is_some());
 }
 
-// A seeded fault: a transaction's record counts as the process's own write, and is replayed without a barrier.
+// Seeded faults: the end that the store wrote itself counts as another process's; the key is free, or counts as free,
+// under every policy.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_was_rolled_back_leaves_a_free_key_only_where_a_run_has_no_other_effects() {
+    for is_free in [true, false] {
+        let store = open().await;
+        let (_record, settling) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
+        assert_eq!(settling.settled().await, Settled::RolledBack { is_free });
+        let state = store.load(ID).await.unwrap().map(|record| record.state);
+        let is_interrupted = matches!(state, Some(State::Interrupted { .. }));
+        assert_eq!((state.is_none(), is_interrupted), (is_free, !is_free), "{state:?}");
+    }
+}
+
+// A seeded fault: the run counts as under way until its bound, and its process says so to others.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_a_run_once_it_is_known_how_its_transaction_ended() {
+    for is_committed in [true, false] {
+        let store = open().await;
+        let (record, settling) = store.complete_apart(completion(claimed(&store).await), true).unwrap();
+        if is_committed {
+            store.backend().put(Clocks::default(), &[record.write().clone()]).await.unwrap();
+        }
+        assert_eq!(store.kept().1, 1);
+        let settled = settling.settled().await;
+        assert_eq!(matches!(settled, Settled::Committed(_)), is_committed, "{settled:?}");
+        assert_eq!(store.kept().1, 0);
+    }
+}
+
+// A seeded fault: what is kept of the key goes, whatever run it is of.
+#[tokio::test(start_paused = true)]
+async fn a_later_run_of_the_key_is_kept_when_an_earlier_ones_transaction_turns_out_to_be_rolled_back() {
+    let store = open().await;
+    let hold = claimed(&store).await;
+    let (_record, settling) = store.complete_apart(completion(hold), true).unwrap();
+    assert_eq!(store.apply(ID, Transition::Release(hold.fence)).await.unwrap().reply, Reply::Taken);
+    let later = claimed(&store).await;
+    assert_eq!(settling.settled().await, Settled::RolledBack { is_free: false });
+    assert_eq!(store.kept().1, 1, "others are not told that the later run is over");
+    assert_eq!(store.apply(ID, Transition::Complete(completion(later))).await.unwrap().reply, Reply::Taken);
+}
+
+// A seeded fault: what a transaction has written counts as the process's own write, and is told without a barrier.
 #[tokio::test(start_paused = true)]
 async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     let store = open().await;
@@ -176,13 +219,12 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     assert_eq!(settled.await, Settled::RolledBack { is_free: false });
 }
 
-// Seeded faults: the record is put back without its effects; the process that knows it goes on telling it.
-#[tokio::test(start_paused = true)]
-async fn trap_118_what_a_transaction_wrote_is_not_put_back_after_a_failover_has_lost_it_with_its_effects() {
+/// A store whose transaction was committed, and then lost in a failover that the store has noticed.
+async fn after_a_failover_lost_a_transaction(is_free: bool) -> Shared<MemoryBackend> {
     let store = open().await;
     let backend = store.backend().clone();
     backend.database().replication(Replication::Behind);
-    let (record, settling) = store.complete_apart(completion(claimed(&store).await), true).unwrap();
+    let (record, settling) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
     backend.beside().put(Clocks::default(), &[record.write().clone()]).await.unwrap();
     assert_eq!(settling.settled().await, Settled::Committed(Bytes::from_static(b"outcome")));
     assert!(store.load(ID).await.unwrap().is_some());
@@ -191,6 +233,21 @@ async fn trap_118_what_a_transaction_wrote_is_not_put_back_after_a_failover_has_
     // The process notices that another server answers.
     store.load(RecordId::from_bytes([8; 32])).await.unwrap();
     tokio::time::sleep(MINUTE / 2).await;
+    store
+}
+
+// Seeded faults: the record is put back without its effects; the process that knows it goes on telling it.
+#[tokio::test(start_paused = true)]
+async fn trap_118_what_a_transaction_wrote_is_not_put_back_after_a_failover_has_lost_it_with_its_effects() {
+    let store = after_a_failover_lost_a_transaction(true).await;
     assert_eq!(store.load(ID).await.unwrap(), None);
-    assert!(backend.get(Clocks::default(), &[ID]).await.unwrap().rows[0].is_none());
+    assert!(store.backend().get(Clocks::default(), &[ID]).await.unwrap().rows[0].is_none());
+}
+
+// A seeded fault: it is lost with its effects under every policy.
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_wrote_is_put_back_where_the_run_may_have_effects_that_no_failover_loses() {
+    let store = after_a_failover_lost_a_transaction(false).await;
+    let there = store.backend().get(Clocks::default(), &[ID]).await.unwrap().rows.remove(0);
+    assert_eq!(there.map(|row| row.kind), Some(Kind::Completed));
 }
