@@ -7,10 +7,10 @@ use futures_util::future::{Either, select};
 use tokio::runtime::Runtime;
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Records as _, Reply, Transition};
-use tower_idempotency::internals::{Completion, Settlement, State};
+use tower_idempotency::internals::{Completion, Resolution, Settlement, State};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Settled};
-use tower_idempotency::store::shared::{Kind, Shared, SharedBuilder};
+use tower_idempotency::store::shared::{Kind, Row, Shared, SharedBuilder, Token};
 use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_conformance::memory_backend::Replication;
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
@@ -72,14 +72,69 @@ async fn nothing_is_kept_of_ids_for_which_nobody_listens_any_more() {
     drop(listens);
 }
 
-// A seeded fault: the rows of runs whose bound is over are kept.
+// Seeded faults: the rows of runs whose bound is over are kept; those of claims without a run in this process are not.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_of_a_run_whose_bound_is_over() {
     let store = open().await;
     claimed(&store).await;
+    tokio::time::sleep(MINUTE / 2).await;
     assert_eq!(store.kept().1, 1);
     tokio::time::sleep(MINUTE * 60).await;
     assert_eq!(store.kept().1, 0);
+}
+
+/// Puts a row there that another process has written over that of the run.
+fn overwrite(store: &Shared<MemoryBackend>, kind: Kind) {
+    let database = store.backend().database();
+    let row = database.rows("").into_iter().find(|row| row.id == ID).unwrap();
+    database.plant("", Row { kind, token: Token([7; 16]), session: None, until: None, ..row });
+}
+
+// A seeded fault: the run is kept until its bound.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_a_run_whose_row_a_later_release_has_written() {
+    let store = open().await;
+    let hold = claimed(&store).await;
+    overwrite(&store, Kind::Unknown(42));
+    assert!(store.apply(ID, Transition::Complete(completion(hold))).await.is_err());
+    assert_eq!(store.kept().1, 0);
+}
+
+// A seeded fault: the run is kept until its bound.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_a_run_that_was_ended_elsewhere_once_a_step_is_refused_by_its_row() {
+    let store = open().await;
+    let hold = claimed(&store).await;
+    overwrite(&store, Kind::Released);
+    let settle = Transition::Resolve(hold.fence, Resolution::Forget, MINUTE);
+    assert_eq!(store.apply(ID, settle).await.unwrap().reply, Reply::Refused);
+    assert_eq!(store.kept().1, 0);
+}
+
+// A seeded fault: a step that meets a run of this process lets go of it.
+#[tokio::test(start_paused = true)]
+async fn a_run_is_kept_though_its_key_is_claimed_once_more() {
+    let store = open().await;
+    claimed(&store).await;
+    assert_eq!(store.apply(ID, claim()).await.unwrap().reply, Reply::Refused);
+    assert_eq!(store.kept().1, 1);
+}
+
+// A seeded fault: a step that meets an earlier row of the key lets go of the later run.
+#[tokio::test(start_paused = true)]
+async fn a_run_is_kept_though_a_step_that_was_slow_has_read_what_was_there_before_it() {
+    let store = open().await;
+    let earlier = claimed(&store).await;
+    let release = Transition::Release(earlier.fence);
+    assert_eq!(store.apply(ID, release.clone()).await.unwrap().reply, Reply::Taken);
+    let read = store.backend().hold_answers(Call::Get);
+    let slow = store.clone();
+    let slow = tokio::spawn(async move { slow.apply(ID, release).await });
+    read.until_held(1).await;
+    claimed(&store).await;
+    read.release();
+    assert!(slow.await.unwrap().is_ok());
+    assert_eq!(store.kept().1, 1);
 }
 
 // A seeded fault: the claim counts as not made, and a handler may run without one.
