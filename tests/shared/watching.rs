@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use testkit::lab::{Lab, post};
+use testkit::lab::steps::Steps as _;
+use testkit::lab::{Lab, hold, post};
 use testkit::{Answer, Gate};
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
+use tower_idempotency::internals::{Hold, Reply, Resolution::Forget};
 use tower_idempotency::store::shared::{Kind, Row, Shared, Token};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
-use crate::world::{DEATH, Effects, LEASE, builder, database, process};
+use crate::world::{DEATH, Effects, LEASE, Store, builder, database, process, until_over};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -137,6 +139,54 @@ async fn a_run_whose_session_was_deleted_is_dropped_before_others_that_do_not_kn
     here.database().delete("", named);
     let dropped = tokio::time::timeout(LEASE, run).await.expect("others wait for longer than that");
     assert_eq!((dropped.unwrap().problem(), effects.count()), ("outcome-unknown".to_owned(), 1));
+}
+
+/// A process that died with runs of these keys, and two that know it.
+async fn dead_with_runs<const N: usize>(keys: [&str; N]) -> ([Hold; N], [(MemoryBackend, Store); 2]) {
+    let here = database();
+    let one = process(&here).await;
+    let mut holds = Vec::new();
+    let mut others = Vec::new();
+    for way in [here.beside(), here.beside()] {
+        let store = process(&way).await;
+        others.push((way, store));
+    }
+    for key in keys {
+        holds.push(hold(&one, key).await);
+    }
+    here.cut();
+    until_over().await;
+    (holds.try_into().unwrap(), others.try_into().unwrap())
+}
+
+/// Settles an operation. Returns how many gets and puts it takes.
+async fn settled((way, store): &(MemoryBackend, Store), hold: Hold) -> (u64, u64) {
+    let before = way.counts();
+    assert_eq!(store.settle(hold.id, hold.fence, Forget).await.unwrap(), Reply::Taken);
+    (way.counts().gets - before.gets, way.counts().puts - before.puts)
+}
+
+// Seeded faults: a session that was declared dead is declared dead anew for each of its runs; the row is read once more
+// where another process has declared the session dead.
+#[tokio::test(start_paused = true)]
+async fn a_process_declares_a_session_dead_once_however_many_runs_it_has_left() {
+    let (holds, others) = dead_with_runs(["a", "b", "c", "d"]).await;
+    for (holds, other) in holds.chunks(2).zip(&others) {
+        assert_eq!(settled(other, holds[0]).await, (1, 2));
+        assert_eq!(settled(other, holds[1]).await, (1, 1));
+    }
+}
+
+// Seeded fault: the row of the session is waited for again and again.
+#[tokio::test(start_paused = true)]
+async fn a_takeover_is_refused_for_the_lock_that_something_else_has_on_the_row_of_the_session() {
+    let ([hold], [(way, store), _]) = dead_with_runs(["k"]).await;
+    let named = way.database().rows("").iter().find_map(|row| row.session).expect("the run names its session");
+    let locked = way.database().lock("", named);
+    let refused = store.settle(hold.id, hold.fence, Forget).await;
+    assert!(matches!(&refused, Err(error) if error.to_string().contains("locked")), "{refused:?}");
+    locked.release();
+    assert_eq!(store.settle(hold.id, hold.fence, Forget).await.unwrap(), Reply::Taken);
 }
 
 // Seeded fault: such a session is never declared dead.
