@@ -7,11 +7,11 @@ use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::{Lab, id, post};
 use testkit::log::Log;
 use tokio::time::sleep;
-use tower_idempotency::clock::Clock as _;
+use tower_idempotency::clock::{Clock as _, Timestamp};
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::{Completion, Records as _, Settlement};
-use tower_idempotency::store::shared::{Kind, Shared, SharedBuilder};
-use tower_idempotency::store::{Health, Page, Store as _, StoreError};
+use tower_idempotency::internals::{Completion, Hold, Page, Records as _, Settlement};
+use tower_idempotency::store::shared::{GRACE, Kind, Shared, SharedBuilder};
+use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 use tracing::Level;
@@ -43,6 +43,19 @@ impl World {
 
     fn server(&self, number: usize) -> Lab {
         self.effects.server(&self.stores[number], OnInterrupted::Refuse)
+    }
+
+    /// An operation that was interrupted, and is forgotten after this time.
+    async fn interrupted(&self, kept: Duration) -> Hold {
+        let wish = Wish { interrupted_retention: kept, ..wish("k") };
+        let Claimed::Fresh(run) = self.stores[0].claim(wish).await.unwrap() else { panic!("it is there") };
+        self.stores[0].interrupt(run.id, run.fence).await.unwrap();
+        run
+    }
+
+    /// Until when the row of the operation is kept.
+    fn expires(&self) -> Timestamp {
+        self.here.database().rows("").iter().find(|row| row.id == id("k")).expect("it has a row").expires
     }
 }
 
@@ -390,9 +403,7 @@ async fn a_run_ends_though_the_clock_was_past_its_bound_meanwhile() {
 #[tokio::test(start_paused = true)]
 async fn fences_grow_though_a_process_that_is_hours_ahead_has_asked() {
     let world = World::new().await;
-    let of_an_hour = Wish { interrupted_retention: MINUTE * 60, ..wish("k") };
-    let Claimed::Fresh(run) = world.stores[0].claim(of_an_hour).await.unwrap() else { panic!("it is there") };
-    world.stores[0].interrupt(run.id, run.fence).await.unwrap();
+    let run = world.interrupted(MINUTE * 60).await;
     world.walls[1].step(3 * HOUR);
     let asked = world.stores[1].inquire(run.id, run.fence).await.unwrap().expect("it is interrupted");
     assert!(run.fence < asked);
@@ -404,6 +415,32 @@ async fn fences_grow_though_a_process_that_is_hours_ahead_has_asked() {
     sleep(MINUTE * 120).await;
     let again = third.claim(wish("k")).await.unwrap();
     assert!(!matches!(again, Claimed::Fresh(again) if again.fence <= asked), "{again:?} after {asked:?}");
+}
+
+// Seeded fault: the row is kept for as long as the question may take.
+#[tokio::test(start_paused = true)]
+async fn a_row_is_kept_for_its_grace_after_a_question_about_an_operation_that_is_soon_forgotten() {
+    let world = World::new().await;
+    let run = world.interrupted(MINUTE).await;
+    sleep(MINUTE / 2).await;
+    assert!(world.stores[1].inquire(run.id, run.fence).await.unwrap().is_some(), "it is interrupted");
+    assert!(world.expires() >= world.database.wall().plus(GRACE));
+}
+
+// Seeded fault: the record is kept for as long as its row has to outlive its fence, which is past by the wrong clock.
+#[tokio::test(start_paused = true)]
+async fn a_question_by_a_clock_that_is_set_right_before_it_arrives_lets_no_record_expire_sooner() {
+    let world = World::new().await;
+    let run = world.interrupted(MINUTE * 120).await;
+    let before = world.expires();
+    world.walls[1].step(25 * HOUR);
+    let (locked, store) = (world.here.database().lock("", run.id), world.stores[1].clone());
+    let asking = tokio::spawn(async move { store.inquire(run.id, run.fence).await });
+    sleep(SECOND).await;
+    world.walls[1].step(-25 * HOUR);
+    locked.release();
+    assert!(asking.await.unwrap().unwrap().is_some(), "it is interrupted");
+    assert!(world.expires() >= before);
 }
 
 // Seeded fault: rows are kept for as long as their records, or for ten minutes.
