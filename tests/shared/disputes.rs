@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use testkit::Gate;
-use testkit::lab::steps::Steps as _;
+use testkit::lab::steps::{Steps as _, Wish, wish};
 use testkit::lab::{Lab, done, hold, id, post};
 use tower_idempotency::internals::{Completion, Records as _, Reply, Resolution, Settlement, State};
 use tower_idempotency::store::Page;
@@ -142,6 +142,61 @@ fn plant_disputed(backend: &MemoryBackend, key: &str, number: u8) {
     let row = rows.into_iter().find(|row| row.id == id(key)).expect("it has a row");
     let id = RecordId::from_bytes([number; 32]);
     backend.database().plant("", Row { id, kind: Kind::Disputed, session: Some(testkit::lab::id("k")), ..row });
+}
+
+// A seeded fault: whatever names a session is listed.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_a_dead_process_has_left_is_no_disputed_outcome() {
+    let [(here, one), (_, other)] = two().await;
+    hold(&one, "k").await;
+    here.cut();
+    until_over().await;
+    assert_eq!(other.interrupted(Page::first(9)).await.unwrap().len(), 1);
+    assert!(other.disputed(9).await.unwrap().is_empty());
+}
+
+// A seeded fault: the database is not told which sessions are this process's own.
+#[tokio::test(start_paused = true)]
+async fn the_runs_of_the_process_that_lists_are_not_read() {
+    let [(here, one), _] = two().await;
+    for key in ["a", "b", "c"] {
+        hold(&one, key).await;
+    }
+    let before = here.counts().lists;
+    assert!(one.interrupted(Page::first(1)).await.unwrap().is_empty());
+    assert_eq!(here.counts().lists - before, 1);
+}
+
+// A seeded fault: an operation begins when it comes to another state.
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_was_interrupted_is_listed_by_when_it_began() {
+    let [(here, one), _] = two().await;
+    let first = hold(&one, "k").await;
+    let began = |backend: &MemoryBackend| {
+        backend.database().rows("").iter().find(|row| row.id == id("k")).expect("it has a row").began
+    };
+    let before = began(&here);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(one.interrupt(first.id, first.fence).await.unwrap(), Reply::Taken);
+    assert_eq!(one.interrupted(Page::first(9)).await.unwrap()[0].began, before);
+    tokio::time::sleep(LEASE).await;
+    let again = one.reclaim(wish("k"), first.fence).await.unwrap().expect("it is interrupted");
+    assert_eq!(one.complete(done(again, "done", RETENTION)).await.unwrap(), Reply::Taken);
+    assert_eq!(began(&here), before);
+}
+
+// A seeded fault: the record expires when the retention after the claim is over.
+#[tokio::test(start_paused = true)]
+async fn a_run_of_a_dead_process_is_kept_for_the_retention_after_its_bound() {
+    const KEPT: Duration = Duration::from_secs(1_000);
+    let [(here, one), (_, other)] = two().await;
+    one.claim(Wish { bound: KEPT, interrupted_retention: KEPT, ..wish("k") }).await.unwrap();
+    here.cut();
+    tokio::time::sleep(KEPT * 3 / 2).await;
+    let found = other.load(id("k")).await.unwrap().map(|record| record.state);
+    assert!(matches!(found, Some(State::Interrupted { .. })), "{found:?}");
+    tokio::time::sleep(KEPT).await;
+    assert_eq!(other.load(id("k")).await.unwrap(), None);
 }
 
 // A seeded fault: the list ends with the first page on which there are other rows.

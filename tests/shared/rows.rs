@@ -132,6 +132,19 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
     }
 }
 
+// A seeded fault: it is listed twice, as the outcome that was met and as what it is.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_outcome_that_was_met_and_is_interrupted_by_now_is_listed_once() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    overwrite(&here, id("k"), |write| write.state = damaged(&write.state)).await;
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.status, 503);
+    overwrite(&here, id("k"), |write| write.kind = Kind::Interrupted).await;
+    let listed = other.interrupted(Page::first(9)).await.unwrap();
+    assert_eq!(listed.iter().map(|run| run.id).collect::<Vec<_>>(), [id("k")]);
+}
+
 // A seeded fault: a row that is too short for a checksum is taken for damaged, and an operator may overwrite it.
 #[tokio::test(start_paused = true)]
 async fn what_a_later_release_has_written_is_not_listed_however_short_it_is() {
