@@ -8,7 +8,7 @@ use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, done, hold, id, post, settle};
 use tokio::time::{Instant, sleep};
 use tower_idempotency::internals::{Completion, Records as _, Settlement, State};
-use tower_idempotency::store::shared::Kind;
+use tower_idempotency::store::shared::{Kind, Row, Token};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend, Replication};
 
@@ -169,7 +169,28 @@ async fn a_large_answer_that_has_come_and_was_put_back_after_a_failover_is_repla
     assert!(replay.is_replay(), "{replay:.200?}");
 }
 
-// Seeded fault: a kept answer is replayed although the row has changed.
+// Seeded faults: what was read counts as shown by the server that answered the claim; its bytes count as those of the
+// row that the claim met.
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_was_read_from_another_server_than_answered_the_claim_is_told_when_that_is_durable() {
+    let [(_, one), (there, other)] = two().await;
+    assert_eq!(answering(&one, 64 * KIB).post("k", "a").await.status, 200);
+    let read = there.hold(Call::Get);
+    let retry = answering(&other, 64 * KIB).spawn(post("k", "a"));
+    read.until_held(1).await;
+    let database = there.database();
+    database.restart();
+    let row = database.rows("").into_iter().find(|row| row.id == id("k")).expect("it has a row");
+    database.plant("", Row { token: Token([7; 16]), ..row });
+    let barrier = there.hold(Call::Put);
+    read.release();
+    barrier.until_held(1).await;
+    assert!(!retry.is_finished(), "a write is under way behind which it may be told");
+    barrier.release();
+    assert!(retry.await.unwrap().is_replay());
+}
+
+// Seeded fault: what is kept is told though the row has changed.
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_has_come_is_not_told_after_its_retention() {
     let [(_, one), (there, other)] = two().await;
