@@ -225,8 +225,9 @@ impl Watch {
 
     /// The shortest lease of the sessions that are not over, this process's own included.
     fn shortest_lease(&self, state: &State) -> Duration {
-        let rows = state.others.values().filter(|other| !other.is_over && matches!(other.sight, Sight::Row { .. }));
-        rows.filter_map(|other| other.sight.lease()).fold(self.lease, Duration::min).max(SHORTEST_LEASE)
+        // The lease of one that is absent is assumed, and is at least this process's own.
+        let open = state.others.values().filter(|other| !other.is_over);
+        open.filter_map(|other| other.sight.lease()).fold(self.lease, Duration::min).max(SHORTEST_LEASE)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
