@@ -142,7 +142,7 @@ impl MemoryBackend {
         self.way.link(bytes_per_second);
     }
 
-    fn key(&self, id: RecordId) -> Key {
+    pub(super) fn key(&self, id: RecordId) -> Key {
         (Arc::clone(&self.namespace), id)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::broadcast;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::{Clock, Timestamp};
-use tower_idempotency::store::shared::{Answer, BackendError, Clocks, Row, ServerId, Write};
+use tower_idempotency::store::shared::{Answer, BackendError, Clocks, Row, RunRecord, ServerId, Write};
 
 use super::hold::Reply;
 use super::locked::lock;
@@ -161,6 +161,33 @@ impl MemoryDatabase {
             return reply.send(Err(away()));
         }
         state.put(clocks, process, namespace, writes, self.now(), reply);
+    }
+
+    /// Writes the record of a run in a transaction, which has the row locked then. `None`: the operation is not the
+    /// run's any more.
+    pub(super) fn write_in(&self, key: Key, record: &RunRecord) -> Result<Option<(Row, Lock)>, BackendError> {
+        let mut state = self.state();
+        if state.is_away {
+            return Err(away());
+        }
+        if state.is_locked(&key) {
+            return Err(BackendError::Busy("another transaction has the row locked".into()));
+        }
+        let Some(row) = record.over(state.primary.there(&key), self.now()) else { return Ok(None) };
+        *state.locked.entry(key.clone()).or_default() += 1;
+        Ok(Some((row, Lock { database: self.clone(), key, server: state.server })))
+    }
+
+    /// Commits the transaction that wrote `row`.
+    pub(super) fn commit(&self, process: u64, row: Row, lock: Lock) -> Result<(), BackendError> {
+        let mut state = self.state();
+        if state.is_away {
+            return Err(away());
+        }
+        if state.server != lock.server {
+            return Err(nothing("the server that had the transaction is gone"));
+        }
+        state.commit(process, lock.key.clone(), row)
     }
 
     pub(super) fn sessions(&self, clocks: Clocks, namespace: &str, reply: Reply<Answer<Vec<Row>>>) {

@@ -16,6 +16,7 @@
 //! | it is started again | [`MemoryDatabase::restart`] |
 //! | its standby takes over, which has not got everything | [`MemoryDatabase::replication`], [`MemoryDatabase::fail_over`] |
 //! | an application's transaction has a row locked | [`MemoryDatabase::lock`] |
+//! | an application's transaction writes the record of a run | [`MemoryBackend::transaction`] |
 //! | its clock is set | [`ManualClock::jump`](tower_idempotency::clock::ManualClock::jump) |
 //! | it sends no notifications of what was written | [`MemoryDatabase::silence`] |
 //!
@@ -26,6 +27,7 @@
 // - `backend.rs`: the trait's methods, each sent over the way to the database.
 // - `call.rs`: the calls and the faults; `way.rs`: what happens to a call on its way; `hold.rs`: calls that are held
 //   up; `link.rs`: how long they take; `random.rs`: faults by a seed; `locked.rs`: mutexes.
+// - `transaction.rs`: an application's transactions.
 // - `database.rs`: what a test does to the database; `state.rs`: what the database does; `table.rs`: rows alone.
 
 mod backend;
@@ -37,6 +39,7 @@ mod locked;
 mod random;
 mod state;
 mod table;
+mod transaction;
 mod way;
 
 pub use backend::MemoryBackend;
@@ -45,3 +48,4 @@ pub use database::{Lock, MemoryDatabase};
 pub use hold::Hold;
 pub use random::Odds;
 pub use state::{Replication, Written};
+pub use transaction::MemoryTransaction;

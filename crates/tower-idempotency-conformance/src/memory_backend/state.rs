@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Answer, Clocks, Kind, Moment, Row, ServerId, Token, Write};
+use tower_idempotency::store::shared::{Answer, BackendError, Clocks, Kind, Moment, Row, ServerId, Token, Write};
 use tower_idempotency::{Fence, RecordId};
 
 use super::hold::Reply;
 use super::table::{Key, Table};
+use super::way::uncertain;
 
 /// The answer to a get or a put.
 pub(super) type Rows = Answer<Vec<Option<Row>>>;
@@ -138,6 +139,20 @@ impl State {
         }
     }
 
+    /// Does what a transaction of an application has written.
+    pub(super) fn commit(&mut self, process: u64, key: Key, row: Row) -> Result<(), BackendError> {
+        let Row { id, token, fence, kind, .. } = row;
+        self.written.push(Written { process, id, token, fence, kind });
+        let made = vec![(key, row)];
+        if self.replication == Replication::Awaited {
+            let (asked, tokens, reply) = (Vec::new(), Vec::new(), Reply::nowhere());
+            self.awaiting.push(Awaiting { clocks: Clocks::default(), made, asked, tokens, reply });
+            return Err(uncertain("the standby does not have the transaction yet"));
+        }
+        self.apply(made);
+        Ok(())
+    }
+
     /// Reads rows, without the large states of those that do not have these tokens.
     fn read_without(&self, asked: &[Key], tokens: &[Token], at: Moment) -> Rows {
         let mut answer = self.read(asked, at);
@@ -213,7 +228,7 @@ impl State {
         }
     }
 
-    fn is_locked(&self, key: &Key) -> bool {
+    pub(super) fn is_locked(&self, key: &Key) -> bool {
         let mut awaited = self.awaiting.iter().flat_map(|awaiting| &awaiting.made);
         self.locked.contains_key(key) || awaited.any(|(made, _)| made == key)
     }
