@@ -20,5 +20,6 @@ mod rows;
 mod slow_link;
 mod span;
 mod tampered;
+mod transactions;
 mod watching;
 mod world;
