@@ -43,3 +43,18 @@ impl Drop for UnderWay {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_has_an_end_under_way_until_the_last_of_several_is_over() {
+        let (ends, id) = (Arc::new(Ends::default()), RecordId::from_bytes([1; 32]));
+        let (first, second) = (ends.begin(id), ends.begin(id));
+        drop(first);
+        assert!(ends.has(id) && !ends.is_empty());
+        drop(second);
+        assert!(!ends.has(id) && ends.is_empty());
+    }
+}
