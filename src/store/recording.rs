@@ -143,3 +143,26 @@ fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
         .without_max_times()
         .build()
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use super::*;
+    use crate::record::Fence;
+    use crate::store::test::{StoreCall, TestStore};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_is_passed_again_until_its_time_is_over_and_not_to_a_store_that_is_gone() {
+        let (store, id) = (TestStore::new(), RecordId::from_bytes([1; 32]));
+        (0..10_000).for_each(|_| store.fail_next(StoreCall::Release));
+        let release = || Transition::Release(Fence(1));
+        let began = Instant::now();
+        assert_eq!(until_answered(&store, id, release, HOUR).await, None);
+        let tried = began.elapsed();
+        assert!(tried <= HOUR && tried >= HOUR - 2 * LONGEST_PAUSE, "{tried:?}");
+        store.crash();
+        assert_eq!(until_answered(&store, id, release, HOUR).await, None);
+        assert_eq!(began.elapsed(), tried);
+    }
+}
