@@ -1,5 +1,5 @@
 //! Sessions in time: one process, the owner, that renews its own, and another one, the observer, that decides without
-//! any wall clock whether it is over, as `store/shared/session.rs` has it.
+//! any wall clock whether it is over, as `store/shared/session/own.rs` has it.
 //!
 //! The observer reads the session again and again. It keeps what it has read (token, `until`, server) and how long ago,
 //! by its monotonic clock, the answer arrived that showed this first. If this is 5/4 of the session's lease ago, and a

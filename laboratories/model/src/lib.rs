@@ -7,7 +7,7 @@
 //! `Write::over`, and the expiry and the grace of `Row`.
 //!
 //! - `world.rs` has the whole state, with the truth that no process sees; `events.rs` what may happen, and how often.
-//! - `process.rs` has what a process is about and remembers; `step.rs` one step of it, as `store/shared/step.rs` takes
+//! - `process.rs` has what a process is about and remembers; `step.rs` one step of it, as `store/shared/protocol/step.rs` takes
 //!   it: what the process holds or reads, what the protocol decides, the write, and its answer.
 //! - `database.rs` has the rows, which of them are durable, and what a failover and a restart make of that; `rows.rs`
 //!   one row, and what a write makes of it.
@@ -15,8 +15,8 @@
 //! - `clocks.rs` has the true time, which the protocol does not know and by which promises are judged, and how far each
 //!   clock is from it.
 //! - `leases.rs` is a model of its own: one session in time, its renewals, and another process that watches whether it
-//!   is over, as `store/shared/session.rs` and `store/shared/watch.rs` have it. `leases/owner.rs` has the process whose
-//!   session it is, `leases/observer.rs` the one that watches it.
+//!   is over, as `store/shared/session/own.rs` and `store/shared/session/others.rs` have it. `leases/owner.rs` has the
+//!   process whose session it is, `leases/observer.rs` the one that watches it.
 //! - `promises.rs` has what must always hold and what must be seen now and then; `sights.rs` what one step has shown.
 //! - `fault.rs` has what is broken on purpose, so that a promise is seen to fail.
 //!

@@ -171,7 +171,7 @@ impl Row {
         }
     }
 
-    /// The record, as a process sees it for which `owner` sees to it: as `store/shared/rows.rs` has it.
+    /// The record, as a process sees it for which `owner` sees to it: as `store/shared/protocol/rows.rs` has it.
     pub(crate) fn record(&self, owner: Owner, now: Timestamp) -> Option<Record<Run>> {
         let state = match self.kept {
             Kept::Running => State::Running { policy: self.policy, interrupted_retention: INTERRUPTED_RETENTION },

@@ -1,5 +1,5 @@
-//! One step of a process, as `store/shared/step.rs` takes it: it reads, lets the protocol decide, and sends a write;
-//! and what it does with the answer.
+//! One step of a process, as `store/shared/protocol/step.rs` takes it: it reads, lets the protocol decide, and sends a
+//! write; and what it does with the answer.
 
 use tower_idempotency::Fence;
 use tower_idempotency::internals::{Change, Current, Draft, Expiry, Owner, Record, Reply, State, next};
@@ -107,7 +107,7 @@ impl World {
         row.record(owner, now)
     }
 
-    /// What the protocol wants written: as `store/shared/write.rs` has it.
+    /// What the protocol wants written: as `store/shared/protocol/write.rs` has it.
     fn write(
         &self,
         protocol: &Protocol,

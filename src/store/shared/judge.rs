@@ -84,6 +84,11 @@ fn new_fence(there: Option<&Row>, floor: Fence, latest: Timestamp) -> Fence {
 }
 
 impl Row {
+    /// Returns when the record expires, if it is not running. The row itself is kept for longer, if that is soon.
+    pub(super) fn record_expires(&self) -> Timestamp {
+        self.until.filter(|_| self.session.is_none()).unwrap_or(self.expires)
+    }
+
     /// Whether it counts as absent.
     #[must_use]
     pub fn is_absent(&self, earliest: Timestamp) -> bool {

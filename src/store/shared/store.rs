@@ -14,19 +14,23 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backend::{Backend, Guarantee};
-use super::clocks::ThreeClocks;
-use super::driven::Driven;
-use super::errors::away;
-use super::listing::Disputed;
-use super::reach::Reach;
-use super::state::Shelf;
-use super::step::taken_back;
+use super::inner::StoreInner;
+use super::protocol::Protocol;
+use super::protocol::transaction::Settling;
+use super::run_record::RunRecord;
+use super::session::own::Session;
+use super::spawn_on_drop::SpawnOnDrop;
 use crate::clock::{Clock, SystemClock};
 use crate::key::RecordId;
-use crate::record::{Applied, Record, Reply, Transition};
+use crate::record::{Applied, Completion, Record, Reply, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::error::StoreError;
+use crate::store::shared::database::clocks::ThreeClocks;
+use crate::store::shared::database::errors::away;
+use crate::store::shared::database::state::DatabaseState;
+use crate::store::shared::protocol::listing::Disputed;
+use crate::store::shared::protocol::step::taken_back;
 
 /// No process waits for longer than that for another one that has died.
 const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
@@ -41,9 +45,9 @@ const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
 /// # Durability
 /// What is answered is as durable as the database makes it: see [`guarantee`](Self::guarantee).
 pub struct Shared<B: Backend> {
-    pub(super) shelf: Arc<Shelf<B>>,
+    inner: Arc<StoreInner<B>>,
     tasks: Arc<Tasks>,
-    pub(super) runtime: Handle,
+    runtime: Handle,
 }
 
 /// Tasks that end when this is dropped: those of a store with its last handle.
@@ -157,24 +161,23 @@ impl SharedBuilder {
             );
             return Err(StoreError::unavailable(reason));
         }
-        let (runtime, backend) = (Handle::current(), Arc::new(backend));
-        let (clocks, slots) = (ThreeClocks::new(clock, clocks_apart), Arc::default());
-        let reach = Arc::new(Reach::new(lease, clocks, call_timeout, Arc::clone(&slots)));
-        let shelf = Shelf::new(backend, reach, calls.max(1), outcome_cache_bytes, slots, &runtime);
+        let runtime = Handle::current();
+        let state = DatabaseState::new(ThreeClocks::new(clock, clocks_apart), call_timeout, Arc::default());
+        let inner = StoreInner::new(backend, state, Session::new(lease), calls.max(1), outcome_cache_bytes, &runtime);
         let end = Instant::now() + open_within;
         loop {
-            match timeout_at(end, shelf.begin()).await {
+            match timeout_at(end, inner.begin()).await {
                 Ok(Ok(())) => break,
-                Ok(Err(_)) if Instant::now() < end && !shelf.reach.clocks.are_apart() => {
+                Ok(Err(_)) if Instant::now() < end && !inner.database.clocks().are_apart() => {
                     sleep(call_timeout / 10).await;
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(StoreError::unavailable("the database did not answer in time")),
             }
         }
-        shelf.ask().await;
-        let tasks = shelf.start(&runtime);
-        Ok(Shared { shelf, tasks: Arc::new(Tasks(tasks)), runtime })
+        inner.database.ask_guarantee().await;
+        let tasks = inner.start(&runtime);
+        Ok(Shared { inner, tasks: Arc::new(Tasks(tasks)), runtime })
     }
 }
 
@@ -198,20 +201,20 @@ impl<B: Backend> Shared<B> {
     /// Returns the backend.
     #[must_use]
     pub fn backend(&self) -> &B {
-        &self.shelf.backend
+        &self.inner.database.backend
     }
 
     /// Returns how many ids there are whose changes are awaited, and how many runs of this process.
     #[doc(hidden)]
     #[must_use]
     pub fn kept(&self) -> (usize, usize) {
-        (self.shelf.news.len(), self.shelf.held.len())
+        (self.inner.changes.len(), self.inner.protocol.sessions.held.len())
     }
 
     /// Returns what the database promises and what it can lose, as it last said. `None` if it has not said anything.
     #[must_use]
     pub fn guarantee(&self) -> Option<Guarantee> {
-        self.shelf.guarantee.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.inner.database.guarantee()
     }
 
     /// Returns the outcomes that are disputed, at most `limit`, those of the operations that began first: their runs
@@ -224,12 +227,25 @@ impl<B: Backend> Shared<B> {
     /// # Cancel safety
     /// This method only reads.
     pub async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
-        let shelf = Arc::clone(&self.shelf);
-        self.within(async move { shelf.disputed(limit).await }).await
+        let protocol = Arc::clone(&self.inner.protocol);
+        self.within(async move { protocol.disputed(limit).await }).await
     }
 
-    /// Looks something up in the store's runtime: whoever asked may stand still, and what he holds then would be held
-    /// for ever. If he goes, nobody looks any more.
+    /// Returns the record of a run, for a transaction of the application, and what finds out afterwards whether it was
+    /// written: see [`Protocol::complete_apart`].
+    #[doc(hidden)]
+    #[must_use]
+    pub fn complete_apart(&self, completion: Completion, is_free: bool) -> Option<(RunRecord, Settling<B>)> {
+        self.inner.protocol.complete_apart(completion, is_free)
+    }
+
+    /// Returns the runtime of the store's tasks.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Looks something up in the store's runtime, so that a caller that is not polled can't hold a permit. If the caller
+    /// drops this, the lookup ends.
     async fn within<T: Send + 'static>(
         &self,
         look_up: impl Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -245,9 +261,9 @@ impl<B: Backend> Shared<B> {
         let is_claim = transition.claim().is_some();
         if self.is_closed() {
             Err(closed())
-        } else if is_claim && self.shelf.puts.is_behind() {
+        } else if is_claim && self.inner.database.is_behind() {
             Err(StoreError::Overloaded { reason: "the database is behind" })
-        } else if is_claim && !self.shelf.reach.admits() {
+        } else if is_claim && !self.inner.database.state.admits() {
             Err(StoreError::unavailable("the database does not answer"))
         } else {
             Ok(())
@@ -255,20 +271,20 @@ impl<B: Backend> Shared<B> {
     }
 
     fn is_closed(&self) -> bool {
-        self.shelf.is_closed.load(Ordering::SeqCst)
+        self.inner.is_closed.load(Ordering::SeqCst)
     }
 }
 
 impl<B: Backend> Clone for Shared<B> {
     fn clone(&self) -> Self {
-        let Self { shelf, tasks, runtime } = self;
-        Self { shelf: Arc::clone(shelf), tasks: Arc::clone(tasks), runtime: runtime.clone() }
+        let Self { inner, tasks, runtime } = self;
+        Self { inner: Arc::clone(inner), tasks: Arc::clone(tasks), runtime: runtime.clone() }
     }
 }
 
 impl<B: Backend> std::fmt::Debug for Shared<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("backend", &self.shelf.backend).field("health", &self.health()).finish()
+        f.debug_struct("Shared").field("backend", &self.inner.database.backend).field("health", &self.health()).finish()
     }
 }
 
@@ -276,7 +292,7 @@ impl<B: Backend> Sealed for Shared<B> {}
 
 impl<B: Backend> Records for Shared<B> {
     fn slots(&self) -> &Arc<Slots> {
-        &self.shelf.slots
+        &self.inner.protocol.slots
     }
 
     fn is_exclusive(&self) -> bool {
@@ -284,55 +300,55 @@ impl<B: Backend> Records for Shared<B> {
     }
 
     fn recall(&self, id: RecordId) -> Option<Record> {
-        self.shelf.recall(id)
+        self.inner.protocol.recall(id)
     }
 
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         if self.is_closed() {
             return Err(closed());
         }
-        if let Some(record) = self.shelf.recall(id) {
+        if let Some(record) = self.inner.protocol.recall(id) {
             return Ok(Some(record));
         }
-        let shelf = Arc::clone(&self.shelf);
-        self.within(async move { shelf.load(id).await }).await
+        let protocol = Arc::clone(&self.inner.protocol);
+        self.within(async move { protocol.load(id).await }).await
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
-        let shelf = Arc::clone(&self.shelf);
+        let protocol = Arc::clone(&self.inner.protocol);
         let step = match &transition {
             // Runs that go on may say how they ended after the store was closed, too.
             Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. } => {
-                let under_way = shelf.ends.begin(id);
+                let under_way = protocol.ends.begin(id);
                 let ending = async move {
                     let _under_way = under_way;
-                    step(&shelf, id, transition).await
+                    step(&protocol, id, transition).await
                 };
-                Ok(Driven::new(&self.runtime, ending, |_| ready(()).boxed()))
+                Ok(SpawnOnDrop::new(&self.runtime, ending, |_| ready(()).boxed()))
             }
             _ => self.admit(&transition).map(|()| {
                 let taken_back = taken_back(&transition);
-                let full = transition.claim().and_then(|_| shelf.backend.full());
+                let full = transition.claim().and_then(|_| protocol.database.backend.full());
                 let claiming = {
-                    let shelf = Arc::clone(&shelf);
+                    let protocol = Arc::clone(&protocol);
                     async move {
                         // A key with a record needs no room.
                         if let Some(limit) = full
-                            && shelf.load(id).await?.is_none()
+                            && protocol.load(id).await?.is_none()
                         {
                             return Err(StoreError::Full { limit });
                         }
-                        step(&shelf, id, transition).await
+                        step(&protocol, id, transition).await
                     }
                 };
                 // Nobody waits any more: what was granted is given back.
                 let unwanted = move |applied| match (applied, taken_back) {
                     (Ok(Applied { reply: Reply::Taken, record: Some(record) }), Some(taken_back)) => {
-                        async move { shelf.give_back(id, taken_back(record.fence)).await }.boxed()
+                        async move { protocol.give_back(id, taken_back(record.fence)).await }.boxed()
                     }
                     _ => ready(()).boxed(),
                 };
-                Driven::new(&self.runtime, claiming, unwanted)
+                SpawnOnDrop::new(&self.runtime, claiming, unwanted)
             }),
         };
         async move { step?.await? }
@@ -342,38 +358,35 @@ impl<B: Backend> Records for Shared<B> {
         if self.is_closed() {
             return Err(closed());
         }
-        let shelf = Arc::clone(&self.shelf);
-        self.within(async move { shelf.interrupted(page).await }).await
+        let protocol = Arc::clone(&self.inner.protocol);
+        self.within(async move { protocol.interrupted(page).await }).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
-        let shelf = Arc::clone(&self.shelf);
-        let sweep = async move { shelf.delete_expired(limit).await.map_err(|error| away(Arc::new(error))) };
+        let database = Arc::clone(&self.inner.database);
+        let sweep = async move { database.delete_expired(limit).await.map_err(|error| away(Arc::new(error))) };
         self.within(sweep).await
     }
 
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
-        self.shelf.news.of(id)
+        self.inner.changes.of(id)
     }
 }
 
 impl<B: Backend> Store for Shared<B> {
     fn health(&self) -> Health {
-        if self.is_closed() { Health::Closed } else { self.shelf.reach.health() }
+        if self.is_closed() { Health::Closed } else { self.inner.database.state.health() }
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.shelf.is_closed.store(true, Ordering::SeqCst);
-        if self.shelf.is_idle() {
-            self.shelf.end().await;
-        }
+        self.inner.close().await;
         Ok(())
     }
 }
 
 /// Takes a step. One that panics may have been taken.
-async fn step<B: Backend>(shelf: &Shelf<B>, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
-    let step = AssertUnwindSafe(shelf.step(id, transition)).catch_unwind().await;
+async fn step<B: Backend>(protocol: &Protocol<B>, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    let step = AssertUnwindSafe(protocol.step(id, transition)).catch_unwind().await;
     step.unwrap_or_else(|_| Err(StoreError::uncertain("the store panicked")))
 }
 

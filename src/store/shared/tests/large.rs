@@ -7,15 +7,15 @@ use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::time::{advance, sleep};
 
-use super::super::backend::{BackendError, Row, Token};
-use super::super::gets::Gets;
-use super::script::{Reply, Script, error, id, made_by, reach, write};
+use super::script::{Reply, Script, error, id, made_by, state, write};
 use crate::store::StoreError;
+use crate::store::shared::backend::{BackendError, Row, Token};
+use crate::store::shared::database::reads::ReadBatcher;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn gets(script: &Script) -> Gets {
-    Gets::start(Arc::new(script.clone()), reach(), &Handle::current())
+fn gets(script: &Script) -> ReadBatcher {
+    ReadBatcher::start(Arc::new(script.clone()), state(), &Handle::current())
 }
 
 /// The row that the script shows, as it was met.

@@ -1,10 +1,10 @@
 //! The way to the database, call by call: a backend that answers by a script.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-mod gets;
 mod large;
-mod puts;
 mod queue;
-mod reach;
+mod reads;
 mod script;
 mod session;
+mod state;
+mod writes;

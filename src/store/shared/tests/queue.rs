@@ -6,16 +6,16 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 
-use super::super::queue::{Put, Queue, Waiting};
 use super::script::write;
+use crate::store::shared::database::queue::{PendingWrite, Queue, Waiting};
 
 const KIB: usize = 1024;
 const LIMIT: Duration = Duration::from_secs(3);
 
-fn put(number: u8, bytes: usize) -> Put {
+fn put(number: u8, bytes: usize) -> PendingWrite {
     let (reply, pauses) = (oneshot::channel().0, ExponentialBuilder::default().build());
     let waiting = Waiting::new(&Arc::default());
-    Put {
+    PendingWrite {
         write: write(number, bytes),
         deadline: None,
         reply,

@@ -9,20 +9,19 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use tokio::time::{Instant, sleep};
 
-use super::super::backend::{
-    Answer, Backend, BackendError, Clocks, Expect, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token,
-    Write,
-};
-use super::super::clocks::ThreeClocks;
-use super::super::reach::Reach;
 use crate::clock::{Clock, Timestamp};
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::slots::Slots;
+use crate::store::shared::backend::{
+    Answer, Backend, BackendError, Clocks, Expect, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Token,
+    Write,
+};
+use crate::store::shared::database::clocks::ThreeClocks;
+use crate::store::shared::database::state::DatabaseState;
 
 pub(super) const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
-const LEASE: Duration = Duration::from_secs(30);
 
 /// Tokio's clock.
 #[derive(Debug)]
@@ -117,10 +116,10 @@ fn expected(id: RecordId) -> Row {
     Row { token: Token([0xee; 16]), ..made_by(&Write { id, ..write(0, 0) }) }
 }
 
-pub(super) fn reach() -> Arc<Reach> {
+pub(super) fn state() -> Arc<DatabaseState> {
     let clock = Arc::new(TokioClock(Instant::now()));
     let slots = Arc::new(Slots::default());
-    Arc::new(Reach::new(LEASE, ThreeClocks::new(clock, Duration::from_secs(604_800)), TIMEOUT, slots))
+    Arc::new(DatabaseState::new(ThreeClocks::new(clock, Duration::from_secs(604_800)), TIMEOUT, slots))
 }
 
 pub(super) fn error(kind: fn(Box<dyn std::error::Error + Send + Sync>) -> BackendError) -> Reply {

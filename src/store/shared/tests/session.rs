@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, advance};
 
-use super::super::backend::{Clocks, Expect, GRACE, Kind, NewExpiry, Row, ServerId, Token, Write};
-use super::super::session::{Renewed, Said, Session, dead};
 use super::script::{START, id};
+use crate::store::shared::backend::{Clocks, Expect, GRACE, Kind, NewExpiry, Row, Token, Write};
+use crate::store::shared::session::own::{Renewed, Said, Session, dead};
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -116,23 +116,6 @@ fn a_session_is_this_process_s_before_its_row_is_sent() {
 async fn a_session_is_renewed_each_third_of_its_lease_and_each_ten_seconds() {
     let period = |lease: u64| Session::new(Duration::from_secs(lease)).period();
     assert_eq!([period(12), period(30), period(300)], [4, 10, 10].map(Duration::from_secs));
-}
-
-// Seeded faults: another server is behind the barrier of the one before; an answer that wrote nothing is a barrier; the
-// first server counts as another one.
-#[tokio::test(start_paused = true)]
-async fn a_server_is_behind_a_barrier_once_it_has_answered_a_write_and_no_other_is() {
-    let session = Session::new(LEASE);
-    let [one, two] = [ServerId(1), ServerId(2)];
-    assert!(!session.answered(one, false), "it took no other's place");
-    assert!(!session.is_behind_barrier(one));
-    assert!(!session.answered(one, true));
-    assert!(session.is_behind_barrier(one) && !session.is_behind_barrier(two));
-    assert!(session.answered(two, false), "it took the place of the first");
-    assert!(!session.is_behind_barrier(two));
-    assert!(!session.answered(two, true));
-    assert!(session.is_behind_barrier(two) && !session.is_behind_barrier(one));
-    assert!(session.answered(one, false));
 }
 
 // Seeded faults: a session is ended whatever its token; its row goes at once, or stays for ever.

@@ -1,0 +1,29 @@
+//! What an error of the database means for whoever asked.
+
+use std::sync::Arc;
+
+use super::writes::WriteError;
+use crate::store::StoreError;
+use crate::store::shared::backend::BackendError;
+
+pub(crate) fn late() -> StoreError {
+    StoreError::Overloaded { reason: "the database came to the claim too late" }
+}
+
+pub(crate) fn away(error: Arc<BackendError>) -> StoreError {
+    if matches!(*error, BackendError::Crowded(_)) {
+        return StoreError::Overloaded { reason: "too many calls of the database are under way" };
+    }
+    StoreError::Unavailable { reason: "the database does not answer".to_owned(), source: Some(Box::new(error)) }
+}
+
+/// What a write that was not done means for who asked for it.
+pub(crate) fn not_put(error: WriteError) -> StoreError {
+    match error {
+        WriteError::Away(error) | WriteError::Never(error) => {
+            StoreError::Unavailable { reason: error.to_string(), source: None }
+        }
+        WriteError::Late | WriteError::InDoubt => late(),
+        WriteError::Gone => StoreError::uncertain("the store was closed meanwhile"),
+    }
+}

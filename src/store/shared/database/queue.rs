@@ -1,0 +1,258 @@
+//! The writes of this process that wait for a call, and how many calls there are.
+//!
+//! A link to the database carries so many bytes a second, and what shares it takes longer. Rules:
+//! 1. Small writes, such as claims, do not wait behind large ones: each kind has a queue of its own, and at least one
+//!    call is left for the small ones, if there is more than one.
+//! 2. Large writes that are under way at once have at most [`AT_ONCE_BYTES`], unless one alone has more. So a renewal
+//!    of the session, which shares the link with them, does not wait for many of them.
+//! 3. A call with large writes that takes longer than one with small writes may is *late*, and the link is *narrow*
+//!    then: large writes go one at a time. That ends with a call that takes so little time that, if as many as may be
+//!    under way at once had shared the link with it, none of them would have been late.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use backon::ExponentialBackoff;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::store::shared::backend::{Answer, BackendError, Expect, Row, Write};
+
+/// The most writes in one call, and the most bytes of state in those after the first.
+const MAX_BATCH_ROWS: usize = 64;
+const TOGETHER_BYTES: usize = 128 * 1024;
+/// A write with more bytes of state is large.
+const LARGE: usize = 8 * 1024;
+/// The most bytes of large writes that are under way at once, unless one alone has more.
+const AT_ONCE_BYTES: usize = 4 * 1024 * 1024;
+/// How often a write is sent whose row something else has locked, and of which no copy may be done.
+const BUSY_TRIES: u32 = 12;
+
+/// How the database answered a write: the row as it stands.
+#[derive(Debug)]
+pub(crate) struct WriteResult {
+    pub(crate) row: Option<Row>,
+    /// The answer, without its rows.
+    pub(crate) answer: Answer<()>,
+    /// The earliest time by which the database has judged the row.
+    pub(crate) earliest: Timestamp,
+    /// When the first copy of the write was sent.
+    pub(crate) sent: Instant,
+}
+
+/// Why a write was not done, and never will be.
+#[derive(Debug, Clone)]
+pub(crate) enum WriteError {
+    /// The database can't be reached, or has refused.
+    Away(Arc<BackendError>),
+    /// The database does not take the row.
+    Never(Arc<BackendError>),
+    /// The deadline had passed before the write was sent.
+    Late,
+    /// The deadline has passed, and nobody knows whether the write was done. It may still arrive.
+    InDoubt,
+    /// The store was closed, or its runtime is gone, before the answer came. The write may be done.
+    Gone,
+}
+
+pub(crate) type Reply = oneshot::Sender<Result<WriteResult, WriteError>>;
+
+/// Counts a write for as long as it has no answer.
+#[derive(Debug)]
+pub(crate) struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Waiting {
+    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+/// Whether writes with so many bytes of state are large.
+pub(crate) fn is_large(bytes: usize) -> bool {
+    bytes > LARGE
+}
+
+/// A write on its way.
+#[derive(Debug)]
+pub(crate) struct PendingWrite {
+    pub(crate) write: Write,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) reply: Reply,
+    /// Whether it was sent without an answer, or is sent again as if it was.
+    pub(crate) may_be_done: bool,
+    /// When its first copy was sent.
+    pub(crate) sent: Option<Instant>,
+    /// How often its row was locked.
+    pub(crate) busy: u32,
+    pub(crate) pauses: ExponentialBackoff,
+    pub(crate) _waiting: Waiting,
+}
+
+impl PendingWrite {
+    pub(crate) fn bytes(&self) -> usize {
+        self.write.state.len()
+    }
+
+    pub(crate) fn is_large(&self) -> bool {
+        is_large(self.bytes())
+    }
+
+    /// Whether the row is what it expects: it may still be done.
+    pub(crate) fn is_expected(&self, row: Option<&Row>) -> bool {
+        match (row, self.write.expect) {
+            (Some(row), Expect::Token(token)) => row.token == token,
+            (None, Expect::Absent) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it was done.
+    pub(crate) fn is_done(&self, row: Option<&Row>) -> bool {
+        row.is_some_and(|row| row.token == self.write.token)
+    }
+
+    /// Whether something else has the row locked, as far as the row says.
+    pub(crate) fn is_busy(&self, row: Option<&Row>) -> bool {
+        self.is_expected(row) && !self.is_done(row)
+    }
+
+    /// Whether it is sent again though something else has its row locked.
+    pub(crate) fn waits_for_lock(&mut self) -> bool {
+        self.busy += 1;
+        let is_late = self.deadline.is_some_and(|end| end <= Instant::now());
+        self.may_be_done || (self.busy < BUSY_TRIES && !is_late)
+    }
+}
+
+/// Writes that go together.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) puts: Vec<PendingWrite>,
+    /// If they are large, how many bytes they have.
+    pub(crate) large: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    small: VecDeque<PendingWrite>,
+    large: VecDeque<PendingWrite>,
+    at_once: usize,
+    /// How many tasks send. There are none when nothing is queued.
+    tasks: usize,
+    /// How many calls with large writes are under way, and with how many bytes.
+    large_calls: usize,
+    large_bytes: usize,
+    /// Small writes go next, if there are any.
+    is_turn_of_small: bool,
+    is_narrow: bool,
+}
+
+impl Queue {
+    /// At most `at_once` tasks send.
+    pub(crate) fn new(at_once: usize) -> Self {
+        let (small, large) = (VecDeque::new(), VecDeque::new());
+        let (tasks, large_calls, large_bytes) = (0, 0, 0);
+        Self { small, large, at_once, tasks, large_calls, large_bytes, is_turn_of_small: false, is_narrow: false }
+    }
+
+    pub(crate) fn push(&mut self, put: PendingWrite) {
+        if put.is_large() { self.large.push_back(put) } else { self.small.push_back(put) }
+    }
+
+    /// Whether another task should send. It counts as started then.
+    pub(crate) fn takes_on(&mut self) -> bool {
+        let takes_on = self.tasks < self.at_once && (!self.small.is_empty() || self.may_send_large());
+        self.tasks += usize::from(takes_on);
+        takes_on
+    }
+
+    /// Takes what goes together now. `None`: the task that asks is over.
+    pub(crate) fn next(&mut self) -> Option<Batch> {
+        let goes_first = !self.is_turn_of_small || self.small.is_empty();
+        if goes_first && self.may_send_large() {
+            let puts = together(&mut self.large);
+            let bytes = puts.iter().map(PendingWrite::bytes).sum();
+            self.large_calls += 1;
+            self.large_bytes += bytes;
+            self.is_turn_of_small = true;
+            return Some(Batch { puts, large: Some(bytes) });
+        }
+        self.is_turn_of_small = false;
+        let puts = together(&mut self.small);
+        if puts.is_empty() {
+            self.tasks -= 1;
+            return None;
+        }
+        Some(Batch { puts, large: None })
+    }
+
+    fn may_send_large(&self) -> bool {
+        let Some(next) = self.large.front() else { return false };
+        let at_once = if self.is_narrow { 1 } else { self.large_at_once() };
+        let has_room = self.large_calls < at_once && self.large_bytes + next.bytes() <= AT_ONCE_BYTES;
+        self.large_calls == 0 || has_room
+    }
+
+    fn large_at_once(&self) -> usize {
+        self.at_once.saturating_sub(1).max(1)
+    }
+
+    /// Large writes of so many bytes are not under way any more.
+    pub(crate) fn end_large(&mut self, bytes: usize) {
+        self.large_calls -= 1;
+        self.large_bytes -= bytes;
+    }
+
+    /// Takes note of how long a call with large writes took, where `limit` is for one with small writes.
+    pub(crate) fn large_took(&mut self, took: Duration, limit: Duration) {
+        let would_share = u32::try_from(self.large_at_once()).unwrap_or(u32::MAX);
+        if took >= limit {
+            self.is_narrow = true;
+        } else if took.saturating_mul(would_share) < limit {
+            self.is_narrow = false;
+        }
+    }
+
+    /// A task is gone before its time: with its runtime, or by a panic. If it was the last one, what is queued is
+    /// returned.
+    pub(crate) fn lose_task(&mut self) -> Vec<PendingWrite> {
+        self.tasks -= 1;
+        if self.tasks > 0 {
+            return Vec::new();
+        }
+        let (small, large) = (std::mem::take(&mut self.small), std::mem::take(&mut self.large));
+        small.into_iter().chain(large).collect()
+    }
+}
+
+/// Takes the writes that go together: the first ones, one of each id. The others keep their order.
+fn together(waiting: &mut VecDeque<PendingWrite>) -> Vec<PendingWrite> {
+    let (mut ids, mut batch, mut bytes) = (HashSet::new(), Vec::new(), 0);
+    let mut left = VecDeque::new();
+    while let Some(put) = waiting.pop_front() {
+        let fits = batch.is_empty() || (batch.len() < MAX_BATCH_ROWS && bytes + put.bytes() <= TOGETHER_BYTES);
+        // A later write of an id stays behind an earlier one.
+        if ids.insert(put.write.id) && fits {
+            bytes += put.bytes();
+            batch.push(put);
+        } else {
+            left.push_back(put);
+        }
+        if batch.len() == MAX_BATCH_ROWS {
+            break;
+        }
+    }
+    left.append(waiting);
+    *waiting = left;
+    batch
+}

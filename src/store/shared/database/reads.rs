@@ -1,0 +1,169 @@
+//! The reads of this process, on their way to the database.
+//!
+//! Rules:
+//! 1. A read belongs to the store's own tasks, in the store's runtime, whoever asked for it.
+//! 2. Reads that come while the database is at work go together, and a row that several ask for is read once.
+//! 3. A read is not sent again. Nothing is sent for somebody who has gone.
+//! 4. A large row is read by itself, for as long as that may take on a slow link: see [`large`](super::large). A read
+//!    that is late may have met one, so the store asks which of its rows are large.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+
+use super::errors::away;
+use super::large::{Large, Told, which_are_large};
+pub(crate) use super::snapshot::RowSnapshot;
+use super::state::DatabaseState;
+use crate::key::RecordId;
+use crate::store::StoreError;
+use crate::store::shared::backend::{Answer, Backend, BackendError, Kind, Row};
+
+/// The most rows in one call, and the most calls at a time.
+const MAX_BATCH_ROWS: usize = 64;
+const AT_ONCE: usize = 2;
+
+type Reply = oneshot::Sender<Result<RowSnapshot, Arc<BackendError>>>;
+
+#[derive(Debug)]
+struct Get {
+    id: RecordId,
+    reply: Reply,
+}
+
+/// The way for reads to the database.
+#[derive(Debug)]
+pub(crate) struct ReadBatcher {
+    queue: mpsc::UnboundedSender<Get>,
+    large: Large,
+    state: Arc<DatabaseState>,
+}
+
+impl ReadBatcher {
+    /// Starts the tasks that read.
+    pub(crate) fn start<B: Backend>(backend: Arc<B>, state: Arc<DatabaseState>, runtime: &Handle) -> Self {
+        let (queue, queued) = mpsc::unbounded_channel();
+        let large = Large::start(Arc::clone(&backend), Arc::clone(&state), runtime);
+        runtime.spawn(run(backend, Arc::clone(&state), queued, large.clone()));
+        Self { queue, large, state }
+    }
+
+    /// Reads the row of `id`.
+    pub(crate) async fn get(&self, id: RecordId) -> Result<RowSnapshot, StoreError> {
+        if let Some(told) = self.large.known(&id) {
+            let known = timeout(self.state.timeout(), read_large(told)).await.map_err(|_| away(Arc::new(late())))??;
+            self.large.forget(&id);
+            let latest = self.state.clocks.latest();
+            if known.row.as_ref().is_some_and(|row| row.kind == Kind::Completed && row.record_expires() > latest) {
+                return Ok(known);
+            }
+        }
+        let (reply, known) = oneshot::channel();
+        self.queue.send(Get { id, reply }).map_err(|_| gone())?;
+        known.await.map_err(|_| gone())?.map_err(away)
+    }
+
+    /// Reads a row whose bytes the database has left out of an answer. It takes its time.
+    pub(crate) async fn get_large(&self, row: &Row) -> Result<RowSnapshot, StoreError> {
+        let known = read_large(self.large.read(row.id)).await?;
+        self.large.forget(&row.id);
+        if known.row.as_ref().is_some_and(|read| read.token == row.token) {
+            return Ok(known);
+        }
+        // It is older than the answer, or has changed since.
+        let known = read_large(self.large.read(row.id)).await?;
+        self.large.forget(&row.id);
+        Ok(known)
+    }
+}
+
+async fn read_large(mut told: watch::Receiver<Told>) -> Result<RowSnapshot, StoreError> {
+    match &*told.wait_for(Option::is_some).await.map_err(|_| gone())? {
+        // Time has gone on since.
+        Some(Ok((known, sent))) => Ok(RowSnapshot { earliest: known.earliest.plus(sent.elapsed()), ..known.clone() }),
+        Some(Err(error)) => Err(away(Arc::clone(error))),
+        None => Err(gone()),
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::unavailable("the store's runtime is gone")
+}
+
+fn late() -> BackendError {
+    BackendError::Uncertain("it did not come in time".into())
+}
+
+async fn run<B: Backend>(
+    backend: Arc<B>,
+    state: Arc<DatabaseState>,
+    mut queued: mpsc::UnboundedReceiver<Get>,
+    large: Large,
+) {
+    let calls = Arc::new(Semaphore::new(AT_ONCE));
+    let mut gets = Vec::new();
+    while queued.recv_many(&mut gets, MAX_BATCH_ROWS).await > 0 {
+        let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
+        // Those who were woken together ask together.
+        tokio::task::yield_now().await;
+        while gets.len() < MAX_BATCH_ROWS
+            && let Ok(get) = queued.try_recv()
+        {
+            gets.push(get);
+        }
+        let (backend, state, gets) = (Arc::clone(&backend), Arc::clone(&state), std::mem::take(&mut gets));
+        let large = large.clone();
+        tokio::spawn(async move {
+            if let Some(late) = read(&*backend, &state, gets).await {
+                which_are_large(&*backend, &state, &late).await.into_iter().for_each(|id| drop(large.read(id)));
+            }
+            drop(call);
+        });
+    }
+}
+
+/// Reads rows. Returns their ids if the answer did not come in time.
+async fn read<B: Backend>(backend: &B, state: &DatabaseState, gets: Vec<Get>) -> Option<Vec<RecordId>> {
+    let mut asked: HashMap<RecordId, Vec<Reply>> = HashMap::new();
+    for Get { id, reply } in gets {
+        if !reply.is_closed() {
+            asked.entry(id).or_default().push(reply);
+        }
+    }
+    let ids: Vec<_> = asked.keys().copied().collect();
+    if ids.is_empty() {
+        return None;
+    }
+    let (clocks, sent) = (state.clocks.now(), Instant::now());
+    let answer = match state.call(|| backend.get(clocks, &ids)).await {
+        Ok(answer) if answer.rows.len() != ids.len() => {
+            Err(BackendError::Uncertain("it does not have a row for each id".into()))
+        }
+        answer => answer,
+    };
+    match answer {
+        Ok(Answer { now, server, rows }) => {
+            state.answered(server, now, sent, false, rows.iter().flatten());
+            let earliest = clocks.at(now).earliest;
+            for (id, row) in ids.into_iter().zip(rows) {
+                for reply in asked.remove(&id).unwrap_or_default() {
+                    let _ = reply.send(Ok(RowSnapshot { row: row.clone(), earliest, server: Some(server) }));
+                }
+            }
+            None
+        }
+        Err(error) => {
+            state.failed(&error);
+            let error = Arc::new(error);
+            let is_late = sent.elapsed() >= state.timeout();
+            let ids = asked.keys().copied().collect();
+            for reply in asked.into_values().flatten() {
+                let _ = reply.send(Err(Arc::clone(&error)));
+            }
+            is_late.then_some(ids)
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Whether the database can be reached, and what each of its answers tells beside the rows.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::lazy;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::clocks::{KEPT, Skew, ThreeClocks};
+use crate::clock::Timestamp;
+use crate::panics::panic_message;
+use crate::record::Fence;
+use crate::slots::{LogThrottle, Slots, once_a_minute};
+use crate::store::Health;
+use crate::store::shared::backend::{BackendError, Row, ServerId};
+
+/// The number of calls that have to fail, one after the other, before claims are refused without a call.
+const FAILURES: u32 = 3;
+/// The slowest link on which a call is waited for, in bytes a second. Several calls may share it.
+const SLOWEST: usize = 64 * 1024;
+/// The time between two claims that are let through to find out whether the database is back.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct DatabaseState {
+    pub(crate) clocks: ThreeClocks,
+    floor: AtomicU64,
+    servers: Mutex<Servers>,
+    /// Notified when another server answers than before: the same one started again, or one that took over.
+    pub(crate) replaced: Notify,
+    /// They count what is worth counting.
+    slots: Arc<Slots>,
+    timeout: Duration,
+    breaker: Mutex<Breaker>,
+    // That the database is away: where every other call fails, that changes as often as calls are made.
+    lines: LogThrottle,
+}
+
+/// A backend of the application's can panic in every call.
+static PANICS: LogThrottle = LogThrottle::new();
+
+/// The servers that have answered.
+#[derive(Debug, Default)]
+struct Servers {
+    last: Option<ServerId>,
+    /// The server that has answered a write as durable: so is all that it had shown before.
+    barrier: Option<ServerId>,
+    /// How often another server has answered than before.
+    changes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Breaker {
+    failures: u32,
+    /// When the first of them was, and what was said of the last.
+    since: Option<Instant>,
+    reason: String,
+    probed: Option<Instant>,
+    /// Whether the log says that the database is away.
+    is_logged: bool,
+}
+
+impl DatabaseState {
+    pub(crate) fn new(clocks: ThreeClocks, timeout: Duration, slots: Arc<Slots>) -> Self {
+        Self {
+            clocks,
+            floor: AtomicU64::default(),
+            servers: Mutex::default(),
+            replaced: Notify::new(),
+            slots,
+            timeout,
+            breaker: Mutex::default(),
+            lines: LogThrottle::new(),
+        }
+    }
+
+    pub(crate) fn slots(&self) -> &Arc<Slots> {
+        &self.slots
+    }
+
+    /// How long a call with few bytes may take before its answer counts as lost.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Calls the database, with few bytes there and back: see [`call_with`](Self::call_with).
+    pub(crate) fn call<T, F>(
+        &self,
+        ask: impl FnOnce() -> F + Send,
+    ) -> impl Future<Output = Result<T, BackendError>> + Send
+    where
+        F: Future<Output = Result<T, BackendError>> + Send,
+    {
+        self.call_with(0, ask)
+    }
+
+    /// Calls the database, with so many bytes there or back, for which a slow link needs time. An answer that does not
+    /// come in time counts as lost, and so does that of a backend that panics: the store goes on.
+    ///
+    /// Renewals have few bytes. So only the time for few bytes has to be short in comparison with the lease.
+    // It is no async function, which would keep the backend's future twice.
+    pub(crate) fn call_with<T, F>(
+        &self,
+        bytes: usize,
+        ask: impl FnOnce() -> F + Send,
+    ) -> impl Future<Output = Result<T, BackendError>> + Send
+    where
+        F: Future<Output = Result<T, BackendError>> + Send,
+    {
+        let milliseconds = u64::try_from(bytes.saturating_mul(1_000) / SLOWEST).unwrap_or(u64::MAX);
+        let limit = self.timeout.saturating_add(Duration::from_millis(milliseconds));
+        // The function itself may panic before it returns a future.
+        let answer = AssertUnwindSafe(lazy(|_| ask()).flatten()).catch_unwind();
+        timeout(limit, answer).map(|answer| match answer {
+            Ok(answer) => answer.unwrap_or_else(|panic| Err(panicked(&*panic))),
+            Err(_) => Err(BackendError::Uncertain("it did not come in time".into())),
+        })
+    }
+
+    /// Takes note of an answer to a call that was sent at `sent`.
+    pub(crate) fn answered<'a>(
+        &self,
+        server: ServerId,
+        now: Timestamp,
+        sent: Instant,
+        was_written: bool,
+        rows: impl IntoIterator<Item = &'a Row>,
+    ) {
+        if self.has_replaced(server, was_written) {
+            self.replaced.notify_one();
+        }
+        if let Some(skew) = self.clocks.answered(now, sent) {
+            self.report_skew(&skew);
+        }
+        self.raise(rows);
+        let Breaker { failures, is_logged, .. } = std::mem::take(&mut *self.breaker());
+        if is_logged {
+            tracing::info!(target: "tower_idempotency", failures, "the database answers again");
+        }
+    }
+
+    /// Takes note of the server of an answer, and returns whether it took the place of another one.
+    pub(crate) fn has_replaced(&self, server: ServerId, was_written: bool) -> bool {
+        let mut servers = self.servers();
+        let before = servers.last.replace(server);
+        if was_written {
+            servers.barrier = Some(server);
+        }
+        let is_other = before.is_some_and(|before| before != server);
+        servers.changes += u64::from(is_other);
+        is_other
+    }
+
+    /// Returns how often another server has answered than before.
+    pub(crate) fn server_changes(&self) -> u64 {
+        self.servers().changes
+    }
+
+    /// Returns whether a write was answered by `server` as durable, and so all that it had shown before.
+    pub(crate) fn is_behind_barrier(&self, server: ServerId) -> bool {
+        self.servers().barrier == Some(server)
+    }
+
+    /// Returns the greatest fence that was seen. New fences are greater, so that the fences of a database whose clock
+    /// was set back go on growing.
+    pub(crate) fn floor(&self) -> Fence {
+        Fence(self.floor.load(Ordering::Relaxed))
+    }
+
+    /// Takes note of the fences of rows.
+    pub(crate) fn raise<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) {
+        for row in rows {
+            self.floor.fetch_max(row.fence.0, Ordering::Relaxed);
+        }
+    }
+
+    fn servers(&self) -> MutexGuard<'_, Servers> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an answer that shows a difference between the clocks, and logs at most one line a minute.
+    fn report_skew(&self, skew: &Skew) {
+        let tally = &self.slots.tally;
+        tally.skewed.fetch_add(1, Ordering::Relaxed);
+        let Skew { clock, database, wall, kept, are_apart } = *skew;
+        let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
+        if clock == KEPT {
+            once_a_minute!(
+                tally.lines.kept_apart,
+                warn,
+                database,
+                wall,
+                kept,
+                "the clock that this process keeps differs from the others by more than five seconds (milliseconds since \
+                 1970), and nothing is lost by it: it approaches them by a hundredth of the time that passes; a restart of \
+                 the process sets it"
+            );
+            return;
+        }
+        let consequence = if are_apart { "no operation begins before they agree" } else { "nothing is lost by it" };
+        once_a_minute!(
+            tally.lines.skewed,
+            error,
+            clock,
+            database,
+            wall,
+            kept,
+            consequence,
+            "the clocks differ by more than five seconds (milliseconds since 1970): `clock` is farther from the one that this \
+             process keeps; set it right"
+        );
+    }
+
+    /// Takes note of a call that failed.
+    pub(crate) fn failed(&self, error: &BackendError) {
+        // The database was reached, and a row was at fault, or something that has it locked. Or it was not asked.
+        if matches!(error, BackendError::Never(_) | BackendError::Busy(_) | BackendError::Crowded(_)) {
+            return;
+        }
+        let mut breaker = self.breaker();
+        breaker.failures = breaker.failures.saturating_add(1);
+        breaker.since.get_or_insert_with(Instant::now);
+        breaker.reason = error.to_string();
+        if breaker.failures == FAILURES {
+            breaker.probed = Some(Instant::now());
+        }
+        if breaker.failures >= FAILURES && !breaker.is_logged && self.lines.due().is_some() {
+            breaker.is_logged = true;
+            tracing::error!(target: "tower_idempotency", %error, "the database does not answer: new keys are refused");
+        }
+    }
+
+    /// Whether a claim may be sent. While the database is away, one a second may.
+    pub(crate) fn admits(&self) -> bool {
+        let mut breaker = self.breaker();
+        if breaker.failures < FAILURES {
+            return true;
+        }
+        let is_due = breaker.probed.is_none_or(|probed| probed.elapsed() >= PROBE_EVERY);
+        if is_due {
+            breaker.probed = Some(Instant::now());
+        }
+        is_due
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let breaker = self.breaker();
+        match breaker.since {
+            Some(since) if breaker.failures >= FAILURES => {
+                Health::Away { since: since.elapsed(), reason: breaker.reason.clone() }
+            }
+            _ => Health::Good,
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the call was answered in which the backend panicked with this: nobody knows what it had sent.
+fn panicked(panic: &(dyn Any + Send)) -> BackendError {
+    let panic = panic_message(panic);
+    once_a_minute!(PANICS, error, panic, "the backend panicked");
+    BackendError::Uncertain(format!("the backend panicked: {panic}").into())
+}

@@ -1,0 +1,274 @@
+//! The writes of this process, on their way to the database.
+//!
+//! Rules:
+//! 1. A write belongs to the store's own tasks. Nobody's going away takes it back.
+//! 2. A write whose answer was lost is sent again, with the same token, until its answer is known. Before a large one
+//!    is sent again, the store asks whether it was done: see [`resend`](super::resend).
+//! 3. A write with a deadline, a claim, is not sent after it. If an earlier copy may be done, or may still arrive,
+//!    whoever sent it puts something in its way.
+//! 4. Writes that come while the database is at work go together. There is one write of an id in a call.
+//! 5. A write whose row something else has locked is sent again, with the same token: what has it locked may be an
+//!    earlier copy of the write.
+//! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) says which writes
+//!    go next, and how many at once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures_util::future::join_all;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+use super::queue::{Batch, PendingWrite, Queue, Waiting, is_large};
+pub(crate) use super::queue::{WriteError, WriteResult};
+use super::state::DatabaseState;
+use crate::store::shared::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
+
+/// The way for writes to the database.
+#[derive(Debug)]
+pub(crate) struct WriteQueue<B> {
+    sender: Arc<Sender<B>>,
+    /// How many writes have no answer yet.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// How many writes may have no answer before claims are refused.
+const MAX_PENDING_WRITES: usize = 4_096;
+
+impl<B: Backend> WriteQueue<B> {
+    /// A way whose tasks are in `runtime`: at most `at_once`, each with one call at a time.
+    pub(crate) fn new(backend: Arc<B>, state: Arc<DatabaseState>, at_once: usize, runtime: &Handle) -> Self {
+        let (queue, runtime) = (Mutex::new(Queue::new(at_once)), runtime.clone());
+        let sender = Arc::new(Sender { backend, state, runtime, queue });
+        Self { sender, waiting: Arc::default() }
+    }
+
+    /// Whether so many writes have no answer yet that no new ones should come.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= MAX_PENDING_WRITES
+    }
+
+    /// Sends a write. It is on its way when this returns; the future waits for what became of it.
+    pub(crate) fn put(
+        &self,
+        write: Write,
+        deadline: Option<Instant>,
+    ) -> impl Future<Output = Result<WriteResult, WriteError>> + Send + use<B> {
+        self.send(write, deadline, false)
+    }
+
+    /// Sends a write that may not be given up: it is sent again even where nothing of it was done.
+    pub(crate) fn insist(&self, write: Write) -> impl Future<Output = Result<WriteResult, WriteError>> + Send + use<B> {
+        self.send(write, None, true)
+    }
+
+    fn send(
+        &self,
+        write: Write,
+        deadline: Option<Instant>,
+        may_be_done: bool,
+    ) -> impl Future<Output = Result<WriteResult, WriteError>> + Send + use<B> {
+        let (reply, stands) = oneshot::channel();
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_secs(1))
+            .with_jitter()
+            .without_max_times()
+            .build();
+        let waiting = Waiting::new(&self.waiting);
+        let put = PendingWrite { write, deadline, reply, may_be_done, sent: None, busy: 0, pauses, _waiting: waiting };
+        self.sender.leave(put);
+        async move { stands.await.unwrap_or(Err(WriteError::Gone)) }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Sender<B> {
+    backend: Arc<B>,
+    pub(crate) state: Arc<DatabaseState>,
+    runtime: Handle,
+    queue: Mutex<Queue>,
+}
+
+/// One of the tasks that send.
+#[derive(Debug)]
+struct Turn<B> {
+    sender: Arc<Sender<B>>,
+    /// The bytes of the large writes that it sends now.
+    large: Option<usize>,
+    is_over: bool,
+}
+
+impl<B> Turn<B> {
+    /// Takes what goes together now. The turn is over if nothing is left to it.
+    fn next(&mut self) -> Option<Vec<PendingWrite>> {
+        let mut queue = self.sender.queue();
+        if let Some(bytes) = self.large.take() {
+            queue.end_large(bytes);
+        }
+        let Some(Batch { puts, large }) = queue.next() else {
+            self.is_over = true;
+            return None;
+        };
+        self.large = large;
+        Some(puts)
+    }
+}
+
+impl<B> Drop for Turn<B> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        // The runtime is gone, or the task has panicked.
+        let gone = {
+            let mut queue = self.sender.queue();
+            if let Some(bytes) = self.large.take() {
+                queue.end_large(bytes);
+            }
+            queue.lose_task()
+        };
+        // Whoever waits for one of them is told so.
+        drop(gone);
+    }
+}
+
+impl<B> Sender<B> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Backend> Sender<B> {
+    /// Leaves a write to the tasks that send, or starts one.
+    fn leave(self: &Arc<Self>, put: PendingWrite) {
+        self.queue().push(put);
+        self.take_on();
+    }
+
+    /// Starts another task, if there is something for it to send.
+    fn take_on(self: &Arc<Self>) {
+        if !self.queue().takes_on() {
+            return;
+        }
+        let mut turn = Turn { sender: Arc::clone(self), large: None, is_over: false };
+        self.runtime.spawn(async move {
+            // Those who are ready now send theirs together with the first one.
+            yield_now().await;
+            while let Some(batch) = turn.next() {
+                // When large writes end, more of them may be sent at once.
+                turn.sender.take_on();
+                turn.sender.send(batch).await;
+            }
+        });
+    }
+
+    async fn send(self: &Arc<Self>, mut batch: Vec<PendingWrite>) {
+        let now = Instant::now();
+        for late in batch.extract_if(.., |put| put.deadline.is_some_and(|end| end <= now)) {
+            let why = if late.may_be_done { WriteError::InDoubt } else { WriteError::Late };
+            let _ = late.reply.send(Err(why));
+        }
+        let mut batch = self.not_done(batch).await;
+        if batch.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for put in &mut batch {
+            put.sent.get_or_insert(now);
+        }
+        let writes: Vec<Write> = batch.iter().map(|put| put.write.clone()).collect();
+        let clocks = self.state.clocks.now();
+        match self.call(clocks, &writes, now).await {
+            Ok(answer) => {
+                let earliest = clocks.at(answer.now).earliest;
+                let Answer { now: at, server, rows } = answer;
+                for (mut put, mut row) in batch.into_iter().zip(rows) {
+                    if put.is_busy(row.as_ref()) && put.waits_for_lock() {
+                        self.again(put);
+                        continue;
+                    }
+                    let answer = Answer { now: at, server, rows: () };
+                    // The database need not send back what it was sent.
+                    if let Some(done) = row.as_mut().filter(|row| row.token == put.write.token) {
+                        done.state = put.write.state.clone();
+                    }
+                    let sent = put.sent.unwrap_or(now);
+                    let _ = put.reply.send(Ok(WriteResult { row, answer, earliest, sent }));
+                }
+            }
+            // One of them is at fault, or its row is locked. Each is sent by itself.
+            Err(BackendError::Never(_) | BackendError::Busy(_)) if batch.len() > 1 => {
+                join_all(batch.into_iter().map(|put| Box::pin(self.send(vec![put])))).await;
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for put in batch {
+                    self.failed(put, &error);
+                }
+            }
+        }
+    }
+
+    /// Calls the database. An answer that does not fit the question counts as lost.
+    pub(crate) async fn call(
+        &self,
+        clocks: Clocks,
+        writes: &[Write],
+        sent: Instant,
+    ) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
+        let bytes: usize = writes.iter().map(|write| write.state.len()).sum();
+        let answer = match self.state.call_with(bytes, || self.backend.put(clocks, writes)).await {
+            Ok(answer) if answer.rows.len() != writes.len() => {
+                Err(BackendError::Uncertain("it does not have a row for each write".into()))
+            }
+            answer => answer,
+        };
+        match &answer {
+            Ok(answer) => {
+                let is_done =
+                    |(row, write): (&Option<Row>, &Write)| row.as_ref().is_some_and(|row| row.token == write.token);
+                let was_written = answer.rows.iter().zip(writes).any(is_done);
+                self.state.answered(answer.server, answer.now, sent, was_written, answer.rows.iter().flatten());
+            }
+            Err(error) => self.state.failed(error),
+        }
+        if is_large(bytes) && matches!(answer, Ok(_) | Err(BackendError::Uncertain(_))) {
+            self.queue().large_took(sent.elapsed(), self.state.timeout());
+        }
+        answer
+    }
+
+    fn failed(self: &Arc<Self>, mut put: PendingWrite, error: &Arc<BackendError>) {
+        match **error {
+            BackendError::Never(_) => drop(put.reply.send(Err(WriteError::Never(Arc::clone(error))))),
+            BackendError::Nothing(_) if !put.may_be_done => {
+                let _ = put.reply.send(Err(WriteError::Away(Arc::clone(error))));
+            }
+            BackendError::Busy(_) if !put.waits_for_lock() => {
+                let _ = put.reply.send(Err(WriteError::Away(Arc::clone(error))));
+            }
+            BackendError::Busy(_) | BackendError::Crowded(_) => self.again(put),
+            BackendError::Nothing(_) | BackendError::Uncertain(_) => {
+                put.may_be_done = true;
+                self.again(put);
+            }
+        }
+    }
+
+    /// Sends a write again, after a pause.
+    pub(crate) fn again(self: &Arc<Self>, mut put: PendingWrite) {
+        let (pause, sender) = (put.pauses.next().unwrap_or_default(), Arc::downgrade(self));
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            // Not if the store is gone.
+            if let Some(sender) = sender.upgrade() {
+                sender.leave(put);
+            }
+        });
+    }
+}

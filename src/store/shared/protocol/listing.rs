@@ -1,0 +1,109 @@
+//! What operators have to see to: interrupted operations, disputed outcomes, and completed records that can't be read.
+//!
+//! A database lists rows by their kind. So a completed record whose bytes are damaged is listed by the processes that
+//! have met it, once a retry was refused for it.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::Protocol;
+use super::damaged::is_done;
+use super::rows::Held;
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::record::Fence;
+use crate::store::contract::{InterruptedRun, Page};
+use crate::store::error::StoreError;
+use crate::store::shared::backend::{Backend, Kind, Row};
+use crate::store::shared::database::Rows;
+use crate::store::shared::database::errors::away;
+
+/// An outcome that came after its operation was taken over or settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disputed {
+    /// The operation's id.
+    pub id: RecordId,
+    /// The fence of the run that it is of.
+    pub fence: Fence,
+    /// When it came.
+    pub since: Timestamp,
+    /// Until when it is kept.
+    pub expires: Timestamp,
+}
+
+/// Where a page begins.
+type Cursor = Option<(Timestamp, RecordId)>;
+
+impl<B: Backend> Protocol<B> {
+    /// The interrupted operations, as this process sees them.
+    pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
+        let Page { after, limit, .. } = page;
+        let mut cursor = after.map(|after| (after.began, after.id));
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let (rows, earliest) = self.page(&mut cursor, limit).await?;
+            if rows.is_empty() {
+                break;
+            }
+            let view = self.view(earliest);
+            for row in &rows {
+                // What a later release has written is for that release.
+                let Some(Ok(record)) = view.of(row).map(|held| held.columns(row.id)) else { continue };
+                found.extend(InterruptedRun::of(row.id, &record).filter(|run| page.has_status(run)));
+            }
+        }
+        let damaged = join_all(self.damaged.known().into_iter().map(|id| self.listed_damaged(id))).await;
+        let first = after.map(|after| (after.began, after.id));
+        for run in damaged {
+            found.extend(run?.filter(|run| page.has_status(run) && first < Some((run.began, run.id))));
+        }
+        found.sort_by_key(|run| (run.began, run.id));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// A completed record that was found to be damaged, as an operation of which nobody knows how it ended. `None` if
+    /// it has been settled, or has expired.
+    async fn listed_damaged(&self, id: RecordId) -> Result<Option<InterruptedRun>, StoreError> {
+        let known = self.read(id).await?;
+        let done = known.row.filter(is_done);
+        let Some(Held::Damaged(record, _)) = done.and_then(|row| self.view(known.earliest).of(&row)) else {
+            self.damaged.forget(&id);
+            return Ok(None);
+        };
+        Ok(InterruptedRun::of(id, &record))
+    }
+
+    /// The disputed outcomes.
+    pub(crate) async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
+        let (mut cursor, mut found) = (None, Vec::new());
+        while found.len() < limit {
+            let (rows, _) = self.page(&mut cursor, limit).await?;
+            if rows.is_empty() {
+                break;
+            }
+            let of = |row: &Row| {
+                let id = row.session.filter(|_| row.kind == Kind::Disputed)?;
+                Some(Disputed { id, fence: row.fence, since: row.since, expires: row.expires })
+            };
+            found.extend(rows.iter().filter_map(of));
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// A page of the rows that operators may have to see to, and the earliest time by which they were judged. Moves the
+    /// cursor to its end.
+    async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<(Vec<Row>, Timestamp), StoreError> {
+        let mut alive = self.sessions.others().alive();
+        alive.extend(self.sessions.own.own().iter());
+        let page = self.database.list(&alive, *cursor, limit).await;
+        let Rows { earliest, rows, .. } = page.map_err(|error| away(Arc::new(error)))?;
+        if let Some(last) = rows.last() {
+            *cursor = Some((last.began, last.id));
+        }
+        Ok((rows, earliest))
+    }
+}

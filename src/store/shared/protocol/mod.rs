@@ -1,0 +1,58 @@
+//! The protocol: one transition of a record is read, decided, and written where nothing else was written since.
+
+// - `step.rs`: one transition. `read.rs` and `write.rs` are its ways in and out, and `rows.rs` reads rows as records.
+// - `takeover.rs`: what comes with taking an operation over. `restore.rs`: what a failover has lost and this process
+//   knows.
+// - `transaction.rs`: the record of a run in a transaction of the application.
+// - `listing.rs`: what operators have to see to. `damaged.rs`: completed records that this process can't read.
+// - `ends.rs`: ends of runs on their way.
+
+mod damaged;
+pub(crate) mod ends;
+pub(crate) mod listing;
+mod read;
+mod restore;
+pub(crate) mod rows;
+pub(crate) mod step;
+mod takeover;
+pub(crate) mod transaction;
+mod write;
+
+use std::sync::Arc;
+
+use self::damaged::Damaged;
+use self::ends::Ends;
+use super::backend::Backend;
+use super::database::Database;
+use super::database::clocks::ThreeClocks;
+use super::session::Sessions;
+use crate::slots::Slots;
+use crate::store::cache::Cache;
+
+/// The records of a database, as the protocol sees them.
+#[derive(Debug)]
+pub(crate) struct Protocol<B> {
+    pub(crate) database: Arc<Database<B>>,
+    pub(crate) sessions: Arc<Sessions<B>>,
+    pub(crate) slots: Arc<Slots>,
+    /// Completed records, which do not change before they expire.
+    cache: Cache,
+    pub(crate) ends: Arc<Ends>,
+    damaged: Damaged,
+}
+
+impl<B: Backend> Protocol<B> {
+    pub(crate) fn new(
+        database: Arc<Database<B>>,
+        sessions: Arc<Sessions<B>>,
+        slots: Arc<Slots>,
+        cache_bytes: u64,
+    ) -> Self {
+        let cache = Cache::new(cache_bytes);
+        Self { database, sessions, slots, cache, ends: Arc::default(), damaged: Damaged::default() }
+    }
+
+    fn clocks(&self) -> &ThreeClocks {
+        self.database.clocks()
+    }
+}

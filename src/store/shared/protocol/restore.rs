@@ -1,0 +1,70 @@
+//! WriteQueue back the outcomes that a failover has lost and this process knows.
+//!
+//! What a transaction of the application wrote under `Rerun` is not put back: it was lost with its effects, so the
+//! operation may run again, and this process forgets the record.
+//!
+//! A completed record neither changes nor goes before it expires. So where it is missing in a server that took the
+//! place of another one, it was lost. Where another one stands, the operation has run again, and the outcome is
+//! disputed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use futures_util::StreamExt as _;
+
+use super::Protocol;
+use crate::key::RecordId;
+use crate::record::{Applied, Completion, Hold, Record, Reply, Settlement, State, Transition};
+use crate::store::StoreError;
+use crate::store::shared::backend::Backend;
+
+/// How many records are looked at at a time.
+const AT_A_TIME: usize = 16;
+/// The first pause before a record is looked at again, where the database did not answer, and how often it is.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const TRIES: usize = 10;
+
+impl<B: Backend> Protocol<B> {
+    /// WriteQueue back what is missing each time that another server answers.
+    pub(crate) async fn keep_restoring(self: Arc<Self>) {
+        loop {
+            self.database.state.replaced.notified().await;
+            let (lost, known): (Vec<_>, Vec<_>) = self.cache.all().into_iter().partition(|(_, (_, is_of))| *is_of);
+            lost.iter().for_each(|(id, _)| self.cache.remove(id));
+            let known = futures_util::stream::iter(known);
+            known.for_each_concurrent(AT_A_TIME, |(id, (record, _))| self.restore(id, record)).await;
+        }
+    }
+
+    /// Completes the operation once more, as its run did.
+    async fn restore(&self, id: RecordId, record: Arc<Record>) {
+        let complete = || async {
+            let Some(completion) = self.completion(id, &record) else { return Ok(()) };
+            let Applied { reply, record } = self.step(id, Transition::Complete(completion)).await?;
+            if reply == Reply::Refused && record.is_some_and(|record| !record.state.is_done()) {
+                // How that ends counts.
+                self.cache.remove(&id);
+            }
+            Ok(())
+        };
+        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(TRIES);
+        let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
+        // What is not put back now may be at the next change of the server.
+        let _ = complete.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
+    }
+
+    /// How the run ended of which this is the record; `None` if it has expired by any clock.
+    fn completion(&self, id: RecordId, record: &Record) -> Option<Completion> {
+        let Record { fence, attempt, fingerprint, expires, .. } = *record;
+        let latest = self.clocks().latest();
+        let left = expires?.as_millis().checked_sub(latest.as_millis()).filter(|left| *left > 0)?;
+        let settlement = match &record.state {
+            State::Completed { outcome } => Settlement::Outcome(outcome.clone()),
+            State::Consumed { status } => Settlement::Consumed { status: *status },
+            State::Running { .. } | State::Interrupted { .. } => return None,
+        };
+        let hold = Hold { id, fence, attempt };
+        Some(Completion { hold, fingerprint, settlement, retention: Duration::from_millis(left) })
+    }
+}

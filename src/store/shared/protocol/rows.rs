@@ -1,0 +1,200 @@
+//! Rows as records: what a row's bytes say, and what this process makes of a row that it reads.
+//!
+//! The bytes are a version, the record without its first four fields (which are columns) as postcard writes it, and a
+//! checksum over the row's id and the bytes before it: see [`codec`](crate::codec). The version has one bit more where
+//! a transaction of the application wrote the row.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::codec::{self, CHECKSUM_BYTES, CodecError, VERSION};
+use crate::fingerprint::Fingerprint;
+use crate::key::RecordId;
+use crate::record::{ClaimPolicy, Draft, Origin, Owner, Record, State};
+use crate::store::StoreError;
+use crate::store::shared::backend::{Kind, Row};
+use crate::store::shared::session::others::OtherSessions;
+
+/// The version of a row that a transaction of the application wrote.
+const OF_TRANSACTION: u8 = VERSION | 0x80;
+
+/// The part of a record that a row holds as bytes.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rest {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) attempt: u32,
+    pub(crate) origin: Option<Box<Origin>>,
+    pub(crate) state: State<Outcome>,
+}
+
+/// The bytes of an outcome. They are written as bytes, not one by one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outcome(#[serde(with = "serde_bytes")] Vec<u8>);
+
+/// Returns the bytes of what `draft` says beside its columns.
+pub(crate) fn encode(id: &RecordId, draft: &Draft<Bytes>) -> Option<Bytes> {
+    let Draft { fingerprint, attempt, origin, state, .. } = draft;
+    let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(Outcome(outcome.to_vec())));
+    let rest = Rest { fingerprint: *fingerprint, attempt: *attempt, origin: origin.clone(), state };
+    seal(id, &rest)
+}
+
+/// Returns the bytes of `rest`, which stand under `id`.
+pub(crate) fn seal(id: &RecordId, rest: &Rest) -> Option<Bytes> {
+    postcard::to_extend(rest, vec![VERSION]).ok().map(|bytes| checked(id, bytes))
+}
+
+fn checked(id: &RecordId, mut bytes: Vec<u8>) -> Bytes {
+    let checksum = codec::checksum(id.as_bytes(), &bytes);
+    bytes.extend_from_slice(&checksum);
+    bytes.into()
+}
+
+/// Returns the same bytes, marked as written by a transaction of the application.
+pub(crate) fn of_transaction(id: &RecordId, bytes: &[u8]) -> Option<Bytes> {
+    let (content, _) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
+    Some(checked(id, [&[OF_TRANSACTION], content.get(1..)?].concat()))
+}
+
+/// Whether a transaction of the application wrote the row with its effects.
+pub(crate) fn is_of_transaction(row: &Row) -> bool {
+    row.state.first() == Some(&OF_TRANSACTION)
+}
+
+/// Returns what the bytes of a row say.
+pub(crate) fn open(id: &RecordId, bytes: &[u8]) -> Result<Rest, CodecError> {
+    // A later release may have other bytes altogether behind the first.
+    if let Some(version) = bytes.first().filter(|version| ![VERSION, OF_TRANSACTION].contains(version)) {
+        return Err(CodecError::Version(*version));
+    }
+    let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
+    let (_, rest) = content.split_first().ok_or(CodecError::Checksum)?;
+    if codec::checksum(id.as_bytes(), content) != *sum {
+        return Err(CodecError::Checksum);
+    }
+    let Ok((rest, [])) = postcard::take_from_bytes(rest) else { return Err(CodecError::Content) };
+    Ok(rest)
+}
+
+/// The kind of a row in this state.
+pub(crate) fn kind<O>(state: &State<O>) -> Kind {
+    match state {
+        State::Running { .. } => Kind::Running,
+        State::Interrupted { .. } => Kind::Interrupted,
+        State::Completed { .. } => Kind::Completed,
+        State::Consumed { .. } => Kind::Consumed,
+    }
+}
+
+/// How a process sees rows: which sessions are its own, and which others are over.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    /// The sessions of this process, past ones included.
+    pub(crate) own: Arc<HashSet<RecordId>>,
+    /// The earliest time, by which the row is judged.
+    pub(crate) earliest: Timestamp,
+    /// The sessions of other processes. `None` if this process may take no other for dead.
+    pub(crate) others: Option<&'a OtherSessions>,
+}
+
+/// A row that is neither absent nor released.
+#[derive(Debug, Clone)]
+pub(crate) enum Held {
+    /// The record, as this process sees it now.
+    Record(Box<Record>),
+    /// The bytes can't be read. This is what the columns alone say, as a record whose request compares with no other.
+    Damaged(Box<Record>, CodecError),
+    /// A later release has written it.
+    Newer(String),
+}
+
+impl View<'_> {
+    /// Returns the record of a row, as this process sees it; `None` if it expired or was released.
+    pub(crate) fn of(&self, row: &Row) -> Option<Held> {
+        match row.kind {
+            Kind::Released | Kind::Session | Kind::Disputed => return None,
+            Kind::Unknown(number) => return Some(Held::Newer(format!("the row is of kind {number}"))),
+            Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed => {}
+        }
+        match open(&row.id, &row.state) {
+            Ok(rest) if kind(&rest.state) == row.kind => {
+                let Rest { fingerprint, attempt, origin, state } = rest;
+                let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(Bytes::copy_from_slice(&outcome.0)));
+                let record = self.presented(row, fingerprint, attempt, origin, state)?;
+                Some(Held::Record(Box::new(record)))
+            }
+            Ok(_) => self.damaged(row, CodecError::Content),
+            Err(error @ CodecError::Version(_)) => Some(Held::Newer(error.to_string())),
+            Err(error) => self.damaged(row, error),
+        }
+    }
+
+    /// What the columns say of a row whose bytes can't be read. Nobody knows how it ended, if it did.
+    fn damaged(&self, row: &Row, error: CodecError) -> Option<Held> {
+        let state = State::Interrupted { policy: ClaimPolicy::Unknown, run: row.fence, status: None };
+        let record = self.presented(row, Fingerprint::unverifiable(), 1, None, state)?;
+        Some(Held::Damaged(Box::new(record), error))
+    }
+
+    fn presented(
+        &self,
+        row: &Row,
+        fingerprint: Fingerprint,
+        attempt: u32,
+        origin: Option<Box<Origin>>,
+        state: State,
+    ) -> Option<Record> {
+        let Row { fence, began, since, .. } = *row;
+        let is_running = matches!(state, State::Running { .. });
+        let owner = self.owner(row);
+        let expires = if is_running { None } else { Some(row.record_expires()) };
+        let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
+        // When its process died is not known. So its record expires with the row: its bound and the retention after the
+        // claim.
+        let lapsed = |record: Record| Record { expires: Some(row.expires), ..record.lapse(since) };
+        let record = if is_running && owner == Owner::Nobody { lapsed(record) } else { record };
+        record.live(self.earliest)
+    }
+
+    fn owner(&self, row: &Row) -> Owner {
+        match row.session {
+            None => Owner::Nobody,
+            Some(session) if self.own.contains(&session) => Owner::Here,
+            // The question about it has taken its time.
+            Some(_) if row.kind != Kind::Running && row.until.is_none_or(|until| until <= self.earliest) => {
+                Owner::Nobody
+            }
+            Some(session) if self.others.is_some_and(|others| is_over(others, session, row.until)) => Owner::Nobody,
+            Some(_) => Owner::Elsewhere,
+        }
+    }
+}
+
+/// Whether a run is over: its session is, or its bound, and its process says that the run is.
+fn is_over(others: &OtherSessions, session: RecordId, bound: Option<Timestamp>) -> bool {
+    others.is_over(session) || bound.is_none_or(|bound| others.has_ended(session, bound))
+}
+
+impl Held {
+    /// The record, for whoever needs all of it.
+    pub(crate) fn whole(self, id: RecordId) -> Result<Record, StoreError> {
+        match self {
+            Self::Record(record) => Ok(*record),
+            Self::Damaged(_, error) => Err(StoreError::Corrupt { id, reason: error.to_string() }),
+            Self::Newer(reason) => Err(StoreError::Corrupt { id, reason }),
+        }
+    }
+
+    /// The record, for whoever ends or settles the operation, which is possible by the columns alone.
+    pub(crate) fn columns(self, id: RecordId) -> Result<Record, StoreError> {
+        match self {
+            Self::Record(record) | Self::Damaged(record, _) => Ok(*record),
+            Self::Newer(reason) => Err(StoreError::Corrupt { id, reason }),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! One transition: read what stands there, let the protocol decide, compare and set.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use super::Protocol;
+use super::write::{as_it_stands, release};
+use crate::key::RecordId;
+use crate::record::{
+    Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Settlement, State, Transition, next,
+};
+use crate::slots::once_a_minute;
+use crate::store::StoreError;
+use crate::store::shared::backend::{Backend, BackendError, Expect, Kind, Row, Write};
+use crate::store::shared::database::errors::{late, not_put};
+use crate::store::shared::database::reads::RowSnapshot;
+use crate::store::shared::database::writes::{WriteError, WriteResult};
+
+/// How often a row is looked at anew that somebody else changes meanwhile.
+const ROUNDS: u32 = 16;
+/// The first and the longest pause before a claim is given back once more.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+impl<B: Backend> Protocol<B> {
+    /// Takes one step on the record of `id`, or refuses it.
+    ///
+    /// A claim that met a row, and can't be decided, is refused as overloaded: nobody may run it without protection.
+    pub(crate) async fn step(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+        let is_claim = transition.claim().is_some();
+        let mut has_met = false;
+        let applied = self.decide(id, transition, &mut has_met).await;
+        match applied {
+            Err(StoreError::Unavailable { .. }) if is_claim && has_met => {
+                Err(StoreError::Overloaded { reason: "the database did not answer the claim of a known key" })
+            }
+            applied => applied,
+        }
+    }
+
+    async fn decide(&self, id: RecordId, transition: Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
+        let deadline = transition.claim().map(|claim| Instant::now() + claim.patience);
+        // What a claim has met is told before its requester gives up: it must not run as if it met nothing.
+        let told_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.patience / 10));
+        // A claim expects nothing to be there, and asks only by being sent. What this process holds, it has written.
+        let mut known = match &transition {
+            // None is granted: what is known of the key is told all the same.
+            Transition::Claim(_) if self.clocks().are_apart() => self.read(id).await?,
+            Transition::Claim(_) => RowSnapshot { row: None, earliest: self.clocks().earliest(), server: None },
+            _ => match self.held(id) {
+                Some(row) => RowSnapshot { row: Some(row), earliest: self.clocks().earliest(), server: None },
+                None => self.read(id).await?,
+            },
+        };
+        for _ in 0..ROUNDS {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(late());
+            }
+            *has_met |= known.row.is_some();
+            known = in_time(told_by, self.filled(known)).await?;
+            // What takes an operation, or asks about it, needs all of its record.
+            let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
+            let record = match &known.row {
+                Some(row) if needs_all => self.whole(row, known.earliest).transpose()?,
+                Some(row) => self.view(known.earliest).of(row).map(|held| held.columns(id)).transpose()?,
+                None => None,
+            };
+            let current = match &known.row {
+                Some(Row { kind: Kind::Released, fence, .. }) => Current::Released(*fence),
+                _ => Current::from(record.as_ref()),
+            };
+            let (change, reply) = next(current, transition.clone());
+            let (write, draft) = match change {
+                Change::Nothing if reply == Reply::Refused && known.row.is_some() && known.server.is_none() => {
+                    // This process remembers an older row.
+                    self.let_go(known.row.as_ref());
+                    known = self.read(id).await?;
+                    continue;
+                }
+                Change::Nothing => {
+                    return in_time(told_by, self.unchanged(id, &transition, known, reply, record)).await;
+                }
+                Change::Release => (release(id, known.row.as_ref(), self.clocks().now()), None),
+                Change::Put(draft) => {
+                    let write = self.write(id, &draft, known.row.as_ref(), record.as_ref());
+                    (write.ok_or_else(|| StoreError::unavailable("the record can't be encoded"))?, Some(draft))
+                }
+            };
+            if transition.claim().is_some() && self.clocks().are_apart() {
+                return Err(StoreError::Overloaded {
+                    reason: "the database's clock and this process's are too far apart",
+                });
+            }
+            if transition.claim().is_some() && !self.sessions.own.holds_half() {
+                return Err(StoreError::unavailable("this process does not hold its session"));
+            }
+            // Who takes over says first that the session is dead: its process may be on its way to renew it.
+            let takes_over =
+                matches!(transition, Transition::Reclaim(..) | Transition::Inquire { .. } | Transition::Resolve(..));
+            if takes_over && !self.mark_session_dead(known.row.as_ref()).await? {
+                known = self.read(id).await?;
+                continue;
+            }
+            let is_end = matches!(transition, Transition::Complete(_) | Transition::Interrupt { .. });
+            let was_lost = is_end && record.is_none();
+            let (token, expected) = (write.token, write.expect);
+            let claim = deadline.map(|_| write.clone());
+            let WriteResult { row, answer, earliest, .. } = match self.database.write(write, deadline).await {
+                Ok(stands) => stands,
+                Err(WriteError::InDoubt) => match claim {
+                    Some(claim) => self.stop(&claim, known.row.as_ref()).await?,
+                    None => return Err(late()),
+                },
+                Err(WriteError::Never(error)) if is_outcome(&transition) => {
+                    // An outcome that the database never takes is consumed. What ends a run is never refused for good.
+                    let applied = Box::pin(self.step(id, consumed(transition))).await?;
+                    if applied.reply == Reply::Taken {
+                        self.report_consumed(id, &error);
+                    }
+                    return Ok(applied);
+                }
+                Err(error) => return Err(not_put(error)),
+            };
+            if let Some(done) = row.as_ref().filter(|row| row.token == token) {
+                // From now on the session does not say that this bound is over. It may have said so before, if this
+                // task stood still with the answer for longer than the bound.
+                let applied = self.done(id, done, draft, reply);
+                let session = &self.sessions.own;
+                let is_held = done.session == Some(session.id()) && session.holds_half();
+                let is_late =
+                    transition.claim().is_some() && done.until.is_some_and(|until| until < self.clocks().latest());
+                if let Some(taken_back) = taken_back(&transition)
+                    && (!is_held || is_late)
+                {
+                    Box::pin(self.give_back(id, taken_back(done.fence))).await;
+                    let lost = || StoreError::unavailable("this process does not hold its session any more");
+                    return Err(if is_held { late() } else { lost() });
+                }
+                if was_lost {
+                    self.report_lost(id);
+                }
+                return Ok(applied);
+            }
+            if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
+                return Err(StoreError::unavailable("something else has the row locked"));
+            }
+            self.let_go(row.as_ref());
+            known = RowSnapshot { row, earliest, server: Some(answer.server) };
+        }
+        Err(StoreError::unavailable("the row changes all the time"))
+    }
+
+    /// WriteQueue something in the way of a claim of which nobody knows whether it was done, and whose requester was told no:
+    /// the trace of a release, or the row that was there `before`, under another token. Returns the row of the claim if
+    /// it was done; otherwise it never will be.
+    async fn stop(&self, claim: &Write, before: Option<&Row>) -> Result<WriteResult, StoreError> {
+        let write = match before.filter(|row| row.kind != Kind::Released) {
+            None => release(claim.id, before, self.clocks().now()),
+            Some(row) => as_it_stands(row, self.clocks().earliest()),
+        };
+        let stands = self.database.insist(write).await.map_err(not_put)?;
+        if stands.row.as_ref().is_some_and(|row| row.token == claim.token) { Ok(stands) } else { Err(late()) }
+    }
+
+    /// Gives back a claim under which nothing ran, and tries again for as long as the database does not answer.
+    pub(crate) async fn give_back(&self, id: RecordId, taken_back: Transition) {
+        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_delay(LAST_PAUSE);
+        let give_back = || self.step(id, taken_back.clone());
+        let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
+        let pauses = pauses.with_jitter().without_max_times();
+        let _ = give_back.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
+    }
+
+    fn report_consumed(&self, id: RecordId, error: &BackendError) {
+        self.slots.tally.consumed.fetch_add(1, Ordering::Relaxed);
+        once_a_minute!(
+            self.slots.tally.lines.consumed, error, record_id = id.short(), %error,
+            "the database never takes the outcome: the operation is consumed, and retries can't replay it"
+        );
+    }
+
+    /// Counts a record that was written anew.
+    fn report_lost(&self, id: RecordId) {
+        self.slots.tally.lost.fetch_add(1, Ordering::Relaxed);
+        once_a_minute!(
+            self.slots.tally.lines.lost,
+            error,
+            record_id = id.short(),
+            "a failover has lost a record, or it had expired, and it is written anew; until then a retry could have run"
+        );
+    }
+
+    /// The row of `id`, if it names a session of this process.
+    fn held(&self, id: RecordId) -> Option<Row> {
+        self.sessions.held.get(&id).map(|row| row.clone())
+    }
+
+    /// Forgets the run of this process whose row is this one now, or that was before it. A later run of the key stays:
+    /// while it does, no other process takes it for over.
+    fn let_go(&self, row: Option<&Row>) {
+        let Some(row) = row else { return };
+        let is_own_run =
+            row.kind == Kind::Running && row.session.is_some_and(|id| self.sessions.own.own().contains(&id));
+        if is_own_run && self.sessions.held.get(&row.id).is_some_and(|held| held.fence <= row.fence) {
+            // Under another token.
+            self.sessions.held.insert(row.id, row.clone());
+        } else {
+            self.sessions.held.remove_if(&row.id, |_, held| held.fence <= row.fence);
+        }
+    }
+
+    /// Answers a transition that changes nothing.
+    async fn unchanged(
+        &self,
+        id: RecordId,
+        transition: &Transition,
+        known: RowSnapshot,
+        reply: Reply,
+        record: Option<Record>,
+    ) -> Result<Applied, StoreError> {
+        self.let_go(known.row.as_ref());
+        if let (Reply::Refused, Transition::Complete(completion)) = (reply, transition) {
+            self.dispute(completion).await;
+        }
+        let record = self.tell(id, known, record).await?;
+        Ok(Applied { reply, record })
+    }
+
+    /// What was written is what stands there now.
+    fn done(&self, id: RecordId, row: &Row, draft: Option<Draft<Bytes>>, reply: Reply) -> Applied {
+        let Some(draft) = draft else {
+            self.let_go(Some(row));
+            return Applied { reply, record: None };
+        };
+        let Draft { owned, fingerprint, attempt, origin, state, .. } = draft;
+        let owner = if owned.is_some() { Owner::Here } else { Owner::Nobody };
+        if owner == Owner::Here {
+            self.sessions.held.insert(id, row.clone());
+        } else {
+            self.let_go(Some(row));
+        }
+        let expires = if matches!(state, State::Running { .. }) { None } else { Some(row.record_expires()) };
+        let Row { fence, began, since, .. } = *row;
+        let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
+        if record.state.is_done() {
+            self.cache.put(id, record.clone());
+        }
+        Applied { reply, record: Some(record) }
+    }
+}
+
+/// Waits until `end`, if there is one.
+async fn in_time<T>(end: Option<Instant>, found: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match end {
+        Some(end) => timeout_at(end, found).await.unwrap_or_else(|_| Err(late())),
+        None => found.await,
+    }
+}
+
+/// Whether a run ends with an outcome.
+fn is_outcome(transition: &Transition) -> bool {
+    matches!(transition, Transition::Complete(Completion { settlement: Settlement::Outcome(_), .. }))
+}
+
+/// The same end of a run, without its outcome.
+fn consumed(transition: Transition) -> Transition {
+    match transition {
+        Transition::Complete(Completion { hold, fingerprint, settlement: _, retention }) => {
+            let settlement = Settlement::Consumed { status: 0 };
+            Transition::Complete(Completion { hold, fingerprint, settlement, retention })
+        }
+        other => other,
+    }
+}
+
+/// How a claim is given back under which nothing ran, or a question that nobody asks, by its fence. `None` if the
+/// transition is neither.
+pub(crate) fn taken_back(transition: &Transition) -> Option<fn(Fence) -> Transition> {
+    match transition {
+        Transition::Claim(_) => Some(Transition::Release),
+        // What the run before it has done is as unknown as before.
+        Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None, lost: None }),
+        // Others may ask.
+        Transition::Inquire { bound, .. } if !bound.is_zero() => {
+            Some(|fence| Transition::Inquire { fence, bound: Duration::ZERO })
+        }
+        _ => None,
+    }
+}

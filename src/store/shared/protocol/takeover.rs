@@ -1,0 +1,78 @@
+//! Taking an operation over, and what becomes of the outcome of a run that was taken over.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+
+use super::Protocol;
+use crate::key::RecordId;
+use crate::record::{Completion, Draft, Expiry, Fence, Settlement, State};
+use crate::slots::once_a_minute;
+use crate::store::StoreError;
+use crate::store::shared::backend::{Backend, Kind, Row, Write};
+
+/// The pause before a disputed outcome that was not kept is sent again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long a disputed outcome is kept.
+const DISPUTED_KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+impl<B: Backend> Protocol<B> {
+    /// Marks the session that a row names as dead, if it is over. Returns whether the row may be taken over: not if the
+    /// session was renewed meanwhile.
+    pub(crate) async fn mark_session_dead(&self, row: Option<&Row>) -> Result<bool, StoreError> {
+        // Of an interrupted operation, token and fence say enough.
+        let running = row.filter(|row| row.kind == Kind::Running);
+        let Some(session) = running.and_then(|row| row.session) else { return Ok(true) };
+        if self.sessions.own.own().contains(&session) {
+            return Ok(true);
+        }
+        let others = self.sessions.others();
+        // The run's own bound is over, and its process says that the run is.
+        if row.and_then(|row| row.until).is_none_or(|until| others.has_ended(session, until)) {
+            return Ok(true);
+        }
+        if !self.sessions.own.holds_half() || !others.is_over(session) {
+            return Ok(false);
+        }
+        self.sessions.mark_dead(session).await
+    }
+
+    /// Keeps an outcome that is refused because somebody took the operation over or settled it: in a row of its own,
+    /// for operators.
+    pub(crate) async fn dispute(&self, completion: &Completion) {
+        let Completion { hold, fingerprint, settlement, .. } = completion;
+        let state = match settlement {
+            Settlement::Outcome(outcome) => State::Completed { outcome: outcome.clone() },
+            Settlement::Consumed { status } => State::Consumed { status: *status },
+        };
+        let (fence, expiry) = (Some(hold.fence), Expiry::In(DISPUTED_KEPT));
+        let (fingerprint, attempt) = (*fingerprint, hold.attempt);
+        let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin: None, state };
+        let id = disputed(hold.id, hold.fence);
+        let write = self.write(id, &draft, None, None);
+        let write = write.map(|write| Write { kind: Kind::Disputed, session: Some(hold.id), ..write });
+        let Some(write) = write else { return };
+        self.slots.tally.disputed.fetch_add(1, Ordering::Relaxed);
+        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(12);
+        let put = || self.database.write(write.clone(), None);
+        let kept = put.retry(pauses).sleep(tokio::time::sleep).await.is_ok();
+        once_a_minute!(
+            self.slots.tally.lines.disputed,
+            error,
+            record_id = hold.id.short(),
+            fence = hold.fence.0,
+            kept,
+            "a run ended after its operation was taken over or settled: its outcome is disputed"
+        );
+    }
+}
+
+/// The id of the row that keeps the disputed outcome of the run with this fence.
+fn disputed(id: RecordId, fence: Fence) -> RecordId {
+    let digest = blake3::Hasher::new_derive_key("tower-idempotency 2026 disputed outcome v1")
+        .update(id.as_bytes())
+        .update(&fence.0.to_le_bytes())
+        .finalize();
+    RecordId::from_bytes(*digest.as_bytes())
+}

@@ -1,0 +1,138 @@
+//! The record of a run, written by a transaction of the application: what it writes, and how this process finds out
+//! whether it was committed.
+//!
+//! Rules:
+//! 1. The transaction completes the run only if the row still is the run's own, and running. Whoever takes the
+//!    operation over first makes the transaction fail.
+//! 2. Whether it was committed is found out by a write that ends the run without its outcome. It is done only if the
+//!    transaction is over and has not written the row; it waits as long as the transaction has the row locked.
+//! 3. What the transaction has written is known by its token, which is derived from the token of the claim: a run that
+//!    tries several transactions has one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use super::Protocol;
+use super::rows::of_transaction;
+use super::write::release;
+use crate::key::RecordId;
+use crate::record::{Change, Completion, Current, Record, State, Transition, next};
+use crate::store::shared::backend::{Backend, Token, Write};
+use crate::store::shared::database::reads::RowSnapshot;
+use crate::store::shared::database::writes::{WriteError, WriteResult};
+use crate::store::shared::run_record::RunRecord;
+
+/// The pause before the row is looked at again.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Finds out how a transaction ended that was to complete a run.
+#[derive(Debug)]
+pub struct Settling<B: Backend> {
+    protocol: Arc<Protocol<B>>,
+    id: RecordId,
+    claimed: Token,
+    completed: Token,
+    /// The write that ends the run if the transaction was not committed, and whether the key is free then.
+    end: Write,
+    is_free: bool,
+}
+
+/// How a transaction ended that was to complete a run.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It was committed: this outcome is durable.
+    Committed(Bytes),
+    /// It was not committed, and never will be.
+    RolledBack {
+        /// Whether the key is free. If not, nobody knows what else the run has done, or somebody else has taken the
+        /// operation over.
+        is_free: bool,
+    },
+    /// The store was closed.
+    Gone,
+}
+
+impl<B: Backend> Protocol<B> {
+    /// Returns the record of a run, for a transaction of the application, and what finds out afterwards whether it was
+    /// written. Returns `None` if the operation is not the run's any more.
+    ///
+    /// If the transaction turns out not to have been committed, the key is free, or the run is interrupted.
+    pub(crate) fn complete_apart(
+        self: &Arc<Self>,
+        completion: Completion,
+        is_free: bool,
+    ) -> Option<(RunRecord, Settling<B>)> {
+        let protocol = Arc::clone(self);
+        let id = completion.hold.id;
+        let fence = completion.hold.fence;
+        let row = protocol.sessions.held.get(&id).map(|row| row.clone())?;
+        let record = protocol.view(protocol.clocks().earliest()).of(&row)?.whole(id).ok()?;
+        let becomes = |transition| {
+            let (change, _) = next(Current::from(Some(&record)), transition);
+            let Change::Put(draft) = change else { return None };
+            protocol.write(id, &draft, Some(&row), Some(&record))
+        };
+        let completed = becomes(Transition::Complete(completion))?;
+        // Under another policy the run may have done something else, which was not lost.
+        let state = if is_free { of_transaction(&id, &completed.state)? } else { completed.state };
+        let completed = Write { token: derived(row.token), state, ..completed };
+        let end = if is_free {
+            release(id, Some(&row), protocol.clocks().now())
+        } else {
+            becomes(Transition::Interrupt { fence, status: None, lost: None })?
+        };
+        let record = RunRecord { write: completed, fence, clocks: protocol.clocks().now() };
+        let settling = Settling { id, claimed: row.token, completed: record.write.token, end, is_free, protocol };
+        Some((record, settling))
+    }
+}
+
+impl<B: Backend> Settling<B> {
+    /// Waits until it is known how the transaction ended, which nobody may try to commit any more.
+    pub async fn settled(&self) -> Settled {
+        let Self { protocol, id, claimed, completed, end, is_free } = self;
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_delay(LONGEST_PAUSE)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        let settled = loop {
+            match protocol.database.write(end.clone(), None).await {
+                Ok(WriteResult { row: Some(row), answer, earliest, .. }) if row.token == *completed => {
+                    let known = RowSnapshot { row: Some(row), earliest, server: Some(answer.server) };
+                    // An error: what was read may not be durable yet.
+                    if let Ok(Some(Record { state: State::Completed { outcome }, .. })) =
+                        protocol.tell_whole(*id, known).await
+                    {
+                        break Settled::Committed(outcome);
+                    }
+                }
+                Ok(WriteResult { row: Some(row), .. }) if row.token == end.token => {
+                    break Settled::RolledBack { is_free: *is_free };
+                }
+                // The transaction has it locked.
+                Ok(WriteResult { row: Some(row), .. }) if row.token == *claimed => {}
+                Ok(_) => break Settled::RolledBack { is_free: false },
+                Err(WriteError::Gone) => break Settled::Gone,
+                Err(WriteError::Away(_) | WriteError::Never(_) | WriteError::Late | WriteError::InDoubt) => {}
+            }
+            sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        };
+        protocol.sessions.held.remove_if(id, |_, row| row.token == *claimed);
+        settled
+    }
+}
+
+/// The token of what a transaction writes over the claim with this token.
+fn derived(claimed: Token) -> Token {
+    let digest = blake3::derive_key("tower-idempotency 2026 record in a transaction v1", &claimed.0);
+    let mut token = [0; 16];
+    token.copy_from_slice(&digest[..16]);
+    Token(token)
+}

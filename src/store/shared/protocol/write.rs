@@ -1,0 +1,128 @@
+//! What the protocol wants written, as a write.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Protocol;
+use super::rows;
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::record::{Draft, Expiry, Fence, Record, State};
+use crate::store::shared::backend::{Backend, Clocks, Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
+
+/// The longest time that a row is kept for its fence alone, which a clock gave that was ahead.
+const FAR: Duration = Duration::from_secs(366 * 24 * 3_600);
+/// The shortest time that a record is kept: duplicates that wait in other processes have to find it.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+impl<B: Backend> Protocol<B> {
+    /// The write by which the record becomes what `draft` says. `row` stands there, and is presented as `record`.
+    pub(crate) fn write(
+        &self,
+        id: RecordId,
+        draft: &Draft<Bytes>,
+        row: Option<&Row>,
+        record: Option<&Record>,
+    ) -> Option<Write> {
+        let session = draft.owned.map(|_| self.sessions.own.id());
+        let is_new = record.is_none();
+        let fence = match draft.fence {
+            None => NewFence::Above(self.database.state.floor()),
+            Some(fence) if row.is_some_and(|row| row.fence == fence) => NewFence::Keep,
+            Some(fence) => NewFence::Exactly(fence),
+        };
+        let given = row.map_or(Fence(0), |row| row.fence).max(draft.fence.unwrap_or(self.database.state.floor()));
+        let shortest = outlives(given, self.clocks().now());
+        let kept_for = |kept: Duration| NewExpiry::In(kept.max(shortest));
+        let mut until = draft.owned;
+        let expires = match draft.expiry {
+            // A run that is never ended is interrupted when its bound is over at the latest, and kept from then on.
+            Expiry::Never => match &draft.state {
+                State::Running { interrupted_retention, .. } => {
+                    kept_for(draft.owned.unwrap_or_default().saturating_add(*interrupted_retention))
+                }
+                _ => kept_for(GRACE),
+            },
+            Expiry::In(kept) => {
+                let kept = kept.max(SHORTEST);
+                // The row may be kept for longer than its record.
+                until = (kept < shortest).then_some(kept);
+                kept_for(kept)
+            }
+            Expiry::AtLeast(least) => {
+                let least = least.max(shortest);
+                let clocks = &self.clocks();
+                let expires = record.and_then(|record| record.expires);
+                let left = |from| expires.map_or(Duration::ZERO, |expires| between(from, expires));
+                // The new fence is of the latest clock. The row has to outlive it, or the next one would be smaller.
+                if left(clocks.latest()) >= least && row.map(|row| row.expires) == expires {
+                    NewExpiry::Keep
+                } else {
+                    NewExpiry::In(left(clocks.earliest()).max(least))
+                }
+            }
+        };
+        let is_question = matches!(draft.expiry, Expiry::AtLeast(_));
+        Some(Write {
+            id,
+            expect: row.map_or(Expect::Absent, |row| Expect::Token(row.token)),
+            token: crate::store::shared::random_token(),
+            fence,
+            kind: rows::kind(&draft.state),
+            session,
+            until,
+            began: if is_new { Stamp::Now } else { Stamp::Keep },
+            since: if is_question { Stamp::Keep } else { Stamp::Now },
+            expires,
+            state: rows::encode(&id, draft)?,
+        })
+    }
+}
+
+/// For how long a row is kept at least. An earlier write of the row may still arrive, or this one be sent again, and
+/// has to find it. And the key's next fence has to be larger: a clock that was ahead when this one was given may be
+/// right by then, so the row is kept until this process's clocks are past the fence. (The database's own may just have
+/// been set.) A record that is kept for a shorter time expires at its row's [`until`](Row::until).
+fn outlives(fence: Fence, clocks: Clocks) -> Duration {
+    GRACE + between(clocks.latest, Timestamp::from_millis(fence.0 / 1_000)).min(FAR)
+}
+
+/// How long after `from` it is `until`.
+fn between(from: Timestamp, until: Timestamp) -> Duration {
+    Duration::from_millis(until.as_millis().saturating_sub(from.as_millis()))
+}
+
+/// The write that frees the key. The row is kept for as long as a late claim may still arrive.
+pub(crate) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write {
+    Write {
+        id,
+        expect: row.map_or(Expect::Absent, |row| Expect::Token(row.token)),
+        token: crate::store::shared::random_token(),
+        fence: NewFence::Keep,
+        kind: Kind::Released,
+        session: None,
+        until: None,
+        began: Stamp::Keep,
+        since: Stamp::Now,
+        expires: NewExpiry::In(outlives(row.map_or(Fence(0), |row| row.fence), clocks)),
+        state: Bytes::new(),
+    }
+}
+
+/// The write that leaves a row as it is, under another token: what expects the row as it was is not done any more.
+pub(crate) fn as_it_stands(row: &Row, earliest: Timestamp) -> Write {
+    Write {
+        id: row.id,
+        expect: Expect::Token(row.token),
+        token: crate::store::shared::random_token(),
+        fence: NewFence::Keep,
+        kind: row.kind,
+        session: row.session,
+        until: row.until.map(|until| between(earliest, until)),
+        began: Stamp::Keep,
+        since: Stamp::Keep,
+        expires: NewExpiry::Keep,
+        state: row.state.clone(),
+    }
+}

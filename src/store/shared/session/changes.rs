@@ -1,0 +1,43 @@
+//! Notifications that a row has changed.
+
+use ahash::RandomState;
+use dashmap::DashMap;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::key::RecordId;
+
+/// The ids whose changes are waited for.
+#[derive(Debug, Default)]
+pub(crate) struct ChangeWaiters(DashMap<RecordId, watch::Sender<()>, RandomState>);
+
+impl ChangeWaiters {
+    /// Returns a future that is ready when the row of `id` has changed since this call.
+    pub(crate) fn of(&self, id: RecordId) -> BoxFuture<'static, ()> {
+        let mut changed = self.0.entry(id).or_insert_with(|| watch::channel(()).0).subscribe();
+        async move {
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        .boxed()
+    }
+
+    /// Wakes the waiters of `id`.
+    pub(crate) fn notify(&self, id: &RecordId) {
+        if let Some((_, listeners)) = self.0.remove(id) {
+            let _ = listeners.send(());
+        }
+    }
+
+    /// Forgets the ids that have no waiters any more.
+    pub(crate) fn forget_unheard(&self) {
+        self.0.retain(|_, listeners| listeners.receiver_count() > 0);
+    }
+
+    /// Returns how many ids are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}

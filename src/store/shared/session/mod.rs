@@ -1,0 +1,187 @@
+//! Whether this process and the others are alive, and which rows have changed.
+
+// - `own.rs`: the session of this process. `others.rs`: those of other processes, which it watches.
+// - `changes.rs`: which rows have changed.
+
+pub(crate) mod changes;
+pub(crate) mod others;
+pub(crate) mod own;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ahash::RandomState;
+use dashmap::DashMap;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::others::{OtherSessions, Reading};
+use self::own::{Renewed, Session, dead};
+use super::backend::{Backend, BackendError, Expect, Kind, Row, ServerId};
+use super::database::errors::not_put;
+use super::database::writes::WriteResult;
+use super::database::{Database, Rows};
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::slots::Slots;
+use crate::store::StoreError;
+
+/// The sessions of this process and of the others.
+#[derive(Debug)]
+pub(crate) struct Sessions<B> {
+    pub(crate) own: Session,
+    /// The rows that name a session of this process: its runs, and what it asks about.
+    pub(crate) held: DashMap<RecordId, Row, RandomState>,
+    others: OtherSessions,
+    /// The number of changes of the server after which watching has started over.
+    started_over: Mutex<u64>,
+    database: Arc<Database<B>>,
+    slots: Arc<Slots>,
+    /// Held while the session is renewed. Whether it has ended.
+    renewing: tokio::sync::Mutex<bool>,
+    /// Held while a barrier is written.
+    barriers: tokio::sync::Mutex<()>,
+}
+
+impl<B: Backend> Sessions<B> {
+    pub(crate) fn new(own: Session, database: Arc<Database<B>>, slots: Arc<Slots>) -> Self {
+        Self {
+            others: OtherSessions::new(own.lease()),
+            own,
+            held: DashMap::default(),
+            started_over: Mutex::default(),
+            database,
+            slots,
+            renewing: tokio::sync::Mutex::new(false),
+            barriers: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Returns the sessions of other processes. Watching them starts over when another server has answered.
+    pub(crate) fn others(&self) -> &OtherSessions {
+        let mut started_over = self.started_over.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = self.database.state.server_changes();
+        if *started_over < changes {
+            *started_over = changes;
+            self.others.start_over();
+        }
+        &self.others
+    }
+
+    /// Begins the session, or renews it. Returns when the renewal was sent first.
+    pub(crate) async fn renew(&self) -> Result<Instant, StoreError> {
+        let has_ended = self.renewing.lock().await;
+        if *has_ended {
+            return Err(StoreError::unavailable("the store was closed"));
+        }
+        loop {
+            let own = &self.own;
+            if !own.holds_half() {
+                // The database was away, for others too.
+                self.others().start_over();
+            }
+            let renewal = own.renewal(self.over_before());
+            let WriteResult { row, sent, .. } = self.database.write_urgently(renewal.clone()).await.map_err(not_put)?;
+            match own.renewed(&renewal, row.as_ref(), sent) {
+                Renewed::Yes => {
+                    let lease = own.lease();
+                    self.slots.lease.hold(renewal.id, sent + lease, lease / 6);
+                    return Ok(sent);
+                }
+                Renewed::Again => sleep(self.database.state.timeout() / 100).await,
+                Renewed::Dead => tracing::error!(
+                    target: "tower_idempotency",
+                    "another process took this one for dead, as its lease was not renewed in time; runs of this process \
+                     that no other has taken over may still end"
+                ),
+            }
+        }
+    }
+
+    /// Returns the time before which the bounds of all runs of this process are over, and none of them is under way,
+    /// nor its end. A claim that is being made now has a later bound.
+    fn over_before(&self) -> Timestamp {
+        // The row may have an earlier bound than its answer said, if a failover has lost the copy of the claim that was
+        // answered, and not the one before. No copy's bound ends before the operation began, which no copy stamps anew.
+        let bounds = self.held.iter().filter_map(|row| row.until.map(|until| until.min(row.began)));
+        bounds.fold(self.database.clocks().earliest(), Timestamp::min)
+    }
+
+    /// Ends the session, so that no process waits for its lease. If the database does not answer, the lease runs out.
+    pub(crate) async fn end(&self) {
+        let end = async {
+            // A renewal may be under way, and the database silent.
+            let mut has_ended = self.renewing.lock().await;
+            if !std::mem::replace(&mut *has_ended, true)
+                && let Some(end) = self.own.end()
+            {
+                let _ = self.database.write_urgently(end).await;
+            }
+        };
+        let _ = timeout(self.database.state.timeout() * 2, end).await;
+    }
+
+    /// Makes durable what `server` has shown: renews the session, which is a write that begins later.
+    pub(crate) async fn barrier(self: &Arc<Self>, server: ServerId) -> Result<(), StoreError> {
+        if self.database.state.is_behind_barrier(server) {
+            return Ok(());
+        }
+        // In a task: a caller that is not polled any more would keep this process from renewing its session.
+        let sessions = Arc::clone(self);
+        let written = tokio::spawn(async move {
+            // One after the other: a later one finds it written.
+            let _turn = sessions.barriers.lock().await;
+            let is_written = sessions.database.state.is_behind_barrier(server);
+            if is_written { Ok(()) } else { sessions.renew().await.map(drop) }
+        });
+        written.await.unwrap_or_else(|_| Err(StoreError::unavailable("the store's runtime is gone")))?;
+        if self.database.state.is_behind_barrier(server) {
+            return Ok(());
+        }
+        Err(StoreError::unavailable("the database was started again meanwhile"))
+    }
+
+    /// Reads the sessions of other processes.
+    pub(crate) async fn look_at_others(&self) -> Result<(), BackendError> {
+        let Rows { server, sent, rows, .. } = self.database.sessions().await?;
+        let others = self.others();
+        others.read(sent);
+        let unlisted = others.unlisted(&rows);
+        let own = self.own.own();
+        let rows = rows.into_iter().filter(|row| !own.contains(&row.id)).map(|row| (row.id, Some(row))).collect();
+        others.note(Reading { server, sent, rows });
+        if unlisted.is_empty() {
+            return Ok(());
+        }
+        let Rows { server, sent, rows, .. } = self.database.rows(&unlisted).await?;
+        self.others().note(Reading { server, sent, rows: unlisted.into_iter().zip(rows).collect() });
+        Ok(())
+    }
+
+    /// Marks the sessions as dead that were not seen to change for long.
+    pub(crate) async fn mark_long_over(&self) {
+        for session in self.others().long_over() {
+            if self.own.holds_half() {
+                // What fails is tried at the next look.
+                let _ = self.mark_dead(session).await;
+            }
+        }
+    }
+
+    /// Marks the session of another process as dead, which is over. Returns whether it is dead now: not if its row has
+    /// changed since it was watched.
+    pub(crate) async fn mark_dead(&self, session: RecordId) -> Result<bool, StoreError> {
+        let others = self.others();
+        let Some(expect) = others.expected(session) else { return Ok(others.is_over(session)) };
+        let write = dead(session, expect);
+        let token = write.token;
+        let WriteResult { row, answer, sent, .. } = self.database.write_urgently(write).await.map_err(not_put)?;
+        if row.as_ref().is_some_and(|row| row.token == token || row.kind == Kind::Released) {
+            self.others().ended(session);
+            return Ok(true);
+        }
+        if matches!((&row, expect), (Some(row), Expect::Token(token)) if row.token == token) {
+            return Err(StoreError::unavailable("something else has the row of a session locked"));
+        }
+        self.others().note(Reading { server: answer.server, sent, rows: vec![(session, row)] });
+        Ok(false)
+    }
+}

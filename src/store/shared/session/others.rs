@@ -1,0 +1,239 @@
+//! Whether the processes behind other sessions are alive: this process watches their rows.
+//!
+//! Rules:
+//! 1. A session is over if its row (token, `until`, server) has not changed for 5/4 of that session's lease, by the
+//!    monotonic clock of this process, and a read that was sent later still shows it. No wall clock has a part in this:
+//!    two monotonic clocks may run at rates that differ by up to 5:4.
+//! 2. A session that was ended or declared dead is over at once. One that is absent is watched like any other. Its
+//!    lease is not known: the longest of 30 seconds, this process's own, and the one that its row had.
+//! 3. Watching starts over when this process held less than half of its lease at a renewal, when another server
+//!    answers, and when two reads of the sessions were more than half of the shortest lease apart. An outage must not
+//!    make living processes look dead.
+//! 4. A session that is over is still declared dead by a write that expects the token that was watched. The write is
+//!    the proof: tokens never repeat, so no renewal came between. See `session/mod.rs`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::own::Said;
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::store::shared::backend::{Expect, Kind, Row, ServerId, Token};
+
+/// The lease of a session that is absent is at least this.
+const UNKNOWN_LEASE: Duration = Duration::from_secs(30);
+/// A lease below this one does not count for how often sessions are read.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+/// A session that was not seen to change for so many waits is declared dead, though no run of it is taken over.
+const WAITS: u32 = 10;
+/// How long it is remembered that a session is over, if no row names it.
+const REMEMBERED: Duration = Duration::from_secs(3_600);
+
+#[derive(Debug)]
+pub(crate) struct OtherSessions {
+    lease: Duration,
+    state: Mutex<State>,
+    /// Notified when a row names a session that was not read yet.
+    unread: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    others: HashMap<RecordId, Other>,
+    /// When the last read was sent.
+    read: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Other {
+    sight: Sight,
+    /// When the first answer with this sight arrived.
+    since: Instant,
+    is_over: bool,
+    /// When a row last named the session, or a read last showed it.
+    named: Instant,
+}
+
+/// What a read shows of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// A row names it, and no read has shown it yet.
+    Unread,
+    /// Its row. If its bytes can't be read, the session is never over.
+    Row { token: Token, until: Option<Timestamp>, said: Option<Said>, server: ServerId },
+    /// Its lease is what is assumed of it.
+    Absent { lease: Duration, server: ServerId },
+    /// It was ended, or declared dead.
+    Ended,
+}
+
+/// What a read of some sessions has shown, and when.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) server: ServerId,
+    pub(crate) sent: Instant,
+    /// The sessions that were asked about, each with its row.
+    pub(crate) rows: Vec<(RecordId, Option<Row>)>,
+}
+
+impl Sight {
+    /// The lease by which the session is judged; `None` if it is not known.
+    fn lease(self) -> Option<Duration> {
+        match self {
+            Self::Row { said, .. } => said.map(|said| said.lease),
+            Self::Absent { lease, .. } => Some(lease),
+            Self::Unread | Self::Ended => None,
+        }
+    }
+}
+
+impl OtherSessions {
+    pub(crate) fn new(lease: Duration) -> Self {
+        Self { lease, state: Mutex::default(), unread: Notify::new() }
+    }
+
+    /// Whether a session of another process is over. One that is not known counts as alive, and is read soon.
+    pub(crate) fn is_over(&self, session: RecordId) -> bool {
+        let mut state = self.state();
+        let now = Instant::now();
+        let unread = Other { sight: Sight::Unread, since: now, is_over: false, named: now };
+        let other = state.others.entry(session).or_insert_with(|| {
+            self.unread.notify_one();
+            unread
+        });
+        other.named = now;
+        other.is_over
+    }
+
+    /// Whether the session has said that its run whose bound ends then is over.
+    pub(crate) fn has_ended(&self, session: RecordId, bound: Timestamp) -> bool {
+        let said = match self.state().others.get(&session).map(|other| other.sight) {
+            Some(Sight::Row { said, .. }) => said,
+            _ => None,
+        };
+        said.is_some_and(|said| bound < said.over_before)
+    }
+
+    /// What to expect of the row of a session that is over, in order to declare it dead; `None` if it is not over, or
+    /// has been ended already.
+    pub(crate) fn expected(&self, session: RecordId) -> Option<Expect> {
+        let state = self.state();
+        let other = state.others.get(&session).filter(|other| other.is_over)?;
+        match other.sight {
+            Sight::Row { token, .. } => Some(Expect::Token(token)),
+            Sight::Absent { .. } => Some(Expect::Absent),
+            Sight::Ended | Sight::Unread => None,
+        }
+    }
+
+    /// Takes note that a session was ended or declared dead.
+    pub(crate) fn ended(&self, session: RecordId) {
+        if let Some(other) = self.state().others.get_mut(&session) {
+            (other.sight, other.is_over) = (Sight::Ended, true);
+        }
+    }
+
+    /// The sessions of other processes that count as alive.
+    pub(crate) fn alive(&self) -> Vec<RecordId> {
+        self.state().others.iter().filter(|(_, other)| !other.is_over).map(|(id, _)| *id).collect()
+    }
+
+    /// Forgets all that was seen.
+    pub(crate) fn start_over(&self) {
+        self.state().others.clear();
+    }
+
+    /// The sessions that have to be read by their ids, if `listed` are those that the database lists.
+    pub(crate) fn unlisted(&self, listed: &[Row]) -> Vec<RecordId> {
+        let state = self.state();
+        let is_unlisted = |id: &RecordId| listed.iter().all(|row| row.id != *id);
+        let open = state.others.iter().filter(|(_, other)| other.sight != Sight::Ended).map(|(id, _)| *id);
+        open.filter(is_unlisted).collect()
+    }
+
+    /// Takes note that a read of all sessions was answered, which was sent at `sent`. It may be too late after the one
+    /// before.
+    pub(crate) fn read(&self, sent: Instant) {
+        let mut state = self.state();
+        let most = self.shortest_lease(&state) / 2;
+        if state.read.replace(sent).is_some_and(|before| sent.saturating_duration_since(before) > most) {
+            state.others.clear();
+        }
+        state.others.retain(|_, other| !other.is_over || other.named.elapsed() < REMEMBERED);
+    }
+
+    /// Takes note of what a read has shown.
+    pub(crate) fn note(&self, reading: Reading) {
+        let Reading { server, sent, rows } = reading;
+        let (mut state, received) = (self.state(), Instant::now());
+        for (id, row) in rows {
+            let sight = match &row {
+                None => {
+                    let lease = state.others.get(&id).and_then(|other| other.sight.lease()).unwrap_or_default();
+                    Sight::Absent { lease: lease.max(self.lease).max(UNKNOWN_LEASE), server }
+                }
+                Some(row) if row.kind == Kind::Session => {
+                    Sight::Row { token: row.token, until: row.until, said: Said::by(row), server }
+                }
+                Some(_) => Sight::Ended,
+            };
+            let is_over = sight == Sight::Ended;
+            let new = Other { sight, since: received, is_over, named: received };
+            let other = state.others.entry(id).or_insert(new);
+            if row.is_some() {
+                other.named = received;
+            }
+            if other.sight != sight {
+                *other = Other { sight, since: received, is_over, named: other.named };
+            } else if let Some(wait) = Self::wait(sight) {
+                other.is_over |= sent >= other.since + wait;
+            }
+        }
+    }
+
+    /// The sessions that have not changed for so long that they are declared dead whether or not a row names them.
+    pub(crate) fn long_over(&self) -> Vec<RecordId> {
+        let is_long = |other: &Other| {
+            let is_row = matches!(other.sight, Sight::Row { .. });
+            let wait = Self::wait(other.sight).filter(|_| is_row && other.is_over);
+            wait.is_some_and(|wait| other.since.elapsed() >= wait * WAITS)
+        };
+        self.state().others.iter().filter(|(_, other)| is_long(other)).map(|(id, _)| *id).collect()
+    }
+
+    /// Waits until the sessions have to be read again: each sixth of the shortest lease, as soon as a wait is over, and
+    /// when a row names a session that was not read yet.
+    pub(crate) async fn due(&self) {
+        let end = |other: &Other| Self::wait(other.sight).filter(|_| !other.is_over).map(|wait| other.since + wait);
+        let next = {
+            let state = self.state();
+            let soon = Instant::now() + self.shortest_lease(&state) / 6;
+            state.others.values().filter_map(end).min().map_or(soon, |next| next.min(soon))
+        };
+        // Dropped at once, or a session that was read meanwhile would be read again.
+        let _ = tokio::time::timeout_at(next, self.unread.notified()).await;
+    }
+
+    /// How long a session has to stay as it is. `None`: for ever.
+    fn wait(sight: Sight) -> Option<Duration> {
+        sight.lease().map(|lease| lease.saturating_mul(5) / 4)
+    }
+
+    /// The shortest lease of the sessions that are not over, this process's own included.
+    fn shortest_lease(&self, state: &State) -> Duration {
+        // The lease of one that is absent is assumed, and is at least this process's own.
+        let open = state.others.values().filter(|other| !other.is_over);
+        open.filter_map(|other| other.sight.lease()).fold(self.lease, Duration::min).max(SHORTEST_LEASE)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;
