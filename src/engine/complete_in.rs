@@ -15,7 +15,7 @@ use super::commitment::{CommitResult, Commitment, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::slots::once_a_minute;
-use crate::store::shared::{RecordInTransaction, RunRecord, Settled, Settling, Shared};
+use crate::store::shared::{RecordInTransaction, RunRecord, Settled, Settling, SharedStore};
 use crate::store::{CommitError, Records as _};
 
 /// The time that a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
@@ -39,7 +39,7 @@ impl RunContext {
     /// written. It takes effect only if the transaction is committed.
     pub fn complete_in<B: RecordInTransaction>(
         &self,
-        store: &Shared<B>,
+        store: &SharedStore<B>,
         transaction: B::Transaction<'_>,
         outcome: Bytes,
     ) -> impl Future<Output = Result<(), CommitError<B::Error>>> + Send {
@@ -58,7 +58,7 @@ impl RunContext {
     /// After an error, the value that the run returns counts.
     pub fn record_for<B: RecordInTransaction>(
         &self,
-        store: &Shared<B>,
+        store: &SharedStore<B>,
         outcome: Bytes,
     ) -> Result<RunRecord, CommitError<B::Error>> {
         let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
@@ -86,7 +86,7 @@ impl RunContext {
 
 /// Finds out how the run's transaction ended, once the run is over.
 async fn settle<B: RecordInTransaction>(
-    store: Shared<B>,
+    store: SharedStore<B>,
     settling: Settling<B>,
     commitment: Arc<Commitment>,
     pending: Pending,

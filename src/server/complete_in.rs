@@ -7,7 +7,7 @@ use http::Response;
 
 use super::committed::Committed;
 use super::context::IdempotencyContext;
-use crate::store::shared::{RecordInTransaction, RunRecord, Shared};
+use crate::store::shared::{RecordInTransaction, RunRecord, SharedStore};
 use crate::store::{CommitError, TransactionError};
 
 impl IdempotencyContext {
@@ -38,7 +38,7 @@ impl IdempotencyContext {
     /// It takes effect only if the transaction is committed.
     pub fn complete_in<B: RecordInTransaction>(
         &self,
-        store: &Shared<B>,
+        store: &SharedStore<B>,
         transaction: B::Transaction<'_>,
         answer: &Response<Bytes>,
     ) -> impl Future<Output = Result<Committed, CommitError<B::Error>>> + Send {
@@ -60,7 +60,7 @@ impl IdempotencyContext {
     /// [`CommitError::Refused`] if the answer is too long. What the handler returns counts then.
     pub fn record_for<B: RecordInTransaction>(
         &self,
-        store: &Shared<B>,
+        store: &SharedStore<B>,
         answer: &Response<Bytes>,
     ) -> Result<(RunRecord, Committed), CommitError<B::Error>> {
         let outcome = self.outcome_of(answer)?;

@@ -18,14 +18,14 @@ use crate::slots::Slots;
 pub trait Sealed {}
 
 /// A place where records are kept: [`SledStore`](crate::SledStore), [`MemoryStore`](crate::MemoryStore),
-/// `PostgresStore` and every other `Shared` store over a database of your own, or [`AnyStore`](crate::AnyStore), which
+/// `PostgresStore` and every other `SharedStore` store over a database of your own, or [`AnyStore`](crate::AnyStore), which
 /// is chosen at run time. The trait is sealed.
 ///
 /// A value is a handle to an *opened* store, and clones share everything. The store has the runs of this process, so
 /// that two layers over one store share them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
-    note = "the stores are `SledStore`, `MemoryStore`, `PostgresStore`, `Shared` over a backend of your own, and `AnyStore` \
+    note = "the stores are `SledStore`, `MemoryStore`, `PostgresStore`, `SharedStore` over a backend of your own, and `AnyStore` \
             for one that is chosen at run time"
 )]
 pub trait Store: Records {

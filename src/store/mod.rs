@@ -5,12 +5,12 @@
 //! | [`SledStore`] | `sled` | crashes and power cuts | one machine; the default |
 //! | [`MemoryStore`] | `memory` | nothing | tests, and applications that accept to lose all records at a restart |
 //! | [`PostgresStore`] | the crate `tower-idempotency-postgres` | what the database survives | several servers that share a PostgreSQL database |
-//! | [`Shared`] | `shared` | what the database survives | several servers that share a database of your own |
+//! | [`SharedStore`] | `shared` | what the database survives | several servers that share a database of your own |
 //! | [`AnyStore`] | | what the store inside survives | programs that choose a store at run time |
 //! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
 //!
 //! [`PostgresStore`]: https://docs.rs/tower-idempotency-postgres
-//! [`Shared`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/store/shared/struct.Shared.html
+//! [`SharedStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/store/shared/struct.SharedStore.html
 //! [`TestStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html
 
 // The files:

@@ -8,7 +8,7 @@ use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::{at_once, charge_print, id, post, settle};
 use tower_idempotency::internals::{Completion, Records as _, Settlement};
 use tower_idempotency::store::StoreError;
-use tower_idempotency::store::shared::SharedBuilder;
+use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
@@ -190,7 +190,7 @@ async fn a_late_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
     let clock = SetClock::default();
     let here = MemoryBackend::with_clock(clock.clone());
     let there = here.beside();
-    let open = |backend: MemoryBackend| SharedBuilder::default().clock(clock.beside()).open(backend);
+    let open = |backend: MemoryBackend| SharedStoreBuilder::default().clock(clock.beside()).open(backend);
     let (one, other) = (open(here.clone()).await.unwrap(), open(there.clone()).await.unwrap());
     tokio::time::sleep(LEASE * 5 / 4 + SECOND * 3).await;
     let (effects, gate) = (Effects::default(), Gate::default());

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tower_idempotency::clock::{Clock as _, Timestamp};
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Completion, Hold, Records as _, Settlement};
-use tower_idempotency::store::shared::{GRACE, Kind, Shared, SharedBuilder};
+use tower_idempotency::store::shared::{GRACE, Kind, SharedStore, SharedStoreBuilder};
 use tower_idempotency::store::{Health, Page, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
@@ -27,7 +27,7 @@ struct World {
     database: SetClock,
     here: MemoryBackend,
     walls: [SetClock; 2],
-    stores: [Shared<MemoryBackend>; 2],
+    stores: [SharedStore<MemoryBackend>; 2],
     effects: Effects,
 }
 
@@ -59,11 +59,11 @@ impl World {
     }
 }
 
-fn builder(wall: &SetClock) -> SharedBuilder {
-    SharedBuilder::default().clock(wall.clone())
+fn builder(wall: &SetClock) -> SharedStoreBuilder {
+    SharedStoreBuilder::default().clock(wall.clone())
 }
 
-async fn open(backend: &MemoryBackend, wall: &SetClock) -> Shared<MemoryBackend> {
+async fn open(backend: &MemoryBackend, wall: &SetClock) -> SharedStore<MemoryBackend> {
     builder(wall).open(backend.clone()).await.unwrap()
 }
 

@@ -15,7 +15,8 @@ use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryDatabase}
 
 use crate::world::{DEATH, Effects, LEASE, builder, process, two};
 
-type Store = tower_idempotency::store::shared::Shared<tower_idempotency_conformance::memory_backend::MemoryBackend>;
+type Store =
+    tower_idempotency::store::shared::SharedStore<tower_idempotency_conformance::memory_backend::MemoryBackend>;
 
 /// A process whose run waits at the gate and that is cut off from the database; the other process; the run.
 struct Cut {

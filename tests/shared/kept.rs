@@ -10,7 +10,7 @@ use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Records as
 use tower_idempotency::internals::{Completion, Resolution, Settlement, State};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Settled};
-use tower_idempotency::store::shared::{Kind, Row, Shared, SharedBuilder, Token};
+use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
 use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_conformance::memory_backend::Replication;
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
@@ -32,9 +32,9 @@ impl Clock for TokioClock {
     }
 }
 
-async fn open() -> Shared<MemoryBackend> {
+async fn open() -> SharedStore<MemoryBackend> {
     let backend = MemoryBackend::with_clock(TokioClock(tokio::time::Instant::now()));
-    SharedBuilder::default().clock(backend.database().clock()).open(backend).await.unwrap()
+    SharedStoreBuilder::default().clock(backend.database().clock()).open(backend).await.unwrap()
 }
 
 /// A claim of a run whose bound is a minute.
@@ -51,7 +51,7 @@ fn claim() -> Transition {
 }
 
 /// A run of this process.
-async fn claimed(store: &Shared<MemoryBackend>) -> Hold {
+async fn claimed(store: &SharedStore<MemoryBackend>) -> Hold {
     let Applied { reply, record } = store.apply(ID, claim()).await.unwrap();
     assert_eq!(reply, Reply::Taken);
     let record = record.unwrap();
@@ -84,7 +84,7 @@ async fn nothing_is_kept_of_a_run_whose_bound_is_over() {
 }
 
 /// Puts a row there that another process has written over that of the run.
-fn overwrite(store: &Shared<MemoryBackend>, kind: Kind) {
+fn overwrite(store: &SharedStore<MemoryBackend>, kind: Kind) {
     let database = store.backend().database();
     let row = database.rows("").into_iter().find(|row| row.id == ID).unwrap();
     database.plant("", Row { kind, token: Token([7; 16]), session: None, until: None, ..row });
@@ -275,7 +275,7 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
 }
 
 /// A store whose transaction was committed, and then lost in a failover that the store has noticed.
-async fn after_a_failover_lost_a_transaction(is_free: bool) -> Shared<MemoryBackend> {
+async fn after_a_failover_lost_a_transaction(is_free: bool) -> SharedStore<MemoryBackend> {
     let store = open().await;
     let backend = store.backend().clone();
     backend.database().replication(Replication::Behind);

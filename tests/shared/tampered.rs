@@ -13,7 +13,7 @@ use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Completion, Records as _, Reply, Settlement, State};
 use tower_idempotency::store::shared::{
-    Answer, Backend, BackendError, BoxStream, Clocks, GRACE, Guarantee, Kind, Row, Shared, Write,
+    Answer, Backend, BackendError, BoxStream, Clocks, GRACE, Guarantee, Kind, Row, SharedStore, Write,
 };
 use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
@@ -51,7 +51,7 @@ impl Tampered {
     }
 
     /// A process over such a database, once it trusts the leases of others.
-    async fn process() -> (Self, Shared<Self>) {
+    async fn process() -> (Self, SharedStore<Self>) {
         let backend = Self::new();
         let store = builder(&backend.database).open(backend.clone()).await.unwrap();
         tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
@@ -279,7 +279,7 @@ async fn what_nobody_waits_for_any_more_is_not_read() {
 }
 
 /// A server whose handlers answer with more than the database takes, once the gate lets them.
-fn large(store: &Shared<Tampered>, gate: &Gate) -> (IdempotencyLayer<Shared<Tampered>>, Lab) {
+fn large(store: &SharedStore<Tampered>, gate: &Gate) -> (IdempotencyLayer<SharedStore<Tampered>>, Lab) {
     let (layer, gate) = (IdempotencyLayer::new(store.clone()), gate.clone());
     let lab = Lab::new(layer.clone(), move |_| {
         let gate = gate.clone();

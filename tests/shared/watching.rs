@@ -8,7 +8,7 @@ use testkit::{Answer, Gate};
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::internals::{Hold, Reply, Resolution::Forget};
-use tower_idempotency::store::shared::{Kind, Row, Shared, Token};
+use tower_idempotency::store::shared::{Kind, Row, SharedStore, Token};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
@@ -22,7 +22,7 @@ struct Two {
     there: MemoryBackend,
     gate: Gate,
     effects: Effects,
-    other: Shared<MemoryBackend>,
+    other: SharedStore<MemoryBackend>,
     run: tokio::task::JoinHandle<Answer>,
 }
 
@@ -210,7 +210,7 @@ async fn what_a_process_leaves_that_has_ended_is_free_for_others_within_a_sixth_
     let (one, other) = (process(&here).await, process(&there).await);
     let (effects, gate, open) = (Effects::default(), Gate::default(), Gate::default());
     open.open();
-    let layer = |store: Shared<MemoryBackend>| IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+    let layer = |store: SharedStore<MemoryBackend>| IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
     // A claim without a run: the process ends its session without giving it back.
     let run = effects.behind(layer(one.clone()), &gate).spawn(post("k", "a"));
     gate.arrival().await;

@@ -8,12 +8,12 @@ use testkit::Gate;
 use testkit::lab::Lab;
 use tokio::time::Instant;
 use tower_idempotency::clock::{Clock, Timestamp};
-use tower_idempotency::store::shared::{Shared, SharedBuilder};
+use tower_idempotency::store::shared::{SharedStore, SharedStoreBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
 /// A store as most of these tests have it.
-pub(crate) type Store = Shared<MemoryBackend>;
+pub(crate) type Store = SharedStore<MemoryBackend>;
 
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 /// After this time, a process that can't reach the database any more counts as dead for the others: 17/12 of its lease,
@@ -51,12 +51,12 @@ pub(crate) fn database() -> MemoryBackend {
 }
 
 /// A process whose wall clock is the database's.
-pub(crate) fn builder(backend: &MemoryBackend) -> SharedBuilder {
-    SharedBuilder::default().clock(backend.database().clock())
+pub(crate) fn builder(backend: &MemoryBackend) -> SharedStoreBuilder {
+    SharedStoreBuilder::default().clock(backend.database().clock())
 }
 
 /// A process over the database, once it has watched the sessions of others for long enough to know which are over.
-pub(crate) async fn process(backend: &MemoryBackend) -> Shared<MemoryBackend> {
+pub(crate) async fn process(backend: &MemoryBackend) -> SharedStore<MemoryBackend> {
     let store = builder(backend).open(backend.clone()).await.unwrap();
     // A moment later, so that no session is renewed while a test counts calls.
     tokio::time::sleep(LEASE * 5 / 4 + Duration::from_secs(3)).await;
@@ -64,7 +64,7 @@ pub(crate) async fn process(backend: &MemoryBackend) -> Shared<MemoryBackend> {
 }
 
 /// Two processes over one database, each behind its own way to it.
-pub(crate) async fn two() -> [(MemoryBackend, Shared<MemoryBackend>); 2] {
+pub(crate) async fn two() -> [(MemoryBackend, SharedStore<MemoryBackend>); 2] {
     let first = database();
     let second = first.beside();
     let (one, other) = (process(&first).await, process(&second).await);
@@ -80,14 +80,14 @@ impl Effects {
         self.0.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn server(&self, store: &Shared<MemoryBackend>, policy: OnInterrupted) -> Lab {
+    pub(crate) fn server(&self, store: &SharedStore<MemoryBackend>, policy: OnInterrupted) -> Lab {
         let gate = Gate::default();
         gate.open();
         self.behind(IdempotencyLayer::new(store.clone()).on_interrupted(policy), &gate)
     }
 
     /// A server whose handlers take effect, and then wait at `gate`.
-    pub(crate) fn behind(&self, layer: IdempotencyLayer<Shared<MemoryBackend>>, gate: &Gate) -> Lab {
+    pub(crate) fn behind(&self, layer: IdempotencyLayer<SharedStore<MemoryBackend>>, gate: &Gate) -> Lab {
         let (effects, gate) = (Arc::clone(&self.0), gate.clone());
         Lab::new(layer, move |_| {
             let number = effects.fetch_add(1, Ordering::SeqCst) + 1;

@@ -4,7 +4,7 @@
 //! - [`backend`]: what a database has to do that several processes share. Run it on a
 //!   [`Backend`](tower_idempotency::store::shared::Backend) of your own.
 //! - [`store`]: what the engine relies on, whatever keeps the records. Run it on the
-//!   [`Shared`](tower_idempotency::store::shared::Shared) store over that backend.
+//!   [`SharedStore`](tower_idempotency::store::shared::Shared) store over that backend.
 //!
 //! Say how a subject is made, and [`backend_conformance!`](crate::backend_conformance) and
 //! [`store_conformance!`](crate::store_conformance) make a test of each rule:
@@ -26,13 +26,13 @@
 //!
 //! mod store_contract {
 //!     use tower_idempotency_conformance::store::Subject;
-//!     use tower_idempotency::store::shared::Shared;
+//!     use tower_idempotency::store::shared::SharedStore;
 //!     use tower_idempotency_conformance::memory_backend::MemoryBackend;
 //!
-//!     async fn subject() -> Subject<Shared<MemoryBackend>> {
+//!     async fn subject() -> Subject<SharedStore<MemoryBackend>> {
 //!         let backend = MemoryBackend::new();
-//!         let another_process = Shared::open(backend.beside()).await.unwrap();
-//!         Subject::new(Shared::open(backend).await.unwrap()).beside(another_process)
+//!         let another_process = SharedStore::open(backend.beside()).await.unwrap();
+//!         Subject::new(SharedStore::open(backend).await.unwrap()).beside(another_process)
 //!     }
 //!
 //!     tower_idempotency_conformance::store_conformance!(subject);

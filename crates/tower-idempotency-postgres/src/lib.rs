@@ -58,7 +58,7 @@ mod url;
 mod write;
 
 /// A store whose records are in PostgreSQL, for several processes.
-pub type PostgresStore = tower_idempotency::store::shared::Shared<PostgresBackend>;
+pub type PostgresStore = tower_idempotency::store::shared::SharedStore<PostgresBackend>;
 
 pub use backend::PostgresBackend;
 pub use builder::PostgresBackendBuilder;

@@ -23,17 +23,17 @@ mod backend {
 }
 
 mod store {
-    use tower_idempotency::store::shared::Shared;
+    use tower_idempotency::store::shared::SharedStore;
     use tower_idempotency_conformance::store::Subject;
 
     use super::*;
 
-    async fn subject() -> Subject<Shared<SqliteBackend>> {
+    async fn subject() -> Subject<SharedStore<SqliteBackend>> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("payments");
         let open = move || {
             let backend = SqliteBackend::open(&path).unwrap();
-            async { Shared::open(backend).await.unwrap() }
+            async { SharedStore::open(backend).await.unwrap() }
         };
         Subject::new(open().await).beside(open().await).reopened_by(open).kept(directory)
     }

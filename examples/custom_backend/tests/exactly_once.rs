@@ -10,10 +10,10 @@ use custom_backend::{Effect, SqliteBackend};
 use rusqlite::Connection;
 use tower_idempotency::engine::{EffectError, OnInterrupted, OnceError, Outcome};
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{BackendError, RecordInTransaction as _, Shared};
+use tower_idempotency::store::shared::{BackendError, RecordInTransaction as _, SharedStore};
 use tower_idempotency::{Fingerprint, Key, Once, RecordId};
 
-type Store = Shared<SqliteBackend>;
+type Store = SharedStore<SqliteBackend>;
 
 /// When a process kills itself.
 #[derive(Clone, Copy, PartialEq)]

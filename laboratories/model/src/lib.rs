@@ -7,8 +7,9 @@
 //! `Write::over`, and the expiry and the grace of `Row`.
 //!
 //! - `world.rs` has the whole state, with the truth that no process sees; `events.rs` what may happen, and how often.
-//! - `process.rs` has what a process is about and remembers; `step.rs` one step of it, as `store/shared/protocol/step.rs` takes
-//!   it: what the process holds or reads, what the protocol decides, the write, and its answer.
+//! - `process.rs` has what a process is about and remembers; `step.rs` one step of it, as
+//!   `store/shared/protocol/step.rs` takes it: what the process holds or reads, what the protocol decides, the write,
+//!   and its answer.
 //! - `database.rs` has the rows, which of them are durable, and what a failover and a restart make of that; `rows.rs`
 //!   one row, and what a write makes of it.
 //! - `sessions.rs` has what a session says of the runs of its process, with renewals that may arrive late.

@@ -1,6 +1,6 @@
 //! What a database has to do for a store that several processes share: read rows, and compare and set them.
 //!
-//! The protocol is not here. [`Shared`](super::Shared) decides in Rust, by the one function that decides for every
+//! The protocol is not here. [`SharedStore`](super::SharedStore) decides in Rust, by the one function that decides for every
 //! store, which row follows which; a backend only writes a row where what stands there is what was expected.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
 
-/// A database that several processes share, as [`Shared`](super::Shared) uses it.
+/// A database that several processes share, as [`SharedStore`](super::SharedStore) uses it.
 ///
 /// # Rows
 /// There is at most one [`Row`] per id and namespace. No method deletes a row but

@@ -32,7 +32,7 @@ pub use protocol::listing::Disputed;
 #[doc(hidden)]
 pub use protocol::transaction::{Settled, Settling};
 pub use run_record::{RecordInTransaction, RunRecord};
-pub use store::{Shared, SharedBuilder};
+pub use store::{SharedStore, SharedStoreBuilder};
 
 use crate::key::RecordId;
 

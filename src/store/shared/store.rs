@@ -44,7 +44,7 @@ const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
 ///
 /// # Durability
 /// What is answered is as durable as the database makes it: see [`guarantee`](Self::guarantee).
-pub struct Shared<B: Backend> {
+pub struct SharedStore<B: Backend> {
     inner: Arc<StoreInner<B>>,
     tasks: Arc<Tasks>,
     runtime: Handle,
@@ -60,10 +60,10 @@ impl Drop for Tasks {
     }
 }
 
-/// Sets up a [`Shared`] store.
+/// Sets up a [`SharedStore`] store.
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct SharedBuilder {
+pub struct SharedStoreBuilder {
     lease: Duration,
     call_timeout: Duration,
     calls: usize,
@@ -73,7 +73,7 @@ pub struct SharedBuilder {
     clocks_apart: Duration,
 }
 
-impl Default for SharedBuilder {
+impl Default for SharedStoreBuilder {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(30),
@@ -87,7 +87,7 @@ impl Default for SharedBuilder {
     }
 }
 
-impl SharedBuilder {
+impl SharedStoreBuilder {
     /// Sets for how long this process holds its session without renewing it, which it does every third of this time.
     /// Other processes watch the session, and count the process as dead when it has not changed for 5/4 of this time.
     /// They take its runs over at most that and a sixth of their own lease after the last renewal: 42.5 seconds by
@@ -152,7 +152,7 @@ impl SharedBuilder {
     ///
     /// # Cancel safety
     /// If the future is dropped, a session may have begun, which lapses.
-    pub async fn open<B: Backend>(self, backend: B) -> Result<Shared<B>, StoreError> {
+    pub async fn open<B: Backend>(self, backend: B) -> Result<SharedStore<B>, StoreError> {
         let Self { lease, call_timeout, calls, open_within, outcome_cache_bytes, clock, clocks_apart } = self;
         if lease < call_timeout.saturating_mul(6) || lease > LONGEST_LEASE {
             let reason = format!(
@@ -177,25 +177,25 @@ impl SharedBuilder {
         }
         inner.database.ask_guarantee().await;
         let tasks = inner.start(&runtime);
-        Ok(Shared { inner, tasks: Arc::new(Tasks(tasks)), runtime })
+        Ok(SharedStore { inner, tasks: Arc::new(Tasks(tasks)), runtime })
     }
 }
 
-impl<B: Backend> Shared<B> {
-    /// Opens a store over `backend` with the default settings: see [`SharedBuilder::open`].
+impl<B: Backend> SharedStore<B> {
+    /// Opens a store over `backend` with the default settings: see [`SharedStoreBuilder::open`].
     ///
     /// # Errors
-    /// As [`SharedBuilder::open`].
+    /// As [`SharedStoreBuilder::open`].
     ///
     /// # Cancel safety
-    /// As [`SharedBuilder::open`].
+    /// As [`SharedStoreBuilder::open`].
     pub async fn open(backend: B) -> Result<Self, StoreError> {
         Self::builder().open(backend).await
     }
 
     /// Returns a builder with the default settings.
-    pub fn builder() -> SharedBuilder {
-        SharedBuilder::default()
+    pub fn builder() -> SharedStoreBuilder {
+        SharedStoreBuilder::default()
     }
 
     /// Returns the backend.
@@ -275,22 +275,25 @@ impl<B: Backend> Shared<B> {
     }
 }
 
-impl<B: Backend> Clone for Shared<B> {
+impl<B: Backend> Clone for SharedStore<B> {
     fn clone(&self) -> Self {
         let Self { inner, tasks, runtime } = self;
         Self { inner: Arc::clone(inner), tasks: Arc::clone(tasks), runtime: runtime.clone() }
     }
 }
 
-impl<B: Backend> std::fmt::Debug for Shared<B> {
+impl<B: Backend> std::fmt::Debug for SharedStore<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("backend", &self.inner.database.backend).field("health", &self.health()).finish()
+        f.debug_struct("SharedStore")
+            .field("backend", &self.inner.database.backend)
+            .field("health", &self.health())
+            .finish()
     }
 }
 
-impl<B: Backend> Sealed for Shared<B> {}
+impl<B: Backend> Sealed for SharedStore<B> {}
 
-impl<B: Backend> Records for Shared<B> {
+impl<B: Backend> Records for SharedStore<B> {
     fn slots(&self) -> &Arc<Slots> {
         &self.inner.protocol.slots
     }
@@ -373,7 +376,7 @@ impl<B: Backend> Records for Shared<B> {
     }
 }
 
-impl<B: Backend> Store for Shared<B> {
+impl<B: Backend> Store for SharedStore<B> {
     fn health(&self) -> Health {
         if self.is_closed() { Health::Closed } else { self.inner.database.state.health() }
     }

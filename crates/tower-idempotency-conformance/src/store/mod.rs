@@ -1,5 +1,5 @@
 //! The contract of a [`Store`]: what the engine relies on, whatever keeps the records. The trait is sealed, so these
-//! rules are for the stores of [`tower_idempotency`], and for [`Shared`] over a database of your own: over a
+//! rules are for the stores of [`tower_idempotency`], and for [`SharedStore`] over a database of your own: over a
 //! [`Backend`] that keeps [its contract](super::backend).
 //!
 //! - Each rule gets a subject of its own, and ids of its own. Records that others leave in the database do no harm.
@@ -12,7 +12,7 @@
 //! Tokio's clock may be paused if the store waits for nothing but timers.
 //!
 //! [`Backend`]: tower_idempotency::store::shared::Backend
-//! [`Shared`]: tower_idempotency::store::shared::Shared
+//! [`SharedStore`]: tower_idempotency::store::shared::Shared
 //! [`Store`]: tower_idempotency::store::Store
 
 // What is where:

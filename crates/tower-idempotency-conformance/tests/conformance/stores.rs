@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_idempotency::AnyStore;
 use tower_idempotency::clock::{Clock, ManualClock, Timestamp};
-use tower_idempotency::store::shared::Shared;
+use tower_idempotency::store::shared::SharedStore;
 use tower_idempotency::store::{MemoryStore, Store};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
@@ -90,8 +90,8 @@ impl Clock for TokioClock {
 }
 
 /// A process over the database. With a short lease it soon trusts the leases of others.
-async fn shared(backend: MemoryBackend) -> Shared<MemoryBackend> {
-    Shared::<MemoryBackend>::builder()
+async fn shared(backend: MemoryBackend) -> SharedStore<MemoryBackend> {
+    SharedStore::<MemoryBackend>::builder()
         .clock(backend.database().clock())
         .lease(Duration::from_secs(12))
         .open(backend)
@@ -99,7 +99,7 @@ async fn shared(backend: MemoryBackend) -> Shared<MemoryBackend> {
         .unwrap()
 }
 
-async fn two_processes(backend: MemoryBackend) -> Subject<Shared<MemoryBackend>> {
+async fn two_processes(backend: MemoryBackend) -> Subject<SharedStore<MemoryBackend>> {
     let (beside, again) = (backend.beside(), backend.clone());
     let subject = Subject::new(shared(backend).await).beside(shared(beside).await).longest_outcome(LONGEST);
     subject.reopened_by(move || shared(again.beside()))
@@ -108,7 +108,7 @@ async fn two_processes(backend: MemoryBackend) -> Subject<Shared<MemoryBackend>>
 mod shared_by_the_machine_s_clock {
     use super::*;
 
-    async fn subject() -> Subject<Shared<MemoryBackend>> {
+    async fn subject() -> Subject<SharedStore<MemoryBackend>> {
         two_processes(MemoryBackend::new()).await
     }
 
@@ -119,7 +119,7 @@ mod shared_by_the_machine_s_clock {
 mod shared_by_a_paused_clock {
     use super::*;
 
-    async fn subject() -> Subject<Shared<MemoryBackend>> {
+    async fn subject() -> Subject<SharedStore<MemoryBackend>> {
         two_processes(MemoryBackend::with_clock(TokioClock::default())).await
     }
 

@@ -15,7 +15,7 @@ use testkit::{Gate, skipped};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::store::shared::SharedBuilder;
+use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_postgres::PostgresStore;
 
@@ -43,7 +43,7 @@ impl Process {
     /// Its lease is short, and each call may take a second.
     async fn new(url: &str, namespace: &str, runs: &Arc<AtomicUsize>) -> Self {
         let backend = builder(url, namespace).open().await.unwrap();
-        let store = SharedBuilder::default().call_timeout(Duration::from_secs(1)).lease(LEASE).open(backend).await;
+        let store = SharedStoreBuilder::default().call_timeout(Duration::from_secs(1)).lease(LEASE).open(backend).await;
         Self { store: store.unwrap(), runs: Arc::clone(runs), gate: Gate::default() }
     }
 

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use testkit::Gate;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome};
-use tower_idempotency::store::shared::{Shared, SharedBuilder};
+use tower_idempotency::store::shared::{SharedStore, SharedStoreBuilder};
 use tower_idempotency::{Fingerprint, OnInFlight, Once};
 use tower_idempotency_postgres::PostgresBackend;
 
 use super::lab::{Lab, builder, id, lab, own_server};
 
-type Consumer = Once<Shared<PostgresBackend>>;
+type Consumer = Once<SharedStore<PostgresBackend>>;
 
 /// Counts effects, each of which waits at a gate before it takes place.
 #[derive(Clone, Default)]
@@ -49,7 +49,7 @@ impl Work {
 async fn process(lab: &Lab) -> Consumer {
     let backend = builder(&lab.url, &lab.namespace).open().await.unwrap();
     // Machines under test are slow.
-    let builder = SharedBuilder::default().call_timeout(Duration::from_secs(5));
+    let builder = SharedStoreBuilder::default().call_timeout(Duration::from_secs(5));
     Once::new(builder.open(backend).await.unwrap()).on_in_flight(OnInFlight::Wait(Duration::from_secs(60)))
 }
 

@@ -13,7 +13,7 @@ use testkit::proxy::{End, Fate, Pass, Proxy, Way};
 use tokio::sync::Mutex;
 use tokio::time::sleep_until;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome};
-use tower_idempotency::store::shared::SharedBuilder;
+use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{Fingerprint, OnInFlight, Once};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
@@ -76,7 +76,7 @@ impl Throttle {
     /// A process that reaches the rows of `lab` over it, with the settings that a user has by default.
     async fn process(&self, lab: &Lab) -> PostgresStore {
         let backend = PostgresBackend::from_url(&self.way.url()).unwrap().namespace(&lab.namespace).unwrap();
-        SharedBuilder::default().open(backend.open().await.unwrap()).await.unwrap()
+        SharedStoreBuilder::default().open(backend.open().await.unwrap()).await.unwrap()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::StatusCode;
-use tower_idempotency::store::shared::SharedBuilder;
+use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency_postgres::tokio_postgres::{NoTls, connect};
 
 use super::process::{Process, TABLE, charge, charges, handler};
@@ -30,7 +30,7 @@ async fn exactly_once_while_the_server_is_killed_under_load() {
     let lab = Lab::new(&server.url()).await;
     lab.client.batch_execute(TABLE).await.unwrap();
     // Machines under test are slow.
-    let patient = || SharedBuilder::default().call_timeout(Duration::from_secs(5));
+    let patient = || SharedStoreBuilder::default().call_timeout(Duration::from_secs(5));
     let processes = join_all([Process::with(&lab, patient()), Process::with(&lab, patient())]).await;
     let load: Vec<_> = (0..40)
         .map(|number| {

@@ -15,7 +15,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::Mutex;
 use tower::ServiceExt as _;
-use tower_idempotency::store::shared::SharedBuilder;
+use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Release};
 use tower_idempotency_postgres::PostgresStore;
 use tower_idempotency_postgres::tokio_postgres::Client;
@@ -40,11 +40,14 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) async fn new(lab: &Lab) -> Self {
         // Six seconds after it has begun, it trusts the leases that it reads.
-        Self::with(lab, SharedBuilder::default().call_timeout(Duration::from_secs(1)).lease(Duration::from_secs(6)))
-            .await
+        Self::with(
+            lab,
+            SharedStoreBuilder::default().call_timeout(Duration::from_secs(1)).lease(Duration::from_secs(6)),
+        )
+        .await
     }
 
-    pub(crate) async fn with(lab: &Lab, shared: SharedBuilder) -> Self {
+    pub(crate) async fn with(lab: &Lab, shared: SharedStoreBuilder) -> Self {
         let backend = builder(&lab.url, &lab.namespace).open().await.unwrap();
         let client = Arc::new(Mutex::new(client(&lab.url).await));
         let namespace = lab.namespace.clone();
