@@ -14,7 +14,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Router, routing::post};
 use tower::ServiceExt as _;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore};
 
 /// How long the layer keeps an outcome.

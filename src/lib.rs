@@ -14,11 +14,11 @@ mod codec;
 mod digest;
 pub mod engine;
 pub mod failures;
-pub mod fingerprint;
+mod fingerprint;
 pub mod guide;
 #[cfg(feature = "server")]
 mod header;
-pub mod key;
+mod key;
 #[cfg(idempotency_laboratory)]
 pub mod laboratory;
 #[cfg(not(idempotency_laboratory))]
@@ -58,23 +58,38 @@ pub mod internals {
 }
 
 #[doc(inline)]
-pub use engine::{OnInFlight, OnInterrupted, Once};
+pub use engine::once::Once;
 #[doc(inline)]
-pub use fingerprint::Fingerprint;
+pub use engine::policy::{OnInFlight, OnInterrupted};
 #[doc(inline)]
-pub use key::{Key, RecordId, Scope};
+pub use fingerprint::{Fingerprint, FingerprintBuilder, Match};
+#[doc(inline)]
+pub use key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope};
 #[doc(inline)]
 pub use record::{Fence, Resolution};
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::{
-    FingerprintBody, IdempotencyContext, IdempotencyLayer, Keep, Meaning, Rejection, RejectionKind, Release, Unknown,
-};
+pub use server::context::IdempotencyContext;
+#[cfg(feature = "server")]
 #[doc(inline)]
-pub use store::AnyStore;
+pub use server::identify::FingerprintBody;
+#[cfg(feature = "server")]
+#[doc(inline)]
+pub use server::layer::IdempotencyLayer;
+#[cfg(feature = "server")]
+#[doc(inline)]
+pub use server::marks::{Keep, Release, Unknown};
+#[cfg(feature = "server")]
+#[doc(inline)]
+pub use server::meaning::Meaning;
+#[cfg(feature = "server")]
+#[doc(inline)]
+pub use server::rejection::{Rejection, RejectionKind};
+#[doc(inline)]
+pub use store::erased::AnyStore;
 #[cfg(feature = "memory")]
 #[doc(inline)]
-pub use store::MemoryStore;
+pub use store::memory::MemoryStore;
 #[cfg(feature = "sled")]
 #[doc(inline)]
-pub use store::SledStore;
+pub use store::sled_engine::SledStore;

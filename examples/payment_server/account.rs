@@ -5,7 +5,7 @@ use axum::response::Response;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use tower_idempotency::key::EmptyScope;
+use tower_idempotency::EmptyScope;
 use tower_idempotency::{Rejection, Scope};
 
 use crate::rejections;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::store::InterruptedRun;
 
 use crate::charges::Charge;
 use crate::evidence::{Found, Moved, found};

@@ -12,7 +12,8 @@ use super::commitment::{CommitResult, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 use crate::store::embedded::{Purpose, Reason, Transact};
-use crate::store::{Abort, CommitError, Records as _, SledStore, StoreError, TransactionTree, effect_of};
+use crate::store::sled_engine::SledStore;
+use crate::store::{Abort, CommitError, Records as _, StoreError, TransactionTree, effect_of};
 use crate::within::COMMIT_ANSWERED_WITHIN;
 
 /// The time that a transaction that belongs to no run may wait for the writer.

@@ -20,7 +20,8 @@
 //! - `context.rs`: what a handler can learn about its run and do with it. `commitment.rs`: the state of the run's
 //!   transaction.
 //! - `verdict.rs`: the answer that one request gets.
-//! - `operations.rs`: the operators' functions (list, settle, drain, count), for the layer and for [`Once`] alike.
+//! - `operations.rs`: the operators' functions (list, settle, drain, count), for the layer and for
+//!   [`Once`](crate::Once) alike.
 //! - `once.rs`: the engine without HTTP, for consumers of messages.
 //! - `commit_apart.rs`: a transaction without a database, only for the laboratory of interleavings.
 
@@ -36,9 +37,9 @@ mod context;
 #[allow(clippy::module_inception, reason = "the noun of this room")]
 mod engine;
 mod exchange;
-mod once;
+pub(crate) mod once;
 mod operations;
-mod policy;
+pub(crate) mod policy;
 mod reconcile;
 mod reconciler;
 mod run;
@@ -49,16 +50,14 @@ mod watch;
 
 pub use crate::record::ClaimPolicy;
 pub(crate) use crate::slots::End;
-pub use crate::store::InterruptedRun;
 #[cfg(idempotency_laboratory)]
 pub use commit_apart::SentApart;
 pub use context::{Rerun, RunContext};
 pub(crate) use engine::{Engine, Presented, WrapRun};
 pub(crate) use exchange::span;
-pub use once::{EffectError, Once, OnceError, Outcome};
+pub use once::{EffectError, OnceError, Outcome};
 pub use operations::{Counts, Drained, Resolved};
-pub(crate) use policy::Policy;
-pub use policy::{OnInFlight, OnInterrupted};
+pub(crate) use policy::{OnInFlight, OnInterrupted, Policy};
 pub use reconcile::Reconciliation;
 pub use reconciler::{Reconciled, Reconciler};
 pub(crate) use verdict::Verdict;

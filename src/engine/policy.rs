@@ -20,7 +20,7 @@ pub enum OnInFlight {
 ///
 /// A third way is to ask the application, which may be able to find out:
 /// [`IdempotencyLayer::reconcile_with`](crate::IdempotencyLayer::reconcile_with) and
-/// [`Once::reconcile_with`](super::Once::reconcile_with). What has to be durable, and when, follows from the choice:
+/// [`Once::reconcile_with`](crate::Once::reconcile_with). What has to be durable, and when, follows from the choice:
 ///
 /// | policy | claim durable before the handler | outcome durable before the answer |
 /// |---|---|---|

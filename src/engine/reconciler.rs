@@ -40,7 +40,8 @@ type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Se
 /// ```
 /// use std::time::Duration;
 /// use bytes::Bytes;
-/// use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+/// use tower_idempotency::engine::{Reconciled, Reconciler};
+/// use tower_idempotency::store::InterruptedRun;
 /// use tower_idempotency::{Once, store::Store};
 ///
 /// # fn consumer<St: Store>(store: St) {

@@ -36,7 +36,7 @@ pub trait BodyMode<B: Body>: Sealed + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy)]
 pub struct KeepBody(());
 
-/// The mode of a layer after [`any_body`](super::IdempotencyLayer::any_body): a body of any type `B` comes out as
+/// The mode of a layer after [`any_body`](crate::IdempotencyLayer::any_body): a body of any type `B` comes out as
 /// [`ReplayBody<B>`].
 #[derive(Debug, Clone, Copy)]
 pub struct AnyBody(());

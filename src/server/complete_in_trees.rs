@@ -8,7 +8,8 @@ use http::Response;
 
 use super::committed::Committed;
 use super::context::IdempotencyContext;
-use crate::store::{Abort, CommitError, SledStore, TransactionError, TransactionTree};
+use crate::store::sled_engine::SledStore;
+use crate::store::{Abort, CommitError, TransactionError, TransactionTree};
 
 impl IdempotencyContext {
     /// Writes the handler's effect and the record of its answer in one transaction, durably. With

@@ -160,7 +160,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     ///
     /// The same key and the same request, sent again after the [`retention`](Self::retention), are another operation
     /// with the same derived key. What the reconciler finds is of this operation if it is no older than
-    /// [`began`](crate::engine::InterruptedRun::began) minus half of the retention.
+    /// [`began`](crate::store::InterruptedRun::began) minus half of the retention.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -168,7 +168,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     ///
     /// use axum::response::{IntoResponse as _, Response};
     /// use tower_idempotency::clock::Timestamp;
-    /// use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+    /// use tower_idempotency::engine::{Reconciled, Reconciler};
+    /// use tower_idempotency::store::InterruptedRun;
     /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
     ///
     /// const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -200,10 +201,10 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Sets the function that decides what an unmarked answer means, and what an error of the inner service means: that
     /// it is a final outcome, that nothing happened, or that the effect is unknown. An answer is unmarked if the
-    /// handler has not marked it as [`Keep`](super::Keep), [`Release`](super::Release) or [`Unknown`](super::Unknown).
-    /// A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](super::Meaning), or an
-    /// `Option` of one, is enough. Default: [`Meaning::of_answer`](super::Meaning::of_answer), and
-    /// [`Meaning::of_answer_under_rerun`](super::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
+    /// handler has not marked it as [`Keep`](crate::Keep), [`Release`](crate::Release) or [`Unknown`](crate::Unknown).
+    /// A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](crate::Meaning), or an
+    /// `Option` of one, is enough. Default: [`Meaning::of_answer`](crate::Meaning::of_answer), and
+    /// [`Meaning::of_answer_under_rerun`](crate::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
     /// are unknown.
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|options| options.classify = Some(Hook(Arc::new(classify))))

@@ -45,7 +45,7 @@ pub enum Meaning {
 /// ```
 /// use http::response::Parts;
 /// use http::{HeaderMap, StatusCode};
-/// use tower_idempotency::server::Meaning;
+/// use tower_idempotency::Meaning;
 /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
 ///
 /// let layer = IdempotencyLayer::new(MemoryStore::new()).classify(|parts: &Parts, _: Option<&HeaderMap>| {
@@ -58,7 +58,8 @@ pub enum Meaning {
 /// use std::any::Any;
 /// use tower::BoxError;
 /// use tower::load_shed::error::Overloaded;
-/// use tower_idempotency::server::{Classify, Meaning};
+/// use tower_idempotency::server::Classify;
+/// use tower_idempotency::Meaning;
 ///
 /// struct Shedding;
 ///

@@ -26,7 +26,7 @@ use crate::store::Store;
 /// Up to this number of header fields, it is cheaper to compare all names than to hash one that `http` doesn't know.
 const FEW_HEADERS: usize = 8;
 
-/// A service behind an [`IdempotencyLayer`](super::IdempotencyLayer).
+/// A service behind an [`IdempotencyLayer`](crate::IdempotencyLayer).
 pub struct IdempotencyService<S, St, M = KeepBody> {
     inner: S,
     shared: Arc<LayerState<St>>,

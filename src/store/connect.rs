@@ -74,7 +74,7 @@ impl AnyStore {
             #[cfg(feature = "sled")]
             ("sled", path) => sled(path.into()).await.map_err(ConnectError::Open),
             #[cfg(feature = "memory")]
-            ("memory", _) => Ok(Self::new(super::MemoryStore::new())),
+            ("memory", _) => Ok(Self::new(super::memory::MemoryStore::new())),
             (feature, _) => Err(ConnectError::Feature { feature }),
         }
     }
@@ -94,6 +94,6 @@ fn feature_of(url: &str) -> Result<(&'static str, &str), ConnectError> {
 #[cfg(feature = "sled")]
 async fn sled(directory: std::path::PathBuf) -> Result<AnyStore, Source> {
     // The disk may take a while.
-    let opening = tokio::task::spawn_blocking(|| super::SledStore::open(directory));
+    let opening = tokio::task::spawn_blocking(|| super::sled_engine::SledStore::open(directory));
     Ok(AnyStore::new(opening.await??))
 }

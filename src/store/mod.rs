@@ -9,6 +9,9 @@
 //! | [`AnyStore`] | | what the store inside survives | programs that choose a store at run time |
 //! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
 //!
+//! [`SledStore`]: crate::SledStore
+//! [`MemoryStore`]: crate::MemoryStore
+//! [`AnyStore`]: crate::AnyStore
 //! [`PostgresStore`]: https://docs.rs/tower-idempotency-postgres
 //! [`SharedStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/store/shared/struct.SharedStore.html
 //! [`TestStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html
@@ -29,15 +32,15 @@ mod connect;
 pub(crate) mod contract;
 #[cfg(feature = "sled")]
 pub(crate) mod embedded;
-mod erased;
+pub(crate) mod erased;
 mod error;
 #[cfg(feature = "memory")]
-mod memory;
+pub(crate) mod memory;
 pub(crate) mod recording;
 #[cfg(feature = "shared")]
 pub mod shared;
 #[cfg(feature = "sled")]
-mod sled_engine;
+pub(crate) mod sled_engine;
 #[cfg(feature = "test-util")]
 pub(crate) mod test;
 #[cfg(any(feature = "sled", feature = "shared"))]
@@ -48,15 +51,14 @@ pub(crate) use contract::Records;
 pub use contract::{Health, InterruptedRun, Page, Store};
 #[cfg(feature = "sled")]
 pub use embedded::Abort;
-pub use erased::AnyStore;
 #[doc(hidden)]
 pub use error::in_words;
 pub use error::{OpenError, StoreError};
 #[cfg(feature = "memory")]
-pub use memory::{MemoryStore, MemoryStoreBuilder};
+pub use memory::MemoryStoreBuilder;
 #[cfg(feature = "sled")]
 pub(crate) use sled_engine::transaction as effect_of;
 #[cfg(feature = "sled")]
-pub use sled_engine::{SledStore, SledStoreBuilder, TransactionTree};
+pub use sled_engine::{SledStoreBuilder, TransactionTree};
 #[cfg(any(feature = "sled", feature = "shared"))]
 pub use transaction::{CommitError, TransactionError};

@@ -15,7 +15,8 @@ use testkit::Gate;
 use testkit::lab::asked::{Asked, asking};
 use testkit::lab::time::{DAY, clock};
 use testkit::lab::{Lab, keyed, layer, post, with};
-use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{

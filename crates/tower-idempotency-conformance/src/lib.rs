@@ -4,7 +4,7 @@
 //! - [`backend`]: what a database has to do that several processes share. Run it on a
 //!   [`Backend`](tower_idempotency::store::shared::Backend) of your own.
 //! - [`store`]: what the engine relies on, whatever keeps the records. Run it on the
-//!   [`SharedStore`](tower_idempotency::store::shared::Shared) store over that backend.
+//!   [`SharedStore`](tower_idempotency::store::shared::SharedStore) store over that backend.
 //!
 //! Say how a subject is made, and [`backend_conformance!`](crate::backend_conformance) and
 //! [`store_conformance!`](crate::store_conformance) make a test of each rule:

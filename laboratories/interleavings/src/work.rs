@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use testkit::history::Told;
 use tokio::sync::oneshot;
-use tower_idempotency::engine::{
-    EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, RunContext, SentApart,
-};
+use tower_idempotency::engine::{EffectError, OnceError, Outcome, Reconciled, Reconciler, RunContext, SentApart};
 use tower_idempotency::internals::{Applied, Records as _, Reply, Transition};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::{AnyStore, Key, RecordId};
 
 use crate::ledger::Ledger;

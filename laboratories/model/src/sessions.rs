@@ -1,5 +1,6 @@
 //! What a session says of the runs of its process, as `store/shared/session` has it: before which time all bounds are
-//! over without a run. Others believe that alone. A renewal carries what was true when it was made, and may arrive late.
+//! over without a run. Others believe that alone. A renewal carries what was true when it was made, and may arrive
+//! late.
 
 use std::ops::Range;
 

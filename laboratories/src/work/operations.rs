@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use testkit::history::Policy;
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
-use tower_idempotency::engine::{EffectError, InterruptedRun, OnceError, Reconciled, Reconciler, Resolved, RunContext};
+use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Resolved, RunContext};
 use tower_idempotency::internals::{Completion, Fence, Records as _, Resolution, Settlement, State};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Abort, CommitError, StoreError, TransactionTree};
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 

@@ -126,7 +126,7 @@ impl Key {
 
     pub(crate) fn app(&self, store: &TestStore) -> App {
         let key = self.clone();
-        let look = move |run: tower_idempotency::engine::InterruptedRun| {
+        let look = move |run: tower_idempotency::store::InterruptedRun| {
             let charged = key.ledger(|ledger| {
                 ledger.fence = ledger.fence.max(run.fence.0);
                 ledger.charged

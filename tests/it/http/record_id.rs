@@ -8,7 +8,7 @@ use testkit::lab::{Lab, at_once, id, layer, patient, post, rerun, with};
 use testkit::log::Log;
 use testkit::{Answer, Gate};
 use tower::ServiceExt as _;
-use tower_idempotency::server::FingerprintBody;
+use tower_idempotency::FingerprintBody;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Rejection, Scope};
 use tracing::Level;
 

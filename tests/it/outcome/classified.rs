@@ -13,7 +13,7 @@ use testkit::lab::{Lab, Shedding, at_once, layer, numbered, post, rerun};
 use testkit::{Answer, Gate};
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_idempotency::server::Meaning;
+use tower_idempotency::Meaning;
 use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Release};
 
 /// Returns how often the handler runs when a request is sent twice that it answers with `status`.

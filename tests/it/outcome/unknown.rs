@@ -18,9 +18,9 @@ use testkit::lab::asked::{Asked, asking, found};
 use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, frames, keyed, layer, on_disk, post, rerun, settle};
 use testkit::log::Log;
+use tower_idempotency::Meaning;
 use tower_idempotency::engine::{EffectError, Resolved};
 use tower_idempotency::internals::{Records as _, Resolution};
-use tower_idempotency::server::Meaning;
 use tower_idempotency::store::{InterruptedRun, Page, Store};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{

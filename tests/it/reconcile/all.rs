@@ -12,7 +12,8 @@ use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrup
 use testkit::lab::time::{DAY, NOON, SECOND};
 use testkit::lab::{Lab, id, on_disk, post, settle};
 use tokio::task::JoinHandle;
-use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler, Reconciliation};
+use tower_idempotency::engine::{Reconciled, Reconciler, Reconciliation};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};

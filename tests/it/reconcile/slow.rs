@@ -5,7 +5,8 @@ use http_body_util::Full;
 use testkit::lab::asked::{asking, leave_interrupted};
 use testkit::lab::time::SECOND;
 use testkit::lab::{Lab, post, settle};
-use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler};
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 
 // A seeded fault: the run has what the question left of the time for its claim, which is nothing.

@@ -15,11 +15,11 @@ use testkit::lab::asked::{Asked, asking, found, leave_interrupted, leave_interru
 use testkit::lab::time::{DAY, HOUR, NOON};
 use testkit::lab::{Lab, charge_print, id, keyed, on_disk, post};
 use testkit::{Answer, Gate};
-use tower_idempotency::engine::{
-    EffectError, InterruptedRun, OnceError, Outcome, Reconciled, Reconciler, Rerun, Resolved, RunContext,
-};
+use tower_idempotency::Meaning;
+use tower_idempotency::engine::{EffectError, OnceError, Outcome, Reconciled, Reconciler, Rerun, Resolved, RunContext};
 use tower_idempotency::internals::{ClaimPolicy, Fence, Records as _, Resolution};
-use tower_idempotency::server::{KeptHeaders, Meaning};
+use tower_idempotency::server::KeptHeaders;
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Page, Store};
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{

@@ -10,9 +10,10 @@ use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
     Applied, Completion, Fence, Hold, Record, Records as _, Reply, Resolution, Settlement, State, Transition,
 };
-use tower_idempotency::store::{MemoryStore, Page, SledStore};
+use tower_idempotency::store::Page;
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint};
+use tower_idempotency::{MemoryStore, SledStore};
 
 fn wish(name: &str) -> Wish {
     Wish { interrupted_retention: HOUR * 2, ..Wish::new(id(name), Fingerprint::of(name.as_bytes())) }

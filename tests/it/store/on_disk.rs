@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use testkit::lab::time::DAY;
+use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Completion, Hold, Records as _, Reply, Settlement, State};
-use tower_idempotency::store::{Health, OpenError, Page, SledStore, Store as _, StoreError};
+use tower_idempotency::store::{Health, OpenError, Page, Store as _, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
 

@@ -14,10 +14,11 @@ use http::{HeaderValue, Request};
 use tower::load_shed::error::Overloaded;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _, service_fn};
+use tower_idempotency::FingerprintBuilder;
+use tower_idempotency::Meaning;
 use tower_idempotency::engine::EffectError;
-use tower_idempotency::fingerprint::FingerprintBuilder;
 use tower_idempotency::internals::{Completion, Hold, Settlement};
-use tower_idempotency::server::{Classify, Meaning};
+use tower_idempotency::server::Classify;
 use tower_idempotency::store::{SledStoreBuilder, Store};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
-use tower_idempotency::engine::{InterruptedRun, Reconciled, Reconciler, Reconciliation};
+use tower_idempotency::engine::{Reconciled, Reconciler, Reconciliation};
 use tower_idempotency::internals::{ClaimPolicy, Hold, Reply};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, OnInFlight};
 

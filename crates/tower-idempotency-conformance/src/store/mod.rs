@@ -12,7 +12,7 @@
 //! Tokio's clock may be paused if the store waits for nothing but timers.
 //!
 //! [`Backend`]: tower_idempotency::store::shared::Backend
-//! [`SharedStore`]: tower_idempotency::store::shared::Shared
+//! [`SharedStore`]: tower_idempotency::store::shared::SharedStore
 //! [`Store`]: tower_idempotency::store::Store
 
 // What is where:

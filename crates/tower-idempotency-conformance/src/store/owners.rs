@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tower_idempotency::engine::InterruptedRun;
 use tower_idempotency::internals::{Claim, Owner, State, Transition};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 
 use super::rule::Rule;

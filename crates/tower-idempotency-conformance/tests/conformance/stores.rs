@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_idempotency::AnyStore;
+use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{Clock, ManualClock, Timestamp};
+use tower_idempotency::store::Store;
 use tower_idempotency::store::shared::SharedStore;
-use tower_idempotency::store::{MemoryStore, Store};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 use tower_idempotency_conformance::store::{Subject, all};
@@ -50,7 +51,7 @@ mod test_store {
 }
 
 mod sled {
-    use tower_idempotency::store::SledStore;
+    use tower_idempotency::SledStore;
 
     use super::*;
 

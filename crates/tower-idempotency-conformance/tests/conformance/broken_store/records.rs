@@ -11,9 +11,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
+use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
 use tower_idempotency::internals::{Applied, Record, Records, Reply, Sealed, Slots, State, Transition};
-use tower_idempotency::store::{Health, InterruptedRun, MemoryStore, Page, Store, StoreError};
+use tower_idempotency::store::{Health, InterruptedRun, Page, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fence, RecordId, Resolution};
 
