@@ -18,7 +18,7 @@ use crate::slots::Slots;
 pub trait Sealed {}
 
 /// A place where records are kept: [`SledStore`](crate::SledStore), [`MemoryStore`](crate::MemoryStore),
-/// `PostgresStore` and every other `SharedStore` store over a database of your own, or [`AnyStore`](crate::AnyStore), which
+/// `PostgresStore` and every other `SharedStore` over a database of your own, or [`AnyStore`](crate::AnyStore), which
 /// is chosen at run time. The trait is sealed.
 ///
 /// A value is a handle to an *opened* store, and clones share everything. The store has the runs of this process, so

@@ -1,7 +1,7 @@
 //! What a database has to do for a store that several processes share: read rows, and compare and set them.
 //!
-//! The protocol is not here. [`SharedStore`](super::SharedStore) decides in Rust, by the one function that decides for every
-//! store, which row follows which; a backend only writes a row where what stands there is what was expected.
+//! The protocol is not here. [`SharedStore`](super::SharedStore) decides in Rust which row follows which, by the one
+//! function that decides for every store. A backend only writes a row where the one that is there is as expected.
 
 use std::fmt;
 use std::fmt::Debug;

@@ -244,8 +244,8 @@ impl<B: Backend> SharedStore<B> {
         &self.runtime
     }
 
-    /// Looks something up in the store's runtime, so that a caller that is not polled can't hold a permit. If the caller
-    /// drops this, the lookup ends.
+    /// Looks something up in the store's runtime, so that a caller that is not polled can't hold a permit. If the
+    /// caller drops this, the lookup ends.
     async fn within<T: Send + 'static>(
         &self,
         look_up: impl Future<Output = Result<T, StoreError>> + Send + 'static,

@@ -2,7 +2,7 @@
 //! its result is known, keeps the time limits, and refuses claims while the database is away.
 
 // - `reads.rs`, `writes.rs`: reads and writes on their way. `queue.rs`: which writes go next, and how many at once;
-//   `resend.rs`: large writes that are sent again; `large.rs`: rows that take long; `snapshot.rs`: a row as it was read.
+//   `resend.rs`: large writes that are sent again; `large.rs`: rows that take long; `snapshot.rs`: a row that was read.
 // - `state.rs`: what every call uses and every answer changes: the circuit breaker, the servers, and the clocks.
 // - `clocks.rs`: the clocks by which rows are judged and stamped.
 // - `errors.rs`: what an error of the database means for a caller.

@@ -9,8 +9,8 @@
 //! 4. Writes that come while the database is at work go together. There is one write of an id in a call.
 //! 5. A write whose row something else has locked is sent again, with the same token: what has it locked may be an
 //!    earlier copy of the write.
-//! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) says which writes
-//!    go next, and how many at once.
+//! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) says which
+//!    writes go next, and how many at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! WriteQueue back the outcomes that a failover has lost and this process knows.
+//! Puts back the outcomes that a failover has lost and this process knows.
 //!
 //! What a transaction of the application wrote under `Rerun` is not put back: it was lost with its effects, so the
 //! operation may run again, and this process forgets the record.
@@ -26,7 +26,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const TRIES: usize = 10;
 
 impl<B: Backend> Protocol<B> {
-    /// WriteQueue back what is missing each time that another server answers.
+    /// Puts back what is missing each time that another server answers.
     pub(crate) async fn keep_restoring(self: Arc<Self>) {
         loop {
             self.database.state.replaced.notified().await;

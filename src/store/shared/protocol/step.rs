@@ -112,7 +112,7 @@ impl<B: Backend> Protocol<B> {
             let WriteResult { row, answer, earliest, .. } = match self.database.write(write, deadline).await {
                 Ok(stands) => stands,
                 Err(WriteError::InDoubt) => match claim {
-                    Some(claim) => self.stop(&claim, known.row.as_ref()).await?,
+                    Some(claim) => self.invalidate_claim(&claim, known.row.as_ref()).await?,
                     None => return Err(late()),
                 },
                 Err(WriteError::Never(error)) if is_outcome(&transition) => {
@@ -154,10 +154,10 @@ impl<B: Backend> Protocol<B> {
         Err(StoreError::unavailable("the row changes all the time"))
     }
 
-    /// WriteQueue something in the way of a claim of which nobody knows whether it was done, and whose requester was told no:
-    /// the trace of a release, or the row that was there `before`, under another token. Returns the row of the claim if
-    /// it was done; otherwise it never will be.
-    async fn stop(&self, claim: &Write, before: Option<&Row>) -> Result<WriteResult, StoreError> {
+    /// Overwrites the row of a claim whose answer was lost and whose requester was refused, so that the claim can't
+    /// take effect any more: with the trace of a release, or with the row that was there `before`, under another token.
+    /// Returns the claim's row if the claim had been done.
+    async fn invalidate_claim(&self, claim: &Write, before: Option<&Row>) -> Result<WriteResult, StoreError> {
         let write = match before.filter(|row| row.kind != Kind::Released) {
             None => release(claim.id, before, self.clocks().now()),
             Some(row) => as_it_stands(row, self.clocks().earliest()),
