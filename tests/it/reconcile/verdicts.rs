@@ -372,16 +372,24 @@ async fn the_layer_says_that_it_asks() {
 // A seeded fault: a layer that asks goes on asking, whatever is set after that.
 #[tokio::test]
 async fn of_what_a_retry_gets_after_an_interrupted_run_the_last_setting_counts() {
-    for (asks_at_last, told) in [(true, "charged"), (false, "effect 1")] {
-        let (store, asked) = (TestStore::new(), Asked::default());
+    type Layer = IdempotencyLayer<TestStore>;
+    let asked = Asked::default();
+    let asks = |layer: Layer| layer.reconcile_with(asked.says([found("charged")]));
+    let runs_again = |layer: Layer| layer.on_interrupted(OnInterrupted::Rerun);
+    let refuses = |layer: Layer| layer.on_interrupted(OnInterrupted::Refuse);
+    let answer = async |set: &dyn Fn(Layer) -> Layer| {
+        let store = TestStore::new();
         leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
-        let asks = |layer: IdempotencyLayer<TestStore>| layer.reconcile_with(asked.says([found("charged")]));
-        let runs_again = |layer: IdempotencyLayer<TestStore>| layer.on_interrupted(OnInterrupted::Rerun);
-        let layer = IdempotencyLayer::new(store);
-        let layer = if asks_at_last { asks(runs_again(layer)) } else { runs_again(asks(layer)) };
-        assert_eq!(Lab::counting(layer).post("k", "a").await.text(), told);
-        assert_eq!(asked.times(), usize::from(asks_at_last));
-    }
+        let times = asked.times();
+        let answer = Lab::counting(set(IdempotencyLayer::new(store))).post("k", "a").await;
+        (answer, asked.times() - times)
+    };
+    let (answered, times) = answer(&|layer| asks(runs_again(layer))).await;
+    assert_eq!((answered.text(), times), ("charged".into(), 1));
+    let (answered, times) = answer(&|layer| runs_again(asks(layer))).await;
+    assert_eq!((answered.text(), times), ("effect 1".into(), 0));
+    let (answered, times) = answer(&|layer| refuses(asks(layer))).await;
+    assert_eq!((answered.refusal().1, times), ("outcome-unknown".into(), 0));
 }
 
 #[tokio::test]
