@@ -66,10 +66,11 @@ impl<St: Store> Run<St> {
         };
         let (later, is_whole) = engine.remember(slot, ended);
         let _ = reply.send(verdict);
-        let recorded = if is_whole {
+        let recorded = if is_whole || !engine.store.is_exclusive() {
+            // Over a shared store the outcome may still be on its way. An interruption would overtake it.
             Err(pending)
         } else {
-            // There is no room for the outcome: the store learns only that the run is over.
+            // There is no room for the outcome: the store records only that the run is over.
             drop(pending);
             engine.record(later.id, engine.ending(&presented, &hold, &End::Unknown { status: None })).await
         };

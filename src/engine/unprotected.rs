@@ -82,8 +82,11 @@ impl<St: Store> Run<St> {
             (Ok(Acquired::Run(hold, rerun, _)), End::Released) => self.give_back(&hold, rerun).await,
             (Ok(Acquired::Run(hold, ..)), _) => {
                 let transition = self.engine.ending(&self.presented, &hold, &end);
-                // If the store does not take it, the run is interrupted, as far as others know.
-                let _ = self.engine.record(hold.id, transition).await;
+                // The slot is kept meanwhile: a retry would take the run for one that was interrupted. If the store
+                // does not take it, the run is interrupted, as far as others know.
+                if let Err(pending) = self.engine.record(hold.id, transition).await {
+                    let _ = pending.answer.await;
+                }
                 self.end(end);
             }
             (Ok(Acquired::Found(_)) | Err(_), _) => self.end(end),

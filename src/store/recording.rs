@@ -1,4 +1,4 @@
-//! Passes the end of a run to a store until the store has answered. No other module passes a transition again.
+//! Passes the end of a run to a store until the store has answered. The engine passes no end a second time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,7 @@ pub(crate) async fn record<St: Store>(
     transition: Transition,
     at_most: Duration,
 ) -> Result<Applied, Pending> {
+    let began = Instant::now();
     let (error, under_way) = if store.is_exclusive() {
         match tries(&**store, id, &transition).await {
             Ok(applied) => return Ok(applied),
@@ -60,7 +61,7 @@ pub(crate) async fn record<St: Store>(
         {
             return Some(applied);
         }
-        until_answered(&*store, id, || transition.clone(), at_most).await
+        until_answered(&*store, id, || transition.clone(), at_most.saturating_sub(began.elapsed())).await
     };
     Err(Pending { error, answer: Box::pin(answer) })
 }
