@@ -77,7 +77,7 @@ struct Process {
     number: u64,
     crashed: AtomicBool,
     faults: Mutex<HashMap<StoreCall, VecDeque<Fault>>>,
-    // The answers that were lost. As over a database, a transition that is passed again gets the answer of the first.
+    // The answers of ends that were lost. As over a database, an end that is passed again gets the answer of the first.
     lost: Mutex<HashMap<RecordId, (Transition, Applied)>>,
     // A gate's semaphore is closed when its calls, or their answers, may go on, in the order in which they came.
     stalls: Gates,
@@ -258,6 +258,10 @@ impl TestStore {
     }
 
     fn take(&self, id: RecordId, transition: Transition, is_lost: bool) -> Result<Applied, StoreError> {
+        // A claim and a question are asked anew.
+        if matches!(transition, Transition::Claim(_) | Transition::Reclaim(..) | Transition::Inquire { .. }) {
+            return self.take_first(id, transition);
+        }
         let before = lock(&self.process.lost).get(&id).filter(|(lost, _)| *lost == transition).cloned();
         let applied = match before {
             Some((_, applied)) => applied,
