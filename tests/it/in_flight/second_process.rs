@@ -272,15 +272,18 @@ async fn a_duplicate_of_a_run_elsewhere_that_dies_is_told_so_and_never_runs() {
     }
 }
 
+// A seeded fault: after the wait for a run of this process, a duplicate waits as long for one of another.
 #[tokio::test(start_paused = true)]
-async fn a_duplicate_of_a_run_elsewhere_waits_no_longer_than_the_policy_says() {
+async fn a_duplicate_waits_no_longer_than_the_policy_says_whichever_process_runs() {
     let gate = Gate::default();
     let (_, [here, elsewhere]) = two(&OnInterrupted::Refuse, &gate);
     let _run = here.spawn(post("k", "a"));
     gate.arrival().await;
-    let began = tokio::time::Instant::now();
-    elsewhere.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
-    assert_eq!(began.elapsed().as_secs(), 2);
+    for process in [elsewhere, here] {
+        let began = tokio::time::Instant::now();
+        process.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
+        assert_eq!(began.elapsed().as_secs(), 2);
+    }
 }
 
 // Seeded fault: it waits for as long as the policy says.

@@ -2,8 +2,10 @@
 
 use futures_util::FutureExt as _;
 use testkit::Gate;
+use testkit::lab::asked::leave_interrupted_under;
 use testkit::lab::steps::{Steps as _, wish};
 use testkit::lab::{Lab, on_disk, post};
+use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
 
@@ -30,6 +32,18 @@ async fn a_full_store_takes_the_outcomes_of_what_is_running() {
     assert_eq!(lab.post("first", "a").await.body.len(), 100_000);
     lab.post("second", "a").await.assert_refusal(503, "store-full", true, None);
     assert_eq!((lab.effects(), layer.counts().unrecorded), (1, 0));
+}
+
+// A seeded fault: a store that is over its limit of bytes refuses each claim, also of a key with a record.
+#[tokio::test]
+async fn a_full_store_runs_an_interrupted_operation_again() {
+    let store = MemoryStore::builder().max_bytes(1_000).build();
+    leave_interrupted_under(ClaimPolicy::Rerun, &store, "interrupted").await;
+    let lab =
+        Lab::new(IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun), |_| async { "x".repeat(2_000) });
+    assert_eq!(lab.post("large", "a").await.status, 200);
+    lab.post("new", "a").await.assert_refusal(503, "store-full", true, None);
+    assert_eq!(lab.post("interrupted", "a").await.status, 200);
 }
 
 fn store_full() -> (u16, String) {

@@ -26,6 +26,16 @@ async fn a_committed_answer_is_the_first_one_and_that_of_every_retry_wherever_it
     assert_eq!((one.runs() + other.runs(), charges(&lab, "k").await), (1, 1));
 }
 
+// A seeded fault: the record keeps the bound of its run, and expires then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committed_record_is_kept_for_the_retention_and_not_for_the_bound_of_its_run() {
+    let Some((lab, process)) = start("how long a record in a transaction is kept").await else { return };
+    assert_eq!(process.send("k", &handler(charge)).await.0, StatusCode::OK);
+    let sql = "SELECT session IS NULL AND until IS NULL AND expires - since = interval '24 hours' \
+               FROM idempotency.record WHERE namespace = $1 AND kind = 3";
+    assert!(lab.client.query_one(sql, &[&lab.namespace]).await.unwrap().get::<_, bool>(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_committed_did_not_take_place_and_a_retry_runs() {
     let Some((lab, process)) = start("a transaction that is not committed").await else { return };
