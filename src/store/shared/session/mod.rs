@@ -119,7 +119,8 @@ impl<B: Backend> Sessions<B> {
         let _ = timeout(self.database.state.timeout() * 2, end).await;
     }
 
-    /// Makes durable what `server` has shown: renews the session, which is a write that begins later.
+    /// Makes sure that what `server` has shown is durable. What was read is durable if a write that began later was
+    /// answered as durable by the same server. So one write is needed for each server, the barrier: a renewal.
     pub(crate) async fn barrier(self: &Arc<Self>, server: ServerId) -> Result<(), StoreError> {
         if self.database.state.is_behind_barrier(server) {
             return Ok(());

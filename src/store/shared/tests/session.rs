@@ -1,4 +1,4 @@
-//! The rules at the head of `session.rs`.
+//! The rules at the head of `own.rs`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The rules at the head of `watch.rs`.
+//! The rules at the head of `others.rs`.
 
 use std::sync::LazyLock;
 
