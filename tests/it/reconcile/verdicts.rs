@@ -385,9 +385,9 @@ async fn of_what_a_retry_gets_after_an_interrupted_run_the_last_setting_counts()
         (answer, asked.times() - times)
     };
     let (answered, times) = answer(&|layer| asks(runs_again(layer))).await;
-    assert_eq!((answered.text(), times), ("charged".into(), 1));
+    assert_eq!((answered.text(), times), ("charged", 1));
     let (answered, times) = answer(&|layer| runs_again(asks(layer))).await;
-    assert_eq!((answered.text(), times), ("effect 1".into(), 0));
+    assert_eq!((answered.text(), times), ("effect 1", 0));
     let (answered, times) = answer(&|layer| refuses(asks(layer))).await;
     assert_eq!((answered.refusal().1, times), ("outcome-unknown".into(), 0));
 }
