@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
@@ -119,7 +120,7 @@ impl<St: Store> Engine<St> {
         let claim = || Transition::Claim(self.wish(presented, Instant::now() + STORE_TIMEOUT));
         loop {
             let Applied { reply, record } =
-                until_answered(&*self.store, presented.id, claim, self.retries_for()).await?;
+                until_answered(&*self.store, presented.id, claim, Duration::ZERO, self.retries_for()).await?;
             // Without a record, the one that the claim met has expired meanwhile.
             if let Some(record) = record {
                 // This process remembers the operation, so that no other run of it is there: the claim that seemed to

@@ -1,5 +1,6 @@
 //! Passes the end of a run to a store until the store has answered. The engine passes no end a second time.
 
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ pub(crate) async fn record<St: Store>(
         {
             return Some(applied);
         }
-        until_answered(&*store, id, || transition.clone(), at_most.saturating_sub(began.elapsed())).await
+        until_answered(&*store, id, || transition.clone(), LATER, at_most.saturating_sub(began.elapsed())).await
     };
     Err(Pending { error, answer: Box::pin(answer) })
 }
@@ -97,16 +98,17 @@ async fn try_again<St: Store>(
     Err(error)
 }
 
-/// Passes the transition that `transition` returns until the store answers. Returns `None` if the store can't answer
-/// any more, or has not done so in `at_most` this long.
+/// Passes the transition that `transition` returns until the store answers; the `first` time after this pause. Returns
+/// `None` if the store can't answer any more, or has not done so in `at_most` this long.
 pub(crate) async fn until_answered<St: Store>(
     store: &St,
     id: RecordId,
     transition: impl Fn() -> Transition,
+    first: Duration,
     at_most: Duration,
 ) -> Option<Applied> {
     let began = Instant::now();
-    for pause in backoff(LATER) {
+    for pause in iter::once(first).chain(backoff(LATER)) {
         if !may_recover(store) || began.elapsed().saturating_add(pause) >= at_most {
             return None;
         }
@@ -159,11 +161,11 @@ mod tests {
         (0..10_000).for_each(|_| store.fail_next(StoreCall::Release));
         let release = || Transition::Release(Fence(1));
         let began = Instant::now();
-        assert_eq!(until_answered(&store, id, release, HOUR).await, None);
+        assert_eq!(until_answered(&store, id, release, LATER, HOUR).await, None);
         let tried = began.elapsed();
         assert!(tried <= HOUR && tried >= HOUR - 2 * LONGEST_PAUSE, "{tried:?}");
         store.crash();
-        assert_eq!(until_answered(&store, id, release, HOUR).await, None);
+        assert_eq!(until_answered(&store, id, release, LATER, HOUR).await, None);
         assert_eq!(began.elapsed(), tried);
     }
 }
