@@ -16,19 +16,19 @@ use crate::within::END_RECORDED_WITHIN;
 /// The number of times an operation is claimed if its record vanishes each time before it is read.
 const CLAIMS: usize = 3;
 
-/// The result of asking the store for an operation.
+/// The result of a claim, or of the look-up that replaces it during a shutdown.
 #[derive(Debug)]
 pub(super) enum Acquired {
     /// This run holds the operation, whose record has this fingerprint.
     Run(Hold, Rerun, Fingerprint),
-    /// There is a record already.
+    /// The store has a record of the operation.
     Found(Box<Record>),
 }
 
 impl<St: Store> Engine<St> {
     /// Claims the operation, or takes an interrupted one over: the one under the fence `again`, about which the
     /// application said that it may run again, or any, if the policy says so. `known` is set once a record was read.
-    /// The requester does not wait beyond `deadline`, and a claim that takes longer is of no use.
+    /// The requester does not wait beyond `deadline`, so a claim that takes longer is given back.
     pub(super) async fn claim(
         &self,
         presented: &Presented,
@@ -68,7 +68,7 @@ impl<St: Store> Engine<St> {
         Err(Refusal::Unavailable)
     }
 
-    /// Answers from the record while the process is shutting down; nothing begins.
+    /// Answers from the record while the process is shutting down. No run begins.
     async fn find(&self, presented: &Presented) -> Result<Acquired, Refusal> {
         match self.store.load(presented.id).await {
             // If the record needs a step, the next process will take it.
@@ -90,7 +90,7 @@ impl<St: Store> Engine<St> {
             // This request has the slot, so no run of this process is alive under the record: its run ended without
             // settling.
             State::Running { policy, .. } if record.owner == Owner::Here => {
-                // A layer with another policy may have claimed it.
+                // The claim may come from a layer with another policy.
                 let interrupt = self.interruption(record.fingerprint, policy, &hold(presented, &record), None);
                 let interrupted = self.store.apply(presented.id, interrupt).await;
                 interrupted.map_err(|error| self.refusal(presented, &error))?.record
@@ -165,9 +165,9 @@ impl<St: Store> Engine<St> {
     }
 
     /// Returns the answers to a request and to its duplicates for a record that a claim has met. They may be different
-    /// clients' requests: if the record needs a step that only a request with its own fingerprint may take, that one
-    /// comes again and takes it. So does this request, if it was to take the operation over and another process took a
-    /// step first.
+    /// clients' requests. If the record needs a step that only a request with its own fingerprint may take, the client
+    /// of that request retries, and the retry takes the step. This request is also asked to retry if it was to take the
+    /// operation over and another process took a step first.
     pub(super) fn found(&self, presented: &Presented, record: Record) -> Ended {
         let fingerprint = record.fingerprint;
         let is_other = fingerprint.compare(&presented.fingerprint) != Match::Same;

@@ -6,7 +6,7 @@ use super::commitment::{CommitResult, Pending};
 use super::context::RunContext;
 use crate::record::{Completion, Settlement};
 
-/// A transaction that was sent. If this is dropped, the transaction's end is unknown.
+/// A transaction that was sent. If this value is dropped, the transaction's end is unknown.
 #[derive(Debug)]
 pub struct SentApart {
     pending: Pending,

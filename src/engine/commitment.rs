@@ -1,14 +1,15 @@
 //! The state of a run's transaction, shared by the handler that sends it, the writer that answers, and the run that
 //! settles.
 //!
-//! A transaction in the store's own database is answered by the store's writer. One that the application commits itself
-//! is answered by the store as soon as the run is over: it looks then whether the record is there.
+//! The store's writer answers a transaction in the store's own database. If the application commits the transaction
+//! itself, the store answers once the run is over: it then checks whether the record is in the database.
 //!
 //! Rules:
-//! 1. One transaction at a time, and none after one that was committed.
-//! 2. The run is closed before it is settled: what is sent later is refused, what was sent is waited for.
-//! 3. A run that is dropped in between keeps its slot taken until the writer has answered: no request is answered from
-//!    what can be seen in the store and is perhaps not durable.
+//! 1. A run has one transaction at a time, and none after one that was committed.
+//! 2. The run is closed before it is settled. A closed run refuses new transactions and waits for the one that was
+//!    sent.
+//! 3. If a run is dropped in between, its slot stays taken until the writer has answered. Otherwise a request could be
+//!    answered from a record that can be read in the store but may not be durable.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,17 +47,17 @@ pub(super) struct Commitment {
 
 #[derive(Debug, Clone)]
 enum Stage {
-    /// None was sent, or it was aborted.
+    /// No transaction was sent, or it was aborted.
     Open,
-    /// It is with the writer. `is_orphaned`: the run was dropped meanwhile.
+    /// The writer has the transaction. `is_orphaned` is set if the run was dropped meanwhile.
     Sent { is_orphaned: bool },
-    /// It is durable; this is its outcome.
+    /// The transaction is durable, with this outcome.
     Committed(Bytes),
     /// It is unknown whether it is durable.
     Doubtful,
-    /// It was unknown, and then the writer answered after all.
+    /// The writer answered after the transaction had counted as doubtful.
     Late,
-    /// It was not committed, and the store has ended the run.
+    /// The transaction was not committed, and the store has ended the run.
     RolledBack { is_free: bool },
     /// The run is being settled.
     Closed,
@@ -65,7 +66,7 @@ enum Stage {
 /// The end of a transaction.
 #[derive(Debug)]
 pub(super) enum CommitResult {
-    /// There was none, or it did nothing. What the run returns counts.
+    /// There was no transaction, or it did nothing. The value that the run returns counts.
     Nothing,
     /// Effect and record are durable. This is the outcome.
     Committed(Bytes),
@@ -81,7 +82,7 @@ pub(super) enum CommitResult {
 }
 
 impl Commitment {
-    /// Of the run that has the slot of this turn.
+    /// Creates the commitment of the run that has the slot of this turn.
     pub(super) fn new(
         hold: Hold,
         fingerprint: Fingerprint,
@@ -110,7 +111,7 @@ impl Commitment {
         point();
         let mut stage = self.stage();
         if matches!(*stage, Stage::Doubtful) {
-            // No caller waits any more, but the store knows now.
+            // No caller waits any more, but the store now has the result.
             if !matches!(answer, CommitResult::Doubt) {
                 *stage = Stage::Late;
                 drop(stage);
@@ -146,18 +147,19 @@ impl Commitment {
         self.moved.notify_waiters();
     }
 
-    /// The doubt is remembered; unless the writer has answered meanwhile.
+    /// Is called once the slot remembers the doubt. If the writer has answered meanwhile, the slot forgets the doubt
+    /// again.
     pub(super) fn remembered(&self) {
         if let Stage::Late = *self.stage() {
             self.slots.remembered.forget(&self.hold.id, self.turn);
         }
     }
 
-    /// Waits for what was sent, refuses more, and says how it ended.
+    /// Refuses further transactions, waits for the one that was sent, and returns how it ended.
     pub(super) async fn close(&self) -> CommitResult {
         self.over.store(true, Ordering::SeqCst);
         point();
-        // Most send none.
+        // Most runs send no transaction.
         match self.try_close() {
             Some(answer) => answer,
             None => Box::pin(self.wait_and_close()).await,
@@ -180,7 +182,7 @@ impl Commitment {
         });
         waited.await.unwrap_or_else(|_| {
             self.give_up();
-            // The writer may have answered this moment.
+            // The writer may have answered at this very moment.
             self.try_close().unwrap_or(CommitResult::Doubt)
         })
     }
@@ -219,13 +221,13 @@ impl Commitment {
         }
     }
 
-    /// Returns whether a transaction was sent, and the run goes on.
+    /// Returns whether a transaction was sent and the run is still under way.
     #[cfg(feature = "shared")]
     pub(super) fn is_sent(&self) -> bool {
         !self.is_over() && matches!(*self.stage(), Stage::Sent { .. })
     }
 
-    /// The run is dropped.
+    /// Handles a run that is dropped.
     pub(super) fn abandon(&self, slot: &Slot) {
         self.over.store(true, Ordering::SeqCst);
         point();
@@ -262,7 +264,7 @@ pub(super) struct Pending {
     allow(dead_code, reason = "no enabled feature sends one")
 )]
 impl Pending {
-    /// Begins a transaction; none, if there was one, or the run is over.
+    /// Begins a transaction. Returns `None` if there is one that may be done, or if the run is over.
     pub(super) fn begin(commitment: &Arc<Commitment>) -> Option<Self> {
         commitment.begin().then(|| Self { commitment: Some(Arc::clone(commitment)) })
     }
@@ -302,7 +304,7 @@ mod tests {
                 Arc::new(Commitment::new(hold, fingerprint, retention, Arc::clone(&slots), None, true, turn));
             let pending = Pending::begin(&commitment).expect("it is the first");
             assert!(matches!(commitment.close().await, CommitResult::Doubt));
-            // As the run does that has sent it.
+            // The run that has sent the transaction does the same.
             slot.remember(Ended::new(fingerprint, End::InDoubt), retention);
             commitment.remembered();
             pending.answered(answer);

@@ -1,7 +1,7 @@
 //! Effect and record in one transaction of the application: the functions that a run calls.
 //!
-//! The application begins the transaction and commits it. Once the run is over, the store looks whether the record is
-//! there, and that decides how the run has ended.
+//! The application begins the transaction and commits it. Once the run is over, the store checks whether the record is
+//! in the database. That decides how the run has ended.
 
 use std::future::Future;
 use std::pin::pin;

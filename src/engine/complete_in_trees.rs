@@ -26,13 +26,13 @@ impl RunContext {
     ///
     /// `closure` is given the trees, which must have been opened from [`SledStore::db`], and returns the outcome. It
     /// runs on the store's writer thread, where every other request waits for it, look-ups included: it should only
-    /// read and write these trees. The database may call it again; what it returned and wrote before was then undone.
-    /// Whatever the run returns afterwards, the client gets this outcome. All that the transaction writes, the outcome
-    /// included, is at most 128 KiB.
+    /// read and write these trees. The database may call it again, after undoing what it wrote. Whatever the run
+    /// returns afterwards, the client gets this outcome. All that the transaction writes, the outcome included, is at
+    /// most 128 KiB.
     ///
     /// # Errors
-    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run
-    /// returns counts as usual.
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and the value that
+    /// the run returns counts as usual.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the transaction still
@@ -104,7 +104,7 @@ impl SledStore {
     /// # Errors
     /// [`CommitError`], as `Aborted`, `Panicked`, `Refused`, `Trees` or `Store`. Nothing was done, unless it is
     /// uncertain whether the transaction is durable, as it is when a write has not returned in 70 seconds. The store
-    /// returns [`Overloaded`](StoreError::Overloaded) at once while 4,096 verbs wait for it, and
+    /// returns [`Overloaded`](StoreError::Overloaded) at once while 4,096 commands wait for it, and
     /// [`Unavailable`](StoreError::Unavailable) if it comes to the transaction only after 30 seconds and does not begin
     /// it.
     ///
@@ -171,7 +171,7 @@ async fn answer<E>(sent: Sent<E>) -> Result<Bytes, CommitError<E>> {
     Err(CommitError::Store(StoreError::uncertain(doubt)))
 }
 
-/// Returns what a run's transaction has recorded.
+/// Returns the outcome that a run's transaction has recorded.
 fn recorded<E>(result: &Result<Bytes, CommitError<E>>) -> CommitResult {
     match result {
         Ok(outcome) => CommitResult::Committed(outcome.clone()),

@@ -29,7 +29,7 @@ pub enum Rerun {
 #[derive(Debug, Clone)]
 pub struct RunContext {
     id: RecordId,
-    /// The record's, if there is one, and not that of the request.
+    /// The operation that the record names, if there is a record; otherwise the one that the request names.
     operation: Operation,
     fence: Fence,
     attempt: u32,
@@ -45,7 +45,7 @@ enum Protection {
     None(Arc<AtomicBool>),
 }
 
-/// Says, when it is dropped, that a run without protection is over.
+/// A guard that marks a run without protection as over when it is dropped.
 #[derive(Debug)]
 pub(super) struct Over(Arc<AtomicBool>);
 
@@ -91,9 +91,9 @@ impl RunContext {
     ///
     /// A store that several processes share renews the lease of each every third of its length. If that fails for so
     /// long that the lease is nearly over, a run is dropped under `Rerun` or with a reconciler, because another process
-    /// may take it over; under `Refuse` it goes on. A handler can look before an effect that it can't take back. A
-    /// paused process does not notice that its lease has ended: hand the [`fence`](Self::fence) to what the operation
-    /// changes.
+    /// may take it over; under `Refuse` it goes on. A handler can check this before an effect that it can't undo. A
+    /// paused process does not notice that its lease has ended: pass the [`fence`](Self::fence) to each system that the
+    /// operation changes.
     #[must_use]
     pub fn lease_left(&self) -> Option<Duration> {
         match &self.protection {
@@ -108,8 +108,8 @@ impl RunContext {
         self.id
     }
 
-    /// Returns the run's fence. Pass it to what the operation changes, so that this run cannot undo a later run's
-    /// change. It is `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
+    /// Returns the run's fence. Pass it to each system that the operation changes, so that this run cannot undo a later
+    /// run's change. It is `Fence(0)`, older than any other, for a run that `fail_open` lets go ahead without a store.
     #[must_use]
     pub fn fence(&self) -> Fence {
         self.fence
@@ -130,10 +130,10 @@ impl RunContext {
     /// Returns an idempotency key for a downstream call: 32 hex digits, the same in every attempt of the operation, and
     /// another one for every `step`, for another operation, and under another record id.
     ///
-    /// An operation is what the fingerprint says, without the credentials; over HTTP, it is method, path, query and
-    /// body, without the host, the headers and the layer's options. So an attempt that finds no record of an earlier
-    /// one derives the same key all the same. So does a request that is sent with the same key after the retention is
-    /// over, if it is the same operation.
+    /// The fingerprint without the credentials identifies the operation; over HTTP, it is method, path, query and body,
+    /// without the host, the headers and the layer's options. So an attempt that finds no record of an earlier one
+    /// derives the same key all the same. So does a request that is sent with the same key after the retention is over,
+    /// if it is the same operation.
     #[must_use]
     pub fn derived_key(&self, step: &str) -> String {
         self.operation.derived_key(&self.id, step)

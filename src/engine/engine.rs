@@ -68,7 +68,7 @@ impl<St: Store> Engine<St> {
         Refusal::Overloaded
     }
 
-    /// The lines of which there is at most one a minute.
+    /// Returns the log lines that are written at most once a minute.
     pub(super) fn lines(&self) -> &Lines {
         &self.store.slots().tally.lines
     }

@@ -54,10 +54,10 @@ impl<St: Store> Engine<St> {
                 // Slot, record, slot: a record that was read between two looks at a free slot is durable.
                 let deadline = Instant::now() + STORE_TIMEOUT;
                 let loaded = if self.store.is_exclusive() {
-                    // A look-up that hangs must leave time for the claim, which finds the record by itself.
+                    // A look-up that hangs must leave time for the claim. The claim finds the record by itself.
                     within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(presented.id)).await
                 } else {
-                    // A look-up would cost as much as the claim, which is answered with what there is.
+                    // A look-up would cost as much as the claim, and the claim returns the record if there is one.
                     Some(Ok(self.store.recall(presented.id)))
                 };
                 if let Some(waiter) = slots.look(&presented.id) {
@@ -69,8 +69,8 @@ impl<St: Store> Engine<St> {
                         return Ended::from(record).told(&presented.fingerprint).into();
                     }
                     Some(Err(error @ StoreError::Corrupt { .. })) => return self.refusal(&presented, &error).into(),
-                    // There is no record, or it needs a step under the slot, or the store is away, which the claim will
-                    // find out.
+                    // There is no record, or it needs a step under the slot, or the store is away. The claim finds out
+                    // which.
                     loaded => matches!(loaded, Some(Ok(Some(_)))),
                 };
                 if slots.remembered.is_crowded() {
@@ -106,7 +106,8 @@ impl<St: Store> Engine<St> {
         if let Verdict::Met(End::InFlight) = verdict
             && !self.store.is_exclusive()
         {
-            // The run is another process's, unless the wait for one of this process is over already.
+            // Another process has the run, unless this request has already waited long enough for a run of this
+            // process.
             let patience = self.patience().saturating_sub(began.elapsed());
             has_waited = true;
             verdict = Box::pin(self.wait_elsewhere(&presented, patience)).await.into();
@@ -138,7 +139,7 @@ impl<St: Store> Engine<St> {
 }
 
 /// Returns the verdict of a run that ended without a reply: its runtime is shutting down, or a hook dropped it. The
-/// slot says how it ended.
+/// slot has the run's end.
 async fn last_word<T>(span: &Span, presented: &Presented, mut phase: watch::Receiver<Phase>) -> Verdict<T> {
     if let Ok(Phase::Ended(ended)) = phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref()
         && let Ok(End::Refused(refusal)) = ended.clone().told(&presented.fingerprint)

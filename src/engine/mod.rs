@@ -1,4 +1,4 @@
-//! Runs work once, over a store. This room knows nothing of HTTP: a redelivered message is a retried request too.
+//! Runs work once, over a store. This module does not depend on HTTP: a redelivered message is a retried request too.
 //!
 //! The way of one operation:
 //! 1. `exchange.rs` looks at the slot, the store, and the slot again. A duplicate is answered from the run under way or
@@ -16,7 +16,7 @@
 //!
 //! The other files:
 //! - `engine.rs`: a store and the policy it is used with; how a fault of the store becomes a refusal.
-//! - `policy.rs`, `reconciler.rs`: what the application decides, and how it is asked.
+//! - `policy.rs`, `reconciler.rs`: the choices of the application, and the question to it.
 //! - `context.rs`: what a handler can learn about its run and do with it. `commitment.rs`: the state of the run's
 //!   transaction.
 //! - `verdict.rs`: the answer that one request gets.

@@ -26,8 +26,8 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 /// `Once` is a handle, and its clones share everything. All layers and consumers over one store share its ids, its
 /// interrupted operations and its counts. Put the consumer's name into the [`Scope`](crate::Scope) of its ids;
 /// otherwise the second consumer of a message is answered with the first one's outcome. A consumer needs a store of its
-/// own, apart from the layers', if operators settle operations with outcomes: what is recorded for a layer is an HTTP
-/// response.
+/// own, apart from the layers', if operators settle operations with outcomes: the outcome that a layer records is an
+/// HTTP response.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -139,8 +139,8 @@ impl<E> OnceError<E> {
 }
 
 impl<St: Store> Once<St> {
-    /// Creates a consumer over `store`. Defaults: what was interrupted is refused, what is running is waited for, at
-    /// most two seconds, and outcomes are remembered for 24 hours.
+    /// Creates a consumer over `store`. Defaults: retries of interrupted operations are refused, duplicates wait for a
+    /// run for at most two seconds, and outcomes are remembered for 24 hours.
     #[must_use]
     pub fn new(store: St) -> Self {
         Self { engine: Arc::new(Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None }) }
@@ -245,9 +245,9 @@ impl<St: Store> Once<St> {
         }
     }
 
-    /// Refuses new ids from now on, and waits at most `timeout` for what is running, and for outcomes whose recording
-    /// failed and is being retried. Returns how many of each are left. Over a store that several processes share, what
-    /// another process may run again is dropped shortly before.
+    /// Refuses new ids from now on, and waits at most `timeout` for runs that are under way, and for outcomes whose
+    /// recording failed and is being retried. Returns how many of each are left. Over a store that several processes
+    /// share, runs that another process may run again are dropped shortly before.
     ///
     /// New ids stay refused for as long as the store is open.
     ///

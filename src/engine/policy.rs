@@ -36,8 +36,8 @@ pub enum OnInterrupted {
     /// The retry runs. **If the first run had taken effect before it was interrupted, that is a second effect.** This
     /// is only for effects that are safe to repeat, or that the handler deduplicates by the derived key.
     ///
-    /// It holds for runs that were claimed under this policy. What was interrupted under another one is still refused
-    /// with `outcome-unknown` after a change to this one, until it is settled;
+    /// It holds for runs that were claimed under this policy. Operations that were interrupted under another one are
+    /// still refused with `outcome-unknown` after a change to this one, until they are settled;
     /// [`Counts::not_rerun`](super::Counts::not_rerun) counts such refusals.
     Rerun,
 }
@@ -47,7 +47,7 @@ pub enum OnInterrupted {
 pub(crate) struct Policy {
     pub(crate) on_in_flight: OnInFlight,
     pub(crate) on_interrupted: OnInterrupted,
-    /// Whom to ask about an interrupted run, before a retry is refused.
+    /// The reconciler that is asked about an interrupted run before a retry is refused.
     pub(crate) reconciler: Option<Reconciler>,
     pub(crate) retention: Duration,
     pub(crate) interrupted_retention: Duration,
@@ -82,12 +82,12 @@ impl Policy {
         }
     }
 
-    /// Refuses, or runs again, without asking.
+    /// Sets what a retry gets, and removes the reconciler.
     pub(crate) fn set_on_interrupted(&mut self, on_interrupted: OnInterrupted) {
         (self.on_interrupted, self.reconciler) = (on_interrupted, None);
     }
 
-    /// Asks, and refuses what is not known.
+    /// Sets the reconciler. A retry is refused if the reconciler does not know.
     pub(crate) fn reconcile_with(&mut self, reconciler: Reconciler) {
         (self.on_interrupted, self.reconciler) = (OnInterrupted::Refuse, Some(reconciler));
     }

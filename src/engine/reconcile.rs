@@ -1,4 +1,4 @@
-//! Asks the application about interrupted operations, and does what it says.
+//! Asks the application about interrupted operations, and acts on its answer.
 //!
 //! Rules:
 //! 1. The asker holds the operation's slot, so concurrent retries share one question.
@@ -80,10 +80,10 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Lets other processes ask, whose application may know more. They would wait for the question's bound otherwise.
+    /// Lets other processes ask: their application may know more. Otherwise they would wait for the question's bound.
     pub(super) async fn ask_no_more(&self, id: RecordId, fence: Fence) {
         if !self.store.is_exclusive() {
-            // If the store does not answer, they wait.
+            // If the store does not answer, the other processes wait.
             let _ = timeout(STORE_TIMEOUT, self.store.apply(id, no_more(fence))).await;
         }
     }
@@ -135,7 +135,7 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Asks about one operation. Returns `None` if a retry came first and sees to it, or if it is no longer
+    /// Asks about one operation. Returns `None` if a retry came first and handles it, or if it is no longer
     /// interrupted.
     async fn reconcile_one(self: &Arc<Self>, reconciler: &Reconciler, id: RecordId) -> Option<Reconciled<()>> {
         let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else { return None };

@@ -73,7 +73,7 @@ impl<O: 'static> Reconciler<O> {
         Self { ask: Arc::new(move |run| Box::pin(ask(run))), timeout: Duration::from_secs(10) }
     }
 
-    /// Sets how long an answer is waited for. Default: ten seconds.
+    /// Sets how long the reconciler may take to answer. Default: ten seconds.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }

@@ -27,10 +27,9 @@ use crate::store::Store;
 use crate::within::STORE_TIMEOUT;
 use crate::within::within;
 
-/// The work of a run. It is called once, and only for the request that runs. It returns what it produced and how it
-/// ended.
+/// The work of a run. It is called once, and only for the request that runs. It returns its product and its end.
 pub(crate) trait Work<T>: Send + 'static {
-    /// Begins the work. The future is boxed, because work comes in all sizes.
+    /// Begins the work. The future is boxed, because the futures of different work have different sizes.
     fn start(self, context: RunContext) -> BoxFuture<'static, (T, End)>;
 }
 
@@ -60,7 +59,7 @@ pub(super) struct Run<St: Store> {
 }
 
 impl<St: Store> Run<St> {
-    /// Claims, runs and records the operation. `reply` is sent only what is durable. `again` is the fence of an
+    /// Claims, runs and records the operation. Only durable results are sent to `reply`. `again` is the fence of an
     /// interrupted run about which the application was asked and said that it may run again.
     ///
     /// This future is allocated for each run, and moved. To keep it small, the run is boxed, because an `async fn`
@@ -71,7 +70,7 @@ impl<St: Store> Run<St> {
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
-        // Looked at before the claim, so that the claim has this session or a later one.
+        // The session is read before the claim, so that the claim has this session or a later one.
         let session = self.engine.store.slots().lease.session();
         let acquired = {
             let (engine, presented, known) = (Arc::clone(&self.engine), self.presented, Arc::clone(&self.known));
@@ -84,7 +83,7 @@ impl<St: Store> Run<St> {
         };
         match acquired {
             Ok(Acquired::Run(hold, rerun, fingerprint)) => {
-                // The record's counts from now on, as it does when the run is over.
+                // The record's fingerprint counts from now on, as it does when the run is over.
                 self.presented.fingerprint = fingerprint;
                 self.run(hold, rerun, session, work, reply).await;
             }
@@ -244,7 +243,7 @@ impl<St: Store> Run<St> {
         let began = Instant::now();
         let deadline = began.checked_add(self.engine.policy.max_run);
         let mut working = pin!(within(deadline, AssertUnwindSafe(work.start(context)).catch_unwind()));
-        // First it is looked whether its time is over: what wakes up after that takes no further step.
+        // The time limit is checked first: work that wakes up after its limit takes no further step.
         let working = poll_fn(|cx| match deadline {
             Some(deadline) if deadline <= Instant::now() => Poll::Ready(None),
             _ => working.as_mut().poll(cx),
@@ -265,11 +264,11 @@ impl<St: Store> Run<St> {
         (End::Unknown { status: None }, Verdict::Interrupted)
     }
 
-    /// Goes on with the work of a run that was claimed in `session`. Returns `None` if it had to stop first, because
+    /// Continues the work of a run that was claimed in `session`. Returns `None` if the run had to stop first, because
     /// another process may run it again.
     pub(super) async fn unless_stopped<F: Future>(&self, session: Option<RecordId>, working: F) -> Option<F::Output> {
         let Some(session) = session.filter(|_| self.may_be_taken_over()) else { return Some(working.await) };
-        // First it is looked whether the run has to stop: what wakes up after its lease takes no further step.
+        // The lease is checked first: a run that wakes up after its lease takes no further step.
         match Box::pin(select(Box::pin(self.must_stop(session)), Box::pin(working))).await {
             Either::Right((result, _)) => Some(result),
             Either::Left((reason, _)) => {
@@ -343,8 +342,8 @@ mod tests {
     use crate::store::test::TestStore;
     use tracing::Span;
 
-    // A process that was stopped wakes with both ready: its handler, whose next step may be the charge, and what ends
-    // the run.
+    // When a stopped process wakes up, two futures are ready: the handler, whose next step may be the charge, and the
+    // one that ends the run.
     #[tokio::test(start_paused = true)]
     async fn trap_114_a_run_whose_lease_or_time_is_over_takes_no_further_step() {
         const SHORT: Duration = Duration::from_secs(30);

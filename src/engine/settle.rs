@@ -44,7 +44,7 @@ impl<St: Store> Run<St> {
     }
 
     /// Gives the real answer although it could not be recorded, because the effect took place. The claim stays, so that
-    /// nothing runs again, and this process remembers the outcome until the store knows it.
+    /// the operation does not run again, and this process remembers the outcome until the store has it.
     pub(super) async fn unrecorded<T: Send>(
         self: Box<Self>,
         hold: Hold,
@@ -119,13 +119,13 @@ impl<St: Store> Engine<St> {
         );
     }
 
-    /// Passes the store a transition that ends a run or settles an operation. The store goes on until the end is about
-    /// to be forgotten here, because a newer run may begin then.
+    /// Passes the store a transition that ends a run or settles an operation. The store tries again until this process
+    /// is about to forget the end, because a newer run may begin then.
     pub(super) async fn record(&self, id: RecordId, transition: Transition) -> Result<Applied, Pending> {
         recording::record(&self.store, id, transition, self.retries_for()).await
     }
 
-    /// Returns how long an end is passed to the store that this process remembers.
+    /// Returns for how long this process sends an end that it remembers to the store.
     pub(super) fn retries_for(&self) -> Duration {
         self.policy.retention.saturating_sub(STORE_TIMEOUT)
     }
@@ -139,7 +139,7 @@ impl<St: Store> Engine<St> {
             End::Consumed { status } => Settlement::Consumed { status: *status },
             End::Released => return Transition::Release(hold.fence),
             End::Unknown { status } => return self.interruption(fingerprint, policy, hold, *status),
-            // No work ends in these ways. If one did, its effects would be unknown.
+            // Work does not end in these ways. If it did, its effects would be unknown.
             End::InDoubt | End::InFlight | End::Refused(_) => {
                 return self.interruption(fingerprint, policy, hold, None);
             }
@@ -177,16 +177,16 @@ impl<St: Store> Engine<St> {
         };
         match applied {
             // The store has no record that could be interrupted: only this process keeps the operation from running
-            // again. One that several processes share would have made a record that was lost: without one, it refuses
-            // only if the key was freed since, or the record would have expired.
+            // again. A store that several processes share would have written a lost record anew. Without a record, such
+            // a store refuses only if the key was freed since, or if the record would have expired.
             Some(Applied { reply: Reply::Refused, record: None }) if self.store.is_exclusive() => {}
-            // If this was refused, the store knows another end, and that one counts.
+            // If this was refused, the store has another end, and that one counts.
             Some(_) => self.forget(&later),
             None => {}
         }
     }
 
-    /// Frees a slot whose end was remembered, because the store knows it now, or knows another one.
+    /// Frees a slot whose end was remembered, because the store now has this end or another one.
     pub(super) fn forget(&self, later: &Later) {
         self.store.slots().remembered.forget(&later.id, later.turn);
     }
@@ -210,7 +210,7 @@ mod tests {
     use crate::store::Records as _;
     use crate::store::test::TestStore;
 
-    // Its claim left no trace, and its outcome was too much to be remembered.
+    // The claim left no trace, and the outcome was too large to be remembered.
     #[tokio::test(start_paused = true)]
     async fn a_run_of_unknown_end_of_which_the_store_has_no_record_does_not_run_again_here() {
         let store = TestStore::new();
@@ -227,7 +227,7 @@ mod tests {
         engine.recorded(recorded, later).await;
         let told = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
         assert!(matches!(told, Ok(End::Unknown { .. })), "{told:?}");
-        // The store has an answer to everything else: that one counts.
+        // Any other answer of the store counts.
         let id = RecordId::from_bytes([2; 32]);
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
         let (later, _) = engine.remember(slot, Refusal::Unavailable.into());

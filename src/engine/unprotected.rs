@@ -22,9 +22,9 @@ use crate::store::recording::until_answered;
 use crate::within::STORE_TIMEOUT;
 
 impl<St: Store> Run<St> {
-    /// Runs without the store, as `fail_open` allows, and records how it ended: under the claim that is under way, if
-    /// the store grants it, else under one that is made when the store is back. Duplicates that come meanwhile share
-    /// the outcome. `session` is the one that was held before the claim.
+    /// Runs without the store, as `fail_open` allows, and records how the run ended: under the claim that is under way,
+    /// if the store grants it, else under a claim that is made when the store is back. Duplicates that come meanwhile
+    /// share the outcome. `session` is the session that was held before the claim.
     pub(super) async fn unprotected<W: Work<T>, T: Send>(
         self: Box<Self>,
         session: Option<RecordId>,
@@ -40,8 +40,8 @@ impl<St: Store> Run<St> {
             "the store is away and fail_open is set: the handler runs unprotected"
         );
         let (context, over) = RunContext::unprotected(self.presented);
-        // No process can take over what has no claim. The claim goes on meanwhile: what is granted is this run's, and
-        // another process may take it over from then on.
+        // No process can take over an operation that has no claim. The claim stays under way: once the store grants it
+        // to this run, another process may take the operation over.
         let mut claiming = pin!(claiming);
         let ((end, verdict), claimed) = match select(pin!(self.work(work, context, None)), claiming.as_mut()).await {
             Either::Left((worked, _)) => (worked, None),
@@ -76,15 +76,15 @@ impl<St: Store> Run<St> {
         engine.record_unprotected(&presented, &end, granted, later).await;
     }
 
-    /// Ends a run that leaves nothing to be remembered, or has no room for it. If its claim is granted late, that is
-    /// settled.
+    /// Ends a run that leaves nothing to remember, or for which there is no room. If its claim is granted late, the
+    /// claim is settled.
     async fn unremembered(self: Box<Self>, end: End, claiming: impl Future<Output = Result<Acquired, Refusal>> + Send) {
         match (claiming.await, &end) {
             (Ok(Acquired::Run(hold, rerun, _)), End::Released) => self.give_back(&hold, rerun).await,
             (Ok(Acquired::Run(hold, ..)), _) => {
                 let transition = self.engine.ending(&self.presented, &hold, &end);
-                // The slot is kept meanwhile: a retry would take the run for one that was interrupted. If the store
-                // does not take it, the run is interrupted, as far as others know.
+                // The slot is kept meanwhile: otherwise a retry would find the run interrupted. If the store does not
+                // record the end, the run counts as interrupted for other processes.
                 if let Err(pending) = self.engine.record(hold.id, transition).await {
                     let _ = pending.answer.await;
                 }
@@ -121,7 +121,7 @@ impl<St: Store> Engine<St> {
         loop {
             let Applied { reply, record } =
                 until_answered(&*self.store, presented.id, claim, Duration::ZERO, self.retries_for()).await?;
-            // Without a record, the one that the claim met has expired meanwhile.
+            // If there is no record, the one that the claim met has expired meanwhile.
             if let Some(record) = record {
                 // This process remembers the operation, so that no other run of it is there: the claim that seemed to
                 // have failed was made.
@@ -132,7 +132,8 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// The store has another record of the operation, which counts. What the unprotected run has done comes on top.
+    /// Handles a store that has another record of the operation. That record counts, and the effects of the unprotected
+    /// run are additional.
     fn outdone(&self, presented: &Presented, later: &Later) {
         once_a_minute!(
             self.lines().outdone,

@@ -13,7 +13,7 @@ use crate::slots::{End, Ended, Watch};
 use crate::store::Store;
 use crate::within::STORE_TIMEOUT;
 
-/// The shortest and the longest pause before the record is read, where the store says nothing of it.
+/// The shortest and the longest pause before the record is read, where the store does not report the change.
 const SHORTEST: Duration = Duration::from_millis(25);
 const LONGEST: Duration = Duration::from_millis(250);
 
@@ -55,7 +55,7 @@ impl<St: Store> Engine<St> {
                     return watch.end(if is_answer { ended } else { Ended::new(fingerprint, End::Released) });
                 }
                 Ok(Ok(None)) => return watch.end(Ended::new(presented.fingerprint, End::Released)),
-                // The store is away. The run may end well all the same.
+                // The store is away. The run may still end well.
                 Ok(Err(_)) | Err(_) => {}
             }
         }
