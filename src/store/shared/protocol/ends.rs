@@ -11,7 +11,7 @@ use crate::key::RecordId;
 #[derive(Debug, Default)]
 pub(crate) struct Ends(DashMap<RecordId, usize, RandomState>);
 
-/// An end that is under way until this is dropped.
+/// An end that counts as under way until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
     ends: Arc<Ends>,

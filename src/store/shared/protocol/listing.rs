@@ -1,7 +1,7 @@
-//! What operators have to see to: interrupted operations, disputed outcomes, and completed records that can't be read.
+//! Lists what needs an operator: interrupted operations, disputed outcomes, and completed records that can't be read.
 //!
-//! A database lists rows by their kind. So a completed record whose bytes are damaged is listed by the processes that
-//! have met it, once a retry was refused for it.
+//! A database lists rows by their kind. So only the processes that have met a completed record with damaged bytes list
+//! it, once they have refused a retry for it.
 
 use std::sync::Arc;
 
@@ -25,19 +25,19 @@ use crate::store::shared::database::errors::away;
 pub struct Disputed {
     /// The operation's id.
     pub id: RecordId,
-    /// The fence of the run that it is of.
+    /// The fence of the run that produced it.
     pub fence: Fence,
-    /// When it came.
+    /// The time at which it came.
     pub since: Timestamp,
-    /// Until when it is kept.
+    /// The time until which it is kept.
     pub expires: Timestamp,
 }
 
-/// Where a page begins.
+/// The position at which a page begins.
 type Cursor = Option<(Timestamp, RecordId)>;
 
 impl<B: Backend> Protocol<B> {
-    /// The interrupted operations, as this process sees them.
+    /// Returns the interrupted operations, as this process sees them.
     pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
         let Page { after, limit, .. } = page;
         let mut cursor = after.map(|after| (after.began, after.id));
@@ -49,7 +49,7 @@ impl<B: Backend> Protocol<B> {
             }
             let view = self.view(earliest);
             for row in &rows {
-                // What a later release has written is for that release.
+                // A later release has to handle what it has written.
                 let Some(Ok(record)) = view.of(row).map(|held| held.columns(row.id)) else { continue };
                 found.extend(InterruptedRun::of(row.id, &record).filter(|run| page.has_status(run)));
             }
@@ -64,8 +64,8 @@ impl<B: Backend> Protocol<B> {
         Ok(found)
     }
 
-    /// A completed record that was found to be damaged, as an operation of which nobody knows how it ended. `None` if
-    /// it has been settled, or has expired.
+    /// Returns a completed record that was found to be damaged, as an operation whose end is unknown. Returns `None` if
+    /// the operation was settled or has expired.
     async fn listed_damaged(&self, id: RecordId) -> Result<Option<InterruptedRun>, StoreError> {
         let known = self.read(id).await?;
         let done = known.row.filter(is_done);
@@ -76,7 +76,7 @@ impl<B: Backend> Protocol<B> {
         Ok(InterruptedRun::of(id, &record))
     }
 
-    /// The disputed outcomes.
+    /// Returns the disputed outcomes.
     pub(crate) async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
         let (mut cursor, mut found) = (None, Vec::new());
         while found.len() < limit {
@@ -94,8 +94,8 @@ impl<B: Backend> Protocol<B> {
         Ok(found)
     }
 
-    /// A page of the rows that operators may have to see to, and the earliest time by which they were judged. Moves the
-    /// cursor to its end.
+    /// Returns a page of the rows that may need an operator, and the earliest time by which they were judged. Moves the
+    /// cursor to the end of the page.
     async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<(Vec<Row>, Timestamp), StoreError> {
         let mut alive = self.sessions.others().alive();
         alive.extend(self.sessions.own.own().iter());

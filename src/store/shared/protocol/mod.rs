@@ -1,11 +1,13 @@
-//! The protocol: one transition of a record is read, decided, and written where nothing else was written since.
+//! The protocol: it reads the row of a record, decides on one transition, and writes the row if the row has not changed
+//! since.
 
-// - `step.rs`: one transition. `read.rs` and `write.rs` are its ways in and out, and `rows.rs` reads rows as records.
-// - `takeover.rs`: what comes with taking an operation over. `restore.rs`: what a failover has lost and this process
-//   knows.
+// - `step.rs`: one transition. `read.rs` reads its row, `write.rs` makes its write, and `rows.rs` reads rows as
+//   records.
+// - `takeover.rs`: the steps around taking an operation over. `restore.rs`: outcomes that a failover has lost and this
+//   process still has.
 // - `transaction.rs`: the record of a run in a transaction of the application.
-// - `listing.rs`: what operators have to see to. `damaged.rs`: completed records that this process can't read.
-// - `ends.rs`: ends of runs on their way.
+// - `listing.rs`: what needs an operator. `damaged.rs`: completed records that this process can't read.
+// - `ends.rs`: the ends of runs that are on their way to the database.
 
 mod damaged;
 pub(crate) mod ends;

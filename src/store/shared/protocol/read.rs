@@ -1,4 +1,4 @@
-//! What this process reads, and what it tells of it.
+//! Reads rows, and returns their records once they may be returned.
 
 use super::Protocol;
 use super::rows::{Held, View, is_of_transaction};
@@ -16,12 +16,12 @@ impl<B: Backend> Protocol<B> {
         self.database.read(id).await
     }
 
-    /// What was answered, with the bytes of its row, if the database has left them out.
+    /// Returns an answer with the bytes of its row: if the database has left them out, this reads them.
     pub(crate) async fn filled(&self, known: RowSnapshot) -> Result<RowSnapshot, StoreError> {
         let Some(row) = known.row.as_ref().filter(|row| is_left_out(row)) else { return Ok(known) };
         let read = self.database.read_large(row).await?;
         match read.row {
-            // The answer may be newer than what was read.
+            // The answer may be newer than the row that was read.
             Some(whole) if whole.token == row.token => {
                 Ok(RowSnapshot { row: Some(Row { state: whole.state, ..row.clone() }), ..known })
             }
@@ -29,7 +29,7 @@ impl<B: Backend> Protocol<B> {
         }
     }
 
-    /// The record of `id`, as this process sees it.
+    /// Returns the record of `id`, as this process sees it.
     pub(crate) async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         if let Some(record) = self.recall(id) {
             return Ok(Some(record));
@@ -38,14 +38,14 @@ impl<B: Backend> Protocol<B> {
         self.tell_whole(id, known).await
     }
 
-    /// The whole record of a row that was read, or answered.
+    /// Returns the whole record of a row that was read, or that the database has answered with.
     pub(crate) async fn tell_whole(&self, id: RecordId, known: RowSnapshot) -> Result<Option<Record>, StoreError> {
         let known = self.filled(known).await?;
         let record = known.row.as_ref().and_then(|row| self.whole(row, known.earliest)).transpose()?;
         self.tell(id, known, record).await
     }
 
-    /// The record of a row that is judged at this earliest time, for whoever needs all of it.
+    /// Returns the whole record of a row that is judged at this earliest time.
     pub(crate) fn whole(&self, row: &Row, earliest: Timestamp) -> Option<Result<Record, StoreError>> {
         let held = self.view(earliest).of(row)?;
         if matches!(held, Held::Damaged(..)) {
@@ -54,15 +54,17 @@ impl<B: Backend> Protocol<B> {
         Some(held.whole(row.id))
     }
 
-    /// What this process knows of `id` without asking: a completed record that has not expired by any clock. Otherwise
-    /// the row decides: by an earlier clock than another process's, this one could go on answering for an operation
-    /// after its key was claimed anew.
+    /// Returns what this process knows of `id` without a call: a completed record that has not expired by any clock.
+    /// Otherwise the row decides. If this process judged by a clock that is behind another process's, it could still
+    /// answer for an operation after its key was claimed anew.
     pub(crate) fn recall(&self, id: RecordId) -> Option<Record> {
-        // It stays: a clock that was wrong for a moment must not make this process forget what a failover may lose.
+        // The record stays in the cache: a clock that was wrong for a moment must not make this process forget a record
+        // that a failover may lose.
         Record::clone(&*self.cache.get(&id)?).live(self.clocks().latest())
     }
 
-    /// Gives a record that was read to whoever answers from it. What is done is told only behind a barrier, and kept.
+    /// Returns a record that was read, for an answer. A completed or consumed record is returned only behind a barrier,
+    /// and cached.
     pub(crate) async fn tell(
         &self,
         id: RecordId,
@@ -80,7 +82,7 @@ impl<B: Backend> Protocol<B> {
         Ok(Some(record))
     }
 
-    /// How this process sees rows that are judged at this earliest time.
+    /// Returns how this process sees rows that are judged at this earliest time.
     pub(crate) fn view(&self, earliest: Timestamp) -> View<'_> {
         let own = &self.sessions.own;
         View { own: own.own(), earliest, others: own.holds_half().then(|| self.sessions.others()) }

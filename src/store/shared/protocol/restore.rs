@@ -1,11 +1,11 @@
-//! Puts back the outcomes that a failover has lost and this process knows.
+//! Restores the outcomes that a failover has lost and this process still has.
 //!
-//! What a transaction of the application wrote under `Rerun` is not put back: it was lost with its effects, so the
-//! operation may run again, and this process forgets the record.
+//! A record that a transaction of the application wrote under `Rerun` is not restored: it was lost together with its
+//! effects, so the operation may run again, and this process forgets the record.
 //!
-//! A completed record neither changes nor goes before it expires. So where it is missing in a server that took the
-//! place of another one, it was lost. Where another one stands, the operation has run again, and the outcome is
-//! disputed.
+//! A completed record neither changes nor disappears before it expires. So if it is missing in a server that has
+//! replaced another one, it was lost. If there is another record in its place, the operation has run again, and the
+//! outcome is disputed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::record::{Applied, Completion, Hold, Record, Reply, Settlement, State,
 use crate::store::StoreError;
 use crate::store::shared::backend::Backend;
 
-/// How many records are looked at at a time.
+/// The number of records that are checked at a time.
 const AT_A_TIME: usize = 16;
-/// The first pause before a record is looked at again, where the database did not answer, and how often it is.
+/// The first pause before a record is checked again because the database did not answer, and the number of such tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const TRIES: usize = 10;
 
 impl<B: Backend> Protocol<B> {
-    /// Puts back what is missing each time that another server answers.
+    /// Restores missing outcomes each time that another server answers.
     pub(crate) async fn keep_restoring(self: Arc<Self>) {
         loop {
             self.database.state.replaced.notified().await;
@@ -43,18 +43,18 @@ impl<B: Backend> Protocol<B> {
             let Some(completion) = self.completion(id, &record) else { return Ok(()) };
             let Applied { reply, record } = self.step(id, Transition::Complete(completion)).await?;
             if reply == Reply::Refused && record.is_some_and(|record| !record.state.is_done()) {
-                // How that ends counts.
+                // The end of the operation's new run counts.
                 self.cache.remove(&id);
             }
             Ok(())
         };
         let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(TRIES);
         let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
-        // What is not put back now may be at the next change of the server.
+        // An outcome that is not restored now may be restored at the next change of the server.
         let _ = complete.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
     }
 
-    /// How the run ended of which this is the record; `None` if it has expired by any clock.
+    /// Returns the completion of the run that this record is of, or `None` if the record has expired by any clock.
     fn completion(&self, id: RecordId, record: &Record) -> Option<Completion> {
         let Record { fence, attempt, fingerprint, expires, .. } = *record;
         let latest = self.clocks().latest();

@@ -1,7 +1,7 @@
-//! Rows as records: what a row's bytes say, and what this process makes of a row that it reads.
+//! Rows as records: the content of a row's bytes, and how this process judges a row that it reads.
 //!
 //! The bytes are a version, the record without its first four fields (which are columns) as postcard writes it, and a
-//! checksum over the row's id and the bytes before it: see [`codec`](crate::codec). The version has one bit more where
+//! checksum over the row's id and the bytes before it: see [`codec`](crate::codec). The version has one more bit set if
 //! a transaction of the application wrote the row.
 
 use std::collections::HashSet;
@@ -32,11 +32,11 @@ pub(crate) struct Rest {
     pub(crate) state: State<Outcome>,
 }
 
-/// The bytes of an outcome. They are written as bytes, not one by one.
+/// The bytes of an outcome, serialized as one byte string.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome(#[serde(with = "serde_bytes")] Vec<u8>);
 
-/// Returns the bytes of what `draft` says beside its columns.
+/// Returns the bytes of those parts of `draft` that have no columns.
 pub(crate) fn encode(id: &RecordId, draft: &Draft<Bytes>) -> Option<Bytes> {
     let Draft { fingerprint, attempt, origin, state, .. } = draft;
     let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(Outcome(outcome.to_vec())));
@@ -44,7 +44,7 @@ pub(crate) fn encode(id: &RecordId, draft: &Draft<Bytes>) -> Option<Bytes> {
     seal(id, &rest)
 }
 
-/// Returns the bytes of `rest`, which stand under `id`.
+/// Returns the bytes of `rest` for the row of `id`.
 pub(crate) fn seal(id: &RecordId, rest: &Rest) -> Option<Bytes> {
     postcard::to_extend(rest, vec![VERSION]).ok().map(|bytes| checked(id, bytes))
 }
@@ -61,14 +61,14 @@ pub(crate) fn of_transaction(id: &RecordId, bytes: &[u8]) -> Option<Bytes> {
     Some(checked(id, [&[OF_TRANSACTION], content.get(1..)?].concat()))
 }
 
-/// Whether a transaction of the application wrote the row with its effects.
+/// Returns whether a transaction of the application wrote the row with its effects.
 pub(crate) fn is_of_transaction(row: &Row) -> bool {
     row.state.first() == Some(&OF_TRANSACTION)
 }
 
-/// Returns what the bytes of a row say.
+/// Decodes the bytes of a row.
 pub(crate) fn open(id: &RecordId, bytes: &[u8]) -> Result<Rest, CodecError> {
-    // A later release may have other bytes altogether behind the first.
+    // A later release may write entirely different bytes after the first.
     if let Some(version) = bytes.first().filter(|version| ![VERSION, OF_TRANSACTION].contains(version)) {
         return Err(CodecError::Version(*version));
     }
@@ -81,7 +81,7 @@ pub(crate) fn open(id: &RecordId, bytes: &[u8]) -> Result<Rest, CodecError> {
     Ok(rest)
 }
 
-/// The kind of a row in this state.
+/// Returns the kind of a row in this state.
 pub(crate) fn kind<O>(state: &State<O>) -> Kind {
     match state {
         State::Running { .. } => Kind::Running,
@@ -91,14 +91,14 @@ pub(crate) fn kind<O>(state: &State<O>) -> Kind {
     }
 }
 
-/// How a process sees rows: which sessions are its own, and which others are over.
+/// A process's view of rows: the sessions that are its own, and the other sessions that are over.
 #[derive(Debug)]
 pub(crate) struct View<'a> {
     /// The sessions of this process, past ones included.
     pub(crate) own: Arc<HashSet<RecordId>>,
     /// The earliest time, by which the row is judged.
     pub(crate) earliest: Timestamp,
-    /// The sessions of other processes. `None` if this process may take no other for dead.
+    /// The sessions of other processes. `None` if this process may not consider any other process dead.
     pub(crate) others: Option<&'a OtherSessions>,
 }
 
@@ -107,7 +107,7 @@ pub(crate) struct View<'a> {
 pub(crate) enum Held {
     /// The record, as this process sees it now.
     Record(Box<Record>),
-    /// The bytes can't be read. This is what the columns alone say, as a record whose request compares with no other.
+    /// The bytes can't be read. The record has only what the columns say, and its fingerprint matches no request.
     Damaged(Box<Record>, CodecError),
     /// A later release has written it.
     Newer(String),
@@ -134,7 +134,8 @@ impl View<'_> {
         }
     }
 
-    /// What the columns say of a row whose bytes can't be read. Nobody knows how it ended, if it did.
+    /// Returns what the columns say of a row whose bytes can't be read. It is unknown how its operation ended, or
+    /// whether it did.
     fn damaged(&self, row: &Row, error: CodecError) -> Option<Held> {
         let state = State::Interrupted { policy: ClaimPolicy::Unknown, run: row.fence, status: None };
         let record = self.presented(row, Fingerprint::unverifiable(), 1, None, state)?;
@@ -154,8 +155,8 @@ impl View<'_> {
         let owner = self.owner(row);
         let expires = if is_running { None } else { Some(row.record_expires()) };
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
-        // When its process died is not known. So its record expires with the row: its bound and the retention after the
-        // claim.
+        // The time at which its process died is unknown. So the record expires with the row: after its bound and the
+        // retention, counted from the claim.
         let lapsed = |record: Record| Record { expires: Some(row.expires), ..record.lapse(since) };
         let record = if is_running && owner == Owner::Nobody { lapsed(record) } else { record };
         record.live(self.earliest)
@@ -165,7 +166,7 @@ impl View<'_> {
         match row.session {
             None => Owner::Nobody,
             Some(session) if self.own.contains(&session) => Owner::Here,
-            // The question about it has taken its time.
+            // The bound of the question about it is over.
             Some(_) if row.kind != Kind::Running && row.until.is_none_or(|until| until <= self.earliest) => {
                 Owner::Nobody
             }
@@ -175,13 +176,13 @@ impl View<'_> {
     }
 }
 
-/// Whether a run is over: its session is, or its bound, and its process says that the run is.
+/// Returns whether a run is over: its session is over, or its bound is over and its process says that the run is.
 fn is_over(others: &OtherSessions, session: RecordId, bound: Option<Timestamp>) -> bool {
     others.is_over(session) || bound.is_none_or(|bound| others.has_ended(session, bound))
 }
 
 impl Held {
-    /// The record, for whoever needs all of it.
+    /// Returns the whole record.
     pub(crate) fn whole(self, id: RecordId) -> Result<Record, StoreError> {
         match self {
             Self::Record(record) => Ok(*record),
@@ -190,7 +191,7 @@ impl Held {
         }
     }
 
-    /// The record, for whoever ends or settles the operation, which is possible by the columns alone.
+    /// Returns the record in order to end or settle the operation, for which the columns are enough.
     pub(crate) fn columns(self, id: RecordId) -> Result<Record, StoreError> {
         match self {
             Self::Record(record) | Self::Damaged(record, _) => Ok(*record),

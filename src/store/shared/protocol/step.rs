@@ -1,4 +1,4 @@
-//! One transition: read what stands there, let the protocol decide, compare and set.
+//! One transition: read the row, let the protocol decide, compare and set.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::store::shared::database::errors::{late, not_put};
 use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::writes::{WriteError, WriteResult};
 
-/// How often a row is looked at anew that somebody else changes meanwhile.
+/// The number of times that a step begins again because another process has changed the row.
 const ROUNDS: u32 = 16;
 /// The first and the longest pause before a claim is given back once more.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -29,7 +29,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(10);
 impl<B: Backend> Protocol<B> {
     /// Takes one step on the record of `id`, or refuses it.
     ///
-    /// A claim that met a row, and can't be decided, is refused as overloaded: nobody may run it without protection.
+    /// A claim that met a row and can't be decided is refused as overloaded, so that it does not run without
+    /// protection.
     pub(crate) async fn step(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         let is_claim = transition.claim().is_some();
         let mut has_met = false;
@@ -44,11 +45,13 @@ impl<B: Backend> Protocol<B> {
 
     async fn decide(&self, id: RecordId, transition: Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
         let deadline = transition.claim().map(|claim| Instant::now() + claim.patience);
-        // What a claim has met is told before its requester gives up: it must not run as if it met nothing.
+        // The row that a claim has met is returned before its requester gives up: the requester must not run as if
+        // there were no row.
         let told_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.patience / 10));
-        // A claim expects nothing to be there, and asks only by being sent. What this process holds, it has written.
+        // A claim expects no row, and finds out by being sent whether there is one. This process has written the rows
+        // that it holds.
         let mut known = match &transition {
-            // None is granted: what is known of the key is told all the same.
+            // No claim is granted now, but the key's record is still returned.
             Transition::Claim(_) if self.clocks().are_apart() => self.read(id).await?,
             Transition::Claim(_) => RowSnapshot { row: None, earliest: self.clocks().earliest(), server: None },
             _ => match self.held(id) {
@@ -62,7 +65,7 @@ impl<B: Backend> Protocol<B> {
             }
             *has_met |= known.row.is_some();
             known = in_time(told_by, self.filled(known)).await?;
-            // What takes an operation, or asks about it, needs all of its record.
+            // A transition that takes an operation or asks about it needs the whole record.
             let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
             let record = match &known.row {
                 Some(row) if needs_all => self.whole(row, known.earliest).transpose()?,
@@ -98,7 +101,7 @@ impl<B: Backend> Protocol<B> {
             if transition.claim().is_some() && !self.sessions.own.holds_half() {
                 return Err(StoreError::unavailable("this process does not hold its session"));
             }
-            // Who takes over says first that the session is dead: its process may be on its way to renew it.
+            // A takeover first marks the session as dead: its process may be about to renew it.
             let takes_over =
                 matches!(transition, Transition::Reclaim(..) | Transition::Inquire { .. } | Transition::Resolve(..));
             if takes_over && !self.mark_session_dead(known.row.as_ref()).await? {
@@ -116,7 +119,8 @@ impl<B: Backend> Protocol<B> {
                     None => return Err(late()),
                 },
                 Err(WriteError::Never(error)) if is_outcome(&transition) => {
-                    // An outcome that the database never takes is consumed. What ends a run is never refused for good.
+                    // If the database never takes the outcome, the operation is recorded as consumed. The end of a run
+                    // is never refused for good.
                     let applied = Box::pin(self.step(id, consumed(transition))).await?;
                     if applied.reply == Reply::Taken {
                         self.report_consumed(id, &error);
@@ -127,7 +131,7 @@ impl<B: Backend> Protocol<B> {
             };
             if let Some(done) = row.as_ref().filter(|row| row.token == token) {
                 // From now on the session does not say that this bound is over. It may have said so before, if this
-                // task stood still with the answer for longer than the bound.
+                // task was paused with the answer for longer than the bound.
                 let applied = self.done(id, done, draft, reply);
                 let session = &self.sessions.own;
                 let is_held = done.session == Some(session.id()) && session.holds_half();
@@ -166,7 +170,7 @@ impl<B: Backend> Protocol<B> {
         if stands.row.as_ref().is_some_and(|row| row.token == claim.token) { Ok(stands) } else { Err(late()) }
     }
 
-    /// Gives back a claim under which nothing ran, and tries again for as long as the database does not answer.
+    /// Gives back a claim under which nothing ran. Tries again for as long as the database does not answer.
     pub(crate) async fn give_back(&self, id: RecordId, taken_back: Transition) {
         let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_delay(LAST_PAUSE);
         let give_back = || self.step(id, taken_back.clone());
@@ -194,19 +198,19 @@ impl<B: Backend> Protocol<B> {
         );
     }
 
-    /// The row of `id`, if it names a session of this process.
+    /// Returns the row of `id` if it names a session of this process.
     fn held(&self, id: RecordId) -> Option<Row> {
         self.sessions.held.get(&id).map(|row| row.clone())
     }
 
-    /// Forgets the run of this process whose row is this one now, or that was before it. A later run of the key stays:
-    /// while it does, no other process takes it for over.
+    /// Forgets the run of this process that has this row, or an earlier one. A later run of the key stays: while it is
+    /// here, no other process considers it over.
     fn let_go(&self, row: Option<&Row>) {
         let Some(row) = row else { return };
         let is_own_run =
             row.kind == Kind::Running && row.session.is_some_and(|id| self.sessions.own.own().contains(&id));
         if is_own_run && self.sessions.held.get(&row.id).is_some_and(|held| held.fence <= row.fence) {
-            // Under another token.
+            // The row now has another token.
             self.sessions.held.insert(row.id, row.clone());
         } else {
             self.sessions.held.remove_if(&row.id, |_, held| held.fence <= row.fence);
@@ -230,7 +234,7 @@ impl<B: Backend> Protocol<B> {
         Ok(Applied { reply, record })
     }
 
-    /// What was written is what stands there now.
+    /// Notes that the row was written, and returns the result of the transition.
     fn done(&self, id: RecordId, row: &Row, draft: Option<Draft<Bytes>>, reply: Reply) -> Applied {
         let Some(draft) = draft else {
             self.let_go(Some(row));
@@ -253,7 +257,7 @@ impl<B: Backend> Protocol<B> {
     }
 }
 
-/// Waits until `end`, if there is one.
+/// Waits for `found` until `end`, if there is an end.
 async fn in_time<T>(end: Option<Instant>, found: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     match end {
         Some(end) => timeout_at(end, found).await.unwrap_or_else(|_| Err(late())),
@@ -261,12 +265,12 @@ async fn in_time<T>(end: Option<Instant>, found: impl Future<Output = Result<T, 
     }
 }
 
-/// Whether a run ends with an outcome.
+/// Returns whether the transition ends a run with an outcome.
 fn is_outcome(transition: &Transition) -> bool {
     matches!(transition, Transition::Complete(Completion { settlement: Settlement::Outcome(_), .. }))
 }
 
-/// The same end of a run, without its outcome.
+/// Returns the same end of a run without its outcome.
 fn consumed(transition: Transition) -> Transition {
     match transition {
         Transition::Complete(Completion { hold, fingerprint, settlement: _, retention }) => {
@@ -277,14 +281,14 @@ fn consumed(transition: Transition) -> Transition {
     }
 }
 
-/// How a claim is given back under which nothing ran, or a question that nobody asks, by its fence. `None` if the
-/// transition is neither.
+/// Returns the transition that gives back, by its fence, a claim under which nothing ran or a question that was not
+/// asked. Returns `None` if `transition` is neither a claim nor such a question.
 pub(crate) fn taken_back(transition: &Transition) -> Option<fn(Fence) -> Transition> {
     match transition {
         Transition::Claim(_) => Some(Transition::Release),
-        // What the run before it has done is as unknown as before.
+        // The effects of the earlier run are as unknown as before.
         Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None, lost: None }),
-        // Others may ask.
+        // Other processes may ask.
         Transition::Inquire { bound, .. } if !bound.is_zero() => {
             Some(|fence| Transition::Inquire { fence, bound: Duration::ZERO })
         }

@@ -1,4 +1,4 @@
-//! Taking an operation over, and what becomes of the outcome of a run that was taken over.
+//! Takes an operation over, and keeps the outcome of a run that was taken over.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,21 +14,21 @@ use crate::store::shared::backend::{Backend, Kind, Row, Write};
 
 /// The pause before a disputed outcome that was not kept is sent again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// How long a disputed outcome is kept.
+/// The time for which a disputed outcome is kept.
 const DISPUTED_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 impl<B: Backend> Protocol<B> {
-    /// Marks the session that a row names as dead, if it is over. Returns whether the row may be taken over: not if the
-    /// session was renewed meanwhile.
+    /// Marks the session that a row names as dead, if it is over. Returns whether the row may be taken over: it may not
+    /// if the session was renewed meanwhile.
     pub(crate) async fn mark_session_dead(&self, row: Option<&Row>) -> Result<bool, StoreError> {
-        // Of an interrupted operation, token and fence say enough.
+        // For an interrupted operation, token and fence are enough.
         let running = row.filter(|row| row.kind == Kind::Running);
         let Some(session) = running.and_then(|row| row.session) else { return Ok(true) };
         if self.sessions.own.own().contains(&session) {
             return Ok(true);
         }
         let others = self.sessions.others();
-        // The run's own bound is over, and its process says that the run is.
+        // The run's own bound is over, and its process says that the run is over.
         if row.and_then(|row| row.until).is_none_or(|until| others.has_ended(session, until)) {
             return Ok(true);
         }
@@ -38,8 +38,8 @@ impl<B: Backend> Protocol<B> {
         self.sessions.mark_dead(session).await
     }
 
-    /// Keeps an outcome that is refused because somebody took the operation over or settled it: in a row of its own,
-    /// for operators.
+    /// Keeps an outcome that is refused because another process took the operation over, or because the operation was
+    /// settled. The outcome gets a row of its own, for operators.
     pub(crate) async fn dispute(&self, completion: &Completion) {
         let Completion { hold, fingerprint, settlement, .. } = completion;
         let state = match settlement {
@@ -68,7 +68,7 @@ impl<B: Backend> Protocol<B> {
     }
 }
 
-/// The id of the row that keeps the disputed outcome of the run with this fence.
+/// Returns the id of the row that keeps the disputed outcome of the run with this fence.
 fn disputed(id: RecordId, fence: Fence) -> RecordId {
     let digest = blake3::Hasher::new_derive_key("tower-idempotency 2026 disputed outcome v1")
         .update(id.as_bytes())

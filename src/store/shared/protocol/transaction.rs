@@ -1,13 +1,14 @@
-//! The record of a run, written by a transaction of the application: what it writes, and how this process finds out
-//! whether it was committed.
+//! The record of a run that a transaction of the application writes: its content, and how this process finds out
+//! whether the transaction was committed.
 //!
 //! Rules:
-//! 1. The transaction completes the run only if the row still is the run's own, and running. Whoever takes the
-//!    operation over first makes the transaction fail.
-//! 2. Whether it was committed is found out by a write that ends the run without its outcome. It is done only if the
-//!    transaction is over and has not written the row; it waits as long as the transaction has the row locked.
-//! 3. What the transaction has written is known by its token, which is derived from the token of the claim: a run that
-//!    tries several transactions has one.
+//! 1. The transaction completes the run only if the row still is the run's own, and running. If another process takes
+//!    the operation over first, the transaction fails.
+//! 2. A write that ends the run without its outcome finds out whether the transaction was committed. The write is done
+//!    only if the transaction is over and has not written the row. It waits for as long as the transaction has the row
+//!    locked.
+//! 3. The transaction's row is recognised by its token, which is derived from the token of the claim. A run that tries
+//!    several transactions has one such token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::writes::{WriteError, WriteResult};
 use crate::store::shared::run_record::RunRecord;
 
-/// The pause before the row is looked at again.
+/// The pause before the row is read again.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -42,14 +43,14 @@ pub struct Settling<B: Backend> {
     is_free: bool,
 }
 
-/// How a transaction ended that was to complete a run.
+/// The end of a transaction that was to complete a run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Settled {
     /// It was committed: this outcome is durable.
     Committed(Bytes),
     /// It was not committed, and never will be.
     RolledBack {
-        /// Whether the key is free. If not, nobody knows what else the run has done, or somebody else has taken the
+        /// `true` if the key is free. If not, the run's other effects are unknown, or another process has taken the
         /// operation over.
         is_free: bool,
     },
@@ -58,8 +59,8 @@ pub enum Settled {
 }
 
 impl<B: Backend> Protocol<B> {
-    /// Returns the record of a run, for a transaction of the application, and what finds out afterwards whether it was
-    /// written. Returns `None` if the operation is not the run's any more.
+    /// Returns the record of a run, for a transaction of the application, and a value that finds out afterwards whether
+    /// it was written. Returns `None` if the run no longer has the operation.
     ///
     /// If the transaction turns out not to have been committed, the key is free, or the run is interrupted.
     pub(crate) fn complete_apart(
@@ -78,7 +79,7 @@ impl<B: Backend> Protocol<B> {
             protocol.write(id, &draft, Some(&row), Some(&record))
         };
         let completed = becomes(Transition::Complete(completion))?;
-        // Under another policy the run may have done something else, which was not lost.
+        // Under another policy the run may have had other effects, which were not lost.
         let state = if is_free { of_transaction(&id, &completed.state)? } else { completed.state };
         let completed = Write { token: derived(row.token), state, ..completed };
         let end = if is_free {
@@ -93,7 +94,7 @@ impl<B: Backend> Protocol<B> {
 }
 
 impl<B: Backend> Settling<B> {
-    /// Waits until it is known how the transaction ended, which nobody may try to commit any more.
+    /// Waits until it is known how the transaction ended. The run may not try to commit it any more.
     pub async fn settled(&self) -> Settled {
         let Self { protocol, id, claimed, completed, end, is_free } = self;
         let mut pauses = ExponentialBuilder::default()
@@ -106,7 +107,7 @@ impl<B: Backend> Settling<B> {
             match protocol.database.write(end.clone(), None).await {
                 Ok(WriteResult { row: Some(row), answer, earliest, .. }) if row.token == *completed => {
                     let known = RowSnapshot { row: Some(row), earliest, server: Some(answer.server) };
-                    // An error: what was read may not be durable yet.
+                    // On an error, the row that was read may not be durable yet.
                     if let Ok(Some(Record { state: State::Completed { outcome }, .. })) =
                         protocol.tell_whole(*id, known).await
                     {
@@ -116,7 +117,7 @@ impl<B: Backend> Settling<B> {
                 Ok(WriteResult { row: Some(row), .. }) if row.token == end.token => {
                     break Settled::RolledBack { is_free: *is_free };
                 }
-                // The transaction has it locked.
+                // The transaction has the row locked.
                 Ok(WriteResult { row: Some(row), .. }) if row.token == *claimed => {}
                 Ok(_) => break Settled::RolledBack { is_free: false },
                 Err(WriteError::Gone) => break Settled::Gone,
@@ -129,7 +130,7 @@ impl<B: Backend> Settling<B> {
     }
 }
 
-/// The token of what a transaction writes over the claim with this token.
+/// Returns the token of the row that a transaction writes over the claim with this token.
 fn derived(claimed: Token) -> Token {
     let digest = blake3::derive_key("tower-idempotency 2026 record in a transaction v1", &claimed.0);
     let mut token = [0; 16];

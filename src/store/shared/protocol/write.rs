@@ -1,4 +1,4 @@
-//! What the protocol wants written, as a write.
+//! Makes the write for a decision of the protocol.
 
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use crate::key::RecordId;
 use crate::record::{Draft, Expiry, Fence, Record, State};
 use crate::store::shared::backend::{Backend, Clocks, Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
 
-/// The longest time that a row is kept for its fence alone, which a clock gave that was ahead.
+/// The longest time that a row is kept only because its fence came from a clock that was ahead.
 const FAR: Duration = Duration::from_secs(366 * 24 * 3_600);
 /// The shortest time that a record is kept: duplicates that wait in other processes have to find it.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl<B: Backend> Protocol<B> {
-    /// The write by which the record becomes what `draft` says. `row` stands there, and is presented as `record`.
+    /// Returns the write by which the record becomes what `draft` says. `row` is the present row, and `record` its
+    /// record.
     pub(crate) fn write(
         &self,
         id: RecordId,
@@ -37,7 +38,7 @@ impl<B: Backend> Protocol<B> {
         let kept_for = |kept: Duration| NewExpiry::In(kept.max(shortest));
         let mut until = draft.owned;
         let expires = match draft.expiry {
-            // A run that is never ended is interrupted when its bound is over at the latest, and kept from then on.
+            // A run that does not end is interrupted when its bound is over at the latest. It is kept from then on.
             Expiry::Never => match &draft.state {
                 State::Running { interrupted_retention, .. } => {
                     kept_for(draft.owned.unwrap_or_default().saturating_add(*interrupted_retention))
@@ -55,7 +56,8 @@ impl<B: Backend> Protocol<B> {
                 let clocks = &self.clocks();
                 let expires = record.and_then(|record| record.expires);
                 let left = |from| expires.map_or(Duration::ZERO, |expires| between(from, expires));
-                // The new fence is of the latest clock. The row has to outlive it, or the next one would be smaller.
+                // The new fence comes from the latest clock. The row has to outlive this time, or the next fence would
+                // be smaller.
                 if left(clocks.latest()) >= least && row.map(|row| row.expires) == expires {
                     NewExpiry::Keep
                 } else {
@@ -80,20 +82,21 @@ impl<B: Backend> Protocol<B> {
     }
 }
 
-/// For how long a row is kept at least. An earlier write of the row may still arrive, or this one be sent again, and
-/// has to find it. And the key's next fence has to be larger: a clock that was ahead when this one was given may be
-/// right by then, so the row is kept until this process's clocks are past the fence. (The database's own may just have
-/// been set.) A record that is kept for a shorter time expires at its row's [`until`](Row::until).
+/// Returns the shortest time for which a row is kept. An earlier write of the row may still arrive, or this one may be
+/// sent again, and it has to find the row. Also, the key's next fence has to be larger. The clock that gave this fence
+/// may have been ahead and may be right by then, so the row is kept until this process's clocks are past the fence.
+/// (The database's own clock may just have been set.) A record that is kept for a shorter time expires at its row's
+/// [`until`](Row::until).
 fn outlives(fence: Fence, clocks: Clocks) -> Duration {
     GRACE + between(clocks.latest, Timestamp::from_millis(fence.0 / 1_000)).min(FAR)
 }
 
-/// How long after `from` it is `until`.
+/// Returns the time from `from` to `until`.
 fn between(from: Timestamp, until: Timestamp) -> Duration {
     Duration::from_millis(until.as_millis().saturating_sub(from.as_millis()))
 }
 
-/// The write that frees the key. The row is kept for as long as a late claim may still arrive.
+/// Returns the write that frees the key. The row is kept for as long as a late claim may still arrive.
 pub(crate) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write {
     Write {
         id,
@@ -110,7 +113,8 @@ pub(crate) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write 
     }
 }
 
-/// The write that leaves a row as it is, under another token: what expects the row as it was is not done any more.
+/// Returns the write that keeps a row's content under another token: a write that expects the old token is not done any
+/// more.
 pub(crate) fn as_it_stands(row: &Row, earliest: Timestamp) -> Write {
     Write {
         id: row.id,
