@@ -6,7 +6,7 @@
 //! 2. The kept clock starts when the store opens, at the earlier of the other two. It goes on by the monotonic clock
 //!    and is never set. While it is outside the range of the other two, it moves toward the nearer one, by at most a
 //!    hundredth of the time that passes.
-//! 3. What this process only remembers is valid while the latest clock says so.
+//! 3. A record that this process only remembers is valid until it has expired by the latest clock.
 //! 4. Nothing is deleted in the first ten minutes after the opening, or after one of the clocks was set.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,14 +19,14 @@ use crate::store::StoreError;
 use crate::store::shared::backend::{Clocks, GRACE};
 use crate::store::shared::judge::Moment;
 
-/// The difference between two clocks from which on it is counted and logged.
+/// A difference between two clocks that is larger than this is counted and logged.
 const SKEW: Duration = Duration::from_secs(5);
-/// A clock was set if it is so far from where the monotonic clock expects it.
+/// A clock was set if it is this far from the time that the monotonic clock leads to.
 const STEP: Duration = Duration::from_secs(1);
-/// The kept clock moves toward the others by one part in so many of the time that passes.
+/// The kept clock moves toward the others by one part in this many of the time that passes.
 const SLEW: u32 = 100;
 
-/// The name of the clock that is no machine's.
+/// The name of the clock that does not belong to a machine.
 pub(crate) const KEPT: &str = "the clock that this process keeps";
 
 #[derive(Debug)]
@@ -45,12 +45,12 @@ struct State {
     wall: Duration,
     looked: Duration,
     read: Option<Read>,
-    /// When the store was opened, or a clock was last set, by the monotonic clock.
+    /// The time at which the store was opened or a clock was last set, by the monotonic clock.
     settled_since: Duration,
     are_apart: bool,
 }
 
-/// A time of the database, and between which moments of the monotonic clock it was read.
+/// A time of the database, and the two moments of the monotonic clock between which it was read.
 #[derive(Debug, Clone, Copy)]
 struct Read {
     now: Duration,
@@ -77,40 +77,40 @@ impl ThreeClocks {
         Self { clock, apart, state: Mutex::new(state) }
     }
 
-    /// The clocks of this process, for a call of the database.
+    /// Returns the clocks of this process, for a call of the database.
     pub(crate) fn now(&self) -> Clocks {
         self.clocks(&self.look())
     }
 
-    /// The earliest of the three clocks, as far as the database's is known: what decides whether something that this
-    /// process holds is over.
+    /// Returns the earliest of the three clocks, as far as the database's is known. It decides whether something that
+    /// this process holds is over.
     pub(crate) fn earliest(&self) -> Timestamp {
         self.known().earliest
     }
 
-    /// The latest of the three clocks, as far as the database's is known: what decides whether something that this
-    /// process remembers is still valid.
+    /// Returns the latest of the three clocks, as far as the database's is known. It decides whether something that
+    /// this process remembers is still valid.
     pub(crate) fn latest(&self) -> Timestamp {
         self.known().latest
     }
 
-    /// All three clocks, as far as the database's is known.
+    /// Returns the range of all three clocks, as far as the database's is known.
     fn known(&self) -> Moment {
         let state = self.look();
         self.clocks(&state).at(timestamp(state.database().unwrap_or(state.wall)))
     }
 
-    /// The clocks of this process. Each call takes the database's own into account.
+    /// Returns the clocks of this process. Each call takes the database's own clock into account.
     fn clocks(&self, state: &State) -> Clocks {
         let (wall, kept) = (state.wall, state.kept.unwrap_or(state.wall));
         let highest = state.database().map_or(wall, |database| wall.min(database.saturating_add(self.apart)));
         Clocks { earliest: timestamp(kept.min(wall)), latest: timestamp(kept.max(highest)) }
     }
 
-    /// Takes note of the database's time `now`, in the answer to a call that was sent at `sent`. Returns the difference
+    /// Notes the database's time `now`, from the answer to a call that was sent at `sent`. Returns the difference
     /// between the clocks, if it is worth a log line.
     pub(crate) fn answered(&self, now: Timestamp, sent: Instant) -> Option<Skew> {
-        // The time was read at some moment of the call.
+        // The database read the time at some moment of the call.
         let took = sent.elapsed();
         let mut state = self.look();
         let (wall, received) = (state.wall, state.looked);
@@ -120,7 +120,7 @@ impl ThreeClocks {
         if before.is_some_and(|before| read.was_set_since(&before)) {
             state.settled_since = received;
         }
-        // An answer that was under way at the same time as another one may say less of the time than that one.
+        // If two answers were under way at the same time, the second may be less precise about the time than the first.
         if before.is_none_or(|before| read.sent >= before.received || read.is_ahead_of(&before)) {
             state.read = Some(read);
         }
@@ -136,7 +136,7 @@ impl ThreeClocks {
         })
     }
 
-    /// Whether the database's clock and the wall clock are so far apart that no operation may begin.
+    /// Returns whether the database's clock and the wall clock are so far apart that no operation may begin.
     pub(crate) fn are_apart(&self) -> bool {
         self.state().are_apart
     }
@@ -154,7 +154,8 @@ impl ThreeClocks {
         )))
     }
 
-    /// Whether expired rows may be deleted: not in the first ten minutes after the opening, or after a clock was set.
+    /// Returns whether expired rows may be deleted: not in the first ten minutes after the opening, or after a clock
+    /// was set.
     pub(crate) fn may_delete(&self) -> bool {
         let state = self.look();
         state.looked.saturating_sub(state.settled_since) >= GRACE
@@ -189,15 +190,16 @@ impl ThreeClocks {
 }
 
 impl State {
-    /// The database's clock at the last look, as far as it is known.
+    /// Returns the database's clock at the last look, as far as it is known.
     fn database(&self) -> Option<Duration> {
         self.read.map(|read| read.now.saturating_add(self.looked.saturating_sub(read.received)))
     }
 }
 
 impl Read {
-    /// Whether the database's clock was set between two answers. Each says how far that clock is ahead of this
-    /// process's: the time was read at some moment between sending and receiving. Answers may overtake each other.
+    /// Returns whether the database's clock was set between two answers. Each answer shows how far that clock is ahead
+    /// of this process's: the database read the time at some moment between sending and receiving. Answers may overtake
+    /// each other.
     fn was_set_since(&self, before: &Self) -> bool {
         let ((least, most), (before_least, before_most)) = (self.ahead(before), before.ahead(before));
         let step = STEP.as_millis() as i128;
@@ -208,8 +210,8 @@ impl Read {
         self.ahead(before).0 >= before.ahead(before).0
     }
 
-    /// How many milliseconds the database's clock is ahead of one that began when `origin` was sent, at least and at
-    /// most.
+    /// Returns the least and the most milliseconds by which the database's clock is ahead of one that began when
+    /// `origin` was sent.
     fn ahead(&self, origin: &Self) -> (i128, i128) {
         let millis = |duration: Duration| duration.as_millis() as i128;
         let ahead = |moment| millis(self.now) - (millis(moment) - millis(origin.sent));
@@ -217,12 +219,12 @@ impl Read {
     }
 }
 
-/// How far two clocks are apart, if the first was read at some moment of a call that took so long.
+/// Returns how far two clocks are apart, if the first was read at some moment of a call that took this long.
 fn differ(one: Duration, other: Duration, took: Duration) -> Duration {
     one.abs_diff(other).saturating_sub(took)
 }
 
-/// Which of the two is farther from the clock that this process keeps.
+/// Returns the name of the one that is farther from the clock that this process keeps.
 fn farther(database: Duration, wall: Duration, kept: Duration) -> &'static str {
     if database.abs_diff(kept) >= wall.abs_diff(kept) { "the database's clock" } else { "this process's wall clock" }
 }

@@ -1,4 +1,4 @@
-//! What an error of the database means for whoever asked.
+//! Converts errors of the database into the store's errors.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(crate) fn away(error: Arc<BackendError>) -> StoreError {
     StoreError::Unavailable { reason: "the database does not answer".to_owned(), source: Some(Box::new(error)) }
 }
 
-/// What a write that was not done means for who asked for it.
+/// Returns the store's error for a write that was not done.
 pub(crate) fn not_put(error: WriteError) -> StoreError {
     match error {
         WriteError::Away(error) | WriteError::Never(error) => {

@@ -1,12 +1,12 @@
 //! Rows whose bytes take long on a slow link.
 //!
 //! When a write meets a large row that it did not make, the database leaves the row's bytes out of its answer. So the
-//! store knows that the row is large before it reads it. Rules:
+//! store knows before it reads the row that the row is large. Rules:
 //! 1. Large rows are read one at a time, each by itself. The reading goes on if its requester goes away. Clients that
-//!    were refused meanwhile ask again, and find the row under way.
+//!    were refused meanwhile retry, and find the row under way.
 //! 2. A row that was read is kept for a minute, or until a request takes it.
-//! 3. A row that was read before it was asked for counts only if it is completed. Then it does not change before it
-//!    expires. It counts while the latest clock says that it has not. An answer from it needs a barrier, as from every
+//! 3. A row that was read before a request asked for it counts only if it is completed: then it does not change before
+//!    it expires. It counts until it has expired by the latest clock. An answer from it needs a barrier, as from every
 //!    row.
 
 use std::collections::HashSet;
@@ -27,11 +27,11 @@ use crate::store::shared::backend::{Answer, Backend, BackendError, Kind, Row};
 
 /// The most bytes that a row is expected to have.
 const LARGEST: usize = 17 * 1024 * 1024;
-/// For how long a row is kept for those who ask again, and the most bytes of such rows.
+/// The time for which a row is kept for retries, and the most bytes of such rows.
 const KEPT: Duration = Duration::from_secs(60);
 const KEPT_BYTES: usize = 64 * 1024 * 1024;
 
-/// What was read, once it was, and when that was asked for.
+/// The result of a read once there is one, and the time at which the read was sent.
 pub(crate) type Told = Option<Result<(RowSnapshot, Instant), Arc<BackendError>>>;
 
 type Rows = Arc<DashMap<RecordId, watch::Sender<Told>, RandomState>>;
@@ -43,14 +43,14 @@ pub(crate) struct Large {
     queue: mpsc::UnboundedSender<RecordId>,
 }
 
-/// Whether the database has left the bytes of a row out.
+/// Returns whether the database has left the bytes of a row out.
 pub(crate) fn is_left_out(row: &Row) -> bool {
     let has_bytes = matches!(row.kind, Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed);
     has_bytes && row.state.is_empty()
 }
 
 impl Large {
-    /// Starts the task that reads them.
+    /// Starts the task that reads large rows.
     pub(crate) fn start<B: Backend>(
         backend: Arc<B>,
         state: Arc<DatabaseState>,
@@ -62,12 +62,12 @@ impl Large {
         Self { rows, queue }
     }
 
-    /// Returns where the row will be, if it is under way or was read lately.
+    /// Returns the receiver of the row if it is under way or was read lately.
     pub(crate) fn known(&self, id: &RecordId) -> Option<watch::Receiver<Told>> {
         self.rows.get(id).map(|told| told.subscribe())
     }
 
-    /// Returns where the row will be, and reads it unless it is under way.
+    /// Returns the receiver of the row, and reads the row unless it is under way.
     pub(crate) fn read(&self, id: RecordId) -> watch::Receiver<Told> {
         match self.rows.entry(id) {
             Entry::Occupied(told) => told.get().subscribe(),
@@ -75,7 +75,7 @@ impl Large {
                 let told = watch::Sender::new(None);
                 let receiver = told.subscribe();
                 place.insert(told);
-                // An error: the runtime is gone.
+                // On an error, the runtime is gone.
                 let _ = self.queue.send(id);
                 receiver
             }
@@ -123,7 +123,7 @@ async fn run<B: Backend>(
     }
 }
 
-/// How many bytes the kept rows have.
+/// Returns the number of bytes of the kept rows.
 fn kept_bytes(rows: &Rows) -> usize {
     let bytes = |told: &Told| match told {
         Some(Ok((RowSnapshot { row: Some(row), .. }, _))) => row.state.len(),
@@ -132,7 +132,7 @@ fn kept_bytes(rows: &Rows) -> usize {
     rows.iter().map(|place| bytes(&place.borrow())).sum()
 }
 
-/// Asks which of the rows are large, without their bytes.
+/// Asks the database which of the rows are large, without their bytes.
 pub(crate) async fn which_are_large<B: Backend>(
     backend: &B,
     state: &DatabaseState,

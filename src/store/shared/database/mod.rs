@@ -1,11 +1,11 @@
 //! The one client of the database: every call goes through it. It batches reads and writes, sends a write again until
 //! its result is known, keeps the time limits, and refuses claims while the database is away.
 
-// - `reads.rs`, `writes.rs`: reads and writes on their way. `queue.rs`: which writes go next, and how many at once;
+// - `reads.rs`, `writes.rs`: reads and writes on their way. `queue.rs`: the next writes, and the number of calls;
 //   `resend.rs`: large writes that are sent again; `large.rs`: rows that take long; `snapshot.rs`: a row that was read.
-// - `state.rs`: what every call uses and every answer changes: the circuit breaker, the servers, and the clocks.
+// - `state.rs`: the state that every call uses and every answer changes: circuit breaker, servers and clocks.
 // - `clocks.rs`: the clocks by which rows are judged and stamped.
-// - `errors.rs`: what an error of the database means for a caller.
+// - `errors.rs`: converts errors of the database into the store's errors.
 
 pub(crate) mod clocks;
 pub(crate) mod errors;
@@ -40,7 +40,7 @@ pub(crate) struct Database<B> {
     pub(crate) state: Arc<DatabaseState>,
     reads: ReadBatcher,
     writes: WriteQueue<B>,
-    /// A queue of its own for what keeps this process alive, so that no other write is before it.
+    /// The queue for the writes that keep this process alive, so that they do not wait behind other writes.
     urgent: WriteQueue<B>,
     guarantee: Mutex<Option<Guarantee>>,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Database<B> {
 #[derive(Debug)]
 pub(crate) struct Rows<R> {
     pub(crate) server: ServerId,
-    /// When the call was sent.
+    /// The time at which the call was sent.
     pub(crate) sent: Instant,
     /// The earliest time by which the rows are judged.
     pub(crate) earliest: Timestamp,
@@ -57,7 +57,7 @@ pub(crate) struct Rows<R> {
 }
 
 impl<B: Backend> Database<B> {
-    /// Its calls are sent in `runtime`, at most `calls` with writes at a time.
+    /// Creates a client that sends its calls in `runtime`, at most `calls` with writes at a time.
     pub(crate) fn new(backend: Arc<B>, state: Arc<DatabaseState>, calls: usize, runtime: &Handle) -> Self {
         let queue = |calls| WriteQueue::new(Arc::clone(&backend), Arc::clone(&state), calls, runtime);
         let reads = ReadBatcher::start(Arc::clone(&backend), Arc::clone(&state), runtime);
@@ -74,7 +74,7 @@ impl<B: Backend> Database<B> {
         self.reads.get(id).await
     }
 
-    /// Reads a row whose bytes the database has left out of an answer. It takes its time.
+    /// Reads a row whose bytes the database has left out of an answer. This may take long.
     pub(crate) async fn read_large(&self, row: &Row) -> Result<RowSnapshot, StoreError> {
         self.reads.get_large(row).await
     }
@@ -88,7 +88,7 @@ impl<B: Backend> Database<B> {
         self.writes.put(write, deadline)
     }
 
-    /// Sends a write that may not be given up: it is sent again even where nothing of it was done.
+    /// Sends a write that may not be given up: it is sent again even if it certainly was not done.
     pub(crate) fn insist(&self, write: Write) -> impl Future<Output = Result<WriteResult, WriteError>> + Send + use<B> {
         self.writes.insist(write)
     }
@@ -106,7 +106,7 @@ impl<B: Backend> Database<B> {
         self.writes.is_behind()
     }
 
-    /// Asks for the time, which sets the clocks.
+    /// Asks the database for its time. The answer sets the clocks.
     pub(crate) async fn ask_time(&self) -> Result<(), StoreError> {
         let asked = self.ask(|clocks| self.backend.put(clocks, &[])).await;
         asked.map(drop).map_err(|error| away(Arc::new(error)))
@@ -126,7 +126,7 @@ impl<B: Backend> Database<B> {
         Ok(rows)
     }
 
-    /// Reads a page of the rows that operators may have to see to.
+    /// Reads a page of the rows that may need an operator.
     pub(crate) async fn list(
         &self,
         alive: &[RecordId],
@@ -138,7 +138,7 @@ impl<B: Backend> Database<B> {
         Ok(page)
     }
 
-    /// Reads with one call, and takes note of its answer.
+    /// Reads with one call, and notes its answer.
     async fn ask<R, F>(&self, call: impl FnOnce(Clocks) -> F + Send) -> Result<Rows<R>, BackendError>
     where
         F: Future<Output = Result<Answer<R>, BackendError>> + Send,
@@ -150,8 +150,7 @@ impl<B: Backend> Database<B> {
         Ok(Rows { server, sent, earliest: clocks.at(now).earliest, rows })
     }
 
-    /// Deletes at most so many rows that are past their expiry, and none while the clocks are not to be trusted with
-    /// that.
+    /// Deletes at most `limit` rows that are past their expiry. Deletes none while the clocks can't be trusted for it.
     pub(crate) async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
         if !self.clocks().may_delete() {
             return Ok(0);
@@ -177,7 +176,7 @@ impl<B: Backend> Database<B> {
         *known = Some(guarantee);
     }
 
-    /// Returns what the database can lose, as it last answered.
+    /// Returns the last answer of the database about what it can lose.
     pub(crate) fn guarantee(&self) -> Option<Guarantee> {
         self.guarantee.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,13 +1,13 @@
-//! The writes of this process that wait for a call, and how many calls there are.
+//! The writes of this process that wait for a call, and the number of calls.
 //!
-//! A link to the database carries so many bytes a second, and what shares it takes longer. Rules:
+//! A link to the database carries a limited number of bytes a second, so calls that share it take longer. Rules:
 //! 1. Small writes, such as claims, do not wait behind large ones: each kind has a queue of its own, and at least one
 //!    call is left for the small ones, if there is more than one.
 //! 2. Large writes that are under way at once have at most [`AT_ONCE_BYTES`], unless one alone has more. So a renewal
 //!    of the session, which shares the link with them, does not wait for many of them.
-//! 3. A call with large writes that takes longer than one with small writes may is *late*, and the link is *narrow*
-//!    then: large writes go one at a time. That ends with a call that takes so little time that, if as many as may be
-//!    under way at once had shared the link with it, none of them would have been late.
+//! 3. A call with large writes is *late* if it takes longer than a call with small writes may. The link is *narrow*
+//!    then: large writes go one at a time. A quick call ends that: one that would not have been late even if it had
+//!    shared the link with as many calls as may be under way at once.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -28,10 +28,10 @@ const TOGETHER_BYTES: usize = 128 * 1024;
 const LARGE: usize = 8 * 1024;
 /// The most bytes of large writes that are under way at once, unless one alone has more.
 const AT_ONCE_BYTES: usize = 4 * 1024 * 1024;
-/// How often a write is sent whose row something else has locked, and of which no copy may be done.
+/// The number of times that a write is sent while its row is locked and no copy of it may be done.
 const BUSY_TRIES: u32 = 12;
 
-/// How the database answered a write: the row as it stands.
+/// The database's answer to a write: the row as it is now.
 #[derive(Debug)]
 pub(crate) struct WriteResult {
     pub(crate) row: Option<Row>,
@@ -39,11 +39,11 @@ pub(crate) struct WriteResult {
     pub(crate) answer: Answer<()>,
     /// The earliest time by which the database has judged the row.
     pub(crate) earliest: Timestamp,
-    /// When the first copy of the write was sent.
+    /// The time at which the first copy of the write was sent.
     pub(crate) sent: Instant,
 }
 
-/// Why a write was not done, and never will be.
+/// The reason why a write has no result.
 #[derive(Debug, Clone)]
 pub(crate) enum WriteError {
     /// The database can't be reached, or has refused.
@@ -52,7 +52,7 @@ pub(crate) enum WriteError {
     Never(Arc<BackendError>),
     /// The deadline had passed before the write was sent.
     Late,
-    /// The deadline has passed, and nobody knows whether the write was done. It may still arrive.
+    /// The deadline has passed, and it is unknown whether the write was done. It may still arrive.
     InDoubt,
     /// The store was closed, or its runtime is gone, before the answer came. The write may be done.
     Gone,
@@ -77,7 +77,7 @@ impl Waiting {
     }
 }
 
-/// Whether writes with so many bytes of state are large.
+/// Returns whether writes with this many bytes of state are large.
 pub(crate) fn is_large(bytes: usize) -> bool {
     bytes > LARGE
 }
@@ -88,11 +88,11 @@ pub(crate) struct PendingWrite {
     pub(crate) write: Write,
     pub(crate) deadline: Option<Instant>,
     pub(crate) reply: Reply,
-    /// Whether it was sent without an answer, or is sent again as if it was.
+    /// `true` if it was sent without an answer, or is sent again as if it had been.
     pub(crate) may_be_done: bool,
-    /// When its first copy was sent.
+    /// The time at which its first copy was sent.
     pub(crate) sent: Option<Instant>,
-    /// How often its row was locked.
+    /// The number of times that its row was locked.
     pub(crate) busy: u32,
     pub(crate) pauses: ExponentialBackoff,
     pub(crate) _waiting: Waiting,
@@ -107,7 +107,7 @@ impl PendingWrite {
         is_large(self.bytes())
     }
 
-    /// Whether the row is what it expects: it may still be done.
+    /// Returns whether the row is as the write expects, so that the write may still be done.
     pub(crate) fn is_expected(&self, row: Option<&Row>) -> bool {
         match (row, self.write.expect) {
             (Some(row), Expect::Token(token)) => row.token == token,
@@ -116,17 +116,17 @@ impl PendingWrite {
         }
     }
 
-    /// Whether it was done.
+    /// Returns whether the write was done.
     pub(crate) fn is_done(&self, row: Option<&Row>) -> bool {
         row.is_some_and(|row| row.token == self.write.token)
     }
 
-    /// Whether something else has the row locked, as far as the row says.
+    /// Returns whether something else has the row locked, as far as the row shows.
     pub(crate) fn is_busy(&self, row: Option<&Row>) -> bool {
         self.is_expected(row) && !self.is_done(row)
     }
 
-    /// Whether it is sent again though something else has its row locked.
+    /// Returns whether the write is sent again although something else has its row locked.
     pub(crate) fn waits_for_lock(&mut self) -> bool {
         self.busy += 1;
         let is_late = self.deadline.is_some_and(|end| end <= Instant::now());
@@ -134,11 +134,11 @@ impl PendingWrite {
     }
 }
 
-/// Writes that go together.
+/// Writes that are sent in one call.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) puts: Vec<PendingWrite>,
-    /// If they are large, how many bytes they have.
+    /// Their number of bytes, if they are large.
     pub(crate) large: Option<usize>,
 }
 
@@ -147,18 +147,18 @@ pub(crate) struct Queue {
     small: VecDeque<PendingWrite>,
     large: VecDeque<PendingWrite>,
     at_once: usize,
-    /// How many tasks send. There are none when nothing is queued.
+    /// The number of tasks that send. There are none when the queue is empty.
     tasks: usize,
-    /// How many calls with large writes are under way, and with how many bytes.
+    /// The number of calls with large writes that are under way, and the number of their bytes.
     large_calls: usize,
     large_bytes: usize,
-    /// Small writes go next, if there are any.
+    /// `true` if small writes go next, if there are any.
     is_turn_of_small: bool,
     is_narrow: bool,
 }
 
 impl Queue {
-    /// At most `at_once` tasks send.
+    /// Creates a queue from which at most `at_once` tasks send.
     pub(crate) fn new(at_once: usize) -> Self {
         let (small, large) = (VecDeque::new(), VecDeque::new());
         let (tasks, large_calls, large_bytes) = (0, 0, 0);
@@ -169,14 +169,14 @@ impl Queue {
         if put.is_large() { self.large.push_back(put) } else { self.small.push_back(put) }
     }
 
-    /// Whether another task should send. It counts as started then.
+    /// Returns whether another task should send. If so, the task counts as started.
     pub(crate) fn takes_on(&mut self) -> bool {
         let takes_on = self.tasks < self.at_once && (!self.small.is_empty() || self.may_send_large());
         self.tasks += usize::from(takes_on);
         takes_on
     }
 
-    /// Takes what goes together now. `None`: the task that asks is over.
+    /// Takes the next batch. Returns `None` if the calling task has to end.
     pub(crate) fn next(&mut self) -> Option<Batch> {
         let goes_first = !self.is_turn_of_small || self.small.is_empty();
         if goes_first && self.may_send_large() {
@@ -207,13 +207,13 @@ impl Queue {
         self.at_once.saturating_sub(1).max(1)
     }
 
-    /// Large writes of so many bytes are not under way any more.
+    /// Notes that large writes with this many bytes are no longer under way.
     pub(crate) fn end_large(&mut self, bytes: usize) {
         self.large_calls -= 1;
         self.large_bytes -= bytes;
     }
 
-    /// Takes note of how long a call with large writes took, where `limit` is for one with small writes.
+    /// Notes how long a call with large writes took. `limit` is the time limit of a call with small writes.
     pub(crate) fn large_took(&mut self, took: Duration, limit: Duration) {
         let would_share = u32::try_from(self.large_at_once()).unwrap_or(u32::MAX);
         if took >= limit {
@@ -223,8 +223,8 @@ impl Queue {
         }
     }
 
-    /// A task is gone before its time: with its runtime, or by a panic. If it was the last one, what is queued is
-    /// returned.
+    /// Notes that a task ended early, with its runtime or by a panic. If it was the last task, returns the queued
+    /// writes.
     pub(crate) fn lose_task(&mut self) -> Vec<PendingWrite> {
         self.tasks -= 1;
         if self.tasks > 0 {
@@ -235,7 +235,7 @@ impl Queue {
     }
 }
 
-/// Takes the writes that go together: the first ones, one of each id. The others keep their order.
+/// Takes the writes of the next call: the first ones, one of each id. The others keep their order.
 fn together(waiting: &mut VecDeque<PendingWrite>) -> Vec<PendingWrite> {
     let (mut ids, mut batch, mut bytes) = (HashSet::new(), Vec::new(), 0);
     let mut left = VecDeque::new();

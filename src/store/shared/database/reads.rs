@@ -1,11 +1,11 @@
 //! The reads of this process, on their way to the database.
 //!
 //! Rules:
-//! 1. A read belongs to the store's own tasks, in the store's runtime, whoever asked for it.
-//! 2. Reads that come while the database is at work go together, and a row that several ask for is read once.
-//! 3. A read is not sent again. Nothing is sent for somebody who has gone.
+//! 1. The store's own tasks read, in the store's runtime and not in the caller's.
+//! 2. Reads that come while a call is under way share the next call, and a row that several callers want is read once.
+//! 3. A read is not sent again. It is not sent at all if its caller has gone.
 //! 4. A large row is read by itself, for as long as that may take on a slow link: see [`large`](super::large). A read
-//!    that is late may have met one, so the store asks which of its rows are large.
+//!    that is late may have met a large row, so the store asks the database which of its rows are large.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ struct Get {
     reply: Reply,
 }
 
-/// The way for reads to the database.
+/// The queue of reads to the database.
 #[derive(Debug)]
 pub(crate) struct ReadBatcher {
     queue: mpsc::UnboundedSender<Get>,
@@ -66,14 +66,14 @@ impl ReadBatcher {
         known.await.map_err(|_| gone())?.map_err(away)
     }
 
-    /// Reads a row whose bytes the database has left out of an answer. It takes its time.
+    /// Reads a row whose bytes the database has left out of an answer. This may take long.
     pub(crate) async fn get_large(&self, row: &Row) -> Result<RowSnapshot, StoreError> {
         let known = read_large(self.large.read(row.id)).await?;
         self.large.forget(&row.id);
         if known.row.as_ref().is_some_and(|read| read.token == row.token) {
             return Ok(known);
         }
-        // It is older than the answer, or has changed since.
+        // The row that was read is older than the answer, or the row has changed since.
         let known = read_large(self.large.read(row.id)).await?;
         self.large.forget(&row.id);
         Ok(known)
@@ -107,7 +107,7 @@ async fn run<B: Backend>(
     let mut gets = Vec::new();
     while queued.recv_many(&mut gets, MAX_BATCH_ROWS).await > 0 {
         let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
-        // Those who were woken together ask together.
+        // Callers that were woken at the same time share a call.
         tokio::task::yield_now().await;
         while gets.len() < MAX_BATCH_ROWS
             && let Ok(get) = queued.try_recv()

@@ -2,14 +2,14 @@
 //!
 //! A large write takes long on a slow link, and sending it again takes as long once more. Its answer may have been lost
 //! for that very reason. So the store asks first what its row is now. It asks with a write that is never done, because
-//! it expects a token that no row has: the answer has the row, without what is large in it.
+//! it expects a token that no row has: the answer has the row, without the bytes of a large one.
 //!
 //! - The row has the write's token. Each write has a token of its own, so a copy of this write made the row. That the
 //!   row is *visible* does not make it durable: a server that was started again shows what its standby may not have. So
 //!   the store then writes something else, a barrier. If the same server answers the barrier as durable, all that it
 //!   had shown before is durable too, and the write is done. If another server answers, nothing is known, and the store
 //!   asks again.
-//! - The row is what the write expects. The write is sent again. If an earlier copy arrives meanwhile, it has the same
+//! - The row is as the write expects. The write is sent again. If an earlier copy arrives meanwhile, it has the same
 //!   token.
 //! - The row is another one, or absent. The write can't be done any more, because tokens do not return, and the store
 //!   answers that. A copy would be answered in the same way.
@@ -26,12 +26,12 @@ use crate::store::shared::backend::{
     Answer, Backend, Expect, GRACE, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Write,
 };
 
-/// A write that is never done. It is answered with the row as it stands.
+/// Returns a write that is never done. Its answer is the row as it is now.
 pub(crate) fn never_done(id: RecordId) -> Write {
     Write { expect: Expect::Token(crate::store::shared::random_token()), ..trace(id) }
 }
 
-/// A write of a row that means nothing, and is deleted soon.
+/// Returns a write of a row that has no meaning and is deleted soon.
 fn trace(id: RecordId) -> Write {
     Write {
         id,
@@ -49,8 +49,8 @@ fn trace(id: RecordId) -> Write {
 }
 
 impl<B: Backend> Sender<B> {
-    /// Answers those of the writes that turn out to be done, or never to be done any more. Returns the others, which
-    /// are to be sent.
+    /// Answers the writes that turn out to be done, or that can't be done any more. Returns the others, which are to be
+    /// sent.
     pub(crate) async fn not_done(self: &Arc<Self>, batch: Vec<PendingWrite>) -> Vec<PendingWrite> {
         let (asked, mut sent): (Vec<PendingWrite>, Vec<PendingWrite>) =
             batch.into_iter().partition(|put| put.may_be_done && put.is_large());

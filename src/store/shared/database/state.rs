@@ -1,4 +1,4 @@
-//! Whether the database can be reached, and what each of its answers tells beside the rows.
+//! Keeps whether the database can be reached, and what its answers say about servers, clocks and fences.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -21,7 +21,7 @@ use crate::store::shared::backend::{BackendError, Row, ServerId};
 
 /// The number of calls that have to fail, one after the other, before claims are refused without a call.
 const FAILURES: u32 = 3;
-/// The slowest link on which a call is waited for, in bytes a second. Several calls may share it.
+/// The slowest link for which time limits allow, in bytes a second. Several calls may share it.
 const SLOWEST: usize = 64 * 1024;
 /// The time between two claims that are let through to find out whether the database is back.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -31,37 +31,37 @@ pub(crate) struct DatabaseState {
     pub(crate) clocks: ThreeClocks,
     floor: AtomicU64,
     servers: Mutex<Servers>,
-    /// Notified when another server answers than before: the same one started again, or one that took over.
+    /// Notified when another server answers than before: the same server after a restart, or one that took over.
     pub(crate) replaced: Notify,
-    /// They count what is worth counting.
+    /// The store's slots, for their counts.
     slots: Arc<Slots>,
     timeout: Duration,
     breaker: Mutex<Breaker>,
-    // That the database is away: where every other call fails, that changes as often as calls are made.
+    // Limits the lines that say that the database is away: if every second call fails, that changes with each call.
     lines: LogThrottle,
 }
 
-/// A backend of the application's can panic in every call.
+/// Limits the lines about panics: a backend of the application can panic in every call.
 static PANICS: LogThrottle = LogThrottle::new();
 
 /// The servers that have answered.
 #[derive(Debug, Default)]
 struct Servers {
     last: Option<ServerId>,
-    /// The server that has answered a write as durable: so is all that it had shown before.
+    /// The server that has answered a write as durable. All that it had shown before is durable too.
     barrier: Option<ServerId>,
-    /// How often another server has answered than before.
+    /// The number of times that another server has answered than before.
     changes: u64,
 }
 
 #[derive(Debug, Default)]
 struct Breaker {
     failures: u32,
-    /// When the first of them was, and what was said of the last.
+    /// The time of the first of them, and the reason of the last.
     since: Option<Instant>,
     reason: String,
     probed: Option<Instant>,
-    /// Whether the log says that the database is away.
+    /// `true` if the log says that the database is away.
     is_logged: bool,
 }
 
@@ -83,7 +83,7 @@ impl DatabaseState {
         &self.slots
     }
 
-    /// How long a call with few bytes may take before its answer counts as lost.
+    /// Returns how long a call with few bytes may take before its answer counts as lost.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -99,11 +99,11 @@ impl DatabaseState {
         self.call_with(0, ask)
     }
 
-    /// Calls the database, with so many bytes there or back, for which a slow link needs time. An answer that does not
-    /// come in time counts as lost, and so does that of a backend that panics: the store goes on.
+    /// Calls the database, with this many bytes there or back, for which a slow link needs time. If the answer does not
+    /// come in time, or the backend panics, the answer counts as lost.
     ///
     /// Renewals have few bytes. So only the time for few bytes has to be short in comparison with the lease.
-    // It is no async function, which would keep the backend's future twice.
+    // This is not an async function, because that would keep the backend's future twice.
     pub(crate) fn call_with<T, F>(
         &self,
         bytes: usize,
@@ -122,7 +122,7 @@ impl DatabaseState {
         })
     }
 
-    /// Takes note of an answer to a call that was sent at `sent`.
+    /// Notes an answer to a call that was sent at `sent`.
     pub(crate) fn answered<'a>(
         &self,
         server: ServerId,
@@ -144,7 +144,7 @@ impl DatabaseState {
         }
     }
 
-    /// Takes note of the server of an answer, and returns whether it took the place of another one.
+    /// Notes the server of an answer, and returns whether it has replaced another one.
     pub(crate) fn has_replaced(&self, server: ServerId, was_written: bool) -> bool {
         let mut servers = self.servers();
         let before = servers.last.replace(server);
@@ -156,23 +156,23 @@ impl DatabaseState {
         is_other
     }
 
-    /// Returns how often another server has answered than before.
+    /// Returns the number of times that another server has answered than before.
     pub(crate) fn server_changes(&self) -> u64 {
         self.servers().changes
     }
 
-    /// Returns whether a write was answered by `server` as durable, and so all that it had shown before.
+    /// Returns whether `server` has answered a write as durable. If so, all that it had shown before is durable too.
     pub(crate) fn is_behind_barrier(&self, server: ServerId) -> bool {
         self.servers().barrier == Some(server)
     }
 
-    /// Returns the greatest fence that was seen. New fences are greater, so that the fences of a database whose clock
-    /// was set back go on growing.
+    /// Returns the greatest fence that was seen. New fences are greater, so that fences keep growing if the clock of
+    /// the database is set back.
     pub(crate) fn floor(&self) -> Fence {
         Fence(self.floor.load(Ordering::Relaxed))
     }
 
-    /// Takes note of the fences of rows.
+    /// Notes the fences of rows.
     pub(crate) fn raise<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) {
         for row in rows {
             self.floor.fetch_max(row.fence.0, Ordering::Relaxed);
@@ -216,9 +216,9 @@ impl DatabaseState {
         );
     }
 
-    /// Takes note of a call that failed.
+    /// Notes a call that failed.
     pub(crate) fn failed(&self, error: &BackendError) {
-        // The database was reached, and a row was at fault, or something that has it locked. Or it was not asked.
+        // The database was reached, and a row was refused or locked. Or the database was not called at all.
         if matches!(error, BackendError::Never(_) | BackendError::Busy(_) | BackendError::Crowded(_)) {
             return;
         }
@@ -235,7 +235,7 @@ impl DatabaseState {
         }
     }
 
-    /// Whether a claim may be sent. While the database is away, one a second may.
+    /// Returns whether a claim may be sent. While the database is away, one claim a second may.
     pub(crate) fn admits(&self) -> bool {
         let mut breaker = self.breaker();
         if breaker.failures < FAILURES {
@@ -263,7 +263,7 @@ impl DatabaseState {
     }
 }
 
-/// What the call was answered in which the backend panicked with this: nobody knows what it had sent.
+/// Returns the error of a call in which the backend panicked: it is unknown what the backend had sent.
 fn panicked(panic: &(dyn Any + Send)) -> BackendError {
     let panic = panic_message(panic);
     once_a_minute!(PANICS, error, panic, "the backend panicked");

@@ -1,16 +1,15 @@
 //! The writes of this process, on their way to the database.
 //!
 //! Rules:
-//! 1. A write belongs to the store's own tasks. Nobody's going away takes it back.
+//! 1. The store's own tasks write. A write is not taken back if its caller goes away.
 //! 2. A write whose answer was lost is sent again, with the same token, until its answer is known. Before a large one
 //!    is sent again, the store asks whether it was done: see [`resend`](super::resend).
-//! 3. A write with a deadline, a claim, is not sent after it. If an earlier copy may be done, or may still arrive,
-//!    whoever sent it puts something in its way.
-//! 4. Writes that come while the database is at work go together. There is one write of an id in a call.
-//! 5. A write whose row something else has locked is sent again, with the same token: what has it locked may be an
-//!    earlier copy of the write.
-//! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) says which
-//!    writes go next, and how many at once.
+//! 3. A write with a deadline, a claim, is not sent after it. If an earlier copy may be done or may still arrive, the
+//!    caller overwrites the row, so that the copy can't take effect.
+//! 4. Writes that come while all calls are under way share the next call. A call has at most one write of an id.
+//! 5. A write whose row is locked is sent again, with the same token: an earlier copy of the write may hold the lock.
+//! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) decides
+//!    which writes are sent next, and how many at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,31 +27,31 @@ pub(crate) use super::queue::{WriteError, WriteResult};
 use super::state::DatabaseState;
 use crate::store::shared::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
 
-/// The way for writes to the database.
+/// The queue of writes to the database.
 #[derive(Debug)]
 pub(crate) struct WriteQueue<B> {
     sender: Arc<Sender<B>>,
-    /// How many writes have no answer yet.
+    /// The number of writes without an answer.
     waiting: Arc<AtomicUsize>,
 }
 
-/// How many writes may have no answer before claims are refused.
+/// The number of writes without an answer from which on claims are refused.
 const MAX_PENDING_WRITES: usize = 4_096;
 
 impl<B: Backend> WriteQueue<B> {
-    /// A way whose tasks are in `runtime`: at most `at_once`, each with one call at a time.
+    /// Creates a queue whose tasks run in `runtime`: at most `at_once`, each with one call at a time.
     pub(crate) fn new(backend: Arc<B>, state: Arc<DatabaseState>, at_once: usize, runtime: &Handle) -> Self {
         let (queue, runtime) = (Mutex::new(Queue::new(at_once)), runtime.clone());
         let sender = Arc::new(Sender { backend, state, runtime, queue });
         Self { sender, waiting: Arc::default() }
     }
 
-    /// Whether so many writes have no answer yet that no new ones should come.
+    /// Returns whether so many writes have no answer yet that no new ones should come.
     pub(crate) fn is_behind(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) >= MAX_PENDING_WRITES
     }
 
-    /// Sends a write. It is on its way when this returns; the future waits for what became of it.
+    /// Sends a write. It is on its way when this returns; the future waits for its result.
     pub(crate) fn put(
         &self,
         write: Write,
@@ -61,7 +60,7 @@ impl<B: Backend> WriteQueue<B> {
         self.send(write, deadline, false)
     }
 
-    /// Sends a write that may not be given up: it is sent again even where nothing of it was done.
+    /// Sends a write that may not be given up: it is sent again even if it certainly was not done.
     pub(crate) fn insist(&self, write: Write) -> impl Future<Output = Result<WriteResult, WriteError>> + Send + use<B> {
         self.send(write, None, true)
     }
@@ -98,13 +97,13 @@ pub(crate) struct Sender<B> {
 #[derive(Debug)]
 struct Turn<B> {
     sender: Arc<Sender<B>>,
-    /// The bytes of the large writes that it sends now.
+    /// The number of bytes of the large writes that it sends now.
     large: Option<usize>,
     is_over: bool,
 }
 
 impl<B> Turn<B> {
-    /// Takes what goes together now. The turn is over if nothing is left to it.
+    /// Takes the writes of the next call. The turn is over if there are none for it.
     fn next(&mut self) -> Option<Vec<PendingWrite>> {
         let mut queue = self.sender.queue();
         if let Some(bytes) = self.large.take() {
@@ -132,7 +131,7 @@ impl<B> Drop for Turn<B> {
             }
             queue.lose_task()
         };
-        // Whoever waits for one of them is told so.
+        // The calls that wait for these writes fail.
         drop(gone);
     }
 }
@@ -144,20 +143,20 @@ impl<B> Sender<B> {
 }
 
 impl<B: Backend> Sender<B> {
-    /// Leaves a write to the tasks that send, or starts one.
+    /// Passes a write to the tasks that send, or starts one.
     fn leave(self: &Arc<Self>, put: PendingWrite) {
         self.queue().push(put);
         self.take_on();
     }
 
-    /// Starts another task, if there is something for it to send.
+    /// Starts another task, if there are writes for it to send.
     fn take_on(self: &Arc<Self>) {
         if !self.queue().takes_on() {
             return;
         }
         let mut turn = Turn { sender: Arc::clone(self), large: None, is_over: false };
         self.runtime.spawn(async move {
-            // Those who are ready now send theirs together with the first one.
+            // Callers that are ready now get their writes into the same call as the first one.
             yield_now().await;
             while let Some(batch) = turn.next() {
                 // When large writes end, more of them may be sent at once.
@@ -193,7 +192,7 @@ impl<B: Backend> Sender<B> {
                         continue;
                     }
                     let answer = Answer { now: at, server, rows: () };
-                    // The database need not send back what it was sent.
+                    // The database need not send back the bytes of the write.
                     if let Some(done) = row.as_mut().filter(|row| row.token == put.write.token) {
                         done.state = put.write.state.clone();
                     }
@@ -201,7 +200,7 @@ impl<B: Backend> Sender<B> {
                     let _ = put.reply.send(Ok(WriteResult { row, answer, earliest, sent }));
                 }
             }
-            // One of them is at fault, or its row is locked. Each is sent by itself.
+            // One of the writes was refused, or its row is locked. Each is sent by itself.
             Err(BackendError::Never(_) | BackendError::Busy(_)) if batch.len() > 1 => {
                 join_all(batch.into_iter().map(|put| Box::pin(self.send(vec![put])))).await;
             }
@@ -214,7 +213,7 @@ impl<B: Backend> Sender<B> {
         }
     }
 
-    /// Calls the database. An answer that does not fit the question counts as lost.
+    /// Calls the database. An answer that does not fit the call counts as lost.
     pub(crate) async fn call(
         &self,
         clocks: Clocks,
@@ -265,7 +264,7 @@ impl<B: Backend> Sender<B> {
         let (pause, sender) = (put.pauses.next().unwrap_or_default(), Arc::downgrade(self));
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            // Not if the store is gone.
+            // The write is not sent if the store is gone.
             if let Some(sender) = sender.upgrade() {
                 sender.leave(put);
             }
