@@ -1,7 +1,7 @@
-//! What a database has to do for a store that several processes share: read rows, and compare and set them.
+//! The contract of a database for a store that several processes share: it reads rows, and compares and sets them.
 //!
-//! The protocol is not here. [`SharedStore`](super::SharedStore) decides in Rust which row follows which, by the one
-//! function that decides for every store. A backend only writes a row where the one that is there is as expected.
+//! The protocol is not here. [`SharedStore`](super::SharedStore) decides in Rust which row follows which, by the same
+//! function as every other store. A backend only writes a row if the present row is as expected.
 
 use std::fmt;
 use std::fmt::Debug;
@@ -18,19 +18,19 @@ use crate::record::Fence;
 /// A database that several processes share, as [`SharedStore`](super::SharedStore) uses it.
 ///
 /// # Rows
-/// There is at most one [`Row`] per id and namespace. No method deletes a row but
-/// [`delete_expired`](Self::delete_expired). A row whose expiry is not later than the earliest time counts as absent in
-/// `get`, `put`, `sessions` and `list`, whether it was deleted or not; `put` claims it over by an update.
+/// There is at most one [`Row`] per id and namespace. Only [`delete_expired`](Self::delete_expired) deletes rows. A row
+/// whose expiry is not later than the earliest time counts as absent in `get`, `put`, `sessions` and `list`, whether it
+/// was deleted or not; `put` claims it over by an update.
 ///
 /// # Time
 /// Times are whole milliseconds since the Unix epoch. A database has one clock, which it reads in the step that it
 /// judges, and answers ([`Answer::now`]). No decision rests on that clock alone: each call brings the [`Clocks`] of the
 /// calling process. A row is judged by the *earliest*, the earlier of the database's time and [`Clocks::earliest`]. It
 /// is stamped by the *latest*, the later of the database's time and [`Clocks::latest`]. Only [`Row::began`] is the
-/// earliest, and [`Row::since`] the database's time. Durations go in, and times come out.
+/// earliest, and [`Row::since`] the database's time. Writes have durations, and rows have times.
 ///
 /// # Durability
-/// A `put` is answered only after what it wrote would survive what the database is said to survive
+/// A `put` is answered only once its writes would survive every failure that the database is said to survive
 /// ([`guarantee`](Self::guarantee)).
 ///
 /// # Errors
@@ -38,8 +38,8 @@ use crate::record::Fence;
 /// [`Uncertain`](BackendError::Uncertain) is sent again, with the same tokens, until its answer is known.
 ///
 /// # Cancel safety
-/// Any future may be dropped at any time; what it was sent for may be done all the same, then or later. A dropped
-/// future must leave the backend usable: a connection that still waits for an answer is given up.
+/// Any future may be dropped at any time. Its call may still be done, then or later. A dropped future must leave the
+/// backend usable: a connection that still waits for an answer is given up.
 pub trait Backend: Debug + Send + Sync + 'static {
     /// Reads the rows of `ids`, in their order; `None` for an id that is absent. There may be no ids.
     fn get(
@@ -48,9 +48,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
         ids: &[RecordId],
     ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
 
-    /// Does each of `writes`, or leaves its row alone, and reads the rows as they stand then, in the order of the
-    /// writes. No two of the writes have the same id. Writes do not depend on each other: any of them may be done where
-    /// another is not.
+    /// Does each of `writes`, or leaves its row alone, and then reads the rows, in the order of the writes. No two of
+    /// the writes have the same id. Writes do not depend on each other: one may be done even if another is not.
     ///
     /// A write is done if one of these is true:
     /// - the row is absent, and [`Expect::Absent`] is expected;
@@ -58,14 +57,14 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// - the row is there, and has the write's own token: the write was sent before.
     ///
     /// Otherwise nothing is changed. So a write was done if the row that is returned has its token. A row that has the
-    /// expected token and not the write's was *busy*: something else has it locked. So was a row that is absent though
-    /// [`Expect::Absent`] was expected. The write may be sent again then.
+    /// expected token and not the write's was *busy*: something else has it locked. A row that is absent although
+    /// [`Expect::Absent`] was expected was busy too. The write may be sent again then.
     ///
-    /// Where the row has the write's own token, the write comes again: its fence and its stamps are kept, and its
-    /// `until` and its `expires` count from now. But the row keeps the later of its own time and the new one. The
-    /// clocks may have been set back since an earlier copy was answered, and the process goes by that answer. A
-    /// write's own token in a row past its expiry makes no difference: the row is absent. No writes at all may be put,
-    /// to ask for the time.
+    /// If the row has the write's own token, the write comes again: its fence and its stamps are kept, and its `until`
+    /// and its `expires` count from now. But the row keeps the later of its own time and the new one. The clocks may
+    /// have been set back since an earlier copy was answered, and the process relies on that answer. A write's own
+    /// token in a row past its expiry makes no difference: the row is absent. A call without any writes asks for the
+    /// time.
     ///
     /// Of a row that the write did not make, a [`state`](Row::state) of more than 16 KiB should be left out of the
     /// answer, which then has an empty one: many claims that meet large rows would take too long on a slow link. The
@@ -82,8 +81,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// store, and each process calls this every sixth of its lease, so that an index has to serve it.
     fn sessions(&self, clocks: Clocks) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
 
-    /// Reads at most `limit` rows that operators may have to see to, ordered by [`began`](Row::began), in whole
-    /// milliseconds, and id. It reads only those after `after` in that order:
+    /// Reads at most `limit` rows that may need an operator, ordered by [`began`](Row::began), in whole milliseconds,
+    /// and id. It reads only those after `after` in that order:
     /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed), the latter without
     ///   their states, if these are large;
     /// - those of the kind [`Running`](Kind::Running) whose [`session`](Row::session) is absent or not in `alive`, or
@@ -101,8 +100,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// meet a row that was deleted and made anew, with a smaller fence.
     fn delete_expired(&self, clocks: Clocks, limit: usize) -> impl Future<Output = Result<usize, BackendError>> + Send;
 
-    /// Returns the ids of rows that were written, by any process, as far as the database tells. Some may be missing;
-    /// then those who wait find out by reading. The stream does not end.
+    /// Returns the ids of rows that were written, by any process, as far as the database notifies of them. Some may be
+    /// missing; waiters then find changes by reading. The stream does not end.
     fn changes(&self) -> BoxStream<'static, RecordId>;
 
     /// Returns what the database promises and what it can lose, as it is set up now.
@@ -117,12 +116,12 @@ pub trait Backend: Debug + Send + Sync + 'static {
     }
 }
 
-/// How long a row is kept physically after its expiry.
+/// The time for which a row is kept physically after its expiry.
 pub const GRACE: Duration = Duration::from_secs(600);
 
 /// The clocks of the process that calls: see [`Backend`], *Time*.
 ///
-/// The default leaves the deciding to the database's clock alone, for tools and tests that have no clock of their own.
+/// By default, only the database's clock decides, for tools and tests that have no clock of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clocks {
     /// The earliest of the process's clocks.
@@ -137,28 +136,27 @@ impl Default for Clocks {
     }
 }
 
-/// What was read, and when and from which server.
+/// The rows that were read, the time of the read, and the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer<T> {
     /// The database's time, read in the same step as the rows.
     pub now: Timestamp,
-    /// Which start of which server has answered. It changes when the server is started again, and when another one
-    /// takes over.
+    /// The server that has answered. It changes when the server is started again, and when another one takes over.
     pub server: ServerId,
-    /// What was read.
+    /// The rows that were read.
     pub rows: T,
 }
 
-/// Which start of which server has answered: a number that is another one after each start. It may stay the same if a
-/// start never shows what was not durable before it, as with a database in a file.
+/// The number of one start of one server, which differs after each start. It may stay the same if a start never shows
+/// rows that were not durable before it, as with a database in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ServerId(pub u64);
 
-/// 128 bits drawn at random for each write. The row has those of its last write.
+/// 128 random bits for each write. The row has those of its last write.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(pub [u8; 16]);
 
-/// A row, as it stands.
+/// A row as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Its id.
@@ -167,32 +165,32 @@ pub struct Row {
     pub token: Token,
     /// The latest fence that was given for it.
     pub fence: Fence,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// The row of the process that owns it, if one does: see [`Kind::Session`]. For a
     /// [disputed](Kind::Disputed) outcome, this is the operation's row.
     pub session: Option<RecordId>,
-    /// Until when a run or a question may take. Of a record that has no `session` and is kept for a shorter time than
-    /// its row, this is when it expires. Of a session, it is a note for people: no process judges by it.
+    /// The bound of a run or of a question. For a record that has no `session` and is kept for a shorter time than its
+    /// row, this is the record's expiry. For a session, it is a note for people: no process judges by it.
     pub until: Option<Timestamp>,
-    /// When the operation began, by the earliest time: what it has done since never looks earlier.
+    /// The time at which the operation began, by the earliest time, so that no later step of it looks earlier.
     pub began: Timestamp,
-    /// When it came to its state.
+    /// The time at which it came to its state.
     pub since: Timestamp,
-    /// When the row counts as absent.
+    /// The time from which on the row counts as absent.
     pub expires: Timestamp,
-    /// What else is known of it: bytes that mean nothing to the backend.
+    /// The other parts of the record, as bytes that mean nothing to the backend.
     pub state: Bytes,
 }
 
-/// What a row is. A backend keeps the [number](Self::number), and looks at it only in [`Backend::list`] and
+/// The kind of a row. A backend keeps the [number](Self::number), and uses it only in [`Backend::list`] and
 /// [`Backend::sessions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     /// 1: a run is under way, or its process died.
     Running,
-    /// 2: nobody knows whether the operation took effect.
+    /// 2: it is unknown whether the operation took effect.
     Interrupted,
     /// 3: it has an outcome.
     Completed,
@@ -201,10 +199,10 @@ pub enum Kind {
     /// 5: the trace of an operation that was released or forgotten, and of a session that has ended. It is kept for as
     /// long as a late write may still arrive.
     Released,
-    /// 6: a process that uses the store. Its [`state`](Row::state) says how long its lease is. Other processes watch
+    /// 6: a process that uses the store. Its [`state`](Row::state) has the length of its lease. Other processes watch
     /// whether its row changes.
     Session,
-    /// 7: the outcome of a run that somebody had taken over.
+    /// 7: the outcome of a run whose operation was taken over or settled meanwhile.
     Disputed,
     /// Written by a later release. It is never overwritten.
     Unknown(i16),
@@ -215,7 +213,7 @@ pub enum Kind {
 pub struct Write {
     /// The row's id.
     pub id: RecordId,
-    /// What has to stand there.
+    /// The row that the write expects.
     pub expect: Expect,
     /// The row's new token.
     pub token: Token,
@@ -225,20 +223,20 @@ pub struct Write {
     pub kind: Kind,
     /// The row's session: see [`Row::session`].
     pub session: Option<RecordId>,
-    /// How long from the latest time [`Row::until`] is. If the write's own token stands there already, a later time of
+    /// The time from the latest time to [`Row::until`]. If the row already has the write's own token, a later time of
     /// the row is kept.
     pub until: Option<Duration>,
-    /// What becomes of [`Row::began`]. An absent row begins now, whatever this says.
+    /// The change of [`Row::began`]. An absent row begins now, whatever this says.
     pub began: Stamp,
-    /// What becomes of [`Row::since`]. An absent row's is now, whatever this says.
+    /// The change of [`Row::since`]. For an absent row it is now, whatever this says.
     pub since: Stamp,
-    /// What becomes of [`Row::expires`].
+    /// The change of [`Row::expires`].
     pub expires: NewExpiry,
     /// The row's state: see [`Row::state`].
     pub state: Bytes,
 }
 
-/// What has to stand where a row is written.
+/// The row that a write expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     /// The write expects no row, or a row past its expiry.
@@ -249,7 +247,7 @@ pub enum Expect {
 
 /// The fence of a written row.
 ///
-/// If the write's own token stands there already, the fence is kept, whatever this says: the write was sent before.
+/// If the row already has the write's own token, the fence is kept, whatever this says: the write was sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewFence {
     /// Keeps the row's fence. For an absent row, this is the same as [`Above`](Self::Above) the fence 0.
@@ -268,7 +266,7 @@ pub enum NewFence {
 pub enum Stamp {
     /// Keeps the row's value.
     Keep,
-    /// Writes the database's time, unless the write's own token stands there already.
+    /// Writes the database's time, unless the row already has the write's own token.
     Now,
 }
 
@@ -277,22 +275,22 @@ pub enum Stamp {
 pub enum NewExpiry {
     /// Keeps the row's value. An absent row is written with [`In`](Self::In) only.
     Keep,
-    /// Writes the time that is this long from the latest time. If the write's own token stands there already, a later
+    /// Writes the time that is this long from the latest time. If the row already has the write's own token, a later
     /// expiry of the row is kept. A row that expires before the answer is made is answered as absent.
     In(Duration),
 }
 
-/// What a database promises as it is set up, and what it can lose.
+/// The promises of a database as it is set up, and what it can lose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guarantee {
-    /// What the database is and how it is set up, for a log: its version, its role, and the settings that count.
+    /// The database and its setup, for a log: its version, its role, and the settings that count.
     pub setup: String,
-    /// What the database can lose of what was answered, and when, with a sentence for each way. If it is empty, this
-    /// release knows of nothing that can be lost.
+    /// The ways in which the database can lose answered writes, with a sentence for each. If it is empty, this release
+    /// knows of no such way.
     pub loses: Vec<String>,
 }
 
-/// An error of a backend: what may have been done.
+/// An error of a backend, which says whether the call may have been done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
@@ -350,7 +348,7 @@ impl Kind {
     }
 }
 
-/// Writes the first digits.
+/// Formats the first digits only.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, ..] = self.0;

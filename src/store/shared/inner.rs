@@ -1,4 +1,4 @@
-//! What the handles of a shared store have in common, and the tasks that keep it alive.
+//! The state that the handles of a shared store have in common, and the store's tasks.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use super::session::own::Session;
 use crate::panics::panic_message;
 use crate::store::StoreError;
 
-/// The number of rows past their expiry that are deleted at a time, and how often.
+/// The number of expired rows that are deleted at a time, and the time between two deletions.
 const SWEPT: usize = 1_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// The delay before a panicked task, or an ended stream of changes, is started again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// The time between two questions what the database can lose.
+/// The time between two questions about what the database can lose.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
-/// What all handles of a store share.
+/// The state that all handles of a store share.
 #[derive(Debug)]
 pub(super) struct StoreInner<B> {
     pub(super) database: Arc<Database<B>>,
@@ -40,7 +40,7 @@ pub(super) struct StoreInner<B> {
 }
 
 impl<B: Backend> StoreInner<B> {
-    /// Its calls are sent in `runtime`, at most `calls` with writes at a time.
+    /// Creates the state. Calls are sent in `runtime`, at most `calls` with writes at a time.
     pub(super) fn new(
         backend: B,
         state: DatabaseState,
@@ -58,7 +58,7 @@ impl<B: Backend> StoreInner<B> {
         Arc::new(Self { database, sessions, protocol, changes, is_closed })
     }
 
-    /// Starts its tasks. Each begins again if it panics.
+    /// Starts the store's tasks. A task that panics is started again.
     pub(super) fn start(self: &Arc<Self>, runtime: &Handle) -> Vec<JoinHandle<()>> {
         type Task<B> = fn(Arc<StoreInner<B>>) -> BoxFuture<'static, ()>;
         let tasks: [(&str, Task<B>); 6] = [
@@ -107,7 +107,8 @@ impl<B: Backend> StoreInner<B> {
         loop {
             let (lease, period) = (self.sessions.own.lease(), self.sessions.own.period());
             let pause = match self.sessions.renew().await {
-                // Others count from the first copy that was carried out, and this process from the first that it sent.
+                // Other processes count from the first copy that was carried out, and this process from the first that
+                // it sent.
                 Ok(sent) if sent.elapsed() > lease / 6 => Duration::ZERO,
                 Ok(_) => period,
                 Err(_) => period / 30,
@@ -138,8 +139,8 @@ impl<B: Backend> StoreInner<B> {
             sleep(SWEEP_EVERY).await;
             self.changes.forget_unheard();
             let earliest = self.database.clocks().earliest();
-            // What was asked about and not answered, or ended without a word to the store. A run that was dropped has
-            // no slot, and its end may still be on its way.
+            // This forgets questions without an answer and runs that ended without a transition. A run that was dropped
+            // has no slot, and its end may still be on its way.
             self.sessions.held.retain(|id, row| {
                 let is_within_bound = row.until.is_some_and(|until| until > earliest);
                 is_within_bound || slots.look(id).is_some() || ends.has(*id)
@@ -156,14 +157,14 @@ impl<B: Backend> StoreInner<B> {
         }
     }
 
-    /// Passes on which rows have changed.
+    /// Passes on the notifications that rows have changed.
     async fn keep_listening(self: Arc<Self>) {
         loop {
             let mut changes = self.database.backend.changes();
             while let Some(id) = changes.next().await {
                 self.changes.notify(&id);
             }
-            // It should not have ended. Waiters find out by reading.
+            // The stream should not have ended. Waiters find changes by reading.
             sleep(AGAIN_AFTER).await;
         }
     }

@@ -1,6 +1,6 @@
 //! The contract of [`Backend`](super::Backend) as functions, for a database that reads a row and writes it in one step
-//! of its own: in a transaction that excludes others, or under a lock. One that compares and sets in its own language
-//! does without.
+//! of its own: in a transaction that excludes others, or under a lock. A database that compares and sets in its own
+//! language does not need them.
 
 use super::backend::{Clocks, Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
 use crate::clock::Timestamp;
@@ -10,16 +10,16 @@ use crate::record::Fence;
 /// The time of a step of the database, by its own clock and those of the process that calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// The database's time: what is answered, and what stamps [`Row::since`].
+    /// The database's time, which the answer has and which stamps [`Row::since`].
     pub now: Timestamp,
-    /// The earliest time: it judges what has expired, and stamps [`Row::began`].
+    /// The earliest time, which decides what has expired and stamps [`Row::began`].
     pub earliest: Timestamp,
-    /// The latest time: [`Row::until`], [`Row::expires`] and new fences count from it.
+    /// The latest time, from which [`Row::until`], [`Row::expires`] and new fences count.
     pub latest: Timestamp,
 }
 
 impl Clocks {
-    /// The time of a step at the database's time `now`.
+    /// Returns the time of a step at the database's time `now`.
     #[must_use]
     pub fn at(self, now: Timestamp) -> Moment {
         Moment { now, earliest: self.earliest.min(now), latest: self.latest.max(now) }
@@ -27,7 +27,7 @@ impl Clocks {
 }
 
 impl Write {
-    /// The row that this write makes of the one that is `there`; `None` if it leaves it alone.
+    /// Returns the row that this write makes of the one that is `there`, or `None` if it does not change that row.
     ///
     /// `there` is the row as the database has it, past its expiry or not; the time is read after the row was locked.
     #[must_use]
@@ -52,8 +52,8 @@ impl Write {
             Stamp::Keep => live.map_or(now, kept),
             Stamp::Now => again.map_or(now, kept),
         };
-        // A copy that comes late may be stamped by clocks that were set back meanwhile. The process goes by the answer
-        // to an earlier one.
+        // The clocks may have been set back before a late copy of the write is stamped. The process relies on the
+        // answer to an earlier copy.
         let counted = |duration, kept: Option<Timestamp>| {
             let counted = latest.plus(duration);
             kept.map_or(counted, |kept| counted.max(kept))
@@ -76,7 +76,7 @@ impl Write {
     }
 }
 
-/// [`NewFence::Above`].
+/// Returns the fence of [`NewFence::Above`].
 fn new_fence(there: Option<&Row>, floor: Fence, latest: Timestamp) -> Fence {
     let microseconds = latest.as_millis().saturating_mul(1_000);
     let last = there.map_or(0, |row| row.fence.0).max(floor.0);
@@ -89,19 +89,19 @@ impl Row {
         self.until.filter(|_| self.session.is_none()).unwrap_or(self.expires)
     }
 
-    /// Whether it counts as absent.
+    /// Returns whether the row counts as absent.
     #[must_use]
     pub fn is_absent(&self, earliest: Timestamp) -> bool {
         self.expires <= earliest
     }
 
-    /// Whether [`delete_expired`](super::Backend::delete_expired) may delete it.
+    /// Returns whether [`delete_expired`](super::Backend::delete_expired) may delete the row.
     #[must_use]
     pub fn is_past_grace(&self, earliest: Timestamp) -> bool {
         self.expires.plus(GRACE) <= earliest
     }
 
-    /// Whether [`list`](super::Backend::list) lists it. It may not be absent.
+    /// Returns whether [`list`](super::Backend::list) lists the row. The row may not be absent.
     #[must_use]
     pub fn is_listed(&self, earliest: Timestamp, alive: &[RecordId]) -> bool {
         match self.kind {

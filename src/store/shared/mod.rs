@@ -1,13 +1,13 @@
 //! Stores that several processes share: one adapter over any database that can compare and set.
 
-// What is where, each using only what comes after it:
-// - `store.rs`: the store that applications open, and its settings. `inner.rs`: what its handles share, and its tasks.
-//   `spawn_on_drop.rs`: a future that is finished even if its caller drops it.
+// The modules. Each uses only those that come after it:
+// - `store.rs`: the store that applications open, and its settings. `inner.rs`: the state that its handles share, and
+//   its tasks. `spawn_on_drop.rs`: a future that is finished even if its caller drops it.
 // - `protocol/`: one transition of a record.
-// - `session/`: whether this process and the others are alive, and which rows have changed.
+// - `session/`: tracks whether this process and the others are alive, and which rows have changed.
 // - `database/`: the one client of the database.
-// - `backend.rs`, `run_record.rs`: what a database has to do. `judge.rs`: the same as functions, for a database that
-//   leaves the deciding to them.
+// - `backend.rs`, `run_record.rs`: the contract of a database. `judge.rs`: the same contract as functions, for a
+//   database that does not decide in its own language.
 
 mod backend;
 mod database;
@@ -36,12 +36,12 @@ pub use store::{SharedStore, SharedStoreBuilder};
 
 use crate::key::RecordId;
 
-/// A token of the operating system's randomness.
+/// Returns a token of random bytes from the operating system.
 fn random_token() -> Token {
     Token(random())
 }
 
-/// An id that no other process draws.
+/// Returns a random id, which no other process has.
 fn random_id() -> RecordId {
     RecordId::from_bytes(random())
 }

@@ -1,4 +1,4 @@
-//! What a database has to offer so that a transaction of the application writes the record of a run.
+//! The contract of a database in which a transaction of the application writes the record of a run.
 
 use std::error::Error;
 use std::future::Future;
@@ -12,7 +12,7 @@ use crate::store::CommitError;
 
 /// A database whose transactions can hold the record of a run next to the effects of the application: *exactly once*.
 ///
-/// [`IdempotencyContext::complete_in`] is for every store over such a database. See
+/// [`IdempotencyContext::complete_in`] works with every store over such a database. See
 /// [`guide::exactly_once`](mod@crate::guide::exactly_once).
 ///
 /// [`IdempotencyContext::complete_in`]:
@@ -20,9 +20,10 @@ use crate::store::CommitError;
 ///
 /// # Rules
 /// 1. The record and the effects of a transaction are durable together, or neither is there.
-/// 2. The transaction writes what [`RunRecord::over`] makes of the row that is there, past its expiry or not. If that
-///    is `None`, it fails with [`CommitError::Superseded`]. A database that judges in its own language does the same:
-///    it writes the row only if it has the fence of the record and is still [`Running`](super::Kind::Running).
+/// 2. The transaction writes the row that [`RunRecord::over`] returns for the present row, past its expiry or not. If
+///    that is `None`, it fails with [`CommitError::Superseded`]. A database that judges in its own language does the
+///    same: it writes the row only if the row has the fence of the record and is still
+///    [`Running`](super::Kind::Running).
 /// 3. From then on until the transaction has ended, a [`put`](Backend::put) on this row waits, or answers that the row
 ///    is busy. A `put` that was done before makes the transaction fail.
 /// 4. A transaction that was answered as committed is as durable as a `put` that was answered.
@@ -50,8 +51,8 @@ pub trait RecordInTransaction: Backend {
         record: RunRecord,
     ) -> impl Future<Output = Result<(), CommitError<Self::Error>>> + Send;
 
-    /// Takes note that a transaction with the record of `id` was committed, so that [`changes`](Backend::changes) may
-    /// tell other processes. They find out by reading, too. By default this does nothing.
+    /// Notes that a transaction with the record of `id` was committed, so that [`changes`](Backend::changes) may notify
+    /// other processes. They also find out by reading. By default this does nothing.
     fn committed(&self, id: RecordId) {
         let _ = id;
     }
@@ -92,8 +93,8 @@ impl RunRecord {
     }
 
     /// Returns the row that the transaction writes, at the database's time `now`, over the row that is `there`, past
-    /// its expiry or not. `None` if the operation is not the run's any more, or is completed already: the transaction
-    /// has to be rolled back.
+    /// its expiry or not. Returns `None` if the run no longer has the operation, or the operation is completed already.
+    /// The transaction then has to be rolled back.
     #[must_use]
     pub fn over(&self, there: Option<&Row>, now: Timestamp) -> Option<Row> {
         let there = there.filter(|row| row.token != self.write.token)?;

@@ -1,7 +1,8 @@
-//! A future of the store's own, which its caller drives for as long as it waits.
+//! A future of the store that its caller polls for as long as the caller waits.
 //!
-//! A task for each step would cost two switches between tasks for each call of the database. So the caller polls it, if
-//! it is in the store's runtime, whose clock and connections it needs. If the caller goes away, a task finishes it.
+//! A task for each step would cost two switches between tasks for each call of the database. So the caller polls the
+//! future itself, if it is in the store's runtime, whose clock and connections the future needs. If the caller goes
+//! away, a task finishes the future.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,14 +14,14 @@ use tokio::sync::oneshot;
 
 use crate::store::StoreError;
 
-/// What becomes of a result for which nobody waits any more.
+/// The function that handles a result whose caller has gone.
 type Unwanted<T> = Box<dyn FnOnce(T) -> BoxFuture<'static, ()> + Send>;
 
-/// A future that comes to its end, whoever drops this.
+/// A future that is polled by its caller, and finished by a task if the caller drops it.
 pub(super) struct SpawnOnDrop<T: Send + 'static> {
     runtime: Handle,
     here: Option<Here<T>>,
-    /// The answer of the task, where the caller is in another runtime.
+    /// The answer of the task, if the caller is in another runtime.
     there: Option<oneshot::Receiver<T>>,
 }
 
@@ -30,7 +31,7 @@ struct Here<T> {
 }
 
 impl<T: Send + 'static> SpawnOnDrop<T> {
-    /// `unwanted` is called with the result if the caller has gone.
+    /// Wraps `future`. `unwanted` is called with its result if the caller has gone.
     pub(super) fn new(
         runtime: &Handle,
         future: impl Future<Output = T> + Send + 'static,
@@ -52,7 +53,7 @@ impl<T: Send + 'static> Future for SpawnOnDrop<T> {
         if self.is_in_its_runtime()
             && let Some(mut here) = self.here.take()
         {
-            // Taken out meanwhile: nobody may go on with a future that has panicked.
+            // The future is taken out while it is polled: a future that has panicked must not be polled again.
             return match here.future.poll_unpin(context) {
                 Poll::Ready(result) => Poll::Ready(Ok(result)),
                 Poll::Pending => {

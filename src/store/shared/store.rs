@@ -32,25 +32,25 @@ use crate::store::shared::database::state::DatabaseState;
 use crate::store::shared::protocol::listing::Disputed;
 use crate::store::shared::protocol::step::taken_back;
 
-/// No process waits for longer than that for another one that has died.
+/// The longest lease, and so a limit of the wait for a process that has died.
 const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
 
 /// Keeps records in a database that several processes share, through a [`Backend`].
 ///
-/// A handle; clones share everything. Each opening is a process of its own for the others: it has a session, which it
-/// renews every third of its lease, and at least every 10 seconds. A process whose session has not changed for 5/4 of
-/// its lease counts as dead, and its runs as interrupted. What they produce is recorded all the same, unless another
+/// This is a handle, and its clones share everything. Each opening counts as a process of its own: it has a session,
+/// which it renews every third of its lease, and at least every 10 seconds. A process whose session has not changed for
+/// 5/4 of its lease counts as dead, and its runs as interrupted. Their outcomes are still recorded, unless another
 /// process has taken the operation over or settled it.
 ///
 /// # Durability
-/// What is answered is as durable as the database makes it: see [`guarantee`](Self::guarantee).
+/// Recorded outcomes are as durable as the database makes them: see [`guarantee`](Self::guarantee).
 pub struct SharedStore<B: Backend> {
     inner: Arc<StoreInner<B>>,
     tasks: Arc<Tasks>,
     runtime: Handle,
 }
 
-/// Tasks that end when this is dropped: those of a store with its last handle.
+/// The tasks of a store. They end when this value is dropped, with the store's last handle.
 #[derive(Debug)]
 struct Tasks(Vec<JoinHandle<()>>);
 
@@ -60,7 +60,7 @@ impl Drop for Tasks {
     }
 }
 
-/// Sets up a [`SharedStore`] store.
+/// Sets up a [`SharedStore`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SharedStoreBuilder {
@@ -88,12 +88,12 @@ impl Default for SharedStoreBuilder {
 }
 
 impl SharedStoreBuilder {
-    /// Sets for how long this process holds its session without renewing it, which it does every third of this time.
-    /// Other processes watch the session, and count the process as dead when it has not changed for 5/4 of this time.
-    /// They take its runs over at most that and a sixth of their own lease after the last renewal: 42.5 seconds by
-    /// default. A shorter lease lets them take over sooner; a longer one bears longer outages of the database, and
-    /// longer pauses of the process. Give all processes the same: one with a longer lease than another may take that
-    /// one for dead when the database refuses writes for a while. At least six times
+    /// Sets for how long this process holds its session without a renewal. It renews the session every third of this
+    /// time. Other processes watch the session, and count the process as dead when it has not changed for 5/4 of this
+    /// time. They take its runs over at most that and a sixth of their own lease after the last renewal: 42.5 seconds
+    /// by default. A shorter lease lets them take over sooner; a longer one bears longer outages of the database, and
+    /// longer pauses of the process. Give all processes the same lease: a process with a longer lease may consider one
+    /// with a shorter lease dead when the database refuses writes for a while. The lease is at least six times
     /// [`call_timeout`](Self::call_timeout), and at most a day. Default: 30 seconds.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -108,27 +108,27 @@ impl SharedStoreBuilder {
         self
     }
 
-    /// Sets how many calls with writes are under way at once. Writes that come meanwhile go together in the next one.
-    /// If there may be more than one, one of them is left for small writes, such as claims. Default: 4.
+    /// Sets how many calls with writes are under way at once. Writes that come meanwhile share the next call. If there
+    /// may be more than one call, one of them is left for small writes, such as claims. Default: 4.
     pub fn calls(mut self, calls: usize) -> Self {
         self.calls = calls;
         self
     }
 
-    /// Sets for how long a database is tried that can't be reached when the store is opened. Default: 10 seconds.
+    /// Sets for how long the opening tries to reach the database. Default: 10 seconds.
     pub fn open_within(mut self, timeout: Duration) -> Self {
         self.open_within = timeout;
         self
     }
 
-    /// Sets the bytes of memory in which completed records are kept, to be replayed without a call of the database.
+    /// Sets the bytes of memory for completed records, which are replayed from there without a call of the database.
     /// Default: 16 MiB.
     pub fn outcome_cache_bytes(mut self, bytes: u64) -> Self {
         self.outcome_cache_bytes = bytes;
         self
     }
 
-    /// Sets the clock of this process, beside which there are the database's and one that the store keeps. Default:
+    /// Sets the clock of this process. The store also uses the database's clock and one that it keeps itself. Default:
     /// [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -137,7 +137,7 @@ impl SharedStoreBuilder {
 
     /// Sets how far the database's clock and this process's may be apart. With a larger difference the store does not
     /// open, and an open store grants no claims: new keys are refused with 503. Recorded outcomes are still replayed,
-    /// and how runs end is always recorded. Default: 7 days.
+    /// and the ends of runs are always recorded. Default: 7 days.
     pub fn clocks_apart(mut self, most: Duration) -> Self {
         self.clocks_apart = most;
         self
@@ -204,22 +204,22 @@ impl<B: Backend> SharedStore<B> {
         &self.inner.database.backend
     }
 
-    /// Returns how many ids there are whose changes are awaited, and how many runs of this process.
+    /// Returns the number of ids whose changes are awaited, and the number of runs of this process.
     #[doc(hidden)]
     #[must_use]
     pub fn kept(&self) -> (usize, usize) {
         (self.inner.changes.len(), self.inner.protocol.sessions.held.len())
     }
 
-    /// Returns what the database promises and what it can lose, as it last said. `None` if it has not said anything.
+    /// Returns what the database promises and what it can lose, by its last answer. Returns `None` if it has not
+    /// answered yet.
     #[must_use]
     pub fn guarantee(&self) -> Option<Guarantee> {
         self.inner.database.guarantee()
     }
 
-    /// Returns the outcomes that are disputed, at most `limit`, those of the operations that began first: their runs
-    /// ended after another process had taken the operation over, or somebody had settled it. Each may be a second
-    /// effect.
+    /// Returns at most `limit` disputed outcomes, those of the operations that began first. Their runs ended after
+    /// another process had taken the operation over, or after it was settled. Each may be a second effect.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the database does not answer.
@@ -231,8 +231,8 @@ impl<B: Backend> SharedStore<B> {
         self.within(async move { protocol.disputed(limit).await }).await
     }
 
-    /// Returns the record of a run, for a transaction of the application, and what finds out afterwards whether it was
-    /// written: see [`Protocol::complete_apart`].
+    /// Returns the record of a run, for a transaction of the application, and a value that finds out afterwards whether
+    /// it was written: see [`Protocol::complete_apart`].
     #[doc(hidden)]
     #[must_use]
     pub fn complete_apart(&self, completion: Completion, is_free: bool) -> Option<(RunRecord, Settling<B>)> {
@@ -256,7 +256,7 @@ impl<B: Backend> SharedStore<B> {
         found.await.unwrap_or_else(|_| Err(StoreError::unavailable("the store's runtime is gone")))
     }
 
-    /// Refuses what does not end a run while the store is closed, behind, or without its database.
+    /// Refuses transitions that do not end a run while the store is closed, behind, or without its database.
     fn admit(&self, transition: &Transition) -> Result<(), StoreError> {
         let is_claim = transition.claim().is_some();
         if self.is_closed() {
@@ -320,7 +320,7 @@ impl<B: Backend> Records for SharedStore<B> {
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
         let protocol = Arc::clone(&self.inner.protocol);
         let step = match &transition {
-            // Runs that go on may say how they ended after the store was closed, too.
+            // Runs that are still under way may record their end even after the store was closed.
             Transition::Complete(_) | Transition::Release(_) | Transition::Interrupt { .. } => {
                 let under_way = protocol.ends.begin(id);
                 let ending = async move {
@@ -344,7 +344,7 @@ impl<B: Backend> Records for SharedStore<B> {
                         step(&protocol, id, transition).await
                     }
                 };
-                // Nobody waits any more: what was granted is given back.
+                // The caller has gone, so a claim that was granted is given back.
                 let unwanted = move |applied| match (applied, taken_back) {
                     (Ok(Applied { reply: Reply::Taken, record: Some(record) }), Some(taken_back)) => {
                         async move { protocol.give_back(id, taken_back(record.fence)).await }.boxed()
@@ -387,7 +387,7 @@ impl<B: Backend> Store for SharedStore<B> {
     }
 }
 
-/// Takes a step. One that panics may have been taken.
+/// Takes a step. If it panics, it may have been taken.
 async fn step<B: Backend>(protocol: &Protocol<B>, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
     let step = AssertUnwindSafe(protocol.step(id, transition)).catch_unwind().await;
     step.unwrap_or_else(|_| Err(StoreError::uncertain("the store panicked")))

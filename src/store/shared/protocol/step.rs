@@ -203,8 +203,8 @@ impl<B: Backend> Protocol<B> {
         self.sessions.held.get(&id).map(|row| row.clone())
     }
 
-    /// Forgets the run of this process that has this row, or an earlier one. A later run of the key stays: while it is
-    /// here, no other process considers it over.
+    /// Forgets the run of this process that has this row, or an earlier one. A later run of the key stays: while this
+    /// process keeps it, no other process considers it over.
     fn let_go(&self, row: Option<&Row>) {
         let Some(row) = row else { return };
         let is_own_run =

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::key::RecordId;
 
-/// The ids whose changes are waited for.
+/// The ids for whose changes there are waiters.
 #[derive(Debug, Default)]
 pub(crate) struct ChangeWaiters(DashMap<RecordId, watch::Sender<()>, RandomState>);
 
@@ -36,7 +36,7 @@ impl ChangeWaiters {
         self.0.retain(|_, listeners| listeners.receiver_count() > 0);
     }
 
-    /// Returns how many ids are kept.
+    /// Returns the number of ids that are kept.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -1,7 +1,7 @@
-//! Whether this process and the others are alive, and which rows have changed.
+//! Tracks whether this process and the others are alive, and which rows have changed.
 
-// - `own.rs`: the session of this process. `others.rs`: those of other processes, which it watches.
-// - `changes.rs`: which rows have changed.
+// - `own.rs`: the session of this process. `others.rs`: the sessions of other processes, which this process watches.
+// - `changes.rs`: notifications that a row has changed.
 
 pub(crate) mod changes;
 pub(crate) mod others;
@@ -28,14 +28,14 @@ use crate::store::StoreError;
 #[derive(Debug)]
 pub(crate) struct Sessions<B> {
     pub(crate) own: Session,
-    /// The rows that name a session of this process: its runs, and what it asks about.
+    /// The rows that name a session of this process: its runs, and the operations that it asks about.
     pub(crate) held: DashMap<RecordId, Row, RandomState>,
     others: OtherSessions,
     /// The number of changes of the server after which watching has started over.
     started_over: Mutex<u64>,
     database: Arc<Database<B>>,
     slots: Arc<Slots>,
-    /// Held while the session is renewed. Whether it has ended.
+    /// Held while the session is renewed. The value is `true` once the session has ended.
     renewing: tokio::sync::Mutex<bool>,
     /// Held while a barrier is written.
     barriers: tokio::sync::Mutex<()>,
@@ -66,7 +66,7 @@ impl<B: Backend> Sessions<B> {
         &self.others
     }
 
-    /// Begins the session, or renews it. Returns when the renewal was sent first.
+    /// Begins the session, or renews it. Returns the time at which the renewal was first sent.
     pub(crate) async fn renew(&self) -> Result<Instant, StoreError> {
         let has_ended = self.renewing.lock().await;
         if *has_ended {
@@ -75,7 +75,7 @@ impl<B: Backend> Sessions<B> {
         loop {
             let own = &self.own;
             if !own.holds_half() {
-                // The database was away, for others too.
+                // The database was away, for other processes too.
                 self.others().start_over();
             }
             let renewal = own.renewal(self.over_before());
@@ -96,19 +96,21 @@ impl<B: Backend> Sessions<B> {
         }
     }
 
-    /// Returns the time before which the bounds of all runs of this process are over, and none of them is under way,
-    /// nor its end. A claim that is being made now has a later bound.
+    /// Returns a time such that no run of this process with an earlier bound is under way, nor the end of one. A claim
+    /// that is being made now has a later bound.
     fn over_before(&self) -> Timestamp {
-        // The row may have an earlier bound than its answer said, if a failover has lost the copy of the claim that was
-        // answered, and not the one before. No copy's bound ends before the operation began, which no copy stamps anew.
+        // A failover may have lost the copy of the claim that was answered, and kept an earlier copy. The row then has
+        // an earlier bound than the answer said. The bound of a copy does not end before the operation began, and no
+        // copy changes that time.
         let bounds = self.held.iter().filter_map(|row| row.until.map(|until| until.min(row.began)));
         bounds.fold(self.database.clocks().earliest(), Timestamp::min)
     }
 
-    /// Ends the session, so that no process waits for its lease. If the database does not answer, the lease runs out.
+    /// Ends the session, so that other processes need not wait for its lease. If the database does not answer, the
+    /// lease runs out.
     pub(crate) async fn end(&self) {
         let end = async {
-            // A renewal may be under way, and the database silent.
+            // A renewal may be under way while the database does not answer.
             let mut has_ended = self.renewing.lock().await;
             if !std::mem::replace(&mut *has_ended, true)
                 && let Some(end) = self.own.end()
@@ -119,16 +121,16 @@ impl<B: Backend> Sessions<B> {
         let _ = timeout(self.database.state.timeout() * 2, end).await;
     }
 
-    /// Makes sure that what `server` has shown is durable. What was read is durable if a write that began later was
-    /// answered as durable by the same server. So one write is needed for each server, the barrier: a renewal.
+    /// Makes sure that all rows that `server` has shown are durable. A row that was read is durable if the same server
+    /// has answered a later write as durable. So each server needs one write, the barrier, which is a renewal.
     pub(crate) async fn barrier(self: &Arc<Self>, server: ServerId) -> Result<(), StoreError> {
         if self.database.state.is_behind_barrier(server) {
             return Ok(());
         }
-        // In a task: a caller that is not polled any more would keep this process from renewing its session.
+        // This runs in a task: a caller that is no longer polled would keep this process from renewing its session.
         let sessions = Arc::clone(self);
         let written = tokio::spawn(async move {
-            // One after the other: a later one finds it written.
+            // Barriers are written one after the other, so that a later caller finds it written.
             let _turn = sessions.barriers.lock().await;
             let is_written = sessions.database.state.is_behind_barrier(server);
             if is_written { Ok(()) } else { sessions.renew().await.map(drop) }
@@ -157,18 +159,18 @@ impl<B: Backend> Sessions<B> {
         Ok(())
     }
 
-    /// Marks the sessions as dead that were not seen to change for long.
+    /// Marks sessions as dead that have not changed for long.
     pub(crate) async fn mark_long_over(&self) {
         for session in self.others().long_over() {
             if self.own.holds_half() {
-                // What fails is tried at the next look.
+                // A session that can't be marked now is tried again at the next look.
                 let _ = self.mark_dead(session).await;
             }
         }
     }
 
-    /// Marks the session of another process as dead, which is over. Returns whether it is dead now: not if its row has
-    /// changed since it was watched.
+    /// Marks the session of another process as dead, if it is over. Returns whether it is dead now: it is not if its
+    /// row has changed since it was watched.
     pub(crate) async fn mark_dead(&self, session: RecordId) -> Result<bool, StoreError> {
         let others = self.others();
         let Some(expect) = others.expected(session) else { return Ok(others.is_over(session)) };

@@ -1,16 +1,17 @@
-//! Whether the processes behind other sessions are alive: this process watches their rows.
+//! Finds out whether the processes behind other sessions are alive: this process watches their rows.
 //!
 //! Rules:
 //! 1. A session is over if its row (token, `until`, server) has not changed for 5/4 of that session's lease, by the
-//!    monotonic clock of this process, and a read that was sent later still shows it. No wall clock has a part in this:
-//!    two monotonic clocks may run at rates that differ by up to 5:4.
-//! 2. A session that was ended or declared dead is over at once. One that is absent is watched like any other. Its
-//!    lease is not known: the longest of 30 seconds, this process's own, and the one that its row had.
+//!    monotonic clock of this process, and a read that was sent later still shows it. Wall clocks play no part in this.
+//!    The rates of two monotonic clocks may differ by up to 5:4.
+//! 2. A session that was ended or declared dead is over at once. A session that is absent is watched like any other.
+//!    Its lease is unknown, so it counts as the longest of 30 seconds, this process's own lease, and the lease that its
+//!    row had.
 //! 3. Watching starts over when this process held less than half of its lease at a renewal, when another server
 //!    answers, and when two reads of the sessions were more than half of the shortest lease apart. An outage must not
 //!    make living processes look dead.
-//! 4. A session that is over is still declared dead by a write that expects the token that was watched. The write is
-//!    the proof: tokens never repeat, so no renewal came between. See `session/mod.rs`.
+//! 4. A session that is over still has to be declared dead, by a write that expects the token that was watched. The
+//!    write is the proof: tokens never repeat, so no renewal came between. See `session/mod.rs`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,50 +29,50 @@ use crate::store::shared::backend::{Expect, Kind, Row, ServerId, Token};
 const UNKNOWN_LEASE: Duration = Duration::from_secs(30);
 /// A lease below this one does not count for how often sessions are read.
 const SHORTEST_LEASE: Duration = Duration::from_secs(1);
-/// A session that was not seen to change for so many waits is declared dead, though no run of it is taken over.
+/// A session that has not changed for this many waits is declared dead, even if no run of it is taken over.
 const WAITS: u32 = 10;
-/// How long it is remembered that a session is over, if no row names it.
+/// The time for which this process remembers that a session is over, if no row names it.
 const REMEMBERED: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug)]
 pub(crate) struct OtherSessions {
     lease: Duration,
     state: Mutex<State>,
-    /// Notified when a row names a session that was not read yet.
+    /// Notified when a row names a session that has not been read yet.
     unread: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     others: HashMap<RecordId, Other>,
-    /// When the last read was sent.
+    /// The time at which the last read was sent.
     read: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Other {
     sight: Sight,
-    /// When the first answer with this sight arrived.
+    /// The time at which the first answer with this sight arrived.
     since: Instant,
     is_over: bool,
-    /// When a row last named the session, or a read last showed it.
+    /// The time at which a row last named the session, or a read last showed it.
     named: Instant,
 }
 
-/// What a read shows of a session.
+/// The state of a session as the last read showed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sight {
     /// A row names it, and no read has shown it yet.
     Unread,
     /// Its row. If its bytes can't be read, the session is never over.
     Row { token: Token, until: Option<Timestamp>, said: Option<Said>, server: ServerId },
-    /// Its lease is what is assumed of it.
+    /// It has no row. The lease is assumed.
     Absent { lease: Duration, server: ServerId },
     /// It was ended, or declared dead.
     Ended,
 }
 
-/// What a read of some sessions has shown, and when.
+/// The result of a read of some sessions, and its time.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) server: ServerId,
@@ -81,7 +82,7 @@ pub(crate) struct Reading {
 }
 
 impl Sight {
-    /// The lease by which the session is judged; `None` if it is not known.
+    /// Returns the lease by which the session is judged, or `None` if it is unknown.
     fn lease(self) -> Option<Duration> {
         match self {
             Self::Row { said, .. } => said.map(|said| said.lease),
@@ -96,7 +97,8 @@ impl OtherSessions {
         Self { lease, state: Mutex::default(), unread: Notify::new() }
     }
 
-    /// Whether a session of another process is over. One that is not known counts as alive, and is read soon.
+    /// Returns whether a session of another process is over. A session that is not known counts as alive, and is read
+    /// soon.
     pub(crate) fn is_over(&self, session: RecordId) -> bool {
         let mut state = self.state();
         let now = Instant::now();
@@ -109,7 +111,7 @@ impl OtherSessions {
         other.is_over
     }
 
-    /// Whether the session has said that its run whose bound ends then is over.
+    /// Returns whether the session has said that its run with this bound is over.
     pub(crate) fn has_ended(&self, session: RecordId, bound: Timestamp) -> bool {
         let said = match self.state().others.get(&session).map(|other| other.sight) {
             Some(Sight::Row { said, .. }) => said,
@@ -118,8 +120,8 @@ impl OtherSessions {
         said.is_some_and(|said| bound < said.over_before)
     }
 
-    /// What to expect of the row of a session that is over, in order to declare it dead; `None` if it is not over, or
-    /// has been ended already.
+    /// Returns what a write that declares the session dead has to expect of its row. Returns `None` if the session is
+    /// not over, or has ended already.
     pub(crate) fn expected(&self, session: RecordId) -> Option<Expect> {
         let state = self.state();
         let other = state.others.get(&session).filter(|other| other.is_over)?;
@@ -130,24 +132,24 @@ impl OtherSessions {
         }
     }
 
-    /// Takes note that a session was ended or declared dead.
+    /// Notes that a session was ended or declared dead.
     pub(crate) fn ended(&self, session: RecordId) {
         if let Some(other) = self.state().others.get_mut(&session) {
             (other.sight, other.is_over) = (Sight::Ended, true);
         }
     }
 
-    /// The sessions of other processes that count as alive.
+    /// Returns the sessions of other processes that count as alive.
     pub(crate) fn alive(&self) -> Vec<RecordId> {
         self.state().others.iter().filter(|(_, other)| !other.is_over).map(|(id, _)| *id).collect()
     }
 
-    /// Forgets all that was seen.
+    /// Forgets the results of all reads.
     pub(crate) fn start_over(&self) {
         self.state().others.clear();
     }
 
-    /// The sessions that have to be read by their ids, if `listed` are those that the database lists.
+    /// Returns the sessions that have to be read by their ids, because they are not among the `listed` ones.
     pub(crate) fn unlisted(&self, listed: &[Row]) -> Vec<RecordId> {
         let state = self.state();
         let is_unlisted = |id: &RecordId| listed.iter().all(|row| row.id != *id);
@@ -155,8 +157,8 @@ impl OtherSessions {
         open.filter(is_unlisted).collect()
     }
 
-    /// Takes note that a read of all sessions was answered, which was sent at `sent`. It may be too late after the one
-    /// before.
+    /// Notes the answer to a read of all sessions that was sent at `sent`. Watching starts over if this is too late
+    /// after the read before.
     pub(crate) fn read(&self, sent: Instant) {
         let mut state = self.state();
         let most = self.shortest_lease(&state) / 2;
@@ -166,7 +168,7 @@ impl OtherSessions {
         state.others.retain(|_, other| !other.is_over || other.named.elapsed() < REMEMBERED);
     }
 
-    /// Takes note of what a read has shown.
+    /// Notes the result of a read.
     pub(crate) fn note(&self, reading: Reading) {
         let Reading { server, sent, rows } = reading;
         let (mut state, received) = (self.state(), Instant::now());
@@ -195,7 +197,7 @@ impl OtherSessions {
         }
     }
 
-    /// The sessions that have not changed for so long that they are declared dead whether or not a row names them.
+    /// Returns the sessions that have not changed for so long that they are declared dead even if no row names them.
     pub(crate) fn long_over(&self) -> Vec<RecordId> {
         let is_long = |other: &Other| {
             let is_row = matches!(other.sight, Sight::Row { .. });
@@ -214,18 +216,18 @@ impl OtherSessions {
             let soon = Instant::now() + self.shortest_lease(&state) / 6;
             state.others.values().filter_map(end).min().map_or(soon, |next| next.min(soon))
         };
-        // Dropped at once, or a session that was read meanwhile would be read again.
+        // The future is dropped at once. Otherwise a session that was read meanwhile would be read again.
         let _ = tokio::time::timeout_at(next, self.unread.notified()).await;
     }
 
-    /// How long a session has to stay as it is. `None`: for ever.
+    /// Returns the time for which a session must not change before it is over, or `None` if it is never over.
     fn wait(sight: Sight) -> Option<Duration> {
         sight.lease().map(|lease| lease.saturating_mul(5) / 4)
     }
 
-    /// The shortest lease of the sessions that are not over, this process's own included.
+    /// Returns the shortest lease of the sessions that are not over, this process's own included.
     fn shortest_lease(&self, state: &State) -> Duration {
-        // The lease of one that is absent is assumed, and is at least this process's own.
+        // The lease of an absent session is assumed. It is at least this process's own.
         let open = state.others.values().filter(|other| !other.is_over);
         open.filter_map(|other| other.sight.lease()).fold(self.lease, Duration::min).max(SHORTEST_LEASE)
     }

@@ -4,13 +4,14 @@
 //! 1. A lease counts from the moment at which its token was sent first, and only once the database has answered. A
 //!    renewal that is sent again keeps its token, and the other processes count from the first copy that was carried
 //!    out.
-//! 2. A claim begins only while at least half of the lease is left. With less, this process takes no other for dead.
+//! 2. A claim begins only while at least half of the lease is left. With less, this process considers no other process
+//!    dead.
 //! 3. A session that was declared dead is never renewed. This process goes on under a new one; the runs of the old one
 //!    may still end.
 //! 4. Sessions do not expire by a clock. A row is kept until its session is ended or declared dead.
-//! 5. The bound of a run ends it only once its session says so: each renewal says before which time all bounds are over
-//!    without a run. A run that has ended may not be recorded yet, however long ago its bound was over. A claim whose
-//!    answer is taken after its bound is given back: the session may have said already that the bound is over.
+//! 5. The bound of a run ends it only once its session says so: each renewal has a time, and all runs with an earlier
+//!    bound are over. The end of a run may not be recorded yet, however long ago the run's bound was over. A claim
+//!    whose answer is taken after its bound is given back: the session may have said already that the bound is over.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,19 +26,19 @@ use crate::store::shared::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Ro
 
 /// The longest time between two renewals.
 const LONGEST_PERIOD: Duration = Duration::from_secs(10);
-/// How long the row of a session is kept that is neither ended nor declared dead: for ever, as far as clocks go.
+/// The time for which the row of a session is kept that is neither ended nor declared dead: in practice, for ever.
 const KEPT: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// How long the row of a session is kept that was ended or declared dead.
+/// The time for which the row of a session is kept that was ended or declared dead.
 const KEPT_DEAD: Duration = Duration::from_secs(3_600);
-/// The version of what a session's row has as its state: this byte, the lease in milliseconds, and the time before
-/// which bounds are over without a run, in milliseconds since 1970. Each number has eight bytes, the lowest first.
+/// The version of the state of a session's row. The state is this byte, the lease in milliseconds, and the time before
+/// which all bounds are over, in milliseconds since 1970. Each number has eight bytes, the lowest first.
 const VERSION: u8 = 1;
 
-/// What a session's row says.
+/// The content of a session's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) lease: Duration,
-    /// A run of its process whose bound ends before this time is over: none is under way, and no end of one.
+    /// A run of its process whose bound ends before this time is over: neither the run nor its end is under way.
     pub(crate) over_before: Timestamp,
 }
 
@@ -51,20 +52,20 @@ pub(crate) struct Session {
 struct State {
     current: RecordId,
     token: Option<Token>,
-    /// Until when the lease is certainly held.
+    /// The time until which the lease is certainly held.
     until: Instant,
     /// The sessions of this process, past ones included.
     own: Arc<HashSet<RecordId>>,
 }
 
-/// What became of a renewal.
+/// The result of a renewal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Renewed {
     Yes,
-    /// The row has another token of this process: of a renewal whose answer nobody waited for, or one from before a
-    /// failover. The renewal is made anew.
+    /// The row has another token of this process: from a renewal whose caller went away before the answer, or from
+    /// before a failover. The renewal is made anew.
     Again,
-    /// The session was marked dead, or is gone. There is a new one, which has no row yet.
+    /// The session was marked dead, or is gone. A new session replaces it, which has no row yet.
     Dead,
 }
 
@@ -76,38 +77,38 @@ impl Session {
         Self { lease, state: Mutex::new(state) }
     }
 
-    /// How long a session lives without a renewal.
+    /// Returns how long a session lives without a renewal.
     pub(crate) fn lease(&self) -> Duration {
         self.lease
     }
 
-    /// The time between two renewals. It is shorter than what others wait that do not know this session's lease, so
-    /// that this process notices first if its session's row was deleted.
+    /// Returns the time between two renewals. Processes that do not know this session's lease wait longer than this, so
+    /// this process notices first if the row of its session was deleted.
     pub(crate) fn period(&self) -> Duration {
         (self.lease / 3).min(LONGEST_PERIOD)
     }
 
-    /// The session under which runs are claimed.
+    /// Returns the session under which runs are claimed.
     pub(crate) fn id(&self) -> RecordId {
         self.state().current
     }
 
-    /// The sessions of this process, past ones included.
+    /// Returns the sessions of this process, past ones included.
     pub(crate) fn own(&self) -> Arc<HashSet<RecordId>> {
         Arc::clone(&self.state().own)
     }
 
-    /// Whether at least half of the lease is left.
+    /// Returns whether at least half of the lease is left.
     pub(crate) fn holds_half(&self) -> bool {
         self.state().until.saturating_duration_since(Instant::now()) >= self.lease / 2
     }
 
-    /// The write that begins the session, or renews it. It is sent again, as it is, until its answer is known. A run of
-    /// this process whose bound ends before `over_before` is over.
+    /// Returns the write that begins the session, or renews it. The write is sent again unchanged until its answer is
+    /// known. A run of this process whose bound ends before `over_before` is over.
     pub(crate) fn renewal(&self, over_before: Timestamp) -> Write {
         let mut state = self.state();
         let current = state.current;
-        // Before it is sent: a read of the sessions may find it before its answer is here.
+        // This happens before the write is sent: a read of the sessions may find the row before the answer arrives.
         if !state.own.contains(&current) {
             Arc::make_mut(&mut state.own).insert(current);
         }
@@ -126,7 +127,7 @@ impl Session {
         }
     }
 
-    /// Takes note of what became of `renewal`, whose first copy was sent at `sent`.
+    /// Notes the result of `renewal`, whose first copy was sent at `sent`.
     pub(crate) fn renewed(&self, renewal: &Write, row: Option<&Row>, sent: Instant) -> Renewed {
         let mut state = self.state();
         if row.is_some_and(|row| row.token == renewal.token) {
@@ -145,7 +146,7 @@ impl Session {
         Renewed::Dead
     }
 
-    /// The write that ends this process's session.
+    /// Returns the write that ends this process's session.
     pub(crate) fn end(&self) -> Option<Write> {
         let state = self.state();
         state.token.map(|token| dead(state.current, Expect::Token(token)))
@@ -162,7 +163,7 @@ impl Said {
         [&[VERSION], lease.to_le_bytes().as_slice(), &self.over_before.as_millis().to_le_bytes()].concat().into()
     }
 
-    /// What the row of a session says; `None` if its bytes can't be read.
+    /// Returns the content of the row of a session, or `None` if its bytes can't be read.
     pub(crate) fn by(row: &Row) -> Option<Self> {
         let (version, numbers) = row.state.split_first()?;
         let [lease, over_before] =
@@ -172,7 +173,7 @@ impl Said {
     }
 }
 
-/// The write that marks the session `id` as dead, if its row is as expected.
+/// Returns the write that marks the session `id` as dead, if its row is as expected.
 pub(crate) fn dead(id: RecordId, expect: Expect) -> Write {
     Write {
         id,
@@ -181,7 +182,7 @@ pub(crate) fn dead(id: RecordId, expect: Expect) -> Write {
         fence: NewFence::Keep,
         kind: Kind::Released,
         session: None,
-        // For people, who tell it by that from a released operation.
+        // This lets people distinguish it from a released operation.
         until: Some(Duration::ZERO),
         began: Stamp::Keep,
         since: Stamp::Now,
