@@ -104,7 +104,7 @@ enum Fault {
     LoseAnswer,
 }
 
-/// Holds up calls of one verb, or their answers, until it is dropped.
+/// Holds up calls of one kind, or their answers, until it is dropped.
 #[derive(Debug)]
 #[must_use = "they go on as soon as this is dropped"]
 pub struct Stall {
@@ -153,23 +153,23 @@ impl TestStore {
         Self { memory: builder.volatile_claims().build(), process: Arc::default(), world: Arc::new(world) }
     }
 
-    /// Makes the next call of `verb` fail, so that nothing is done.
+    /// Makes the next call of this kind fail, so that nothing is done.
     pub fn fail_next(&self, verb: StoreCall) {
         self.fault(verb, Fault::Fail);
     }
 
-    /// Makes the next call of `verb` lose its answer: it is done, but returns [`StoreError::Uncertain`].
+    /// Makes the next call of this kind lose its answer: it is done, but returns [`StoreError::Uncertain`].
     pub fn lose_answer(&self, verb: StoreCall) {
         self.fault(verb, Fault::LoseAnswer);
     }
 
-    /// Holds up calls of `verb`, before they are done, until the [`Stall`] is dropped. A claim that is held up for
+    /// Holds up calls of this kind, before they are done, until the [`Stall`] is dropped. A claim that is held up for
     /// longer than its `patience` is refused then, as in every store.
     pub fn stall(&self, verb: StoreCall) -> Stall {
         Stall { gate: gate(&self.process.stalls, verb) }
     }
 
-    /// Lets calls of `verb` be done, but holds up their answers until the [`Stall`] is dropped.
+    /// Lets calls of this kind be done, but holds up their answers until the [`Stall`] is dropped.
     pub fn hold_answers(&self, verb: StoreCall) -> Stall {
         Stall { gate: gate(&self.process.held_answers, verb) }
     }
@@ -296,7 +296,7 @@ fn closed_for(gates: &Gates, verb: StoreCall) -> Option<Arc<Semaphore>> {
     lock(gates).get(&verb).filter(|gate| !gate.is_closed()).cloned()
 }
 
-/// Makes a gate that is closed for `verb` from now on.
+/// Makes a gate that is closed for this kind of call from now on.
 fn gate(gates: &Gates, verb: StoreCall) -> Arc<Semaphore> {
     let gate = Arc::new(Semaphore::new(0));
     lock(gates).insert(verb, Arc::clone(&gate));
