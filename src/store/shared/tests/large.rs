@@ -1,4 +1,4 @@
-//! Rows that take long, by what the database answers.
+//! Rows that take long, for each answer of the database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn gets(script: &Script) -> ReadBatcher {
     ReadBatcher::start(Arc::new(script.clone()), state(), &Handle::current())
 }
 
-/// The row that the script shows, as it was met.
+/// Returns the row that the script shows, as a write has met it.
 fn met(number: u8) -> Row {
     Row { token: Token([0xee; 16]), ..made_by(&write(number, 0)) }
 }
@@ -27,7 +27,7 @@ fn slow(reply: Reply) -> Reply {
     Reply::After(SECOND, Box::new(reply))
 }
 
-// Seeded faults: what was read before the row changed is told; it is read for ever.
+// Seeded faults: a row that was read before it changed is returned; the row is read for ever.
 #[tokio::test(start_paused = true)]
 async fn a_row_that_is_not_the_one_that_was_met_is_read_once_more() {
     let script = Script::of([Reply::Others, Reply::Others]);
@@ -39,7 +39,7 @@ async fn a_row_that_is_not_the_one_that_was_met_is_read_once_more() {
     assert_eq!(same.gets.lock().unwrap().len(), 1);
 }
 
-// Seeded fault: the row that is kept is taken for the one that is read anew.
+// Seeded fault: the kept row is returned instead of the row that is read anew.
 #[tokio::test(start_paused = true)]
 async fn a_row_that_is_kept_and_not_the_one_that_was_met_is_read_anew() {
     let script = Script::of([slow(Reply::Done), Reply::Others]);
@@ -54,7 +54,7 @@ async fn a_row_that_is_kept_and_not_the_one_that_was_met_is_read_anew() {
     assert_eq!(script.gets.lock().unwrap().len(), 2);
 }
 
-// Seeded faults: two are read at a time; a row is read for each who asks.
+// Seeded faults: two rows are read at a time; a row is read once for each request.
 #[tokio::test(start_paused = true)]
 async fn large_rows_are_read_one_at_a_time_and_once_for_all_who_ask() {
     let script = Script::of((0..2).map(|_| slow(Reply::Done)));
@@ -70,7 +70,7 @@ async fn large_rows_are_read_one_at_a_time_and_once_for_all_who_ask() {
     assert_eq!(*script.gets.lock().unwrap(), [[id(1)], [id(2)]]);
 }
 
-// Seeded faults: what was read is dropped with its requester; it is kept for ever.
+// Seeded faults: a row that was read is dropped with its requester; it is kept for ever.
 #[tokio::test(start_paused = true)]
 async fn a_row_whose_requester_has_gone_is_kept_for_the_next_for_a_minute() {
     for (kept_for, calls) in [(59, 1), (61, 2)] {
@@ -85,13 +85,13 @@ async fn a_row_whose_requester_has_gone_is_kept_for_the_next_for_a_minute() {
         sleep(SECOND / 1_000).await;
         assert_eq!(gets.get(id(1)).await.unwrap().row.map(|row| row.id), Some(id(1)));
         assert_eq!(script.gets.lock().unwrap().len(), calls, "after {kept_for} s");
-        // It was taken: the next one reads.
+        // The kept row was taken, so the next request reads.
         gets.get(id(1)).await.unwrap();
         assert_eq!(script.gets.lock().unwrap().len(), calls + 1);
     }
 }
 
-// Seeded faults: an error is kept for a minute; it is told to the next who asks.
+// Seeded faults: an error is kept for a minute; the next request gets it too.
 #[tokio::test(start_paused = true)]
 async fn an_error_is_told_to_those_who_wait_and_to_no_later_one() {
     let script = Script::of([slow(error(BackendError::Nothing))]);

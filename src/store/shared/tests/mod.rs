@@ -1,4 +1,4 @@
-//! The way to the database, call by call: a backend that answers by a script.
+//! The calls of the database, one by one, with a backend that answers by a script.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod large;

@@ -1,4 +1,4 @@
-//! Which writes go next, and how many at once.
+//! The writes that are sent next, and how many at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,24 +27,24 @@ fn put(number: u8, bytes: usize) -> PendingWrite {
     }
 }
 
-/// A queue of writes of these sizes.
+/// Returns a queue of writes of these sizes.
 fn queue(at_once: usize, sizes: impl IntoIterator<Item = usize>) -> Queue {
     let mut queue = Queue::new(at_once);
     (0..).zip(sizes).for_each(|(number, bytes)| queue.push(put(number, bytes)));
     queue
 }
 
-/// The sizes of the writes that go next.
+/// Takes the next writes and returns their sizes.
 fn next(queue: &mut Queue) -> Vec<usize> {
     queue.next().map(|batch| batch.puts.iter().map(|put| put.write.state.len()).collect()).unwrap_or_default()
 }
 
-/// Starts as many tasks as the queue wants.
+/// Starts as many tasks as the queue wants, and returns their number.
 fn take_on(queue: &mut Queue) -> usize {
     (0..).take_while(|_| queue.takes_on()).count()
 }
 
-// Seeded faults: one task more, one task fewer; a task for nothing.
+// Seeded faults: one task more; one task fewer; a task without a write.
 #[test]
 fn so_many_tasks_send_as_may_and_none_if_there_is_nothing() {
     for at_once in 1..4 {
@@ -68,7 +68,7 @@ fn a_call_has_64_small_writes_or_128_kib_at_most() {
     assert_eq!([next(&mut long).len(), next(&mut long).len(), next(&mut long).len()], [16, 16, 1]);
 }
 
-// Seeded faults: small ones wait; large ones starve; a large write takes the last call.
+// Seeded faults: small writes wait; large writes starve; a large write takes the last call.
 #[test]
 fn small_and_large_writes_take_turns_and_one_call_is_left_for_the_small_ones() {
     let mut queue = queue(2, [200 * KIB, 200 * KIB, 0]);
@@ -78,7 +78,7 @@ fn small_and_large_writes_take_turns_and_one_call_is_left_for_the_small_ones() {
     assert!(queue.next().is_none(), "the other large one waits until the first is answered");
     queue.end_large(200 * KIB);
     assert_eq!(next(&mut queue), [200 * KIB]);
-    // With one call, they take turns.
+    // With one call, small and large writes take turns.
     let mut alone = self::queue(1, [200 * KIB, 200 * KIB, 0, 0]);
     assert!(alone.takes_on());
     assert_eq!(next(&mut alone), [200 * KIB]);
@@ -87,7 +87,8 @@ fn small_and_large_writes_take_turns_and_one_call_is_left_for_the_small_ones() {
     assert_eq!(next(&mut alone), [200 * KIB]);
 }
 
-// Seeded faults: a byte more; the bytes of one that was answered count on; one alone that has more never goes.
+// Seeded faults: a byte more is sent; the bytes of an answered write still count; a single write with more bytes is
+// never sent.
 #[test]
 fn large_writes_at_once_have_four_mebibytes_at_most_unless_one_alone_has_more() {
     let mut queue = queue(4, [2 * KIB * KIB, 2 * KIB * KIB, 16 * KIB]);
@@ -98,8 +99,8 @@ fn large_writes_at_once_have_four_mebibytes_at_most_unless_one_alone_has_more() 
     assert_eq!(next(&mut self::queue(4, [5 * KIB * KIB])), [5 * KIB * KIB]);
 }
 
-// Seeded faults: a late call changes nothing; one that was just in time does; one that was quick does not end it; one
-// that was quick alone does, though with others it would have been late.
+// Seeded faults: a late call does not make the link narrow; a call that was just in time does; a quick call does not
+// end it; a call ends it that would have been late if it had shared the link.
 #[test]
 fn after_a_late_call_large_writes_go_one_at_a_time_until_one_is_so_quick_that_all_may_share_the_link() {
     let at_once = |took: &[Duration]| {
@@ -117,7 +118,7 @@ fn after_a_late_call_large_writes_go_one_at_a_time_until_one_is_so_quick_that_al
     assert_eq!(at_once(&[LIMIT, LIMIT / 3 - millisecond]), 3);
 }
 
-// Seeded faults: what is queued is dropped though other tasks are left; the large ones, or the small ones, stay.
+// Seeded faults: queued writes are dropped although other tasks are left; the large writes, or the small ones, stay.
 #[test]
 fn what_is_queued_is_given_up_with_the_last_task_alone() {
     let mut queue = queue(2, [0, 16 * KIB, 0]);
@@ -127,7 +128,7 @@ fn what_is_queued_is_given_up_with_the_last_task_alone() {
     assert!(!queue.takes_on(), "nothing is left");
 }
 
-// An earlier write of an id may not fit into what is left of a call, and a later one may.
+// An earlier write of an id may not fit into the rest of a call, while a later one may.
 #[test]
 fn a_later_write_of_an_id_never_overtakes_an_earlier_one() {
     let mut queue = queue(1, (0..15).map(|_| 8 * KIB).chain([4 * KIB]));

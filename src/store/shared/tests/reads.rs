@@ -1,4 +1,4 @@
-//! What becomes of a read, by what the database answers.
+//! The result of a read, for each answer of the database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn gets(script: &Script) -> ReadBatcher {
     ReadBatcher::start(Arc::new(script.clone()), state(), &Handle::current())
 }
 
-// Seeded faults: a row is read for each who asks; a call has more rows; what is answered is another's row.
+// Seeded faults: a row is read once for each request; a call has more rows; a request gets another request's row.
 #[tokio::test(start_paused = true)]
 async fn reads_at_once_go_together_and_each_row_is_read_once() {
     let script = Script::default();
@@ -36,8 +36,8 @@ async fn reads_at_once_go_together_and_each_row_is_read_once() {
     }
 }
 
-// Seeded faults: a read is sent again; an answer that lacks a row is taken for one; a crowded call says that the
-// database is away.
+// Seeded faults: a read is sent again; an answer that lacks a row is accepted; a crowded call says that the database is
+// away.
 #[tokio::test(start_paused = true)]
 async fn a_read_that_fails_is_not_sent_again_and_says_why() {
     for (reply, is_crowded) in [
@@ -55,14 +55,14 @@ async fn a_read_that_fails_is_not_sent_again_and_says_why() {
     }
 }
 
-// Seeded fault: what is absent is an error.
+// Seeded fault: an absent row is an error.
 #[tokio::test(start_paused = true)]
 async fn an_absent_row_is_an_answer() {
     let known = gets(&Script::of([Reply::Absent])).get(id(1)).await.unwrap();
     assert_eq!((known.row, known.server), (None, Some(ServerId(1))));
 }
 
-// Seeded fault: what nobody asks for any more is read.
+// Seeded fault: a row is read although its requests have gone.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_read_for_requests_that_have_gone() {
     let script = Script::default();
@@ -92,7 +92,7 @@ async fn two_reads_are_under_way_at_a_time() {
     assert_eq!(tokio::join!(later(1), later(2), later(3)), (1_001, 1_002, 2_001));
 }
 
-// Seeded faults: which of them are large is asked after every failure, or never.
+// Seeded faults: the store asks after every failure which rows are large, or never.
 #[tokio::test(start_paused = true)]
 async fn which_rows_are_large_is_asked_where_the_answer_was_late_alone() {
     let refused = Script::of([error(BackendError::Nothing)]);

@@ -1,4 +1,4 @@
-//! A backend that answers each call by a script, and notes what it was sent.
+//! A backend that answers each call by a script, and keeps the calls.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,33 +37,33 @@ impl Clock for TokioClock {
     }
 }
 
-/// What a call is answered.
+/// The answer to a call.
 pub(super) enum Reply {
     /// Every write is done; every row that is read is there.
     Done,
-    /// Every row is as it was expected, and the write was not done.
+    /// Every row is as its write expects, and the write was not done.
     Locked,
     /// Other writes made the rows.
     Others,
     /// No row is there, and nothing was done.
     Absent,
-    /// A row too few.
+    /// The answer has a row too few.
     Short,
     Error(BackendError),
-    /// It takes so long.
+    /// The answer takes this long.
     After(Duration, Box<Reply>),
 }
 
 type Replies = Mutex<VecDeque<Reply>>;
 
-/// When a put was sent, and its writes.
+/// The time at which a put was sent, and its writes.
 type Sent = (Instant, Vec<Write>);
 
-/// A backend that answers by a script. When that is at its end, it does what it is asked.
+/// A backend that answers by a script. At the end of the script, it does every call.
 #[derive(Clone, Default)]
 pub(super) struct Script {
     replies: Arc<Replies>,
-    /// The writes of each put, and the ids of each get, with when each was sent.
+    /// The writes of each put and the ids of each get, with the time at which each was sent.
     pub(super) puts: Arc<Mutex<Vec<Sent>>>,
     pub(super) gets: Arc<Mutex<Vec<Vec<RecordId>>>>,
 }
@@ -78,7 +78,7 @@ pub(super) fn id(number: u8) -> RecordId {
     RecordId::from_bytes([number; 32])
 }
 
-/// The row that a write makes.
+/// Returns the row that a write makes.
 pub(super) fn made_by(write: &Write) -> Row {
     Row {
         id: write.id,
@@ -94,7 +94,7 @@ pub(super) fn made_by(write: &Write) -> Row {
     }
 }
 
-/// A write of so many bytes that expects a row.
+/// Returns a write of this many bytes that expects a row.
 pub(super) fn write(number: u8, bytes: usize) -> Write {
     Write {
         id: id(number),
@@ -111,7 +111,7 @@ pub(super) fn write(number: u8, bytes: usize) -> Write {
     }
 }
 
-/// The row that [`write()`] expects.
+/// Returns the row that [`write()`] expects.
 fn expected(id: RecordId) -> Row {
     Row { token: Token([0xee; 16]), ..made_by(&Write { id, ..write(0, 0) }) }
 }
@@ -131,7 +131,7 @@ impl Script {
         Self { replies: Arc::new(Mutex::new(replies.into_iter().collect())), ..Self::default() }
     }
 
-    /// How many writes each put had.
+    /// Returns the number of writes of each put.
     pub(super) fn sizes(&self) -> Vec<usize> {
         self.puts.lock().unwrap().iter().map(|(_, writes)| writes.len()).collect()
     }

@@ -11,12 +11,12 @@ use crate::store::shared::session::own::{Renewed, Said, Session, dead};
 
 const LEASE: Duration = Duration::from_secs(30);
 
-/// The row that a renewal makes of the one that is there.
+/// Returns the row that a renewal makes of the present one.
 fn made(renewal: &Write, there: Option<&Row>) -> Row {
     renewal.over(there, Clocks::default().at(START)).unwrap()
 }
 
-/// A session that was begun now, and its row.
+/// Returns a session that was begun now, and its row.
 fn begun() -> (Session, Row) {
     let session = Session::new(LEASE);
     let renewal = session.renewal(START);
@@ -41,7 +41,7 @@ fn a_session_s_row_says_how_long_its_lease_is_and_which_bounds_are_over() {
 }
 
 // Seeded faults: a session is held before the database has answered; its lease counts from the answer; it is held with
-// less than half of it.
+// less than half of its lease.
 #[tokio::test(start_paused = true)]
 async fn a_lease_counts_from_the_first_copy_that_was_sent_and_a_claim_needs_half_of_it() {
     let session = Session::new(LEASE);
@@ -81,7 +81,8 @@ async fn a_session_that_has_another_token_of_this_process_is_renewed_anew() {
     assert_eq!((session.renewal(START).id, session.renewal(START).expect), (other.id, Expect::Token(other.token)));
 }
 
-// Seeded faults: a dead session is held on, or renewed; its runs are another's; the new one expects a row.
+// Seeded faults: a dead session is still held, or renewed; its runs count as another process's; the new session expects
+// a row.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_was_declared_dead_is_not_renewed_and_its_runs_stay_this_process_s() {
     for is_gone in [true, false] {
@@ -111,7 +112,7 @@ fn a_session_is_this_process_s_before_its_row_is_sent() {
     });
 }
 
-// Seeded faults: it is renewed each third of a long lease; each ten seconds of a short one.
+// Seeded faults: a session is renewed each third of a long lease; it is renewed each ten seconds of a short one.
 #[tokio::test(start_paused = true)]
 async fn a_session_is_renewed_each_third_of_its_lease_and_each_ten_seconds() {
     let period = |lease: u64| Session::new(Duration::from_secs(lease)).period();

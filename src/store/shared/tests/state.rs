@@ -1,4 +1,4 @@
-//! When the database counts as away.
+//! The conditions under which the database counts as away.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn three_calls_that_fail_are_an_outage_in_which_one_claim_a_second_is_sent
     }
 }
 
-// Seeded faults: the outage began with the third failure; the reason is that of the first.
+// Seeded faults: the outage begins with the third failure; its reason is that of the first.
 #[tokio::test(start_paused = true)]
 async fn an_outage_began_with_its_first_failure_and_has_the_reason_of_its_last() {
     let state = state();
@@ -51,7 +51,7 @@ async fn an_outage_began_with_its_first_failure_and_has_the_reason_of_its_last()
     assert!(reason.ends_with("the last"), "{reason}");
 }
 
-// Seeded faults: each of them counts; an answer leaves what was counted.
+// Seeded faults: each of these errors counts as a failure; an answer does not reset the count.
 #[tokio::test(start_paused = true)]
 async fn what_says_that_the_database_was_reached_is_no_failure_and_an_answer_begins_anew() {
     let state = state();
@@ -65,7 +65,7 @@ async fn what_says_that_the_database_was_reached_is_no_failure_and_an_answer_beg
     assert!(!is_away(&state) && state.admits());
 }
 
-// Seeded faults: the limit is longer, shorter, or the same for all; a panic goes on.
+// Seeded faults: the limit is longer, shorter, or the same for all calls; a panic is not caught.
 #[tokio::test(start_paused = true)]
 async fn a_call_has_two_seconds_and_one_more_for_each_64_kib_and_a_panic_is_an_answer_that_was_lost() {
     let state = state();

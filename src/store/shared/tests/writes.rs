@@ -1,4 +1,4 @@
-//! What becomes of a write, by what the database answers.
+//! The result of a write, for each answer of the database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn ways(script: &Script, at_once: usize) -> WriteQueue<Script> {
     WriteQueue::new(Arc::new(script.clone()), state(), at_once, &Handle::current())
 }
 
-/// What becomes of one write.
+/// Sends one write and returns its result.
 async fn put(script: &Script, write: Write) -> Result<WriteResult, WriteError> {
     ways(script, 1).put(write, None).await
 }
@@ -40,7 +40,7 @@ async fn a_write_of_which_nothing_was_done_is_not_sent_again() {
 }
 
 // Seeded faults: a write whose answer was lost is given up; it is given up when the database refuses its second copy;
-// the time that is told is that of the last copy.
+// the result has the time of the last copy.
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_was_lost_is_sent_until_its_answer_is_known_and_counts_from_its_first_copy() {
     let lost = || error(BackendError::Uncertain);
@@ -70,7 +70,8 @@ async fn a_write_that_found_no_room_is_sent_again_and_is_in_no_doubt() {
     assert_eq!(script.sizes(), [1, 1, 1]);
 }
 
-// Seeded faults: it is given up at once; it is tried for ever; the answer that has the locked row is no answer.
+// Seeded faults: a locked write is given up at once; it is tried for ever; the answer with the locked row counts as
+// lost.
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_row_is_locked_is_sent_twelve_times() {
     let busy = Script::of((0..20).map(|_| error(BackendError::Busy)));
@@ -90,8 +91,8 @@ async fn a_write_that_may_be_done_waits_for_a_lock_as_long_as_it_takes() {
     assert_eq!(script.sizes().len(), 32);
 }
 
-// Seeded faults: a deadline is not looked at; it ends a write that may be done as one that was never sent; a write that
-// waits for a lock outlives it.
+// Seeded faults: a deadline is ignored; a write that may be done ends at its deadline as one that was never sent; a
+// write that waits for a lock outlives its deadline.
 #[tokio::test(start_paused = true)]
 async fn after_its_deadline_a_write_is_not_sent_and_what_is_told_says_whether_it_may_be_done() {
     let (none, lost, locked) = (
@@ -111,7 +112,7 @@ async fn after_its_deadline_a_write_is_not_sent_and_what_is_told_says_whether_it
     }
 }
 
-// Seeded faults: the writes of a refused call are sent together again; one that is at fault takes the others with it.
+// Seeded faults: the writes of a refused call are sent together again; a write at fault makes the others fail.
 #[tokio::test(start_paused = true)]
 async fn one_write_that_is_at_fault_or_locked_costs_no_other_of_its_call() {
     for kind in [BackendError::Never, BackendError::Busy] {
@@ -137,7 +138,8 @@ async fn all_writes_of_a_call_whose_answer_was_lost_are_sent_again() {
     assert_eq!(script.sizes().iter().sum::<usize>(), 6);
 }
 
-// Seeded faults: what the database leaves out of its answer is missing; it is added to another write's row.
+// Seeded faults: the bytes that the database leaves out of its answer are missing; they are added to another write's
+// row.
 #[tokio::test(start_paused = true)]
 async fn the_row_of_a_write_that_was_done_has_its_bytes_and_another_s_has_not() {
     let done = put(&Script::default(), write(1, 9)).await.unwrap();
@@ -146,8 +148,8 @@ async fn the_row_of_a_write_that_was_done_has_its_bytes_and_another_s_has_not() 
     assert!(other.row.unwrap().state.is_empty());
 }
 
-// Seeded faults: a large write is sent again without a question; what the question shows is answered without a barrier;
-// what was answered lacks the bytes.
+// Seeded faults: a large write is sent again without a question; the row that the question shows is answered without a
+// barrier; the answered row lacks its bytes.
 #[tokio::test(start_paused = true)]
 async fn before_a_large_write_is_sent_again_its_row_is_asked_for() {
     let large = || write(1, 16 * KIB);
@@ -157,7 +159,7 @@ async fn before_a_large_write_is_sent_again_its_row_is_asked_for() {
     let unanswered = Script::of([error(BackendError::Uncertain), Reply::Locked]);
     assert!(is_done(&put(&unanswered, large()).await, &large()));
     assert_eq!(bytes(&unanswered), [16 * KIB, 0, 16 * KIB], "it is asked for, and then sent again");
-    // Another write has made the row meanwhile: that is the answer.
+    // Another write has made the row meanwhile, so the answer is that row.
     let lost = Script::of([error(BackendError::Uncertain), Reply::Others]);
     let stands = put(&lost, large()).await;
     assert!(stands.is_ok() && !is_done(&stands, &large()));

@@ -13,10 +13,10 @@ fn answers_that_overtake_each_other_are_no_step_of_the_clock_and_a_clock_that_is
         sent: at(sent),
         received: at(received),
     };
-    // A slow put was read before a quick get, and is answered after it.
+    // A slow put was read before a quick get, and answered after it.
     let (get, put) = (read(3, 2, 3), read(1, 0, 5_000));
     assert!(!put.was_set_since(&get) && !get.was_set_since(&put));
-    // A commit took its time.
+    // A commit took long.
     assert!(!read(5_002, 5_001, 5_002).was_set_since(&put));
     for set in [60_000_i64, -60_000] {
         let after = read(4_u64.saturating_add_signed(set + 100_000), 4, 5);
@@ -25,7 +25,7 @@ fn answers_that_overtake_each_other_are_no_step_of_the_clock_and_a_clock_that_is
     }
 }
 
-/// The machine's clock, ahead by some milliseconds that a test sets, on tokio's time.
+/// A machine's clock on tokio's time. A test sets by how many milliseconds it is ahead.
 #[derive(Debug, Clone)]
 struct Set(Instant, Arc<Mutex<i64>>);
 
@@ -50,7 +50,7 @@ impl Clock for Set {
     }
 }
 
-/// The three clocks, with the database's and the wall clock in the hand of the test.
+/// The three clocks. The test sets the database's clock and the wall clock.
 struct World {
     three: ThreeClocks,
     database: Set,
@@ -58,7 +58,7 @@ struct World {
 }
 
 impl World {
-    /// The clocks as they are when a store opens, each ahead by so many milliseconds.
+    /// Returns the clocks as they are when a store opens, each ahead by this many milliseconds.
     fn opened(database: i64, wall: i64) -> Self {
         let (at, on) = (Set::new(), Set::new());
         at.ahead(database);
@@ -72,7 +72,7 @@ impl World {
         self.three.answered(self.database.wall(), Instant::now())
     }
 
-    /// How far the earliest and the latest are ahead of the true time, in milliseconds.
+    /// Returns how many milliseconds the earliest and the latest are ahead of the true time.
     fn ahead(&self) -> (i64, i64) {
         let right = 1_790_000_000_000 + self.wall.0.elapsed().as_millis() as i64;
         let ahead = |time: Timestamp| time.as_millis() as i64 - right;
@@ -84,7 +84,7 @@ const HOUR: i64 = 3_600_000;
 
 #[tokio::test(start_paused = true)]
 async fn one_wrong_clock_of_three_neither_expires_nor_shortens_anything() {
-    // The store was opened while all were right, and during the jump.
+    // The store is opened while all clocks are right, and during the jump.
     for opened in [0, 25 * HOUR, -25 * HOUR] {
         for (database, wall) in [(25 * HOUR, 0), (-25 * HOUR, 0), (0, 25 * HOUR), (0, -25 * HOUR)] {
             let (at, on) = if database == 0 { (0, opened) } else { (opened, 0) };
@@ -121,7 +121,7 @@ async fn the_kept_clock_moves_toward_the_others_by_a_hundredth_of_the_time_that_
     assert_eq!(world.ahead(), (-HOUR + 10_000, 0));
     tokio::time::advance(DAY * 30).await;
     assert_eq!(world.ahead(), (0, 0), "it has arrived, and does not go beyond");
-    // Ahead of both, it goes slower.
+    // The kept clock goes slower while it is ahead of both others.
     world.database.ahead(-HOUR);
     world.wall.ahead(-HOUR);
     world.ask();
@@ -148,7 +148,7 @@ async fn a_difference_of_more_than_five_seconds_is_reported_beyond_what_the_call
     world.wall.ahead(-6_000);
     assert_eq!(world.ask().unwrap().clock, "this process's wall clock");
     world.wall.ahead(0);
-    // The time was read when the call was sent, and the answer took its time.
+    // The time was read when the call was sent, and the answer took long.
     let (read, sent) = (world.database.wall(), Instant::now());
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(world.three.answered(read, sent), None);
@@ -184,7 +184,7 @@ async fn nothing_is_deleted_for_ten_minutes_after_the_opening_and_after_a_clock_
         then().await;
         assert!(world.three.may_delete());
     }
-    // Clocks that differ are no reason to wait: a fleet without NTP sweeps, too.
+    // Clocks that differ do not stop the deletion: a fleet without NTP also deletes expired rows.
     world.ask();
     assert!(world.three.may_delete());
 }

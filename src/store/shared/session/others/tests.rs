@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_secs(2);
 const WAIT: Duration = Duration::from_secs(15);
 static OTHER: LazyLock<RecordId> = LazyLock::new(|| RecordId::from_bytes([7; 32]));
 
-/// The row of a session with the short lease, with this token.
+/// Returns the row of a session with the short lease and this token.
 fn row(token: u8) -> Row {
     let renewal = Session::new(SHORT).renewal(Timestamp::from_millis(1));
     let write = Write { id: *OTHER, token: Token([token; 16]), expires: NewExpiry::In(LEASE), ..renewal };
@@ -32,7 +32,7 @@ fn read(watch: &OtherSessions, token: u8) {
     read_by(watch, SERVER, Some(row(token)));
 }
 
-/// Reads every two seconds, as a process does, until so much time has passed.
+/// Reads every two seconds, as a process does, until this much time has passed.
 async fn reads(watch: &OtherSessions, token: u8, for_so_long: Duration) {
     let end = Instant::now() + for_so_long;
     while Instant::now() < end {
@@ -41,7 +41,7 @@ async fn reads(watch: &OtherSessions, token: u8, for_so_long: Duration) {
     }
 }
 
-/// A watch that has just seen another session for the first time.
+/// Returns a watch that has just seen another session for the first time.
 fn watching() -> OtherSessions {
     let watch = OtherSessions::new(LEASE);
     read(&watch, 1);
@@ -56,7 +56,7 @@ async fn a_session_is_over_when_a_read_after_5_4_of_its_own_lease_still_shows_it
     read(&watch, 1);
     assert!(watch.is_over(*OTHER));
     assert_eq!((watch.expected(*OTHER), watch.alive()), (Some(Expect::Token(Token([1; 16]))), vec![]));
-    // It lives after all.
+    // The session is alive after all.
     read(&watch, 2);
     assert!(!watch.is_over(*OTHER));
     assert_eq!((watch.expected(*OTHER), watch.alive()), (None, vec![*OTHER]));
@@ -76,7 +76,7 @@ async fn each_change_begins_a_new_wait_and_so_does_each_other_server() {
         read_by(&watch, ServerId(server), Some(row(9)));
         assert!(!watch.is_over(*OTHER), "{server}");
     }
-    // The same token with another `until` was written again.
+    // The same token with another `until` means that the row was written again.
     let mut again = row(9);
     again.until = Some(Timestamp::from_millis(2));
     sleep(STEP).await;
