@@ -40,34 +40,44 @@ impl Credentials {
         self.cookies = Some(names);
     }
 
-    /// Adds to a fingerprint what the request says of who asks. `key` is the header of the key: it may be written
-    /// otherwise in a retry, and the record's id has it already.
-    pub(super) fn add_to(&self, builder: FingerprintBuilder, parts: &Parts, key: &HeaderName) -> FingerprintBuilder {
+    /// Returns the headers in which a request says who sends it, in the order of their names. `key` is the header of the
+    /// key: it may be written otherwise in a retry, and the record's id has it already.
+    pub(super) fn names<'a>(&self, parts: &'a Parts, key: &HeaderName) -> Vec<&'a HeaderName> {
+        let counts = |name: &&HeaderName| (is_credential(name) || self.headers.contains(name)) && *name != key;
+        let mut names: Vec<_> = parts.headers.keys().filter(counts).collect();
+        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        names
+    }
+
+    /// Adds to a fingerprint what the request says of who asks, in the headers of [`names`](Self::names).
+    pub(super) fn add_to(
+        &self,
+        builder: FingerprintBuilder,
+        parts: &Parts,
+        names: &[&HeaderName],
+    ) -> FingerprintBuilder {
         let builder = self.add_rules(builder.with_credentials());
-        self.fold(parts, key, builder, |builder, name, value| builder.credential(name, value))
+        self.fold(parts, names, builder, |builder, name, value| builder.credential(name, value))
     }
 
     /// Folds over what the request says of who asks: names, and values without what makes no difference.
     pub(super) fn fold<T>(
         &self,
         parts: &Parts,
-        key: &HeaderName,
+        names: &[&HeaderName],
         init: T,
         mut take: impl FnMut(T, &str, &[u8]) -> T,
     ) -> T {
-        let counts = |name: &&HeaderName| (is_credential(name) || self.headers.contains(name)) && *name != key;
-        let mut names: Vec<_> = parts.headers.keys().filter(counts).collect();
-        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         let (mut folded, mut has_any) = (init, false);
         for name in names {
-            if *name == COOKIE {
+            if **name == COOKIE {
                 for (_, cookie) in self.cookies(parts) {
                     folded = take(folded, "cookie", cookie);
                     has_any = true;
                 }
                 continue;
             }
-            for value in parts.headers.get_all(name) {
+            for value in parts.headers.get_all(*name) {
                 folded = fold_value(folded, name, value.as_bytes(), &mut take);
                 has_any = true;
             }

@@ -65,7 +65,9 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         };
         let limit = shared.options.max_request_body;
         let Options { sameness, header_name, .. } = &shared.options;
-        let client = sameness.client(&self.parts, scope.as_ref(), header_name);
+        // Where no scope says who asks, the credentials do.
+        let credentials = scope.is_none().then(|| sameness.credentials.names(&self.parts, header_name));
+        let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
         let share = Some(Share::new(&shared.room, client));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
         let reject = |rejection| shared.reject::<M, R>(connection, &span, Some(&id), rejection);
@@ -75,7 +77,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
             Collected::Whole { data, trailers } => {
                 let_go_if_reset(&self.parts).await;
-                let fingerprint = sameness.fingerprint(&id, &self.parts, &data, scope.is_some(), header_name);
+                let fingerprint = sameness.fingerprint(&id, &self.parts, &data, credentials.as_deref());
                 self.body = Passage::Whole { data, trailers };
                 self.share = bounds.share;
                 fingerprint

@@ -129,14 +129,13 @@ impl Sameness {
     /// The fingerprint of a request for the record `id`. It covers method, host, path and query as the client sent
     /// them, content type, body, what the options add, and the credentials, unless a scope says who asks. Other headers
     /// stay out, because clients change some of them between two tries. The operation is method, path, query and body.
-    /// `key` is the header of the key.
+    /// `credentials` are the headers that say who asks. It is `None` if a scope does.
     pub(super) fn fingerprint(
         &self,
         id: &RecordId,
         parts: &Parts,
         body: &Bytes,
-        scoped: bool,
-        key: &HeaderName,
+        credentials: Option<&[&HeaderName]>,
     ) -> Fingerprint {
         let builder = Fingerprint::builder(id).options(self.digest).field("method", parts.method.as_str().as_bytes());
         let mut builder = Target::of(parts).add_to(builder, parts);
@@ -146,7 +145,10 @@ impl Sameness {
             });
         }
         builder = self.with_content(builder, parts, body);
-        if scoped { builder.finish() } else { self.credentials.add_to(builder, parts, key).finish() }
+        match credentials {
+            Some(names) => self.credentials.add_to(builder, parts, names).finish(),
+            None => builder.finish(),
+        }
     }
 
     /// Adds content type and body. What a body is compared by depends on its type.
@@ -201,12 +203,12 @@ static CLIENTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Sameness {
     /// Returns the client that sends a request, for the limits of one client: its scope, or its credentials if there is
-    /// none. All requests without either come from one client. `key` is the header of the key.
-    pub(super) fn client(&self, parts: &Parts, scope: Option<&Scope>, key: &HeaderName) -> Client {
+    /// none. All requests without either come from one client. `credentials` are the headers that say who asks.
+    pub(super) fn client(&self, parts: &Parts, scope: Option<&Scope>, credentials: Option<&[&HeaderName]>) -> Client {
         let mut hasher = CLIENTS.build_hasher();
         scope.hash(&mut hasher);
-        if scope.is_none() {
-            self.credentials.fold(parts, key, (), |(), name, value| (name, value).hash(&mut hasher));
+        if let Some(names) = credentials {
+            self.credentials.fold(parts, names, (), |(), name, value| (name, value).hash(&mut hasher));
         }
         Client::of(hasher.finish())
     }
