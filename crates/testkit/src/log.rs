@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::sync::Once;
+use std::thread::LocalKey;
 
 use tracing::Level;
 use tracing_subscriber::field::RecordFields;
@@ -32,10 +33,10 @@ impl Log {
     pub fn begin(level: Level) -> Self {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
-            let lines = fmt::layer().with_ansi(false).without_time().with_writer(|| Lines);
+            let lines = fmt::layer().with_ansi(false).without_time().with_writer(|| To(&LINES));
             let lines = lines.with_filter(dynamic_filter_fn(|_, _| IS_ON.get()));
             let everything = fmt::layer().with_ansi(false).with_span_events(FmtSpan::FULL);
-            let everything = everything.with_writer(|| Everything).fmt_fields(OfItsOwn(DefaultFields::new()));
+            let everything = everything.with_writer(|| To(&EVERYTHING)).fmt_fields(OfItsOwn(DefaultFields::new()));
             let everything = everything.with_filter(dynamic_filter_fn(|_, _| IS_ON.get()));
             let subscriber = registry().with(lines).with(everything);
             tracing::subscriber::set_global_default(subscriber).expect("there is no other");
@@ -88,23 +89,12 @@ impl<'writer> FormatFields<'writer> for OfItsOwn {
     }
 }
 
-struct Lines;
+/// Writes to the lines of the current thread.
+struct To(&'static LocalKey<RefCell<Vec<u8>>>);
 
-impl Write for Lines {
+impl Write for To {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        LINES.with_borrow_mut(|lines| lines.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-struct Everything;
-
-impl Write for Everything {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        EVERYTHING.with_borrow_mut(|lines| lines.write(bytes))
+        self.0.with_borrow_mut(|lines| lines.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
