@@ -1,18 +1,18 @@
 //! The backend alone: what a put costs by itself, and together with others.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use testkit::bench::estimate::{Estimate, pairs};
 use testkit::bench::report::Report;
-use tower_idempotency::store::shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
-use tower_idempotency::{Fence, RecordId};
+use testkit::rows;
+use tower_idempotency::RecordId;
+use tower_idempotency::store::shared::{Backend as _, Clocks, Token, Write};
 use tower_idempotency_postgres::PostgresBackend;
 
 use super::contenders::{CONNECTIONS, backend};
 
-const HOUR: Duration = Duration::from_secs(3_600);
 /// How many writes a call has, how many calls there are at once, and how many one after the other in a round.
 const CALLS: [(u64, u64, u64); 4] =
     [(1, 1, 60), (1, CONNECTIONS as u64, 60), (32, 1, 12), (32, CONNECTIONS as u64, 12)];
@@ -72,36 +72,10 @@ fn id(number: u64) -> RecordId {
     RecordId::from_bytes(*blake3::hash(&number.to_be_bytes()).as_bytes())
 }
 
-fn token() -> Token {
-    let mut token = [0; 16];
-    getrandom::fill(&mut token).expect("random bytes");
-    Token(token)
-}
-
 fn claim(id: RecordId) -> Write {
-    Write {
-        id,
-        expect: Expect::Absent,
-        token: token(),
-        fence: NewFence::Above(Fence(0)),
-        kind: Kind::Running,
-        session: None,
-        until: Some(HOUR),
-        began: Stamp::Now,
-        since: Stamp::Now,
-        expires: NewExpiry::In(HOUR),
-        state: Bytes::from_static(&[1; 128]),
-    }
+    Write { state: Bytes::from_static(&[1; 128]), ..rows::claim(id) }
 }
 
 fn complete(id: RecordId, expect: Token) -> Write {
-    Write {
-        expect: Expect::Token(expect),
-        fence: NewFence::Keep,
-        kind: Kind::Completed,
-        until: None,
-        began: Stamp::Keep,
-        state: Bytes::from_static(&[2; 360]),
-        ..claim(id)
-    }
+    Write { state: Bytes::from_static(&[2; 360]), ..rows::complete(id, expect) }
 }
