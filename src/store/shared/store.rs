@@ -14,8 +14,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backend::{Backend, Guarantee};
+use super::database::clocks::ThreeClocks;
+use super::database::errors::away;
+use super::database::state::DatabaseState;
 use super::inner::StoreInner;
 use super::protocol::Protocol;
+use super::protocol::listing::Disputed;
+use super::protocol::step::taken_back;
 use super::protocol::transaction::Settling;
 use super::run_record::RunRecord;
 use super::session::own::Session;
@@ -26,11 +31,6 @@ use crate::record::{Applied, Completion, Record, Reply, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::error::StoreError;
-use crate::store::shared::database::clocks::ThreeClocks;
-use crate::store::shared::database::errors::away;
-use crate::store::shared::database::state::DatabaseState;
-use crate::store::shared::protocol::listing::Disputed;
-use crate::store::shared::protocol::step::taken_back;
 
 /// The longest lease, and so a limit of the wait for a process that has died.
 const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
