@@ -27,7 +27,6 @@ use crate::engine::{OnInFlight, OnInterrupted, Reconciler};
 use crate::store::Store;
 
 /// Makes retried requests safe: the first request with a key runs, the others get its answer.
-///
 /// ```
 /// # #[cfg(feature = "memory")] {
 /// use axum::{Router, routing::post};
@@ -164,8 +163,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
-    /// use std::time::{Duration, SystemTime};
-    ///
+    /// # use std::time::{Duration, SystemTime};
     /// use axum::response::{IntoResponse as _, Response};
     /// use tower_idempotency::clock::Timestamp;
     /// use tower_idempotency::engine::{Reconciled, Reconciler};
@@ -173,7 +171,6 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
     ///
     /// const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
-    ///
     /// # struct Charge { at: SystemTime, receipt: String }
     /// # async fn look_up(key: &str) -> Result<Option<Charge>, std::io::Error> { Ok(None) }
     /// let reconciler = Reconciler::<Response>::new(|run: InterruptedRun| async move {
@@ -331,21 +328,18 @@ impl<St, M> IdempotencyLayer<St, M> {
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
-    /// # use std::convert::Infallible;
-    /// # use bytes::Bytes;
+    /// use bytes::Bytes;
     /// use http::{Request, Response};
     /// use http_body_util::Full;
     /// use tower::{ServiceBuilder, service_fn};
-    /// use tower_idempotency::server::ReplayBody;
-    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+    /// use tower_idempotency::{IdempotencyLayer, MemoryStore, server::ReplayBody};
     ///
-    /// async fn charge(_: Request<ReplayBody<Full<Bytes>>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    /// async fn charge(_: Request<ReplayBody<Full<Bytes>>>) -> Result<Response<Full<Bytes>>, std::io::Error> {
     ///     Ok(Response::new("charged".into()))
     /// }
     ///
-    /// let service = ServiceBuilder::new()
-    ///     .layer(IdempotencyLayer::new(MemoryStore::new()).any_body())
-    ///     .service(service_fn(charge));
+    /// let layer = IdempotencyLayer::new(MemoryStore::new()).any_body();
+    /// let service = ServiceBuilder::new().layer(layer).service(service_fn(charge));
     /// # let _ = tower::ServiceExt::oneshot(service, Request::new(Full::default()));
     /// # }
     /// ```
