@@ -5,3 +5,5 @@ mod full;
 mod log_lines;
 mod overload;
 mod shares;
+mod stalled_writer;
+mod unrecorded;

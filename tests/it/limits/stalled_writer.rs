@@ -1,0 +1,109 @@
+//! A `SledStore` whose writer stalls in the middle of a batch.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
+use testkit::lab::{Lab, hold, on_disk, post, settle};
+use tower_idempotency::internals::Records as _;
+use tower_idempotency::store::{Abort, CommitError, Health, Page, Store as _, StoreError, TransactionTree};
+use tower_idempotency::{IdempotencyLayer, SledStore};
+
+use super::overload::overloaded;
+
+/// Runs `act` on a thread of its own, where a runtime that stalls is noticed.
+fn without_standing_still(act: impl AsyncFnOnce() + Send + 'static) {
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(act());
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(Duration::from_secs(60)).expect("the runtime stands still, or the test failed");
+}
+
+/// A store whose writer stalls in the middle of a batch, with its lock held, until the sender is used.
+fn blocked(store: &SledStore) -> std::sync::mpsc::Sender<()> {
+    let tree = store.db().unwrap().open_tree("elsewhere").unwrap();
+    let ((go_on, gate), (began, begun)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel());
+    let closure = move |[_]: [TransactionTree<'_>; 1]| {
+        began.send(()).unwrap();
+        let _ = gate.recv();
+        Ok::<_, Abort<()>>(())
+    };
+    drop(store.transaction([&tree], closure));
+    begun.recv().unwrap();
+    go_on
+}
+
+#[test]
+fn trap_84_a_read_that_hangs_holds_up_nobody_but_who_waits_for_it() {
+    without_standing_still(async || {
+        let (directory, store) = on_disk(SledStore::builder());
+        let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+        assert_eq!(lab.post("cold", "a").await.text(), "effect 1");
+        drop(lab);
+        store.close().await.unwrap();
+        let store = SledStore::open(directory.path()).unwrap();
+        let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+        let go_on = blocked(&store);
+        let cold = lab.spawn(post("cold", "a"));
+        let listed = tokio::spawn({
+            let store = store.clone();
+            async move { store.interrupted(Page::first(1)).await }
+        });
+        settle().await;
+        // The runtime, which has one thread, goes on.
+        assert!(!cold.is_finished() && !listed.is_finished());
+        assert_eq!(lab.send(axum::http::Request::get("/").body(Body::empty()).unwrap()).await.text(), "effect 1");
+        assert!(store.health() == Health::Good);
+        go_on.send(()).unwrap();
+        assert!(cold.await.unwrap().is_replay());
+        assert!(listed.await.unwrap().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn trap_83_claims_queued_behind_a_batch_that_hangs_are_not_done_when_it_returns() {
+    without_standing_still(async || {
+        let (_directory, store) = on_disk(SledStore::builder());
+        let before = hold(&store, "before").await;
+        let go_on = blocked(&store);
+        let late: Vec<_> = (0..100)
+            .map(|number| store.claim(Wish { patience: Duration::ZERO, ..wish(&format!("late{number}")) }))
+            .collect();
+        let patient = store.claim(wish("patient"));
+        go_on.send(()).unwrap();
+        for refused in futures_util::future::join_all(late).await {
+            assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+        }
+        let Ok(Claimed::Fresh(after)) = patient.await else { panic!("refused") };
+        assert!(after.fence.0 - before.fence.0 < 20, "none of them was given a fence: {before:?}, {after:?}");
+        assert_eq!(store.len(), 2);
+    });
+}
+
+#[test]
+fn while_4096_verbs_wait_neither_new_keys_nor_the_applications_own_transactions_are_taken() {
+    without_standing_still(async || {
+        let (_directory, store) = on_disk(SledStore::builder());
+        let tree = store.db().unwrap().open_tree("ours").unwrap();
+        let lab = Lab::counting(IdempotencyLayer::new(store.clone()).fail_open(true));
+        let go_on = blocked(&store);
+        let write = |key: u64| {
+            store.transaction([&tree], move |[tree]| {
+                tree.insert(&key.to_be_bytes(), b"")?;
+                Ok::<_, Abort<()>>(())
+            })
+        };
+        let waiting: Vec<_> = (0..4_096).map(write).collect();
+        let refused = write(4_096).await;
+        assert!(matches!(refused, Err(CommitError::Store(StoreError::Overloaded { .. }))), "{refused:?}");
+        assert_eq!(lab.post("new", "a").await.refusal(), overloaded());
+        go_on.send(()).unwrap();
+        let done = futures_util::future::join_all(waiting).await.into_iter().filter(Result::is_ok).count();
+        // Those that the store came to too late, if any, were not begun.
+        assert_eq!(done, tree.len());
+        assert_eq!(lab.post("new", "a").await.text(), "effect 1");
+    });
+}
