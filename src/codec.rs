@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
-    use crate::record::{ClaimPolicy, Fence, Origin};
+    use crate::record::{ClaimPolicy, Described, Fence, Origin};
     use proptest::prelude::*;
 
     const ID: RecordId = RecordId::from_bytes([7; 32]);
@@ -145,14 +145,15 @@ mod tests {
         let time = Timestamp::from_millis;
         let (began, since) = (time(1_700_000_000_000), time(1_700_000_001_000));
         let (expires, fence, attempt) = (Some(time(1_700_086_400_000)), Fence(1 << 40 | 3), 2);
-        let (origin, owner) = (None, Owner::Nobody);
+        let (origin, owner) = (Origin::default(), Owner::Nobody);
         let record =
             |state| Record { fence, began, since, expires, fingerprint, attempt, origin: origin.clone(), state, owner };
         let running =
             State::Running { policy: ClaimPolicy::Refuse, interrupted_retention: Duration::from_secs(86_400) };
         let running = Record { expires: None, owner: Owner::Here, ..record(running) };
         let request = Some("POST /v1/charges".to_owned());
-        let origin = Some(Box::new(Origin { scope: Some([3; 32]), request, trace: Some([4; 16]) }));
+        let described = Described { scope: Some([3; 32]), request, trace: Some([4; 16]) };
+        let origin = Origin(Some(Box::new(described)));
         let interrupted = |status| State::Interrupted { policy: ClaimPolicy::Rerun, run: Fence(1 << 40 | 2), status };
         let in_chunks = Stored::Chunked { length: 5_000, digest: digest(&[1; 5_000]) };
         [

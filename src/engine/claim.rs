@@ -8,7 +8,7 @@ use super::context::Rerun;
 use super::engine::{Engine, Presented};
 use super::policy::OnInterrupted;
 use crate::fingerprint::{Fingerprint, Match};
-use crate::record::{Applied, Claim, Fence, Hold, Owner, ReclaimReason, Record, Reply, State, Transition};
+use crate::record::{Applied, Claim, Fence, Hold, Origin, Owner, ReclaimReason, Record, Reply, State, Transition};
 use crate::slots::{End, Ended, Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::within::END_RECORDED_WITHIN;
@@ -183,7 +183,7 @@ impl<St: Store> Engine<St> {
     pub(super) fn wish(&self, presented: &Presented, deadline: Instant) -> Claim {
         Claim {
             fingerprint: presented.fingerprint,
-            origin: None,
+            origin: Origin::default(),
             policy: self.policy.claim_policy(),
             may_repeat: !self.claims_durably(),
             // The clocks of the process that ends the run, and of those that judge the bound, may run at different

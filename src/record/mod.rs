@@ -48,5 +48,5 @@ mod transition;
 pub use next::{Applied, Reply};
 #[doc(hidden)]
 pub use next::{Change, Current, Draft, Expiry, next};
-pub use state::{ClaimPolicy, Fence, Origin, Owner, Record, State};
+pub use state::{ClaimPolicy, Described, Fence, Origin, Owner, Record, State};
 pub use transition::{Claim, Completion, Hold, Lost, ReclaimReason, Resolution, Settlement, Transition};

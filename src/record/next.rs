@@ -71,7 +71,7 @@ pub struct Draft<O> {
     /// As in [`Record`].
     pub attempt: u32,
     /// As in [`Record`].
-    pub origin: Option<Box<Origin>>,
+    pub origin: Origin,
     /// As in [`Record`].
     pub state: State<O>,
 }
@@ -219,7 +219,15 @@ impl<O> Draft<O> {
 
     /// The end of a run whose claim was lost.
     fn anew(fence: Fence, fingerprint: Fingerprint, attempt: u32, kept: Duration, state: State<O>) -> Self {
-        Self { fence: Some(fence), expiry: Expiry::In(kept), owned: None, fingerprint, attempt, origin: None, state }
+        Self {
+            fence: Some(fence),
+            expiry: Expiry::In(kept),
+            owned: None,
+            fingerprint,
+            attempt,
+            origin: Origin::default(),
+            state,
+        }
     }
 
     fn ended(record: &Record<O>, fence: Option<Fence>, kept: Duration, state: State<O>) -> Self {

@@ -39,7 +39,7 @@ pub struct Record<O = Bytes> {
     /// The number of times that the operation was claimed and not released, counted from 1.
     pub attempt: u32,
     /// The origin of the operation, as far as that is recorded.
-    pub origin: Option<Box<Origin>>,
+    pub origin: Origin,
     /// The state of the operation.
     pub state: State<O>,
     /// The owner of the operation, as the store judges it when it reads the record.
@@ -47,9 +47,15 @@ pub struct Record<O = Bytes> {
     pub owner: Owner,
 }
 
-/// The origin of an operation, for operators who have to find out what became of it.
+/// The origin of an operation, for operators who have to find out what became of it. It has its place in a record, and
+/// nothing fills it in yet. Other modules only pass it on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Origin {
+#[serde(transparent)]
+pub struct Origin(pub Option<Box<Described>>);
+
+/// What an [`Origin`] says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Described {
     /// The digest of the scope that the key belongs to.
     pub scope: Option<[u8; 32]>,
     /// A description of the request in words.

@@ -13,7 +13,7 @@ type Held = Option<Record<&'static str>>;
 fn claim() -> Claim {
     let (fingerprint, policy) = (Fingerprint::of(b"m"), ClaimPolicy::Refuse);
     let (may_repeat, bound, interrupted_retention, patience) = (false, DAY, DAY, DAY);
-    Claim { fingerprint, origin: None, policy, may_repeat, bound, interrupted_retention, patience }
+    Claim { fingerprint, origin: Origin::default(), policy, may_repeat, bound, interrupted_retention, patience }
 }
 
 /// Applies a transition at `NOW`; a record that needs a new fence gets `fence`.

@@ -74,7 +74,7 @@ pub struct Claim {
     /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
     /// The origin of the operation.
-    pub origin: Option<Box<Origin>>,
+    pub origin: Origin,
     /// The policy that applies if the operation's run is interrupted.
     pub policy: ClaimPolicy,
     /// `true` if the operation may run again when this process dies before it is completed. If so, an exclusive store

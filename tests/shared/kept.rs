@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use tokio::runtime::Runtime;
 use tower_idempotency::clock::{Clock, Timestamp};
-use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Records as _, Reply, Transition};
+use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Origin, Records as _, Reply, Transition};
 use tower_idempotency::internals::{Completion, Resolution, Settlement, State};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Settled};
@@ -42,7 +42,7 @@ fn claim() -> Transition {
     Transition::Claim(Claim {
         policy: ClaimPolicy::Refuse,
         fingerprint: Fingerprint::of(b"m"),
-        origin: None,
+        origin: Origin::default(),
         may_repeat: false,
         bound: MINUTE,
         interrupted_retention: MINUTE,

@@ -1,7 +1,7 @@
 //! A process: what it is about, and what it remembers.
 
 use tower_idempotency::internals::{
-    Claim, ClaimPolicy, Completion, Hold, Lost, ReclaimReason, Resolution, Settlement, Transition,
+    Claim, ClaimPolicy, Completion, Hold, Lost, Origin, ReclaimReason, Resolution, Settlement, Transition,
 };
 use tower_idempotency::{Fence, RecordId};
 
@@ -137,7 +137,7 @@ impl Job {
         let fingerprint = *FINGERPRINT;
         let claim = || Claim {
             fingerprint,
-            origin: None,
+            origin: Origin::default(),
             policy,
             may_repeat: false,
             bound: BOUND,

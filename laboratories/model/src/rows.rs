@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{ClaimPolicy, Owner, Record, State};
+use tower_idempotency::internals::{ClaimPolicy, Origin, Owner, Record, State};
 use tower_idempotency::store::shared::{self, Expect, Kind, Moment, NewExpiry, NewFence, Stamp};
 use tower_idempotency::{Fence, Fingerprint, RecordId};
 
@@ -182,7 +182,7 @@ impl Row {
         let is_running = self.kept == Kept::Running;
         let (began, since) = (now, now);
         let expires = if is_running { None } else { Some(Timestamp::from_millis(self.expires)) };
-        let (fence, fingerprint, attempt, origin) = (Fence(self.fence), *FINGERPRINT, 1, None);
+        let (fence, fingerprint, attempt, origin) = (Fence(self.fence), *FINGERPRINT, 1, Origin::default());
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
         // It is kept for as long as its row says, whenever its process died.
         let lapsed = |record: Record<Run>| Record { expires: Some(Timestamp::from_millis(self.expires)), ..record };

@@ -2,7 +2,7 @@
 //! write; and what it does with the answer.
 
 use tower_idempotency::Fence;
-use tower_idempotency::internals::{Change, Current, Draft, Expiry, Owner, Record, Reply, State, next};
+use tower_idempotency::internals::{Change, Current, Draft, Expiry, Origin, Owner, Record, Reply, State, next};
 
 use crate::database::{Put, Taken};
 use crate::fault::Fault;
@@ -455,5 +455,5 @@ fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: J
 
 fn draft(fence: u64, state: State<Run>) -> Draft<Run> {
     let (fence, expiry) = (Some(Fence(fence)), Expiry::In(RETENTION));
-    Draft { fence, expiry, owned: None, fingerprint: *FINGERPRINT, attempt: 1, origin: None, state }
+    Draft { fence, expiry, owned: None, fingerprint: *FINGERPRINT, attempt: 1, origin: Origin::default(), state }
 }

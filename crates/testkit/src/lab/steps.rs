@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tower_idempotency::internals::{
-    Applied, Claim, ClaimPolicy, Completion, Fence, Hold, ReclaimReason, Record, Reply, Resolution, Transition,
+    Applied, Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Reply, Resolution, Transition,
 };
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -33,7 +33,7 @@ impl Wish {
 
     pub fn claim(self) -> Claim {
         let Self { fingerprint, policy, may_repeat, bound, interrupted_retention, patience, .. } = self;
-        Claim { fingerprint, origin: None, policy, may_repeat, bound, interrupted_retention, patience }
+        Claim { fingerprint, origin: Origin::default(), policy, may_repeat, bound, interrupted_retention, patience }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bytes that mean nothing to the store, and must come back as they were.
 
 use bytes::Bytes;
-use tower_idempotency::internals::{Claim, ClaimPolicy, Origin, Record, State, Transition};
+use tower_idempotency::internals::{Claim, ClaimPolicy, Described, Origin, Record, State, Transition};
 use tower_idempotency::store::Store;
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -78,14 +78,14 @@ pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>)
     use ClaimPolicy::{Ask, Refuse, Rerun, Unknown};
     let advice = "keep the whole record, as wide as its types are";
     let rule = Rule::new(subject, "what_a_record_says_is_kept", advice);
-    let everything = Origin {
+    let everything = Described {
         scope: Some(random()),
         request: Some("POST /charges?amount=1&name=Ä\u{0}\u{1f600}\"'\\ ".repeat(20)),
         trace: Some([0xff; 16]),
     };
     let mut records = Vec::new();
-    for origin in [None, Some(Origin::default()), Some(everything)] {
-        let wish = Claim { origin: origin.map(Box::new), ..wish() };
+    for origin in [None, Some(Described::default()), Some(everything)] {
+        let wish = Claim { origin: Origin(origin.map(Box::new)), ..wish() };
         let statuses = [0, 100, 200, 599, 256, u16::MAX];
         for (status, policy) in statuses.into_iter().zip([Unknown, Refuse, Ask, Rerun].into_iter().cycle()) {
             let id = fresh_id();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::internals::{
-    Claim, ClaimPolicy, Completion, Fence, Hold, ReclaimReason, Record, Resolution, Settlement, Transition,
+    Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Resolution, Settlement, Transition,
 };
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -16,7 +16,7 @@ pub(super) const SHORT: Duration = Duration::from_secs(1);
 pub(super) fn wish() -> Claim {
     Claim {
         fingerprint: Fingerprint::of(b"a request"),
-        origin: None,
+        origin: Origin::default(),
         policy: ClaimPolicy::Refuse,
         may_repeat: false,
         bound: HOUR,

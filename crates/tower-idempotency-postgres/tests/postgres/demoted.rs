@@ -1,6 +1,8 @@
 //! A server that is started again and takes no writes, as an old primary does whose place another has taken.
 
-use tower_idempotency::internals::{Claim, ClaimPolicy, Completion, Hold, Records as _, Settlement, Transition};
+use tower_idempotency::internals::{
+    Claim, ClaimPolicy, Completion, Hold, Origin, Records as _, Settlement, Transition,
+};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency::{Fingerprint, RecordId};
@@ -9,7 +11,7 @@ use tower_idempotency_postgres::PostgresStore;
 use super::lab::{HOUR, Lab, builder, client, id, own_server, put, until};
 
 fn claim() -> Transition {
-    let (fingerprint, origin, may_repeat) = (Fingerprint::of(b"m"), None, false);
+    let (fingerprint, origin, may_repeat) = (Fingerprint::of(b"m"), Origin::default(), false);
     let (bound, interrupted_retention, patience) = (HOUR, HOUR, HOUR);
     let policy = ClaimPolicy::Refuse;
     let claim = Claim { fingerprint, origin, policy, may_repeat, bound, interrupted_retention, patience };

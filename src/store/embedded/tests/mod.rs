@@ -29,8 +29,8 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
 use crate::record::{
-    Applied, Claim, ClaimPolicy, Completion, Fence, Hold, ReclaimReason, Record, Reply, Resolution, Settlement, State,
-    Transition,
+    Applied, Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Reply, Resolution, Settlement,
+    State, Transition,
 };
 use crate::store::sled_engine::{self, SledEngine};
 use crate::store::{Health, OpenError, Page, StoreError};
@@ -117,7 +117,15 @@ fn id(name: &str) -> RecordId {
 fn wish() -> Claim {
     let fingerprint = Fingerprint::of(b"m");
     let (may_repeat, bound, interrupted_retention, patience) = (false, HOUR, HOUR, HOUR);
-    Claim { fingerprint, origin: None, policy: ClaimPolicy::Refuse, may_repeat, bound, interrupted_retention, patience }
+    Claim {
+        fingerprint,
+        origin: Origin::default(),
+        policy: ClaimPolicy::Refuse,
+        may_repeat,
+        bound,
+        interrupted_retention,
+        patience,
+    }
 }
 
 fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {

@@ -28,7 +28,7 @@ const OF_TRANSACTION: u8 = VERSION | 0x80;
 pub(crate) struct Rest {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) attempt: u32,
-    pub(crate) origin: Option<Box<Origin>>,
+    pub(crate) origin: Origin,
     pub(crate) state: State<Outcome>,
 }
 
@@ -138,7 +138,7 @@ impl View<'_> {
     /// whether it did.
     fn damaged(&self, row: &Row, error: CodecError) -> Option<Held> {
         let state = State::Interrupted { policy: ClaimPolicy::Unknown, run: row.fence, status: None };
-        let record = self.presented(row, Fingerprint::unverifiable(), 1, None, state)?;
+        let record = self.presented(row, Fingerprint::unverifiable(), 1, Origin::default(), state)?;
         Some(Held::Damaged(Box::new(record), error))
     }
 
@@ -147,7 +147,7 @@ impl View<'_> {
         row: &Row,
         fingerprint: Fingerprint,
         attempt: u32,
-        origin: Option<Box<Origin>>,
+        origin: Origin,
         state: State,
     ) -> Option<Record> {
         let Row { fence, began, since, .. } = *row;

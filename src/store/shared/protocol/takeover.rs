@@ -7,7 +7,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 
 use super::Protocol;
 use crate::key::RecordId;
-use crate::record::{Completion, Draft, Expiry, Fence, Settlement, State};
+use crate::record::{Completion, Draft, Expiry, Fence, Origin, Settlement, State};
 use crate::slots::once_a_minute;
 use crate::store::StoreError;
 use crate::store::shared::backend::{Backend, Kind, Row, Write};
@@ -48,7 +48,7 @@ impl<B: Backend> Protocol<B> {
         };
         let (fence, expiry) = (Some(hold.fence), Expiry::In(DISPUTED_KEPT));
         let (fingerprint, attempt) = (*fingerprint, hold.attempt);
-        let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin: None, state };
+        let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin: Origin::default(), state };
         let id = disputed(hold.id, hold.fence);
         let write = self.write(id, &draft, None, None);
         let write = write.map(|write| Write { kind: Kind::Disputed, session: Some(hold.id), ..write });

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Applied, ClaimPolicy, Completion, Fence, Hold, Record, Reply, State, Transition};
+use tower_idempotency::internals::{
+    Applied, ClaimPolicy, Completion, Fence, Hold, Origin, Record, Reply, State, Transition,
+};
 use tower_idempotency::store::{InterruptedRun, Page};
 
 use super::fault::Fault;
@@ -162,7 +164,7 @@ impl Memory {
         let mut record = record;
         match fault {
             Fault::ForgetsAttempts => record.attempt = 1,
-            Fault::ForgetsOrigins => record.origin = None,
+            Fault::ForgetsOrigins => record.origin = Origin::default(),
             Fault::ForgetsPolicies => match &mut record.state {
                 State::Running { policy, .. } | State::Interrupted { policy, .. } => *policy = ClaimPolicy::Rerun,
                 _ => {}
