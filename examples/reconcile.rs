@@ -47,15 +47,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let asked = asked.clone();
         async move {
             // Every record about which a reconciler is asked has one.
-            let Some(key) = run.derived_key("charge") else { return Reconciled::Unknown };
+            let Some(key) = run.derived_key("charge") else { return Reconciled::StillUnknown };
             match asked.look_up(key).await {
                 // An earlier operation's: the same key and request, before the retention.
-                Ok(Some((_, at))) if Timestamp::from(at).plus(RETENTION / 2) < run.began => Reconciled::Unknown,
+                Ok(Some((_, at))) if Timestamp::from(at).plus(RETENTION / 2) < run.began => Reconciled::StillUnknown,
                 Ok(Some((amount, _))) => Reconciled::Outcome(format!("charged {amount}").into_response()),
                 // Only because this provider cannot still be charging.
                 Ok(None) => Reconciled::RunAgain,
                 // The retry is refused, and the next one asks again.
-                Err(()) => Reconciled::Unknown,
+                Err(()) => Reconciled::StillUnknown,
             }
         }
     });

@@ -116,7 +116,7 @@ pub(crate) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record<Stored>, Code
     let Ok((record, [])) = postcard::take_from_bytes::<Record<Stored>>(record) else { return Err(CodecError::Content) };
     // A record of an earlier boot number is marked as interrupted before it is read, so a running one belongs to this
     // process.
-    let owner = if matches!(record.state, State::Running { .. }) { Owner::Here } else { Owner::Nobody };
+    let owner = if matches!(record.state, State::Running { .. }) { Owner::Here } else { Owner::None };
     Ok(Record { owner, ..record })
 }
 
@@ -145,7 +145,7 @@ mod tests {
         let time = Timestamp::from_millis;
         let (began, since) = (time(1_700_000_000_000), time(1_700_000_001_000));
         let (expires, fence, attempt) = (Some(time(1_700_086_400_000)), Fence(1 << 40 | 3), 2);
-        let (origin, owner) = (Origin::default(), Owner::Nobody);
+        let (origin, owner) = (Origin::default(), Owner::None);
         let record =
             |state| Record { fence, began, since, expires, fingerprint, attempt, origin: origin.clone(), state, owner };
         let running =

@@ -23,13 +23,13 @@ pub(crate) fn reconciler(ledger: Arc<Ledger>, are_ledgers_apart: bool, retention
             match look_up(&ledger, &run, retention).await {
                 Ok(Some(answer)) => Reconciled::Outcome(answer.map(Body::from)),
                 // It may be in the ledger of the server that ran it.
-                Ok(None) if are_ledgers_apart => Reconciled::Unknown,
+                Ok(None) if are_ledgers_apart => Reconciled::StillUnknown,
                 // A charge that is not in the ledger did not take place. If the ledger is on this disk, the process
                 // that was about to write it is gone. If it is a table, only the next run can write to it.
                 Ok(None) => Reconciled::RunAgain,
                 Err(error) => {
                     tracing::error!(record_id = run.id.short(), "not reconciled: {}", crate::chain(&error));
-                    Reconciled::Unknown
+                    Reconciled::StillUnknown
                 }
             }
         }

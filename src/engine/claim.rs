@@ -57,7 +57,7 @@ impl<St: Store> Engine<St> {
             let Applied { reply, record } = claimed.map_err(|error| self.refusal(presented, &error))?;
             let Some(record) = record else { continue };
             if reply == Reply::Taken {
-                let rerun = if may_repeat { Rerun::Unknown } else { Rerun::No };
+                let rerun = if may_repeat { Rerun::Maybe } else { Rerun::No };
                 return Ok(Acquired::Run(hold(presented, &record), rerun, record.fingerprint));
             }
             known.store(true, Ordering::Relaxed);

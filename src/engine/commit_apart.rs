@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::commitment::{CommitResult, Pending};
 use super::context::RunContext;
-use crate::record::{Completion, Settlement};
+use crate::record::{Completion, RunResult};
 
 /// A transaction that was sent. If this value is dropped, the transaction's end is unknown.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl RunContext {
         let commitment = self.commitment()?;
         let pending = Pending::begin(commitment)?;
         let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
-        let completion = Completion { hold, fingerprint, settlement: Settlement::Outcome(outcome), retention };
+        let completion = Completion { hold, fingerprint, result: RunResult::Outcome(outcome), retention };
         Some(SentApart { pending, completion })
     }
 }
@@ -33,7 +33,7 @@ impl SentApart {
 
     /// Answers that the transaction is durable.
     pub fn committed(self) {
-        if let Settlement::Outcome(outcome) = self.completion.settlement {
+        if let RunResult::Outcome(outcome) = self.completion.result {
             self.pending.answered(CommitResult::Committed(outcome));
         }
     }

@@ -13,9 +13,9 @@ use tokio::time::timeout;
 
 use super::commitment::{CommitResult, Commitment, Pending};
 use super::context::RunContext;
-use crate::record::{Completion, Settlement};
+use crate::record::{Completion, RunResult};
 use crate::slots::once_a_minute;
-use crate::store::shared::{RecordInTransaction, RunRecord, Settled, Settling, SharedStore};
+use crate::store::shared::{PendingTransaction, RecordInTransaction, RunRecord, SharedStore, TransactionEnd};
 use crate::store::{CommitError, Records as _};
 
 /// The time that a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
@@ -66,14 +66,14 @@ impl RunContext {
             return Err(CommitError::Foreign);
         }
         let Commitment { hold, fingerprint, retention, may_rerun, .. } = **commitment;
-        let completion = Completion { hold, fingerprint, settlement: Settlement::Outcome(outcome), retention };
+        let completion = Completion { hold, fingerprint, result: RunResult::Outcome(outcome), retention };
         if commitment.is_over() {
             return Err(CommitError::Over);
         }
-        let (record, settling) = store.complete_apart(completion, may_rerun).ok_or(CommitError::Superseded)?;
+        let (record, transaction) = store.complete_apart(completion, may_rerun).ok_or(CommitError::Superseded)?;
         match Pending::begin(commitment) {
             Some(pending) => {
-                let settled = settle(store.clone(), settling, Arc::clone(commitment), pending);
+                let settled = settle(store.clone(), transaction, Arc::clone(commitment), pending);
                 store.runtime().spawn(settled);
             }
             // The run tries another transaction.
@@ -87,14 +87,14 @@ impl RunContext {
 /// Finds out how the run's transaction ended, once the run is over.
 async fn settle<B: RecordInTransaction>(
     store: SharedStore<B>,
-    settling: Settling<B>,
+    transaction: PendingTransaction<B>,
     commitment: Arc<Commitment>,
     pending: Pending,
 ) {
     commitment.ended().await;
-    let mut settled = pin!(settling.settled());
-    let settled = match timeout(KNOWN_WITHIN, settled.as_mut()).await {
-        Ok(settled) => settled,
+    let mut end = pin!(transaction.end());
+    let end = match timeout(KNOWN_WITHIN, end.as_mut()).await {
+        Ok(end) => end,
         Err(_) => {
             once_a_minute!(
                 commitment.slots.tally.lines.doubtful,
@@ -104,16 +104,16 @@ async fn settle<B: RecordInTransaction>(
                  transaction is still open"
             );
             commitment.give_up();
-            settled.await
+            end.await
         }
     };
-    let result = match settled {
-        Settled::Committed(outcome) => {
+    let result = match end {
+        TransactionEnd::Committed(outcome) => {
             store.backend().committed(commitment.hold.id);
             CommitResult::Committed(outcome)
         }
-        Settled::RolledBack { is_free } => CommitResult::RolledBack { is_free },
-        Settled::Gone => CommitResult::Doubt,
+        TransactionEnd::RolledBack { is_free } => CommitResult::RolledBack { is_free },
+        TransactionEnd::Gone => CommitResult::Doubt,
     };
     pending.answered(result);
 }

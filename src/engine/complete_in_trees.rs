@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::commitment::{CommitResult, Pending};
 use super::context::RunContext;
-use crate::record::{Completion, Settlement};
+use crate::record::{Completion, RunResult};
 use crate::store::embedded::{Purpose, Reason, Transact};
 use crate::store::sled_engine::SledStore;
 use crate::store::{Abort, CommitError, Records as _, StoreError, TransactionTree, effect_of};
@@ -85,9 +85,9 @@ impl RunContext {
         }
         let refused = || if commitment.is_over() { CommitError::Over } else { CommitError::Twice };
         let pending = Pending::begin(commitment).ok_or_else(refused)?;
-        let settlement = Settlement::Outcome(());
+        let result = RunResult::Outcome(());
         let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
-        Ok((pending, Purpose::Run(Completion { hold, fingerprint, settlement, retention })))
+        Ok((pending, Purpose::Run(Completion { hold, fingerprint, result, retention })))
     }
 }
 

@@ -22,7 +22,7 @@ pub enum Rerun {
     Yes,
     /// It is not known: under `Rerun`, a run whose outcome is unknown leaves no trace, for example because its handler
     /// panicked, or because its process died over an embedded store.
-    Unknown,
+    Maybe,
 }
 
 /// The context of a run: its fence, its attempt, and keys for its downstream calls.
@@ -66,7 +66,7 @@ impl RunContext {
         let operation = fingerprint.operation;
         let over = Arc::default();
         let protection = Protection::None(Arc::clone(&over));
-        (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Unknown, protection }, Over(over))
+        (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Maybe, protection }, Over(over))
     }
 
     #[cfg(any(feature = "sled", feature = "shared", idempotency_laboratory))]

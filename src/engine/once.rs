@@ -222,7 +222,7 @@ impl<St: Store> Once<St> {
                 // It may be a small part of a large buffer, which the record would keep alive.
                 Ok(bytes) => End::Outcome(Bytes::copy_from_slice(bytes)),
                 Err(EffectError::NotStarted(_)) => End::Released,
-                Err(EffectError::Unknown(_)) => End::Unknown { status: None },
+                Err(EffectError::Unknown(_)) => End::Interrupted { status: None },
             };
             (result, end)
         };
@@ -239,7 +239,7 @@ impl<St: Store> Once<St> {
             Verdict::Met(End::Outcome(bytes)) => Ok(Outcome { bytes, replayed: true }),
             Verdict::Met(End::Consumed { .. }) => Err(OnceError::NotReplayable),
             Verdict::Met(End::InFlight | End::Released) => Err(OnceError::InFlight),
-            Verdict::Met(End::Unknown { .. }) => Err(OnceError::OutcomeUnknown),
+            Verdict::Met(End::Interrupted { .. }) => Err(OnceError::OutcomeUnknown),
             Verdict::Met(End::Refused(refusal)) => Err(OnceError::refused(refusal)),
             Verdict::Mismatch(found) => Err(OnceError::Mismatch(found)),
         }

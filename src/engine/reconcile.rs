@@ -70,7 +70,7 @@ impl<St: Store> Engine<St> {
                 let asking = Asking { engine: self, id: record.id, fence, is_over: false };
                 let said = reconciler.ask(InterruptedRun { fence, ..*record }, self.lines()).await;
                 asking.over();
-                if matches!(said, Reconciled::Unknown) {
+                if matches!(said, Reconciled::StillUnknown) {
                     self.ask_no_more(record.id, fence).await;
                 }
                 Ok((fence, said))
@@ -128,7 +128,7 @@ impl<St: Store> Engine<St> {
                     Ok(Ok(Some(Reconciled::Outcome(())))) => sum.settled += 1,
                     Ok(Ok(Some(Reconciled::RunAgain))) => sum.run_again += 1,
                     // A task that sends nothing was dropped with its runtime.
-                    Ok(Ok(Some(Reconciled::Unknown)) | Err(_)) | Err(_) => sum.unknown += 1,
+                    Ok(Ok(Some(Reconciled::StillUnknown)) | Err(_)) | Err(_) => sum.unknown += 1,
                     Ok(Ok(None)) => {}
                 }
             }
@@ -142,13 +142,13 @@ impl<St: Store> Engine<St> {
         // This is read under the slot, because drain waits for slots that were taken before it began.
         if self.store.slots().is_draining() {
             slot.end(Refusal::ShuttingDown);
-            return Some(Reconciled::Unknown);
+            return Some(Reconciled::StillUnknown);
         }
         let record = match timeout(STORE_TIMEOUT, self.store.load(id)).await {
             Ok(Ok(Some(record))) => record,
             // The record has expired since it was listed.
             Ok(Ok(None)) => return None,
-            Ok(Err(_)) | Err(_) => return Some(Reconciled::Unknown),
+            Ok(Err(_)) | Err(_) => return Some(Reconciled::StillUnknown),
         };
         let Some(listed) = InterruptedRun::of(id, &record) else {
             slot.end(record);
@@ -161,7 +161,7 @@ impl<St: Store> Engine<St> {
                 let (settled, _) = self.settle_reconciled(slot, fence, outcome).await;
                 return Some(match settled {
                     Ok(Reply::Taken) => Reconciled::Outcome(()),
-                    Ok(Reply::Refused) | Err(_) => Reconciled::Unknown,
+                    Ok(Reply::Refused) | Err(_) => Reconciled::StillUnknown,
                 });
             }
             // There is no request to run. The record stays, so that the retry's run learns of the interrupted one.
@@ -169,9 +169,11 @@ impl<St: Store> Engine<St> {
                 self.ask_no_more(id, fence).await;
                 (End::Released, Some(Reconciled::RunAgain))
             }
-            Ok((_, Reconciled::Unknown)) => (End::Unknown { status: listed.status }, Some(Reconciled::Unknown)),
+            Ok((_, Reconciled::StillUnknown)) => {
+                (End::Interrupted { status: listed.status }, Some(Reconciled::StillUnknown))
+            }
             Err(End::Released) => (End::Released, None),
-            Err(end) => (end, Some(Reconciled::Unknown)),
+            Err(end) => (end, Some(Reconciled::StillUnknown)),
         };
         slot.end(Ended::new(presented.fingerprint, end));
         reconciled
@@ -237,7 +239,7 @@ impl<St: Store> Run<St> {
                     }
                     return;
                 }
-                Ok((_, Reconciled::Unknown)) => End::Unknown { status: record.status },
+                Ok((_, Reconciled::StillUnknown)) => End::Interrupted { status: record.status },
                 Err(end) => end,
             };
             drop(work);

@@ -25,7 +25,7 @@ pub enum Reconciled<O = Bytes> {
     /// The operation did not take place, or may take place again: the next retry runs it.
     RunAgain,
     /// It is unknown so far. Retries are refused; the next one asks again.
-    Unknown,
+    StillUnknown,
 }
 
 type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Send + Sync;
@@ -34,7 +34,7 @@ type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Se
 ///
 /// The function must only *find out*: it looks the operation up by its derived key, in the service where the effect
 /// took place. Its future is detached from the request that asks, and runs at most once at a time for an operation. If
-/// it panics or takes longer than the timeout, the outcome is [`Unknown`](Reconciled::Unknown); a late future is
+/// it panics or takes longer than the timeout, the outcome is [`Unknown`](Reconciled::StillUnknown); a late future is
 /// dropped, and counts for nothing.
 ///
 /// ```
@@ -47,11 +47,11 @@ type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Se
 /// # fn consumer<St: Store>(store: St) {
 /// # async fn look_up(key: &str) -> Result<Option<Bytes>, std::io::Error> { Ok(None) }
 /// let reconciler = Reconciler::new(|run: InterruptedRun| async move {
-///     let Some(key) = run.derived_key("charge") else { return Reconciled::Unknown };
+///     let Some(key) = run.derived_key("charge") else { return Reconciled::StillUnknown };
 ///     match look_up(&key).await {
 ///         Ok(Some(receipt)) => Reconciled::Outcome(receipt),
 ///         Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
-///         Err(_) => Reconciled::Unknown,
+///         Err(_) => Reconciled::StillUnknown,
 ///     }
 /// });
 /// let once = Once::new(store).reconcile_with(reconciler.timeout(Duration::from_secs(3)));
@@ -95,7 +95,7 @@ impl<O: 'static> Reconciler<O> {
                         form(outcome).await.map_or_else(|| unfit(run, &lines), Reconciled::Outcome)
                     }
                     Reconciled::RunAgain => Reconciled::RunAgain,
-                    Reconciled::Unknown => Reconciled::Unknown,
+                    Reconciled::StillUnknown => Reconciled::StillUnknown,
                 }
             }
         };
@@ -106,7 +106,7 @@ impl<O: 'static> Reconciler<O> {
         self.timeout
     }
 
-    /// Asks the application. Returns [`Reconciled::Unknown`] if it does not answer in time.
+    /// Asks the application. Returns [`Reconciled::StillUnknown`] if it does not answer in time.
     pub(super) async fn ask(&self, run: InterruptedRun, lines: &Lines) -> Reconciled<O> {
         // The function itself may panic before it returns a future.
         let asking = AssertUnwindSafe(async { (self.ask)(run).await }).catch_unwind();
@@ -119,7 +119,7 @@ impl<O: 'static> Reconciler<O> {
             }
             Err(_) => once_a_minute!(lines.reconciler_late, error, record_id, "the reconciler exceeded its timeout"),
         }
-        Reconciled::Unknown
+        Reconciled::StillUnknown
     }
 }
 
@@ -130,7 +130,7 @@ fn unfit<O>(run: InterruptedRun, lines: &LogThrottle) -> Reconciled<O> {
         record_id = run.id.short(),
         "the reconciler's outcome can't be recorded: it is too long, or its body failed"
     );
-    Reconciled::Unknown
+    Reconciled::StillUnknown
 }
 
 impl<O> Clone for Reconciler<O> {

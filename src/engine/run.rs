@@ -157,7 +157,7 @@ impl<St: Store> Run<St> {
                     (End::Released, Verdict::RolledBack)
                 } else {
                     self.engine.count(|tally| &tally.interrupted);
-                    (End::Unknown { status: None }, Verdict::Interrupted)
+                    (End::Interrupted { status: None }, Verdict::Interrupted)
                 };
                 self.says(&verdict);
                 self.end(end);
@@ -249,7 +249,7 @@ impl<St: Store> Run<St> {
             _ => working.as_mut().poll(cx),
         });
         let Some(result) = self.unless_stopped(session, working).await else {
-            return (End::Unknown { status: None }, Verdict::Interrupted);
+            return (End::Interrupted { status: None }, Verdict::Interrupted);
         };
         self.span.record("ran_ms", millis(began.elapsed()));
         let (lines, record_id) = (self.engine.lines(), self.presented.id.short());
@@ -261,7 +261,7 @@ impl<St: Store> Run<St> {
             }
             None => once_a_minute!(lines.too_long, error, record_id, "the handler exceeded max_run"),
         }
-        (End::Unknown { status: None }, Verdict::Interrupted)
+        (End::Interrupted { status: None }, Verdict::Interrupted)
     }
 
     /// Continues the work of a run that was claimed in `session`. Returns `None` if the run had to stop first, because

@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
-use crate::record::{Applied, ClaimPolicy, Completion, Hold, Lost, Record, Reply, Settlement, Transition};
+use crate::record::{Applied, ClaimPolicy, Completion, Hold, Lost, Record, Reply, RunResult, Transition};
 use crate::slots::{End, Ended, Refusal, Retrying, Slot, once_a_minute};
 use crate::store::Store;
 use crate::store::recording::{self, Pending};
@@ -38,7 +38,7 @@ impl<St: Store> Run<St> {
         self.says(&Verdict::<T>::Interrupted);
         match record {
             Some(record) => self.slot.end(record),
-            None => self.end(End::Unknown { status: None }),
+            None => self.end(End::Interrupted { status: None }),
         }
         let _ = reply.send(Verdict::Interrupted);
     }
@@ -72,7 +72,7 @@ impl<St: Store> Run<St> {
         } else {
             // There is no room for the outcome: the store records only that the run is over.
             drop(pending);
-            engine.record(later.id, engine.ending(&presented, &hold, &End::Unknown { status: None })).await
+            engine.record(later.id, engine.ending(&presented, &hold, &End::Interrupted { status: None })).await
         };
         engine.recorded(recorded, later).await;
     }
@@ -81,7 +81,7 @@ impl<St: Store> Run<St> {
     /// as unknown as before.
     pub(super) async fn give_back(self: Box<Self>, hold: &Hold, rerun: Rerun) {
         let Self { engine, slot, presented, .. } = *self;
-        let end = if rerun == Rerun::Yes { End::Unknown { status: None } } else { End::Released };
+        let end = if rerun == Rerun::Yes { End::Interrupted { status: None } } else { End::Released };
         let transition = engine.ending(&presented, hold, &end);
         let Err(pending) = engine.record(presented.id, transition).await else {
             return slot.end(Refusal::Unavailable);
@@ -96,7 +96,7 @@ impl<St: Store> Engine<St> {
     /// Returns the end that is recorded: if it is unknown how a run ended and the policy is `Rerun`, the key is
     /// released.
     pub(super) fn judged(&self, presented: &Presented, end: End) -> End {
-        let End::Unknown { status } = end else { return end };
+        let End::Interrupted { status } = end else { return end };
         self.count(|tally| &tally.interrupted);
         if let Some(status) = status {
             self.report_unknown(presented, status);
@@ -133,19 +133,19 @@ impl<St: Store> Engine<St> {
     /// Returns the transition that records a run that ended in this way.
     pub(super) fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
         let (fingerprint, policy) = (presented.fingerprint, self.policy.claim_policy());
-        let settlement = match end {
+        let result = match end {
             End::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
-            End::Outcome(outcome) => Settlement::Outcome(outcome.clone()),
-            End::Consumed { status } => Settlement::Consumed { status: *status },
+            End::Outcome(outcome) => RunResult::Outcome(outcome.clone()),
+            End::Consumed { status } => RunResult::Consumed { status: *status },
             End::Released => return Transition::Release(hold.fence),
-            End::Unknown { status } => return self.interruption(fingerprint, policy, hold, *status),
+            End::Interrupted { status } => return self.interruption(fingerprint, policy, hold, *status),
             // Work does not end in these ways. If it did, its effects would be unknown.
             End::InDoubt | End::InFlight | End::Refused(_) => {
                 return self.interruption(fingerprint, policy, hold, None);
             }
         };
         let retention = self.policy.retention;
-        Transition::Complete(Completion { hold: *hold, fingerprint, settlement, retention })
+        Transition::Complete(Completion { hold: *hold, fingerprint, result, retention })
     }
 
     /// Returns the transition that records a run that was claimed under this policy and whose end is unknown.
@@ -221,12 +221,12 @@ mod tests {
         let (id, fingerprint) = (RecordId::from_bytes([1; 32]), Fingerprint::of(b"m"));
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
         let hold = Hold { id, fence: Fence(1), attempt: 1 };
-        let (later, _) = engine.remember(slot, Ended::new(fingerprint, End::Unknown { status: None }));
+        let (later, _) = engine.remember(slot, Ended::new(fingerprint, End::Interrupted { status: None }));
         let transition = engine.interruption(fingerprint, ClaimPolicy::Rerun, &hold, None);
         let recorded = engine.record(id, transition).await;
         engine.recorded(recorded, later).await;
         let told = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
-        assert!(matches!(told, Ok(End::Unknown { .. })), "{told:?}");
+        assert!(matches!(told, Ok(End::Interrupted { .. })), "{told:?}");
         // Any other answer of the store counts.
         let id = RecordId::from_bytes([2; 32]);
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };

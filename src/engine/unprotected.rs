@@ -48,7 +48,7 @@ impl<St: Store> Run<St> {
             Either::Right((claimed, working)) => {
                 let session = session.filter(|_| matches!(claimed, Ok(Acquired::Run(..))));
                 let worked = self.unless_stopped(session, working).await;
-                (worked.unwrap_or((End::Unknown { status: None }, Verdict::Interrupted)), Some(claimed))
+                (worked.unwrap_or((End::Interrupted { status: None }, Verdict::Interrupted)), Some(claimed))
             }
         };
         let claiming = async move {

@@ -40,7 +40,7 @@ impl<T> Verdict<T> {
             Self::Met(End::Outcome(_)) => "replayed",
             Self::Met(End::Consumed { .. }) => "not-replayable",
             Self::Met(End::InFlight | End::Released) => "in-flight",
-            Self::Met(End::Unknown { .. } | End::InDoubt) | Self::Interrupted => "outcome-unknown",
+            Self::Met(End::Interrupted { .. } | End::InDoubt) | Self::Interrupted => "outcome-unknown",
             Self::Met(End::Refused(Refusal::Full)) => "store-full",
             Self::Met(End::Refused(Refusal::ShuttingDown)) => "shutting-down",
             Self::Met(End::Refused(Refusal::Overloaded)) => "overloaded",

@@ -49,4 +49,4 @@ pub use next::{Applied, Reply};
 #[doc(hidden)]
 pub use next::{Change, Current, Draft, Expiry, next};
 pub use state::{ClaimPolicy, Described, Fence, Origin, Owner, Record, State};
-pub use transition::{Claim, Completion, Hold, Lost, ReclaimReason, Resolution, Settlement, Transition};
+pub use transition::{Claim, Completion, Hold, Lost, ReclaimReason, Resolution, RunResult, Transition};

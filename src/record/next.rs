@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::state::{Fence, Origin, Owner, Record, State};
-use super::transition::{Claim, Completion, Lost, ReclaimReason, Resolution, Settlement, Transition};
+use super::transition::{Claim, Completion, Lost, ReclaimReason, Resolution, RunResult, Transition};
 use crate::clock::Timestamp;
 use crate::fingerprint::Fingerprint;
 
@@ -179,10 +179,10 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
 }
 
 fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>, Reply) {
-    let Completion { hold, fingerprint, settlement, retention } = completion;
-    let state = match settlement {
-        Settlement::Outcome(outcome) => State::Completed { outcome },
-        Settlement::Consumed { status } => State::Consumed { status },
+    let Completion { hold, fingerprint, result, retention } = completion;
+    let state = match result {
+        RunResult::Outcome(outcome) => State::Completed { outcome },
+        RunResult::Consumed { status } => State::Consumed { status },
     };
     match current {
         _ if current.has_lost(hold.fence) => put(Draft::anew(hold.fence, fingerprint, hold.attempt, retention, state)),
@@ -257,7 +257,7 @@ impl<O> Draft<O> {
             attempt,
             origin,
             state,
-            owner: if owned.is_some() { Owner::Here } else { Owner::Nobody },
+            owner: if owned.is_some() { Owner::Here } else { Owner::None },
         }
     }
 }

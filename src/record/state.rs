@@ -102,7 +102,7 @@ pub enum State<O = Bytes> {
 #[non_exhaustive]
 pub enum ClaimPolicy {
     /// The record does not say it, because its bytes are damaged.
-    Unknown,
+    Unreadable,
     /// [`OnInterrupted::Refuse`](crate::OnInterrupted::Refuse), without a reconciler.
     Refuse,
     /// The reconciler is asked.
@@ -116,7 +116,7 @@ pub enum ClaimPolicy {
 pub enum Owner {
     /// No process, or one that is gone.
     #[default]
-    Nobody,
+    None,
     /// This process.
     Here,
     /// Another process, which is alive as far as the store can see.
@@ -154,7 +154,7 @@ impl<O> Record<O> {
         let State::Running { policy, interrupted_retention } = self.state else { return self };
         let state = State::Interrupted { policy, run: self.fence, status: None };
         let expires = Some(since.plus(interrupted_retention));
-        Self { state, since, expires, owner: Owner::Nobody, ..self }
+        Self { state, since, expires, owner: Owner::None, ..self }
     }
 
     /// Returns whether the operation is interrupted under this fence, and no other process sees to it.

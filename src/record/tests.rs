@@ -39,8 +39,8 @@ fn refused(current: &Held, transition: Transition<&'static str>) {
 
 fn complete(fence: u64) -> Transition<&'static str> {
     let hold = Hold { id: RecordId::new(None, &Key::new("k").unwrap()), fence: Fence(fence), attempt: 1 };
-    let (fingerprint, settlement) = (Fingerprint::of(b"m"), Settlement::Outcome("done"));
-    Transition::Complete(Completion { hold, fingerprint, settlement, retention: DAY })
+    let (fingerprint, result) = (Fingerprint::of(b"m"), RunResult::Outcome("done"));
+    Transition::Complete(Completion { hold, fingerprint, result, retention: DAY })
 }
 
 fn interrupt(fence: u64) -> Transition<&'static str> {
@@ -211,7 +211,7 @@ fn trap_02_the_first_attempt_says_when_an_operation_began_and_each_state_since_w
     assert_eq!((again.began.as_millis(), again.since, again.expires), (980, NOW, None));
 }
 
-const POLICIES: [ClaimPolicy; 4] = [ClaimPolicy::Unknown, ClaimPolicy::Refuse, ClaimPolicy::Ask, ClaimPolicy::Rerun];
+const POLICIES: [ClaimPolicy; 4] = [ClaimPolicy::Unreadable, ClaimPolicy::Refuse, ClaimPolicy::Ask, ClaimPolicy::Rerun];
 
 fn claimed_under(policy: ClaimPolicy) -> Held {
     taken(&None, 1, Transition::Claim(Claim { policy, ..claim() }))

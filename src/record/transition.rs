@@ -109,14 +109,14 @@ pub struct Completion<O = Bytes> {
     /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
     /// The end of the run.
-    pub settlement: Settlement<O>,
+    pub result: RunResult<O>,
     /// The time for which the end is kept, from now.
     pub retention: Duration,
 }
 
 /// The end of a run, if that has to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settlement<O = Bytes> {
+pub enum RunResult<O = Bytes> {
     /// The run ended with an outcome that is replayed from now on.
     Outcome(O),
     /// The run ended with an outcome that cannot be stored.
@@ -155,12 +155,12 @@ impl<O> Transition<O> {
             Self::Claim(claim) => Transition::Claim(claim),
             Self::Reclaim(claim, fence, reason) => Transition::Reclaim(claim, fence, reason),
             Self::Inquire { fence, bound } => Transition::Inquire { fence, bound },
-            Self::Complete(Completion { hold, fingerprint, settlement, retention }) => {
-                let settlement = match settlement {
-                    Settlement::Outcome(outcome) => Settlement::Outcome(form(outcome)),
-                    Settlement::Consumed { status } => Settlement::Consumed { status },
+            Self::Complete(Completion { hold, fingerprint, result, retention }) => {
+                let result = match result {
+                    RunResult::Outcome(outcome) => RunResult::Outcome(form(outcome)),
+                    RunResult::Consumed { status } => RunResult::Consumed { status },
                 };
-                Transition::Complete(Completion { hold, fingerprint, settlement, retention })
+                Transition::Complete(Completion { hold, fingerprint, result, retention })
             }
             Self::Release(fence) => Transition::Release(fence),
             Self::Interrupt { fence, status, lost } => Transition::Interrupt { fence, status, lost },
@@ -178,7 +178,7 @@ impl<O> Transition<O> {
     #[must_use]
     pub fn outcome(&self) -> Option<&O> {
         match self {
-            Self::Complete(Completion { settlement: Settlement::Outcome(outcome), .. })
+            Self::Complete(Completion { result: RunResult::Outcome(outcome), .. })
             | Self::Resolve(_, Resolution::Outcome(outcome), _) => Some(outcome),
             _ => None,
         }

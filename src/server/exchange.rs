@@ -172,7 +172,7 @@ fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
         Verdict::Met(End::Outcome(outcome)) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, true)),
         Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal, id),
         Verdict::Met(End::Consumed { status }) => reasons::not_replayable(status),
-        Verdict::Met(End::Unknown { .. }) => reasons::outcome_unknown(policy, id),
+        Verdict::Met(End::Interrupted { .. }) => reasons::outcome_unknown(policy, id),
         Verdict::Met(End::InDoubt) => reasons::in_doubt(id),
         Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
         Verdict::Mismatch(found) => reasons::of_mismatch(found, id),

@@ -174,12 +174,12 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// # struct Charge { at: SystemTime, receipt: String }
     /// # async fn look_up(key: &str) -> Result<Option<Charge>, std::io::Error> { Ok(None) }
     /// let reconciler = Reconciler::<Response>::new(|run: InterruptedRun| async move {
-    ///     let Some(key) = run.derived_key("charge") else { return Reconciled::Unknown };
+    ///     let Some(key) = run.derived_key("charge") else { return Reconciled::StillUnknown };
     ///     match look_up(&key).await {
-    ///         Ok(Some(charge)) if Timestamp::from(charge.at).plus(RETENTION / 2) < run.began => Reconciled::Unknown,
+    ///         Ok(Some(charge)) if Timestamp::from(charge.at).plus(RETENTION / 2) < run.began => Reconciled::StillUnknown,
     ///         Ok(Some(charge)) => Reconciled::Outcome(charge.receipt.into_response()),
     ///         Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
-    ///         Err(_) => Reconciled::Unknown,
+    ///         Err(_) => Reconciled::StillUnknown,
     ///     }
     /// });
     /// let layer = IdempotencyLayer::new(MemoryStore::new()).retention(RETENTION).reconcile_with(reconciler);

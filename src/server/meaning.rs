@@ -162,7 +162,7 @@ impl Judge<'_> {
     pub(super) fn of_error(&self, error: &dyn Any) -> End {
         match self.classify.map(|classify| classify.error(error)) {
             Some(Meaning::NotStarted) => End::Released,
-            Some(Meaning::Final | Meaning::Unknown) | None => End::Unknown { status: None },
+            Some(Meaning::Final | Meaning::Unknown) | None => End::Interrupted { status: None },
         }
     }
 
@@ -176,7 +176,7 @@ impl Judge<'_> {
         };
         let meaning = match (Meaning::of_marks(&parts.extensions), body) {
             (Some(mark), _) => mark,
-            (None, Some(Collected::Failed { .. })) => return End::Unknown { status: None },
+            (None, Some(Collected::Failed { .. })) => return End::Interrupted { status: None },
             (None, _) if whole.is_some_and(|data| is_cut(parts, data.len(), trailers)) => Meaning::Unknown,
             (None, _) => self.classified(parts, trailers),
         };
@@ -184,7 +184,7 @@ impl Judge<'_> {
         match meaning {
             Meaning::Final => whole.and_then(record).map_or(End::Consumed { status }, End::Outcome),
             Meaning::NotStarted => End::Released,
-            Meaning::Unknown => End::Unknown { status: Some(status) },
+            Meaning::Unknown => End::Interrupted { status: Some(status) },
         }
     }
 
@@ -300,7 +300,7 @@ mod tests {
         assert!(matches!(marked(ok().extension(Release)), End::Released));
         assert!(matches!(marked(ok().extension(Release).extension(Keep)), End::Outcome(_)));
         let all = ok().extension(Release).extension(Keep).extension(Unknown);
-        assert!(matches!(marked(all), End::Unknown { status: Some(200) }));
+        assert!(matches!(marked(all), End::Interrupted { status: Some(200) }));
     }
 
     #[test]
@@ -308,12 +308,12 @@ mod tests {
         let short = || ok().header("content-length", 8);
         let grpc = || ok().header("content-type", "application/grpc+proto");
         for cut in [short, grpc] {
-            assert!(matches!(end(cut(), &whole()), End::Unknown { status: Some(200) }));
+            assert!(matches!(end(cut(), &whole()), End::Interrupted { status: Some(200) }));
             assert!(matches!(end(cut().extension(Keep), &whole()), End::Outcome(_)));
             assert!(matches!(end(cut(), &over()), End::Consumed { .. }), "its end was not seen");
         }
         assert!(matches!(end(grpc().header("grpc-status", 0), &whole()), End::Outcome(_)));
-        assert!(matches!(end(ok(), &failed()), End::Unknown { status: None }));
+        assert!(matches!(end(ok(), &failed()), End::Interrupted { status: None }));
         assert!(matches!(end(ok().extension(Release), &failed()), End::Released));
     }
 
@@ -323,7 +323,7 @@ mod tests {
             let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static(trailer))]);
             let body = Collected::Whole { data: Bytes::new(), trailers: Some(trailers) };
             let ended = end(ok().header(GRPC_STATUS, header), &body);
-            assert_eq!(matches!(ended, End::Unknown { status: Some(200) }), is_unknown, "{header}, {trailer}");
+            assert_eq!(matches!(ended, End::Interrupted { status: Some(200) }), is_unknown, "{header}, {trailer}");
         }
     }
 
@@ -333,7 +333,7 @@ mod tests {
         let by = |judge: Judge<'_>, status: u16| judge.of_answer(&parts(ok().status(status)), Some(&whole()));
         assert!(matches!(by(judge(REFUSE, None), 503), End::Outcome(_)));
         assert!(matches!(by(judge(rerun, None), 503), End::Released));
-        assert!(matches!(by(judge(REFUSE, None), 502), End::Unknown { status: Some(502) }));
+        assert!(matches!(by(judge(REFUSE, None), 502), End::Interrupted { status: Some(502) }));
         let not_started = |_: &Parts, _: Option<&HeaderMap>| Meaning::NotStarted;
         assert!(matches!(by(judge(REFUSE, Some(&not_started)), 200), End::Released));
         assert!(matches!(by(judge(rerun, Some(&OnErrors(Meaning::Final))), 503), End::Released), "it leaves answers");
@@ -354,9 +354,9 @@ mod tests {
     fn an_error_is_unknown_unless_the_classifier_says_that_nothing_was_started() {
         let end = |says| judge(REFUSE, Some(&OnErrors(says))).of_error(&"refused");
         assert!(matches!(end(Meaning::NotStarted), End::Released));
-        assert!(matches!(end(Meaning::Unknown), End::Unknown { status: None }));
-        assert!(matches!(end(Meaning::Final), End::Unknown { status: None }), "an error can't be replayed");
-        assert!(matches!(judge(REFUSE, None).of_error(&"refused"), End::Unknown { status: None }));
+        assert!(matches!(end(Meaning::Unknown), End::Interrupted { status: None }));
+        assert!(matches!(end(Meaning::Final), End::Interrupted { status: None }), "an error can't be replayed");
+        assert!(matches!(judge(REFUSE, None).of_error(&"refused"), End::Interrupted { status: None }));
     }
 
     /// A classifier that has an opinion on errors alone.

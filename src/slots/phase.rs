@@ -43,7 +43,7 @@ pub(crate) enum End {
     /// It ended without an effect: the key is free.
     Released,
     /// It is unknown whether it took effect. `status` is what the client got, if the answer said so.
-    Unknown { status: Option<u16> },
+    Interrupted { status: Option<u16> },
     /// It ended with a transaction; whether that is durable is unknown until the store is opened again.
     InDoubt,
     /// It has not ended: its run goes on, here or in another process.
@@ -100,7 +100,7 @@ impl Ended {
 
     /// Returns the same end without its outcome, so that it counts as unknown.
     pub(super) fn emptied(self) -> Self {
-        Self { end: End::Unknown { status: None }, ..self }
+        Self { end: End::Interrupted { status: None }, ..self }
     }
 }
 
@@ -118,7 +118,7 @@ impl From<Record> for Ended {
             State::Running { .. } => End::InFlight,
             // Another process is asking about it.
             State::Interrupted { .. } if record.owner == Owner::Elsewhere => End::InFlight,
-            State::Interrupted { status, .. } => End::Unknown { status },
+            State::Interrupted { status, .. } => End::Interrupted { status },
         };
         Self::new(record.fingerprint, end)
     }

@@ -132,7 +132,7 @@ impl Drop for Slot {
             let ended = match phase {
                 Phase::Ended(_) => return false,
                 Phase::Claiming | Phase::Stalled => Refusal::Unavailable.into(),
-                Phase::Running(fingerprint) => Ended::new(*fingerprint, End::Unknown { status: None }),
+                Phase::Running(fingerprint) => Ended::new(*fingerprint, End::Interrupted { status: None }),
             };
             *phase = Phase::Ended(ended);
             true

@@ -246,11 +246,11 @@ impl Table {
         }
         let record = row.record.clone();
         let record = match row.owner {
-            None => Record { owner: Owner::Nobody, ..record },
+            None => Record { owner: Owner::None, ..record },
             Some(owner) if owner.process == process => Record { owner: Owner::Here, ..record },
             Some(owner) => match self.gone(owner, now) {
                 None => Record { owner: Owner::Elsewhere, ..record },
-                Some(since) => Record { owner: Owner::Nobody, ..record }.lapse(since),
+                Some(since) => Record { owner: Owner::None, ..record }.lapse(since),
             },
         };
         record.live(now)

@@ -9,7 +9,7 @@ use testkit::log::Log;
 use tokio::time::sleep;
 use tower_idempotency::clock::{Clock as _, Timestamp};
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::{Completion, Hold, Records as _, Settlement};
+use tower_idempotency::internals::{Completion, Hold, Records as _, RunResult};
 use tower_idempotency::store::shared::{GRACE, Kind, SharedStore, SharedStoreBuilder};
 use tower_idempotency::store::{Health, Page, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
@@ -219,7 +219,7 @@ async fn where_clocks_differ_another_process_may_ask_at_once_all_the_same() {
         let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
         Lab::counting(layer.reconcile_with(Reconciler::new(move |_| std::future::ready(says.clone()))))
     };
-    let ignorant = asking(third, Reconciled::Unknown).post("k", "a").await;
+    let ignorant = asking(third, Reconciled::StillUnknown).post("k", "a").await;
     ignorant.assert_refusal(409, "outcome-unknown", true, None);
     let knowing = asking(other, Reconciled::Outcome(http::Response::new("found".to_owned())));
     assert_eq!(knowing.post("k", "a").await.text(), "found");
@@ -455,9 +455,8 @@ async fn trap_96_fences_grow_though_the_database_was_a_day_ahead_when_one_was_gi
         if releases {
             world.stores[0].release(run.id, run.fence).await.unwrap();
         } else {
-            let settlement = Settlement::Outcome("done".into());
-            let completion =
-                Completion { hold: run, fingerprint: wish("k").fingerprint, settlement, retention: MINUTE };
+            let result = RunResult::Outcome("done".into());
+            let completion = Completion { hold: run, fingerprint: wish("k").fingerprint, result, retention: MINUTE };
             world.stores[0].complete(completion).await.unwrap();
         }
         // Long enough for the row to be deleted, if it were kept for its grace alone.

@@ -147,7 +147,7 @@ async fn where_one_process_does_not_know_another_may_ask_at_once() {
         let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
         Lab::counting(layer.reconcile_with(Reconciler::new(move |_| std::future::ready(says.clone()))))
     };
-    let ignorant = asking(cut.other.clone(), Reconciled::Unknown);
+    let ignorant = asking(cut.other.clone(), Reconciled::StillUnknown);
     ignorant.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
     let knowing = asking(third.clone(), Reconciled::Outcome(http::Response::new("found".to_owned())));
     assert_eq!(knowing.post("k", "a").await.text(), "found");
@@ -428,6 +428,6 @@ async fn trap_113_under_rerun_a_run_that_has_freed_its_key_may_have_taken_effect
         |context: IdempotencyContext| async move { (Unknown, format!("{} {:?}", context.attempt(), context.rerun())) };
     let server = Lab::of(Router::new().fallback(any(handler)).layer(layer));
     for _ in 0..2 {
-        assert_eq!(server.post("k", "a").await.text(), "1 Unknown");
+        assert_eq!(server.post("k", "a").await.text(), "1 Maybe");
     }
 }

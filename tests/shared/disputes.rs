@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::Gate;
 use testkit::lab::steps::{Steps as _, Wish, wish};
 use testkit::lab::{Lab, done, hold, id, post};
-use tower_idempotency::internals::{Completion, Records as _, Reply, Resolution, Settlement, State};
+use tower_idempotency::internals::{Completion, Records as _, Reply, Resolution, RunResult, State};
 use tower_idempotency::store::Page;
 use tower_idempotency::store::shared::{Kind, Row};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, RecordId};
@@ -87,7 +87,7 @@ async fn an_operation_that_was_consumed_stays_so_after_a_failover_that_lost_it()
     let [(here, one), (_, other)] = two().await;
     here.database().replication(Replication::Behind);
     let consumed = done(hold(&one, "k").await, "", LEASE * 9);
-    let consumed = Completion { settlement: Settlement::Consumed { status: 200 }, ..consumed };
+    let consumed = Completion { result: RunResult::Consumed { status: 200 }, ..consumed };
     assert_eq!(one.complete(consumed).await.unwrap(), Reply::Taken);
     here.database().fail_over();
     here.database().replication(Replication::InStep);

@@ -16,7 +16,7 @@ use crate::world::{DEATH, Effects, two};
 async fn what_an_operator_has_forgotten_runs_again_also_where_its_run_was_dropped() {
     let [(here, one), (_, other)] = two().await;
     let layer = |store| {
-        let reconciler = Reconciler::<Response>::new(|_| async { Reconciled::Unknown });
+        let reconciler = Reconciler::<Response>::new(|_| async { Reconciled::StillUnknown });
         IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject).reconcile_with(reconciler)
     };
     let (effects, gate) = (Effects::default(), Gate::default());

@@ -7,9 +7,9 @@ use futures_util::future::{Either, select};
 use tokio::runtime::Runtime;
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Origin, Records as _, Reply, Transition};
-use tower_idempotency::internals::{Completion, Resolution, Settlement, State};
+use tower_idempotency::internals::{Completion, Resolution, RunResult, State};
 use tower_idempotency::store::StoreError;
-use tower_idempotency::store::shared::{Backend as _, Clocks, Settled};
+use tower_idempotency::store::shared::{Backend as _, Clocks, TransactionEnd};
 use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
 use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_conformance::memory_backend::Replication;
@@ -95,7 +95,7 @@ fn overwrite(store: &SharedStore<MemoryBackend>, kind: Kind) {
 async fn nothing_is_kept_of_a_run_whose_row_a_later_release_has_written() {
     let store = open().await;
     let hold = claimed(&store).await;
-    overwrite(&store, Kind::Unknown(42));
+    overwrite(&store, Kind::Other(42));
     assert!(store.apply(ID, Transition::Complete(completion(hold))).await.is_err());
     assert_eq!(store.kept().1, 0);
 }
@@ -178,8 +178,8 @@ fn a_claim_of_another_runtime_that_is_dropped_is_given_back() {
 }
 
 fn completion(hold: Hold) -> Completion {
-    let settlement = Settlement::Outcome(Bytes::from_static(b"outcome"));
-    Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention: MINUTE }
+    let result = RunResult::Outcome(Bytes::from_static(b"outcome"));
+    Completion { hold, fingerprint: Fingerprint::of(b"m"), result, retention: MINUTE }
 }
 
 // A seeded fault: a row that the transaction still has locked counts as not written.
@@ -187,14 +187,14 @@ fn completion(hold: Hold) -> Completion {
 async fn a_transaction_that_takes_long_is_waited_for() {
     let store = open().await;
     let backend = store.backend().clone();
-    let (record, settling) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
+    let (record, pending) = store.complete_apart(completion(claimed(&store).await), false).unwrap();
     let locked = backend.database().lock("", ID);
-    let mut settled = Box::pin(settling.settled());
+    let mut settled = Box::pin(pending.end());
     assert!(tokio::time::timeout(MINUTE / 2, &mut settled).await.is_err(), "the transaction is not over");
     // It commits as it ends.
     locked.release();
     assert!(backend.beside().put(Clocks::default(), &[record.write().clone()]).await.is_ok());
-    assert_eq!(settled.await, Settled::Committed(Bytes::from_static(b"outcome")));
+    assert_eq!(settled.await, TransactionEnd::Committed(Bytes::from_static(b"outcome")));
 }
 
 // A seeded fault: the key counts as free, whatever has become of the operation.
@@ -202,10 +202,10 @@ async fn a_transaction_that_takes_long_is_waited_for() {
 async fn a_transaction_whose_operation_was_ended_meanwhile_leaves_no_free_key() {
     let store = open().await;
     let hold = claimed(&store).await;
-    let (_record, settling) = store.complete_apart(completion(hold), true).unwrap();
+    let (_record, pending) = store.complete_apart(completion(hold), true).unwrap();
     let interrupt = Transition::Interrupt { fence: hold.fence, status: None, lost: None };
     assert_eq!(store.apply(ID, interrupt).await.unwrap().reply, Reply::Taken);
-    assert_eq!(settling.settled().await, Settled::RolledBack { is_free: false });
+    assert_eq!(pending.end().await, TransactionEnd::RolledBack { is_free: false });
     assert!(store.load(ID).await.unwrap().is_some());
 }
 
@@ -215,8 +215,8 @@ async fn a_transaction_whose_operation_was_ended_meanwhile_leaves_no_free_key() 
 async fn a_transaction_that_was_rolled_back_leaves_a_free_key_only_where_a_run_has_no_other_effects() {
     for is_free in [true, false] {
         let store = open().await;
-        let (_record, settling) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
-        assert_eq!(settling.settled().await, Settled::RolledBack { is_free });
+        let (_record, pending) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
+        assert_eq!(pending.end().await, TransactionEnd::RolledBack { is_free });
         let state = store.load(ID).await.unwrap().map(|record| record.state);
         let is_interrupted = matches!(state, Some(State::Interrupted { .. }));
         assert_eq!((state.is_none(), is_interrupted), (is_free, !is_free), "{state:?}");
@@ -228,13 +228,13 @@ async fn a_transaction_that_was_rolled_back_leaves_a_free_key_only_where_a_run_h
 async fn nothing_is_kept_of_a_run_once_it_is_known_how_its_transaction_ended() {
     for is_committed in [true, false] {
         let store = open().await;
-        let (record, settling) = store.complete_apart(completion(claimed(&store).await), true).unwrap();
+        let (record, pending) = store.complete_apart(completion(claimed(&store).await), true).unwrap();
         if is_committed {
             store.backend().put(Clocks::default(), &[record.write().clone()]).await.unwrap();
         }
         assert_eq!(store.kept().1, 1);
-        let settled = settling.settled().await;
-        assert_eq!(matches!(settled, Settled::Committed(_)), is_committed, "{settled:?}");
+        let settled = pending.end().await;
+        assert_eq!(matches!(settled, TransactionEnd::Committed(_)), is_committed, "{settled:?}");
         assert_eq!(store.kept().1, 0);
     }
 }
@@ -244,10 +244,10 @@ async fn nothing_is_kept_of_a_run_once_it_is_known_how_its_transaction_ended() {
 async fn a_later_run_of_the_key_is_kept_when_an_earlier_ones_transaction_turns_out_to_be_rolled_back() {
     let store = open().await;
     let hold = claimed(&store).await;
-    let (_record, settling) = store.complete_apart(completion(hold), true).unwrap();
+    let (_record, pending) = store.complete_apart(completion(hold), true).unwrap();
     assert_eq!(store.apply(ID, Transition::Release(hold.fence)).await.unwrap().reply, Reply::Taken);
     let later = claimed(&store).await;
-    assert_eq!(settling.settled().await, Settled::RolledBack { is_free: false });
+    assert_eq!(pending.end().await, TransactionEnd::RolledBack { is_free: false });
     assert_eq!(store.kept().1, 1, "others are not told that the later run is over");
     assert_eq!(store.apply(ID, Transition::Complete(completion(later))).await.unwrap().reply, Reply::Taken);
 }
@@ -259,7 +259,7 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     let backend = store.backend().clone();
     let hold = claimed(&store).await;
     let completion = completion(hold);
-    let (record, settling) = store.complete_apart(completion, false).unwrap();
+    let (record, pending) = store.complete_apart(completion, false).unwrap();
     // The transaction is committed, and its standby never gets that. A server that is started again shows it.
     backend.database().replication(Replication::Awaited);
     let transaction = backend.beside();
@@ -267,11 +267,11 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     backend.database().restart();
     assert!(committing.await.unwrap().is_err(), "its answer is lost");
-    let mut settled = Box::pin(settling.settled());
+    let mut settled = Box::pin(pending.end());
     assert!(tokio::time::timeout(MINUTE / 12, &mut settled).await.is_err(), "it is not durable");
     backend.database().fail_over();
     backend.database().replication(Replication::InStep);
-    assert_eq!(settled.await, Settled::RolledBack { is_free: false });
+    assert_eq!(settled.await, TransactionEnd::RolledBack { is_free: false });
 }
 
 /// A store whose transaction was committed, and then lost in a failover that the store has noticed.
@@ -279,9 +279,9 @@ async fn after_a_failover_lost_a_transaction(is_free: bool) -> SharedStore<Memor
     let store = open().await;
     let backend = store.backend().clone();
     backend.database().replication(Replication::Behind);
-    let (record, settling) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
+    let (record, pending) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
     backend.beside().put(Clocks::default(), &[record.write().clone()]).await.unwrap();
-    assert_eq!(settling.settled().await, Settled::Committed(Bytes::from_static(b"outcome")));
+    assert_eq!(pending.end().await, TransactionEnd::Committed(Bytes::from_static(b"outcome")));
     assert!(store.load(ID).await.unwrap().is_some());
     backend.database().fail_over();
     backend.database().replication(Replication::InStep);

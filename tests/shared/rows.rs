@@ -52,7 +52,7 @@ async fn what_can_not_be_read_is_refused_and_never_run_or_overwritten() {
     type Change = fn(&mut Write);
     let damages: [Change; 3] = [
         |write| write.state = damaged(&write.state),
-        |write| write.kind = Kind::Unknown(42),
+        |write| write.kind = Kind::Other(42),
         |write| {
             let mut bytes = write.state.to_vec();
             bytes[0] = 200;

@@ -7,7 +7,7 @@ use testkit::Gate;
 use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, done, hold, id, post, settle};
 use tokio::time::{Instant, sleep};
-use tower_idempotency::internals::{Completion, Records as _, Settlement, State};
+use tower_idempotency::internals::{Completion, Records as _, RunResult, State};
 use tower_idempotency::store::shared::{Kind, Row, Token};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend, Replication};
@@ -212,9 +212,9 @@ async fn a_large_answer_that_has_come_is_not_told_after_its_retention() {
 async fn a_run_that_was_met_where_a_large_answer_had_been_is_not_told_after_its_end() {
     const RETENTION: Duration = Duration::from_secs(10);
     let [(_, one), (there, other)] = two().await;
-    let large = Settlement::Outcome(vec![b'x'; MIB].into());
+    let large = RunResult::Outcome(vec![b'x'; MIB].into());
     let first = hold(&one, "k").await;
-    one.complete(Completion { settlement: large, ..done(first, "", RETENTION) }).await.unwrap();
+    one.complete(Completion { result: large, ..done(first, "", RETENTION) }).await.unwrap();
     let gets = there.hold(Call::Get);
     other.load(id("k")).await.unwrap_err();
     // The row is read by itself now. Before that is done, the key is claimed anew.

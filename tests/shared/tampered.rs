@@ -11,7 +11,7 @@ use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::{Lab, done, hold, id, post, settle};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::{Completion, Records as _, Reply, Settlement, State};
+use tower_idempotency::internals::{Completion, Records as _, Reply, RunResult, State};
 use tower_idempotency::store::shared::{
     Answer, Backend, BackendError, BoxStream, Clocks, GRACE, Guarantee, Kind, Row, SharedStore, Write,
 };
@@ -317,8 +317,8 @@ async fn an_outcome_that_goes_together_with_one_that_is_too_large_for_the_databa
     // While a claim is on its way, the outcomes gather.
     let held = backend.database.hold(Call::Put);
     let claiming = store.claim(wish("k"));
-    let too_large = Settlement::Outcome(vec![b'x'; 2_000].into());
-    let too_large = store.complete(Completion { settlement: too_large, ..done(large, "", LEASE) });
+    let too_large = RunResult::Outcome(vec![b'x'; 2_000].into());
+    let too_large = store.complete(Completion { result: too_large, ..done(large, "", LEASE) });
     let let_go = async {
         settle().await;
         held.release();

@@ -32,7 +32,7 @@ pub(super) struct News {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// Not known yet.
-    Unknown = 0,
+    NotTried = 0,
     /// They do.
     Arrives = 1,
     /// One that was sent did not come.
@@ -42,7 +42,7 @@ pub(super) enum Arrival {
 impl fmt::Display for Arrival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unknown => "not tried yet",
+            Self::NotTried => "not tried yet",
             Self::Arrives => "arrive",
             Self::Swallowed => "do not arrive",
         })
@@ -51,7 +51,7 @@ impl fmt::Display for Arrival {
 
 impl News {
     pub(super) fn new() -> Self {
-        Self { heard: broadcast::channel(BEHIND).0, arrival: AtomicU8::new(Arrival::Unknown as u8) }
+        Self { heard: broadcast::channel(BEHIND).0, arrival: AtomicU8::new(Arrival::NotTried as u8) }
     }
 
     /// Returns the notifications that arrive from now on.
@@ -72,7 +72,7 @@ impl News {
         match self.arrival.load(Ordering::Relaxed) {
             1 => Arrival::Arrives,
             2 => Arrival::Swallowed,
-            _ => Arrival::Unknown,
+            _ => Arrival::NotTried,
         }
     }
 

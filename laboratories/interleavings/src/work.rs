@@ -122,7 +122,7 @@ pub fn reconciler(ledger: &Ledger) -> Reconciler {
             ledger.see("asked");
             breathe().await;
             match ledger.knows() {
-                Some(Knows::NotYet) => return Reconciled::Unknown,
+                Some(Knows::NotYet) => return Reconciled::StillUnknown,
                 Some(Knows::Panics) => std::panic::resume_unwind(Box::new("on purpose")),
                 Some(Knows::Hangs) => std::future::pending().await,
                 None => {}

@@ -36,7 +36,7 @@ pub enum Fault {
     /// A run's outcome is refused because its run was thought dead.
     LateOutcomeRefused,
     /// A takeover does not declare the process dead, so the process may renew its session.
-    TakeoverBuriesNobody,
+    TakeoverMarksNoSession,
     /// A claim without a waiter is kept.
     UnwantedClaimKept,
     /// A process does not mind the fences that it has seen.

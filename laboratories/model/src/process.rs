@@ -1,7 +1,7 @@
 //! A process: what it is about, and what it remembers.
 
 use tower_idempotency::internals::{
-    Claim, ClaimPolicy, Completion, Hold, Lost, Origin, ReclaimReason, Resolution, Settlement, Transition,
+    Claim, ClaimPolicy, Completion, Hold, Lost, Origin, ReclaimReason, Resolution, RunResult, Transition,
 };
 use tower_idempotency::{Fence, RecordId};
 
@@ -127,7 +127,7 @@ pub(crate) enum By {
     /// That of a request, which found a run of this process that ended without a word.
     Finder,
     /// The step that gives back a claim under which nothing ran.
-    Nobody,
+    NoProcess,
 }
 
 impl Job {
@@ -153,8 +153,8 @@ impl Job {
             Self::Ask { fence } => Transition::Inquire { fence: Fence(fence), bound: BOUND },
             Self::Complete { fence, run } => {
                 let hold = Hold { id, fence: Fence(fence), attempt: 1 };
-                let settlement = Settlement::Outcome(run);
-                Transition::Complete(Completion { hold, fingerprint, settlement, retention: RETENTION })
+                let result = RunResult::Outcome(run);
+                Transition::Complete(Completion { hold, fingerprint, result, retention: RETENTION })
             }
             Self::Interrupt { fence, by } => {
                 let lost = Lost { fingerprint, attempt: 1, policy, retention: INTERRUPTED_RETENTION };

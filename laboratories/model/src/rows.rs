@@ -25,7 +25,7 @@ pub(crate) const INTERRUPTED_RETENTION: Duration = Duration::from_secs(3_000);
 pub(crate) const PATIENCE: u8 = 3;
 
 /// The policy under which a row was claimed that no run has.
-pub(crate) const UNKNOWN: ClaimPolicy = ClaimPolicy::Unknown;
+pub(crate) const UNKNOWN: ClaimPolicy = ClaimPolicy::Unreadable;
 
 pub(crate) static FINGERPRINT: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of(b"m"));
 
@@ -186,7 +186,7 @@ impl Row {
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
         // It is kept for as long as its row says, whenever its process died.
         let lapsed = |record: Record<Run>| Record { expires: Some(Timestamp::from_millis(self.expires)), ..record };
-        let record = if is_running && owner == Owner::Nobody { lapsed(record.lapse(now)) } else { record };
+        let record = if is_running && owner == Owner::None { lapsed(record.lapse(now)) } else { record };
         record.live(now)
     }
 }

@@ -96,12 +96,12 @@ impl World {
         let now = self.times(protocol, process).earliest;
         let is_own = |session: Session| usize::from(session.process) == process;
         let owner = match row.session {
-            None => Owner::Nobody,
+            None => Owner::None,
             Some(session) if is_own(session) => Owner::Here,
-            Some(_) if protocol.fault == Some(Fault::LivingTakenForDead) => Owner::Nobody,
+            Some(_) if protocol.fault == Some(Fault::LivingTakenForDead) => Owner::None,
             // The question about it has taken its time.
-            Some(_) if row.kept != Kept::Running && row.until <= now.as_millis() => Owner::Nobody,
-            Some(session) if !self.is_alive(session) || self.has_ended(protocol, process, row) => Owner::Nobody,
+            Some(_) if row.kept != Kept::Running && row.until <= now.as_millis() => Owner::None,
+            Some(session) if !self.is_alive(session) || self.has_ended(protocol, process, row) => Owner::None,
             Some(_) => Owner::Elsewhere,
         };
         row.record(owner, now)
@@ -157,7 +157,7 @@ impl World {
     /// Marks the session as dead whose lease is over.
     fn bury(&mut self, protocol: &Protocol, at: At, row: Option<&Row>) {
         let Some(session) = row.filter(|row| row.kept == Kept::Running).and_then(|row| row.session) else { return };
-        if usize::from(session.process) == at.process || protocol.fault == Some(Fault::TakeoverBuriesNobody) {
+        if usize::from(session.process) == at.process || protocol.fault == Some(Fault::TakeoverMarksNoSession) {
             return;
         }
         // The run's own bound is over, and its process says that the run is.
@@ -249,7 +249,7 @@ impl World {
                 self.saw(Sight::ClaimTakenBack);
                 let job = match job {
                     Job::Claim => Job::Release { fence: row.fence },
-                    _ => Job::Interrupt { fence: row.fence, by: By::Nobody },
+                    _ => Job::Interrupt { fence: row.fence, by: By::NoProcess },
                 };
                 return self.take(protocol, at, job);
             }

@@ -448,7 +448,7 @@ const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
     (Fault::LivingTakenForDead, SLOW, Policy::Rerun, "one effect per key"),
     (Fault::ClaimLeavesNoTrace, SLOW, Policy::Refuse, "one effect per key"),
     (Fault::LateOutcomeRefused, DROPPED, Policy::Refuse, "a late outcome is never thrown away"),
-    (Fault::TakeoverBuriesNobody, SLOW, Policy::Rerun, "who is taken over was marked dead"),
+    (Fault::TakeoverMarksNoSession, SLOW, Policy::Rerun, "who is taken over was marked dead"),
     (Fault::UnwantedClaimKept, DROPPED, Policy::Refuse, "no claim is without an owner"),
     (Fault::FloorForgotten, CLOCK_BEHIND, Policy::Refuse, "fences grow"),
     (Fault::LooksBeforeItFences, SLOW, Policy::Ask, "one effect per key"),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use testkit::history::Policy;
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Resolved, RunContext};
-use tower_idempotency::internals::{Completion, Fence, Records as _, Resolution, Settlement, State};
+use tower_idempotency::internals::{Completion, Fence, Records as _, Resolution, RunResult, State};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Abort, CommitError, StoreError, TransactionTree};
 use tower_idempotency::{OnInterrupted, Once, SledStore};
@@ -166,8 +166,8 @@ impl Operations {
         };
         self.tell(Note::Began(key));
         self.tell(Note::Effect(key));
-        let settlement = Settlement::Consumed { status: 200 };
-        let completed = self.store.complete(Completion { hold, fingerprint, settlement, retention: KEPT }).await;
+        let result = RunResult::Consumed { status: 200 };
+        let completed = self.store.complete(Completion { hold, fingerprint, result, retention: KEPT }).await;
         completed.map_or_else(away, |_| consumed())
     }
 
@@ -236,7 +236,7 @@ fn reconciler(whims: bool, truth: Truth, witness: Witness) -> Reconciler<Bytes> 
                 Reconciled::Outcome(outcome)
             }
             Some((_, false)) => Reconciled::RunAgain,
-            None => Reconciled::Unknown,
+            None => Reconciled::StillUnknown,
         };
         std::future::ready(verdict)
     })

@@ -9,7 +9,7 @@ use super::storage_engine::StorageEngine;
 use super::transact::{Purpose, Transact, Transacted, quietly};
 use super::writes::Writes;
 use crate::codec::Stored;
-use crate::record::{self, Change, Completion, Current, Record, Reply, Settlement, State, Transition};
+use crate::record::{self, Change, Completion, Current, Record, Reply, RunResult, State, Transition};
 use crate::store::{CommitError, StoreError, TransactionError};
 
 impl<E: StorageEngine> Batch<'_, E> {
@@ -95,8 +95,8 @@ impl<E: StorageEngine> Batch<'_, E> {
         outcome: &Bytes,
     ) -> Option<Record<Stored>> {
         let Completion { hold, fingerprint, retention, .. } = *completion;
-        let settlement = Settlement::Outcome(Stored::of(outcome));
-        let complete = Transition::Complete(Completion { hold, fingerprint, settlement, retention });
+        let result = RunResult::Outcome(Stored::of(outcome));
+        let complete = Transition::Complete(Completion { hold, fingerprint, result, retention });
         match record::next(Current::from(live), complete) {
             (Change::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, self.began, self.now)),
             _ => None,

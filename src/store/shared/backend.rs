@@ -205,7 +205,7 @@ pub enum Kind {
     /// 7: the outcome of a run whose operation was taken over or settled meanwhile.
     Disputed,
     /// Written by a later release. It is never overwritten.
-    Unknown(i16),
+    Other(i16),
 }
 
 /// A row to be written.
@@ -328,7 +328,7 @@ impl Kind {
             Self::Released => 5,
             Self::Session => 6,
             Self::Disputed => 7,
-            Self::Unknown(number) => number,
+            Self::Other(number) => number,
         }
     }
 
@@ -343,7 +343,7 @@ impl Kind {
             5 => Self::Released,
             6 => Self::Session,
             7 => Self::Disputed,
-            number => Self::Unknown(number),
+            number => Self::Other(number),
         }
     }
 }

@@ -110,7 +110,7 @@ impl Row {
                 self.session.is_none_or(|session| !alive.contains(&session))
                     || self.until.is_none_or(|until| until <= earliest)
             }
-            Kind::Completed | Kind::Consumed | Kind::Released | Kind::Session | Kind::Unknown(_) => false,
+            Kind::Completed | Kind::Consumed | Kind::Released | Kind::Session | Kind::Other(_) => false,
         }
     }
 }

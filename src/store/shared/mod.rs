@@ -30,7 +30,7 @@ pub use futures_util::stream::BoxStream;
 pub use judge::Moment;
 pub use protocol::listing::Disputed;
 #[doc(hidden)]
-pub use protocol::transaction::{Settled, Settling};
+pub use protocol::transaction::{PendingTransaction, TransactionEnd};
 pub use run_record::{RecordInTransaction, RunRecord};
 pub use store::{SharedStore, SharedStoreBuilder};
 

@@ -21,7 +21,7 @@ use super::inner::StoreInner;
 use super::protocol::Protocol;
 use super::protocol::listing::Disputed;
 use super::protocol::step::taken_back;
-use super::protocol::transaction::Settling;
+use super::protocol::transaction::PendingTransaction;
 use super::run_record::RunRecord;
 use super::session::own::Session;
 use super::spawn_on_drop::SpawnOnDrop;
@@ -235,7 +235,7 @@ impl<B: Backend> SharedStore<B> {
     /// it was written: see [`Protocol::complete_apart`].
     #[doc(hidden)]
     #[must_use]
-    pub fn complete_apart(&self, completion: Completion, is_free: bool) -> Option<(RunRecord, Settling<B>)> {
+    pub fn complete_apart(&self, completion: Completion, is_free: bool) -> Option<(RunRecord, PendingTransaction<B>)> {
         self.inner.protocol.complete_apart(completion, is_free)
     }
 

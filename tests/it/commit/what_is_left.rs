@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{OnceError, RunContext};
-use tower_idempotency::internals::{Completion, Hold, Records as _, Reply, Settlement, State};
+use tower_idempotency::internals::{Completion, Hold, Records as _, Reply, RunResult, State};
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Page};
 use tower_idempotency::test_util::ManualClock;
@@ -154,8 +154,8 @@ fn commit_long(
 }
 
 fn complete(hold: Hold, length: usize) -> Completion {
-    let settlement = Settlement::Outcome(Bytes::from(vec![b'c'; length]));
-    Completion { settlement, ..done(hold, "", DAY) }
+    let result = RunResult::Outcome(Bytes::from(vec![b'c'; length]));
+    Completion { result, ..done(hold, "", DAY) }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Resolution, SledStore, Unknown};
 use tracing::Level;
 
-const NOT_REPEATABLE: [ClaimPolicy; 3] = [ClaimPolicy::Unknown, ClaimPolicy::Refuse, ClaimPolicy::Ask];
+const NOT_REPEATABLE: [ClaimPolicy; 3] = [ClaimPolicy::Unreadable, ClaimPolicy::Refuse, ClaimPolicy::Ask];
 
 fn reruns(store: &TestStore) -> IdempotencyLayer<TestStore> {
     IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun)
@@ -55,7 +55,7 @@ async fn what_was_interrupted_under_rerun_is_refused_or_asked_about_after_a_depl
     let refuses = Lab::counting(IdempotencyLayer::new(store.clone()));
     refuses.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     let asked = Asked::default();
-    let asks = Lab::counting(asking(store.clone(), asked.says([Reconciled::Unknown])));
+    let asks = Lab::counting(asking(store.clone(), asked.says([Reconciled::StillUnknown])));
     asks.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
     assert_eq!(asked.questions().iter().map(|run| run.policy).collect::<Vec<_>>(), [ClaimPolicy::Rerun]);
     assert_eq!((refuses.effects(), asks.effects(), reruns(&store).counts().not_rerun), (0, 0, 0));

@@ -114,7 +114,7 @@ async fn trap_102_a_late_outcome_that_is_told_twice_after_a_question_is_known_fo
     gate.arrival().await;
     stores[0].lapse();
     let asked = Asked::default();
-    let unknown = Lab::counting(asking(stores[1].clone(), asked.says([Reconciled::Unknown])));
+    let unknown = Lab::counting(asking(stores[1].clone(), asked.says([Reconciled::StillUnknown])));
     assert_eq!(unknown.post("k", "a").await.problem(), "outcome-unknown");
     stores[0].lose_answer(StoreCall::Complete);
     gate.open();
@@ -185,7 +185,7 @@ async fn what_another_process_asks_about_before_it_is_taken_over_runs_when_its_r
     store.crash();
     let layer = IdempotencyLayer::new(stores[0].clone()).on_interrupted(OnInterrupted::Rerun);
     let here = Lab::counting(layer.clone());
-    let elsewhere = Lab::counting(asking(stores[1].clone(), Asked::default().says([Reconciled::Unknown])));
+    let elsewhere = Lab::counting(asking(stores[1].clone(), Asked::default().says([Reconciled::StillUnknown])));
     let taking_over = stores[0].stall(StoreCall::Reclaim);
     let retry = here.spawn(post("k", "a"));
     settle().await;

@@ -22,7 +22,7 @@ const ONE_OF_EACH: [&str; 3] = ["found", "to-run-again", "unknown"];
 
 /// Knows of each operation what its key says.
 fn by_key(run: InterruptedRun) -> Verdict {
-    let verdicts = [found("charged"), Reconciled::RunAgain, Reconciled::Unknown];
+    let verdicts = [found("charged"), Reconciled::RunAgain, Reconciled::StillUnknown];
     let key = ONE_OF_EACH.iter().position(|key| id(key) == run.id).expect("one of these");
     verdicts[key].clone()
 }
@@ -109,7 +109,7 @@ async fn what_a_retry_is_asking_about_just_now_is_left_to_it() {
 
 #[tokio::test]
 async fn a_retry_of_what_is_asked_about_without_a_client_shares_the_question() {
-    for (verdict, status) in [(found("charged"), 201), (Reconciled::Unknown, 409), (Reconciled::RunAgain, 409)] {
+    for (verdict, status) in [(found("charged"), 201), (Reconciled::StillUnknown, 409), (Reconciled::RunAgain, 409)] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
         leave_interrupted(&store, "k").await;
         let layer = patient(store, asked.says_behind(&gate, [verdict]));
@@ -232,7 +232,7 @@ async fn what_is_no_longer_there_is_not_counted() {
     for number in 0..20 {
         leave_interrupted(&store, &format!("k{number}")).await;
     }
-    let layer = asking(store, asked.says_behind(&gate, [Reconciled::Unknown]));
+    let layer = asking(store, asked.says_behind(&gate, [Reconciled::StillUnknown]));
     let sweep = tokio::spawn(async move { layer.reconcile_all().await.unwrap() });
     gate.arrival().await;
     settle().await;

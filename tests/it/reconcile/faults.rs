@@ -201,7 +201,7 @@ async fn fail_open_runs_nothing_for_what_the_application_found_or_does_not_know(
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged", "{fault:?}");
         assert_eq!((scene.lab.effects(), scene.layer.counts().unprotected), (0, 0), "{fault:?}");
     }
-    let scene = Scene::open([Reconciled::Unknown]).await;
+    let scene = Scene::open([Reconciled::StillUnknown]).await;
     scene.lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
     assert_eq!((scene.happened(), scene.layer.counts().unprotected), ((1, 0), 0));
 }

@@ -51,7 +51,7 @@ async fn trap_74_concurrent_retries_share_one_question_and_its_verdict() {
 async fn trap_74_concurrent_retries_of_what_is_still_unknown_are_all_refused_after_one_question() {
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
     leave_interrupted(&store, "k").await;
-    let lab = Lab::counting(patient(store, asked.says_behind(&gate, [Reconciled::Unknown])));
+    let lab = Lab::counting(patient(store, asked.says_behind(&gate, [Reconciled::StillUnknown])));
     let retries = twenty_retries(&lab, &gate).await;
     gate.open();
     for retry in join_all(retries).await {
@@ -107,7 +107,7 @@ async fn trap_74_a_verdict_after_its_time_out_counts_for_nothing() {
 async fn trap_74_what_was_said_to_an_earlier_question_changes_nothing_once_another_is_open() {
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
     let run = leave_interrupted(&store, "k").await;
-    let ask_once = asking(store.clone(), asked.says([Reconciled::Unknown]));
+    let ask_once = asking(store.clone(), asked.says([Reconciled::StillUnknown]));
     Lab::counting(ask_once).post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
     let earlier = asked.questions()[0].fence;
     let lab = Lab::counting(asking(store.clone(), asked.says_behind(&gate, [found("charged")])));
@@ -147,7 +147,7 @@ async fn trap_74_a_verdict_of_a_process_that_was_replaced_meanwhile_changes_noth
         let retry = old.spawn(post("k", "a"));
         gate.arrival().await;
         // The first question was the old one's.
-        let said = [Reconciled::Unknown, Reconciled::Unknown, found("of the new one")];
+        let said = [Reconciled::StillUnknown, Reconciled::StillUnknown, found("of the new one")];
         let new = asking(store.reopen(), asked.says(said));
         let new = old.behind(new, |number| async move { format!("effect {number}") });
         new.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);

@@ -171,7 +171,7 @@ async fn what_may_run_again_runs_for_the_request_that_asked() {
 async fn what_is_still_unknown_is_refused_and_the_next_retry_asks_again() {
     let (store, asked) = (TestStore::new(), Asked::default());
     leave_interrupted(&store, "k").await;
-    let layer = asking(store, asked.says([Reconciled::Unknown, Reconciled::Unknown, found("charged")]));
+    let layer = asking(store, asked.says([Reconciled::StillUnknown, Reconciled::StillUnknown, found("charged")]));
     let lab = Lab::counting(layer.clone());
     for times in 1..=2 {
         lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
@@ -197,7 +197,7 @@ async fn a_client_whose_own_run_is_interrupted_is_told_to_come_back_with_the_key
 /// The question after each of three redeliveries, an hour apart.
 async fn asked_thrice<St: Store>(store: St, log: &Log, clock: &ManualClock) -> Vec<InterruptedRun> {
     let asked = Asked::default();
-    let once = once(store, asked.says([Reconciled::Unknown]));
+    let once = once(store, asked.says([Reconciled::StillUnknown]));
     for _ in 0..3 {
         clock.advance(HOUR);
         assert!(matches!(deliver(&once, log, Ok("sent")).await, Err(OnceError::OutcomeUnknown)));
@@ -249,7 +249,7 @@ async fn a_question_about_a_run_that_ran_again_names_that_attempt() {
     let store = TestStore::with_clock(clock.clone());
     deliver_first(store.clone(), &log).await;
     clock.advance(HOUR);
-    let once = once(store, asked.says([Reconciled::RunAgain, Reconciled::Unknown]));
+    let once = once(store, asked.says([Reconciled::RunAgain, Reconciled::StillUnknown]));
     deliver(&once, &log, Err(EffectError::Unknown("no answer"))).await.unwrap_err();
     deliver(&once, &log, Ok("sent")).await.unwrap_err();
     let [first, second] = asked.questions()[..] else { panic!("two questions") };
@@ -263,7 +263,7 @@ async fn questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_i
     let (clock, asked) = (ManualClock::new(NOON), Asked::default());
     let store = TestStore::with_clock(clock.clone());
     leave_interrupted(&store, "k").await;
-    let layer = asking(store, asked.says([Reconciled::Unknown]));
+    let layer = asking(store, asked.says([Reconciled::StillUnknown]));
     let lab = Lab::counting(layer.clone());
     let before = layer.interrupted(9).await.unwrap()[0];
     assert_eq!((before.since, before.expires), (NOON, NOON.plus(DAY)));
@@ -296,7 +296,7 @@ async fn others_are_refused(lab: &Lab) {
 
 #[tokio::test]
 async fn another_request_with_the_key_is_refused_before_during_and_after_and_nobody_is_asked_about_it() {
-    for verdict in [Reconciled::Unknown, found("charged")] {
+    for verdict in [Reconciled::StillUnknown, found("charged")] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
         leave_interrupted(&store, "k").await;
         let lab = Lab::counting(asking(store, asked.says_behind(&gate, [verdict])));
@@ -396,7 +396,7 @@ async fn of_what_a_retry_gets_after_an_interrupted_run_the_last_setting_counts()
 async fn an_operator_may_settle_what_the_application_does_not_know() {
     let (store, asked) = (TestStore::new(), Asked::default());
     let stale = leave_interrupted(&store, "k").await;
-    let once = once(store, asked.says([Reconciled::Unknown]));
+    let once = once(store, asked.says([Reconciled::StillUnknown]));
     let outcome = |outcome| Resolution::Outcome(Bytes::from_static(outcome));
     let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
     let print = charge_print(&id("k")).with_credentials().finish();

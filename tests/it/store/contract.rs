@@ -8,7 +8,7 @@ use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use testkit::lab::time::HOUR;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Applied, Completion, Fence, Hold, Record, Records as _, Reply, Resolution, Settlement, State, Transition,
+    Applied, Completion, Fence, Hold, Record, Records as _, Reply, Resolution, RunResult, State, Transition,
 };
 use tower_idempotency::store::Page;
 use tower_idempotency::test_util::{ManualClock, TestStore};
@@ -20,8 +20,8 @@ fn wish(name: &str) -> Wish {
 }
 
 fn done(hold: Hold, name: &str, outcome: impl Into<Bytes>) -> Completion {
-    let settlement = Settlement::Outcome(outcome.into());
-    Completion { hold, fingerprint: Fingerprint::of(name.as_bytes()), settlement, retention: HOUR }
+    let result = RunResult::Outcome(outcome.into());
+    Completion { hold, fingerprint: Fingerprint::of(name.as_bytes()), result, retention: HOUR }
 }
 
 async fn claim(store: &AnyStore, name: &str) -> Hold {

@@ -17,7 +17,7 @@ use tower::{BoxError, ServiceExt as _, service_fn};
 use tower_idempotency::FingerprintBuilder;
 use tower_idempotency::Meaning;
 use tower_idempotency::engine::EffectError;
-use tower_idempotency::internals::{Completion, Hold, Settlement};
+use tower_idempotency::internals::{Completion, Hold, RunResult};
 use tower_idempotency::server::Classify;
 use tower_idempotency::store::{SledStoreBuilder, Store};
 use tower_idempotency::test_util::TestStore;
@@ -243,8 +243,8 @@ pub fn on_disk(builder: SledStoreBuilder) -> (tempfile::TempDir, SledStore) {
 
 /// The end of the run that has `hold`, to be sent to a store.
 pub fn done(hold: Hold, outcome: &'static str, retention: Duration) -> Completion {
-    let settlement = Settlement::Outcome(Bytes::from_static(outcome.as_bytes()));
-    Completion { hold, fingerprint: Fingerprint::of(b"m"), settlement, retention }
+    let result = RunResult::Outcome(Bytes::from_static(outcome.as_bytes()));
+    Completion { hold, fingerprint: Fingerprint::of(b"m"), result, retention }
 }
 
 /// The store's own tree, past the store.

@@ -75,7 +75,7 @@ pub(super) async fn outcomes_are_kept_to_the_byte<St: Store>(subject: &Subject<S
 
 /// Whatever a record says in addition to its outcome is kept: fingerprint, origin, attempts, statuses.
 pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>) {
-    use ClaimPolicy::{Ask, Refuse, Rerun, Unknown};
+    use ClaimPolicy::{Ask, Refuse, Rerun, Unreadable};
     let advice = "keep the whole record, as wide as its types are";
     let rule = Rule::new(subject, "what_a_record_says_is_kept", advice);
     let everything = Described {
@@ -87,7 +87,7 @@ pub(super) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>)
     for origin in [None, Some(Described::default()), Some(everything)] {
         let wish = Claim { origin: Origin(origin.map(Box::new)), ..wish() };
         let statuses = [0, 100, 200, 599, 256, u16::MAX];
-        for (status, policy) in statuses.into_iter().zip([Unknown, Refuse, Ask, Rerun].into_iter().cycle()) {
+        for (status, policy) in statuses.into_iter().zip([Unreadable, Refuse, Ask, Rerun].into_iter().cycle()) {
             let id = fresh_id();
             let fingerprint = Fingerprint::builder(&id).field("body", &random::<32>()).credential("who", b"a client");
             let wish = Claim { fingerprint: fingerprint.finish(), policy, ..wish.clone() };

@@ -118,7 +118,7 @@ pub(super) async fn the_runs_of_an_earlier_opening_are_interrupted<St: Store>(su
     for (id, run) in ids.iter().zip([&late, &taken, &settled, &again, &asked]) {
         let seen = rule
             .load_until(&store, *id, "a run of the last opening is interrupted", |record| {
-                record.is_some_and(|record| record.is_interrupted() && record.owner == Owner::Nobody)
+                record.is_some_and(|record| record.is_interrupted() && record.owner == Owner::None)
             })
             .await;
         let is_so = seen.as_ref().is_some_and(|seen| {

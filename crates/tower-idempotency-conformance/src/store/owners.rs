@@ -36,7 +36,7 @@ pub(super) async fn a_process_has_its_own_runs_however_long_they_take<St: Store>
         }
         let ending = ending(hold(id, &run));
         let ended = rule.taken(id, &ending).await;
-        let is_nobodys = ended.as_ref().is_none_or(|record| record.owner == Owner::Nobody);
+        let is_nobodys = ended.as_ref().is_none_or(|record| record.owner == Owner::None);
         rule.check(is_nobodys, || format!("to {} a run made {ended:?}", verb(&ending)));
     }
 }
@@ -79,7 +79,7 @@ pub(super) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject:
     let asked = rule.asked(id).await;
     let over = rule.made(id, &Transition::Inquire { fence: asked.fence, bound: Duration::ZERO }).await;
     let seen = rule.load_by(beside, id).await;
-    let is_so = seen.as_ref().is_some_and(|seen| (seen.fence, seen.owner) == (over.fence, Owner::Nobody));
+    let is_so = seen.as_ref().is_some_and(|seen| (seen.fence, seen.owner) == (over.fence, Owner::None));
     rule.check(is_so, || format!("another process sees the question that is over, {over:?}, as {seen:?}"));
     rule.made_by(beside, id, &inquire(over.fence)).await;
 }
@@ -105,7 +105,7 @@ pub(super) async fn the_runs_of_a_process_that_is_gone_are_interrupted<St: Store
     for (id, run) in ids.iter().zip(&runs) {
         let seen = rule
             .load_until(&subject.store, *id, "the run of a process that is gone is interrupted", |record| {
-                record.is_some_and(|record| record.is_interrupted() && record.owner == Owner::Nobody)
+                record.is_some_and(|record| record.is_interrupted() && record.owner == Owner::None)
             })
             .await;
         let is_so = seen.as_ref().is_some_and(|seen| {

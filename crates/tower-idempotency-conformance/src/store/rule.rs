@@ -244,7 +244,7 @@ impl<St: Store> Rule<'_, St> {
 /// counts, and a store need not remember its own.
 fn judged(record: Record) -> Record {
     match (&record.state, record.owner) {
-        (State::Interrupted { .. }, Owner::Here) => Record { owner: Owner::Nobody, ..record },
+        (State::Interrupted { .. }, Owner::Here) => Record { owner: Owner::None, ..record },
         _ => record,
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::internals::{
-    Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Resolution, Settlement, Transition,
+    Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Resolution, RunResult, Transition,
 };
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -57,17 +57,17 @@ pub(super) fn hold(id: RecordId, record: &Record) -> Hold {
 }
 
 /// Returns the transition that ends the run with this right.
-pub(super) fn end(hold: Hold, settlement: Settlement) -> Transition {
+pub(super) fn end(hold: Hold, result: RunResult) -> Transition {
     let fingerprint = Fingerprint::of(b"a request");
-    Transition::Complete(Completion { hold, fingerprint, settlement, retention: HOUR })
+    Transition::Complete(Completion { hold, fingerprint, result, retention: HOUR })
 }
 
 pub(super) fn complete(hold: Hold, outcome: impl Into<Bytes>) -> Transition {
-    end(hold, Settlement::Outcome(outcome.into()))
+    end(hold, RunResult::Outcome(outcome.into()))
 }
 
 pub(super) fn consume(hold: Hold, status: u16) -> Transition {
-    end(hold, Settlement::Consumed { status })
+    end(hold, RunResult::Consumed { status })
 }
 
 pub(super) fn interrupt(fence: Fence) -> Transition {
@@ -106,7 +106,7 @@ pub(super) fn verb(transition: &Transition) -> &'static str {
         Transition::Claim(_) => "claim",
         Transition::Reclaim(..) => "take over",
         Transition::Inquire { .. } => "ask about",
-        Transition::Complete(Completion { settlement: Settlement::Outcome(_), .. }) => "complete",
+        Transition::Complete(Completion { result: RunResult::Outcome(_), .. }) => "complete",
         Transition::Complete(_) => "consume",
         Transition::Release(_) => "release",
         Transition::Interrupt { .. } => "interrupt",

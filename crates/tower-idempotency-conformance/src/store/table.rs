@@ -202,7 +202,7 @@ fn is_draft(record: &Record, draft: &Draft<bytes::Bytes>, fences: &[Fence]) -> b
         None => fences.iter().all(|older| *older < record.fence),
     };
     let is_run = owned.is_some() && matches!(state, State::Running { .. });
-    let owner = if is_run { Owner::Here } else { Owner::Nobody };
+    let owner = if is_run { Owner::Here } else { Owner::None };
     is_fence
         && (record.fingerprint, record.attempt, record.owner) == (*fingerprint, *attempt, owner)
         && (&record.origin, &record.state) == (origin, state)

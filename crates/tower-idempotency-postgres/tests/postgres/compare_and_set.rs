@@ -147,7 +147,7 @@ async fn stamps_are_kept_or_now_and_expiry_too() {
 async fn what_is_read_is_what_was_written_bit_by_bit() {
     let Some(lab) = lab("what is read").await else { return };
     let state: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
-    let write = Write { state: state.clone().into(), kind: Kind::Unknown(-3), ..claim(id(1)) };
+    let write = Write { state: state.clone().into(), kind: Kind::Other(-3), ..claim(id(1)) };
     let small = Write { state: bytes::Bytes::new(), ..claim(id(2)) };
     let answer = lab.backend.put(Clocks::default(), &[write, small]).await.unwrap();
     assert_eq!(answer.rows[0].as_ref().unwrap().state, state);

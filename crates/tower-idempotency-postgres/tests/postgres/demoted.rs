@@ -1,8 +1,6 @@
 //! A server that is started again and takes no writes, as an old primary does whose place another has taken.
 
-use tower_idempotency::internals::{
-    Claim, ClaimPolicy, Completion, Hold, Origin, Records as _, Settlement, Transition,
-};
+use tower_idempotency::internals::{Claim, ClaimPolicy, Completion, Hold, Origin, Records as _, RunResult, Transition};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency::{Fingerprint, RecordId};
@@ -22,8 +20,8 @@ fn claim() -> Transition {
 async fn run(store: &PostgresStore, id: RecordId) {
     let run = store.apply(id, claim()).await.unwrap().record.unwrap();
     let hold = Hold { id, fence: run.fence, attempt: run.attempt };
-    let (fingerprint, settlement) = (run.fingerprint, Settlement::Outcome("its outcome".into()));
-    let completion = Completion { hold, fingerprint, settlement, retention: HOUR };
+    let (fingerprint, result) = (run.fingerprint, RunResult::Outcome("its outcome".into()));
+    let completion = Completion { hold, fingerprint, result, retention: HOUR };
     store.apply(id, Transition::Complete(completion)).await.unwrap();
 }
 

@@ -98,7 +98,7 @@ fn the_mark_covers_each_step_that_is_durable_and_never_one_that_is_not() {
         // It has no claim on disk, so its batch writes nothing but the transaction.
         let hold = Hold { id: id("committed"), fence: still.shared.next_fence().unwrap(), attempt: 1 };
         let completion =
-            Completion { hold, fingerprint: wish().fingerprint, settlement: Settlement::Outcome(()), retention: HOUR };
+            Completion { hold, fingerprint: wish().fingerprint, result: RunResult::Outcome(()), retention: HOUR };
         let mut batch = still.batch();
         decide(&mut batch, transact(Purpose::Run(completion), E::nothing_but(Bytes::from("x"))));
         batch.commit().unwrap();

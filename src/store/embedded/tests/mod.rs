@@ -29,7 +29,7 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
 use crate::record::{
-    Applied, Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Reply, Resolution, Settlement,
+    Applied, Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Reply, Resolution, RunResult,
     State, Transition,
 };
 use crate::store::sled_engine::{self, SledEngine};
@@ -129,8 +129,8 @@ fn wish() -> Claim {
 }
 
 fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
-    let settlement = Settlement::Outcome(outcome.into());
-    Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
+    let result = RunResult::Outcome(outcome.into());
+    Completion { hold, fingerprint: wish().fingerprint, result, retention: HOUR }
 }
 
 /// Makes a transaction for this purpose, whose answer is not awaited.

@@ -309,8 +309,8 @@ fn many_small_transactions_write_little_between_two_syncs() {
 }
 
 fn own_completion(hold: Hold) -> Completion<()> {
-    let settlement = Settlement::Outcome(());
-    Completion { hold, fingerprint: wish().fingerprint, settlement, retention: HOUR }
+    let result = RunResult::Outcome(());
+    Completion { hold, fingerprint: wish().fingerprint, result, retention: HOUR }
 }
 
 // What an engine that fails says about a transaction: it may have been written.

@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 
 use super::Protocol;
 use crate::key::RecordId;
-use crate::record::{Applied, Completion, Hold, Record, Reply, Settlement, State, Transition};
+use crate::record::{Applied, Completion, Hold, Record, Reply, RunResult, State, Transition};
 use crate::store::StoreError;
 use crate::store::shared::backend::Backend;
 
@@ -59,12 +59,12 @@ impl<B: Backend> Protocol<B> {
         let Record { fence, attempt, fingerprint, expires, .. } = *record;
         let latest = self.clocks().latest();
         let left = expires?.as_millis().checked_sub(latest.as_millis()).filter(|left| *left > 0)?;
-        let settlement = match &record.state {
-            State::Completed { outcome } => Settlement::Outcome(outcome.clone()),
-            State::Consumed { status } => Settlement::Consumed { status: *status },
+        let result = match &record.state {
+            State::Completed { outcome } => RunResult::Outcome(outcome.clone()),
+            State::Consumed { status } => RunResult::Consumed { status: *status },
             State::Running { .. } | State::Interrupted { .. } => return None,
         };
         let hold = Hold { id, fence, attempt };
-        Some(Completion { hold, fingerprint, settlement, retention: Duration::from_millis(left) })
+        Some(Completion { hold, fingerprint, result, retention: Duration::from_millis(left) })
     }
 }

@@ -118,7 +118,7 @@ impl View<'_> {
     pub(crate) fn of(&self, row: &Row) -> Option<Held> {
         match row.kind {
             Kind::Released | Kind::Session | Kind::Disputed => return None,
-            Kind::Unknown(number) => return Some(Held::Newer(format!("the row is of kind {number}"))),
+            Kind::Other(number) => return Some(Held::Newer(format!("the row is of kind {number}"))),
             Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed => {}
         }
         match open(&row.id, &row.state) {
@@ -137,7 +137,7 @@ impl View<'_> {
     /// Returns what the columns say of a row whose bytes can't be read. It is unknown how its operation ended, or
     /// whether it did.
     fn damaged(&self, row: &Row, error: CodecError) -> Option<Held> {
-        let state = State::Interrupted { policy: ClaimPolicy::Unknown, run: row.fence, status: None };
+        let state = State::Interrupted { policy: ClaimPolicy::Unreadable, run: row.fence, status: None };
         let record = self.presented(row, Fingerprint::unverifiable(), 1, Origin::default(), state)?;
         Some(Held::Damaged(Box::new(record), error))
     }
@@ -158,19 +158,17 @@ impl View<'_> {
         // The time at which its process died is unknown. So the record expires with the row: after its bound and the
         // retention, counted from the claim.
         let lapsed = |record: Record| Record { expires: Some(row.expires), ..record.lapse(since) };
-        let record = if is_running && owner == Owner::Nobody { lapsed(record) } else { record };
+        let record = if is_running && owner == Owner::None { lapsed(record) } else { record };
         record.live(self.earliest)
     }
 
     fn owner(&self, row: &Row) -> Owner {
         match row.session {
-            None => Owner::Nobody,
+            None => Owner::None,
             Some(session) if self.own.contains(&session) => Owner::Here,
             // The bound of the question about it is over.
-            Some(_) if row.kind != Kind::Running && row.until.is_none_or(|until| until <= self.earliest) => {
-                Owner::Nobody
-            }
-            Some(session) if self.others.is_some_and(|others| is_over(others, session, row.until)) => Owner::Nobody,
+            Some(_) if row.kind != Kind::Running && row.until.is_none_or(|until| until <= self.earliest) => Owner::None,
+            Some(session) if self.others.is_some_and(|others| is_over(others, session, row.until)) => Owner::None,
             Some(_) => Owner::Elsewhere,
         }
     }

@@ -11,7 +11,7 @@ use super::Protocol;
 use super::write::{as_it_stands, release};
 use crate::key::RecordId;
 use crate::record::{
-    Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Settlement, State, Transition, next,
+    Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, RunResult, State, Transition, next,
 };
 use crate::slots::once_a_minute;
 use crate::store::StoreError;
@@ -241,7 +241,7 @@ impl<B: Backend> Protocol<B> {
             return Applied { reply, record: None };
         };
         let Draft { owned, fingerprint, attempt, origin, state, .. } = draft;
-        let owner = if owned.is_some() { Owner::Here } else { Owner::Nobody };
+        let owner = if owned.is_some() { Owner::Here } else { Owner::None };
         if owner == Owner::Here {
             self.sessions.held.insert(id, row.clone());
         } else {
@@ -267,15 +267,15 @@ async fn in_time<T>(end: Option<Instant>, found: impl Future<Output = Result<T, 
 
 /// Returns whether the transition ends a run with an outcome.
 fn is_outcome(transition: &Transition) -> bool {
-    matches!(transition, Transition::Complete(Completion { settlement: Settlement::Outcome(_), .. }))
+    matches!(transition, Transition::Complete(Completion { result: RunResult::Outcome(_), .. }))
 }
 
 /// Returns the same end of a run without its outcome.
 fn consumed(transition: Transition) -> Transition {
     match transition {
-        Transition::Complete(Completion { hold, fingerprint, settlement: _, retention }) => {
-            let settlement = Settlement::Consumed { status: 0 };
-            Transition::Complete(Completion { hold, fingerprint, settlement, retention })
+        Transition::Complete(Completion { hold, fingerprint, result: _, retention }) => {
+            let result = RunResult::Consumed { status: 0 };
+            Transition::Complete(Completion { hold, fingerprint, result, retention })
         }
         other => other,
     }

@@ -7,7 +7,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 
 use super::Protocol;
 use crate::key::RecordId;
-use crate::record::{Completion, Draft, Expiry, Fence, Origin, Settlement, State};
+use crate::record::{Completion, Draft, Expiry, Fence, Origin, RunResult, State};
 use crate::slots::once_a_minute;
 use crate::store::StoreError;
 use crate::store::shared::backend::{Backend, Kind, Row, Write};
@@ -41,10 +41,10 @@ impl<B: Backend> Protocol<B> {
     /// Keeps an outcome that is refused because another process took the operation over, or because the operation was
     /// settled. The outcome gets a row of its own, for operators.
     pub(crate) async fn dispute(&self, completion: &Completion) {
-        let Completion { hold, fingerprint, settlement, .. } = completion;
-        let state = match settlement {
-            Settlement::Outcome(outcome) => State::Completed { outcome: outcome.clone() },
-            Settlement::Consumed { status } => State::Consumed { status: *status },
+        let Completion { hold, fingerprint, result, .. } = completion;
+        let state = match result {
+            RunResult::Outcome(outcome) => State::Completed { outcome: outcome.clone() },
+            RunResult::Consumed { status } => State::Consumed { status: *status },
         };
         let (fence, expiry) = (Some(hold.fence), Expiry::In(DISPUTED_KEPT));
         let (fingerprint, attempt) = (*fingerprint, hold.attempt);

@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Finds out how a transaction ended that was to complete a run.
 #[derive(Debug)]
-pub struct Settling<B: Backend> {
+pub struct PendingTransaction<B: Backend> {
     protocol: Arc<Protocol<B>>,
     id: RecordId,
     claimed: Token,
@@ -45,7 +45,7 @@ pub struct Settling<B: Backend> {
 
 /// The end of a transaction that was to complete a run.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum TransactionEnd {
     /// It was committed: this outcome is durable.
     Committed(Bytes),
     /// It was not committed, and never will be.
@@ -67,7 +67,7 @@ impl<B: Backend> Protocol<B> {
         self: &Arc<Self>,
         completion: Completion,
         is_free: bool,
-    ) -> Option<(RunRecord, Settling<B>)> {
+    ) -> Option<(RunRecord, PendingTransaction<B>)> {
         let protocol = Arc::clone(self);
         let id = completion.hold.id;
         let fence = completion.hold.fence;
@@ -88,14 +88,15 @@ impl<B: Backend> Protocol<B> {
             becomes(Transition::Interrupt { fence, status: None, lost: None })?
         };
         let record = RunRecord { write: completed, fence, clocks: protocol.clocks().now() };
-        let settling = Settling { id, claimed: row.token, completed: record.write.token, end, is_free, protocol };
-        Some((record, settling))
+        let pending =
+            PendingTransaction { id, claimed: row.token, completed: record.write.token, end, is_free, protocol };
+        Some((record, pending))
     }
 }
 
-impl<B: Backend> Settling<B> {
+impl<B: Backend> PendingTransaction<B> {
     /// Waits until it is known how the transaction ended. The run may not try to commit it any more.
-    pub async fn settled(&self) -> Settled {
+    pub async fn end(&self) -> TransactionEnd {
         let Self { protocol, id, claimed, completed, end, is_free } = self;
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
@@ -111,16 +112,16 @@ impl<B: Backend> Settling<B> {
                     if let Ok(Some(Record { state: State::Completed { outcome }, .. })) =
                         protocol.tell_whole(*id, known).await
                     {
-                        break Settled::Committed(outcome);
+                        break TransactionEnd::Committed(outcome);
                     }
                 }
                 Ok(WriteResult { row: Some(row), .. }) if row.token == end.token => {
-                    break Settled::RolledBack { is_free: *is_free };
+                    break TransactionEnd::RolledBack { is_free: *is_free };
                 }
                 // The transaction has the row locked.
                 Ok(WriteResult { row: Some(row), .. }) if row.token == *claimed => {}
-                Ok(_) => break Settled::RolledBack { is_free: false },
-                Err(WriteError::Gone) => break Settled::Gone,
+                Ok(_) => break TransactionEnd::RolledBack { is_free: false },
+                Err(WriteError::Gone) => break TransactionEnd::Gone,
                 Err(WriteError::Away(_) | WriteError::Never(_) | WriteError::Late | WriteError::InDoubt) => {}
             }
             sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;

@@ -57,7 +57,7 @@ pub(super) fn made(fault: Fault, write: &Write, there: Option<&Row>, mut row: Ro
         }
         (Fault::BeginsBeforeItsClaim, _) => row.began = there.map_or(row.began, |there| there.began),
         (Fault::DeletesReleasedRows, _) if write.kind == Kind::Released => row.expires = now,
-        (Fault::TakesUnknownKindsForReleased, _) if matches!(write.kind, Kind::Unknown(_)) => row.kind = Kind::Released,
+        (Fault::TakesUnknownKindsForReleased, _) if matches!(write.kind, Kind::Other(_)) => row.kind = Kind::Released,
         (Fault::CutsStateAtOneMebibyte, _) => row.state.truncate(1 << 20),
         (Fault::KeepsStateAsText, _) => row.state = Bytes::from(String::from_utf8_lossy(&row.state).into_owned()),
         (Fault::CountsFromWhenItWasSent, _) => row.until = write.until.map(|until| now.plus(until)),
