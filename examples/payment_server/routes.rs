@@ -44,8 +44,13 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
 /// The longest time in which nothing of a request's body comes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// `beside` has the operators' routes that only some stores have.
-pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>, needed: Needed, beside: Router) -> Router {
+/// `operators` has the operators' routes that only some stores have.
+pub(crate) fn app(
+    layer: &IdempotencyLayer<AnyStore>,
+    ledger: Arc<Ledger>,
+    needed: Needed,
+    operators: Router,
+) -> Router {
     let payments = Router::new()
         .route("/v1/charges", post(charges::create).get(charges::list))
         .route("/v1/charges/{id}", get(charges::get))
@@ -59,7 +64,7 @@ pub(crate) fn app(layer: &IdempotencyLayer<AnyStore>, ledger: Arc<Ledger>, neede
         .route("/admin/interrupted/{id}/forget", post(admin::forget))
         .route("/admin/interrupted/{id}/answer", post(admin::answer))
         .with_state(layer.clone())
-        .merge(beside)
+        .merge(operators)
         .layer(middleware::from_fn(admin::only_this_machine));
     let health = Router::new().route("/healthz", get(health::get)).with_state(needed);
     let routes = payments.merge(admin).merge(health).fallback(|| async { ApiError::not_found() });

@@ -66,7 +66,7 @@ impl<St: Store> Engine<St> {
                 let known = match loaded {
                     Some(Ok(Some(record))) if self.is_answered_by(&presented, &record) => {
                         self.report_not_rerun(&presented, &record);
-                        return Ended::from(record).told(&presented.fingerprint).into();
+                        return Ended::from(record).result_for(&presented.fingerprint).into();
                     }
                     Some(Err(error @ StoreError::Corrupt { .. })) => return self.refusal(&presented, &error).into(),
                     // There is no record, or it needs a step under the slot, or the store is away. The claim finds out
@@ -142,7 +142,7 @@ impl<St: Store> Engine<St> {
 /// slot has the run's end.
 async fn last_word<T>(span: &Span, presented: &Presented, mut phase: watch::Receiver<Phase>) -> Verdict<T> {
     if let Ok(Phase::Ended(ended)) = phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref()
-        && let Ok(End::Refused(refusal)) = ended.clone().told(&presented.fingerprint)
+        && let Ok(End::Refused(refusal)) = ended.clone().result_for(&presented.fingerprint)
     {
         return refusal.into();
     }

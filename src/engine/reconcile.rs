@@ -231,7 +231,7 @@ impl<St: Store> Run<St> {
                     let settling = engine.settle_reconciled(self.slot, fence, outcome);
                     tokio::pin!(settling);
                     match timeout(STORE_TIMEOUT, settling.as_mut()).await {
-                        Ok((_, ended)) => drop(reply.send(ended.told(&presented.fingerprint).into())),
+                        Ok((_, ended)) => drop(reply.send(ended.result_for(&presented.fingerprint).into())),
                         Err(_) => {
                             let _ = reply.send(Refusal::Unavailable.into());
                             let _ = settling.await;

@@ -179,7 +179,7 @@ impl<St: Store> Run<St> {
     pub(super) fn over<T>(self: Box<Self>, ended: impl Into<Ended>, reply: oneshot::Sender<Verdict<T>>) {
         let Self { slot, presented, .. } = *self;
         let ended = ended.into();
-        let verdict = ended.clone().told(&presented.fingerprint).into();
+        let verdict = ended.clone().result_for(&presented.fingerprint).into();
         slot.end(ended);
         let _ = reply.send(verdict);
     }
@@ -356,7 +356,7 @@ mod tests {
 
     /// Returns whether a handler takes its next step after its process was paused for `still`.
     async fn charges_after_standing_still(lease: Duration, max_run: Duration, still: Duration) -> bool {
-        let store = TestStore::new().beside();
+        let store = TestStore::new().another_process();
         let session = RecordId::from_bytes([1; 32]);
         store.slots().lease.hold(session, Instant::now() + lease, lease / 6);
         let mut policy = Policy { max_run, ..Policy::default() };

@@ -225,8 +225,8 @@ mod tests {
         let transition = engine.interruption(fingerprint, ClaimPolicy::Rerun, &hold, None);
         let recorded = engine.record(id, transition).await;
         engine.recorded(recorded, later).await;
-        let told = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
-        assert!(matches!(told, Ok(End::Interrupted { .. })), "{told:?}");
+        let result = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
+        assert!(matches!(result, Ok(End::Interrupted { .. })), "{result:?}");
         // Any other answer of the store counts.
         let id = RecordId::from_bytes([2; 32]);
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };

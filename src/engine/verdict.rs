@@ -50,8 +50,8 @@ impl<T> Verdict<T> {
 }
 
 impl<T> From<Result<End, Match>> for Verdict<T> {
-    fn from(told: Result<End, Match>) -> Self {
-        told.map_or_else(Self::Mismatch, Self::Met)
+    fn from(result: Result<End, Match>) -> Self {
+        result.map_or_else(Self::Mismatch, Self::Met)
     }
 }
 

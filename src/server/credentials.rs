@@ -40,8 +40,8 @@ impl Credentials {
         self.cookies = Some(names);
     }
 
-    /// Returns the headers in which a request says who sends it, in the order of their names. `key` is the header of the
-    /// key: it may be written otherwise in a retry, and the record's id has it already.
+    /// Returns the headers in which a request says who sends it, in the order of their names. `key` is the header of
+    /// the key: it may be written otherwise in a retry, and the record's id has it already.
     pub(super) fn names<'a>(&self, parts: &'a Parts, key: &HeaderName) -> Vec<&'a HeaderName> {
         let counts = |name: &&HeaderName| (is_credential(name) || self.headers.contains(name)) && *name != key;
         let mut names: Vec<_> = parts.headers.keys().filter(counts).collect();

@@ -4,7 +4,7 @@
 //! 3. What is the request? Its fingerprint.
 //! 4. The engine gives a verdict: the request ran, or it met an earlier run or that run's record.
 //! 5. If it runs, the handler is called ([`Exchange::run`]), and `meaning.rs` says how the run ends.
-//! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`told`]).
+//! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`answer_of`]).
 
 use std::sync::Arc;
 
@@ -108,7 +108,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let client = (!is_within).then_some(client);
         let presented = Presented { id, fingerprint, client, is_within };
         let verdict = shared.engine.exchange(&span, presented, |context| self.run::<M, R>(context)).await;
-        let mut answer = told::<M, R, E, St>(&shared, connection, &span, &id, verdict);
+        let mut answer = answer_of::<M, R, E, St>(&shared, connection, &span, &id, verdict);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
         }
@@ -156,7 +156,7 @@ async fn let_go_if_reset(parts: &Parts) {
 }
 
 /// Turns a verdict into the request's answer.
-fn told<M: BodyMode<R>, R: SendBody, E, St: Store>(
+fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     shared: &LayerState<St>,
     connection: Connection,
     span: &Span,

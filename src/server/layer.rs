@@ -169,14 +169,14 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// use tower_idempotency::engine::{Reconciled, Reconciler};
     /// use tower_idempotency::store::InterruptedRun;
     /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
-    ///
     /// const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
     /// # struct Charge { at: SystemTime, receipt: String }
     /// # async fn look_up(key: &str) -> Result<Option<Charge>, std::io::Error> { Ok(None) }
     /// let reconciler = Reconciler::<Response>::new(|run: InterruptedRun| async move {
     ///     let Some(key) = run.derived_key("charge") else { return Reconciled::StillUnknown };
+    ///     let is_earlier = |at| Timestamp::from(at).plus(RETENTION / 2) < run.began;
     ///     match look_up(&key).await {
-    ///         Ok(Some(charge)) if Timestamp::from(charge.at).plus(RETENTION / 2) < run.began => Reconciled::StillUnknown,
+    ///         Ok(Some(charge)) if is_earlier(charge.at) => Reconciled::StillUnknown,
     ///         Ok(Some(charge)) => Reconciled::Outcome(charge.receipt.into_response()),
     ///         Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
     ///         Err(_) => Reconciled::StillUnknown,

@@ -14,7 +14,7 @@ use super::wait::Waiter;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 
-/// The duty to look for the end of a run in another process.
+/// The task to look for the end of a run in another process.
 #[derive(Debug)]
 pub(crate) struct Watch {
     slots: Arc<Slots>,
@@ -24,7 +24,7 @@ pub(crate) struct Watch {
 
 impl Slots {
     /// Returns a waiter for the run that another process has under `id`, for a request with this `fingerprint`. Also
-    /// returns the duty to look for the end of the run, unless another request has it already.
+    /// returns the task to look for the end of the run, unless another request has it already.
     pub(crate) fn watch(self: &Arc<Self>, id: RecordId, fingerprint: Fingerprint) -> (Waiter, Option<Watch>) {
         match self.elsewhere.entry(id) {
             Entry::Occupied(place) => (self.waiter(place.get()), None),
@@ -47,7 +47,7 @@ impl Watch {
         self.slots.ticks.after(pause)
     }
 
-    /// Returns whether a request waits. If not, the duty is over.
+    /// Returns whether a request waits. If not, the task is over.
     pub(crate) fn is_wanted(&self) -> bool {
         // The place itself has one receiver. A waiter that comes at this moment is seen, as it comes under the lock.
         self.slots.elsewhere.remove_if(&self.id, |_, _| self.phase.receiver_count() == 1).is_none()

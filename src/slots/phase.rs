@@ -22,13 +22,13 @@ pub(crate) enum Phase {
 
 impl Phase {
     /// Returns the answer to a request that meets a run in this phase and does not wait for it.
-    pub(super) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
+    pub(super) fn result_for(self, presented: &Fingerprint) -> Result<End, Match> {
         match self {
             // `InFlight` would say that it is the same request.
             Self::Claiming => Ok(End::Refused(Refusal::Overloaded)),
             Self::Stalled => Ok(End::Refused(Refusal::Unavailable)),
-            Self::Running(fingerprint) => Ended::new(fingerprint, End::InFlight).told(presented),
-            Self::Ended(ended) => ended.told(presented),
+            Self::Running(fingerprint) => Ended::new(fingerprint, End::InFlight).result_for(presented),
+            Self::Ended(ended) => ended.result_for(presented),
         }
     }
 }
@@ -81,7 +81,7 @@ impl Ended {
     }
 
     /// Returns the answer to a request with the fingerprint `presented`.
-    pub(crate) fn told(self, presented: &Fingerprint) -> Result<End, Match> {
+    pub(crate) fn result_for(self, presented: &Fingerprint) -> Result<End, Match> {
         match self.fingerprint.as_ref().map(|fingerprint| fingerprint.compare(presented)) {
             None | Some(Match::Same) => Ok(self.end),
             Some(other) => Err(other),

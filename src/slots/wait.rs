@@ -37,17 +37,17 @@ impl Waiter {
         let Self { mut phase, here, all } = self;
         point();
         let Some(_seat) = Seat::take(&here, &all) else {
-            return phase.borrow().clone().told(presented);
+            return phase.borrow().clone().result_for(presented);
         };
         // Until the claim is answered, the fingerprint of the run's request is unknown. This wait is bounded by the
         // claim's own timeout, and not by the client's patience.
-        match reach(&mut phase, |phase| !matches!(phase, Phase::Claiming)).await.told(presented) {
+        match reach(&mut phase, |phase| !matches!(phase, Phase::Claiming)).await.result_for(presented) {
             Ok(End::InFlight) if !patience.is_zero() => {}
-            told => return told,
+            result => return result,
         }
         let over = reach(&mut phase, |phase| matches!(phase, Phase::Ended(_)));
         match tokio::time::timeout(patience, over).await {
-            Ok(phase) => phase.told(presented),
+            Ok(phase) => phase.result_for(presented),
             Err(_) => Ok(End::InFlight),
         }
     }
@@ -69,11 +69,11 @@ struct Seat<'a> {
 
 impl<'a> Seat<'a> {
     fn take(here: &'a AtomicUsize, all: &'a AtomicUsize) -> Option<Self> {
-        let seat = Self { here, all };
+        let waiting = Self { here, all };
         // The counts are raised first and lowered by the drop, so that two waiters that come at once cannot both take
         // the last place.
         let before = (here.fetch_add(1, Ordering::Relaxed), all.fetch_add(1, Ordering::Relaxed));
-        (before.0 < MAX_WAITERS_PER_KEY && before.1 < MAX_WAITERS).then_some(seat)
+        (before.0 < MAX_WAITERS_PER_KEY && before.1 < MAX_WAITERS).then_some(waiting)
     }
 }
 

@@ -209,11 +209,11 @@ impl Table {
         if is_claim && current.is_none() && self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
             return Err(StoreError::Full { limit: "max_bytes" });
         }
-        let stands = match &place {
+        let found = match &place {
             Entry::Occupied(row) if row.get().is_released => Current::Released(row.get().record.fence),
             _ => Current::from(current.as_ref()),
         };
-        let (change, reply) = record::next(stands, transition);
+        let (change, reply) = record::next(found, transition);
         let record = match change {
             Change::Nothing => current,
             Change::Release => {

@@ -61,7 +61,7 @@ impl StoreCall {
 /// A store for tests, which fails, stalls, loses answers, crashes and is opened again on command. Otherwise it behaves
 /// as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace.
 ///
-/// With [`beside`](Self::beside) it behaves as a database that several processes share.
+/// With [`another_process`](Self::another_process) it behaves as a database that several processes share.
 ///
 /// A value is a handle, and clones share the open store.
 #[derive(Debug, Clone)]
@@ -154,24 +154,24 @@ impl TestStore {
     }
 
     /// Makes the next call of this kind fail, so that nothing is done.
-    pub fn fail_next(&self, verb: StoreCall) {
-        self.fault(verb, Fault::Fail);
+    pub fn fail_next(&self, kind: StoreCall) {
+        self.fault(kind, Fault::Fail);
     }
 
     /// Makes the next call of this kind lose its answer: it is done, but returns [`StoreError::Uncertain`].
-    pub fn lose_answer(&self, verb: StoreCall) {
-        self.fault(verb, Fault::LoseAnswer);
+    pub fn lose_answer(&self, kind: StoreCall) {
+        self.fault(kind, Fault::LoseAnswer);
     }
 
     /// Holds up calls of this kind, before they are done, until the [`Stall`] is dropped. A claim that is held up for
     /// longer than its `patience` is refused then, as in every store.
-    pub fn stall(&self, verb: StoreCall) -> Stall {
-        Stall { gate: gate(&self.process.stalls, verb) }
+    pub fn stall(&self, kind: StoreCall) -> Stall {
+        Stall { gate: gate(&self.process.stalls, kind) }
     }
 
     /// Lets calls of this kind be done, but holds up their answers until the [`Stall`] is dropped.
-    pub fn hold_answers(&self, verb: StoreCall) -> Stall {
-        Stall { gate: gate(&self.process.held_answers, verb) }
+    pub fn hold_answers(&self, kind: StoreCall) -> Stall {
+        Stall { gate: gate(&self.process.held_answers, kind) }
     }
 
     /// Kills the process: every call of this handle and its clones fails from now on. What is on disk stays.
@@ -191,7 +191,7 @@ impl TestStore {
     /// Opens the same records as another process next to this one, which goes on, like servers that share a database.
     /// From now on every claim leaves a trace, because a slot excludes no other process.
     #[must_use]
-    pub fn beside(&self) -> Self {
+    pub fn another_process(&self) -> Self {
         self.world.is_shared.store(true, Ordering::SeqCst);
         self.memory.share();
         self.opened()
@@ -208,22 +208,22 @@ impl TestStore {
         Self { memory: self.memory.opened_by(number), process, world: Arc::clone(&self.world) }
     }
 
-    fn fault(&self, verb: StoreCall, fault: Fault) {
-        lock(&self.process.faults).entry(verb).or_default().push_back(fault);
+    fn fault(&self, kind: StoreCall, fault: Fault) {
+        lock(&self.process.faults).entry(kind).or_default().push_back(fault);
     }
 
     /// Does `call`, with the faults that were ordered. It is done when this function is called, or, if it is stalled,
     /// when the stall ends. `call` is passed whether its answer will be lost.
-    fn call<F, T>(&self, verb: StoreCall, call: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
+    fn call<F, T>(&self, kind: StoreCall, call: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<F, T>
     where
         F: FnOnce(&Self, bool) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
-        let (gate, held) = (closed_for(&self.process.stalls, verb), closed_for(&self.process.held_answers, verb));
+        let (gate, held) = (closed_for(&self.process.stalls, kind), closed_for(&self.process.held_answers, kind));
         let (done, answer) = oneshot::channel();
         let store = self.clone();
         let act = move || {
-            let _ = done.send(store.act(verb, call));
+            let _ = done.send(store.act(kind, call));
         };
         match gate {
             None => act(),
@@ -243,13 +243,13 @@ impl TestStore {
 
     fn act<T>(
         &self,
-        verb: StoreCall,
+        kind: StoreCall,
         call: impl FnOnce(&Self, bool) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         if self.process.crashed.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable("the process crashed"));
         }
-        let fault = lock(&self.process.faults).get_mut(&verb).and_then(|faults| faults.pop_front());
+        let fault = lock(&self.process.faults).get_mut(&kind).and_then(|faults| faults.pop_front());
         match fault {
             Some(Fault::Fail) => Err(StoreError::unavailable("the test said so")),
             Some(Fault::LoseAnswer) => call(self, true).and_then(|_| Err(uncertain())),
@@ -292,14 +292,14 @@ impl TestStore {
     }
 }
 
-fn closed_for(gates: &Gates, verb: StoreCall) -> Option<Arc<Semaphore>> {
-    lock(gates).get(&verb).filter(|gate| !gate.is_closed()).cloned()
+fn closed_for(gates: &Gates, kind: StoreCall) -> Option<Arc<Semaphore>> {
+    lock(gates).get(&kind).filter(|gate| !gate.is_closed()).cloned()
 }
 
 /// Makes a gate that is closed for this kind of call from now on.
-fn gate(gates: &Gates, verb: StoreCall) -> Arc<Semaphore> {
+fn gate(gates: &Gates, kind: StoreCall) -> Arc<Semaphore> {
     let gate = Arc::new(Semaphore::new(0));
-    lock(gates).insert(verb, Arc::clone(&gate));
+    lock(gates).insert(kind, Arc::clone(&gate));
     gate
 }
 
@@ -333,13 +333,13 @@ impl Records for TestStore {
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
-        let verb = StoreCall::of(&transition);
+        let kind = StoreCall::of(&transition);
         // A claim that is held up is refused when its requester no longer waits. A claim that is not held up is done at
         // once.
-        let is_held_up = closed_for(&self.process.stalls, verb).is_some();
+        let is_held_up = closed_for(&self.process.stalls, kind).is_some();
         let patience = transition.claim().map(|claim| claim.patience).filter(|_| is_held_up);
         let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
-        self.call(verb, move |store, is_lost| match deadline {
+        self.call(kind, move |store, is_lost| match deadline {
             Some(deadline) if deadline <= Instant::now() => Err(StoreError::unavailable("the claim came too late")),
             _ => store.take(id, transition, is_lost),
         })
@@ -355,7 +355,7 @@ impl Records for TestStore {
 
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
         let (own, mut changes) = (self.process.number, self.world.changed.subscribe());
-        let news = async move {
+        let change = async move {
             loop {
                 match changes.recv().await {
                     Ok((process, changed)) if process != own && changed == id => return,
@@ -365,7 +365,7 @@ impl Records for TestStore {
                 }
             }
         };
-        news.boxed()
+        change.boxed()
     }
 }
 

@@ -67,7 +67,7 @@ async fn a_charge_of_one_server_is_in_the_ledger_of_all_and_of_no_other_namespac
     let [one, other] = servers;
     one.stop().await;
     other.stop().await;
-    assert!(!directory.path().join("one/data").exists(), "nothing is kept beside the database");
+    assert!(!directory.path().join("one/data").exists(), "nothing is kept next to the database");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ async fn a_retry_on_the_other_server_is_answered_the_same_and_nothing_is_charged
 // "A store opened twice: each takes the other's living runs for dead." Here the other may be another server.
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_67_a_server_that_starts_leaves_the_charge_alone_that_another_is_making() {
-    let Some(database) = shared_server("a server that starts beside a living one") else { return };
+    let Some(database) = shared_server("a server that starts next to a living one") else { return };
     let directory = tempdir().unwrap();
     let arguments = "--namespace start --lease 600 --on-interrupted reconcile --on-in-flight reject";
     let [one, other] = two(&directory, database, arguments);

@@ -84,7 +84,7 @@ async fn what_ended_during_an_outage_of_a_quarter_of_an_hour_does_not_run_again_
 #[tokio::test(start_paused = true)]
 async fn no_other_process_takes_a_run_over_while_its_process_holds_its_lease() {
     let here = database();
-    let there = here.beside();
+    let there = here.another_process();
     let lease = 600 * SECOND;
     let one = builder(&here).lease(lease).open(here.clone()).await.unwrap();
     let other = builder(&there).lease(lease).open(there.clone()).await.unwrap();
@@ -189,8 +189,8 @@ async fn what_ended_while_its_row_was_locked_beyond_its_bound_does_not_run_again
 async fn a_late_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
     let clock = SetClock::default();
     let here = MemoryBackend::with_clock(clock.clone());
-    let there = here.beside();
-    let open = |backend: MemoryBackend| SharedStoreBuilder::default().clock(clock.beside()).open(backend);
+    let there = here.another_process();
+    let open = |backend: MemoryBackend| SharedStoreBuilder::default().clock(clock.another_process()).open(backend);
     let (one, other) = (open(here.clone()).await.unwrap(), open(there.clone()).await.unwrap());
     tokio::time::sleep(LEASE * 5 / 4 + SECOND * 3).await;
     let (effects, gate) = (Effects::default(), Gate::default());

@@ -35,8 +35,8 @@ impl World {
     async fn new() -> Self {
         let database = SetClock::default();
         let here = MemoryBackend::with_clock(database.clone());
-        let walls = [database.beside(), database.beside()];
-        let stores = [open(&here, &walls[0]).await, open(&here.beside(), &walls[1]).await];
+        let walls = [database.another_process(), database.another_process()];
+        let stores = [open(&here, &walls[0]).await, open(&here.another_process(), &walls[1]).await];
         sleep(LEASE * 5 / 4 + SECOND * 3).await;
         Self { database, here, walls, stores, effects: Effects::default() }
     }
@@ -78,7 +78,7 @@ async fn a_database_whose_clock_is_a_day_ahead_lets_no_key_run_again() {
     world.database.step(25 * HOUR);
     sleep(SECOND).await;
     // A process that is started meanwhile knows of no earlier time.
-    let third = open(&world.here.beside(), &world.walls[0].beside()).await;
+    let third = open(&world.here.another_process(), &world.walls[0].another_process()).await;
     let third = world.effects.server(&third, OnInterrupted::Refuse);
     for number in 0..10 {
         for server in [&world.server(1), &third] {
@@ -129,7 +129,7 @@ async fn a_run_keeps_its_right_for_max_run_though_the_clocks_that_judge_it_go_fa
     sleep(MAX_RUN - MINUTE).await;
     // The database's machine and that of a third process have gained a quarter of an hour.
     world.database.step(HOUR / 4);
-    let third = open(&world.here.beside(), &world.database).await;
+    let third = open(&world.here.another_process(), &world.database).await;
     sleep(LEASE * 5 / 4 + SECOND * 3).await;
     assert_eq!(world.effects.behind(layer(third), &gate).post("k", "a").await.problem(), "in-flight");
     gate.open();
@@ -211,9 +211,9 @@ async fn where_clocks_differ_another_process_may_ask_at_once_all_the_same() {
     let run = world.effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     world.here.cut();
-    let ahead = world.database.beside();
+    let ahead = world.database.another_process();
     ahead.step(10_000);
-    let third = open(&world.here.beside(), &ahead).await;
+    let third = open(&world.here.another_process(), &ahead).await;
     sleep(DEATH * 2).await;
     let asking = |store, says: Reconciled<http::Response<String>>| {
         let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
@@ -244,7 +244,7 @@ async fn clocks_that_differ_are_counted_and_the_store_is_as_healthy_as_it_was() 
 #[tokio::test(start_paused = true)]
 async fn that_clocks_differ_is_a_line_a_minute_with_both_times_and_says_which_one_is_wrong() {
     let (database, effects) = (SetClock::default(), Effects::default());
-    let wall = database.beside();
+    let wall = database.another_process();
     let store = open(&MemoryBackend::with_clock(database.clone()), &wall).await;
     let server = effects.server(&store, OnInterrupted::Refuse);
     let log = Log::begin(Level::WARN);
@@ -293,13 +293,13 @@ async fn clocks_that_are_more_than_a_week_apart_let_nothing_begin_and_what_runs_
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1");
     assert!(world.server(1).post("k", "a").await.is_replay(), "and its outcome is recorded");
-    let refused = builder(&world.walls[0]).open(world.here.beside()).await.unwrap_err();
+    let refused = builder(&world.walls[0]).open(world.here.another_process()).await.unwrap_err();
     let (database, wall) = (1_790_000_000_000_u64 + 8 * 24 * 3_600_000, 1_790_000_000_000_u64);
     let hours = |time: u64| (time / 10_000_000).to_string();
     let text = refused.to_string();
     assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused:?}");
     assert!(text.contains(&hours(database)) && text.contains(&hours(wall)) && text.contains("8 days"), "{text}");
-    builder(&world.walls[0]).clocks_apart(MINUTE * 60 * 24 * 30).open(world.here.beside()).await.unwrap();
+    builder(&world.walls[0]).clocks_apart(MINUTE * 60 * 24 * 30).open(world.here.another_process()).await.unwrap();
     world.database.step(-8 * 24 * HOUR);
     sleep(LEASE).await;
     assert_eq!(server.post("new", "a").await.text(), "effect 3");
@@ -317,9 +317,9 @@ async fn a_process_that_was_just_opened_deletes_nothing_for_ten_minutes() {
     }
     sleep(LEASE).await;
     world.database.step(48 * HOUR);
-    let wall = world.database.beside();
+    let wall = world.database.another_process();
     wall.step(48 * HOUR);
-    let third = open(&world.here.beside(), &wall).await;
+    let third = open(&world.here.another_process(), &wall).await;
     sleep(MINUTE * 9).await;
     assert!(is_there());
     world.database.step(-48 * HOUR);
@@ -337,9 +337,9 @@ async fn sessions_outlive_a_clock_that_jumps_by_days() {
     let world = World::new().await;
     // A third process was started while its own clock and the database's were ahead. Its own is never set right.
     world.database.step(25 * HOUR);
-    let wall = world.database.beside();
+    let wall = world.database.another_process();
     wall.step(25 * HOUR);
-    let third = open(&world.here.beside(), &wall).await;
+    let third = open(&world.here.another_process(), &wall).await;
     world.database.step(-25 * HOUR);
     sleep(MINUTE * 30).await;
     let sessions = || {
@@ -367,7 +367,7 @@ async fn sessions_outlive_a_clock_that_jumps_by_days() {
 async fn trap_112_an_operation_begins_by_the_earliest_clock() {
     for number in 0..4 {
         let world = World::new().await;
-        let right = world.database.beside();
+        let right = world.database.another_process();
         match number {
             0 => world.database.step(25 * HOUR),
             1 => world.walls[0].step(25 * HOUR),
@@ -411,7 +411,7 @@ async fn fences_grow_though_a_process_that_is_hours_ahead_has_asked() {
         store.close().await.unwrap();
     }
     // The third process deletes what is past its expiry by the right time.
-    let third = open(&world.here.beside(), &world.database.beside()).await;
+    let third = open(&world.here.another_process(), &world.database.another_process()).await;
     sleep(MINUTE * 120).await;
     let again = third.claim(wish("k")).await.unwrap();
     assert!(!matches!(again, Claimed::Fresh(again) if again.fence <= asked), "{again:?} after {asked:?}");

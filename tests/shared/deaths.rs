@@ -141,7 +141,7 @@ async fn what_a_reconciler_found_out_counts_and_the_run_that_wakes_is_refused() 
 #[tokio::test(start_paused = true)]
 async fn where_one_process_does_not_know_another_may_ask_at_once() {
     let cut = cut(OnInterrupted::Refuse).await;
-    let third = process(&cut.here.beside()).await;
+    let third = process(&cut.here.another_process()).await;
     tokio::time::sleep(LEASE).await;
     let asking = |store, says: Reconciled<http::Response<String>>| {
         let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
@@ -158,7 +158,7 @@ async fn where_one_process_does_not_know_another_may_ask_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_question_that_nobody_asks_any_more_keeps_no_other_from_asking() {
     let cut = cut(OnInterrupted::Refuse).await;
-    let third = process(&cut.here.beside()).await;
+    let third = process(&cut.here.another_process()).await;
     let fence = IdempotencyLayer::new(third.clone()).interrupted(9).await.unwrap()[0].fence;
     drop(cut.other.apply(id("k"), Transition::Inquire { fence, bound: LEASE * 99 }));
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -171,7 +171,7 @@ async fn a_question_that_nobody_asks_any_more_keeps_no_other_from_asking() {
 #[tokio::test(start_paused = true)]
 async fn a_question_whose_asker_is_dropped_keeps_no_other_from_asking() {
     let cut = cut(OnInterrupted::Refuse).await;
-    let third = process(&cut.here.beside()).await;
+    let third = process(&cut.here.another_process()).await;
     let asking = |store| IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
     let waits = Reconciler::new(|_| std::future::pending::<Reconciled<http::Response<String>>>()).timeout(LEASE * 9);
     let dropped = asking(cut.other.clone()).reconcile_with(waits).wrap_run(|run| async move {
@@ -187,7 +187,7 @@ async fn a_question_whose_asker_is_dropped_keeps_no_other_from_asking() {
 #[tokio::test(start_paused = true)]
 async fn what_is_to_run_again_runs_again_elsewhere_at_once() {
     let cut = cut(OnInterrupted::Refuse).await;
-    let third = process(&cut.here.beside()).await;
+    let third = process(&cut.here.another_process()).await;
     tokio::time::sleep(LEASE).await;
     let asking = |store| {
         let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject);
@@ -402,7 +402,7 @@ async fn watching_starts_over_when_the_store_is_opened_after_an_outage_and_with_
         match happens {
             Some(happens) => happens(database),
             None => {
-                let opened = builder(&cut.here).open(cut.here.beside()).await.unwrap();
+                let opened = builder(&cut.here).open(cut.here.another_process()).await.unwrap();
                 elsewhere = Lab::counting(IdempotencyLayer::new(opened).on_in_flight(OnInFlight::Reject));
             }
         }

@@ -20,7 +20,7 @@ const RETENTION: Duration = Duration::from_secs(60);
 /// Returns their fences, and a third process.
 async fn completed_after_they_were_settled() -> ([tower_idempotency::Fence; 2], Store) {
     let [(here, one), (there, other)] = two().await;
-    let third = process(&here.beside()).await;
+    let third = process(&here.another_process()).await;
     let mut holds = Vec::new();
     for (way, store) in [(&here, &one), (&there, &other)] {
         holds.push(hold(store, "k").await);

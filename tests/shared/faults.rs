@@ -54,7 +54,7 @@ async fn a_claim_or_an_outcome_whose_answer_is_lost_is_known_for_its_own_when_it
     }
 }
 
-// "No verb deletes": a claim that comes late, after its own release, finds no absent row.
+// "No call deletes": a claim that comes late, after its own release, finds no absent row.
 #[tokio::test(start_paused = true)]
 async fn trap_95_a_claim_that_comes_late_after_its_release_leaves_no_run_without_an_owner() {
     let [(here, one), (_, other)] = two().await;
@@ -173,7 +173,7 @@ async fn an_operation_is_not_taken_over_after_the_requester_was_told_no() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_is_granted_too_late_is_given_back_when_the_database_takes_it() {
     let here = crate::world::database();
-    let there = here.beside();
+    let there = here.another_process();
     let builder = crate::world::builder(&here).lease(LEASE * 2).call_timeout(LEASE / 3);
     let (one, other) = (builder.open(here.clone()).await.unwrap(), crate::world::process(&there).await);
     let effects = Effects::default();

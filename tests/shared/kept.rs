@@ -193,7 +193,7 @@ async fn a_transaction_that_takes_long_is_waited_for() {
     assert!(tokio::time::timeout(MINUTE / 2, &mut settled).await.is_err(), "the transaction is not over");
     // It commits as it ends.
     locked.release();
-    assert!(backend.beside().put(Clocks::default(), &[record.write().clone()]).await.is_ok());
+    assert!(backend.another_process().put(Clocks::default(), &[record.write().clone()]).await.is_ok());
     assert_eq!(settled.await, TransactionEnd::Committed(Bytes::from_static(b"outcome")));
 }
 
@@ -262,7 +262,7 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     let (record, pending) = store.complete_apart(completion, false).unwrap();
     // The transaction is committed, and its standby never gets that. A server that is started again shows it.
     backend.database().replication(Replication::Awaited);
-    let transaction = backend.beside();
+    let transaction = backend.another_process();
     let committing = tokio::spawn(async move { transaction.put(Clocks::default(), &[record.write().clone()]).await });
     tokio::time::sleep(Duration::from_millis(1)).await;
     backend.database().restart();
@@ -280,7 +280,7 @@ async fn after_a_failover_lost_a_transaction(is_free: bool) -> SharedStore<Memor
     let backend = store.backend().clone();
     backend.database().replication(Replication::Behind);
     let (record, pending) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
-    backend.beside().put(Clocks::default(), &[record.write().clone()]).await.unwrap();
+    backend.another_process().put(Clocks::default(), &[record.write().clone()]).await.unwrap();
     assert_eq!(pending.end().await, TransactionEnd::Committed(Bytes::from_static(b"outcome")));
     assert!(store.load(ID).await.unwrap().is_some());
     backend.database().fail_over();

@@ -39,7 +39,7 @@ async fn watch(context: IdempotencyContext, backend: MemoryBackend) -> usize {
 async fn while_watched(disturb: impl AsyncFnOnce(&MemoryBackend)) -> usize {
     let backend = database();
     let store = process(&backend).await;
-    let watching = backend.beside();
+    let watching = backend.another_process();
     let looks = move |context: IdempotencyContext| async move { watch(context, watching).await.to_string() };
     let app = Router::new().route("/", post(looks)).layer(IdempotencyLayer::new(store));
     let request = Request::post("/").header("idempotency-key", "k").body(Body::empty()).unwrap();

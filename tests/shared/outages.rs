@@ -407,7 +407,7 @@ async fn trap_99_what_a_restart_has_made_visible_is_told_only_when_it_is_durable
 async fn a_clock_that_is_set_does_not_make_living_processes_look_dead() {
     let clock = crate::world::SetClock::default();
     let here = tower_idempotency_conformance::memory_backend::MemoryBackend::with_clock(clock.clone());
-    let there = here.beside();
+    let there = here.another_process();
     let [one, other] = [crate::world::process(&here).await, crate::world::process(&there).await];
     let (effects, gate) = (Effects::default(), Gate::default());
     let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));

@@ -78,7 +78,7 @@ async fn a_damaged_row_of_a_dead_process_is_listed_and_settled_by_its_columns() 
     let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     here.cut();
-    let damaging = here.beside();
+    let damaging = here.another_process();
     overwrite(&damaging, id("k"), |write| write.state = damaged(&write.state)).await;
     tokio::time::sleep(DEATH).await;
     let operator = IdempotencyLayer::new(other.clone());
@@ -153,7 +153,7 @@ async fn what_a_later_release_has_written_is_not_listed_however_short_it_is() {
     let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     here.cut();
-    overwrite(&here.beside(), id("k"), |write| write.state = vec![200].into()).await;
+    overwrite(&here.another_process(), id("k"), |write| write.state = vec![200].into()).await;
     tokio::time::sleep(LEASE).await;
     assert!(IdempotencyLayer::new(other).interrupted(9).await.unwrap().is_empty());
     run.abort();

@@ -232,9 +232,9 @@ async fn a_run_that_was_met_where_a_large_answer_had_been_is_not_told_after_its_
 async fn a_duplicate_that_waits_elsewhere_is_told_a_large_answer_over_a_slow_link() {
     let [(_, one), (there, other)] = two().await;
     let gate = Gate::default();
-    let (stands, layer) = (gate.clone(), IdempotencyLayer::new(one).max_response_body(16 * MIB));
+    let (found, layer) = (gate.clone(), IdempotencyLayer::new(one).max_response_body(16 * MIB));
     let server = Lab::new(layer, move |_| {
-        let gate = stands.clone();
+        let gate = found.clone();
         async move {
             gate.pass().await;
             vec![b'x'; 4 * MIB]

@@ -214,7 +214,7 @@ async fn a_write_whose_call_panicked_is_sent_again() {
 #[tokio::test(start_paused = true)]
 async fn a_store_listens_again_after_a_panic() {
     let (backend, store) = Tampered::process().await;
-    let other = process(&backend.database.beside()).await;
+    let other = process(&backend.database.another_process()).await;
     let (effects, gate) = (Effects::default(), Gate::default());
     backend.set(Tamper::Panics);
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
@@ -360,7 +360,7 @@ async fn a_claim_that_goes_together_with_one_whose_row_is_locked_does_not_wait_f
 #[tokio::test(start_paused = true)]
 async fn a_disputed_outcome_that_is_too_large_for_the_database_is_listed() {
     let (backend, store) = Tampered::process().await;
-    let other = process(&backend.database.beside()).await;
+    let other = process(&backend.database.another_process()).await;
     let gate = Gate::default();
     let (layer, lab) = large(&store, &gate);
     let run = lab.spawn(post("k", "a"));

@@ -29,7 +29,7 @@ struct Two {
 impl Two {
     async fn with_a_lease_of(lease: Duration) -> Self {
         let here = database();
-        let there = here.beside();
+        let there = here.another_process();
         let one = builder(&here).lease(lease).open(here.clone()).await.unwrap();
         let other = process(&there).await;
         let (effects, gate) = (Effects::default(), Gate::default());
@@ -147,7 +147,7 @@ async fn dead_with_runs<const N: usize>(keys: [&str; N]) -> ([Hold; N], [(Memory
     let one = process(&here).await;
     let mut holds = Vec::new();
     let mut others = Vec::new();
-    for way in [here.beside(), here.beside()] {
+    for way in [here.another_process(), here.another_process()] {
         let store = process(&way).await;
         others.push((way, store));
     }
@@ -193,7 +193,7 @@ async fn a_takeover_is_refused_for_the_lock_that_something_else_has_on_the_row_o
 #[tokio::test(start_paused = true)]
 async fn a_process_that_died_without_a_run_leaves_no_session_behind() {
     let here = database();
-    let there = here.beside();
+    let there = here.another_process();
     let (one, _other) = (process(&here).await, process(&there).await);
     drop(one);
     let count = |kind| here.database().rows("").iter().filter(|row| row.kind == kind).count();
@@ -206,7 +206,7 @@ async fn a_process_that_died_without_a_run_leaves_no_session_behind() {
 #[tokio::test(start_paused = true)]
 async fn what_a_process_leaves_that_has_ended_is_free_for_others_within_a_sixth_of_the_lease() {
     let here = database();
-    let there = here.beside();
+    let there = here.another_process();
     let (one, other) = (process(&here).await, process(&there).await);
     let (effects, gate, open) = (Effects::default(), Gate::default(), Gate::default());
     open.open();
@@ -229,7 +229,7 @@ async fn what_a_process_leaves_that_has_ended_is_free_for_others_within_a_sixth_
 #[tokio::test(start_paused = true)]
 async fn a_process_that_goes_on_under_another_session_does_not_watch_itself() {
     let here = database();
-    let there = here.beside();
+    let there = here.another_process();
     let (_one, _other) = (process(&here).await, process(&there).await);
     let sessions = || here.database().rows("").into_iter().filter(|row| row.kind == Kind::Session);
     let before: Vec<_> = sessions().map(|row| row.id).collect();

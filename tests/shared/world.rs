@@ -66,7 +66,7 @@ pub(crate) async fn process(backend: &MemoryBackend) -> SharedStore<MemoryBacken
 /// Two processes over one database, each behind its own way to it.
 pub(crate) async fn two() -> [(MemoryBackend, SharedStore<MemoryBackend>); 2] {
     let first = database();
-    let second = first.beside();
+    let second = first.another_process();
     let (one, other) = (process(&first).await, process(&second).await);
     [(first, one), (second, other)]
 }
@@ -106,7 +106,7 @@ pub(crate) struct SetClock(TokioClock, Arc<std::sync::atomic::AtomicI64>);
 
 impl SetClock {
     /// Another machine's clock, which shows the right time.
-    pub(crate) fn beside(&self) -> Self {
+    pub(crate) fn another_process(&self) -> Self {
         Self(self.0, Arc::default())
     }
 

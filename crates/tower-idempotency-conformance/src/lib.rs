@@ -17,8 +17,8 @@
 //!     // In a test of your own this opens your database.
 //!     async fn subject() -> Subject<MemoryBackend> {
 //!         let backend = MemoryBackend::new();
-//!         let (another_process, another_namespace) = (backend.beside(), backend.namespace("another"));
-//!         Subject::new(backend).beside(another_process).another_namespace(another_namespace)
+//!         let (another_process, another_namespace) = (backend.another_process(), backend.namespace("another"));
+//!         Subject::new(backend).another_process(another_process).another_namespace(another_namespace)
 //!     }
 //!
 //!     tower_idempotency_conformance::backend_conformance!(subject);
@@ -31,8 +31,8 @@
 //!
 //!     async fn subject() -> Subject<SharedStore<MemoryBackend>> {
 //!         let backend = MemoryBackend::new();
-//!         let another_process = SharedStore::open(backend.beside()).await.unwrap();
-//!         Subject::new(SharedStore::open(backend).await.unwrap()).beside(another_process)
+//!         let another_process = SharedStore::open(backend.another_process()).await.unwrap();
+//!         Subject::new(SharedStore::open(backend).await.unwrap()).another_process(another_process)
 //!     }
 //!
 //!     tower_idempotency_conformance::store_conformance!(subject);

@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 use super::connect::Connection;
 use super::guarantee::{Setup, guarantee};
 use super::limits::{Counted, Limits};
-use super::listen::News;
+use super::listen::ChangeFeed;
 use super::notify::Notifier;
 use super::pool::{Pool, Taken};
 use super::queries::Queries;
@@ -32,7 +32,7 @@ pub struct PostgresBackend {
     pub(super) namespace: String,
     pub(super) limits: Limits,
     pub(super) notifier: Notifier,
-    pub(super) news: Arc<News>,
+    pub(super) changes: Arc<ChangeFeed>,
     // They end with the backend.
     pub(super) _tasks: [Task; 2],
 }
@@ -96,7 +96,7 @@ impl Backend for PostgresBackend {
                 done.state = write.state.clone();
             }
         }
-        self.tell(writes, &answer.rows);
+        self.notify(writes, &answer.rows);
         Ok(answer)
     }
 
@@ -145,7 +145,7 @@ impl Backend for PostgresBackend {
     }
 
     fn changes(&self) -> BoxStream<'static, RecordId> {
-        self.news.stream()
+        self.changes.stream()
     }
 
     async fn guarantee(&self) -> Result<Guarantee, BackendError> {
@@ -162,7 +162,7 @@ impl Backend for PostgresBackend {
         }
         Ok(setup.map_or_else(
             || Guarantee { setup: String::new(), loses: Vec::new() },
-            |setup| guarantee(&setup, self.news.arrival()),
+            |setup| guarantee(&setup, self.changes.arrival()),
         ))
     }
 
@@ -182,11 +182,11 @@ impl PostgresBackend {
 
     /// Announces which of the writes were done, if another process may wait for them: none waits for a run to begin, or
     /// for a session.
-    fn tell(&self, writes: &[Write], rows: &[Option<Row>]) {
+    fn notify(&self, writes: &[Write], rows: &[Option<Row>]) {
         for (write, row) in writes.iter().zip(rows) {
             let done = row.as_ref().is_some_and(|row| row.token == write.token);
             if done && !matches!(write.kind, Kind::Running | Kind::Session) {
-                self.notifier.tell(write.id);
+                self.notifier.notify(write.id);
             }
         }
     }

@@ -26,7 +26,7 @@ pub(super) struct Connector {
     /// The index of the host that was connected to last.
     last: AtomicUsize,
     /// The time that one of several hosts may take before the next one is tried.
-    patience: Duration,
+    timeout: Duration,
     tls: Tls,
     schema: String,
     pub(super) queries: Queries,
@@ -41,7 +41,7 @@ pub(super) enum Use {
     /// Calls, with statements that are prepared.
     Calls,
     /// Sends and receives notifications of which rows were written.
-    News,
+    ChangeFeed,
     /// To make the tables: may take long.
     Migration,
 }
@@ -111,7 +111,7 @@ impl Connector {
         }
         let configs = hosts::each(&config);
         Self {
-            patience: builder.wait_for_connection / u32::try_from(configs.len()).unwrap_or(u32::MAX),
+            timeout: builder.wait_for_connection / u32::try_from(configs.len()).unwrap_or(u32::MAX),
             configs,
             last: AtomicUsize::new(0),
             tls: builder.tls.clone(),
@@ -144,20 +144,20 @@ impl Connector {
             let mut failed: Option<NotConnected> = None;
             for host in (last..last + hosts).map(|host| host % hosts) {
                 let connecting = self.connect_to(&self.configs[host], what_for, notifications.clone());
-                let error = match timeout(self.patience, connecting).await {
+                let error = match timeout(self.timeout, connecting).await {
                     Ok(Ok(connection)) => {
                         self.last.store(host, Ordering::Relaxed);
                         return Ok(connection);
                     }
                     Ok(Err(error)) => error,
-                    Err(_) => NotConnected::Late(self.patience),
+                    Err(_) => NotConnected::Late(self.timeout),
                 };
                 // One that is away may come back: that another refuses is not the end.
                 if failed.as_ref().is_none_or(|before| before.is_for_good() || !error.is_for_good()) {
                     failed = Some(error.at(&self.configs[host]));
                 }
             }
-            return Err(failed.unwrap_or(NotConnected::Late(self.patience)));
+            return Err(failed.unwrap_or(NotConnected::Late(self.timeout)));
         };
         self.connect_to(config, what_for, notifications).await.map_err(|error| error.at(config))
     }

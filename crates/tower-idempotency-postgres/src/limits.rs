@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio_postgres::{Error, Row};
 
 /// The bytes that a row takes in the heap in addition to its columns, and in the indexes.
-const BESIDE: u64 = 28;
+const OVERHEAD: u64 = 28;
 const INDEXES: u64 = 150;
 /// The bytes that the columns of a row take, if that was never counted.
 const UNKNOWN_WIDTH: u64 = 1_000;
@@ -106,7 +106,7 @@ impl Counted {
 
     fn bytes(&self) -> u64 {
         // A fifth of each page of the heap is left free for updates.
-        let row = (self.width.unwrap_or(UNKNOWN_WIDTH) + BESIDE) * 5 / 4 + INDEXES;
+        let row = (self.width.unwrap_or(UNKNOWN_WIDTH) + OVERHEAD) * 5 / 4 + INDEXES;
         let rows = self.rows.all().saturating_mul(row);
         self.size.min(rows.saturating_add(self.chunks.all().saturating_mul(CHUNK)))
     }

@@ -13,17 +13,17 @@ use tokio_postgres::{Client, Notification};
 
 use super::connect::{Connection, Connector, Use};
 use super::error::NotConnected;
-use super::notify::{Notifier, Told, ping_channel, read};
+use super::notify::{Notice, Notifier, ping_channel, read};
 use tower_idempotency::RecordId;
 
 /// The number of ids that a listener may be behind.
 const BEHIND: usize = 16_384;
 /// The time that a connection may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The notifications, for all listeners.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct ChangeFeed {
     heard: broadcast::Sender<RecordId>,
     arrival: AtomicU8,
 }
@@ -49,7 +49,7 @@ impl fmt::Display for Arrival {
     }
 }
 
-impl News {
+impl ChangeFeed {
     pub(super) fn new() -> Self {
         Self { heard: broadcast::channel(BEHIND).0, arrival: AtomicU8::new(Arrival::NotTried as u8) }
     }
@@ -94,7 +94,7 @@ impl News {
 }
 
 /// Listens, and connects again when the connection ends.
-pub(super) async fn listen(connector: Arc<Connector>, channel: String, notifier: Notifier, news: Arc<News>) {
+pub(super) async fn listen(connector: Arc<Connector>, channel: String, notifier: Notifier, changes: Arc<ChangeFeed>) {
     let pauses = || {
         let least = ExponentialBuilder::default().with_jitter().with_min_delay(Duration::from_millis(100));
         least.with_max_delay(Duration::from_secs(10)).without_max_times().build()
@@ -111,11 +111,11 @@ pub(super) async fn listen(connector: Arc<Connector>, channel: String, notifier:
         } else {
             (format!("{ping}; LISTEN {channel}"), None)
         };
-        match timeout(PATIENCE, connect(&connector, &at_once)).await {
+        match timeout(TIMEOUT, connect(&connector, &at_once)).await {
             Ok(Ok((connection, notifications))) => {
                 pause = pauses();
                 notifier.ping(number);
-                hear(notifications, number, &news, then.map(|then| (&connection.client, then))).await;
+                hear(notifications, number, &changes, then.map(|then| (&connection.client, then))).await;
                 drop(connection);
             }
             Ok(Err(error)) => {
@@ -123,7 +123,7 @@ pub(super) async fn listen(connector: Arc<Connector>, channel: String, notifier:
             }
             Err(_) => tracing::debug!(target: "tower_idempotency", "the database does not answer to a listener"),
         }
-        sleep(pause.next().unwrap_or(PATIENCE)).await;
+        sleep(pause.next().unwrap_or(TIMEOUT)).await;
     }
 }
 
@@ -131,14 +131,14 @@ type Notifications = mpsc::UnboundedReceiver<Notification>;
 
 async fn connect(connector: &Connector, listen: &str) -> Result<(Connection, Notifications), NotConnected> {
     let (sender, notifications) = mpsc::unbounded_channel();
-    let connection = connector.connect(Use::News, Some(sender)).await?;
+    let connection = connector.connect(Use::ChangeFeed, Some(sender)).await?;
     connection.client.batch_execute(listen).await?;
     Ok((connection, notifications))
 }
 
 /// Passes on what is heard, until the connection ends. When the ping has come, `then` is sent.
-async fn hear(mut notifications: Notifications, ping: u64, news: &News, mut then: Option<(&Client, String)>) {
-    let deadline = Instant::now() + PATIENCE;
+async fn hear(mut notifications: Notifications, ping: u64, changes: &ChangeFeed, mut then: Option<(&Client, String)>) {
+    let deadline = Instant::now() + TIMEOUT;
     let mut waits_for_ping = true;
     loop {
         let next = if waits_for_ping {
@@ -148,24 +148,24 @@ async fn hear(mut notifications: Notifications, ping: u64, news: &News, mut then
         };
         let Ok(next) = next else {
             waits_for_ping = false;
-            news.set_arrival(Arrival::Swallowed);
+            changes.set_arrival(Arrival::Swallowed);
             continue;
         };
         let Some(notification) = next else { return };
-        for told in read(notification.payload()) {
-            match told {
+        for notification in read(notification.payload()) {
+            match notification {
                 // Without a listener, no request waits.
-                Told::Written(id) => drop(news.heard.send(id)),
-                Told::Ping(number) if number == ping => {
+                Notice::Written(id) => drop(changes.heard.send(id)),
+                Notice::Ping(number) if number == ping => {
                     waits_for_ping = false;
                     if let Some((client, then)) = then.take()
                         && client.batch_execute(&then).await.is_err()
                     {
                         return;
                     }
-                    news.set_arrival(Arrival::Arrives);
+                    changes.set_arrival(Arrival::Arrives);
                 }
-                Told::Ping(_) => {}
+                Notice::Ping(_) => {}
             }
         }
     }
@@ -195,11 +195,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_ping_that_does_not_come_is_noticed() {
-        let news = News::new();
+        let changes = ChangeFeed::new();
         let (server, notifications) = mpsc::unbounded_channel();
-        let hearing = timeout(PATIENCE * 2, hear(notifications, 7, &news, None));
+        let hearing = timeout(TIMEOUT * 2, hear(notifications, 7, &changes, None));
         assert!(hearing.await.is_err(), "it goes on");
-        assert_eq!(news.arrival(), Arrival::Swallowed);
+        assert_eq!(changes.arrival(), Arrival::Swallowed);
         drop(server);
     }
 

@@ -20,13 +20,13 @@ const WAITING: usize = 16_384;
 /// The number of ids that a notification has: 64 digits each, within the 7,999 bytes that it may have.
 const IDS: usize = 124;
 /// The time that the database may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after a failure, in which nothing is sent.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A notification for listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Notice {
     /// This row was written.
     Written(RecordId),
     /// A ping with the number of the listener that asked for it. It shows whether notifications arrive.
@@ -35,36 +35,36 @@ pub(super) enum Told {
 
 /// The queue of ids that are to be sent.
 #[derive(Debug, Clone)]
-pub(super) struct Notifier(mpsc::Sender<Told>);
+pub(super) struct Notifier(mpsc::Sender<Notice>);
 
 impl Notifier {
     /// A notifier, and the task that it needs.
     pub(super) fn new(connector: Arc<Connector>, channel: String) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        (Self(sender), tell(connector, channel, receiver))
+        (Self(sender), notify(connector, channel, receiver))
     }
 
-    pub(super) fn tell(&self, id: RecordId) {
+    pub(super) fn notify(&self, id: RecordId) {
         // Too many wait already: those who wait for this one poll.
-        let _ = self.0.try_send(Told::Written(id));
+        let _ = self.0.try_send(Notice::Written(id));
     }
 
     pub(super) fn ping(&self, number: u64) {
-        let _ = self.0.try_send(Told::Ping(number));
+        let _ = self.0.try_send(Notice::Ping(number));
     }
 }
 
-async fn tell(connector: Arc<Connector>, channel: String, mut receiver: mpsc::Receiver<Told>) {
+async fn notify(connector: Arc<Connector>, channel: String, mut receiver: mpsc::Receiver<Notice>) {
     let mut connection = None;
     let mut gathered = Vec::new();
     while receiver.recv_many(&mut gathered, WAITING).await > 0 {
         sleep(GATHER).await;
-        while let Ok(told) = receiver.try_recv() {
-            gathered.push(told);
+        while let Ok(notification) = receiver.try_recv() {
+            gathered.push(notification);
         }
         let notifications = notifications(&channel, &gathered);
         gathered.clear();
-        let sent = timeout(PATIENCE, send(&connector, connection.take(), &notifications)).await;
+        let sent = timeout(TIMEOUT, send(&connector, connection.take(), &notifications)).await;
         match sent.unwrap_or_else(|_| Err("it does not answer in time".to_owned())) {
             Ok(open) => connection = Some(open),
             Err(reason) => {
@@ -84,7 +84,7 @@ async fn send(
     let open = async {
         let connection = match connection.filter(|connection| !connection.client.is_closed()) {
             Some(connection) => connection,
-            None => connector.connect(Use::News, None).await?,
+            None => connector.connect(Use::ChangeFeed, None).await?,
         };
         connector.queries.notify.ask(&connection.client, None, &[channels, payloads]).await?;
         Ok(connection)
@@ -93,13 +93,13 @@ async fn send(
 }
 
 /// Returns the notifications to send: their channels, and as few payloads as hold them. Each id is there once.
-fn notifications(channel: &str, told: &[Told]) -> (Vec<String>, Vec<String>) {
+fn notifications(channel: &str, notifications: &[Notice]) -> (Vec<String>, Vec<String>) {
     let mut ids = Vec::new();
     let (mut channels, mut payloads) = (Vec::new(), Vec::new());
-    for told in told {
-        match told {
-            Told::Written(id) => ids.push(*id),
-            Told::Ping(number) => {
+    for notification in notifications {
+        match notification {
+            Notice::Written(id) => ids.push(*id),
+            Notice::Ping(number) => {
                 channels.push(ping_channel(channel, *number));
                 payloads.push(format!("ping {number:x}"));
             }
@@ -118,12 +118,12 @@ pub(super) fn ping_channel(channel: &str, number: u64) -> String {
 }
 
 /// Returns the contents of a payload. Nothing, if it is not of this crate.
-pub(super) fn read(payload: &str) -> Vec<Told> {
+pub(super) fn read(payload: &str) -> Vec<Notice> {
     if let Some(number) = payload.strip_prefix("ping ") {
-        return u64::from_str_radix(number, 16).map(Told::Ping).into_iter().collect();
+        return u64::from_str_radix(number, 16).map(Notice::Ping).into_iter().collect();
     }
     let ids = payload.as_bytes().chunks(64).map(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    ids.map_while(|id| id.map(Told::Written)).collect()
+    ids.map_while(|id| id.map(Notice::Written)).collect()
 }
 
 #[cfg(test)]
@@ -134,15 +134,15 @@ mod tests {
     fn what_is_told_is_what_is_read_and_fits() {
         let id = |number: u16| RecordId::from_bytes([number.to_le_bytes(); 16].concat().try_into().unwrap_or([0; 32]));
         let ids: Vec<_> = (0..300).map(id).collect();
-        let mut told: Vec<_> = ids.iter().chain(&ids).copied().map(Told::Written).collect();
-        told.push(Told::Ping(7));
-        let (channels, payloads) = notifications("channel", &told);
+        let mut sent: Vec<_> = ids.iter().chain(&ids).copied().map(Notice::Written).collect();
+        sent.push(Notice::Ping(7));
+        let (channels, payloads) = notifications("channel", &sent);
         assert_eq!(channels, ["channel_7", "channel", "channel", "channel"]);
         assert_eq!(payloads.len(), 4);
         assert!(payloads.iter().all(|payload| payload.len() < 8000));
         let read: Vec<_> = payloads.iter().flat_map(|payload| read(payload)).collect();
         assert_eq!(read.len(), 301);
-        assert!(told.iter().all(|told| read.contains(told)));
+        assert!(sent.iter().all(|one| read.contains(one)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::builder::PostgresBackendBuilder;
 use super::connect::{Connector, Use};
 use super::error::{NotConnected, PostgresError, words};
 use super::limits::Limits;
-use super::listen::{News, channel, listen};
+use super::listen::{ChangeFeed, channel, listen};
 use super::notify::Notifier;
 use super::pool::Pool;
 use super::rights;
@@ -51,7 +51,7 @@ impl PostgresBackendBuilder {
         let connector = Arc::new(Connector::new(&self));
         let deadline = Instant::now() + self.open_within;
         let found = self.tried(&connector, deadline, || async {
-            let connection = connector.connect(Use::News, None).await?;
+            let connection = connector.connect(Use::ChangeFeed, None).await?;
             rights::check(&connection.client, &self.schema).await?;
             Ok(self.schema.version(&connection.client).await?)
         });
@@ -65,15 +65,15 @@ impl PostgresBackendBuilder {
         let pool = Pool::new(Arc::clone(&connector), first.await?, self.connections, self.wait_for_connection);
 
         let channel = channel(&self.schema.to_string(), &self.namespace);
-        let news = Arc::new(News::new());
+        let changes = Arc::new(ChangeFeed::new());
         let (notifier, telling) = Notifier::new(Arc::clone(&connector), channel.clone());
-        let listening = listen(connector, channel, notifier.clone(), Arc::clone(&news));
+        let listening = listen(connector, channel, notifier.clone(), Arc::clone(&changes));
         Ok(PostgresBackend {
             pool,
             namespace: self.namespace,
             limits: Limits::new(self.max_records, self.max_bytes),
             notifier,
-            news,
+            changes,
             _tasks: [Task(tokio::spawn(telling)), Task(tokio::spawn(listening))],
         })
     }

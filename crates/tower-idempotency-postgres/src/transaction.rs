@@ -122,6 +122,6 @@ impl RecordInTransaction for PostgresBackend {
     }
 
     fn committed(&self, id: RecordId) {
-        self.notifier.tell(id);
+        self.notifier.notify(id);
     }
 }

@@ -12,7 +12,8 @@ mod backend {
     async fn subject() -> Subject<SqliteBackend> {
         let directory = tempfile::tempdir().unwrap();
         let open = |file| SqliteBackend::open(directory.path().join(file)).unwrap();
-        let subject = Subject::new(open("payments")).beside(open("payments")).another_namespace(open("orders"));
+        let subject =
+            Subject::new(open("payments")).another_process(open("payments")).another_namespace(open("orders"));
         subject.kept(directory)
     }
 
@@ -35,7 +36,7 @@ mod store {
             let backend = SqliteBackend::open(&path).unwrap();
             async { SharedStore::open(backend).await.unwrap() }
         };
-        Subject::new(open().await).beside(open().await).reopened_by(open).kept(directory)
+        Subject::new(open().await).another_process(open().await).reopened_by(open).kept(directory)
     }
 
     tower_idempotency_conformance::store_conformance!(

@@ -170,8 +170,8 @@ impl Life {
         match act {
             Act::Pass(time) => self.machine.pass(time),
             Act::GoOn => self.go_on(),
-            Act::Fail(verb) => self.test().fail_next(verb),
-            Act::LoseAnswer(verb) => self.test().lose_answer(verb),
+            Act::Fail(call) => self.test().fail_next(call),
+            Act::LoseAnswer(call) => self.test().lose_answer(call),
             Act::Drain => self.drain().await,
             Act::Resolve { stays } => {
                 for listed in self.listed().await {
@@ -191,7 +191,7 @@ impl Life {
     }
 
     fn stall(&self) {
-        let stalls = self.plan.stalls.iter().map(|verb| self.test().stall(*verb)).collect();
+        let stalls = self.plan.stalls.iter().map(|call| self.test().stall(*call)).collect();
         *self.stalls.lock().expect("no holder panics") = stalls;
     }
 

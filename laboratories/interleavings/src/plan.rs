@@ -33,7 +33,7 @@ pub struct Plan {
     pub breaths: usize,
     /// Runs that are dropped, by their number, and how many breaths after they began.
     pub cuts: Vec<(usize, usize)>,
-    /// Verbs that are held up until an [`Act::GoOn`].
+    /// Calls that are held up until an [`Act::GoOn`].
     pub stalls: Vec<StoreCall>,
     /// What fails from the beginning.
     pub faults: Vec<Act>,
@@ -112,11 +112,11 @@ impl Client {
 pub enum Act {
     /// Time passes.
     Pass(Duration),
-    /// The verbs that were held up go on.
+    /// The calls that were held up go on.
     GoOn,
-    /// The next call of a verb fails.
+    /// The next call of a call fails.
     Fail(StoreCall),
-    /// The next call of a verb is done, but its answer is lost.
+    /// The next call of a call is done, but its answer is lost.
     LoseAnswer(StoreCall),
     /// The process is shutting down.
     Drain,

@@ -120,10 +120,10 @@ const FALLIBLE: [StoreCall; 9] = [
 ];
 
 fn faults() -> Plan {
-    let verb = Draw.pick(&FALLIBLE);
-    let fault = |verb| if Draw.one_in(2) { Act::Fail(verb) } else { Act::LoseAnswer(verb) };
+    let call = Draw.pick(&FALLIBLE);
+    let fault = |call| if Draw.one_in(2) { Act::Fail(call) } else { Act::LoseAnswer(call) };
     // All tries of one call, and faults here and there.
-    let faults = if Draw.one_in(2) { (0..3 + Draw.below(3)).map(|_| fault(verb)).collect() } else { Vec::new() };
+    let faults = if Draw.one_in(2) { (0..3 + Draw.below(3)).map(|_| fault(call)).collect() } else { Vec::new() };
     let acts = Draw.some(3, || (Draw.below(12), fault(Draw.pick(&FALLIBLE))));
     let endings = Draw.some(2, || Draw.pick(&FAILURES));
     let cuts = Draw.some(1, || (0, Draw.below(8)));

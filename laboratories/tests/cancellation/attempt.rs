@@ -178,14 +178,14 @@ impl Attempt {
         let store = self.home.test.as_ref();
         let store = || store.expect("only this store fails on command");
         match self.case.meanwhile {
-            Meanwhile::Slow(verb) | Meanwhile::Stalled(verb) => Some(store().stall(verb)),
-            Meanwhile::Held(verb) => Some(store().hold_answers(verb)),
-            Meanwhile::Lost(verb) => {
-                store().lose_answer(verb);
+            Meanwhile::Slow(call) | Meanwhile::Stalled(call) => Some(store().stall(call)),
+            Meanwhile::Held(call) => Some(store().hold_answers(call)),
+            Meanwhile::Lost(call) => {
+                store().lose_answer(call);
                 None
             }
-            Meanwhile::Fails(verb) => {
-                store().fail_next(verb);
+            Meanwhile::Fails(call) => {
+                store().fail_next(call);
                 None
             }
             Meanwhile::Nothing | Meanwhile::Gate | Meanwhile::Duplicate | Meanwhile::Drain => None,

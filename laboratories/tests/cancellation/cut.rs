@@ -45,7 +45,7 @@ impl Group {
             let group = |kind| Self { round, kind, policy, script: &[], stall: None };
             groups.extend(Kind::ALL.map(group));
             groups.extend(
-                [StoreCall::Claim, StoreCall::Complete].map(|verb| Self { stall: Some(verb), ..group(Kind::Test) }),
+                [StoreCall::Claim, StoreCall::Complete].map(|call| Self { stall: Some(call), ..group(Kind::Test) }),
             );
             if policy != Policy::Reconcile {
                 // Once interrupted it commits again.
@@ -98,7 +98,7 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) fn new(group: Group) -> Self {
         let home = Home::new(group.kind);
-        let stall = group.stall.map(|verb| home.test.as_ref().expect("this one stalls").stall(verb));
+        let stall = group.stall.map(|call| home.test.as_ref().expect("this one stalls").stall(call));
         Self { group, home, history: group.history(), cuts: Vec::new(), stall }
     }
 

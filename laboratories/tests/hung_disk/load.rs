@@ -192,7 +192,7 @@ impl Clients {
 
     async fn ask(&self, of: &[Connection], call: Call) -> Came {
         let began = Instant::now();
-        let mut connection = of[self.sent.fetch_add(1, Ordering::Relaxed) % of.len()].beside();
+        let mut connection = of[self.sent.fetch_add(1, Ordering::Relaxed) % of.len()].another();
         let answer = tokio::time::timeout(Duration::from_secs(100), connection.send(&call)).await;
         let took = began.elapsed();
         match answer {

@@ -50,10 +50,10 @@ pub(crate) enum First {
     ChargesAndPanics,
 }
 
-/// Which verb is held up, and what the key goes through.
+/// Which call is held up, and what the key goes through.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
-    verb: StoreCall,
+    call: StoreCall,
     policy: Policy,
     first: First,
     /// Whether the first call was before.
@@ -66,9 +66,9 @@ impl Case {
         let mut cases = Vec::new();
         for policy in [Policy::Refuse, Policy::Rerun, Policy::Reconcile] {
             for delay in DELAYS {
-                let case = |verb, first, interrupted| Self { verb, policy, first, interrupted, delay };
+                let case = |call, first, interrupted| Self { call, policy, first, interrupted, delay };
                 let simple = [StoreCall::Load, StoreCall::Claim, StoreCall::Complete]
-                    .map(|verb| case(verb, First::Charges, false));
+                    .map(|call| case(call, First::Charges, false));
                 cases.extend(simple);
                 match policy {
                     // Its claims leave no trace, so that there is nothing to release, to interrupt or to take over.
@@ -172,17 +172,17 @@ impl Key {
     }
 }
 
-/// Holds the verb up while clients come and go; says how often they were put off, and what went wrong.
+/// Holds the call up while clients come and go; says how often they were put off, and what went wrong.
 pub(crate) async fn hold_up(case: Case, number: usize, history: &History) -> (usize, Vec<String>) {
-    let Case { verb, policy, first, .. } = case;
-    let name = format!("{number}-{verb:?}-{policy:?}-{first:?}-{}s", case.delay.as_secs());
+    let Case { call, policy, first, .. } = case;
+    let name = format!("{number}-{call:?}-{policy:?}-{first:?}-{}s", case.delay.as_secs());
     let key = Key { case, name, history: history.clone(), calls: Arc::default() };
     let store = TestStore::new();
     if case.interrupted {
         key.send(&key.app(&store, Policy::Refuse), SECOND).await;
     }
     let app = key.app(&store, policy);
-    let stall = store.stall(verb);
+    let stall = store.stall(call);
     let release = async {
         sleep(case.delay).await;
         stall.release();

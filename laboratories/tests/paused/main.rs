@@ -1,7 +1,7 @@
 //! Threads and processes that stall for a while, and go on late: one effect for each key, and one outcome.
 //!
 //! - [`stopped`]: the real server, by SIGSTOP and SIGCONT;
-//! - [`late`]: the store, at each of its verbs;
+//! - [`late`]: the store, at each of its calls;
 //! - [`writer`]: the thread that writes to sled;
 //! - [`handlers`]: handlers and bodies.
 //!

@@ -162,14 +162,14 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     /// Sends the result of `answer` to `reply`, once this batch is durable.
     pub(super) fn answer<T: 'a>(&mut self, reply: ReplyTo<T>, answer: impl FnOnce(&E) -> Result<T, StoreError> + 'a) {
         let (engine, shared) = (self.engine, self.shared);
-        self.tell(move |committed| {
+        self.answer_later(move |committed| {
             let answer = || shared.guarded(|| answer(engine));
             drop(reply.send(committed.and_then(|()| answer())));
         });
     }
 
     /// Calls `answer` once this batch is durable, or has failed.
-    pub(super) fn tell(&mut self, answer: impl FnOnce(Result<(), StoreError>) + 'a) {
+    pub(super) fn answer_later(&mut self, answer: impl FnOnce(Result<(), StoreError>) + 'a) {
         self.answers.push(Box::new(answer));
     }
 

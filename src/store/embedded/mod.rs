@@ -30,8 +30,9 @@
 //!   outcome.
 //! - `sweep.rs`: deletes expired records, between the commands.
 //! - `space.rs`: the limits, and whether the disk has enough free space for new keys.
-//! - `watchdog.rs`: reports a batch that takes too long, and poisons the store if the batch never ends. It tends the
-//!   engine from its opening to its last handle, and nudges it if a batch, or the opening, takes long.
+//! - `watchdog.rs`: reports a batch that takes too long, and poisons the store if the batch never ends. It maintains
+//!   the engine from its opening to its last handle, and wakes its stuck threads if a batch, or the opening, takes
+//!   long.
 //! - `marker.rs`: writes the mark once a second, so that no batch waits for it.
 //!
 //! The stored bytes:

@@ -68,18 +68,18 @@ struct Known {
 impl<E: StorageEngine> Setup<E> {
     /// Opens the store in `path`.
     pub(crate) fn open(self, path: &Path) -> Result<Embedded<E>, OpenError> {
-        watchdog::tending::<E, _>(|| {
+        watchdog::maintaining::<E, _>(|| {
             let shared = Arc::new(self.prepare(path)?);
             let (sender, commands) = queue();
             let (watched, lock) = (Arc::downgrade(&shared), shared.lock.clone());
             let (writing, path) = (Arc::clone(&shared), shared.path.clone());
             let marker = Arc::clone(&shared.marker);
-            let (tends, tended) = mpsc::channel();
+            let (begins, begun) = mpsc::channel();
             spawn("idempotency-writer", move || writer::run(&writing, commands))?;
             spawn("idempotency-marker", move || marker.run())?;
-            spawn("idempotency-watchdog", move || watchdog::run(&watched, &path, &lock, tends))?;
-            // This returns an error when the watchdog tends the engine. Nothing else holds the sender.
-            let _: Result<Infallible, _> = tended.recv();
+            spawn("idempotency-watchdog", move || watchdog::run(&watched, &path, &lock, begins))?;
+            // This returns an error when the watchdog maintains the engine. Nothing else holds the sender.
+            let _: Result<Infallible, _> = begun.recv();
             Ok(Embedded::new(shared, sender))
         })
     }

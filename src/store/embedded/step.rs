@@ -67,7 +67,7 @@ impl<E: StorageEngine> Batch<'_, E> {
 
     /// Returns the writes of one more change, and a batch that includes it, which is to be [merged](Self::merge) once
     /// they are written.
-    pub(super) fn beside(
+    pub(super) fn apart(
         &self,
         id: RecordId,
         old: Option<Record<Stored>>,
@@ -80,15 +80,15 @@ impl<E: StorageEngine> Batch<'_, E> {
         Ok((batch.take_writes(), batch))
     }
 
-    /// Takes over what a batch made by [`beside`](Self::beside) has written.
-    pub(super) fn merge(&mut self, beside: Self) {
-        self.overlay.extend(beside.overlay);
-        (self.sums, self.number) = (beside.sums, beside.number);
-        self.listed += beside.listed;
-        self.chunks += beside.chunks;
-        self.fresh.extend(beside.fresh);
-        self.gone.extend(beside.gone);
-        beside.step.ended.iter().for_each(|id| self.end_run(id));
+    /// Takes over what a batch made by [`apart`](Self::apart) has written.
+    pub(super) fn merge(&mut self, apart: Self) {
+        self.overlay.extend(apart.overlay);
+        (self.sums, self.number) = (apart.sums, apart.number);
+        self.listed += apart.listed;
+        self.chunks += apart.chunks;
+        self.fresh.extend(apart.fresh);
+        self.gone.extend(apart.gone);
+        apart.step.ended.iter().for_each(|id| self.end_run(id));
     }
 
     /// Returns the totals as this batch leaves them.

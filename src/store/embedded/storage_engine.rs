@@ -24,7 +24,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// A transaction that an application writes together with a record. The application's own values in it are wrapped
     /// in [`AppValue`](super::transact::AppValue).
     type Transaction: Send + 'static;
-    /// The state that a thread keeps to tend the engine; see [`tend`](Self::tend).
+    /// The state that a thread keeps to maintain the engine; see [`maintain`](Self::maintain).
     type Watch: Default;
 
     /// Opens the engine in `path`, which this process has locked. `was_used` says that something may have been recorded
@@ -55,12 +55,12 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     fn transact(&self, effect: &mut Self::Transaction, own: Own<'_>) -> Transacted<(Bytes, usize)>;
 
     /// Helps a write that has been under way for a second. It is called again and again until the write is over.
-    fn nudge(&self);
+    fn wake_stuck_threads(&self);
 
     /// Tends the engine. It is called eight times a second, from before an engine is opened until its last handle is
     /// gone, lent ones included. It is called by one thread after the other, each with a watch of its own, which begins
     /// before the last one ends.
-    fn tend(watch: &mut Self::Watch);
+    fn maintain(watch: &mut Self::Watch);
 
     /// Releases this handle.
     fn close(self);

@@ -27,12 +27,16 @@ impl<E: StorageEngine> Batch<'_, E> {
         };
         drop(effect);
         match ran {
-            Ok(outcome) => self.tell(move |committed| answer(committed.map(|()| outcome).map_err(CommitError::Store))),
+            Ok(outcome) => {
+                self.answer_later(move |committed| answer(committed.map(|()| outcome).map_err(CommitError::Store)));
+            }
             // This is answered after the store is poisoned.
-            Err(CommitError::Store(error)) => self.tell(move |committed| {
+            Err(CommitError::Store(error)) => self.answer_later(move |committed| {
                 answer(Err(CommitError::Store(committed.err().unwrap_or(error))));
             }),
-            Err(error @ CommitError::Refused(TransactionError::Database(_))) => self.tell(move |_| answer(Err(error))),
+            Err(error @ CommitError::Refused(TransactionError::Database(_))) => {
+                self.answer_later(move |_| answer(Err(error)));
+            }
             Err(error) => answer(Err(error)),
         }
     }
@@ -47,16 +51,16 @@ impl<E: StorageEngine> Batch<'_, E> {
             return Err(CommitError::Superseded);
         }
         self.make_way().map_err(CommitError::Store)?;
-        let (mut beside, mut bytes) = (None, 0);
+        let (mut apart, mut bytes) = (None, 0);
         let ran = self.engine.transact(effect, &mut |outcome| {
             let record = self.completed(live.as_ref(), completion, outcome).ok_or(CommitError::Superseded)?;
             let (writes, batch) =
-                self.beside(id, current.clone(), record, outcome.clone()).map_err(CommitError::Store)?;
-            (beside, bytes) = (Some(batch), writes.bytes());
+                self.apart(id, current.clone(), record, outcome.clone()).map_err(CommitError::Store)?;
+            (apart, bytes) = (Some(batch), writes.bytes());
             Ok(writes)
         });
         let outcome = self.ran(ran, bytes)?;
-        if let Some(batch) = beside {
+        if let Some(batch) = apart {
             self.merge(batch);
         }
         Ok(outcome)

@@ -14,22 +14,28 @@ use super::state::{SLOW, StoreState};
 use super::storage_engine::StorageEngine;
 use crate::within::WRITE_STUCK_AFTER;
 
-/// The interval at which the watchdog looks and tends the engine, which may rely on it; see [`StorageEngine::tend`].
+/// The interval at which the watchdog looks and maintains the engine, which may rely on it; see
+/// [`StorageEngine::maintain`].
 const LOOK_EVERY: Duration = Duration::from_millis(125);
-/// The time that a write may take before the engine is nudged.
+/// The time that a write may take before the engine gets a wake-up call.
 const NUDGED_AFTER: Duration = Duration::from_secs(1);
 
-/// Looks again and again, until the store is gone, closed or poisoned, and tends the engine until all its handles are
-/// gone, lent ones included. The directory stays locked for as long. So a process that opens it next learns from the
-/// lock that it is in use, not from the engine, and does not get in the way of the check whether the engine is closed.
-/// `tends` is dropped as soon as the engine is tended.
-pub(super) fn run<E: StorageEngine>(shared: &Weak<StoreState<E>>, path: &Path, lock: &Lock, tends: Sender<Infallible>) {
+/// Looks again and again, until the store is gone, closed or poisoned, and maintains the engine until all its handles
+/// are gone, lent ones included. The directory stays locked for as long. So a process that opens it next learns from
+/// the lock that it is in use, not from the engine, and does not get in the way of the check whether the engine is
+/// closed. `begins` is dropped as soon as the engine is maintained.
+pub(super) fn run<E: StorageEngine>(
+    shared: &Weak<StoreState<E>>,
+    path: &Path,
+    lock: &Lock,
+    begins: Sender<Infallible>,
+) {
     let mut watch = E::Watch::default();
-    drop(tends);
+    drop(begins);
     let (mut reported, mut given_up) = (false, false);
     while !lock.is_given_up() {
         thread::park_timeout(LOOK_EVERY);
-        E::tend(&mut watch);
+        E::maintain(&mut watch);
         if let Some(shared) = shared.upgrade() {
             given_up = given_up || shared.closed.load(Ordering::SeqCst) || look(&shared, &mut reported);
         } else {
@@ -38,41 +44,41 @@ pub(super) fn run<E: StorageEngine>(shared: &Weak<StoreState<E>>, path: &Path, l
     }
 }
 
-/// Calls `open`, and tends the engine meanwhile, until the thread that calls [`run`] does so.
-pub(super) fn tending<E: StorageEngine, T>(open: impl FnOnce() -> T) -> T {
+/// Calls `open`, and maintains the engine meanwhile, until the thread that calls [`run`] does so.
+pub(super) fn maintaining<E: StorageEngine, T>(open: impl FnOnce() -> T) -> T {
     let (over, waiting) = mpsc::channel::<Infallible>();
-    let (tends, tended) = mpsc::channel::<Infallible>();
+    let (begins, begun) = mpsc::channel::<Infallible>();
     thread::scope(|threads| {
-        let tend = move || {
+        let maintain = move || {
             let mut watch = E::Watch::default();
-            drop(tends);
+            drop(begins);
             while waiting.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                E::tend(&mut watch);
+                E::maintain(&mut watch);
             }
         };
-        // If no thread can be started, the engine is not tended while it is opened.
-        let _ = thread::Builder::new().name("idempotency-tending".to_owned()).spawn_scoped(threads, tend);
-        // This returns an error when the engine is tended, or if there is no thread.
-        let _ = tended.recv();
+        // If no thread can be started, the engine is not maintained while it is opened.
+        let _ = thread::Builder::new().name("idempotency-maintain".to_owned()).spawn_scoped(threads, maintain);
+        // This returns an error when the engine is maintained, or if there is no thread.
+        let _ = begun.recv();
         let opened = open();
         drop(over);
         opened
     })
 }
 
-/// Calls `act`, and nudges the engine if that takes long, because there is no batch to look at before the store is
-/// open. Then the handle of the engine is released; it is the last one unless `act` has kept one.
+/// Calls `act`, and wakes the engine's stuck threads if that takes long, because there is no batch to look at before
+/// the store is open. Then the handle of the engine is released; it is the last one unless `act` has kept one.
 pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T) -> T {
     let (over, waiting) = mpsc::channel::<()>();
     let acted = thread::scope(|threads| {
         let engine = &engine;
-        let nudge = move || {
+        let wake = move || {
             while waiting.recv_timeout(NUDGED_AFTER) == Err(RecvTimeoutError::Timeout) {
-                engine.nudge();
+                engine.wake_stuck_threads();
             }
         };
-        // If no thread can be started, the engine is not nudged while it is opened.
-        let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, nudge);
+        // If no thread can be started, the engine is not woken while it is opened.
+        let _ = thread::Builder::new().name("idempotency-opening".to_owned()).spawn_scoped(threads, wake);
         let acted = act(engine);
         drop(over);
         acted
@@ -87,7 +93,7 @@ pub(super) fn look<E: StorageEngine>(shared: &StoreState<E>, reported: &mut bool
     if age.is_some_and(|age| age >= NUDGED_AFTER)
         && let Some(engine) = shared.engine()
     {
-        engine.nudge();
+        engine.wake_stuck_threads();
         shared.let_go(engine);
     }
     let slow = age.filter(|age| *age >= SLOW);

@@ -17,7 +17,7 @@ use super::sweep::{Slice, sweep};
 
 /// The least that is swept along with a batch of requests. It is little, so that requests are not held up. If the batch
 /// lists more records as expiring, that many are swept, so that sweeping keeps up with writing.
-const SWEPT_BESIDE: Slice = Slice { records: 16, chunks: 16 };
+const SWEPT_ALONG: Slice = Slice { records: 16, chunks: 16 };
 /// The number of chunks that are swept for each chunk that the batch writes. Sweeping a chunk is quick.
 const CHUNKS_PER_WRITTEN: usize = 2;
 /// The part that is swept in a batch of its own while no command waits. A command that comes then waits for its end.
@@ -120,7 +120,7 @@ impl<E: StorageEngine> Writer<'_, E> {
             }
         } else if self.backlog || self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
-            let slice = if load.is_empty() { SWEPT_IDLE } else { beside(batch) };
+            let slice = if load.is_empty() { SWEPT_IDLE } else { along_with(batch) };
             self.backlog = match sweep(batch, slice) {
                 Ok(swept) => swept.more,
                 Err(error) => {
@@ -141,10 +141,10 @@ fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<C
 }
 
 /// Returns how much is swept along with what a batch writes.
-pub(super) fn beside<E: StorageEngine>(batch: &Batch<'_, E>) -> Slice {
+pub(super) fn along_with<E: StorageEngine>(batch: &Batch<'_, E>) -> Slice {
     Slice {
-        records: SWEPT_BESIDE.records.max(batch.listed),
-        chunks: SWEPT_BESIDE.chunks.max(CHUNKS_PER_WRITTEN * batch.chunks),
+        records: SWEPT_ALONG.records.max(batch.listed),
+        chunks: SWEPT_ALONG.chunks.max(CHUNKS_PER_WRITTEN * batch.chunks),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one place where a write to sled becomes durable, and the nudge for threads that wait for a write that has
+//! The one place where a write to sled becomes durable, and the wake-up call for threads that wait for a write that has
 //! failed.
 
 use std::fs::{File, OpenOptions};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::pins::pinned;
+use super::epochs::pinned;
 use crate::laboratory::{self, Protection};
 
 /// A descriptor of the store's own for the file that sled writes to.
@@ -39,11 +39,11 @@ impl Disk {
 /// Wakes the threads that wait within sled for a write that has failed. On one of its paths sled records the failure
 /// and wakes no thread. The next call of its `flush()` finds the failure, and wakes all of them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Nudge {
+pub(super) struct Wake {
     under_way: Arc<AtomicBool>,
 }
 
-/// A nudge under way. It is over when this is dropped, even by a panic.
+/// A wake-up under way. It is over when this is dropped, even by a panic.
 struct UnderWay(Arc<AtomicBool>);
 
 impl Drop for UnderWay {
@@ -52,8 +52,8 @@ impl Drop for UnderWay {
     }
 }
 
-impl Nudge {
-    /// Begins a nudge, unless one is under way.
+impl Wake {
+    /// Begins a wake-up, unless one is under way.
     fn begin(&self) -> Option<UnderWay> {
         let is_first = !self.under_way.swap(true, Ordering::SeqCst);
         is_first.then(|| UnderWay(Arc::clone(&self.under_way)))
@@ -69,7 +69,7 @@ impl Nudge {
             let _ = pinned(move || db.flush());
         };
         // If no thread can be started, no thread is woken this time.
-        let _ = thread::Builder::new().name("idempotency-nudge".to_owned()).spawn(give);
+        let _ = thread::Builder::new().name("idempotency-wake".to_owned()).spawn(give);
     }
 }
 
@@ -79,14 +79,14 @@ mod tests {
 
     #[test]
     fn after_a_nudge_that_panicked_there_is_another() {
-        let nudge = Nudge::default();
-        let first = nudge.begin();
-        assert!(first.is_some() && nudge.begin().is_none(), "one at a time");
+        let wake = Wake::default();
+        let first = wake.begin();
+        assert!(first.is_some() && wake.begin().is_none(), "one at a time");
         let panicking = thread::spawn(move || {
             let _under_way = first;
             panic!("as sled does")
         });
         assert!(panicking.join().is_err());
-        assert!(nudge.begin().is_some());
+        assert!(wake.begin().is_some());
     }
 }

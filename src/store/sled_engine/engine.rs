@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sled::IVec;
 
-use super::durable::{Disk, Nudge};
-use super::pins::{Keeper, pinned};
+use super::durable::{Disk, Wake};
+use super::epochs::{EpochGuards, pinned};
 use super::segments;
 use super::transaction::{self, Transaction, as_batch};
 use crate::store::OpenError;
@@ -38,7 +38,7 @@ pub(crate) struct SledEngine {
     pub(super) tree: sled::Tree,
     pub(super) db: sled::Db,
     disk: Arc<Disk>,
-    nudge: Nudge,
+    wake: Wake,
     damage: Option<Arc<str>>,
 }
 
@@ -56,14 +56,14 @@ impl StorageEngine for SledEngine {
     type Options = u64;
     type Value = IVec;
     type Transaction = Transaction;
-    type Watch = Keeper;
+    type Watch = EpochGuards;
 
     fn open(options: &u64, path: &Path, was_used: bool) -> Result<Self, OpenError> {
         remove_torn_snapshots(path)?;
         let damage = segments::mark_the_end(path, SEGMENT_BYTES, was_used)?;
         let (tree, db) = open_database(path, *options)?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
-        Ok(Self { tree, db, disk: Arc::new(disk), nudge: Nudge::default(), damage: damage.map(Into::into) })
+        Ok(Self { tree, db, disk: Arc::new(disk), wake: Wake::default(), damage: damage.map(Into::into) })
     }
 
     fn damage(&self) -> Option<&str> {
@@ -101,12 +101,12 @@ impl StorageEngine for SledEngine {
         transaction::run(&self.tree, effect, own)
     }
 
-    fn nudge(&self) {
-        self.nudge.give(&self.db);
+    fn wake_stuck_threads(&self) {
+        self.wake.give(&self.db);
     }
 
-    fn tend(keeper: &mut Keeper) {
-        keeper.renew();
+    fn maintain(guards: &mut EpochGuards) {
+        guards.renew();
     }
 
     /// The last handle writes once more when it is dropped, and panics if that fails.

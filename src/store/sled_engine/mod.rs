@@ -15,14 +15,14 @@
 //! - `segments.rs`: lets sled open a database without its last snapshot, which it could otherwise take for an empty
 //!   one, and says where the log is damaged.
 //! - `messages.rs`: reads the messages of that log, and finds where they end.
-//! - `pins.rs`: keeps sled from freeing memory while it still reads it. No code here calls `flush_async`, which can
+//! - `epochs.rs`: keeps sled from freeing memory while it still reads it. No code here calls `flush_async`, which can
 //!   deadlock.
 
 mod builder;
 mod durable;
 mod engine;
+mod epochs;
 mod messages;
-mod pins;
 mod segments;
 mod store;
 mod transaction;

@@ -1,4 +1,4 @@
-//! What transactions leave in the store: many at once, in one batch with other verbs before and after them, over a
+//! What transactions leave in the store: many at once, in one batch with other calls before and after them, over a
 //! record that has expired, in a store that is full. After each, records, indexes, chunks and totals fit one another.
 
 use std::collections::BTreeSet;

@@ -110,7 +110,7 @@ async fn a_run_of_a_dead_process_keeps_its_policy_on_disk_and_between_processes(
 
     // Two processes, of which one has another policy.
     let world = TestStore::new();
-    let (one, other) = (world.beside(), world.beside());
+    let (one, other) = (world.another_process(), world.another_process());
     let gate = Gate::default();
     let run = gated(IdempotencyLayer::new(one.clone()), &gate).spawn(post("k", "a"));
     gate.arrival().await;

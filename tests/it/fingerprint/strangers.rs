@@ -96,7 +96,7 @@ async fn interrupted(store: &TestStore) {
 
 /// Leaves Alice's operation interrupted that may run again: its process has died.
 async fn died(store: &TestStore) {
-    let (gate, dies) = (Gate::default(), store.beside());
+    let (gate, dies) = (Gate::default(), store.another_process());
     let run = gated(patient(&dies).on_interrupted(OnInterrupted::Rerun), &gate).spawn(alice());
     gate.arrival().await;
     dies.crash();
@@ -117,12 +117,12 @@ async fn a_stranger_sees_the_same_whatever_it_asks_for_and_whatever_became_of_th
     let first = lab.spawn(alice());
     gate.arrival().await;
     seen.extend(strangers(&patient(&store)).await);
-    let beside = store.beside();
-    seen.extend(strangers(&patient(&beside)).await);
+    let other = store.another_process();
+    seen.extend(strangers(&patient(&other)).await);
     gate.open();
     assert_eq!(first.await.unwrap().text(), "effect 1");
     seen.extend(strangers(&patient(&store)).await);
-    seen.extend(strangers(&patient(&beside)).await);
+    seen.extend(strangers(&patient(&other)).await);
     assert!(lab.send(alice()).await.is_replay());
     // Also while the process shuts down.
     assert!(patient(&store).drain(SECOND).await.is_complete());
@@ -139,7 +139,7 @@ async fn a_stranger_sees_the_same_whatever_it_asks_for_and_whatever_became_of_th
     // It was interrupted, and a retry is refused, runs again, or is asked about.
     let store = TestStore::new();
     interrupted(&store).await;
-    for layer in [patient(&store), patient(&store.beside())] {
+    for layer in [patient(&store), patient(&store.another_process())] {
         let rerun = layer.clone().on_interrupted(OnInterrupted::Rerun);
         for layer in [layer.clone(), rerun, layer.reconcile_with(found())] {
             seen.extend(strangers(&layer).await);
@@ -200,7 +200,7 @@ async fn with_the_credentials_of_the_record_the_reason_is_said() {
 #[tokio::test]
 async fn an_owner_that_meets_a_stranger_s_claim_is_told_to_come_again_and_not_that_the_outcome_is_unknown() {
     for runs_again in [true, false] {
-        let store = TestStore::new().beside();
+        let store = TestStore::new().another_process();
         died(&store).await;
         let layer = IdempotencyLayer::new(store.clone());
         let layer = if runs_again { layer.on_interrupted(OnInterrupted::Rerun) } else { layer.reconcile_with(found()) };
@@ -216,7 +216,7 @@ async fn an_owner_that_meets_a_stranger_s_claim_is_told_to_come_again_and_not_th
         assert_eq!(lab.send(alice()).await.text(), if runs_again { "effect 1" } else { "found" });
     }
     // Where nothing more can be said, it is said.
-    let store = TestStore::new().beside();
+    let store = TestStore::new().another_process();
     interrupted(&store).await;
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
     let stall = store.stall(StoreCall::Claim);
@@ -235,8 +235,8 @@ async fn an_owner_that_meets_a_stranger_s_claim_is_told_to_come_again_and_not_th
 #[tokio::test]
 async fn strangers_that_take_all_places_to_wait_do_not_make_the_owner_a_stranger() {
     let store = TestStore::new();
-    let (gate, beside) = (Gate::default(), store.beside());
-    let elsewhere = gated(patient(&beside), &gate);
+    let (gate, other) = (Gate::default(), store.another_process());
+    let elsewhere = gated(patient(&other), &gate);
     let first = elsewhere.spawn(alice());
     gate.arrival().await;
     let lab = Lab::counting(patient(&store));

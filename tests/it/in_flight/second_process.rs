@@ -16,7 +16,7 @@ const POLICIES: [OnInterrupted; 2] = [OnInterrupted::Refuse, OnInterrupted::Reru
 /// A process whose handler waits at `gate`, and another one.
 fn two(policy: &OnInterrupted, gate: &Gate) -> ([TestStore; 2], [Lab; 2]) {
     let store = TestStore::new();
-    let stores = [store.beside(), store.beside()];
+    let stores = [store.another_process(), store.another_process()];
     let layer = |store: &TestStore| IdempotencyLayer::new(store.clone()).on_interrupted(*policy);
     let labs =
         [gated(layer(&stores[0]), gate), Lab::new(layer(&stores[1]), |n| async move { format!("elsewhere {n}") })];
@@ -125,7 +125,7 @@ async fn trap_102_a_late_outcome_that_is_told_twice_after_a_question_is_known_fo
 #[tokio::test(start_paused = true)]
 async fn of_two_askers_one_asks_and_the_other_is_told_that_it_is_in_flight() {
     let store = TestStore::new();
-    let (stores, gate, asked) = ([store.beside(), store.beside()], Gate::default(), Asked::default());
+    let (stores, gate, asked) = ([store.another_process(), store.another_process()], Gate::default(), Asked::default());
     leave_interrupted(&store, "k").await;
     store.crash();
     let here = Lab::counting(asking(stores[0].clone(), asked.says_behind(&gate, [found("charged")])));
@@ -143,7 +143,7 @@ async fn of_two_askers_one_asks_and_the_other_is_told_that_it_is_in_flight() {
 #[tokio::test(start_paused = true)]
 async fn where_the_store_fails_to_take_over_what_may_run_again_another_process_may_ask_at_once() {
     let store = TestStore::new();
-    let (stores, asked) = ([store.beside(), store.beside()], Asked::default());
+    let (stores, asked) = ([store.another_process(), store.another_process()], Asked::default());
     leave_interrupted(&store, "k").await;
     store.crash();
     let [here, elsewhere] =
@@ -159,7 +159,7 @@ async fn where_the_store_fails_to_take_over_what_may_run_again_another_process_m
 async fn while_what_the_application_said_is_being_recorded_no_other_process_asks() {
     let clock = ManualClock::new(NOON);
     let store = TestStore::with_clock(clock.clone());
-    let (stores, asked) = ([store.beside(), store.beside()], Asked::default());
+    let (stores, asked) = ([store.another_process(), store.another_process()], Asked::default());
     leave_interrupted(&store, "k").await;
     store.crash();
     let [here, elsewhere] = stores.each_ref().map(|store| {
@@ -180,7 +180,7 @@ async fn while_what_the_application_said_is_being_recorded_no_other_process_asks
 #[tokio::test(start_paused = true)]
 async fn what_another_process_asks_about_before_it_is_taken_over_runs_when_its_retry_comes_again() {
     let store = TestStore::new();
-    let stores = [store.beside(), store.beside()];
+    let stores = [store.another_process(), store.another_process()];
     leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
     store.crash();
     let layer = IdempotencyLayer::new(stores[0].clone()).on_interrupted(OnInterrupted::Rerun);
@@ -199,7 +199,7 @@ async fn what_another_process_asks_about_before_it_is_taken_over_runs_when_its_r
 #[tokio::test]
 async fn an_asker_that_dies_leaves_the_question_to_the_next_and_its_verdict_counts_for_nothing() {
     let store = TestStore::new();
-    let (stores, gate, asked) = ([store.beside(), store.beside()], Gate::default(), Asked::default());
+    let (stores, gate, asked) = ([store.another_process(), store.another_process()], Gate::default(), Asked::default());
     leave_interrupted(&store, "k").await;
     store.crash();
     let here = Lab::counting(asking(stores[0].clone(), asked.says_behind(&gate, [Reconciled::RunAgain])));
@@ -209,7 +209,7 @@ async fn an_asker_that_dies_leaves_the_question_to_the_next_and_its_verdict_coun
     stores[0].lapse();
     assert_eq!(elsewhere.post("k", "a").await.text(), "charged");
     gate.open();
-    assert_eq!(first.await.unwrap().text(), "charged", "what stands there now");
+    assert_eq!(first.await.unwrap().text(), "charged", "what found there now");
     assert_eq!((asked.times(), here.effects() + elsewhere.effects()), (2, 0));
 }
 
@@ -291,14 +291,14 @@ async fn a_duplicate_waits_no_longer_than_the_policy_says_whichever_process_runs
 async fn a_duplicate_of_a_run_elsewhere_that_frees_its_key_does_not_wait_any_longer() {
     let (gate, store) = (Gate::default(), TestStore::new());
     let waits_at = gate.clone();
-    let here = Lab::new(IdempotencyLayer::new(store.beside()), move |_| {
+    let here = Lab::new(IdempotencyLayer::new(store.another_process()), move |_| {
         let gate = waits_at.clone();
         async move {
             gate.pass().await;
             Release
         }
     });
-    let elsewhere = Lab::counting(IdempotencyLayer::new(store.beside()));
+    let elsewhere = Lab::counting(IdempotencyLayer::new(store.another_process()));
     let run = here.spawn(post("k", "a"));
     gate.arrival().await;
     let duplicate = elsewhere.spawn(post("k", "a"));

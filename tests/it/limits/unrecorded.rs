@@ -45,8 +45,8 @@ async fn outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again() {
         // From outside, so that new runs are not refused before the bound is reached.
         let (under_way, requests, gate) = seventy_runs(&layer).await;
         assert_eq!(layer.counts().live, 70);
-        for verb in [StoreCall::Complete, StoreCall::Interrupt] {
-            (0..1_000).for_each(|_| store.fail_next(verb));
+        for call in [StoreCall::Complete, StoreCall::Interrupt] {
+            (0..1_000).for_each(|_| store.fail_next(call));
         }
         gate.open();
         for request in requests {
@@ -74,7 +74,7 @@ async fn outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again() {
 // retry runs.
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_is_on_its_way_to_a_shared_store_is_not_overtaken_by_an_interruption() {
-    let store = TestStore::new().beside();
+    let store = TestStore::new().another_process();
     let (lab, layer) = unrecordable(&store, OnInterrupted::Rerun);
     let stall = store.stall(StoreCall::Complete);
     let (under_way, requests, gate) = seventy_runs(&layer).await;

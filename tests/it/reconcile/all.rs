@@ -214,13 +214,13 @@ async fn a_retry_does_not_wait_for_ever_for_the_look_up_of_reconcile_all() {
 
 #[tokio::test(start_paused = true)]
 async fn reconcile_all_itself_ends_while_the_store_stalls() {
-    for verb in [StoreCall::Load, StoreCall::Resolve] {
+    for call in [StoreCall::Load, StoreCall::Resolve] {
         let (store, asked) = (TestStore::new(), Asked::default());
         leave_interrupted(&store, "k").await;
         let layer = asking(store.clone(), asked.says([found("charged")]));
-        let _stall = store.stall(verb);
+        let _stall = store.stall(call);
         let sum = tokio::time::timeout(DAY, layer.reconcile_all()).await;
-        assert!(sum.is_ok(), "{verb:?}");
+        assert!(sum.is_ok(), "{call:?}");
     }
 }
 

@@ -23,11 +23,11 @@ enum Fault {
 const FAULTS: [Fault; 3] = [Fault::Fails, Fault::LosesAnswer, Fault::Stalls];
 
 impl Fault {
-    fn strike(self, store: &TestStore, verb: StoreCall) -> Option<Stall> {
+    fn strike(self, store: &TestStore, call: StoreCall) -> Option<Stall> {
         match self {
-            Self::Fails => store.fail_next(verb),
-            Self::LosesAnswer => store.lose_answer(verb),
-            Self::Stalls => return Some(store.stall(verb)),
+            Self::Fails => store.fail_next(call),
+            Self::LosesAnswer => store.lose_answer(call),
+            Self::Stalls => return Some(store.stall(call)),
         }
         None
     }
@@ -208,14 +208,14 @@ async fn fail_open_runs_nothing_for_what_the_application_found_or_does_not_know(
 
 #[tokio::test]
 async fn operations_whose_own_records_fail_are_left_and_the_others_settled() {
-    for (verb, times) in [(StoreCall::Load, 2), (StoreCall::Inquire, 2)] {
+    for (call, times) in [(StoreCall::Load, 2), (StoreCall::Inquire, 2)] {
         let scene = Scene::new([found("charged")]).await;
         leave_interrupted(&scene.store, "k2").await;
         leave_interrupted(&scene.store, "k3").await;
-        scene.store.fail_next(verb);
-        assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (2, 0, 1), "{verb:?}");
-        assert_eq!((scene.happened(), scene.layer.counts().live), ((times, 0), 0), "{verb:?}");
-        assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (1, 0, 0), "{verb:?}");
+        scene.store.fail_next(call);
+        assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (2, 0, 1), "{call:?}");
+        assert_eq!((scene.happened(), scene.layer.counts().live), ((times, 0), 0), "{call:?}");
+        assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (1, 0, 0), "{call:?}");
     }
     let scene = Scene::new([found("charged")]).await;
     (0..3).for_each(|_| scene.store.fail_next(StoreCall::Resolve));

@@ -182,7 +182,7 @@ async fn a_verb_takes_effect_when_it_is_called_though_nobody_polls_its_future() 
     each(async |store, _| {
         let hold = claim(&store, "k").await;
         drop(store.interrupt(hold.id, hold.fence));
-        // Verbs are done in order: once a later one is answered, this one was done.
+        // Calls are done in order: once a later one is answered, this one was done.
         store.sweep(0).await.unwrap();
         assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1);
     })

@@ -319,7 +319,7 @@ async fn a_record_that_expired_is_swept_without_anybody_asking() {
         removals.take(50).count()
     });
     assert_eq!(tokio::time::timeout(Duration::from_secs(60), removed).await.unwrap().unwrap(), 50);
-    // The batch is visible as a whole once a later verb is answered.
+    // The batch is visible as a whole once a later call is answered.
     store.sweep(0).await.unwrap();
     assert_eq!(tree.len(), before - 100, "records and expiry entries");
     assert!(store.is_empty());

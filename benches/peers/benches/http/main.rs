@@ -100,7 +100,7 @@ fn main() {
     if let Some(place) = arguments.iter().position(|argument| argument == process::LOAD) {
         return load::generate(&serde_json::from_str(&arguments[place + 1]).expect("a plan"));
     }
-    let question = "What does an exchange cost over real sockets, beside what people would use instead?";
+    let question = "What does an exchange cost over real sockets, next to what people would use instead?";
     let mut report = Report::new("http", "cargo bench -p peers", question);
     let mut serial = 0;
     // Cargo's own word among them is none of a contender's.

@@ -24,7 +24,7 @@ use testkit::postgres::Server;
 const SETTINGS: [&str; 3] = ["shared_buffers=512MB", "max_wal_size=4GB", "max_connections=200"];
 
 fn main() {
-    let question = "What does a shared store cost over PostgreSQL, beside what one would write by hand?";
+    let question = "What does a shared store cost over PostgreSQL, next to what one would write by hand?";
     // Cargo's own word among them is none of a part's.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);

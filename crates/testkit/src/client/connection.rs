@@ -42,22 +42,22 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 impl Connection {
     pub async fn http1(address: SocketAddr) -> Result<Self, Failure> {
         let (sender, connection) = http1::handshake(stream(address).await?).await?;
-        Ok(Self::driven(Sender::One(sender), connection))
+        Ok(Self::spawned(Sender::One(sender), connection))
     }
 
     /// With prior knowledge.
     pub async fn http2(address: SocketAddr) -> Result<Self, Failure> {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), stream(address).await?).await?;
-        Ok(Self::driven(Sender::Two(sender), connection))
+        Ok(Self::spawned(Sender::Two(sender), connection))
     }
 
-    fn driven<T>(sender: Sender, connection: impl Future<Output = T> + Send + 'static) -> Self {
+    fn spawned<T>(sender: Sender, connection: impl Future<Output = T> + Send + 'static) -> Self {
         let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
         Self { sender, driver: Arc::new(driver) }
     }
 
     /// Another sender over the same connection, for a concurrent request. The connection must be HTTP/2.
-    pub fn beside(&self) -> Self {
+    pub fn another(&self) -> Self {
         let Sender::Two(sender) = &self.sender else { panic!("HTTP/1.1 takes one request after the other") };
         Self { sender: Sender::Two(sender.clone()), driver: Arc::clone(&self.driver) }
     }

@@ -157,7 +157,7 @@ impl Server {
                 return true;
             }
             if self.has_ended() {
-                self.bury();
+                self.end_guard();
                 return false;
             }
             assert!(begin.elapsed() < GIVE_UP, "the server does not start: {}", self.log());
@@ -201,7 +201,7 @@ impl Server {
     pub fn kill(&mut self) {
         self.pause();
         signal("KILL", &self.processes());
-        self.bury();
+        self.end_guard();
     }
 
     /// Ends it in order.
@@ -212,7 +212,7 @@ impl Server {
             assert!(begin.elapsed() < GIVE_UP, "the server does not stop: {}", self.log());
             std::thread::sleep(LOOK);
         }
-        self.bury();
+        self.end_guard();
     }
 
     /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), on the same port.
@@ -272,7 +272,7 @@ impl Server {
     }
 
     /// Ends the guard of a server that has ended, or is to end; the directory stays.
-    fn bury(&mut self) {
+    fn end_guard(&mut self) {
         let Some(Running { mut guard, .. }) = self.running.take() else { return };
         let mut stdin = guard.stdin.take().expect("it is piped");
         // An error: the guard has ended.
@@ -303,7 +303,7 @@ impl Drop for Server {
         if self.running.is_some() {
             self.resume();
         }
-        self.bury();
+        self.end_guard();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -31,7 +31,7 @@ pub(super) async fn carry(client: TcpStream, server: SocketAddr, fate: impl Fate
         }
         fate.over();
     };
-    tokio::join!(connection, fate.beside(server));
+    tokio::join!(connection, fate.while_open(server));
 }
 
 pub(super) async fn connect(server: SocketAddr) -> std::io::Result<TcpStream> {

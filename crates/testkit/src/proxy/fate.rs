@@ -50,7 +50,7 @@ pub trait Fate: Send + Sync + 'static {
     }
 
     /// Runs while the connection is open.
-    fn beside(&self, _server: SocketAddr) -> impl Future<Output = ()> + Send {
+    fn while_open(&self, _server: SocketAddr) -> impl Future<Output = ()> + Send {
         async {}
     }
 

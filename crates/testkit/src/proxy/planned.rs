@@ -101,7 +101,7 @@ impl Fate for Planned {
     }
 
     /// Sends what the client has sent once more, as planned, and takes what the server says to it.
-    async fn beside(&self, server: SocketAddr) {
+    async fn while_open(&self, server: SocketAddr) {
         let Some(when) = &self.plan.again else { return };
         when.comes(&self.traffic).await;
         let mut stream = connect(server).await.expect("the server listens");
@@ -111,8 +111,8 @@ impl Fate for Planned {
             let mut watched = self.traffic.subscribe();
             // It goes on until the link is dropped: an end of the client is not sent again.
             loop {
-                let news = watched.wait_for(|traffic| traffic.request.read.len() > sent).await;
-                let Ok(chunk) = news.map(|traffic| edited(&traffic.request.read[sent..], self.plan.edit)) else {
+                let more = watched.wait_for(|traffic| traffic.request.read.len() > sent).await;
+                let Ok(chunk) = more.map(|traffic| edited(&traffic.request.read[sent..], self.plan.edit)) else {
                     break;
                 };
                 sent += chunk.len();

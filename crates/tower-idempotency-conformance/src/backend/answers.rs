@@ -22,8 +22,8 @@ pub(super) async fn a_refused_write_changes_nothing<B: Backend>(subject: &Subjec
             let refused = Write { expect, kind, token: fresh_token(), state: Bytes::from_static(b"no"), ..claim(id) };
             let answered = rule.refused(&refused).await;
             rule.check(answered.as_ref() == Some(&row), || format!("{row:?} was there, and {answered:?} was answered"));
-            let stands = rule.get(id).await;
-            rule.check(stands.as_ref() == Some(&row), || format!("{row:?} has become {stands:?}"));
+            let found = rule.get(id).await;
+            rule.check(found.as_ref() == Some(&row), || format!("{row:?} has become {found:?}"));
         }
     }
 }
@@ -80,7 +80,7 @@ pub(super) async fn a_put_replaces_all_that_it_names<B: Backend>(subject: &Subje
         let is_so = (row.kind, row.session, row.until.is_some(), &row.state)
             == (write.kind, write.session, write.until.is_some(), &write.state);
         rule.check(is_so, || format!("{write:?} made {row:?}"));
-        let stands = rule.get(id).await;
-        rule.check(stands.as_ref() == Some(&row), || format!("put answered {row:?}, and get {stands:?}"));
+        let found = rule.get(id).await;
+        rule.check(found.as_ref() == Some(&row), || format!("put answered {row:?}, and get {found:?}"));
     }
 }

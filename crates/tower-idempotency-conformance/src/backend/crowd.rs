@@ -20,13 +20,13 @@ pub(super) async fn one_of_a_thousand_claims_is_granted<B: Backend>(subject: &Su
     let advice = "let one atomic step find that the row is absent and write it, also where the row is past its expiry; and let \
                   calls wait for a connection rather than fail";
     let rule = Rule::new(subject, "one_of_a_thousand_claims_is_granted", advice);
-    let beside = subject.beside.as_ref().unwrap_or(&subject.backend);
+    let other = subject.another_process.as_ref().unwrap_or(&subject.backend);
     let (absent, expired) = (fresh_id(), fresh_id());
     rule.expired(expired, Fence(1)).await;
     for id in [absent, expired] {
         let claims: Vec<Write> = (0..1_000).map(|_| claim(id)).collect();
         let claim = |(at, write): (usize, _)| {
-            let backend = if at % 2 == 0 { &subject.backend } else { beside };
+            let backend = if at % 2 == 0 { &subject.backend } else { other };
             rule.settled(backend, std::slice::from_ref(write), Bears::Any)
         };
         let rows: Vec<Option<Row>> =
@@ -44,7 +44,7 @@ pub(super) async fn batches_in_opposite_order_both_end<B: Backend>(subject: &Sub
     let advice = "lock the rows of a put in the order of their ids, whatever the order of the writes is: otherwise two puts \
                   wait for each other, or the database ends one of them";
     let rule = Rule::new(subject, "batches_in_opposite_order_both_end", advice);
-    let beside = subject.beside.as_ref().unwrap_or(&subject.backend);
+    let other = subject.another_process.as_ref().unwrap_or(&subject.backend);
     let locked = AtomicU32::new(LOCKED);
     let (mut ids, mut there) = (Vec::new(), Vec::new());
     for round in 0..20 {
@@ -59,7 +59,7 @@ pub(super) async fn batches_in_opposite_order_both_end<B: Backend>(subject: &Sub
         let (ahead, mut back) = (batch(), batch());
         back.reverse();
         let bears = Bears::Busy(&locked);
-        let puts = join(rule.settled(&subject.backend, &ahead, bears), rule.settled(beside, &back, bears));
+        let puts = join(rule.settled(&subject.backend, &ahead, bears), rule.settled(other, &back, bears));
         let (first, mut second) = rule.within(puts).await;
         back.reverse();
         second.reverse();
@@ -80,14 +80,14 @@ pub(super) async fn fences_grow_through_claims_expiries_and_sweeps<B: Backend>(s
     let advice = "take the row's fence into account even past its expiry, and delete no row before its grace is over: a row \
                   that is made anew has a smaller fence";
     let rule = Rule::new(subject, "fences_grow_through_claims_expiries_and_sweeps", advice);
-    let beside = subject.beside.as_ref().unwrap_or(&subject.backend);
+    let other = subject.another_process.as_ref().unwrap_or(&subject.backend);
     let id = fresh_id();
     // A fence that the clock does not reach: so the row has to remember it.
     let first = Fence(rule.now().await.plus(HOUR).as_millis() * 1_000);
     rule.expired(id, first).await;
     let highest = AtomicU64::new(first.0);
     let claimers =
-        [&subject.backend, beside, &subject.backend, beside].map(|backend| claimer(&rule, backend, id, &highest));
+        [&subject.backend, other, &subject.backend, other].map(|backend| claimer(&rule, backend, id, &highest));
     rule.within(join_all(claimers)).await;
 }
 

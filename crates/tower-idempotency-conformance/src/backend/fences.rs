@@ -80,8 +80,8 @@ pub(super) async fn fences_are_kept_to_the_digit<B: Backend>(subject: &Subject<B
         above(&rule, "put answered another fence than it was given", &row, fence);
         let kept = rule.done(&complete(&row)).await;
         above(&rule, "the fence was to be kept", &kept, fence);
-        let stands = rule.get(row.id).await;
-        rule.check(stands.as_ref() == Some(&kept), || format!("get answered {stands:?} for {kept:?}"));
+        let found = rule.get(row.id).await;
+        rule.check(found.as_ref() == Some(&kept), || format!("get answered {found:?} for {kept:?}"));
     }
     // Two hundred years from now, with sixteen digits that all count.
     let floor = 9_007_199_254_740_871;

@@ -8,7 +8,7 @@ use futures_util::future::join;
 use tower_idempotency::store::shared::{Backend, Clocks, Row, Write};
 
 use super::rule::{Bears, Rule, is_done};
-use super::sample::{AT_ONCE, HOUR, claim, complete, verbs};
+use super::sample::{AT_ONCE, HOUR, claim, complete, steps};
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
@@ -17,38 +17,38 @@ pub(super) async fn a_write_held_back_is_refused_after_a_later_one<B: Backend>(s
     let advice = "compare when the write is executed, in the same step, and with the token: neither a look before it nor the \
                   fence shows that another write came in between";
     let rule = Rule::new(subject, "a_write_held_back_is_refused_after_a_later_one", advice);
-    let hook = subject.beside.as_ref().zip(subject.hold.as_ref());
+    let hook = subject.another_process.as_ref().zip(subject.hold.as_ref());
     if hook.is_none() {
-        rule.leave_out("`beside` and `held_back_by`, so the calls are made in that order instead");
+        rule.leave_out("`another_process` and `held_back_by`, so the calls are made in that order instead");
     }
-    let count = verbs(&rule.done(&claim(fresh_id())).await).len();
+    let count = steps(&rule.done(&claim(fresh_id())).await).len();
     for first in 0..=count {
         for second in 0..count {
             let row = rule.done(&claim(fresh_id())).await;
-            let (verb, late) = match first.checked_sub(1) {
+            let (step, late) = match first.checked_sub(1) {
                 None => ("claim", claim(row.id)),
-                Some(at) => verbs(&row).swap_remove(at),
+                Some(at) => steps(&row).swap_remove(at),
             };
-            let (later_verb, later) = verbs(&row).swap_remove(second);
-            let (stands, answered) = match hook {
+            let (later_step, later) = steps(&row).swap_remove(second);
+            let (found, answered) = match hook {
                 None => (rule.done(&later).await, rule.write(&late).await),
-                Some((beside, hold)) => {
+                Some((another, hold)) => {
                     let release = hold();
                     let overtaking = async {
-                        let row = done_by(&rule, beside, &later).await;
+                        let row = done_by(&rule, another, &later).await;
                         release();
                         row
                     };
-                    let (answered, stands) = rule.within(join(rule.write(&late), overtaking)).await;
-                    (stands, answered)
+                    let (answered, found) = rule.within(join(rule.write(&late), overtaking)).await;
+                    (found, answered)
                 }
             };
             rule.check(!is_done(answered.as_ref(), &late), || {
-                format!("to {verb}, held back until after to {later_verb}, was done all the same")
+                format!("to {step}, held back until after to {later_step}, was done all the same")
             });
             let is = rule.get(row.id).await;
-            rule.check(is.as_ref() == Some(&stands), || {
-                format!("to {verb}, held back until after to {later_verb}, made {is:?} of {stands:?}")
+            rule.check(is.as_ref() == Some(&found), || {
+                format!("to {step}, held back until after to {later_step}, made {is:?} of {found:?}")
             });
         }
     }
@@ -87,17 +87,17 @@ pub(super) async fn an_earlier_write_sent_again_is_refused<B: Backend>(subject: 
     let claimed = claim(fresh_id());
     let mut row = rule.done(&claimed).await;
     let mut life = vec![("claim", claimed)];
-    for round in 0..verbs(&row).len() {
-        let (verb, write) = verbs(&row).swap_remove(round);
+    for round in 0..steps(&row).len() {
+        let (step, write) = steps(&row).swap_remove(round);
         row = rule.done(&write).await;
-        for (earlier_verb, earlier) in &life {
+        for (earlier_step, earlier) in &life {
             let answered = rule.refused(earlier).await;
-            let stands = rule.get(row.id).await;
-            rule.check(answered.as_ref() == Some(&row) && stands.as_ref() == Some(&row), || {
-                format!("to {earlier_verb}, sent again after to {verb}, made {stands:?} of {row:?}")
+            let found = rule.get(row.id).await;
+            rule.check(answered.as_ref() == Some(&row) && found.as_ref() == Some(&row), || {
+                format!("to {earlier_step}, sent again after to {step}, made {found:?} of {row:?}")
             });
         }
-        life.push((verb, write));
+        life.push((step, write));
     }
 }
 

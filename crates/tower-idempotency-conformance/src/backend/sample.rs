@@ -55,18 +55,18 @@ pub(super) fn session(id: RecordId, lease: Duration) -> Write {
 }
 
 /// Returns the writes of a store that finds `row`, each with a token of its own.
-pub(super) fn verbs(row: &Row) -> Vec<(&'static str, Write)> {
+pub(super) fn steps(row: &Row) -> Vec<(&'static str, Write)> {
     let new_fence = NewFence::Above(row.fence);
-    let verb = |kind, state| Write { kind, state: Bytes::from_static(state), ..complete(row) };
+    let step = |kind, state| Write { kind, state: Bytes::from_static(state), ..complete(row) };
     vec![
-        ("complete", verb(Kind::Completed, b"completed")),
-        ("consume", verb(Kind::Consumed, b"consumed")),
-        ("release", Write { expires: NewExpiry::In(HOUR / 6), ..verb(Kind::Released, b"") }),
-        ("interrupt", verb(Kind::Interrupted, b"interrupted")),
-        ("take over", Write { fence: new_fence, until: Some(HOUR), ..verb(Kind::Running, b"taken over") }),
-        ("ask about", Write { fence: new_fence, session: Some(fresh_id()), ..verb(Kind::Interrupted, b"asked") }),
-        ("settle", Write { fence: new_fence, ..verb(Kind::Completed, b"settled") }),
-        ("renew", Write { since: Stamp::Keep, until: Some(HOUR), ..verb(Kind::Session, b"renewed") }),
-        ("give a fence to", Write { fence: NewFence::Exactly(Fence(row.fence.0 + 7)), ..verb(Kind::Disputed, b"") }),
+        ("complete", step(Kind::Completed, b"completed")),
+        ("consume", step(Kind::Consumed, b"consumed")),
+        ("release", Write { expires: NewExpiry::In(HOUR / 6), ..step(Kind::Released, b"") }),
+        ("interrupt", step(Kind::Interrupted, b"interrupted")),
+        ("take over", Write { fence: new_fence, until: Some(HOUR), ..step(Kind::Running, b"taken over") }),
+        ("ask about", Write { fence: new_fence, session: Some(fresh_id()), ..step(Kind::Interrupted, b"asked") }),
+        ("settle", Write { fence: new_fence, ..step(Kind::Completed, b"settled") }),
+        ("renew", Write { since: Stamp::Keep, until: Some(HOUR), ..step(Kind::Session, b"renewed") }),
+        ("give a fence to", Write { fence: NewFence::Exactly(Fence(row.fence.0 + 7)), ..step(Kind::Disputed, b"") }),
     ]
 }

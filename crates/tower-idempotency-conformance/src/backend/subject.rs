@@ -12,7 +12,7 @@ use tower_idempotency::store::shared::Backend;
 /// Only the backend is needed. Each thing more lets the suite see more.
 pub struct Subject<B> {
     pub(super) backend: B,
-    pub(super) beside: Option<B>,
+    pub(super) another_process: Option<B>,
     pub(super) another_namespace: Option<B>,
     pub(super) clock: Option<Box<dyn Fn(Duration) + Send + Sync>>,
     pub(super) hold: Option<Box<dyn Fn() -> Release + Send + Sync>>,
@@ -29,7 +29,7 @@ impl<B: Backend> Subject<B> {
     pub fn new(backend: B) -> Self {
         Self {
             backend,
-            beside: None,
+            another_process: None,
             another_namespace: None,
             clock: None,
             hold: None,
@@ -40,8 +40,8 @@ impl<B: Backend> Subject<B> {
 
     /// The same namespace of the same database, as another process has it open.
     #[must_use]
-    pub fn beside(mut self, backend: B) -> Self {
-        self.beside = Some(backend);
+    pub fn another_process(mut self, backend: B) -> Self {
+        self.another_process = Some(backend);
         self
     }
 
@@ -62,7 +62,8 @@ impl<B: Backend> Subject<B> {
 
     /// Holds back the puts of the backend that the subject was made with, as a proxy between it and the database does:
     /// from when `hold` is called until what it returns is called, none arrives. Those of the [other
-    /// process](Self::beside) arrive meanwhile. Without both, the suite makes the calls in another order instead.
+    /// process](Self::another_process) arrive meanwhile. Without both, the suite makes the calls in another order
+    /// instead.
     #[must_use]
     pub fn held_back_by<R>(mut self, hold: impl Fn() -> R + Send + Sync + 'static) -> Self
     where
@@ -94,7 +95,7 @@ impl<B: fmt::Debug> fmt::Debug for Subject<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subject")
             .field("backend", &self.backend)
-            .field("beside", &self.beside)
+            .field("another_process", &self.another_process)
             .field("another_namespace", &self.another_namespace)
             .finish_non_exhaustive()
     }

@@ -41,18 +41,18 @@ pub(super) async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
 pub(super) async fn processes_see_each_others_writes<B: Backend>(subject: &Subject<B>) {
     let advice = "read from the server that takes the writes, and cache nothing";
     let rule = Rule::new(subject, "processes_see_each_others_writes", advice);
-    let Some(beside) = &subject.beside else { return rule.leave_out("`beside`") };
+    let Some(another) = &subject.another_process else { return rule.leave_out("`another_process`") };
     let id = fresh_id();
-    let mut stands = rule.done(&claim(id)).await;
+    let mut found = rule.done(&claim(id)).await;
     for round in 0..20 {
-        let (writer, reader) = if round % 2 == 0 { (beside, &subject.backend) } else { (&subject.backend, beside) };
+        let (writer, reader) = if round % 2 == 0 { (another, &subject.backend) } else { (&subject.backend, another) };
         let read = rule.get_by(writer, &[id]).await.rows.remove(0);
-        rule.check(read.as_ref() == Some(&stands), || format!("{stands:?} was answered, and then read as {read:?}"));
-        let write = complete(&stands);
+        rule.check(read.as_ref() == Some(&found), || format!("{found:?} was answered, and then read as {read:?}"));
+        let write = complete(&found);
         let row = rule.put_by(writer, std::slice::from_ref(&write)).await.rows.remove(0);
-        stands = row.filter(|row| row.token == write.token).unwrap_or_else(|| rule.fail("a write was not done"));
+        found = row.filter(|row| row.token == write.token).unwrap_or_else(|| rule.fail("a write was not done"));
         let read = rule.get_by(reader, &[id]).await.rows.remove(0);
-        rule.check(read.as_ref() == Some(&stands), || format!("{stands:?} was answered, and then read as {read:?}"));
+        rule.check(read.as_ref() == Some(&found), || format!("{found:?} was answered, and then read as {read:?}"));
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn changes_do_not_end<B: Backend>(subject: &Subject<B>) {
         while let Some(change) = changes.next().now_or_never() {
             match change {
                 None => rule.fail("the stream of changes has ended"),
-                Some(id) if subject.beside.is_none() && !own.contains(&id) => {
+                Some(id) if subject.another_process.is_none() && !own.contains(&id) => {
                     rule.fail(format_args!("a change of {id} came, and no process in this namespace wrote it"))
                 }
                 Some(_) => {}
@@ -92,8 +92,8 @@ pub(super) async fn the_server_is_another_one_after_its_start_only<B: Backend>(s
     let server = put.server;
     let mut others = vec![rule.get_by(&subject.backend, &[]).await.server];
     others.push(rule.answered("list", subject.backend.list(Clocks::default(), &[], None, 1).await).server);
-    if let Some(beside) = &subject.beside {
-        others.push(rule.get_by(beside, &[write.id]).await.server);
+    if let Some(another) = &subject.another_process {
+        others.push(rule.get_by(another, &[write.id]).await.server);
     }
     rule.check(others.iter().all(|other| *other == server), || format!("{server:?} has answered, and {others:?}"));
     let Some(restart) = &subject.restart else { return rule.leave_out("`restarted_by`") };

@@ -69,8 +69,8 @@ pub(super) async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(s
                     let done = if should { "was not done" } else { "was done" };
                     format!("a write that expects {what}, where {} is there {own}, {done}", there.words())
                 });
-                let stands = rule.get(id).await;
-                rule.check(stands == row, || format!("put answered {row:?}, and get {stands:?}"));
+                let found = rule.get(id).await;
+                rule.check(found == row, || format!("put answered {row:?}, and get {found:?}"));
             }
         }
     }

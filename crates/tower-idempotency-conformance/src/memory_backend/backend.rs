@@ -13,7 +13,7 @@ use tower_idempotency::store::shared::{Answer, Backend, BackendError, Clocks, Gu
 use super::call::{Call, Counts, Fault};
 use super::database::MemoryDatabase;
 use super::hold::Hold;
-use super::link::BESIDE;
+use super::link::OVERHEAD;
 use super::random::Odds;
 use super::state::{Replication, Rows};
 use super::table::Key;
@@ -58,7 +58,7 @@ impl MemoryBackend {
 
     /// Another process's way to the same namespace of the same database. Nothing fails on it to begin with.
     #[must_use]
-    pub fn beside(&self) -> Self {
+    pub fn another_process(&self) -> Self {
         let process = self.processes.fetch_add(1, Ordering::Relaxed);
         Self { process, way: Arc::default(), ..self.clone() }
     }
@@ -151,7 +151,7 @@ impl Backend for MemoryBackend {
     async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Rows, BackendError> {
         self.way.count(|counts| counts.gets += 1);
         let (database, asked) = (self.database.clone(), ids.iter().map(|id| self.key(*id)).collect::<Vec<_>>());
-        let bytes = |answer: &Rows| answer.rows.iter().flatten().map(|row| BESIDE + row.state.len()).sum();
+        let bytes = |answer: &Rows| answer.rows.iter().flatten().map(|row| OVERHEAD + row.state.len()).sum();
         self.way.send_bytes(Call::Get, 0, bytes, move |reply| database.get(clocks, &asked, reply)).await
     }
 
@@ -171,7 +171,7 @@ impl Backend for MemoryBackend {
             rows.map(|(row, token)| row.as_ref().filter(|row| row.token != token).map_or(0, |row| row.state.len()))
                 .sum()
         };
-        let bytes = bytes + writes.len() * BESIDE;
+        let bytes = bytes + writes.len() * OVERHEAD;
         let arrive = move |reply| database.put(clocks, process, &namespace, &writes, reply);
         self.way.send_bytes(Call::Put, bytes, answered, arrive).await
     }

@@ -4,7 +4,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant, sleep_until};
 
 /// The bytes that a call, or a row, has in addition to its state.
-pub(super) const BESIDE: usize = 200;
+pub(super) const OVERHEAD: usize = 200;
 /// Calls that share the link go on by turns, so many bytes at a time.
 const TURN: usize = 16 * 1024;
 

@@ -1,8 +1,8 @@
 //! A database in memory that keeps the contract of [`Backend`](tower_idempotency::store::shared::Backend) exactly, and
 //! fails on command: for tests.
 //!
-//! A [`MemoryBackend`] is one process's way to a [`MemoryDatabase`]; [`beside`](MemoryBackend::beside) gives another's.
-//! Either the way or the database fails:
+//! A [`MemoryBackend`] is one process's way to a [`MemoryDatabase`];
+//! [`another_process`](MemoryBackend::another_process) gives another's. Either the way or the database fails:
 //!
 //! | what | how |
 //! |---|---|

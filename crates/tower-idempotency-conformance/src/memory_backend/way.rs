@@ -10,7 +10,7 @@ use tower_idempotency::store::shared::BackendError;
 
 use super::call::{Call, Counts, Fault};
 use super::hold::{Act, Hold, Queue, Reply};
-use super::link::{BESIDE, Link};
+use super::link::{Link, OVERHEAD};
 use super::locked::lock;
 use super::random::{Drawn, Odds, Random};
 
@@ -112,9 +112,9 @@ impl Way {
         let Some(link) = lock(&self.link).clone() else { return self.send(call, arrive).await };
         let way = Arc::clone(self);
         let carried = tokio::spawn(async move {
-            link.there.carry(BESIDE + bytes).await;
+            link.there.carry(OVERHEAD + bytes).await;
             let answer = way.send(call, arrive).await?;
-            link.back.carry(BESIDE + answered(&answer)).await;
+            link.back.carry(OVERHEAD + answered(&answer)).await;
             Ok(answer)
         });
         carried.await.unwrap_or_else(|_| Err(uncertain("it was lost")))

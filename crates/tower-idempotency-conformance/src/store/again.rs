@@ -5,7 +5,7 @@ use tower_idempotency::internals::{Applied, Reply, Transition};
 use tower_idempotency::store::Store;
 
 use super::rule::Rule;
-use super::sample::{Ending, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, verb};
+use super::sample::{Ending, claim, complete, consume, forget, hold, inquire, interrupt, name_of, reclaim, settle};
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
@@ -30,11 +30,11 @@ pub(super) async fn an_ending_sent_again_gets_the_same_reply<St: Store>(subject:
         rule.tick().await;
         for _ in 0..2 {
             let again = rule.taken(id, &ending).await;
-            rule.check(again == first, || format!("to {}, sent again, made {again:?} of {first:?}", verb(&ending)));
+            rule.check(again == first, || format!("to {}, sent again, made {again:?} of {first:?}", name_of(&ending)));
         }
         let (one, other) = join(rule.taken(id, &ending), rule.taken(id, &ending)).await;
         rule.check(one == first && other == first, || {
-            format!("to {}, sent twice at once, made {one:?} and {other:?} of {first:?}", verb(&ending))
+            format!("to {}, sent twice at once, made {one:?} and {other:?} of {first:?}", name_of(&ending))
         });
         if let Transition::Complete(_) = ending {
             for other in [complete(hold, "other"), complete(hold, long.clone()), consume(hold, 500)] {
@@ -44,8 +44,8 @@ pub(super) async fn an_ending_sent_again_gets_the_same_reply<St: Store>(subject:
                 });
             }
         }
-        let stands = rule.load(id).await;
-        rule.check(stands == first, || format!("{first:?} was answered, and then it is {stands:?}"));
+        let found = rule.load(id).await;
+        rule.check(found == first, || format!("{first:?} was answered, and then it is {found:?}"));
     }
 }
 
@@ -72,14 +72,14 @@ pub(super) async fn what_takes_an_operation_is_taken_once<St: Store>(subject: &S
             });
         }
         let (Some(at_once), Some(again)) = (tried.pop(), tried.pop()) else { return };
-        let verb = verb(&again);
+        let name = name_of(&again);
         let first = rule.taken(id, &again).await;
         let second = rule.refused(id, &again).await;
-        rule.check(second == first, || format!("to {verb} made {first:?}; sent again it was answered {second:?}"));
+        rule.check(second == first, || format!("to {name} made {first:?}; sent again it was answered {second:?}"));
         let (one, other) = join(rule.apply(both, &at_once), rule.apply(both, &at_once)).await;
         let taken = [&one, &other].iter().filter(|applied| applied.reply == Reply::Taken).count();
-        rule.check(taken == 1, || format!("to {verb}, twice at once, was taken {taken} times"));
+        rule.check(taken == 1, || format!("to {name}, twice at once, was taken {taken} times"));
         let (Applied { record: one, .. }, Applied { record: other, .. }) = (one, other);
-        rule.check(one == other, || format!("to {verb}, twice at once, was answered {one:?} and {other:?}"));
+        rule.check(one == other, || format!("to {name}, twice at once, was answered {one:?} and {other:?}"));
     }
 }

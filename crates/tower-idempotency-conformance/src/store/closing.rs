@@ -8,7 +8,7 @@ use tower_idempotency::store::{InterruptedRun, Page};
 
 use super::rule::Rule;
 use super::sample::{
-    Ending, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, verb, wish,
+    Ending, answer, claim, complete, consume, forget, hold, inquire, interrupt, name_of, reclaim, settle, wish,
 };
 use super::subject::Subject;
 use crate::fresh::{fresh_id, fresh_ids};
@@ -51,15 +51,15 @@ pub(super) async fn a_closed_store_takes_no_claim_and_loses_no_ending<St: Store>
     }
     let Some(reopened) = rule.reopened().await else { return };
     for ((id, run), ending) in ids.iter().zip(&runs).zip(&sent) {
-        let what = format!("to {} was sent before the store was closed", verb(ending));
+        let what = format!("to {} was sent before the store was closed", name_of(ending));
         let done =
             rule.load_until(&reopened, *id, &what, |record| record.is_some_and(|record| record.state.is_done())).await;
         let fence = done.map(|done| done.fence);
         rule.check(fence == Some(run.fence), || format!("{what} under {}, and is done under {fence:?}", run.fence));
     }
     for id in refused {
-        let stands = rule.load_by(&reopened, id).await;
-        rule.check(stands.is_none(), || format!("a claim that was refused has left {stands:?}"));
+        let found = rule.load_by(&reopened, id).await;
+        rule.check(found.is_none(), || format!("a claim that was refused has left {found:?}"));
         rule.made_by(&reopened, id, &claim()).await;
     }
 }

@@ -29,8 +29,8 @@ async fn one_of<St: Store>(rule: &Rule<'_, St>, count: usize, id: RecordId, tran
             format!("one was granted as {first:?}, another was answered {record:?}")
         });
     }
-    let stands = rule.load(id).await.map(|record| record.fence);
-    rule.check(stands == Some(first.fence), || format!("fence {} was granted, and {stands:?} is there", first.fence));
+    let found = rule.load(id).await.map(|record| record.fence);
+    rule.check(found == Some(first.fence), || format!("fence {} was granted, and {found:?} is there", first.fence));
     first
 }
 

@@ -7,7 +7,7 @@ use tower_idempotency::internals::{Record, State, Transition};
 use tower_idempotency::store::Store;
 
 use super::rule::Rule;
-use super::sample::{Ending, complete, consume, forget, hold, interrupt, settle, verb};
+use super::sample::{Ending, complete, consume, forget, hold, interrupt, name_of, settle};
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
@@ -46,7 +46,7 @@ pub(super) async fn a_dropped_future_undoes_nothing<St: Store>(subject: &Subject
                 1 => drop(future.now_or_never()),
                 _ => drop(tokio::time::timeout(Duration::from_micros(polls * 100), future).await),
             }
-            let what = format!("to {} is done, though its future was dropped", verb(&step));
+            let what = format!("to {} is done, though its future was dropped", name_of(&step));
             rule.load_until(&subject.store, id, &what, holds).await;
         }
     }

@@ -63,20 +63,20 @@ pub(super) async fn a_change_is_told_of_its_own_record_alone<St: Store>(subject:
     let rule = Rule::new(subject, "a_change_is_told_of_its_own_record_alone", advice);
     let store = &subject.store;
     let (changed, quiet) = (fresh_id(), fresh_id());
-    let (mut news, mut others_news) = (store.changed(changed), store.changed(quiet));
+    let (mut change, mut others_change) = (store.changed(changed), store.changed(quiet));
     for _ in 0..10 {
         let run = rule.made_by(rule.other(), changed, &claim()).await;
         rule.taken_by(rule.other(), changed, &Transition::Release(run.fence)).await;
-        // The news has time to come.
+        // The notification has time to come.
         rule.tick().await;
-        let is_told = (&mut others_news).now_or_never().is_some();
-        rule.check(!is_told, || "a change of a record was announced, and another had changed".to_owned());
-        let is_told = (&mut news).now_or_never().is_some();
-        rule.check(!(is_told && store.is_exclusive()), || {
+        let is_notified = (&mut others_change).now_or_never().is_some();
+        rule.check(!is_notified, || "a change of a record was announced, and another had changed".to_owned());
+        let is_notified = (&mut change).now_or_never().is_some();
+        rule.check(!(is_notified && store.is_exclusive()), || {
             "another process's change was announced, and there is no other process".to_owned()
         });
-        if is_told {
-            news = store.changed(changed);
+        if is_notified {
+            change = store.changed(changed);
         }
     }
 }

@@ -4,7 +4,7 @@ use tower_idempotency::internals::{Claim, Fence, Transition};
 use tower_idempotency::store::Store;
 
 use super::rule::Rule;
-use super::sample::{claim, complete, forget, hold, inquire, interrupt, reclaim, settle, verb, wish};
+use super::sample::{claim, complete, forget, hold, inquire, interrupt, name_of, reclaim, settle, wish};
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
@@ -37,12 +37,12 @@ pub(super) async fn a_late_outcome_is_recorded_until_somebody_took_over<St: Stor
         let run = rule.claimed(id).await;
         let interrupted = rule.made(id, &interrupt(run.fence)).await;
         let taken = taken(interrupted.fence);
-        let stands = rule.taken(id, &taken).await;
+        let found = rule.taken(id, &taken).await;
         // Where no trace is left, it looks as if the claim had been lost.
-        if stands.is_some() || !subject.store.is_exclusive() {
+        if found.is_some() || !subject.store.is_exclusive() {
             rule.refused(id, &complete(hold(id, &run), "too late")).await;
             let is = rule.load(id).await;
-            rule.check(is == stands, || format!("an outcome after to {} made {is:?} of {stands:?}", verb(&taken)));
+            rule.check(is == found, || format!("an outcome after to {} made {is:?} of {found:?}", name_of(&taken)));
         }
     }
 }

@@ -39,8 +39,8 @@ pub(super) async fn limits_refuse_new_keys_and_no_ending<St: Store>(subject: &Su
         rule.check(is_full, || format!("{what}, a claim was answered {answer:?}"));
     };
     for id in refused {
-        let stands = rule.load(id).await;
-        rule.check(stands.is_none(), || format!("a claim that was refused as there is no room has left {stands:?}"));
+        let found = rule.load(id).await;
+        rule.check(found.is_none(), || format!("a claim that was refused as there is no room has left {found:?}"));
     }
     is_full("where the limit is reached").await;
     let mut runs = runs.into_iter();
@@ -81,9 +81,9 @@ pub(super) async fn a_claim_that_is_refused_as_late_was_not_made<St: Store>(subj
                 // It came in time.
                 Ok(Applied { reply: Reply::Taken, .. }) => {}
                 Err(StoreError::Unavailable { .. } | StoreError::Overloaded { .. }) => {
-                    let stands = rule.load(id).await;
-                    rule.check(stands == before, || {
-                        format!("a claim that was refused as late made {stands:?} of {before:?}")
+                    let found = rule.load(id).await;
+                    rule.check(found == before, || {
+                        format!("a claim that was refused as late made {found:?} of {before:?}")
                     });
                     rule.taken(id, &before.map_or_else(claim, |cut| reclaim(cut.fence))).await;
                 }

@@ -7,7 +7,7 @@ use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 
 use super::rule::Rule;
-use super::sample::{Ending, HOUR, claim, complete, forget, hold, inquire, interrupt, reclaim, settle, verb, wish};
+use super::sample::{Ending, HOUR, claim, complete, forget, hold, inquire, interrupt, name_of, reclaim, settle, wish};
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 
@@ -31,13 +31,13 @@ pub(super) async fn a_process_has_its_own_runs_however_long_they_take<St: Store>
         let listed = rule.listed(&[id], 1_000, None).await;
         rule.check(listed.is_empty(), || format!("this process's own run is listed: {listed:?}"));
         for other in [reclaim(run.fence), inquire(run.fence), settle(run.fence, "settled"), forget(run.fence)] {
-            let stands = rule.refused(id, &other).await;
-            rule.check(stands.as_ref() == Some(&run), || format!("to {} a run made {stands:?}", verb(&other)));
+            let found = rule.refused(id, &other).await;
+            rule.check(found.as_ref() == Some(&run), || format!("to {} a run made {found:?}", name_of(&other)));
         }
         let ending = ending(hold(id, &run));
         let ended = rule.taken(id, &ending).await;
         let is_nobodys = ended.as_ref().is_none_or(|record| record.owner == Owner::None);
-        rule.check(is_nobodys, || format!("to {} a run made {ended:?}", verb(&ending)));
+        rule.check(is_nobodys, || format!("to {} a run made {ended:?}", name_of(&ending)));
     }
 }
 
@@ -46,42 +46,42 @@ pub(super) async fn a_process_has_its_own_runs_however_long_they_take<St: Store>
 pub(super) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject: &Subject<St>) {
     let advice = "say in `owner` that another living process has the operation, and let `next` decide over that";
     let rule = Rule::new(subject, "nobody_takes_the_run_of_a_living_process", advice);
-    let Some(beside) = &subject.beside else { return rule.leave_out("`beside`") };
+    let Some(another) = &subject.another_process else { return rule.leave_out("`another_process`") };
     let id = fresh_id();
     let run = rule.claimed(id).await;
-    let seen = rule.load_by(beside, id).await;
+    let seen = rule.load_by(another, id).await;
     let is_so = seen
         .as_ref()
         .is_some_and(|seen| (seen.fence, seen.owner, &seen.state) == (run.fence, Owner::Elsewhere, &run.state));
     rule.check(is_so, || format!("another process sees {run:?} as {seen:?}"));
     let fence = run.fence;
     for take in [claim(), interrupt(fence), reclaim(fence), inquire(fence), settle(fence, "no"), forget(fence)] {
-        let answered = rule.refused_by(beside, id, &take).await;
-        rule.check(answered == seen, || format!("to {} another's run was answered {answered:?}", verb(&take)));
+        let answered = rule.refused_by(another, id, &take).await;
+        rule.check(answered == seen, || format!("to {} another's run was answered {answered:?}", name_of(&take)));
     }
-    let stands = rule.load(id).await;
-    rule.check(stands.as_ref() == Some(&run), || format!("{run:?} has become {stands:?}"));
+    let found = rule.load(id).await;
+    rule.check(found.as_ref() == Some(&run), || format!("{run:?} has become {found:?}"));
     rule.made(id, &complete(hold(id, &run), "its outcome")).await;
 
     let id = fresh_id();
     let asked = rule.asked(id).await;
-    let seen = rule.load_by(beside, id).await;
+    let seen = rule.load_by(another, id).await;
     let is_so = seen.as_ref().is_some_and(|seen| (seen.fence, seen.owner) == (asked.fence, Owner::Elsewhere));
     rule.check(is_so, || format!("another process sees {asked:?} as {seen:?}"));
     for take in [reclaim(asked.fence), inquire(asked.fence)] {
-        rule.refused_by(beside, id, &take).await;
+        rule.refused_by(another, id, &take).await;
     }
-    let settled = rule.made_by(beside, id, &settle(asked.fence, "what the operator found")).await;
+    let settled = rule.made_by(another, id, &settle(asked.fence, "what the operator found")).await;
     let late = rule.refused(id, &settle(asked.fence, "too late")).await;
     rule.check(late.as_ref() == Some(&settled), || format!("{settled:?} is there, and {late:?} was answered"));
 
     let id = fresh_id();
     let asked = rule.asked(id).await;
     let over = rule.made(id, &Transition::Inquire { fence: asked.fence, bound: Duration::ZERO }).await;
-    let seen = rule.load_by(beside, id).await;
+    let seen = rule.load_by(another, id).await;
     let is_so = seen.as_ref().is_some_and(|seen| (seen.fence, seen.owner) == (over.fence, Owner::None));
     rule.check(is_so, || format!("another process sees the question that is over, {over:?}, as {seen:?}"));
-    rule.made_by(beside, id, &inquire(over.fence)).await;
+    rule.made_by(another, id, &inquire(over.fence)).await;
 }
 
 /// The runs of another process are interrupted when it is gone, under their own fences: they are listed, and taken
@@ -90,16 +90,16 @@ pub(super) async fn the_runs_of_a_process_that_is_gone_are_interrupted<St: Store
     let advice = "present a run as interrupted once its process's lease is over or given back, and let its own fence complete it \
                   until another process takes it";
     let rule = Rule::new(subject, "the_runs_of_a_process_that_is_gone_are_interrupted", advice);
-    let Some(beside) = &subject.beside else { return rule.leave_out("`beside`") };
+    let Some(another) = &subject.another_process else { return rule.leave_out("`another_process`") };
     let ids = [0; 3].map(|_| fresh_id());
     let [taken, late, asked] = ids;
     let mut runs = Vec::new();
     for id in ids {
-        runs.push(rule.made_by(beside, id, &claim()).await);
+        runs.push(rule.made_by(another, id, &claim()).await);
     }
-    let cut = rule.made_by(beside, asked, &interrupt(runs[2].fence)).await;
-    runs[2] = rule.made_by(beside, asked, &inquire(cut.fence)).await;
-    if let Err(error) = beside.close().await {
+    let cut = rule.made_by(another, asked, &interrupt(runs[2].fence)).await;
+    runs[2] = rule.made_by(another, asked, &inquire(cut.fence)).await;
+    if let Err(error) = another.close().await {
         rule.fail(format_args!("to close failed: {error:?}"));
     }
     for (id, run) in ids.iter().zip(&runs) {
@@ -132,11 +132,11 @@ pub(super) async fn the_runs_of_a_process_that_is_gone_are_interrupted<St: Store
 pub(super) async fn processes_see_each_others_steps<St: Store>(subject: &Subject<St>) {
     let advice = "remember of a record only what can't change any more, or ask whether it has changed";
     let rule = Rule::new(subject, "processes_see_each_others_steps", advice);
-    let Some(beside) = &subject.beside else { return rule.leave_out("`beside`") };
+    let Some(another) = &subject.another_process else { return rule.leave_out("`another_process`") };
     let id = fresh_id();
     let mut last = None;
     for round in 0..12 {
-        let (store, other) = if round % 2 == 0 { (&subject.store, beside) } else { (beside, &subject.store) };
+        let (store, other) = if round % 2 == 0 { (&subject.store, another) } else { (another, &subject.store) };
         let run = rule.made_by(store, id, &claim()).await;
         rule.check(last < Some(run.fence), || format!("fence {} was given after {last:?}", run.fence));
         let seen = rule.load_by(other, id).await.map(|record| (record.fence, record.owner));
@@ -152,8 +152,8 @@ pub(super) async fn processes_see_each_others_steps<St: Store>(subject: &Subject
         let seen = rule.load_by(store, id).await;
         rule.check(seen.is_none(), || format!("it was released, and is seen as {seen:?}"));
     }
-    let run = rule.made_by(beside, id, &claim()).await;
-    let done = rule.made_by(beside, id, &complete(hold(id, &run), "its outcome")).await;
+    let run = rule.made_by(another, id, &claim()).await;
+    let done = rule.made_by(another, id, &complete(hold(id, &run), "its outcome")).await;
     let seen = rule.load(id).await;
     rule.check(seen.as_ref() == Some(&done), || format!("{done:?} is seen as {seen:?}"));
 }

@@ -10,7 +10,7 @@ use tower_idempotency::internals::{Applied, Owner, Record, Reply, State, Transit
 use tower_idempotency::store::{InterruptedRun, Page};
 use tower_idempotency::store::{Store, StoreError};
 
-use super::sample::{claim, inquire, interrupt, reclaim, verb};
+use super::sample::{claim, inquire, interrupt, name_of, reclaim};
 use super::subject::Subject;
 use crate::fresh::fresh_id;
 use crate::rule::BOUND;
@@ -23,7 +23,7 @@ pub(super) type Rule<'a, St> = crate::rule::Rule<'a, Subject<St>>;
 impl<St: Store> Rule<'_, St> {
     /// The store of another process, or the same one if there is no other.
     pub(super) fn other(&self) -> &St {
-        self.subject.beside.as_ref().unwrap_or(&self.subject.store)
+        self.subject.another_process.as_ref().unwrap_or(&self.subject.store)
     }
 
     pub(super) async fn apply(&self, id: RecordId, transition: &Transition) -> Applied {
@@ -47,7 +47,7 @@ impl<St: Store> Rule<'_, St> {
                 _ => false,
             };
             if !may_be_sent_again || give_up <= Instant::now() {
-                self.fail(format_args!("to {} failed: {error:?}", verb(transition)));
+                self.fail(format_args!("to {} failed: {error:?}", name_of(transition)));
             }
             sleep(BETWEEN_TRIES).await;
         }
@@ -60,7 +60,7 @@ impl<St: Store> Rule<'_, St> {
     /// Sends a transition that has to be taken.
     pub(super) async fn taken_by(&self, store: &St, id: RecordId, transition: &Transition) -> Option<Record> {
         let Applied { reply, record } = self.apply_by(store, id, transition).await;
-        self.check(reply == Reply::Taken, || format!("to {} was refused over {record:?}", verb(transition)));
+        self.check(reply == Reply::Taken, || format!("to {} was refused over {record:?}", name_of(transition)));
         record
     }
 
@@ -71,7 +71,7 @@ impl<St: Store> Rule<'_, St> {
     /// Sends a transition that must be refused.
     pub(super) async fn refused_by(&self, store: &St, id: RecordId, transition: &Transition) -> Option<Record> {
         let Applied { reply, record } = self.apply_by(store, id, transition).await;
-        self.check(reply == Reply::Refused, || format!("to {} was taken, and made {record:?}", verb(transition)));
+        self.check(reply == Reply::Refused, || format!("to {} was taken, and made {record:?}", name_of(transition)));
         record
     }
 
@@ -83,7 +83,7 @@ impl<St: Store> Rule<'_, St> {
     pub(super) async fn made_by(&self, store: &St, id: RecordId, transition: &Transition) -> Record {
         match self.taken_by(store, id, transition).await {
             Some(record) => record,
-            None => self.fail(format_args!("to {} was answered without a record", verb(transition))),
+            None => self.fail(format_args!("to {} was answered without a record", name_of(transition))),
         }
     }
 

@@ -101,7 +101,7 @@ pub(super) fn shortly(transition: Transition) -> Transition {
 }
 
 /// Returns what a transition does, in words.
-pub(super) fn verb(transition: &Transition) -> &'static str {
+pub(super) fn name_of(transition: &Transition) -> &'static str {
     match transition {
         Transition::Claim(_) => "claim",
         Transition::Reclaim(..) => "take over",

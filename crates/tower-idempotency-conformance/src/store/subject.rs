@@ -12,7 +12,7 @@ use tower_idempotency::store::Store;
 /// Only the store is needed. Each thing more lets the suite see more.
 pub struct Subject<St> {
     pub(super) store: St,
-    pub(super) beside: Option<St>,
+    pub(super) another_process: Option<St>,
     pub(super) clock: Option<Box<dyn Fn(Duration) + Send + Sync>>,
     pub(super) reopen: Option<Reopen<St>>,
     pub(super) most_records: Option<usize>,
@@ -30,14 +30,14 @@ impl<St: Store> Subject<St> {
     /// A subject that has nothing but the store.
     #[must_use]
     pub fn new(store: St) -> Self {
-        let (beside, clock, reopen, most_records) = (None, None, None, None);
-        Self { store, beside, clock, reopen, most_records, longest_outcome: USUAL, kept: Vec::new() }
+        let (another_process, clock, reopen, most_records) = (None, None, None, None);
+        Self { store, another_process, clock, reopen, most_records, longest_outcome: USUAL, kept: Vec::new() }
     }
 
     /// The same records, as another process has them open.
     #[must_use]
-    pub fn beside(mut self, store: St) -> Self {
-        self.beside = Some(store);
+    pub fn another_process(mut self, store: St) -> Self {
+        self.another_process = Some(store);
         self
     }
 
@@ -83,6 +83,9 @@ impl<St: Store> Subject<St> {
 
 impl<St: fmt::Debug> fmt::Debug for Subject<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject").field("store", &self.store).field("beside", &self.beside).finish_non_exhaustive()
+        f.debug_struct("Subject")
+            .field("store", &self.store)
+            .field("another_process", &self.another_process)
+            .finish_non_exhaustive()
     }
 }

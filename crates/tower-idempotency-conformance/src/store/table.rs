@@ -9,7 +9,7 @@ use tower_idempotency::store::Store;
 
 use super::rule::Rule;
 use super::sample::{
-    all_under, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, repeatable, settle, verb,
+    all_under, answer, claim, complete, consume, forget, hold, inquire, interrupt, name_of, reclaim, repeatable, settle,
 };
 use super::subject::Subject;
 use crate::fresh::fresh_id;
@@ -125,7 +125,7 @@ struct Trial {
 impl Trial {
     fn words(&self) -> String {
         let Self { there, transition, before, .. } = self;
-        format!("to {} where {}: {transition:?} over {before:?}", verb(transition), there.words())
+        format!("to {} where {}: {transition:?} over {before:?}", name_of(transition), there.words())
     }
 
     /// Returns what the protocol says.
@@ -238,9 +238,9 @@ pub(super) async fn an_earlier_holder_changes_nothing<St: Store>(subject: &Subje
     rule.check(first.fence < second.fence && second.attempt == 2, || format!("{second:?} took over {first:?}"));
     for late in all_under(id, first.fence) {
         rule.refused(id, &late).await;
-        let stands = rule.load(id).await;
-        rule.check(stands.as_ref() == Some(&second), || {
-            format!("to {} by an earlier holder made {stands:?} of {second:?}", verb(&late))
+        let found = rule.load(id).await;
+        rule.check(found.as_ref() == Some(&second), || {
+            format!("to {} by an earlier holder made {found:?} of {second:?}", name_of(&late))
         });
     }
     rule.made(id, &complete(hold(id, &second), "in time")).await;

@@ -45,7 +45,7 @@ async fn token(backend: &MemoryBackend) -> Option<u8> {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_held_up_arrives_though_its_future_was_dropped() {
     let one = MemoryBackend::new();
-    let other = one.beside();
+    let other = one.another_process();
     let hold = one.hold(Call::Put);
     assert!(put(&one, claim(1)).now_or_never().is_none(), "a call that is held up was answered");
     assert_eq!((hold.held(), token(&other).await), (1, None));
@@ -105,22 +105,22 @@ async fn each_fault_does_what_it_says() {
 #[tokio::test(start_paused = true)]
 async fn a_way_that_is_cut_refuses_and_what_was_under_way_may_arrive_yet() {
     let backend = MemoryBackend::new();
-    let beside = backend.beside();
+    let other = backend.another_process();
     let hold = backend.hold(Call::Put);
     let mut waiting = Box::pin(put(&backend, claim(1)));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     backend.cut();
     assert!(matches!(waiting.await, Err(BackendError::Uncertain(_))));
     assert!(matches!(backend.get(Clocks::default(), &[ID]).await, Err(BackendError::Nothing(_))));
-    assert_eq!(token(&beside).await, None);
+    assert_eq!(token(&other).await, None);
     hold.release();
-    assert_eq!(token(&beside).await, Some(1));
+    assert_eq!(token(&other).await, Some(1));
     backend.mend();
     assert_eq!(token(&backend).await, Some(1));
     backend.database().stop();
-    assert!(matches!(beside.get(Clocks::default(), &[ID]).await, Err(BackendError::Nothing(_))));
+    assert!(matches!(other.get(Clocks::default(), &[ID]).await, Err(BackendError::Nothing(_))));
     backend.database().start();
-    assert_eq!(token(&beside).await, Some(1));
+    assert_eq!(token(&other).await, Some(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,7 +189,7 @@ async fn a_clock_that_is_set_back_makes_no_fence_smaller() {
 #[tokio::test(start_paused = true)]
 async fn changes_are_told_to_all_of_the_namespace_unless_the_database_is_silent() {
     let backend = MemoryBackend::new();
-    let (mut own, mut other) = (backend.beside().changes(), backend.namespace("other").changes());
+    let (mut own, mut other) = (backend.another_process().changes(), backend.namespace("other").changes());
     put(&backend, claim(1)).await.unwrap();
     assert_eq!(own.next().now_or_never(), Some(Some(ID)));
     backend.database().silence(true);

@@ -11,7 +11,7 @@ pub(crate) fn whole() -> Subject<MemoryBackend> {
     let clock = ManualClock::new(Timestamp::from_millis(1_790_000_000_000));
     let backend = MemoryBackend::with_clock(clock.clone());
     let (held, database) = (backend.clone(), backend.database().clone());
-    beside(backend)
+    another_process(backend)
         .clock(move |by: Duration| clock.advance(by))
         .held_back_by(move || {
             let hold = held.hold(Call::Put);
@@ -23,9 +23,9 @@ pub(crate) fn whole() -> Subject<MemoryBackend> {
         })
 }
 
-fn beside(backend: MemoryBackend) -> Subject<MemoryBackend> {
-    let (beside, another) = (backend.beside(), backend.namespace("another"));
-    Subject::new(backend).beside(beside).another_namespace(another)
+fn another_process(backend: MemoryBackend) -> Subject<MemoryBackend> {
+    let (other, another) = (backend.another_process(), backend.namespace("another"));
+    Subject::new(backend).another_process(other).another_namespace(another)
 }
 
 mod by_hand {
@@ -38,7 +38,7 @@ mod by_hand {
 
 mod by_the_machine_s_clock {
     async fn subject() -> super::Subject<super::MemoryBackend> {
-        super::beside(super::MemoryBackend::new())
+        super::another_process(super::MemoryBackend::new())
     }
 
     tower_idempotency_conformance::backend_conformance!(subject);

@@ -101,9 +101,9 @@ async fn shared(backend: MemoryBackend) -> SharedStore<MemoryBackend> {
 }
 
 async fn two_processes(backend: MemoryBackend) -> Subject<SharedStore<MemoryBackend>> {
-    let (beside, again) = (backend.beside(), backend.clone());
-    let subject = Subject::new(shared(backend).await).beside(shared(beside).await).longest_outcome(LONGEST);
-    subject.reopened_by(move || shared(again.beside()))
+    let (other, again) = (backend.another_process(), backend.clone());
+    let subject = Subject::new(shared(backend).await).another_process(shared(other).await).longest_outcome(LONGEST);
+    subject.reopened_by(move || shared(again.another_process()))
 }
 
 mod shared_by_the_machine_s_clock {
@@ -135,10 +135,11 @@ mod any_store {
 
     async fn subject() -> Subject<AnyStore> {
         let backend = MemoryBackend::new();
-        let (beside, again) = (backend.beside(), backend.clone());
-        let subject = Subject::new(AnyStore::new(shared(backend).await)).beside(AnyStore::new(shared(beside).await));
+        let (other, again) = (backend.another_process(), backend.clone());
+        let subject =
+            Subject::new(AnyStore::new(shared(backend).await)).another_process(AnyStore::new(shared(other).await));
         subject.reopened_by(move || {
-            let again = again.beside();
+            let again = again.another_process();
             async { AnyStore::new(shared(again).await) }
         })
     }

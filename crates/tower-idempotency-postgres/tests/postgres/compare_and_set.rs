@@ -10,17 +10,17 @@ use tower_idempotency::store::shared::{
 use super::lab::{HOUR, Lab, claim, complete, id, is_done, lab, until};
 
 /// The first number for the rows of second writes.
-const BESIDE: u64 = 1 << 32;
+const ANOTHER: u64 = 1 << 32;
 
 /// Puts a write alone, or together with another one, which takes another path in the backend.
 async fn put(lab: &Lab, alone: bool, write: Write) -> Option<Row> {
     if alone {
         return lab.put(write).await;
     }
-    let beside = claim(id(BESIDE + rand()));
-    let answer = lab.backend.put(Clocks::default(), &[beside.clone(), write]).await.unwrap();
+    let another = claim(id(ANOTHER + rand()));
+    let answer = lab.backend.put(Clocks::default(), &[another.clone(), write]).await.unwrap();
     assert!(
-        is_done(answer.rows[0].as_ref(), &beside),
+        is_done(answer.rows[0].as_ref(), &another),
         "the write next to it is done, whatever the result of the other"
     );
     answer.rows[1].clone()

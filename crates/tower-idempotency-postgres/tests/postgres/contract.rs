@@ -9,9 +9,9 @@ mod backend {
 
     async fn subject() -> Option<Subject<PostgresBackend>> {
         let Lab { url, namespace, backend, .. } = lab("the contract").await?;
-        let beside = builder(&url, &namespace).open().await.unwrap();
+        let other = builder(&url, &namespace).open().await.unwrap();
         let another = builder(&url, &format!("{namespace}-another")).open().await.unwrap();
-        Some(Subject::new(backend).beside(beside).another_namespace(another))
+        Some(Subject::new(backend).another_process(other).another_namespace(another))
     }
 
     tower_idempotency_conformance::backend_conformance!(subject);
@@ -29,10 +29,10 @@ mod backend_behind_a_proxy {
     use crate::proxy::Proxy;
 
     async fn subject() -> Option<Subject<PostgresBackend>> {
-        let Lab { url, namespace, backend: beside, .. } = lab("the contract behind a proxy").await?;
+        let Lab { url, namespace, backend: other, .. } = lab("the contract behind a proxy").await?;
         let proxy = Arc::new(Proxy::to(&url).await);
         let backend = builder(&proxy.url(), &namespace).behind_pooler().open().await.unwrap();
-        Some(Subject::new(backend).beside(beside).held_back_by(move || proxy.hold()))
+        Some(Subject::new(backend).another_process(other).held_back_by(move || proxy.hold()))
     }
 
     tower_idempotency_conformance::backend_conformance!(subject);
@@ -74,12 +74,12 @@ mod store {
 
     async fn subject() -> Option<Subject<PostgresStore>> {
         let lab = Arc::new(lab("the contract of a store").await?);
-        let (store, beside) = (open(lab.another().await).await, open(lab.another().await).await);
+        let (store, other) = (open(lab.another().await).await, open(lab.another().await).await);
         let reopen = move || {
             let lab = Arc::clone(&lab);
             async move { open(lab.another().await).await }
         };
-        Some(Subject::new(store).beside(beside).reopened_by(reopen).longest_outcome(16 << 20))
+        Some(Subject::new(store).another_process(other).reopened_by(reopen).longest_outcome(16 << 20))
     }
 
     tower_idempotency_conformance::store_conformance!(subject);

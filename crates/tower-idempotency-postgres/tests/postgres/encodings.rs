@@ -24,7 +24,7 @@ async fn keeps_the_contract(encoding: &str, namespace: &str) {
     all(async || {
         let open = async |namespace: &str| builder(&url, namespace).open().await.unwrap();
         let another = open(&format!("{namespace}-another")).await;
-        Subject::new(open(namespace).await).beside(open(namespace).await).another_namespace(another)
+        Subject::new(open(namespace).await).another_process(open(namespace).await).another_namespace(another)
     })
     .await;
 }

@@ -39,7 +39,7 @@ async fn a_row_that_an_application_has_locked_is_busy_and_not_waited_for() {
     assert_eq!(busy, rows[0], "the row as it was, with the token that was expected");
     let answer = lab.backend.put(Clocks::default(), &[two.clone(), one.clone(), claim(id(3))]).await.unwrap();
     assert_eq!(answer.rows[..2], [Some(rows[1].clone()), Some(rows[0].clone())]);
-    assert!(answer.rows[2].is_some(), "the write beside them is done");
+    assert!(answer.rows[2].is_some(), "the write next to them is done");
     lab.sql("ROLLBACK").await;
     let answer = lab.backend.put(Clocks::default(), &[two.clone(), one.clone()]).await.unwrap();
     assert!(is_done(answer.rows[0].as_ref(), &two) && is_done(answer.rows[1].as_ref(), &one));
@@ -52,10 +52,10 @@ async fn a_claim_of_a_row_that_is_being_written_is_answered_by_the_row_as_it_was
     let row = lab.put(claim(id(1))).await.unwrap();
     lab.sql("BEGIN; UPDATE idempotency.record SET state = 'x' WHERE namespace = '$'").await;
     assert_eq!(lab.put(claim(id(1))).await.unwrap(), row);
-    let beside = claim(id(2));
-    let answer = lab.backend.put(Clocks::default(), &[claim(id(1)), beside.clone()]).await.unwrap();
+    let other = claim(id(2));
+    let answer = lab.backend.put(Clocks::default(), &[claim(id(1)), other.clone()]).await.unwrap();
     assert_eq!(answer.rows[0].as_ref(), Some(&row));
-    assert!(is_done(answer.rows[1].as_ref(), &beside), "the write beside it is done");
+    assert!(is_done(answer.rows[1].as_ref(), &other), "the write next to it is done");
     lab.sql("ROLLBACK").await;
 }
 

@@ -27,7 +27,7 @@ mod list;
 mod locks;
 mod lost_answers;
 mod migrate;
-mod news;
+mod notifications;
 mod opening;
 mod plans;
 mod pooler;

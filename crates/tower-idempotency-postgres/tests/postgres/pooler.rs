@@ -111,7 +111,7 @@ async fn subject() -> Option<Subject<PostgresBackend>> {
     let lab = lab(promise).await?;
     let url = shared_pooler(&lab, promise)?.url();
     let open = async |namespace: &str| builder(&url, namespace).behind_pooler().open().await.unwrap();
-    let subject = Subject::new(open(&lab.namespace).await).beside(open(&lab.namespace).await);
+    let subject = Subject::new(open(&lab.namespace).await).another_process(open(&lab.namespace).await);
     Some(subject.another_namespace(open(&format!("{}-another", lab.namespace)).await))
 }
 

@@ -162,10 +162,10 @@ async fn trap_119_an_opening_that_panics_on_a_damaged_file_returns_though_a_thre
     let path = directory.path().join("s");
     setup::<MapEngine>(&clock()).open(&path).unwrap().close().await.unwrap();
     fs::write(path.join(DAMAGED), []).unwrap();
-    let (told, opened) = std::sync::mpsc::channel();
+    let (done, opened) = std::sync::mpsc::channel();
     let opening = path.clone();
     std::thread::spawn(move || {
-        told.send(setup::<MapEngine>(&clock()).open_within(&opening, Duration::from_secs(30)).map(drop))
+        done.send(setup::<MapEngine>(&clock()).open_within(&opening, Duration::from_secs(30)).map(drop))
     });
     let opened = opened.recv_timeout(Duration::from_secs(60)).expect("it returns");
     assert!(matches!(opened, Err(OpenError::Database { .. })), "{opened:?}");

@@ -153,9 +153,9 @@ impl StorageEngine for MapEngine {
             .map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))
     }
 
-    fn nudge(&self) {}
+    fn wake_stuck_threads(&self) {}
 
-    fn tend((): &mut ()) {}
+    fn maintain((): &mut ()) {}
 
     fn close(self) {
         while self.is_damaged() && Arc::strong_count(&self.last) == 1 {

@@ -34,7 +34,7 @@ fn assert_listed<E: Tested>(still: &Still<E>) {
 fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
     let directory = tempfile::tempdir().unwrap();
     let still = opened::<E>(&directory);
-    let before = claim(&still, &["claimed before", "beside it"]);
+    let before = claim(&still, &["claimed before", "next to it"]);
     let mut batch = still.batch();
     match shape {
         Shape::OfEach => {

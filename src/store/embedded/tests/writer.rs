@@ -6,7 +6,7 @@ use super::*;
 use crate::store::CommitError;
 use crate::store::embedded::queue::queue;
 use crate::store::embedded::sweep::{Slice, sweep};
-use crate::store::embedded::writer::{self, Asked, SWEPT_IDLE, beside, sweep_asked};
+use crate::store::embedded::writer::{self, Asked, SWEPT_IDLE, along_with, sweep_asked};
 use crate::store::embedded::writes::ENTRY_BYTES;
 
 #[test]
@@ -19,7 +19,7 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
             let hold = Hold { id: id(&format!("k{number}")), fence: still.shared.next_fence().unwrap(), attempt: 1 };
             let mut batch = still.batch();
             let _answer = step(&mut batch, hold.id, Transition::Complete(completion(hold, vec![1; 1 << 20])));
-            assert_eq!(beside(&batch).chunks, 2 * CHUNKS, "sweeping keeps up with writing");
+            assert_eq!(along_with(&batch).chunks, 2 * CHUNKS, "sweeping keeps up with writing");
             batch.commit().unwrap();
         }
         assert_eq!((count("r"), count("c")), (4, 4 * CHUNKS));

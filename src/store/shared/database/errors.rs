@@ -18,7 +18,7 @@ pub(crate) fn away(error: Arc<BackendError>) -> StoreError {
 }
 
 /// Returns the store's error for a write that was not done.
-pub(crate) fn not_put(error: WriteError) -> StoreError {
+pub(crate) fn not_written(error: WriteError) -> StoreError {
     match error {
         WriteError::Away(error) | WriteError::Never(error) => {
             StoreError::Unavailable { reason: error.to_string(), source: None }

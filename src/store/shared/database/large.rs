@@ -32,9 +32,9 @@ const KEPT: Duration = Duration::from_secs(60);
 const KEPT_BYTES: usize = 64 * 1024 * 1024;
 
 /// The result of a read once there is one, and the time at which the read was sent.
-pub(crate) type Told = Option<Result<(RowSnapshot, Instant), Arc<BackendError>>>;
+pub(crate) type LargeRow = Option<Result<(RowSnapshot, Instant), Arc<BackendError>>>;
 
-type Rows = Arc<DashMap<RecordId, watch::Sender<Told>, RandomState>>;
+type Rows = Arc<DashMap<RecordId, watch::Sender<LargeRow>, RandomState>>;
 
 /// The large rows that are under way, and those that were read lately.
 #[derive(Debug, Clone)]
@@ -63,18 +63,18 @@ impl Large {
     }
 
     /// Returns the receiver of the row if it is under way or was read lately.
-    pub(crate) fn known(&self, id: &RecordId) -> Option<watch::Receiver<Told>> {
-        self.rows.get(id).map(|told| told.subscribe())
+    pub(crate) fn known(&self, id: &RecordId) -> Option<watch::Receiver<LargeRow>> {
+        self.rows.get(id).map(|row| row.subscribe())
     }
 
     /// Returns the receiver of the row, and reads the row unless it is under way.
-    pub(crate) fn read(&self, id: RecordId) -> watch::Receiver<Told> {
+    pub(crate) fn read(&self, id: RecordId) -> watch::Receiver<LargeRow> {
         match self.rows.entry(id) {
-            Entry::Occupied(told) => told.get().subscribe(),
+            Entry::Occupied(row) => row.get().subscribe(),
             Entry::Vacant(place) => {
-                let told = watch::Sender::new(None);
-                let receiver = told.subscribe();
-                place.insert(told);
+                let row = watch::Sender::new(None);
+                let receiver = row.subscribe();
+                place.insert(row);
                 // On an error, the runtime is gone.
                 let _ = self.queue.send(id);
                 receiver
@@ -84,7 +84,7 @@ impl Large {
 
     /// Forgets a row that was read: a request has taken it.
     pub(crate) fn forget(&self, id: &RecordId) {
-        self.rows.remove_if(id, |_, told| told.borrow().is_some());
+        self.rows.remove_if(id, |_, row| row.borrow().is_some());
     }
 }
 
@@ -96,7 +96,7 @@ async fn run<B: Backend>(
 ) {
     while let Some(id) = queued.recv().await {
         let (clocks, sent, ids) = (state.clocks.now(), Instant::now(), [id]);
-        let told = match state.call_with(LARGEST, || backend.get(clocks, &ids)).await {
+        let row = match state.call_with(LARGEST, || backend.get(clocks, &ids)).await {
             Ok(Answer { now, server, rows }) => {
                 state.answered(server, now, sent, false, rows.iter().flatten());
                 let (row, earliest) = (rows.into_iter().next().flatten(), clocks.at(now).earliest);
@@ -108,8 +108,8 @@ async fn run<B: Backend>(
             }
         };
         let Some(place) = rows.get(&id).map(|place| place.clone()) else { continue };
-        let is_kept = told.is_ok() && kept_bytes(&rows) < KEPT_BYTES;
-        place.send_replace(Some(told));
+        let is_kept = row.is_ok() && kept_bytes(&rows) < KEPT_BYTES;
+        place.send_replace(Some(row));
         let (rows, own) = (Arc::clone(&rows), place.subscribe());
         let forget = move || rows.remove_if(&id, |_, place| place.subscribe().same_channel(&own));
         if is_kept {
@@ -125,7 +125,7 @@ async fn run<B: Backend>(
 
 /// Returns the number of bytes of the kept rows.
 fn kept_bytes(rows: &Rows) -> usize {
-    let bytes = |told: &Told| match told {
+    let bytes = |row: &LargeRow| match row {
         Some(Ok((RowSnapshot { row: Some(row), .. }, _))) => row.state.len(),
         _ => 0,
     };

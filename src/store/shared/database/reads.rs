@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::errors::away;
-use super::large::{Large, Told, which_are_large};
+use super::large::{Large, LargeRow, which_are_large};
 pub(crate) use super::snapshot::RowSnapshot;
 use super::state::DatabaseState;
 use crate::key::RecordId;
@@ -53,8 +53,8 @@ impl ReadBatcher {
 
     /// Reads the row of `id`.
     pub(crate) async fn get(&self, id: RecordId) -> Result<RowSnapshot, StoreError> {
-        if let Some(told) = self.large.known(&id) {
-            let known = timeout(self.state.timeout(), read_large(told)).await.map_err(|_| away(Arc::new(late())))??;
+        if let Some(row) = self.large.known(&id) {
+            let known = timeout(self.state.timeout(), read_large(row)).await.map_err(|_| away(Arc::new(late())))??;
             self.large.forget(&id);
             let latest = self.state.clocks.latest();
             if known.row.as_ref().is_some_and(|row| row.kind == Kind::Completed && row.record_expires() > latest) {
@@ -80,8 +80,8 @@ impl ReadBatcher {
     }
 }
 
-async fn read_large(mut told: watch::Receiver<Told>) -> Result<RowSnapshot, StoreError> {
-    match &*told.wait_for(Option::is_some).await.map_err(|_| gone())? {
+async fn read_large(mut row: watch::Receiver<LargeRow>) -> Result<RowSnapshot, StoreError> {
+    match &*row.wait_for(Option::is_some).await.map_err(|_| gone())? {
         // Time has gone on since.
         Some(Ok((known, sent))) => Ok(RowSnapshot { earliest: known.earliest.plus(sent.elapsed()), ..known.clone() }),
         Some(Err(error)) => Err(away(Arc::clone(error))),

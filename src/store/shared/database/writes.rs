@@ -71,7 +71,7 @@ impl<B: Backend> WriteQueue<B> {
         deadline: Option<Instant>,
         may_be_done: bool,
     ) -> impl Future<Output = Result<WriteResult, WriteError>> + Send + use<B> {
-        let (reply, stands) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         let pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(20))
             .with_max_delay(Duration::from_secs(1))
@@ -81,7 +81,7 @@ impl<B: Backend> WriteQueue<B> {
         let waiting = Waiting::new(&self.waiting);
         let put = PendingWrite { write, deadline, reply, may_be_done, sent: None, busy: 0, pauses, _waiting: waiting };
         self.sender.leave(put);
-        async move { stands.await.unwrap_or(Err(WriteError::Gone)) }
+        async move { result.await.unwrap_or(Err(WriteError::Gone)) }
     }
 }
 

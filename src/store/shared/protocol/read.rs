@@ -35,14 +35,14 @@ impl<B: Backend> Protocol<B> {
             return Ok(Some(record));
         }
         let known = self.read(id).await?;
-        self.tell_whole(id, known).await
+        self.durable_whole(id, known).await
     }
 
     /// Returns the whole record of a row that was read, or that the database has answered with.
-    pub(crate) async fn tell_whole(&self, id: RecordId, known: RowSnapshot) -> Result<Option<Record>, StoreError> {
+    pub(crate) async fn durable_whole(&self, id: RecordId, known: RowSnapshot) -> Result<Option<Record>, StoreError> {
         let known = self.filled(known).await?;
         let record = known.row.as_ref().and_then(|row| self.whole(row, known.earliest)).transpose()?;
-        self.tell(id, known, record).await
+        self.durable(id, known, record).await
     }
 
     /// Returns the whole record of a row that is judged at this earliest time.
@@ -65,7 +65,7 @@ impl<B: Backend> Protocol<B> {
 
     /// Returns a record that was read, for an answer. A completed or consumed record is returned only behind a barrier,
     /// and cached.
-    pub(crate) async fn tell(
+    pub(crate) async fn durable(
         &self,
         id: RecordId,
         known: RowSnapshot,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::Protocol;
-use super::write::{as_it_stands, release};
+use super::write::{release, unchanged};
 use crate::key::RecordId;
 use crate::record::{
     Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, RunResult, State, Transition, next,
@@ -16,7 +16,7 @@ use crate::record::{
 use crate::slots::once_a_minute;
 use crate::store::StoreError;
 use crate::store::shared::backend::{Backend, BackendError, Expect, Kind, Row, Write};
-use crate::store::shared::database::errors::{late, not_put};
+use crate::store::shared::database::errors::{late, not_written};
 use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::writes::{WriteError, WriteResult};
 
@@ -47,7 +47,7 @@ impl<B: Backend> Protocol<B> {
         let deadline = transition.claim().map(|claim| Instant::now() + claim.patience);
         // The row that a claim has met is returned before its requester gives up: the requester must not run as if
         // there were no row.
-        let told_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.patience / 10));
+        let answer_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.patience / 10));
         // A claim expects no row, and finds out by being sent whether there is one. This process has written the rows
         // that it holds.
         let mut known = match &transition {
@@ -64,7 +64,7 @@ impl<B: Backend> Protocol<B> {
                 return Err(late());
             }
             *has_met |= known.row.is_some();
-            known = in_time(told_by, self.filled(known)).await?;
+            known = in_time(answer_by, self.filled(known)).await?;
             // A transition that takes an operation or asks about it needs the whole record.
             let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
             let record = match &known.row {
@@ -80,12 +80,12 @@ impl<B: Backend> Protocol<B> {
             let (write, draft) = match change {
                 Change::Nothing if reply == Reply::Refused && known.row.is_some() && known.server.is_none() => {
                     // This process remembers an older row.
-                    self.let_go(known.row.as_ref());
+                    self.forget_run(known.row.as_ref());
                     known = self.read(id).await?;
                     continue;
                 }
                 Change::Nothing => {
-                    return in_time(told_by, self.unchanged(id, &transition, known, reply, record)).await;
+                    return in_time(answer_by, self.unchanged(id, &transition, known, reply, record)).await;
                 }
                 Change::Release => (release(id, known.row.as_ref(), self.clocks().now()), None),
                 Change::Put(draft) => {
@@ -113,7 +113,7 @@ impl<B: Backend> Protocol<B> {
             let (token, expected) = (write.token, write.expect);
             let claim = deadline.map(|_| write.clone());
             let WriteResult { row, answer, earliest, .. } = match self.database.write(write, deadline).await {
-                Ok(stands) => stands,
+                Ok(result) => result,
                 Err(WriteError::InDoubt) => match claim {
                     Some(claim) => self.invalidate_claim(&claim, known.row.as_ref()).await?,
                     None => return Err(late()),
@@ -127,7 +127,7 @@ impl<B: Backend> Protocol<B> {
                     }
                     return Ok(applied);
                 }
-                Err(error) => return Err(not_put(error)),
+                Err(error) => return Err(not_written(error)),
             };
             if let Some(done) = row.as_ref().filter(|row| row.token == token) {
                 // From now on the session does not say that this bound is over. It may have said so before, if this
@@ -152,7 +152,7 @@ impl<B: Backend> Protocol<B> {
             if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
                 return Err(StoreError::unavailable("something else has the row locked"));
             }
-            self.let_go(row.as_ref());
+            self.forget_run(row.as_ref());
             known = RowSnapshot { row, earliest, server: Some(answer.server) };
         }
         Err(StoreError::unavailable("the row changes all the time"))
@@ -164,10 +164,10 @@ impl<B: Backend> Protocol<B> {
     async fn invalidate_claim(&self, claim: &Write, before: Option<&Row>) -> Result<WriteResult, StoreError> {
         let write = match before.filter(|row| row.kind != Kind::Released) {
             None => release(claim.id, before, self.clocks().now()),
-            Some(row) => as_it_stands(row, self.clocks().earliest()),
+            Some(row) => unchanged(row, self.clocks().earliest()),
         };
-        let stands = self.database.insist(write).await.map_err(not_put)?;
-        if stands.row.as_ref().is_some_and(|row| row.token == claim.token) { Ok(stands) } else { Err(late()) }
+        let found = self.database.insist(write).await.map_err(not_written)?;
+        if found.row.as_ref().is_some_and(|row| row.token == claim.token) { Ok(found) } else { Err(late()) }
     }
 
     /// Gives back a claim under which nothing ran. Tries again for as long as the database does not answer.
@@ -205,7 +205,7 @@ impl<B: Backend> Protocol<B> {
 
     /// Forgets the run of this process that has this row, or an earlier one. A later run of the key stays: while this
     /// process keeps it, no other process considers it over.
-    fn let_go(&self, row: Option<&Row>) {
+    fn forget_run(&self, row: Option<&Row>) {
         let Some(row) = row else { return };
         let is_own_run =
             row.kind == Kind::Running && row.session.is_some_and(|id| self.sessions.own.own().contains(&id));
@@ -226,18 +226,18 @@ impl<B: Backend> Protocol<B> {
         reply: Reply,
         record: Option<Record>,
     ) -> Result<Applied, StoreError> {
-        self.let_go(known.row.as_ref());
+        self.forget_run(known.row.as_ref());
         if let (Reply::Refused, Transition::Complete(completion)) = (reply, transition) {
             self.dispute(completion).await;
         }
-        let record = self.tell(id, known, record).await?;
+        let record = self.durable(id, known, record).await?;
         Ok(Applied { reply, record })
     }
 
     /// Notes that the row was written, and returns the result of the transition.
     fn done(&self, id: RecordId, row: &Row, draft: Option<Draft<Bytes>>, reply: Reply) -> Applied {
         let Some(draft) = draft else {
-            self.let_go(Some(row));
+            self.forget_run(Some(row));
             return Applied { reply, record: None };
         };
         let Draft { owned, fingerprint, attempt, origin, state, .. } = draft;
@@ -245,7 +245,7 @@ impl<B: Backend> Protocol<B> {
         if owner == Owner::Here {
             self.sessions.held.insert(id, row.clone());
         } else {
-            self.let_go(Some(row));
+            self.forget_run(Some(row));
         }
         let expires = if matches!(state, State::Running { .. }) { None } else { Some(row.record_expires()) };
         let Row { fence, began, since, .. } = *row;

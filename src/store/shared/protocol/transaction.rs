@@ -110,7 +110,7 @@ impl<B: Backend> PendingTransaction<B> {
                     let known = RowSnapshot { row: Some(row), earliest, server: Some(answer.server) };
                     // On an error, the row that was read may not be durable yet.
                     if let Ok(Some(Record { state: State::Completed { outcome }, .. })) =
-                        protocol.tell_whole(*id, known).await
+                        protocol.durable_whole(*id, known).await
                     {
                         break TransactionEnd::Committed(outcome);
                     }

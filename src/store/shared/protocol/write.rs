@@ -115,7 +115,7 @@ pub(crate) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write 
 
 /// Returns the write that keeps a row's content under another token: a write that expects the old token is not done any
 /// more.
-pub(crate) fn as_it_stands(row: &Row, earliest: Timestamp) -> Write {
+pub(crate) fn unchanged(row: &Row, earliest: Timestamp) -> Write {
     Write {
         id: row.id,
         expect: Expect::Token(row.token),

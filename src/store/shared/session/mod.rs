@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::others::{OtherSessions, Reading};
 use self::own::{Renewed, Session, dead};
 use super::backend::{Backend, BackendError, Expect, Kind, Row, ServerId};
-use super::database::errors::not_put;
+use super::database::errors::not_written;
 use super::database::writes::WriteResult;
 use super::database::{Database, Rows};
 use crate::clock::Timestamp;
@@ -79,7 +79,8 @@ impl<B: Backend> Sessions<B> {
                 self.others().start_over();
             }
             let renewal = own.renewal(self.over_before());
-            let WriteResult { row, sent, .. } = self.database.write_urgently(renewal.clone()).await.map_err(not_put)?;
+            let WriteResult { row, sent, .. } =
+                self.database.write_urgently(renewal.clone()).await.map_err(not_written)?;
             match own.renewed(&renewal, row.as_ref(), sent) {
                 Renewed::Yes => {
                     let lease = own.lease();
@@ -176,7 +177,7 @@ impl<B: Backend> Sessions<B> {
         let Some(expect) = others.expected(session) else { return Ok(others.is_over(session)) };
         let write = dead(session, expect);
         let token = write.token;
-        let WriteResult { row, answer, sent, .. } = self.database.write_urgently(write).await.map_err(not_put)?;
+        let WriteResult { row, answer, sent, .. } = self.database.write_urgently(write).await.map_err(not_written)?;
         if row.as_ref().is_some_and(|row| row.token == token || row.kind == Kind::Released) {
             self.others().ended(session);
             return Ok(true);

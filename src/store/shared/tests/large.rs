@@ -103,8 +103,8 @@ async fn an_error_is_told_to_those_who_wait_and_to_no_later_one() {
     sleep(2 * SECOND).await;
     assert!(gets.get(id(1)).await.is_ok());
     let refused = Script::of([error(BackendError::Nothing)]);
-    let told = self::gets(&refused).get_large(&met(1)).await.unwrap_err();
-    assert!(matches!(told, StoreError::Unavailable { .. }), "{told:?}");
+    let error = self::gets(&refused).get_large(&met(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
 }
 
 // Seeded fault: a request waits for as long as the row takes.
@@ -116,8 +116,8 @@ async fn a_request_for_a_row_that_is_under_way_waits_no_longer_than_for_a_small_
     let mut first = Box::pin(gets.get_large(&row));
     assert!((&mut first).now_or_never().is_none());
     let began = tokio::time::Instant::now();
-    let told = gets.get(id(1)).await.unwrap_err();
-    assert!(matches!(told, StoreError::Unavailable { .. }), "{told:?}");
+    let error = gets.get(id(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
     assert_eq!(began.elapsed(), 2 * SECOND);
     assert!(first.await.is_ok());
 }

@@ -47,10 +47,10 @@ async fn a_read_that_fails_is_not_sent_again_and_says_why() {
         (error(BackendError::Crowded), true),
     ] {
         let script = Script::of([reply]);
-        let told = gets(&script).get(id(1)).await.unwrap_err();
-        assert_eq!(matches!(told, StoreError::Overloaded { .. }), is_crowded, "{told:?}");
-        let is_away = told.to_string().contains("the database does not answer");
-        assert_eq!(is_away, !is_crowded, "{told:?}");
+        let error = gets(&script).get(id(1)).await.unwrap_err();
+        assert_eq!(matches!(error, StoreError::Overloaded { .. }), is_crowded, "{error:?}");
+        let is_away = error.to_string().contains("the database does not answer");
+        assert_eq!(is_away, !is_crowded, "{error:?}");
         assert_eq!(script.gets.lock().unwrap().len(), 1);
     }
 }

@@ -25,8 +25,8 @@ async fn put(script: &Script, write: Write) -> Result<WriteResult, WriteError> {
     ways(script, 1).put(write, None).await
 }
 
-fn is_done(stands: &Result<WriteResult, WriteError>, write: &Write) -> bool {
-    stands.as_ref().is_ok_and(|stands| stands.row.as_ref().is_some_and(|row| row.token == write.token))
+fn is_done(result: &Result<WriteResult, WriteError>, write: &Write) -> bool {
+    result.as_ref().is_ok_and(|result| result.row.as_ref().is_some_and(|row| row.token == write.token))
 }
 
 // Seeded faults: a refused write is sent again; `Nothing` counts as `Never`, and the other way round.
@@ -45,20 +45,20 @@ async fn a_write_of_which_nothing_was_done_is_not_sent_again() {
 async fn a_write_whose_answer_was_lost_is_sent_until_its_answer_is_known_and_counts_from_its_first_copy() {
     let lost = || error(BackendError::Uncertain);
     let script = Script::of([lost(), error(BackendError::Nothing), Reply::Short, error(BackendError::Busy), lost()]);
-    let stands = put(&script, write(1, 0)).await;
-    assert!(is_done(&stands, &write(1, 0)), "{stands:?}");
+    let result = put(&script, write(1, 0)).await;
+    assert!(is_done(&result, &write(1, 0)), "{result:?}");
     let sent = script.puts.lock().unwrap();
     assert_eq!(sent.len(), 6);
     assert!(sent.iter().all(|(_, writes)| *writes == [write(1, 0)]), "the same write each time");
-    assert_eq!(stands.unwrap().sent, sent[0].0);
+    assert_eq!(result.unwrap().sent, sent[0].0);
 }
 
 // Seeded fault: the first refusal of such a write is its end.
 #[tokio::test(start_paused = true)]
 async fn a_write_that_may_not_be_given_up_is_sent_again_though_nothing_was_done() {
     let script = Script::of([error(BackendError::Nothing), error(BackendError::Nothing)]);
-    let stands = ways(&script, 1).insist(write(1, 0)).await;
-    assert!(is_done(&stands, &write(1, 0)));
+    let result = ways(&script, 1).insist(write(1, 0)).await;
+    assert!(is_done(&result, &write(1, 0)));
     assert_eq!(script.sizes(), [1, 1, 1]);
 }
 
@@ -77,8 +77,8 @@ async fn a_write_whose_row_is_locked_is_sent_twelve_times() {
     let busy = Script::of((0..20).map(|_| error(BackendError::Busy)));
     assert!(matches!(put(&busy, write(1, 0)).await, Err(WriteError::Away(_))));
     let locked = Script::of((0..20).map(|_| Reply::Locked));
-    let stands = put(&locked, write(1, 0)).await;
-    assert!(stands.is_ok() && !is_done(&stands, &write(1, 0)), "{stands:?}");
+    let result = put(&locked, write(1, 0)).await;
+    assert!(result.is_ok() && !is_done(&result, &write(1, 0)), "{result:?}");
     assert_eq!([busy.sizes().len(), locked.sizes().len()], [12, 12]);
 }
 
@@ -121,8 +121,8 @@ async fn one_write_that_is_at_fault_or_locked_costs_no_other_of_its_call() {
         let all: Vec<_> = (1..=3).map(|number| puts.put(write(number, 0), None)).collect();
         let done = join_all(all).await;
         assert_eq!(script.sizes(), [3, 1, 1, 1]);
-        assert_eq!(done.iter().filter(|stands| stands.is_ok()).count(), 2);
-        assert!(done.iter().any(|stands| matches!(stands, Err(WriteError::Never(_)))));
+        assert_eq!(done.iter().filter(|result| result.is_ok()).count(), 2);
+        assert!(done.iter().any(|result| matches!(result, Err(WriteError::Never(_)))));
     }
 }
 
@@ -132,8 +132,8 @@ async fn all_writes_of_a_call_whose_answer_was_lost_are_sent_again() {
     let script = Script::of([error(BackendError::Uncertain)]);
     let puts = ways(&script, 1);
     let all: Vec<_> = (1..=3).map(|number| puts.put(write(number, 0), None)).collect();
-    for (number, stands) in (1..).zip(join_all(all).await) {
-        assert!(is_done(&stands, &write(number, 0)));
+    for (number, result) in (1..).zip(join_all(all).await) {
+        assert!(is_done(&result, &write(number, 0)));
     }
     assert_eq!(script.sizes().iter().sum::<usize>(), 6);
 }
@@ -161,8 +161,8 @@ async fn before_a_large_write_is_sent_again_its_row_is_asked_for() {
     assert_eq!(bytes(&unanswered), [16 * KIB, 0, 16 * KIB], "it is asked for, and then sent again");
     // Another write has made the row meanwhile, so the answer is that row.
     let lost = Script::of([error(BackendError::Uncertain), Reply::Others]);
-    let stands = put(&lost, large()).await;
-    assert!(stands.is_ok() && !is_done(&stands, &large()));
+    let result = put(&lost, large()).await;
+    assert!(result.is_ok() && !is_done(&result, &large()));
     assert_eq!(lost.sizes(), [1, 1]);
     // A question that fails is asked again.
     let refused = Script::of([error(BackendError::Uncertain), error(BackendError::Nothing), Reply::Others]);
@@ -227,8 +227,8 @@ fn a_write_whose_runtime_is_gone_may_be_done() {
     runtime.block_on(tokio::task::yield_now());
     let queued = puts.put(write(2, 0), None);
     drop(runtime);
-    let told = futures_util::FutureExt::now_or_never(async { (one.await, queued.await) }).expect("at once");
-    assert!(matches!(told, (Err(WriteError::Gone), Err(WriteError::Gone))), "{told:?}");
+    let results = futures_util::FutureExt::now_or_never(async { (one.await, queued.await) }).expect("at once");
+    assert!(matches!(results, (Err(WriteError::Gone), Err(WriteError::Gone))), "{results:?}");
 }
 
 fn state_in(runtime: &tokio::runtime::Runtime) -> Arc<crate::store::shared::database::state::DatabaseState> {

@@ -41,8 +41,8 @@ impl Broken {
         Self { inner, fault, namespace: "", clock, memory: Arc::default() }
     }
 
-    pub(super) fn beside(&self) -> Self {
-        Self { inner: self.inner.beside(), ..self.clone() }
+    pub(super) fn another_process(&self) -> Self {
+        Self { inner: self.inner.another_process(), ..self.clone() }
     }
 
     pub(super) fn another_namespace(&self) -> Self {

@@ -18,7 +18,7 @@ use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 fn subject(fault: Fault) -> Subject<Broken> {
     let clock = ManualClock::new(Timestamp::from_millis(1_790_000_000_000));
     let backend = Broken::new(MemoryBackend::with_clock(clock.clone()), fault, clock.clone());
-    let (beside, another) = (backend.beside(), backend.another_namespace());
+    let (other, another) = (backend.another_process(), backend.another_namespace());
     let (held, database) = (backend.inner.clone(), backend.inner.database().clone());
     let hold = move || {
         let hold = held.hold(Call::Put);
@@ -29,7 +29,12 @@ fn subject(fault: Fault) -> Subject<Broken> {
         std::future::ready(())
     };
     let pass = move |by: Duration| clock.advance(by);
-    Subject::new(backend).beside(beside).another_namespace(another).clock(pass).held_back_by(hold).restarted_by(restart)
+    Subject::new(backend)
+        .another_process(other)
+        .another_namespace(another)
+        .clock(pass)
+        .held_back_by(hold)
+        .restarted_by(restart)
 }
 
 /// The failure that a rule reports for a fault; `None` if the rule holds.

@@ -22,7 +22,7 @@ fn subject(fault: Fault, is_alone: bool) -> Subject<Broken> {
     let store = Broken::new(fault, clock.clone(), MOST);
     let disk = store.clone();
     let subject = Subject::new(store.clone());
-    let subject = if is_alone { subject.most_records(MOST) } else { subject.beside(store.beside()) };
+    let subject = if is_alone { subject.most_records(MOST) } else { subject.another_process(store.another_process()) };
     subject.clock(move |by: Duration| clock.advance(by)).reopened_by(move || std::future::ready(disk.reopened()))
 }
 

@@ -46,8 +46,8 @@ impl Broken {
         Self { inner, fault, clock, is_closed, memory, batch }.begun()
     }
 
-    pub(super) fn beside(&self) -> Self {
-        self.opened(self.inner.beside())
+    pub(super) fn another_process(&self) -> Self {
+        self.opened(self.inner.another_process())
     }
 
     /// The next opening, after the end of this one.

@@ -7,8 +7,8 @@
 //!    [`pinned`].
 //! 2. sled's flusher is a thread of sled's own and cannot be given a pin. The thread that watches over the store holds
 //!    two in its place, in turn, as long as there is a flusher, also before the store is open and after it is closed;
-//!    see [`Keeper`]. A buffer that is swapped out is freed an eighth of a second later at the earliest, and about half
-//!    a second later as a rule. The flusher is exposed only if it is paused for longer between two instructions.
+//!    see [`EpochGuards`]. A buffer that is swapped out is freed an eighth of a second later at the earliest, and about
+//!    half a second later as a rule. The flusher is exposed only if it is paused for longer between two instructions.
 //! 3. Nothing here calls `flush_async`, which runs on a thread of sled's.
 //!
 //! Memory that is freed later takes space, some 40 MiB in a store that writes as fast as it can, and costs time because
@@ -26,7 +26,7 @@ pub(super) fn pinned<T>(act: impl FnOnce() -> T) -> T {
 }
 
 /// Two pins, one of which is always at least as old as the time between two renewals.
-pub(crate) struct Keeper {
+pub(crate) struct EpochGuards {
     older: Pin,
     newer: Pin,
 }
@@ -52,15 +52,15 @@ impl Pin {
     }
 }
 
-impl Default for Keeper {
-    /// Creates a keeper of sled's own collector. It is renewed eight times a second, so each pin is held for twice as
-    /// long, a quarter of a second.
+impl Default for EpochGuards {
+    /// Creates the guards of sled's own collector. They are renewed eight times a second, so each pin is held for twice
+    /// as long, a quarter of a second.
     fn default() -> Self {
         Self::new(default_collector())
     }
 }
 
-impl Keeper {
+impl EpochGuards {
     fn new(collector: &Collector) -> Self {
         Self { older: Pin::new(collector), newer: Pin::new(collector) }
     }
@@ -106,15 +106,15 @@ mod tests {
     #[test]
     fn trap_93_what_is_swapped_out_is_kept_through_a_renewal_and_freed_after_a_few() {
         let collector = Collector::new();
-        let mut keeper = Keeper::new(&collector);
-        keeper.renew();
+        let mut guards = EpochGuards::new(&collector);
+        guards.renew();
         let swapped_out = SwappedOut::new(&collector);
         assert!(!swapped_out.is_freed());
-        keeper.renew();
+        guards.renew();
         assert!(!swapped_out.is_freed(), "one pin is older than it");
         // Two epochs have to go by, and both pins must be renewed for each.
         let freed = (0..4).any(|_| {
-            keeper.renew();
+            guards.renew();
             swapped_out.is_freed()
         });
         assert!(freed);
