@@ -222,7 +222,8 @@ async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_releas
     assert_eq!(layer.counts().disputed, 0);
 }
 
-// A seeded fault: a run whose claim is lost is not interrupted, and leaves its key free.
+// Seeded faults: a run whose claim is lost is not interrupted, and leaves its key free; it is interrupted for as long as
+// outcomes are kept.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its_run_ended() {
     for has_trace in [false, true] {
@@ -234,7 +235,7 @@ async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its
         let (effects, gate) = (Effects::default(), Gate::default());
         here.database().replication(Replication::Behind);
         let handler_gate = gate.clone();
-        let unknown = Lab::new(IdempotencyLayer::new(one.clone()), move |_| {
+        let unknown = Lab::new(IdempotencyLayer::new(one.clone()).retention(MINUTE * 10), move |_| {
             let gate = handler_gate.clone();
             async move {
                 gate.pass().await;
@@ -247,9 +248,12 @@ async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its
         here.database().replication(Replication::InStep);
         gate.open();
         assert_eq!(run.await.unwrap().text(), "perhaps");
-        for store in [&one, &other] {
-            let refused = effects.server(store, OnInterrupted::Refuse).post("k", "a").await;
-            refused.assert_refusal(409, "outcome-unknown", false, None);
+        for minutes in [0, 11] {
+            tokio::time::sleep(MINUTE * minutes).await;
+            for store in [&one, &other] {
+                let refused = effects.server(store, OnInterrupted::Refuse).post("k", "a").await;
+                refused.assert_refusal(409, "outcome-unknown", false, None);
+            }
         }
         assert_eq!(effects.count(), 0);
         let listed = IdempotencyLayer::new(other).interrupted(9).await.unwrap();
