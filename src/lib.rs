@@ -69,22 +69,22 @@ pub use key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope};
 pub use record::{Fence, Resolution};
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::context::IdempotencyContext;
+pub use server::answer::marks::{Keep, Release, Unknown};
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::identify::FingerprintBody;
+pub use server::answer::meaning::Meaning;
+#[cfg(feature = "server")]
+#[doc(inline)]
+pub use server::fingerprint::identify::FingerprintBody;
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::layer::IdempotencyLayer;
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::marks::{Keep, Release, Unknown};
+pub use server::reject::rejection::{Rejection, RejectionKind};
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::meaning::Meaning;
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::rejection::{Rejection, RejectionKind};
+pub use server::run_context::context::IdempotencyContext;
 #[doc(inline)]
 pub use store::erased::AnyStore;
 #[cfg(feature = "memory")]

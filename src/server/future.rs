@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use http::Response;
 use http_body::Body;
 
-use super::body::Passage;
+use super::bodies::body::Passage;
 
 pin_project_lite::pin_project! {
     /// The future of an answer with a body `T`. If the request is passed on, it is the inner service's own future `F`.

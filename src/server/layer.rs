@@ -13,16 +13,16 @@ use http::{HeaderName, Method, Response};
 use tower_layer::Layer;
 use tracing::Level;
 
-use super::body::{AnyBody, KeepBody, SendBody};
-use super::identify::FingerprintBody;
-use super::kept_headers::KeptHeaders;
-use super::meaning::Classify;
+use super::answer::kept_headers::KeptHeaders;
+use super::answer::meaning::Classify;
+use super::answer::snapshot::{Recorder, recorded};
+use super::bodies::body::{AnyBody, KeepBody, SendBody};
+use super::fingerprint::identify::FingerprintBody;
 use super::options::{Hook, Options};
-use super::rejection::Rejection;
+use super::reject::rejection::Rejection;
 use super::scope::IntoScope;
 use super::service::IdempotencyService;
 use super::shared::LayerState;
-use super::snapshot::{Recorder, recorded};
 use crate::engine::{OnInFlight, OnInterrupted, Reconciler};
 use crate::store::Store;
 

@@ -10,12 +10,12 @@ use http::request::Parts;
 use http::{HeaderName, Method, Response};
 use tracing::Level;
 
-use super::grpc;
-use super::identify::Sameness;
-use super::kept_headers::KeptHeaders;
-use super::meaning::Classify;
-use super::rejection::Rejection;
-use super::snapshot::Recorder;
+use super::answer::kept_headers::KeptHeaders;
+use super::answer::meaning::Classify;
+use super::answer::snapshot::Recorder;
+use super::fingerprint::identify::Sameness;
+use super::reject::grpc;
+use super::reject::rejection::Rejection;
 use crate::engine::{Policy, Reconciler, WrapRun};
 use crate::key::{Key, RecordId, Scope};
 

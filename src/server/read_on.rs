@@ -19,7 +19,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
-use super::grpc;
+use super::reject::grpc;
 use crate::within::within;
 
 /// The most bytes that are read on.

@@ -1,6 +1,6 @@
 //! The return types of the function that says whose a key is.
 
-use super::rejection::Rejection;
+use super::reject::rejection::Rejection;
 use crate::key::Scope;
 
 /// A value that the function of [`scope`](crate::IdempotencyLayer::scope) may return: a [`Scope`], an `Option<Scope>`,

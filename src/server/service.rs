@@ -10,13 +10,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Request, Response};
 use tower_service::Service;
 
-use super::body::{BodyMode, KeepBody, Passage, SendBody, Through};
-use super::context::IdempotencyContext;
+use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through};
 use super::exchange::Exchange;
 use super::future::ResponseFuture;
 use super::read_on::Connection;
-use super::reasons;
-use super::rejection::Rejection;
+use super::reject::reasons;
+use super::reject::rejection::Rejection;
+use super::run_context::context::IdempotencyContext;
 use super::shared::LayerState;
 use crate::engine;
 use crate::header;

@@ -19,7 +19,7 @@ const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 /// They are digested with the credentials and not with the other options: to a client that is not the recorded one,
 /// records that were made under other options must look like those that were made under the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     /// Headers that count besides the list.
     headers: Vec<HeaderName>,
     /// The cookies that count, if the application says which.
@@ -27,13 +27,13 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    pub(super) fn of_headers(&mut self, names: impl IntoIterator<Item = HeaderName>) {
+    pub(crate) fn of_headers(&mut self, names: impl IntoIterator<Item = HeaderName>) {
         self.headers = names.into_iter().filter(|name| !is_credential(name)).collect();
         self.headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         self.headers.dedup();
     }
 
-    pub(super) fn of_cookies(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
+    pub(crate) fn of_cookies(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
         let mut names: Vec<_> = names.into_iter().map(Into::into).collect();
         names.sort();
         names.dedup();
@@ -42,7 +42,7 @@ impl Credentials {
 
     /// Returns the headers in which a request says who sends it, in the order of their names. `key` is the header of
     /// the key: it may be written otherwise in a retry, and the record's id has it already.
-    pub(super) fn names<'a>(&self, parts: &'a Parts, key: &HeaderName) -> Vec<&'a HeaderName> {
+    pub(crate) fn names<'a>(&self, parts: &'a Parts, key: &HeaderName) -> Vec<&'a HeaderName> {
         let counts = |name: &&HeaderName| (is_credential(name) || self.headers.contains(name)) && *name != key;
         let mut names: Vec<_> = parts.headers.keys().filter(counts).collect();
         names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
@@ -50,7 +50,7 @@ impl Credentials {
     }
 
     /// Adds to a fingerprint what the request says of who asks, in the headers of [`names`](Self::names).
-    pub(super) fn add_to(
+    pub(crate) fn add_to(
         &self,
         builder: FingerprintBuilder,
         parts: &Parts,
@@ -61,7 +61,7 @@ impl Credentials {
     }
 
     /// Folds over what the request says of who asks: names, and values without what makes no difference.
-    pub(super) fn fold<T>(
+    pub(crate) fn fold<T>(
         &self,
         parts: &Parts,
         names: &[&HeaderName],

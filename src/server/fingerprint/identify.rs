@@ -91,24 +91,24 @@ impl fmt::Debug for CustomBody {
 
 /// The options that say when two requests are the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sameness {
+pub(crate) struct Sameness {
     headers: Vec<HeaderName>,
     body: FingerprintBody,
     // It is stored with each fingerprint, so that fingerprints made under different options are never compared.
     digest: [u8; 8],
     /// The options that say who asks. They are not in the digest: see there.
-    pub(super) credentials: Credentials,
+    pub(crate) credentials: Credentials,
 }
 
 impl Sameness {
-    pub(super) fn of_headers(&mut self, headers: impl IntoIterator<Item = HeaderName>) {
+    pub(crate) fn of_headers(&mut self, headers: impl IntoIterator<Item = HeaderName>) {
         self.headers = headers.into_iter().collect();
         self.headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         self.headers.dedup();
         self.digest = self.digested();
     }
 
-    pub(super) fn of_body(&mut self, body: FingerprintBody) {
+    pub(crate) fn of_body(&mut self, body: FingerprintBody) {
         self.body = body;
         self.digest = self.digested();
     }
@@ -130,7 +130,7 @@ impl Sameness {
     /// them, content type, body, what the options add, and the credentials, unless a scope says who asks. Other headers
     /// stay out, because clients change some of them between two tries. The operation is method, path, query and body.
     /// `credentials` are the headers that say who asks. It is `None` if a scope does.
-    pub(super) fn fingerprint(
+    pub(crate) fn fingerprint(
         &self,
         id: &RecordId,
         parts: &Parts,
@@ -204,7 +204,7 @@ static CLIENTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 impl Sameness {
     /// Returns the client that sends a request, for the limits of one client: its scope, or its credentials if there is
     /// none. All requests without either come from one client. `credentials` are the headers that say who asks.
-    pub(super) fn client(&self, parts: &Parts, scope: Option<&Scope>, credentials: Option<&[&HeaderName]>) -> Client {
+    pub(crate) fn client(&self, parts: &Parts, scope: Option<&Scope>, credentials: Option<&[&HeaderName]>) -> Client {
         let mut hasher = CLIENTS.build_hasher();
         scope.hash(&mut hasher);
         if let Some(names) = credentials {

@@ -17,7 +17,7 @@ const SMALL: usize = 64 * 1024;
 
 /// The number of bytes that there is room for, and how many of them are taken.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     most: usize,
     taken: Mutex<Taken>,
 }
@@ -37,7 +37,7 @@ struct Load {
 }
 
 impl Room {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most, taken: Mutex::default() }
     }
 
@@ -73,20 +73,20 @@ impl Load {
 
 /// The bytes of the room that one body takes. They are given back when the share is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     room: Arc<Room>,
     client: Client,
     bytes: usize,
 }
 
 impl Share {
-    pub(super) fn new(room: &Arc<Room>, client: Client) -> Self {
+    pub(crate) fn new(room: &Arc<Room>, client: Client) -> Self {
         Self { room: Arc::clone(room), client, bytes: 0 }
     }
 
     /// Takes this many more bytes. Returns `false` if there is no room for them.
     #[must_use]
-    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         if bytes == 0 {
             return true;
         }

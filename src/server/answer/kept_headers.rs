@@ -73,7 +73,7 @@ impl KeptHeaders {
     }
 
     /// Returns the headers to record, in their order.
-    pub(super) fn choose<'a>(
+    pub(crate) fn choose<'a>(
         &'a self,
         headers: &'a HeaderMap,
         replay_header: &'a HeaderName,

@@ -16,7 +16,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Returns whether a request with these headers is a gRPC call: its content type is `application/grpc`, or one such as
 /// `application/grpc+proto`.
-pub(super) fn is_call(headers: &HeaderMap) -> bool {
+pub(crate) fn is_call(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
     match content_type.strip_prefix(GRPC.as_bytes()) {
         Some(rest) => rest.first().is_none_or(|next| b"+; ".contains(next)),
@@ -25,7 +25,7 @@ pub(super) fn is_call(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the rejection as a gRPC status, whose message begins with the kind's [`slug`](RejectionKind::slug).
-pub(super) fn render(rejection: &Rejection) -> Response<Bytes> {
+pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
     let mut message = rejection.to_string();
     if let Some(id) = &rejection.record_id {
         message.push_str(&format!(" (record_id {})", id.short()));

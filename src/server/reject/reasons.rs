@@ -12,39 +12,39 @@ use crate::header::HeaderError;
 use crate::key::RecordId;
 use crate::slots::Refusal;
 
-pub(super) fn key_missing(name: &HeaderName) -> Rejection {
+pub(crate) fn key_missing(name: &HeaderName) -> Rejection {
     let detail = format!("Send an {name} header with a value unique to this operation, such as a UUID.");
     Rejection::new(RejectionKind::KeyMissing, detail)
 }
 
-pub(super) fn key_malformed(error: &HeaderError) -> Rejection {
+pub(crate) fn key_malformed(error: &HeaderError) -> Rejection {
     Rejection::new(RejectionKind::KeyMalformed, error.to_string())
 }
 
-pub(super) fn body_too_large(limit: usize) -> Rejection {
+pub(crate) fn body_too_large(limit: usize) -> Rejection {
     let detail = format!("Requests with an idempotency key may have at most {limit} bytes of body. Nothing was done.");
     Rejection::new(RejectionKind::BodyTooLarge, detail)
 }
 
-pub(super) fn body_over_outer_limit() -> Rejection {
+pub(crate) fn body_over_outer_limit() -> Rejection {
     Rejection::new(RejectionKind::BodyTooLarge, "The body is longer than this server takes. Nothing was done.")
 }
 
 /// Rejects a body that broke off. As a rule the connection is broken too, and no client reads this.
-pub(super) fn body_incomplete() -> Rejection {
+pub(crate) fn body_incomplete() -> Rejection {
     let detail = "The request body could not be read to its end. Nothing was done.";
     Rejection::new(RejectionKind::BodyIncomplete, detail).same_key()
 }
 
 /// Rejects a body of which nothing, or too little, came for a while.
-pub(super) fn body_late() -> Rejection {
+pub(crate) fn body_late() -> Rejection {
     let detail = "The rest of the request body did not come in time. Nothing was done.";
     let late = Rejection::new(RejectionKind::BodyIncomplete, detail).same_key();
     Rejection { status: StatusCode::REQUEST_TIMEOUT, ..late }
 }
 
 /// Returns the rejection for a refusal of the engine of the operation `id`.
-pub(super) fn of_refusal(refusal: Refusal, id: &RecordId) -> Rejection {
+pub(crate) fn of_refusal(refusal: Refusal, id: &RecordId) -> Rejection {
     match refusal {
         Refusal::Unavailable => {
             let detail =
@@ -68,12 +68,12 @@ pub(super) fn of_refusal(refusal: Refusal, id: &RecordId) -> Rejection {
     }
 }
 
-pub(super) fn overloaded() -> Rejection {
+pub(crate) fn overloaded() -> Rejection {
     let detail = "Too much is under way. Nothing was done; try again in a moment with the same key.";
     Rejection::new(RejectionKind::Overloaded, detail).after(2)
 }
 
-pub(super) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
+pub(crate) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
     match found {
         // It may be the owner of the key with a renewed token, the owner whose key another client has used first, or
         // that other client. The answer says what each has to do, and not what was requested under the key.
@@ -98,12 +98,12 @@ pub(super) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
     }
 }
 
-pub(super) fn in_flight() -> Rejection {
+pub(crate) fn in_flight() -> Rejection {
     let detail = "A request with this key is being processed. Try again with the same key.";
     Rejection::new(RejectionKind::InFlight, detail).after(1)
 }
 
-pub(super) fn not_replayable(status: u16) -> Rejection {
+pub(crate) fn not_replayable(status: u16) -> Rejection {
     let original_status = StatusCode::from_u16(status).ok();
     let with = original_status.map(|status| format!(" with status {}", status.as_u16())).unwrap_or_default();
     let detail = format!(
@@ -114,7 +114,7 @@ pub(super) fn not_replayable(status: u16) -> Rejection {
 }
 
 /// Rejects a retry of a request if it is unknown whether the request took effect.
-pub(super) fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
+pub(crate) fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
     if policy.reconciler.is_some() {
         let detail = "It is not known yet whether the request with this key took effect. Try again later with the same \
             key. A new key would run it again.";
@@ -127,7 +127,7 @@ pub(super) fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
 
 /// Rejects a request whose own run has sent a transaction that may or may not be durable. The store is poisoned; a
 /// restart shows the end.
-pub(super) fn in_doubt(id: &RecordId) -> Rejection {
+pub(crate) fn in_doubt(id: &RecordId) -> Rejection {
     let detail = "The store failed while the request was being committed, and it is unknown whether it took effect. \
         Try again later with the same key. A new key could run it again.";
     let in_doubt = Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id).same_key();
@@ -135,13 +135,13 @@ pub(super) fn in_doubt(id: &RecordId) -> Rejection {
 }
 
 /// Rejects a request whose own run did not commit the transaction of its effect and its record.
-pub(super) fn not_committed() -> Rejection {
+pub(crate) fn not_committed() -> Rejection {
     let detail = "The transaction of this request was not committed. Nothing was done; try again with the same key.";
     Rejection::new(RejectionKind::StoreUnavailable, detail).after(1)
 }
 
 /// Rejects a request whose own run was interrupted.
-pub(super) fn interrupted_run(policy: &Policy, id: &RecordId) -> Rejection {
+pub(crate) fn interrupted_run(policy: &Policy, id: &RecordId) -> Rejection {
     let unknown = "The request was interrupted, and it is unknown whether it took effect.";
     let then = match policy.on_interrupted {
         OnInterrupted::Rerun => "With the same key it is run again.",

@@ -20,7 +20,7 @@ use super::room::Share;
 use crate::within::within;
 
 /// The result of reading a body.
-pub(super) enum Collected<B: Body> {
+pub(crate) enum Collected<B: Body> {
     /// The whole body.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
     /// The body was not read to its end.
@@ -41,7 +41,7 @@ impl<B: Body> From<Collected<B>> for Passage<B> {
 
 /// The reason why a body is not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(crate) enum Why {
     /// It has more bytes than the limit.
     TooLong,
     /// It was not complete in time.
@@ -59,12 +59,12 @@ const NANOS_PER_BYTE: u64 = 1_000_000_000 / 512;
 
 /// The bounds within which a body is read.
 #[derive(Default)]
-pub(super) struct Bounds {
-    pub(super) bytes: usize,
+pub(crate) struct Bounds {
+    pub(crate) bytes: usize,
     /// The longest time from the first byte to the last.
-    pub(super) time: Option<Duration>,
+    pub(crate) time: Option<Duration>,
     /// The body's share of the room for bodies, if it takes any. It grows with each frame.
-    pub(super) share: Option<Share>,
+    pub(crate) share: Option<Share>,
 }
 
 /// The bytes read so far. A single frame is kept as it came. Several frames are joined, so that many small frames do
@@ -79,7 +79,7 @@ struct Head {
 }
 
 /// Reads `body` within `bounds`.
-pub(super) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<B> {
+pub(crate) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<B> {
     let mut body = Box::pin(body);
     let mut head = Head::default();
     let Bounds { bytes: limit, time, share } = bounds;
@@ -177,17 +177,17 @@ impl Head {
 }
 
 /// Returns whether a body of `length` bytes is shorter than its headers declare.
-pub(super) fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
+pub(crate) fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
     declared_length(headers).is_some_and(|declared| (length as u64) < declared)
 }
 
 /// Returns the length that `Content-Length` declares, if there is one.
-pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 /// Returns whether a body failed because a layer outside found it too long.
-pub(super) fn exceeds_limit(error: &dyn Any) -> bool {
+pub(crate) fn exceeds_limit(error: &dyn Any) -> bool {
     let boxed = || Some(&**error.downcast_ref::<Box<dyn Error + Send + Sync>>()? as &(dyn Error + 'static));
     let limit = || Some(error.downcast_ref::<LengthLimitError>()? as &(dyn Error + 'static));
     let mut cause = limit().or_else(boxed).or_else(|| of_axum(error));

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http::Response;
 
-use super::snapshot;
+use crate::server::answer::snapshot;
 
 /// The answer that was committed with its effect. A handler returns it; the layer answers with its record.
 #[derive(Debug)]
 #[must_use]
 pub struct Committed {
-    pub(super) outcome: Bytes,
+    pub(crate) outcome: Bytes,
 }
 
 impl Committed {

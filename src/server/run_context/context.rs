@@ -7,10 +7,10 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Extensions, Uri};
 
-use super::snapshot::Recorder;
 use crate::engine::{Rerun, RunContext};
 use crate::key::{Key, RecordId};
 use crate::record::Fence;
+use crate::server::answer::snapshot::Recorder;
 use crate::slots::Slots;
 
 /// Answers a handler's questions about its own run: the key, the attempt, the fence, and keys for what it calls in
@@ -28,13 +28,13 @@ use crate::slots::Slots;
 /// request was sent, and with it the layer cannot know which of two parameters of the nested path was meant.
 pub struct IdempotencyContext {
     key: Key,
-    pub(super) run: RunContext,
+    pub(crate) run: RunContext,
     // The slots of the store of this exchange, by which a second layer over that store recognises it.
     slots: Arc<Slots>,
     // The URI to which the client sent the request, as the request says.
     seen: Uri,
     // It records an answer that is committed with its effect.
-    pub(super) recorder: Arc<Recorder>,
+    pub(crate) recorder: Arc<Recorder>,
     // The exchange around this one.
     outer: Option<Arc<Self>>,
     // Whether this is a clone: then it is not in the extensions of the exchange's own request.
@@ -58,7 +58,7 @@ impl Clone for IdempotencyContext {
 
 impl IdempotencyContext {
     /// Puts the context of a new exchange into a request's head. The context that was there becomes its outer one.
-    pub(super) fn replace(
+    pub(crate) fn replace(
         parts: &mut Parts,
         key: Key,
         run: RunContext,
@@ -79,26 +79,26 @@ impl IdempotencyContext {
 
     /// Those of [`all`](Self::all) over the store of these slots whose runs go on. A context that outlived its run
     /// protects nothing.
-    pub(super) fn goes_on_in(&self, slots: &Arc<Slots>) -> impl Iterator<Item = &Self> {
+    pub(crate) fn goes_on_in(&self, slots: &Arc<Slots>) -> impl Iterator<Item = &Self> {
         self.all().filter(|context| Arc::ptr_eq(&context.slots, slots) && !context.run.is_over())
     }
 
     /// Returns whether the request with this context is one that a handler, or what it calls, has sent: its head is a
     /// copy, or it has another key than the exchange.
-    pub(super) fn is_of_sub_request(&self, key: &Key) -> bool {
+    pub(crate) fn is_of_sub_request(&self, key: &Key) -> bool {
         self.copied || self.key != *key
     }
 
     /// Removes a copy from a request that is in no exchange. Its handler would take the copy for its own context.
     #[inline]
-    pub(super) fn remove_copy(extensions: &mut Extensions) {
+    pub(crate) fn remove_copy(extensions: &mut Extensions) {
         if extensions.get::<Self>().is_some_and(|context| context.copied) {
             extensions.remove::<Self>();
         }
     }
 
     /// Returns whether the request of this exchange, or of one around it, said that its client had sent it to `uri`.
-    pub(super) fn has_seen(&self, uri: &Uri) -> bool {
+    pub(crate) fn has_seen(&self, uri: &Uri) -> bool {
         self.all().any(|context| context.seen == *uri)
     }
 

@@ -6,7 +6,7 @@ use memchr::memmem;
 
 /// Returns the bytes before the first boundary, between each two, and after the last. Returns `None` if the body cannot
 /// be divided without doubt.
-pub(super) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>> {
+pub(crate) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>> {
     if boundary.is_empty() {
         return None;
     }

@@ -58,7 +58,7 @@ impl Sealed for KeepBody {}
 impl Sealed for AnyBody {}
 
 /// As which type a body `B` comes out of a layer in the mode `M`.
-pub(super) type Through<M, B> = <M as BodyMode<B>>::Through;
+pub(crate) type Through<M, B> = <M as BodyMode<B>>::Through;
 
 /// Describes what the layer did with a body.
 #[non_exhaustive]

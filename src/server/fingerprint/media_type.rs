@@ -15,7 +15,7 @@ const BOUNDARY: &str = "boundary";
 
 /// A media type that was parsed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct MediaType<'a> {
+pub(crate) struct MediaType<'a> {
     essence: Cow<'a, str>,
     // The parameters, sorted by name. Names are in lower case.
     parameters: Vec<(String, String)>,
@@ -23,7 +23,7 @@ pub(super) struct MediaType<'a> {
 
 impl<'a> MediaType<'a> {
     /// Parses `value`, and returns `None` if that is not possible.
-    pub(super) fn of(value: &'a HeaderValue) -> Option<Self> {
+    pub(crate) fn of(value: &'a HeaderValue) -> Option<Self> {
         let plain = Some(value.as_bytes()).filter(|bytes| is_plain(bytes));
         if let Some(essence) = plain.and_then(|bytes| std::str::from_utf8(bytes).ok()) {
             return Some(Self { essence: essence.into(), parameters: Vec::new() });
@@ -44,7 +44,7 @@ impl<'a> MediaType<'a> {
         Some(this)
     }
 
-    pub(super) fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         matches!(&*self.essence, "application/json" | "text/json") || self.essence.ends_with("+json")
     }
 
@@ -53,7 +53,7 @@ impl<'a> MediaType<'a> {
     }
 
     /// Returns the boundary between the parts of a form.
-    pub(super) fn form_boundary(&self) -> Option<&str> {
+    pub(crate) fn form_boundary(&self) -> Option<&str> {
         if self.essence != "multipart/form-data" {
             return None;
         }
@@ -61,12 +61,12 @@ impl<'a> MediaType<'a> {
         boundary.map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn remove_boundary(&mut self) {
+    pub(crate) fn remove_boundary(&mut self) {
         self.parameters.retain(|(name, _)| name != BOUNDARY);
     }
 
     /// Returns the media type in its canonical form.
-    pub(super) fn canonical(&self) -> Cow<'_, str> {
+    pub(crate) fn canonical(&self) -> Cow<'_, str> {
         if self.parameters.is_empty() {
             return Cow::Borrowed(&self.essence);
         }

@@ -70,7 +70,7 @@ impl RejectionKind {
     }
 
     /// The index of its count in the store's tally.
-    pub(super) const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self as usize
     }
 }
@@ -110,7 +110,7 @@ pub struct Rejection {
     /// logs do, so that a client's ticket can be matched with them.
     pub record_id: Option<RecordId>,
     // The layer sets it when it rejects a request.
-    pub(super) problem_base: Option<Arc<str>>,
+    pub(crate) problem_base: Option<Arc<str>>,
 }
 
 /// The members of an RFC 9457 problem, ours included.
@@ -133,7 +133,7 @@ impl Rejection {
     pub const PROBLEM_BASE: &'static str =
         "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 
-    pub(super) fn new(kind: RejectionKind, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: RejectionKind, detail: impl Into<String>) -> Self {
         let (_, status, title) = kind.row();
         Self {
             kind,
@@ -155,24 +155,24 @@ impl Rejection {
     }
 
     /// The value of `Retry-After`. After 0 seconds a client would try again at once.
-    pub(super) fn retry_after_seconds(&self) -> Option<u64> {
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         let rounded_up = |pause: Duration| pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0));
         self.retry_after.map(|pause| rounded_up(pause).max(1))
     }
 
-    pub(super) fn same_key(mut self) -> Self {
+    pub(crate) fn same_key(mut self) -> Self {
         self.retry_with_same_key = true;
         self
     }
 
     /// Names the operation, which only an operator can settle. This is for a request that is known to be the
     /// operation's own, or whose answer is the same for every request with its key.
-    pub(super) fn for_the_operator(mut self, id: &RecordId) -> Self {
+    pub(crate) fn for_the_operator(mut self, id: &RecordId) -> Self {
         self.record_id = Some(*id);
         self
     }
 
-    pub(super) fn after(mut self, seconds: u64) -> Self {
+    pub(crate) fn after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(Duration::from_secs(seconds));
         self.same_key()
     }

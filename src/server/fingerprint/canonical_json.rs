@@ -19,7 +19,7 @@ const NUMBER: &str = "$serde_json::private::Number";
 
 /// Returns the canonical form of `body`, or `None` if no form is this value's alone: the body is not JSON, an object
 /// has a member twice, or no double holds the value of a number.
-pub(super) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let json = Reader { rest: text }.deserialize(&mut deserializer).ok()?;

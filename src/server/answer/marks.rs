@@ -34,7 +34,7 @@ pub struct Keep;
 pub struct Unknown;
 
 /// Removes the marks from an answer.
-pub(super) fn remove(extensions: &mut Extensions) {
+pub(crate) fn remove(extensions: &mut Extensions) {
     extensions.remove::<Unknown>();
     extensions.remove::<Keep>();
     extensions.remove::<Release>();

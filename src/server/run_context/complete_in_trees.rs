@@ -27,7 +27,7 @@ impl IdempotencyContext {
     /// the tree from its state, and turns the error into a response.
     ///
     /// Whatever the handler returns afterwards, the client gets this answer, as it was recorded: headers that are not
-    /// [kept](super::KeptHeaders) are not in the first answer either. A handler that returns [`Committed`] cannot
+    /// [kept](crate::server::KeptHeaders) are not in the first answer either. A handler that returns [`Committed`] cannot
     /// forget to commit.
     ///
     /// # Errors

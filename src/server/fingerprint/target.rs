@@ -6,8 +6,8 @@ use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 
-use super::context::IdempotencyContext;
 use crate::fingerprint::FingerprintBuilder;
+use crate::server::run_context::context::IdempotencyContext;
 
 /// The place where the client sent the request, and, if that is in doubt, the other place where it may have sent it.
 ///
@@ -16,14 +16,14 @@ use crate::fingerprint::FingerprintBuilder;
 /// the handler's request was sent. Two signs show whether the extension is stale: an enclosing exchange has seen a
 /// stale URI before, and a URI from which a prefix was stripped ends with the rest of it. If the two signs disagree,
 /// both URIs count, so that two requests are never taken for one.
-pub(super) struct Target<'a> {
+pub(crate) struct Target<'a> {
     uri: &'a Uri,
     other: Option<&'a Uri>,
     nested: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
-    pub(super) fn of(parts: &'a Parts) -> Self {
+    pub(crate) fn of(parts: &'a Parts) -> Self {
         let differs = |original: &&Uri| original.path_and_query() != parts.uri.path_and_query();
         let Some(original) = original_uri(parts).filter(differs) else {
             return Self { uri: &parts.uri, other: None, nested: None };
@@ -39,7 +39,7 @@ impl<'a> Target<'a> {
     }
 
     /// Adds the target to a fingerprint.
-    pub(super) fn add_to(&self, mut builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
+    pub(crate) fn add_to(&self, mut builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
         let mut last = None;
         for host in hosts(parts, self.uri.authority()).map(|host| plain_host(host, self.uri.scheme())) {
             if last.as_ref() != Some(&host) {
@@ -73,7 +73,7 @@ fn target(uri: &Uri) -> &[u8] {
 
 /// Returns the URI to which the client sent a request, according to the request, stale or not. Its exchange counts as
 /// having seen this URI.
-pub(super) fn seen_uri(parts: &Parts) -> &Uri {
+pub(crate) fn seen_uri(parts: &Parts) -> &Uri {
     original_uri(parts).unwrap_or(&parts.uri)
 }
 

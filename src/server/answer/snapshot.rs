@@ -11,9 +11,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::body::SendBody;
-use super::collect::{Bounds, Collected, collect};
 use super::kept_headers::KeptHeaders;
+use crate::server::bodies::body::SendBody;
+use crate::server::bodies::collect::{Bounds, Collected, collect};
 
 const VERSION: u8 = 1;
 
@@ -34,22 +34,22 @@ struct Head<'a> {
 
 /// Records answers: decides which can be recorded, and which parts of them.
 #[derive(Debug, Clone)]
-pub(super) struct Recorder {
-    pub(super) kept_headers: KeptHeaders,
-    pub(super) replay_header_name: HeaderName,
-    pub(super) max_response_body: usize,
+pub(crate) struct Recorder {
+    pub(crate) kept_headers: KeptHeaders,
+    pub(crate) replay_header_name: HeaderName,
+    pub(crate) max_response_body: usize,
 }
 
 impl Recorder {
     /// Returns the outcome of an answer that no handler returned: an operator's, or one that is committed with its
     /// effect. Returns `None` if it is too long.
-    pub(super) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
+    pub(crate) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
         let fits = answer.body().len() <= self.max_response_body;
         fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))?
     }
 
     /// Returns the outcome of an answer.
-    pub(super) fn encode(
+    pub(crate) fn encode(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
@@ -74,7 +74,7 @@ impl Recorder {
 }
 
 /// Returns the outcome of a reconciler's answer, or `None` if its body fails, or is too long.
-pub(super) async fn recorded<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
+pub(crate) async fn recorded<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
     let (parts, body) = answer.into_parts();
     let mut bounds = Bounds { bytes: recorder.max_response_body, ..Bounds::default() };
     match collect(body, &mut bounds).await {
@@ -84,7 +84,7 @@ pub(super) async fn recorded<B: SendBody>(recorder: Arc<Recorder>, answer: Respo
 }
 
 /// Returns the answer of an outcome, and its trailers, or `None` if the bytes are not an outcome.
-pub(super) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderMap>)> {
+pub(crate) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderMap>)> {
     let (version, rest) = outcome.split_first()?;
     if *version != VERSION {
         return None;

@@ -18,11 +18,11 @@ use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body;
 
-use super::collect::{Collected, is_shorter};
 use super::marks::{Keep, Release, Unknown};
-use super::rejection::Rejection;
 use super::snapshot::Recorder;
 use crate::engine::{End, OnInterrupted};
+use crate::server::bodies::collect::{Collected, is_shorter};
+use crate::server::reject::rejection::Rejection;
 
 /// The meaning of an answer, or of an error of the inner service: what it says about the effect.
 #[must_use]
@@ -151,15 +151,15 @@ impl Meaning {
 }
 
 /// Says how a run ends, by what its handler produced.
-pub(super) struct Judge<'a> {
-    pub(super) classify: Option<&'a dyn Classify>,
-    pub(super) on_interrupted: OnInterrupted,
-    pub(super) recorder: &'a Recorder,
+pub(crate) struct Judge<'a> {
+    pub(crate) classify: Option<&'a dyn Classify>,
+    pub(crate) on_interrupted: OnInterrupted,
+    pub(crate) recorder: &'a Recorder,
 }
 
 impl Judge<'_> {
     /// Returns the end of a run whose handler failed.
-    pub(super) fn of_error(&self, error: &dyn Any) -> End {
+    pub(crate) fn of_error(&self, error: &dyn Any) -> End {
         match self.classify.map(|classify| classify.error(error)) {
             Some(Meaning::NotStarted) => End::Released,
             Some(Meaning::Final | Meaning::Unknown) | None => End::Interrupted { status: None },
@@ -168,7 +168,7 @@ impl Judge<'_> {
 
     /// Returns the end of a run whose handler has answered. `body` is what was collected of the answer's body, or
     /// `None` if it was not read.
-    pub(super) fn of_answer<B: Body>(&self, parts: &Parts, body: Option<&Collected<B>>) -> End {
+    pub(crate) fn of_answer<B: Body>(&self, parts: &Parts, body: Option<&Collected<B>>) -> End {
         let status = parts.status.as_u16();
         let (whole, trailers) = match body {
             Some(Collected::Whole { data, trailers }) => (Some(data), trailers.as_ref()),
@@ -221,7 +221,7 @@ fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
 
 /// Returns whether an answer is judged by its head alone, so that its body need not be read: it is marked as one that
 /// is not recorded, or is a stream.
-pub(super) fn needs_no_body(parts: &Parts) -> bool {
+pub(crate) fn needs_no_body(parts: &Parts) -> bool {
     let mark = Meaning::of_marks(&parts.extensions);
     matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) || is_stream(parts)
 }
@@ -242,10 +242,10 @@ mod tests {
     use http::response::{Builder, Response};
     use http_body_util::combinators::BoxBody;
 
-    use super::super::collect::Why;
-    use super::super::options::Options;
     use super::super::snapshot;
     use super::*;
+    use crate::server::bodies::collect::Why;
+    use crate::server::options::Options;
 
     type Read = Collected<BoxBody<Bytes, &'static str>>;
 

@@ -1,0 +1,11 @@
+//! What an answer means for its key, and what of it is recorded.
+//!
+//! - `marks.rs`: what a handler can say of its own answer.
+//! - `meaning.rs`: decides what an answer means for the key.
+//! - `snapshot.rs`: turns an answer into the bytes of an outcome, and back.
+//! - `kept_headers.rs`: says which headers of an answer are recorded.
+
+pub(super) mod kept_headers;
+pub(crate) mod marks;
+pub(crate) mod meaning;
+pub(super) mod snapshot;

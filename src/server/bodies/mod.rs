@@ -1,0 +1,9 @@
+//! Bodies: their types, and how they are read within bounds.
+//!
+//! - `body.rs`: the body types that go through the layer.
+//! - `collect.rs`: reads a body, within bounds.
+//! - `room.rs`: bounds the bytes of all request bodies that are being read.
+
+pub(super) mod body;
+pub(super) mod collect;
+pub(super) mod room;

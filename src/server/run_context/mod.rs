@@ -1,0 +1,13 @@
+//! What a handler can ask about its own run, and do with it.
+//!
+//! - `context.rs`: the context.
+//! - `complete_in.rs`, `complete_in_trees.rs`: commit the handler's effect and its answer in one transaction.
+//! - `committed.rs`: what a handler returns that has done so.
+
+#[cfg(any(feature = "sled", feature = "shared"))]
+pub(super) mod committed;
+#[cfg(feature = "shared")]
+pub(super) mod complete_in;
+#[cfg(feature = "sled")]
+pub(super) mod complete_in_trees;
+pub(crate) mod context;
