@@ -8,7 +8,7 @@
 //! 3. The run asks the store under its slot (`claim.rs`): the operation is new, it has a record, or the claim is
 //!    refused. If the policy says so, the application is asked about an interrupted run first (`reconcile.rs`).
 //! 4. The work runs; its panics are caught and its time is limited (`run.rs`). It may write its effect and the record
-//!    of its outcome in one transaction (`complete_in.rs`, `complete_in_trees.rs`).
+//!    of its outcome in one transaction (`commit/`).
 //! 5. The end of the run is recorded before any client is answered (`settle.rs`); then the slot is freed. If the store
 //!    is away and `fail_open` is set, the run goes ahead, and its end is recorded later (`unprotected.rs`).
 //!
@@ -23,16 +23,10 @@
 //! - `operations.rs`: the operators' functions (list, settle, drain, count), for the layer and for
 //!   [`Once`](crate::Once) alike.
 //! - `once.rs`: the engine without HTTP, for consumers of messages.
-//! - `commit_apart.rs`: a transaction without a database, only for the laboratory of interleavings.
 
 mod claim;
-#[cfg(idempotency_laboratory)]
-mod commit_apart;
+mod commit;
 mod commitment;
-#[cfg(feature = "shared")]
-mod complete_in;
-#[cfg(feature = "sled")]
-mod complete_in_trees;
 mod context;
 #[allow(clippy::module_inception, reason = "the noun of this room")]
 mod engine;
@@ -51,7 +45,7 @@ mod watch;
 pub use crate::record::ClaimPolicy;
 pub(crate) use crate::slots::End;
 #[cfg(idempotency_laboratory)]
-pub use commit_apart::SentApart;
+pub use commit::commit_apart::SentApart;
 pub use context::{Rerun, RunContext};
 pub(crate) use engine::{Engine, Presented, WrapRun};
 pub(crate) use exchange::span;

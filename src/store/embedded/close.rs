@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::command::Command;
+use super::layout::storage_engine::StorageEngine;
 use super::queue::Sender;
 use super::state::StoreState;
-use super::storage_engine::StorageEngine;
 use crate::store::StoreError;
 
 /// The time that closing may take.

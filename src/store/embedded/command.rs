@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::storage_engine::StorageEngine;
+use super::layout::storage_engine::StorageEngine;
 use super::transact::Transact;
 use crate::codec::MAX_INLINE;
 use crate::key::RecordId;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::command::Command;
+use super::layout::storage_engine::StorageEngine;
 use super::queue::Receiver;
-use super::storage_engine::StorageEngine;
 
 /// The most commands in one batch.
 const MAX_VERBS: usize = 512;

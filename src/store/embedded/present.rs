@@ -12,9 +12,9 @@ use std::collections::{HashMap, HashSet};
 use ahash::RandomState;
 use dashmap::DashMap;
 
-use super::storage_engine::{ReadError, StorageEngine, scan};
-use super::totals::Entries;
-use super::{keys, listing};
+use super::layout::storage_engine::{ReadError, StorageEngine, scan};
+use super::layout::totals::Entries;
+use super::layout::{keys, listing};
 use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::{Fence, Record};

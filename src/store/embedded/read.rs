@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::keys;
+use super::layout::keys;
+use super::layout::storage_engine::{ReadError, StorageEngine, scan};
 use super::state::StoreState;
-use super::storage_engine::{ReadError, StorageEngine, scan};
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record};

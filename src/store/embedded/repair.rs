@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use super::batch::Batch;
-use super::keys;
-use super::records::outcome_bytes;
+use super::batches::batch::Batch;
+use super::batches::records::outcome_bytes;
+use super::layout::keys;
+use super::layout::storage_engine::{ReadError, StorageEngine, scan_keys};
 use super::state::StoreState;
-use super::storage_engine::{ReadError, StorageEngine, scan_keys};
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::directory::Lock;
-use super::marker::Marker;
+use super::files::directory::Lock;
+use super::files::marker::Marker;
+use super::layout::storage_engine::{ReadError, StorageEngine};
 use super::present::{Present, Runs};
 use super::space::{Limits, Space};
-use super::storage_engine::{ReadError, StorageEngine};
 use crate::clock::Timeline;
 use crate::key::RecordId;
 use crate::record::Fence;

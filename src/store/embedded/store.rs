@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::command::{Command, ReplyTo, Submitted};
+use super::layout::storage_engine::StorageEngine;
 use super::queue::Sender;
 use super::state::StoreState;
-use super::storage_engine::StorageEngine;
 use super::transact::{Purpose, Transact};
 use super::{close, read};
 use crate::key::RecordId;

@@ -9,9 +9,9 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use super::directory::Lock;
+use super::files::directory::Lock;
+use super::layout::storage_engine::StorageEngine;
 use super::state::{SLOW, StoreState};
-use super::storage_engine::StorageEngine;
 use crate::within::WRITE_STUCK_AFTER;
 
 /// The interval at which the watchdog looks and maintains the engine, which may rely on it; see

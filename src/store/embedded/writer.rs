@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::batch::Batch;
+use super::batches::batch::Batch;
+use super::batches::sweep::{Slice, sweep};
 use super::command::{Command, ReplyTo};
 use super::gather::{CommitDelay, Load};
+use super::layout::storage_engine::StorageEngine;
 use super::queue::{Closed, Receiver};
 use super::state::{PANICKED, StoreState};
-use super::storage_engine::StorageEngine;
-use super::sweep::{Slice, sweep};
 
 /// The least that is swept along with a batch of requests. It is little, so that requests are not held up. If the batch
 /// lists more records as expiring, that many are swept, so that sweeping keeps up with writing.

@@ -13,7 +13,8 @@ use super::epochs::{EpochGuards, pinned};
 use super::segments;
 use super::transaction::{self, Transaction, as_batch};
 use crate::store::OpenError;
-use crate::store::embedded::{Own, ReadError, StorageEngine, Transacted, Writes, directory};
+use crate::store::embedded::files::directory;
+use crate::store::embedded::{Own, ReadError, StorageEngine, Transacted, Writes};
 
 /// The size of a segment, sled's unit of space, and how often sled makes durable what its space collection has moved.
 /// (sled would accept 16 MiB too, but it keeps offsets within a segment in 24 bits, in which the last byte of so long a

@@ -23,7 +23,7 @@ use std::path::Path;
 
 use super::messages::{HEADER_BYTES, first_unreadable, message, parts};
 use crate::store::OpenError;
-use crate::store::embedded::directory::{broken, io_error};
+use crate::store::embedded::files::directory::{broken, io_error};
 
 /// In a header, sled stores numbers with these bits inverted, and the checksum with all its bits inverted.
 const INVERTED: i64 = i64::MAX;

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::map_engine::DAMAGED;
 use super::*;
-use crate::store::embedded::directory::MARK_FILE;
-use crate::store::embedded::mark::{self, Found};
-use crate::store::embedded::totals::Totals;
+use crate::store::embedded::files::directory::MARK_FILE;
+use crate::store::embedded::files::mark::{self, Found};
+use crate::store::embedded::layout::totals::Totals;
 
 /// Returns the number of the last step that the engine has.
 fn last_step<E: Tested>(still: &Still<E>) -> u64 {

@@ -12,10 +12,10 @@ use std::thread;
 use bytes::Bytes;
 
 use crate::store::CommitError;
-use crate::store::embedded::directory;
-use crate::store::embedded::storage_engine::{Own, ReadError, StorageEngine};
+use crate::store::embedded::files::directory;
+use crate::store::embedded::layout::storage_engine::{Own, ReadError, StorageEngine};
+use crate::store::embedded::layout::writes::Writes;
 use crate::store::embedded::transact::{AppValue, Transacted};
-use crate::store::embedded::writes::Writes;
 use crate::store::{OpenError, StoreError};
 
 #[derive(Debug, Clone)]

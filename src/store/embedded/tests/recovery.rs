@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use super::map_engine::OUTLIVED;
 use super::*;
-use crate::store::embedded::listing;
+use crate::store::embedded::layout::listing;
+use crate::store::embedded::layout::storage_engine::{scan, scan_keys};
+use crate::store::embedded::layout::totals::Totals;
 use crate::store::embedded::open::interrupt_slice;
 use crate::store::embedded::present::Present;
-use crate::store::embedded::storage_engine::{scan, scan_keys};
-use crate::store::embedded::totals::Totals;
 
 /// The changes of the step that is interrupted, compared with what was there before.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::store::CommitError;
+use crate::store::embedded::batches::sweep::{Slice, sweep};
+use crate::store::embedded::layout::writes::ENTRY_BYTES;
 use crate::store::embedded::queue::queue;
-use crate::store::embedded::sweep::{Slice, sweep};
 use crate::store::embedded::writer::{self, Asked, SWEPT_IDLE, along_with, sweep_asked};
-use crate::store::embedded::writes::ENTRY_BYTES;
 
 #[test]
 fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {

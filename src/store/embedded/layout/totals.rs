@@ -2,41 +2,41 @@
 
 /// The totals, which are written with each step, after its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     /// The number of records.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// The latest time that the store has seen, in milliseconds.
-    pub(super) seen: u64,
+    pub(crate) seen: u64,
     /// The totals over the listing entries.
-    pub(super) entries: Entries,
+    pub(crate) entries: Entries,
     /// The bytes of all outcomes.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// The number of the step that wrote them. Each step has the next number.
-    pub(super) step: u64,
+    pub(crate) step: u64,
 }
 
 /// The totals over the listing entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Entries {
+pub(crate) struct Entries {
     /// The sum of their numbers, which wraps.
-    pub(super) sum: u64,
+    pub(crate) sum: u64,
     /// Entries from this number on came later, and are not counted.
-    pub(super) below: u64,
+    pub(crate) below: u64,
     /// Entries with these numbers were about to be removed, and are not counted.
-    pub(super) leaving: Vec<u64>,
+    pub(crate) leaving: Vec<u64>,
 }
 
 /// The most entries that are named as about to be removed.
-pub(super) const MOST_LEAVING: usize = 64;
+pub(crate) const MOST_LEAVING: usize = 64;
 
 impl Totals {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let Self { count, seen, bytes, step, entries } = self;
         let Entries { sum, below, leaving } = entries;
         [*count, *seen, *sum, *bytes, *step, *below].iter().chain(leaving).copied().flat_map(u64::to_be_bytes).collect()
     }
 
-    pub(super) fn decode(value: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
         let (numbers, []) = value.as_chunks::<8>() else { return None };
         let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_be_bytes(*number)).collect();
         let [count, seen, sum, bytes, step, below, ref leaving @ ..] = *numbers else { return None };

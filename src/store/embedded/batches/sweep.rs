@@ -4,32 +4,32 @@
 //! be hundreds, are left under a tombstone and removed a few at a time.
 
 use super::batch::Batch;
-use super::storage_engine::{ReadError, StorageEngine, scan, scan_keys};
-use super::{keys, listing};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;
+use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan, scan_keys};
+use crate::store::embedded::layout::{keys, listing};
 
 /// The most that one slice deletes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Slice {
-    pub(super) records: usize,
-    pub(super) chunks: usize,
+pub(crate) struct Slice {
+    pub(crate) records: usize,
+    pub(crate) chunks: usize,
 }
 
 /// The result of a slice.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Swept {
-    pub(super) records: usize,
+pub(crate) struct Swept {
+    pub(crate) records: usize,
     /// The number of items that were looked at, whether their records were deleted or not.
-    pub(super) seen: usize,
+    pub(crate) seen: usize,
     /// `true` if there may be more to sweep at once.
-    pub(super) more: bool,
+    pub(crate) more: bool,
 }
 
 /// Adds the deletion of a slice to `batch`.
-pub(super) fn sweep<E: StorageEngine>(batch: &mut Batch<'_, E>, slice: Slice) -> Result<Swept, StoreError> {
+pub(crate) fn sweep<E: StorageEngine>(batch: &mut Batch<'_, E>, slice: Slice) -> Result<Swept, StoreError> {
     let chunks = remove_chunks(batch, slice.chunks)?;
     let (records, seen) = remove_expired(batch, slice.records)?;
     Ok(Swept { records, seen, more: chunks > 0 || seen > 0 })

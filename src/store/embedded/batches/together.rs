@@ -5,16 +5,16 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::batch::Batch;
-use super::storage_engine::StorageEngine;
-use super::transact::{Purpose, Transact, Transacted, quietly};
-use super::writes::Writes;
 use crate::codec::Stored;
 use crate::record::{self, Change, Completion, Current, Record, Reply, RunResult, State, Transition};
+use crate::store::embedded::layout::storage_engine::StorageEngine;
+use crate::store::embedded::layout::writes::Writes;
+use crate::store::embedded::transact::{Purpose, Transact, Transacted, quietly};
 use crate::store::{CommitError, StoreError, TransactionError};
 
 impl<E: StorageEngine> Batch<'_, E> {
     /// Runs a transaction, and answers once this batch is durable.
-    pub(super) fn transact(&mut self, transact: Transact<E::Transaction>) {
+    pub(crate) fn transact(&mut self, transact: Transact<E::Transaction>) {
         let Transact { purpose, mut effect, answer } = transact;
         let answer = move |result| quietly(|| answer(result));
         let ran = match purpose {

@@ -7,81 +7,81 @@ use std::sync::atomic::Ordering;
 use ahash::RandomState;
 use bytes::Bytes;
 
-use super::command::{ReplyTo, Submitted};
-use super::listing::Listings;
-use super::mark::Mark;
-use super::read;
-use super::state::{PANICKED, StoreState};
-use super::storage_engine::{ReadError, StorageEngine};
-use super::writes::Writes;
 use crate::clock::Timestamp;
 use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Current, Record, Transition};
 use crate::store::StoreError;
+use crate::store::embedded::command::{ReplyTo, Submitted};
+use crate::store::embedded::files::mark::Mark;
+use crate::store::embedded::layout::listing::Listings;
+use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine};
+use crate::store::embedded::layout::writes::Writes;
+use crate::store::embedded::read;
+use crate::store::embedded::state::{PANICKED, StoreState};
 
 type Taken = (Applied<Stored>, Option<Bytes>);
 type Acknowledge<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
 
 /// Commands that are decided but not written yet.
-pub(super) struct Batch<'a, E: StorageEngine> {
-    pub(super) shared: &'a StoreState<E>,
-    pub(super) engine: &'a E,
-    pub(super) now: Timestamp,
+pub(crate) struct Batch<'a, E: StorageEngine> {
+    pub(crate) shared: &'a StoreState<E>,
+    pub(crate) engine: &'a E,
+    pub(crate) now: Timestamp,
     /// The time of the beginning, for what begins in this batch.
-    pub(super) began: Timestamp,
+    pub(crate) began: Timestamp,
     // The records as the earlier commands left them; `None` for no record.
-    pub(super) overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
-    pub(super) step: StepUnderWay,
+    pub(crate) overlay: HashMap<RecordId, Option<Record<Stored>>, RandomState>,
+    pub(crate) step: StepUnderWay,
     /// The changes of the totals by the batch.
-    pub(super) sums: Sums,
+    pub(crate) sums: Sums,
     /// The number of the last step that was written.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     // The listing entries that were erased.
-    pub(super) erased: HashSet<Vec<u8>, RandomState>,
+    pub(crate) erased: HashSet<Vec<u8>, RandomState>,
     // Whether something was written before the end and has to be made durable; or why that write failed.
-    pub(super) early: Result<bool, String>,
+    pub(crate) early: Result<bool, String>,
     // The bytes that were written since the last sync.
-    pub(super) unsynced: usize,
+    pub(crate) unsynced: usize,
     /// The number of records that were listed as expiring, and the number of chunks that were written.
-    pub(super) listed: usize,
-    pub(super) chunks: usize,
-    /// The sweeps that were asked for. They come last; see [`sweep_asked`](super::writer::sweep_asked).
-    pub(super) sweeps: Vec<(usize, ReplyTo<usize>)>,
+    pub(crate) listed: usize,
+    pub(crate) chunks: usize,
+    /// The sweeps that were asked for. They come last; see [`sweep_asked`](crate::store::embedded::writer::sweep_asked).
+    pub(crate) sweeps: Vec<(usize, ReplyTo<usize>)>,
     // What memory learns once the batch is durable: outcomes, and records that are gone.
-    pub(super) fresh: Vec<(RecordId, Record)>,
-    pub(super) gone: Vec<RecordId>,
+    pub(crate) fresh: Vec<(RecordId, Record)>,
+    pub(crate) gone: Vec<RecordId>,
     answers: Vec<Acknowledge<'a>>,
 }
 
 /// Changes that were decided and are written together.
 #[derive(Default)]
-pub(super) struct StepUnderWay {
-    pub(super) writes: Writes,
+pub(crate) struct StepUnderWay {
+    pub(crate) writes: Writes,
     /// `true` if there is anything to write.
-    pub(super) is_written: bool,
-    pub(super) listings: Listings,
+    pub(crate) is_written: bool,
+    pub(crate) listings: Listings,
     /// The chunks of long outcomes, and the tombstones that lead to them until their records do.
-    pub(super) ahead: Vec<(Vec<u8>, Bytes)>,
+    pub(crate) ahead: Vec<(Vec<u8>, Bytes)>,
     /// The numbers of the listing entries that were erased.
-    pub(super) leaving: Vec<u64>,
+    pub(crate) leaving: Vec<u64>,
     /// `true` if everything, chunks included, is written in one transaction; then the runs that end once it is written.
-    pub(super) is_transaction: bool,
-    pub(super) ended: Vec<RecordId>,
+    pub(crate) is_transaction: bool,
+    pub(crate) ended: Vec<RecordId>,
 }
 
 /// Changes of the totals.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Sums {
-    pub(super) records: i64,
+pub(crate) struct Sums {
+    pub(crate) records: i64,
     /// The bytes of all outcomes.
-    pub(super) bytes: i64,
+    pub(crate) bytes: i64,
     /// The sum of the entries' numbers, which wraps.
-    pub(super) numbers: u64,
+    pub(crate) numbers: u64,
 }
 
 impl<'a, E: StorageEngine> Batch<'a, E> {
-    pub(super) fn new(shared: &'a StoreState<E>, engine: &'a E) -> Self {
+    pub(crate) fn new(shared: &'a StoreState<E>, engine: &'a E) -> Self {
         let now = shared.time.now();
         Self {
             shared,
@@ -105,7 +105,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Applies a transition, and answers once this batch is durable.
-    pub(super) fn apply(&mut self, step: Submitted) {
+    pub(crate) fn apply(&mut self, step: Submitted) {
         let checked = step.check();
         let Submitted { id, transition, reply, .. } = step;
         let (applied, outcome) = match checked.and_then(|()| self.take(id, transition)) {
@@ -125,7 +125,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Applies a transition to one record. Returns the result, and the outcome that it recorded.
-    pub(super) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Taken, StoreError> {
+    pub(crate) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Taken, StoreError> {
         let old = self.current(id).map_err(|error| self.shared.read_failed(error, id))?;
         let live = old.clone().and_then(|record| record.live(self.now));
         if live.is_none() && matches!(transition, Transition::Claim(_)) {
@@ -144,7 +144,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Returns the record as this batch leaves it so far, past its expiry or not.
-    pub(super) fn current(&self, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
+    pub(crate) fn current(&self, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
         if let Some(record) = self.overlay.get(&id) {
             return Ok(record.clone());
         }
@@ -155,12 +155,12 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Returns whether this batch has changed a record.
-    pub(super) fn has_changed(&self, id: &RecordId) -> bool {
+    pub(crate) fn has_changed(&self, id: &RecordId) -> bool {
         self.overlay.contains_key(id)
     }
 
     /// Sends the result of `answer` to `reply`, once this batch is durable.
-    pub(super) fn answer<T: 'a>(&mut self, reply: ReplyTo<T>, answer: impl FnOnce(&E) -> Result<T, StoreError> + 'a) {
+    pub(crate) fn answer<T: 'a>(&mut self, reply: ReplyTo<T>, answer: impl FnOnce(&E) -> Result<T, StoreError> + 'a) {
         let (engine, shared) = (self.engine, self.shared);
         self.answer_later(move |committed| {
             let answer = || shared.guarded(|| answer(engine));
@@ -169,12 +169,12 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Calls `answer` once this batch is durable, or has failed.
-    pub(super) fn answer_later(&mut self, answer: impl FnOnce(Result<(), StoreError>) + 'a) {
+    pub(crate) fn answer_later(&mut self, answer: impl FnOnce(Result<(), StoreError>) + 'a) {
         self.answers.push(Box::new(answer));
     }
 
     /// Answers once everything that was written to the engine before, also past the store, is durable.
-    pub(super) fn sync(&mut self, reply: ReplyTo<()>) {
+    pub(crate) fn sync(&mut self, reply: ReplyTo<()>) {
         if let Ok(sync) = &mut self.early {
             *sync = true;
         }
@@ -182,7 +182,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Writes the batch, makes it durable, and only then answers.
-    pub(super) fn commit(mut self) -> Result<(), String> {
+    pub(crate) fn commit(mut self) -> Result<(), String> {
         let written = catch_unwind(AssertUnwindSafe(|| self.write_all()));
         let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
         let totals = self.totals(Vec::new());
@@ -209,7 +209,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Commits the totals alone.
-    pub(super) fn commit_totals(mut self) -> Result<(), String> {
+    pub(crate) fn commit_totals(mut self) -> Result<(), String> {
         self.step.is_written = true;
         self.commit()
     }

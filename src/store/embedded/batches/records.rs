@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::batch::Batch;
-use super::keys;
-use super::storage_engine::{StorageEngine, scan_keys};
 use crate::clock::Timestamp;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record, State, Transition};
 use crate::store::StoreError;
+use crate::store::embedded::layout::keys;
+use crate::store::embedded::layout::storage_engine::{StorageEngine, scan_keys};
 
 /// The bytes that a record adds to an entry that lists it.
 const LISTED_BYTES: usize = 40;
@@ -23,7 +23,7 @@ const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 impl<E: StorageEngine> Batch<'_, E> {
     /// Marks a run of the last process as interrupted.
-    pub(super) fn interrupt_run(&mut self, id: RecordId) -> Result<(), StoreError> {
+    pub(crate) fn interrupt_run(&mut self, id: RecordId) -> Result<(), StoreError> {
         match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
             Some(Record { state: State::Running { .. }, fence, .. }) => {
                 self.take(id, Transition::Interrupt { fence, status: None, lost: None }).map(drop)
@@ -33,13 +33,13 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Lists when a record that cannot be read expires, if nothing else says so. Its key is refused until then.
-    pub(super) fn refuse_damaged(&mut self, id: RecordId, fence: Fence, error: &StoreError) {
+    pub(crate) fn refuse_damaged(&mut self, id: RecordId, fence: Fence, error: &StoreError) {
         self.shared.report_damage(id, error, "refused for 30 days");
         self.expire(id, fence, self.now.plus(DAMAGED_RETENTION));
     }
 
     /// Replaces a record by another one, or removes it. `outcome` has the bytes that the new one refers to.
-    pub(super) fn write_record(
+    pub(crate) fn write_record(
         &mut self,
         id: RecordId,
         old: Option<Record<Stored>>,
@@ -123,7 +123,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Ends a run. The entry that lists it is removed with the last of its runs.
-    pub(super) fn end_run(&mut self, id: &RecordId) {
+    pub(crate) fn end_run(&mut self, id: &RecordId) {
         let last = self.shared.runs().end(id);
         if let Some(entry) = last.filter(|entry| !self.step.listings.forget(*entry)) {
             self.erase_entry(&keys::claimed(entry));
@@ -146,7 +146,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Removes a record that cannot be read, and what may be left of its outcome.
-    pub(super) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
+    pub(crate) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
         self.shared.cache.remove(&id);
         // The length of its outcome is not known, so its bytes stay counted until the lists are made anew.
         self.erase(&keys::record(&id));
@@ -161,7 +161,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Lists a record as expiring at `expires`.
-    pub(super) fn expire(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
+    pub(crate) fn expire(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
         self.step.listings.expiring(expires, &id, fence);
         self.step.writes.count(LISTED_BYTES);
         self.listed += 1;
@@ -169,7 +169,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Removes a listing entry, unless it was removed already.
-    pub(super) fn erase_entry(&mut self, key: &[u8]) {
+    pub(crate) fn erase_entry(&mut self, key: &[u8]) {
         if self.erased.insert(key.to_vec()) {
             let number = keys::number_of(key);
             self.sums.numbers = self.sums.numbers.wrapping_sub(number);
@@ -180,19 +180,19 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Returns whether this batch removes an entry.
-    pub(super) fn has_erased(&self, key: &[u8]) -> bool {
+    pub(crate) fn has_erased(&self, key: &[u8]) -> bool {
         self.erased.contains(key)
     }
 
     /// Writes a key that belongs to no record.
-    pub(super) fn write(&mut self, key: &[u8], value: impl Into<Bytes>) {
+    pub(crate) fn write(&mut self, key: &[u8], value: impl Into<Bytes>) {
         self.step.writes.insert(key, value);
         self.step.writes.require_atomic();
         self.step.is_written = true;
     }
 
     /// Removes a key that belongs to no record.
-    pub(super) fn erase(&mut self, key: &[u8]) {
+    pub(crate) fn erase(&mut self, key: &[u8]) {
         self.step.writes.remove(key);
         self.step.writes.require_atomic();
         self.step.is_written = true;
@@ -200,7 +200,7 @@ impl<E: StorageEngine> Batch<'_, E> {
 }
 
 /// Returns the length of a record's outcome.
-pub(super) fn outcome_bytes(record: Option<&Record<Stored>>) -> i64 {
+pub(crate) fn outcome_bytes(record: Option<&Record<Stored>>) -> i64 {
     let Some(Record { state: State::Completed { outcome, .. }, .. }) = record else { return 0 };
     i64::try_from(outcome.len()).unwrap_or(i64::MAX)
 }

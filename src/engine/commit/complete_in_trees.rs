@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::commitment::{CommitResult, Pending};
-use super::context::RunContext;
+use crate::engine::commitment::{CommitResult, Pending};
+use crate::engine::context::RunContext;
 use crate::record::{Completion, RunResult};
 use crate::store::embedded::{Purpose, Reason, Transact};
 use crate::store::sled_engine::SledStore;
@@ -21,7 +21,7 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(30);
 
 impl RunContext {
     /// Writes the run's effect and the record of its outcome in one transaction, durably. With
-    /// [`Rerun`](super::OnInterrupted::Rerun) the effect takes place exactly once: a crash leaves both or neither, and
+    /// [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once: a crash leaves both or neither, and
     /// a retry gets the outcome or runs.
     ///
     /// `closure` is given the trees, which must have been opened from [`SledStore::db`], and returns the outcome. It

@@ -18,33 +18,33 @@ use crate::key::RecordId;
 use crate::record::Fence;
 
 /// The most bytes of an outcome in one value. With an engine's own framing a value stays below 4 KiB.
-pub(super) const CHUNK_BYTES: usize = 4_000;
+pub(crate) const CHUNK_BYTES: usize = 4_000;
 
 /// The key of the version of this layout and of the codec.
-pub(super) const FORMAT: &[u8] = b"mformat";
+pub(crate) const FORMAT: &[u8] = b"mformat";
 /// The key of the boot number.
-pub(super) const BOOT: &[u8] = b"mboot";
+pub(crate) const BOOT: &[u8] = b"mboot";
 /// The key of the totals: the number of records, the latest time seen, the sum of the numbers of all `e` and `n`
 /// entries (which wraps), the bytes of all outcomes, the number of the step that wrote them, the number below which
 /// entries are counted, and the numbers of entries that were about to be removed and are not counted. See
 /// [`totals`](super::totals).
-pub(super) const TOTALS: &[u8] = b"mtotals";
+pub(crate) const TOTALS: &[u8] = b"mtotals";
 
-pub(super) fn record(id: &RecordId) -> [u8; 33] {
+pub(crate) fn record(id: &RecordId) -> [u8; 33] {
     let mut key = [b'r'; 33];
     key[1..].copy_from_slice(id.as_bytes());
     key
 }
 
 /// Returns the key of an entry that lists runs.
-pub(super) fn claimed(number: u64) -> [u8; 9] {
+pub(crate) fn claimed(number: u64) -> [u8; 9] {
     let mut key = [b'n'; 9];
     key[1..].copy_from_slice(&number.to_be_bytes());
     key
 }
 
 /// Returns the key of an entry that lists records that expire at that time.
-pub(super) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
+pub(crate) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
     let mut key = [b'e'; 17];
     key[1..9].copy_from_slice(&expires.as_millis().to_be_bytes());
     key[9..].copy_from_slice(&number.to_be_bytes());
@@ -52,18 +52,18 @@ pub(super) fn expiry(expires: Timestamp, number: u64) -> [u8; 17] {
 }
 
 /// Returns whether this is the key of an entry that lists records.
-pub(super) fn is_entry(key: &[u8]) -> bool {
+pub(crate) fn is_entry(key: &[u8]) -> bool {
     key.starts_with(RUNNING) || key.starts_with(EXPIRY)
 }
 
-pub(super) fn interrupted(since: Timestamp, id: &RecordId) -> [u8; 41] {
+pub(crate) fn interrupted(since: Timestamp, id: &RecordId) -> [u8; 41] {
     let mut key = [b'i'; 41];
     key[1..9].copy_from_slice(&since.as_millis().to_be_bytes());
     key[9..].copy_from_slice(id.as_bytes());
     key
 }
 
-pub(super) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
+pub(crate) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
     let mut key = [0; 45];
     key[..41].copy_from_slice(&chunks_of(id, fence));
     key[41..].copy_from_slice(&index.to_be_bytes());
@@ -71,17 +71,17 @@ pub(super) fn chunk(id: &RecordId, fence: Fence, index: u32) -> [u8; 45] {
 }
 
 /// Returns the prefix of the keys of all chunks of an outcome.
-pub(super) fn chunks_of(id: &RecordId, fence: Fence) -> [u8; 41] {
+pub(crate) fn chunks_of(id: &RecordId, fence: Fence) -> [u8; 41] {
     of_outcome(b'c', id, fence)
 }
 
 /// Returns the key of the tombstone of an outcome whose record is gone.
-pub(super) fn tombstone(id: &RecordId, fence: Fence) -> [u8; 41] {
+pub(crate) fn tombstone(id: &RecordId, fence: Fence) -> [u8; 41] {
     of_outcome(b'g', id, fence)
 }
 
 /// Returns the prefix of the keys of all chunks that a tombstone leads to.
-pub(super) fn chunks_under(tombstone: &[u8]) -> Vec<u8> {
+pub(crate) fn chunks_under(tombstone: &[u8]) -> Vec<u8> {
     let mut prefix = tombstone.to_vec();
     if let Some(tag) = prefix.first_mut() {
         *tag = b'c';
@@ -90,30 +90,30 @@ pub(super) fn chunks_under(tombstone: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the keys of the chunks of an outcome of `length` bytes.
-pub(super) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<Item = [u8; 45]> {
+pub(crate) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<Item = [u8; 45]> {
     let count = length.div_ceil(CHUNK_BYTES as u64);
     (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| chunk(&id, fence, index))
 }
 
 /// Returns the number at the end of the key of a listing entry, or of an item in such an entry.
-pub(super) fn number_of(key: &[u8]) -> u64 {
+pub(crate) fn number_of(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
 }
 
 /// The prefixes of the kinds of keys.
-pub(super) const RECORDS: &[u8] = b"r";
-pub(super) const EXPIRY: &[u8] = b"e";
-pub(super) const RUNNING: &[u8] = b"n";
-pub(super) const INTERRUPTED: &[u8] = b"i";
-pub(super) const TOMBSTONES: &[u8] = b"g";
+pub(crate) const RECORDS: &[u8] = b"r";
+pub(crate) const EXPIRY: &[u8] = b"e";
+pub(crate) const RUNNING: &[u8] = b"n";
+pub(crate) const INTERRUPTED: &[u8] = b"i";
+pub(crate) const TOMBSTONES: &[u8] = b"g";
 
 /// Returns the id that the key ends with.
-pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {
+pub(crate) fn id_of(key: &[u8]) -> Option<RecordId> {
     key.last_chunk().copied().map(RecordId::from_bytes)
 }
 
 /// Returns the time in an index key.
-pub(super) fn time_of(key: &[u8]) -> Option<Timestamp> {
+pub(crate) fn time_of(key: &[u8]) -> Option<Timestamp> {
     let bytes = key.get(1..9)?.try_into().ok()?;
     Some(Timestamp::from_millis(u64::from_be_bytes(bytes)))
 }

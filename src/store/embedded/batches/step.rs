@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::batch::{Batch, StepUnderWay};
-use super::keys;
-use super::state::READERS;
-use super::storage_engine::StorageEngine;
-use super::totals::{Entries, MOST_LEAVING, Totals};
-use super::writes::{MOST_IN_ORDER, Writes};
 use crate::codec::Stored;
 use crate::key::RecordId;
 use crate::record::Record;
 use crate::store::StoreError;
+use crate::store::embedded::layout::keys;
+use crate::store::embedded::layout::storage_engine::StorageEngine;
+use crate::store::embedded::layout::totals::{Entries, MOST_LEAVING, Totals};
+use crate::store::embedded::layout::writes::{MOST_IN_ORDER, Writes};
+use crate::store::embedded::state::READERS;
 
 /// The number of chunks of long outcomes that are written between two syncs: 128 KB.
 const CHUNKS_AT_ONCE: usize = 32;
@@ -25,7 +25,7 @@ const READ_FAILED: &str = "a read failed meanwhile";
 impl<E: StorageEngine> Batch<'_, E> {
     /// Writes what was decided so far, if another command might not fit into the step. It is called between two
     /// commands. If it fails, the batch fails.
-    pub(super) fn divide(&mut self) {
+    pub(crate) fn divide(&mut self) {
         if self.step.writes.bytes() + MAX_VERB > E::MAX_STEP {
             self.write_decided();
         }
@@ -46,7 +46,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// Prepares for a transaction, which is written at once and whose size is unknown before. What was decided earlier
     /// is written, and made durable if it is much, because what a transaction writes in addition to its effect and its
     /// outcome comes on top of [`MAX_STEP`](StorageEngine::MAX_STEP).
-    pub(super) fn make_way(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn make_way(&mut self) -> Result<(), StoreError> {
         self.write_decided();
         if self.early.is_ok()
             && let Err(reason) = self.sync_from(E::MAX_STEP / 2 - MAX_VERB)
@@ -67,7 +67,7 @@ impl<E: StorageEngine> Batch<'_, E> {
 
     /// Returns the writes of one more change, and a batch that includes it, which is to be [merged](Self::merge) once
     /// they are written.
-    pub(super) fn apart(
+    pub(crate) fn apart(
         &self,
         id: RecordId,
         old: Option<Record<Stored>>,
@@ -81,7 +81,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Takes over what a batch made by [`apart`](Self::apart) has written.
-    pub(super) fn merge(&mut self, apart: Self) {
+    pub(crate) fn merge(&mut self, apart: Self) {
         self.overlay.extend(apart.overlay);
         (self.sums, self.number) = (apart.sums, apart.number);
         self.listed += apart.listed;
@@ -92,7 +92,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Returns the totals as this batch leaves them.
-    pub(super) fn totals(&self, leaving: Vec<u64>) -> Totals {
+    pub(crate) fn totals(&self, leaving: Vec<u64>) -> Totals {
         let shared = self.shared;
         Totals {
             count: shared.count.load(Ordering::Relaxed).saturating_add_signed(self.sums.records),
@@ -108,7 +108,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Returns the writes so far, with the totals that go with them.
-    pub(super) fn take_writes(&mut self) -> Writes {
+    pub(crate) fn take_writes(&mut self) -> Writes {
         let StepUnderWay { writes, listings, leaving, is_transaction, .. } = &mut self.step;
         let written = listings.write(writes, || self.shared.next_number());
         self.sums.numbers = self.sums.numbers.wrapping_add(written);
@@ -127,7 +127,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Writes everything that is left, and makes it durable.
-    pub(super) fn write_all(&mut self) -> Result<(), String> {
+    pub(crate) fn write_all(&mut self) -> Result<(), String> {
         if self.shared.is_poisoned() {
             return Err(READ_FAILED.to_owned());
         }

@@ -19,7 +19,7 @@ const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// The last durable step, and the step of the mark.
 #[derive(Debug)]
-pub(super) struct Marker {
+pub(crate) struct Marker {
     path: PathBuf,
     /// The last durable step.
     durable: Mutex<Mark>,
@@ -39,25 +39,25 @@ struct Failures {
 
 impl Marker {
     /// Creates a marker for a store in which `last` is the last step, and the mark says so or less.
-    pub(super) fn new(path: PathBuf, last: Mark) -> Self {
+    pub(crate) fn new(path: PathBuf, last: Mark) -> Self {
         let (durable, written) = (Mutex::new(last), Mutex::new(last.step));
         Self { path, durable, written, failures: Mutex::default(), over: Mutex::new(false), ends: Condvar::new() }
     }
 
     /// Notes that a step, and all before it, are durable.
-    pub(super) fn is_durable(&self, step: Mark) {
+    pub(crate) fn is_durable(&self, step: Mark) {
         *lock(&self.durable) = step;
     }
 
     /// Writes marks until the writer ends.
-    pub(super) fn run(&self) {
+    pub(crate) fn run(&self) {
         while !self.waits_until_over() {
             self.try_to_write();
         }
     }
 
     /// Writes the last mark, and ends the thread.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         *lock(&self.over) = true;
         self.ends.notify_all();
         self.try_to_write();
@@ -70,7 +70,7 @@ impl Marker {
     }
 
     /// Writes a mark, if there are steps that the last one does not cover.
-    pub(super) fn write(&self) -> Result<(), OpenError> {
+    pub(crate) fn write(&self) -> Result<(), OpenError> {
         let mut written = lock(&self.written);
         let durable = *lock(&self.durable);
         if durable.step != *written {
@@ -112,8 +112,8 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::store::embedded::directory::MARK_FILE;
-    use crate::store::embedded::mark::{Found, read};
+    use crate::store::embedded::files::directory::MARK_FILE;
+    use crate::store::embedded::files::mark::{Found, read};
 
     fn mark(step: u64) -> Mark {
         Mark { step, time: Timestamp::from_millis(step) }

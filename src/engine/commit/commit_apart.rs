@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::commitment::{CommitResult, Pending};
-use super::context::RunContext;
+use crate::engine::commitment::{CommitResult, Pending};
+use crate::engine::context::RunContext;
 use crate::record::{Completion, RunResult};
 
 /// A transaction that was sent. If this value is dropped, the transaction's end is unknown.

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::transact::Transacted;
 use super::writes::Writes;
 use crate::store::OpenError;
+use crate::store::embedded::transact::Transacted;
 
 /// An open engine. A value is a handle, and clones share the engine.
 ///
@@ -22,7 +22,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// A key or a value, in the form in which it is read.
     type Value: AsRef<[u8]>;
     /// A transaction that an application writes together with a record. The application's own values in it are wrapped
-    /// in [`AppValue`](super::transact::AppValue).
+    /// in [`AppValue`](crate::store::embedded::transact::AppValue).
     type Transaction: Send + 'static;
     /// The state that a thread keeps to maintain the engine; see [`maintain`](Self::maintain).
     type Watch: Default;
@@ -84,7 +84,7 @@ pub(crate) enum ReadError {
 pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Transacted<Writes>;
 
 /// Returns all entries whose keys begin with `prefix`.
-pub(super) fn scan<'a, E: StorageEngine>(
+pub(crate) fn scan<'a, E: StorageEngine>(
     engine: &'a E,
     prefix: &[u8],
 ) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
@@ -94,7 +94,7 @@ pub(super) fn scan<'a, E: StorageEngine>(
 }
 
 /// Returns all keys that begin with `prefix`.
-pub(super) fn scan_keys<'a, E: StorageEngine>(
+pub(crate) fn scan_keys<'a, E: StorageEngine>(
     engine: &'a E,
     prefix: &[u8],
 ) -> impl Iterator<Item = Result<E::Value, ReadError>> + use<'a, E> {

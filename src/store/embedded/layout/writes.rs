@@ -18,7 +18,7 @@ use super::keys;
 pub(crate) const ENTRY_BYTES: usize = 64;
 
 /// The most keys that are written one by one. Among more keys, saving one write to the log makes no difference.
-pub(super) const MOST_IN_ORDER: usize = 128;
+pub(crate) const MOST_IN_ORDER: usize = 128;
 
 /// The keys of one step, each with its new value.
 #[derive(Debug, Default)]
@@ -29,28 +29,28 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
-    pub(super) fn insert(&mut self, key: &[u8], value: impl Into<Bytes>) {
+    pub(crate) fn insert(&mut self, key: &[u8], value: impl Into<Bytes>) {
         let value = value.into();
         self.count(key.len() + value.len() + ENTRY_BYTES);
         self.entries.insert(key.into(), Some(value));
     }
 
-    pub(super) fn remove(&mut self, key: &[u8]) {
+    pub(crate) fn remove(&mut self, key: &[u8]) {
         self.count(key.len() + ENTRY_BYTES);
         self.entries.insert(key.into(), None);
     }
 
     /// Counts `bytes` bytes more.
-    pub(super) fn count(&mut self, bytes: usize) {
+    pub(crate) fn count(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Returns the most bytes that are written, the engine's own included.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
@@ -73,7 +73,7 @@ impl Writes {
     /// 2. The records.
     /// 3. The totals, which say up to which number they count the entries, and which entries are about to be removed.
     ///    If the step was interrupted before them, the opening counts what they leave out; see
-    ///    [`LateRecord`](super::present::LateRecord).
+    ///    [`LateRecord`](crate::store::embedded::present::LateRecord).
     /// 4. The entries that are removed.
     pub(crate) fn in_order(self) -> Vec<(Vec<u8>, Option<Bytes>)> {
         let mut entries: Vec<_> = self.entries.into_iter().collect();

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::commitment::{CommitResult, Commitment, Pending};
-use super::context::RunContext;
+use crate::engine::commitment::{CommitResult, Commitment, Pending};
+use crate::engine::context::RunContext;
 use crate::record::{Completion, RunResult};
 use crate::slots::once_a_minute;
 use crate::store::shared::{PendingTransaction, RecordInTransaction, RunRecord, SharedStore, TransactionEnd};
@@ -23,7 +23,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 impl RunContext {
     /// Writes the record of the run's outcome in a transaction of the application. The application commits it, and with
-    /// it the run's effect. With [`Rerun`](super::OnInterrupted::Rerun) the effect takes place exactly once: the
+    /// it the run's effect. With [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once: the
     /// database has both or neither.
     ///
     /// Whatever the run returns afterwards, the transaction decides. If it was committed, the requester gets this

@@ -23,7 +23,7 @@ const LIST_BYTES: usize = 100 * ITEM_BYTES;
 
 /// The listing entries of a batch.
 #[derive(Debug, Default)]
-pub(super) struct Listings {
+pub(crate) struct Listings {
     expiring: BTreeMap<Timestamp, Vec<u8>>,
     // The entry that claims are added to, and earlier ones, which are full.
     claimed: Claimed,
@@ -39,12 +39,12 @@ struct Claimed {
 
 impl Listings {
     /// Lists a record as expiring at `expires`.
-    pub(super) fn expiring(&mut self, expires: Timestamp, id: &RecordId, fence: Fence) {
+    pub(crate) fn expiring(&mut self, expires: Timestamp, id: &RecordId, fence: Fence) {
         append(self.expiring.entry(expires).or_default(), id, fence);
     }
 
     /// Lists a record as claimed, and returns the number of its entry. `next` returns a new number.
-    pub(super) fn claimed(&mut self, id: &RecordId, fence: Fence, next: impl FnOnce() -> u64) -> u64 {
+    pub(crate) fn claimed(&mut self, id: &RecordId, fence: Fence, next: impl FnOnce() -> u64) -> u64 {
         if self.claimed.list.is_empty() || self.claimed.list.len() == LIST_BYTES {
             let new = Claimed { number: next(), list: Vec::new() };
             self.full.push(std::mem::replace(&mut self.claimed, new));
@@ -54,7 +54,7 @@ impl Listings {
     }
 
     /// Forgets an entry of claims that is not written yet. Returns whether there was one with this number.
-    pub(super) fn forget(&mut self, number: u64) -> bool {
+    pub(crate) fn forget(&mut self, number: u64) -> bool {
         if self.claimed.number == number && !self.claimed.list.is_empty() {
             self.claimed = Claimed::default();
             return true;
@@ -65,7 +65,7 @@ impl Listings {
     }
 
     /// Puts all entries into `writes`, and returns the sum of their numbers. `next` returns new numbers.
-    pub(super) fn write(&mut self, writes: &mut Writes, mut next: impl FnMut() -> u64) -> u64 {
+    pub(crate) fn write(&mut self, writes: &mut Writes, mut next: impl FnMut() -> u64) -> u64 {
         let mut sum = 0_u64;
         let mut write = |number: u64, key: &[u8], items: &[u8]| {
             writes.insert(key, value(key, items));
@@ -95,7 +95,7 @@ fn value(key: &[u8], items: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the records that an entry lists, or `None` if it is damaged.
-pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Vec<(RecordId, Fence)>> {
+pub(crate) fn read(key: &[u8], value: &[u8]) -> Option<Vec<(RecordId, Fence)>> {
     let (items, sum) = value.split_last_chunk::<CHECKSUM_BYTES>()?;
     let (items, []) = items.as_chunks::<ITEM_BYTES>() else { return None };
     if checksum(key, items.as_flattened()) != *sum {
@@ -109,13 +109,13 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Vec<(RecordId, Fence)>> {
 }
 
 /// Returns the value of an entry without the first `count` of its records.
-pub(super) fn rest(key: &[u8], old: &[u8], count: usize) -> Vec<u8> {
+pub(crate) fn rest(key: &[u8], old: &[u8], count: usize) -> Vec<u8> {
     let items = old.len().saturating_sub(CHECKSUM_BYTES);
     value(key, old.get(count * ITEM_BYTES..items).unwrap_or_default())
 }
 
 /// Returns whether a later entry of expiries than the one with this number lists a record.
-pub(super) fn is_named_after<E: StorageEngine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
+pub(crate) fn is_named_after<E: StorageEngine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
     for entry in scan(engine, keys::EXPIRY) {
         let (key, value) = entry?;
         let key = key.as_ref();

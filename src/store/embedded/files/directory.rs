@@ -12,8 +12,8 @@ use crate::store::OpenError;
 const LOCK_FILE: &str = "tower-idempotency.lock";
 
 /// The file that holds the [mark](super::mark), and the one that is about to be renamed to it.
-pub(super) const MARK_FILE: &str = "tower-idempotency.mark";
-pub(super) const NEW_MARK_FILE: &str = "tower-idempotency.mark.new";
+pub(crate) const MARK_FILE: &str = "tower-idempotency.mark";
+pub(crate) const NEW_MARK_FILE: &str = "tower-idempotency.mark.new";
 
 /// The content of the lock file once the first opening's boot number, and the files that the engine made, are durable.
 const COMPLETE: &[u8] = b"complete\n";
@@ -22,37 +22,37 @@ const ASIDE: &str = "unfinished.";
 
 /// The directory's lock. It is held until the last of its handles is dropped, or one of them gives it up.
 #[derive(Debug, Clone)]
-pub(super) struct Lock(Arc<Mutex<Option<File>>>);
+pub(crate) struct Lock(Arc<Mutex<Option<File>>>);
 
 impl Lock {
     fn file(&self) -> MutexGuard<'_, Option<File>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         drop(self.file().take());
     }
 
     /// Gives the lock up if `is_closed` says that nothing holds the engine's files any more. The question locks them
     /// for a moment, so it is not asked once the lock is given up: the next opening may be under way.
-    pub(super) fn give_up_if(&self, is_closed: impl FnOnce() -> bool) {
+    pub(crate) fn give_up_if(&self, is_closed: impl FnOnce() -> bool) {
         let mut file = self.file();
         if file.is_some() && is_closed() {
             drop(file.take());
         }
     }
 
-    pub(super) fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.file().is_none()
     }
 
     /// Returns whether an opening ever came so far that something could have been recorded.
-    pub(super) fn is_complete(&self) -> io::Result<bool> {
+    pub(crate) fn is_complete(&self) -> io::Result<bool> {
         self.file().as_ref().map_or(Ok(false), |file| Ok(file.metadata()?.len() > 0))
     }
 
     /// Records durably that an opening came so far.
-    pub(super) fn complete(&self, path: &Path) -> Result<(), OpenError> {
+    pub(crate) fn complete(&self, path: &Path) -> Result<(), OpenError> {
         let mut file = self.file();
         let written = file.as_mut().map_or(Ok(()), |file| file.write_all(COMPLETE).and_then(|()| file.sync_all()));
         written.map_err(io_error("writing", &path.join(LOCK_FILE)))
@@ -60,7 +60,7 @@ impl Lock {
 }
 
 /// Makes the directory, or checks that it is empty or a store's, and locks it.
-pub(super) fn acquire(path: &Path) -> Result<Lock, OpenError> {
+pub(crate) fn acquire(path: &Path) -> Result<Lock, OpenError> {
     if path.exists() {
         refuse_foreign(path)?;
     } else {
@@ -72,7 +72,7 @@ pub(super) fn acquire(path: &Path) -> Result<Lock, OpenError> {
 }
 
 /// Refuses a directory in which there is no store, so that none is made. Changes nothing.
-pub(super) fn require_store(path: &Path) -> Result<(), OpenError> {
+pub(crate) fn require_store(path: &Path) -> Result<(), OpenError> {
     if path.exists() {
         refuse_foreign(path)?;
     }
@@ -131,7 +131,7 @@ fn private_builder() -> DirBuilder {
 
 /// Renames the remains of a first opening that a power cut interrupted. Nothing was recorded in them, but the engine
 /// cannot read them, for this `reason`.
-pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
+pub(crate) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
     let directory = path.display();
     tracing::warn!(target: "tower_idempotency", path = %directory, reason, "the first opening was interrupted; it begins anew");
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
@@ -150,13 +150,13 @@ pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
     sync_one(path)
 }
 
-pub(super) fn sync_one(path: &Path) -> Result<(), OpenError> {
+pub(crate) fn sync_one(path: &Path) -> Result<(), OpenError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path))
 }
 
 /// Makes the directory, its files and its name durable, and the names of the directories above it: an earlier opening
 /// may have made them and been interrupted before it synced them.
-pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
+pub(crate) fn sync(path: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
         let entry = entry.map_err(io_error("reading", path))?.path();
         match sync_one(&entry) {

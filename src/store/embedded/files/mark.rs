@@ -23,14 +23,14 @@ const HEAD: &[u8] = b"tower-idempotency mark\n";
 
 /// A step, and when it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) step: u64,
-    pub(super) time: Timestamp,
+pub(crate) struct Mark {
+    pub(crate) step: u64,
+    pub(crate) time: Timestamp,
 }
 
 /// The mark, or what there is in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     Whole(Mark),
     Missing,
     Damaged,
@@ -38,7 +38,7 @@ pub(super) enum Found {
 
 /// The finding about the mark when a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Checked {
+pub(crate) enum Checked {
     /// It is as it should be.
     Holds,
     /// There is none yet. Nothing was recorded in the directory before.
@@ -63,7 +63,7 @@ impl Mark {
     }
 
     /// Makes this the mark of the store in `path`, durably.
-    pub(super) fn write(self, path: &Path) -> Result<(), OpenError> {
+    pub(crate) fn write(self, path: &Path) -> Result<(), OpenError> {
         let (new, old) = (path.join(NEW_MARK_FILE), path.join(MARK_FILE));
         let written =
             File::create(&new).and_then(|mut file| file.write_all(&self.encode()).and_then(|()| file.sync_all()));
@@ -74,7 +74,7 @@ impl Mark {
 }
 
 /// Reads the mark of the store in `path`.
-pub(super) fn read(path: &Path) -> Result<Found, OpenError> {
+pub(crate) fn read(path: &Path) -> Result<Found, OpenError> {
     let file = path.join(MARK_FILE);
     match fs::read(&file) {
         Ok(bytes) => Ok(Mark::decode(&bytes).map_or(Found::Damaged, Found::Whole)),
@@ -85,7 +85,7 @@ pub(super) fn read(path: &Path) -> Result<Found, OpenError> {
 
 /// Compares the mark that was found with the last step that was recovered. `was_used` says that something may have been
 /// recorded, `accepted` is the step after which a loss is accepted, and `damage` is what the engine says of its files.
-pub(super) fn check(
+pub(crate) fn check(
     path: &Path,
     found: Found,
     last: Mark,
