@@ -9,7 +9,7 @@ macro_rules! __conformance {
     };
     (by_name { $name:expr, $subject:expr } $($file:ident: $($rule:ident)*;)*) => {
         match $name {
-            $($(stringify!($rule) => ended(stringify!($rule), Box::pin(super::$file::$rule($subject))).await,)*)*
+            $($(stringify!($rule) => ended(stringify!($rule), Box::pin(super::rules::$file::$rule($subject))).await,)*)*
             name => panic!("there is no rule called `{name}`"),
         }
     };

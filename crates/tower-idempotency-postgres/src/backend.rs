@@ -8,16 +8,16 @@ use futures_util::stream::BoxStream;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
-use super::connect::Connection;
+use super::connection::connect::Connection;
+use super::connection::pool::{Pool, Taken};
 use super::guarantee::{Setup, guarantee};
 use super::limits::{Counted, Limits};
-use super::listen::ChangeFeed;
-use super::notify::Notifier;
-use super::pool::{Pool, Taken};
+use super::notifications::listen::ChangeFeed;
+use super::notifications::notify::Notifier;
 use super::queries::Queries;
-use super::row::answer;
-use super::types::Time;
-use super::write::{Arrays, Parameters, millis};
+use super::wire::row::answer;
+use super::wire::types::Time;
+use super::wire::write::{Arrays, Parameters, millis};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::shared::{

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Error, Row};
 
-use super::listen::Arrival;
+use super::notifications::listen::Arrival;
 use tower_idempotency::store::shared::Guarantee;
 
 /// The settings of the database.

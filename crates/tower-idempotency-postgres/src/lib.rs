@@ -26,36 +26,30 @@
 // - `schema.sql`: the table, its indexes and the functions that write it.
 // - `schema.rs`: where they are, whether they are there, and `migrate`.
 // - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend; `rights.rs`: whether the role may do all.
-// - `connect.rs`: one connection; `hosts.rs`: to which of several hosts; `tls.rs`: whether it is encrypted; `pool.rs`:
-//   the few that calls share; `place.rs`: what a call holds that has one.
-// - `backend.rs`: the calls; `queries.rs`: what they send.
-// - `write.rs`: writes as parameters; `row.rs`: rows out of answers; `types.rs`: tokens and times on the wire.
+// - `connection/`: the connections that calls share; `hosts.rs`: to which of several hosts; `tls.rs`: whether they are
+//   encrypted.
+// - `backend.rs`: the calls; `queries.rs`: what they send; `wire/`: writes as parameters, and rows out of answers.
 // - `transaction.rs`: the record of a run, for a transaction of the application.
-// - `notify.rs`, `listen.rs`: send and receive notifications of which rows were written.
+// - `notifications/`: send and receive notifications of which rows were written.
 // - `guarantee.rs`: what the database can lose as it is set up; `limits.rs`: whether the table is full.
 // - `error.rs`: what an error says of what was done.
 
 mod backend;
 mod builder;
-mod connect;
+mod connection;
 mod error;
 mod guarantee;
 mod hosts;
 mod limits;
-mod listen;
-mod notify;
+mod notifications;
 mod open;
-mod place;
-mod pool;
 mod queries;
 mod rights;
-mod row;
 mod schema;
 mod tls;
 mod transaction;
-mod types;
 mod url;
-mod write;
+mod wire;
 
 /// A store whose records are in PostgreSQL, for several processes.
 pub type PostgresStore = tower_idempotency::store::shared::SharedStore<PostgresBackend>;

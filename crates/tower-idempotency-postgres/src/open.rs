@@ -8,12 +8,12 @@ use tokio_postgres::Config;
 
 use super::backend::{PostgresBackend, Task};
 use super::builder::PostgresBackendBuilder;
-use super::connect::{Connector, Use};
+use super::connection::connect::{Connector, Use};
+use super::connection::pool::Pool;
 use super::error::{NotConnected, PostgresError, words};
 use super::limits::Limits;
-use super::listen::{ChangeFeed, channel, listen};
-use super::notify::Notifier;
-use super::pool::Pool;
+use super::notifications::listen::{ChangeFeed, channel, listen};
+use super::notifications::notify::Notifier;
 use super::rights;
 
 /// The pause between two tries.

@@ -5,7 +5,7 @@ use tokio_postgres::{Client, Error};
 
 use super::error::{NotConnected, words};
 use super::schema::Schema;
-use super::types::Uuid;
+use super::wire::types::Uuid;
 use tower_idempotency::store::shared::Token;
 
 /// The rights on the schema and on what is in it that the role has not: each with what it is a right on.

@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::PostgresBackend;
-use super::write::{LARGEST, Parameters};
+use super::wire::write::{LARGEST, Parameters};
 use tower_idempotency::RecordId;
 use tower_idempotency::store::shared::{RecordInTransaction, RunRecord};
 use tower_idempotency::store::{CommitError, TransactionError};

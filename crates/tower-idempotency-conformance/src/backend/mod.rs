@@ -15,27 +15,13 @@
 // What is where:
 // - `subject.rs`: what a rule is tried on; `suite.rs`: the list of the rules, and the macro.
 // - `rule.rs`: the calls that a rule makes; `sample.rs`: writes to try.
-// - `table.rs`, `answers.rs`: when a write is done, and what is answered.
-// - `fences.rs`, `times.rs`, `clocks.rs`, `bytes.rs`: what is in a row then.
-// - `again.rs`, `late.rs`, `crowd.rs`: writes that are sent twice, late, and many at once.
-// - `sweep.rs`, `listing.rs`, `surroundings.rs`: the other methods; other processes, namespaces and servers.
+// - `rules/`: the rules.
 
-mod again;
-mod answers;
-mod bytes;
-mod clocks;
-mod crowd;
-mod fences;
-mod late;
-mod listing;
 mod rule;
+mod rules;
 mod sample;
 mod subject;
 mod suite;
-mod surroundings;
-mod sweep;
-mod table;
-mod times;
 
 pub use subject::Subject;
 pub use suite::{RULES, all, rule};

@@ -18,30 +18,13 @@
 // What is where:
 // - `subject.rs`: what a rule is tried on; `suite.rs`: the list of the rules, and the macro.
 // - `rule.rs`: the calls that a rule makes; `sample.rs`: transitions to try.
-// - `table.rs`: which transition is taken, and what it leaves.
-// - `again.rs`, `late.rs`, `crowd.rs`, `drops.rs`: what is sent twice, late, many at once, and then dropped.
-// - `bytes.rs`, `fences.rs`, `times.rs`, `owners.rs`: what is in a record then.
-// - `sweep.rs`, `listing.rs`, `hints.rs`, `closing.rs`: the other methods.
-// - `limits.rs`: what is refused because there is no room, or no time.
+// - `rules/`: the rules.
 
-mod again;
-mod bytes;
-mod closing;
-mod crowd;
-mod drops;
-mod fences;
-mod hints;
-mod late;
-mod limits;
-mod listing;
-mod owners;
 mod rule;
+mod rules;
 mod sample;
 mod subject;
 mod suite;
-mod sweep;
-mod table;
-mod times;
 
 pub use subject::Subject;
 pub use suite::{RULES, all, rule};

@@ -1,0 +1,122 @@
+//! The list of the interrupted operations.
+
+use futures_util::future::join_all;
+use tower_idempotency::RecordId;
+use tower_idempotency::internals::{Fence, Hold, Transition};
+use tower_idempotency::store::Store;
+use tower_idempotency::store::{InterruptedRun, Page};
+
+use crate::fresh::{fresh_id, fresh_ids};
+use crate::store::rule::Rule;
+use crate::store::sample::{
+    Ending, SHORT, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, shortly,
+};
+use crate::store::subject::Subject;
+
+type Step = fn(Hold, Fence) -> Transition;
+
+/// The cases: how a run ends, what happens to the operation then, and whether it is listed.
+const LIVES: [(&str, Ending, Option<Step>, bool); 12] = [
+    ("completed", |hold| complete(hold, "done"), None, false),
+    ("consumed", |hold| consume(hold, 201), None, false),
+    ("released", |hold| Transition::Release(hold.fence), None, false),
+    ("interrupted", |hold| interrupt(hold.fence), None, true),
+    ("answered that the effect is unknown", answered, None, true),
+    ("asked about", |hold| interrupt(hold.fence), Some(|_, fence| inquire(fence)), true),
+    ("answered, and asked about", answered, Some(|_, fence| inquire(fence)), true),
+    ("taken over", |hold| interrupt(hold.fence), Some(|_, fence| reclaim(fence)), false),
+    ("settled", answered, Some(|_, fence| settle(fence, "settled")), false),
+    ("forgotten", |hold| interrupt(hold.fence), Some(|_, fence| forget(fence)), false),
+    ("completed late", answered, Some(|hold, _| complete(hold, "late")), false),
+    ("released late", |hold| interrupt(hold.fence), Some(|_, fence| Transition::Release(fence)), false),
+];
+
+fn answered(hold: Hold) -> Transition {
+    answer(hold.fence, 504)
+}
+
+/// Leaves an operation of each kind, and says whether it is to be listed.
+async fn leave_all<St: Store>(rule: &Rule<'_, St>) -> Vec<(&'static str, RecordId, bool)> {
+    let mut all = Vec::new();
+    for (what, ending, step, is_listed) in LIVES {
+        let id = fresh_id();
+        let hold = hold(id, &rule.claimed(id).await);
+        let ended = rule.taken(id, &ending(hold)).await;
+        if let (Some(step), Some(ended)) = (step, ended) {
+            rule.taken(id, &step(hold, ended.fence)).await;
+        }
+        all.push((what, id, is_listed));
+    }
+    let running = fresh_id();
+    rule.claimed(running).await;
+    all.push(("running, of this process", running, false));
+    let again = fresh_id();
+    let second = rule.taken_over(again).await;
+    rule.made(again, &answered(hold(again, &second))).await;
+    all.push(("interrupted twice", again, true));
+    let gone = fresh_id();
+    let run = rule.made(gone, &shortly(claim())).await;
+    rule.made(gone, &interrupt(run.fence)).await;
+    rule.outlive(gone, SHORT).await;
+    all.push(("past its expiry", gone, false));
+    all
+}
+
+/// Interrupted operations are listed as they are loaded, those that are asked about too, and nothing else is: what
+/// runs, is done, settled, freed or past its expiry leaves the list.
+pub(crate) async fn interrupted_operations_are_listed_until_they_are_settled<St: Store>(subject: &Subject<St>) {
+    let advice = "change the index of interrupted operations in the step that changes the record, and leave out what is past \
+                  its expiry";
+    let rule = Rule::new(subject, "interrupted_operations_are_listed_until_they_are_settled", advice);
+    let all = leave_all(&rule).await;
+    let ids: Vec<RecordId> = all.iter().map(|(_, id, _)| *id).collect();
+    let listed = rule.listed(&ids, 1_000, None).await;
+    let with_status = rule.listed(&ids, 1_000, Some(504)).await;
+    for (what, id, is_listed) in all {
+        let record = rule.load(id).await;
+        let should = record.and_then(|record| InterruptedRun::of(id, &record)).filter(|_| is_listed);
+        rule.check(should.is_some() == is_listed, || format!("an operation that is {what} is not interrupted"));
+        for (by, list, should) in
+            [("", &listed, should), (" by its status", &with_status, should.filter(|run| run.status == Some(504)))]
+        {
+            let found: Vec<_> = list.iter().filter(|run| run.id == id).copied().collect();
+            let is_so = found.as_slice() == should.as_slice();
+            rule.check(is_so, || format!("an operation that is {what} is listed{by} as {found:?}, not {should:?}"));
+        }
+    }
+}
+
+/// Operations that were interrupted at the same moment, and others: in pages of any size each comes once, the oldest
+/// first.
+pub(crate) async fn the_list_is_paged_without_gaps_or_repeats<St: Store>(subject: &Subject<St>) {
+    let advice = "order by time and then by id, and begin each page strictly after the operation that is given; many operations \
+                  may have the same time";
+    let rule = Rule::new(subject, "the_list_is_paged_without_gaps_or_repeats", advice);
+    let mut generations = Vec::new();
+    for _ in 0..3 {
+        rule.tick().await;
+        let ids = fresh_ids(30);
+        let runs = join_all(ids.iter().map(|id| rule.claimed(*id))).await;
+        let cut = ids.iter().zip(&runs).map(|(id, run)| {
+            let rule = &rule;
+            async move { rule.made(*id, &interrupt(run.fence)).await }
+        });
+        join_all(cut).await;
+        generations.push(ids);
+    }
+    let all: Vec<RecordId> = generations.concat();
+    let whole = rule.listed(&all, 100_000, None).await;
+    for limit in [1, 2, 7, 30, 90, 1_000] {
+        let listed = rule.listed(&all, limit, None).await;
+        for id in &all {
+            let times = listed.iter().filter(|run| run.id == *id).count();
+            rule.check(times == 1, || format!("in pages of {limit}, an operation is listed {times} times"));
+        }
+        rule.check(listed == whole, || format!("in pages of {limit}, the list has another order"));
+    }
+    let generation = |run: &InterruptedRun| generations.iter().position(|ids| ids.contains(&run.id));
+    let is_in_order = whole.is_sorted_by_key(generation);
+    rule.check(is_in_order, || "an operation is listed after one that began, and was interrupted, later".to_owned());
+    let nothing = rule.page(Page::first(0)).await;
+    rule.check(nothing.is_empty(), || "a page of none has some".to_owned());
+}

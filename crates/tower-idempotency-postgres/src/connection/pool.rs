@@ -1,0 +1,152 @@
+//! The few connections that calls share. Each is one call's at a time.
+//!
+//! Rules:
+//! 1. A call that has no connection in time is refused as crowded: the database may be well.
+//! 2. There is always a connection for reading, if there may be more than one: puts may all wait for a standby.
+//! 3. The session is renewed on an extra connection, if all are busy: large rows may have them for long.
+//! 4. The connection of a call that was dropped is kept until the server has ended the call, or for an hour. Closing it
+//!    would not end the call, so a server whose standby is lost would have more and more of them. As many such
+//!    connections as there are for calls are kept in addition to those; beyond that, they count as those. A call that
+//!    only reads waits for no standby, and may be answered with a large row: its connection is closed at once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::connect::{Connection, Connector, Use};
+use super::place::Place;
+use crate::error::{crowded, leaves_the_connection_sound, nothing, of_a_statement, uncertain};
+use tower_idempotency::store::shared::BackendError;
+
+/// Connections, made when they are needed.
+pub(crate) struct Pool {
+    connector: Arc<Connector>,
+    calls: Arc<Semaphore>,
+    /// The number of them that may be puts.
+    puts: Arc<Semaphore>,
+    /// For renewals of the session.
+    renewal: Arc<Semaphore>,
+    /// For calls that were dropped.
+    dropped: Arc<Semaphore>,
+    // The one that was used last is used first: those that aren't needed stay idle.
+    idle: Mutex<Vec<Connection>>,
+    wait: Duration,
+    runtime: Handle,
+}
+
+/// A connection that one call has.
+pub(crate) struct Taken<'a> {
+    pool: &'a Pool,
+    connection: Connection,
+}
+
+impl Pool {
+    /// Makes a pool of at most `connections`, `first` among them, and as many more for a while. Call it within a tokio
+    /// runtime.
+    pub(crate) fn new(connector: Arc<Connector>, first: Connection, connections: usize, wait: Duration) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        let (calls, puts) = (semaphore(connections), semaphore((connections - 1).max(1)));
+        let renewal = semaphore(1);
+        let (dropped, idle, runtime) = (semaphore(connections), Mutex::new(vec![first]), Handle::current());
+        Self { connector, calls, puts, renewal, dropped, idle, wait, runtime }
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Takes a connection for a call that commits nothing. Nothing was sent where that fails.
+    pub(crate) async fn take(&self) -> Result<Taken<'_>, BackendError> {
+        self.take_with(&[&self.calls], true).await
+    }
+
+    /// The same for a call that only reads.
+    pub(crate) async fn take_to_read(&self) -> Result<Taken<'_>, BackendError> {
+        self.take_with(&[&self.calls], false).await
+    }
+
+    /// The same for a renewal of the session, for which no other call is waited.
+    pub(crate) async fn take_to_renew(&self) -> Result<Taken<'_>, BackendError> {
+        self.take_with(&[&self.renewal], true).await
+    }
+
+    /// The same for a put.
+    pub(crate) async fn take_to_put(&self) -> Result<Taken<'_>, BackendError> {
+        self.take_with(&[&self.puts, &self.calls], true).await
+    }
+
+    /// Takes one that is free, or makes one. If the call is dropped, the connection may be kept.
+    async fn take_with(&self, semaphores: &[&Arc<Semaphore>], is_kept: bool) -> Result<Taken<'_>, BackendError> {
+        let mut permits = Vec::with_capacity(semaphores.len());
+        let acquire = async {
+            for semaphore in semaphores {
+                permits.push(Arc::clone(semaphore).acquire_owned().await.ok()?);
+            }
+            Some(())
+        };
+        // Less than the time that a call may take: what follows is the database's.
+        let wait = self.wait / 3;
+        let acquired = timeout(wait, acquire).await;
+        let late = || crowded(format!("no connection became free within {} ms", wait.as_millis()));
+        acquired.map_err(|_| late())?.ok_or_else(|| nothing("the store is closed"))?;
+        let mut connection = loop {
+            match self.idle() {
+                Some(connection) => {
+                    // One that fails has ended, and one that is late is of no use to a call.
+                    if let Ok(Ok(())) = timeout(wait, connection.count_call()).await {
+                        break connection;
+                    }
+                }
+                None => break self.connect().await?,
+            }
+        };
+        let (dropped, runtime) = (Arc::clone(&self.dropped), self.runtime.clone());
+        connection.place = Some(Place { permits, dropped, runtime, is_kept });
+        Ok(Taken { pool: self, connection })
+    }
+
+    async fn connect(&self) -> Result<Connection, BackendError> {
+        let late = || {
+            let (places, wait) = (self.connector.places(), self.wait.as_millis());
+            nothing(format!("{places}: the database did not let a new connection in within {wait} ms"))
+        };
+        // Boxed, as it is large and rare: what waits for a call is moved about.
+        let connected = timeout(self.wait, Box::pin(self.connector.connect(Use::Calls, None))).await;
+        connected.map_err(|_| late())?.map_err(|error| nothing(error.to_string()))
+    }
+
+    /// One that is free and not known to have ended.
+    fn idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|connection| !connection.client.is_closed());
+        idle.pop()
+    }
+}
+
+impl std::ops::Deref for Taken<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Taken<'_> {
+    /// Ends the call: gives the connection back if the answer leaves it sound, and says what an error means.
+    pub(crate) fn done<T>(self, answer: Result<T, tokio_postgres::Error>) -> Result<T, BackendError> {
+        let Self { pool, mut connection } = self;
+        // Given up when this returns.
+        let _place = connection.place.take();
+        if connection.take_unconfirmed() {
+            return Err(uncertain("the database has committed without waiting for its standbys"));
+        }
+        let sound = answer.as_ref().err().is_none_or(leaves_the_connection_sound);
+        if sound {
+            pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+        answer.map_err(|error| of_a_statement(&error))
+    }
+}

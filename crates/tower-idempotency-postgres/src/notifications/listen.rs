@@ -1,0 +1,214 @@
+//! Hears which rows were written, on a connection of its own.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_postgres::{Client, Notification};
+
+use super::notify::{Notice, Notifier, ping_channel, read};
+use crate::connection::connect::{Connection, Connector, Use};
+use crate::error::NotConnected;
+use tower_idempotency::RecordId;
+
+/// The number of ids that a listener may be behind.
+const BEHIND: usize = 16_384;
+/// The time that a connection may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The notifications, for all listeners.
+#[derive(Debug)]
+pub(crate) struct ChangeFeed {
+    heard: broadcast::Sender<RecordId>,
+    arrival: AtomicU8,
+}
+
+/// Says whether notifications arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Not known yet.
+    NotTried = 0,
+    /// They do.
+    Arrives = 1,
+    /// One that was sent did not come.
+    Swallowed = 2,
+}
+
+impl fmt::Display for Arrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotTried => "not tried yet",
+            Self::Arrives => "arrive",
+            Self::Swallowed => "do not arrive",
+        })
+    }
+}
+
+impl ChangeFeed {
+    pub(crate) fn new() -> Self {
+        Self { heard: broadcast::channel(BEHIND).0, arrival: AtomicU8::new(Arrival::NotTried as u8) }
+    }
+
+    /// Returns the notifications that arrive from now on.
+    pub(crate) fn stream(&self) -> BoxStream<'static, RecordId> {
+        let next = async |mut heard: broadcast::Receiver<RecordId>| loop {
+            match heard.recv().await {
+                Ok(id) => return Some((id, heard)),
+                // Who waits for one of those polls.
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                // The backend is gone.
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        };
+        stream::unfold(self.heard.subscribe(), next).boxed()
+    }
+
+    pub(crate) fn arrival(&self) -> Arrival {
+        match self.arrival.load(Ordering::Relaxed) {
+            1 => Arrival::Arrives,
+            2 => Arrival::Swallowed,
+            _ => Arrival::NotTried,
+        }
+    }
+
+    /// Says it in the log, if it is something new.
+    fn set_arrival(&self, arrival: Arrival) {
+        if self.arrival.swap(arrival as u8, Ordering::Relaxed) == arrival as u8 {
+            return;
+        }
+        if arrival == Arrival::Swallowed {
+            tracing::warn!(
+                target: "tower_idempotency",
+                "notifications of the database do not arrive; is there a pooler in transaction mode? Those who wait for a \
+                 run on another server poll"
+            );
+        } else {
+            tracing::info!(target: "tower_idempotency", "notifications of the database arrive");
+        }
+    }
+}
+
+/// Listens, and connects again when the connection ends.
+pub(crate) async fn listen(connector: Arc<Connector>, channel: String, notifier: Notifier, changes: Arc<ChangeFeed>) {
+    let pauses = || {
+        let least = ExponentialBuilder::default().with_jitter().with_min_delay(Duration::from_millis(100));
+        least.with_max_delay(Duration::from_secs(10)).without_max_times().build()
+    };
+    let mut pause = pauses();
+    let mut number = u64::from_le_bytes(ping_seed());
+    loop {
+        number = number.wrapping_add(1);
+        // A pooler in transaction mode leaves the server's connection listening for the next client that has it. So
+        // nothing but the ping is listened for until that has come.
+        let ping = format!("LISTEN {}", ping_channel(&channel, number));
+        let (at_once, then) = if connector.is_pooled() {
+            (ping, Some(format!("LISTEN {channel}")))
+        } else {
+            (format!("{ping}; LISTEN {channel}"), None)
+        };
+        match timeout(TIMEOUT, connect(&connector, &at_once)).await {
+            Ok(Ok((connection, notifications))) => {
+                pause = pauses();
+                notifier.ping(number);
+                hear(notifications, number, &changes, then.map(|then| (&connection.client, then))).await;
+                drop(connection);
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(target: "tower_idempotency", %error, "the database can't be listened to");
+            }
+            Err(_) => tracing::debug!(target: "tower_idempotency", "the database does not answer to a listener"),
+        }
+        sleep(pause.next().unwrap_or(TIMEOUT)).await;
+    }
+}
+
+type Notifications = mpsc::UnboundedReceiver<Notification>;
+
+async fn connect(connector: &Connector, listen: &str) -> Result<(Connection, Notifications), NotConnected> {
+    let (sender, notifications) = mpsc::unbounded_channel();
+    let connection = connector.connect(Use::ChangeFeed, Some(sender)).await?;
+    connection.client.batch_execute(listen).await?;
+    Ok((connection, notifications))
+}
+
+/// Passes on what is heard, until the connection ends. When the ping has come, `then` is sent.
+async fn hear(mut notifications: Notifications, ping: u64, changes: &ChangeFeed, mut then: Option<(&Client, String)>) {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut waits_for_ping = true;
+    loop {
+        let next = if waits_for_ping {
+            timeout_at(deadline, notifications.recv()).await
+        } else {
+            Ok(notifications.recv().await)
+        };
+        let Ok(next) = next else {
+            waits_for_ping = false;
+            changes.set_arrival(Arrival::Swallowed);
+            continue;
+        };
+        let Some(notification) = next else { return };
+        for notification in read(notification.payload()) {
+            match notification {
+                // Without a listener, no request waits.
+                Notice::Written(id) => drop(changes.heard.send(id)),
+                Notice::Ping(number) if number == ping => {
+                    waits_for_ping = false;
+                    if let Some((client, then)) = then.take()
+                        && client.batch_execute(&then).await.is_err()
+                    {
+                        return;
+                    }
+                    changes.set_arrival(Arrival::Arrives);
+                }
+                Notice::Ping(_) => {}
+            }
+        }
+    }
+}
+
+/// Eight bytes that another process has not.
+fn ping_seed() -> [u8; 8] {
+    let mut seed = [0; 8];
+    // Without them, another process's ping may be taken for this one's: it arrives all the same.
+    let _ = getrandom::fill(&mut seed);
+    seed
+}
+
+/// The channel of a namespace: a name that needs no quotes, whatever the namespace's name is.
+pub(crate) fn channel(schema: &str, namespace: &str) -> String {
+    let digest = blake3::Hasher::new_derive_key("tower-idempotency 2026 postgres channel v1")
+        .update(&(schema.len() as u64).to_le_bytes())
+        .update(schema.as_bytes())
+        .update(namespace.as_bytes())
+        .finalize();
+    format!("idempotency_{}", &digest.to_hex()[..32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_that_does_not_come_is_noticed() {
+        let changes = ChangeFeed::new();
+        let (server, notifications) = mpsc::unbounded_channel();
+        let hearing = timeout(TIMEOUT * 2, hear(notifications, 7, &changes, None));
+        assert!(hearing.await.is_err(), "it goes on");
+        assert_eq!(changes.arrival(), Arrival::Swallowed);
+        drop(server);
+    }
+
+    #[test]
+    fn channels_need_no_quotes_and_differ() {
+        let one = channel("idempotency", "payments");
+        assert!(ping_channel(&one, u64::MAX).len() < 64);
+        assert!(one.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
+        assert_ne!(one, channel("idempotency", "mails"));
+        assert_ne!(channel("a", "bc"), channel("ab", "c"));
+    }
+}

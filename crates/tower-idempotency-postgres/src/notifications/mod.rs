@@ -1,0 +1,4 @@
+//! Send and receive notifications of which rows were written.
+
+pub(super) mod listen;
+pub(super) mod notify;

@@ -1,0 +1,68 @@
+//! Rows out of the database's answers.
+
+use bytes::Bytes;
+use tokio_postgres::types::PgLsn;
+use tokio_postgres::{Error, Row as Columns};
+
+use super::types::{Micros, Time, Uuid};
+use tower_idempotency::Fence;
+use tower_idempotency::RecordId;
+use tower_idempotency::store::shared::{Answer, BackendError, Kind, Row, ServerId};
+
+/// Returns the answer with the rows read: every query for rows has the same columns, and at least one row, which has
+/// the time.
+pub(crate) fn answer(columns: &[Columns], system: u64) -> Result<Answer<Vec<Option<Row>>>, Unreadable> {
+    let first = columns.first().ok_or(Unreadable::Empty)?;
+    let Time(now) = first.try_get(0)?;
+    let Micros(started) = first.try_get(1)?;
+    let recovered: Option<PgLsn> = first.try_get(12)?;
+    // Two servers that were started in the same microsecond are of two clusters.
+    let started = started.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let recovered = recovered.map_or(0, u64::from).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let server = ServerId(started ^ recovered ^ system);
+    let rows = columns.iter().map(row).collect::<Result<_, _>>()?;
+    Ok(Answer { now, server, rows })
+}
+
+/// A row, if there is one.
+fn row(columns: &Columns) -> Result<Option<Row>, Unreadable> {
+    let Some(id) = columns.try_get::<_, Option<&[u8]>>(2)? else { return Ok(None) };
+    let time = |index| columns.try_get(index).map(|Time(time)| time);
+    let time_if_any = |index| columns.try_get::<_, Option<Time>>(index).map(|time| time.map(|Time(time)| time));
+    let Uuid(token) = columns.try_get(3)?;
+    let session: Option<&[u8]> = columns.try_get(6)?;
+    Ok(Some(Row {
+        id: record_id(id)?,
+        token,
+        fence: Fence(u64::try_from(columns.try_get::<_, i64>(4)?).unwrap_or(0)),
+        kind: Kind::of(columns.try_get(5)?),
+        session: session.map(record_id).transpose()?,
+        until: time_if_any(7)?,
+        began: time(8)?,
+        since: time(9)?,
+        expires: time(10)?,
+        state: Bytes::copy_from_slice(columns.try_get(11)?),
+    }))
+}
+
+fn record_id(bytes: &[u8]) -> Result<RecordId, Unreadable> {
+    bytes.try_into().map(RecordId::from_bytes).map_err(|_| Unreadable::Id)
+}
+
+/// The database has answered with something else than was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error("the database's answer is empty")]
+    Empty,
+    #[error("the database's answer has an id that has not 32 bytes")]
+    Id,
+    #[error("the database's answer can't be read: {0}")]
+    Column(#[from] Error),
+}
+
+/// Whatever was asked for may have been done.
+impl From<Unreadable> for BackendError {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::Uncertain(Box::new(unreadable))
+    }
+}

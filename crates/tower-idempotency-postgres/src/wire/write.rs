@@ -1,0 +1,171 @@
+//! Writes as the parameters of a query.
+
+use std::time::Duration;
+
+use tokio_postgres::types::ToSql;
+
+use super::types::{Time, Uuid};
+use crate::error::never;
+use tower_idempotency::Fence;
+use tower_idempotency::store::shared::{BackendError, Expect, NewExpiry, NewFence, Stamp, Write};
+
+/// The largest state: an outcome of 16 MiB, and what a record has in addition to it. The database would take more, and
+/// several times as much memory.
+pub(crate) const LARGEST: usize = (16 << 20) + (1 << 20);
+/// The longest duration: so many years are written as whole milliseconds without loss.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+/// A write as twelve parameters. The namespace comes before them, and the clocks after them.
+pub(crate) struct Parameters<'a> {
+    pub(crate) id: &'a [u8],
+    expect: Option<Uuid>,
+    pub(crate) token: Uuid,
+    exactly: Option<i64>,
+    above: Option<i64>,
+    kind: i16,
+    session: Option<&'a [u8]>,
+    until: Option<i64>,
+    began_now: bool,
+    since_now: bool,
+    pub(crate) expires: Option<i64>,
+    pub(crate) state: &'a [u8],
+}
+
+impl<'a> Parameters<'a> {
+    pub(crate) fn of(write: &'a Write) -> Result<Self, BackendError> {
+        let expires = match write.expires {
+            NewExpiry::Keep if write.expect == Expect::Absent => {
+                return Err(never("an absent row has no expiry to keep"));
+            }
+            NewExpiry::Keep => None,
+            NewExpiry::In(duration) => Some(millis(duration)),
+        };
+        if write.state.len() > LARGEST {
+            return Err(never(format!("its state has {} bytes, more than {LARGEST}", write.state.len())));
+        }
+        let (exactly, above) = match write.fence {
+            NewFence::Keep => (None, None),
+            NewFence::Exactly(fence) => (Some(number(fence)?), None),
+            NewFence::Above(fence) => (None, Some(number(fence)?)),
+        };
+        Ok(Self {
+            id: write.id.as_bytes(),
+            expect: match write.expect {
+                Expect::Absent => None,
+                Expect::Token(token) => Some(Uuid(token)),
+            },
+            token: Uuid(write.token),
+            exactly,
+            above,
+            kind: write.kind.number(),
+            session: write.session.as_ref().map(|session| session.as_bytes().as_slice()),
+            until: write.until.map(millis),
+            began_now: write.began == Stamp::Now,
+            since_now: write.since == Stamp::Now,
+            expires,
+            state: &write.state,
+        })
+    }
+
+    /// For `put_one_1`.
+    pub(crate) fn alone<'s>(&'s self, namespace: &'s &str, clocks: &'s [Time; 2]) -> [&'s (dyn ToSql + Sync); 15] {
+        [
+            namespace,
+            &self.id,
+            &self.expect,
+            &self.token,
+            &self.exactly,
+            &self.above,
+            &self.kind,
+            &self.session,
+            &self.until,
+            &self.began_now,
+            &self.since_now,
+            &self.expires,
+            &self.state,
+            &clocks[0],
+            &clocks[1],
+        ]
+    }
+}
+
+/// Several writes, as arrays for `put_1`.
+#[derive(Default)]
+pub(crate) struct Arrays<'a> {
+    ids: Vec<&'a [u8]>,
+    expects: Vec<Option<Uuid>>,
+    tokens: Vec<Uuid>,
+    exactly: Vec<Option<i64>>,
+    above: Vec<Option<i64>>,
+    kinds: Vec<i16>,
+    sessions: Vec<Option<&'a [u8]>>,
+    untils: Vec<Option<i64>>,
+    began_now: Vec<bool>,
+    since_now: Vec<bool>,
+    expires: Vec<Option<i64>>,
+    states: Vec<&'a [u8]>,
+}
+
+impl<'a> Arrays<'a> {
+    pub(crate) fn of(writes: &'a [Write]) -> Result<Self, BackendError> {
+        let mut arrays = Self::default();
+        for write in writes {
+            let Parameters {
+                id,
+                expect,
+                token,
+                exactly,
+                above,
+                kind,
+                session,
+                until,
+                began_now,
+                since_now,
+                expires,
+                state,
+            } = Parameters::of(write)?;
+            arrays.ids.push(id);
+            arrays.expects.push(expect);
+            arrays.tokens.push(token);
+            arrays.exactly.push(exactly);
+            arrays.above.push(above);
+            arrays.kinds.push(kind);
+            arrays.sessions.push(session);
+            arrays.untils.push(until);
+            arrays.began_now.push(began_now);
+            arrays.since_now.push(since_now);
+            arrays.expires.push(expires);
+            arrays.states.push(state);
+        }
+        Ok(arrays)
+    }
+
+    pub(crate) fn together<'s>(&'s self, namespace: &'s &str, clocks: &'s [Time; 2]) -> [&'s (dyn ToSql + Sync); 15] {
+        [
+            namespace,
+            &self.ids,
+            &self.expects,
+            &self.tokens,
+            &self.exactly,
+            &self.above,
+            &self.kinds,
+            &self.sessions,
+            &self.untils,
+            &self.began_now,
+            &self.since_now,
+            &self.expires,
+            &self.states,
+            &clocks[0],
+            &clocks[1],
+        ]
+    }
+}
+
+fn number(fence: Fence) -> Result<i64, BackendError> {
+    i64::try_from(fence.0).map_err(|_| never(format!("the fence {fence} is beyond 63 bits")))
+}
+
+/// Whole milliseconds; none is lost. More than a hundred years count as a hundred.
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.min(LONGEST).as_millis()).unwrap_or(i64::MAX)
+}
