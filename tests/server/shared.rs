@@ -159,8 +159,10 @@ async fn health_says_while_the_database_is_away_and_no_server_has_to_be_started_
     let away = until("the database is away", async || health(503).await).await;
     assert_eq!(away["status"], "away");
     assert!(away["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{away}");
-    assert_eq!(server.send(&Call::charge("new", "tok_visa")).await.refusal(), (503, "store-unavailable".to_owned()));
-    assert!(server.send(&call).await.is_replay(), "it is known here");
+    let refused = server.send(&Call::charge("new", "tok_visa")).await.refusal();
+    assert_eq!(refused, (503, "store-unavailable".to_owned()), "{}", server.log.text());
+    let known = server.send(&call).await;
+    assert!(known.is_replay(), "it is known here, and was answered {known:?}: {}", server.log.text());
     database.start_again();
     until("the database is back", async || health(200).await).await;
     assert_eq!(server.send_until_settled(&Call::charge("new", "tok_visa")).await.status, 200);
