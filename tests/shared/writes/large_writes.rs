@@ -10,7 +10,7 @@ use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
-use crate::slow_link::answering;
+use super::slow_link::answering;
 use crate::world::{LEASE, Store, two};
 
 const MIB: usize = 1024 * 1024;

@@ -12,8 +12,8 @@ use tower_idempotency::store::shared::{Answer, Backend, BackendError, Clocks, Gu
 use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
-use super::world::database;
 use crate::world::builder;
+use crate::world::database;
 
 /// A database, and the ids of each put that it was sent.
 #[derive(Debug, Clone)]
