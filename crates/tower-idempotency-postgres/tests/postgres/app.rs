@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 use tower_idempotency::IdempotencyLayer;
 use tower_idempotency_postgres::PostgresStore;
 
-use super::lab::Lab;
+use crate::lab::Lab;
 
 /// An app whose handler waits at a gate in each of its runs.
 #[derive(Clone)]

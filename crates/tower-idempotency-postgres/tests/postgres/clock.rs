@@ -19,8 +19,8 @@ use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_postgres::PostgresStore;
 
-use super::complete_in::process as in_one;
-use super::lab::{Lab, Server, builder, until};
+use crate::complete_in::process as in_one;
+use crate::lab::{Lab, Server, builder, until};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;

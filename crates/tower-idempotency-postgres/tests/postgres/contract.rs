@@ -25,8 +25,8 @@ mod backend_behind_a_proxy {
     use tower_idempotency_conformance::backend::Subject;
     use tower_idempotency_postgres::PostgresBackend;
 
+    use crate::connections::proxy::Proxy;
     use crate::lab::{Lab, builder, claim, id, is_done, lab, until};
-    use crate::proxy::Proxy;
 
     async fn subject() -> Option<Subject<PostgresBackend>> {
         let Lab { url, namespace, backend: other, .. } = lab("the contract behind a proxy").await?;

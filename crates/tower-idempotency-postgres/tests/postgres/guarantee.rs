@@ -2,7 +2,7 @@
 
 use tower_idempotency::store::shared::Backend as _;
 
-use super::lab::{Lab, own_server};
+use crate::lab::{Lab, own_server};
 
 #[tokio::test]
 async fn trap_58_what_can_be_lost_is_said() {

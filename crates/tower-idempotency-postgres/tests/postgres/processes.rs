@@ -12,7 +12,7 @@ use tower_idempotency::store::shared::{SharedStore, SharedStoreBuilder};
 use tower_idempotency::{Fingerprint, OnInFlight, Once};
 use tower_idempotency_postgres::PostgresBackend;
 
-use super::lab::{Lab, builder, id, lab, own_server};
+use crate::lab::{Lab, builder, id, lab, own_server};
 
 type Consumer = Once<SharedStore<PostgresBackend>>;
 

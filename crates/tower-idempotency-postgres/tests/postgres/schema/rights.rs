@@ -3,7 +3,7 @@
 use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency_postgres::{PostgresBackend, PostgresError, PostgresStore, TransactionRecord};
 
-use super::lab::{Lab, builder, claim, client, complete, id, is_done, own_server};
+use crate::lab::{Lab, builder, claim, client, complete, id, is_done, own_server};
 
 const RIGHTS: [&str; 7] = [
     "USAGE ON SCHEMA idempotency",
@@ -129,7 +129,7 @@ async fn opening_leaves_nothing_in_the_table_and_waits_for_one_that_is_locked() 
     lab.sql("BEGIN; LOCK TABLE idempotency.record IN ACCESS EXCLUSIVE MODE").await;
     let builder = builder(&lab.url, &lab.namespace).open_within(std::time::Duration::from_secs(120));
     let opening = tokio::spawn(builder.open());
-    super::lab::until_waiting(&super::lab::client(&lab.url).await, "Lock").await;
+    crate::lab::until_waiting(&crate::lab::client(&lab.url).await, "Lock").await;
     lab.sql("COMMIT").await;
     opening.await.unwrap().unwrap();
 }

@@ -3,7 +3,7 @@
 use tower_idempotency::RecordId;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
-use super::lab::{Lab, claim, id, lab};
+use crate::lab::{Lab, claim, id, lab};
 
 /// The number of the session that counts as alive.
 const ALIVE: u64 = 100;

@@ -8,7 +8,7 @@ use tower_idempotency::store::{ConnectError, Store as _};
 use tower_idempotency::{Fingerprint, Once};
 use tower_idempotency_postgres::{PostgresError, PostgresStore, connect, migrate};
 
-use super::lab::{id, own_server};
+use crate::lab::{id, own_server};
 
 const SECRET: &str = "s3cr3t";
 

@@ -10,8 +10,8 @@ use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Write};
 use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresStore};
 
-use super::app::App;
-use super::lab::{Lab, builder, claim, complete, id, own_server, until};
+use crate::app::App;
+use crate::lab::{Lab, builder, claim, complete, id, own_server, until};
 
 /// An application whose store has these limits.
 async fn app(lab: &Lab, limits: impl Fn(PostgresBackendBuilder) -> PostgresBackendBuilder) -> (App, PostgresStore) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tower_idempotency::store::shared::{Backend as _, BackendError, Clocks};
 
-use super::lab::{
+use crate::lab::{
     Lab, ask_for_a_standby, ask_for_no_standby, builder, claim, complete, id, is_done, lab, own_server, put, until,
     until_waiting,
 };
@@ -25,7 +25,7 @@ async fn a_put_whose_server_is_killed_is_uncertain_and_may_be_sent_again() {
         id(2)
     ))
     .await;
-    let watch = super::lab::client(&lab.url).await;
+    let watch = crate::lab::client(&lab.url).await;
     let write = claim(id(2));
     let (answer, ()) = tokio::join!(lab.backend.put(Clocks::default(), std::slice::from_ref(&write)), async {
         until_waiting(&watch, "PgSleep").await;
@@ -36,7 +36,7 @@ async fn a_put_whose_server_is_killed_is_uncertain_and_may_be_sent_again() {
     let away = lab.backend.get(Clocks::default(), &[id(1)]).await.unwrap_err();
     assert!(matches!(away, BackendError::Nothing(_)), "{away:?}");
     server.start_again();
-    let watch = super::lab::client(&lab.url).await;
+    let watch = crate::lab::client(&lab.url).await;
     watch.batch_execute("DROP TRIGGER slow ON idempotency.record").await.unwrap();
     let answer = lab.backend.put(Clocks::default(), std::slice::from_ref(&write)).await.unwrap();
     assert!(is_done(answer.rows[0].as_ref(), &write));
@@ -62,7 +62,7 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     // It is there now, although it was never answered, and the standby was never waited for.
     let found = lab.get(id(1)).await.unwrap();
     assert_eq!(found.token, write.token);
-    let client = super::lab::client(&lab.url).await;
+    let client = crate::lab::client(&lab.url).await;
     let (answer, ()) = tokio::join!(lab.backend.put(Clocks::default(), std::slice::from_ref(&write)), async {
         // Sending it again is a write, and waits as the first did. Cancelled, the wait ends, and the server says done.
         until_waiting(&client, "SyncRep").await;
@@ -88,7 +88,7 @@ async fn a_server_that_has_lost_one_of_its_processes_is_another_one() {
     let mut seen = vec![before];
     for number in 1..3 {
         let write = claim(id(number));
-        let client = super::lab::client(&lab.url).await;
+        let client = crate::lab::client(&lab.url).await;
         let (answer, ()) = tokio::join!(lab.backend.put(Clocks::default(), std::slice::from_ref(&write)), async {
             until_waiting(&client, "SyncRep").await;
             let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
-use super::lab::{Lab, claim, complete, id, lab, own_server, until};
+use crate::lab::{Lab, claim, complete, id, lab, own_server, until};
 
 /// Writes until the listener gets a notification: those before it has connected are lost.
 async fn hears(lab: &Lab, listener: &impl tower_idempotency::store::shared::Backend, first: u64) {

@@ -2,7 +2,7 @@
 
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 
-use super::lab::{Lab, claim, client, id, own_server, until};
+use crate::lab::{Lab, claim, client, id, own_server, until};
 
 /// By which migrations wait for each other, as in `schema.rs`.
 const MIGRATIONS: i64 = 0x1d3a_7c05_92be_64f1;
@@ -79,7 +79,7 @@ async fn a_migration_where_all_is_there_locks_nothing() {
 #[tokio::test]
 async fn another_schema_is_another_table_and_the_file_alone_makes_the_default_one() {
     let Some(server) = own_server("that the file alone makes the table", &[]) else { return };
-    let sql = include_str!("../../src/schema.sql");
+    let sql = include_str!("../../../src/schema.sql");
     let client = client(&server.url()).await;
     client.batch_execute(&format!("CREATE SCHEMA idempotency; BEGIN; {sql}; COMMIT")).await.unwrap();
     PostgresBackend::from_url(&server.url()).unwrap().open().await.unwrap();

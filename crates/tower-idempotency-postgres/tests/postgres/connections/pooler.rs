@@ -17,7 +17,7 @@ use tower_idempotency::store::shared::{Backend as _, Kind, Write};
 use tower_idempotency_conformance::backend::Subject;
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 
-use super::lab::{Lab, address, builder, claim, id, lab, own_server, put, until};
+use crate::lab::{Lab, address, builder, claim, id, lab, own_server, put, until};
 
 /// Ends the pooler when the standard input ends, which it does when the test's process ends in any way.
 const GUARD: &str = r#"

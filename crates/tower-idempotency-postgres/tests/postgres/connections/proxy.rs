@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use testkit::proxy::{Fate, Pass, Way};
 use tokio::sync::watch;
 
-use super::lab::address;
+use crate::lab::address;
 
 /// A proxy between a backend and the server. It ends when it is dropped.
 ///

@@ -7,7 +7,7 @@ use tower_idempotency::store::shared::{
     Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Write,
 };
 
-use super::lab::{HOUR, Lab, claim, complete, id, is_done, lab, until};
+use crate::lab::{HOUR, Lab, claim, complete, id, is_done, lab, until};
 
 /// The first number for the rows of second writes.
 const ANOTHER: u64 = 1 << 32;
@@ -27,7 +27,7 @@ async fn put(lab: &Lab, alone: bool, write: Write) -> Option<Row> {
 }
 
 fn rand() -> u64 {
-    u64::from_le_bytes(super::lab::token().0[..8].try_into().unwrap()) >> 33
+    u64::from_le_bytes(crate::lab::token().0[..8].try_into().unwrap()) >> 33
 }
 
 /// Lets a row expire.
@@ -48,7 +48,7 @@ async fn trap_97_a_write_is_done_where_what_it_expects_stands_or_its_own_token()
         let put = async |write: Write| put(&lab, alone, write).await;
 
         let absent = id(number(0));
-        assert_eq!(put(complete(absent, super::lab::token())).await, None, "a token is expected where there is no row");
+        assert_eq!(put(complete(absent, crate::lab::token())).await, None, "a token is expected where there is no row");
         let first = claim(absent);
         let row = put(first.clone()).await.unwrap();
         assert_eq!((row.token, row.kind), (first.token, Kind::Running));
@@ -56,7 +56,7 @@ async fn trap_97_a_write_is_done_where_what_it_expects_stands_or_its_own_token()
 
         let late = put(claim(absent)).await.unwrap();
         assert_eq!(late, row, "a claim where there is a row changes nothing");
-        let stale = put(complete(absent, super::lab::token())).await.unwrap();
+        let stale = put(complete(absent, crate::lab::token())).await.unwrap();
         assert_eq!(stale, row, "nor does an outcome of another one's token");
 
         let outcome = complete(absent, row.token);

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::app::App;
-use super::lab::{Lab, own_server, until};
+use crate::app::App;
+use crate::lab::{Lab, own_server, until};
 
 /// What a full disk, or no memory, makes of outcomes.
 const FULL: &str = "

@@ -2,7 +2,7 @@
 
 use tower_idempotency::store::shared::{Backend as _, BackendError, Clocks, Kind, Write};
 
-use super::lab::{
+use crate::lab::{
     HOUR, Lab, ask_for_a_standby, builder, claim, complete, id, is_done, own_server, until, until_waiting,
 };
 

@@ -6,7 +6,7 @@ use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_postgres::PostgresStore;
 
-use super::lab::{HOUR, Lab, builder, client, id, own_server, put, until};
+use crate::lab::{HOUR, Lab, builder, client, id, own_server, put, until};
 
 fn claim() -> Transition {
     let (fingerprint, origin, may_repeat) = (Fingerprint::of(b"m"), Origin::default(), false);
@@ -66,7 +66,7 @@ async fn a_server_that_takes_no_writes_any_more_is_left_for_the_one_that_does() 
     let both = format!("{first_host},{second_host}");
     let backend = builder(&both, "both").open().await.unwrap();
     // Several connections are open, and idle.
-    let puts = (0..4_u64).map(|number| put(&backend, super::lab::claim(id(number))));
+    let puts = (0..4_u64).map(|number| put(&backend, crate::lab::claim(id(number))));
     futures_util::future::join_all(puts).await;
     let of_both = "SELECT count(*) FROM idempotency.record WHERE namespace = 'both'";
     assert_eq!(first.client.query_one(of_both, &[]).await.unwrap().get::<_, i64>(0), 4);
@@ -75,7 +75,7 @@ async fn a_server_that_takes_no_writes_any_more_is_left_for_the_one_that_does() 
     let read_only = "SELECT current_setting('transaction_read_only') = 'on'";
     until("it takes no writes", async || first.client.query_one(read_only, &[]).await.unwrap().get(0)).await;
     until("the other one is written to", async || {
-        let claim = super::lab::claim(id(9));
+        let claim = crate::lab::claim(id(9));
         backend
             .put(Clocks::default(), std::slice::from_ref(&claim))
             .await

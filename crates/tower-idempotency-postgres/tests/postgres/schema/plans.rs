@@ -2,7 +2,7 @@
 
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
-use super::lab::{Lab, claim, client, complete, id, own_server, until};
+use crate::lab::{Lab, claim, client, complete, id, own_server, until};
 
 /// The planner believes of a new table that it is small, and keeps the plans that it makes then. Nothing may come of
 /// it.

@@ -17,7 +17,7 @@ use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{Fingerprint, OnInFlight, Once};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
-use super::lab::{Lab, address, id, lab};
+use crate::lab::{Lab, address, id, lab};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

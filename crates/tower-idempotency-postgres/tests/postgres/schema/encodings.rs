@@ -3,7 +3,7 @@
 use tower_idempotency_conformance::backend::{Subject, all};
 use tower_idempotency_postgres::PostgresError;
 
-use super::lab::{Lab, Server, builder, claim, client, id, own_server};
+use crate::lab::{Lab, Server, builder, claim, client, id, own_server};
 
 /// A database with an encoding of its own, and its URL.
 async fn database(server: &Server, encoding: &str) -> String {
@@ -61,5 +61,5 @@ async fn a_namespace_for_which_the_database_has_no_letters_is_refused_at_once() 
 /// What migrates by hand may send it to a database of any encoding.
 #[test]
 fn the_schema_is_ascii() {
-    assert!(include_str!("../../src/schema.sql").is_ascii());
+    assert!(include_str!("../../../src/schema.sql").is_ascii());
 }

@@ -9,7 +9,7 @@ use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::lab::{Lab, builder, claim, client, id, own_server, until};
+use crate::lab::{Lab, builder, claim, client, id, own_server, until};
 
 const SECRET: &str = "s3cr3t";
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
-use super::lab::{Lab, claim, client, complete, id, is_done, lab, own_server, put, put_all, until};
+use crate::lab::{Lab, claim, client, complete, id, is_done, lab, own_server, put, put_all, until};
 
 const CLAIM_ONE: &str = "SELECT (idempotency.put_one_1('$', '\\xID', NULL, 'TOKEN', NULL, 0, 1::smallint, NULL, 1, true, true, 1, '', 'infinity', 'epoch')).token";
 const CLAIM: &str = "SELECT token FROM idempotency.put_1('$', ARRAY['\\xID'::bytea], ARRAY[NULL::uuid], ARRAY['TOKEN'::uuid], \

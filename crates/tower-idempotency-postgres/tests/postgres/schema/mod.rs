@@ -1,0 +1,8 @@
+//! The table, the rights on it, and how it is opened.
+
+pub(crate) mod encodings;
+pub(crate) mod migrate;
+pub(crate) mod opening;
+pub(crate) mod plans;
+pub(crate) mod rights;
+pub(crate) mod roles;
