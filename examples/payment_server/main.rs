@@ -60,25 +60,16 @@
 //! connections that stall, and exits with 0. `GET /healthz` says whether it can do its work.
 //! `RUST_LOG=payment_server=debug` shows how the layer is set.
 
-mod account;
-mod admin;
+mod api;
 mod args;
-mod charges;
 mod connections;
-mod errors;
 mod evidence;
-mod fields;
-mod health;
 mod json;
 mod ledger;
 mod names;
 mod reconcile;
-mod refunds;
-mod rejections;
-mod routes;
 mod server;
 mod shared;
-mod sources;
 mod stop;
 mod stores;
 

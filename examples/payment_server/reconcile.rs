@@ -9,11 +9,11 @@ use bytes::Bytes;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::store::InterruptedRun;
 
-use crate::charges::Charge;
+use crate::api::charges::Charge;
+use crate::api::refunds::Answer;
 use crate::evidence::{Found, Moved, found};
 use crate::json::json;
 use crate::ledger::{Entry, Intent, Ledger, LedgerError, Noted, Refund};
-use crate::refunds::Answer;
 
 /// `are_ledgers_apart`: other servers have the same records, and ledgers of their own. The retention is in seconds.
 pub(crate) fn reconciler(ledger: Arc<Ledger>, are_ledgers_apart: bool, retention: u64) -> Reconciler<Response> {

@@ -12,10 +12,11 @@ use tower_idempotency::engine::{Drained, Reconciliation};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, IdempotencyLayer};
 
+use crate::api::{admin, routes};
 use crate::args::Args;
 use crate::stop::Stop;
 use crate::stores::Stores;
-use crate::{admin, connections, routes, stores};
+use crate::{connections, stores};
 
 type Failure = Box<dyn Error + Send + Sync>;
 

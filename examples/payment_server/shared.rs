@@ -9,9 +9,9 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
-use crate::admin::{LISTED, store_error};
+use crate::api::admin::{LISTED, store_error};
+use crate::api::errors::ApiError;
 use crate::args::Args;
-use crate::errors::ApiError;
 
 const NAMESPACE: &str = "payments";
 const LEASE: Duration = Duration::from_secs(30);

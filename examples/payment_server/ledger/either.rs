@@ -8,7 +8,7 @@ use super::entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund};
 use super::error::LedgerError;
 use super::table::TableLedger;
 use super::trees::TreeLedger;
-use crate::account::Account;
+use crate::api::account::Account;
 
 pub(crate) enum Ledger {
     Trees(TreeLedger),

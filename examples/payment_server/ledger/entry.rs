@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize, Serializer};
 use tower_idempotency::IdempotencyContext;
 
-use crate::account::Account;
+use crate::api::account::Account;
 
 /// Keeps an entry well below the 4 KiB that sled takes into its log.
 const MAX_REFUNDS: usize = 6;

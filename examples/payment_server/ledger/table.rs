@@ -17,10 +17,10 @@ use super::entry::{ChargeId, Entry, Intent, NotRefunded, Refund};
 use super::error::LedgerError;
 use super::ids::Ids;
 use super::pool::Pool;
-use crate::account::Account;
-use crate::charges::Charge;
+use crate::api::account::Account;
+use crate::api::charges::Charge;
+use crate::api::refunds::Answer;
 use crate::json::json;
-use crate::refunds::Answer;
 
 /// What makes the table.
 const TABLE: &str = include_str!("table.sql");

@@ -11,10 +11,10 @@ use tower_idempotency::{IdempotencyContext, SledStore};
 use super::entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund, charge_key, intent_key};
 use super::error::LedgerError;
 use super::ids::Ids;
-use crate::account::Account;
-use crate::charges::Charge;
+use crate::api::account::Account;
+use crate::api::charges::Charge;
+use crate::api::refunds::Answer;
 use crate::json::json;
-use crate::refunds::Answer;
 
 const CHARGES: &str = "charges";
 const INTENTS: &str = "intents";

@@ -34,24 +34,14 @@
 //! With `SERVER_LOGS=DIRECTORY`, what the servers have logged is kept there.
 #![cfg(target_os = "linux")]
 
-mod away;
 mod balancer;
-mod chaos;
 mod client;
-mod clocks;
-mod cuts;
 mod database;
 mod dice;
-mod failover;
 mod fleet;
-mod late;
 mod load;
-mod mid_charge;
-mod mixed;
-mod one_charge;
 mod operator;
-mod outages;
 mod put;
 mod report;
-mod rolling;
+mod scenes;
 mod wire;

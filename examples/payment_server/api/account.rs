@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use tower_idempotency::EmptyScope;
 use tower_idempotency::{Rejection, Scope};
 
-use crate::rejections;
+use super::rejections;
 
 /// An account: a digest of its credentials, which are a secret and stay out of the ledger.
 #[derive(Debug, Clone, Copy)]

@@ -7,12 +7,12 @@ use futures_util::future::join_all;
 use testkit::history::{History, Policy, Told};
 use tokio::task::JoinHandle;
 
+use super::outages::{judge, memory_is_bounded, probe, recover};
 use crate::client::{Clients, SLOW};
 use crate::database::{Server, database};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::Load;
-use crate::outages::{judge, memory_is_bounded, probe, recover};
 use crate::report::Report;
 use crate::wire::Wire;
 

@@ -4,12 +4,12 @@
 use futures_util::future::join_all;
 use testkit::history::{History, Policy};
 
+use super::outages::judge;
 use crate::client::Clients;
 use crate::database::{Fault, Server, database_with_a_clock};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
-use crate::outages::judge;
 use crate::report::Report;
 
 const MINUTE: i64 = 60;

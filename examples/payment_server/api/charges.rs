@@ -11,11 +11,11 @@ use serde::Serialize;
 use serde_json::json;
 use tower_idempotency::IdempotencyContext;
 
-use crate::account::Account;
-use crate::errors::ApiError;
-use crate::fields::Fields;
+use super::account::Account;
+use super::errors::ApiError;
+use super::fields::Fields;
+use super::sources::Source;
 use crate::ledger::{ChargeId, Entry, Ledger, since_1970};
-use crate::sources::Source;
 
 /// Stripe's limit too.
 const MAX_AMOUNT: u64 = 99_999_999;

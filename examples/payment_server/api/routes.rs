@@ -11,12 +11,13 @@ use tower_http::map_request_body::MapRequestBodyLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_idempotency::{AnyStore, IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::account::Account;
+use super::account::Account;
+use super::errors::ApiError;
+use super::health::Needed;
+use super::{admin, charges, health, refunds, rejections};
 use crate::args::{Args, InFlight, Interrupted};
-use crate::errors::ApiError;
-use crate::health::Needed;
 use crate::ledger::Ledger;
-use crate::{admin, charges, health, names, reconcile, refunds, rejections};
+use crate::{names, reconcile};
 
 pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> IdempotencyLayer<AnyStore> {
     // In one transaction nothing is half done: what left no record did not take place.

@@ -14,8 +14,8 @@ use tower_idempotency::engine::Resolved;
 use tower_idempotency::store::{Page, StoreError};
 use tower_idempotency::{AnyStore, Fence, IdempotencyLayer, Resolution};
 
-use crate::errors::ApiError;
-use crate::fields::Fields;
+use super::errors::ApiError;
+use super::fields::Fields;
 
 type Layer = State<IdempotencyLayer<AnyStore>>;
 

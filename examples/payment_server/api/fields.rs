@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
-use crate::errors::ApiError;
+use super::errors::ApiError;
 
 #[derive(Debug)]
 pub(crate) struct Fields(Map<String, Value>);

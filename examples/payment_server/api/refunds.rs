@@ -7,9 +7,9 @@ use axum::response::Response;
 use serde::Serialize;
 use tower_idempotency::IdempotencyContext;
 
-use crate::account::Account;
-use crate::errors::ApiError;
-use crate::fields::Fields;
+use super::account::Account;
+use super::errors::ApiError;
+use super::fields::Fields;
 use crate::ledger::{ChargeId, Entry, Intent, Ledger, NotRefunded, Refund, random, since_1970};
 
 #[derive(Debug, Serialize)]

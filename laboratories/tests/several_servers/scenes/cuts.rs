@@ -7,12 +7,12 @@ use futures_util::future::join_all;
 use testkit::history::{History, Policy, Told};
 use testkit::proxy::{End, Way};
 
+use super::outages::judge;
 use crate::client::{Clients, VISA};
 use crate::database::{Fault, Server, broken_database, database};
 use crate::dice::{below, size, time_below};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::Load;
-use crate::outages::judge;
 use crate::put::{COMPLETED, RUNNING};
 use crate::report::Report;
 use crate::wire::{Cut, Wire};

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use testkit::history::{History, Policy};
 
+use super::outages::recover;
 use crate::client::Clients;
 use crate::database::{Server, database, sql, until};
 use crate::dice::size;
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
-use crate::outages::recover;
 use crate::report::Report;
 use crate::wire::Wire;
 

@@ -1,0 +1,12 @@
+//! What the server answers: routes, their handlers, and its errors.
+
+pub(crate) mod account;
+pub(crate) mod admin;
+pub(crate) mod charges;
+pub(crate) mod errors;
+pub(crate) mod fields;
+pub(crate) mod health;
+pub(crate) mod refunds;
+pub(crate) mod rejections;
+pub(crate) mod routes;
+pub(crate) mod sources;
