@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use crate::database::Put;
 use crate::fault::Fault;
-use crate::process::{By, Effect, Job, Phase, Process, Writing};
+use crate::process::{By, Effect, Job, Phase, Process};
 use crate::promises;
 use crate::rows::{Run, TOLD_BY_HAND};
 use crate::sights::{Sight, Sights};
@@ -85,7 +85,7 @@ pub enum Ending {
 }
 
 /// How far a clock is set.
-const STEP: i8 = 3;
+pub(crate) const STEP: i8 = 3;
 
 impl Event {
     /// Returns whether it happens by itself, sooner or later. Other events are faults, or requests.
@@ -107,115 +107,6 @@ impl Event {
 }
 
 impl World {
-    fn events_of_process(&self, protocol: &Protocol, process: usize, events: &mut Vec<Event>) {
-        let budget = self.budget;
-        let own = &self.processes[process];
-        // Processes are alike: the first of those that did nothing yet is the next.
-        let is_next = process == 0 || self.processes[process - 1].sent > 0;
-        for (key, desk) in (0_u8..).zip(&own.desks) {
-            match desk.phase {
-                Phase::Idle if budget.requests > 0 && is_next && !own.is_closed => {
-                    events.push(Event::Request(process, key));
-                }
-                Phase::Idle | Phase::Behind { .. } => {}
-                Phase::Running { effect, .. } => {
-                    if effect == Effect::No {
-                        events.push(Event::Act { process, key, slow: false });
-                        if budget.slow > 0 {
-                            events.push(Event::Act { process, key, slow: true });
-                        }
-                        events.push(Event::Finish(process, key, Ending::NotStarted));
-                    }
-                    if effect == Effect::Done {
-                        events.push(Event::Finish(process, key, Ending::Outcome));
-                    }
-                    events.push(Event::Finish(process, key, Ending::Unknown));
-                    if budget.drops > 0 {
-                        events.push(Event::Drop(process, key));
-                    }
-                }
-                Phase::Asked { .. } => events.push(Event::Look(process, key)),
-                Phase::Knows { .. } => events.push(Event::Answer(process, key)),
-                Phase::Writing(Writing { job, .. }) if budget.drops > 0 => match job {
-                    Job::Claim | Job::Reclaim { .. } | Job::Ask { .. } => events.push(Event::Abandon(process, key)),
-                    Job::Complete { .. } => events.push(Event::Drop(process, key)),
-                    _ => {}
-                },
-                Phase::Writing(_) => {}
-            }
-        }
-        let status = self.status_of(self.session(process));
-        if !own.is_idle() {
-            if budget.crashes > 0 {
-                events.push(Event::Crash(process));
-            }
-            if budget.lapses > 0 && status == Status::Alive {
-                events.push(Event::Lapse(process));
-            }
-            if budget.closes > 0 && !own.is_closed {
-                events.push(Event::Close(process));
-            }
-        }
-        match status {
-            Status::Lapsed => events.push(Event::Renew(process)),
-            Status::Dead => events.push(Event::Learn(process)),
-            Status::Alive if own.renewal.is_some() => events.push(Event::Renew(process)),
-            Status::Alive if budget.renewals > 0 && self.has_news(protocol, process) => {
-                events.push(Event::Say(process));
-            }
-            Status::Alive | Status::Ended => {}
-        }
-    }
-
-    fn events_of_database(&self, protocol: &Protocol, events: &mut Vec<Event>) {
-        let budget = self.budget;
-        if !self.database.behind.is_empty() {
-            events.push(Event::Replicate);
-        }
-        // With nothing to lose, they change nothing.
-        if budget.restarts > 0 && !self.database.behind.is_empty() {
-            events.push(Event::Restart);
-        }
-        if budget.failovers > 0 && !self.database.behind.is_empty() {
-            events.push(Event::FailOver);
-        }
-        for key in 0..protocol.keys as u8 {
-            let may_sweep = |process: &usize| {
-                let earliest = self.times(protocol, *process).earliest;
-                let row = self.database.there(key).filter(|_| self.processes[*process].is_alive);
-                row.is_some_and(|row| match protocol.fault {
-                    Some(Fault::SweepWithoutGrace) => row.is_absent(earliest),
-                    Some(Fault::SweepByTheDatabase) => row.is_past_grace(self.database.now()),
-                    _ => row.is_past_grace(earliest),
-                })
-            };
-            events.extend((0..protocol.processes).find(may_sweep).map(|process| Event::Sweep(process, key)));
-            if budget.by_hand > 0 && self.seen_from_outside(protocol, key).is_some() {
-                events.extend([false, true].map(|forget| Event::ByHand { key, forget }));
-            }
-        }
-        // No write is late by more than five minutes.
-        if budget.ticks > 0 && self.network.iter().all(|put| put.age == 0) && self.database.behind.is_empty() {
-            events.push(Event::Tick);
-        }
-        // Each clock is right, or ahead, or behind, by one step.
-        let mut set = |clock, shows: i8| {
-            let by = [STEP, -STEP].into_iter().filter(|by| (shows + by).abs() <= STEP);
-            events.extend(by.map(|by| Event::SetClock(clock, by)));
-        };
-        if budget.clocks > 0 {
-            set(Clock::Database, self.database.ahead);
-        }
-        if budget.walls > 0 {
-            let alive = (0..protocol.processes).filter(|process| self.processes[*process].is_alive);
-            alive.for_each(|process| set(Clock::Wall(process), self.processes[process].clocks.wall));
-        }
-        if budget.opened > 0 {
-            let is_new = |process: &usize| self.processes[*process].sent == 0 && self.processes[*process].is_alive;
-            events.extend((0..protocol.processes).filter(is_new).map(Event::Open));
-        }
-    }
-
     fn land(&mut self, protocol: &Protocol, Call { key, fence, run }: Call) {
         let is_heard = fence >= self.truth(key).heard || protocol.policy != Policy::Ask;
         if is_heard {

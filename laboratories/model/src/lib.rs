@@ -6,8 +6,9 @@
 //! `src/store/shared` and calls the crate's own functions where they decide: `record::next`, `Clocks::at`,
 //! `Write::over`, and the expiry and the grace of `Row`.
 //!
-//! - `world.rs` has the whole state, with the truth that no process sees; `events.rs` what may happen, and how often.
-//! - `process.rs` has what a process is about and remembers; `step.rs` one step of it, as
+//! - `world.rs` has the whole state, with the truth that no process sees; `events.rs`, `actions.rs` what
+//!   may happen, and how often; `arrivals.rs` what becomes of the database.
+//! - `process.rs` has what a process is about and remembers; `step.rs`, `answers.rs` one step of it, as
 //!   `store/shared/protocol/step.rs` takes it: what the process holds or reads, what the protocol decides, the write,
 //!   and its answer.
 //! - `database.rs` has the rows, which of them are durable, and what a failover and a restart make of that; `rows.rs`
@@ -48,6 +49,9 @@
 //! five minutes at most, and a claim that is answered after its bound is given back. No process is
 //! started again under its name: another one takes its place.
 
+mod actions;
+mod answers;
+mod arrivals;
 mod clocks;
 mod database;
 mod events;

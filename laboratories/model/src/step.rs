@@ -6,8 +6,8 @@ use tower_idempotency::internals::{Change, Current, Draft, Expiry, Origin, Owner
 
 use crate::database::{Put, Taken};
 use crate::fault::Fault;
-use crate::process::{By, Effect, Job, Phase, Read, Writing};
-use crate::rows::{FINGERPRINT, Given, Kept, PATIENCE, RETENTION, Row, Run, Session, UNKNOWN, Write};
+use crate::process::{By, Effect, Job, Phase, Writing};
+use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, UNKNOWN, Write};
 use crate::sights::Sight;
 use crate::world::{Policy, Protocol, Status, World};
 
@@ -32,7 +32,7 @@ pub(crate) enum Known {
 }
 
 impl Known {
-    fn row(self) -> Option<Row> {
+    pub(crate) fn row(self) -> Option<Row> {
         match self {
             Self::Nothing => None,
             Self::Held(row) => Some(row),
@@ -52,7 +52,7 @@ impl World {
         self.step(protocol, at, job, known);
     }
 
-    fn step(&mut self, protocol: &Protocol, at: At, job: Job, known: Known) {
+    pub(crate) fn step(&mut self, protocol: &Protocol, at: At, job: Job, known: Known) {
         let row = known.row();
         if let (Known::Read(_), Some(row)) = (known, row) {
             let floor = &mut self.processes[at.process].floor;
@@ -83,7 +83,7 @@ impl World {
             Change::Put(draft) => self.write(protocol, at, &draft, row.as_ref(), record.as_ref()),
         };
         if job.takes_over() {
-            self.bury(protocol, at, row.as_ref());
+            self.mark_dead(protocol, at, row.as_ref());
         }
         let is_bound_over = |session: Session| self.is_bound_over(usize::from(session.process), at.key);
         let takes = row.filter(|_| job.takes_over());
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// Marks the session as dead whose lease is over.
-    fn bury(&mut self, protocol: &Protocol, at: At, row: Option<&Row>) {
+    fn mark_dead(&mut self, protocol: &Protocol, at: At, row: Option<&Row>) {
         let Some(session) = row.filter(|row| row.kept == Kept::Running).and_then(|row| row.session) else { return };
         if usize::from(session.process) == at.process || protocol.fault == Some(Fault::TakeoverMarksNoSession) {
             return;
@@ -189,153 +189,8 @@ impl World {
         self.network.push(put);
     }
 
-    /// The answer to a write: the current row. `is_done`: the row carries its token, or is known to have.
-    pub(crate) fn answered(&mut self, protocol: &Protocol, put: &Put) {
-        let process = &mut self.processes[usize::from(put.by)];
-        let is_it = |writing: &Writing| writing.put.is(put);
-        let orphan = process.orphans.iter().position(is_it);
-        let (writing, key) = match orphan {
-            Some(orphan) => (process.orphans.remove(orphan), put.key),
-            None => match process.desks.iter().position(|desk| match &desk.phase {
-                Phase::Writing(writing) => writing.put.is(put),
-                Phase::Behind { put: barrier, .. } => barrier.is(put),
-                _ => false,
-            }) {
-                None => return,
-                Some(desk) => match std::mem::take(&mut process.desks[desk].phase) {
-                    Phase::Writing(writing) => (writing, put.key),
-                    Phase::Behind { server, told, .. } => {
-                        let at = At { process: usize::from(put.by), key: desk as u8, is_orphan: false };
-                        return self.behind_barrier(protocol, at, server, told);
-                    }
-                    _ => return,
-                },
-            },
-        };
-        let Some(key) = key else { return };
-        let at = At { process: usize::from(put.by), key, is_orphan: orphan.is_some() };
-        let row = self.read(protocol, at);
-        let process = &mut self.processes[at.process];
-        let released = protocol.fault == Some(Fault::ReleaseDeletes) && put.write.kept == Kept::Released;
-        process.floor = process.floor.max(row.map_or(0, |row| row.fence));
-        match row {
-            Some(row) if row.token == put.write.token => {
-                process.barrier = self.database.server;
-                self.done(protocol, at, writing, row);
-            }
-            None if released => self.end(protocol, at, writing.job, Reply::Taken, None),
-            row => {
-                self.let_go(at, row.as_ref());
-                self.step(protocol, at, writing.job, Known::Read(row));
-            }
-        }
-    }
-
-    /// What was written is what stands there now.
-    fn done(&mut self, protocol: &Protocol, at: At, Writing { put, job }: Writing, row: Row) {
-        let process = &mut self.processes[at.process];
-        let desk = &mut process.desks[usize::from(at.key)];
-        if let Kept::Completed(run) = row.kept {
-            desk.cache = Some((run, row.expires));
-        }
-        match row.session {
-            Some(_) => desk.held = Some(row),
-            None => self.let_go(at, Some(&row)),
-        }
-        if job.is_claim() {
-            let is_of_session = row.session == Some(self.session(at.process));
-            let is_unwanted = at.is_orphan && protocol.fault != Some(Fault::UnwantedClaimKept);
-            if is_unwanted || !is_of_session || put.age >= PATIENCE {
-                self.saw(Sight::ClaimTakenBack);
-                let job = match job {
-                    Job::Claim => Job::Release { fence: row.fence },
-                    _ => Job::Interrupt { fence: row.fence, by: By::NoProcess },
-                };
-                return self.take(protocol, at, job);
-            }
-            if at.is_orphan {
-                return;
-            }
-        }
-        let record = self.present(protocol, at.process, &row);
-        debug_assert!(put.key == Some(at.key));
-        self.end(protocol, at, job, Reply::Taken, record);
-    }
-
-    /// Answers a step that changes nothing.
-    fn unchanged(
-        &mut self,
-        protocol: &Protocol,
-        at: At,
-        job: Job,
-        known: Known,
-        reply: Reply,
-        record: Option<Record<Run>>,
-    ) {
-        self.let_go(at, known.row().as_ref());
-        let found = record.as_ref().and_then(|record| match record.state {
-            State::Completed { outcome } => Some(outcome),
-            _ => None,
-        });
-        if let (Reply::Refused, Job::Complete { fence, .. }) = (reply, job) {
-            self.disputed(at.key, fence);
-        }
-        let Some(outcome) = found.filter(|_| matches!(known, Known::Read(_)) && !at.is_orphan) else {
-            return self.end(protocol, at, job, reply, record);
-        };
-        let told = match (job, reply) {
-            (Job::Complete { fence, run }, Reply::Taken) => Read::Own { fence, run },
-            (Job::Claim | Job::Reclaim { .. } | Job::Resolve { .. }, _) if at.process < protocol.processes => {
-                Read::Replay(outcome)
-            }
-            // The client gets `in-flight` or `outcome-unknown`.
-            _ => return self.end(protocol, at, job, reply, record),
-        };
-        let server = self.database.server;
-        let process = &mut self.processes[at.process];
-        if process.barrier == server || protocol.fault == Some(Fault::ReplayWithoutBarrier) {
-            return self.tell(protocol, at, told);
-        }
-        self.saw(Sight::BarrierNeeded);
-        let process = &mut self.processes[at.process];
-        process.sent += 1;
-        let write = Write {
-            expect: None,
-            token: 0,
-            fence: Given::Keep,
-            kept: Kept::Released,
-            session: None,
-            expires: None,
-            policy: UNKNOWN,
-        };
-        let (by, number, key) = (at.process as u8, process.sent, None);
-        let (span, right) = (process.clocks.span(), process.clocks.right());
-        let put = Put { by, number, key, write, ends: None, takes: None, age: 0, span, right };
-        process.desks[usize::from(at.key)].phase = Phase::Behind { put, server, told };
-        self.network.push(put);
-    }
-
-    /// The process is behind the barrier of the server that answers now.
-    fn behind_barrier(&mut self, protocol: &Protocol, at: At, server: u8, told: Read) {
-        self.processes[at.process].barrier = self.database.server;
-        match told {
-            _ if server == self.database.server => self.tell(protocol, at, told),
-            // Another server answered: the client gets `in-flight`, and the end of a run is recorded again.
-            Read::Replay(_) => {}
-            Read::Own { fence, run } => self.take(protocol, at, Job::Complete { fence, run }),
-        }
-    }
-
-    fn tell(&mut self, protocol: &Protocol, at: At, told: Read) {
-        let expires = self.read(protocol, at).map_or(0, |row| row.expires);
-        let (Read::Replay(run) | Read::Own { run, .. }) = told;
-        let desk = &mut self.processes[at.process].desks[usize::from(at.key)];
-        (desk.cache, desk.phase) = (Some((run, expires)), Phase::Idle);
-        self.told(protocol, at.key, run);
-    }
-
     /// Gives the result of the step to its requester.
-    fn end(&mut self, protocol: &Protocol, at: At, job: Job, reply: Reply, record: Option<Record<Run>>) {
+    pub(crate) fn end(&mut self, protocol: &Protocol, at: At, job: Job, reply: Reply, record: Option<Record<Run>>) {
         if !at.is_orphan {
             self.processes[at.process].desks[usize::from(at.key)].phase = Phase::Idle;
         }
@@ -378,7 +233,7 @@ impl World {
     }
 
     /// The operation is not for this request to run: what is there?
-    fn found(&mut self, protocol: &Protocol, at: At, record: Option<Record<Run>>) {
+    pub(crate) fn found(&mut self, protocol: &Protocol, at: At, record: Option<Record<Run>>) {
         let Some(record) = record else { return };
         let fence = record.fence.0;
         match record.state {
@@ -453,7 +308,7 @@ fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: J
     (change, reply)
 }
 
-fn draft(fence: u64, state: State<Run>) -> Draft<Run> {
+pub(crate) fn draft(fence: u64, state: State<Run>) -> Draft<Run> {
     let (fence, expiry) = (Some(Fence(fence)), Expiry::In(RETENTION));
     Draft { fence, expiry, owned: None, fingerprint: *FINGERPRINT, attempt: 1, origin: Origin::default(), state }
 }

@@ -4,10 +4,10 @@ use tower_idempotency::internals::{ClaimPolicy, Owner};
 use tower_idempotency::store::shared::Moment;
 
 use crate::clocks::Span;
-use crate::database::{Database, Done, Entry, Put, Replication};
+use crate::database::{Database, Put, Replication};
 use crate::fault::Fault;
 use crate::process::{Phase, Process};
-use crate::rows::{BOUND, Kept, RETENTION, Row, Run, Session, UNKNOWN};
+use crate::rows::{Kept, Row, Run, Session};
 use crate::sights::{Sight, Sights};
 use crate::step::At;
 
@@ -126,7 +126,7 @@ pub(crate) struct Truth {
     /// The outcome that was answered, since it was last forgotten.
     pub(crate) told: Option<Run>,
     /// Runs that were taken over, or whose operation was settled.
-    taken: Vec<u64>,
+    pub(crate) taken: Vec<u64>,
     last_granted: u64,
     /// A failover has lost what was answered.
     pub(crate) is_lost: bool,
@@ -134,10 +134,10 @@ pub(crate) struct Truth {
     /// over, or a failover has taken back what a restart had shown.
     pub(crate) has_vanished: bool,
     /// The true time until which the outcome is kept, and until which the run may take.
-    kept_until: Option<u64>,
-    bound: u64,
+    pub(crate) kept_until: Option<u64>,
+    pub(crate) bound: u64,
     /// The policy under which the latest run was claimed.
-    policy: Option<ClaimPolicy>,
+    pub(crate) policy: Option<ClaimPolicy>,
     /// The outcome of the operation before this one.
     pub(crate) earlier: Option<Run>,
     /// All clocks of a process were wrong together.
@@ -209,7 +209,7 @@ impl World {
     }
 
     /// By what a statement judges and stamps that was given this so many units ago.
-    fn moment(&self, protocol: &Protocol, span: Span, age: u8) -> Moment {
+    pub(crate) fn moment(&self, protocol: &Protocol, span: Span, age: u8) -> Moment {
         span.moment(self.database.time(), self.database.ahead, age, protocol.fault)
     }
 
@@ -219,7 +219,7 @@ impl World {
     }
 
     /// The latest true time by which a process may judge now.
-    fn may_judge_by(&self, process: usize) -> u64 {
+    pub(crate) fn may_judge_by(&self, process: usize) -> u64 {
         self.processes[process].clocks.right().with(self.database.ahead, 0).may_judge_by(self.database.time())
     }
 
@@ -303,205 +303,6 @@ impl World {
         let is_settled = truth.taken.contains(&fence) || truth.is_lost && is_there;
         if !is_settled {
             self.saw(Sight::ThrownAway);
-        }
-    }
-
-    /// A write arrives. Returns whether it has to come again, as its row is locked.
-    pub(crate) fn arrive(&mut self, protocol: &Protocol, put: &Put, is_lost: bool) -> bool {
-        let expired = put.key.and_then(|key| self.database.there(key).copied());
-        let moment = self.moment(protocol, put.span, put.age);
-        if expired.is_some_and(|row| row.is_absent(moment.now) && !row.is_absent(moment.earliest)) {
-            self.saw(Sight::OutlastsAWrongClock);
-        }
-        match self.database.put(put, moment, protocol.fault) {
-            Done::Busy => {
-                self.saw(Sight::Busy);
-                return true;
-            }
-            Done::No => {
-                let is_awaited = self.processes[usize::from(put.by)].writes().any(|own| own.is(put));
-                if !is_awaited && put.write.kept == Kept::Running && put.write.expect.is_none() {
-                    self.saw(Sight::LateClaimRefused);
-                }
-            }
-            Done::Known => {}
-            Done::Yes { before, now, is_again } => {
-                if is_again {
-                    self.saw(Sight::ResendRecognised);
-                }
-                if before.is_none() {
-                    self.written_over_nothing(put, expired);
-                }
-                let deletes = protocol.fault == Some(Fault::ReleaseDeletes) && put.write.kept == Kept::Released;
-                let row = if deletes { None } else { Some(now) };
-                self.database.log(protocol.replication, put.key, row, Some(*put), !is_lost);
-                if protocol.replication == Replication::Awaited {
-                    return false;
-                }
-                if protocol.replication == Replication::InStep {
-                    self.database.replicate();
-                }
-                self.shown(put, before, row);
-            }
-        }
-        if !is_lost {
-            self.answered(protocol, put);
-        }
-        false
-    }
-
-    /// The standby has got the next of what was written.
-    pub(crate) fn replicate(&mut self, protocol: &Protocol) {
-        let before = self.database.behind.first().and_then(|entry| entry.key).and_then(|key| self.read_now(key));
-        let Some(Entry { row, is_seen, put: Some(put), is_awaited, .. }) = self.database.replicate() else { return };
-        if !is_seen {
-            self.shown(&put, before, row);
-            if is_awaited {
-                self.answered(protocol, &put);
-            }
-        }
-    }
-
-    pub(crate) fn restart(&mut self) {
-        let mut before: Vec<_> = (0..self.truths.len() as u8).map(|key| self.read_now(key)).collect();
-        for Entry { key, row, put, .. } in self.database.restart() {
-            if let (Some(key), Some(put)) = (key, put) {
-                self.saw(Sight::ShownByRestart);
-                self.shown(&put, before[usize::from(key)], row);
-                before[usize::from(key)] = row;
-            }
-        }
-    }
-
-    pub(crate) fn fail_over(&mut self, protocol: &Protocol) {
-        for key in 0..self.truths.len() as u8 {
-            let (there, durable) = (self.database.there(key).copied(), self.database.durable(key).copied());
-            let Some(there) = there.filter(|row| durable.is_none_or(|durable| durable.token != row.token)) else {
-                continue;
-            };
-            // What a restart has shown, and was never durable, was never answered.
-            if protocol.replication == Replication::Awaited {
-                self.truth(key).has_vanished = true;
-                continue;
-            }
-            self.saw(if there.kept == Kept::Running { Sight::LostClaim } else { Sight::LostAnswer });
-            self.truth(key).is_lost = true;
-            self.truth(key).kept_until = None;
-            self.forgotten(key);
-        }
-        self.database.fail_over();
-    }
-
-    /// A write is seen: what it means for the runs of the operation. `before` is what was there.
-    fn shown(&mut self, put: &Put, before: Option<Row>, row: Option<Row>) {
-        self.stamped(put, before, row);
-        let (Some(key), Some(before)) = (put.key, before) else {
-            if put.ends.is_some() && matches!(put.write.kept, Kept::Completed(_)) {
-                self.saw(Sight::CompletedOverAbsent);
-            }
-            return;
-        };
-        if row.is_some_and(|row| row.token == before.token) {
-            return;
-        }
-        if row.is_some_and(|row| row.fence < before.fence) {
-            self.saw(Sight::FenceShrank);
-        }
-        if matches!(before.kept, Kept::Completed(_)) {
-            self.saw(Sight::CompletedChanged);
-        }
-        // A claim that a failover has lost, and that arrived once more, has another fence.
-        let is_own = self.truth(key).is_lost && before.session.is_some_and(|session| session.process == put.by);
-        // The trace of something older says that the claim was lost.
-        let is_older_trace = before.kept == Kept::Released && Some(before.fence) < put.ends;
-        if put.ends.is_some() && before.run() != put.ends && !is_own && !is_older_trace {
-            self.saw(Sight::EndedAnothers);
-        }
-        let is_dead = before.session.is_none_or(|session| !self.is_alive(session));
-        if put.ends.is_some() && matches!(put.write.kept, Kept::Completed(_)) {
-            let is_late = is_dead || matches!(before.kept, Kept::Interrupted { .. });
-            if is_late {
-                self.saw(Sight::LateCompletion);
-            }
-        }
-        let asks = matches!(put.write.kept, Kept::Interrupted { .. });
-        if let (Some(takes), Some(run)) = (put.takes, before.run()) {
-            let is_believed = |session: &Session| matches!(self.status_of(*session), Status::Alive | Status::Lapsed);
-            if let Some(session) = before.session.filter(is_believed).filter(|_| before.kept == Kept::Running)
-                && (self.has_run(session, key, before.fence) || !takes.is_bound_over)
-            {
-                self.saw(Sight::TakenAlive);
-            }
-            if !asks {
-                self.truth(key).taken.push(run);
-            }
-            if put.write.kept == Kept::Released {
-                self.forgotten(key);
-            }
-        }
-    }
-
-    /// What the database shows by its own clock.
-    fn read_now(&self, key: u8) -> Option<Row> {
-        self.database.read(key, self.database.now())
-    }
-
-    /// A claim, or the end of a run whose claim has expired, is written where no row counts.
-    fn written_over_nothing(&mut self, put: &Put, expired: Option<Row>) {
-        let Some(key) = put.key else { return };
-        let is_claim = put.write.kept == Kept::Running;
-        if let Some(row) = expired.filter(|_| is_claim) {
-            self.saw(Sight::ClaimedOverExpired);
-            // Where its run did not hear that, it says so once more.
-            if matches!(row.kept, Kept::Completed(_)) {
-                self.truth(key).taken.push(row.fence);
-            }
-        }
-        // What was released outlasts all copies of its claim.
-        let is_awaited = self.processes[usize::from(put.by)].writes().any(|own| own.is(put));
-        let was_kept = expired.map_or(self.truth(key).kept_until.is_some(), |row| row.kept != Kept::Released);
-        self.truth(key).has_vanished |= was_kept && is_claim && !is_awaited;
-        let time = self.database.time();
-        let judged = put.right.with(self.database.ahead, put.age).may_judge_by(time);
-        let Some(until) = self.truth(key).kept_until.filter(|until| *until <= judged) else { return };
-        // A retry after its retention is a new operation.
-        self.truth(key).kept_until = None;
-        if until > time {
-            self.truth(key).is_premature = true;
-            self.saw(Sight::WrongTogether);
-        }
-        let truth = self.truth(key);
-        truth.told = None;
-        if is_claim {
-            truth.earlier = expired.and_then(|row| if let Kept::Completed(run) = row.kept { Some(run) } else { None });
-            self.allow(key);
-        }
-    }
-
-    /// How long what is written has to be kept, by the true time.
-    fn stamped(&mut self, put: &Put, before: Option<Row>, row: Option<Row>) {
-        let (Some(key), Some(row)) = (put.key, row) else { return };
-        let stamped = put.right.with(self.database.ahead, put.age).may_stamp_by(self.database.time());
-        let truth = self.truth(key);
-        let is_again = before.is_some_and(|before| before.token == row.token);
-        // The first copy's bound counts: a failover may leave that one.
-        if row.kept == Kept::Running && !is_again {
-            truth.bound = stamped + BOUND.as_millis() as u64;
-            truth.policy = Some(row.policy).filter(|policy| *policy != UNKNOWN);
-        }
-        if !is_again && matches!(row.kept, Kept::Completed(_)) {
-            truth.kept_until = Some(stamped + RETENTION.as_millis() as u64);
-        }
-    }
-
-    /// A process deletes what is past its grace. If all its clocks are wrong together, nothing is promised.
-    pub(crate) fn swept(&mut self, process: usize, key: u8) {
-        self.saw(Sight::Swept);
-        let judged = self.may_judge_by(process);
-        if self.truth(key).kept_until.is_some_and(|until| until > self.database.time() && until <= judged) {
-            self.saw(Sight::WrongTogether);
-            self.truth(key).is_premature = true;
-            self.truth(key).kept_until = Some(0);
         }
     }
 

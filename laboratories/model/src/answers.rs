@@ -1,0 +1,157 @@
+//! What a process does with the answer to its write.
+
+use crate::database::Put;
+use crate::fault::Fault;
+use crate::process::{By, Job, Phase, Read, Writing};
+use crate::rows::{Given, Kept, PATIENCE, Row, Run, UNKNOWN, Write};
+use crate::sights::Sight;
+use crate::step::{At, Known};
+use crate::world::{Protocol, World};
+use tower_idempotency::internals::{Record, Reply, State};
+
+impl World {
+    /// The answer to a write: the current row. `is_done`: the row carries its token, or is known to have.
+    pub(crate) fn answered(&mut self, protocol: &Protocol, put: &Put) {
+        let process = &mut self.processes[usize::from(put.by)];
+        let is_it = |writing: &Writing| writing.put.is(put);
+        let orphan = process.orphans.iter().position(is_it);
+        let (writing, key) = match orphan {
+            Some(orphan) => (process.orphans.remove(orphan), put.key),
+            None => match process.desks.iter().position(|desk| match &desk.phase {
+                Phase::Writing(writing) => writing.put.is(put),
+                Phase::Behind { put: barrier, .. } => barrier.is(put),
+                _ => false,
+            }) {
+                None => return,
+                Some(desk) => match std::mem::take(&mut process.desks[desk].phase) {
+                    Phase::Writing(writing) => (writing, put.key),
+                    Phase::Behind { server, told, .. } => {
+                        let at = At { process: usize::from(put.by), key: desk as u8, is_orphan: false };
+                        return self.behind_barrier(protocol, at, server, told);
+                    }
+                    _ => return,
+                },
+            },
+        };
+        let Some(key) = key else { return };
+        let at = At { process: usize::from(put.by), key, is_orphan: orphan.is_some() };
+        let row = self.read(protocol, at);
+        let process = &mut self.processes[at.process];
+        let released = protocol.fault == Some(Fault::ReleaseDeletes) && put.write.kept == Kept::Released;
+        process.floor = process.floor.max(row.map_or(0, |row| row.fence));
+        match row {
+            Some(row) if row.token == put.write.token => {
+                process.barrier = self.database.server;
+                self.done(protocol, at, writing, row);
+            }
+            None if released => self.end(protocol, at, writing.job, Reply::Taken, None),
+            row => {
+                self.let_go(at, row.as_ref());
+                self.step(protocol, at, writing.job, Known::Read(row));
+            }
+        }
+    }
+
+    /// What was written is what stands there now.
+    pub(crate) fn done(&mut self, protocol: &Protocol, at: At, Writing { put, job }: Writing, row: Row) {
+        let process = &mut self.processes[at.process];
+        let desk = &mut process.desks[usize::from(at.key)];
+        if let Kept::Completed(run) = row.kept {
+            desk.cache = Some((run, row.expires));
+        }
+        match row.session {
+            Some(_) => desk.held = Some(row),
+            None => self.let_go(at, Some(&row)),
+        }
+        if job.is_claim() {
+            let is_of_session = row.session == Some(self.session(at.process));
+            let is_unwanted = at.is_orphan && protocol.fault != Some(Fault::UnwantedClaimKept);
+            if is_unwanted || !is_of_session || put.age >= PATIENCE {
+                self.saw(Sight::ClaimTakenBack);
+                let job = match job {
+                    Job::Claim => Job::Release { fence: row.fence },
+                    _ => Job::Interrupt { fence: row.fence, by: By::NoProcess },
+                };
+                return self.take(protocol, at, job);
+            }
+            if at.is_orphan {
+                return;
+            }
+        }
+        let record = self.present(protocol, at.process, &row);
+        debug_assert!(put.key == Some(at.key));
+        self.end(protocol, at, job, Reply::Taken, record);
+    }
+
+    /// Answers a step that changes nothing.
+    pub(crate) fn unchanged(
+        &mut self,
+        protocol: &Protocol,
+        at: At,
+        job: Job,
+        known: Known,
+        reply: Reply,
+        record: Option<Record<Run>>,
+    ) {
+        self.let_go(at, known.row().as_ref());
+        let found = record.as_ref().and_then(|record| match record.state {
+            State::Completed { outcome } => Some(outcome),
+            _ => None,
+        });
+        if let (Reply::Refused, Job::Complete { fence, .. }) = (reply, job) {
+            self.disputed(at.key, fence);
+        }
+        let Some(outcome) = found.filter(|_| matches!(known, Known::Read(_)) && !at.is_orphan) else {
+            return self.end(protocol, at, job, reply, record);
+        };
+        let told = match (job, reply) {
+            (Job::Complete { fence, run }, Reply::Taken) => Read::Own { fence, run },
+            (Job::Claim | Job::Reclaim { .. } | Job::Resolve { .. }, _) if at.process < protocol.processes => {
+                Read::Replay(outcome)
+            }
+            // The client gets `in-flight` or `outcome-unknown`.
+            _ => return self.end(protocol, at, job, reply, record),
+        };
+        let server = self.database.server;
+        let process = &mut self.processes[at.process];
+        if process.barrier == server || protocol.fault == Some(Fault::ReplayWithoutBarrier) {
+            return self.tell(protocol, at, told);
+        }
+        self.saw(Sight::BarrierNeeded);
+        let process = &mut self.processes[at.process];
+        process.sent += 1;
+        let write = Write {
+            expect: None,
+            token: 0,
+            fence: Given::Keep,
+            kept: Kept::Released,
+            session: None,
+            expires: None,
+            policy: UNKNOWN,
+        };
+        let (by, number, key) = (at.process as u8, process.sent, None);
+        let (span, right) = (process.clocks.span(), process.clocks.right());
+        let put = Put { by, number, key, write, ends: None, takes: None, age: 0, span, right };
+        process.desks[usize::from(at.key)].phase = Phase::Behind { put, server, told };
+        self.network.push(put);
+    }
+
+    /// The process is behind the barrier of the server that answers now.
+    pub(crate) fn behind_barrier(&mut self, protocol: &Protocol, at: At, server: u8, told: Read) {
+        self.processes[at.process].barrier = self.database.server;
+        match told {
+            _ if server == self.database.server => self.tell(protocol, at, told),
+            // Another server answered: the client gets `in-flight`, and the end of a run is recorded again.
+            Read::Replay(_) => {}
+            Read::Own { fence, run } => self.take(protocol, at, Job::Complete { fence, run }),
+        }
+    }
+
+    pub(crate) fn tell(&mut self, protocol: &Protocol, at: At, told: Read) {
+        let expires = self.read(protocol, at).map_or(0, |row| row.expires);
+        let (Read::Replay(run) | Read::Own { run, .. }) = told;
+        let desk = &mut self.processes[at.process].desks[usize::from(at.key)];
+        (desk.cache, desk.phase) = (Some((run, expires)), Phase::Idle);
+        self.told(protocol, at.key, run);
+    }
+}
