@@ -27,8 +27,7 @@ const EARLY: Duration = Duration::from_millis(10);
 const RETRIES: usize = 24;
 /// How many records are made that expire soon.
 const SHORT_LIVED: usize = 200;
-/// The store looks for expired records once in a second; how long before the first time the load begins, and after how
-/// many answers more the kill comes at the latest.
+/// The period of sweeps; how long before the first one the load begins; after how many answers the kill comes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const BEFORE_SWEEP: Duration = Duration::from_millis(50);
 const MOST_SWEEPING: usize = 60;
@@ -393,8 +392,8 @@ fn some_moment() -> Moment {
 /// Returns how many records the store had when it was opened, as it says itself.
 async fn records(log: &Output) -> usize {
     let said = || {
-        let log = log.text();
-        let (_, rest) = log.lines().find(|line| line.contains("the store is open"))?.split_once("records=")?;
+        let text = log.text();
+        let (_, rest) = text.lines().find(|line| line.contains("the store is open"))?.split_once("records=")?;
         rest.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
     };
     eventually("the number of records", said).await

@@ -4,5 +4,6 @@ mod all;
 mod answers;
 mod faults;
 mod one_question;
+mod others;
 mod slow;
 mod verdicts;

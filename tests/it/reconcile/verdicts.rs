@@ -4,17 +4,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::routing::any;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, SET_COOKIE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use testkit::Answer;
 use testkit::lab::asked::{Asked, asking, found, leave_interrupted, leave_interrupted_under};
 use testkit::lab::time::{DAY, HOUR, NOON};
-use testkit::lab::{Lab, charge_print, id, keyed, on_disk, post};
-use testkit::{Answer, Gate};
+use testkit::lab::{Lab, charge_print, id, on_disk, post};
 use tower_idempotency::Meaning;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome, Reconciled, Reconciler, Rerun, Resolved, RunContext};
 use tower_idempotency::internals::{ClaimPolicy, Fence, Records as _, Resolution};
@@ -29,7 +28,7 @@ use tower_idempotency::{
 // "Here is the outcome."
 
 /// An answer with all that a replay has to give back, and a cookie that it must not.
-fn receipt() -> Response<Bytes> {
+pub(super) fn receipt() -> Response<Bytes> {
     let body: Vec<u8> = (0..10_000_u32).map(|n| n.to_le_bytes()[0] ^ 0xa5).collect();
     let receipt = Response::builder().status(201).header("x-part", "1").header("location", "/charges/17");
     let receipt = receipt.header("x-part", HeaderValue::from_bytes(b"caf\xe9").unwrap()).header(SET_COOKIE, "of=first");
@@ -38,7 +37,7 @@ fn receipt() -> Response<Bytes> {
 
 /// Asserts that it is the receipt, as a retry gets it.
 #[track_caller]
-fn assert_replay(answer: &Answer) {
+pub(super) fn assert_replay(answer: &Answer) {
     let (mut parts, body) = receipt().into_parts();
     parts.headers.remove(SET_COOKIE);
     parts.headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
@@ -92,10 +91,10 @@ async fn an_outcome_that_was_found_is_kept_as_the_layers_options_say_whatever_th
     assert_eq!((lab.post("k", "a").await.text(), asked.times()), ("effect 1", 1), "kept from when it was found");
 }
 
-type Log = Arc<Mutex<Vec<RunContext>>>;
+pub(super) type Log = Arc<Mutex<Vec<RunContext>>>;
 
 /// Delivers a message under the id `k`: its effect is logged, and ends as `end` says.
-async fn deliver<St: Store>(
+pub(super) async fn deliver<St: Store>(
     once: &Once<St>,
     log: &Log,
     end: Result<&'static str, EffectError<&'static str>>,
@@ -109,12 +108,12 @@ async fn deliver<St: Store>(
 }
 
 /// Delivers it for the first time; its end is unknown.
-async fn deliver_first<St: Store>(store: St, log: &Log) {
+pub(super) async fn deliver_first<St: Store>(store: St, log: &Log) {
     let cut = deliver(&Once::new(store), log, Err(EffectError::Unknown("no answer"))).await;
     assert!(matches!(cut, Err(OnceError::Effect(EffectError::Unknown("no answer")))), "{cut:?}");
 }
 
-fn once<St: Store>(store: St, reconciler: Reconciler) -> Once<St> {
+pub(super) fn once<St: Store>(store: St, reconciler: Reconciler) -> Once<St> {
     Once::new(store).reconcile_with(reconciler)
 }
 
@@ -281,48 +280,6 @@ async fn questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_i
 }
 
 // Who is asked about.
-
-/// The same request from another client.
-fn as_mallory() -> http::Request<Body> {
-    keyed("POST", "/charges", "k").header("authorization", "Bearer mallory").body("a".into()).unwrap()
-}
-
-async fn others_are_refused(lab: &Lab) {
-    lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
-    let refused = lab.send(as_mallory()).await;
-    refused.assert_refusal(422, "credentials-changed", false, None);
-    assert!(refused.text().contains("Do not mint a new key"));
-}
-
-#[tokio::test]
-async fn another_request_with_the_key_is_refused_before_during_and_after_and_nobody_is_asked_about_it() {
-    for verdict in [Reconciled::StillUnknown, found("charged")] {
-        let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
-        leave_interrupted(&store, "k").await;
-        let lab = Lab::counting(asking(store, asked.says_behind(&gate, [verdict])));
-        others_are_refused(&lab).await;
-        assert_eq!(asked.times(), 0);
-        let retry = lab.spawn(post("k", "a"));
-        gate.arrival().await;
-        others_are_refused(&lab).await;
-        assert!(!retry.is_finished());
-        gate.open();
-        retry.await.unwrap();
-        others_are_refused(&lab).await;
-        assert_eq!((asked.times(), lab.effects()), (1, 0));
-    }
-}
-
-#[tokio::test]
-async fn another_message_under_the_id_is_refused_and_nobody_is_asked_about_it() {
-    let (store, log, asked) = (TestStore::new(), Log::default(), Asked::default());
-    deliver_first(store.clone(), &log).await;
-    let once = once(store, asked.says([Reconciled::RunAgain]));
-    let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
-    let refused = once.run(id("k"), Fingerprint::of(b"another"), effect).await;
-    assert!(matches!(refused, Err(OnceError::Mismatch(_))), "{refused:?}");
-    assert_eq!(asked.times(), 0);
-}
 
 // Runs under this policy: as under `Refuse`.
 

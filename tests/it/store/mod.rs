@@ -6,6 +6,7 @@ mod connect;
 mod contract;
 mod damage;
 mod damaged_disk;
+mod directory;
 mod fail_open;
 mod lists;
 mod lost_snapshot;

@@ -1,7 +1,7 @@
 //! What `SledStore` promises beyond the contract: restarts, one owner, durability's small print.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,30 +14,30 @@ use tower_idempotency::store::{Health, OpenError, Page, Store as _, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
-struct Place {
+pub(super) struct Place {
     _parent: tempfile::TempDir,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("payments.db");
         Self { _parent: parent, path }
     }
 
-    fn open(&self) -> SledStore {
+    pub(super) fn open(&self) -> SledStore {
         SledStore::open(&self.path).unwrap()
     }
 
     /// The database past the store, which is closed.
-    fn database(&self) -> sled::Db {
+    pub(super) fn database(&self) -> sled::Db {
         // The settings of a new database belong to the format.
         sled::Config::new().path(&self.path).segment_size(8 * 1024 * 1024).open().unwrap()
     }
 
     /// Writes to the store's tree past the store.
-    fn plant(&self, entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
+    pub(super) fn plant(&self, entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
         let db = self.database();
         let tree = db.open_tree("tower-idempotency").unwrap();
         entries.into_iter().for_each(|(key, value)| drop(tree.insert(key, value).unwrap()));
@@ -46,20 +46,20 @@ impl Place {
     }
 }
 
-fn wish(name: &str) -> Wish {
+pub(super) fn wish(name: &str) -> Wish {
     let id = RecordId::new(None, &Key::new(name).unwrap());
     let fingerprint = Fingerprint::of(name.as_bytes());
     Wish::new(id, fingerprint)
 }
 
-async fn claim(store: &SledStore, name: &str) -> Hold {
+pub(super) async fn claim(store: &SledStore, name: &str) -> Hold {
     match store.claim(wish(name)).await.unwrap() {
         Claimed::Fresh(hold) => hold,
         Claimed::Held(record) => panic!("held: {record:?}"),
     }
 }
 
-async fn run(store: &SledStore, name: &str, outcome: Bytes) -> Hold {
+pub(super) async fn run(store: &SledStore, name: &str, outcome: Bytes) -> Hold {
     let hold = claim(store, name).await;
     let result = RunResult::Outcome(outcome);
     let completion = Completion { hold, fingerprint: wish(name).fingerprint, result, retention: DAY };
@@ -67,7 +67,7 @@ async fn run(store: &SledStore, name: &str, outcome: Bytes) -> Hold {
     hold
 }
 
-async fn outcome(store: &SledStore, name: &str) -> Bytes {
+pub(super) async fn outcome(store: &SledStore, name: &str) -> Bytes {
     match store.load(wish(name).id).await.unwrap().unwrap().state {
         State::Completed { outcome, .. } => outcome,
         other => panic!("not completed: {other:?}"),
@@ -112,25 +112,6 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
 }
 
 #[tokio::test]
-async fn open_within_waits_for_another_to_let_the_directory_go_and_no_longer_than_it_is_told() {
-    let place = Place::new();
-    let store = place.open();
-    run(&store, "k", Bytes::from("before")).await;
-    let error = SledStore::open_within(&place.path, Duration::from_millis(1)).unwrap_err();
-    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
-    let path = place.path.clone();
-    let waiting = std::thread::spawn(move || SledStore::open_within(path, Duration::from_secs(60)).unwrap());
-    store.close().await.unwrap();
-    let store = tokio::task::spawn_blocking(|| waiting.join().unwrap()).await.unwrap();
-    assert_eq!(store.len(), 1);
-    // What is wrong otherwise is said at once.
-    let other = tempfile::tempdir().unwrap();
-    fs::write(other.path().join("not ours"), b"x").unwrap();
-    let error = SledStore::open_within(other.path(), Duration::from_secs(60)).unwrap_err();
-    assert!(!matches!(error, OpenError::InUse { .. }), "{error:?}");
-}
-
-#[tokio::test]
 async fn after_close_everything_is_refused_and_the_directory_can_be_opened_again() {
     let place = Place::new();
     for round in 0..5 {
@@ -165,39 +146,6 @@ async fn the_remains_of_a_torn_snapshot_do_not_stop_an_opening() {
     fs::write(place.path.join("snap.7FFFFFFFFFFFFFFF.generating"), b"torn").unwrap();
     let store = place.open();
     assert_eq!(outcome(&store, "k").await, "x");
-}
-
-#[cfg(unix)]
-#[tokio::test]
-async fn the_directory_is_private_whatever_the_umask() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let place = Place::new();
-    let store = place.open();
-    assert_eq!(mode(&place.path), 0o700);
-    store.close().await.unwrap();
-    fs::set_permissions(&place.path, fs::Permissions::from_mode(0o755)).unwrap();
-    let _store = place.open();
-    assert_eq!(mode(&place.path), 0o700);
-}
-
-#[test]
-fn a_directory_with_other_files_is_left_alone() {
-    let parent = tempfile::tempdir().unwrap();
-    fs::write(parent.path().join("thesis.tex"), b"mine").unwrap();
-    let error = SledStore::open(parent.path()).unwrap_err();
-    assert!(matches!(&error, OpenError::NotAStore { found, .. } if found == "thesis.tex"), "{error:?}");
-    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
-}
-
-#[test]
-fn a_directory_of_a_later_format_is_refused_and_left_as_it_is() {
-    let place = Place::new();
-    place.plant([(b"mformat".to_vec(), vec![2])]);
-    for _ in 0..2 {
-        let error = SledStore::open(&place.path).unwrap_err();
-        assert!(matches!(error, OpenError::Format { format: 2, known: 1, .. }), "{error:?}");
-    }
 }
 
 #[tokio::test]
@@ -392,31 +340,4 @@ async fn the_application_s_own_trees_are_durable_after_sync() {
     store.close().await.unwrap();
     let store = place.open();
     assert_eq!(store.db().unwrap().open_tree("charges").unwrap().get("ch_1").unwrap().unwrap(), "100");
-}
-
-#[tokio::test]
-async fn a_lent_database_that_is_still_held_keeps_the_directory() {
-    let place = Place::new();
-    let store = place.open();
-    let held = store.db().unwrap();
-    drop(store);
-    // The writer ends with the last handle; sled's own lock goes with the last lent one.
-    let error = SledStore::open(&place.path).unwrap_err();
-    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
-    drop(held);
-    let reopened = async {
-        while let Err(error) = SledStore::open(&place.path) {
-            assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), reopened).await.expect("it is free once all handles are gone");
-}
-
-#[test]
-fn another_program_s_database_is_left_alone() {
-    let place = Place::new();
-    drop(place.database());
-    let error = SledStore::open(&place.path).unwrap_err();
-    assert!(matches!(error, OpenError::NotAStore { .. }), "{error:?}");
 }
