@@ -98,8 +98,8 @@ async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_releas
     assert_eq!(layer.counts().disputed, 0);
 }
 
-// Seeded faults: a run whose claim is lost is not interrupted, and leaves its key free; it is interrupted for as long as
-// outcomes are kept.
+// Seeded faults: a run whose claim is lost is not interrupted, and leaves its key free; it is interrupted for as long
+// as outcomes are kept.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its_run_ended() {
     for has_trace in [false, true] {

@@ -23,8 +23,8 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 impl RunContext {
     /// Writes the record of the run's outcome in a transaction of the application. The application commits it, and with
-    /// it the run's effect. With [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once: the
-    /// database has both or neither.
+    /// it the run's effect. With [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once:
+    /// the database has both or neither.
     ///
     /// Whatever the run returns afterwards, the transaction decides. If it was committed, the requester gets this
     /// outcome. If it was not, the key is free under `Rerun`, and the run counts as interrupted under every other

@@ -21,8 +21,8 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(30);
 
 impl RunContext {
     /// Writes the run's effect and the record of its outcome in one transaction, durably. With
-    /// [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once: a crash leaves both or neither, and
-    /// a retry gets the outcome or runs.
+    /// [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once: a crash leaves both or
+    /// neither, and a retry gets the outcome or runs.
     ///
     /// `closure` is given the trees, which must have been opened from [`SledStore::db`], and returns the outcome. It
     /// runs on the store's writer thread, where every other request waits for it, look-ups included: it should only

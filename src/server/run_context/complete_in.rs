@@ -16,10 +16,10 @@ impl IdempotencyContext {
     /// the database has both or neither, whatever dies meanwhile.
     ///
     /// Whatever the handler returns afterwards, the transaction decides. If it was committed, the client gets this
-    /// answer, as it was recorded: headers that are not [kept](crate::server::KeptHeaders) are not in the first answer either.
-    /// If it was not, the client gets 503 and the key is free under `Rerun`; under every other policy the run counts as
-    /// interrupted, because its other effects are unknown. So a refusal that is to be recorded, such as a declined
-    /// card, needs a transaction too.
+    /// answer, as it was recorded: headers that are not [kept](crate::server::KeptHeaders) are not in the first answer
+    /// either. If it was not, the client gets 503 and the key is free under `Rerun`; under every other policy the run
+    /// counts as interrupted, because its other effects are unknown. So a refusal that is to be recorded, such as a
+    /// declined card, needs a transaction too.
     ///
     /// Call this last, just before the commit: while the transaction is open, it has the record locked. A handler whose
     /// transaction has failed, such as by a serialization failure, may try another one. The transaction may have any

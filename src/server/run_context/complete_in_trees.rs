@@ -27,8 +27,8 @@ impl IdempotencyContext {
     /// the tree from its state, and turns the error into a response.
     ///
     /// Whatever the handler returns afterwards, the client gets this answer, as it was recorded: headers that are not
-    /// [kept](crate::server::KeptHeaders) are not in the first answer either. A handler that returns [`Committed`] cannot
-    /// forget to commit.
+    /// [kept](crate::server::KeptHeaders) are not in the first answer either. A handler that returns [`Committed`]
+    /// cannot forget to commit.
     ///
     /// # Errors
     /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and the handler's

@@ -46,7 +46,8 @@ pub(crate) struct Batch<'a, E: StorageEngine> {
     /// The number of records that were listed as expiring, and the number of chunks that were written.
     pub(crate) listed: usize,
     pub(crate) chunks: usize,
-    /// The sweeps that were asked for. They come last; see [`sweep_asked`](crate::store::embedded::writer::sweep_asked).
+    /// The sweeps that were asked for. They come last; see
+    /// [`sweep_asked`](crate::store::embedded::writer::sweep_asked).
     pub(crate) sweeps: Vec<(usize, ReplyTo<usize>)>,
     // What memory learns once the batch is durable: outcomes, and records that are gone.
     pub(crate) fresh: Vec<(RecordId, Record)>,
