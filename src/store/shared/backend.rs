@@ -37,6 +37,11 @@ use crate::record::Fence;
 /// A [`BackendError`] says whether anything may have been done. A `put` whose error is
 /// [`Uncertain`](BackendError::Uncertain) is sent again, with the same tokens, until its answer is known.
 ///
+/// # Compatibility
+/// [`Row`], [`Write`], [`Answer`] and [`Guarantee`] are complete: backends make them, and a backend that leaves a field
+/// out loses what the store relies on. So a new field is a breaking change, and the compiler names every place that
+/// lacks it. [`Kind`] and [`BackendError`] may get new variants in a minor release.
+///
 /// # Cancel safety
 /// Any future may be dropped at any time. Its call may still be done, then or later. A dropped future must leave the
 /// backend usable: a connection that still waits for an answer is given up.

@@ -1,6 +1,7 @@
 //! What the documentation says is so: the table of failures, the guide's links, and its table of options.
 
 mod failure_table;
+mod files;
 mod guide;
 mod options;
 mod time_limits;

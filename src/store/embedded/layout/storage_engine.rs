@@ -11,6 +11,9 @@ use crate::store::embedded::transact::Transacted;
 
 /// An open engine. A value is a handle, and clones share the engine.
 ///
+/// Products have one engine, [sled](crate::store::sled_engine). Tests have another one, a map in memory in which they
+/// inject faults (`tests/map_engine.rs`). A second embedded engine implements this trait.
+///
 /// One thread calls it to write, and a few call it to read. A panic in it poisons the store.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as
@@ -57,7 +60,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Helps a write that has been under way for a second. It is called again and again until the write is over.
     fn wake_stuck_threads(&self);
 
-    /// Tends the engine. It is called eight times a second, from before an engine is opened until its last handle is
+    /// Maintains the engine. It is called eight times a second, from before an engine is opened until its last handle is
     /// gone, lent ones included. It is called by one thread after the other, each with a watch of its own, which begins
     /// before the last one ends.
     fn maintain(watch: &mut Self::Watch);
