@@ -16,7 +16,7 @@ const MAX_PREFIX: usize = 10;
 /// The purpose of a digest: the key of BLAKE3's keyed hash, so that no two purposes have a digest in common. The key is
 /// what BLAKE3 derives of a context and no bytes: [`purpose`]. A keyed hash in one step costs half of what one in
 /// BLAKE3's mode for deriving keys does, which has to be done in three.
-pub(crate) type Purpose = LazyLock<[u8; 32]>;
+pub(crate) type DigestKey = LazyLock<[u8; 32]>;
 
 /// Returns the key of the purpose with this context.
 pub(crate) fn purpose(context: &str) -> [u8; 32] {
@@ -24,7 +24,7 @@ pub(crate) fn purpose(context: &str) -> [u8; 32] {
 }
 
 /// Returns the digest of all parts in a row.
-pub(crate) fn digest_of(purpose: &'static Purpose, parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn digest_of(purpose: &'static DigestKey, parts: &[&[u8]]) -> [u8; 32] {
     let mut room = [0; USUAL];
     let mut length = 0;
     for part in parts {
@@ -82,7 +82,7 @@ pub(crate) struct Digester {
 }
 
 impl Digester {
-    pub(crate) fn new(purpose: &'static Purpose) -> Self {
+    pub(crate) fn new(purpose: &'static DigestKey) -> Self {
         Self { purpose, gathered: Vec::new(), hasher: None }
     }
 
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     const CONTEXT: &str = "tower-idempotency 2026 test";
-    static TEST: Purpose = LazyLock::new(|| purpose(CONTEXT));
+    static TEST: DigestKey = LazyLock::new(|| purpose(CONTEXT));
 
     fn whole(all: &[u8]) -> [u8; 32] {
         *Hasher::new_keyed(&blake3::derive_key(CONTEXT, &[])).update(all).finalize().as_bytes()

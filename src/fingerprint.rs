@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digester, Purpose, digest_of, purpose};
+use crate::digest::{DigestKey, Digester, digest_of, purpose};
 use crate::key::RecordId;
 
 /// The version of the rules by which a request becomes fields, and fields a digest. It changes when a digest of the
@@ -33,10 +33,10 @@ const UNREADABLE: u8 = 0;
 /// The options digest of a fingerprint made without any option.
 const NO_OPTIONS: [u8; 8] = [0; 8];
 
-static OPERATION: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 operation v1"));
-static REQUEST: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 request v1"));
-static CREDENTIALS: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 credentials v1"));
-static DERIVED_KEY: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 derived key v1"));
+static OPERATION: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 operation v1"));
+static REQUEST: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 request v1"));
+static CREDENTIALS: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 credentials v1"));
+static DERIVED_KEY: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 derived key v1"));
 /// The credentials of a request that has none, in every record.
 static NO_CREDENTIALS: LazyLock<[u8; 32]> = LazyLock::new(|| Digester::new(&CREDENTIALS).finish());
 

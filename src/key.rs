@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-use crate::digest::{Prefix, Purpose, digest_of, purpose};
+use crate::digest::{DigestKey, Prefix, digest_of, purpose};
 
 /// An idempotency key: 1 to 255 bytes, not all of them blank.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -124,7 +124,7 @@ impl fmt::Debug for Scope {
     }
 }
 
-static RECORD_ID: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 record id v1"));
+static RECORD_ID: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 record id v1"));
 
 /// The digest of scope and key (BLAKE3): the only form in which a key reaches a store.
 ///

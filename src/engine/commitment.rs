@@ -255,7 +255,7 @@ impl Commitment {
     allow(dead_code, reason = "no enabled feature sends one")
 )]
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct PendingCommit {
     commitment: Option<Arc<Commitment>>,
 }
 
@@ -263,7 +263,7 @@ pub(super) struct Pending {
     not(any(feature = "sled", feature = "shared", idempotency_laboratory)),
     allow(dead_code, reason = "no enabled feature sends one")
 )]
-impl Pending {
+impl PendingCommit {
     /// Begins a transaction. Returns `None` if there is one that may be done, or if the run is over.
     pub(super) fn begin(commitment: &Arc<Commitment>) -> Option<Self> {
         commitment.begin().then(|| Self { commitment: Some(Arc::clone(commitment)) })
@@ -277,7 +277,7 @@ impl Pending {
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingCommit {
     fn drop(&mut self) {
         if let Some(commitment) = self.commitment.take() {
             commitment.answered(CommitResult::Doubt);
@@ -302,7 +302,7 @@ mod tests {
             let (turn, slots) = (slot.turn(), Arc::clone(&slots));
             let commitment =
                 Arc::new(Commitment::new(hold, fingerprint, retention, Arc::clone(&slots), None, true, turn));
-            let pending = Pending::begin(&commitment).expect("it is the first");
+            let pending = PendingCommit::begin(&commitment).expect("it is the first");
             assert!(matches!(commitment.close().await, CommitResult::Doubt));
             // The run that has sent the transaction does the same.
             slot.remember(Ended::new(fingerprint, End::InDoubt), retention);

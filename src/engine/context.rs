@@ -34,11 +34,11 @@ pub struct RunContext {
     fence: Fence,
     attempt: u32,
     rerun: Rerun,
-    protection: Protection,
+    protection: ProtectedBy,
 }
 
 #[derive(Debug, Clone)]
-enum Protection {
+enum ProtectedBy {
     /// The run is protected by the store.
     Store(Arc<Commitment>),
     /// The run is not protected. The flag says whether it is over.
@@ -58,22 +58,22 @@ impl Drop for Over {
 impl RunContext {
     pub(super) fn new(rerun: Rerun, commitment: Arc<Commitment>) -> Self {
         let (Hold { id, fence, attempt }, operation) = (commitment.hold, commitment.fingerprint.operation);
-        Self { id, operation, fence, attempt, rerun, protection: Protection::Store(commitment) }
+        Self { id, operation, fence, attempt, rerun, protection: ProtectedBy::Store(commitment) }
     }
 
     /// Creates the context of a run that no store protects, and a guard that is kept until it is over.
     pub(super) fn unprotected(Presented { id, fingerprint, .. }: Presented) -> (Self, Over) {
         let operation = fingerprint.operation;
         let over = Arc::default();
-        let protection = Protection::None(Arc::clone(&over));
+        let protection = ProtectedBy::None(Arc::clone(&over));
         (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Maybe, protection }, Over(over))
     }
 
     #[cfg(any(feature = "sled", feature = "shared", idempotency_laboratory))]
     pub(super) fn commitment(&self) -> Option<&Arc<Commitment>> {
         match &self.protection {
-            Protection::Store(commitment) => Some(commitment),
-            Protection::None(_) => None,
+            ProtectedBy::Store(commitment) => Some(commitment),
+            ProtectedBy::None(_) => None,
         }
     }
 
@@ -81,8 +81,8 @@ impl RunContext {
     #[cfg(feature = "server")]
     pub(crate) fn is_over(&self) -> bool {
         match &self.protection {
-            Protection::Store(commitment) => commitment.is_over(),
-            Protection::None(over) => over.load(Ordering::SeqCst),
+            ProtectedBy::Store(commitment) => commitment.is_over(),
+            ProtectedBy::None(over) => over.load(Ordering::SeqCst),
         }
     }
 
@@ -97,8 +97,8 @@ impl RunContext {
     #[must_use]
     pub fn lease_left(&self) -> Option<Duration> {
         match &self.protection {
-            Protection::Store(commitment) => commitment.session.map(|session| commitment.slots.lease.left(session)),
-            Protection::None(_) => None,
+            ProtectedBy::Store(commitment) => commitment.session.map(|session| commitment.slots.lease.left(session)),
+            ProtectedBy::None(_) => None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
 use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot};
-use crate::store::recording::Pending;
+use crate::store::recording::PendingEnd;
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 
@@ -220,7 +220,7 @@ impl<St: Store> Engine<St> {
         let (settled, ended) = match recorded {
             // A request that met the slot meanwhile is answered from the record, or asked to retry.
             Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
-            Err(Pending { error: StoreError::Uncertain { .. }, answer }) => {
+            Err(PendingEnd { error: StoreError::Uncertain { .. }, answer }) => {
                 let ((later, _), engine) = (self.remember(slot, refused.clone()), Arc::clone(self));
                 laboratory::spawn(async move {
                     // If this was refused, the store knows another end, and that one counts.
@@ -230,7 +230,7 @@ impl<St: Store> Engine<St> {
                 });
                 return (Err(not_answered()), refused);
             }
-            Err(Pending { error, .. }) => (Err(error), refused),
+            Err(PendingEnd { error, .. }) => (Err(error), refused),
         };
         slot.end(ended.clone());
         (settled, ended)

@@ -15,12 +15,12 @@ use crate::laboratory::{self, Protection};
 use crate::record::{Applied, ClaimPolicy, Completion, Hold, Lost, Record, Reply, RunResult, Transition};
 use crate::slots::{End, Ended, Refusal, Retrying, Slot, once_a_minute};
 use crate::store::Store;
-use crate::store::recording::{self, Pending};
+use crate::store::recording::{self, PendingEnd};
 use crate::within::STORE_TIMEOUT;
 
 impl<St: Store> Run<St> {
     /// Records how the run ended.
-    pub(super) async fn settle(&mut self, hold: &Hold, end: &End) -> Result<Applied, Pending> {
+    pub(super) async fn settle(&mut self, hold: &Hold, end: &End) -> Result<Applied, PendingEnd> {
         self.slot.settles(self.engine.policy.retention);
         self.engine.record(self.presented.id, self.engine.ending(&self.presented, hold, end)).await
     }
@@ -49,7 +49,7 @@ impl<St: Store> Run<St> {
         self: Box<Self>,
         hold: Hold,
         end: End,
-        pending: Pending,
+        pending: PendingEnd,
         verdict: Verdict<T>,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
@@ -121,7 +121,7 @@ impl<St: Store> Engine<St> {
 
     /// Passes the store a transition that ends a run or settles an operation. The store tries again until this process
     /// is about to forget the end, because a newer run may begin then.
-    pub(super) async fn record(&self, id: RecordId, transition: Transition) -> Result<Applied, Pending> {
+    pub(super) async fn record(&self, id: RecordId, transition: Transition) -> Result<Applied, PendingEnd> {
         recording::record(&self.store, id, transition, self.retries_for()).await
     }
 
@@ -170,7 +170,7 @@ impl<St: Store> Engine<St> {
     }
 
     /// Waits until the store knows how a run ended, and frees its slot.
-    pub(super) async fn recorded(&self, recorded: Result<Applied, Pending>, later: Later) {
+    pub(super) async fn recorded(&self, recorded: Result<Applied, PendingEnd>, later: Later) {
         let applied = match recorded {
             Ok(applied) => Some(applied),
             Err(pending) => pending.answer.await,

@@ -9,7 +9,7 @@ use tokio::time::{timeout, timeout_at};
 use super::engine::{Engine, Presented};
 use crate::fingerprint::Match;
 use crate::laboratory;
-use crate::slots::{End, Ended, Watch};
+use crate::slots::{End, EndWatch, Ended};
 use crate::store::Store;
 use crate::within::STORE_TIMEOUT;
 
@@ -35,7 +35,7 @@ impl<St: Store> Engine<St> {
     }
 
     /// Reads the record whenever it has changed, or after a pause, until the run has ended or no request waits.
-    async fn look_for_end(self: Arc<Self>, watch: Watch, presented: Presented) {
+    async fn look_for_end(self: Arc<Self>, watch: EndWatch, presented: Presented) {
         let pauses = ExponentialBuilder::default().with_min_delay(SHORTEST).with_max_delay(LONGEST).with_jitter();
         for pause in pauses.without_max_times().build() {
             let _ = timeout_at(watch.tick(pause), self.store.changed(watch.id())).await;

@@ -15,13 +15,13 @@ pin_project_lite::pin_project! {
     /// The future of an answer with a body `T`. If the request is passed on, it is the inner service's own future `F`.
     pub struct ResponseFuture<F, T, E> {
         #[pin]
-        kind: Kind<F, T, E>,
+        kind: FutureKind<F, T, E>,
     }
 }
 
 pin_project_lite::pin_project! {
     #[project = KindProjected]
-    enum Kind<F, T, E> {
+    enum FutureKind<F, T, E> {
         Passing { #[pin] inner: F },
         Exchange { inner: BoxFuture<'static, Result<Response<T>, E>> },
     }
@@ -29,19 +29,19 @@ pin_project_lite::pin_project! {
 
 impl<F, T, E> ResponseFuture<F, T, E> {
     pub(super) fn passing(inner: F) -> Self {
-        Self { kind: Kind::Passing { inner } }
+        Self { kind: FutureKind::Passing { inner } }
     }
 
     pub(super) fn exchange(inner: BoxFuture<'static, Result<Response<T>, E>>) -> Self {
-        Self { kind: Kind::Exchange { inner } }
+        Self { kind: FutureKind::Exchange { inner } }
     }
 }
 
 impl<F, T, E> fmt::Debug for ResponseFuture<F, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            Kind::Passing { .. } => "ResponseFuture::Passing",
-            Kind::Exchange { .. } => "ResponseFuture::Exchange",
+            FutureKind::Passing { .. } => "ResponseFuture::Passing",
+            FutureKind::Exchange { .. } => "ResponseFuture::Exchange",
         })
     }
 }

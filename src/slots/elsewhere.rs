@@ -16,7 +16,7 @@ use crate::key::RecordId;
 
 /// The task to look for the end of a run in another process.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct EndWatch {
     slots: Arc<Slots>,
     id: RecordId,
     phase: watch::Sender<Phase>,
@@ -25,19 +25,19 @@ pub(crate) struct Watch {
 impl Slots {
     /// Returns a waiter for the run that another process has under `id`, for a request with this `fingerprint`. Also
     /// returns the task to look for the end of the run, unless another request has it already.
-    pub(crate) fn watch(self: &Arc<Self>, id: RecordId, fingerprint: Fingerprint) -> (Waiter, Option<Watch>) {
+    pub(crate) fn watch(self: &Arc<Self>, id: RecordId, fingerprint: Fingerprint) -> (Waiter, Option<EndWatch>) {
         match self.elsewhere.entry(id) {
             Entry::Occupied(place) => (self.waiter(place.get()), None),
             Entry::Vacant(vacant) => {
                 let (phase, watched) = watch::channel(Phase::Running(fingerprint));
                 let place = vacant.insert(Place::new(watched));
-                (self.waiter(&place), Some(Watch { slots: Arc::clone(self), id, phase }))
+                (self.waiter(&place), Some(EndWatch { slots: Arc::clone(self), id, phase }))
             }
         }
     }
 }
 
-impl Watch {
+impl EndWatch {
     pub(crate) fn id(&self) -> RecordId {
         self.id
     }
@@ -59,7 +59,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for EndWatch {
     fn drop(&mut self) {
         let own = |_: &RecordId, place: &Place| place.is_of(&self.phase);
         self.slots.elsewhere.remove_if(&self.id, own);

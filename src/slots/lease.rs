@@ -14,13 +14,13 @@ use crate::key::RecordId;
 /// The lease of this process. A store that this process has alone has none.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<HeldLease>>,
     /// This process has another session.
     replaced: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct HeldLease {
     session: RecordId,
     until: Instant,
     /// The time before the lease's end at which a run that others may take over has to stop.
@@ -31,7 +31,8 @@ impl Lease {
     /// Takes note that the lease of `session` is held until this moment, at least.
     #[cfg(feature = "shared")]
     pub(crate) fn hold(&self, session: RecordId, until: Instant, margin: Duration) {
-        let before = self.held.lock().unwrap_or_else(PoisonError::into_inner).replace(Held { session, until, margin });
+        let before =
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).replace(HeldLease { session, until, margin });
         if before.is_some_and(|before| before.session != session) {
             self.replaced.notify_waiters();
         }
@@ -69,7 +70,7 @@ impl Lease {
         .await;
     }
 
-    fn held(&self) -> Option<Held> {
+    fn held(&self) -> Option<HeldLease> {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -26,7 +26,7 @@ mod ticks;
 mod wait;
 
 pub(crate) use clients::Client;
-pub(crate) use elsewhere::Watch;
+pub(crate) use elsewhere::EndWatch;
 pub(crate) use map::Retrying;
 pub use map::Slots;
 pub(crate) use phase::{End, Ended, Phase, Refusal};

@@ -84,18 +84,18 @@ impl fmt::Debug for Lines {
 /// would drown the rest of the log. [`once_a_minute`] logs by it.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle {
-    state: Mutex<State>,
+    state: Mutex<LogWindow>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LogWindow {
     last: Option<Instant>,
     since: u64,
 }
 
 impl LogThrottle {
     pub(crate) const fn new() -> Self {
-        Self { state: Mutex::new(State { last: None, since: 0 }) }
+        Self { state: Mutex::new(LogWindow { last: None, since: 0 }) }
     }
 
     /// Counts an event. If a log line is due, returns how many events there were since the last line, this one

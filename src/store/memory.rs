@@ -111,7 +111,7 @@ impl MemoryStoreBuilder {
 /// The records, with an index by their expiry.
 #[derive(Debug)]
 struct Table {
-    rows: DashMap<RecordId, Row, RandomState>,
+    rows: DashMap<RecordId, MemoryRow, RandomState>,
     // This lock is taken after a row's, never before.
     expiry: Mutex<BTreeSet<(Timestamp, RecordId)>>,
     count: AtomicUsize,
@@ -128,7 +128,7 @@ struct Table {
 }
 
 #[derive(Debug)]
-struct Row {
+struct MemoryRow {
     record: Record,
     owner: Option<Claimant>,
     // Whether the record was released, and only its trace is kept.
@@ -231,7 +231,7 @@ impl Table {
                 let record = draft.stamp(current.as_ref(), self.next_fence(), self.time.began(now), now);
                 if !(leaves_no_trace && self.volatile_claims) {
                     let most = if is_claim { self.max_records } else { usize::MAX };
-                    self.put(place, Row { record: record.clone(), owner, is_released: false }, most)?;
+                    self.put(place, MemoryRow { record: record.clone(), owner, is_released: false }, most)?;
                 }
                 Some(record)
             }
@@ -240,7 +240,7 @@ impl Table {
     }
 
     /// Returns the record of a row as this process sees it now.
-    fn present(&self, row: &Row, process: u64, now: Timestamp) -> Option<Record> {
+    fn present(&self, row: &MemoryRow, process: u64, now: Timestamp) -> Option<Record> {
         if row.is_released {
             return None;
         }
@@ -264,7 +264,7 @@ impl Table {
     }
 
     /// Writes a row, unless there would be more than `most`.
-    fn put(&self, place: Entry<'_, RecordId, Row>, row: Row, most: usize) -> Result<(), StoreError> {
+    fn put(&self, place: Entry<'_, RecordId, MemoryRow>, row: MemoryRow, most: usize) -> Result<(), StoreError> {
         match place {
             Entry::Vacant(place) => {
                 let free = |count: usize| (count < most).then_some(count + 1);
@@ -282,7 +282,7 @@ impl Table {
         Ok(())
     }
 
-    fn remove(&self, place: OccupiedEntry<'_, RecordId, Row>) {
+    fn remove(&self, place: OccupiedEntry<'_, RecordId, MemoryRow>) {
         self.left(*place.key(), &place.get().record);
         self.count.fetch_sub(1, Ordering::Relaxed);
         place.remove();

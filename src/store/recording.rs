@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A transition of which it is not known yet whether the store has recorded or refused it.
-pub(crate) struct Pending {
+pub(crate) struct PendingEnd {
     /// The last error. [`StoreError::Uncertain`] if the transition may have been done.
     pub(crate) error: StoreError,
     /// Goes on, and resolves to the store's answer. `None` if this process can't learn it: the store was poisoned or
@@ -39,7 +39,7 @@ pub(crate) async fn record<St: Store>(
     id: RecordId,
     transition: Transition,
     at_most: Duration,
-) -> Result<Applied, Pending> {
+) -> Result<Applied, PendingEnd> {
     let began = Instant::now();
     let (error, under_way) = if store.is_exclusive() {
         match tries(&**store, id, &transition).await {
@@ -64,7 +64,7 @@ pub(crate) async fn record<St: Store>(
         }
         until_answered(&*store, id, || transition.clone(), LATER, at_most.saturating_sub(began.elapsed())).await
     };
-    Err(Pending { error, answer: Box::pin(answer) })
+    Err(PendingEnd { error, answer: Box::pin(answer) })
 }
 
 /// Passes a transition a few times.

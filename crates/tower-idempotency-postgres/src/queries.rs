@@ -56,7 +56,7 @@ fn now(parameter: u8) -> String {
     )
 }
 
-type Parameters<'a> = [&'a (dyn ToSql + Sync)];
+type Values<'a> = [&'a (dyn ToSql + Sync)];
 
 impl Query {
     fn new(schema: &Schema, sql: &str, types: &[Type]) -> Self {
@@ -81,7 +81,7 @@ impl Query {
         &self,
         client: &Client,
         prepared: Option<&Statement>,
-        parameters: &Parameters<'_>,
+        parameters: &Values<'_>,
     ) -> Result<Vec<Row>, Error> {
         match prepared {
             Some(statement) => client.query(statement, parameters).await,

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 
-use crate::engine::commitment::{CommitResult, Pending};
+use crate::engine::commitment::{CommitResult, PendingCommit};
 use crate::engine::context::RunContext;
 use crate::record::{Completion, RunResult};
 
 /// A transaction that was sent. If this value is dropped, the transaction's end is unknown.
 #[derive(Debug)]
 pub struct SentApart {
-    pending: Pending,
+    pending: PendingCommit,
     completion: Completion,
 }
 
@@ -18,7 +18,7 @@ impl RunContext {
     /// run cannot commit.
     pub fn send_apart(&self, outcome: Bytes) -> Option<SentApart> {
         let commitment = self.commitment()?;
-        let pending = Pending::begin(commitment)?;
+        let pending = PendingCommit::begin(commitment)?;
         let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
         let completion = Completion { hold, fingerprint, result: RunResult::Outcome(outcome), retention };
         Some(SentApart { pending, completion })

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::engine::commitment::{CommitResult, Commitment, Pending};
+use crate::engine::commitment::{CommitResult, Commitment, PendingCommit};
 use crate::engine::context::RunContext;
 use crate::record::{Completion, RunResult};
 use crate::slots::once_a_minute;
@@ -71,7 +71,7 @@ impl RunContext {
             return Err(CommitError::Over);
         }
         let (record, transaction) = store.complete_apart(completion, may_rerun).ok_or(CommitError::Superseded)?;
-        match Pending::begin(commitment) {
+        match PendingCommit::begin(commitment) {
             Some(pending) => {
                 let settled = settle(store.clone(), transaction, Arc::clone(commitment), pending);
                 store.runtime().spawn(settled);
@@ -89,7 +89,7 @@ async fn settle<B: RecordInTransaction>(
     store: SharedStore<B>,
     transaction: PendingTransaction<B>,
     commitment: Arc<Commitment>,
-    pending: Pending,
+    pending: PendingCommit,
 ) {
     commitment.ended().await;
     let mut end = pin!(transaction.end());

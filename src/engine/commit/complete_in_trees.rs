@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::engine::commitment::{CommitResult, Pending};
+use crate::engine::commitment::{CommitResult, PendingCommit};
 use crate::engine::context::RunContext;
 use crate::record::{Completion, RunResult};
 use crate::store::embedded::{Purpose, Reason, Transact};
@@ -78,13 +78,13 @@ impl RunContext {
     }
 
     /// Begins the run's transaction in this store, if that is allowed.
-    fn begin<E>(&self, store: &SledStore) -> Result<(Pending, Purpose), CommitError<E>> {
+    fn begin<E>(&self, store: &SledStore) -> Result<(PendingCommit, Purpose), CommitError<E>> {
         let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
         if !Arc::ptr_eq(&commitment.slots, store.slots()) {
             return Err(CommitError::Foreign);
         }
         let refused = || if commitment.is_over() { CommitError::Over } else { CommitError::Twice };
-        let pending = Pending::begin(commitment).ok_or_else(refused)?;
+        let pending = PendingCommit::begin(commitment).ok_or_else(refused)?;
         let result = RunResult::Outcome(());
         let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
         Ok((pending, Purpose::Run(Completion { hold, fingerprint, result, retention })))
@@ -132,7 +132,7 @@ impl SledStore {
     }
 }
 
-type Sent<E> = oneshot::Receiver<Result<Bytes, CommitError<E>>>;
+type SentCommit<E> = oneshot::Receiver<Result<Bytes, CommitError<E>>>;
 
 /// Sends a transaction to the store's writer, which calls `settle` as soon as it knows the result.
 fn send<const N: usize, E, F>(
@@ -141,7 +141,7 @@ fn send<const N: usize, E, F>(
     trees: [&sled::Tree; N],
     closure: F,
     settle: impl FnOnce(&Result<Bytes, CommitError<E>>) + Send + 'static,
-) -> Sent<E>
+) -> SentCommit<E>
 where
     F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
     E: Send + 'static,
@@ -162,7 +162,7 @@ fn known<E: 'static>(reason: Reason) -> CommitError<E> {
 }
 
 /// Waits for the writer's answer.
-async fn answer<E>(sent: Sent<E>) -> Result<Bytes, CommitError<E>> {
+async fn answer<E>(sent: SentCommit<E>) -> Result<Bytes, CommitError<E>> {
     let doubt = match timeout(COMMIT_ANSWERED_WITHIN, sent).await {
         Ok(Ok(answer)) => return answer,
         Ok(Err(_)) => "the store was poisoned or closed meanwhile",

@@ -96,7 +96,7 @@ pin_project_lite::pin_project! {
     pub struct ReplayBody<B: Body> {
         head: Bytes,
         #[pin]
-        rest: Rest<B>,
+        rest: Remaining<B>,
         error: Option<B::Error>,
         trailers: Option<HeaderMap>,
     }
@@ -105,7 +105,7 @@ pin_project_lite::pin_project! {
 pin_project_lite::pin_project! {
     /// The part that is read after the recorded bytes.
     #[project = RestProjected]
-    enum Rest<B> {
+    enum Remaining<B> {
         Nothing,
         Untouched { #[pin] body: B },
         Resumed { body: Pin<Box<B>> },
@@ -114,7 +114,7 @@ pin_project_lite::pin_project! {
 
 type Polled<D, E> = Poll<Option<Result<Frame<D>, E>>>;
 
-impl<B: Body> Rest<B> {
+impl<B: Body> Remaining<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Data, B::Error> {
         match self.project() {
             RestProjected::Nothing => Poll::Ready(None),
@@ -136,9 +136,9 @@ impl<B: Body> From<Passage<B>> for ReplayBody<B> {
     fn from(passage: Passage<B>) -> Self {
         let nothing = Self::default();
         match passage {
-            Passage::Untouched(body) => Self { rest: Rest::Untouched { body }, ..nothing },
+            Passage::Untouched(body) => Self { rest: Remaining::Untouched { body }, ..nothing },
             Passage::Whole { data, trailers } => Self { head: data, trailers, ..nothing },
-            Passage::Resumed { head, rest: Ok(body) } => Self { head, rest: Rest::Resumed { body }, ..nothing },
+            Passage::Resumed { head, rest: Ok(body) } => Self { head, rest: Remaining::Resumed { body }, ..nothing },
             Passage::Resumed { head, rest: Err(error) } => Self { head, error: Some(error), ..nothing },
         }
     }
@@ -146,7 +146,7 @@ impl<B: Body> From<Passage<B>> for ReplayBody<B> {
 
 impl<B: Body> Default for ReplayBody<B> {
     fn default() -> Self {
-        Self { head: Bytes::new(), rest: Rest::Nothing, error: None, trailers: None }
+        Self { head: Bytes::new(), rest: Remaining::Nothing, error: None, trailers: None }
     }
 }
 
@@ -171,7 +171,7 @@ impl<B: Body> Body for ReplayBody<B> {
         if let Some(frame) = ready!(this.rest.as_mut().poll_frame(cx)) {
             return Poll::Ready(Some(frame.map(into_bytes)));
         }
-        this.rest.set(Rest::Nothing);
+        this.rest.set(Remaining::Nothing);
         if let Some(error) = this.error.take() {
             return Poll::Ready(Some(Err(error)));
         }

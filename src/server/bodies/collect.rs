@@ -70,7 +70,7 @@ pub(crate) struct Bounds {
 /// The bytes read so far. A single frame is kept as it came. Several frames are joined, so that many small frames do
 /// not take more memory than their bytes.
 #[derive(Default)]
-struct Head {
+struct BodyHead {
     one: Bytes,
     // All blocks but the last are full, and none is copied when more data comes. A block is at most as long as all
     // blocks before it, and at most 64 KiB.
@@ -81,7 +81,7 @@ struct Head {
 /// Reads `body` within `bounds`.
 pub(crate) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<B> {
     let mut body = Box::pin(body);
-    let mut head = Head::default();
+    let mut head = BodyHead::default();
     let Bounds { bytes: limit, time, share } = bounds;
     // A body that declares at once that it is too long is not read at all.
     if body.size_hint().lower() > *limit as u64 {
@@ -135,7 +135,7 @@ pub(crate) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
 /// The shortest and the longest block.
 const BLOCK: RangeInclusive<usize> = 1_024..=64 * 1_024;
 
-impl Head {
+impl BodyHead {
     fn push(&mut self, mut data: impl Buf) {
         if self.length == 0 {
             self.length = data.remaining();

@@ -19,19 +19,19 @@ const SMALL: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Room {
     most: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<Places>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
-    by_all: Load,
+struct Places {
+    by_all: Usage,
     // Only of clients that have taken some.
-    by_client: HashMap<Client, Load, RandomState>,
+    by_client: HashMap<Client, Usage, RandomState>,
 }
 
 /// The bytes that are taken by bodies that are small so far, and by the others.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Load {
+struct Usage {
     small: usize,
     large: usize,
 }
@@ -41,19 +41,19 @@ impl Room {
         Self { most, taken: Mutex::default() }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, Places> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the bytes that are free for a body of `length` bytes, in addition to those that are taken. `None` if
     /// more are taken than there are.
-    fn free(&self, mut taken: Load, length: usize) -> Option<usize> {
+    fn free(&self, mut taken: Usage, length: usize) -> Option<usize> {
         let of_its_kind = (self.most - self.most / 4).checked_sub(*taken.of(length))?;
         Some(of_its_kind.min(self.most.checked_sub(taken.sum())?))
     }
 }
 
-impl Load {
+impl Usage {
     fn of(&mut self, length: usize) -> &mut usize {
         if length <= SMALL { &mut self.small } else { &mut self.large }
     }
@@ -144,7 +144,7 @@ mod tests {
         drop(large);
         assert!(growing.grow(1));
         drop((growing, small));
-        assert_eq!(room.taken().by_all, Load::default());
+        assert_eq!(room.taken().by_all, Usage::default());
         assert!(room.taken().by_client.is_empty());
 
         let many: Vec<_> = (0..20)

@@ -15,12 +15,12 @@ use super::credentials::Credentials;
 use super::media_type::MediaType;
 use super::multipart;
 use super::target::Target;
-use crate::digest::{Digester, Purpose, purpose};
+use crate::digest::{DigestKey, Digester, purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
 use crate::key::{RecordId, Scope};
 use crate::slots::Client;
 
-static OPTIONS: Purpose = LazyLock::new(|| purpose("tower-idempotency 2026 fingerprint options v1"));
+static OPTIONS: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 fingerprint options v1"));
 
 /// The part of a request's body that must be the same in a retry.
 ///

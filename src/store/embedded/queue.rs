@@ -24,13 +24,13 @@ pub(super) struct Receiver<T> {
 pub(super) struct Closed;
 
 struct Queue<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<Items<T>>,
     enough: Condvar,
     // How many items were put in and not taken out yet.
     waiting: AtomicUsize,
 }
 
-struct State<T> {
+struct Items<T> {
     items: VecDeque<T>,
     // How many items the receiver waits for; 0 if it does not wait.
     wanted: usize,
@@ -39,17 +39,17 @@ struct State<T> {
 
 /// Creates a queue without bounds.
 pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
-    let state = State { items: VecDeque::new(), wanted: 0, is_closed: false };
+    let state = Items { items: VecDeque::new(), wanted: 0, is_closed: false };
     let queue = Arc::new(Queue { state: Mutex::new(state), enough: Condvar::new(), waiting: AtomicUsize::new(0) });
     (Sender(Arc::clone(&queue)), Receiver { queue, taken: VecDeque::new() })
 }
 
 impl<T> Queue<T> {
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, Items<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn close(&self) -> MutexGuard<'_, State<T>> {
+    fn close(&self) -> MutexGuard<'_, Items<T>> {
         let mut state = self.state();
         state.is_closed = true;
         self.enough.notify_all();
@@ -99,11 +99,11 @@ impl<T> Drop for Sender<T> {
 impl<T> Receiver<T> {
     /// Waits until `wanted` items can be taken, or until `timeout`. Returns how many there are.
     pub(super) fn wait(&self, wanted: usize, timeout: Duration) -> Result<usize, Closed> {
-        let there = |state: &State<T>| self.taken.len() + state.items.len();
+        let there = |state: &Items<T>| self.taken.len() + state.items.len();
         let mut state = self.queue.state();
         if there(&state) < wanted && !state.is_closed && !timeout.is_zero() {
             state.wanted = wanted - self.taken.len();
-            let waits = |state: &mut State<T>| state.wanted > 0 && !state.is_closed;
+            let waits = |state: &mut Items<T>| state.wanted > 0 && !state.is_closed;
             (state, _) =
                 self.queue.enough.wait_timeout_while(state, timeout, waits).unwrap_or_else(PoisonError::into_inner);
             state.wanted = 0;

@@ -86,7 +86,7 @@ impl<E: StorageEngine> Embedded<E> {
     }
 
     /// Sends a command to the writer, now.
-    fn send<T>(&self, command: impl FnOnce(ReplyTo<T>) -> Command<E>) -> Sent<T> {
+    fn send<T>(&self, command: impl FnOnce(ReplyTo<T>) -> Command<E>) -> SentCommand<T> {
         let (reply, answer) = oneshot::channel();
         self.0.shared.check()?;
         self.0.writer.send(command(reply)).map_err(|_| closed())?;
@@ -123,9 +123,9 @@ impl<E: StorageEngine> Embedded<E> {
 }
 
 /// A command that was sent, and the receiver of its answer.
-type Sent<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
+type SentCommand<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
 
-async fn answer<T>(sent: Sent<T>) -> Result<T, StoreError> {
+async fn answer<T>(sent: SentCommand<T>) -> Result<T, StoreError> {
     match timeout(STORE_ANSWERS_WITHIN, sent?).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err(gone()),

@@ -44,9 +44,9 @@ pub(super) struct Wake {
 }
 
 /// A wake-up under way. It is over when this is dropped, even by a panic.
-struct UnderWay(Arc<AtomicBool>);
+struct WakeUnderWay(Arc<AtomicBool>);
 
-impl Drop for UnderWay {
+impl Drop for WakeUnderWay {
     fn drop(&mut self) {
         self.0.store(false, Ordering::SeqCst);
     }
@@ -54,9 +54,9 @@ impl Drop for UnderWay {
 
 impl Wake {
     /// Begins a wake-up, unless one is under way.
-    fn begin(&self) -> Option<UnderWay> {
+    fn begin(&self) -> Option<WakeUnderWay> {
         let is_first = !self.under_way.swap(true, Ordering::SeqCst);
-        is_first.then(|| UnderWay(Arc::clone(&self.under_way)))
+        is_first.then(|| WakeUnderWay(Arc::clone(&self.under_way)))
     }
 
     /// Calls `flush()` on a thread of its own, because it may have to wait too. There is one such thread at a time.

@@ -34,11 +34,11 @@ pub(crate) struct ThreeClocks {
     clock: Arc<dyn Clock>,
     /// The database's clock and the wall clock may differ by less than this.
     apart: Duration,
-    state: Mutex<State>,
+    state: Mutex<Readings>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Readings {
     /// The kept clock, since the Unix epoch. `None` before the database has answered.
     kept: Option<Duration>,
     /// The wall clock at the last look, and the monotonic time of that look.
@@ -73,7 +73,7 @@ pub(crate) struct Skew {
 impl ThreeClocks {
     pub(crate) fn new(clock: Arc<dyn Clock>, apart: Duration) -> Self {
         let (wall, looked) = (since_epoch(clock.wall()), clock.monotonic());
-        let state = State { kept: None, wall, looked, read: None, settled_since: looked, are_apart: false };
+        let state = Readings { kept: None, wall, looked, read: None, settled_since: looked, are_apart: false };
         Self { clock, apart, state: Mutex::new(state) }
     }
 
@@ -101,7 +101,7 @@ impl ThreeClocks {
     }
 
     /// Returns the clocks of this process. Each call takes the database's own clock into account.
-    fn clocks(&self, state: &State) -> Clocks {
+    fn clocks(&self, state: &Readings) -> Clocks {
         let (wall, kept) = (state.wall, state.kept.unwrap_or(state.wall));
         let highest = state.database().map_or(wall, |database| wall.min(database.saturating_add(self.apart)));
         Clocks { earliest: timestamp(kept.min(wall)), latest: timestamp(kept.max(highest)) }
@@ -162,7 +162,7 @@ impl ThreeClocks {
     }
 
     /// Moves the kept clock on, and notices whether the wall clock was set.
-    fn look(&self) -> MutexGuard<'_, State> {
+    fn look(&self) -> MutexGuard<'_, Readings> {
         let mut state = self.state();
         let (wall, monotonic) = (since_epoch(self.clock.wall()), self.clock.monotonic());
         let passed = monotonic.saturating_sub(state.looked);
@@ -184,12 +184,12 @@ impl ThreeClocks {
         state
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Readings> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Readings {
     /// Returns the database's clock at the last look, as far as it is known.
     fn database(&self) -> Option<Duration> {
         self.read.map(|read| read.now.saturating_add(self.looked.saturating_sub(read.received)))

@@ -34,12 +34,12 @@ const KEPT_BYTES: usize = 64 * 1024 * 1024;
 /// The result of a read once there is one, and the time at which the read was sent.
 pub(crate) type LargeRow = Option<Result<(RowSnapshot, Instant), Arc<BackendError>>>;
 
-type Rows = Arc<DashMap<RecordId, watch::Sender<LargeRow>, RandomState>>;
+type LargeRows = Arc<DashMap<RecordId, watch::Sender<LargeRow>, RandomState>>;
 
 /// The large rows that are under way, and those that were read lately.
 #[derive(Debug, Clone)]
 pub(crate) struct Large {
-    rows: Rows,
+    rows: LargeRows,
     queue: mpsc::UnboundedSender<RecordId>,
 }
 
@@ -92,7 +92,7 @@ async fn run<B: Backend>(
     backend: Arc<B>,
     state: Arc<DatabaseState>,
     mut queued: mpsc::UnboundedReceiver<RecordId>,
-    rows: Rows,
+    rows: LargeRows,
 ) {
     while let Some(id) = queued.recv().await {
         let (clocks, sent, ids) = (state.clocks.now(), Instant::now(), [id]);
@@ -124,7 +124,7 @@ async fn run<B: Backend>(
 }
 
 /// Returns the number of bytes of the kept rows.
-fn kept_bytes(rows: &Rows) -> usize {
+fn kept_bytes(rows: &LargeRows) -> usize {
     let bytes = |row: &LargeRow| match row {
         Some(Ok((RowSnapshot { row: Some(row), .. }, _))) => row.state.len(),
         _ => 0,

@@ -58,7 +58,7 @@ pub(crate) enum WriteError {
     Gone,
 }
 
-pub(crate) type Reply = oneshot::Sender<Result<WriteResult, WriteError>>;
+pub(crate) type WriteReply = oneshot::Sender<Result<WriteResult, WriteError>>;
 
 /// Counts a write for as long as it has no answer.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ pub(crate) fn is_large(bytes: usize) -> bool {
 pub(crate) struct PendingWrite {
     pub(crate) write: Write,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) reply: Reply,
+    pub(crate) reply: WriteReply,
     /// `true` if it was sent without an answer, or is sent again as if it had been.
     pub(crate) may_be_done: bool,
     /// The time at which its first copy was sent.
@@ -136,14 +136,14 @@ impl PendingWrite {
 
 /// Writes that are sent in one call.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct WriteBatch {
     pub(crate) puts: Vec<PendingWrite>,
     /// Their number of bytes, if they are large.
     pub(crate) large: Option<usize>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct PendingWrites {
     small: VecDeque<PendingWrite>,
     large: VecDeque<PendingWrite>,
     at_once: usize,
@@ -157,7 +157,7 @@ pub(crate) struct Queue {
     is_narrow: bool,
 }
 
-impl Queue {
+impl PendingWrites {
     /// Creates a queue from which at most `at_once` tasks send.
     pub(crate) fn new(at_once: usize) -> Self {
         let (small, large) = (VecDeque::new(), VecDeque::new());
@@ -177,7 +177,7 @@ impl Queue {
     }
 
     /// Takes the next batch. Returns `None` if the calling task has to end.
-    pub(crate) fn next(&mut self) -> Option<Batch> {
+    pub(crate) fn next(&mut self) -> Option<WriteBatch> {
         let goes_first = !self.is_turn_of_small || self.small.is_empty();
         if goes_first && self.may_send_large() {
             let puts = together(&mut self.large);
@@ -185,7 +185,7 @@ impl Queue {
             self.large_calls += 1;
             self.large_bytes += bytes;
             self.is_turn_of_small = true;
-            return Some(Batch { puts, large: Some(bytes) });
+            return Some(WriteBatch { puts, large: Some(bytes) });
         }
         self.is_turn_of_small = false;
         let puts = together(&mut self.small);
@@ -193,7 +193,7 @@ impl Queue {
             self.tasks -= 1;
             return None;
         }
-        Some(Batch { puts, large: None })
+        Some(WriteBatch { puts, large: None })
     }
 
     fn may_send_large(&self) -> bool {

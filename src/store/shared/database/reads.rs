@@ -26,12 +26,12 @@ use crate::store::shared::backend::{Answer, Backend, BackendError, Kind, Row};
 const MAX_BATCH_ROWS: usize = 64;
 const AT_ONCE: usize = 2;
 
-type Reply = oneshot::Sender<Result<RowSnapshot, Arc<BackendError>>>;
+type ReadReply = oneshot::Sender<Result<RowSnapshot, Arc<BackendError>>>;
 
 #[derive(Debug)]
 struct Get {
     id: RecordId,
-    reply: Reply,
+    reply: ReadReply,
 }
 
 /// The queue of reads to the database.
@@ -127,7 +127,7 @@ async fn run<B: Backend>(
 
 /// Reads rows. Returns their ids if the answer did not come in time.
 async fn read<B: Backend>(backend: &B, state: &DatabaseState, gets: Vec<Get>) -> Option<Vec<RecordId>> {
-    let mut asked: HashMap<RecordId, Vec<Reply>> = HashMap::new();
+    let mut asked: HashMap<RecordId, Vec<ReadReply>> = HashMap::new();
     for Get { id, reply } in gets {
         if !reply.is_closed() {
             asked.entry(id).or_default().push(reply);

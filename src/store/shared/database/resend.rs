@@ -20,7 +20,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::queue::{PendingWrite, WriteResult};
-use super::writes::Sender;
+use super::writes::WriteSender;
 use crate::key::RecordId;
 use crate::store::shared::backend::{
     Answer, Backend, Expect, GRACE, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Write,
@@ -48,7 +48,7 @@ fn trace(id: RecordId) -> Write {
     }
 }
 
-impl<B: Backend> Sender<B> {
+impl<B: Backend> WriteSender<B> {
     /// Answers the writes that turn out to be done, or that can't be done any more. Returns the others, which are to be
     /// sent.
     pub(crate) async fn not_done(self: &Arc<Self>, batch: Vec<PendingWrite>) -> Vec<PendingWrite> {

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::queue::{Batch, PendingWrite, Queue, Waiting, is_large};
+use super::queue::{PendingWrite, PendingWrites, Waiting, WriteBatch, is_large};
 pub(crate) use super::queue::{WriteError, WriteResult};
 use super::state::DatabaseState;
 use crate::store::shared::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
@@ -30,7 +30,7 @@ use crate::store::shared::backend::{Answer, Backend, BackendError, Clocks, Row, 
 /// The queue of writes to the database.
 #[derive(Debug)]
 pub(crate) struct WriteQueue<B> {
-    sender: Arc<Sender<B>>,
+    sender: Arc<WriteSender<B>>,
     /// The number of writes without an answer.
     waiting: Arc<AtomicUsize>,
 }
@@ -41,8 +41,8 @@ const MAX_PENDING_WRITES: usize = 4_096;
 impl<B: Backend> WriteQueue<B> {
     /// Creates a queue whose tasks run in `runtime`: at most `at_once`, each with one call at a time.
     pub(crate) fn new(backend: Arc<B>, state: Arc<DatabaseState>, at_once: usize, runtime: &Handle) -> Self {
-        let (queue, runtime) = (Mutex::new(Queue::new(at_once)), runtime.clone());
-        let sender = Arc::new(Sender { backend, state, runtime, queue });
+        let (queue, runtime) = (Mutex::new(PendingWrites::new(at_once)), runtime.clone());
+        let sender = Arc::new(WriteSender { backend, state, runtime, queue });
         Self { sender, waiting: Arc::default() }
     }
 
@@ -86,17 +86,17 @@ impl<B: Backend> WriteQueue<B> {
 }
 
 #[derive(Debug)]
-pub(crate) struct Sender<B> {
+pub(crate) struct WriteSender<B> {
     backend: Arc<B>,
     pub(crate) state: Arc<DatabaseState>,
     runtime: Handle,
-    queue: Mutex<Queue>,
+    queue: Mutex<PendingWrites>,
 }
 
 /// One of the tasks that send.
 #[derive(Debug)]
 struct Turn<B> {
-    sender: Arc<Sender<B>>,
+    sender: Arc<WriteSender<B>>,
     /// The number of bytes of the large writes that it sends now.
     large: Option<usize>,
     is_over: bool,
@@ -109,7 +109,7 @@ impl<B> Turn<B> {
         if let Some(bytes) = self.large.take() {
             queue.end_large(bytes);
         }
-        let Some(Batch { puts, large }) = queue.next() else {
+        let Some(WriteBatch { puts, large }) = queue.next() else {
             self.is_over = true;
             return None;
         };
@@ -136,13 +136,13 @@ impl<B> Drop for Turn<B> {
     }
 }
 
-impl<B> Sender<B> {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+impl<B> WriteSender<B> {
+    fn queue(&self) -> MutexGuard<'_, PendingWrites> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<B: Backend> Sender<B> {
+impl<B: Backend> WriteSender<B> {
     /// Passes a write to the tasks that send, or starts one.
     fn leave(self: &Arc<Self>, put: PendingWrite) {
         self.queue().push(put);

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use super::Protocol;
 use super::damaged::is_done;
-use super::rows::Held;
+use super::rows::Decoded;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
@@ -69,7 +69,7 @@ impl<B: Backend> Protocol<B> {
     async fn listed_damaged(&self, id: RecordId) -> Result<Option<InterruptedRun>, StoreError> {
         let known = self.read(id).await?;
         let done = known.row.filter(is_done);
-        let Some(Held::Damaged(record, _)) = done.and_then(|row| self.view(known.earliest).of(&row)) else {
+        let Some(Decoded::Damaged(record, _)) = done.and_then(|row| self.view(known.earliest).of(&row)) else {
             self.damaged.forget(&id);
             return Ok(None);
         };

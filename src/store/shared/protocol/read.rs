@@ -1,7 +1,7 @@
 //! Reads rows, and returns their records once they may be returned.
 
 use super::Protocol;
-use super::rows::{Held, View, is_of_transaction};
+use super::rows::{Decoded, View, is_of_transaction};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Record;
@@ -48,7 +48,7 @@ impl<B: Backend> Protocol<B> {
     /// Returns the whole record of a row that is judged at this earliest time.
     pub(crate) fn whole(&self, row: &Row, earliest: Timestamp) -> Option<Result<Record, StoreError>> {
         let held = self.view(earliest).of(row)?;
-        if matches!(held, Held::Damaged(..)) {
+        if matches!(held, Decoded::Damaged(..)) {
             self.damaged.note(row);
         }
         Some(held.whole(row.id))

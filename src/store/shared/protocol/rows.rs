@@ -29,17 +29,17 @@ pub(crate) struct Rest {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) attempt: u32,
     pub(crate) origin: Origin,
-    pub(crate) state: State<Outcome>,
+    pub(crate) state: State<OutcomeBytes>,
 }
 
 /// The bytes of an outcome, serialized as one byte string.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Outcome(#[serde(with = "serde_bytes")] Vec<u8>);
+pub(crate) struct OutcomeBytes(#[serde(with = "serde_bytes")] Vec<u8>);
 
 /// Returns the bytes of those parts of `draft` that have no columns.
 pub(crate) fn encode(id: &RecordId, draft: &Draft<Bytes>) -> Option<Bytes> {
     let Draft { fingerprint, attempt, origin, state, .. } = draft;
-    let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(Outcome(outcome.to_vec())));
+    let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(OutcomeBytes(outcome.to_vec())));
     let rest = Rest { fingerprint: *fingerprint, attempt: *attempt, origin: origin.clone(), state };
     seal(id, &rest)
 }
@@ -104,7 +104,7 @@ pub(crate) struct View<'a> {
 
 /// A row that is neither absent nor released.
 #[derive(Debug, Clone)]
-pub(crate) enum Held {
+pub(crate) enum Decoded {
     /// The record, as this process sees it now.
     Record(Box<Record>),
     /// The bytes can't be read. The record has only what the columns say, and its fingerprint matches no request.
@@ -115,10 +115,10 @@ pub(crate) enum Held {
 
 impl View<'_> {
     /// Returns the record of a row, as this process sees it; `None` if it expired or was released.
-    pub(crate) fn of(&self, row: &Row) -> Option<Held> {
+    pub(crate) fn of(&self, row: &Row) -> Option<Decoded> {
         match row.kind {
             Kind::Released | Kind::Session | Kind::Disputed => return None,
-            Kind::Other(number) => return Some(Held::Newer(format!("the row is of kind {number}"))),
+            Kind::Other(number) => return Some(Decoded::Newer(format!("the row is of kind {number}"))),
             Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed => {}
         }
         match open(&row.id, &row.state) {
@@ -126,20 +126,20 @@ impl View<'_> {
                 let Rest { fingerprint, attempt, origin, state } = rest;
                 let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(Bytes::copy_from_slice(&outcome.0)));
                 let record = self.presented(row, fingerprint, attempt, origin, state)?;
-                Some(Held::Record(Box::new(record)))
+                Some(Decoded::Record(Box::new(record)))
             }
             Ok(_) => self.damaged(row, CodecError::Content),
-            Err(error @ CodecError::Version(_)) => Some(Held::Newer(error.to_string())),
+            Err(error @ CodecError::Version(_)) => Some(Decoded::Newer(error.to_string())),
             Err(error) => self.damaged(row, error),
         }
     }
 
     /// Returns what the columns say of a row whose bytes can't be read. It is unknown how its operation ended, or
     /// whether it did.
-    fn damaged(&self, row: &Row, error: CodecError) -> Option<Held> {
+    fn damaged(&self, row: &Row, error: CodecError) -> Option<Decoded> {
         let state = State::Interrupted { policy: ClaimPolicy::Unreadable, run: row.fence, status: None };
         let record = self.presented(row, Fingerprint::unverifiable(), 1, Origin::default(), state)?;
-        Some(Held::Damaged(Box::new(record), error))
+        Some(Decoded::Damaged(Box::new(record), error))
     }
 
     fn presented(
@@ -179,7 +179,7 @@ fn is_over(others: &OtherSessions, session: RecordId, bound: Option<Timestamp>) 
     others.is_over(session) || bound.is_none_or(|bound| others.has_ended(session, bound))
 }
 
-impl Held {
+impl Decoded {
     /// Returns the whole record.
     pub(crate) fn whole(self, id: RecordId) -> Result<Record, StoreError> {
         match self {

@@ -37,13 +37,13 @@ const REMEMBERED: Duration = Duration::from_secs(3_600);
 #[derive(Debug)]
 pub(crate) struct OtherSessions {
     lease: Duration,
-    state: Mutex<State>,
+    state: Mutex<Watched>,
     /// Notified when a row names a session that has not been read yet.
     unread: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Watched {
     others: HashMap<RecordId, Other>,
     /// The time at which the last read was sent.
     read: Option<Instant>,
@@ -226,13 +226,13 @@ impl OtherSessions {
     }
 
     /// Returns the shortest lease of the sessions that are not over, this process's own included.
-    fn shortest_lease(&self, state: &State) -> Duration {
+    fn shortest_lease(&self, state: &Watched) -> Duration {
         // The lease of an absent session is assumed. It is at least this process's own.
         let open = state.others.values().filter(|other| !other.is_over);
         open.filter_map(|other| other.sight.lease()).fold(self.lease, Duration::min).max(SHORTEST_LEASE)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Watched> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

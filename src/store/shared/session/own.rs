@@ -45,11 +45,11 @@ pub(crate) struct Said {
 #[derive(Debug)]
 pub(crate) struct Session {
     lease: Duration,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SessionState {
     current: RecordId,
     token: Option<Token>,
     /// The time until which the lease is certainly held.
@@ -73,7 +73,7 @@ impl Session {
     pub(crate) fn new(lease: Duration) -> Self {
         let now = Instant::now();
         let (current, own) = (crate::store::shared::random_id(), Arc::default());
-        let state = State { current, token: None, until: now, own };
+        let state = SessionState { current, token: None, until: now, own };
         Self { lease, state: Mutex::new(state) }
     }
 
@@ -152,7 +152,7 @@ impl Session {
         state.token.map(|token| dead(state.current, Expect::Token(token)))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SessionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

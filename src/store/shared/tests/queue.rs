@@ -7,7 +7,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 
 use super::script::write;
-use crate::store::shared::database::queue::{PendingWrite, Queue, Waiting};
+use crate::store::shared::database::queue::{PendingWrite, PendingWrites, Waiting};
 
 const KIB: usize = 1024;
 const LIMIT: Duration = Duration::from_secs(3);
@@ -28,19 +28,19 @@ fn put(number: u8, bytes: usize) -> PendingWrite {
 }
 
 /// Returns a queue of writes of these sizes.
-fn queue(at_once: usize, sizes: impl IntoIterator<Item = usize>) -> Queue {
-    let mut queue = Queue::new(at_once);
+fn queue(at_once: usize, sizes: impl IntoIterator<Item = usize>) -> PendingWrites {
+    let mut queue = PendingWrites::new(at_once);
     (0..).zip(sizes).for_each(|(number, bytes)| queue.push(put(number, bytes)));
     queue
 }
 
 /// Takes the next writes and returns their sizes.
-fn next(queue: &mut Queue) -> Vec<usize> {
+fn next(queue: &mut PendingWrites) -> Vec<usize> {
     queue.next().map(|batch| batch.puts.iter().map(|put| put.write.state.len()).collect()).unwrap_or_default()
 }
 
 /// Starts as many tasks as the queue wants, and returns their number.
-fn take_on(queue: &mut Queue) -> usize {
+fn take_on(queue: &mut PendingWrites) -> usize {
     (0..).take_while(|_| queue.takes_on()).count()
 }
 
