@@ -34,8 +34,8 @@ type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Se
 ///
 /// The function must only *find out*: it looks the operation up by its derived key, in the service where the effect
 /// took place. Its future is detached from the request that asks, and runs at most once at a time for an operation. If
-/// it panics or takes longer than the timeout, the outcome is [`StillUnknown`](Reconciled::StillUnknown); a late future is
-/// dropped, and counts for nothing.
+/// it panics or takes longer than the timeout, the outcome is [`StillUnknown`](Reconciled::StillUnknown); a late future
+/// is dropped, and counts for nothing.
 ///
 /// ```
 /// use std::time::Duration;

@@ -60,9 +60,9 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Helps a write that has been under way for a second. It is called again and again until the write is over.
     fn wake_stuck_threads(&self);
 
-    /// Maintains the engine. It is called eight times a second, from before an engine is opened until its last handle is
-    /// gone, lent ones included. It is called by one thread after the other, each with a watch of its own, which begins
-    /// before the last one ends.
+    /// Maintains the engine. It is called eight times a second, from before an engine is opened until its last handle
+    /// is gone, lent ones included. It is called by one thread after the other, each with a watch of its own, which
+    /// begins before the last one ends.
     fn maintain(watch: &mut Self::Watch);
 
     /// Releases this handle.
