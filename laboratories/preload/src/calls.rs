@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use libc::{c_char, c_int, c_long, c_uint, c_void, iovec, mode_t, off_t, size_t, ssize_t, syscall};
 
 use crate::fault::{FAILED, Kind};
-use crate::lab::{Lab, Turn, end, exists, lab};
+use crate::lab::{Lab, Turn, lab};
 use crate::log::Event;
+use crate::system::{end, exists};
 
 /// A change of a file's content, by a call that returns `whole` where it does all of it: `note` writes it down, given
 /// the file's place and the call's result.

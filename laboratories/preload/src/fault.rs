@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libc::{c_int, c_long};
 
-use crate::lab::{die, exists, fail_with, open};
+use crate::system::{die, exists, fail_with, open};
 
 /// A kind of call that can fail.
 #[derive(Clone, Copy, PartialEq, Eq)]

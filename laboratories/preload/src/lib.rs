@@ -20,3 +20,4 @@ mod calls;
 mod fault;
 mod lab;
 mod log;
+mod system;

@@ -20,7 +20,7 @@ use std::ffi::OsString;
 
 use libc::c_int;
 
-use crate::lab::{die, open};
+use crate::system::{die, open};
 
 /// What is written down.
 pub(crate) enum Event<'a> {

@@ -11,9 +11,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sqlx::PgPool;
 use testkit::bench::exchange::KEY;
-use tower_idempotency_postgres::tokio_postgres::{Config, NoTls};
-
-use crate::contenders::client;
+use tower_idempotency_postgres::tokio_postgres::{Client, Config, NoTls, connect};
 
 /// The digest of a request, which a claim has.
 const DIGEST: [u8; 32] = [1; 32];
@@ -120,4 +118,11 @@ async fn claim(pool: &PgPool, key: &str, digest: &[u8; 32]) -> sqlx::Result<Opti
         }
         _ => StatusCode::CONFLICT.into_response(),
     }))
+}
+
+/// A connection of the bench's own.
+pub(crate) async fn client(url: &str) -> Client {
+    let (client, connection) = connect(url, NoTls).await.expect("the database answers");
+    tokio::spawn(connection);
+    client
 }

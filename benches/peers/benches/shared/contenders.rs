@@ -9,7 +9,6 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use testkit::bench::exchange::{SMALL, bare, protected};
 use tower_idempotency::OnInterrupted;
-use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 use crate::by_hand;
@@ -76,11 +75,4 @@ pub(crate) async fn backend(url: &str) -> PostgresBackend {
 async fn sqlx_pool(url: &str) -> PgPool {
     let options = PgPoolOptions::new().max_connections(CONNECTIONS as u32).test_before_acquire(false);
     options.connect(&format!("{url}?sslmode=disable")).await.expect("the database answers")
-}
-
-/// A connection of the bench's own.
-pub(crate) async fn client(url: &str) -> Client {
-    let (client, connection) = connect(url, NoTls).await.expect("the database answers");
-    tokio::spawn(connection);
-    client
 }

@@ -11,7 +11,8 @@ use testkit::bench::load::key;
 use testkit::bench::report::Report;
 use tower_idempotency::OnInterrupted;
 
-use super::contenders::{client, store};
+use super::by_hand::client;
+use super::contenders::store;
 
 const FEW: i64 = 10_000;
 const MANY: i64 = 1_000_000;
