@@ -2,10 +2,10 @@
 
 use crate::database::Put;
 use crate::fault::Fault;
-use crate::process::{By, Job, Phase, Read, Writing};
+use crate::process::{At, By, Job, Phase, Read, Writing};
 use crate::rows::{Given, Kept, PATIENCE, Row, Run, UNKNOWN, Write};
 use crate::sights::Sight;
-use crate::step::{At, Known};
+use crate::step::Known;
 use crate::world::{Protocol, World};
 use tower_idempotency::internals::{Record, Reply, State};
 

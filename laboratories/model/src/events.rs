@@ -4,11 +4,10 @@ use stateright::{Model, Property};
 
 use crate::database::Put;
 use crate::fault::Fault;
-use crate::process::{By, Effect, Job, Phase, Process};
+use crate::process::{At, By, Effect, Job, Phase, Process};
 use crate::promises;
 use crate::rows::{Run, TOLD_BY_HAND};
 use crate::sights::{Sight, Sights};
-use crate::step::At;
 use crate::world::{Call, Policy, Protocol, Status, World};
 
 /// What happens next.

@@ -9,6 +9,15 @@ use crate::clocks::Clocks;
 use crate::database::Put;
 use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, PATIENCE, RETENTION, Row, Run, Session};
 
+/// Where a step is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    pub(crate) process: usize,
+    pub(crate) key: u8,
+    /// Whether it has no waiter.
+    pub(crate) is_orphan: bool,
+}
+
 /// A process that shares the database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Process {

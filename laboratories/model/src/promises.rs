@@ -2,9 +2,9 @@
 
 use stateright::{Model as _, Property};
 
+use crate::process::At;
 use crate::rows::Kept;
 use crate::sights::Sight;
-use crate::step::At;
 use crate::world::{Protocol, World};
 
 macro_rules! never {

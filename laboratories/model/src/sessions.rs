@@ -5,10 +5,9 @@
 use std::ops::Range;
 
 use crate::fault::Fault;
-use crate::process::{Desk, Phase};
+use crate::process::{At, Desk, Phase};
 use crate::rows::{Kept, Row, Session};
 use crate::sights::Sight;
-use crate::step::At;
 use crate::world::{Protocol, Status, World};
 
 impl World {

@@ -6,19 +6,10 @@ use tower_idempotency::internals::{Change, Current, Draft, Expiry, Origin, Owner
 
 use crate::database::{Put, Taken};
 use crate::fault::Fault;
-use crate::process::{By, Effect, Job, Phase, Writing};
+use crate::process::{At, By, Effect, Job, Phase, Writing};
 use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, UNKNOWN, Write};
 use crate::sights::Sight;
 use crate::world::{Policy, Protocol, Status, World};
-
-/// Where a step is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct At {
-    pub(crate) process: usize,
-    pub(crate) key: u8,
-    /// Whether it has no waiter.
-    pub(crate) is_orphan: bool,
-}
 
 /// What is known of the row, before anything is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,10 +6,9 @@ use tower_idempotency::store::shared::Moment;
 use crate::clocks::Span;
 use crate::database::{Database, Put, Replication};
 use crate::fault::Fault;
-use crate::process::{Phase, Process};
+use crate::process::{At, Phase, Process};
 use crate::rows::{Kept, Row, Run, Session};
 use crate::sights::{Sight, Sights};
-use crate::step::At;
 
 /// What a process does about an operation that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
