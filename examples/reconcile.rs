@@ -52,8 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 // An earlier operation's: the same key and request, before the retention.
                 Ok(Some((_, at))) if Timestamp::from(at).plus(RETENTION / 2) < run.began => Reconciled::StillUnknown,
                 Ok(Some((amount, _))) => Reconciled::Outcome(format!("charged {amount}").into_response()),
-                // Only because this provider cannot still be charging.
-                Ok(None) => Reconciled::RunAgain,
+                Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
                 // The retry is refused, and the next one asks again.
                 Err(()) => Reconciled::StillUnknown,
             }
