@@ -23,7 +23,7 @@ pub(crate) fn put(text: &str, reports: &[Report]) -> Result<String, String> {
 
 fn table(report: &Report) -> Result<String, Box<dyn std::error::Error>> {
     let mut text = String::new();
-    let Report { bench, question, command, taken, machine, rows, goals } = report;
+    let Report { bench, question, command, taken, machine, goals, .. } = report;
     let day = Timestamp::from_second(*taken)?.strftime("%F");
     let machine: Vec<_> = machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
     writeln!(text, "\n## `{bench}`: {question}\n\n`{command}`, {day}; {}.\n", machine.join(", "))?;
@@ -37,10 +37,6 @@ fn table(report: &Report) -> Result<String, Box<dyn std::error::Error>> {
     for plot in plots(bench) {
         writeln!(text, "![{}](figures/{})", plot.title, plot.file)?;
     }
-    writeln!(text, "\n<details><summary>All rows</summary>\n\n| | | median [95 % interval] | |\n|---|---|---:|---|")?;
-    for row in rows {
-        writeln!(text, "| {} | {} | {} | {} |", row.group, row.name, row.estimate.written(), row.unit)?;
-    }
-    writeln!(text, "\n</details>")?;
+    writeln!(text, "\nAll rows are in [`{bench}.json`](figures/{bench}.json).")?;
     Ok(text)
 }
