@@ -110,15 +110,8 @@ mod tests {
 
     fn kept(kept: &KeptHeaders, has_trailers: bool) -> Vec<String> {
         let lines = [
-            "trailer",
-            "location",
-            "date",
-            "x-hop",
-            "proxy-status",
-            "set-cookie",
-            "clear-site-data",
-            "authentication-info",
-            "idempotent-replayed",
+            "trailer", "location", "date", "x-hop", "proxy-status", "set-cookie", "clear-site-data",
+            "authentication-info", "idempotent-replayed",
         ];
         let mut headers: HeaderMap =
             lines.iter().map(|name| (HeaderName::from_static(name), http::HeaderValue::from_static("1"))).collect();

@@ -58,19 +58,10 @@ mod tests {
     #[test]
     fn what_leaves_a_doubt_is_not_divided() {
         let bodies = [
-            "",
-            "no boundary",
-            "--x\r\nnot closed",
-            "--x\r\na\r\n--x",
-            "--x\r\na\r\n--x\r\nb",
-            "--x--",
+            "", "no boundary", "--x\r\nnot closed", "--x\r\na\r\n--x", "--x\r\na\r\n--x\r\nb", "--x--",
             // The line end cannot belong to both.
-            "--x\r\n--x--",
-            "--x\r\na\n--x--",
-            "--x\r\na--x\r\n--x--",
-            "--x\r\na\r\n--xy\r\n--x--",
-            "--x\r\na\r\n--x--\r\n--x--",
-            "--x",
+            "--x\r\n--x--", "--x\r\na\n--x--", "--x\r\na--x\r\n--x--", "--x\r\na\r\n--xy\r\n--x--",
+            "--x\r\na\r\n--x--\r\n--x--", "--x",
         ];
         for body in bodies {
             assert_eq!(text(body, "x"), None, "{body:?}");

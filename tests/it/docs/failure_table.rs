@@ -5,16 +5,8 @@ use std::fs;
 use std::path::Path;
 
 const FAULTS: [&str; 10] = [
-    "message lost",
-    "answer lost",
-    "process killed",
-    "thread paused",
-    "disk full",
-    "disk error",
-    "power cut",
-    "store away",
-    "clock jump",
-    "duplicate",
+    "message lost", "answer lost", "process killed", "thread paused", "disk full", "disk error", "power cut",
+    "store away", "clock jump", "duplicate",
 ];
 
 struct Cell {

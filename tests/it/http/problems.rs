@@ -30,20 +30,9 @@ async fn a_refusal_carries_its_rejection_for_layers_outside() {
 fn trap_61_problem_types_are_distinct_stable_and_described() {
     let slugs: Vec<_> = RejectionKind::ALL.iter().map(|kind| kind.slug()).collect();
     let promised = [
-        "key-missing",
-        "key-malformed",
-        "body-too-large",
-        "body-incomplete",
-        "store-unavailable",
-        "store-full",
-        "overloaded",
-        "shutting-down",
-        "key-reused",
-        "credentials-changed",
-        "not-verifiable",
-        "in-flight",
-        "not-replayable",
-        "outcome-unknown",
+        "key-missing", "key-malformed", "body-too-large", "body-incomplete", "store-unavailable", "store-full",
+        "overloaded", "shutting-down", "key-reused", "credentials-changed", "not-verifiable", "in-flight",
+        "not-replayable", "outcome-unknown",
     ];
     assert_eq!(slugs, promised);
     assert_eq!(slugs.iter().collect::<HashSet<_>>().len(), slugs.len());

@@ -33,10 +33,7 @@ impl FakeClock {
         let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.file.display());
         // Shared memory is what a killed process would leave.
         let fixed = [
-            "FAKETIME_NO_CACHE=1",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1",
-            "DONT_FAKE_MONOTONIC=1",
-            "FAKETIME_DISABLE_SHM=1",
+            "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1", "FAKETIME_DISABLE_SHM=1",
         ];
         let fixed = fixed.map(str::to_owned);
         ["env".to_owned(), preload, file].into_iter().chain(fixed).map(OsString::from).collect()

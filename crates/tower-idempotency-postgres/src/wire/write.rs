@@ -70,21 +70,8 @@ impl<'a> Parameters<'a> {
     /// For `put_one_1`.
     pub(crate) fn alone<'s>(&'s self, namespace: &'s &str, clocks: &'s [Time; 2]) -> [&'s (dyn ToSql + Sync); 15] {
         [
-            namespace,
-            &self.id,
-            &self.expect,
-            &self.token,
-            &self.exactly,
-            &self.above,
-            &self.kind,
-            &self.session,
-            &self.until,
-            &self.began_now,
-            &self.since_now,
-            &self.expires,
-            &self.state,
-            &clocks[0],
-            &clocks[1],
+            namespace, &self.id, &self.expect, &self.token, &self.exactly, &self.above, &self.kind, &self.session,
+            &self.until, &self.began_now, &self.since_now, &self.expires, &self.state, &clocks[0], &clocks[1],
         ]
     }
 }
@@ -142,21 +129,8 @@ impl<'a> Arrays<'a> {
 
     pub(crate) fn together<'s>(&'s self, namespace: &'s &str, clocks: &'s [Time; 2]) -> [&'s (dyn ToSql + Sync); 15] {
         [
-            namespace,
-            &self.ids,
-            &self.expects,
-            &self.tokens,
-            &self.exactly,
-            &self.above,
-            &self.kinds,
-            &self.sessions,
-            &self.untils,
-            &self.began_now,
-            &self.since_now,
-            &self.expires,
-            &self.states,
-            &clocks[0],
-            &clocks[1],
+            namespace, &self.ids, &self.expects, &self.tokens, &self.exactly, &self.above, &self.kinds, &self.sessions,
+            &self.untils, &self.began_now, &self.since_now, &self.expires, &self.states, &clocks[0], &clocks[1],
         ]
     }
 }
