@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use testkit::Gate;
 use testkit::lab::{Lab, id, post, settle};
+use testkit::{Answer, Gate};
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
@@ -12,18 +12,24 @@ use crate::world::{Effects, LEASE, two};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-#[tokio::test(start_paused = true)]
-async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
-    let [(here, one), (_, other)] = two().await;
-    let (effects, gate) = (Effects::default(), Gate::default());
+/// A run of `k` begins behind `server`, and a failover loses its claim before the gate lets it end.
+async fn run_whose_claim_is_lost(here: &MemoryBackend, server: &Lab, gate: &Gate) -> Answer {
     here.database().replication(Replication::Behind);
-    let layer = IdempotencyLayer::new(one);
-    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
+    let run = server.spawn(post("k", "a"));
     gate.arrival().await;
     here.database().fail_over();
     here.database().replication(Replication::InStep);
     gate.open();
-    assert_eq!(run.await.unwrap().text(), "effect 1");
+    run.await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = IdempotencyLayer::new(one);
+    let answer = run_whose_claim_is_lost(&here, &effects.behind(layer.clone(), &gate), &gate).await;
+    assert_eq!(answer.text(), "effect 1");
     assert_eq!(layer.counts().lost, 1);
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
@@ -85,14 +91,9 @@ async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_releas
         Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Release, "not started") });
     assert_eq!(freeing.post("k", "a").await.text(), "not started");
     let (effects, gate) = (Effects::default(), Gate::default());
-    here.database().replication(Replication::Behind);
     let layer = IdempotencyLayer::new(one);
-    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
-    gate.arrival().await;
-    here.database().fail_over();
-    here.database().replication(Replication::InStep);
-    gate.open();
-    assert_eq!(run.await.unwrap().text(), "effect 1");
+    let answer = run_whose_claim_is_lost(&here, &effects.behind(layer.clone(), &gate), &gate).await;
+    assert_eq!(answer.text(), "effect 1");
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
     assert_eq!(layer.counts().disputed, 0);
@@ -109,7 +110,6 @@ async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its
             freeing.post("k", "a").await;
         }
         let (effects, gate) = (Effects::default(), Gate::default());
-        here.database().replication(Replication::Behind);
         let handler_gate = gate.clone();
         let unknown = Lab::new(IdempotencyLayer::new(one.clone()).retention(MINUTE * 10), move |_| {
             let gate = handler_gate.clone();
@@ -118,12 +118,7 @@ async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its
                 (tower_idempotency::Unknown, "perhaps")
             }
         });
-        let run = unknown.spawn(post("k", "a"));
-        gate.arrival().await;
-        here.database().fail_over();
-        here.database().replication(Replication::InStep);
-        gate.open();
-        assert_eq!(run.await.unwrap().text(), "perhaps");
+        assert_eq!(run_whose_claim_is_lost(&here, &unknown, &gate).await.text(), "perhaps");
         for minutes in [0, 11] {
             tokio::time::sleep(MINUTE * minutes).await;
             for store in [&one, &other] {

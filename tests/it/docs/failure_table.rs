@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+use super::guide::root;
+
 const FAULTS: [&str; 10] = [
     "message lost", "answer lost", "process killed", "thread paused", "disk full", "disk error", "power cut",
     "store away", "clock jump", "duplicate",
@@ -35,10 +37,6 @@ fn cells() -> Vec<Cell> {
         cells.push(Cell { step: step.clone(), fault: fault.to_owned(), tests });
     }
     cells
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The functions under a directory that follow a test's attribute.

@@ -1,18 +1,17 @@
 //! The pages name files of the repository.
 
 use std::fs;
-use std::path::Path;
+
+use super::guide::{pages, root};
 
 const ROOTS: [&str; 2] = ["", "src"];
 
 #[test]
 fn the_files_that_the_pages_name_are_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let pages = fs::read_dir(root.join("docs")).unwrap().map(|page| page.unwrap().path());
     // The journey tells of files as they were.
-    let pages = pages.filter(|page| page.file_name().is_some_and(|name| name != "journey.md"));
+    let pages = pages().into_iter().filter(|page| !page.ends_with("journey.md"));
     let (mut named, mut missing) = (0, Vec::new());
-    for page in pages.chain(["README.md", "CONTRIBUTING.md"].map(|page| root.join(page))) {
+    for page in pages.chain([root().join("CONTRIBUTING.md")]) {
         let text = fs::read_to_string(&page).unwrap();
         for name in text.split('`').skip(1).step_by(2) {
             let is_file = name.contains('/') && [".rs", ".sql", ".json"].iter().any(|ending| name.ends_with(ending));
@@ -20,7 +19,7 @@ fn the_files_that_the_pages_name_are_there() {
                 continue;
             }
             named += 1;
-            if !ROOTS.iter().any(|part| root.join(part).join(name).exists()) {
+            if !ROOTS.iter().any(|part| root().join(part).join(name).exists()) {
                 missing.push(format!("{}: {name}", page.display()));
             }
         }

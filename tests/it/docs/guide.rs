@@ -10,7 +10,7 @@ const GUIDE: &str = include_str!("../../../src/guide.rs");
 
 /// For those who change the crate: not part of the guide.
 const NOT_OF_THE_GUIDE: [&str; 3] = ["design.md", "journey.md", "traps.md"];
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -19,7 +19,7 @@ fn name(page: &Path) -> &str {
 }
 
 /// The pages under `docs/`, and the README.
-fn pages() -> Vec<PathBuf> {
+pub(super) fn pages() -> Vec<PathBuf> {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     docs.chain([root().join("README.md")]).collect()
 }

@@ -3,18 +3,39 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use testkit::Gate;
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
-use testkit::lab::{at_once, charge_print, id, post, settle};
+use testkit::lab::{Lab, at_once, charge_print, id, post, settle};
+use testkit::{Answer, Gate};
+use tokio::task::JoinHandle;
 use tower_idempotency::internals::{Completion, Records as _, RunResult};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
-use crate::world::{Effects, LEASE, SetClock, builder, database, two};
+use crate::world::{Effects, LEASE, SetClock, Store, builder, database, two};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A layer whose runs may take `max_run`, and run again if they are interrupted. Duplicates do not wait.
+fn rerun(store: Store, max_run: Duration) -> IdempotencyLayer<Store> {
+    let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
+    layer.on_in_flight(OnInFlight::Reject).max_run(max_run)
+}
+
+/// Lets the run of `k` end while its row is locked until long after its bound. Then its request is sent to `elsewhere`
+/// for a minute.
+async fn end_while_its_row_is_locked(here: &MemoryBackend, run: JoinHandle<Answer>, gate: &Gate, elsewhere: &Lab) {
+    let locked = here.database().lock("", id("k"));
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
+    tokio::time::sleep(200 * SECOND).await;
+    locked.release();
+    for _ in 0..600 {
+        let _ = elsewhere.post("k", "a").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
 
 // A seeded fault: it is recorded anew under the policy of the layer that finds it, which lets it run again.
 #[tokio::test(start_paused = true)]
@@ -40,10 +61,7 @@ async fn a_run_whose_claim_is_lost_when_it_is_found_to_be_over_keeps_the_policy_
 async fn an_outage_after_the_effect(outage: Duration, max_run: Duration) -> usize {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
-    let layer = |store| {
-        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
-        layer.on_in_flight(OnInFlight::Reject).max_run(max_run)
-    };
+    let layer = |store| rerun(store, max_run);
     let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     let elsewhere = effects.behind(layer(other), &gate);
@@ -90,10 +108,7 @@ async fn no_other_process_takes_a_run_over_while_its_process_holds_its_lease() {
     let other = builder(&there).lease(lease).open(there.clone()).await.unwrap();
     tokio::time::sleep(lease * 3).await;
     let (effects, gate) = (Effects::default(), Gate::default());
-    let layer = |store| {
-        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
-        layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
-    };
+    let layer = |store| rerun(store, SECOND);
     let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     let elsewhere = effects.behind(layer(other), &gate);
@@ -115,10 +130,7 @@ async fn trap_117_none_of_a_hundred_keys_runs_again_after_an_outage_of_a_hundred
     for (seconds, expected) in [(60, 100), (100, 100)] {
         let [(here, one), (_, other)] = two().await;
         let (effects, gate) = (Effects::default(), Gate::default());
-        let layer = |store| {
-            let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
-            layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
-        };
+        let layer = |store| rerun(store, SECOND);
         let server = effects.behind(layer(one), &gate);
         let mut runs = Vec::new();
         for number in 0..100 {
@@ -163,22 +175,11 @@ async fn a_claim_without_a_run_is_interrupted_after_its_bound_though_its_process
 async fn what_ended_while_its_row_was_locked_beyond_its_bound_does_not_run_again_where_its_process_lives() {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
-    let layer = |store| {
-        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
-        layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
-    };
+    let layer = |store| rerun(store, SECOND);
     let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     let elsewhere = effects.behind(layer(other), &gate);
-    let locked = here.database().lock("", id("k"));
-    gate.open();
-    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
-    tokio::time::sleep(200 * SECOND).await;
-    locked.release();
-    for _ in 0..600 {
-        let _ = elsewhere.post("k", "a").await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    end_while_its_row_is_locked(&here, run, &gate, &elsewhere).await;
     assert_eq!(effects.count(), 1);
 }
 
@@ -194,10 +195,7 @@ async fn a_late_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
     let (one, other) = (open(here.clone()).await.unwrap(), open(there.clone()).await.unwrap());
     tokio::time::sleep(LEASE * 5 / 4 + SECOND * 3).await;
     let (effects, gate) = (Effects::default(), Gate::default());
-    let layer = |store| {
-        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
-        layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
-    };
+    let layer = |store| rerun(store, SECOND);
     clock.step(3_600_000);
     here.fail_next(Call::Put, Fault::Double);
     let run = effects.behind(layer(one), &gate).spawn(post("k", "a"));
@@ -208,15 +206,7 @@ async fn a_late_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
     assert_eq!(here.deliver_late(), 1);
     assert_eq!(bound(), answered, "its process goes by the answer");
     let elsewhere = effects.behind(layer(other), &gate);
-    let locked = here.database().lock("", id("k"));
-    gate.open();
-    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
-    tokio::time::sleep(200 * SECOND).await;
-    locked.release();
-    for _ in 0..600 {
-        let _ = elsewhere.post("k", "a").await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    end_while_its_row_is_locked(&here, run, &gate, &elsewhere).await;
     assert_eq!(effects.count(), 1);
 }
 
@@ -265,10 +255,7 @@ async fn a_claim_whose_answer_is_taken_after_its_bound_is_given_back() {
 async fn a_failover_that_loses_a_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
-    let layer = |store| {
-        let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun);
-        layer.on_in_flight(OnInFlight::Reject).max_run(SECOND)
-    };
+    let layer = |store| rerun(store, SECOND);
     let bound = || here.database().rows("").into_iter().find(|row| row.id == id("k")).and_then(|row| row.until);
     here.database().replication(Replication::Behind);
     here.fail_next(Call::Put, Fault::LoseAnswer);
@@ -281,14 +268,6 @@ async fn a_failover_that_loses_a_copy_of_a_claim_does_not_end_its_run_whose_proc
     here.database().fail_over();
     assert_eq!(bound(), first, "the second copy is lost");
     let elsewhere = effects.behind(layer(other), &gate);
-    let locked = here.database().lock("", id("k"));
-    gate.open();
-    assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
-    tokio::time::sleep(200 * SECOND).await;
-    locked.release();
-    for _ in 0..600 {
-        let _ = elsewhere.post("k", "a").await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    end_while_its_row_is_locked(&here, run, &gate, &elsewhere).await;
     assert_eq!(effects.count(), 1);
 }
